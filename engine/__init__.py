@@ -1,1 +1,4 @@
-"""Tokens in, tokens out: pool, workers, scheduler. Knows no YAML, no steps, no Prefect."""
+"""Tokens in, tokens out: pools, workers, model store, HTTP service.
+
+Knows no YAML, no steps, no Prefect.
+"""

@@ -1,4 +1,4 @@
-"""The arrays that pass between the engine's modules."""
+"""NumPy array types that the engine's modules exchange."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""What can go wrong on the machine: models, memory, workers, deadlines.
+"""Exceptions of the engine: models, memory, workers, deadlines.
 
-Each error carries its data, so that callers decide by type and field, never by text.
+Each error carries its data, so that callers decide by type and field, never by text. The class
+names travel between processes (`backends.rpc.pack_error`), so a renamed class must be renamed on
+both sides at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Read a GGUF file's header: what the model is, and whether the file is whole. No llama_cpp.
+"""GGUF headers: what a model is, and whether its file is complete. No llama_cpp.
 
-llama.cpp ends the process on some broken files, so a file is looked at here first. Only scalars,
-strings and short arrays are kept; the vocabulary's arrays are walked over (`read_arrays` gives them
+llama.cpp ends the process on some broken files, so a file is checked here first. Only scalars,
+strings and short arrays are kept; the vocabulary's arrays are skipped (`read_arrays` returns them
 on request). The format is described in github.com/ggml-org/ggml, docs/gguf.md.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from paddock.engine.errors import ModelBroken, NoModelFile
+from .errors import ModelBroken, NoModelFile
 
-Scalar = str | int | float | bool
+GgufScalar = str | int | float | bool
 
 _SCALARS: dict[int, str] = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
@@ -27,7 +27,7 @@ _STRING, _ARRAY = 8, 9
 
 # Elements and bytes of one block of each tensor type (ggml.h, `ggml_type`); types that are not
 # here only have their beginning checked.
-BLOCKS: dict[int, tuple[int, int]] = {
+TYPE_BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110),
@@ -53,7 +53,7 @@ FILE_TYPES: dict[int, str] = {
 
 # Tokens around what stands before and after a gap, and before what fills it, by model family
 # (llama.cpp, src/llama-vocab.cpp).
-_FILLING = (
+_FILL_IN_MIDDLE_TOKENS = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
@@ -66,23 +66,23 @@ _FILLING = (
     ("<PRE>", "<SUF>", "<MID>"),
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
 )
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
+_SPLIT_FILE_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
 
 # Longer arrays are the vocabulary's, or of one number for each layer: not kept.
-_SHORT_ITEMS = 5
+_MAX_SHORT_ITEMS = 5
 
 # A file may come from anywhere, and a count of a few bytes asks for work on all that is behind it.
 # The largest real models have some 2,000 tensors, 100 values and vocabularies of 300,000.
-MOST_TENSORS = 65_536
-MOST_VALUES = 16_384
-MOST_PARTS = 1024
-MOST_NAME_BYTES = 65_535  # the format's own limit of a key
-MOST_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 MiB
-MOST_ITEMS = 8_000_000  # of all arrays whose items must be looked at one by one
+MAX_TENSORS = 65_536
+MAX_VALUES = 16_384
+MAX_PARTS = 1024
+MAX_NAME_BYTES = 65_535  # the format's own limit of a key
+MAX_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 MiB
+MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items must be looked at one by one
 
-_FOREIGN = {
+_FOREIGN_FORMATS = {
     b"lmgg": "an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one",
     b"fmgg": "an old GGMF file; llama.cpp reads only GGUF. Convert it or take a newer one",
     b"tjgg": "an old GGJT file; llama.cpp reads only GGUF. Convert it or take a newer one",
@@ -92,7 +92,7 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class GgufTensor:
     """One tensor of a file, as far as sizes and speeds depend on it."""
 
     name: str
@@ -101,7 +101,7 @@ class Tensor:
     axes: tuple[int, ...]
     """The shortest step in memory first, as ggml has it."""
     offset: int = 0
-    """Where it begins, counted from `Header.data_at`."""
+    """Where it begins, counted from `GgufHeader.data_at`."""
 
     @property
     def n_weights(self) -> int:
@@ -111,24 +111,24 @@ class Tensor:
     @property
     def n_bytes(self) -> int:
         """What it takes in the file; 0 for a type that is not known here."""
-        per_block, block_bytes = BLOCKS.get(self.kind, (1, 0))
+        per_block, block_bytes = TYPE_BLOCKS.get(self.kind, (1, 0))
         return self.n_weights // per_block * block_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class GgufHeader:
     """What a GGUF file says of itself."""
 
     version: int
     n_tensors: int
-    values: dict[str, Scalar]
+    values: dict[str, GgufScalar]
     array_lengths: dict[str, int]
-    tensors: tuple[Tensor, ...] = ()
+    tensors: tuple[GgufTensor, ...] = ()
     tensors_at: int = 0
     """Where the descriptions of the tensors begin, right behind the values."""
     data_at: int = 0
     """Where the first tensor begins."""
-    arrays: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    arrays: dict[str, tuple[GgufScalar, ...]] = field(default_factory=dict)
     """The short ones: at most five items."""
     filling: tuple[str, str, str] | None = None
     """The texts of the vocabulary's tokens for filling in the middle: prefix, suffix, middle."""
@@ -162,20 +162,20 @@ class Header:
         return number if isinstance(number, int) else 0
 
     def number(self, key: str, default: int = 0) -> int:
-        """Give an architecture's number, such as `block_count`; `default` where it is absent."""
+        """Return an architecture's number, such as `block_count`; `default` where it is absent."""
         value = self.values.get(f"{self.architecture}.{key}", default)
         return value if isinstance(value, int) else default
 
 
-class _Short(Exception):
+class _FileTooShort(Exception):
     pass
 
 
-class _Excessive(Exception):
+class _LimitExceeded(Exception):
     """What has too much of something, as the end of a sentence."""
 
 
-class _Reader:
+class _GgufReader:
     """A cursor over the mapped file."""
 
     def __init__(self, data: mmap.mmap) -> None:
@@ -186,7 +186,7 @@ class _Reader:
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes < 0 or self.at + n_bytes > len(self.data):
-            raise _Short
+            raise _FileTooShort
         piece = self.data[self.at : self.at + n_bytes]
         self.at += n_bytes
         return piece
@@ -197,27 +197,27 @@ class _Reader:
     def name(self) -> str:
         """Read a key, or a tensor's name."""
         n_bytes = self.number("<Q")
-        if n_bytes > MOST_NAME_BYTES:
-            raise _Excessive(f"a name of {n_bytes:,} bytes")
+        if n_bytes > MAX_NAME_BYTES:
+            raise _LimitExceeded(f"a name of {n_bytes:,} bytes")
         return self.take(n_bytes).decode("utf-8", errors="replace")
 
     def string(self) -> str:
         n_bytes = self.number("<Q")
         self._text_bytes += n_bytes
-        if self._text_bytes > MOST_TEXT_BYTES:
-            raise _Excessive(f"texts of more than {MOST_TEXT_BYTES // 2**20} MiB")
+        if self._text_bytes > MAX_TEXT_BYTES:
+            raise _LimitExceeded(f"texts of more than {MAX_TEXT_BYTES // 2**20} MiB")
         return self.take(n_bytes).decode("utf-8", errors="replace")
 
     def _count(self, n_items: int) -> None:
         self._n_items += n_items
-        if self._n_items > MOST_ITEMS:
-            raise _Excessive(f"arrays of more than {MOST_ITEMS:,} items")
+        if self._n_items > MAX_ARRAY_ITEMS:
+            raise _LimitExceeded(f"arrays of more than {MAX_ARRAY_ITEMS:,} items")
 
-    def value(self, kind: int) -> Scalar:
+    def value(self, kind: int) -> GgufScalar:
         if kind == _STRING:
             return self.string()
         form = _SCALARS[kind]
-        scalar: Scalar = struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        scalar: GgufScalar = struct.unpack(form, self.take(struct.calcsize(form)))[0]
         return scalar
 
     def skip_array(self) -> int:
@@ -234,7 +234,7 @@ class _Reader:
             self._skip(struct.calcsize(_SCALARS[kind]) * n_items)
         return n_items
 
-    def array(self) -> tuple[Scalar, ...]:
+    def array(self) -> tuple[GgufScalar, ...]:
         """Read an array of scalars or strings; one of arrays is walked over, and empty."""
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _ARRAY:
@@ -249,14 +249,14 @@ class _Reader:
         return tuple(one for (one,) in struct.iter_unpack(form, raw))
 
     def array_length(self) -> int:
-        """Tell how long the array is that begins here, without moving."""
+        """Return how long the array is that begins here, without moving."""
         self.take(12)
         self.at -= 12
         return int(_LENGTH.unpack_from(self.data, self.at + 4)[0])
 
     def _skip(self, n_bytes: int) -> None:
         if n_bytes > len(self.data) - self.at:
-            raise _Short
+            raise _FileTooShort
         self.at += n_bytes
 
     def _skip_strings(self, n_items: int) -> None:
@@ -266,9 +266,9 @@ class _Reader:
             for _ in range(n_items):
                 at += 8 + length(data, at)[0]
         except (struct.error, OverflowError):
-            raise _Short from None
+            raise _FileTooShort from None
         if at > len(data):
-            raise _Short
+            raise _FileTooShort
         self.at = at
 
 
@@ -292,10 +292,10 @@ def check_file(path: Path, ref: str) -> None:
     except OSError as error:
         raise ModelBroken(ref, f"the file cannot be read: {error.strerror or error}") from None
     _check_magic(ref, magic)
-    part = _PART.fullmatch(path.name)
+    part = _SPLIT_FILE_NAME.fullmatch(path.name)
     if part is None:
         return
-    number, names = int(part["number"]), part_names(path.name)
+    number, names = int(part["number"]), split_file_names(path.name)
     if number != 1:
         raise ModelBroken(
             ref, f"this is part {number} of {len(names)}; name the first, '{names[0]}'"
@@ -307,20 +307,20 @@ def check_file(path: Path, ref: str) -> None:
         )
 
 
-def part_names(name: str) -> list[str]:
+def split_file_names(name: str) -> list[str]:
     """Return the names of all files of a split model; of one that is whole, its own.
 
-    >>> part_names("a-00002-of-00002.gguf"), part_names("a.gguf")
+    >>> split_file_names("a-00002-of-00002.gguf"), split_file_names("a.gguf")
     (['a-00001-of-00002.gguf', 'a-00002-of-00002.gguf'], ['a.gguf'])
     """
-    part = _PART.fullmatch(name)
-    if part is None or not 0 < int(part["n"]) <= MOST_PARTS:
+    part = _SPLIT_FILE_NAME.fullmatch(name)
+    if part is None or not 0 < int(part["n"]) <= MAX_PARTS:
         return [name]
     n_parts = int(part["n"])
     return [f"{part['stem']}-{n:05}-of-{n_parts:05}.gguf" for n in range(1, n_parts + 1)]
 
 
-def joined(headers: Sequence[Header]) -> Header:
+def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
     """Return one header for all parts of a model: what the first says, with every tensor."""
     first, *others = headers
     if not others:
@@ -329,7 +329,7 @@ def joined(headers: Sequence[Header]) -> Header:
     return replace(first, n_tensors=len(tensors), tensors=tensors)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> GgufHeader:
     """Read the header and check that every tensor lies within the file.
 
     Raises:
@@ -340,7 +340,7 @@ def read_header(path: Path) -> Header:
             if path.stat().st_size < 24:
                 raise ModelBroken(str(path), f"too short for a model ({path.stat().st_size} bytes)")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _parse(path, data)
+                return _parse_header(path, data)
     except OSError as error:
         why = error.strerror or str(error)
         raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
@@ -348,23 +348,23 @@ def read_header(path: Path) -> Header:
 
 def _check_magic(ref: str, magic: bytes) -> None:
     if magic != b"GGUF":
-        what = _FOREIGN.get(magic, "not a GGUF file")
+        what = _FOREIGN_FORMATS.get(magic, "not a GGUF file")
         raise ModelBroken(ref, f"this is {what} (it begins with {magic!r})")
 
 
-def _parse(path: Path, data: mmap.mmap) -> Header:
+def _parse_header(path: Path, data: mmap.mmap) -> GgufHeader:
     _check_magic(str(path), data[:4])
-    reader = _Reader(data)
+    reader = _GgufReader(data)
     reader.at = 4
     try:
         return _read(path, reader)
-    except _Short:
+    except _FileTooShort:
         raise ModelBroken(
             str(path), f"the file is truncated: it ends at byte {len(data)} inside its header"
         ) from None
     except RecursionError:
         raise ModelBroken(str(path), "the file is corrupt: arrays within arrays") from None
-    except _Excessive as error:
+    except _LimitExceeded as error:
         raise ModelBroken(str(path), f"the file is corrupt: its header has {error}") from None
     except KeyError as error:
         raise ModelBroken(
@@ -372,18 +372,18 @@ def _parse(path: Path, data: mmap.mmap) -> Header:
         ) from None
 
 
-def _read(path: Path, reader: _Reader) -> Header:
+def _read(path: Path, reader: _GgufReader) -> GgufHeader:
     version = reader.number("<I")
     if version not in (2, 3):
         raise ModelBroken(str(path), f"GGUF version {version} is not one that is known (2 and 3)")
     n_tensors, n_values = reader.number("<Q"), reader.number("<Q")
-    if n_tensors > MOST_TENSORS:
-        raise _Excessive(f"{n_tensors:,} tensors, and {MOST_TENSORS:,} are the most")
-    if n_values > MOST_VALUES:
-        raise _Excessive(f"{n_values:,} values, and {MOST_VALUES:,} are the most")
-    values: dict[str, Scalar] = {}
+    if n_tensors > MAX_TENSORS:
+        raise _LimitExceeded(f"{n_tensors:,} tensors, and {MAX_TENSORS:,} are the most")
+    if n_values > MAX_VALUES:
+        raise _LimitExceeded(f"{n_values:,} values, and {MAX_VALUES:,} are the most")
+    values: dict[str, GgufScalar] = {}
     lengths: dict[str, int] = {}
-    arrays: dict[str, tuple[Scalar, ...]] = {}
+    arrays: dict[str, tuple[GgufScalar, ...]] = {}
     filling = None
     for _ in range(n_values):
         key, kind = reader.name(), reader.number("<I")
@@ -392,34 +392,36 @@ def _read(path: Path, reader: _Reader) -> Header:
             continue
         lengths[key] = reader.array_length()
         begin = reader.at
-        if lengths[key] <= _SHORT_ITEMS:
+        if lengths[key] <= _MAX_SHORT_ITEMS:
             arrays[key] = reader.array()
         else:
             reader.skip_array()
         if key == _TOKENS:
-            filling = _filling(reader.data, begin, reader.at)
+            filling = _find_fill_in_middle_tokens(reader.data, begin, reader.at)
     tensors_at = reader.at
-    tensors = tuple(_tensor(path, reader) for _ in range(n_tensors))
+    tensors = tuple(_read_tensor(path, reader) for _ in range(n_tensors))
     alignment = values.get("general.alignment", 32)
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     data_at = -(-reader.at // step) * step
     _check_ends(path, len(reader.data) - data_at, len(reader.data), tensors)
-    return Header(
+    return GgufHeader(
         version, n_tensors, values, lengths, tensors, tensors_at, data_at, arrays, filling
     )
 
 
-def _filling(data: mmap.mmap, begin: int, end: int) -> tuple[str, str, str] | None:
+def _find_fill_in_middle_tokens(
+    data: mmap.mmap, begin: int, end: int
+) -> tuple[str, str, str] | None:
     """Look for a vocabulary's tokens for filling in the middle, which lies between two places."""
 
     def is_there(text: str) -> bool:
         raw = text.encode()
         return data.find(_LENGTH.pack(len(raw)) + raw, begin, end) >= 0
 
-    return next((marks for marks in _FILLING if all(map(is_there, marks))), None)
+    return next((marks for marks in _FILL_IN_MIDDLE_TOKENS if all(map(is_there, marks))), None)
 
 
-def read_arrays(path: Path) -> dict[str, tuple[Scalar, ...]]:
+def read_arrays(path: Path) -> dict[str, tuple[GgufScalar, ...]]:
     """Read every array of a file's header, the vocabulary's too: half a second for a large one.
 
     Raises:
@@ -430,7 +432,7 @@ def read_arrays(path: Path) -> dict[str, tuple[Scalar, ...]]:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            reader = _Reader(data)
+            reader = _GgufReader(data)
             reader.at = 16
             arrays = {}
             for _ in range(reader.number("<Q")):
@@ -440,22 +442,22 @@ def read_arrays(path: Path) -> dict[str, tuple[Scalar, ...]]:
                 else:
                     reader.value(kind)
             return arrays
-    except _Excessive as error:
+    except _LimitExceeded as error:
         raise ModelBroken(str(path), f"the file is corrupt: its header has {error}") from None
-    except (_Short, KeyError, ValueError, OSError, RecursionError) as error:
+    except (_FileTooShort, KeyError, ValueError, OSError, RecursionError) as error:
         raise ModelBroken(str(path), "its header cannot be read") from error
 
 
-def _tensor(path: Path, reader: _Reader) -> Tensor:
+def _read_tensor(path: Path, reader: _GgufReader) -> GgufTensor:
     """Read a tensor's description."""
     name, n_axes = reader.name(), reader.number("<I")
     if n_axes > 8:
         raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_axes} axes")
     axes = tuple(reader.number("<Q") for _ in range(n_axes))
-    return Tensor(name, reader.number("<I"), axes, reader.number("<Q"))
+    return GgufTensor(name, reader.number("<I"), axes, reader.number("<Q"))
 
 
-def _check_ends(path: Path, n_there: int, n_file: int, tensors: tuple[Tensor, ...]) -> None:
+def _check_ends(path: Path, n_there: int, n_file: int, tensors: tuple[GgufTensor, ...]) -> None:
     """Check that the last tensor ends within the file."""
     if not tensors:
         return

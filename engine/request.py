@@ -1,6 +1,6 @@
-"""The nouns that enter and leave the engine: frozen, plain, safe to send through a pipe.
+"""Requests and replies of the engine: frozen dataclasses that are safe to send through a pipe.
 
-Knows no llama_cpp, no process, no clock. Times are seconds, sizes bytes, lengths tokens.
+Knows no llama.cpp, no process, no clock. Times are seconds, sizes bytes, lengths tokens.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from .ranges import checked
+from .sampling_values import checked_sampling
 
 Role = Literal["chat", "embed", "rerank"]
 Priority = Literal["interactive", "normal", "batch"]
@@ -374,10 +374,10 @@ class RerankReply:
 
 
 class Pool(Protocol):
-    """What steps see of the engine. `paddock.engine.pool.LocalPool` is the real one."""
+    """What steps see of the engine. `paddock.engine.backends.local.LocalPool` is the real one."""
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Tell what is known of a model without loading it.
+        """Return what is known of a model without loading it.
 
         Raises:
             ModelNotFound, ModelBroken: with the known names; with path and reason.
@@ -418,11 +418,11 @@ def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
         for name, value in layer.items():
             if value is not None:
                 merged["max_tokens" if name == "num_predict" else name] = value
-    return Sampling(**checked(merged))
+    return Sampling(**checked_sampling(merged))
 
 
 def reserved_tokens(max_tokens: int | None, n_ctx_tokens: int) -> int:
-    """Tell how many tokens are kept free for the answer.
+    """Return how many tokens are kept free for the answer.
 
     >>> reserved_tokens(None, 2048), reserved_tokens(None, 16384), reserved_tokens(80, 2048)
     (512, 1024, 80)

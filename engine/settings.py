@@ -1,4 +1,4 @@
-"""How a pool and the service are set up: plain values, read in `paddock.runner.settings`."""
+"""Settings of a pool and of the HTTP service: plain values, read in `paddock.runner.settings`."""
 
 from __future__ import annotations
 

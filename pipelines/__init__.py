@@ -1,1 +1,4 @@
-"""What a YAML file means: text, marks, model, plan. Knows no model, no step's code, no Prefect."""
+"""Meaning of a pipeline file: YAML text, checked model, plan.
+
+Knows no language model, no step's code and no Prefect.
+"""

@@ -1,15 +1,55 @@
-"""Faults of a YAML file: what is wrong, where, and what to do. The author of the file must act."""
+"""Faults of a pipeline file: place, sentence, remedy.
+
+`PipelineError` carries every fault of a file at once; the author of the YAML must act. A `Mark` is
+the place of a key or value in the file.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
-from .marks import Mark
+MOST_LINE_COLUMNS = 160  # what a terminal shows without wrapping into nonsense
+COLUMNS_BEFORE_MARK = 60  # how much of an overlong line is kept before the place
 
-MANY = 16  # names beyond which only the nearest is told
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stretch of one line. `line` and `column` count from 1, `snippet` is the whole line."""
+
+    file: str
+    line: int
+    column: int
+    length: int
+    snippet: str
+
+    def shown(self) -> tuple[str, str]:
+        """Return the line and the carets beneath it, an overlong line cut around the place."""
+        start, text = self.column - 1, self.snippet
+        lead = ""
+        if len(text) > MOST_LINE_COLUMNS:
+            cut = max(0, start - COLUMNS_BEFORE_MARK)
+            lead = "…" if cut else ""
+            tail = "…" if cut + MOST_LINE_COLUMNS < len(text) else ""
+            text = lead + text[cut : cut + MOST_LINE_COLUMNS] + tail
+            start = start - cut + len(lead)
+        end = min(start + max(self.length, 1), max(len(text), start + 1))
+        padding = "".join(
+            "\t" if char == "\t" else " " * _columns_of(char) for char in text[:start]
+        )
+        return text, padding + "^" * max(1, sum(_columns_of(char) for char in text[start:end]))
+
+
+def _columns_of(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+MOST_LISTED_NAMES = 16  # names beyond which only the nearest is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +61,7 @@ class Fault:
     mark: Mark | None = None
 
     def render(self) -> str:
-        """Give the text a person reads: place, sentence, the line with a caret, what to do."""
+        """Return the text a person reads: place, sentence, the line with a caret, what to do."""
         lines = [self.message]
         if self.mark is not None:
             text, carets = self.mark.shown()
@@ -32,12 +72,12 @@ class Fault:
         return "\n".join(lines)
 
     def in_one_line(self) -> str:
-        """Give place, sentence and what to do, without the line itself."""
+        """Return place, sentence and what to do, without the line itself."""
         place = f"{self.mark.file}:{self.mark.line}:{self.mark.column}: " if self.mark else ""
         return f"{place}{self.message} {self.remedy}".strip()
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Give the object of `validate --json`."""
+        """Return the object of `validate --json`."""
         mark = self.mark
         return {
             "file": mark.file if mark else None,
@@ -52,36 +92,36 @@ class PipelineError(Exception):
     """The YAML, or what was given to it, is wrong: every fault at once, in the file's order."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(sorted(faults, key=_place))
+        self.faults = tuple(sorted(faults, key=_sort_key))
         super().__init__("\n".join(fault.render() for fault in self.faults))
 
 
-def _place(fault: Fault) -> tuple[int, int]:
+def _sort_key(fault: Fault) -> tuple[int, int]:
     return (fault.mark.line, fault.mark.column) if fault.mark else (1 << 30, 0)
 
 
-def known(word: str, names: Iterable[str]) -> str:
-    """Tell which names there are, and the nearest.
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return which names there are, and the nearest.
 
-    >>> known("wirter", ["writer", "vec"])
+    >>> did_you_mean("wirter", ["writer", "vec"])
     "Known: 'writer', 'vec'. Did you mean 'writer'?"
     """
     names = tuple(dict.fromkeys(names))
     if not names:
         return "There are none."
-    near = nearest(word, names)
-    if near and len(names) > MANY:
+    near = nearest_name(word, names)
+    if near and len(names) > MOST_LISTED_NAMES:
         return f"Did you mean '{near}'?"
     listed = "Known: " + ", ".join(f"'{name}'" for name in names) + "."
     return f"{listed} Did you mean '{near}'?" if near else listed
 
 
-def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Give the name that is most likely meant, if one is near enough."""
-    return _nearest(word, tuple(names))
+def nearest_name(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most likely meant, if one is near enough."""
+    return _nearest_cached(word, tuple(names))
 
 
 @lru_cache(maxsize=256)  # the same wrong word often stands in many places
-def _nearest(word: str, names: tuple[str, ...]) -> str | None:
+def _nearest_cached(word: str, names: tuple[str, ...]) -> str | None:
     found = get_close_matches(word, names, n=1, cutoff=0.6)
     return found[0] if found else None

@@ -1,25 +1,383 @@
-"""Expressions, values and templates: what the rest of Paddock sees of the expression language.
+"""Expressions, values and templates: the expression language as the rest of Paddock sees it.
 
-Compiled once, their references known, rendered in the sandbox. Knows no steps and no files; scope
-values are plain JSON data and nothing else.
+A text is compiled once: its tree, what it reads (`Reference`), what it must not contain, whether
+it is one expression. It is rendered in the sandbox over scopes of plain JSON data. Every failure,
+in reading or in running, is an `ExpressionError` in plain words. Knows no steps and no files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
-from .compiled import Compiled, ExpressionError, Path, compiled
-from .references import Reference
+from jinja2 import TemplateSyntaxError, nodes
+from jinja2.meta import find_undeclared_variables
+from jinja2.parser import Parser
+from jinja2.runtime import Undefined
 
-if TYPE_CHECKING:
-    from jinja2 import nodes
+from .errors import did_you_mean
+from .template_filters import misuses
+from .template_sandbox import (
+    METHODS,
+    MissingValueError,
+    RenderLimitExceeded,
+    closed_attribute_message,
+    environment,
+    meter_loops,
+)
+
+Reference = tuple[str, ...]
+"""A dotted path from its root: ("steps", "text", "pages")."""
+
+_FORBIDDEN_NODES: dict[type[nodes.Node], str] = {
+    nodes.Include: "include",
+    nodes.Import: "import",
+    nodes.FromImport: "import",
+    nodes.Extends: "extends",
+    nodes.Block: "block",
+}
+_METHODS = METHODS[dict] | METHODS[str] | METHODS[list] | {"replace", "join"}
+
+
+def references(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
+    """List every path that the template reads from its scope, names of its own left out."""
+    free = {chain[0] for chain in _chains(tree)}
+    if any(name.ctx != "load" for name in tree.find_all(nodes.Name)):
+        assert isinstance(tree, nodes.Template)  # only statements make names
+        free = find_undeclared_variables(tree)
+    free -= set(environment().globals)
+    return frozenset(found for found in _chains(tree) if found[0] in free)
+
+
+def _chains(node: nodes.Node) -> Iterator[Reference]:
+    chain = chain_of(node)
+    if chain is not None:
+        yield chain
+        return
+    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):
+        # `doc.get('x')` reads some key of `doc`: all of it, as far as one can see.
+        owner = chain_of(node.node.node)
+        if owner is not None and node.node.attr in _METHODS:
+            yield owner
+            children: Iterator[nodes.Node] = node.iter_child_nodes(exclude=("node",))
+            for child in children:
+                yield from _chains(child)
+            return
+    for child in node.iter_child_nodes():
+        yield from _chains(child)
+
+
+def chain_of(node: nodes.Node) -> Reference | None:
+    """Read `a.b['c']` as a path; None for anything else."""
+    parts: list[str] = []
+    while not isinstance(node, nodes.Name):
+        if isinstance(node, nodes.Getattr):
+            parts.append(node.attr)
+        elif (
+            isinstance(node, nodes.Getitem)
+            and isinstance(node.arg, nodes.Const)
+            and isinstance(node.arg.value, str)
+        ):
+            parts.append(node.arg.value)
+        else:
+            return None
+        node = node.node
+    return (node.name, *reversed(parts)) if node.ctx == "load" else None
+
+
+LIST_ELEMENT = "[]"
+"""Stands in a path for the items of a list: ("steps", "each", "results", "[]", "kind")."""
+_WITH_ATTRIBUTE = ("map", "sort", "sum", "min", "max", "unique", "join", "groupby")
+_FIRST_IS_ATTRIBUTE = ("groupby", "selectattr", "rejectattr")
+
+
+def element_reads(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
+    """List what is read of the items of lists that steps give: by number, filter or loop."""
+    return frozenset(path for path in _element_reads(tree) if path[0] == "steps")
+
+
+def _element_reads(tree: nodes.Template | nodes.Expr) -> Iterator[Reference]:
+    for read in [tree, *tree.find_all((nodes.Getattr, nodes.Getitem))]:
+        if isinstance(read, nodes.Getattr | nodes.Getitem):
+            path, name = _list_of(read.node), _name_read(read)
+            if path is not None and name is not None and name not in _METHODS:
+                yield (*path, LIST_ELEMENT, name)
+    for filter_ in [tree, *tree.find_all(nodes.Filter)]:
+        if isinstance(filter_, nodes.Filter) and filter_.node is not None:
+            path, name = chain_of(filter_.node), _attribute_of(filter_)
+            if path is not None and name:
+                yield (*path, LIST_ELEMENT, name.split(".")[0])
+    for loop in tree.find_all(nodes.For):
+        path = chain_of(loop.iter)
+        if path is not None and isinstance(loop.target, nodes.Name):
+            yield from ((*path, LIST_ELEMENT, name) for name in _read_in(loop, loop.target.name))
+
+
+def _list_of(node: nodes.Node) -> Reference | None:
+    """Return the path of the list of which a node is one item: `a.b[0]`, `a.b | first`."""
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return chain_of(node.node) if type(node.arg.value) is int else None
+    if isinstance(node, nodes.Filter) and node.name in ("first", "last") and node.node is not None:
+        return chain_of(node.node)
+    return None
+
+
+def _name_read(node: nodes.Getattr | nodes.Getitem) -> str | None:
+    if isinstance(node, nodes.Getattr):
+        return node.attr
+    is_text = isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
+    return node.arg.value if is_text and isinstance(node.arg, nodes.Const) else None
+
+
+def _attribute_of(node: nodes.Filter) -> str | None:
+    given = [one.value for one in node.kwargs if one.key == "attribute"]
+    given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
+    if node.name not in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE) or not given:
+        return None
+    first = given[0]
+    is_text = isinstance(first, nodes.Const) and isinstance(first.value, str)
+    return first.value if is_text and isinstance(first, nodes.Const) else None
+
+
+def _read_in(loop: nodes.For, var: str) -> Iterator[str]:
+    """Yield the fields of a loop's variable that its body reads; none if the body sets its name."""
+    body = nodes.Template(loop.body, lineno=loop.lineno)
+    if any(name.name == var and name.ctx != "load" for name in body.find_all(nodes.Name)):
+        return
+    for read in body.find_all(nodes.Getattr):
+        is_of_var = isinstance(read.node, nodes.Name) and read.node.name == var
+        if is_of_var and read.attr not in _METHODS:
+            yield read.attr
+
+
+def forbidden_nodes(tree: nodes.Template) -> Iterator[tuple[str, str, int]]:
+    """Yield what the template may not contain: sentence, remedy and line of each."""
+    sandbox = environment()
+    for node in tree.find_all(tuple(_FORBIDDEN_NODES)):
+        word = _FORBIDDEN_NODES[type(node)]
+        yield (
+            f"it uses '{word}', and templates cannot read other files",
+            "Write the text out here, or give it as a parameter.",
+            node.lineno,
+        )
+    for attribute in tree.find_all(nodes.Getattr):
+        if attribute.attr.startswith("__"):
+            yield closed_attribute_message(attribute.attr), "Remove it.", attribute.lineno
+    filters = [name for name in sandbox.filters if not name.startswith("_")]
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        assert isinstance(node, nodes.Filter | nodes.Test)
+        kind, names = "filter", filters
+        if isinstance(node, nodes.Test):
+            kind, names = "test", list(sandbox.tests)
+        if node.name not in names:
+            yield (
+                f"there is no {kind} '{node.name}'",
+                did_you_mean(node.name, sorted(names)),
+                node.lineno,
+            )
+        elif isinstance(node, nodes.Filter):
+            for message, remedy in misuses(node):
+                yield message, remedy, node.lineno
+
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Where a value stands within another: keys and indexes."""
+
+MAX_SOURCE_CHARS = 1024 * 1024
+_RESULT = "result"
+
+
+class ExpressionError(Exception):
+    """An expression that cannot be read, or that failed: one plain sentence, and what to do."""
+
+    def __init__(
+        self, message: str, remedy: str = "", *, path: Path = (), line: int | None = None
+    ) -> None:
+        self.message = message
+        self.remedy = remedy
+        self.path = path
+        """Where within a nested value."""
+        self.line = line
+        """The line within the template, from 1."""
+        super().__init__(f"{message}. {remedy}".strip() if remedy else message)
+
+
+@dataclass(frozen=True)
+class CompiledText:
+    """A parsed template or expression; its code is made when it is first needed."""
+
+    source: str
+    tree: nodes.Template
+    references: frozenset[Reference]
+    is_expression: bool
+    elements: frozenset[Reference] = frozenset()
+    """What it reads of the items of lists (see `element_reads`)."""
+    chain: Reference | None = None
+    """The path, where the expression is nothing but one."""
+
+    @cached_property
+    def _code(self) -> Any:
+        return environment().from_string(self.tree)
+
+    def run(self, scope: Mapping[str, Any]) -> Any:
+        """Evaluate the expression, or render the template.
+
+        Raises:
+            ExpressionError: always this, whatever went wrong.
+        """
+        if self.chain is not None:
+            found = _look_up(scope, self.chain)
+            if found is not _ABSENT:
+                return found
+        try:
+            with environment().metering(scope):
+                return self._value(scope) if self.is_expression else self._code.render(scope)
+        except ExpressionError:
+            raise
+        except Exception as error:
+            raise _as_expression_error(self.source, error) from error
+
+    def _value(self, scope: Mapping[str, Any]) -> Any:
+        context = self._code.new_context(dict(scope))
+        for _ in self._code.root_render_func(context):
+            pass
+        value = context.vars[_RESULT]
+        if isinstance(value, Undefined):
+            str(value)  # raises, with the name
+        return plain_data(value)
+
+
+_ABSENT = object()
+
+
+def _look_up(scope: Mapping[str, Any], chain: Reference) -> Any:
+    value: Any = scope
+    for name in chain:
+        if not isinstance(value, Mapping) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def plain_data(value: Any) -> Any:
+    """Make plain JSON data of what an expression gave: tuples and generators become lists."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(name): plain_data(item) for name, item in value.items()}
+    if isinstance(value, Undefined):
+        str(value)
+    if hasattr(value, "__iter__") and not callable(value):
+        return [plain_data(item) for item in value]
+    raise RenderLimitExceeded("it gives something that is no value")
+
+
+def _as_expression_error(source: str, error: Exception) -> ExpressionError:
+    shown = _excerpt(source)
+    if isinstance(error, MissingValueError):
+        return ExpressionError(f"{error.message} (in '{shown}')", error.remedy)
+    if isinstance(error, RenderLimitExceeded):
+        return ExpressionError(f"'{shown}' is refused: {error}")
+    if isinstance(error, RecursionError | MemoryError | SyntaxError):
+        return ExpressionError(f"'{shown}' is refused: it is nested too deeply")
+    return ExpressionError(f"'{shown}' failed: {error or type(error).__name__}")
+
+
+def _excerpt(source: str, line_number: int | None = None) -> str:
+    """Return a text in one short line, or only that line of it."""
+    lines = source.splitlines()
+    if line_number is not None and 0 < line_number <= len(lines):
+        source = lines[line_number - 1]
+    line = " ".join(source.split())
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+def compile_text(source: str, *, bare: bool) -> CompiledText:
+    """Compile a template, or with `bare` an expression without braces.
+
+    Raises:
+        ExpressionError: it cannot be read, or contains what is closed.
+    """
+    if len(source) > MAX_SOURCE_CHARS:
+        raise ExpressionError(f"the text has more than {MAX_SOURCE_CHARS:,} characters")
+    try:
+        if bare:
+            return _compiled_from(source, _parse_bare(source), is_bare=True)
+        return _compiled_from(source, environment().parse(source), is_bare=False)
+    except TemplateSyntaxError as error:
+        raise _syntax_error(source, error, bare=bare) from error
+    except (RecursionError, MemoryError, SyntaxError, ValueError) as error:
+        raise _as_expression_error(source, error) from error
+
+
+def _parse_bare(source: str) -> nodes.Expr:
+    parser = Parser(environment(), source, state="variable")
+    found = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError(f"unexpected '{parser.stream.current.value}'", 1)
+    return found
+
+
+def _compiled_from(
+    source: str, found: nodes.Expr | nodes.Template, *, is_bare: bool
+) -> CompiledText:
+    lone = found if is_bare else _single_expression(source, found)
+    tree = found
+    if lone is not None:
+        target = nodes.Name(_RESULT, "store", lineno=1)
+        assign = nodes.Assign(target, lone, lineno=1)
+        tree = nodes.Template([assign], lineno=1)
+    assert isinstance(tree, nodes.Template)
+    for message, remedy, line in forbidden_nodes(tree):
+        shown = _excerpt(source, line)
+        raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
+    whole = tree if lone is None else lone
+    read = references(whole)
+    # Only the results of blocks have fields that are known before a run; most texts read none.
+    elements = element_reads(whole) if "results" in source else frozenset[Reference]()
+    chain = chain_of(lone) if lone is not None else None
+    meter_loops(tree)
+    return CompiledText(source, tree, read, lone is not None, elements, chain)
+
+
+def _single_expression(source: str, found: nodes.Node) -> nodes.Expr | None:
+    """Return the expression of a text that is exactly one `{{ }}`."""
+    if not (source.startswith("{{") and source.endswith("}}")):
+        return None
+    match found:
+        case nodes.Template(body=[nodes.Output(nodes=[nodes.Expr() as only])]):
+            return None if isinstance(only, nodes.TemplateData) else only
+    return None
+
+
+def _syntax_error(source: str, error: TemplateSyntaxError, *, bare: bool) -> ExpressionError:
+    if bare and source.lstrip().startswith("{{"):
+        inner = source.strip().removeprefix("{{").removesuffix("}}").strip()
+        return ExpressionError(
+            f"'{_excerpt(source)}' stands in braces where a bare expression is expected",
+            f"Write `{_excerpt(inner)}`.",
+        )
+    what = str(error.message or "it ends too early")
+    for theirs, ours in (
+        ("end of print statement", "}}"),
+        ("end of statement block", "%}"),
+        ("end of template", "the end"),
+        ("Unexpected end of template.", "It ends too early."),
+    ):
+        what = what.replace(theirs, ours)
+    return ExpressionError(
+        f"cannot read the expression '{_excerpt(source, error.lineno)}': {what.rstrip('.')}",
+        "Correct it; the language is Jinja2's.",
+        line=error.lineno,
+    )
+
 
 __all__ = ["Expression", "ExpressionError", "Path", "Reference", "Template", "Value"]
 
-_MARKS = re.compile(r"\{\{|\{%|\{#")
+_TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 
@@ -28,7 +386,7 @@ class Expression:
     """A bare expression, as under `if`, `for_each`, `key`, `check` and `returns`."""
 
     source: str
-    _compiled: Compiled = field(repr=False, compare=False)
+    _compiled: CompiledText = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, source: str) -> Expression:
@@ -37,7 +395,7 @@ class Expression:
         Raises:
             ExpressionError: it cannot be read, or reaches for what is closed.
         """
-        return cls(source, compiled(source, bare=True))
+        return cls(source, compile_text(source, bare=True))
 
     @property
     def references(self) -> frozenset[Reference]:
@@ -55,7 +413,7 @@ class Expression:
         return self._compiled.tree
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
-        """Give its value.
+        """Return its value.
 
         Raises:
             ExpressionError: it failed.
@@ -66,7 +424,7 @@ class Expression:
 class Value:
     """Nested data with expressions in it, as under `with` and `returns`."""
 
-    def __init__(self, data: Any, places: Mapping[Path, Compiled]) -> None:
+    def __init__(self, data: Any, places: Mapping[Path, CompiledText]) -> None:
         self.data = data
         """As it is written."""
         self._places = places
@@ -87,7 +445,7 @@ class Value:
     @classmethod
     def scan(cls, data: Any, *, bare: bool = False) -> tuple[Value, list[ExpressionError]]:
         """Compile every text, and give what could not be read beside it."""
-        places: dict[Path, Compiled] = {}
+        places: dict[Path, CompiledText] = {}
         errors: list[ExpressionError] = []
         _scan(data, (), bare, places, errors)
         return cls(data, places), errors
@@ -103,15 +461,15 @@ class Value:
         return frozenset().union(*(made.references for made in self._places.values()))
 
     def places(self) -> Mapping[Path, frozenset[Reference]]:
-        """Tell which path within the value reads what."""
+        """Return which path within the value reads what."""
         return {path: made.references for path, made in self._places.items()}
 
     def reads(self) -> Mapping[Path, frozenset[Reference]]:
-        """Tell the same, with what is read of the items of lists."""
+        """Return the same, with what is read of the items of lists."""
         return {path: made.references | made.elements for path, made in self._places.items()}
 
     def template(self, name: str) -> Template:
-        """Give the text under a key as a template, without compiling it again.
+        """Return the text under a key as a template, without compiling it again.
 
         Raises:
             ExpressionError: it cannot be read.
@@ -121,7 +479,7 @@ class Value:
         return Template.of(source) if made is None else Template(source, made, None, {})
 
     def render(self, scope: Mapping[str, Any]) -> Any:
-        """Give the data with every expression's value in its place.
+        """Return the data with every expression's value in its place.
 
         Raises:
             ExpressionError: with the path within the data.
@@ -130,7 +488,11 @@ class Value:
 
 
 def _scan(
-    data: Any, path: Path, bare: bool, places: dict[Path, Compiled], errors: list[ExpressionError]
+    data: Any,
+    path: Path,
+    bare: bool,
+    places: dict[Path, CompiledText],
+    errors: list[ExpressionError],
 ) -> None:
     if isinstance(data, dict):
         for name, item in data.items():
@@ -140,7 +502,7 @@ def _scan(
             _scan(item, (*path, index), bare, places, errors)
     elif isinstance(data, str):
         try:
-            made = _compile_text(data, bare=bare)
+            made = _compile_if_template(data, bare=bare)
         except ExpressionError as error:
             error.path = path
             errors.append(error)
@@ -149,20 +511,20 @@ def _scan(
                 places[path] = made
 
 
-def _compile_text(text: str, *, bare: bool) -> Compiled | None:
+def _compile_if_template(text: str, *, bare: bool) -> CompiledText | None:
     if bare:
-        return compiled(text, bare=True)
+        return compile_text(text, bare=True)
     if _BARE_STEP.match(text):
         raise ExpressionError(f"'{text}' is only a text here", f"Did you mean `{{{{ {text} }}}}`?")
-    return compiled(text, bare=False) if _MARKS.search(text) else None
+    return compile_text(text, bare=False) if _TEMPLATE_START.search(text) else None
 
 
 def _renderer(
-    data: Any, path: Path, places: Mapping[Path, Compiled]
+    data: Any, path: Path, places: Mapping[Path, CompiledText]
 ) -> Callable[[Mapping[str, Any]], Any]:
     """Make the function that renders `data`; parts without expressions are given as they are."""
     if path in places:
-        return lambda scope: _at(path, places[path], scope)
+        return lambda scope: _value_at(path, places[path], scope)
     if not any(place[: len(path)] == path for place in places):
         return lambda scope: data
     if isinstance(data, dict):
@@ -172,7 +534,7 @@ def _renderer(
     return lambda scope: [render(scope) for render in parts]
 
 
-def _at(path: Path, made: Compiled, scope: Mapping[str, Any]) -> Any:
+def _value_at(path: Path, made: CompiledText, scope: Mapping[str, Any]) -> Any:
     try:
         return made.run(scope)
     except ExpressionError as error:
@@ -189,7 +551,7 @@ class Template:
     __slots__ = ("_compiled", "_scope", "file", "source")
 
     def __init__(
-        self, source: str, made: Compiled, file: str | None, scope: Mapping[str, Any]
+        self, source: str, made: CompiledText, file: str | None, scope: Mapping[str, Any]
     ) -> None:
         self.source = source
         self.file = file
@@ -203,7 +565,7 @@ class Template:
         Raises:
             ExpressionError: it cannot be read, or reaches for what is closed.
         """
-        made = compiled(source, bare=False)
+        made = compile_text(source, bare=False)
         return cls(source, made, file, {})
 
     @property
@@ -217,11 +579,11 @@ class Template:
         return self._compiled.references | self._compiled.elements
 
     def bound(self, scope: Mapping[str, Any]) -> Template:
-        """Give the same template over this scope."""
+        """Return the same template over this scope."""
         return Template(self.source, self._compiled, self.file, scope)
 
     def render(self, **extra: Any) -> str:
-        """Give the text; `extra` names stand before those of the scope.
+        """Return the text; `extra` names stand before those of the scope.
 
         Raises:
             ExpressionError: it failed.
@@ -230,9 +592,9 @@ class Template:
         return made if isinstance(made, str) else str(made)
 
     def texts(self, **extra: Any) -> list[str]:
-        """Give the texts that it reads as they are, such as that of `{{ steps.text.text }}`."""
+        """Return the texts that it reads as they are, such as that of `{{ steps.text.text }}`."""
         scope = {**self._scope, **extra}
-        found = (_followed(path, scope) for path in sorted(self.references))
+        found = (_resolved(path, scope) for path in sorted(self.references))
         return [text for text in found if isinstance(text, str)]
 
     def __repr__(self) -> str:
@@ -244,15 +606,15 @@ class Template:
         """Let Pydantic take a `Template`, or a text that is compiled on the spot."""
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(_template)
+        return core_schema.no_info_plain_validator_function(_template_from)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
         """Describe text or file to an editor."""
-        return dict(TEXT_OR_FILE)
+        return dict(TEMPLATE_JSON_SCHEMA)
 
 
-TEXT_OR_FILE: Mapping[str, Any] = {
+TEMPLATE_JSON_SCHEMA: Mapping[str, Any] = {
     "anyOf": [
         {"type": "string"},
         {
@@ -265,14 +627,14 @@ TEXT_OR_FILE: Mapping[str, Any] = {
 }
 
 
-def _followed(path: Reference, scope: Mapping[str, Any]) -> Any:
+def _resolved(path: Reference, scope: Mapping[str, Any]) -> Any:
     value: Any = scope
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
-def _template(value: Any) -> Template:
+def _template_from(value: Any) -> Template:
     if isinstance(value, Template):
         return value
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What the caller gives: its declared kind, and how a given value is read as that kind."""
+"""Declared inputs of a pipeline: their types, and how a caller's value is parsed and checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import known
+from .errors import did_you_mean
 from .expressions import Path
 from .keys import InputType
 
@@ -41,7 +41,7 @@ class Input:
     is_secret: bool = False
 
     def read(self, given: Any) -> Any:
-        """Give the value that a caller's text or Python value stands for.
+        """Return the value that a caller's text or Python value stands for.
 
         Raises:
             WrongInput: it is of another kind, or out of bounds.
@@ -50,15 +50,15 @@ class Input:
         return self.checked(value)
 
     def checked(self, value: Any) -> Any:
-        """Give the value if it is of this kind and within its bounds.
+        """Return the value if it is of this kind and within its bounds.
 
         Raises:
             WrongInput: it is not.
         """
         if self.type == "enum":
             return self._chosen(value)
-        if not _IS[self.type](value):
-            raise WrongInput(f"must be {_NAMES[self.type]}, not {self._shown(value)}")
+        if not _IS_OF_TYPE[self.type](value):
+            raise WrongInput(f"must be {_TYPE_NAMES[self.type]}, not {self._shown(value)}")
         if self.min is not None and value < self.min:
             raise WrongInput(f"must be at least {self.min:g}, not {self._shown(value)}")
         if self.max is not None and value > self.max:
@@ -66,19 +66,19 @@ class Input:
         return float(value) if self.type == "float" else value
 
     def _shown(self, value: Any) -> str:
-        return "what was given" if self.is_secret else _shown(value)
+        return "what was given" if self.is_secret else _quoted_value(value)
 
     def _chosen(self, value: Any) -> Any:
         for option in self.values:
             if option == value or (isinstance(value, str) and str(option) == value):
                 return option
         names = [str(option) for option in self.values]
-        raise WrongInput(f"cannot be {self._shown(value)}", known(str(value), names))
+        raise WrongInput(f"cannot be {self._shown(value)}", did_you_mean(str(value), names))
 
     def _parsed(self, text: str) -> Any:
         """Read a text; one that is not of the kind is given as it is, for `checked` to refuse."""
         try:
-            return _PARSE[self.type](text)
+            return _PARSERS[self.type](text)
         except (ValueError, RecursionError):
             if self.type == "json" and text.lstrip()[:1] in ("{", "["):
                 raise WrongInput(f"must be JSON, and {self._shown(text)} is not whole") from None
@@ -86,7 +86,7 @@ class Input:
 
 
 def kind_of_default(value: Any) -> InputType:
-    """Tell the kind of an input that is declared by a default value alone."""
+    """Return the kind of an input that is declared by a default value alone."""
     kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
     if value is None or isinstance(value, str):
         return "str"
@@ -104,15 +104,15 @@ def _list(text: str) -> Any:
     return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
-def _same(text: str) -> Any:
+def _as_text(text: str) -> Any:
     return text
 
 
 def _json(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse)
+    return json.loads(text, parse_constant=_refuse_constant)
 
 
-def _refuse(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     """Refuse NaN and infinities: what machines read has none."""
     raise ValueError(name)
 
@@ -129,11 +129,11 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
-_PARSE: dict[InputType, Callable[[str], Any]] = {
-    **{"str": _same, "path": _same, "dir": _same, "enum": _same},
+_PARSERS: dict[InputType, Callable[[str], Any]] = {
+    **{"str": _as_text, "path": _as_text, "dir": _as_text, "enum": _as_text},
     **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json},
 }
-_IS: dict[InputType, Callable[[Any], bool]] = {
+_IS_OF_TYPE: dict[InputType, Callable[[Any], bool]] = {
     "str": _is_text,
     "path": _is_path,
     "dir": _is_path,
@@ -143,12 +143,12 @@ _IS: dict[InputType, Callable[[Any], bool]] = {
     "list": lambda value: isinstance(value, list),
     "json": lambda value: True,
 }
-_NAMES: dict[InputType, str] = {
+_TYPE_NAMES: dict[InputType, str] = {
     **{"str": "text", "path": "a path", "dir": "a path", "int": "a whole number"},
     **{"float": "a number", "bool": "true or false", "list": "a list", "json": "JSON"},
 }
 
 
-def _shown(value: Any) -> str:
+def _quoted_value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"

@@ -1,10 +1,102 @@
-"""The base of every table of keys, and the small types that several tables share."""
+"""Tables of keys of a pipeline file: names, types and descriptions, as Pydantic models.
+
+They check one part of a file at a time and make the JSON Schema for editors. What shows only
+across parts (ids, references, expressions) is checked in `model` and `plan`. Also durations, sizes
+and token counts as people write them: `5m`, `2GiB`, `16k`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES_PER_UNIT = {
+    **{"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40},
+    **{"KB": 10**3, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+}
+TOKENS_PER_UNIT = {"": 1, "k": 1 << 10, "K": 1 << 10, "m": 1 << 20, "M": 1 << 20}
+
+_QUANTITY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([a-zA-Z]*)\Z", re.ASCII)
+
+
+def parse_seconds(value: Any) -> float:
+    """Read a duration.
+
+    >>> parse_seconds("300ms"), parse_seconds("5m")
+    (0.3, 300.0)
+    """
+    return _parse_quantity(value, SECONDS_PER_UNIT, "a duration such as 300ms, 30s, 5m, 2h or 1d")
+
+
+def parse_size_bytes(value: Any) -> int:
+    """Read a size; a plain number counts bytes.
+
+    >>> parse_size_bytes("512MiB")
+    536870912
+    """
+    if _is_count(value):
+        return int(value)
+    return int(_parse_quantity(value, BYTES_PER_UNIT, "a size such as 512MiB or 2GiB"))
+
+
+def parse_tokens(value: Any) -> int:
+    """Read a number of tokens; `k` is 1,024.
+
+    >>> parse_tokens("16k"), parse_tokens(2048)
+    (16384, 2048)
+    """
+    if _is_count(value):
+        return int(value)
+    return int(_parse_quantity(value, TOKENS_PER_UNIT, "a number of tokens such as 2048 or 16k"))
+
+
+def parse_keep_alive(value: Any) -> float:
+    """Read how long a model stays loaded: a duration, 0 for not at all, -1 for ever."""
+    if value in (0, -1) and not isinstance(value, bool):
+        return float(value)
+    what = "a duration such as 30s or 15m, 0 (gone at once) or -1 (for ever)"
+    return _parse_quantity(value, SECONDS_PER_UNIT, what)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _parse_quantity(value: Any, units: Mapping[str, float], what: str) -> float:
+    found = _QUANTITY.match(value) if isinstance(value, str) else None
+    if found is None or found[2] not in units:
+        raise ValueError(f"must be {what}")
+    return float(found[1]) * units[found[2]]
+
+
+def _quantity_schema(*examples: str, plain: bool) -> Any:
+    text: dict[str, Any] = {"type": "string", "examples": list(examples)}
+    shape = {"anyOf": [text, {"type": "integer"}]} if plain else text
+    return Field(json_schema_extra=_replace_schema(shape))
+
+
+def _replace_schema(shape: dict[str, Any]) -> Any:
+    def put(schema: dict[str, Any]) -> None:
+        for key in ("type", "minimum"):
+            schema.pop(key, None)
+        schema.update(shape)
+
+    return put
+
+
+Seconds = Annotated[
+    float, BeforeValidator(parse_seconds), _quantity_schema("300ms", "30s", "5m", plain=False)
+]
+SizeBytes = Annotated[
+    int, BeforeValidator(parse_size_bytes), _quantity_schema("512MiB", "2GiB", plain=True)
+]
+Tokens = Annotated[int, BeforeValidator(parse_tokens), _quantity_schema("4k", "16k", plain=True)]
+KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), _quantity_schema("15m", plain=True)]
+
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 
@@ -23,22 +115,22 @@ class Keys(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_free_keys(cls, given: Any) -> Any:
-        return without_free(given) if isinstance(given, dict) else given
+        return without_x_keys(given) if isinstance(given, dict) else given
 
 
-def without_free(given: dict[str, Any]) -> dict[str, Any]:
+def without_x_keys(given: dict[str, Any]) -> dict[str, Any]:
     """Leave out the keys that begin with `x-`."""
     if not any(name.startswith("x-") for name in given):
         return given
     return {name: value for name, value in given.items() if not name.startswith("x-")}
 
 
-def without_free_within(given: Any) -> Any:
+def without_x_keys_nested(given: Any) -> Any:
     """Leave out the keys that begin with `x-`, at any depth."""
     if isinstance(given, list):
-        return [without_free_within(item) for item in given]
+        return [without_x_keys_nested(item) for item in given]
     if isinstance(given, dict):
-        return {key: without_free_within(item) for key, item in without_free(given).items()}
+        return {key: without_x_keys_nested(item) for key, item in without_x_keys(given).items()}
     return given
 
 
@@ -46,19 +138,225 @@ def _one_or_more(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
-def or_one_text(schema: dict[str, Any]) -> None:
+def list_or_text_schema(schema: dict[str, Any]) -> None:
     """Tell an editor that one text may stand in place of a list of them."""
     listed = {"type": schema.pop("type"), "items": schema.pop("items")}
     schema["anyOf"] = [listed, {"type": "string"}]
 
 
-Words: TypeAlias = Annotated[
+TextList: TypeAlias = Annotated[
     list[str],
     BeforeValidator(_one_or_more),
-    Field(json_schema_extra=or_one_text),
+    Field(json_schema_extra=list_or_text_schema),
 ]
 """A list of texts, or one text alone."""
 
 OnError: TypeAlias = Literal["quarantine", "fail", "skip"]
 InputType: TypeAlias = Literal["str", "int", "float", "bool", "path", "dir", "enum", "list", "json"]
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
+
+
+def _as_list(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+class RetryKeys(Keys):
+    """How often a step is tried again."""
+
+    times: Annotated[int, Field(ge=0, le=100)] = Field(2, description="How often, at most.")
+    on: list[Literal["timeout", "worker", "busy", "io", "check"]] = Field(
+        ["timeout", "worker", "busy"], description="After which failures."
+    )
+    backoff: Seconds = Field(1.0, description="The first pause; each further one is twice as long.")
+
+
+class TimeoutKeys(Keys):
+    """The longest that a request may take."""
+
+    total: Seconds | None = Field(
+        None, description="Counted from when the pool takes the request, not from its queue."
+    )
+    idle: Seconds | None = Field(None, description="The longest time without a new token.")
+
+
+class ReplyKeys(Keys):
+    """What a model's answer must be."""
+
+    schema_: Any = Field(
+        None,
+        alias="schema",
+        description="The form of the answer, which can then be no other: JSON Schema, its short "
+        'form such as {title: str, points: "list[str]"}, or {file: PATH}.',
+    )
+    check: Annotated[list[str | bool], BeforeValidator(_as_list)] = Field(
+        [],
+        json_schema_extra=list_or_text_schema,
+        description="Bare expressions that must be true of the answer's `output` and `text`.",
+        examples=["words(output.summary) <= 80"],
+    )
+    repair: Annotated[int, Field(ge=0, le=8)] = Field(
+        1, description="How often, at most, what is wrong is told to the model, to answer anew."
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> ReplyKeys:
+        if self.schema_ is None and not self.check:
+            raise ValueError("`reply` needs `schema`, or `check`, or both")
+        return self
+
+
+class ControlKeys(Keys):
+    """What `defaults` may set for every step."""
+
+    retry: RetryKeys | None = Field(None, description="How often a step is tried again.")
+    timeout: TimeoutKeys | None = Field(None, description="The longest that a request may take.")
+    cache: Literal["auto", "off"] | None = Field(
+        None, description="`off`: never take a recorded reply."
+    )
+    max_parallel: PositiveInt | None = Field(
+        None, description="How many items of a `for_each` are worked on at once, at most."
+    )
+    on_error: OnError | None = Field(
+        None, description="What the failure of one item of a `for_each` does to the others."
+    )
+
+
+class StepKeys(ControlKeys):
+    """One step, or a block of steps that runs once for each item."""
+
+    id: str | None = Field(
+        None, pattern=ID_PATTERN, description="The name by which others refer to it."
+    )
+    uses: str | None = Field(None, description="What the step does.", min_length=1)
+    with_: dict[str, Any] = Field({}, alias="with", description="The step's own parameters.")
+    needs: TextList = Field([], description="Ids of steps to wait for where no reference shows it.")
+    if_: str | bool | None = Field(
+        None, alias="if", description="A bare expression; the step is skipped where it is false."
+    )
+    for_each: str | None = Field(
+        None, description="`NAME in EXPRESSION`: runs `do` once for each.", examples=["doc in …"]
+    )
+    do: list[Any] | None = Field(None, description="The steps that run for each item.")
+    where: str | bool | None = Field(
+        None,
+        description="A bare expression over an item: `do` runs only for those for which it holds.",
+        examples=["doc.size > 0"],
+    )
+    key: str | None = Field(None, description="A bare expression: the item's stable name.")
+    returns: Any = Field(None, description="Bare expressions: what the step gives instead.")
+    reply: ReplyKeys | None = Field(
+        None, description="What the model's answer must be, in its form and by checks."
+    )
+
+
+class InputKeys(Keys):
+    """A value that the caller gives."""
+
+    type: InputType | None = Field(None, description="What kind of value it is.")
+    default: Any = Field(None, description="The value where the caller gives none.")
+    required: bool | None = Field(None, description="The caller must give it.")
+    values: list[Any] = Field([], description="The values that an enum may have.")
+    min: float | None = Field(None, description="The least number.")
+    max: float | None = Field(None, description="The greatest number.")
+    description: str = Field("", description="What it is for.")
+    secret: bool = Field(False, description="Never printed, never stored.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> InputKeys:
+        if self.type == "enum" and not self.values:
+            raise ValueError("an enum needs `values`")
+        if self.values and self.type not in ("enum", None):
+            raise ValueError("`values` belong to `type: enum`")
+        if self.type not in ("int", "float") and not (self.min is None and self.max is None):
+            raise ValueError("`min` and `max` belong to `type: int` and `type: float`")
+        return self
+
+
+class SecretKeys(Keys):
+    """A value that is read when a run begins; never printed, never stored."""
+
+    env: str | None = Field(
+        None,
+        min_length=1,
+        description="The environment variable that has it.",
+        examples=["API_KEY"],
+    )
+    file: str | None = Field(None, min_length=1, description="The file that has it.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SecretKeys:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("give exactly one of `env` and `file`")
+        return self
+
+
+def _as_url_list(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
+class PoolKeys(Keys):
+    """Another pool than this machine's: one server, or several that share the work."""
+
+    url: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_url_list)] = (
+        Field(
+            min_length=1,
+            description="Its address, or several; any server of OpenAI's API, or of Paddock.",
+            examples=["http://gpu-1:8000"],
+        )
+    )
+    key: str | None = Field(
+        None, description="What it asks for.", examples=["{{ secrets.gpu_key }}"]
+    )
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="A stored model or a GGUF file to count with where the server cannot.",
+    )
+
+
+def _ref_to_mapping(given: Any) -> Any:
+    return {"ref": given} if isinstance(given, str) else given
+
+
+class ModelKeys(Keys):
+    """A model, as this pipeline wants it."""
+
+    ref: str = Field(
+        min_length=1,
+        description="A stored name, the path of a GGUF file, or hf:owner/repo/file.gguf.",
+        examples=["smollm2:135m"],
+    )
+    ctx: Tokens | None = Field(None, ge=1, description="How many tokens a request may fill.")
+    keep_alive: KeepAlive | None = Field(None, description="How long it stays loaded.")
+    role: Literal["chat", "embed"] = Field("chat", description="What it is asked to do.")
+    params: dict[str, Any] = Field({}, description="How it chooses tokens, unless a step says so.")
+    think: Literal["keep", "drop"] | None = Field(
+        None, description="What happens to its reasoning."
+    )
+    pool: PoolKeys | None = Field(None, description="Where it is served, if not here.")
+
+
+Model = Annotated[ModelKeys, BeforeValidator(_ref_to_mapping)]
+
+
+class FileKeys(Keys):
+    """A pipeline file as a whole."""
+
+    pipeline: Literal[1] = Field(1, description="The language's version.")
+    name: str = Field("", description="The pipeline's name; by default the file's.")
+    description: str = Field("", description="What it is for.")
+    inputs: dict[str, Any] = Field({}, description="What the caller gives.")
+    models: dict[str, Any] = Field({}, description="Models by the names that steps use.")
+    secrets: dict[str, Any] = Field(
+        {}, description="Values from the environment or from files; never printed, never stored."
+    )
+    defaults: Any = Field({}, description="Control keys for every step that does not set them.")
+    on: Any = Field(None, description="What starts the pipeline by itself.")
+    concurrency: Any = Field(None, description="How runs share the machine.")
+    budget: Any = Field(None, description="What a run may cost.")
+    mcpServers: dict[str, Any] = Field(
+        {}, description="MCP servers by their names, or `{file: mcp.json}`."
+    )
+    steps: list[Any] = Field(description="What is done.", min_length=1)
+    returns: Any = Field(None, description="Bare expressions: what a run gives.")
+    tests: list[Any] = Field([], description="Runs with known inputs.")

@@ -1,103 +1,441 @@
-"""A document as a pipeline: every key checked, every expression compiled, every fault at once.
+"""Pipeline model: a YAML document, checked and compiled, or every fault at once.
 
-Knows no steps: what stands under `with` is checked by `runner.bind`, where their types are known.
+`validate` returns a `Pipeline` of steps and blocks with their places. Knows no step types: what
+stands under `with` is checked by the runner's binding, where the types of parameters are known.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from .checks import Checks
-from .errors import PipelineError
-from .expressions import Path, Value
+from pydantic import ValidationError
+
+from paddock.pipelines.checking.check import Check
+
+from .errors import Fault, Mark, PipelineError
+from .expressions import Expression, ExpressionError, Path, Template, Value
 from .inputs import Input, WrongInput, kind_of_default
-from .keys import ID_PATTERN, Keys, without_free, without_free_within
-from .shape import Controls, FileKeys, InputKeys, ModelKeys, SecretKeys
-from .source import Document
-from .steps import Steps
-from .tree import Block, Elsewhere, Node, Pipeline, Step
+from .keys import (
+    ID_PATTERN,
+    ControlKeys,
+    FileKeys,
+    InputKeys,
+    Keys,
+    ModelKeys,
+    OnError,
+    ReplyKeys,
+    RetryKeys,
+    SecretKeys,
+    StepKeys,
+    TimeoutKeys,
+    without_x_keys,
+    without_x_keys_nested,
+)
+from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference
+from .prompt_file import read_template_file as read_file
+from .validation import FaultCollector
+from .yaml_source import YamlDocument
 
 if TYPE_CHECKING:
-    from .claims import Test
-    from .servers import Server
+    from .mcp_servers import McpServer
+    from .pipeline_tests import TestKeys
+    from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 
-__all__ = ["Block", "Node", "Pipeline", "Step", "examine", "validate"]
+
+@dataclass(frozen=True)
+class ReplySpec:
+    """What the answer of a step must be."""
+
+    schema: Any
+    """As it is written; None where there is none. `pipelines.reply` reads it."""
+    checks: Mapping[int, Check]
+    """Each by its place in the list; those that cannot be read are not among them."""
+    repair: int
+
+
+@dataclass(frozen=True)
+class StepNode:
+    """One step as it is written. `at` is its place in the document."""
+
+    id: str
+    at: Path
+    mark: Mark
+    uses: str
+    params: Value
+    """What stands under `with`."""
+    files: Mapping[str, Template] = field(default_factory=dict)
+    """The parameters that name a template file, and what is in it."""
+    has_own_id: bool = True
+    needs: tuple[str, ...] = ()
+    if_: Expression | None = None
+    retry: RetryKeys | None = None
+    timeout: TimeoutKeys | None = None
+    cache: bool | None = None
+    returns: Value | None = None
+    reply: ReplySpec | None = None
+    broken: frozenset[str] = frozenset()
+    """The parameters in which a fault was found already."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A `for_each` and the steps that run for each item."""
+
+    id: str
+    at: Path
+    mark: Mark
+    var: str
+    over: Expression
+    body: tuple[Node, ...]
+    has_own_id: bool = True
+    where: Expression | None = None
+    """Which items of the list it is done for; None: all."""
+    key: Expression | None = None
+    max_parallel: int | None = None
+    on_error: OnError | None = None
+    needs: tuple[str, ...] = ()
+    if_: Expression | None = None
+    retry: RetryKeys | None = None
+    timeout: TimeoutKeys | None = None
+    cache: bool | None = None
+    returns: Value | None = None
+
+
+Node: TypeAlias = StepNode | Block
+
+
+@dataclass(frozen=True)
+class OutsideText:
+    """A text outside of the steps that may hold expressions, and the names known there."""
+
+    at: Path
+    text: Value
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A whole file. `faults` is empty in one that `validate` gave."""
+
+    document: YamlDocument
+    name: str
+    description: str
+    inputs: Mapping[str, Input]
+    models: Mapping[str, ModelKeys]
+    defaults: ControlKeys
+    steps: tuple[Node, ...]
+    returns: Value | None = None
+    on: OnKeys | None = None
+    concurrency: ConcurrencyKeys | None = None
+    budget: BudgetKeys | None = None
+    tests: tuple[TestKeys, ...] = ()
+    secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
+    servers: Mapping[str, McpServer] = field(default_factory=dict)
+    """The MCP servers by their names."""
+    elsewhere: tuple[OutsideText, ...] = ()
+    """Texts outside of the steps: in `models`, `on`, `concurrency` and `tests`."""
+    faults: tuple[Fault, ...] = field(default=(), compare=False)
+
+    def mark(self, at: Path) -> Mark:
+        """Return the place of what stands at `at`."""
+        return self.document.mark(at)
+
+    def nodes(self) -> Iterator[Node]:
+        """Yield every step and block, those in bodies too, in the file's order."""
+        yield from _all_nodes(self.steps)
+
+
+def _all_nodes(nodes: tuple[Node, ...]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        if isinstance(node, Block):
+            yield from _all_nodes(node.body)
+
+
+_FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
+_BLOCK_KEYS = ("do", "where", "key", "max_parallel", "on_error")
+_RESERVED_NAMES = frozenset(
+    ("inputs", "steps", "loop", "self", "true", "false", "none", "range", "dict", "namespace")
+)
+
+
+class StepParser:
+    """Reads steps, and knows which ids and names are taken."""
+
+    def __init__(self, checks: FaultCollector) -> None:
+        self._checks = checks
+        self._ids: dict[str, Path] = {}
+        self._unnamed: dict[str, int] = {}
+
+    def read(self, data: Any, at: Path, names: tuple[str, ...] = ()) -> tuple[Node, ...]:
+        """Read a list of steps; `names` are the loop variables around it."""
+        if not isinstance(data, list):
+            return ()
+        nodes = (self._node(item, (*at, index), names) for index, item in enumerate(data))
+        return tuple(node for node in nodes if node is not None)
+
+    def _node(self, data: Any, at: Path, names: tuple[str, ...]) -> Node | None:
+        checks = self._checks
+        if not isinstance(data, dict):
+            checks.add(at, "a step is a mapping such as {id: docs, uses: files.scan}")
+            return None
+        data = without_x_keys(data)
+        keys = checks.table(StepKeys, data, at)
+        self._shape(data, at)
+        node_id, has_own = self._id(data, at)
+        if "for_each" in data or "do" in data:
+            return self._block(data, keys, node_id, has_own, at, names)
+        return self._step(data, keys, node_id, has_own, at)
+
+    def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
+        """Return the step's id, or a name for one without: no id can look like it."""
+        given = data.get("id")
+        if not (isinstance(given, str) and re.match(ID_PATTERN, given)):
+            return self._made_id(data), False
+        first = self._ids.get(given)
+        if first is not None:
+            line = self._checks.document.mark(first).line
+            what = f"the id '{given}' is taken by the step in line {line}"
+            remedy = "Ids are unique in the file; choose another one."
+            self._checks.add((*at, "id"), what, remedy)
+            return self._made_id(data), False
+        self._ids[given] = (*at, "id")
+        return given, True
+
+    def _made_id(self, data: dict[str, Any]) -> str:
+        base = "(for_each)" if "for_each" in data else f"({data.get('uses', 'step')})"
+        number = self._unnamed.get(base, 0) + 1
+        self._unnamed[base] = number
+        return base if number == 1 else f"{base}#{number}"
+
+    def _shape(self, data: dict[str, Any], at: Path) -> None:
+        """Check which keys stand together."""
+        add = self._checks.add
+        if "for_each" in data:
+            if "uses" in data:
+                remedy = "Move the step into the block's `do`."
+                add((*at, "uses"), "`uses` cannot stand beside `for_each`", remedy, is_key=True)
+            if "with" in data:
+                remedy = "Parameters belong to the steps in `do`."
+                add((*at, "with"), "`with` cannot stand beside `for_each`", remedy, is_key=True)
+            if "reply" in data:
+                remedy = "It belongs to the step in `do` that asks a model."
+                add((*at, "reply"), "`reply` cannot stand beside `for_each`", remedy, is_key=True)
+            if "do" not in data:
+                add(
+                    (*at, "for_each"), "`for_each` needs `do`", "Add the steps to run.", is_key=True
+                )
+            elif data["do"] == []:
+                add((*at, "do"), "`do` is empty", "Add the steps to run for each item.")
+            return
+        for name in _BLOCK_KEYS:
+            if name in data:
+                remedy = "Remove it, or add `for_each: NAME in EXPRESSION`."
+                add((*at, name), f"`{name}` belongs to `for_each`", remedy, is_key=True)
+        if "uses" not in data and "do" not in data:
+            remedy = "Add `uses: …` with the name of a step; `paddock steps` lists them."
+            add(at, "this step has no `uses`", remedy)
+
+    def _step(
+        self, data: dict[str, Any], keys: StepKeys | None, node_id: str, has_own: bool, at: Path
+    ) -> StepNode:
+        given = data.get("with")
+        given = without_x_keys(given) if isinstance(given, dict) else {}
+        params, errors = Value.scan(given)
+        files = self._files(given, errors)
+        for error in errors:
+            self._checks.failed(error, (*at, "with", *error.path))
+        uses = data.get("uses")
+        return StepNode(
+            id=node_id,
+            at=at,
+            mark=self._mark(data, at),
+            uses=uses if isinstance(uses, str) else "",
+            params=params,
+            files=files,
+            has_own_id=has_own,
+            **self._controls(data, keys, at),
+            reply=self._reply(data.get("reply"), (*at, "reply")),
+            broken=frozenset(str(error.path[0]) for error in errors),
+        )
+
+    def _reply(self, data: Any, at: Path) -> ReplySpec | None:
+        """Read what the answer must be; what is wrong with its keys was told with the step's."""
+        try:
+            keys = ReplyKeys.model_validate(data)
+        except ValidationError:
+            return None
+        checks = {
+            index: check
+            for index, source in enumerate(keys.check)
+            if (check := self._checks.check(source, (*at, "check", index))) is not None
+        }
+        return ReplySpec(keys.schema_, checks, keys.repair)
+
+    def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
+        """Read the template files that parameters name."""
+        base, made = FilePath(self._checks.document.file).parent, {}
+        for name, value in given.items():
+            if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
+                try:
+                    made[name] = read_file(base, value["file"])
+                except ExpressionError as error:
+                    error.path = (name, "file")
+                    errors.append(error)
+        return made
+
+    def _block(
+        self,
+        data: dict[str, Any],
+        keys: StepKeys | None,
+        node_id: str,
+        has_own: bool,
+        at: Path,
+        names: tuple[str, ...],
+    ) -> Block:
+        checks = self._checks
+        var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
+        controls = self._controls(data, keys, at)
+        key = checks.expression(data.get("key"), (*at, "key"))
+        return Block(
+            id=node_id,
+            at=at,
+            mark=self._mark(data, at),
+            var=var,
+            over=over,
+            body=self.read(data.get("do"), (*at, "do"), (*names, var)),
+            has_own_id=has_own,
+            where=checks.expression(data.get("where"), (*at, "where")),
+            key=key,
+            max_parallel=keys.max_parallel if keys else None,
+            on_error=keys.on_error if keys else None,
+            **controls,
+        )
+
+    def _mark(self, data: dict[str, Any], at: Path) -> Any:
+        name = next((name for name in ("id", "uses", "for_each") if name in data), None)
+        return self._checks.document.mark(at if name is None else (*at, name))
+
+    def _controls(self, data: dict[str, Any], keys: StepKeys | None, at: Path) -> dict[str, Any]:
+        """Read the keys that every step and block has."""
+        checks = self._checks
+        returns: Value | None = None
+        if data.get("returns") is not None:
+            returns = checks.value(data["returns"], (*at, "returns"), bare=True)
+        cache = keys.cache if keys else None
+        return {
+            "needs": tuple(keys.needs) if keys else _needs_of_broken_step(data.get("needs")),
+            "if_": checks.expression(data.get("if"), (*at, "if")),
+            "retry": keys.retry if keys else None,
+            "timeout": keys.timeout if keys else None,
+            "cache": None if cache is None else cache == "auto",
+            "returns": returns,
+        }
+
+    def _loop(self, text: Any, at: Path, names: tuple[str, ...]) -> tuple[str, Expression]:
+        """Read `NAME in EXPRESSION`."""
+        checks = self._checks
+        nothing = Expression.of("[]")
+        found = _FOR_EACH.match(text) if isinstance(text, str) else None
+        if found is None:
+            if isinstance(text, str):
+                what = f"'{text}' does not read `NAME in EXPRESSION`"
+                checks.add(at, what, "Write for example `doc in steps.docs.files`.")
+            return "item", nothing
+        var = found[1]
+        if not re.match(ID_PATTERN, var):
+            what = f"'{var}' cannot be a name: it takes small letters, digits and '_'"
+            checks.add(at, what, "Write for example `doc in steps.docs.files`.")
+        elif var in _RESERVED_NAMES or var in names:
+            what = f"the name '{var}' is taken"
+            checks.add(at, what, "Choose another one.")
+        return var, checks.expression(found[2], at) or nothing
+
+
+def _needs_of_broken_step(given: Any) -> tuple[str, ...]:
+    """Read `needs` of a step with another fault, so that its ids are checked all the same."""
+    given = given if isinstance(given, list) else [given]
+    return tuple(word for word in given if isinstance(word, str))
+
+
+__all__ = ["Block", "Node", "Pipeline", "StepNode", "parse_pipeline", "validate"]
 
 K = TypeVar("K", bound=Keys)
 
-NAMES_ELSEWHERE: Mapping[tuple[str, str], Set[str]] = {
+NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
     ("on", "webhook"): {"inputs", "payload", "secrets"},
     ("on", "notify"): {"inputs", "secrets"},
 }
 """Which names texts outside of the steps may read, where that is more than the inputs."""
-NAMES_OF_SERVERS = ("inputs", "secrets", "python")
+NAMES_IN_SERVERS = ("inputs", "secrets", "python")
 """`python` is the interpreter that runs Paddock."""
 
 
-def validate(document: Document) -> Pipeline:
+def validate(document: YamlDocument) -> Pipeline:
     """Read a document as a pipeline.
 
     Raises:
         PipelineError: with every fault of the file.
     """
-    pipeline = examine(document)
+    pipeline = parse_pipeline(document)
     if pipeline.faults:
         raise PipelineError(pipeline.faults)
     return pipeline
 
 
-def examine(document: Document) -> Pipeline:
+def parse_pipeline(document: YamlDocument) -> Pipeline:
     """Read a document as far as it can be read; its faults stand in the pipeline's `faults`.
 
     Raises:
         PipelineError: it is no mapping, so there is nothing to go on with.
     """
-    checks = Checks(document)
+    checks = FaultCollector(document)
     if not isinstance(document.data, dict):
         checks.add((), "a pipeline is a mapping with the key `steps`", "Begin with `steps:`.")
         raise PipelineError(checks.faults)
-    return _Reader(checks).pipeline(without_free(document.data))
+    return _PipelineParser(checks).pipeline(without_x_keys(document.data))
 
 
-def name_of(document: Document, given: Any) -> str:
-    """Give the pipeline's name; by default the file's."""
+def pipeline_name(document: YamlDocument, given: Any) -> str:
+    """Return the pipeline's name; by default the file's."""
     if isinstance(given, str) and given:
         return given
     path = PurePath(document.file)
     return path.parent.name if path.stem == "pipeline" and path.parent.name else path.stem
 
 
-def _named(data: Any) -> Iterator[tuple[str, Any]]:
-    """Give what stands under names that the author chose."""
-    yield from without_free(data).items() if isinstance(data, dict) else ()
+def _named_items(data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what stands under names that the author chose."""
+    yield from without_x_keys(data).items() if isinstance(data, dict) else ()
 
 
-class _Reader:
+class _PipelineParser:
     """Reads the parts of a file one by one, so that a fault in one does not hide the others."""
 
-    def __init__(self, checks: Checks) -> None:
+    def __init__(self, checks: FaultCollector) -> None:
         self._checks = checks
         self._document = checks.document
-        self._elsewhere: list[Elsewhere] = []
+        self._elsewhere: list[OutsideText] = []
 
     def pipeline(self, data: dict[str, Any]) -> Pipeline:
         checks = self._checks
         checks.table(FileKeys, data, ())
-        steps = Steps(checks)
+        steps = StepParser(checks)
         servers = self._servers(data.get("mcpServers"))
         pipeline = Pipeline(
             document=self._document,
-            name=name_of(self._document, data.get("name")),
+            name=pipeline_name(self._document, data.get("name")),
             description=str(data.get("description") or ""),
             inputs=dict(self._inputs(data.get("inputs"))),
             models=dict(self._models(data.get("models"))),
             secrets=dict(self._secrets(data.get("secrets"))) | _variables(servers),
             servers=servers,
-            defaults=self._part(Controls, data, "defaults") or Controls.model_validate({}),
+            defaults=self._part(ControlKeys, data, "defaults") or ControlKeys.model_validate({}),
             **self._triggers(data),
             tests=tuple(self._tests(data.get("tests"))),
             steps=steps.read(data.get("steps"), ("steps",)),
@@ -109,16 +447,16 @@ class _Reader:
         """Read a key that is one table."""
         if data.get(name) is None:
             return None
-        written = without_free_within(data[name])
+        written = without_x_keys_nested(data[name])
         for key, value in written.items() if isinstance(written, dict) else ():
-            self._text(value, (name, key), NAMES_ELSEWHERE.get((name, key), {"inputs"}))
+            self._text(value, (name, key), NAMES_OUTSIDE_STEPS.get((name, key), {"inputs"}))
         return self._checks.table(table, data[name], (name,))
 
     def _text(self, data: Any, at: Path, names: Set[str], *, bare: bool = False) -> None:
         """Keep a text outside of the steps, for its references to be looked at."""
         if data is not None:
             value = self._checks.value(data, at, bare=bare)
-            self._elsewhere.append(Elsewhere(at, value, frozenset(names)))
+            self._elsewhere.append(OutsideText(at, value, frozenset(names)))
 
     def _returns(self, data: Any) -> Value | None:
         return None if data is None else self._checks.value(data, ("returns",), bare=True)
@@ -132,15 +470,15 @@ class _Reader:
 
         return {name: self._part(getattr(triggers, of), data, name) for name, of in tables.items()}
 
-    def _tests(self, data: Any) -> Iterator[Test]:
+    def _tests(self, data: Any) -> Iterator[TestKeys]:
         if not data:
             return
-        from . import claims
+        from . import pipeline_tests
 
-        yield from claims.read(self._checks, data, self._text)
+        yield from pipeline_tests.read_tests(self._checks, data, self._text)
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
-        for alias, item in _named(data):
+        for alias, item in _named_items(data):
             given = {"ref": item} if isinstance(item, str) else item
             model = self._checks.table(ModelKeys, given, ("models", alias))
             if model is not None and model.pool is not None:
@@ -151,12 +489,12 @@ class _Reader:
             yield alias, model or ModelKeys.model_validate({"ref": "?"})
 
     def _inputs(self, data: Any) -> Iterator[tuple[str, Input]]:
-        for name, item in _named(data):
+        for name, item in _named_items(data):
             self._check_name(("inputs", name), f"'{name}' cannot be the name of an input")
             yield name, self._input(name, item, ("inputs", name))
 
     def _secrets(self, data: Any) -> Iterator[tuple[str, SecretKeys]]:
-        for name, item in _named(data):
+        for name, item in _named_items(data):
             at: Path = ("secrets", name)
             self._check_name(at, f"'{name}' cannot be the name of a secret")
             if isinstance(item, str):
@@ -168,15 +506,15 @@ class _Reader:
             # A faulty one still counts as known: nobody is blamed for reading it.
             yield name, keys or SecretKeys.model_construct(env=name, file=None)
 
-    def _servers(self, data: Any) -> Mapping[str, Server]:
+    def _servers(self, data: Any) -> Mapping[str, McpServer]:
         if not data:
             return {}
-        from . import servers
+        from . import mcp_servers
 
-        found = servers.read(data, self._checks)
+        found = mcp_servers.read_servers(data, self._checks)
         for server in found.values():
-            names = frozenset(NAMES_OF_SERVERS)
-            self._elsewhere.append(Elsewhere(server.at, server.texts, names))
+            names = frozenset(NAMES_IN_SERVERS)
+            self._elsewhere.append(OutsideText(server.at, server.texts, names))
         return found
 
     def _check_name(self, at: Path, what: str) -> None:
@@ -220,11 +558,11 @@ class _Reader:
         return made
 
 
-def _variables(servers: Mapping[str, Server]) -> dict[str, SecretKeys]:
-    """Give the secrets that stand for the environment variables of a JSON file of servers."""
+def _variables(servers: Mapping[str, McpServer]) -> dict[str, SecretKeys]:
+    """Return the secrets that stand for the environment variables of a JSON file of servers."""
     if not servers:
         return {}
-    from .servers import secret_of
+    from .mcp_servers import secret_of
 
     names = {name for server in servers.values() for name in server.variables}
     return {secret_of(name): SecretKeys(env=name, file=None) for name in sorted(names)}

@@ -1,7 +1,7 @@
-"""The graph of a pipeline: who reads whom, in which order, and where that cannot work.
+"""Dependency graph of a pipeline: edges, order of execution, cycles.
 
 Edges come from literal `steps.<id>` references and from `needs`. Which outputs a step has is not
-known here: `runner.bind` checks those.
+known here: the runner's binding checks those.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from .errors import Fault, PipelineError, known
+from .errors import Fault, PipelineError, did_you_mean
 from .expressions import Path, Reference, Value
-from .tree import Block, Node, Pipeline
+from .model import Block, Node, Pipeline
 
-BASE = frozenset(("inputs", "steps"))
+BASE_NAMES = frozenset(("inputs", "steps"))
 """Names that every expression sees."""
-STEP = frozenset(("secrets",))
+STEP_NAMES = frozenset(("secrets",))
 """Names that a step's own parameters and its `if` see besides: what they give is kept nowhere."""
 
-LOOP = frozenset(("loop",))
+LOOP_NAMES = frozenset(("loop",))
 """Names that stand in a block besides its item: where that stands in the list, as in Jinja."""
 
-ANSWER = frozenset(("output", "text"))
+ANSWER_NAMES = frozenset(("output", "text"))
 """Names that a `check` of an answer sees besides: its value by the schema, and what was said."""
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class ReferenceUse:
     """One place that reads something. `names` are those that are known there."""
 
     at: Path
@@ -45,7 +45,7 @@ class Plan:
     """The top level, those that are read before those that read; bodies likewise."""
     edges: Mapping[str, frozenset[str]]
     """For each step and block, those of its own level that it waits for."""
-    uses: tuple[Use, ...] = ()
+    uses: tuple[ReferenceUse, ...] = ()
     """Every place that reads something."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
@@ -56,41 +56,41 @@ def plan(pipeline: Pipeline) -> Plan:
     Raises:
         PipelineError: unknown ids and names, reaching into a block, cycles; all at once.
     """
-    made = examine(pipeline)
+    made = plan_with_faults(pipeline)
     if made.faults:
         raise PipelineError(made.faults)
     return made
 
 
-def examine(pipeline: Pipeline) -> Plan:
+def plan_with_faults(pipeline: Pipeline) -> Plan:
     """Find the edges and the order as far as there is one; faults stand in the plan's `faults`."""
-    graph = Graph(pipeline)
+    graph = DependencyGraph(pipeline)
     nodes = graph.ordered(pipeline.steps)
     return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.faults())
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
+class _PlanLevel:
     """The nodes that stand side by side, and what surrounds them."""
 
     nodes: Mapping[str, Node]
     block: str | None = None
-    outer: _Level | None = None
+    outer: _PlanLevel | None = None
 
-    def around(self) -> Iterator[_Level]:
-        """Give this level and those around it, the nearest first."""
-        level: _Level | None = self
+    def around(self) -> Iterator[_PlanLevel]:
+        """Yield this level and those around it, the nearest first."""
+        level: _PlanLevel | None = self
         while level is not None:
             yield level
             level = level.outer
 
 
-class Graph:
+class DependencyGraph:
     """Walks the levels of a pipeline, and collects edges and faults."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.edges: dict[str, frozenset[str]] = {}
-        self.uses: list[Use] = []
+        self.uses: list[ReferenceUse] = []
         self._pipeline = pipeline
         self._homes: dict[str, str] = {}
         self._found: dict[tuple[Path, str], Fault] = {}
@@ -98,17 +98,17 @@ class Graph:
         for node in pipeline.nodes():
             if isinstance(node, Block):
                 self._homes |= {inner.id: node.id for inner in node.body}
-        top = _Level({node.id: node for node in pipeline.steps})
-        self._level(top, BASE)
+        top = _PlanLevel({node.id: node for node in pipeline.steps})
+        self._level(top, BASE_NAMES)
         if pipeline.returns is not None:
-            for use in _uses(pipeline.returns, ("returns",), BASE):
+            for use in _uses(pipeline.returns, ("returns",), BASE_NAMES):
                 self._resolve(use, top, None)
         for text in pipeline.elsewhere:
             for use in _uses(text.text, text.at, text.names):
                 self._name(use)
 
     def faults(self) -> tuple[Fault, ...]:
-        """Give what was found wrong."""
+        """Return what was found wrong."""
         return tuple(self._found.values())
 
     def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -132,23 +132,23 @@ class Graph:
             done.append(ready)
         return tuple(done)
 
-    def _level(self, level: _Level, names: frozenset[str]) -> None:
+    def _level(self, level: _PlanLevel, names: frozenset[str]) -> None:
         for node in level.nodes.values():
-            own = names | STEP if self._pipeline.secrets else names
+            own = names | STEP_NAMES if self._pipeline.secrets else names
             for use in _uses_of(node, names, own):
                 self._resolve(use, level, node)
             for index, step_id in enumerate(node.needs):
                 at: Path = (*node.at, "needs", index)
-                self._resolve(Use(at, ("steps", step_id), names), level, node)
+                self._resolve(ReferenceUse(at, ("steps", step_id), names), level, node)
             if isinstance(node, Block):
-                body = _Level({inner.id: inner for inner in node.body}, node.id, level)
-                inside = names | {node.var} | LOOP
+                body = _PlanLevel({inner.id: inner for inner in node.body}, node.id, level)
+                inside = names | {node.var} | LOOP_NAMES
                 self._level(body, inside)
                 if node.returns is not None:
                     for use in _uses(node.returns, (*node.at, "returns"), inside):
                         self._resolve(use, body, None)
 
-    def _resolve(self, use: Use, level: _Level, node: Node | None) -> None:
+    def _resolve(self, use: ReferenceUse, level: _PlanLevel, node: Node | None) -> None:
         """Check a reference; where it names a step, add the edge."""
         self.uses.append(use)
         if use.reference[0] != "steps":
@@ -159,7 +159,7 @@ class Graph:
         else:
             self._edge(use, level, node)
 
-    def _edge(self, use: Use, level: _Level, node: Node | None) -> None:
+    def _edge(self, use: ReferenceUse, level: _PlanLevel, node: Node | None) -> None:
         wanted, reader = use.reference[1], node.id if node else None
         for around in level.around():
             if wanted in around.nodes:
@@ -173,7 +173,7 @@ class Graph:
             reader = around.block
         self._unknown(use, level)
 
-    def _unknown(self, use: Use, level: _Level) -> None:
+    def _unknown(self, use: ReferenceUse, level: _PlanLevel) -> None:
         wanted = use.reference[1]
         home = self._homes.get(wanted)
         if home is not None:
@@ -185,9 +185,9 @@ class Graph:
             self._fault(use, what, remedy)
             return
         ids = [one for around in level.around() for one in around.nodes if not one.startswith("(")]
-        self._fault(use, f"there is no step '{wanted}'", known(wanted, ids))
+        self._fault(use, f"there is no step '{wanted}'", did_you_mean(wanted, ids))
 
-    def _name(self, use: Use) -> None:
+    def _name(self, use: ReferenceUse) -> None:
         """Check the first name of a reference, and that an input is declared."""
         root = use.reference[0]
         if root not in use.names:
@@ -197,24 +197,26 @@ class Graph:
             elif root == "secrets" and not use.is_open:
                 self._secret(use)
             elif not use.is_open:
-                self._fault(use, f"'{root}' is not known here", known(root, sorted(use.names)))
+                self._fault(
+                    use, f"'{root}' is not known here", did_you_mean(root, sorted(use.names))
+                )
         elif root == "inputs" and len(use.reference) > 1:
             name = use.reference[1]
             if name not in self._pipeline.inputs:
-                remedy = known(name, self._pipeline.inputs)
+                remedy = did_you_mean(name, self._pipeline.inputs)
                 remedy = remedy if self._pipeline.inputs else "Declare it under `inputs`."
                 self._fault(use, f"there is no input '{name}'", remedy)
         elif root == "secrets":
             self._secret(use)
 
-    def _secret(self, use: Use) -> None:
+    def _secret(self, use: ReferenceUse) -> None:
         """Check that a secret is named, and declared."""
         declared = self._pipeline.secrets
         if len(use.reference) == 1:
             self._fault(use, "`secrets` alone names no secret", "Write `secrets.<name>`.")
         elif use.reference[1] not in declared:
             name = use.reference[1]
-            remedy = known(name, declared) if declared else "Declare it under `secrets`."
+            remedy = did_you_mean(name, declared) if declared else "Declare it under `secrets`."
             self._fault(use, f"there is no secret '{name}'", remedy)
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
@@ -234,13 +236,13 @@ class Graph:
         fault = Fault(what, "Remove one of the references or `needs`.", first.mark)
         self._found[(first.at, what)] = fault
 
-    def _fault(self, use: Use, message: str, remedy: str) -> None:
+    def _fault(self, use: ReferenceUse, message: str, remedy: str) -> None:
         fault = Fault(f"{message}.", remedy, self._pipeline.mark(use.at))
         self._found.setdefault((use.at, message), fault)
 
 
-def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[Use]:
-    """Give what a node's own keys read, `own` names under `with` and `if`; bodies give theirs."""
+def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[ReferenceUse]:
+    """Yield what a node's own keys read, `own` names under `with` and `if`; bodies give theirs."""
     if node.if_ is not None:
         yield from _reads(node.if_.reads, (*node.at, "if"), own)
     if isinstance(node, Block):
@@ -261,16 +263,16 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
                 yield use
     for index, check in node.reply.checks.items() if node.reply else ():
         at = (*node.at, "reply", "check", index)
-        yield from _reads(check.references, at, names | ANSWER)
+        yield from _reads(check.references, at, names | ANSWER_NAMES)
 
 
-def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[Use]:
+def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
     for path, references in value.reads().items():
         yield from _reads(references, (*at, *path), names)
 
 
 def _reads(
     references: frozenset[Reference], at: Path, names: frozenset[str], *, is_open: bool = False
-) -> Iterator[Use]:
+) -> Iterator[ReferenceUse]:
     for reference in sorted(references):
-        yield Use(at, reference, names, is_open)
+        yield ReferenceUse(at, reference, names, is_open)

@@ -1,7 +1,8 @@
-"""A `.prompt.yml` file, as GitHub Models has them: a conversation with variables, and its tests.
+"""Text parameters that name a file: templates, and conversations in `.prompt.yml` files.
 
-Its messages are read as texts with `{{variable}}` in them and no other expressions. Knows no
-model; the name of one that the file holds is told to whoever asks.
+A `.prompt.yml` file, as GitHub Models had them, holds messages with `{{variable}}` and no other
+expressions, model parameters, and tests. A file must lie under the pipeline's folder. Knows no
+model; the model's name in such a file is returned to the caller.
 """
 
 from __future__ import annotations
@@ -9,32 +10,34 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from . import source
-from .checks import Checks
+from . import yaml_source
 from .errors import PipelineError
+from .expressions import ExpressionError, Template
 from .keys import Keys
+from .validation import FaultCollector
 
 SUFFIXES = (".prompt.yml", ".prompt.yaml")
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
-_MARKS = re.compile(r"\{\{|\{%|\{#")
+_TEMPLATE_MARKS = re.compile(r"\{\{|\{%|\{#")
 
 
 def is_prompt_file(name: str) -> bool:
-    """Tell whether a file's name says that it is one."""
+    """Return whether a file's name says that it is one."""
     return name.lower().endswith(SUFFIXES)
 
 
-class _Foreign(Keys):
+class _ForeignKeys(Keys):
     """A table of another's format: what it has besides is left alone."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
-class ModelParameters(_Foreign):
+class ModelParameters(_ForeignKeys):
     """How the model chooses tokens."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -49,7 +52,7 @@ class ModelParameters(_Foreign):
     stop: list[str] | str | None = None
 
     def given(self) -> dict[str, Any]:
-        """Give what is set, by the names that steps use."""
+        """Return what is set, by the names that steps use."""
         found = self.model_dump(exclude_none=True)
         limit = found.pop("max_completion_tokens", None)
         if limit is not None:
@@ -59,7 +62,7 @@ class ModelParameters(_Foreign):
         return found
 
 
-class Turn(_Foreign):
+class PromptMessage(_ForeignKeys):
     """One message."""
 
     role: Literal["system", "user", "assistant"]
@@ -72,7 +75,7 @@ class Turn(_Foreign):
         return "system" if given == "developer" else given
 
 
-class StringEvaluator(_Foreign):
+class StringEvaluator(_ForeignKeys):
     """What the answer must say."""
 
     equals: str | None = None
@@ -87,23 +90,23 @@ class StringEvaluator(_Foreign):
         return self
 
 
-class Choice(_Foreign):
+class EvaluatorChoice(_ForeignKeys):
     """One answer that a judge may give, and what it counts."""
 
     choice: str
     score: float
 
 
-class LlmEvaluator(_Foreign):
+class LlmEvaluator(_ForeignKeys):
     """A model that judges; it passes where the choice counts more than nothing."""
 
     prompt: str
-    choices: list[Choice] = Field(min_length=1)
+    choices: list[EvaluatorChoice] = Field(min_length=1)
     model_id: str = Field("", alias="modelId")
     system_prompt: str = Field("", alias="systemPrompt")
 
 
-class Evaluator(_Foreign):
+class PromptEvaluator(_ForeignKeys):
     """One thing that is looked at in every answer."""
 
     name: str = ""
@@ -112,13 +115,13 @@ class Evaluator(_Foreign):
     uses: str | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> Evaluator:
+    def _one_way(self) -> PromptEvaluator:
         if sum(way is not None for way in (self.string, self.llm, self.uses)) != 1:
             raise ValueError("give exactly one of `string`, `llm` and `uses`")
         return self
 
 
-class PromptFile(_Foreign):
+class PromptFile(_ForeignKeys):
     """A whole file."""
 
     name: str = ""
@@ -131,9 +134,9 @@ class PromptFile(_Foreign):
         None, alias="responseFormat"
     )
     json_schema: str | dict[str, Any] | None = Field(None, alias="jsonSchema")
-    messages: list[Turn] = Field(min_length=1)
+    messages: list[PromptMessage] = Field(min_length=1)
     test_data: list[dict[str, Any]] = Field([], alias="testData")
-    evaluators: list[Evaluator] = Field([])
+    evaluators: list[PromptEvaluator] = Field([])
 
     @property
     def schema_of_answer(self) -> Any:
@@ -166,22 +169,22 @@ class PromptFile(_Foreign):
         return self
 
 
-def read(text: str, file: str) -> PromptFile:
+def read_prompt_file(text: str, file: str) -> PromptFile:
     """Read a file's text.
 
     Raises:
         PipelineError: with every fault.
     """
-    return read_document(source.parse(text, file))
+    return prompt_file_of(yaml_source.parse_yaml(text, file))
 
 
-def read_document(document: source.Document) -> PromptFile:
+def prompt_file_of(document: yaml_source.YamlDocument) -> PromptFile:
     """Read a document.
 
     Raises:
         PipelineError: with every fault.
     """
-    checks = Checks(document)
+    checks = FaultCollector(document)
     if isinstance(document.data, dict):
         made = checks.table(PromptFile, document.data, ())
         if made is not None:
@@ -191,19 +194,153 @@ def read_document(document: source.Document) -> PromptFile:
     raise PipelineError(checks.faults)
 
 
-def as_template(text: str) -> str:
+def to_template(text: str) -> str:
     """Write a message as a template: its variables, and nothing else that is an expression.
 
-    >>> as_template("Sum up {{ input }}, as {% raw %} or {{#if x}}")
+    >>> to_template("Sum up {{ input }}, as {% raw %} or {{#if x}}")
     "Sum up {{ input }}, as {{ '{%' }} raw %} or {{ '{{' }}#if x}}"
     """
     parts, at = [], 0
     for found in _VARIABLE.finditer(text):
-        parts += [literal(text[at : found.start()]), found[0]]
+        parts += [escape_template(text[at : found.start()]), found[0]]
         at = found.end()
-    return "".join([*parts, literal(text[at:])])
+    return "".join([*parts, escape_template(text[at:])])
 
 
-def literal(text: str) -> str:
+def escape_template(text: str) -> str:
     """Write a text as a template that renders to it."""
-    return _MARKS.sub(lambda found: "{{ '" + found[0] + "' }}", text)
+    return _TEMPLATE_MARKS.sub(lambda found: "{{ '" + found[0] + "' }}", text)
+
+
+class ConversationTemplate(Template):
+    """A template whose text is that of all its messages; `chat` takes them one by one."""
+
+    __slots__ = ("params", "schema", "turns")
+
+    turns: tuple[tuple[str, Template], ...]
+    """Role and text of each message."""
+    params: Mapping[str, Any]
+    """Sampling parameters that the file sets."""
+    schema: Any
+    """The JSON Schema that the answer must match; None where it is free text."""
+
+    @classmethod
+    def read(cls, text: str, file: str, name: str) -> ConversationTemplate:
+        """Read a file's text; `name` is how the pipeline calls the file.
+
+        Raises:
+            ExpressionError: it is no conversation, with the line.
+        """
+        try:
+            found = read_prompt_file(text, file)
+        except PipelineError as error:
+            fault = error.faults[0]
+            line = f", line {fault.mark.line}" if fault.mark else ""
+            message = f"in the file '{name}'{line}: {fault.message.rstrip('.')}"
+            raise ExpressionError(message, fault.remedy) from None
+        turns = tuple((one.role, Template.of(to_template(one.content))) for one in found.messages)
+        params, schema = found.parameters.given(), found.schema_of_answer
+        # What decides an answer, in one text: it is part of the ledger's keys.
+        written = [f"[{role}]\n{template.source}" for role, template in turns]
+        told = {"params": params, "schema": schema}
+        more = json.dumps({k: v for k, v in told.items() if v}, sort_keys=True)
+        whole = Template.of("\n".join([*written, *([to_template(more)] if more != "{}" else [])]))
+        made = cls(whole.source, whole._compiled, file, {})
+        made.turns, made.params, made.schema = turns, params, schema
+        return made
+
+    def bound(self, scope: Mapping[str, Any]) -> ConversationTemplate:
+        """Return the same conversation over this scope."""
+        made = ConversationTemplate(self.source, self._compiled, self.file, scope)
+        made.turns = tuple((role, one.bound(scope)) for role, one in self.turns)
+        made.params, made.schema = self.params, self.schema
+        return made
+
+
+TEXT_OR_FILE_PARAMETERS: Mapping[str, frozenset[str]] = {
+    "prompt": frozenset(),
+    "template": frozenset(),
+    "map": frozenset(("chunk", "index", "previous")),
+    "reduce": frozenset(("notes",)),
+    "system": frozenset(),
+    "instructions": frozenset(),
+    "schema": frozenset(),
+}
+"""The language's parameters of this kind, and the names that the step adds to their scope."""
+
+MAX_TEXT_FILE_BYTES = 1024 * 1024
+
+
+def is_file_reference(value: Any) -> bool:
+    """Return whether a parameter's value reads `{file: …}`."""
+    return isinstance(value, dict) and set(value) == {"file"}
+
+
+def read_template_file(base: FilePath, name: Any) -> Template:
+    """Read a template file; `name` is relative to `base`, and must lie under it.
+
+    Raises:
+        ExpressionError: it is not there, lies elsewhere, or is no template.
+    """
+    return _template_of_file(_path_under(base, name), name)
+
+
+def read_raw_file(base: FilePath, name: Any) -> str:
+    """Read a file's text as it is; `name` is relative to `base`, and must lie under it.
+
+    Raises:
+        ExpressionError: it is not there, or lies elsewhere.
+    """
+    return _text_of_file(_path_under(base, name), name)
+
+
+def _path_under(base: FilePath, name: Any) -> FilePath:
+    if not isinstance(name, str) or not name:
+        raise ExpressionError("`file` must be the path of a file")
+    if "{{" in name or "\0" in name:
+        raise ExpressionError(
+            f"the name of a template file must stand there as it is, not as '{name}'",
+            "Choose between files with `if` on two steps.",
+        )
+    root = base.resolve()
+    try:
+        path = (root / name).resolve()
+    except (OSError, RuntimeError) as error:  # too long a name, a circle of symlinks
+        raise ExpressionError(f"the file '{name[:60]}' cannot be used as a path") from error
+    if not path.is_relative_to(root):
+        raise ExpressionError(
+            f"the file '{name}' lies outside the pipeline's folder", "Move or copy it there."
+        )
+    return path
+
+
+def _template_of_file(path: FilePath, name: str) -> Template:
+    text = _text_of_file(path, name)
+    if name.lower().endswith((".prompt.yml", ".prompt.yaml")):
+        return ConversationTemplate.read(text, str(path), name)
+    try:
+        return Template.of(text, str(path))
+    except ExpressionError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ExpressionError(
+            f"in the file '{name}'{line}: {error.message}", error.remedy
+        ) from None
+
+
+def _text_of_file(path: FilePath, name: str) -> str:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_TEXT_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ExpressionError(
+            f"there is no file '{name}'", "Paths are relative to the YAML; create or correct it."
+        ) from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ExpressionError(f"the file '{name}' cannot be read: {why}") from error
+    if len(raw) > MAX_TEXT_FILE_BYTES:
+        raise ExpressionError(f"the file '{name}' is larger than 1 MiB")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ExpressionError(f"the file '{name}' is not UTF-8 text", "Save it as UTF-8.") from None

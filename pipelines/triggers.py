@@ -1,4 +1,8 @@
-"""The tables of what starts and bounds runs: `on`, `concurrency`, `budget`."""
+"""Tables of keys for what starts and bounds runs: `on`, `concurrency`, `budget`.
+
+Schedules (cron), watched folders, webhooks and notifications stand under `on`. Imported only for
+files that have one of these keys.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +11,50 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from .keys import Keys, Words
-from .quantities import Seconds, Tokens
+from .keys import Keys, Seconds, TextList, Tokens
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
     ("minute", 0, 59, ()),
     ("hour", 0, 23, ()),
     ("day of the month", 1, 31, ()),
     ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 7, _DAYS),
+    ("day of the week", 0, 7, _WEEKDAYS),
 )
-_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
-_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_CRON_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
+_TIME_OF_DAY = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _PERCENT = re.compile(r"^([0-9]{1,3})%\Z", re.ASCII)
 MOST_DELETED = 0.5
 """The share of a folder's files that may be gone at once before a person is asked."""
-_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+_CRON_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 
 
 def _cron(given: str) -> str:
     """Check the five fields of a cron expression."""
-    if given in _MACROS:
+    if given in _CRON_MACROS:
         return given
     fields = given.split()
-    if len(fields) != len(_FIELDS):
+    if len(fields) != len(_CRON_FIELDS):
         example = "such as '0 6 * * 1-5' (minute, hour, day, month, day of the week)"
         raise ValueError(f"must have five fields {example}, and this has {len(fields)}")
-    for field, (name, low, high, words) in zip(fields, _FIELDS, strict=True):
-        if not all(_is_part(part, low, high, words) for part in field.split(",")):
+    for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
+        if not all(_is_cron_part(part, low, high, words) for part in field.split(",")):
             raise ValueError(f"must be a cron expression, and '{field}' is no {name}")
     return given
 
 
-def _is_part(part: str, low: int, high: int, words: tuple[str, ...]) -> bool:
-    found = _PART.match(part)
+def _is_cron_part(part: str, low: int, high: int, words: tuple[str, ...]) -> bool:
+    found = _CRON_PART.match(part)
     if found is None or found[4] == "0":
         return False
     if found[1] == "*":
         return True
-    ends = [_number(word, low, words) for word in (found[2], found[3]) if word is not None]
+    ends = [_cron_number(word, low, words) for word in (found[2], found[3]) if word is not None]
     return all(end is not None and low <= end <= high for end in ends)
 
 
-def _number(word: str, low: int, words: tuple[str, ...]) -> int | None:
+def _cron_number(word: str, low: int, words: tuple[str, ...]) -> int | None:
     if word.lower() in words:
         return words.index(word.lower()) + low
     return int(word) if word.isdigit() else None
@@ -68,16 +71,16 @@ def _timezone(given: str) -> str:
 
 
 def _window(given: str) -> str:
-    if not re.fullmatch(f"{_TIME}-{_TIME}", given):
+    if not re.fullmatch(f"{_TIME_OF_DAY}-{_TIME_OF_DAY}", given):
         raise ValueError("must be two times such as '22:00-07:00'")
     return given
 
 
-def _several(given: Any) -> Any:
+def _as_list(given: Any) -> Any:
     return [given] if isinstance(given, dict) else given
 
 
-class Schedule(Keys):
+class ScheduleKeys(Keys):
     """A time at which the pipeline runs."""
 
     cron: Annotated[str, AfterValidator(_cron)] = Field(
@@ -99,7 +102,7 @@ def _percent(given: Any) -> Any:
     return int(match[1]) / 100
 
 
-class Deletes(Keys):
+class DeletesKeys(Keys):
     """What happens to the outputs of files that are gone."""
 
     prune: bool = Field(False, description="Remove the outputs of a file that is gone.")
@@ -118,40 +121,40 @@ class Deletes(Keys):
 _DELETES = {"keep": {"prune": False}, "prune": {"prune": True}}
 
 
-def _deletes(given: Any) -> Any:
+def _deletes_from_word(given: Any) -> Any:
     """Read `keep` and `prune` as the table that they stand for."""
     if isinstance(given, str) and given not in _DELETES:
         raise ValueError("must be keep, prune, or a table such as {prune: true, most: 50%}")
     return _DELETES[given] if isinstance(given, str) else given
 
 
-def _or_word(schema: dict[str, Any]) -> None:
+def _word_schema(schema: dict[str, Any]) -> None:
     """Tell an editor that a word may stand in place of the table."""
     table = {"$ref": schema.pop("$ref")} if "$ref" in schema else schema.pop("allOf")[0]
     schema["anyOf"] = [{"type": "string", "enum": [*_DELETES]}, table]
 
 
-class Watch(Keys):
+class WatchKeys(Keys):
     """A folder whose changes start the pipeline."""
 
     path: str = Field(min_length=1, description="The folder.")
-    include: Words = Field(["**/*"], description="Globs of the files that count.")
-    exclude: Words = Field([], description="Globs of the files that do not.")
+    include: TextList = Field(["**/*"], description="Globs of the files that count.")
+    exclude: TextList = Field([], description="Globs of the files that do not.")
     settle: Seconds = Field(2.0, description="How long a file must stay unchanged.")
     batch: Seconds = Field(10.0, description="How long changes are collected into one run.")
     reconcile: Seconds = Field(600.0, description="How often the folder is read as a whole.")
-    deletes: Annotated[Deletes, BeforeValidator(_deletes)] = Field(
+    deletes: Annotated[DeletesKeys, BeforeValidator(_deletes_from_word)] = Field(
         "keep",
         validate_default=True,
         description="What happens to the outputs of a file that is gone.",
-        json_schema_extra=_or_word,
+        json_schema_extra=_word_schema,
     )
     claim: Literal["none", "move"] = Field(
         "none", description="`move`: a hot folder with processing/, done/ and failed/."
     )
 
 
-class Webhook(Keys):
+class WebhookKeys(Keys):
     """An address whose calls start the pipeline."""
 
     path: str = Field(pattern=r"^/", description="The path of the address.", examples=["/digest"])
@@ -159,7 +162,7 @@ class Webhook(Keys):
     inputs: dict[str, Any] = Field({}, description="How the payload becomes inputs.")
 
 
-class Notify(Keys):
+class NotifyKeys(Keys):
     """Who is told how a run ended."""
 
     when: list[Literal["failed", "quarantined", "recovered"]] = Field(
@@ -170,33 +173,33 @@ class Notify(Keys):
     command: list[str] | str | None = Field(None, description="A command that is run.")
 
     @model_validator(mode="after")
-    def _one_way(self) -> Notify:
+    def _one_way(self) -> NotifyKeys:
         if sum(way is not None for way in (self.webhook, self.email, self.command)) != 1:
             raise ValueError("give exactly one of `webhook`, `email` and `command`")
         return self
 
 
-class On(Keys):
+class OnKeys(Keys):
     """What starts the pipeline by itself."""
 
-    schedule: Annotated[list[Schedule], BeforeValidator(_several)] = Field(
+    schedule: Annotated[list[ScheduleKeys], BeforeValidator(_as_list)] = Field(
         [], description="Times at which it runs."
     )
-    watch: Annotated[list[Watch], BeforeValidator(_several)] = Field(
+    watch: Annotated[list[WatchKeys], BeforeValidator(_as_list)] = Field(
         [], description="Folders whose changes start it."
     )
-    webhook: Annotated[list[Webhook], BeforeValidator(_several)] = Field(
+    webhook: Annotated[list[WebhookKeys], BeforeValidator(_as_list)] = Field(
         [], description="Addresses whose calls start it."
     )
     window: Annotated[str, AfterValidator(_window)] | None = Field(
         None, description="Holds back every trigger outside it.", examples=["22:00-07:00"]
     )
-    notify: Annotated[list[Notify], BeforeValidator(_several)] = Field(
+    notify: Annotated[list[NotifyKeys], BeforeValidator(_as_list)] = Field(
         [], description="Who is told how a run ended."
     )
 
 
-class Concurrency(Keys):
+class ConcurrencyKeys(Keys):
     """How runs of one group share the machine."""
 
     group: str | None = Field(None, description="Runs of one group exclude one another.")
@@ -208,7 +211,7 @@ class Concurrency(Keys):
     )
 
 
-class Budget(Keys):
+class BudgetKeys(Keys):
     """What a run may cost; it stops at an item's border and can go on later."""
 
     time: Seconds | None = Field(None, description="The longest time.")

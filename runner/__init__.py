@@ -1,8 +1,7 @@
-"""Entrances and journeys: the command line, the ledger, Prefect flows, reports.
+"""Command line, runs, ledger, Prefect flows, daemon, watches and schedules.
 
-from paddock.runner import run
-from paddock.runner import plan
-from paddock.runner import validate
+The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`; it is imported when one
+of them is first asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as type checkers read it; importing `typing` is a tenth of `--version`
 
 if TYPE_CHECKING:
-    from .verbs import plan, plan_async, run, run_async, validate
+    from .api import plan, plan_async, run, run_async, validate
 
 __all__ = ["plan", "plan_async", "run", "run_async", "validate"]
 
@@ -18,7 +17,7 @@ __all__ = ["plan", "plan_async", "run", "run_async", "validate"]
 def __getattr__(name: str) -> object:
     """Import a verb when it is first asked for."""
     if name in __all__:
-        from . import verbs
+        from . import api
 
-        return getattr(verbs, name)
+        return getattr(api, name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,9 +1,9 @@
 """Read the configuration, once: flags > PADDOCK_* > OLLAMA_* > paddock.toml > defaults.
 
 Every setting has one name: `keep_alive` in `paddock.toml` is `PADDOCK_KEEP_ALIVE` in the
-environment, and `OLLAMA_KEEP_ALIVE` where Ollama has it too. `paddock.toml` is looked for beside
-the pipeline, where only the names in `BESIDE_A_PIPELINE` count, then in `~/.config/paddock`. What
-is read here is passed down as arguments.
+environment, and `OLLAMA_KEEP_ALIVE` where Ollama has it too. `paddock.toml` is read beside the
+pipeline, where only the names in `BESIDE_A_PIPELINE` count, then in `~/.config/paddock`. The
+result is passed down as an argument; nothing else reads the environment.
 """
 
 from __future__ import annotations
@@ -17,10 +17,44 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.runner.config.setting_values import ServiceAddress, service_address
 
-from . import values
-from .address import Address, address
-from .unattended_settings import UP_PORT, UnattendedSettings
+from .config import setting_values
+
+UP_PORT = 11436
+_DAY_S = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnattendedSettings:
+    """Settings of the local service, of `paddock up` and of the workers."""
+
+    service_idle_s: float = 900.0
+    """After so long without work the local service ends by itself."""
+    address: ServiceAddress = field(default_factory=lambda: ServiceAddress(port=UP_PORT))
+    """Where `paddock up` takes webhooks and tells how it is."""
+    work_pool: str = ""
+    """The Prefect work pool whose workers carry out runs; empty: `paddock up` does so itself."""
+    max_runs: int = 2
+    """Runs at a time that `paddock up` carries out on this machine."""
+    max_attempts: int = 3
+    """After so many failures for a passing reason an item is quarantined."""
+    max_restarts: int = 3
+    """How often a run that crashed is started again."""
+    dead_after_s: float = 60.0
+    """A machine of which the ledger in PostgreSQL hears nothing for so long is taken for dead."""
+    smtp_url: str = field(default="", repr=False)
+    """`smtp://[user:password@]host[:port]`, or `smtps://`; for notifications by mail."""
+    mail_from: str = ""
+    keep_runs_s: float = 90 * _DAY_S
+    """How long what is known of a run, and its log, is kept."""
+    keep_calls_s: float = 180 * _DAY_S
+    """How long replies are kept that no item needs any more."""
+    keep_tracking_s: float = 14 * _DAY_S
+    """How long Prefect keeps runs and events."""
+    max_ledger_bytes: int = 0
+    """Above it the oldest replies that no item needs go first; 0: no limit."""
+
 
 FILE_NAME = "paddock.toml"
 
@@ -43,7 +77,7 @@ class Settings:
     state_dir: Path
     """Where what outlives a run is kept; `PADDOCK_HOME`."""
     service: ServiceSettings = field(default_factory=ServiceSettings)
-    address: Address = field(default_factory=Address)
+    address: ServiceAddress = field(default_factory=ServiceAddress)
     """Where the service listens, and where commands look for one; `service` has host and port."""
     api_key: str = field(default="", repr=False)
     """What commands show a service that asks for a key."""
@@ -74,26 +108,26 @@ class Settings:
     """Variables of Ollama's that are set and change nothing here."""
 
     def value(self, name: str) -> Any:
-        """Give the value of the setting of this name; see `NAMES`."""
-        field = NAMES[name].field
+        """Return the value of the setting of this name; see `SETTING_SPECS`."""
+        field = SETTING_SPECS[name].field
         if field == "address":
             return self.address.written
         if field in _POOL_FIELDS:
             return getattr(self.pool, field)
         if field.startswith(_UNATTENDED):
             value = getattr(self.unattended, field.removeprefix(_UNATTENDED))
-            return value.written if isinstance(value, Address) else value
+            return value.written if isinstance(value, ServiceAddress) else value
         part = self.service if field.startswith(_SERVICE) else self
         return getattr(part, field.removeprefix(_SERVICE))
 
     @property
     def default_models(self) -> dict[str, str]:
-        """Give the model of each role for steps that name none."""
+        """Return the model of each role for steps that name none."""
         return {"chat": self.chat_model, "embed": self.embed_model}
 
 
 @dataclass(frozen=True, slots=True)
-class _Name:
+class _SettingSpec:
     """One setting: how its value is read, and which field it fills."""
 
     read: Callable[[object], Any]
@@ -104,66 +138,70 @@ class _Name:
     """What it is called on the command line, where that is another name."""
 
 
-NAMES: Mapping[str, _Name] = {
-    "home": _Name(values.folder, "state_dir"),
-    "models": _Name(values.folder, "models_dir", in_ollama=True),
-    "chat_model": _Name(values.text, "chat_model"),
-    "embed_model": _Name(values.text, "embed_model"),
-    "keep_alive": _Name(values.keep_alive, "keep_alive_s", in_ollama=True),
-    "num_parallel": _Name(values.count_or_auto, "num_parallel", in_ollama=True),
-    "max_loaded_models": _Name(values.count_or_auto, "max_loaded_models", in_ollama=True),
-    "max_queue": _Name(values.count, "max_queue", in_ollama=True),
-    "max_wait": _Name(values.seconds, "max_wait_s"),
-    "context_length": _Name(values.context_or_auto, "n_ctx_tokens", in_ollama=True),
-    "flash_attention": _Name(values.switch, "flash_attention", in_ollama=True),
-    "kv_cache_type": _Name(values.cache_type, "kv_cache_type", in_ollama=True),
-    "cache_layout": _Name(values.cache_layout, "cache_layout"),
-    "cache_shelf": _Name(values.size_or_auto, "shelf_bytes"),
-    "draft_models": _Name(values.model_pairs, "draft_models"),
-    "num_gpu": _Name(values.layers, "n_gpu_layers"),
-    "main_gpu": _Name(values.index, "main_gpu"),
-    "split_mode": _Name(values.split_mode, "split_mode"),
-    "gpu_overhead": _Name(values.size, "gpu_overhead_bytes", in_ollama=True),
-    "allow_cpu": _Name(values.flag, "allow_cpu"),
-    "num_batch": _Name(values.count, "n_batch_tokens"),
-    "num_thread": _Name(values.count_or_auto, "n_threads"),
-    "profile_s": _Name(values.seconds, "profile_s"),
-    "load_timeout": _Name(values.seconds, "load_timeout_s", in_ollama=True),
-    "host": _Name(address, "address", in_ollama=True),
-    "origins": _Name(values.listed, "service.origins", in_ollama=True),
-    "api_keys": _Name(values.file, "service.api_keys_file"),
-    "api_key": _Name(values.text, "api_key", is_secret=True),
-    "insecure": _Name(values.flag, "service.is_insecure"),
-    "rate": _Name(values.rate, "service.rate_per_minute"),
-    "max_body": _Name(values.size, "service.max_body_bytes"),
-    "header_timeout": _Name(values.seconds, "service.header_timeout_s"),
-    "idle_timeout": _Name(values.seconds, "service.idle_timeout_s"),
-    "stop_timeout": _Name(values.seconds, "service.stop_timeout_s"),
-    "trusted_hosts": _Name(values.listed, "service.trusted_hosts"),
-    "access_log": _Name(values.flag, "service.access_log"),
-    "log_json": _Name(values.flag, "service.is_log_json"),
-    "pool": _Name(values.urls, "pool_urls"),
-    "pool_key": _Name(values.text, "pool_key", is_secret=True),
-    "pool_wait": _Name(values.seconds, "pool_wait_s"),
-    "allow": _Name(values.consents, "allow"),
-    "ledger": _Name(values.text, "ledger_url", is_secret=True),
-    "read_timeout": _Name(values.seconds, "read_timeout_s"),
-    "read_memory": _Name(values.size, "read_memory_bytes"),
-    "service_idle": _Name(values.seconds, "unattended.service_idle_s"),
-    "up_host": _Name(partial(address, port=UP_PORT), "unattended.address", flag="listen"),
-    "work_pool": _Name(values.text, "unattended.work_pool"),
-    "max_runs": _Name(values.count, "unattended.max_runs"),
-    "max_attempts": _Name(values.count, "unattended.max_attempts"),
-    "max_restarts": _Name(values.count, "unattended.max_restarts"),
-    "dead_after": _Name(values.seconds, "unattended.dead_after_s"),
-    "smtp": _Name(values.text, "unattended.smtp_url", is_secret=True),
-    "mail_from": _Name(values.text, "unattended.mail_from"),
-    "keep_runs": _Name(values.seconds, "unattended.keep_runs_s"),
-    "keep_calls": _Name(values.seconds, "unattended.keep_calls_s"),
-    "keep_tracking": _Name(values.seconds, "unattended.keep_tracking_s"),
-    "max_ledger": _Name(values.size, "unattended.max_ledger_bytes"),
-    "nohistory": _Name(values.flag, "keeps_no_history", in_ollama=True),
-    "debug": _Name(values.flag, "is_debug", in_ollama=True),
+SETTING_SPECS: Mapping[str, _SettingSpec] = {
+    "home": _SettingSpec(setting_values.folder, "state_dir"),
+    "models": _SettingSpec(setting_values.folder, "models_dir", in_ollama=True),
+    "chat_model": _SettingSpec(setting_values.text, "chat_model"),
+    "embed_model": _SettingSpec(setting_values.text, "embed_model"),
+    "keep_alive": _SettingSpec(setting_values.keep_alive, "keep_alive_s", in_ollama=True),
+    "num_parallel": _SettingSpec(setting_values.count_or_auto, "num_parallel", in_ollama=True),
+    "max_loaded_models": _SettingSpec(
+        setting_values.count_or_auto, "max_loaded_models", in_ollama=True
+    ),
+    "max_queue": _SettingSpec(setting_values.count, "max_queue", in_ollama=True),
+    "max_wait": _SettingSpec(setting_values.seconds, "max_wait_s"),
+    "context_length": _SettingSpec(setting_values.context_or_auto, "n_ctx_tokens", in_ollama=True),
+    "flash_attention": _SettingSpec(setting_values.switch, "flash_attention", in_ollama=True),
+    "kv_cache_type": _SettingSpec(setting_values.cache_type, "kv_cache_type", in_ollama=True),
+    "cache_layout": _SettingSpec(setting_values.cache_layout, "cache_layout"),
+    "cache_shelf": _SettingSpec(setting_values.size_or_auto, "shelf_bytes"),
+    "draft_models": _SettingSpec(setting_values.model_pairs, "draft_models"),
+    "num_gpu": _SettingSpec(setting_values.layer_count, "n_gpu_layers"),
+    "main_gpu": _SettingSpec(setting_values.index, "main_gpu"),
+    "split_mode": _SettingSpec(setting_values.split_mode, "split_mode"),
+    "gpu_overhead": _SettingSpec(setting_values.size, "gpu_overhead_bytes", in_ollama=True),
+    "allow_cpu": _SettingSpec(setting_values.flag, "allow_cpu"),
+    "num_batch": _SettingSpec(setting_values.count, "n_batch_tokens"),
+    "num_thread": _SettingSpec(setting_values.count_or_auto, "n_threads"),
+    "profile_s": _SettingSpec(setting_values.seconds, "profile_s"),
+    "load_timeout": _SettingSpec(setting_values.seconds, "load_timeout_s", in_ollama=True),
+    "host": _SettingSpec(service_address, "address", in_ollama=True),
+    "origins": _SettingSpec(setting_values.text_list, "service.origins", in_ollama=True),
+    "api_keys": _SettingSpec(setting_values.file, "service.api_keys_file"),
+    "api_key": _SettingSpec(setting_values.text, "api_key", is_secret=True),
+    "insecure": _SettingSpec(setting_values.flag, "service.is_insecure"),
+    "rate": _SettingSpec(setting_values.rate, "service.rate_per_minute"),
+    "max_body": _SettingSpec(setting_values.size, "service.max_body_bytes"),
+    "header_timeout": _SettingSpec(setting_values.seconds, "service.header_timeout_s"),
+    "idle_timeout": _SettingSpec(setting_values.seconds, "service.idle_timeout_s"),
+    "stop_timeout": _SettingSpec(setting_values.seconds, "service.stop_timeout_s"),
+    "trusted_hosts": _SettingSpec(setting_values.text_list, "service.trusted_hosts"),
+    "access_log": _SettingSpec(setting_values.flag, "service.access_log"),
+    "log_json": _SettingSpec(setting_values.flag, "service.is_log_json"),
+    "pool": _SettingSpec(setting_values.urls, "pool_urls"),
+    "pool_key": _SettingSpec(setting_values.text, "pool_key", is_secret=True),
+    "pool_wait": _SettingSpec(setting_values.seconds, "pool_wait_s"),
+    "allow": _SettingSpec(setting_values.permissions, "allow"),
+    "ledger": _SettingSpec(setting_values.text, "ledger_url", is_secret=True),
+    "read_timeout": _SettingSpec(setting_values.seconds, "read_timeout_s"),
+    "read_memory": _SettingSpec(setting_values.size, "read_memory_bytes"),
+    "service_idle": _SettingSpec(setting_values.seconds, "unattended.service_idle_s"),
+    "up_host": _SettingSpec(
+        partial(service_address, port=UP_PORT), "unattended.address", flag="listen"
+    ),
+    "work_pool": _SettingSpec(setting_values.text, "unattended.work_pool"),
+    "max_runs": _SettingSpec(setting_values.count, "unattended.max_runs"),
+    "max_attempts": _SettingSpec(setting_values.count, "unattended.max_attempts"),
+    "max_restarts": _SettingSpec(setting_values.count, "unattended.max_restarts"),
+    "dead_after": _SettingSpec(setting_values.seconds, "unattended.dead_after_s"),
+    "smtp": _SettingSpec(setting_values.text, "unattended.smtp_url", is_secret=True),
+    "mail_from": _SettingSpec(setting_values.text, "unattended.mail_from"),
+    "keep_runs": _SettingSpec(setting_values.seconds, "unattended.keep_runs_s"),
+    "keep_calls": _SettingSpec(setting_values.seconds, "unattended.keep_calls_s"),
+    "keep_tracking": _SettingSpec(setting_values.seconds, "unattended.keep_tracking_s"),
+    "max_ledger": _SettingSpec(setting_values.size, "unattended.max_ledger_bytes"),
+    "nohistory": _SettingSpec(setting_values.flag, "keeps_no_history", in_ollama=True),
+    "debug": _SettingSpec(setting_values.flag, "is_debug", in_ollama=True),
 }
 
 BESIDE_A_PIPELINE = frozenset((
@@ -196,20 +234,20 @@ def read_settings(
         SettingsError: a value that cannot be used, an unknown name in a file, a broken file.
     """
     environ = os.environ if environ is None else environ
-    home = _home() if home is None else home
+    home = _home_folder() if home is None else home
     chosen: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for name, origin, value in _everything(folder, flags or {}, environ, home):
-        field = NAMES[name].field
+    for name, origin, value in _all_values(folder, flags or {}, environ, home):
+        field = SETTING_SPECS[name].field
         if field not in chosen:
-            chosen[field] = _value(name, origin, value, home)
+            chosen[field] = _parsed_value(name, origin, value, home)
             origins[name] = origin
     return replace(_settings(chosen, origins, home), without_effect=_without_effect(environ))
 
 
 def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the variables of Ollama's that are set and that no setting reads."""
-    read = {f"OLLAMA_{name.upper()}" for name, known in NAMES.items() if known.in_ollama}
+    read = {f"OLLAMA_{name.upper()}" for name, known in SETTING_SPECS.items() if known.in_ollama}
     return tuple(
         sorted(
             name
@@ -219,7 +257,7 @@ def _without_effect(environ: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def _home() -> Path:
+def _home_folder() -> Path:
     try:
         return Path.home()
     except RuntimeError:
@@ -233,7 +271,7 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
     state_dir: Path = chosen.pop("state_dir", home / ".paddock")
     pool = {field: chosen.pop(field) for field in list(chosen) if field in _POOL_FIELDS}
     pool = {"models_dir": state_dir / "models", "cache_dir": state_dir / "cache", **pool}
-    where: Address = chosen.setdefault("address", Address())
+    where: ServiceAddress = chosen.setdefault("address", ServiceAddress())
     service = {
         field.removeprefix(_SERVICE): chosen.pop(field)
         for field in list(chosen)
@@ -256,24 +294,24 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
     )
 
 
-def _everything(
+def _all_values(
     folder: Path | None, flags: Mapping[str, object], environ: Mapping[str, str], home: Path
 ) -> Iterator[tuple[str, str, object]]:
     """Yield name, origin and value of all that is set, the strongest first."""
     for name, value in flags.items():
-        yield name, f"--{NAMES[name].flag or name.replace('_', '-')}", value
+        yield name, f"--{SETTING_SPECS[name].flag or name.replace('_', '-')}", value
     for prefix in ("PADDOCK_", "OLLAMA_"):
-        for name, known in NAMES.items():
+        for name, known in SETTING_SPECS.items():
             value = environ.get(prefix + name.upper(), "").strip()
             # An empty variable counts as none, as Ollama has it.
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
-    config = _config(environ, home)
-    for file in _files(folder, config):
-        parsed = _parsed(file)
+    config = _config_folder(environ, home)
+    for file in _settings_files(folder, config):
+        parsed = _parsed_toml(file)
         if not _is_same(file.parent, config):
             _refuse_far_reaching(file, parsed, config)
-        yield from _in_file(file, parsed)
+        yield from _file_values(file, parsed)
 
 
 def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None:
@@ -282,7 +320,7 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
     Raises:
         SettingsError: with the names of all of them.
     """
-    refused = [name for name in names if name in NAMES and name not in BESIDE_A_PIPELINE]
+    refused = [name for name in names if name in SETTING_SPECS and name not in BESIDE_A_PIPELINE]
     if not refused:
         return
     listed = " and ".join(", ".join(f"'{name}'" for name in refused).rsplit(", ", 1))
@@ -295,14 +333,14 @@ def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None
     )
 
 
-def _files(folder: Path | None, config: Path) -> Iterator[Path]:
+def _settings_files(folder: Path | None, config: Path) -> Iterator[Path]:
     """Yield the settings files that there are, the nearest first."""
     for place in (folder, config):
         if place is not None and (place / FILE_NAME).is_file():
             yield place / FILE_NAME
 
 
-def _config(environ: Mapping[str, str], home: Path) -> Path:
+def _config_folder(environ: Mapping[str, str], home: Path) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
 
 
@@ -313,18 +351,18 @@ def _is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def _in_file(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
+def _file_values(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, object]]:
     """Yield what one settings file says; its relative folders are relative to it."""
     for name, value in parsed.items():
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
+        if name not in SETTING_SPECS:
+            near = difflib.get_close_matches(name, SETTING_SPECS, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            known = ", ".join(f"'{name}'" for name in NAMES)
+            known = ", ".join(f"'{name}'" for name in SETTING_SPECS)
             raise SettingsError(
                 str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
             )
         if (
-            NAMES[name].read in (values.folder, values.file)
+            SETTING_SPECS[name].read in (setting_values.folder, setting_values.file)
             and isinstance(value, str)
             and value[:1] != "~"
         ):
@@ -332,7 +370,7 @@ def _in_file(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, str, 
         yield name, f"{file}: {name}", value
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def _parsed_toml(file: Path) -> dict[str, Any]:
     import tomllib
 
     try:
@@ -344,10 +382,10 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise SettingsError(str(file), problem, "Make it readable, or move it away.") from None
 
 
-def _value(name: str, origin: str, value: object, home: Path) -> Any:
+def _parsed_value(name: str, origin: str, value: object, home: Path) -> Any:
     try:
-        answer = NAMES[name].read(value)
-    except values.BadValue as error:
+        answer = SETTING_SPECS[name].read(value)
+    except setting_values.BadValue as error:
         raise SettingsError(origin, f"{value!r} {error.problem}.", error.remedy) from None
     if isinstance(answer, Path):
         is_at_home = answer.parts[:1] == ("~",)

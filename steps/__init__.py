@@ -1,1 +1,4 @@
-"""One unit of work each, by a Protocol of one method. Knows no Prefect and no runner."""
+"""Steps: one unit of work each, by a Protocol of one method.
+
+Knows no Prefect and no runner.
+"""

@@ -1,7 +1,8 @@
-"""Commands without a shell: started in a process group of their own, fed, heard, and ended whole.
+"""Run commands without a shell, each in a process group of its own.
 
-Knows no step's parameters. Whoever waits for a command and is cancelled leaves nothing running, nor
-does a process of ours that is killed: each command is started by `guard`.
+Standard input is fed, output is read up to a limit, and the whole group is ended when the waiting
+task is cancelled or when this process is killed: each command is started by `process_guard`. Knows
+no step's parameters.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .guard import CANNOT_START, GRACE_S, guarded
-from .places import shown
-from .step import StepError
+from paddock.engine.system.process_guard import CANNOT_START, GRACE_S, guarded_command
+
+from .base import StepError
+from .paths import printable
 
 _LEFT_OPEN_S = 1.0
 """How long what a command started may hold its pipes once the command itself has ended."""
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _PIECE_BYTES = 64 * 1024
 _WORDS_CHARS = 80
 # What a command needs to find programs, its user's folder, a language and a place for what is
@@ -33,12 +35,12 @@ _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "T
 _OF_PYTHON = ("VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
-class TooMuch(StepError):
+class OutputTooLarge(StepError):
     """A command wrote more than is kept; it was ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CompletedCommand:
     """How a command ended, and what it wrote."""
 
     code: int
@@ -48,14 +50,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class GuardedProcess:
     """A process under guard: it ends, with all that it started, when our end of `line` closes."""
 
     process: asyncio.subprocess.Process
     line: socket.socket
 
-    def not_started(self) -> OSError | None:
-        """Say why there was no program to become, once the process has ended; None: there was."""
+    def start_error(self) -> OSError | None:
+        """Return why there was no program to become, once the process has ended; None: there was."""
         if self.process.returncode != CANNOT_START:
             return None
         with contextlib.suppress(BlockingIOError):
@@ -66,13 +68,13 @@ class Held:
     async def end(self) -> None:
         """End it and what it started: asked first, killed after `GRACE_S`; then let go."""
         try:
-            await _end(self.process)
+            await _end_group(self.process)
         finally:
             self.line.close()
 
 
 def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment of a command: what any program needs, and what the author adds.
+    """Return the environment of a command: what any program needs, and what the author adds.
 
     >>> clean_environ({"A": "1"}, {"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET": "x"})
     {'PATH': '/bin', 'LC_ALL': 'C', 'A': '1'}
@@ -95,16 +97,16 @@ def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return clean_environ({**kept, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"}, environ)
 
 
-def is_there(program: str, cwd: Path, environ: Mapping[str, str]) -> bool:
-    """Tell whether a program can be found, in the folder and environment that it would have.
+def is_program(program: str, cwd: Path, environ: Mapping[str, str]) -> bool:
+    """Return whether a program can be found, in the folder and environment that it would have.
 
-    >>> is_there("sh", Path(), {"PATH": "/bin"}), is_there("./sh", Path("/bin"), {})
+    >>> is_program("sh", Path(), {"PATH": "/bin"}), is_program("./sh", Path("/bin"), {})
     (True, True)
     """
-    return found(program, cwd, environ) is not None
+    return find_program(program, cwd, environ) is not None
 
 
-def found(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | None:
+def find_program(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | None:
     """Return the path of the program that would be started; None where there is none."""
     import shutil
 
@@ -115,25 +117,25 @@ def found(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | None:
     return None if where is None else Path(where)
 
 
-def in_words(command: Sequence[str]) -> str:
+def command_words(command: Sequence[str]) -> str:
     """Write a command as a person would, and not longer than a line.
 
-    >>> in_words(["git", "log", "--format=%s %b"])
+    >>> command_words(["git", "log", "--format=%s %b"])
     "`git log '--format=%s %b'`"
     """
     import shlex
 
-    words = shown(" ".join(map(shlex.quote, command)).replace("\n", " "))
+    words = printable(" ".join(map(shlex.quote, command)).replace("\n", " "))
     return f"`{words}`" if len(words) <= _WORDS_CHARS else f"`{words[: _WORDS_CHARS - 1]}…`"
 
 
-def last_words(stderr: bytes, most: int = 300) -> str:
-    """Give the last of what a command complained of, in one line."""
+def last_lines(stderr: bytes, most: int = 300) -> str:
+    """Return the last of what a command complained of, in one line."""
     text = " ".join(stderr.decode("utf-8", "replace").split())
     return text if len(text) <= most else f"…{text[-most:]}"
 
 
-async def run(
+async def run_command(
     command: Sequence[str],
     *,
     cwd: Path,
@@ -141,7 +143,7 @@ async def run(
     stdin: bytes = b"",
     most_bytes: int,
     most_error_bytes: int,
-) -> Ended:
+) -> CompletedCommand:
     """Run a command to its end.
 
     Raises:
@@ -149,14 +151,14 @@ async def run(
         TooMuch: it wrote more than `most_bytes`.
     """
     try:
-        held = await started(command, cwd=cwd, environ=environ)
+        held = await start_guarded(command, cwd=cwd, environ=environ)
     except FileNotFoundError as error:
-        raise StepError(f"the folder '{shown(cwd)}' is not there.") from error
+        raise StepError(f"the folder '{printable(cwd)}' is not there.") from error
     except (OSError, ValueError) as error:
         raise _cannot_start(command, cwd, error) from error
     try:
-        ended = await _heard(held.process, command, stdin, most_bytes, most_error_bytes)
-        refused = held.not_started()
+        ended = await _read_output(held.process, command, stdin, most_bytes, most_error_bytes)
+        refused = held.start_error()
         if refused is not None:
             raise _cannot_start(command, cwd, refused)
         return ended
@@ -164,9 +166,9 @@ async def run(
         await asyncio.shield(held.end())
 
 
-async def started(
+async def start_guarded(
     command: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str], **kept: Any
-) -> Held:
+) -> GuardedProcess:
     """Start a program with pipes to all its standard streams, and let nothing of it outlive us.
 
     Raises:
@@ -178,7 +180,7 @@ async def started(
     try:
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *guarded(list(command), theirs.fileno()),
+                *guarded_command(list(command), theirs.fileno()),
                 cwd=cwd,
                 env=environ,
                 stdin=asyncio.subprocess.PIPE,
@@ -191,7 +193,7 @@ async def started(
     except BaseException:
         ours.close()
         raise
-    return Held(process, ours)
+    return GuardedProcess(process, ours)
 
 
 def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError) -> StepError:
@@ -201,20 +203,20 @@ def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError
         if os.sep not in first or not (cwd / first).exists():
             remedy = "Install it, or name its path."
             if len(words := first.split()) > 1:
-                remedy = f"Write its words one by one: `[{', '.join(map(shown, words))}]`."
-            what = f"there is no program '{shown(first)}' here."
+                remedy = f"Write its words one by one: `[{', '.join(map(printable, words))}]`."
+            what = f"there is no program '{printable(first)}' here."
             return StepError(what, remedy=remedy, kind="missing")
         why = "the program that its first line names is not there"
-    return StepError(f"{in_words(command)} cannot be started: {why}.")
+    return StepError(f"{command_words(command)} cannot be started: {why}.")
 
 
-async def _heard(
+async def _read_output(
     process: asyncio.subprocess.Process,
     command: Sequence[str],
     stdin: bytes,
     most_bytes: int,
     most_error_bytes: int,
-) -> Ended:
+) -> CompletedCommand:
     """Feed it and hear it at once, so that neither side waits for the other."""
     out, err = bytearray(), bytearray()
 
@@ -223,8 +225,8 @@ async def _heard(
         while piece := await process.stdout.read(_PIECE_BYTES):
             out.extend(piece)
             if len(out) > most_bytes:
-                raise TooMuch(
-                    f"{in_words(command)} wrote more than {most_bytes:,} bytes, and was ended.",
+                raise OutputTooLarge(
+                    f"{command_words(command)} wrote more than {most_bytes:,} bytes, and was ended.",
                     remedy="Let it write less, or into a file.",
                 )
 
@@ -235,10 +237,10 @@ async def _heard(
             del err[: max(0, len(err) - most_error_bytes)]
 
     feeding, *pipes = [
-        asyncio.create_task(part) for part in (_feed(process, stdin), hear(), hear_errors())
+        asyncio.create_task(part) for part in (_write_stdin(process, stdin), hear(), hear_errors())
     ]
     try:
-        await _until_ended(process, pipes[0])
+        await _wait_for_end(process, pipes[0])
         _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
         if open_:  # what it started lives on and holds the pipes; it is not waited for
             _signal_group(process.pid, signal.SIGKILL)
@@ -249,10 +251,10 @@ async def _heard(
         for task in (feeding, *pipes):
             task.cancel()
         await asyncio.gather(feeding, *pipes, return_exceptions=True)
-    return Ended(process.returncode or 0, bytes(out), bytes(err))
+    return CompletedCommand(process.returncode or 0, bytes(out), bytes(err))
 
 
-async def _until_ended(
+async def _wait_for_end(
     process: asyncio.subprocess.Process, hearing: asyncio.Task[None] | None = None
 ) -> None:
     """Wait until the process itself has ended.
@@ -265,7 +267,7 @@ async def _until_ended(
     ended = next(iter(waiting - {hearing}))
     try:
         while process.returncode is None:
-            await asyncio.wait(waiting, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
             if hearing is not None and hearing.done():
                 waiting.discard(hearing)
                 hearing.result()  # too much output is an end as well
@@ -273,7 +275,7 @@ async def _until_ended(
         ended.cancel()
 
 
-async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
+async def _write_stdin(process: asyncio.subprocess.Process, stdin: bytes) -> None:
     """Give it its input; it need not read it."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -283,18 +285,18 @@ async def _feed(process: asyncio.subprocess.Process, stdin: bytes) -> None:
         process.stdin.close()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end_group(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGTERM)
         try:
             async with asyncio.timeout(GRACE_S):
-                await _until_ended(process)
+                await _wait_for_end(process)
         except TimeoutError:
             pass
         _signal_group(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                await _until_ended(process)
+                await _wait_for_end(process)
     transport = getattr(process, "_transport", None)  # its pipes, which somebody may hold open
     if transport is not None:
         transport.close()

@@ -1,4 +1,4 @@
-"""Render a template to text."""
+"""The step `prompt`: render a template to text. The smallest step, as an example for others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from paddock.pipelines.expressions import ExpressionError, Template
 
-from .step import Output, Params, StepError, Tools
+from .base import Output, Params, StepError, Tools
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -47,10 +47,10 @@ class Prompt:
         Raises:
             StepError: an expression in it failed.
         """
-        return PromptOutput(text=render(params.template, "template", params.vars))
+        return PromptOutput(text=render_template(params.template, "template", params.vars))
 
 
-def render(template: Template, parameter: str, names: dict[str, Any]) -> str:
+def render_template(template: Template, parameter: str, names: dict[str, Any]) -> str:
     """Render a step's template.
 
     Raises:

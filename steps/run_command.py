@@ -1,6 +1,6 @@
-"""Run a command, without a shell, in the pipeline's folders, within a time.
+"""The step `run`: run a command, without a shell, in the pipeline's folders, within a time limit.
 
-Whether it may be run at all is asked before a run begins: it needs the caller's consent.
+A command needs the caller's permission, which is asked for before a run begins.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from .places import place
-from .step import Output, Params, StepError, Tools
+from .base import Output, Params, StepError, Tools
+from .paths import resolve_path
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -22,25 +22,25 @@ MOST_BYTES = 16 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
 
 
-def _word(value: Any) -> Any:
+def _as_word(value: Any) -> Any:
     """Take a number for the word that it would be on a command line: `[head, -n, 5]`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number else value
 
 
-Word = Annotated[str, BeforeValidator(_word)]
+CommandWord = Annotated[str, BeforeValidator(_as_word)]
 
 
 class RunParams(Params):
     """Parameters of `run`."""
 
-    command: list[Word] = Field(
+    command: list[CommandWord] = Field(
         min_length=1,
         description="The program and its arguments, one by one; there is no shell.",
         examples=[["git", "log", "--oneline"]],
     )
     stdin: str | None = Field(default=None, description="What it reads on its standard input.")
-    env: dict[str, Word] = Field(
+    env: dict[str, CommandWord] = Field(
         default={},
         description="Environment variables; of ours it gets only PATH, HOME, LANG and the like.",
     )
@@ -82,16 +82,16 @@ class RunCommand:
             DeadlineExceeded: it did not end in time; it and all that it started are ended.
         """
         ended = await tools.memo.once(
-            "tool", _asked(params), lambda: _run(params, tools), keeps=False
+            "tool", _cache_request(params), lambda: _run(params, tools), keeps=False
         )
         output = RunOutput.model_validate(ended)
         if output.code not in params.ok_codes:
-            raise _refused(params, output)
+            raise _exit_error(params, output)
         return output
 
 
-def _asked(params: RunParams) -> dict[str, Any]:
-    """Give what the ledger keeps of the call; values of the environment may be keys."""
+def _cache_request(params: RunParams) -> dict[str, Any]:
+    """Return what the ledger keeps of the call; values of the environment may be keys."""
     asked = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
     return {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
 
@@ -107,9 +107,9 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
         raise StepError("`command` begins with an empty word; name the program.")
     try:
         async with asyncio.timeout(None if tools.total_s else DEFAULT_TIMEOUT_S):
-            ended = await processes.run(
+            ended = await processes.run_command(
                 params.command,
-                cwd=place(tools.roots, params.cwd or "."),
+                cwd=resolve_path(tools.roots, params.cwd or "."),
                 environ=processes.clean_environ(params.env, os.environ),
                 stdin=(params.stdin or "").encode("utf-8", "surrogateescape"),
                 most_bytes=MOST_BYTES,
@@ -126,19 +126,19 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
     }
 
 
-def _refused(params: RunParams, output: RunOutput) -> StepError:
+def _exit_error(params: RunParams, output: RunOutput) -> StepError:
     from . import processes
 
-    what = processes.in_words(params.command)
-    said = processes.last_words((output.stderr.strip() or output.stdout).encode())
+    what = processes.command_words(params.command)
+    said = processes.last_lines((output.stderr.strip() or output.stdout).encode())
     how = f"ended with code {output.code}"
     if output.code < 0:
-        how = f"was ended by the signal {_signal(-output.code)}"
+        how = f"was ended by the signal {_signal_name(-output.code)}"
     remedy = "" if output.code < 0 else f"Add {output.code} to `ok_codes` where that is no failure."
     return StepError(f"{what} {how}" + (f": {said.rstrip('.')}." if said else "."), remedy=remedy)
 
 
-def _signal(number: int) -> str:
+def _signal_name(number: int) -> str:
     import signal
 
     try:

@@ -18,15 +18,14 @@ from typing import Any, TypeVar
 
 import httpx
 
-from paddock.engine.api.journal import JournalEars
+from paddock.engine.api.pool_server import NamesOnlyPool, pool_routes
+from paddock.engine.api.request_log import RequestLogEvents
 from paddock.engine.api.server import listen, make_server
 from paddock.engine.api.service import Service
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
-from paddock.engine.remote.door import routes
-from paddock.engine.remote.named import NamedPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_store import ModelStore
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from paddock.engine.store.layout import Store
 
 CHAT = "smollm2:135m"
 VECTORS = "all-minilm"
@@ -118,9 +117,9 @@ async def _serve(
     ends: threading.Event,
 ) -> None:
     finder = ModelFinder(pool_settings.models_dir, pool_settings.cache_dir)
-    async with LocalPool(pool_settings, models=finder, events=JournalEars()) as pool:
-        doors = routes(NamedPool(pool))
-        store = Store(pool_settings.models_dir)
+    async with LocalPool(pool_settings, models=finder, events=RequestLogEvents()) as pool:
+        doors = pool_routes(NamesOnlyPool(pool))
+        store = ModelStore(pool_settings.models_dir)
         service = Service(pool, store, finder, settings, "0.1.0", doors=doors)
         server = make_server(service)
         serving = asyncio.create_task(server.serve(sockets=[door]))

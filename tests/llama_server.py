@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.engine.models import ModelFinder
+from paddock.engine.models.model_finder import ModelFinder
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDER = "all-minilm-l6-v2.gguf"

@@ -16,12 +16,11 @@ from typing import Any
 
 import psutil
 
-from paddock.runner.prefect_auth import own_headers
-from paddock.runner.residence import control, find
-from paddock.runner.residence.place import NoResidence
-from paddock.runner.residence.record import Residence
+from paddock.runner.daemon import daemon_client, daemon_files
+from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
+from paddock.runner.daemon.prefect_auth import own_headers
 
-CLI = "from paddock.runner.cli import main; main()"
+CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
 name: ferries
 models: {writer: {ref: "smollm2:135m", ctx: 1k}}
@@ -81,13 +80,13 @@ class Home:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
 
-    def services(self) -> list[Residence]:
-        return find.everyone(self.state_dir)
+    def services(self) -> list[DaemonInfo]:
+        return daemon_files.running_daemons(self.state_dir)
 
     def told(self) -> dict[str, Any]:
         """Give what the one service tells."""
         (residence,) = self.services()
-        return control.ask(residence)
+        return daemon_client.ask_daemon(residence)
 
     def process(self) -> psutil.Process:
         (residence,) = self.services()
@@ -142,7 +141,7 @@ def until(is_so: Callable[[], object], within_s: float = END_S) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + within_s
     while True:
-        with suppress(NoResidence, OSError, ValueError):
+        with suppress(DaemonError, OSError, ValueError):
             if is_so():
                 return
         assert time.monotonic() < deadline, "it did not come to that"

@@ -266,7 +266,7 @@ def test_the_unit_grants_more_time_to_stop_than_the_service_takes() -> None:
 
 
 def test_the_command_that_makes_a_key_makes_one_that_is_known(tmp_path: Path) -> None:
-    from paddock.engine.api.keys import KeyRing
+    from paddock.engine.api.api_keys import KeyRing
 
     text = (DEPLOY / "README.md").read_text("utf-8")
     lines = [line[2:] for line in text.splitlines() if line.startswith("$ ") and "KEY" in line][:2]

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from paddock.engine.settings import ServiceSettings
-from paddock.runner.cli import GROUPS
-from paddock.runner.residence.prefect_server import TUNED
+from paddock.runner.cli.application import GROUPS
+from paddock.runner.daemon.prefect_server import TUNED
 
 HOUSE = Path(__file__).resolve().parents[1]
 DEPLOY = HOUSE / "examples" / "deploy"

@@ -16,11 +16,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from paddock.pipelines.checking.languages import language
-from paddock.pipelines.source import read as read_yaml
-from paddock.runner import plan, run, run_async, validate
-from paddock.runner.report import PlanReport, Report
-from paddock.runner.trials import verb as trials
+from paddock.pipelines.checking.functions import language
+from paddock.pipelines.yaml_source import read_yaml
+from paddock.runner.api import plan, run, run_async, validate
+from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.testing import suite_runner as trials
 from tests.fakes.pdf import pdf
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -119,7 +119,9 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     ids=lambda file: file.parent.name,
 )
 def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Path) -> None:
-    (suite,) = trials.carry_out([trials.read(file)], mode="replay", tell=lambda file, case: None)
+    (suite,) = trials.run_suites(
+        [trials.read_suite(file)], mode="replay", tell=lambda file, case: None
+    )
     assert [case.name for case in suite.cases], "its tests were left out"
     assert [(case.name, case.problems) for case in suite.cases if not case.passed] == []
     assert suite.notes == (), "every cassette has its test"
@@ -127,7 +129,9 @@ def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Pat
 
 def test_a_prompt_of_its_own_form_is_tested_without_a_model() -> None:
     file = EXAMPLES / "ci-batch" / "prompts" / "triage.prompt.yml"
-    (suite,) = trials.carry_out([trials.read(file)], mode="replay", tell=lambda file, case: None)
+    (suite,) = trials.run_suites(
+        [trials.read_suite(file)], mode="replay", tell=lambda file, case: None
+    )
     assert [case.word for case in suite.cases] == ["passed"]
 
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 from paddock.runner import run, validate
-from paddock.runner.commands.installed import installed
-from paddock.runner.commands.machine import schema_of_all
-from paddock.runner.commands.for_llm import text_of
+from paddock.runner.cli.step_catalogue import installed
+from paddock.runner.cli.commands.init_schema_steps import schema_of_all
+from paddock.runner.cli.step_catalogue import text_of
 from paddock.runner.trials import verb
 from dataclasses import replace
 

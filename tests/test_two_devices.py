@@ -66,9 +66,9 @@ def computed(environ: Mapping[str, str], code: str) -> Any:
 _BEFORE = """
 import asyncio, json, os, sys
 from pathlib import Path
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Message, ModelSpec
-from paddock.engine.residency.starting import ProfiledStart
+from paddock.engine.memory.loader import ProfiledStart
 from paddock.engine.settings import PoolSettings
 from tests.fakes.rpc_devices import RpcSurvey
 

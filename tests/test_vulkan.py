@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.workers.deaths import ran_out_of_memory
+from paddock.engine.workers.crashes import ran_out_of_memory
 
 DIST = Path(os.environ.get("PADDOCK_TEST_VULKAN", ""))
 pytestmark = [
@@ -66,13 +66,13 @@ import json
 from pathlib import Path
 import numpy as np
 from paddock.engine.gguf import read_header
-from paddock.engine.models import ModelFinder
-from paddock.engine.native.context import Context, ContextOptions
-from paddock.engine.native.faults import LoadFailed
-from paddock.engine.native.library import lib, quiet_logs
-from paddock.engine.native.model import Model
-from paddock.engine.residency.devices import this_device
-from paddock.engine.residency.fit import Wanted, layouts
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.diagnostics import LoadFailed
+from paddock.engine.llama.library import lib, quiet_logs
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.memory.device_memory import this_device
+from paddock.engine.memory.model_layout import Wanted, layouts
 from paddock.engine.settings import PoolSettings
 settings = PoolSettings(num_parallel=1)
 facts = ModelFinder(settings.models_dir, settings.cache_dir).find("smollm2:135m", 8192)

@@ -1,1 +1,1 @@
-"""The pool over HTTP."""
+"""HTTP service of a pool: Ollama's, OpenAI's and Anthropic's APIs, security, monitoring."""

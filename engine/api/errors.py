@@ -1,7 +1,9 @@
-"""Errors as HTTP tells them: a status, a sentence, and each dialect's own shape.
+"""Errors over HTTP: status, message, and the body of each API.
 
-Knows no model and no route. The texts are those that Ollama's clients know; where a client of
-ours would retry in vain, `x-should-retry: false` says so.
+Ollama's clients know the texts of its errors, so these are repeated word for word.
+`x-should-retry: false` is sent where a retry would fail again. OpenAI's clients read `code` and
+`param` (openai-python, `_exceptions.py`), so the OpenAI endpoints raise errors that name the
+field.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from paddock.engine.errors import (
     AdapterBroken,
@@ -49,12 +53,12 @@ CLIENT_GONE = 499
 RETRY_AFTER_S = 2
 """A place comes free within seconds where answers are short; clients double it themselves."""
 
-TOO_LONG = (
+PROMPT_TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the "
     "prompt, adjust the context length in settings, or use a model with a longer context length"
 )
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
-LOST = (
+SERVER_BUSY = "server busy, please try again.  maximum pending requests exceeded"
+WORKER_LOST = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an "
     "internal error, check ollama server logs for details"
 )
@@ -95,18 +99,18 @@ class ClientGone(ApiError):
         super().__init__(CLIENT_GONE, "request canceled")
 
 
-def stopping() -> ApiError:
+def shutting_down() -> ApiError:
     """Say that an answer was cancelled because the service ends."""
     return ApiError(503, "the server is shutting down")
 
 
 def as_api_error(error: EngineError) -> ApiError:
-    """Give the status and the words for what the engine raised."""
+    """Return the status and the words for what the engine raised."""
     match error:
         case ModelNotFound():
             return ApiError(404, f"model '{error.ref}' not found", code="model_not_found")
         case PromptTooLong():
-            return ApiError(400, TOO_LONG, code="context_length_exceeded")
+            return ApiError(400, PROMPT_TOO_LONG, code="context_length_exceeded")
         case TextTooLong():
             return ApiError(400, "the input length exceeds the context length")
         case WrongRole():
@@ -121,13 +125,13 @@ def as_api_error(error: EngineError) -> ApiError:
         case StoreFull() | StoreReadOnly():
             return ApiError(507, str(error), {"x-should-retry": "false"})
         case Busy():
-            return ApiError(503, BUSY)
+            return ApiError(503, SERVER_BUSY)
         case NoPlace():
             return ApiError(503, str(error))
         case DeadlineExceeded():
             return ApiError(504, str(error))
         case WorkerLost():
-            return ApiError(500, f"{LOST}: {error.reason}")
+            return ApiError(500, f"{WORKER_LOST}: {error.reason}")
         case ModelBroken() | ManifestBroken() | ModelTooLarge() | ModelUnusable() | AdapterBroken():
             # The next try would end alike.
             return ApiError(500, str(error), {"x-should-retry": "false"})
@@ -136,7 +140,7 @@ def as_api_error(error: EngineError) -> ApiError:
 
 
 def api_error(error: Exception) -> ApiError:
-    """Give what a client is told of any exception; what nobody foresaw is logged, not told."""
+    """Return what a client is told of any exception; what nobody foresaw is logged, not told."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineError):
@@ -160,16 +164,16 @@ def dialect_of(path: str) -> Dialect:
 def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
     """Write an error as a dialect's clients read it."""
     if dialect == "openai":
-        kind = error.kind or _openai_kind(error.status)
+        kind = error.kind or _openai_error_type(error.status)
         told = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
         return {"error": told}
     if dialect == "anthropic":
-        told = {"type": error.kind or _anthropic_kind(error.status), "message": error.message}
+        told = {"type": error.kind or _anthropic_error_type(error.status), "message": error.message}
         return {"type": "error", "error": told, "request_id": f"req_{secrets.token_hex(12)}"}
     return {"error": error.message}
 
 
-_KINDS = {
+_ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -178,13 +182,13 @@ _KINDS = {
 }
 
 
-def _openai_kind(status: int) -> str:
-    return {**_KINDS, 413: "invalid_request_error"}.get(status, "api_error")
+def _openai_error_type(status: int) -> str:
+    return {**_ERROR_TYPES, 413: "invalid_request_error"}.get(status, "api_error")
 
 
-def _anthropic_kind(status: int) -> str:
+def _anthropic_error_type(status: int) -> str:
     own = {413: "request_too_large", 503: "overloaded_error"}
-    return {**_KINDS, **own}.get(status, "api_error")
+    return {**_ERROR_TYPES, **own}.get(status, "api_error")
 
 
 def error_response(path: str, error: ApiError) -> Response:
@@ -195,15 +199,91 @@ def error_response(path: str, error: ApiError) -> Response:
     return Response(raw, error.status, error.headers, "application/json; charset=utf-8")
 
 
-def guarded(handler: Handler) -> Handler:
+def with_error_responses(handler: Handler) -> Handler:
     """Wrap a handler so that whatever it raises is answered as an error of its dialect."""
 
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
         except asyncio.CancelledError:  # by the server, which has waited for long enough
-            return error_response(request.url.path, stopping())
+            return error_response(request.url.path, shutting_down())
         except Exception as error:  # the rim: nothing may reach a client as a traceback
             return error_response(request.url.path, api_error(error))
 
     return endpoint
+
+
+async def refuse(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    status: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    code: str | None = None,
+) -> None:
+    """Send a whole answer that says why."""
+    response = error_response(scope["path"], ApiError(status, message, headers, code=code))
+    await response(scope, receive, send)
+
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+
+
+class InvalidValue(ApiError):
+    """A field that cannot be used as it stands; `param` says which (`messages[2].content`)."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(400, message, code=code, param=param)
+
+
+class NoSuchObject(ApiError):
+    """Something asked for by its id that there is not."""
+
+    def __init__(self, what: str, found_id: str) -> None:
+        super().__init__(404, f"No such {what}: '{found_id[:80]}'", code="not_found", param="id")
+
+
+def as_openai_error(error: Exception) -> ApiError:
+    """Return what a client of OpenAI's API is told of any exception."""
+    match error:
+        case PromptTooLong():
+            n_given, what = error.n_prompt_tokens, "your prompt"
+        case TextTooLong():
+            n_given, what = error.n_tokens, f"input {error.index}"
+        case ModelNotFound():
+            said = f"model '{error.ref}' not found"
+            return ApiError(404, said, code="model_not_found", param="model")
+        case InvalidName():
+            return ApiError(400, "invalid model name", code="invalid_model", param="model")
+        case RecursionError():
+            return ApiError(400, "the request is nested too deeply")
+        case _:
+            return api_error(error)
+    return ApiError(
+        400,
+        f"This model's maximum context length is {error.n_ctx_tokens} tokens. However, {what} has "
+        f'{n_given} tokens. Please shorten it, or ask for `"truncate": true`.',
+        code=CONTEXT_LENGTH_EXCEEDED,
+    )
+
+
+@contextmanager
+def openai_errors() -> Iterator[None]:
+    """Turn whatever goes wrong within into what a client is told of it.
+
+    Raises:
+        ApiError: in OpenAI's words.
+    """
+    try:
+        yield
+    except ApiError:
+        raise
+    except Exception as error:
+        raise as_openai_error(error) from error
+
+
+def openai_error_body(error: Exception) -> dict[str, Any]:
+    """Write any exception as OpenAI's API has it: `{"error": {…}}`."""
+    return error_body("openai", as_openai_error(error))

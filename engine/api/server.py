@@ -1,27 +1,145 @@
-"""Run the service behind a socket, and end it in good order. Knows no command line.
+"""Run the service behind a socket: listen, connection deadlines, signals, drain.
 
-The first SIGTERM or Ctrl-C closes the door: what runs may finish within `stop_timeout_s`, then it
-is cancelled. A second one ends at once.
+The first SIGTERM or Ctrl-C closes the socket: running requests may finish within `stop_timeout_s`,
+then they are cancelled. A second signal ends the process at once. Uvicorn closes a connection that
+is idle between two requests, but waits for ever for the headers of a request that has begun, for a
+client that sends nothing, and for a client that reads nothing of its answer. `DeadlineProtocol`
+adds those deadlines: the application cannot see the first two and cannot end the third.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import HTTPProtocolType
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from paddock.engine.api.app import make_app
-from paddock.engine.api.connections import protocol
-from paddock.engine.api.service import Companion, Service
 from paddock.engine.errors import EngineError
 from paddock.engine.settings import ServiceSettings
+
+from .app import make_app
+from .service import BackgroundService, Service
+
+# Deadlines are looked at so often; they end so much late at most.
+_DEADLINE_CHECK_S = 1.0
+
+# So many connections of one server may be without a request. One more closes the one that has been
+# so for longest, so that silent connections do not shut out other clients. A process may have
+# 1,024 files on most systems.
+MOST_IDLE = 512
+
+
+class DeadlineProtocol(H11Protocol):
+    """Speaks HTTP/1.1 as long as the other side goes on."""
+
+    def __init__(
+        self,
+        *args: Any,
+        header_s: float,
+        idle_s: float,
+        idle: dict[DeadlineProtocol, None],
+        **more: Any,
+    ) -> None:
+        """`idle`: the server's connections without a request, the longest idle first."""
+        super().__init__(*args, **more)
+        self._idle = idle
+        self._header_s = header_s
+        self._idle_s = idle_s
+        self._quiet_since: float | None = None
+        """Since when headers are waited for."""
+        self._stuck_since: float | None = None
+        """Since when the same bytes wait to be taken."""
+        self._n_pending = 0
+        self._look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch."""
+        super().connection_made(transport)
+        self._quiet_since = self.loop.time()
+        self._note_idle()
+        self._plan()
+
+    def _note_idle(self) -> None:
+        """Keep the list of idle connections, and close the first of too many."""
+        self._idle.pop(self, None)
+        if not self._is_serving:
+            self._idle[self] = None
+        if len(self._idle) > MOST_IDLE:
+            first = next(iter(self._idle))
+            del self._idle[first]
+            first.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; a request that is not whole yet is due within its deadline."""
+        super().data_received(data)
+        self._note_idle()
+        if self._is_serving:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching."""
+        if self._look is not None:
+            self._look.cancel()
+        self._idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Note that it waits for its next request."""
+        super().on_response_complete()
+        self._note_idle()
+
+    @property
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _plan(self) -> None:
+        shortest_s = min(self._header_s or _DEADLINE_CHECK_S, self._idle_s or _DEADLINE_CHECK_S)
+        self._look = self.loop.call_later(min(_DEADLINE_CHECK_S, shortest_s / 2), self._look_after)
+
+    def _look_after(self) -> None:
+        now = self.loop.time()
+        if not self._is_serving and _is_past_deadline(self._quiet_since, self._header_s, now):
+            self._quiet_since = None
+            self.transport.close()
+        self._measure(now)
+        if _is_past_deadline(self._stuck_since, self._idle_s, now):
+            # Closing would wait until the bytes are taken.
+            self.transport.abort()
+            return
+        self._plan()
+
+    def _measure(self, now: float) -> None:
+        """Note since when as many bytes wait as before: more are an answer that goes on."""
+        n_pending = self.transport.get_write_buffer_size()
+        if not n_pending or n_pending != self._n_pending:
+            self._stuck_since = now if n_pending else None
+        self._n_pending = n_pending
+
+
+def _is_past_deadline(since: float | None, limit_s: float, now: float) -> bool:
+    return bool(limit_s) and since is not None and now - since > limit_s
+
+
+def deadline_protocol(
+    *, header_s: float, idle_s: float
+) -> type[asyncio.Protocol] | HTTPProtocolType:
+    """Return what uvicorn's `http` takes; a deadline of 0 is none."""
+    idle: dict[DeadlineProtocol, None] = {}
+    made: Any = functools.partial(DeadlineProtocol, header_s=header_s, idle_s=idle_s, idle=idle)
+    return made  # type: ignore[no-any-return]
+
 
 BACKLOG = 2048
 
@@ -86,7 +204,7 @@ def _is_ollama(host: str, port: int) -> bool:
         return False
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn's server, whose signals are ours to handle; companions live as long as it.
 
     Each of our HTTP services is one: the same deadlines and bounds hold at every door.
@@ -98,12 +216,14 @@ class Server(uvicorn.Server):
         settings: ServiceSettings,
         *,
         stop_s: float,
-        companions: Sequence[Companion] = (),
+        companions: Sequence[BackgroundService] = (),
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol(header_s=settings.header_timeout_s, idle_s=settings.idle_timeout_s),
+                http=deadline_protocol(
+                    header_s=settings.header_timeout_s, idle_s=settings.idle_timeout_s
+                ),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -135,10 +255,12 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(service: Service) -> Server:
+def make_server(service: Service) -> HttpServer:
     """Set uvicorn up for the service."""
     settings, app = service.settings, make_app(service)
-    return Server(app, settings, stop_s=settings.stop_timeout_s, companions=app.state.companions)
+    return HttpServer(
+        app, settings, stop_s=settings.stop_timeout_s, companions=app.state.companions
+    )
 
 
 async def serve(

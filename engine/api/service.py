@@ -1,7 +1,7 @@
-"""What every handler of the HTTP service works with. Knows no route.
+"""The context of every HTTP handler: pool, store, settings, request log.
 
-One `Service` stands for one process: a pool, a store, the settings, and what was asked of it
-lately. Handlers get it by `service_of(request)`; there is no module-level state.
+One `Service` stands for one process. Handlers get it by `service_of(request)`; there is no
+module-level state.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Protocol, cast
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_names import is_path, parse_name
+from paddock.engine.models.model_store import ModelStore
 from paddock.engine.request import Priority
 from paddock.engine.settings import ServiceSettings
-from paddock.engine.store.layout import Store
-from paddock.engine.store.names import is_path, parse_name
 
-from .journal import Journal
+from .request_log import RequestLog
 
 
 @dataclass(slots=True)
@@ -28,11 +28,11 @@ class Service:
     """The parts that handlers need."""
 
     pool: LocalPool
-    store: Store
+    store: ModelStore
     finder: ModelFinder
     settings: ServiceSettings
     version: str
-    journal: Journal = field(default_factory=Journal)
+    journal: RequestLog = field(default_factory=RequestLog)
     """What is asked of it now, and lately."""
     doors: Sequence[BaseRoute] = ()
     """Routes of others that stand behind the same keys and limits."""
@@ -50,7 +50,7 @@ class Service:
         return model if self.takes_paths and is_path(model) else parse_name(model).short
 
 
-class Companion(Protocol):
+class BackgroundService(Protocol):
     """Work beside the requests, which begins and ends with the server."""
 
     async def start(self) -> None:
@@ -63,12 +63,12 @@ class Companion(Protocol):
 
 
 def service_of(request: HTTPConnection) -> Service:
-    """Give the service that a request came to."""
+    """Return the service that a request came to."""
     return cast(Service, request.app.state.service)
 
 
 def priority_of(request: HTTPConnection, usual: Priority = "interactive") -> Priority:
-    """Tell how urgent a request is: its header may lower it, never raise it."""
+    """Return how urgent a request is: its header may lower it, never raise it."""
     wanted = request.headers.get("x-paddock-priority", "").strip().lower()
     if wanted == "batch" or (wanted == "normal" and usual == "interactive"):
         return cast(Priority, wanted)

@@ -1,8 +1,7 @@
-"""Answers that come piece by piece, and what happens when their reader goes.
+"""Responses: JSON, NDJSON and server-sent events; cancellation when the client disconnects.
 
-Knows no dialect but their two framings: lines of JSON, and server-sent events. The first piece is
-awaited before the headers go out, so that an error that comes before it has its status. A client
-that goes ends what is made for it at once: the iterator is closed, which must cancel the answer.
+The first piece of a stream is awaited before the headers are sent, so an error before it still has
+its status. A disconnect closes the iterator at once, which must cancel the answer.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from .errors import ApiError, ClientGone, api_error, stopping
+from .errors import ApiError, ClientGone, api_error, shutting_down
 
 _T = TypeVar("_T")
 
-Headers = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
+ResponseHeaders = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
 """Of a stream: what is known beforehand, or is asked for when its first piece is there."""
 
 NDJSON = "application/x-ndjson"
@@ -45,10 +44,10 @@ def json_response(
     return Response(dumps(value), status, headers, "application/json; charset=utf-8")
 
 
-def event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
+def sse_event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
     r"""Write a server-sent event.
 
-    >>> event("[DONE]")
+    >>> sse_event("[DONE]")
     b'data: [DONE]\n\n'
     """
     head = f"event: {name}\n".encode() if name else b""
@@ -63,23 +62,23 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T
         ClientGone: it went; `work` was cancelled and has ended.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request.receive))
+    gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone
         if task.cancelled():
-            raise stopping()
+            raise shutting_down()
         return task.result()
     finally:
-        await _end(gone)
-        await _end(task)
+        await _cancel_and_wait(gone)
+        await _cancel_and_wait(task)
 
 
-async def ndjson(
+async def ndjson_response(
     request: Request,
     items: AsyncGenerator[Mapping[str, Any], None],
-    headers: Headers = None,
+    headers: ResponseHeaders = None,
 ) -> Response:
     """Answer with lines of JSON; an error after the first ends them as `{"error": …}`."""
 
@@ -91,29 +90,33 @@ async def ndjson(
     def last(error: ApiError) -> bytes:
         return dumps({"error": error.message}) + b"\n"
 
-    return await stream(request, lines(), NDJSON, last, headers)
+    return await stream_response(request, lines(), NDJSON, last, headers)
 
 
-async def sse(
+async def sse_response(
     request: Request,
     events: AsyncGenerator[bytes, None],
     on_error: Callable[[ApiError], bytes],
-    headers: Headers = None,
+    headers: ResponseHeaders = None,
 ) -> Response:
-    """Answer with server-sent events (see `event`); `on_error` writes the last one of a failure."""
+    """Answer with server-sent events (see `sse_event`); `on_error` writes the last one of a failure."""
 
     def more() -> dict[str, str]:
-        return {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **_told(headers)}
+        return {
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+            **_resolved_headers(headers),
+        }
 
-    return await stream(request, events, SSE, on_error, more)
+    return await stream_response(request, events, SSE, on_error, more)
 
 
-async def stream(
+async def stream_response(
     request: Request,
     pieces: AsyncGenerator[bytes, None],
     media_type: str,
     on_error: Callable[[ApiError], bytes],
-    headers: Headers = None,
+    headers: ResponseHeaders = None,
 ) -> Response:
     """Answer with pieces as they come, the first of which is awaited here.
 
@@ -122,37 +125,37 @@ async def stream(
         Exception: whatever `pieces` raised before its first.
     """
     try:
-        first = await while_connected(request, _first(pieces))
+        first = await while_connected(request, _first_piece(pieces))
     except BaseException:
         await pieces.aclose()
         raise
-    return _Stream(first, pieces, media_type, on_error, _told(headers))
+    return _StreamedResponse(first, pieces, media_type, on_error, _resolved_headers(headers))
 
 
-def _told(headers: Headers) -> dict[str, str]:
+def _resolved_headers(headers: ResponseHeaders) -> dict[str, str]:
     return dict((headers() if callable(headers) else headers) or {})
 
 
-async def _first(pieces: AsyncIterator[bytes]) -> bytes:
+async def _first_piece(pieces: AsyncIterator[bytes]) -> bytes:
     async for piece in pieces:
         return piece
     return b""
 
 
-async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:
+async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> None:
     """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _end(task: asyncio.Future[Any]) -> None:
+async def _cancel_and_wait(task: asyncio.Future[Any]) -> None:
     """Cancel a task and wait until it has ended, however."""
     task.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await task
 
 
-class _Stream(Response):
+class _StreamedResponse(Response):
     """Sends pieces until they end, fail, or nobody reads them."""
 
     def __init__(
@@ -174,31 +177,31 @@ class _Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         pump = asyncio.ensure_future(self._pump(send, start))
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
         except asyncio.CancelledError:  # the server has waited for long enough
-            await _end(pump)
-            await self._finish(send, stopping())
+            await _cancel_and_wait(pump)
+            await self._finish(send, shutting_down())
             raise
         finally:
-            await _end(gone)
-            await _end(pump)
+            await _cancel_and_wait(gone)
+            await _cancel_and_wait(pump)
             await self._rest.aclose()
 
     async def _pump(self, send: Send, start: Message) -> None:
         await send(start)
-        await _send(send, self._first)
+        await _send_piece(send, self._first)
         try:
             async for piece in self._rest:
-                await _send(send, piece)
+                await _send_piece(send, piece)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            await self._finish(send, stopping())  # the answer was cancelled, not this task
+            await self._finish(send, shutting_down())  # the answer was cancelled, not this task
         except Exception as error:  # the status is out already: the stream itself must tell
             await self._finish(send, api_error(error))
         else:
@@ -206,10 +209,10 @@ class _Stream(Response):
 
     async def _finish(self, send: Send, error: ApiError | None = None) -> None:
         if error is not None:
-            await _send(send, self._on_error(error))
+            await _send_piece(send, self._on_error(error))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _send(send: Send, piece: bytes) -> None:
+async def _send_piece(send: Send, piece: bytes) -> None:
     if piece:  # who takes nothing of it is cut off by the connection's own deadline
         await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -1,1 +1,4 @@
-"""What one context computes next: sequences, who owns which cells, the owner thread."""
+"""Continuous batching: scheduler, prefix cache, drafts, decode loop.
+
+Pure, except `kv_cache`, `loop`, `running_request` and the draft model.
+"""

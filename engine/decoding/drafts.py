@@ -1,37 +1,54 @@
-"""Guess what an answer says next from what was said before: drafts by lookup. Pure.
+"""Speculative decoding: guess the next tokens by prompt lookup or with a smaller model.
 
-Extraction and rewriting repeat their document, and the answers of one step repeat each other:
-headings, labels, set phrases. Where the last tokens of an answer stand earlier in its prompt, in
-itself or in the last answers to requests that begin alike, what followed there is a good guess;
-checking a guess costs a fraction of computing it, and a wrong one is simply not taken, so the
-answer stays the same. The idea is prompt lookup decoding
+Lookup (`LookupDrafter`, pure): extraction and rewriting repeat their document, and the answers of
+one step repeat each other: headings, labels, set phrases. Where the last tokens of an answer stand
+earlier in its prompt, in itself or in the last answers to requests with the same beginning, what
+followed there is a good guess. Checking a guess costs a fraction of computing it, and a wrong one
+is rejected, so the answer stays the same. The idea is prompt lookup decoding
 (github.com/apoorvumang/prompt-lookup-decoding); the length follows what was accepted.
+
+Draft model (`DraftModel`, in the owner thread): a smaller model of the same vocabulary with a
+unified cache of its own. It reads what it has not read of each prompt and answer, one batch at
+each step, then guesses some tokens ahead for all sequences in common batches; wrong guesses are
+cut off at the next call. Guesses are optional: without a sequence id, without cells or after an
+error there are none.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.llama.diagnostics import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
+
+from .prefix_cache import PrefixCache, shared_prefix_length
 
 # So many tokens must stand earlier in the same order: two agree by chance too often.
 N_GRAM = 3
-MOST_TOKENS = 48
+MOST_DRAFT_TOKENS = 48
 FIRST_PAUSE, LONGEST_PAUSE = 8, 64
 
 # Requests of one step begin alike: with the template's words and the step's instructions.
-N_ALIKE = 48
+N_SAME_BEGINNING_TOKENS = 48
 # Of the answers to such requests so many tokens are kept, for so many steps.
 MOST_KEPT_TOKENS, MOST_STEPS = 8192, 8
-_END = -1  # between two answers
+_ANSWER_END = -1  # between two answers
 
 # What is believed before the first guess, in tokens: of nine, eight were right.
 _FIRST_RIGHT, _FIRST_WRONG = 8.0, 1.0
 _FORGETTING = 0.8
 
 
-class Odds:
+class DraftOdds:
     """How often the guesses from one source were right, and so how far ahead guessing pays.
 
     The n-th token of a guess is needed only if all before it were right, so guessing it pays as
@@ -62,7 +79,7 @@ class Odds:
             # The next try is a short one.
             self._n_right, self._n_wrong = 1.5 * price / (1 - price), 1.0
             return 0
-        return min(most, MOST_TOKENS, max(1, int(math.log(price) / math.log(chance))))
+        return min(most, MOST_DRAFT_TOKENS, max(1, int(math.log(price) / math.log(chance))))
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:
         """Note how a guess went."""
@@ -74,7 +91,7 @@ class Odds:
             self._pause = FIRST_PAUSE
 
 
-class _Index:
+class _NgramIndex:
     """Tokens, and where each run of `N_GRAM` of them was last followed by something."""
 
     def __init__(self, tokens: list[int]) -> None:
@@ -91,22 +108,22 @@ class _Index:
         if start is None:
             return []
         found = self.tokens[start : start + n_tokens]
-        return found[: found.index(_END)] if _END in found else found
+        return found[: found.index(_ANSWER_END)] if _ANSWER_END in found else found
 
 
-class StepAnswers:
+class SimilarAnswers:
     """The last answers to requests that begin alike."""
 
     def __init__(self) -> None:
-        self.odds = Odds()
-        self._index = _Index([])
+        self.odds = DraftOdds()
+        self._index = _NgramIndex([])
 
     def add(self, answer: list[int]) -> None:
         """Keep an answer with the tokens before it, so that its first ones can be guessed too."""
         kept = self._index.tokens
-        kept += [*answer, _END]
+        kept += [*answer, _ANSWER_END]
         if len(kept) > MOST_KEPT_TOKENS:
-            self._index = _Index(kept[-MOST_KEPT_TOKENS // 2 :])
+            self._index = _NgramIndex(kept[-MOST_KEPT_TOKENS // 2 :])
 
     def followed(self, last: tuple[int, ...], n_tokens: int) -> list[int]:
         """Return what followed these tokens in the last answer that has them."""
@@ -117,29 +134,29 @@ class PastAnswers:
     """What was answered before, by how the requests began."""
 
     def __init__(self) -> None:
-        self._steps: OrderedDict[bytes, StepAnswers] = OrderedDict()
+        self._steps: OrderedDict[bytes, SimilarAnswers] = OrderedDict()
 
-    def like(self, prompt: Tokens) -> StepAnswers:
+    def like(self, prompt: Tokens) -> SimilarAnswers:
         """Return the answers to requests that began as this one does."""
-        beginning = prompt[:N_ALIKE].tobytes()
-        step = self._steps.setdefault(beginning, StepAnswers())
+        beginning = prompt[:N_SAME_BEGINNING_TOKENS].tobytes()
+        step = self._steps.setdefault(beginning, SimilarAnswers())
         self._steps.move_to_end(beginning)
         if len(self._steps) > MOST_STEPS:
             self._steps.popitem(last=False)
         return step
 
 
-class Drafter:
+class LookupDrafter:
     """Guesses for one answer. Adding a token and guessing cost 1 µs (one dictionary entry).
 
     A prompt is indexed with the first guess that pays: 8,000 tokens take 2 ms, which the next step
     would wait for.
     """
 
-    def __init__(self, prompt: Tokens, past: StepAnswers | None = None) -> None:
-        self._index = _Index(prompt.tolist())
+    def __init__(self, prompt: Tokens, past: SimilarAnswers | None = None) -> None:
+        self._index = _NgramIndex(prompt.tolist())
         self._n_before = max(0, len(prompt) - N_GRAM)
-        self._odds = self._guessed_by = Odds()
+        self._odds = self._guessed_by = DraftOdds()
         self._past = past
 
     def add(self, token: int) -> None:
@@ -166,7 +183,7 @@ class Drafter:
         return guess
 
     def n_worth(self, most: int, price: float) -> int:
-        """Return how far ahead a guess from elsewhere pays; see `Odds.n_worth`."""
+        """Return how far ahead a guess from elsewhere pays; see `DraftOdds.n_worth`."""
         return self._odds.n_worth(most, price)
 
     @property
@@ -182,3 +199,221 @@ class Drafter:
         """Keep the answer for requests to come."""
         if self._past is not None:
             self._past.add(self.tokens[self._n_before :])
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRequest:
+    """Prompt and answer of a request so far, and how many tokens to guess; tokens only grow."""
+
+    tokens: Items[int]
+    n_ahead: int
+
+
+@dataclass(slots=True)
+class _DraftSequence:
+    """One request in the small model's cache."""
+
+    seq_id: int
+    n_sure: int = 0
+    """Tokens in the cache that belong to the request; what follows them was guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DraftPiece:
+    """Tokens of one request in a batch."""
+
+    request_id: int
+    tokens: Tokens
+    is_last: bool
+    """Whether the next token is wanted: nothing of the request is left to read."""
+
+
+class DraftModel:
+    """The small model, its context and the books of its cells."""
+
+    def __init__(self, model: Model, target: Model, options: ContextOptions) -> None:
+        """Make a context of these options over the small model.
+
+        Raises:
+            LoadFailed: no context can be made, or the two models do not fit together.
+        """
+        if not _same_vocabulary(model, target):
+            raise LoadFailed("the draft model has another vocabulary than the model itself")
+        if model.memory == "state":
+            raise LoadFailed("a recurrent or hybrid model cannot take a guess back, so it cannot "
+                             "be a draft model")  # fmt: skip
+        self._model = model
+        self._options = replace(options, is_unified=True)
+        self._context: Context | None = Context(model, self._options)
+        self._cells = PrefixCache(self._options.n_ctx_tokens)
+        self._readers: dict[int, _DraftSequence] = {}
+
+    def guess(
+        self, wishes: Mapping[int, DraftRequest], living: Collection[int]
+    ) -> dict[int, list[int]]:
+        """Return the tokens that may come next, for each request at most as many as it wishes.
+
+        What was read of requests that are not among the `living` is forgotten.
+        """
+        if self._context is None:
+            return {}
+        try:
+            self._forget_all_but(self._context, living)
+            return self._guess(self._context, wishes)
+        except CacheFull:  # llama.cpp sees less room than the books: begin again
+            self._context.clear()
+            self._forget_everything()
+        except DecodeFailed as error:
+            self._give_up(error)
+        return {}
+
+    def widen(self, n_ctx_tokens: int) -> None:
+        """Make room for longer requests; what was read is read again."""
+        if self._context is None or n_ctx_tokens <= self._options.n_ctx_tokens:
+            return
+        self._options = replace(self._options, n_ctx_tokens=n_ctx_tokens)
+        self.close()
+        self._forget_everything()
+        try:
+            self._context = Context(self._model, self._options)
+        except LoadFailed as error:
+            self._give_up(error)
+
+    @property
+    def buffers(self) -> AllocatedBuffers:
+        """The memory of its weights and its context."""
+        buffers = self._model.buffers
+        return buffers + self._context.buffers if self._context is not None else buffers
+
+    def close(self) -> None:
+        """Free the context; there are no guesses any more."""
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+    def _give_up(self, error: Exception) -> None:
+        print(f"no guesses of the draft model any more: {error}", file=sys.stderr, flush=True)
+        self.close()
+
+    def _forget_everything(self) -> None:
+        self._readers.clear()
+        self._cells = PrefixCache(self._options.n_ctx_tokens)
+
+    def _forget_all_but(self, context: Context, living: Collection[int]) -> None:
+        for request_id in [one for one in self._readers if one not in living]:
+            self._cut(context, self._readers.pop(request_id).seq_id, 0)
+
+    def _cut(self, context: Context, seq_id: int, n_keep: int) -> None:
+        if seq_id in self._cells and n_keep < self._cells.n_tokens(seq_id):
+            context.trim(seq_id, n_keep)
+            self._cells.trim(seq_id, n_keep)
+
+    # Reading
+
+    def _guess(self, context: Context, wishes: Mapping[int, DraftRequest]) -> dict[int, list[int]]:
+        guesses: dict[int, list[int]] = {}
+        pieces = self._pieces(context, wishes)
+        while pieces:
+            newest = self._decode(context, pieces)
+            pieces = []
+            for request_id, token in newest.items():
+                said = guesses.setdefault(request_id, [])
+                said.append(token)
+                if len(said) < wishes[request_id].n_ahead:
+                    pieces.append(
+                        _DraftPiece(request_id, np.array([token], np.int32), is_last=True)
+                    )
+        return guesses
+
+    def _pieces(self, context: Context, wishes: Mapping[int, DraftRequest]) -> list[_DraftPiece]:
+        """Return one batch of what is to be read, those with the fewest missing tokens first.
+
+        A new request takes its sequence when its turn comes: by then more of a common beginning
+        has been read.
+        """
+        known = {
+            request_id: self._missing(context, reader, wishes[request_id].tokens)
+            for request_id, reader in self._readers.items()
+            if request_id in wishes
+        }
+        in_order = sorted(known, key=lambda one: len(known[one]))
+        room, n_free, pieces = self._options.n_batch_tokens, self._cells.n_free, []
+        for request_id in (*in_order, *(one for one in wishes if one not in known)):
+            if not room:
+                break
+            wish = wishes[request_id]
+            reader = self._readers.get(request_id) or self._begin(context, request_id, wish.tokens)
+            if reader is None:
+                break
+            tokens = known.get(request_id)
+            if tokens is None:
+                tokens = np.array(wish.tokens[reader.n_sure :], np.int32)
+            if len(tokens) + wish.n_ahead > n_free:
+                continue
+            part = tokens[:room]
+            pieces.append(_DraftPiece(request_id, part, is_last=len(part) == len(tokens)))
+            reader.n_sure += len(part)
+            room -= len(part)
+            n_free -= len(tokens) + wish.n_ahead
+        return pieces
+
+    def _missing(self, context: Context, reader: _DraftSequence, tokens: Items[int]) -> Tokens:
+        """Cut off what was guessed wrongly, and return the tokens that are to be read."""
+        # The last token is read in any case: what comes after it is wanted.
+        reader.n_sure = min(reader.n_sure, len(tokens) - 1)
+        said = np.array(tokens[reader.n_sure :], np.int32)
+        if reader.seq_id in self._cells:
+            guessed = self._cells.computed(reader.seq_id)[reader.n_sure :]
+            n_right = shared_prefix_length(guessed, said[:-1])
+            reader.n_sure += n_right
+            self._cut(context, reader.seq_id, reader.n_sure)
+            said = said[n_right:]
+        return said
+
+    def _begin(
+        self, context: Context, request_id: int, tokens: Items[int]
+    ) -> _DraftSequence | None:
+        """Take a sequence id for a new request, and the longest beginning that was read already."""
+        taken = {one.seq_id for one in self._readers.values()}
+        free = next((n for n in range(self._options.n_seq_max) if n not in taken), None)
+        if free is None:
+            return None
+        reader = self._readers[request_id] = _DraftSequence(free)
+        if self._model.memory == "cells":
+            donor, reader.n_sure = self._cells.best(np.array(tokens[:-1], np.int32))
+            if reader.n_sure:
+                context.copy(donor, free, reader.n_sure)
+                self._cells.share(donor, free, reader.n_sure)
+        return reader
+
+    def _decode(self, context: Context, pieces: Items[_DraftPiece]) -> dict[int, int]:
+        """Compute a batch, and return the likeliest next token of each request that is read."""
+        seq_ids = [self._readers[piece.request_id].seq_id for piece in pieces]
+        lengths = [len(piece.tokens) for piece in pieces]
+        starts = [self._cells.n_tokens(seq_id) for seq_id in seq_ids]
+        wanted = np.zeros(sum(lengths), np.int8)
+        wanted[np.cumsum(lengths) - 1] = [piece.is_last for piece in pieces]
+        n_rows = context.decode(
+            np.concatenate([piece.tokens for piece in pieces]),
+            np.concatenate([np.arange(at, at + n, dtype=np.int32)
+                            for at, n in zip(starts, lengths, strict=True)]),
+            np.repeat(np.array(seq_ids, np.int32), lengths),
+            wanted,
+        )  # fmt: skip
+        for piece, seq_id in zip(pieces, seq_ids, strict=True):
+            self._cells.extend(seq_id, piece.tokens)
+        if not n_rows:
+            return {}
+        asking = [piece.request_id for piece in pieces if piece.is_last]
+        return dict(zip(asking, context.logits(n_rows).argmax(axis=1).tolist(), strict=True))
+
+
+def _same_vocabulary(one: Model, other: Model) -> bool:
+    """Compare size and a sample of pieces, control tokens included."""
+    if one.n_vocab != other.n_vocab:
+        return False
+    sample = range(0, one.n_vocab, max(1, one.n_vocab // 500))
+    return all(
+        one.piece(token, shows_control=True) == other.piece(token, shows_control=True)
+        for token in sample
+    )

@@ -1,9 +1,9 @@
-"""One context over a model's weights; another one takes its place where that suits the work better.
+"""KV cache of a model: carry out cache operations, change the layout when the work asks for it.
 
 The weights stay; a context is made in some 30 ms. Its streams are as long as the longest request
-needs, not as long as the model could: memory is taken when it is wanted. Running sequences move to
-the new context with their cells, by way of main memory, and go on at once. Lives in the owner
-thread.
+needs, not as long as the model could: memory is allocated when it is wanted. Running sequences
+move to the new context with their cells, through main memory, and go on at once. Lives in the
+owner thread.
 """
 
 from __future__ import annotations
@@ -15,47 +15,63 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paddock.engine.hardware import read_memory
-from paddock.engine.native.context import Context, ContextOptions
-from paddock.engine.native.faults import CacheFull, LoadFailed
-from paddock.engine.native.model import Model
-from paddock.engine.native.state import State, given, size_bytes, taken
-from paddock.engine.profile.choice import (
-    Bounds,
-    Layout,
+from paddock.engine.llama.diagnostics import CacheFull, LoadFailed
+from paddock.engine.llama.llama_context import (
+    Context,
+    ContextOptions,
+    SavedCells,
+    restore_cells,
+    save_cells,
+    saved_cells_bytes,
+)
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.profile.context_layout import (
+    ContextLayout,
+    LayoutBounds,
     Workload,
-    choose,
-    estimate,
+    choose_layout,
+    layout_s,
     may_be_plain,
-    n_reserved,
-    streams,
+    n_chat_slots,
+    split_streams,
     turn_tokens,
 )
 from paddock.engine.profile.profile import Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
+from paddock.engine.system.hardware import read_memory
 
-from .places import Arrangement, Places
-from .prefixes import shared_beginning
-from .sequence import Sequence
-from .turn import MOST_SEQ_IDS, Copy, Discard, Limits, Move, Operation, Restore, Shelve, Trim
+from .batch import (
+    MOST_SEQ_IDS,
+    CacheOperation,
+    ContextLimits,
+    CopyPrefix,
+    DropFromHost,
+    RestoreFromHost,
+    SaveToHost,
+    Sequence,
+    SequenceMove,
+    TrimCells,
+)
+from .prefix_cache import shared_prefix_length
+from .slots import SlotMigration, Slots
 
 # A chat's first token is wanted within 0.3 s: it waits for the turn that is being computed, and
 # for its own. While it is being answered, each token waits for one turn.
 NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 
 # Another layout must save so many seconds, such a share of the work, and what the move costs.
-WORTH_A_CONTEXT = (0.2, 0.05)
+WORTH_REMAKING = (0.2, 0.05)
 # Moving a token's cells takes as many copies as bringing them into another stream, and two more.
 _MOVE_COPIES = 3
 
 # So long after llama.cpp could not make a larger context, none is tried.
-TRY_AGAIN_S = 60.0
+RETRY_LARGER_AFTER_S = 60.0
 
 # Of main memory, what conversations that are kept outside leave to others.
-_SPARED_SHARE = 0.05
+_SPARED_MEMORY_SHARE = 0.05
 
 # Of free main memory, what the cells of running sequences may take while they move.
-_MOVE_SHARE = 0.5
+_MOVE_MEMORY_SHARE = 0.5
 
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
@@ -67,7 +83,7 @@ _PAD_TOKENS = 256  # llama.cpp's own
 
 
 @dataclass(frozen=True, slots=True)
-class CacheWishes:
+class CacheOptions:
     """What a cache may become."""
 
     n_ctx_tokens: int
@@ -83,22 +99,22 @@ class CacheWishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ContextPlan:
     """A context as it is, or as it could be."""
 
-    layout: Layout
+    layout: ContextLayout
     n_stream_tokens: int
-    limits: Limits
+    limits: ContextLimits
 
 
 class KvCache:
     """Holds the context; use `operate` and `context` between changes of layout."""
 
-    def __init__(self, model: Model, wishes: CacheWishes, profile: Profile | None = None) -> None:
+    def __init__(self, model: Model, wishes: CacheOptions, profile: Profile | None = None) -> None:
         self.model = model
         self._wishes = wishes
         self._profile = profile
-        self._shelf: dict[int, State] = {}
+        self._shelf: dict[int, SavedCells] = {}
         self._prices: dict[int, float] = {}
         self.n_computed = 0
         """Tokens that were computed since the cells were last in order."""
@@ -107,15 +123,15 @@ class KvCache:
         self._plan = self._first_plan()
         self.context = Context(model, self._options(self._plan))
 
-    def _first_plan(self) -> Plan:
+    def _first_plan(self) -> ContextPlan:
         n_stream_tokens = self._n_stream_for(())
         n_usual = min(512, n_stream_tokens // 2)
         usual = Workload(self._wishes.n_parallel, n_usual, n_usual // 8)
         layout = self._chosen(usual, n_stream_tokens)
-        return Plan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
+        return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ContextLimits:
         """What the present context can hold."""
         return self._plan.limits
 
@@ -130,27 +146,29 @@ class KvCache:
 
     # Operations
 
-    def operate(self, operations: Iterable[Operation]) -> None:
+    def operate(self, operations: Iterable[CacheOperation]) -> None:
         """Carry out what a scheduler decided, in order.
 
         Raises:
             CacheFull: something that was kept outside finds no room.
         """
         operations = tuple(operations)
-        outside = {one.seq_id for one in operations if isinstance(one, Shelve | Restore)}
+        outside = {
+            one.seq_id for one in operations if isinstance(one, SaveToHost | RestoreFromHost)
+        }
         for one in operations:
             match one:
-                case Trim(seq_id, n_keep):
+                case TrimCells(seq_id, n_keep):
                     self.context.trim(seq_id, n_keep)
-                case Copy(source, target, n_tokens):
+                case CopyPrefix(source, target, n_tokens):
                     self._copy(
                         source, target, n_tokens, is_alone={source, target}.isdisjoint(outside)
                     )
-                case Shelve(seq_id, key):
-                    self._shelf[key] = taken(self.context, seq_id)
-                case Restore(key, seq_id):
-                    given(self.context, seq_id, self._shelf[key])
-                case Discard(key):
+                case SaveToHost(seq_id, key):
+                    self._shelf[key] = save_cells(self.context, seq_id)
+                case RestoreFromHost(key, seq_id):
+                    restore_cells(self.context, seq_id, self._shelf[key])
+                case DropFromHost(key):
                     self._shelf.pop(key, None)
 
     def clear(self) -> None:
@@ -169,13 +187,13 @@ class KvCache:
         if not n_kept or not self._shelf:
             return most
         memory = read_memory()
-        missing_bytes = int(memory.total_bytes * _SPARED_SHARE) - memory.free_bytes
+        missing_bytes = int(memory.total_bytes * _SPARED_MEMORY_SHARE) - memory.free_bytes
         if missing_bytes <= 0:
             return most
         each = sum(map(len, self._shelf.values())) / n_kept
         return max(0, min(most, n_kept - int(missing_bytes / each)))
 
-    def tidy(self, places: Places) -> None:
+    def tidy(self, places: Slots) -> None:
         """Move what is left to the lowest cells; nobody may be running.
 
         llama.cpp fills a unified cache onwards and comes back only now and then, and attention
@@ -185,10 +203,10 @@ class KvCache:
         is_compact = self.n_computed <= 2 * cells.n_used + SLACK_TOKENS
         if is_compact or not self.limits.is_unified or cells.n_shared:
             return
-        states = {seq_id: taken(self.context, seq_id) for seq_id in places.idle}
+        states = {seq_id: save_cells(self.context, seq_id) for seq_id in places.idle}
         self.context.clear()
         for seq_id, state in states.items():
-            given(self.context, seq_id, state)
+            restore_cells(self.context, seq_id, state)
         self.n_computed = cells.n_used
 
     def _copy(self, source: int, target: int, n_tokens: int, *, is_alone: bool) -> None:
@@ -211,7 +229,7 @@ class KvCache:
             self.context.trim(target, n_tokens)
             return
         # llama.cpp copies between streams only as a whole, cells that nobody uses included.
-        given(self.context, target, taken(self.context, source))
+        restore_cells(self.context, target, save_cells(self.context, source))
         self.context.trim(target, n_tokens)
 
     @property
@@ -252,26 +270,26 @@ class KvCache:
         if self._profile is None:
             return is_running
         workload = _workload(sequences)
-        present_s = estimate(
+        present_s = layout_s(
             self._profile, workload, self._plan.layout, self._bounds(self._plan.n_stream_tokens)
         )
-        better_s = estimate(
+        better_s = layout_s(
             self._profile, workload, better.layout, self._bounds(better.n_stream_tokens)
         )
-        least_s, share = WORTH_A_CONTEXT
+        least_s, share = WORTH_REMAKING
         least_s = max(least_s, share * present_s) + self._move_s(sequences, better)
         return present_s - better_s < least_s
 
-    def plan(self, sequences: Items[Sequence]) -> Plan:
+    def plan(self, sequences: Items[Sequence]) -> ContextPlan:
         """Return the context that suits this work best."""
         n_stream_tokens = self._n_stream_for(sequences)
         layout = self._chosen(_workload(sequences), n_stream_tokens)
         longest = max((one.n_likely_tokens for one in sequences), default=0)
-        return Plan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, longest))
+        return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, longest))
 
     def remake(
-        self, plan: Plan, arrange: Callable[[Limits], Arrangement]
-    ) -> tuple[Arrangement, frozenset[int], LoadFailed | None]:
+        self, plan: ContextPlan, arrange: Callable[[ContextLimits], SlotMigration]
+    ) -> tuple[SlotMigration, frozenset[int], LoadFailed | None]:
         """Put another context in the place of this one, and bring the running sequences over.
 
         Where llama.cpp cannot make it, a context as before takes its place.
@@ -305,7 +323,7 @@ class KvCache:
             self._shelf.clear()
         return arrangement, self._put_in(arrangement.moves, states), failure
 
-    def can_be_made(self, plan: Plan) -> bool:
+    def can_be_made(self, plan: ContextPlan) -> bool:
         """Return whether memory did not fail to hold as much a short while ago."""
         return plan.limits.n_cells <= max(self.n_cells_at_most, self.limits.n_cells)
 
@@ -322,20 +340,20 @@ class KvCache:
         )
         return is_same and self.model.memory != "window"
 
-    def _take_out(self, moves: Items[Move]) -> dict[int, State]:
+    def _take_out(self, moves: Items[SequenceMove]) -> dict[int, SavedCells]:
         """Copy cells to main memory, in the order of the moves, as far as there is room."""
-        states: dict[int, State] = {}
-        room_bytes = int(read_memory().free_bytes * _MOVE_SHARE)
+        states: dict[int, SavedCells] = {}
+        room_bytes = int(read_memory().free_bytes * _MOVE_MEMORY_SHARE)
         for move in moves:
             if not move.n_tokens:
                 continue
-            room_bytes -= size_bytes(self.context, move.source)
+            room_bytes -= saved_cells_bytes(self.context, move.source)
             if room_bytes < 0:
                 break
-            states[move.source] = taken(self.context, move.source)
+            states[move.source] = save_cells(self.context, move.source)
         return states
 
-    def _put_in(self, moves: Items[Move], states: dict[int, State]) -> frozenset[int]:
+    def _put_in(self, moves: Items[SequenceMove], states: dict[int, SavedCells]) -> frozenset[int]:
         """Copy cells into the new context; returns the ids of those that are lost."""
         lost: set[int] = set()
         for move in moves:
@@ -346,7 +364,7 @@ class KvCache:
                 lost.add(move.target)
                 continue
             try:
-                given(self.context, move.target, state)
+                restore_cells(self.context, move.target, state)
             except CacheFull:
                 lost.add(move.target)
                 continue
@@ -355,7 +373,7 @@ class KvCache:
                 self.context.copy(move.donor, move.target, move.n_shared)
         return frozenset(lost)
 
-    def _move_s(self, sequences: Items[Sequence], plan: Plan) -> float:
+    def _move_s(self, sequences: Items[Sequence], plan: ContextPlan) -> float:
         """Return what it costs to move the computed cells, or to compute them again."""
         n_computed = sum(one.n_computed for one in sequences)
         if self._profile is None or not n_computed:
@@ -364,7 +382,7 @@ class KvCache:
             return _MOVE_COPIES * (self._profile.copy_s or 0.0) * n_computed
         return prefill_s(self._profile, n_computed)
 
-    def _lacks_cells(self, sequences: Items[Sequence], better: Plan) -> bool:
+    def _lacks_cells(self, sequences: Items[Sequence], better: ContextPlan) -> bool:
         """Return whether requests would wait for cells that another context has."""
         n_wanted = sum(one.n_likely_tokens for one in sequences[: self.limits.n_slots])
         return self.limits.n_cells < min(n_wanted, better.limits.n_cells)
@@ -374,15 +392,15 @@ class KvCache:
         longest = max((one.n_likely_tokens for one in sequences), default=0)
         wishes, length = self._wishes, LEAST_STREAM_TOKENS
         if wishes.is_gpu:  # all cells are planned for, and to grow there costs 0.2 to 0.5 s
-            n_slots = wishes.n_parallel + n_reserved(wishes.n_parallel)
+            n_slots = wishes.n_parallel + n_chat_slots(wishes.n_parallel)
             length = max(length, self.n_cells_at_most // n_slots // _PAD_TOKENS * _PAD_TOKENS)
         while length < longest:
             length *= 2
         return min(length, wishes.n_ctx_tokens)
 
-    def _chosen(self, workload: Workload, n_stream_tokens: int) -> Layout:
+    def _chosen(self, workload: Workload, n_stream_tokens: int) -> ContextLayout:
         bounds = self._bounds(n_stream_tokens)
-        layout = choose(self._profile, workload, bounds)
+        layout = choose_layout(self._profile, workload, bounds)
         if self._wishes.layout != "auto":
             layout = replace(layout, is_unified=self._wishes.layout == "unified")
         elif self.model.memory == "window":
@@ -392,7 +410,7 @@ class KvCache:
             layout = replace(layout, n_parallel=max(1, min(layout.n_parallel, n_streams)))
         return layout
 
-    def _bounds(self, n_stream_tokens: int) -> Bounds:
+    def _bounds(self, n_stream_tokens: int) -> LayoutBounds:
         wishes = self._wishes
         n_cells = max(
             n_stream_tokens, min(self.n_cells_at_most, wishes.n_parallel * n_stream_tokens)
@@ -400,7 +418,7 @@ class KvCache:
         n_batch = wishes.options.n_batch_tokens
         flash, kind = wishes.options.flash_attention, wishes.options.kv_cache_type
         is_plain_possible = may_be_plain(wishes.layout, wishes.n_ctx_tokens, kind)
-        return Bounds(
+        return LayoutBounds(
             n_cells,
             wishes.n_parallel,
             n_batch,
@@ -416,29 +434,31 @@ class KvCache:
     @property
     def n_cells_at_most(self) -> int:
         """Cells that a context may have: as planned, but fewer than could not be had."""
-        is_known = time.monotonic() - self._failed_at < TRY_AGAIN_S
+        is_known = time.monotonic() - self._failed_at < RETRY_LARGER_AFTER_S
         return min(self._wishes.n_cells, self._most_cells) if is_known else self._wishes.n_cells
 
-    def _limits(self, layout: Layout, n_stream_tokens: int, n_longest_tokens: int) -> Limits:
+    def _limits(
+        self, layout: ContextLayout, n_stream_tokens: int, n_longest_tokens: int
+    ) -> ContextLimits:
         wishes, each = self._wishes, _padded(n_stream_tokens)
-        n_chats = n_reserved(wishes.n_parallel)
+        n_chats = n_chat_slots(wishes.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
             n_cells = min(self.n_cells_at_most, (wishes.n_parallel + n_chats) * each)
             n_cells = max(n_cells, each, min(n_longest_tokens, wishes.n_ctx_tokens))
             n_cells = _padded(n_cells)
         else:
-            n_parallel, n_chats = streams(self.n_cells_at_most, each, n_parallel)
+            n_parallel, n_chats = split_streams(self.n_cells_at_most, each, n_parallel)
             n_cells = (n_parallel + n_chats) * each
         is_window = self.model.memory == "window" and not layout.is_unified
-        limits = Limits(
+        limits = ContextLimits(
             n_cells=n_cells,
             n_parallel=n_parallel,
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
             is_gpu=wishes.is_gpu,
-            spares_idle=is_window,
+            prefers_free_streams=is_window,
             n_reserved=n_chats,
             is_flash=layout.is_flash,
             n_shelf_tokens=0 if is_window else wishes.n_shelf_tokens,
@@ -448,14 +468,14 @@ class KvCache:
         near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, CHAT_TURN_S))
         return replace(limits, near_turn_tokens=near, chat_turn_tokens=min(near, chat))
 
-    def _turn_tokens(self, limits: Limits, turn_s: float) -> int:
+    def _turn_tokens(self, limits: ContextLimits, turn_s: float) -> int:
         """Return the prompt tokens of a turn that takes about so long."""
         n_tokens = turn_tokens(
             self._profile, turn_s, is_flash=limits.is_flash, is_gpu=self._wishes.is_gpu
         )
         return min(max(limits.least_piece_tokens, n_tokens), limits.n_batch_tokens)
 
-    def _options(self, plan: Plan) -> ContextOptions:
+    def _options(self, plan: ContextPlan) -> ContextOptions:
         limits = plan.limits
         return replace(
             self._wishes.options,
@@ -470,7 +490,7 @@ class KvCache:
         )
 
 
-def _draft_price(profile: Profile, limits: Limits, n_sequences: int) -> float:
+def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> float:
     """Return what checking a guess costs, as a share of a token's cost in a step without."""
 
     def one_step_s(n: float, depth: float) -> float:
@@ -490,7 +510,7 @@ def _draft_price(profile: Profile, limits: Limits, n_sequences: int) -> float:
 def _workload(sequences: Items[Sequence]) -> Workload:
     """Describe what waits: means, and the beginning that all have in common."""
     first, *others = [one.prompt for one in sequences] or [np.empty(0, np.int32)]
-    n_shared = min((shared_beginning(first, other) for other in others), default=0)
+    n_shared = min((shared_prefix_length(first, other) for other in others), default=0)
     n = max(1, len(sequences))
     return Workload(
         n_sequences=n,

@@ -1,7 +1,7 @@
-"""The owner thread's work: take requests, let the scheduler decide, decode, pick, tell.
+"""Decode loop of the owner thread: take requests, schedule, decode, pick tokens, report.
 
-One thread owns the context; everybody else posts to its inbox. It never waits while a sequence
-can run. What it tells goes out once a turn, through one function.
+One thread owns the context; all others post to its inbox. It never waits while a sequence can run.
+Each step's output is sent once, through one function.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import numpy as np
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
-from paddock.engine.native.context import Context
-from paddock.engine.native.faults import CacheFull
-from paddock.engine.sampling.picker import Look, Looker, prepare
+from paddock.engine.llama.diagnostics import CacheFull
+from paddock.engine.llama.llama_context import Context
+from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
-from .answering import Answering, Job
-from .budget import Pace
-from .draft_model import DraftModel, Wish
-from .drafts import Drafter, PastAnswers
+from .batch import ScheduledStep, Sequence, SequencePiece
+from .drafts import DraftModel, DraftRequest, LookupDrafter, PastAnswers
 from .kv_cache import KvCache
-from .scheduler import Scheduler
-from .seeing import forget, see
-from .sequence import Sequence
-from .told import Told
-from .turn import Piece, Turn
+from .running_request import (
+    DecodeRequest,
+    RunningRequest,
+    StepOutput,
+    drop_image_cells,
+    prefill_images,
+)
+from .scheduler import Scheduler, StepSizer
 
 # So many greedy answers let the device choose their tokens, and so many go on with it. Copying and
 # reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of the graph; and
@@ -37,21 +38,21 @@ from .turn import Piece, Turn
 CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
 
 # While many wait, it is asked so often whether another layout would be quicker.
-ASK_AGAIN_S = 2.0
+RECHECK_LAYOUT_S = 2.0
 
 # Requests of a job come one after the other; a layout is chosen for all of them.
 GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelRequest:
     """A request that nobody waits for any more."""
 
     request_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Widen:
+class WidenContext:
     """A longer context is wanted; `request_id` is told when it is there."""
 
     request_id: int
@@ -60,27 +61,27 @@ class Widen:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class Shutdown:
     """The end of the loop."""
 
 
-Post = Job | Cancel | Widen | Close
+LoopMessage = DecodeRequest | CancelRequest | WidenContext | Shutdown
 
 
-class Loop:
+class DecodeLoop:
     """Runs in the owner thread; `post` may be called from any other."""
 
     def __init__(
         self,
         cache: KvCache,
-        tell: Callable[[Told], None],
+        tell: Callable[[StepOutput], None],
         tell_widened: Callable[[int], None] = lambda _: None,
         tell_refused: Callable[[int, EngineError], None] = lambda _, error: None,
         draft_model: DraftModel | None = None,
-        pace: Pace | None = None,
+        pace: StepSizer | None = None,
     ) -> None:
         self._cache = cache
-        self._pace = pace or Pace()
+        self._pace = pace or StepSizer()
         self._model = cache.model
         self._scheduler = Scheduler(cache.limits)
         self._tell = tell
@@ -88,23 +89,23 @@ class Loop:
         self._tell_refused = tell_refused
         self._draft_model = draft_model
         self._past = PastAnswers()
-        self._looker = Looker(cache.n_idle_cores)
+        self._looker = RowScanner(cache.n_idle_cores)
         self._may_choose_on_device = cache.limits.is_gpu
-        self._inbox: queue.SimpleQueue[Post] = queue.SimpleQueue()
-        self._answers: dict[int, Answering] = {}
-        self._widen: list[Widen] = []
+        self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
+        self._answers: dict[int, RunningRequest] = {}
+        self._widen: list[WidenContext] = []
         self._ask_at = 0.0
         self._n_preempted_told = 0
-        self._untold: Told | None = None
+        self._untold: StepOutput | None = None
         """The last step's, while a graphics device is given the next one."""
         self._is_open = True
 
-    def post(self, post: Post) -> None:
+    def post(self, post: LoopMessage) -> None:
         """Hand something to the owner thread."""
         self._inbox.put(post)
 
     def run(self) -> None:
-        """Work until `Close` comes.
+        """Work until `Shutdown` comes.
 
         Raises:
             DecodeFailed: the context is broken; the process should end.
@@ -114,7 +115,7 @@ class Loop:
             self._suit_context()
             if not self._scheduler.has_work:
                 self._cache.tidy(self._scheduler.places)
-            turn = self._scheduler.next_turn(time.monotonic(), self._pace.n_most_tokens)
+            turn = self._scheduler.schedule(time.monotonic(), self._pace.n_most_tokens)
             try:
                 self._cache.operate(turn.operations)
             except CacheFull:
@@ -143,21 +144,21 @@ class Loop:
                 if left_s <= 0:
                     return
                 continue
-            if is_idle and isinstance(post, Job) and post.priority == "batch":
+            if is_idle and isinstance(post, DecodeRequest) and post.priority == "batch":
                 gather_until = time.monotonic() + GATHER_S
             self._take(post)
 
-    def _take(self, post: Post) -> None:
-        if isinstance(post, Job):
+    def _take(self, post: LoopMessage) -> None:
+        if isinstance(post, DecodeRequest):
             self._begin(post)
-        elif isinstance(post, Cancel):
+        elif isinstance(post, CancelRequest):
             self._give_up(post.request_id)
-        elif isinstance(post, Widen):
+        elif isinstance(post, WidenContext):
             self._widen.append(post)
         else:
             self._is_open = False
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: DecodeRequest) -> None:
         n_room = job.shift_at - len(job.prompt) if job.shift_at else job.max_tokens
         max_tokens = min(job.max_tokens, n_room)
         sequence = Sequence(
@@ -165,13 +166,13 @@ class Loop:
         )
         drafter = None
         if self._may_draft(job):
-            drafter = Drafter(job.prompt, self._past.like(job.prompt))
-        self._answers[job.request_id] = Answering(job, sequence, drafter)
+            drafter = LookupDrafter(job.prompt, self._past.like(job.prompt))
+        self._answers[job.request_id] = RunningRequest(job, sequence, drafter)
         if not self._scheduler.has_work or not self._cache.fits(sequence):
             self._ask_at = 0.0
         self._scheduler.add(sequence, time.monotonic())
 
-    def _may_draft(self, job: Job) -> bool:
+    def _may_draft(self, job: DecodeRequest) -> bool:
         """Return whether tokens may be guessed ahead; unasked only where answers stay the same.
 
         Who names a draft model has asked.
@@ -205,9 +206,9 @@ class Loop:
         is_running = bool(scheduler.running)
         if is_running and now < self._ask_at and not scheduler.is_outgrown:
             return
-        self._ask_at = now + ASK_AGAIN_S
+        self._ask_at = now + RECHECK_LAYOUT_S
         places = scheduler.places
-        places.limit_shelf(self._cache.n_shelf_tokens(places.shelf.n_tokens))
+        places.limit_host_cache(self._cache.n_shelf_tokens(places.shelf.n_tokens))
         sequences = [one.sequence for one in self._answers.values()]
         is_suited = self._cache.suits(sequences, is_running=is_running)
         if scheduler.is_outgrown or not is_suited:
@@ -230,7 +231,7 @@ class Loop:
     def _end_too_long(self) -> None:
         """End what does not fit, since a larger context cannot be made."""
         self._tell_last()
-        told = Told()
+        told = StepOutput()
         for answer in tuple(self._answers.values()):
             if self._cache.fits(answer.sequence):
                 continue
@@ -254,18 +255,18 @@ class Loop:
 
     # One step
 
-    def _step(self, turn: Turn) -> None:
-        told = Told(n_tokens=turn.n_tokens, n_sequences=len(turn.pieces))
+    def _step(self, turn: ScheduledStep) -> None:
+        told = StepOutput(n_tokens=turn.n_tokens, n_sequences=len(turn.pieces))
         self._note_started(turn, told)
         pickers = [self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows]
-        prepare(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
+        start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
         self._suit_choice(turn)
         began = time.perf_counter()
         try:
             seen = self._seen(turn)
             n_rows = self._decode(self._cache.context, seen.pieces) if seen.pieces else 0
         except CacheFull:
-            forget(self._cache.context, turn.pieces)
+            drop_image_cells(self._cache.context, turn.pieces)
             self._make_way()
             return
         finally:
@@ -284,7 +285,7 @@ class Loop:
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
             self._tell_last()
 
-    def _suit_choice(self, turn: Turn) -> None:
+    def _suit_choice(self, turn: ScheduledStep) -> None:
         """Choose tokens on the device while many answers want the likeliest and nothing else."""
         context, running = self._cache.context, self._scheduler.running
         is_on = context.chooses_on_device
@@ -310,7 +311,7 @@ class Loop:
         One that runs alone starts over in an empty cache, and is refused if it does not fit there.
         """
         if len(self._scheduler.running) > 1:
-            self._scheduler.put_back_youngest()
+            self._scheduler.preempt_youngest()
             return
         (alone,) = self._scheduler.running
         answer = self._answers[alone.request_id]
@@ -328,14 +329,14 @@ class Loop:
         self._scheduler.start_over()
         self._cache.clear()
 
-    def _note_started(self, turn: Turn, told: Told) -> None:
+    def _note_started(self, turn: ScheduledStep, told: StepOutput) -> None:
         now = time.monotonic()
         for piece in turn.pieces:
             request_id = piece.sequence.request_id
             if self._answers[request_id].start(now):
                 told.started.append(request_id)
 
-    def _seen(self, turn: Turn) -> Turn:
+    def _seen(self, turn: ScheduledStep) -> ScheduledStep:
         """Compute the turn's images; gives what is left for its batch."""
         images = {
             answer.job.request_id: answer.job.images
@@ -347,11 +348,11 @@ class Loop:
         left = []
         for piece in turn.pieces:
             own = images.get(piece.sequence.request_id, ())
-            left.append(see(self._cache.context, piece, own))
+            left.append(prefill_images(self._cache.context, piece, own))
         return replace(turn, pieces=tuple(piece for piece in left if len(piece.tokens)))
 
     @staticmethod
-    def _decode(context: Context, pieces: tuple[Piece, ...]) -> int:
+    def _decode(context: Context, pieces: tuple[SequencePiece, ...]) -> int:
         lengths = np.array([len(piece.tokens) for piece in pieces])
         n_rows = np.array([piece.n_rows for piece in pieces])
         ends = np.cumsum(lengths)
@@ -365,8 +366,8 @@ class Loop:
             (within >= 0).astype(np.int8),
         )
 
-    def _pick(self, turn: Turn, logits: Logits, told: Told) -> None:
-        asked: list[tuple[Answering, Piece, Logits]] = []
+    def _pick(self, turn: ScheduledStep, logits: Logits, told: StepOutput) -> None:
+        asked: list[tuple[RunningRequest, SequencePiece, Logits]] = []
         row, end, ends = 0, 0, []
         for piece in turn.pieces:
             end += len(piece.tokens)
@@ -377,14 +378,19 @@ class Loop:
                 row += piece.n_rows
         context = self._cache.context
         if context.chooses_on_device:
-            looks = [Look(token) for token in context.chosen(ends)]
+            looks = [RowScan(token) for token in context.chosen(ends)]
         else:
             looks = self._looker.look([(answer.job.picker, rows[0]) for answer, _, rows in asked])
         for (answer, piece, rows), look in zip(asked, looks, strict=True):
             self._pick_piece(answer, piece, rows, look, told)
 
     def _pick_piece(
-        self, answer: Answering, piece: Piece, rows: Logits, look: Look, told: Told
+        self,
+        answer: RunningRequest,
+        piece: SequencePiece,
+        rows: Logits,
+        look: RowScan,
+        told: StepOutput,
     ) -> None:
         """Choose along the drafts as long as they are what would have been said."""
         n_drafts, n_accepted = piece.n_drafts, 0
@@ -408,14 +414,14 @@ class Loop:
         if answer.ended:
             self._finish(answer, told)
 
-    def _shift(self, answer: Answering) -> None:
+    def _shift(self, answer: RunningRequest) -> None:
         job = answer.job
         n_left = job.max_tokens - answer.n_answered
         answer.n_shifted += self._scheduler.shift(
             answer.sequence, job.n_keep_tokens, job.shift_at, n_left
         )
 
-    def _finish(self, answer: Answering, told: Told) -> None:
+    def _finish(self, answer: RunningRequest, told: StepOutput) -> None:
         answer.finish(told)
         self._scheduler.end(answer.sequence)
         self._answers.pop(answer.job.request_id)
@@ -443,7 +449,9 @@ class Loop:
             self._guess_with(self._draft_model, answering, most, price)
 
     @staticmethod
-    def _guess_with(model: DraftModel, answering: list[Answering], most: int, price: float) -> None:
+    def _guess_with(
+        model: DraftModel, answering: list[RunningRequest], most: int, price: float
+    ) -> None:
         """Let the draft model guess where nothing else did."""
         wishes = {}
         for answer in answering:
@@ -452,14 +460,14 @@ class Loop:
                 n_most = most - (answer.sequence.n_pending - 1)
                 n_ahead = drafter.n_worth(min(n_most, answer.n_left), price)
                 if n_ahead:
-                    wishes[answer.job.request_id] = Wish(drafter.tokens, n_ahead)
+                    wishes[answer.job.request_id] = DraftRequest(drafter.tokens, n_ahead)
         living = {answer.job.request_id for answer in answering}
         guesses = model.guess(wishes, living)
         for answer in answering:
             if answer.job.request_id in guesses:
                 answer.sequence.drafts[:] = guesses[answer.job.request_id]
 
-    def _fill(self, turn: Turn, told: Told) -> None:
+    def _fill(self, turn: ScheduledStep, told: StepOutput) -> None:
         told.progressed = [piece.sequence.request_id for piece in turn.pieces]
         told.n_waiting = len(self._scheduler.waiting)
         told.n_cells_used = self._scheduler.places.cells.n_used

@@ -1,45 +1,131 @@
-"""Choose what the next decode computes. Pure: no threads, no llama_cpp, no clock.
+"""Scheduler: choose what the next decode computes. Pure: no threads, no llama_cpp, no clock.
 
-Decode first, then pieces of prompts up to the token budget, so that running sequences never
-stall behind a long prompt. Admission is by cells: a sequence comes in when its missing prompt and
-a slice of its answer fit; when the cells run out all the same, the youngest of the lowest
-priority is put back into the queue with what it has said. A prompt takes over the longest
-beginning that is computed already, and waits for one that is just being computed; of jobs, those go
-first of whose beginning the most is there.
-The idea of a scheduler that decides and a runner that acts is nano-vllm's
-(github.com/GeeeekExplorer/nano-vllm, engine/scheduler.py), preemption by recomputing vLLM's; the
-order is the other way round here.
+Decode first, then pieces of prompts up to the token budget, so that running sequences never stall
+behind a long prompt (`share_token_budget` divides it among the prompts). Admission is by cells: a
+sequence is admitted when its missing prompt and a slice of its answer fit. When the cells run out
+all the same, the youngest sequence of the lowest priority is preempted: it goes back into the
+queue with its tokens. A prompt takes over the longest prefix that is computed already, and waits
+for one that is being computed; of jobs, those with the longest cached prefix go first. The idea of
+a scheduler that decides and a runner that acts is nano-vllm's
+(github.com/GeeeekExplorer/nano-vllm, engine/scheduler.py), preemption by recomputing is vLLM's;
+the order is the other way round here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.dialogue.shortening import without_middle
+from paddock.engine.chat.prompt_truncation import cut_middle
 
-from .budget import LEAST_READ_TOKENS, shares
-from .places import Arrangement, Places, Source
-from .prefixes import shared_beginning
-from .sequence import RANK, Sequence
-from .turn import Limits, Operation, Piece, Turn
+from .batch import (
+    LEAST_PIECE_TOKENS,
+    PRIORITY_RANK,
+    CacheOperation,
+    ContextLimits,
+    ScheduledStep,
+    Sequence,
+    SequencePiece,
+)
+from .prefix_cache import shared_prefix_length
+from .slots import PrefixSource, SlotMigration, Slots
+
+# A long job leaves half of a turn to the others, and a long chat a quarter.
+CHAT_BUDGET_SHARE, JOB_BUDGET_SHARE = 0.75, 0.5
+
+
+# However slow the machine, a prompt goes on by so many tokens a turn.
+LEAST_READ_TOKENS = 16
+
+
+class StepSizer:
+    """How many tokens a step may have, so that a slow machine is not taken for a hung one."""
+
+    def __init__(self, step_s: float = float("inf"), s_per_token: float = 0.0) -> None:
+        """Take how long a step should last at most, and what a token was seen to take."""
+        self._step_s = step_s
+        self._s_per_token = s_per_token
+
+    def note(self, n_tokens: int, seconds: float) -> None:
+        """Note how long a step took; the next ones will be about as quick."""
+        if n_tokens >= LEAST_READ_TOKENS:  # fewer take nearly as long, and tell less
+            self._s_per_token = seconds / n_tokens
+
+    @property
+    def n_most_tokens(self) -> int:
+        """Tokens that a step should have at most."""
+        most = self._step_s / max(self._s_per_token, 1e-9)
+        return int(max(LEAST_READ_TOKENS, min(most, 1 << 30)))
+
+
+def share_token_budget(
+    prompts: Iterable[Sequence],
+    budget: int,
+    *,
+    is_turn_of_shortest: bool = False,
+    has_separate_passes: bool = False,
+    n_least: int = LEAST_PIECE_TOKENS,
+) -> list[tuple[Sequence, int]]:
+    """Return how many tokens of each prompt are computed now.
+
+    Chats come before jobs, the older before the younger. The first one gets at most its share of
+    the budget while others wait; what is left goes to the shortest ones, which are soon done, and
+    then to the first again. So a long prompt can neither hold the others up nor be held up. Where
+    the budget is too small to be shared, the shortest one takes turns with the first
+    (`is_shorts_turn`). No piece is shorter than `n_least` but the last one of a prompt.
+
+    Where each prompt gets a pass of its own, which costs as much with few tokens as with many
+    (`has_pass_each`), the first gets all it can use, and others only what reads them whole; the
+    shortest take turns with the first whatever the budget.
+    """
+    order = sorted(prompts, key=lambda one: (one.priority != "interactive", one.rank))
+    if not order or budget <= 0:
+        return []
+    if is_turn_of_shortest and (has_separate_passes or budget < 2 * n_least):
+        order.sort(key=lambda one: (one.priority != "interactive", one.n_missing))
+    if has_separate_passes:
+        return _whole_prompts(order, budget)
+    first, *others = order
+    share = CHAT_BUDGET_SHARE if first.priority == "interactive" else JOB_BUDGET_SHARE
+    cap = max(n_least, int(budget * share)) if others else budget
+    given = {first: min(first.n_missing, cap, budget)}
+    left = budget - given[first]
+    for one in sorted(others, key=lambda one: (one.priority != "interactive", one.n_missing)):
+        is_worth_it = left >= min(n_least, one.n_missing)
+        given[one] = min(one.n_missing, left) if is_worth_it else 0
+        left -= given[one]
+    given[first] += min(left, first.n_missing - given[first])
+    return list(given.items())
+
+
+def _whole_prompts(order: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
+    """Return all that the first prompt can use, then those prompts that fit whole into the rest."""
+    first, *others = order
+    given = [(first, min(first.n_missing, budget))]
+    left = budget - given[0][1]
+    for one in others:
+        n_tokens = one.n_missing if one.n_missing <= left else 0
+        given.append((one, n_tokens))
+        left -= n_tokens
+    return given
+
 
 # Cells that are kept for the next tokens of an answer; the rest of it is not reserved.
-SLICE_TOKENS = 64
+ANSWER_SLICE_TOKENS = 64
 
 # Waiting for a beginning that another sequence computes just now pays from here on.
 WORTH_WAITING_TOKENS = 32
 
 # So long after a chat the next one is expected, and turns are kept short.
-NEAR_S = 30.0
+CHAT_EXPECTED_S = 30.0
 
 # Nobody overtakes a sequence that is overdue so long.
 OVERDUE_S = 60.0
 
 # Beginnings that differ by less than this are as good as each other.
-SAME_BEGINNING_TOKENS = 32
+SAME_PREFIX_TOKENS = 32
 
 # Turns of prompts alone that come before one of answers, where no client streams these.
 MOST_PROMPT_TURNS = 8
@@ -51,9 +137,9 @@ MOST_PREEMPTIONS = 3
 class Scheduler:
     """Owns the waiting and running sequences of one context. One thread uses it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ContextLimits) -> None:
         self.limits = limits
-        self.places = Places(limits)
+        self.places = Slots(limits)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.n_preempted = 0
@@ -82,7 +168,7 @@ class Scheduler:
         if sequence.priority == "interactive":
             self._chat_seen_s = now_s
 
-    def prepare_move(self, limits: Limits) -> tuple[Operation, ...]:
+    def prepare_move(self, limits: ContextLimits) -> tuple[CacheOperation, ...]:
         """Return what is to be done in the present context before another one takes its place.
 
         Idle sequences are taken out, and running ones that find no seat in the other context are
@@ -90,11 +176,11 @@ class Scheduler:
         """
         seats = self.places.moved(limits).seats
         for sequence in [one for one in self.running if one not in seats]:
-            self.put_back(sequence)
-        self.places.shelve_idle()
+            self.preempt(sequence)
+        self.places.offload_idle()
         return self.places.take_operations()
 
-    def move(self, arrangement: Arrangement, lost: Collection[int]) -> None:
+    def move(self, arrangement: SlotMigration, lost: Collection[int]) -> None:
         """Go on in another context.
 
         Args:
@@ -123,22 +209,22 @@ class Scheduler:
             self.places.retire(sequence)
         sequence.state = "finished"
 
-    def put_back(self, sequence: Sequence) -> None:
+    def preempt(self, sequence: Sequence) -> None:
         """Return a running sequence to the queue, to make room for others."""
         self._requeue(sequence)
         sequence.n_preempted += 1
         self.n_preempted += 1
 
-    def put_back_youngest(self) -> None:
+    def preempt_youngest(self) -> None:
         """Make room after a step that found no cells; admissions stop until a step has some."""
-        self.put_back(max(self.running, key=lambda one: one.rank))
+        self.preempt(max(self.running, key=lambda one: one.rank))
         self._lacks_cells = True
 
     def start_over(self) -> None:
         """Put all back and go on with an empty cache."""
         for one in tuple(self.running):
-            self.put_back(one)
-        self.places = Places(self.limits)
+            self.preempt(one)
+        self.places = Slots(self.limits)
 
     def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
         """Drop the older half of a full sequence's history, and let it go on.
@@ -158,13 +244,13 @@ class Scheduler:
         n_before = len(sequence.prompt)
         n_keep = max(0, min(n_keep, n_most_tokens - 1))
         n_left = n_most_tokens - max((n_most_tokens - n_keep) // 2, 1)
-        sequence.prompt = without_middle(sequence.prompt, n_left, n_keep)
+        sequence.prompt = cut_middle(sequence.prompt, n_left, n_keep)
         sequence.max_tokens = min(max_tokens, n_most_tokens - len(sequence.prompt))
         return n_before - len(sequence.prompt)
 
     def _requeue(self, sequence: Sequence) -> None:
         """Return it to the queue, and keep what is computed outside, if that pays."""
-        self.places.put_back(sequence)
+        self.places.preempt(sequence)
         self._return_to_queue(sequence)
 
     def _return_to_queue(self, sequence: Sequence) -> None:
@@ -177,7 +263,7 @@ class Scheduler:
         sequence.seq_id, sequence.n_computed, sequence.state = -1, 0, "waiting"
         self.waiting.append(sequence)
 
-    def next_turn(self, now_s: float = 0.0, n_most_tokens: int = 1 << 30) -> Turn:
+    def schedule(self, now_s: float = 0.0, n_most_tokens: int = 1 << 30) -> ScheduledStep:
         """Decide the next step; without pieces there is nothing to compute.
 
         In a split cache pieces are in the order of their sequence ids: llama.cpp computes streams
@@ -190,7 +276,7 @@ class Scheduler:
         pieces = self._pieces()
         if not self.limits.is_unified:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
-        return Turn(self.places.take_operations(), tuple(pieces))
+        return ScheduledStep(self.places.take_operations(), tuple(pieces))
 
     def _can_answer(self, sequence: Sequence) -> bool:
         n_free = self.places.cells.n_free_for(sequence.seq_id)
@@ -200,7 +286,7 @@ class Scheduler:
         """Return how many tokens of a running sequence would find a cell now."""
         return self.places.cells.n_free_for(sequence.seq_id)
 
-    def computed(self, turn: Turn) -> None:
+    def computed(self, turn: ScheduledStep) -> None:
         """Note that the turn's tokens have their cells."""
         self._lacks_cells = False
         for piece in turn.pieces:
@@ -228,9 +314,9 @@ class Scheduler:
         if self._lacks_cells and self.running:
             return
         self.places.awaited = self.waiting
-        blocked = len(RANK)  # classes from here on must not overtake
+        blocked = len(PRIORITY_RANK)  # classes from here on must not overtake
         for sequence in self._in_order():
-            if RANK[sequence.priority] >= blocked:
+            if PRIORITY_RANK[sequence.priority] >= blocked:
                 continue
             source = self.places.find(sequence)
             if self._awaits_beginning(sequence, source.n_tokens):
@@ -255,7 +341,7 @@ class Scheduler:
             jobs = [order[place] for place in places]
             is_patient = bool(jobs) and jobs[0].n_overtaken < self.limits.n_parallel
             first = 0 if is_patient else 1
-            jobs[first:] = sorted(jobs[first:], key=_by_beginning)
+            jobs[first:] = sorted(jobs[first:], key=_prefix_order)
             for place, job in zip(places, jobs, strict=True):
                 order[place] = job
         return order
@@ -268,14 +354,16 @@ class Scheduler:
         none takes a seat from it while jobs have all of theirs.
         """
         if self._now_s - sequence.due[0] <= OVERDUE_S:
-            return RANK[sequence.priority]
+            return PRIORITY_RANK[sequence.priority]
         lacks_job_seat = self._n_jobs() >= self.limits.n_parallel
-        return RANK["normal"] if lacks_job_seat and sequence.priority != "interactive" else 0
+        return (
+            PRIORITY_RANK["normal"] if lacks_job_seat and sequence.priority != "interactive" else 0
+        )
 
     def _n_jobs(self) -> int:
         return sum(one.priority != "interactive" for one in self.running)
 
-    def _place(self, sequence: Sequence, source: Source) -> None:
+    def _place(self, sequence: Sequence, source: PrefixSource) -> None:
         self.places.place(sequence, source)
         self.waiting.remove(sequence)
         self.running.append(sequence)
@@ -288,9 +376,9 @@ class Scheduler:
         first = min(alike, key=lambda one: one.due, default=sequence)
         first.n_overtaken += first.due < sequence.due
         for other in self.waiting:
-            n_least = other.n_resident + SAME_BEGINNING_TOKENS
-            if _is_same_at(n_least - 1, other.prompt, sequence.prompt):
-                n_shared = shared_beginning(other.prompt, sequence.prompt)
+            n_least = other.n_resident + SAME_PREFIX_TOKENS
+            if _same_token_at(n_least - 1, other.prompt, sequence.prompt):
+                n_shared = shared_prefix_length(other.prompt, sequence.prompt)
                 if n_shared >= n_least:
                     other.n_resident, other.resident_since = n_shared, self._n_placed
 
@@ -300,7 +388,7 @@ class Scheduler:
             return False
         coming = max(
             (
-                shared_beginning(sequence.prompt, other.prompt)
+                shared_prefix_length(sequence.prompt, other.prompt)
                 for other in self.running
                 if other.state == "prefill"
             ),
@@ -315,7 +403,7 @@ class Scheduler:
             return has_job_seat and len(self.running) < self.limits.n_slots
         return len(self.running) < self.limits.n_slots or self._give_way(sequence)
 
-    def _has_room(self, sequence: Sequence, source: Source) -> bool:
+    def _has_room(self, sequence: Sequence, source: PrefixSource) -> bool:
         promised = sum(_promised_cells(one) for one in self.running)
         n_cells = promised + _promised_cells(sequence) - source.n_tokens
         if self.places.make_room(n_cells, spare=source.seq_id):
@@ -338,7 +426,7 @@ class Scheduler:
         ]
         if not jobs:
             return False
-        self.put_back(max(jobs, key=lambda one: one.rank))
+        self.preempt(max(jobs, key=lambda one: one.rank))
         return True
 
     # Room for the tokens of this turn
@@ -357,7 +445,7 @@ class Scheduler:
                 one.drafts.clear()
             self.places.make_room(self._n_wanted_at_least())
         while cells.n_free < self._n_wanted_at_least() and len(self.running) > 1:
-            self.put_back(max(self.running, key=lambda one: one.rank))
+            self.preempt(max(self.running, key=lambda one: one.rank))
         if self.running and cells.n_free < self._n_wanted_at_least():
             self.is_outgrown = True
 
@@ -369,15 +457,15 @@ class Scheduler:
 
     # The batch
 
-    def _pieces(self) -> list[Piece]:
+    def _pieces(self) -> list[SequencePiece]:
         """Return the next tokens of answers, and pieces of prompts as far as the budget goes."""
         answers = [_decode_piece(one) for one in self.running if self._can_answer(one)]
         has_prompts = any(one.state == "prefill" for one in self.running)
-        if self.limits.has_pass_each and answers and has_prompts:
+        if self.limits.has_separate_passes and answers and has_prompts:
             return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers
         return answers + self._prefill_pieces(sum(len(piece.tokens) for piece in answers))
 
-    def _is_prompts_turn(self, answers: list[Piece]) -> bool:
+    def _is_prompts_turn(self, answers: list[SequencePiece]) -> bool:
         """Return whether prompts alone are computed now, or answers alone.
 
         Prompts get passes of their own in any case, and without them the answers' pass keeps its
@@ -389,7 +477,7 @@ class Scheduler:
         self._n_prompt_turns = (self._n_prompt_turns + 1) % (most + 1)
         return self._n_prompt_turns > 0
 
-    def _prefill_pieces(self, n_decoded: int) -> list[Piece]:
+    def _prefill_pieces(self, n_decoded: int) -> list[SequencePiece]:
         most = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
         most = budget = min(most, self.limits.n_batch_tokens - n_decoded)
         if any(one.state == "decode" and one.priority == "interactive" for one in self.running):
@@ -401,12 +489,12 @@ class Scheduler:
         if self.limits.is_unified:
             budget = min(budget, self.places.cells.n_free - n_decoded)
         self._is_shorts_turn = not self._is_shorts_turn
-        given = shares(
+        given = share_token_budget(
             prompts,
             budget,
-            is_shorts_turn=self._is_shorts_turn,
+            is_turn_of_shortest=self._is_shorts_turn,
             n_least=self.limits.least_piece_tokens,
-            has_pass_each=self.limits.has_pass_each,
+            has_separate_passes=self.limits.has_separate_passes,
         )
         return [_prefill_piece(one, n) for one, n in given if n]
 
@@ -416,24 +504,24 @@ class Scheduler:
         return min(n_missing, 2 * self.limits.near_turn_tokens, most)
 
     def _is_chat_near(self) -> bool:
-        return self._now_s - self._chat_seen_s < NEAR_S
+        return self._now_s - self._chat_seen_s < CHAT_EXPECTED_S
 
 
 def _promised_cells(sequence: Sequence) -> int:
     """Cells that are kept free for a sequence; one that was put back once gets all it will need."""
     n_answer = sequence.max_tokens - len(sequence.answer)
-    n_soon = sequence.n_missing + min(SLICE_TOKENS, n_answer)
+    n_soon = sequence.n_missing + min(ANSWER_SLICE_TOKENS, n_answer)
     return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
 
 
-def _is_same_at(place: int, one: Tokens, other: Tokens) -> bool:
+def _same_token_at(place: int, one: Tokens, other: Tokens) -> bool:
     """Compare one token: most prompts differ there, and comparing them whole takes longer."""
     return place < min(len(one), len(other)) and bool(one[place] == other[place])
 
 
-def _by_beginning(sequence: Sequence) -> tuple[int, int]:
+def _prefix_order(sequence: Sequence) -> tuple[int, int]:
     """Sort the longest resident beginning first, then the one that came into the cache first."""
-    return -(sequence.n_resident // SAME_BEGINNING_TOKENS), sequence.resident_since
+    return -(sequence.n_resident // SAME_PREFIX_TOKENS), sequence.resident_since
 
 
 def _n_least_cells(sequence: Sequence) -> int:
@@ -441,13 +529,13 @@ def _n_least_cells(sequence: Sequence) -> int:
     return sequence.n_pending if sequence.state == "decode" else 1
 
 
-def _decode_piece(sequence: Sequence) -> Piece:
+def _decode_piece(sequence: Sequence) -> SequencePiece:
     said = sequence.answer[-sequence.n_pending :]
     tokens = np.array([*said, *sequence.drafts], np.int32)
-    return Piece(sequence, tokens, sequence.n_computed, 1 + len(sequence.drafts))
+    return SequencePiece(sequence, tokens, sequence.n_computed, 1 + len(sequence.drafts))
 
 
-def _prefill_piece(sequence: Sequence, n_tokens: int) -> Piece:
+def _prefill_piece(sequence: Sequence, n_tokens: int) -> SequencePiece:
     start = sequence.n_computed
     tokens = sequence.prompt[start : start + n_tokens]
-    return Piece(sequence, tokens, start, int(start + n_tokens == len(sequence.prompt)))
+    return SequencePiece(sequence, tokens, start, int(start + n_tokens == len(sequence.prompt)))

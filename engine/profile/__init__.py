@@ -1,1 +1,4 @@
-"""What a model does on a device, measured once: the numbers, their store, what follows of them."""
+"""How fast a model is on this device.
+
+Measured, stored, and used to choose layouts and predict run times.
+"""

@@ -1,36 +1,262 @@
-"""Measure a model on this device, in a few seconds, before anything else computes.
+"""Measure a model on this device in a few seconds, before it serves requests.
 
 Runs in the worker's owner thread. The most useful numbers come first, and each is measured only if
 it is expected to end in time, so that a large model on a slow machine gets a rough profile rather
-than a long wait. What was measured while others used the processor is not kept.
+than a long wait. What was measured while other programs used the processor is not kept. `Bench` is
+one context under measurement: batches of any shape, timed by a `BenchClock` that ends the
+measurement.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from paddock.engine.arrays import Logits
 from paddock.engine.gguf import read_header
-from paddock.engine.native.faults import CacheFull, LoadFailed
-from paddock.engine.native.model import Model
-from paddock.engine.native.threads import ENOUGH_SHARE
+from paddock.engine.llama import llama_context
+from paddock.engine.llama.diagnostics import CacheFull, LoadFailed
+from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.settings import CacheType, Switch
 
-from . import formats, trial
-from .bench import Bench, Clock, Shape
-from .choice import GPU_PASSES
+from . import format_speeds, trial_models
+from .context_layout import GPU_PASSES
 from .profile import Agreement, DecodePoint, FormatPoint, PrefillPoint, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What the contexts to be measured are like."""
+
+    n_cells: int
+    n_batch_tokens: int
+    n_threads: int
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+    embeds: bool = False
+    is_gpu: bool = False
+    """Whether the layers are on a graphics device."""
+    uses_extra_buffers: bool = True
+    """Of the processor, for models that are loaded for the measurement."""
+
+    @property
+    def is_flash(self) -> bool:
+        """Whether flash attention is on, or left to llama.cpp."""
+        return self.flash_attention != "off"
+
+
+class BenchClock:
+    """Time that is left, and what share of the processor the computing got.
+
+    With `counts_cpu` the processor's seconds are measured, so that other programs take nothing
+    from the measurement. It is meant for one thread: several wait for each other in a loop.
+    """
+
+    def __init__(self, seconds: float, n_threads: int, *, counts_cpu: bool = False) -> None:
+        self._until = time.perf_counter() + seconds
+        self._n_threads = n_threads
+        is_fine = time.get_clock_info("process_time").resolution < 1e-4  # Windows has 16 ms
+        self._counts_cpu = counts_cpu and is_fine
+        self._wall_s = self._cpu_s = 0.0
+        self.token_s = 0.0
+        """What a token of a prompt takes, as far as is known."""
+
+    @property
+    def left_s(self) -> float:
+        """Until the time is up; below zero after it."""
+        return self._until - time.perf_counter()
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Do some computing; gives its seconds."""
+        began, began_cpu = time.perf_counter(), time.process_time()
+        work()
+        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+        self._cpu_s += cpu_s
+        self._wall_s += wall_s
+        return cpu_s if self._counts_cpu else wall_s
+
+    def forget_share(self) -> None:
+        """Judge the share anew: until now pages came from the disk."""
+        self._wall_s = self._cpu_s = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the processors that the threads could have used, what they got."""
+        return self._cpu_s / self._wall_s / self._n_threads if self._wall_s else 0.0
+
+
+class Bench:
+    """One context under measurement."""
+
+    def __init__(
+        self,
+        model: Model,
+        shape: BenchOptions,
+        clock: BenchClock,
+        n_seq: int,
+        *,
+        is_unified: bool = True,
+    ) -> None:
+        self._clock = clock
+        self.n_batch_tokens = shape.n_batch_tokens
+        self.is_flash = shape.is_flash
+        self._is_gpu = shape.is_gpu
+        self._n_vocab = model.n_vocab
+        self._text: NDArray[np.int32] | None = None
+        self._lengths = [0] * n_seq
+        self.n_seq = n_seq
+        self.is_unified = is_unified
+        self.n_room = shape.n_cells // (1 if is_unified else n_seq)
+        """Tokens that one sequence may have."""
+        self.context = Context(
+            model,
+            ContextOptions(
+                n_ctx_tokens=shape.n_cells,
+                n_batch_tokens=shape.n_batch_tokens,
+                n_seq_max=n_seq,
+                n_threads=shape.n_threads,
+                embeds=shape.embeds,
+                flash_attention=shape.flash_attention,
+                kv_cache_type=shape.kv_cache_type,
+                is_unified=is_unified,
+            ),
+        )
+
+    def use_text(self, tokens: NDArray[np.int32]) -> None:
+        """Take each position's token from a text, which is repeated where it is too short."""
+        self._text = tokens
+
+    def clear(self) -> None:
+        """Empty every sequence."""
+        self.context.clear()
+        self._lengths = [0] * len(self._lengths)
+
+    def drop(self, seq_id: int) -> None:
+        """Empty one sequence."""
+        self.context.trim(seq_id, 0)
+        self._lengths[seq_id] = 0
+
+    def n_tokens(self, seq_id: int) -> int:
+        """Return how long a sequence is."""
+        return self._lengths[seq_id]
+
+    def read(self, seq_id: int, n_tokens: int) -> float:
+        """Add tokens to a sequence in batches; gives the seconds."""
+        seconds, n_left = 0.0, n_tokens
+        while n_left:
+            n = min(n_left, self.n_batch_tokens)
+            seconds += self._decode(np.full(n, seq_id, np.int32), n_wanted=1)
+            n_left -= n
+        return seconds
+
+    def step(self, n_sequences: int) -> float:
+        """Add a token to each of the first sequences; gives the seconds."""
+        return self._decode(np.arange(n_sequences, dtype=np.int32), n_wanted=n_sequences)
+
+    def rows(self, n_tokens: int, seq_id: int = 0, *, n_beside: int = 0) -> Logits:
+        """Add tokens to a sequence in one batch and return a copy of their logits.
+
+        Shape is (n_tokens, n_vocab). The tokens depend on their positions alone. `n_beside`
+        sequences after it are given a token each in the same batch.
+        """
+        others = range(seq_id + 1, seq_id + 1 + n_beside)
+        seq_ids = np.array([*[seq_id] * n_tokens, *others], np.int32)
+        pos = np.array(
+            [*range(self._lengths[seq_id], self._lengths[seq_id] + n_tokens)]
+            + [self._lengths[one] for one in others],
+            np.int32,
+        )
+        for one in seq_ids.tolist():
+            self._lengths[one] += 1
+        tokens = ((7 + 7919 * pos.astype(np.int64)) % self._n_vocab).astype(np.int32)
+        wanted = np.ones(len(pos), np.int8)
+        n_rows = self.context.decode(tokens, pos, seq_ids, wanted)
+        return self.context.logits(n_rows)[:n_tokens].copy()
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Compute with one thread, as the governor makes it do on a busy machine."""
+        self.context.use_threads(1)
+        yield
+        self.context.use_threads(self.context.options.n_threads)
+
+    def cut(self, seq_id: int, n_tokens: int) -> None:
+        """Take back a sequence's last tokens."""
+        self._lengths[seq_id] -= n_tokens
+        self.context.trim(seq_id, self._lengths[seq_id])
+
+    def embed(self, n_texts: int, n_tokens_each: int) -> float:
+        """Compute vectors of texts in one batch; gives the seconds."""
+        self.clear()
+        return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
+
+    def spread(self, n_sequences: int) -> float:
+        """Copy the cells of the first sequence to the others; return seconds for a token.
+
+        Where streams are on a graphics device, it copies them itself, at the next decode.
+        """
+        if self._is_gpu and not self.is_unified:
+            return self._spread_there(n_sequences)
+        cells = llama_context.save_cells(self.context, 0)
+        began = time.perf_counter()
+        n_copied = 0
+        for seq_id in range(1, n_sequences):
+            if not self._lengths[seq_id]:
+                llama_context.restore_cells(self.context, seq_id, cells)
+                self._lengths[seq_id] = self._lengths[0]
+                n_copied += self._lengths[0]
+        return (time.perf_counter() - began) / max(1, n_copied)
+
+    def _spread_there(self, n_sequences: int) -> float:
+        for seq_id in range(1, n_sequences):
+            if not self._lengths[seq_id]:
+                self.context.copy(0, seq_id, -1)
+                self._lengths[seq_id] = self._lengths[0]
+        return 0.0
+
+    def cell_bytes(self) -> float:
+        """Return what a token takes in the cache, from the first sequence's."""
+        return len(llama_context.save_cells(self.context, 0)) / max(1, self._lengths[0])
+
+    def _decode(self, seq_ids: NDArray[np.int32], n_wanted: int) -> float:
+        n = len(seq_ids)
+        pos = np.empty(n, np.int32)
+        for row, seq_id in enumerate(seq_ids.tolist()):
+            pos[row] = self._lengths[seq_id]
+            self._lengths[seq_id] += 1
+        # Any tokens take as long as any others; the same one again and again may not, in a
+        # mixture of experts.
+        tokens = (7 + 7919 * np.arange(n, dtype=np.int64)) % self._n_vocab
+        if self._text is not None:
+            tokens = self._text[pos % len(self._text)].astype(np.int64)
+        # An embedding is made of every token.
+        wanted = np.full(n, n_wanted == 0, np.int8)
+        wanted[n - n_wanted :] = 1
+
+        def compute() -> None:
+            n_rows = self.context.decode(tokens.astype(np.int32), pos, seq_ids, wanted)
+            if n_wanted:
+                self.context.logits(n_rows)  # waits for a device
+            else:
+                self.context.embedding(0)
+
+        return self._clock.time(compute)
+
 
 CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64, 128)
 # Without flash attention; between them and beyond, steps lie on a line.
 PLAIN_SEQUENCES = (1, 8)
 # What each sequence holds while decoding is measured: a line, and as much of a document as the
 # time allows.
-SHALLOW, DEEP, GPU_DEEP = 64, (512, 256, 128), (1024, 512, 256)
+SHALLOW_TOKENS, DEEP_TOKENS, GPU_DEEP_TOKENS = 64, (512, 256, 128), (1024, 512, 256)
 N_CROWDED = 128
 EMBED_BATCHES, EMBED_TEXT = (64, 128, 256, 512), 32
 # A draft of a few tokens, and as many as a step may hold of them (`turn.MOST_DRAFTS`).
@@ -51,7 +277,7 @@ class Unmeasured(Exception):
 
 
 @dataclass(slots=True)
-class Measured:
+class Measurements:
     """What came of it; the fields are those of `Profile`."""
 
     cell_bytes: float = 0.0
@@ -63,15 +289,15 @@ class Measured:
     agreements: list[Agreement] = field(default_factory=list)
 
 
-def measure(
+def measure_model(
     model: Model,
     path: Path,
-    shape: Shape,
+    shape: BenchOptions,
     seconds: float,
     *,
     depths: tuple[int, ...] | None = None,
-    least_share: float = ENOUGH_SHARE,
-) -> Measured:
+    least_share: float = ENOUGH_CPU_SHARE,
+) -> Measurements:
     """Measure within about so many seconds; the model must be at rest.
 
     `depths` are tried in their order, beside the shallow one; None: the usual ones.
@@ -79,15 +305,17 @@ def measure(
     Raises:
         Unmeasured: others used the processor, or the model is too slow for the time.
     """
-    clock = Clock(seconds, shape.n_threads)
-    measured = Measured(weights=formats.census(read_header(path)))
+    clock = BenchClock(seconds, shape.n_threads)
+    measured = Measurements(weights=format_speeds.count_weights(read_header(path)))
     try:
         if shape.embeds:
             _measure_embedding(model, shape, clock, measured)
         elif shape.is_gpu:
-            _measure_device(model, shape, clock, measured, GPU_DEEP if depths is None else depths)
+            _measure_device(
+                model, shape, clock, measured, GPU_DEEP_TOKENS if depths is None else depths
+            )
         else:
-            depths = DEEP if depths is None else depths
+            depths = DEEP_TOKENS if depths is None else depths
             _measure_chat(model, shape, clock, measured, depths, least_share)
             _measure_formats(shape, clock, measured)
     except (CacheFull, LoadFailed) as error:
@@ -98,7 +326,7 @@ def measure(
     return measured
 
 
-def _refuse_busy(shape: Shape, clock: Clock, least_share: float) -> None:
+def _refuse_busy(shape: BenchOptions, clock: BenchClock, least_share: float) -> None:
     if not shape.is_gpu and clock.share < least_share:
         raise Unmeasured(
             f"other programs used the processor: {clock.share:.0%} of the threads' time was had"
@@ -107,9 +335,9 @@ def _refuse_busy(shape: Shape, clock: Clock, least_share: float) -> None:
 
 def _measure_chat(
     model: Model,
-    shape: Shape,
-    clock: Clock,
-    measured: Measured,
+    shape: BenchOptions,
+    clock: BenchClock,
+    measured: Measurements,
     depths: tuple[int, ...],
     least_share: float,
 ) -> None:
@@ -122,14 +350,14 @@ def _measure_chat(
     began_s = clock.left_s
     with _bench(model, shape, clock, is_unified=True) as bench:
         _warm_up(bench, clock)
-        _measure_reading(bench, clock, measured, SHALLOW)
+        _measure_reading(bench, clock, measured, SHALLOW_TOKENS)
         if not measured.prefill:
             return
         _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
         if model.memory != "state":
             drafts = drafts_keep_answers(bench, clock)
             measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
-        _measure_writing(bench, _counts(shape), clock, measured)
+        _measure_writing(bench, _sequence_counts(shape), clock, measured)
         _measure_crowded(bench, clock, measured)
         shallow_s = began_s - clock.left_s
         reserve_s = shallow_s + _FORMATS_S
@@ -138,32 +366,32 @@ def _measure_chat(
         if shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
             reserve_s += shallow_s / 2 + AGREED_DEPTH * clock.token_s
         n_room = shape.n_cells // bench.n_seq
-        fitting = [depth for depth in depths if _most(depth) <= n_room]
+        fitting = [depth for depth in depths if _longest_at(depth) <= n_room]
         deep = _depth_that_fits(clock, reserve_s, fitting)
         if deep:
-            _measure_deep(bench, _counts(shape), clock, measured, deep, first=deep)
+            _measure_deep(bench, _sequence_counts(shape), clock, measured, deep, first=deep)
     with _bench(model, shape, clock, is_unified=False) as bench:
-        bench.read(0, SHALLOW)
-        _measure_writing(bench, _counts(shape), clock, measured)
+        bench.read(0, SHALLOW_TOKENS)
+        _measure_writing(bench, _sequence_counts(shape), clock, measured)
         if deep:
             # Reached in other steps than before, so that more sizes of batches are known.
-            _measure_deep(bench, _counts(shape), clock, measured, deep, first=deep // 2)
+            _measure_deep(bench, _sequence_counts(shape), clock, measured, deep, first=deep // 2)
         _compare(bench, model, clock, measured)
     if deep and shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
         _measure_plain(model, shape, clock, measured, deep)
 
 
 def _measure_plain(
-    model: Model, shape: Shape, clock: Clock, measured: Measured, depth: int
+    model: Model, shape: BenchOptions, clock: BenchClock, measured: Measurements, depth: int
 ) -> None:
     """Measure a prompt and decoding without flash attention, or nothing where time is too short."""
-    if 2 * (SHALLOW + depth) * clock.token_s > clock.left_s:
+    if 2 * (SHALLOW_TOKENS + depth) * clock.token_s > clock.left_s:
         return
-    plain, counts = Measured(cell_bytes=measured.cell_bytes), _counts(shape)
+    plain, counts = Measurements(cell_bytes=measured.cell_bytes), _sequence_counts(shape)
     counts = tuple(n for n in PLAIN_SEQUENCES if n <= counts[-1])
     shape = replace(shape, flash_attention="off")
     with _bench(model, shape, clock, is_unified=False) as bench:
-        _measure_reading(bench, clock, plain, SHALLOW)
+        _measure_reading(bench, clock, plain, SHALLOW_TOKENS)
         _measure_writing(bench, counts, clock, plain)
         if not plain.decode:
             return
@@ -175,7 +403,11 @@ def _measure_plain(
 
 
 def _measure_device(
-    model: Model, shape: Shape, clock: Clock, measured: Measured, depths: tuple[int, ...]
+    model: Model,
+    shape: BenchOptions,
+    clock: BenchClock,
+    measured: Measurements,
+    depths: tuple[int, ...],
 ) -> None:
     """Measure long prompts, then many sequences at a depth, in a split cache alone.
 
@@ -183,7 +415,7 @@ def _measure_device(
     cells: that is computed (`profile.step_s`). Everything is done several times and the quickest
     counts, since kernels are loaded at their first use.
     """
-    sizes = sorted({min(size, shape.n_batch_tokens) for size in (SHALLOW, *GPU_PASSES)})
+    sizes = sorted({min(size, shape.n_batch_tokens) for size in (SHALLOW_TOKENS, *GPU_PASSES)})
     n_cells = min(shape.n_cells, 2 * sizes[-1])
     with _bench(model, replace(shape, n_cells=n_cells), clock, n_seq=1) as bench:
         _warm_up(bench, clock)
@@ -193,35 +425,40 @@ def _measure_device(
             bench.clear()
             _measure_reading(bench, clock, measured, min(size, n_cells))
         bench.clear()
-        bench.read(0, SHALLOW)
+        bench.read(0, SHALLOW_TOKENS)
         _measure_writing(bench, (1,), clock, measured)
-    for depth in (SHALLOW, *depths[:1]):
-        counts = _counts(shape, depth)
+    for depth in (SHALLOW_TOKENS, *depths[:1]):
+        counts = _sequence_counts(shape, depth)
         if counts == GPU_SEQUENCES[:1] or 2 * depth * clock.token_s > clock.left_s:
             return
         with _bench(model, shape, clock, n_seq=counts[-1]) as bench:
             bench.read(0, depth)
             _measure_writing(bench, counts, clock, measured)
-            if depth != SHALLOW:
+            if depth != SHALLOW_TOKENS:
                 _compare(bench, model, clock, measured)
 
 
 @contextmanager
 def _bench(
-    model: Model, shape: Shape, clock: Clock, *, is_unified: bool = False, n_seq: int = 0
+    model: Model,
+    shape: BenchOptions,
+    clock: BenchClock,
+    *,
+    is_unified: bool = False,
+    n_seq: int = 0,
 ) -> Iterator[Bench]:
-    bench = Bench(model, shape, clock, n_seq or _counts(shape)[-1], is_unified=is_unified)
+    bench = Bench(model, shape, clock, n_seq or _sequence_counts(shape)[-1], is_unified=is_unified)
     with bench.context:
         yield bench
 
 
-def _counts(shape: Shape, depth: int = SHALLOW) -> tuple[int, ...]:
+def _sequence_counts(shape: BenchOptions, depth: int = SHALLOW_TOKENS) -> tuple[int, ...]:
     """Return the numbers of sequences that fit, in streams of their own too."""
     counts = GPU_SEQUENCES if shape.is_gpu else CPU_SEQUENCES
-    return tuple(n for n in counts if n * _most(depth) <= shape.n_cells) or counts[:1]
+    return tuple(n for n in counts if n * _longest_at(depth) <= shape.n_cells) or counts[:1]
 
 
-def _most(depth: int) -> int:
+def _longest_at(depth: int) -> int:
     """Return how long a sequence gets that is measured at a depth."""
     return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
 
@@ -229,8 +466,8 @@ def _most(depth: int) -> int:
 def _measure_deep(
     bench: Bench,
     counts: tuple[int, ...],
-    clock: Clock,
-    measured: Measured,
+    clock: BenchClock,
+    measured: Measurements,
     depth: int,
     *,
     first: int,
@@ -241,7 +478,7 @@ def _measure_deep(
     _measure_writing(bench, counts, clock, measured)
 
 
-def _warm_up(bench: Bench, clock: Clock) -> None:
+def _warm_up(bench: Bench, clock: BenchClock) -> None:
     """Bring the file's pages in, and learn what a token takes; one of many takes half as long."""
     bench.read(0, 1)
     again_s = bench.read(0, 1)
@@ -250,11 +487,11 @@ def _warm_up(bench: Bench, clock: Clock) -> None:
     clock.forget_share()
 
 
-def _compare(bench: Bench, model: Model, clock: Clock, measured: Measured) -> None:
+def _compare(bench: Bench, model: Model, clock: BenchClock, measured: Measurements) -> None:
     """Note whether tokens get the same logits however they are computed, if there is time."""
     if model.memory == "state":
         return
-    n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW
+    n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW_TOKENS
     while n_tokens + DRAFTED_ROWS[-1] > bench.n_room or n_tokens * clock.token_s > clock.left_s:
         n_tokens //= 2
         if n_tokens < _TOO_SHORT:
@@ -268,7 +505,7 @@ def _compare(bench: Bench, model: Model, clock: Clock, measured: Measured) -> No
     measured.agreements = [*others, Agreement(bench.is_flash, company, drafts)]
 
 
-def company_keeps_answers(bench: Bench, clock: Clock) -> bool | None:
+def company_keeps_answers(bench: Bench, clock: BenchClock) -> bool | None:
     """Return whether a token's logits are the same alone and in company; None: no time for it.
 
     Alone, by one thread, with other sequences, and after a prompt that was read in pieces. The
@@ -293,7 +530,7 @@ def company_keeps_answers(bench: Bench, clock: Clock) -> bool | None:
     return np.array_equal(whole[-1], pieces[-1][-1])
 
 
-def drafts_keep_answers(bench: Bench, clock: Clock) -> bool:
+def drafts_keep_answers(bench: Bench, clock: BenchClock) -> bool:
     """Return whether batches of the sizes that drafts make give each token its own logits.
 
     Kernels may differ by the number of rows: Intel's AMX path multiplies several rows at once in
@@ -311,13 +548,15 @@ def drafts_keep_answers(bench: Bench, clock: Clock) -> bool:
     return True
 
 
-def _depth_that_fits(clock: Clock, needed_s: float, depths: Sequence[int]) -> int:
+def _depth_that_fits(clock: BenchClock, needed_s: float, depths: Sequence[int]) -> int:
     """Return the depth to which every layout can be brought in the time that is left."""
     left_s = clock.left_s - needed_s
     return next((n for n in depths if _PER_DEPTH * n * clock.token_s <= left_s), 0)
 
 
-def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: int) -> None:
+def _measure_reading(
+    bench: Bench, clock: BenchClock, measured: Measurements, n_tokens: int
+) -> None:
     """Read a prompt into the empty first sequence, or a shorter one where time is too short."""
     n_tokens = min(n_tokens, bench.n_batch_tokens)
     while n_tokens * clock.token_s > clock.left_s:
@@ -325,7 +564,7 @@ def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: i
         if n_tokens < _TOO_SHORT:
             return
     seconds = bench.read(0, n_tokens)
-    if n_tokens <= SHALLOW and seconds < clock.left_s / 2:
+    if n_tokens <= SHALLOW_TOKENS and seconds < clock.left_s / 2:
         # So short that it is easily disturbed, and all estimates begin with it.
         bench.clear()
         seconds = min(seconds, bench.read(0, n_tokens))
@@ -335,7 +574,7 @@ def _measure_reading(bench: Bench, clock: Clock, measured: Measured, n_tokens: i
 
 
 def _measure_writing(
-    bench: Bench, counts: tuple[int, ...], clock: Clock, measured: Measured
+    bench: Bench, counts: tuple[int, ...], clock: BenchClock, measured: Measurements
 ) -> None:
     """Let one, four, … sequences grow, each in cells of its own."""
     measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
@@ -352,11 +591,11 @@ def _measure_writing(
         measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s, bench.is_flash))
 
 
-def _n_times(clock: Clock) -> int:
+def _n_times(clock: BenchClock) -> int:
     return _N_STEPS if clock.left_s > 0 else 1
 
 
-def _measure_crowded(bench: Bench, clock: Clock, measured: Measured) -> None:
+def _measure_crowded(bench: Bench, clock: BenchClock, measured: Measurements) -> None:
     """Read a prompt beside the sequences that are there, in place of the last one."""
     if N_CROWDED * clock.token_s > clock.left_s:
         return
@@ -367,7 +606,9 @@ def _measure_crowded(bench: Bench, clock: Clock, measured: Measured) -> None:
     measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, n_before, bench.is_flash))
 
 
-def _measure_embedding(model: Model, shape: Shape, clock: Clock, measured: Measured) -> None:
+def _measure_embedding(
+    model: Model, shape: BenchOptions, clock: BenchClock, measured: Measurements
+) -> None:
     """Measure batches packed with short texts."""
     sizes = [n for n in EMBED_BATCHES if n <= shape.n_batch_tokens]
     bench = Bench(model, shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
@@ -383,33 +624,41 @@ def _measure_embedding(model: Model, shape: Shape, clock: Clock, measured: Measu
             measured.prefill.append(PrefillPoint(size, size / took_s))
 
 
-def _measure_formats(shape: Shape, clock: Clock, measured: Measured) -> None:
+def _measure_formats(shape: BenchOptions, clock: BenchClock, measured: Measurements) -> None:
     """Measure the model's own formats and the near-lossless one, on trial models."""
-    names = [name for name in formats.wanted(measured.weights) if trial.can_write(name)]
+    names = [
+        name
+        for name in format_speeds.formats_to_measure(measured.weights)
+        if trial_models.can_write_trial_model(name)
+    ]
     with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
         for name in names:
             path = Path(folder) / f"{name}.gguf"
-            trial.write(path, name)
-            measured.formats += format_points(path, name, shape, clock)
+            trial_models.write_trial_model(path, name)
+            measured.formats += measure_format(path, name, shape, clock)
 
 
-def format_points(path: Path, name: str, like: Shape, clock: Clock) -> tuple[FormatPoint, ...]:
+def measure_format(
+    path: Path, name: str, like: BenchOptions, clock: BenchClock
+) -> tuple[FormatPoint, ...]:
     """Measure one trial model, on the processor, with the threads and kernels of `like`."""
-    most = formats.ROWS[-1]
+    most = format_speeds.MEASURED_ROWS[-1]
     model = Model(path, n_gpu_layers=0, uses_extra_buffers=like.uses_extra_buffers)
     try:
-        shape = Shape(trial.N_CTX_TOKENS, most, like.n_threads, like.flash_attention)
+        shape = BenchOptions(
+            trial_models.TRIAL_CTX_TOKENS, most, like.n_threads, like.flash_attention
+        )
         bench = Bench(model, shape, clock, 1)
         with bench.context:
             took = {}
-            for n_rows in formats.ROWS:
+            for n_rows in format_speeds.MEASURED_ROWS:
                 bench.clear()
-                took[n_rows] = min(_timed_rows(bench, n_rows) for _ in range(_n_times(clock)))
-        return formats.points_of(name, took, trial.N_WEIGHTS)
+                took[n_rows] = min(_time_rows(bench, n_rows) for _ in range(_n_times(clock)))
+        return format_speeds.format_points_of(name, took, trial_models.TRIAL_WEIGHTS)
     finally:
         model.close()
 
 
-def _timed_rows(bench: Bench, n_rows: int) -> float:
+def _time_rows(bench: Bench, n_rows: int) -> float:
     bench.clear()
     return bench.read(0, n_rows)

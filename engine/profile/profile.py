@@ -1,4 +1,4 @@
-"""What one model does on one device: measured numbers, and the arithmetic on them. Pure.
+"""Profile of one model on one device: measured speeds, and the arithmetic on them. Pure.
 
 Knows no llama_cpp, no file and no clock. Speeds between two measured points lie on the straight
 line of their seconds; beyond the last one, its speed is kept.
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
 
-VERSION = 3
+PROFILE_VERSION = 3
 
 # What one entry of a unified cache's mask costs, which llama.cpp fills in one thread of the
 # processor: 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
@@ -46,7 +46,7 @@ class DecodePoint:
     is_flash: bool = True
 
 
-_P = TypeVar("_P", PrefillPoint, DecodePoint)
+_Point = TypeVar("_P", PrefillPoint, DecodePoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Profile:
     weights: tuple[Weights, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     """With flash attention and, where that was measured, without it."""
-    version: int = field(default=VERSION)
+    version: int = field(default=PROFILE_VERSION)
 
     @property
     def is_gpu(self) -> bool:
@@ -125,17 +125,17 @@ class Profile:
         return next(known, Agreement(is_flash))
 
     def as_json(self) -> dict[str, Any]:
-        """Give plain data that `read` takes."""
+        """Return plain data that `read_profile` takes."""
         return asdict(self)
 
 
-def read(data: object) -> Profile:
+def read_profile(data: object) -> Profile:
     """Read what `Profile.as_json` gave.
 
     Raises:
         ProfileUnreadable: another version, or damaged.
     """
-    if not isinstance(data, Mapping) or data.get("version") != VERSION:
+    if not isinstance(data, Mapping) or data.get("version") != PROFILE_VERSION:
         raise ProfileUnreadable("this profile is of another version")
     try:
         values = dict(data)
@@ -146,13 +146,13 @@ def read(data: object) -> Profile:
         for name, kind in points.items():
             values[name] = tuple(kind(**row) for row in values.get(name, ()))
         profile = Profile(**values)
-        _check(profile)
+        _check_speeds(profile)
     except (TypeError, ValueError, AttributeError) as error:
         raise ProfileUnreadable(f"this profile is damaged: {error}") from error
     return profile
 
 
-def _check(profile: Profile) -> None:
+def _check_speeds(profile: Profile) -> None:
     """Refuse numbers that would make nonsense of every estimate."""
     numbers = [one.tokens_per_s for one in profile.prefill]
     numbers += [one.tokens_per_s for one in profile.decode]
@@ -169,7 +169,7 @@ def prefill_s(
     In a split cache, and in a cache that is empty but for the sequence itself, `n_cells_before`
     is 0.
     """
-    alone_s = _between(_batches(profile, is_flash), n_tokens)
+    alone_s = _interpolated(_batch_points(profile, is_flash), n_tokens)
     return alone_s + n_tokens * n_cells_before * neighbour_s(profile)
 
 
@@ -178,14 +178,14 @@ def neighbour_s(profile: Profile) -> float:
     for crowded in profile.prefill:
         if crowded.n_cells_before:
             n_tokens = crowded.n_batch_tokens
-            more_s = n_tokens / crowded.tokens_per_s - _between(
-                _batches(profile, crowded.is_flash), n_tokens
+            more_s = n_tokens / crowded.tokens_per_s - _interpolated(
+                _batch_points(profile, crowded.is_flash), n_tokens
             )
             return max(0.0, more_s / n_tokens / crowded.n_cells_before)
     return 0.0
 
 
-def _batches(profile: Profile, is_flash: bool) -> list[tuple[float, float]]:
+def _batch_points(profile: Profile, is_flash: bool) -> list[tuple[float, float]]:
     """Return (tokens, seconds) of batches in an otherwise empty cache, sorted by tokens.
 
     A decode step of one sequence is a batch of one token.
@@ -201,7 +201,7 @@ def _batches(profile: Profile, is_flash: bool) -> list[tuple[float, float]]:
     return sorted(sizes.items())
 
 
-def _measured_with(is_flash: bool, points: Sequence[_P]) -> Sequence[_P]:
+def _measured_with(is_flash: bool, points: Sequence[_Point]) -> Sequence[_Point]:
     """Return the points that were measured with or without flash attention, or all."""
     return [one for one in points if one.is_flash == is_flash] or points
 
@@ -235,11 +235,11 @@ def _step_s(points: Sequence[DecodePoint], n_sequences: float, n_depth_tokens: f
     for one in points:
         row = (float(one.n_depth_tokens), one.n_sequences / one.tokens_per_s)
         by_count.setdefault(one.n_sequences, []).append(row)
-    steps = sorted((n, _along(sorted(rows), n_depth_tokens)) for n, rows in by_count.items())
-    return _between(steps, n_sequences)
+    steps = sorted((n, _at_depth(sorted(rows), n_depth_tokens)) for n, rows in by_count.items())
+    return _interpolated(steps, n_sequences)
 
 
-def _along(points: Sequence[tuple[float, float]], depth: float) -> float:
+def _at_depth(points: Sequence[tuple[float, float]], depth: float) -> float:
     """Follow the line through the shallowest and the deepest point; never below half of them."""
     (low, low_s), (high, high_s) = points[0], points[-1]
     if high == low:
@@ -248,10 +248,10 @@ def _along(points: Sequence[tuple[float, float]], depth: float) -> float:
     return max(low_s + slope * (depth - low), low_s / 2)
 
 
-def _between(points: Sequence[tuple[float, float]], at: float) -> float:
-    """Give seconds at a size, from sorted (size, seconds).
+def _interpolated(points: Sequence[tuple[float, float]], at: float) -> float:
+    """Return seconds at a size, from sorted (size, seconds).
 
-    >>> _between([(10, 1.0), (20, 1.5)], 15), _between([(10, 1.0), (20, 1.5)], 40)
+    >>> _interpolated([(10, 1.0), (20, 1.5)], 15), _interpolated([(10, 1.0), (20, 1.5)], 40)
     (1.25, 3.0)
     """
     if not points:

@@ -1,1 +1,4 @@
-"""From a row of logits to a token: penalties, constraints, llama.cpp's samplers."""
+"""From a row of logits to a token.
+
+Greedy, sampled, or constrained by a JSON Schema, regex or grammar.
+"""

@@ -1,6 +1,9 @@
-"""Check that an answer can be held to a JSON Schema, and make ready what llguidance compiles.
+"""JSON Schema for constrained answers: check what can be enforced, prepare it for llguidance.
 
-`llguidance` is imported only when a schema is at hand: it takes 50 ms.
+Which keywords are enforced was measured against llguidance 1.9: it refuses what it knows and
+cannot do, and ignores what it does not know, so a misspelt keyword would have no effect. A schema
+may refer to itself, as a tree does; but where every answer must contain another one, no answer
+ever ends (`endless_ref`). `llguidance` is imported only when a schema is at hand: it takes 50 ms.
 """
 
 from __future__ import annotations
@@ -10,23 +13,217 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
-
-from . import keywords
-from .endless import endless, target
-from .keywords import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
-MAX_DEPTH = 64
-MOST_NODES = 20_000
+SchemaPath: TypeAlias = tuple[str | int, ...]
+
+SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+"""Keywords that hold schemas by name."""
+SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+SINGLE_SCHEMAS = ("items", "additionalItems", "additionalProperties")
+
+SUPPORTED_KEYWORDS = frozenset(
+    (
+        *SCHEMA_MAPS,
+        *SCHEMA_LISTS,
+        *SINGLE_SCHEMAS,
+        *("$ref", "const", "enum", "type", "minItems", "maxItems", "required", "minProperties"),
+        *("maxProperties", "minLength", "maxLength", "pattern", "format", "minimum", "maximum"),
+        *("exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    )
+)
+"""What llguidance holds an answer to."""
+
+ANNOTATION_KEYWORDS = frozenset(
+    (
+        *("$schema", "$id", "id", "$anchor", "$comment", "$vocabulary", "$dynamicAnchor", "title"),
+        *("description", "default", "readOnly", "writeOnly", "examples", "example", "deprecated"),
+        *("contentMediaType", "contentEncoding", "contentSchema", "markdownDescription", "xml"),
+        *("enumDescriptions", "discriminator", "externalDocs", "$recursiveAnchor"),
+    )
+)
+"""What describes a value and binds nothing, as does every keyword that begins with `x-`."""
+
+HARMLESS_VALUES: Mapping[str, Any] = {
+    "uniqueItems": False,
+    "nullable": False,
+    "unevaluatedProperties": True,
+    "unevaluatedItems": True,
+    "minContains": 0,
+}
+"""Keywords that an answer cannot be held to, with the value at which that does not matter."""
+
+SUPPORTED_FORMATS = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+)
+
+_CHECK_AFTERWARDS = "Remove it, and check the answer afterwards."
+_LIST_EACH_CASE = "Write each case out as an option of `anyOf`."
+KEYWORD_REMEDIES: Mapping[str, str] = {
+    "not": "List what is allowed instead, with `enum`, `pattern` or `anyOf`.",
+    "if": _LIST_EACH_CASE,
+    "then": _LIST_EACH_CASE,
+    "else": _LIST_EACH_CASE,
+    "dependentRequired": _LIST_EACH_CASE,
+    "dependentSchemas": _LIST_EACH_CASE,
+    "dependencies": _LIST_EACH_CASE,
+    "uniqueItems": _CHECK_AFTERWARDS,
+    "contains": "Put what must be there first, with `prefixItems`.",
+    "minContains": _CHECK_AFTERWARDS,
+    "maxContains": _CHECK_AFTERWARDS,
+    "propertyNames": "Use `patternProperties` with `additionalProperties: false`.",
+    "unevaluatedProperties": "Use `additionalProperties`.",
+    "unevaluatedItems": "Use `items`.",
+    "nullable": 'Write the type as a list with "null", such as ["string", "null"].',
+    "$dynamicRef": "Use `$ref`.",
+    "$recursiveRef": "Use `$ref`.",
+}
+"""Keywords that would bind an answer and cannot, and what to write instead."""
+
+
+def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[SchemaPath, Any]]:
+    """Yield the schemas directly within a schema, each with its path from there."""
+    for name in SCHEMA_MAPS:
+        held = schema.get(name)
+        if isinstance(held, dict):
+            yield from (((name, key), value) for key, value in held.items())
+    for name in (*SCHEMA_LISTS, *SINGLE_SCHEMAS):
+        held = schema.get(name)
+        if isinstance(held, list):
+            yield from (((name, index), value) for index, value in enumerate(held))
+        elif name in SINGLE_SCHEMAS and held is not None:
+            yield (name,), held
+
+
+def json_pointer(path: SchemaPath) -> str:
+    """Write a path as a JSON pointer (RFC 6901).
+
+    >>> json_pointer(("properties", "a/b", "items", 0))
+    '/properties/a~1b/items/0'
+    """
+    return "".join("/" + str(name).replace("~", "~0").replace("/", "~1") for name in path)
+
+
+def is_binding(schema: Mapping[str, Any], keyword: str) -> bool:
+    """Return whether a keyword that cannot be kept would matter where it stands."""
+    if keyword in ("then", "else"):
+        return "if" in schema
+    if keyword in ("minContains", "maxContains"):
+        return "contains" in schema
+    return keyword not in HARMLESS_VALUES or schema[keyword] != HARMLESS_VALUES[keyword]
+
+
+def endless_ref(schema: Any) -> SchemaPath | None:
+    """Return the place of a `$ref` by which an answer would never end; None: there is none.
+
+    >>> endless_ref({"properties": {"next": {"$ref": "#"}}, "required": ["next"]})
+    ('properties', 'next')
+    >>> endless_ref({"properties": {"next": {"$ref": "#"}}}) is None
+    True
+    """
+    nodes = _all_subschemas(schema, ())
+    nodes.reverse()  # what is held or named mostly stands behind what holds it: one turn does
+    ending: set[int] = set()
+    is_growing = True
+    left = nodes
+    while is_growing:  # each turn finds what ends by what is known to end
+        still_open = []
+        for path, node in left:
+            if _ends(node, schema, ending):
+                ending.add(id(node))
+            else:
+                still_open.append((path, node))
+        is_growing = len(still_open) < len(left)
+        left = still_open
+    if not isinstance(schema, dict) or id(schema) in ending:
+        return None
+    refs = (path for path, node in reversed(nodes) if "$ref" in node and id(node) not in ending)
+    return next(refs, None)
+
+
+def _all_subschemas(schema: Any, path: SchemaPath) -> list[tuple[SchemaPath, dict[str, Any]]]:
+    if not isinstance(schema, dict):
+        return []
+    found = [(path, schema)]
+    for below, child in subschemas(schema):
+        found += _all_subschemas(child, (*path, *below))
+    return found
+
+
+def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
+    """Return whether an answer to a node can be whole, by those nodes of which that is known."""
+
+    def is_known(child: Any) -> bool:
+        return not isinstance(child, dict) or id(child) in ending
+
+    if "enum" in node or "const" in node:
+        return True
+    if "$ref" in node:
+        named = resolve_ref(root, str(node["$ref"]))
+        if named is not None and not is_known(named):
+            return False
+    if not all(map(is_known, _list_under(node, "allOf"))):
+        return False
+    for name in ("anyOf", "oneOf"):
+        options = _list_under(node, name)
+        if options and not any(map(is_known, options)):
+            return False
+    kinds = node.get("type")
+    kinds = (
+        kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else _types_of(node)
+    )
+    return not kinds or any(_type_ends(kind, node, is_known) for kind in kinds)
+
+
+def _type_ends(kind: str, node: Mapping[str, Any], is_known: Any) -> bool:
+    if kind == "object":
+        names = node.get("properties")
+        held = names if isinstance(names, dict) else {}
+        return all(is_known(held.get(name)) for name in _list_under(node, "required"))
+    if kind == "array":
+        least = node.get("minItems", 0)
+        least = least if isinstance(least, int) else 0
+        first = _list_under(node, "prefixItems")
+        rest = [node.get("items")] if least > len(first) else []
+        return all(map(is_known, [*first[:least], *rest]))
+    return True
+
+
+def _types_of(node: Mapping[str, Any]) -> list[str]:
+    """Read the kind of a schema that names none, as the decoder does."""
+    return ["object"] if "properties" in node else []
+
+
+def _list_under(node: Mapping[str, Any], name: str) -> list[Any]:
+    held = node.get(name)
+    return held if isinstance(held, list) else []
+
+
+def resolve_ref(root: Any, ref: str) -> Any:
+    """Follow a `$ref` within a schema; None where it leads elsewhere, which is told before."""
+    node = root
+    for part in ref.lstrip("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+            node = node[int(name)]
+        elif isinstance(node, dict) and name in node:
+            node = node[name]
+        else:
+            return None
+    return node
+
+
+MAX_SCHEMA_DEPTH = 64
+MOST_SUBSCHEMAS = 20_000
 """Schemas within a schema."""
 MOST_LEVELS = 500
 """Within each other, `$ref`s followed. Near 3,000 llguidance's stack and the process end."""
-MOST_WORDS = 300
+MOST_ERROR_CHARACTERS = 300
 """Characters of llguidance's own words that are told."""
-COMPACT = {
+COMPACT_JSON = {
     "item_separator": ",",
     "key_separator": ":",
     "whitespace_flexible": False,
@@ -37,25 +234,25 @@ COMPACT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SchemaProblem:
     """Why an answer cannot be held to a schema, and where in the schema it says so."""
 
-    path: Path
+    path: SchemaPath
     message: str
     remedy: str = ""
 
     @property
     def pointer(self) -> str:
         """The JSON pointer of the place; empty for the schema as a whole."""
-        return keywords.pointer(self.path)
+        return json_pointer(self.path)
 
     def __str__(self) -> str:
-        """Give one sentence, and what to do."""
+        """Return one sentence, and what to do."""
         place = f"at {self.pointer}: " if self.path else ""
         return f"{place}{self.message}. {self.remedy}".rstrip()
 
 
-def check(schema: Any) -> tuple[Problem, ...]:
+def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
     """Tell everything in a schema that an answer could not be held to.
 
     Args:
@@ -64,19 +261,21 @@ def check(schema: Any) -> tuple[Problem, ...]:
     try:
         json.dumps(schema, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
-        return (Problem((), "the schema holds what JSON cannot write", "Remove it."),)
-    problems = tuple(_of_size(schema)) or tuple(_of_node(schema, (), schema))
+        return (SchemaProblem((), "the schema holds what JSON cannot write", "Remove it."),)
+    problems = tuple(_size_problems(schema)) or tuple(_node_problems(schema, (), schema))
     if problems:
         return problems
-    circle = endless(schema)
+    circle = endless_ref(schema)
     if circle is not None:
         what = "an answer to this would never end: each one must hold another"
-        return (Problem((*circle, "$ref"), what, "Leave it out of `required`, or allow `null`."),)
-    found = refusal_of(compiled(schema))
-    return () if found is None else (_traced(schema, found),)
+        return (
+            SchemaProblem((*circle, "$ref"), what, "Leave it out of `required`, or allow `null`."),
+        )
+    found = grammar_error(schema_grammar(schema))
+    return () if found is None else (_locate_problem(schema, found),)
 
 
-def compiled(schema: Any) -> str:
+def schema_grammar(schema: Any) -> str:
     """Write a sound schema as llguidance's grammar: compact JSON, and closed objects.
 
     What names properties is an object, and gets no others unless it speaks of them: all that is
@@ -84,20 +283,20 @@ def compiled(schema: Any) -> str:
     """
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_json_schema(json.dumps(embedded(schema)))
+    return LLMatcher.grammar_from_json_schema(json.dumps(embeddable_schema(schema)))
 
 
-def embedded(schema: Any) -> dict[str, Any]:
+def embeddable_schema(schema: Any) -> dict[str, Any]:
     """Write a sound schema as it may stand in a Lark grammar's `%json`: with the same rules."""
     opened: set[int] = set()
     _open_intersecting(schema, schema, opened)
-    ready = _ready(schema, opened)
+    ready = _prepared(schema, opened)
     whole = ready if isinstance(ready, dict) else {"allOf": [ready]}
-    return {**whole, "x-guidance": COMPACT}
+    return {**whole, "x-guidance": COMPACT_JSON}
 
 
-def heft(schema: Any) -> int:
-    """Tell how many bytes a single token may add to the shortest end of an answer, at most.
+def max_growth_bytes(schema: Any) -> int:
+    """Return how many bytes a single token may add to the shortest end of an answer, at most.
 
     A token can open what a schema asks for, and that has the schema's own length, times what it
     asks for repeatedly. References count with what they lead to, as they stand in the schema too.
@@ -105,7 +304,7 @@ def heft(schema: Any) -> int:
     own = len(json.dumps(schema, ensure_ascii=False).encode())
     if not isinstance(schema, dict):
         return own
-    inner = {below: heft(child) for below, child in keywords.children(schema)}
+    inner = {below: max_growth_bytes(child) for below, child in subschemas(schema)}
     items = sum(n for below, n in inner.items() if below[0] in ("items", "additionalProperties"))
     n_items = max(_number(schema, "minItems"), _number(schema, "minProperties"))
     pattern = sum(int(n) for n in re.findall(r"\d{1,6}", str(schema.get("pattern", ""))))
@@ -119,10 +318,10 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def refusal_of(
+def grammar_error(
     grammar: str, tokeniser: LLTokenizer | None = None, *, minds_warnings: bool = True
 ) -> str | None:
-    """Tell why llguidance refuses a grammar, in its own words; None: it takes it."""
+    """Return why llguidance refuses a grammar, in its own words; None: it takes it."""
     from llguidance import LLMatcher
 
     is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
@@ -132,7 +331,7 @@ def refusal_of(
 # What can be seen without compiling
 
 
-def _of_size(schema: Any) -> Iterator[Problem]:
+def _size_problems(schema: Any) -> Iterator[SchemaProblem]:
     """Refuse what llguidance, or walks here that go into themselves, would not come back from."""
     n_nodes, seen = 0, set[int]()
     waiting: list[tuple[Any, int]] = [(schema, 1)]
@@ -142,68 +341,72 @@ def _of_size(schema: Any) -> Iterator[Problem]:
             continue
         seen.add(id(node))
         n_nodes += 1
-        if n_nodes > MOST_NODES:
-            yield Problem((), f"the schema has more than {MOST_NODES:,} schemas within it")
+        if n_nodes > MOST_SUBSCHEMAS:
+            yield SchemaProblem(
+                (), f"the schema has more than {MOST_SUBSCHEMAS:,} schemas within it"
+            )
             return
         if level > MOST_LEVELS:
             what = f"the schema goes through more than {MOST_LEVELS} levels, each `$ref` followed"
-            yield Problem((), what)
+            yield SchemaProblem((), what)
             return
-        waiting += [(child, level + 1) for _, child in keywords.children(node)]
+        waiting += [(child, level + 1) for _, child in subschemas(node)]
         if isinstance(node.get("$ref"), str):
-            waiting.append((target(schema, node["$ref"]), level + 1))
+            waiting.append((resolve_ref(schema, node["$ref"]), level + 1))
 
 
-def _of_node(schema: Any, path: Path, root: Any) -> Iterator[Problem]:
+def _node_problems(schema: Any, path: SchemaPath, root: Any) -> Iterator[SchemaProblem]:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        yield Problem(path, f"a schema is a mapping, not {_kind(schema)}")
+        yield SchemaProblem(path, f"a schema is a mapping, not {_kind_of_value(schema)}")
         return
-    if len(path) > 2 * MAX_DEPTH:
-        yield Problem(path, f"the schema is nested more than {MAX_DEPTH} deep")
+    if len(path) > 2 * MAX_SCHEMA_DEPTH:
+        yield SchemaProblem(path, f"the schema is nested more than {MAX_SCHEMA_DEPTH} deep")
         return
     for keyword in schema:
-        yield from _of_keyword(schema, str(keyword), path)
-    yield from _of_counts(schema, path)
-    for below, child in keywords.children(schema):
-        yield from _of_node(child, (*path, *below), root)
+        yield from _keyword_problems(schema, str(keyword), path)
+    yield from _count_problems(schema, path)
+    for below, child in subschemas(schema):
+        yield from _node_problems(child, (*path, *below), root)
 
 
-def _of_keyword(schema: Mapping[str, Any], keyword: str, path: Path) -> Iterator[Problem]:
+def _keyword_problems(
+    schema: Mapping[str, Any], keyword: str, path: SchemaPath
+) -> Iterator[SchemaProblem]:
     at, value = (*path, keyword), schema[keyword]
-    if keyword in keywords.REMEDIES:
-        if keywords.binds(schema, keyword):
+    if keyword in KEYWORD_REMEDIES:
+        if is_binding(schema, keyword):
             what = f"an answer cannot be held to `{keyword}` while it is written"
-            yield Problem(at, what, keywords.REMEDIES[keyword])
-    elif keyword == "format" and value not in keywords.FORMATS:
-        names = ", ".join(f"'{name}'" for name in sorted(keywords.FORMATS))
-        yield Problem(
+            yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
+    elif keyword == "format" and value not in SUPPORTED_FORMATS:
+        names = ", ".join(f"'{name}'" for name in sorted(SUPPORTED_FORMATS))
+        yield SchemaProblem(
             at, f"the format '{value}' is not known", f"Known: {names}. Or use `pattern`."
         )
     elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
-        yield Problem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
+        yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
     elif keyword == "pattern" and isinstance(value, str):
-        why = refusal_of(compiled({"type": "string", "pattern": value}))
+        why = grammar_error(schema_grammar({"type": "string", "pattern": value}))
         if why is not None:
-            yield Problem(
-                at, f"the pattern cannot be used: {plain_words(why)}", "Write it otherwise."
+            yield SchemaProblem(
+                at, f"the pattern cannot be used: {plain_error(why)}", "Write it otherwise."
             )
-    elif keyword not in keywords.KEPT | keywords.NOTES and not keyword.startswith("x-"):
-        near = get_close_matches(keyword, keywords.KEPT, n=1, cutoff=0.7)
+    elif keyword not in SUPPORTED_KEYWORDS | ANNOTATION_KEYWORDS and not keyword.startswith("x-"):
+        near = get_close_matches(keyword, SUPPORTED_KEYWORDS, n=1, cutoff=0.7)
         hint = f"Did you mean `{near[0]}`?" if near else "Remove it, or begin its name with `x-`."
-        yield Problem(at, f"`{keyword}` is not a keyword that is known", hint)
+        yield SchemaProblem(at, f"`{keyword}` is not a keyword that is known", hint)
 
 
-def _of_counts(schema: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+def _count_problems(schema: Mapping[str, Any], path: SchemaPath) -> Iterator[SchemaProblem]:
     """Refuse a number of free properties: their names might repeat, and JSON keeps one of each."""
     least, named = schema.get("minProperties", 0), schema.get("required", [])
     if isinstance(least, int) and isinstance(named, list) and least - len(set(map(str, named))) > 1:
         what = f"`minProperties: {least}` asks for more properties than `required` names"
-        yield Problem((*path, "minProperties"), what, "Name them under `required`.")
+        yield SchemaProblem((*path, "minProperties"), what, "Name them under `required`.")
 
 
-def _kind(value: Any) -> str:
+def _kind_of_value(value: Any) -> str:
     names = {str: "text", list: "a list", type(None): "nothing"}
     return names.get(type(value), f"'{value}'")
 
@@ -211,12 +414,12 @@ def _kind(value: Any) -> str:
 # What only compiling shows
 
 
-def _traced(schema: Any, why: str) -> Problem:
+def _locate_problem(schema: Any, why: str) -> SchemaProblem:
     """Find the smallest part of a schema that is refused for itself."""
-    path: Path = ()
+    path: SchemaPath = ()
     part = schema
     while isinstance(part, dict):
-        inner = [(below, child, _alone(child, schema)) for below, child in keywords.children(part)]
+        inner = [(below, child, _error_of_part(child, schema)) for below, child in subschemas(part)]
         refused = [one for one in inner if one[2] is not None]
         same = [one for one in refused if one[2] == why] or [
             one for one in refused if one[0][0] not in ("$defs", "definitions")
@@ -229,33 +432,33 @@ def _traced(schema: Any, why: str) -> Problem:
     if wrong_type:
         what = "a number" if wrong_type[1] == "f64" else f"a {wrong_type[1]}"
         message = f"`{wrong_type[2]}` must be {what}, not {wrong_type[3]}"
-        return Problem((*path, wrong_type[2]), message.replace("a array", "a list"))
-    return Problem(path, *_plain(why))
+        return SchemaProblem((*path, wrong_type[2]), message.replace("a array", "a list"))
+    return SchemaProblem(path, *_plain_problem(why))
 
 
 _WRONG_TYPE = re.compile(r"Expected ([\w ]+) for '(\w+)'(?: item)?, got (.+)", re.DOTALL)
 
 
-def _alone(part: Any, root: Any) -> str | None:
-    """Tell why a part is refused without its surroundings; None: it is not, or cannot be told."""
+def _error_of_part(part: Any, root: Any) -> str | None:
+    """Return why a part is refused without its surroundings; None: it is not, or cannot be told."""
     if not isinstance(part, dict) or not isinstance(root, dict):
         return None
     if any(not ref.startswith(("#/$defs/", "#/definitions/")) for ref in _refs(part)):
         return None
     shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
-    return refusal_of(compiled({**part, **shared}))
+    return grammar_error(schema_grammar({**part, **shared}))
 
 
 def _refs(part: Any) -> Iterator[str]:
     if isinstance(part, dict):
         if isinstance(part.get("$ref"), str):
             yield part["$ref"]
-        for _, child in keywords.children(part):
+        for _, child in subschemas(part):
             yield from _refs(child)
 
 
-def _plain(why: str) -> tuple[str, str]:
-    """Give llguidance's words as a plain sentence, and a way out where there is one."""
+def _plain_problem(why: str) -> tuple[str, str]:
+    """Return llguidance's words as a plain sentence, and a way out where there is one."""
     if why.startswith("oneOf constraints"):
         return (
             "the options of `oneOf` cannot be told apart while an answer is written",
@@ -273,23 +476,23 @@ def _plain(why: str) -> tuple[str, str]:
         return f"there is no type '{why.removeprefix('Invalid type: ')}'", f"Known: {known}."
     if why.startswith("Pointer '"):
         return f"a `$ref` leads nowhere: {why[:1].lower()}{why[1:]}", "Add it under `$defs`."
-    return plain_words(why), ""
+    return plain_error(why), ""
 
 
-def plain_words(why: str) -> str:
+def plain_error(why: str) -> str:
     """Return llguidance's words as a client may read them: short, and nothing of its inside."""
-    if _INSIDE.search(why):
+    if _INTERNAL_ERROR.search(why):
         return "it is too large or too complex"
-    line = _last_line(why).rstrip(".")
-    return line if len(line) <= MOST_WORDS else f"{line[: MOST_WORDS - 1]}…"
+    line = _error_line(why).rstrip(".")
+    return line if len(line) <= MOST_ERROR_CHARACTERS else f"{line[: MOST_ERROR_CHARACTERS - 1]}…"
 
 
-_INSIDE = re.compile(
+_INTERNAL_ERROR = re.compile(
     r"panic|backtrace|RUST_|fuel|too (?:big|large|many|complex)|limit|unable to det", re.IGNORECASE
 )
 
 
-def _last_line(why: str) -> str:
+def _error_line(why: str) -> str:
     lines = [line for line in why.strip().splitlines() if line.strip()]
     told = next((line for line in lines if line.startswith("error: ")), lines[0] if lines else why)
     return told.removeprefix("error: ").strip()
@@ -298,7 +501,7 @@ def _last_line(why: str) -> str:
 # What llguidance gets to see
 
 
-def _ready(schema: Any, opened: Collection[int]) -> Any:
+def _prepared(schema: Any, opened: Collection[int]) -> Any:
     """Leave out what binds nothing and llguidance would stumble over, and close objects.
 
     `opened` are the objects, by identity, that stay open.
@@ -306,15 +509,15 @@ def _ready(schema: Any, opened: Collection[int]) -> Any:
     if not isinstance(schema, dict):
         return schema
     ready = {name: value for name, value in schema.items() if not _is_left_out(name)}
-    for name in keywords.OF_NAMES:
+    for name in SCHEMA_MAPS:
         if isinstance(ready.get(name), dict):
             held = ready[name].items()
-            ready[name] = {key: _ready(child, opened) for key, child in held}
-    for name in (*keywords.OF_LISTS, *keywords.OF_ONE):
+            ready[name] = {key: _prepared(child, opened) for key, child in held}
+    for name in (*SCHEMA_LISTS, *SINGLE_SCHEMAS):
         if isinstance(ready.get(name), list):
-            ready[name] = [_ready(child, opened) for child in ready[name]]
-        elif name in keywords.OF_ONE and name in ready:
-            ready[name] = _ready(ready[name], opened)
+            ready[name] = [_prepared(child, opened) for child in ready[name]]
+        elif name in SINGLE_SCHEMAS and name in ready:
+            ready[name] = _prepared(ready[name], opened)
     closes = id(schema) not in opened
     if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
         ready = {"type": "object", **ready}
@@ -323,10 +526,15 @@ def _ready(schema: Any, opened: Collection[int]) -> Any:
 
 
 def _is_left_out(keyword: str) -> bool:
-    return keyword in keywords.REMEDIES or keyword.startswith("x-") or keyword in _NOISE
+    return keyword in KEYWORD_REMEDIES or keyword.startswith("x-") or keyword in _DROPPED_KEYWORDS
 
 
-_NOISE = keywords.NOTES - {"$schema", "$id", "id", "$anchor"}  # those decide what a `$ref` means
+_DROPPED_KEYWORDS = ANNOTATION_KEYWORDS - {
+    "$schema",
+    "$id",
+    "id",
+    "$anchor",
+}  # those decide what a `$ref` means
 
 
 def _open_intersecting(schema: Any, root: Any, opened: set[int]) -> None:
@@ -339,7 +547,7 @@ def _open_intersecting(schema: Any, root: Any, opened: set[int]) -> None:
         return
     if _intersects(schema):
         _open_all(schema, root, opened)
-    for _, child in keywords.children(schema):
+    for _, child in subschemas(schema):
         _open_intersecting(child, root, opened)
 
 
@@ -347,14 +555,14 @@ def _open_all(schema: Any, root: Any, opened: set[int]) -> None:
     if not isinstance(schema, dict) or id(schema) in opened:
         return
     opened.add(id(schema))
-    for _, child in keywords.children(schema):
+    for _, child in subschemas(schema):
         _open_all(child, root, opened)
     if "$ref" in schema:
-        _open_all(target(root, str(schema["$ref"])), root, opened)
+        _open_all(resolve_ref(root, str(schema["$ref"])), root, opened)
 
 
 def _intersects(schema: Mapping[str, Any]) -> bool:
-    """Tell whether one object is described here and in what is applied here, or twice there."""
+    """Return whether one object is described here and in what is applied here, or twice there."""
     applied = [name for name in ("allOf", "anyOf", "oneOf", "$ref") if name in schema]
     own = [name for name in ("properties", "required", "additionalProperties") if name in schema]
     n_described = len(applied) + bool(own)

@@ -1,1 +1,1 @@
-"""Helpers that every package shares."""
+"""Helpers that every package shares: files, locks, HTTP, processes, retry, text, hosts, hardware."""

@@ -1,4 +1,4 @@
-"""The installed distribution that brings Paddock: its name, its version, whether it is a clone.
+"""The installed distribution: name, version, editable clone or not.
 
 On the package index `paddock` belongs to another project, so the distribution is `paddock-llm`.
 The import name and the command stay `paddock`.

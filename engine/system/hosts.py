@@ -1,8 +1,9 @@
-"""Hosts, patterns of hosts and the authority of an URL: one parser, one canonical form.
+"""Hosts, host patterns and URL authorities: one parser, one canonical form.
 
-What decides where a request goes reads hosts here and nowhere else, so that no two readers can
+Whatever decides where a request goes reads hosts here and nowhere else, so that no two readers can
 disagree about the same text. Resolves no name and opens no connection. An expression (`{{`, `{%`,
-`{#`) is no part of a host: what holds one may lead anywhere.
+`{#`) is not part of a host: text with one may lead anywhere. `base_url` and `is_here` apply the
+same parser to the address of a server that models are asked at.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -327,3 +328,66 @@ def _is_within(inner: Network, outer: Network) -> bool:
 
 def _shown(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+class BadAddress(ValueError):
+    """What is wrong with an address, as the end of a sentence, and what to write."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        self.why = why
+        self.remedy = remedy
+        super().__init__(f"{why}. {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server is, and what it is shown."""
+
+    url: str
+    """Without a slash at its end, and without `/v1`."""
+    key: str = field(default="", repr=False)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine's own."""
+        return is_here(self.url)
+
+
+def base_url(text: str) -> str:
+    """Write an address in one way: what stands before `/v1/chat/completions`.
+
+    >>> base_url(" HTTP://GPU-1:8000/v1/ "), base_url("https://example.org/api")
+    ('http://gpu-1:8000', 'https://example.org/api')
+
+    Raises:
+        BadAddress: it is none.
+    """
+    try:
+        found = read_authority(text)
+    except BadHost:
+        raise BadAddress("is no address of a server", _ADDRESS_REMEDY) from None
+    if found.has_user:
+        raise BadAddress("has a password in it", "Give the key as `pool.key`, from a secret.")
+    parts = urlsplit(text.strip())
+    if parts.query or parts.fragment:
+        raise BadAddress("has more than a server's address in it", _ADDRESS_REMEDY)
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    netloc = found.host.written if parts.port is None else f"{found.host.written}:{parts.port}"
+    return SplitResult(found.scheme, netloc, path, "", "").geturl()
+
+
+_ADDRESS_REMEDY = "Write it like `http://gpu-1:8000`."
+
+
+def is_here(url: str) -> bool:
+    """Return whether an address can only be this machine's own.
+
+    A name that might lead anywhere counts as another machine, whatever it resolves to now.
+
+    >>> is_here("http://127.0.0.1:8080"), is_here("http://[::1]:80"), is_here("http://gpu-1:8000")
+    (True, True, False)
+    """
+    try:
+        return read_authority(url).host.is_loopback
+    except BadHost:
+        return False

@@ -1,1 +1,1 @@
-"""A model's copy in a format that the device is quick with: made, judged, kept, undone."""
+"""Tuned copies: near-lossless copies of models in formats that this device computes faster."""

@@ -1,45 +1,106 @@
-"""Make a tuned copy beside the original, whole or not at all. No llama_cpp.
+"""Make a tuned copy beside the original, whole or not at all. Imports no llama_cpp.
 
-A process of its own writes and judges the copy under a name that nobody looks for; it gets its
-place by one rename. Whoever is interrupted leaves nothing, and what a killed one left is removed
-by the next.
+A subprocess (`tuning_process`) writes and judges the copy under a temporary name; it gets its
+place by one rename. An interrupted run leaves nothing, and what a killed one left is removed by
+the next. `json_subprocess` runs such work: an order in as one line of JSON, lines of JSON out. It
+is used for what may end in llama.cpp's `abort()`, or can be ended only with its process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from paddock.engine.errors import EngineError, ModelUnusable
-from paddock.engine.gguf import BLOCKS, TYPE_NAMES, Header, Tensor, read_header
-from paddock.engine.hardware import read_disk
+from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system import private
-from paddock.engine.workers.deaths import also, death, has_crashed, without_context
-from paddock.engine.workers.fallback import (
+from paddock.engine.system import files
+from paddock.engine.system.hardware import read_disk
+from paddock.engine.workers.crashes import (
     Fallback,
-    FallbackBook,
+    FallbackStore,
+    death_reason,
+    fallback_words,
+    has_crashed,
+    how_it_ended,
     next_fallback,
-    rebuild,
-    without,
+    rebuild_command,
+    with_failed_fallback,
+    without_context,
 )
-from paddock.engine.workers.load import Load
+from paddock.engine.workers.worker_options import WorkerOptions
 
-from . import apart
-from .tuned import Speeds, Tuned, TunedBook
+from .tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSubprocess:
+    """A process that has its order, and what it says."""
+
+    process: subprocess.Popen[str]
+    _log: IO[str]
+
+    @property
+    def lines(self) -> IO[str]:
+        """What it tells, a line of JSON each."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def why_it_ended(self) -> str:
+        """Say in words how it ended that told nothing; waits for its end."""
+        how = how_it_ended(self.process.wait())
+        was = "was " if how.startswith("killed") else ""
+        return f"the process {was}{how}{self.last_line()}"
+
+    def last_line(self) -> str:
+        """Return the last line that it complained about, in brackets; empty where there is none."""
+        return "".join(f" ({line})" for line in self.log_lines()[-1:])
+
+    def log_lines(self) -> list[str]:
+        """Return what it has written to standard error."""
+        self._log.seek(0)
+        return [line.strip() for line in self._log if line.strip()]
+
+
+@contextmanager
+def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterator[JsonSubprocess]:
+    """Start a command with this order; it is gone when this ends."""
+    # To a file: nobody reads a pipe while the process works, and a full one would stop it.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            start_new_session=True,  # a Ctrl-C in the terminal is for the one who asked
+            env={**os.environ, "PYTHONUTF8": "1"},
+        )
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it tells by its status why it does not read
+                process.stdin.write(json.dumps(order) + "\n")
+                process.stdin.flush()
+            yield JsonSubprocess(process, log)
+        finally:
+            process.kill()
+            process.communicate()
+
 
 # As `native.quantise` has them, which only the process that works can import.
-FORMATS = (
+TUNING_FORMATS = (
     "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
@@ -47,8 +108,8 @@ NEAR_LOSSLESS = "Q8_0"
 # Places that are compared: of the text that comes with Paddock, and of the user's documents, as
 # far as the model reads them in time.
 N_COMPARED, N_COMPARED_OWN = 768, 4096
-_WRITING = "writing the copy"
-_COMMAND = (sys.executable, "-m", "paddock.engine.tuning.process")
+_WRITING_PHASE = "writing the copy"
+_COMMAND = (sys.executable, "-m", "paddock.engine.tuning.tuning_process")
 _SPARE_BYTES = 64 * 1024 * 1024
 # What llama.cpp makes of a file is a mixture; these have at most so many bytes for each weight.
 _MOST_BYTES_EACH = {
@@ -60,7 +121,7 @@ _MOST_BYTES_EACH = {
     "IQ4_NL": 0.7,
 }
 
-Note = Callable[[str], None]
+ReportPhase = Callable[[str], None]
 
 
 class TuningRefused(EngineError):
@@ -80,7 +141,7 @@ class TuningRefused(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TuningRequest:
     """Which copy is to be made."""
 
     facts: ModelFacts
@@ -100,7 +161,7 @@ class Wish:
         return self.format or NEAR_LOSSLESS
 
 
-def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
+def tune(wish: TuningRequest, settings: PoolSettings, note: ReportPhase) -> TunedCopy:
     """Make, judge and record a copy; it serves from the next start of a pool on.
 
     Raises:
@@ -113,16 +174,16 @@ def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
             f"'{wish.facts.name}' is split into {len(wish.facts.parts) + 1} files, and a tuned "
             f"copy is made of one. Join them with llama.cpp's `llama-gguf-split --merge`."
         )
-    book = TunedBook(settings.cache_dir)
-    with _alone(book.folder, wish.facts):
+    book = TunedCopyStore(settings.cache_dir)
+    with _tuning_lock(book.folder, wish.facts):
         folder = _blob_folder(settings)
         _check_room(folder, wish)
         stem = f".{wish.facts.digest[:12]}-tuned"
-        _sweep(folder, stem)
+        _remove_leftovers(folder, stem)
         aside = folder / f"{stem}.{os.getpid()}.part"
         try:
-            told = _carried_out(wish, aside, note, FallbackBook(settings.cache_dir))
-            tuned = _placed(wish, aside, folder, told)
+            told = _run_with_fallbacks(wish, aside, note, FallbackStore(settings.cache_dir))
+            tuned = _store_copy(wish, aside, folder, told)
         finally:
             aside.unlink(missing_ok=True)
         book.keep(tuned)
@@ -130,11 +191,11 @@ def tune(wish: Wish, settings: PoolSettings, note: Note) -> Tuned:
 
 
 @contextmanager
-def _alone(folder: Path, facts: ModelFacts) -> Iterator[None]:
+def _tuning_lock(folder: Path, facts: ModelFacts) -> Iterator[None]:
     """Be the only one that makes a copy of this model."""
     try:
-        private.folder(folder)
-        lock = FileLock(folder / f"{facts.digest}.lock", timeout=0, mode=private.FILE)
+        files.private_folder(folder)
+        lock = FileLock(folder / f"{facts.digest}.lock", timeout=0, mode=files.PRIVATE_FILE)
         lock.acquire()
     except Timeout:
         text = f"another `paddock tune` is making a copy of '{facts.name}'; wait for it"
@@ -148,7 +209,7 @@ def _alone(folder: Path, facts: ModelFacts) -> Iterator[None]:
 
 
 def _blob_folder(settings: PoolSettings) -> Path:
-    """Give the store's folder of blobs, or one in the cache where the store is read-only."""
+    """Return the store's folder of blobs, or one in the cache where the store is read-only."""
     for folder in (settings.models_dir / "blobs", settings.cache_dir / "blobs"):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +221,7 @@ def _blob_folder(settings: PoolSettings) -> Path:
     )
 
 
-def _check_room(folder: Path, wish: Wish) -> None:
+def _check_room(folder: Path, wish: TuningRequest) -> None:
     """Refuse before anything is written."""
     # Twice: while it is made, a second file of about its size may be needed for a while.
     needed = 2 * copy_bytes(read_header(Path(wish.facts.path)), wish.target) + _SPARE_BYTES
@@ -173,52 +234,54 @@ def _check_room(folder: Path, wish: Wish) -> None:
         )
 
 
-def copy_bytes(header: Header, format_name: str) -> int:
+def copy_bytes(header: GgufHeader, format_name: str) -> int:
     """Tell about how large a model is in another format, at most."""
     each = _MOST_BYTES_EACH.get(format_name)
     if each is None:
         kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
-        per_block, block_bytes = BLOCKS[kind]
+        per_block, block_bytes = TYPE_BLOCKS[kind]
         each = block_bytes / per_block
     return int(sum(one.n_weights * _bytes_each(one, each) for one in header.tensors))
 
 
-def _bytes_each(tensor: Tensor, each: float) -> float:
+def _bytes_each(tensor: GgufTensor, each: float) -> float:
     """Vectors stay as they are; the vocabulary's matrices get 6 bits and more."""
     if len(tensor.axes) == 1:
         return 4.0
     return each if tensor.name.startswith("blk.") else max(each, 210 / 256)
 
 
-def _sweep(folder: Path, stem: str) -> None:
+def _remove_leftovers(folder: Path, stem: str) -> None:
     """Remove what was left half by one that was killed; the lock says that nobody is at it."""
     for left in folder.glob(f"{stem}.*part"):
         left.unlink(missing_ok=True)
 
 
-class _Crashed(Exception):
+class _ProcessCrashed(Exception):
     """llama.cpp crashed while it computed; the message is how and in which phase."""
 
 
-def _carried_out(wish: Wish, aside: Path, note: Note, book: FallbackBook) -> dict[str, Any]:
+def _run_with_fallbacks(
+    wish: TuningRequest, aside: Path, note: ReportPhase, book: FallbackStore
+) -> dict[str, Any]:
     """Run the process, after a crash with the next fallback; return its last message.
 
     Raises:
         TuningRefused, EngineError: as `tune`.
     """
-    load = Load(wish.facts.path, "chat", 0, 0, 1, 0, wish.n_threads)
+    load = WorkerOptions(wish.facts.path, "chat", 0, 0, 1, 0, wish.n_threads)
     known = book.find(wish.facts.digest)
     fallback, reason = (known.fallback, known.reason) if known else (0, "")
     while True:
         try:
-            told = _once(wish, aside, note, fallback)
+            told = _run_once(wish, aside, note, fallback)
             break
-        except _Crashed as crash:
+        except _ProcessCrashed as crash:
             higher = next_fallback(load, fallback)
             if higher is None:
-                words = also(str(crash), without(fallback))
-                raise ModelUnusable(wish.facts.name, words, rebuild()) from None
-            note(f"the process was {crash}; it is started again {without(higher)}")
+                words = with_failed_fallback(str(crash), fallback_words(fallback))
+                raise ModelUnusable(wish.facts.name, words, rebuild_command()) from None
+            note(f"the process was {crash}; it is started again {fallback_words(higher)}")
             reason = reason or without_context(str(crash))
             fallback = higher
     if fallback > (known.fallback if known else 0):
@@ -229,7 +292,7 @@ def _carried_out(wish: Wish, aside: Path, note: Note, book: FallbackBook) -> dic
     return told
 
 
-def _once(wish: Wish, aside: Path, note: Note, fallback: int) -> dict[str, Any]:
+def _run_once(wish: TuningRequest, aside: Path, note: ReportPhase, fallback: int) -> dict[str, Any]:
     order = {
         "source": wish.facts.path,
         "target": str(aside),
@@ -242,11 +305,11 @@ def _once(wish: Wish, aside: Path, note: Note, fallback: int) -> dict[str, Any]:
         "is_forced": wish.is_forced,
         "texts": list(wish.texts),
     }
-    with apart.started(_COMMAND, order) as process:
-        return _heard(process, wish, note)
+    with json_subprocess(_COMMAND, order) as process:
+        return _read_result(process, wish, note)
 
 
-def _heard(process: apart.Apart, wish: Wish, note: Note) -> dict[str, Any]:
+def _read_result(process: JsonSubprocess, wish: TuningRequest, note: ReportPhase) -> dict[str, Any]:
     phase = "loading"
     for line in process.lines:
         told: dict[str, Any] = json.loads(line)
@@ -257,20 +320,22 @@ def _heard(process: apart.Apart, wish: Wish, note: Note) -> dict[str, Any]:
             return told
         else:
             raise EngineError(f"'{wish.facts.name}' cannot be tuned: {told['why']}")
-    reason = death(process.process.wait(), phase, process.log_lines())
-    if has_crashed(reason) and not phase.startswith(_WRITING):  # the quantiser has no fallbacks
-        raise _Crashed(reason)
+    reason = death_reason(process.process.wait(), phase, process.log_lines())
+    if has_crashed(reason) and not phase.startswith(
+        _WRITING_PHASE
+    ):  # the quantiser has no fallbacks
+        raise _ProcessCrashed(reason)
     raise EngineError(f"'{wish.facts.name}' cannot be tuned: {process.why_it_ended()}")
 
 
-def _placed(wish: Wish, aside: Path, folder: Path, told: dict[str, Any]) -> Tuned:
-    """Give the copy its name among the blobs."""
+def _store_copy(wish: TuningRequest, aside: Path, folder: Path, told: dict[str, Any]) -> TunedCopy:
+    """Return the copy its name among the blobs."""
     place = folder / f"sha256-{told['digest']}"
     is_there = place.exists()
     if not is_there:
         aside.replace(place)
-        _bring_to_disk(folder)
-    return Tuned(
+        _sync_folder(folder)
+    return TunedCopy(
         name=wish.facts.name,
         original=wish.facts.digest,
         digest=told["digest"],
@@ -286,14 +351,14 @@ def _placed(wish: Wish, aside: Path, folder: Path, told: dict[str, Any]) -> Tune
         n_compared=told["n_compared"],
         exact_before=told.get("exact_before"),
         exact_after=told.get("exact_after"),
-        before=Speeds(**told["before"]),
-        after=Speeds(**told["after"]),
+        before=CopySpeeds(**told["before"]),
+        after=CopySpeeds(**told["after"]),
         made_at=time.time(),
         is_ours=not is_there,
     )
 
 
-def _bring_to_disk(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make a rename outlast a power cut, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

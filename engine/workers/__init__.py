@@ -1,1 +1,1 @@
-"""One process, one model: both ends of the pipe to it."""
+"""Worker processes: one for each loaded model, the protocol of its pipe, chats and embeddings inside it."""

@@ -1,1 +1,1 @@
-"""What a grammar cannot say of an answer, as functions that `check` calls."""
+"""Checks of an answer beyond its schema: expressions, and the functions that they call."""

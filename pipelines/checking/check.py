@@ -1,7 +1,7 @@
-"""A `check`: a bare expression that must be true, and what is wrong where it is not.
+"""A `check`: an expression over an answer that must be true, and what is wrong otherwise.
 
-The functions that it may call tell what they found in plain sentences, which a model can read.
-Knows no model: whoever has an answer gives the scope.
+The functions that a check may call return plain sentences, which a model can read. Knows no model:
+the caller that has an answer gives the scope.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.runtime import Undefined
 
-from paddock.pipelines.errors import known
-from paddock.pipelines.expressions import Expression, Reference
-from paddock.pipelines.references import chain_of
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.expressions import Expression, Reference, chain_of
 
 CheckFunction = Callable[..., object]
 """A function that a check may call. It gives None or True where all is well, a plain sentence
@@ -31,11 +30,11 @@ anything runs, given `...` for what is not known yet; it gives a sentence or Non
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
 _SHORT_CHARS = 40
-_OF_ANSWER = ("output", "text")
+_ANSWER_NAMES = ("output", "text")
 
 
 @dataclass(frozen=True)
-class Call:
+class CheckCall:
     """A function that a check calls: by which name, and with what, as far as one can see."""
 
     name: str
@@ -53,7 +52,7 @@ class Check:
     """A compiled check."""
 
     expression: Expression
-    calls: tuple[Call, ...]
+    calls: tuple[CheckCall, ...]
 
     @classmethod
     def of(cls, source: str) -> Check:
@@ -77,30 +76,30 @@ class Check:
         return self.expression.references - called
 
     def faults(self, functions: Mapping[str, CheckFunction]) -> Iterator[tuple[str, str]]:
-        """Tell which calls cannot work, whatever the values: each a sentence and what to do."""
+        """Yield which calls cannot work, whatever the values: each a sentence and what to do."""
         for call in self.calls:
             if call.name not in functions:
                 what = f"there is no check function '{call.name}'"
-                yield what, known(call.name, sorted(functions))
+                yield what, did_you_mean(call.name, sorted(functions))
             elif not call.is_open:
                 function = functions[call.name]
                 wrong = _mismatch(call, function)
                 if wrong is not None:
                     yield f"`{call.name}`: {wrong}", f"It takes {_parameters(function)}"
                     continue
-                told = _in_advance(call, function)
+                told = _fault_in_advance(call, function)
                 if told is not None:
                     yield f"`{call.name}`: {told}", ""
 
     def failures(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
-        """Tell why it is not true, in plain sentences; none where it is.
+        """Return why it is not true, in plain sentences; none where it is.
 
         Raises:
             ExpressionError: it cannot be evaluated.
         """
-        found = _Found()
+        found = _CheckFindings()
         names = {call.name for call in self.calls} & functions.keys()
         ready = {name: found.watching(name, functions[name]) for name in names}
         if self.expression.evaluate({**scope, **ready}):
@@ -112,8 +111,8 @@ class Check:
         return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Give the short values from around the answer that it looks at: no model knows them."""
-        for path in sorted(path for path in self.references if path[0] not in _OF_ANSWER):
+        """Yield the short values from around the answer that it looks at: no model knows them."""
+        for path in sorted(path for path in self.references if path[0] not in _ANSWER_NAMES):
             value: Any = scope
             for name in path:
                 value = value.get(name) if isinstance(value, Mapping) else None
@@ -129,7 +128,7 @@ class Check:
         return f"`{next(iter(fields))}`: " if len(fields) == 1 else ""
 
 
-class _Found:
+class _CheckFindings:
     """What the functions of one evaluation told."""
 
     def __init__(self) -> None:
@@ -137,7 +136,7 @@ class _Found:
         self.values: dict[str, str] = {}
 
     def watching(self, name: str, function: CheckFunction) -> Callable[..., object]:
-        """Give the function as an expression calls it: true, false or a value."""
+        """Return the function as an expression calls it: true, false or a value."""
         return partial(self._called, name, function)
 
     def _called(self, name: str, function: CheckFunction, *args: Any, **named: Any) -> object:
@@ -154,11 +153,11 @@ class _Found:
         return told
 
 
-def _calls(expression: Expression) -> Iterator[Call]:
+def _calls(expression: Expression) -> Iterator[CheckCall]:
     for node in expression.tree.find_all(nodes.Call):
         if not isinstance(node.node, nodes.Name) or node.node.name in _GLOBALS:
             continue
-        yield Call(
+        yield CheckCall(
             name=node.node.name,
             positional=tuple(map(_literal, node.args)),
             named={one.key: _literal(one.value) for one in node.kwargs},
@@ -175,7 +174,7 @@ def _literal(node: nodes.Expr) -> Any:
     return node.value if isinstance(node, nodes.Const) else ...
 
 
-def _mismatch(call: Call, function: CheckFunction) -> str | None:
+def _mismatch(call: CheckCall, function: CheckFunction) -> str | None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a function that does not tell what it takes
@@ -187,7 +186,7 @@ def _mismatch(call: Call, function: CheckFunction) -> str | None:
     return None
 
 
-def _in_advance(call: Call, function: CheckFunction) -> str | None:
+def _fault_in_advance(call: CheckCall, function: CheckFunction) -> str | None:
     """Let a function look at what is written out, before there is any answer."""
     foresees = getattr(function, "in_advance", None)
     if foresees is None:

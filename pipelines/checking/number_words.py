@@ -1,8 +1,8 @@
 """Numbers that are spelled out, in English, German, French, Spanish, Italian and Dutch.
 
 Tables of words up to 999 are generated, since German, Dutch and Italian write them as one word; a
-small grammar puts hundreds and scales together. Words that mean something else in most texts
-(articles, `once`, `due`) are marked, so that a reader of an answer does not ask for them.
+small grammar joins hundreds and scales. Words that mean something else in most texts (articles,
+`once`, `due`) are marked, so that a reader of an answer does not look for them.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ _COMMON: Mapping[Language, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class NumberWord:
     """What a word is in a language."""
 
     role: Role
@@ -148,7 +148,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Spelled:
+class SpelledNumber:
     """A number in words: where it stands, and what it may be."""
 
     start: int
@@ -159,13 +159,13 @@ class Spelled:
     """It can be nothing but a number in this text."""
 
 
-def spelled_in(text: str) -> Iterator[Spelled]:
+def spelled_numbers_in(text: str) -> Iterator[SpelledNumber]:
     """Yield the numbers in words, each as long as it can be read.
 
-    >>> [sorted(one.values) for one in spelled_in("Fourteen of one hundred and five")]
+    >>> [sorted(one.values) for one in spelled_numbers_in("Fourteen of one hundred and five")]
     [[14.0], [105.0]]
     """
-    table = _table()
+    table = _word_table()
     words = [
         (found.start(), found.end(), word)
         for found in _LETTERS.finditer(text)
@@ -178,7 +178,7 @@ def spelled_in(text: str) -> Iterator[Spelled]:
     while at < len(words):
         best: tuple[int, tuple[float, ...], Language, bool] | None = None
         for language in _meanings(words[at][2]):
-            n_words, values, is_ordinal = _read(text, words, at, language)
+            n_words, values, is_ordinal = _read_number(text, words, at, language)
             # Where several languages read as much, the text's own one comes first.
             if n_words and (
                 best is None
@@ -194,7 +194,7 @@ def spelled_in(text: str) -> Iterator[Spelled]:
         is_sure = n_words > 1 or _is_sure(words[at][2], languages)
         is_sure = is_sure or _ONE_BEFORE.search(text, max(0, start - 4), start) is not None
         is_sure = is_sure and not (is_ordinal and _is_share(text, start, end))
-        yield Spelled(start, end, frozenset(values), is_ordinal, is_sure)
+        yield SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
         at += n_words
 
 
@@ -224,7 +224,7 @@ def scale_at(text: str, at: int) -> tuple[int, tuple[float, ...]]:
     return found.end(), tuple(sorted({value for _, value in _scales()[found[1].casefold()]}))
 
 
-def _read(
+def _read_number(
     text: str, words: list[tuple[int, int, str]], at: int, language: Language
 ) -> tuple[int, tuple[float, ...], bool]:
     """Read one number of a language: how many words it has, and its values; 0: none."""
@@ -290,7 +290,7 @@ def _read(
 
 
 def _follows(current: float, value: float, language: Language) -> bool:
-    """Tell whether a number may come after what was read: units after tens, both after hundreds."""
+    """Return whether a number may come after what was read: units after tens, both after hundreds."""
     rest = current % 100
     if rest == 0:
         return value < 100 and current >= 100
@@ -315,7 +315,7 @@ _SHARE_AFTER = re.compile(
 
 
 def _is_share(text: str, start: int, end: int) -> bool:
-    """Tell an ordinal that is a share (`a third of`), a party, or orders sentences or items."""
+    """Return an ordinal that is a share (`a third of`), a party, or orders sentences or items."""
     return bool(
         _SHARE_BEFORE.search(text, max(0, start - 8), start) or _SHARE_AFTER.match(text, end)
     )
@@ -332,7 +332,7 @@ _JOINED_SCALES: Mapping[str, tuple[Language, float]] = {
 
 
 @lru_cache(maxsize=4096)
-def _joined(word: str) -> Mapping[Language, Word]:
+def _joined(word: str) -> Mapping[Language, NumberWord]:
     """Read thousands and years that are one word: `zweitausendvierundzwanzig`, `duemila`."""
     if len(word) > _LONGEST_CHARS:
         return {}
@@ -342,26 +342,26 @@ def _joined(word: str) -> Mapping[Language, Word]:
     language, scale = _JOINED_SCALES[found[2]]
     parts = []
     for part, empty in ((found[1], 1.0), (found[3], 0.0)):
-        meant = _table().get(part, {}).get(language)
+        meant = _word_table().get(part, {}).get(language)
         if part and (meant is None or meant.role != "number" or meant.values[0] >= 1000):
             return {}
         parts.append(meant.values[0] if part and meant else empty)
     if scale == 1e2 and not 11 <= parts[0] <= 19:
         return {}
-    return {language: Word("number", (parts[0] * scale + parts[1],))}
+    return {language: NumberWord("number", (parts[0] * scale + parts[1],))}
 
 
-def _meanings(word: str) -> Mapping[Language, Word]:
-    return _table().get(word) or _joined(word)
+def _meanings(word: str) -> Mapping[Language, NumberWord]:
+    return _word_table().get(word) or _joined(word)
 
 
 @lru_cache(maxsize=1)
-def _table() -> Mapping[str, Mapping[Language, Word]]:
+def _word_table() -> Mapping[str, Mapping[Language, NumberWord]]:
     """Return what each word is in each language that has it."""
-    table: dict[str, dict[Language, Word]] = {}
+    table: dict[str, dict[Language, NumberWord]] = {}
 
     def add(language: Language, word: str, role: Role, *values: float) -> None:
-        table.setdefault(word, {}).setdefault(language, Word(role, values))
+        table.setdefault(word, {}).setdefault(language, NumberWord(role, values))
 
     for language in _TEENS:
         for word, value in _below_a_thousand(language):
@@ -379,7 +379,7 @@ def _table() -> Mapping[str, Mapping[Language, Word]]:
     for word in ("cent", "cents"):
         add("fr", word, "hundred")
     for word in ("vingt", "vingts"):
-        table.setdefault(word, {})["fr"] = Word("twenty")
+        table.setdefault(word, {})["fr"] = NumberWord("twenty")
     for word in ("dozen", "dozens"):
         add("en", word, "dozen")
     add("de", "dutzend", "dozen")
@@ -451,23 +451,23 @@ def _joined_below_hundred(
 def _ordinals(language: Language) -> Iterator[tuple[str, float]]:
     tens = _TENS[language].split()
     for at, word in enumerate(_ORDINALS[language].split(), 1):
-        yield from ((form, float(at)) for form in _forms(language, word))
+        yield from ((form, float(at)) for form in _word_forms(language, word))
     for n, ten in enumerate(tens, 2):
         stem = {
             "en": f"{ten[:-1]}ieth", "de": f"{ten}st", "nl": f"{ten}ste", "it": f"{ten[:-1]}esimo",
             "fr": f"{ten.removesuffix('e')}ième",
         }.get(language)  # fmt: skip
         if stem:
-            yield from ((form, 10.0 * n) for form in _forms(language, stem))
+            yield from ((form, 10.0 * n) for form in _word_forms(language, stem))
         if language in ("de", "nl"):
             teens = _TEENS[language].split()
             for unit in range(1, 10):
                 link = "und" if language == "de" else "ën" if teens[unit].endswith("e") else "en"
                 joined = f"{teens[unit]}{link}{stem}"
-                yield from ((form, 10.0 * n + unit) for form in _forms(language, joined))
+                yield from ((form, 10.0 * n + unit) for form in _word_forms(language, joined))
 
 
-def _forms(language: Language, word: str) -> Iterator[str]:
+def _word_forms(language: Language, word: str) -> Iterator[str]:
     """Yield an ordinal with its endings."""
     if language == "de":
         yield from (f"{word}{ending}" for ending in ("e", "en", "er", "es", "em"))

@@ -1,7 +1,9 @@
-"""The numbers in a text, each as a whole value, with its sign, thousands, decimals, scale and unit.
+"""Numbers in a text, each with its sign, thousands, decimals, scale and unit.
 
-`1.234` may be one thousand and more, or one and a bit: a number has every value that it may be
-meant to have, and no part of it counts by itself. Pure.
+`1.234` may be one thousand and more, or one and a bit: a number has every value that it may have,
+and no part of it counts by itself. Units, currencies and per cent are read in six languages; a
+unit has a dimension and a factor, so that 5 km is 5,000 m and is not 5 m. An unknown word is no
+unit: then only the number counts.
 """
 
 from __future__ import annotations
@@ -9,16 +11,181 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .number_words import scale_at, spelled_in
-from .units import CURRENCIES, NONE, PERCENT, Unit, units_after, units_before
+from .number_words import scale_at, spelled_numbers_in
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A dimension, and how many of its base unit one is."""
+
+    dimension: str = ""
+    factor: float = 1.0
+
+
+NO_UNIT = Unit()
+PERCENT = Unit("percent")
+
+_UNIT_NAMES: Mapping[tuple[str, float], str] = {
+    ("percent", 1): "% ٪ percent percents pct prozent procent pp prozentpunkte prozentpunkten",
+    ("permille", 1): "‰ promille",
+    ("dollar", 1): "$ us$ a$ c$ usd dollar dollars dollari dólar dólares cad aud",
+    ("euro", 1): "€ eur euro euros",
+    ("pound", 1): "£ gbp pound pounds pfund livre livres libra libras sterlina sterline quid",
+    ("yen", 1): "¥ jpy yen",
+    ("yuan", 1): "¥ cny rmb yuan 元",
+    ("franc", 1): "chf franc francs franken franchi francos frank",
+    ("rupee", 1): "₹ inr rs rupee rupees rupien",
+    ("krona", 1): "kr sek nok dkk kronor kroner kronen",
+    ("zloty", 1): "zł pln zloty",
+    ("rouble", 1): "₽ rub rouble roubles rubel",
+    ("won", 1): "₩ krw won",
+    ("real", 1): "r$ brl reais",
+    ("peso", 1): "mxn peso pesos",
+    ("dollar", 0.01): "cents ct",
+    ("euro", 0.01): "cents ct centimes centesimi céntimos centimos",
+    ("pound", 0.01): "pence",
+    ("metre", 1): "m metre metres meter meters mètre mètres metern metro metros metri",
+    ("metre", 1000): "km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
+    "kilómetro kilómetros chilometro chilometri kms",
+    ("metre", 0.01): "cm centimetre centimetres centimeter centimeters centimètre centimètres "
+    "zentimeter centímetro centímetros centimetro centimetri",
+    ("metre", 0.001): "mm millimetre millimetres millimeter millimeters millimètre millimètres",
+    ("metre", 1609.344): "mi mile miles meile meilen milles millas miglia mijl",
+    ("metre", 1852): "nm nmi seemeile seemeilen",
+    ("metre", 0.3048): "ft foot feet fuß",
+    ("metre", 0.0254): "inch inches zoll pouces pulgadas pollici",
+    ("metre", 0.9144): "yd yard yards",
+    ("gram", 1): "g gram grams gramme grammes gramm gramo gramos grammo grammi",
+    ("gram", 1000): "kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
+    "kilogramo kilogramos chilo chili chilogrammo chilogrammi",
+    ("gram", 0.001): "mg milligram milligrams milligramme milligrammes milligramm miligramos",
+    ("gram", 1e-6): "µg μg mcg microgram micrograms mikrogramm",
+    ("gram", 1e6): "t tonne tonnes ton tons tonnen tonelada toneladas tonnellata tonnellate",
+    ("gram", 453.59237): "lb lbs pound pounds pfund",
+    ("gram", 28.349523125): "oz ounce ounces unzen onces",
+    ("litre", 1): "l litre litres liter liters litern litro litros litri",
+    ("litre", 0.001): "ml millilitre millilitres milliliter milliliters",
+    ("litre", 0.01): "cl",
+    ("litre", 100): "hl",
+    ("litre", 3.785411784): "gal gallon gallons gallonen",
+    ("second", 1): "s sec secs second seconds sekunde sekunden seconde secondes segundo segundos "
+    "secondo secondi seconden",
+    ("second", 0.001): "ms millisecond milliseconds millisekunden",
+    ("second", 60): "min mins minute minutes minuten minuto minutos minuti minuut",
+    ("second", 3600): "h hr hrs hour hours stunde stunden std heure heures hora horas ora ore uur "
+    "uren",
+    ("second", 86400): "day days tag tage tagen jour jours día días giorno giorni dag dagen 天",
+    ("second", 604800): "week weeks woche wochen semaine semaines semana semanas settimana "
+    "settimane weken",
+    ("month", 1): "month months monat monate monaten mois mes meses mese mesi maand maanden 个月",
+    ("month", 12): "year years yr yrs jahr jahre jahren année années ans año años anno anni jaar",
+    ("degree C", 1): "°c celsius degree degrees grad ° degrés degré grados gradi graden",
+    ("degree F", 1): "°f fahrenheit degree degrees grad ° degrés degré grados gradi graden",
+    ("square metre", 1): "m² qm sqm m2",
+    ("square metre", 1e6): "km² sqkm km2",
+    ("square metre", 1e4): "ha hectare hectares hektar hectáreas ettari",
+    ("square metre", 4046.8564224): "acre acres",
+    ("cubic metre", 1): "m³ m3 cbm",
+    ("speed", 1): "m/s",
+    ("speed", 0.2777777777777778): "km/h kph kmh",
+    ("speed", 0.44704): "mph",
+    ("speed", 0.5144444444444445): "knot knots knoten nœuds kn nodos nodi",
+    ("watt", 1): "W watt watts",
+    ("watt", 1e3): "kW kilowatt kilowatts",
+    ("watt", 1e6): "MW megawatt megawatts",
+    ("watt", 1e9): "GW gigawatt gigawatts",
+    ("watt hour", 1e3): "kWh kilowattstunden",
+    ("watt hour", 1e6): "MWh",
+    ("watt hour", 1e9): "GWh",
+    ("volt", 1): "V volt volts",
+    ("hertz", 1): "hz hertz",
+    ("hertz", 1e6): "MHz",
+    ("hertz", 1e9): "GHz",
+    ("byte", 1): "byte bytes",
+    ("byte", 1e3): "kB KB kilobyte kilobytes",
+    ("byte", 1e6): "MB megabyte megabytes",
+    ("byte", 1e9): "GB gigabyte gigabytes",
+    ("byte", 1e12): "TB terabyte terabytes",
+    ("byte", 1048576): "MiB",
+    ("byte", 1073741824): "GiB",
+}
+
+
+def _units_by_name() -> Mapping[str, tuple[Unit, ...]]:
+    units: dict[str, tuple[Unit, ...]] = {}
+    for (dimension, factor), names in _UNIT_NAMES.items():
+        for name in names.split():
+            units[name] = (*units.get(name, ()), Unit(dimension, factor))
+    return units
+
+
+_UNITS_BY_NAME = _units_by_name()
+_UNIT_AFTER = re.compile(
+    r"[^\S\n]?[-\u2010\u2011]?[^\S\n]{0,2}\n?[^\S\n]{0,2}"
+    r"(?P<unit>%|٪|‰|°[^\S\n]?[CF]\b|°|(?:US|A|C|R)?[$€£¥₹₩₽]|m[²³23]\b|km[²2]\b|km/h\b|m/s\b|个月"
+    r"|[元天]|[^\W\d_\u3040-\u9fff]+)"
+)
+_PER_CENT = re.compile(
+    r"\s{0,2}(?:(?:per|pour|por)[^\S\n]?(?:cent|cento|ciento)\b"
+    r"|(?:percentage|prozent)[- ]?(?:points?|punkte?n?)\b)",
+    re.IGNORECASE,
+)
+_PER_HOUR = re.compile(
+    r"[^\S\n]?(?:/|per|pro|par|por|all'|à l')[^\S\n]?(?:h|hour|stunde|heure|hora|ora|uur)\b",
+    re.IGNORECASE,
+)
+_UNIT_BEFORE = re.compile(
+    r"(?:(?:US|A|C|R)?\$|[€£¥₹₩₽]"
+    r"|(?<![^\W_])(?:USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|Rs|SEK|NOK|DKK|PLN|CAD|AUD|BRL|MXN|KRW|RUB"
+    r"|kr|Fr)\.?)[^\S\n]?\Z"
+)
+CURRENCIES = (
+    *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "RMB", "INR", "SEK", "NOK", "DKK", "PLN", "CAD"),
+    *("AUD", "BRL", "MXN", "KRW", "RUB"),
+)
+"""Codes of currencies, which may stand right before a number."""
+
+
+def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
+    """Return what the unit behind a number may be, and where it ends; none where there is none.
+
+    >>> units_after("5 km away", 1)
+    ((Unit(dimension='metre', factor=1000),), 4)
+    """
+    found = _PER_CENT.match(text, at)
+    if found is not None:
+        return (PERCENT,), found.end()
+    found = _UNIT_AFTER.match(text, at)
+    if found is None:
+        return (), at
+    name = re.sub(r"\s", "", found["unit"])
+    units = _UNITS_BY_NAME.get(name)
+    if units is None and (len(name) > 1 or not name.isalpha() or name in "MLGT"):
+        units = _UNITS_BY_NAME.get(name.casefold())
+    if units is None:
+        return (), at
+    per_hour = _PER_HOUR.match(text, found.end())
+    if per_hour is not None and units[0].dimension == "metre":
+        return (Unit("speed", units[0].factor / 3600),), per_hour.end()
+    return units, found.end()
+
+
+def units_before(text: str, at: int) -> tuple[Unit, ...]:
+    """Return what the currency in front of a number may be."""
+    found = _UNIT_BEFORE.search(text, max(0, at - 6), at)
+    if found is None:
+        return ()
+    name = found[0].strip().rstrip(".").casefold()
+    return _UNITS_BY_NAME.get("chf" if name == "fr" else name, ())
+
 
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
 _LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-_CODE = re.compile(
+_LETTER_CODE = re.compile(
     r"(?<![^\W_])v?[0-9]+(?:\.[0-9]+){2,}(?![0-9])"
     r"|(?<![^\W_])v[0-9]+(?:\.[0-9]+)+(?![0-9])"
     rf"|(?<![^\W_]){_LETTER}{{1,12}}[-\u2010\u2011]?[0-9]+(?:[-./]?[A-Za-z0-9]+)*"
@@ -61,7 +228,7 @@ _MINUS = re.compile(
 )
 _CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
 _MINUS_WORD = re.compile(r"\b(?:minus|moins|menos|meno|min|negative)[^\S\n]\Z", re.IGNORECASE)
-_LESS = re.compile(
+_LESS_WORD = re.compile(
     r"\b(?:f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|los[est]\w*|lower\w*|down|below|minus"
     r"|negative|reduc\w*|shr[aiu]nk\w*|cut|deficit\w*|slipp?\w*|cheaper|less|fewer|under|discount"
     r"|gesunken|sank|sinkt|fiel|fallen|gefallen|rückgang\w*|verlust\w*|weniger|verringert\w*"
@@ -87,11 +254,11 @@ _LESS_BEFORE, _LESS_AFTER = 60, 30
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class NumberReading:
     """A value that a number may be meant to have, and its unit."""
 
     value: float
-    unit: Unit = NONE
+    unit: Unit = NO_UNIT
 
     @property
     def base(self) -> float:
@@ -106,7 +273,7 @@ class Number:
     text: str
     start: int
     end: int
-    readings: frozenset[Reading]
+    readings: frozenset[NumberReading]
     sign: int = 1
     """1 or -1; 0: the words around it allow both."""
     code: str = ""
@@ -141,25 +308,25 @@ def numbers_in(text: str) -> Iterator[Number]:
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
     taken = list(text)
-    for found in _CODE.finditer(text):
+    for found in _LETTER_CODE.finditer(text):
         code = _code(found[0])
         if code is not None:
             yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=code)
             taken[found.start() : found.end()] = " " * len(found[0])
         elif prefix := _PREFIX.match(found[0]):
             taken[found.start() : found.start() + prefix.end()] = " " * prefix.end()
-    less = [found.start() for found in _LESS.finditer(text)]
+    less = [found.start() for found in _LESS_WORD.finditer(text)]
     rest = "".join(taken)
     for found in _FRACTION.finditer(rest):
         if int(found[3]):
             value = int(found[1] or 0) + int(found[2]) / int(found[3])
-            readings = frozenset((Reading(rounded(value)),))
+            readings = frozenset((NumberReading(rounded(value)),))
             yield Number(found[0], *found.span(), readings, code=found[0].replace("\u2044", "/"))
             taken[found.start() : found.end()] = " " * len(found[0])
     rest = "".join(taken)
     for found in _VULGAR.finditer(rest):
         value = int(found[1] or 0) + unicodedata.numeric(found[2])
-        yield _number(text, found.start(), found.end(), (value,), less)
+        yield _number_at(text, found.start(), found.end(), (value,), less)
         taken[found.start() : found.end()] = " " * len(found[0])
     rest = "".join(taken)
     for found in _BODY.finditer(rest):
@@ -167,16 +334,16 @@ def numbers_in(text: str) -> Iterator[Number]:
         yield number
         taken[found.start() : number.end] = " " * (number.end - found.start())
     rest = "".join(taken)
-    for spelled in spelled_in(rest):
+    for spelled in spelled_numbers_in(rest):
         end = spelled.end
         if spelled.is_ordinal:
-            readings = frozenset(map(Reading, spelled.values))
+            readings = frozenset(map(NumberReading, spelled.values))
             words = text[spelled.start : end]
             yield Number(
                 words, spelled.start, end, readings, 0, is_ordinal=True, is_sure=spelled.is_sure
             )
         else:
-            number = _number(text, spelled.start, end, tuple(spelled.values), less)
+            number = _number_at(text, spelled.start, end, tuple(spelled.values), less)
             yield Number(
                 number.text, number.start, number.end, number.readings, number.sign,
                 is_sure=spelled.is_sure,
@@ -184,12 +351,12 @@ def numbers_in(text: str) -> Iterator[Number]:
     yield from _in_han(rest)
 
 
-def loose_readings(text: str) -> Iterator[Reading]:
+def loose_readings(text: str) -> Iterator[NumberReading]:
     """Yield what a source may mean besides, and an answer need not say so: halves and pairs."""
     if _HALF.search(text):
-        yield from (Reading(0.5), Reading(50.0, PERCENT))
-    yield from (Reading(2.0) for _ in _TWICE.finditer(text))
-    yield from (Reading(3.0) for _ in _THRICE.finditer(text))
+        yield from (NumberReading(0.5), NumberReading(50.0, PERCENT))
+    yield from (NumberReading(2.0) for _ in _TWICE.finditer(text))
+    yield from (NumberReading(3.0) for _ in _THRICE.finditer(text))
 
 
 def loose_codes(text: str) -> Iterator[str]:
@@ -207,7 +374,7 @@ def _code(text: str) -> str | None:
     return re.sub(r"[-\u2010\u2011\s]", "", text).casefold().removeprefix("v")
 
 
-def _readings_of_code(text: str) -> frozenset[Reading]:
+def _readings_of_code(text: str) -> frozenset[NumberReading]:
     """Return what `INV-10025` and `mid-24` may be besides, but not `GPT-4`; and `v2.3` as 2.3."""
     found = re.fullmatch(
         rf"{_LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)|v([0-9]+\.[0-9]+)",
@@ -215,7 +382,7 @@ def _readings_of_code(text: str) -> frozenset[Reading]:
     )
     if found is None:
         return frozenset()
-    return frozenset((Reading(rounded(float(found[1] or found[2] or found[3]))),))
+    return frozenset((NumberReading(rounded(float(found[1] or found[2] or found[3]))),))
 
 
 def _of_digits(text: str, found: re.Match[str], less: Sequence[int]) -> Number:
@@ -223,10 +390,10 @@ def _of_digits(text: str, found: re.Match[str], less: Sequence[int]) -> Number:
     parts: tuple[str, ...] = ()
     if found["group"] == " " and _is_in_columns(text, found.start(), found.end()):
         parts = tuple(body.split(" "))
-    return _number(text, found.start(), found.end(), tuple(values(body)), less, parts)
+    return _number_at(text, found.start(), found.end(), tuple(number_values(body)), less, parts)
 
 
-def _number(
+def _number_at(
     text: str,
     start: int,
     end: int,
@@ -236,7 +403,7 @@ def _number(
 ) -> Number:
     """Add scale, unit and sign to a number's values; `less` is where words of loss stand."""
     prefix = units_before(text, start)
-    readings: set[Reading] = set()
+    readings: set[NumberReading] = set()
     after_scale, scales = scale_at(text, end)
     han = _HAN_AFTER.match(text, end)
     if after_scale == end and han is not None:
@@ -254,14 +421,15 @@ def _number(
     for value in found:
         for scale in scales:
             readings |= {
-                Reading(rounded(value * scale), unit) for unit in prefix or units or (NONE,)
+                NumberReading(rounded(value * scale), unit)
+                for unit in prefix or units or (NO_UNIT,)
             }
         if short is not None and after_scale == end:
             last = max(last, short.end())
             scaled = rounded(value * _SHORT_SCALES[short[1]])
-            readings |= {Reading(scaled, unit) for unit in prefix or (NONE,)}
+            readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
             if prefix or short[1] in "kKMBT":
-                readings -= {Reading(rounded(value), unit) for unit in prefix or (NONE,)}
+                readings -= {NumberReading(rounded(value), unit) for unit in prefix or (NO_UNIT,)}
     sign, first = _sign(text, start, last, less)
     return Number(
         text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
@@ -297,17 +465,17 @@ def _sign(text: str, start: int, end: int, less: Sequence[int]) -> tuple[int, in
 
 
 def _is_in_columns(text: str, start: int, end: int) -> bool:
-    """Tell whether numbers that a space divides stand in a row of numbers and nothing else."""
+    """Return whether numbers that a space divides stand in a row of numbers and nothing else."""
     first = text.rfind("\n", 0, start) + 1
     last = text.find("\n", end)
     line = text[first : last if last >= 0 else len(text)]
     return len(line) < 500 and not any(sign.isalpha() for sign in line)
 
 
-def values(text: str) -> Iterator[float]:
+def number_values(text: str) -> Iterator[float]:
     """Yield what digits may be: points and commas group thousands, or begin the fraction.
 
-    >>> list(values("1.234")), list(values("1,20,000")), list(values("1 234,5"))
+    >>> list(number_values("1.234")), list(number_values("1,20,000")), list(number_values("1 234,5"))
     ([1234.0, 1.234], [120000.0], [1234.5])
     """
     mantissa, _, exponent = text.replace("E", "e").partition("e")
@@ -342,8 +510,8 @@ def _in_han(text: str) -> Iterator[Number]:
             is_sure = is_sure and not (signs == "十" and after == "分")
         else:
             is_sure = bool(digits)
-        unit = PERCENT if found[1] else NONE
-        reading = Reading(_han_value(signs), unit)
+        unit = PERCENT if found[1] else NO_UNIT
+        reading = NumberReading(_han_value(signs), unit)
         yield Number(found[0], *found.span(), frozenset((reading,)), 0, is_sure=is_sure)
 
 

@@ -1,1 +1,4 @@
-"""What was done from what: tables, one writer, readers, files and locks."""
+"""The ledger: what was done from what.
+
+SQLite or PostgreSQL, one writer, locks, coordination of machines, retention.
+"""

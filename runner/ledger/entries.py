@@ -1,13 +1,19 @@
-"""What the ledger holds: items, their files, model calls; and what can be wrong with it. Plain."""
+"""Rows of the ledger, its errors, and the reader of its SQLite file.
+
+Plain values without SQLAlchemy: every run imports this module, and importing SQLAlchemy takes as
+long as a whole `validate`.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 ROOM_BYTES = 64 * 1024  # SQLite's index of what was written last takes 32 KiB
 _DISK_IS_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -17,7 +23,7 @@ class LedgerError(Exception):
     """The ledger cannot be used: a newer one, a broken file, a full disk. Says what to do."""
 
 
-def unwritable(cause: object) -> LedgerError:
+def write_error(cause: object) -> LedgerError:
     """Say that the ledger cannot be written, and why."""
     is_full = "disk is full" in str(cause) or getattr(cause, "errno", None) in _DISK_IS_FULL
     return LedgerError(
@@ -26,7 +32,7 @@ def unwritable(cause: object) -> LedgerError:
     )
 
 
-class Occupied(LedgerError):
+class LedgerBusy(LedgerError):
     """Another program holds the ledger's file; nothing is wrong with it."""
 
     def __init__(self, file: object) -> None:
@@ -37,19 +43,19 @@ class Occupied(LedgerError):
         )
 
 
-def is_occupied(cause: object) -> bool:
+def is_busy_error(cause: object) -> bool:
     """Tell by SQLite's words whether somebody else only holds its file."""
     return str(cause).startswith(("database is locked", "database table is locked"))
 
 
-def unreadable(file: object, cause: object) -> LedgerError:
+def read_error(file: object, cause: object) -> LedgerError:
     """Say that the ledger cannot be read, and why."""
-    if is_occupied(cause):
-        return Occupied(file)
+    if is_busy_error(cause):
+        return LedgerBusy(file)
     if "disk is full" in str(cause):  # its tables could not be made, or changed
-        return unwritable(cause)
+        return write_error(cause)
     if str(cause).startswith("disk I/O error"):  # whoever reads needs some room beside the file
-        return unwritable("the disk is full" if _is_full(file) else cause)
+        return write_error("the disk is full" if _is_full(file) else cause)
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
         f"Move that file away to start anew; what it wrote stays where it is."
@@ -63,7 +69,9 @@ def _is_full(file: object) -> bool:
         return False
 
 
-def too_new(place: object, found: int, ours: int, way_out: str | None = None) -> LedgerError:
+def newer_version_error(
+    place: object, found: int, ours: int, way_out: str | None = None
+) -> LedgerError:
     """Say that a newer Paddock wrote the ledger."""
     return LedgerError(
         f"{place}: this ledger was written by a newer Paddock (its version is {found}, "
@@ -176,7 +184,7 @@ class CallRow:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeRow:
+class LineageRow:
     """Where an item's entry came from."""
 
     scope: str
@@ -189,7 +197,7 @@ class MadeRow:
     source: str | None
     """The stored path of the file that it is."""
     made: Any
-    """Its source, and each step with its calls, in order; see `runner/made.py`."""
+    """Its source, and each step with its calls, in order; see `runner/core/run_records.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +230,7 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptCall:
+class RecordedModelCall:
     """A call as it was recorded, to be looked at."""
 
     hash: str
@@ -238,3 +246,70 @@ class KeptCall:
     request: str
     """JSON."""
     reply: bytes
+
+
+VERSION = 4
+"""Of the tables; see `tables` for how older ones become this one."""
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class LedgerReader(Protocol):
+    """Answers a portable query with named values (`:name`)."""
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows."""
+        ...
+
+    def close(self) -> None:
+        """Let the file go."""
+        ...
+
+
+class SqliteReader:
+    """Reads an SQLite file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._connection = sqlite3.connect(
+                file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.DatabaseError as error:
+            raise read_error(file, error) from error
+        try:
+            self._version = self._found()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise read_error(file, error) from error
+        if self._version > VERSION:
+            self._connection.close()
+            raise newer_version_error(file, self._version, VERSION)
+
+    def _found(self) -> int:
+        made = "select 1 from sqlite_master where name = 'meta'"
+        if self._connection.execute(made).fetchone() is None:
+            return 0
+        query = "select value from meta where name = 'version'"
+        row = self._connection.execute(query).fetchone()
+        # Tables without a version: somebody is making them at this moment, or was killed at it.
+        return 0 if row is None else int(row[0])
+
+    def is_older(self) -> bool:
+        """Return whether the tables must be brought up to date first."""
+        return self._version < VERSION
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows.
+
+        Raises:
+            LedgerError: the file is broken at this place, or another program holds it.
+        """
+        try:
+            return self._connection.execute(query, dict(values)).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise read_error(self._file, error) from error
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._connection.close()

@@ -1,26 +1,31 @@
-"""What is done, from what, and how to get it again: the truth about every item.
+"""The ledger of one folder of pipelines: what was done, from what, and how to get it again.
 
-One SQLite file beside the pipeline (WAL, one writer thread), or a schema in PostgreSQL where
-several machines share the folder; large values in `objects/`. Knows no steps and no Prefect; who
-may work on what is decided in `locks` and `claims`, what is stale in `work`.
-SQLAlchemy makes the tables and changes older ones; rows are read and written without it, since
-importing it takes a third of the time of a run that has nothing to do.
+One SQLite file beside the pipelines (WAL, one writer thread), or a schema in PostgreSQL where
+several machines share the folder. Values above 16 Ki characters lie in `objects/`, by their
+sha256. A folder has the same identity (`.paddock/id`) on every machine. Knows no steps and no
+Prefect: `run_locks` and `coordination` decide who may work on what. Imports no SQLAlchemy: only
+`ledger_tables`, which makes the tables, needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID, uuid4
 
-from paddock.engine.system import private
+from paddock.engine.system import files
+from paddock.engine.system import files as private
+from paddock.steps.files.atomic_write import TemporaryFile, remove_stale_files
 
-from . import reader, writer
+from . import entries, writer
 from .entries import (
     AttemptRow,
     CallRow,
@@ -29,14 +34,103 @@ from .entries import (
     LedgerError,
     OutputRow,
     RunRow,
-    unwritable,
+    write_error,
 )
-from .identity import identity, known_identity
-from .objects import Objects
 
 if TYPE_CHECKING:
-    from .claims import Claims
-    from .reader import Reader
+    from .coordination import Claims
+    from .entries import LedgerReader
+
+
+def folder_identity(folder: Path) -> str:
+    """Return the identity of a ledger's folder, 32 hexadecimal digits; the first who asks makes it.
+
+    Raises:
+        LedgerError: the folder cannot be written, or the file holds something else.
+    """
+    file = folder / "id"
+    try:
+        found = known_folder_identity(folder)
+        return found if found is not None else _make_identity(file)
+    except OSError as error:
+        raise LedgerError(
+            f"{file}: the folder's identity cannot be written ({error.strerror or error})."
+        ) from error
+
+
+def has_folder_identity(folder: Path) -> bool:
+    """Return whether a folder has one, because its ledger is, or was, in PostgreSQL."""
+    return (folder / "id").exists()
+
+
+def known_folder_identity(folder: Path) -> str | None:
+    """Return the identity of a folder that has one."""
+    file = folder / "id"
+    try:
+        text = file.read_text("utf-8").strip()
+        return UUID(text).hex
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise LedgerError(
+            f"{file}: this is no identity. Put back what it was, which names the ledger in "
+            f"PostgreSQL, or remove it to begin a ledger anew."
+        ) from error
+
+
+def _make_identity(file: Path) -> str:
+    """Make the identity whole or not at all, once, whoever else does so at this moment."""
+    aside = file.with_name(f".{file.name}.{uuid4().hex}")
+    try:
+        with files.open_private(aside) as out:
+            out.write(f"{uuid4()}\n")
+            out.flush()
+            os.fsync(out.fileno())
+        try:
+            os.link(aside, file)  # unlike a rename it never replaces another's
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            if not file.exists():
+                aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+    return UUID(file.read_text("utf-8").strip()).hex
+
+
+class ObjectStore:
+    """A folder of values that are never changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, value: bytes) -> str:
+        """Keep a value and give its sha256; a value that is there already is not written again."""
+        digest = hashlib.sha256(value).hexdigest()
+        path = self._folder / digest
+        try:
+            os.utime(path)  # so that whoever cleans sees that it is wanted again
+        except OSError:
+            files.private_folder(self._folder)
+            aside = TemporaryFile.written(path, value, files.PRIVATE_FILE)
+            try:
+                aside.replace(path)
+            finally:
+                aside.close()
+        return digest
+
+    def sweep(self) -> int:
+        """Remove what was half written by a process that was killed; tells how many files went."""
+        return len(remove_stale_files(self._folder))
+
+    def get(self, digest: str) -> bytes | None:
+        """Return a value back; None when it is gone or is not what it was."""
+        try:
+            value = (self._folder / digest).read_bytes()
+        except FileNotFoundError:
+            return None
+        return value if hashlib.sha256(value).hexdigest() == digest else None
+
 
 T = TypeVar("T")
 
@@ -51,8 +145,8 @@ class Ledger:
         self.url = url
         """Of PostgreSQL; empty for a file in `folder`."""
         self._is_readonly = is_readonly
-        self.objects = Objects(folder / "objects")
-        self._reader: Reader | None = None
+        self.objects = ObjectStore(folder / "objects")
+        self._reader: LedgerReader | None = None
         self._writer: writer.Writer | None = None
         self._tell: Callable[[str], None] | None = None
 
@@ -84,20 +178,20 @@ class Ledger:
         if self.is_shared:
             self._open_shared_to_read()
         elif self.file.exists():
-            private.narrow(self.folder)
-            self._reader = reader.FileReader(private.database(self.file))
+            private.make_private(self.folder)
+            self._reader = entries.SqliteReader(private.private_database(self.file))
             if self._reader.is_older():
                 self._reader.close()
                 self._open_to_write()
 
     def _open_shared_to_read(self) -> None:
         postgres = _postgres()
-        known = known_identity(self.folder)
+        known = known_folder_identity(self.folder)
         if known is None:
             return
         found = postgres.PostgresReader(postgres.server(self.url, known), retry_s=postgres.OPEN_S)
         version = found.version()
-        if version == reader.VERSION:
+        if version == entries.VERSION:
             self._reader = found
             return
         found.close()
@@ -108,30 +202,31 @@ class Ledger:
         from filelock import FileLock
 
         try:
-            private.folder(self.folder)
+            private.private_folder(self.folder)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
-                private.write(ignore, "*\n")
+                private.write_private(ignore, "*\n")
             if self.is_shared:
                 self._open_shared_to_write()
                 return
-            with FileLock(self.folder / "ledger.lock", mode=private.FILE):
-                self._reader = writer.ready(private.database(self.file))
+            with FileLock(self.folder / "ledger.lock", mode=private.PRIVATE_FILE):
+                self._reader = writer.open_for_writing(private.private_database(self.file))
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(
                 f"{self.folder}: the ledger's folder cannot be written ({why}).\n"
                 "  Let it be written, or copy the pipeline to a folder of your own."
             ) from error
-        commit = writer.FileCommit(self.file)
+        commit = writer.SqliteCommit(self.file)
         self._writer = writer.Writer(commit, commit.close, self._told)
 
     def _open_shared_to_write(self) -> None:
         postgres = _postgres()
-        from . import postgres_tables, postgres_writer
+        from . import postgres_writer
+        from . import postgres_writer as postgres_tables
 
-        server = postgres.server(self.url, identity(self.folder))
-        postgres_tables.prepare(server, self.file)
+        server = postgres.server(self.url, folder_identity(self.folder))
+        postgres_tables.prepare_schema(server, self.file)
         self._reader = postgres.PostgresReader(server, self._told)
         commit = postgres_writer.PostgresCommit(server, self._told)
         self._writer = writer.Writer(commit, commit.close)
@@ -177,7 +272,7 @@ class Ledger:
     # --- items
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
-        """Give every entry of a scope by its key, or those of some keys."""
+        """Return every entry of a scope by its key, or those of some keys."""
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
         values: dict[str, Any] = {}
         if keys is not None:
@@ -192,7 +287,7 @@ class Ledger:
         self.put("items", {**row, "scope": scope, "run": run, "at": time.time()})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
-        """Give (text, object) for an item's value: one of them, by its size."""
+        """Return (text, object) for an item's value: one of them, by its size."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if len(text) <= INLINE_CHARS:
             return text, None
@@ -214,7 +309,7 @@ class Ledger:
     # --- outputs
 
     def outputs(self, scope: str = "", keys: Collection[str] = ()) -> Iterator[OutputRow]:
-        """Give every output of every scope; in PostgreSQL also those of some keys of one."""
+        """Yield every output of every scope; in PostgreSQL also those of some keys of one."""
         query = f"select {', '.join(OutputRow.__slots__)} from outputs"
         if scope:
             where = "where scope = :scope and key = any((:keys)::text[])"
@@ -234,7 +329,7 @@ class Ledger:
     # --- calls
 
     def call(self, hash_: str) -> CallRow | None:
-        """Give the call of this hash, with its raw reply, if it is known."""
+        """Return the call of this hash, with its raw reply, if it is known."""
         query = f"select {', '.join(_CALL_COLUMNS)} from calls where hash = :hash"
         found = self.rows(query, hash=hash_)
         if not found:
@@ -264,7 +359,7 @@ class Ledger:
         try:
             return self.objects.put(value)
         except OSError as error:
-            raise unwritable(error) from error
+            raise write_error(error) from error
 
     # --- scopes and runs
 
@@ -273,16 +368,16 @@ class Ledger:
         self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
 
     def scopes_of(self, file: str) -> set[str]:
-        """Give every scope of a pipeline's file."""
+        """Return every scope of a pipeline's file."""
         query = "select scope from scopes where file = :file"
         return {row[0] for row in self.rows(query, file=file)}
 
     def run_names(self) -> frozenset[str]:
-        """Give every run's name."""
+        """Return every run's name."""
         return frozenset(row[0] for row in self.rows("select run from runs"))
 
     def last_summary(self, file: str) -> dict[str, Any] | None:
-        """Give the summary of the last run of a pipeline's file that called a model."""
+        """Return the summary of the last run of a pipeline's file that called a model."""
         query = (
             "select summary from runs where file = :file and summary is not null "
             "order by started desc limit 20"
@@ -298,19 +393,19 @@ class Ledger:
         self.put("runs", {**_NEW_RUN, **row})
 
     def runs(self, limit: int = 100, *, failed_only: bool = False) -> list[RunRow]:
-        """Give the latest runs, the newest first."""
+        """Return the latest runs, the newest first."""
         where = "where status not in ('completed', 'running')" if failed_only else ""
         query = f"select {', '.join(RunRow.__slots__)} from runs {where} order by started desc"
         return [RunRow(*row) for row in self.rows(f"{query} limit :limit", limit=limit)]
 
     def run(self, name: str) -> RunRow | None:
-        """Give one run."""
+        """Return one run."""
         query = f"select {', '.join(RunRow.__slots__)} from runs where run = :run"
         found = self.rows(query, run=name)
         return RunRow(*found[0]) if found else None
 
     def runs_of(self, job: str) -> frozenset[str]:
-        """Give the names of the runs that do, or did, a job together."""
+        """Return the names of the runs that do, or did, a job together."""
         query = "select run from runs where run = :job or parent = :job"
         return frozenset(row[0] for row in self.rows(query, job=job))
 
@@ -339,19 +434,19 @@ class Ledger:
         return bool(rows)
 
     def claims(self, holder: str, dead_after_s: float) -> Claims:
-        """Give one participant's claims; only in PostgreSQL."""
-        from . import claims, postgres
+        """Return one participant's claims; only in PostgreSQL."""
+        from . import coordination, postgres
 
         assert isinstance(self._reader, postgres.PostgresReader)
-        return claims.Claims(self._reader.server, holder, dead_after_s, self._told)
+        return coordination.Claims(self._reader.server, holder, dead_after_s, self._told)
 
     def is_heard_of(self, run: str, since: float) -> bool:
-        """Tell whether a run that shares the ledger has given a sign of life since a time."""
+        """Return whether a run that shares the ledger has given a sign of life since a time."""
         query = "select 1 from holders where run = :run and seen > :since"
         return bool(self.rows(query, run=run, since=since))
 
     def items_of(self, run: str) -> list[ItemRow]:
-        """Give the items that this run was the last to record, by step and key."""
+        """Return the items that this run was the last to record, by step and key."""
         columns = ", ".join(f"items.{name}" for name in Entry.__slots__)
         query = (
             f"select items.scope, scopes.step, {columns} from items "
@@ -374,7 +469,7 @@ class Ledger:
         query = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
         values: dict[str, Any] = {}
         if self.is_shared:
-            from .claims import IS_ALIVE
+            from .coordination import IS_ALIVE
 
             query += (
                 " and not exists (select 1 from holders "
@@ -398,7 +493,7 @@ class Ledger:
     # --- watches
 
     def watched(self, watch: str) -> dict[str, tuple[int, int]]:
-        """Give what a watch has seen through: path → (size, mtime_ns)."""
+        """Return what a watch has seen through: path → (size, mtime_ns)."""
         query = "select path, size, mtime_ns from watched where watch = :watch"
         return {path: (size, mtime) for path, size, mtime in self.rows(query, watch=watch)}
 

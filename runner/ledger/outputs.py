@@ -1,7 +1,4 @@
-"""The files that pipelines of this folder wrote, as the ledger knows them.
-
-`Index` is the run's view of all of them.
-"""
+"""Index of the output files that pipelines of a folder wrote: owner, digest, edited or missing."""
 
 from __future__ import annotations
 
@@ -11,22 +8,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
 
 from .entries import OutputRow
 from .ledger import Ledger
 
-Condition = Literal["same", "edited", "missing"]
+FileCondition = Literal["same", "edited", "missing"]
 SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
 
 
 def sha256_of(path: Path) -> str:
-    """Give the sha256 of a file's content, hexadecimal."""
+    """Return the sha256 of a file's content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Index:
+class OutputIndex:
     """Every output row of the ledger, kept up to date while the run writes."""
 
     def __init__(self, ledger: Ledger, base: Path, own_scopes: set[str]) -> None:
@@ -53,11 +50,11 @@ class Index:
         return text.removeprefix(self._prefix).replace(os.sep, "/")
 
     def absolute(self, stored: str) -> str:
-        """Give a stored path's absolute one."""
+        """Return a stored path's absolute one."""
         return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
 
     def owned(self) -> frozenset[Path]:
-        """Give every path that this pipeline's file ever wrote, or was about to."""
+        """Return every path that this pipeline's file ever wrote, or was about to."""
         return frozenset(
             Path(self.absolute(path))
             for path, scopes in self._by_path.items()
@@ -65,7 +62,7 @@ class Index:
         )
 
     def known_sha256(self, path: Path) -> frozenset[str]:
-        """Give the digests that we wrote, or were about to write, to this path."""
+        """Return the digests that we wrote, or were about to write, to this path."""
         stored = self.stored(path)
         known: set[str] = set()
         for scope in self._by_path.get(stored, ()):
@@ -75,8 +72,8 @@ class Index:
                 known.add(row.sha256)
         return frozenset(known)
 
-    def condition(self, scope: str, stored: str) -> Condition:
-        """Tell whether an output still is as it was recorded; equal size and mtime are trusted."""
+    def condition(self, scope: str, stored: str) -> FileCondition:
+        """Return whether an output still is as it was recorded; equal size and mtime are trusted."""
         row = self._rows.get((scope, stored))
         try:
             stat = os.stat(self.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
@@ -110,7 +107,7 @@ class Index:
             )
 
     def owner(self, scope: str, key: str, path: Path | str) -> str | None:
-        """Give the fresh item, another than `key`, to which a file belongs."""
+        """Return the fresh item, another than `key`, to which a file belongs."""
         row = self._rows.get((scope, self.stored(path)))
         if row is None or row.key == key or row.key not in self._fresh.get(scope, ()):
             return None
@@ -131,7 +128,7 @@ class Index:
                 yield row
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        """Tell whether a file was written by this item and, as far as is known, no other one."""
+        """Return whether a file was written by this item and, as far as is known, no other one."""
         row = self._rows.get((scope, stored))
         return row is not None and row.key == key and self._by_path[stored] == [scope]
 

@@ -1,7 +1,7 @@
-"""Connect to PostgreSQL and read the ledger from it, with plain words for what goes wrong.
+"""PostgreSQL connections of the ledger: retry when they break, read rows, explain errors.
 
-The only importer of psycopg besides `claims`; knows no SQLAlchemy, since `plan` only reads. Each
-folder of pipelines has a schema of its own. A connection that breaks is made anew for a while.
+The only importer of psycopg besides `postgres_writer` and `coordination`. Imports no SQLAlchemy,
+since `plan` only reads. Each folder of pipelines has a schema of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from .entries import LedgerError, too_new
-from .reader import VERSION
+from .entries import VERSION, LedgerError, newer_version_error
 
 OLDEST = 13
 """The oldest PostgreSQL that its makers supported when this was written, less one."""
@@ -42,7 +41,7 @@ _KEPT_ALIVE = {
 }
 
 # What a machine holds that sleeps or lost its cable in the middle of a transaction is let go.
-_LET_GO = "; ".join(
+_SESSION_SETTINGS = "; ".join(
     f"set {name} = '{value}'"
     for name, value in {
         "idle_in_transaction_session_timeout": "10s",
@@ -56,8 +55,8 @@ _LET_GO = "; ".join(
 # SQLSTATEs with which a server says that it, not what was asked of it, is the reason: it shuts
 # down or starts up (57P01 to 57P05), has too many connections, thought us asleep (25P03); or two
 # transactions met.
-_PASSING = ("08", "57P", "53300", "40001", "40P01", "25P03")
-_PASSING_WORDS = (
+_TRANSIENT_CODES = ("08", "57P", "53300", "40001", "40P01", "25P03")
+_TRANSIENT_WORDS = (
     "is starting up", "is shutting down", "in recovery mode", "not yet accepting", "too many",
     "remaining connection slots", "terminating connection",
 )  # fmt: skip
@@ -66,7 +65,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class PostgresServer:
     """A database, and the schema of one folder in it."""
 
     url: str
@@ -75,26 +74,26 @@ class Server:
     @property
     def place(self) -> str:
         """Name the database for people, without a password."""
-        return place_of(self.url)
+        return database_name(self.url)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect, each statement a transaction of its own.
 
         Raises:
-            psycopg.Error: it cannot be reached; see `refusal`.
+            psycopg.Error: it cannot be reached; see `connection_error`.
         """
-        connection = psycopg.connect(self.url, autocommit=True, **_fitting(self.url))
+        connection = psycopg.connect(self.url, autocommit=True, **_default_parameters(self.url))
         try:
             path = sql.SQL("set search_path to {}").format(sql.Identifier(self.schema))
             connection.execute(path)
-            connection.execute(_LET_GO)
+            connection.execute(_SESSION_SETTINGS)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def server(url: str, identity: str) -> Server:
+def postgres_server(url: str, identity: str) -> PostgresServer:
     """Name the database of a folder with this identity.
 
     Raises:
@@ -106,21 +105,21 @@ def server(url: str, identity: str) -> Server:
             f"The setting 'ledger' names '{scheme}': it takes postgresql://user@host/database, "
             f"or nothing for a file beside the pipeline."
         )
-    if _parts(url) is None:
+    if _url_parts(url) is None:
         raise LedgerError(
             "The setting 'ledger' (PADDOCK_LEDGER) cannot be read as an address. In a name or a "
             "password write %25 for %, %40 for @, %2F for /, %3A for : and %20 for a space."
         )
-    return Server(url, f"paddock_{identity}")
+    return PostgresServer(url, f"paddock_{identity}")
 
 
-def place_of(url: str) -> str:
+def database_name(url: str) -> str:
     """Name a database for people, without a password.
 
-    >>> place_of("postgresql://me:secret@db.example:5433/work?sslmode=require")
+    >>> database_name("postgresql://me:secret@db.example:5433/work?sslmode=require")
     "PostgreSQL's database 'work' at db.example:5433"
     """
-    parts = _parts(url)
+    parts = _url_parts(url)
     if parts is None:
         return "PostgreSQL"
     host = parts.get("host") or parts.get("hostaddr") or "this machine"
@@ -129,8 +128,8 @@ def place_of(url: str) -> str:
     return f"PostgreSQL's database '{name}' at {host}{port}"
 
 
-def _parts(url: str) -> dict[str, Any] | None:
-    """Give what a URL says; None where it does not say what its author meant.
+def _url_parts(url: str) -> dict[str, Any] | None:
+    """Return what a URL says; None where it does not say what its author meant.
 
     A character of a password that should be written as %40, say, cuts it at another place: then
     part of the password stands where the host should, and must not be shown.
@@ -144,29 +143,29 @@ def _parts(url: str) -> dict[str, Any] | None:
     return parts if is_whole else None
 
 
-def host_of(url: str) -> str:
-    """Give the host that a URL names, empty for this machine's socket."""
+def database_host(url: str) -> str:
+    """Return the host that a URL names, empty for this machine's socket."""
     parts = psycopg.conninfo.conninfo_to_dict(url)
     return str(parts.get("host") or parts.get("hostaddr") or "")
 
 
-def is_passing(error: BaseException) -> bool:
-    """Tell whether the same may succeed later: the connection broke, or two transactions met."""
+def is_transient_error(error: BaseException) -> bool:
+    """Return whether the same may succeed later: the connection broke, or two transactions met."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is not None:
-        return error.sqlstate.startswith(_PASSING)
+        return error.sqlstate.startswith(_TRANSIENT_CODES)
     # Said by the client's own library, which has no numbers: the socket is gone, or the server
     # would not have us ("FATAL": a wrong password, an unknown database), which stays so.
     said = str(error)
     if "FATAL:" in said:
-        return any(words in said for words in _PASSING_WORDS)
+        return any(words in said for words in _TRANSIENT_WORDS)
     return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
 
 
-def refusal(url: str, error: psycopg.Error) -> LedgerError:
+def connection_error(url: str, error: psycopg.Error) -> LedgerError:
     """Say in plain words why the ledger cannot be used, and what to do."""
-    place = place_of(url)
+    place = database_name(url)
     said = " ".join(str(error).split())
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return _no_rights(url, said)
@@ -191,7 +190,7 @@ def _no_rights(url: str, said: str) -> LedgerError:
     user = parts.get("user") or "paddock"
     name = parts.get("dbname") or user
     return LedgerError(
-        f"{place_of(url)} does not let '{user}' make or use the ledger's tables ({said}). "
+        f"{database_name(url)} does not let '{user}' make or use the ledger's tables ({said}). "
         f'Have its owner say: grant create on database "{name}" to "{user}"; '
         f"where another user made the tables, let all machines use that one."
     )
@@ -206,18 +205,18 @@ def check_server(connection: psycopg.Connection[Any], url: str) -> None:
     version = connection.info.server_version
     if version < OLDEST * 10_000:
         raise LedgerError(
-            f"{place_of(url)} is version {version // 10_000}; "
+            f"{database_name(url)} is version {version // 10_000}; "
             f"the ledger needs PostgreSQL {OLDEST} or newer."
         )
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise LedgerError(
-            f"{place_of(url)} keeps its texts as {encoding}; the ledger needs UTF8. "
+            f"{database_name(url)} keeps its texts as {encoding}; the ledger needs UTF8. "
             f"Make another: create database paddock encoding 'UTF8' template template0;"
         )
 
 
-def lasting(
+def retry_broken_connection(
     action: Callable[[], T],
     *,
     url: str,
@@ -239,20 +238,20 @@ def lasting(
             return action()
         except psycopg.Error as error:
             again()
-            if not is_passing(error) or time.monotonic() + pause_s > deadline:
-                raise refusal(url, error) from error
+            if not is_transient_error(error) or time.monotonic() + pause_s > deadline:
+                raise connection_error(url, error) from error
             if tell is not None and pause_s > PAUSE_S:
-                tell(f"{place_of(url)} went away; waiting for it")
+                tell(f"{database_name(url)} went away; waiting for it")
         time.sleep(pause_s)
         pause_s = min(MOST_PAUSE_S, 2 * pause_s)
 
 
-class Link:
+class PostgresConnection:
     """One connection, made on first use and anew where it broke. Any thread, one at a time."""
 
     def __init__(
         self,
-        server: Server,
+        server: PostgresServer,
         tell: Callable[[str], None] | None = None,
         retry_s: float = RETRY_S,
     ) -> None:
@@ -264,12 +263,12 @@ class Link:
         self._connection: psycopg.Connection[Any] | None = None
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Give the rows of a query with named values (`:name`); a statement may give none.
+        """Return the rows of a query with named values (`:name`); a statement may give none.
 
         Raises:
             LedgerError: the server did not answer within the bound, or refuses.
         """
-        asked = written(query)
+        asked = psycopg_query(query)
 
         def ask() -> Sequence[Sequence[Any]]:
             if self._connection is None:
@@ -299,7 +298,7 @@ class Link:
             # Whoever comes after one that has waited in vain does not wait as long once more.
             retry_s = 0.0 if self._is_lost else self._retry_s
             self._is_lost = True
-            done = lasting(
+            done = retry_broken_connection(
                 action,
                 url=self.server.url,
                 again=self._let_go,
@@ -324,11 +323,11 @@ class Link:
             self._connection = None
 
 
-class PostgresReader(Link):
-    """Implements `paddock.runner.ledger.reader.Reader` over a schema."""
+class PostgresReader(PostgresConnection):
+    """Implements `paddock.runner.ledger.entries.LedgerReader` over a schema."""
 
     def version(self) -> int | None:
-        """Give the version of the tables, None where there are none.
+        """Return the version of the tables, None where there are none.
 
         Raises:
             LedgerError: a newer Paddock made them; the server cannot be used.
@@ -340,14 +339,14 @@ class PostgresReader(Link):
         found = int(row[0][0])
         if found > VERSION:
             self.close()
-            raise too_new(self.server.place, found, VERSION, " on this machine")
+            raise newer_version_error(self.server.place, found, VERSION, " on this machine")
         return found
 
 
-def written(query: str) -> str:
+def psycopg_query(query: str) -> str:
     """Write a query with named values as psycopg has it.
 
-    >>> written("select 1 where :me = any(:keys::text[])")
+    >>> psycopg_query("select 1 where :me = any(:keys::text[])")
     'select 1 where %(me)s = any(%(keys)s::text[])'
     """
     return _NAME.sub(r"%(\1)s", query)
@@ -356,7 +355,7 @@ def written(query: str) -> str:
 _NAME = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
 
 
-def _fitting(url: str) -> dict[str, Any]:
-    """Give what the URL does not say itself."""
+def _default_parameters(url: str) -> dict[str, Any]:
+    """Return what the URL does not say itself."""
     said = psycopg.conninfo.conninfo_to_dict(url)
     return {name: value for name, value in _KEPT_ALIVE.items() if name not in said}

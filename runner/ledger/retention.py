@@ -1,29 +1,155 @@
-"""Let go what nobody needs any more: old runs, replies of no item, objects without a name.
+"""Retention: remove old runs and logs, model replies that no item needs, unnamed objects.
 
-Never what freshness needs: an item's entry stays as long as its source is there, and so do the
-replies that its entry was made of. Works beside runs: each statement is short, an object that a
-run has just named again is put back. Knows SQLite and PostgreSQL by one small set of statements.
+Compact the file. Never removes what decides staleness: an item's entry stays as long as its
+source, and so do the replies that it was made of. Works while runs go on: each statement is short,
+and an object that a run names again meanwhile is put back. One small set of portable statements
+serves SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from paddock.engine.system import private
+from paddock.engine.system import files
 
-from .compaction import compact
-from .entries import LedgerError, unreadable, unwritable
-from .identity import known_identity
-from .objects import Objects
-from .reader import VERSION, WAIT_S, FileReader
-from .superfluous import Database, superfluous, used
+from .entries import BUSY_TIMEOUT_S, VERSION, LedgerError, SqliteReader, read_error, write_error
+from .ledger import ObjectStore, known_folder_identity
+
+
+class StatementRunner(Protocol):
+    """What statements are carried out on."""
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Carry out a statement with named values (`:name`, letters alone), and give its rows."""
+        ...
+
+    def close(self) -> None:
+        """Let it go."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnneededCall:
+    """A call that no item needs."""
+
+    hash: str
+    at: float
+    n_bytes: int
+    """Of its texts in the row."""
+    objects: tuple[str, ...]
+
+
+def unneeded_calls(database: StatementRunner, before: float) -> Iterator[UnneededCall]:
+    """Yield the calls that no item needs and that were made before a time, the oldest first.
+
+    An item needs those that its entry was made of. Those that an earlier version of it made are
+    not needed once all of its entry's calls are known to be of the run that wrote it.
+    """
+    oldest = database.rows("select min(at) from calls", {})[0][0]
+    if oldest is None or oldest >= before:
+        return
+    nested = _nested_prefixes(database)
+    for row in database.rows(_CALLS_BY_AGE, {"before": before}):
+        hash_, scope, key, run, at, size, *objects = row[:8]
+        found, entry_run, n_calls, gone, n_made = row[8:]
+        call = UnneededCall(hash_, at, int(size or 0), tuple(filter(None, objects)))
+        if found is None:
+            prefix = nested.get(scope)
+            if prefix is None or not _has_item(database, scope, key[len(prefix) :]):
+                yield call
+        elif gone is not None or (run != entry_run and int(n_made or 0) >= n_calls):
+            yield call
+
+
+def needed_calls(database: StatementRunner, objects: ObjectStore) -> frozenset[str]:
+    """Return the calls of which the items that are there were made, whoever made them first."""
+    found: set[str] = set()
+    for text, object_ in database.rows(_LINEAGE_OF_CALLS, {}):
+        kept = objects.get(object_) if object_ is not None else text
+        for step in json.loads(kept)["steps"] if kept else ():
+            found.update(call[0] for call in step["calls"])
+    return frozenset(found)
+
+
+def _nested_prefixes(database: StatementRunner) -> dict[str, str]:
+    """Return what stands before the keys of calls in scopes of blocks within blocks."""
+    found: dict[str, str] = {}
+    for scope, inputs in database.rows("select scope, inputs from scopes", {}):
+        outer = json.loads(inputs)[1:]
+        if outer:
+            found[scope] = "".join(f"{key}/" for key in outer)
+    return found
+
+
+def _has_item(database: StatementRunner, scope: str, key: str) -> bool:
+    query = "select 1 from items where scope = :scope and key = :key and gone is null"
+    return bool(database.rows(query, {"scope": scope, "key": key}))
+
+
+_LINEAGE_OF_CALLS = """
+select p.made, p.made_object from provenance p
+left join items i on i.scope = p.scope and i.key = p.key
+where i.gone is null
+"""
+
+# A top-level step's calls have no key; its entry has the step's id for one.
+_CALLS_BY_AGE = """
+select c.hash, c.scope, c.key, c.run, c.at,
+       length(coalesce(c.request, '')) + length(coalesce(c.reply, '')),
+       c.request_object, c.reply_object,
+       i.key, i.run, i.calls, i.gone, made.n
+from calls c
+left join items i
+  on i.scope = c.scope and i.key = case when c.key = '' then c.step else c.key end
+left join (select scope, key, run, count(*) as n from calls group by scope, key, run) made
+  on made.scope = c.scope and made.key = c.key and made.run = i.run
+where c.at < :before
+order by c.at
+"""
+
+
+VACUUM_SHARE, VACUUM_BYTES = 0.25, 8 * 1024**2
+"""The file is written anew when so much of it, and at least so many bytes, hold nothing."""
+VACUUM_S = 20.0
+"""Less than a run waits for the database (`reader.WAIT_S`)."""
+MOST_VACUUM_BYTES = 2 * 1024**3
+
+
+def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:
+    """Write a ledger's file anew without the room that nothing fills, within a time.
+
+    Left for another day where it takes too long, the disk has no room for a second one, or a run
+    writes at this moment. Tells whether it was done.
+    """
+    connection = sqlite3.connect(file, timeout=1.0, isolation_level=None)
+    with contextlib.closing(connection):
+        page, n_pages, n_free = (
+            int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        n_bytes = page * n_pages
+        is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
+        has_room = shutil.disk_usage(file.parent).free > 2 * n_bytes
+        if not is_worth_it or not has_room or n_bytes > MOST_VACUUM_BYTES:
+            return False
+        ends = clock() + VACUUM_S
+        connection.set_progress_handler(lambda: int(clock() > ends), 10_000)
+        try:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError:  # interrupted, or somebody writes
+            return False
+    return True
+
 
 GRACE_S = 7 * 86400.0
 """What is younger stays even where the ledger is too large: its run may go on tomorrow."""
@@ -37,7 +163,7 @@ PAUSE_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetentionLimits:
     """What may go; times in seconds since the epoch."""
 
     runs_before: float
@@ -47,7 +173,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Swept:
+class SweepResult:
     """What went, or would."""
 
     runs: int = 0
@@ -61,17 +187,19 @@ class Swept:
     n_bytes: int = 0
     """Of files; rows are counted by their texts."""
 
-    def __add__(self, other: Swept) -> Swept:
-        """Give both together."""
+    def __add__(self, other: SweepResult) -> SweepResult:
+        """Return both together."""
         names = (field.name for field in fields(self))
-        return Swept(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        """Give the keys that machines read."""
+        """Return the keys that machines read."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def sweep(state: Path, url: str, limits: Limits, *, is_dry: bool = False) -> Swept:
+def sweep_ledger(
+    state: Path, url: str, limits: RetentionLimits, *, is_dry: bool = False
+) -> SweepResult:
     """Clean one ledger's folder; with `is_dry` only tell what would go.
 
     Raises:
@@ -80,54 +208,54 @@ def sweep(state: Path, url: str, limits: Limits, *, is_dry: bool = False) -> Swe
     from filelock import FileLock, Timeout
 
     try:
-        with FileLock(state / "clean.lock", timeout=0, mode=private.FILE):
-            return _sweep(state, url, limits, is_dry=is_dry)
+        with FileLock(state / "clean.lock", timeout=0, mode=files.PRIVATE_FILE):
+            return _sweep_folder(state, url, limits, is_dry=is_dry)
     except Timeout:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except sqlite3.OperationalError as error:
-        raise unwritable(error) from error
+        raise write_error(error) from error
     except sqlite3.DatabaseError as error:
-        raise unreadable(state / "ledger.sqlite", error) from error
+        raise read_error(state / "ledger.sqlite", error) from error
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
 
 
-def _sweep(state: Path, url: str, limits: Limits, *, is_dry: bool) -> Swept:
-    database = _database(state, url)
+def _sweep_folder(state: Path, url: str, limits: RetentionLimits, *, is_dry: bool) -> SweepResult:
+    database = _open_database(state, url)
     if database is None:
-        return Swept()
+        return SweepResult()
     with contextlib.closing(database):
-        broom = _Broom(state, database, limits, is_dry=is_dry)
+        broom = _Sweeper(state, database, limits, is_dry=is_dry)
         swept = broom.sweep()
     if not url and not is_dry:
-        compact(state / "ledger.sqlite")
+        compact_file(state / "ledger.sqlite")
     return swept
 
 
-def _database(state: Path, url: str) -> Database | None:
+def _open_database(state: Path, url: str) -> StatementRunner | None:
     """Open a ledger of this version; None: there is none, or one that no run has migrated yet."""
     if url:
-        from .postgres import PostgresReader, server
+        from .postgres import PostgresReader, postgres_server
 
-        known = known_identity(state)
-        found = PostgresReader(server(url, known)) if known is not None else None
+        known = known_folder_identity(state)
+        found = PostgresReader(postgres_server(url, known)) if known is not None else None
         if found is None or found.version() != VERSION:
             return None
         return found
     file = state / "ledger.sqlite"
     if not file.exists():
         return None
-    reader = FileReader(file)  # which refuses a newer one
+    reader = SqliteReader(file)  # which refuses a newer one
     is_older = reader.is_older()
     reader.close()
     return None if is_older else SqliteDatabase(file)
 
 
 class SqliteDatabase:
-    """Implements `Database`; each statement is a transaction of its own."""
+    """Implements `StatementRunner`; each statement is a transaction of its own."""
 
     def __init__(self, file: Path) -> None:
-        self._connection = sqlite3.connect(file, timeout=WAIT_S, isolation_level=None)
+        self._connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Carry out a statement."""
@@ -138,18 +266,20 @@ class SqliteDatabase:
         self._connection.close()
 
 
-class _Broom:
+class _Sweeper:
     """One cleaning."""
 
-    def __init__(self, state: Path, database: Database, limits: Limits, *, is_dry: bool) -> None:
+    def __init__(
+        self, state: Path, database: StatementRunner, limits: RetentionLimits, *, is_dry: bool
+    ) -> None:
         self._state = state
         self._db = database
         self._limits = limits
         self._is_dry = is_dry
         self._now = time.time()
-        self._swept = Swept()
+        self._swept = SweepResult()
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> SweepResult:
         self._runs()
         calls = self._calls()
         items = self._gone_items()
@@ -176,12 +306,12 @@ class _Broom:
         self._delete("runs", "run", old)
 
     def _calls(self) -> frozenset[str]:
-        """Give the replies that go: those of no item, too old or too many."""
+        """Return the replies that go: those of no item, too old or too many."""
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
-        found = list(superfluous(self._db, max(limits.calls_before, too_large)))
+        found = list(unneeded_calls(self._db, max(limits.calls_before, too_large)))
         if found:
-            kept = used(self._db, Objects(self._state / "objects"))
+            kept = needed_calls(self._db, ObjectStore(self._state / "objects"))
             found = [call for call in found if call.hash not in kept]
         old = [call for call in found if call.at < limits.calls_before]
         n_bytes = sum(call.n_bytes for call in old)
@@ -239,7 +369,7 @@ class _Broom:
         old = {
             entry.name: entry.stat().st_size
             for entry in _entries(folder)
-            if not entry.name.startswith(".") and _age(entry, self._now) > OBJECT_GRACE_S
+            if not entry.name.startswith(".") and _entry_age_s(entry, self._now) > OBJECT_GRACE_S
         }
         if not old:
             return
@@ -277,7 +407,7 @@ class _Broom:
         """Remove what killed processes left half written, and copies from before migrations."""
         for folder in (self._state / "objects", self._state / "told"):
             for entry in _entries(folder):
-                if entry.name.startswith(".") and _age(entry, self._now) > OBJECT_GRACE_S:
+                if entry.name.startswith(".") and _entry_age_s(entry, self._now) > OBJECT_GRACE_S:
                     self._swept.leftovers += 1
                     self._remove(entry)
         for entry in _entries(self._state):
@@ -292,7 +422,7 @@ class _Broom:
             Path(entry.path).unlink(missing_ok=True)
 
     def _size(self) -> int:
-        """Give the bytes of ledger and objects; room in the file that nothing fills is not one."""
+        """Return the bytes of ledger and objects; room in the file that nothing fills is not one."""
         is_file = isinstance(self._db, SqliteDatabase)
         own = int(self._db.rows(_SIZE_OF_FILE if is_file else _SIZE_OF_SCHEMA, {})[0][0])
         return own + sum(entry.stat().st_size for entry in _entries(self._state / "objects"))
@@ -340,14 +470,14 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _age(entry: os.DirEntry[str], now: float) -> float:
+def _entry_age_s(entry: os.DirEntry[str], now: float) -> float:
     return now - entry.stat().st_mtime
 
 
 def _removed(file: Path, before: float) -> bool:
     """Remove an object; one that a run put again meanwhile is put back.
 
-    A run that keeps a value that is there already touches it (`Objects.put`): either it finds the
+    A run that keeps a value that is there already touches it (`ObjectStore.put`): either it finds the
     file and we see its touch, or it does not and writes it anew.
     """
     aside = file.with_name(f".{file.name}.swept")

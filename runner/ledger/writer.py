@@ -1,8 +1,8 @@
-"""The ledger's one writer: a thread that commits whatever has come together since its last commit.
+"""The ledger's writer: a thread that commits everything queued since its last commit.
 
-It owns the writing connection. A row that is put twice before a commit is written once. Many
-items that wait for their entry share one commit, which is what keeps an entry cheap.
-Writes a file with what Python has: importing SQLAlchemy takes as long as a whole `validate`.
+It owns the writing connection. A row that is put twice before a commit is written once, and many
+items share one commit, which keeps an entry cheap. `SqliteCommit` writes with the standard
+library: importing SQLAlchemy takes as long as a whole `validate`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .entries import LedgerError, Occupied, is_occupied, unwritable
-from .reader import FileReader
+from .entries import LedgerBusy, LedgerError, SqliteReader, is_busy_error, write_error
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "runs": ("run",),
@@ -39,12 +38,12 @@ _Key = tuple[Any, ...]
 Pending = Mapping[str, Mapping[_Key, Row | None]]
 """Table → primary key → the row to write, None to take it out."""
 Commit = Callable[[Pending], None]
-"""Writes all of it or nothing; raises LedgerError where it cannot, `Occupied` to be asked again."""
+"""Writes all of it or nothing; raises LedgerError where it cannot, `LedgerBusy` to be asked again."""
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 # Another program that holds the file (a backup, a database browser) is told of after the first,
 # and waited for as long as the second; less when the run is to end, which nobody waits for gladly.
-TOLD_AFTER_S, OCCUPIED_S, OCCUPIED_AT_END_S = 5.0, 600.0, 10.0
+TOLD_AFTER_S, BUSY_S, BUSY_AT_END_S = 5.0, 600.0, 10.0
 
 
 class Writer:
@@ -140,17 +139,17 @@ class Writer:
                     self._pending = {}
                     waiters += self._waiters
                     self._waiters = []
-            _answer(waiters, error)
+            _wake_waiters(waiters, error)
 
     def _try(self, pending: Pending) -> LedgerError | None:
         began = time.monotonic()
         while True:
             try:
                 self._commit(pending)
-            except Occupied as error:
+            except LedgerBusy as error:
                 self._tell("another program holds the ledger; waiting for it")
                 waited_s = time.monotonic() - began
-                if waited_s > (OCCUPIED_AT_END_S if self._is_closed else OCCUPIED_S):
+                if waited_s > (BUSY_AT_END_S if self._is_closed else BUSY_S):
                     return error
             except LedgerError as error:
                 return error
@@ -158,7 +157,7 @@ class Writer:
                 return None
 
 
-def ready(file: Path) -> FileReader:
+def open_for_writing(file: Path) -> SqliteReader:
     """Open a file that is to be written: its tables are made, or older ones brought up to date.
 
     Nobody else may be at it.
@@ -166,17 +165,17 @@ def ready(file: Path) -> FileReader:
     Raises:
         LedgerError: newer than this Paddock, or no ledger.
     """
-    found = FileReader(file)
+    found = SqliteReader(file)
     if not found.is_older():
         return found
     found.close()
-    from . import tables  # SQLAlchemy
+    from . import ledger_tables  # SQLAlchemy
 
-    tables.bring_up_to_date(file)
-    return FileReader(file)
+    ledger_tables.make_tables(file)
+    return SqliteReader(file)
 
 
-class FileCommit:
+class SqliteCommit:
     """Commits to an SQLite file, over a connection of its own; belongs to the writer's thread."""
 
     def __init__(self, file: Path) -> None:
@@ -187,13 +186,13 @@ class FileCommit:
         """Write all of it or nothing.
 
         Raises:
-            LedgerError: the file cannot be written; `Occupied`: another program holds it.
+            LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
         """
         try:
             self._connection = self._connection or _connected(self._file)
             _write(self._connection, pending)
         except (sqlite3.Error, OSError) as error:
-            cause = Occupied(self._file) if is_occupied(error) else unwritable(error)
+            cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
             raise cause from error
 
     def close(self) -> None:
@@ -244,17 +243,17 @@ def _replace(table: str, columns: Sequence[str]) -> str:
     return f"replace into {table} ({names}) values ({', '.join(f':{name}' for name in columns)})"
 
 
-def _answer(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:
+def _wake_waiters(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:
     """Wake each waiter in its own loop; one call for each loop, since calls are what costs."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for loop, future in waiters:
         by_loop.setdefault(loop, []).append(future)
     for loop, futures in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_settle, futures, error)
+            loop.call_soon_threadsafe(_set_results, futures, error)
 
 
-def _settle(futures: Iterable[asyncio.Future[None]], error: LedgerError | None) -> None:
+def _set_results(futures: Iterable[asyncio.Future[None]], error: LedgerError | None) -> None:
     for future in futures:
         if future.done():
             continue

@@ -1,1 +1,1 @@
-"""Telling somebody how a run ended: by webhook, mail or command."""
+"""Notifications when a run ends: webhook, mail or command."""

@@ -1,1 +1,1 @@
-"""Folders whose changes start runs: events as hints, the rescan as truth."""
+"""Folder watches: events as hints, listings as the truth, settle time, retries, hot folders."""

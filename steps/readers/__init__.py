@@ -1,1 +1,1 @@
-"""Documents to text, one module for each kind."""
+"""Document readers: files of many kinds to text, in processes of their own."""

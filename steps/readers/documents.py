@@ -1,8 +1,13 @@
-"""Read one document's text, whatever its kind; say in one sentence why it cannot be read."""
+"""Read documents and image files for steps; errors in one sentence.
+
+A document's text is read in a reader process, whatever its kind; an image for a model with vision
+is read as it is, and the engine checks its format.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -10,23 +15,30 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
-from paddock.steps.places import refusal, shown
-from paddock.steps.step import Readers, StepError
-from paddock.steps.time_limits import not_counted
+from paddock.engine.system.time_limits import clock_stopped
+from paddock.steps.base import DocumentReaders, Roots, StepError
+from paddock.steps.paths import os_refusal, printable, resolve_path
 
-from . import archive, ocr, plugins, reading
+from . import ocr, office_and_epub, reader, reader_dispatch
 from .reader import Document, Unreadable
-from .reader_pool import Missing, ReaderPool, Request, SystemRefused
+from .reader_pool import DocumentRequest, MissingDocument, ReaderPool, SystemRefusedDocument
 
 _MOST_PAGE_BYTES = 64 * 1024 * 1024
 
-__all__ = ["Document", "installed", "load", "page_text", "read", "refuse_empty"]
+__all__ = [
+    "Document",
+    "reader_versions",
+    "load_document",
+    "web_page_text",
+    "read_document_file",
+    "refuse_empty",
+]
 
 
-async def load(
+async def load_document(
     path: Path,
     *,
-    readers: Readers | None,
+    readers: DocumentReaders | None,
     kind: str | None = None,
     encoding: str = "auto",
     max_bytes: int,
@@ -39,57 +51,61 @@ async def load(
     Raises:
         StepError: with the reason.
     """
-    name = f"'{shown(path.name)}'"
+    name = f"'{printable(path.name)}'"
     try:
-        small = reading.read_small(path, reading.Wishes(kind, encoding, ocr), max_bytes)
-        request = Request(path, kind, encoding, ocr, max_bytes)
-        found = small or await _in_process(request, readers)
+        small = reader_dispatch.read_small(
+            path, reader_dispatch.ReadOptions(kind, encoding, ocr), max_bytes
+        )
+        request = DocumentRequest(path, kind, encoding, ocr, max_bytes)
+        found = small or await _read_in_process(request, readers)
     except (OSError, Unreadable) as error:
-        raise _in_words(name, error) from error
-    return _named(found, path, name)
+        raise _read_error(name, error) from error
+    return _with_document_name(found, path, name)
 
 
-async def page_text(html: str, readers: Readers | None) -> str:
+async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
     """Return what a reader sees of a page that was fetched, as Markdown.
 
     Raises:
         StepError: with the reason.
     """
     data = html.encode("utf-8", "replace")
-    request = Request(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
+    request = DocumentRequest(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
     try:
-        return (await _in_process(request, readers)).text
+        return (await _read_in_process(request, readers)).text
     except (OSError, Unreadable) as error:
-        raise _in_words("the page", error) from error
+        raise _read_error("the page", error) from error
 
 
-def read(path: Path, *, max_bytes: int) -> Document:
+def read_document_file(path: Path, *, max_bytes: int) -> Document:
     """Read a document in a process of its own, and wait for it.
 
     Raises:
         StepError: with the reason.
     """
     with closing(ReaderPool()) as readers:
-        return wait_for(readers.submit(Request(path, None, "auto", True, max_bytes)), path)
+        return wait_for_document(
+            readers.submit(DocumentRequest(path, None, "auto", True, max_bytes)), path
+        )
 
 
-def wait_for(job: Future[Document], path: Path) -> Document:
+def wait_for_document(job: Future[Document], path: Path) -> Document:
     """Wait for a document that is being read.
 
     Raises:
         StepError: with the reason.
     """
-    name = f"'{shown(path.name)}'"
+    name = f"'{printable(path.name)}'"
     try:
-        return _named(job.result(), path, name)
+        return _with_document_name(job.result(), path, name)
     except (OSError, Unreadable) as error:
-        raise _in_words(name, error) from error
+        raise _read_error(name, error) from error
 
 
-def installed() -> tuple[str, ...]:
+def reader_versions() -> tuple[str, ...]:
     """Name what else than this version decides a text: extras, plug-ins and their versions."""
-    extras = {"documents": archive.is_installed(), "ocr": ocr.is_installed()}
-    return (*(name for name, is_there in extras.items() if is_there), *plugins.versions())
+    extras = {"documents": office_and_epub.office_is_installed(), "ocr": ocr.ocr_is_installed()}
+    return (*(name for name, is_there in extras.items() if is_there), *reader.plugin_versions())
 
 
 def refuse_empty(document: Document, path: Path) -> None:
@@ -99,15 +115,15 @@ def refuse_empty(document: Document, path: Path) -> None:
         StepError: nothing is in it.
     """
     if document.is_empty:
-        raise StepError(f"'{shown(path.name)}' {document.why_empty}.")
+        raise StepError(f"'{printable(path.name)}' {document.why_empty}.")
 
 
-async def _in_process(request: Request, readers: Readers | None) -> Document:
+async def _read_in_process(request: DocumentRequest, readers: DocumentReaders | None) -> Document:
     """Wait for a process that is free, then for the document; only the latter takes its time."""
     if readers is None:
         own = ReaderPool()
         try:
-            return await _in_process(request, own)
+            return await _read_in_process(request, own)
         finally:
             await asyncio.to_thread(own.close)
     loop, is_begun, is_unwanted = asyncio.get_running_loop(), asyncio.Event(), Event()
@@ -121,7 +137,7 @@ async def _in_process(request: Request, readers: Readers | None) -> Document:
     )
     start = asyncio.ensure_future(is_begun.wait())
     try:
-        with not_counted():
+        with clock_stopped():
             waited: set[asyncio.Future[Any]] = {start, ended}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         return await ended
@@ -131,20 +147,52 @@ async def _in_process(request: Request, readers: Readers | None) -> Document:
         ended.cancel()
 
 
-def _named(found: Document, path: Path, name: str) -> Document:
+def _with_document_name(found: Document, path: Path, name: str) -> Document:
     """Put the document's name before what is said of it."""
     notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
     return replace(found, title=found.title or path.stem, notes=notes)
 
 
-def _in_words(name: str, error: OSError | Unreadable) -> StepError:
+def _read_error(name: str, error: OSError | Unreadable) -> StepError:
     if isinstance(error, OSError):
-        return refusal(f"{name} cannot be read", error)
-    # An extra that is missing is a part of the item's hash (`installed`); what a plug-in lacks is
+        return os_refusal(f"{name} cannot be read", error)
+    # An extra that is missing is a part of the item's hash (`reader_versions`); what a plug-in lacks is
     # not, so the item must not be given up. What a document takes is the same at the next try.
     kind: Literal["missing", "io", "other"] = "other"
-    if isinstance(error, Missing):
+    if isinstance(error, MissingDocument):
         kind = "missing"
-    elif isinstance(error, SystemRefused):
+    elif isinstance(error, SystemRefusedDocument):
         kind = "io"
     return StepError(f"{name} {error}.", remedy=error.remedy, kind=kind)
+
+
+MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
+MOST_IMAGES = 32
+"""Each takes hundreds of tokens; more would fill a context before a word is said."""
+
+
+async def read_images(roots: Roots, paths: Sequence[str]) -> tuple[bytes, ...]:
+    """Read pictures, in order.
+
+    Raises:
+        StepError: one cannot be read, is too large, or lies outside the pipeline's folders.
+    """
+    if len(paths) > MOST_IMAGES:
+        raise StepError(f"{len(paths)} images are shown; at most {MOST_IMAGES} are read at once.")
+    places = [resolve_path(roots, path) for path in paths]
+    return tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
+
+
+def _read_image_file(path: Path) -> bytes:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > MOST_IMAGE_BYTES:
+            mib = 1024 * 1024
+            raise StepError(
+                f"image '{printable(path)}' has {size_bytes // mib} MiB; at most "
+                f"{MOST_IMAGE_BYTES // mib} are read.",
+                remedy="Make it smaller.",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise os_refusal(f"image '{printable(path)}' cannot be read", error) from error

@@ -1,56 +1,193 @@
-"""A PDF as a document: its pages' text, and those that are scans by OCR where it is installed."""
+"""PDF documents: the text of each page, and scanned pages by OCR where it is installed.
+
+The only module that knows pypdfium2.
+
+PDFium keeps global state and is not thread-safe, so every call into it happens under one lock, a
+page at a time: a long document does not hold up the short ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import BinaryIO
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, BinaryIO
 
-from . import ocr, pdf_text
-from .kinds import MEDIA_TYPES
-from .reader import Document, Unreadable, Wish
+from . import ocr
+from .document_kinds import MEDIA_TYPES
+from .reader import Document, ReadRequest, Unreadable
+
+_PDFIUM_LOCK = Lock()
+_ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD
+_HYPHEN = re.compile("[\x02\ufffe]\n?")  # how PDFium gives a hyphen at the end of a line
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\ufffe\uffff]")
+_POINTS_AN_INCH = 72
+_DOTS_AN_INCH = 200  # small print is read at this, and an A4 page has 1,654 x 2,339 pixels
+_MOST_SIDE_PX = 2400
+
+PageOcr = Callable[[Any], str]
+"""Reads a picture of a page: an array of height x width x 3 bytes, blue first."""
 
 
-def read(file: BinaryIO, wish: Wish) -> Document:
+@dataclass(frozen=True, slots=True)
+class PdfText:
+    """The pages' texts in order, and the title that the file gives itself."""
+
+    pages: tuple[str, ...]
+    title: str
+    pictures: tuple[int, ...]
+    """Numbers of the pages that show something and have no text."""
+    seen: tuple[int, ...] = ()
+    """Numbers of the pages that were read from their picture."""
+
+
+def extract_pdf_text(
+    file: BinaryIO, check: Callable[[], None], see: PageOcr | None = None
+) -> PdfText:
+    """Read all pages; `check` is called before each, `see` reads those that have no text.
+
+    Raises:
+        Unreadable: it is damaged, protected or no PDF.
+    """
+    with _open_pdf(file) as document:
+        with _PDFIUM_LOCK:
+            n_pages = len(document)
+            title = document.get_metadata_value("Title")
+        if not n_pages:
+            raise Unreadable("is damaged: it has no pages")
+        pages: list[str] = []
+        pictures: list[int] = []
+        seen: list[int] = []
+        for index in range(n_pages):
+            check()
+            text, is_picture = _page_text(document, index)
+            if is_picture and see is not None:
+                text = see(_page_pixels(document, index))
+                (seen if text else pictures).append(index + 1)
+            elif is_picture:
+                pictures.append(index + 1)
+            pages.append(text)
+    return PdfText(tuple(pages), title.strip(), tuple(pictures), tuple(seen))
+
+
+@contextmanager
+def _open_pdf(file: BinaryIO) -> Iterator[Any]:
+    """Open through Python, so that the system's refusals keep their reasons."""
+    import pypdfium2  # type: ignore[import-untyped]
+
+    try:
+        with _PDFIUM_LOCK:
+            document = pypdfium2.PdfDocument(file)
+    except pypdfium2.PdfiumError as error:
+        # PDFium sometimes leaves the code of the document before: look for ourselves.
+        file.seek(0)
+        if error.err_code == _ERR_PASSWORD and b"/Encrypt" in file.read():
+            remedy = "Save it without a password."
+            raise Unreadable("is protected by a password", remedy) from error
+        raise Unreadable("is damaged or no PDF") from error
+    try:
+        yield document
+    finally:
+        with _PDFIUM_LOCK:
+            document.close()
+
+
+def _page_text(document: Any, index: int) -> tuple[str, bool]:
+    """Return a page's text, and whether it shows something that is no text."""
+    import pypdfium2
+
+    with _PDFIUM_LOCK:
+        try:
+            page = document[index]
+        except pypdfium2.PdfiumError as error:
+            raise _broken_page(index) from error
+        try:
+            textpage = page.get_textpage()
+            text = textpage.get_text_range()
+            textpage.close()
+            n_objects = pypdfium2.raw.FPDFPage_CountObjects(page)
+        except pypdfium2.PdfiumError as error:
+            raise _broken_page(index) from error
+        finally:
+            page.close()
+    text = _clean_text(text)
+    return text, not text and n_objects > 0
+
+
+def _page_pixels(document: Any, index: int) -> Any:
+    """Draw a page, of whatever size, within bounds."""
+    import pypdfium2
+
+    with _PDFIUM_LOCK:
+        try:
+            page = document[index]
+            try:
+                longest = max(*page.get_size(), 1.0)
+                scale = min(_DOTS_AN_INCH / _POINTS_AN_INCH, _MOST_SIDE_PX / longest)
+                bitmap = page.render(scale=scale)
+                pixels = bitmap.to_numpy()[:, :, :3].copy()
+                bitmap.close()
+            finally:
+                page.close()
+        except pypdfium2.PdfiumError as error:
+            raise _broken_page(index) from error
+    return pixels
+
+
+def _broken_page(index: int) -> Unreadable:
+    return Unreadable(f"is damaged: page {index + 1} cannot be read")
+
+
+def _clean_text(text: str) -> str:
+    """Undo line-end hyphens, drop what is no character."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _NO_TEXT.sub("", _HYPHEN.sub("", text))
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
+
+
+def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
     """Read it.
 
     Raises:
         Unreadable: it is damaged or protected, or has no text that we can read.
     """
-    sees = wish.ocr and ocr.is_installed()
-    found = pdf_text.read(file, wish.check, ocr.read if sees else None)
-    nothing = _nothing(found) if found.pictures and not any(found.pages) else ""
+    sees = wish.ocr and ocr.ocr_is_installed()
+    found = extract_pdf_text(file, wish.check, ocr.recognise if sees else None)
+    nothing = _why_empty(found) if found.pictures and not any(found.pages) else ""
     if nothing and not sees:
-        raise Unreadable(nothing, ocr.REMEDY if wish.ocr else "Set `ocr: auto` to read it.")
+        raise Unreadable(nothing, ocr.INSTALL_OCR if wish.ocr else "Set `ocr: auto` to read it.")
     if nothing:
         why = f"{nothing}, and OCR found nothing to read on them"
         return Document(found.pages, found.title, MEDIA_TYPES["pdf"], (), why)
     notes: list[str] = []
     if found.seen:
-        notes.append(f": {_pages(found.seen)} read from a picture by OCR")
+        notes.append(f": {_page_ranges(found.seen)} read from a picture by OCR")
     if found.pictures and sees:
         notes.append(
-            f": nothing to read was found on {_pages(found.pictures)}, which show pictures"
+            f": nothing to read was found on {_page_ranges(found.pictures)}, which show pictures"
         )
     elif found.pictures:
-        notes.append(f": no text layer on {_pages(found.pictures)}{_way_out(wish.ocr)}")
+        notes.append(f": no text layer on {_page_ranges(found.pictures)}{_remedy(wish.ocr)}")
     title = "" if found.title.lower() == "untitled" else found.title
     return Document(found.pages, title, MEDIA_TYPES["pdf"], tuple(notes))
 
 
-def _nothing(found: pdf_text.PdfText) -> str:
+def _why_empty(found: PdfText) -> str:
     n = len(found.pages)
     shows = "its 1 page only shows pictures" if n == 1 else f"its {n} pages only show pictures"
     return f"has no text layer: {shows}"
 
 
-def _way_out(is_wished: bool) -> str:
+def _remedy(is_wished: bool) -> str:
     return ", which the extra 'paddock-llm[ocr]' reads" if is_wished else ", and `ocr` is off"
 
 
-def _pages(numbers: Sequence[int]) -> str:
+def _page_ranges(numbers: Sequence[int]) -> str:
     """Name pages, neighbours together.
 
-    >>> _pages([1, 2, 3, 7])
+    >>> _page_ranges([1, 2, 3, 7])
     'pages 1-3, 7'
     """
     runs: list[list[int]] = []

@@ -1,9 +1,9 @@
-"""Documents are read in processes of their own, so that none of them can take the run with it.
+"""Pool of reader processes: no document can take the run down with it.
 
 A process is started when it is first needed, reads one document after the other, and is killed and
 replaced where a document takes too much time or memory: only that document fails. Each is started
-by `guard`, so that none outlives Paddock, with the environment of commands and none of the run's
-files. Its time begins when it begins to read: documents that wait for a place lose none of theirs.
+by `process_guard`, so that none outlives Paddock, with the environment of commands and none of the
+run's files. A document's time begins when its process begins to read it, not while it waits.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from threading import Event, Lock
 from time import monotonic
 from typing import Any
 
-from paddock.engine.hardware import read_cpu, read_memory
-from paddock.steps.guard import GRACE_S, guarded
+from paddock.engine.system.hardware import read_cpu, read_memory
+from paddock.engine.system.process_guard import GRACE_S, guarded_command
 from paddock.steps.processes import clean_environ
 
 from .reader import Document, Unreadable
-from .reader_process import (
+from .reader_process import (  # fmt: skip
     FAILURE,
     HEADER,
-    NO_ROOM,
+    OUT_OF_MEMORY,
     PROGRESS,
     REQUEST,
-    frame,
-)  # fmt: skip
+    pack_frame,
+)
 
 MOST_PROCESSES = 4
 _MIB = 1024**2
 _USUAL_BYTES = 1024 * _MIB  # OCR takes 700 MB; on a machine with room each process gets twice this
 _LEAST_BYTES = 256 * _MIB
 _START_S = 60.0
-_PARTS = 30
+_MOST_PROGRESS_PARTS = 30
 """A document may take as long as so many of its pages at their slowest: an hour by default."""
 _CPU_SHARE = 4.0  # OCR works with two threads; this limit is for a run that has been stopped
-_LOOK_S = 0.05  # memory grows by 50 to 100 MB in that time
+_POLL_S = 0.05  # memory grows by 50 to 100 MB in that time
 _PIECE_BYTES = 1024**2
 _MOST_BYTES_A_CHARACTER = 4
 _MOST_META_BYTES = 16 * _MIB
@@ -65,7 +65,7 @@ class ReaderLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class DocumentRequest:
     """One document to be read: a file, or `data` where `path` is None."""
 
     path: Path | None
@@ -76,15 +76,15 @@ class Request:
     data: bytes = b""
 
 
-class Abandoned(Exception):
+class ReadAbandoned(Exception):
     """Nothing waits for this document any more."""
 
 
-class Missing(Unreadable):
+class MissingDocument(Unreadable):
     """This machine lacks a package that a plug-in reads with."""
 
 
-class SystemRefused(Unreadable):
+class SystemRefusedDocument(Unreadable):
     """The operating system ended a reader that was within its limits; another try may succeed."""
 
 
@@ -105,13 +105,13 @@ class ReaderPool:
 
     def __init__(self, limits: ReaderLimits | None = None) -> None:
         self._limits = limits or ReaderLimits()
-        self._idle: list[_Reader] = []
+        self._idle: list[_ReaderProcess] = []
         self._lock = Lock()
         self._is_closed = Event()
 
     def submit(
         self,
-        request: Request,
+        request: DocumentRequest,
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> Future[Document]:
@@ -142,9 +142,11 @@ class ReaderPool:
         """One thread for each process: it waits for the answer and watches time and memory."""
         return ThreadPoolExecutor(self._shares[0], thread_name_prefix="paddock-reader")
 
-    def _read(self, request: Request, is_unwanted: Event, begun: Callable[[], None]) -> Document:
+    def _read(
+        self, request: DocumentRequest, is_unwanted: Event, begun: Callable[[], None]
+    ) -> Document:
         begun()
-        bounds = _Bounds(
+        bounds = _ReadLimits(
             self._limits.timeout_s or math.inf,
             self._shares[1],
             lambda: is_unwanted.is_set() or self._is_closed.is_set(),
@@ -152,14 +154,18 @@ class ReaderPool:
         with self._lock:
             used = self._idle.pop() if self._idle else None
         if used is not None:
-            with contextlib.suppress(_Ended):  # what an earlier document left there may be why
+            with contextlib.suppress(
+                _ReaderEnded
+            ):  # what an earlier document left there may be why
                 return self._read_by(used, request, bounds)
         try:
-            return self._read_by(_Reader(bounds), request, bounds)
-        except _Ended as error:
+            return self._read_by(_ReaderProcess(bounds), request, bounds)
+        except _ReaderEnded as error:
             raise bounds.ended(error.code) from None
 
-    def _read_by(self, reader: _Reader, request: Request, bounds: _Bounds) -> Document:
+    def _read_by(
+        self, reader: _ReaderProcess, request: DocumentRequest, bounds: _ReadLimits
+    ) -> Document:
         """Read in one process, which others use afterwards if it is well."""
         is_well = False
         try:
@@ -174,7 +180,7 @@ class ReaderPool:
             raise found
         return found
 
-    def _idle_again(self, reader: _Reader) -> None:
+    def _idle_again(self, reader: _ReaderProcess) -> None:
         with self._lock:
             if not self._is_closed.is_set():
                 self._idle.append(reader)
@@ -183,14 +189,14 @@ class ReaderPool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
+class _ReadLimits:
     timeout_s: float
     memory_bytes: int
     is_unwanted: Callable[[], bool]
 
     @property
     def total_s(self) -> float:
-        return self.timeout_s * _PARTS
+        return self.timeout_s * _MOST_PROGRESS_PARTS
 
     def too_slow(self, *, is_part: bool) -> Unreadable:
         if is_part:
@@ -210,7 +216,7 @@ class _Bounds:
         if code is None:
             return self.too_large()
         if code == -signal.SIGKILL:
-            return SystemRefused(
+            return SystemRefusedDocument(
                 "is not read: the system ended its reader, as it does where memory runs out",
                 "Free memory, or set PADDOCK_READ_MEMORY lower.",
             )
@@ -228,17 +234,17 @@ class _Bounds:
         return Unreadable(f"is not read: its reader ended with code {code}")
 
 
-class _Ended(Exception):
+class _ReaderEnded(Exception):
     """The process ended by itself, with this code; None: it had no memory left."""
 
     def __init__(self, code: int | None) -> None:
         self.code = code
 
 
-class _Reader:
+class _ReaderProcess:
     """One process. One thread at a time uses it."""
 
-    def __init__(self, bounds: _Bounds) -> None:
+    def __init__(self, bounds: _ReadLimits) -> None:
         """Start it.
 
         Raises:
@@ -250,12 +256,12 @@ class _Reader:
         command = [sys.executable, "-m", f"{__package__}.reader_process", str(bounds.memory_bytes)]
         with theirs:
             self._process = subprocess.Popen(
-                guarded(command, theirs.fileno()),
+                guarded_command(command, theirs.fileno()),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env=_environ(),
+                env=_reader_environ(),
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
                 bufsize=0,
@@ -273,12 +279,14 @@ class _Reader:
                 self._watched = psutil.Process(int(ready["pid"]))
         except BaseException as error:
             self.end()
-            if isinstance(error, _Ended | Unreadable):
+            if isinstance(error, _ReaderEnded | Unreadable):
                 why = "is not read: no process to read it can be started"
-                raise SystemRefused(why, "Free memory, or run fewer programs.") from error
+                raise SystemRefusedDocument(why, "Free memory, or run fewer programs.") from error
             raise
 
-    def read(self, request: Request, bounds: _Bounds) -> Document | OSError | Unreadable:
+    def read(
+        self, request: DocumentRequest, bounds: _ReadLimits
+    ) -> Document | OSError | Unreadable:
         """Read one document, or return why it cannot be read.
 
         Raises:
@@ -294,22 +302,22 @@ class _Reader:
             "max_bytes": request.max_bytes,
             "cpu_s": None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE,
         }
-        sent, most = frame(REQUEST, asked, request.data), request.max_bytes
+        sent, most = pack_frame(REQUEST, asked, request.data), request.max_bytes
         ends = monotonic() + bounds.total_s
         kind = PROGRESS
         while kind == PROGRESS:
             kind, meta, data = self._frame(sent, bounds, ends, _MOST_BYTES_A_CHARACTER * most)
             sent = b""
         if kind != FAILURE:
-            return _document(meta, data)
-        if meta["why"] == NO_ROOM:
-            raise _Ended(None)
+            return _unpacked_document(meta, data)
+        if meta["why"] == OUT_OF_MEMORY:
+            raise _ReaderEnded(None)
         if "errno" in meta:
             return OSError(meta["errno"], meta["why"])
-        return (Missing if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
+        return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
 
     def _frame(
-        self, sent: bytes, bounds: _Bounds, ends: float, most_bytes: int = 0
+        self, sent: bytes, bounds: _ReadLimits, ends: float, most_bytes: int = 0
     ) -> tuple[bytes, dict[str, Any], memoryview]:
         """Send what is to be sent, and wait for one frame within the bounds."""
         slow = min(monotonic() + bounds.timeout_s, ends)
@@ -317,7 +325,7 @@ class _Reader:
         while (found := self._taken(bounds, most_bytes)) is None:
             left = self._exchange(left)
             if bounds.is_unwanted():
-                raise Abandoned
+                raise ReadAbandoned
             if monotonic() > slow:
                 raise bounds.too_slow(is_part=slow < ends)
             if self._used_bytes() > bounds.memory_bytes:
@@ -325,7 +333,7 @@ class _Reader:
         return found
 
     def _taken(
-        self, bounds: _Bounds, most_bytes: int
+        self, bounds: _ReadLimits, most_bytes: int
     ) -> tuple[bytes, dict[str, Any], memoryview] | None:
         """Take one frame from what was received; None: it is not whole yet."""
         if len(self._received) < HEADER.size:
@@ -346,14 +354,14 @@ class _Reader:
             _Ended: the process has ended.
         """
         wanted = [self._in] if left else []
-        can_read, can_write, _ = select.select([self._out], wanted, [], _LOOK_S)
+        can_read, can_write, _ = select.select([self._out], wanted, [], _POLL_S)
         if can_write:
             with contextlib.suppress(BrokenPipeError, BlockingIOError):
                 left = left[os.write(self._in, left[:_PIECE_BYTES]) :]
         if can_read:
             piece = os.read(self._out, _PIECE_BYTES)
             if not piece:
-                raise _Ended(self._code())
+                raise _ReaderEnded(self._code())
             self._received += piece
         return left
 
@@ -390,14 +398,14 @@ class _Reader:
             pipe.close()
 
 
-def _environ() -> dict[str, str]:
+def _reader_environ() -> dict[str, str]:
     python = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     return clean_environ({**python, "PYTHONSAFEPATH": "1"}, os.environ)
 
 
-def _document(meta: Mapping[str, Any], data: memoryview) -> Document:
+def _unpacked_document(meta: Mapping[str, Any], data: memoryview) -> Document:
     return Document(
-        tuple(_texts(meta["sizes"], data)),
+        tuple(_unpacked_texts(meta["sizes"], data)),
         str(meta["title"]),
         str(meta["media_type"]),
         tuple(map(str, meta["notes"])),
@@ -405,7 +413,7 @@ def _document(meta: Mapping[str, Any], data: memoryview) -> Document:
     )
 
 
-def _texts(sizes: list[int], data: memoryview) -> Iterator[str]:
+def _unpacked_texts(sizes: list[int], data: memoryview) -> Iterator[str]:
     at = 0
     for size in sizes:
         yield str(data[at : at + size], "utf-8", "surrogatepass")

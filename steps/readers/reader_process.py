@@ -1,4 +1,4 @@
-"""The process in which documents are read, one after the other, within bounds on memory and CPU.
+"""The process in which documents are read, one after the other, within limits on memory and CPU.
 
 Requests come on standard input, answers go to standard output. Both are frames: a letter, two
 lengths, a JSON object and bytes. Never pickles: a document that takes over this process must not
@@ -23,7 +23,7 @@ HEADER = struct.Struct(">cQQ")
 """Kind of frame, bytes of its JSON, bytes after it."""
 REQUEST, READY, PROGRESS, DOCUMENT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
 IDLE_S = 30.0
-NO_ROOM = "memory"
+OUT_OF_MEMORY = "memory"
 """The reason of a failure for want of memory."""
 _PROGRESS_EVERY_S = 1.0
 _SLACK_BYTES = 256 * 1024**2
@@ -32,7 +32,7 @@ _RESERVE_BYTES = 4 * 1024**2
 _TITLE_CHARS = 1_000
 
 
-def frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
+def pack_frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
     head = json.dumps(meta).encode()
     return b"".join((HEADER.pack(kind, len(head), len(data)), head, data))
@@ -45,15 +45,15 @@ def main(memory_bytes: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    _bound(memory_bytes)
-    from . import reading  # what takes its time is there before anything is asked
+    _limit_memory(memory_bytes)
+    from . import reader_dispatch  # what takes its time is there before anything is asked
 
-    _send(answers, frame(READY, {"pid": os.getpid(), "by": reading.__name__}))
-    while (request := _next(requests)) is not None:
+    _send_frame(answers, pack_frame(READY, {"pid": os.getpid(), "by": reader_dispatch.__name__}))
+    while (request := _next_request(requests)) is not None:
         _answer(answers, *request)
 
 
-def _bound(memory_bytes: int) -> None:
+def _limit_memory(memory_bytes: int) -> None:
     """Bound what this process may use, and let the system end it before any other."""
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -65,7 +65,7 @@ def _bound(memory_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _bound_cpu(seconds: float | None) -> None:
+def _limit_cpu(seconds: float | None) -> None:
     """Bound the CPU time of one document: the limit of last resort, when the run is stopped."""
     import resource
 
@@ -74,46 +74,45 @@ def _bound_cpu(seconds: float | None) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
 
 
-def _next(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     """Read one request; None: there will be none, or none came for a while."""
     if not select.select([requests], [], [], IDLE_S)[0]:
         return None
-    head = _exactly(requests, HEADER.size)
+    head = _read_exactly(requests, HEADER.size)
     if len(head) < HEADER.size:
         return None
     _, n_meta, n_data = HEADER.unpack(head)
-    meta, data = _exactly(requests, n_meta), _exactly(requests, n_data)
+    meta, data = _read_exactly(requests, n_meta), _read_exactly(requests, n_data)
     return json.loads(meta), data
 
 
-def _exactly(file: BinaryIO, n: int) -> bytes:
+def _read_exactly(file: BinaryIO, n: int) -> bytes:
     found = bytearray()
     while len(found) < n and (piece := file.read(min(n - len(found), 1024**2))):
         found += piece
     return bytes(found)
 
 
-def _send(answers: BinaryIO, data: bytes) -> None:
+def _send_frame(answers: BinaryIO, data: bytes) -> None:
     answers.write(data)
     answers.flush()
 
 
 def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
     reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # to say that there is no more
-    _bound_cpu(asked["cpu_s"])
+    _limit_cpu(asked["cpu_s"])
     try:
-        answer = _read(answers, asked, data)
+        answer = _read_document(answers, asked, data)
     except MemoryError:
         reserve = None
-        answer = frame(FAILURE, {"why": NO_ROOM})
+        answer = pack_frame(FAILURE, {"why": OUT_OF_MEMORY})
     del reserve
-    _send(answers, answer)
+    _send_frame(answers, answer)
 
 
-def _read(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
-    from . import reading
-    from .plugins import BrokenReader
-    from .reader import Unreadable
+def _read_document(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
+    from . import reader_dispatch
+    from .reader import BrokenReader, Unreadable
 
     last = monotonic()
 
@@ -121,20 +120,22 @@ def _read(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
         nonlocal last
         if monotonic() - last > _PROGRESS_EVERY_S:
             last = monotonic()
-            _send(answers, frame(PROGRESS, {}))
+            _send_frame(answers, pack_frame(PROGRESS, {}))
 
-    wishes = reading.Wishes(asked["kind"], asked["encoding"], asked["ocr"], check)
+    wishes = reader_dispatch.ReadOptions(asked["kind"], asked["encoding"], asked["ocr"], check)
     try:
         if asked["path"] is None:
-            document = reading.read_bytes(data, wishes, asked["max_bytes"])
+            document = reader_dispatch.read_document_bytes(data, wishes, asked["max_bytes"])
         else:
-            document = reading.read(Path(asked["path"]), wishes, asked["max_bytes"])
+            document = reader_dispatch.read_document(
+                Path(asked["path"]), wishes, asked["max_bytes"]
+            )
     except Unreadable as error:
         is_missing = isinstance(error, BrokenReader) and error.is_missing
         told = {"why": str(error), "remedy": error.remedy, "is_missing": is_missing}
-        return frame(FAILURE, told)
+        return pack_frame(FAILURE, told)
     except OSError as error:
-        return frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
+        return pack_frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
     meta = {
         "sizes": [len(page) for page in pages],
@@ -143,7 +144,7 @@ def _read(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
         "notes": document.notes,
         "why_empty": document.why_empty,
     }
-    return frame(DOCUMENT, meta, b"".join(pages))
+    return pack_frame(DOCUMENT, meta, b"".join(pages))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from paddock.engine.errors import EngineError
-from paddock.engine.models import ModelFinder
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from tests.benchmarks import harness, peers
 from tests.benchmarks.client import HttpError

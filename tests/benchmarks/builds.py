@@ -73,16 +73,18 @@ def _asked(child: subprocess.Popen[str]) -> dict[str, float]:
 
 def measure(n_threads: int) -> None:
     """Measure once for each line of the input."""
-    from paddock.engine.models import ModelFinder
-    from paddock.engine.native.library import quiet_logs
-    from paddock.engine.native.model import Model
-    from paddock.engine.profile.bench import Bench, Clock, Shape
+    from paddock.engine.llama.library import quiet_logs
+    from paddock.engine.llama.llama_model import Model
+    from paddock.engine.models.model_finder import ModelFinder
+    from paddock.engine.profile.measure import Bench, BenchClock, BenchOptions
     from paddock.engine.settings import PoolSettings
 
     quiet_logs()
     settings = PoolSettings()
     path = ModelFinder(settings.models_dir, settings.cache_dir).locate(MODEL).path
-    bench = Bench(Model(path), Shape(1024, PROMPT_TOKENS, n_threads), Clock(1e9, n_threads), 1)
+    bench = Bench(
+        Model(path), BenchOptions(1024, PROMPT_TOKENS, n_threads), BenchClock(1e9, n_threads), 1
+    )
     bench.read(0, PROMPT_TOKENS)
     for _ in sys.stdin:
         bench.clear()

@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.memory.pool_events import PoolEvents
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec
-from paddock.engine.residency.events import PoolEvents
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth, peak_bytes
 from tests.benchmarks.servers import example_server, llama_server
@@ -121,10 +121,10 @@ _WIDEN = """
 import sys
 from pathlib import Path
 from paddock.engine.gguf import read_header
-from paddock.engine.tuning.rewriting import rest, widen
+from paddock.engine.tuning.requantise import rest, widen
 source, target = map(Path, sys.argv[1:])
 if rest(read_header(source)):
-    from paddock.engine.native.quantise import quantise
+    from paddock.engine.llama.quantise import quantise
     quantise(source, target, "Q8_0", 1)
 else:
     widen(source, target, 1)

@@ -118,7 +118,7 @@ def look(setup: Setup) -> dict[str, object]:
 
 _LOOK = """
 import json, re, sys
-from paddock.engine.native.library import lib
+from paddock.engine.llama.library import lib
 lines = []
 note = lib.llama_log_callback(lambda level, text, data: lines.append(text.decode(errors="replace")))
 lib.llama_log_set(note, None)

@@ -11,11 +11,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.memory.model_layout import MachineProbe
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
-from paddock.engine.residency.survey import Survey
 from tests.benchmarks import arena
 from tests.benchmarks.contenders import PADDOCK, ours
 from tests.benchmarks.device_rows import Bench, Row
@@ -88,15 +88,15 @@ async def rooms(bench: Bench) -> None:
     """Compare the memory that was foreseen with what was taken; let one model make room."""
     setup = bench.setup
     settings = setup.settings(profile_s=0.0)
-    device = await Survey(settings).look()
+    device = await MachineProbe(settings).look()
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     chat = ModelSpec(str(setup.model), n_ctx_tokens=setup.n_ctx_tokens)
     embed = ModelSpec(EMBEDDER)
     async with LocalPool(settings, models=finder) as pool:
-        before = await Survey(settings).look()
+        before = await MachineProbe(settings).look()
         await pool.load(chat)
         (one,) = pool.stats().resident
-        after = await Survey(settings).look()
+        after = await MachineProbe(settings).look()
         on_device = sum(before.free.gpus) - sum(after.free.gpus)
         in_memory = before.free.host - after.free.host
         bench.rows += [
@@ -110,7 +110,7 @@ async def rooms(bench: Bench) -> None:
         names = sorted(one.name for one in pool.stats().resident)
         bench.rows.append(Row("two models in memory at once", {OURS: str(len(names) == 2)}))
     await _evicted(bench, chat, sum(device.free.gpus), one.device_bytes)
-    gone = await Survey(settings).look()
+    gone = await MachineProbe(settings).look()
     left = (sum(before.free.gpus) - sum(gone.free.gpus)) / _MB
     bench.rows.append(Row("memory of the device that is not given back, MB", {OURS: f"{left:.0f}"}))
 

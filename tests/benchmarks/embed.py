@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena, client, loads
 from tests.benchmarks.contenders import named

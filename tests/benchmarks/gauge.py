@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-WORKER = "paddock.engine.workers.worker"
+WORKER = "paddock.engine.workers.worker_main"
 NAMED = "PADDOCK_GAUGE"
 # On a device `llama_decode` only starts the work, and whoever reads the logits waits for it.
 COMPUTING = (
@@ -115,13 +115,13 @@ def main() -> None:
     # The library's own path stands first, as `python FILE` has it; the worker's does not.
     sys.path = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]
     from paddock.engine.native.library import lib
-    from paddock.engine.workers import worker
+    from paddock.engine.workers import worker_main
 
     gauge = _Gauge()
     for name in COMPUTING:
         if hasattr(lib, name):
             setattr(lib, name, gauge.around(name, getattr(lib, name)))
-    worker.main()
+    worker_main.main()
     Path(os.environ[NAMED]).write_text(json.dumps(gauge.turns), "utf-8")
 
 

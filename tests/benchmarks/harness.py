@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from paddock.engine.hardware import read_cpu
+from paddock.engine.system.hardware import read_cpu
 
 NOTHING = "\N{EN DASH}"  # a cell that has nothing to say
 

@@ -32,20 +32,19 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.chat.stream_parser import PlainTextParser
 from paddock.engine.decoding import kv_cache
-from paddock.engine.decoding.answering import Job
-from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
-from paddock.engine.decoding.loop import Close, Loop
-from paddock.engine.decoding.told import Told
-from paddock.engine.dialogue.listener import PlainListener
+from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.loop import DecodeLoop, Shutdown
+from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.gguf import read_arrays
-from paddock.engine.native.context import ContextOptions
-from paddock.engine.native.library import quiet_logs
-from paddock.engine.native.model import Model
+from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.llama_context import ContextOptions
+from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Constraint, Sampling
-from paddock.engine.sampling.constraint import Grammars
+from paddock.engine.sampling.constraint import GrammarCompiler
 from paddock.engine.sampling.picker import Picker
-from paddock.engine.workers import frames
+from paddock.engine.workers import worker_protocol
 from tests.benchmarks import arena
 from tests.benchmarks.harness import circumstances, n_threads, percentile, table
 from tests.fakes.gguf import write_gguf
@@ -211,7 +210,7 @@ class Bench:
     def __init__(self, model: Model, most: int, n_steps: int) -> None:
         self._model = model
         self._n_steps = n_steps
-        self._grammars = Grammars(model)
+        self._grammars = GrammarCompiler(model)
         random = np.random.default_rng(0)
         n_rows = most + N_DRAFT_ROWS
         self._likely = random.standard_normal((n_rows, model.n_vocab), np.float32)
@@ -225,17 +224,17 @@ class Bench:
         """Return what a tenth of one round's steps do not exceed."""
         options = ContextOptions(0, 2048, 0, n_threads())
         n_cells = 1024 * n_sequences
-        wishes = CacheWishes(1024, n_cells, n_sequences, options, "unified", is_gpu=True)
+        wishes = CacheOptions(1024, n_cells, n_sequences, options, "unified", is_gpu=True)
         with patch.object(kv_cache, "Context", partial(Device, self._likely)):
             cache = KvCache(self._model, wishes)
-            loop = Loop(cache, _framed(n_sequences, lambda: loop.post(Close())))
+            loop = DecodeLoop(cache, _framed(n_sequences, lambda: loop.post(Shutdown())))
             for number in range(n_sequences):
                 loop.post(self._job(kind, number))
             loop.run()
         steps = cast("Device", cache.context).steps
         return Step(*(percentile(values, 0.1) for values in zip(*steps, strict=True)))
 
-    def _job(self, kind: str, number: int) -> Job:
+    def _job(self, kind: str, number: int) -> DecodeRequest:
         sampling, is_json = KINDS[kind]
         prompt = np.random.default_rng(number).integers(100, 1000, 64).astype(np.int32)
         # A constrained answer would be brought to its end near its limit, which is not meant here.
@@ -244,15 +243,17 @@ class Bench:
         if is_json:
             matcher = self._grammars.matcher(Constraint("json_schema", json.dumps(RECORDS)))
         picker = Picker(sampling, prompt, self._model, matcher=matcher)
-        return Job(number, prompt, n_most, "batch", picker, PlainListener(), drafts=False)
+        return DecodeRequest(
+            number, prompt, n_most, "batch", picker, PlainTextParser(), drafts=False
+        )
 
 
-def _framed(n_left: int, close: Callable[[], None]) -> Callable[[Told], None]:
+def _framed(n_left: int, close: Callable[[], None]) -> Callable[[StepOutput], None]:
     """Return what a worker does with a turn's news: write it into a frame."""
 
-    def tell(told: Told) -> None:
+    def tell(told: StepOutput) -> None:
         nonlocal n_left
-        frames.pack({"event": "turn", **told.as_head()})
+        worker_protocol.pack_frame({"event": "turn", **told.as_head()})
         n_left -= len(told.done)
         if not n_left:
             close()

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from paddock.runner.residence import control, find
+from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.settings import Settings, read_settings
 
 PIPELINE = """\
@@ -49,9 +49,9 @@ def main() -> None:
         try:
             rows = [_measured(root, settings, environ, number) for number in range(n_runs + 1)]
         finally:
-            residence = find.find(settings)
+            residence = daemon_files.find_daemon(settings)
             if residence is not None:
-                control.ask(residence, "/stop", {})
+                daemon_client.ask_daemon(residence, "/stop", {})
     print("| run | first model call, s | ended, s |\n|---|---|---|")
     for number, (called_s, ended_s) in enumerate(rows):
         name = "first: service and model start" if number == 0 else f"later {number}"
@@ -81,10 +81,10 @@ def _measured(
 
 def _is_asked(settings: Settings) -> bool:
     """Tell whether a model works for somebody."""
-    residence = find.find(settings)
+    residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False
-    models = control.ask(residence)["models"]
+    models = daemon_client.ask_daemon(residence)["models"]
     return any(one["users"] for one in models)
 
 

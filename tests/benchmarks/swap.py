@@ -27,8 +27,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelSpec
 from tests.benchmarks import arena, loads
 from tests.benchmarks.contenders import Ours, named

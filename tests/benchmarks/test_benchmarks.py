@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 
-from paddock.runner import validate
+from paddock.runner.api import validate
 from tests.benchmarks import (
     arena,
     chat,
@@ -209,7 +209,7 @@ def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> No
     code = (
         "import sys; sys.path = [path for path in sys.path if '__editable__' not in path]; "
         f"sys.path.insert(0, {str(HERE)!r}); import gpu; gpu.make_importable(); "
-        "import paddock.engine.pool; print(paddock.engine.pool.__file__)"
+        "import paddock.engine.backends.local; print(paddock.engine.backends.local.__file__)"
     )
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(

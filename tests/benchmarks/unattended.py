@@ -28,7 +28,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from paddock.runner.residence import control, find
+from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.settings import Settings, read_settings
 from tests.benchmarks.harness import NOTHING, Child, circumstances, measure, table
 from tests.benchmarks.processes import ended_in_order, free_port, serve
@@ -242,10 +242,10 @@ def _busy_s(pid: int) -> float:
 
 def _is_asked(settings: Settings) -> bool:
     """Tell whether a model works for somebody."""
-    residence = find.find(settings)
+    residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False
-    return any(one["users"] for one in control.ask(residence)["models"])
+    return any(one["users"] for one in daemon_client.ask_daemon(residence)["models"])
 
 
 def _n_files(folder: Path) -> int:

@@ -35,8 +35,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from paddock.runner.daemon.prefect_server import TUNED
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.residence.prefect_server import TUNED
 from tests.postgres import Postgres, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -350,7 +350,7 @@ def carried_out_for_strangers(made: Cluster) -> list[str]:
             about = {"name": name, "flow_id": flow, "work_pool_name": "paddock"}
             deployment = made_by(
                 "/deployments/",
-                about | {"entrypoint": "paddock.runner.deployed.run_pipeline"} | wish,
+                about | {"entrypoint": "paddock.runner.workers.deployed_flow.run_pipeline"} | wish,
             )["id"]
             run = made_by(
                 f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}}

@@ -24,15 +24,7 @@ import httpx
 import psutil
 import psycopg
 
-from tests.cluster.three_workers import (
-    AUTH,
-    PIPELINE,
-    Cluster,
-    Counting,
-    cluster,
-    kill_all,
-    until,
-)
+from tests.cluster.three_workers import AUTH, PIPELINE, Cluster, Counting, cluster, kill_all, until
 
 BOOKED_S = 10.0
 ON = """\

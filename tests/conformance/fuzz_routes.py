@@ -274,7 +274,7 @@ def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -
 
 def fuzz_up(folder: Path, tally: Tally, seed: int, most: int) -> None:
     """Send requests to the address of `paddock up`, with webhooks of one pipeline."""
-    from tests.runner.unattended.test_webhooks import Door
+    from tests.runner.schedule.test_webhooks import Door
 
     maker, door = Maker(seed), Door(folder)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner import run
+from paddock.runner.api import run
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 

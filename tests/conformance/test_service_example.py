@@ -22,7 +22,7 @@ def paddock(live: Live, home: Path, *words: str) -> str:
         "HOME": str(home),
     }
     ran = subprocess.run(
-        [sys.executable, "-c", "from paddock.runner.cli import main; main()", *words],
+        [sys.executable, "-c", "from paddock.runner.cli.application import main; main()", *words],
         env=environ, capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from paddock.engine.answer import Answer
+from paddock.engine.backends.base import Answer
 from paddock.engine.request import ChatRequest, Chunk, ModelSpec, Reply, Usage
-from paddock.engine.workers.ticket import Ended
+from paddock.engine.workers.worker_protocol import AnswerEnd
 
 REQUEST = ChatRequest(ModelSpec("x"), ())
 
@@ -27,7 +27,7 @@ def answered(n_chunks: int, pause: Callable[[int], Awaitable[None]]) -> Answer:
         for number in range(n_chunks):
             answer.add(Chunk(f"{number} ", reasoning="x"))
             await pause(number)
-        return answer.reply_of(Ended("stop", Usage(), False, (1, 2)), "d")
+        return answer.reply_of(AnswerEnd("stop", Usage(), False, (1, 2)), "d")
 
     return Answer(REQUEST, serve)
 
@@ -82,7 +82,7 @@ def test_what_the_prompt_had_is_known_before_the_first_chunk() -> None:
     async def serve(answer: Answer) -> Reply:
         answer.shortened(900)
         answer.add(Chunk("one"))
-        return answer.reply_of(Ended("stop", Usage(), False), "d")
+        return answer.reply_of(AnswerEnd("stop", Usage(), False), "d")
 
     async def work() -> None:
         answer = Answer(REQUEST, serve)

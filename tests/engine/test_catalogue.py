@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.catalogue import Catalogue
 from paddock.engine.errors import ModelNotFound
-from paddock.engine.models import ModelFinder
+from paddock.engine.models.model_facts import ModelFactsCache
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 
 MANIFEST = Path("manifests/registry.ollama.ai/library/mine/latest")
@@ -26,7 +26,7 @@ class World:
         self.root = folder / "models"
         self.finder = ModelFinder(self.root, folder / "cache")
         settings = PoolSettings(models_dir=self.root, cache_dir=folder / "cache")
-        self.catalogue = Catalogue(self.finder, settings)
+        self.catalogue = ModelFactsCache(self.finder, settings)
 
     def digest(self, ref: str) -> str:
         return asyncio.run(self.catalogue.facts(ref)).digest

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.errors import ModelBroken
 from paddock.engine.gguf import read_arrays, read_header
-from paddock.engine.models import ModelFinder
+from paddock.engine.models.model_finder import ModelFinder
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 
 REAL = ModelFinder(Path("nowhere"), Path("nowhere")).locate("all-minilm").path

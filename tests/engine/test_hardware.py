@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine import hardware
+from paddock.engine.system import hardware
 from tests.fakes.nvml import Card, FakeNvml
 
 
@@ -30,7 +30,7 @@ def test_a_containers_limit_is_the_memory_there_is(tmp_path: Path) -> None:
     (tmp_path / "memory.stat").write_text(
         f"anon 1\ninactive_file {10 * mib}\nactive_file {6 * mib}\n"
     )
-    assert hardware.read_memory(tmp_path) == hardware.Memory(64 * mib, 32 * mib)
+    assert hardware.read_memory(tmp_path) == hardware.MainMemory(64 * mib, 32 * mib)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_scopes_limit_counts_as_a_containers(
     (tmp_path / "cgroup" / folder / used).write_text(f"{48 * mib}\n")
     (tmp_path / "own").write_text(own)
     found = hardware.read_memory(tmp_path / "cgroup", tmp_path / "own")
-    assert found == hardware.Memory(64 * mib, 16 * mib)
+    assert found == hardware.MainMemory(64 * mib, 16 * mib)
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:

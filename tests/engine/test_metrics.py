@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from paddock.engine.metrics import Metrics, heard_by
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.backends.metrics import Metrics, fan_out
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 
@@ -69,7 +69,7 @@ def test_time_between_tokens_is_shared_by_those_that_come_together() -> None:
 
 def test_what_happens_to_models_and_requests_is_counted_by_its_reason() -> None:
     metrics, other = Metrics(), Metrics()
-    both = heard_by(metrics, other)
+    both = fan_out(metrics, other)
     both.loaded("m", 0.5)
     both.unloaded("m", "room")
     both.loaded("m", 0.25)
@@ -88,5 +88,5 @@ def test_what_happens_to_models_and_requests_is_counted_by_its_reason() -> None:
 
 
 def test_what_needs_no_model_does_not_pay_for_metrics() -> None:
-    code = "import paddock.engine.pool, sys; sys.exit('prometheus_client' in sys.modules)"
+    code = "import paddock.engine.backends.local, sys; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

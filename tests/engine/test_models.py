@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
-from paddock.engine.models import ModelFinder, sampling_params, with_context
+from paddock.engine.models.model_creation import create_model
+from paddock.engine.models.model_finder import ModelFinder, sampling_params, with_context
+from paddock.engine.models.model_names import parse_name
+from paddock.engine.models.modelfile import ModelRecipe
 from paddock.engine.request import Message
-from paddock.engine.store.creation import create
-from paddock.engine.store.names import parse_name
-from paddock.engine.store.recipe import Recipe
-from paddock.engine.tuning.tuned import Speeds, Tuned
+from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy
 
 
 def finder(tmp_path: Path) -> ModelFinder:
@@ -139,7 +139,7 @@ def test_a_projector_is_found_in_the_manifest_or_beside_the_file(tmp_path: Path)
 
 def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
     models = finder(tmp_path)
-    recipe = Recipe(
+    recipe = ModelRecipe(
         "mine",
         base="smollm2:135m",
         template="{{ .System }}{{ .Prompt }}",
@@ -147,7 +147,7 @@ def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
         parameters={"temperature": 0.5, "num_ctx": 1024, "num_predict": 9, "num_gpu": 0},
         messages=(Message("user", "hi"),),
     )
-    create(models.store, models, recipe, lambda _: None)
+    create_model(models.store, models, recipe, lambda _: None)
     facts = models.find("mine")
     assert facts.params == {"repeat_penalty": 1.1, "temperature": 0.5, "max_tokens": 9}
     assert facts.template == "{{ .System }}{{ .Prompt }}"
@@ -176,8 +176,8 @@ def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) 
     models = finder(tmp_path)
     original = store(tmp_path, "registry.ollama.ai", "library", "mini", "latest")
     copy = models.store.add_blob(b"tuned").removeprefix("sha256:")
-    speeds = Speeds(1.0, 1.0, 1.0)
-    tuned = Tuned(
+    speeds = CopySpeeds(1.0, 1.0, 1.0)
+    tuned = TunedCopy(
         name="mini:latest",
         original=original,
         digest=copy,

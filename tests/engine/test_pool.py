@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.answer import Answer
+from paddock.engine.backends.base import Answer
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import (
     BadRequest,
     Busy,
@@ -20,11 +21,10 @@ from paddock.engine.errors import (
     TextTooLong,
     WrongRole,
 )
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.models.model_creation import create_model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.modelfile import ModelRecipe
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
-from paddock.engine.store.creation import create
-from paddock.engine.store.recipe import Recipe
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, Run, ask, go, one_pool
 from tests.fakes.gguf import split_gguf
 
@@ -372,7 +372,7 @@ def test_a_model_in_several_files_is_made_counted_and_asked_as_the_whole_one(
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     parts = split_gguf(Path(finder.find("smollm2:135m").path), tmp_path / "m.gguf")
     files = {part.name: part for part in parts}
-    create(finder.store, finder, Recipe("split", files=files), lambda _: None)
+    create_model(finder.store, finder, ModelRecipe("split", files=files), lambda _: None)
     params = {"temperature": 0, "max_tokens": 8, "repeat_penalty": 1.1}
 
     async def work(pool: LocalPool) -> None:

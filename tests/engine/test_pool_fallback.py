@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelUnusable, WorkerLost
-from paddock.engine.native.build import Build
-from paddock.engine.pool import LocalPool
+from paddock.engine.llama.build import LlamaBuild
+from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.request import EmbedRequest
-from paddock.engine.residency.starting import ProfiledStart
-from paddock.engine.workers.fallback import FallbackBook, gain, rebuild
-from paddock.engine.workers.load import Load
-from paddock.engine.workers.process import COMMAND, WorkerProcess
+from paddock.engine.workers.crashes import FallbackStore, rebuild_command, sound_build_gain
+from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
 from tests.engine.pools import SETTINGS, VECTORS, ask
 from tests.fakes.crashing import With, crashing
 
-REBUILD = rebuild()
+REBUILD = rebuild_command()
 
 
 class Machine:
@@ -35,7 +35,7 @@ class Machine:
         self.folder = folder
         self.settings = replace(SETTINGS, cache_dir=folder / "cache")
         self.starts: list[int] = []
-        self.command: tuple[str, ...] = COMMAND
+        self.command: tuple[str, ...] = WORKER_COMMAND
         self._patch = patch
 
     def crashes(self, with_: With, number: signal.Signals = signal.SIGSEGV, after: int = 0) -> None:
@@ -43,14 +43,14 @@ class Machine:
             self._patch.setenv(name, value)
 
     def remembered(self) -> dict[str, tuple[int, str]]:
-        book = FallbackBook(self.settings.cache_dir)
+        book = FallbackStore(self.settings.cache_dir)
         return {one.model: (one.fallback, one.reason) for one in book.all().values()}
 
     def go(self, work: Callable[[LocalPool], Awaitable[None]]) -> None:
-        begin = ProfiledStart(self.settings, self.command)
+        begin = WorkerStarter(self.settings, self.command)
         real = begin._started
 
-        async def started(load: Load, fallback: int, *more: object) -> WorkerProcess:
+        async def started(load: WorkerOptions, fallback: int, *more: object) -> WorkerProcess:
             self.starts.append(fallback)
             return await real(load, fallback, *more)  # type: ignore[arg-type]
 
@@ -83,7 +83,7 @@ def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
         (one,) = pool.stats().resident
         assert one.fallback == (
             f"runs without extra buffer types, because its worker was killed by {number.name} "
-            f"while warming up. {gain()}: {REBUILD}"
+            f"while warming up. {sound_build_gain()}: {REBUILD}"
         )
 
     machine.go(work)
@@ -105,8 +105,8 @@ def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
     machine.starts.clear()
     machine.go(both)
     assert machine.starts == [1, 1], "nothing crashed, and nothing was tried"
-    other = Build("llama-cpp-python", tmp_path, "1.2.3")
-    monkeypatch.setattr("paddock.engine.workers.fallback.find_build", lambda: other)
+    other = LlamaBuild("llama-cpp-python", tmp_path, "1.2.3")
+    monkeypatch.setattr("paddock.engine.workers.crashes.find_build", lambda: other)
     machine.starts.clear()
     machine.go(_answer)
     assert machine.starts == [0, 1], "of another build nothing is known"

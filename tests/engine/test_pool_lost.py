@@ -15,16 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import (
-    ModelBroken,
-    ModelTooLarge,
-    WorkerLost,
-)
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.errors import ModelBroken, ModelTooLarge, WorkerLost
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
-from paddock.engine.workers.load import Load
-from paddock.engine.workers.process import WorkerProcess
+from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_process import WorkerProcess
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, go
 
 
@@ -99,7 +95,7 @@ def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(tmp_pa
     script = Path(__file__).parent.parent / "fakes" / "short_worker.py"
     command = (sys.executable, str(script), str(200 * 1024**2))
 
-    def start(load: Load, timeout_s: float) -> Awaitable[WorkerProcess]:
+    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
         return WorkerProcess.started(load, timeout_s, command)
 
     async def main() -> None:
@@ -124,7 +120,7 @@ def test_a_worker_that_aborts_is_started_again_and_every_request_answered(tmp_pa
     script = Path(__file__).parent.parent / "fakes" / "aborting_worker.py"
     command = (sys.executable, str(script), str(tmp_path / "aborted"))
 
-    def start(load: Load, timeout_s: float) -> Awaitable[WorkerProcess]:
+    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
         return WorkerProcess.started(load, timeout_s, command)
 
     async def main() -> None:
@@ -186,11 +182,11 @@ def test_a_corrupt_model_is_named_and_crashes_nothing(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from paddock.engine.residency import survey
-    from paddock.engine.residency.devices import Device
+    from paddock.engine.memory import model_layout
+    from paddock.engine.memory.device_memory import Device
 
     tiny = Device(n_threads=1, free_bytes=50 * 1024 * 1024, is_gpu=False)
-    monkeypatch.setattr(survey, "this_device", lambda: tiny)
+    monkeypatch.setattr(model_layout, "this_device", lambda: tiny)
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(ModelTooLarge) as caught:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paddock.engine.presets import opened, sampling_of, with_presets
+from paddock.engine.models.model_facts import (
+    merged_sampling,
+    with_model_defaults,
+    with_model_messages,
+)
 from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 
 FACTS = ModelFacts(
@@ -25,31 +29,31 @@ def test_what_is_more_specific_goes_first_among_sampling_values() -> None:
     spec = ModelSpec("m", params={"top_k": 8, "top_p": 0.5})
     defaults = {"min_p": 0.1, "top_p": 0.4, "top_k": 1, "seed": 5, "temperature": 0.8}
     request = ChatRequest(spec, (), {"top_p": 0.6}, defaults=defaults)
-    sampling = sampling_of(request, FACTS)
+    sampling = merged_sampling(request, FACTS)
     assert (sampling.top_p, sampling.top_k, sampling.temperature) == (0.6, 8, 0.3)
     assert (sampling.min_p, sampling.seed, sampling.repeat_penalty) == (0.2, 5, 1.0)
 
 
 def test_a_model_says_its_own_words_before_a_conversation() -> None:
-    request = with_presets(ChatRequest(ModelSpec("m"), (ASKED,)), FACTS)
+    request = with_model_defaults(ChatRequest(ModelSpec("m"), (ASKED,)), FACTS)
     assert said(*request.messages) == ["You are a llama.", "Hum.", "Hmm.", "Spit?"]
     assert request.template == "{{ .Prompt }}!"
-    own = with_presets(replace(request, messages=(ASKED,), template="mine"), FACTS)
+    own = with_model_defaults(replace(request, messages=(ASKED,), template="mine"), FACTS)
     assert own.template == "mine"
 
 
 def test_a_system_turn_of_the_request_takes_the_place_of_the_models() -> None:
-    turns = opened((Message("system", "You are a cow."), ASKED), FACTS)
+    turns = with_model_messages((Message("system", "You are a cow."), ASKED), FACTS)
     assert said(*turns) == ["You are a cow.", "Hum.", "Hmm.", "Spit?"]
-    late = opened((ASKED, Message("system", "Now moo."), ASKED), FACTS)
+    late = with_model_messages((ASKED, Message("system", "Now moo."), ASKED), FACTS)
     assert said(*late) == ["You are a llama.", "Hum.", "Hmm.", "Spit?", "Now moo.", "Spit?"]
 
 
 def test_a_raw_prompt_stays_bare_and_earlier_tokens_have_the_messages_already() -> None:
     raw = ChatRequest(ModelSpec("m"), (), prompt="Once")
-    assert with_presets(raw, FACTS) is raw
-    insert = with_presets(replace(raw, suffix="end"), FACTS)
+    assert with_model_defaults(raw, FACTS) is raw
+    insert = with_model_defaults(replace(raw, suffix="end"), FACTS)
     assert (insert.messages, insert.template) == ((), FACTS.template), "it may have `.Suffix`"
-    later = with_presets(ChatRequest(ModelSpec("m"), (ASKED,), prompt_tokens=(1, 2)), FACTS)
+    later = with_model_defaults(ChatRequest(ModelSpec("m"), (ASKED,), prompt_tokens=(1, 2)), FACTS)
     assert said(*later.messages) == ["You are a llama.", "Spit?"]
-    assert with_presets(ChatRequest(ModelSpec("m"), ()), FACTS).messages == ()
+    assert with_model_defaults(ChatRequest(ModelSpec("m"), ()), FACTS).messages == ()

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.answer import Answer
+from paddock.engine.backends.base import Answer
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, Busy, NoInsert, PromptTooLong
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import (
     ChatRequest,
     Constraint,

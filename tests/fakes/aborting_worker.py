@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from paddock.engine.native.context import Context
-from paddock.engine.workers import worker
+from paddock.engine.llama.llama_context import Context
+from paddock.engine.workers import worker_main
 
 _decode = Context.decode
 _n_decodes = 0
@@ -31,5 +31,5 @@ def _aborting(self: Context, *args: object, **more: object) -> int:
 
 if __name__ == "__main__":
     Context.decode = _aborting  # type: ignore[method-assign]
-    worker.main()
+    worker_main.main()
     os._exit(0)

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 
-from paddock.engine.elsewhere.counting import Count
-from paddock.engine.elsewhere.faults import Away, Later
+from paddock.engine.backends.openai_client import ServerAway, ServerBusy
+from paddock.engine.backends.token_counting import TokenCount
 from paddock.engine.errors import NotServed
 from paddock.engine.request import (
     ChatRequest,
@@ -19,12 +19,11 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
-from paddock.engine.workers.ticket import Ended
-from paddock.engine.workers.wire import Embedded
+from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 
 class FarServer:
-    """Implements `paddock.engine.elsewhere.any_server.Server`."""
+    """Implements `paddock.engine.backends.model_servers.ModelServer`."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class FarServer:
         self._must_be_here()
         if self.loads:
             self.loads -= 1
-            raise Later(f"{self.url} is busy: Loading model", 0.01)
+            raise ServerBusy(f"{self.url} is busy: Loading model", 0.01)
         if spec.ref not in self.models:
             raise NotServed(spec.ref, self.models, self.url)
         digest = hashlib.sha256(f"{spec.ref} {self.version}".encode()).hexdigest()
@@ -91,15 +90,15 @@ class FarServer:
 
     async def count_chat(
         self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
-    ) -> Count:
+    ) -> TokenCount:
         self._must_be_here()
-        return Count.exactly(sum(len(message.content.split()) for message in messages))
+        return TokenCount.exactly(sum(len(message.content.split()) for message in messages))
 
-    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[Count]:
+    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
         self._must_be_here()
-        return [Count.exactly(len(text.split())) for text in texts]
+        return [TokenCount.exactly(len(text.split())) for text in texts]
 
-    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> Ended:
+    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
         self._must_be_here()
         self.asked.append(request.messages[-1].content)
         self.n_running += 1
@@ -109,7 +108,7 @@ class FarServer:
             hear(Chunk("from "))
             await self._pass()
             hear(Chunk(self.url))
-            return Ended("stop", Usage(3, completion_tokens=2), is_shortened=False)
+            return AnswerEnd("stop", Usage(3, completion_tokens=2), is_shortened=False)
         finally:
             self.n_running -= 1
 
@@ -127,8 +126,8 @@ class FarServer:
         finally:
             broken.cancel()
         if not self.is_here:
-            raise Away(f"the connection to {self.url} broke", was_sent=True)
+            raise ServerAway(f"the connection to {self.url} broke", was_sent=True)
 
     def _must_be_here(self) -> None:
         if not self.is_here:
-            raise Away(f"{self.url} cannot be reached")
+            raise ServerAway(f"{self.url} cannot be reached")

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass
 class FakeForm:
-    """Implements `paddock.steps.step.ReplyForm`; `wrong` tells of `output` and `text`."""
+    """Implements `paddock.steps.base.ReplyForm`; `wrong` tells of `output` and `text`."""
 
     schema: Any = None
     repair: int = 1

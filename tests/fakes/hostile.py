@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable
 from io import BytesIO
 
-from .office import docx
+from tests.fakes.office import docx
 
 _DOCUMENT = "word/document.xml"
 _MAIN = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from paddock.engine.workers import wire, worker
-from paddock.engine.workers.chatting import ChatService
+from paddock.engine.workers import worker_main, worker_protocol
+from paddock.engine.workers.chat_service import ChatService
 
 _take_chat = ChatService._take_chat
 
 
-def _dying(self: ChatService, request_id: int, order: wire.Order) -> None:
+def _dying(self: ChatService, request_id: int, order: worker_protocol.ChatOrder) -> None:
     if any("POISON" in message.content for message in order.request.messages):
         os.abort()
     _take_chat(self, request_id, order)
@@ -18,5 +18,5 @@ def _dying(self: ChatService, request_id: int, order: wire.Order) -> None:
 
 if __name__ == "__main__":
     ChatService._take_chat = _dying  # type: ignore[method-assign]
-    worker.main()
+    worker_main.main()
     os._exit(0)

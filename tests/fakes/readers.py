@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
 
-from paddock.steps.readers import documents, reading
+from paddock.steps.readers import documents, reader_dispatch
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reader_pool import ReaderPool, Request
+from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
 
 
 class HereReaders(ReaderPool):
@@ -17,17 +17,21 @@ class HereReaders(ReaderPool):
 
     def submit(
         self,
-        request: Request,
+        request: DocumentRequest,
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> Future[Document]:
         found: Future[Document] = Future()
-        wishes = reading.Wishes(request.kind, request.encoding, request.ocr)
+        wishes = reader_dispatch.ReadOptions(request.kind, request.encoding, request.ocr)
         try:
             if request.path is None:
-                found.set_result(reading.read_bytes(request.data, wishes, request.max_bytes))
+                found.set_result(
+                    reader_dispatch.read_document_bytes(request.data, wishes, request.max_bytes)
+                )
             else:
-                found.set_result(reading.read(request.path, wishes, request.max_bytes))
+                found.set_result(
+                    reader_dispatch.read_document(request.path, wishes, request.max_bytes)
+                )
         except (OSError, Unreadable) as error:
             found.set_exception(error)
         return found
@@ -35,5 +39,5 @@ class HereReaders(ReaderPool):
 
 def read_here(path: Path, *, max_bytes: int = 1 << 20, ocr: bool = True) -> Document:
     """Read a document with the words that a step gives to its failures."""
-    request = Request(path, None, "auto", ocr, max_bytes)
-    return documents.wait_for(HereReaders().submit(request), path)
+    request = DocumentRequest(path, None, "auto", ocr, max_bytes)
+    return documents.wait_for_document(HereReaders().submit(request), path)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 
-from paddock.engine.residency.devices import Device, GpuRoom
-from paddock.engine.residency.survey import Survey
+from paddock.engine.memory.device_memory import Device, GpuMemory
+from paddock.engine.memory.model_layout import MachineProbe
 from paddock.engine.settings import PoolSettings
 
 
 def add_servers() -> None:
     """Register each server with llama.cpp in this process as a device."""
-    from paddock.engine.native.library import ggml_function
+    from paddock.engine.llama.library import ggml_function
 
     by_name = ggml_function("ggml_backend_reg_by_name", ctypes.c_void_p, ctypes.c_char_p)
     address = ggml_function(
@@ -29,7 +29,7 @@ def add_servers() -> None:
         register(add(server.encode()))
 
 
-class RpcSurvey(Survey):
+class RpcSurvey(MachineProbe):
     """Reports so much memory for each of two devices, since their servers have all of it."""
 
     def __init__(self, settings: PoolSettings, memory_bytes: int) -> None:
@@ -39,14 +39,14 @@ class RpcSurvey(Survey):
     async def look(self) -> Device:
         servers = os.environ["PADDOCK_TEST_RPC_SERVERS"].split(",")
         gpus = (
-            GpuRoom(f"RPC{n}", self._memory_bytes, self._memory_bytes, server)
+            GpuMemory(f"RPC{n}", self._memory_bytes, self._memory_bytes, server)
             for n, server in enumerate(servers)
         )
         return Device(1, 1 << 40, is_gpu=True, gpus=tuple(gpus))
 
 
 if __name__ == "__main__":
-    from paddock.engine.workers.worker import main
+    from paddock.engine.workers.worker_main import main
 
     add_servers()
     main()

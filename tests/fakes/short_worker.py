@@ -10,14 +10,14 @@ import resource
 import sys
 from pathlib import Path
 
-from paddock.engine.workers import worker
-from paddock.engine.workers.chatting import ChatService
-from paddock.engine.workers.frames import Head
+from paddock.engine.workers import worker_main
+from paddock.engine.workers.chat_service import ChatService
+from paddock.engine.workers.worker_protocol import FrameHead
 
 _memory = ChatService.memory
 
 
-def _limiting(self: ChatService) -> Head:
+def _limiting(self: ChatService) -> FrameHead:
     """Set the limit when the worker is about to say that it is ready."""
     n_pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
@@ -28,5 +28,5 @@ def _limiting(self: ChatService) -> Head:
 
 if __name__ == "__main__":
     ChatService.memory = _limiting  # type: ignore[method-assign]
-    worker.main()
+    worker_main.main()
     os._exit(0)

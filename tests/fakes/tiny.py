@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .gguf import Value, write_gguf
+from tests.fakes.gguf import Value, write_gguf
 
 N_EMBD, N_FF = 64, 96
 Axes = dict[str, tuple[int, ...]]

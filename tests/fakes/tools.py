@@ -6,12 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.request import ModelSpec, Pool, Role
-from paddock.steps.roots import Roots
-from paddock.steps.step import NoStores, StepError, Tools
-from paddock.steps.storage import ItemName, Stores
-
-from .pool import FakePool
-from .readers import HereReaders
+from paddock.steps.base import ItemName, NoVectorStores, Roots, StepError, Tools, VectorStores
+from tests.fakes.pool import FakePool
+from tests.fakes.readers import HereReaders
 
 
 @dataclass
@@ -56,16 +53,16 @@ class FakeOutputs:
     async def holds(self, path: Path, sha256: str) -> None:
         self.events.append(("holds", path))
 
-    async def brings_away(self, path: Path) -> None:
+    async def note_removed(self, path: Path) -> None:
         self.events.append(("brings_away", path))
 
-    async def keeps_rows(self, store: Path) -> None:
+    async def note_rows_kept(self, store: Path) -> None:
         self.events.append(("keeps_rows", store))
 
-    async def reads_file(self, path: Path) -> None:
+    async def note_file_read(self, path: Path) -> None:
         self.events.append(("reads_file", path))
 
-    async def reads_rows(self, store: Path) -> None:
+    async def note_rows_read(self, store: Path) -> None:
         self.events.append(("reads_rows", store))
 
     def next_run(self) -> None:
@@ -105,7 +102,7 @@ def tools(
     pool: Pool | None = None,
     models: FakeModels | None = None,
     outputs: FakeOutputs | None = None,
-    stores: Stores | None = None,
+    stores: VectorStores | None = None,
     item: ItemName | None = None,
 ) -> FakeTools:
     """Make the tools of a pipeline that lies in `base`."""
@@ -116,7 +113,7 @@ def tools(
         roots=Roots(base=root, allowed=(root,)),
         outputs=outputs or FakeOutputs(),
         log=FakeLog(),
-        stores=stores or NoStores(),
+        stores=stores or NoVectorStores(),
         item=item or ItemName(),
         readers=HereReaders(),
     )

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.steps.step import StepError
-from paddock.steps.toolset import BoundTool, ToolResult
+from paddock.steps.base import BoundTool, StepError, ToolResult
 
 Do = Callable[[Mapping[str, Any]], Any]
 
 
 @dataclass
 class FakeToolset:
-    """Implements `paddock.steps.toolset.Toolset`: `does` are functions by `name` or `server.name`.
+    """Implements `paddock.steps.base.Toolset`: `does` are functions by `name` or `server.name`.
 
     A function gives a value, or a `ToolResult`; it may raise. `effects` are the names of those that
     change something, `called` what was called with what, `n_running_most` how many at once.

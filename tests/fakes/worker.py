@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from paddock.engine.memory.device_memory import Device, GpuMemory, MemoryAmount
+from paddock.engine.memory.model_layout import LayoutRequest, ModelLayout
 from paddock.engine.request import ModelFacts
-from paddock.engine.residency.devices import Device, GpuRoom
-from paddock.engine.residency.fit import Layout, Wanted
-from paddock.engine.residency.room import Room
-from paddock.engine.workers.load import Load, Taken
-from paddock.engine.workers.ticket import LoadBroken, WorkerGone
+from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
 
 Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed", "lacks cells"]
 NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"
@@ -52,7 +51,9 @@ class FakeModel:
 class FakeWorker:
     """Implements `residency.resident.Worker`."""
 
-    def __init__(self, machine: FakeMachine, model: FakeModel, load: Load, fault: Fault) -> None:
+    def __init__(
+        self, machine: FakeMachine, model: FakeModel, load: WorkerOptions, fault: Fault
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.load = load
         self.load_s = model.load_s
@@ -77,11 +78,11 @@ class FakeWorker:
         grown = self.model.growth if self.n_decoded_tokens >= 5 else 0
         return self.model.size + grown + self.model.per_sequence * self.load.n_parallel
 
-    def measure(self) -> Taken:
+    def measure(self) -> WorkerMemory:
         if self.gone.done():
-            return Taken()
+            return WorkerMemory()
         yet = self.model.growth if self.n_decoded_tokens < 5 else 0
-        return Taken(self.bytes + yet, 0, yet)
+        return WorkerMemory(self.bytes + yet, 0, yet)
 
     async def chat(self, n_tokens: int = 10) -> str:
         """Make tokens; gives the name of the model that made them."""
@@ -175,7 +176,7 @@ class FakeMachine:
         free = self.memory - self.taken - self.taken_by_others
         return Device(1, free, False, n_oom_kills=self.n_oom_kills)
 
-    async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
+    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
         model = self.models[wanted.facts.path]
         self.others_bytes[model.name] = wanted.others_bytes
         n_cells = wanted.n_cells_at_most or 1 << 30
@@ -183,21 +184,27 @@ class FakeMachine:
         sizes = [most >> shift for shift in range(most.bit_length())]
         return tuple(self._layout(model, wanted, n, n * 2 >= most) for n in sizes)
 
-    def _layout(self, model: FakeModel, wanted: Wanted, n: int, is_good: bool) -> Layout:
+    def _layout(
+        self, model: FakeModel, wanted: LayoutRequest, n: int, is_good: bool
+    ) -> ModelLayout:
         n_ctx = wanted.n_ctx_tokens
-        load = Load(model.name, "chat", n_ctx, n * n_ctx, n, 512, 1)
-        room = Room(model.size + model.growth + model.per_sequence * n)
-        return Layout(load, room, model.load_s, is_good)
+        load = WorkerOptions(model.name, "chat", n_ctx, n * n_ctx, n, 512, 1)
+        room = MemoryAmount(model.size + model.growth + model.per_sequence * n)
+        return ModelLayout(load, room, model.load_s, is_good)
 
-    async def wider(self, wanted: Wanted, layout: Layout, n_ctx_tokens: int) -> tuple[Layout, ...]:
+    async def wider(
+        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+    ) -> tuple[ModelLayout, ...]:
         return (replace(layout, load=replace(layout.load, n_ctx_tokens=n_ctx_tokens)),)
 
-    def learn(self, wanted: Wanted, load: Load, taken: Taken, load_s: float) -> None:
+    def learn(
+        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+    ) -> None:
         """Forget it."""
 
     # As what starts workers
 
-    async def start(self, load: Load, timeout_s: float) -> FakeWorker:
+    async def start(self, load: WorkerOptions, timeout_s: float) -> FakeWorker:
         model = self.models[load.path]
         fault = model.when_loading.pop(0) if model.when_loading else "none"
         size = model.size + model.per_sequence * load.n_parallel
@@ -236,15 +243,15 @@ class TwoCards(FakeMachine):
         for card in (0, 1):
             there = [one for one in self.workers if one.load.main_gpu == card]
             taken = sum(one.bytes for one in there if not one.gone.done())
-            gpus.append(GpuRoom(f"card {card}", self.card_memory - taken, self.card_memory))
+            gpus.append(GpuMemory(f"card {card}", self.card_memory - taken, self.card_memory))
         return Device(1, 1 << 40, True, tuple(gpus))
 
-    async def layouts(self, wanted: Wanted, device: Device) -> tuple[Layout, ...]:
+    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
         return tuple(
             replace(
                 layout,
                 load=replace(layout.load, main_gpu=card),
-                room=Room(0, tuple(layout.room.host * (card == one) for one in (0, 1))),
+                room=MemoryAmount(0, tuple(layout.room.host * (card == one) for one in (0, 1))),
             )
             for layout in await super().layouts(wanted, device)
             for card in (0, 1)

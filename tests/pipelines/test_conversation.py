@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines.conversation import Conversation
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.texts import read
+from paddock.pipelines.prompt_file import ConversationTemplate, read_template_file
 
 TEXT = """\
 modelParameters: {temperature: 0.5}
@@ -18,8 +17,8 @@ messages: [{role: system, content: Be brief.}, {role: user, content: "Sum up {{i
 
 def test_each_message_is_a_template_over_the_same_scope(tmp_path: Path) -> None:
     (tmp_path / "a.prompt.yml").write_text(TEXT)
-    made = read(tmp_path, "a.prompt.yml").bound({"input": "this"})
-    assert isinstance(made, Conversation)
+    made = read_template_file(tmp_path, "a.prompt.yml").bound({"input": "this"})
+    assert isinstance(made, ConversationTemplate)
     told = [(role, template.render()) for role, template in made.turns]
     assert told == [("system", "Be brief."), ("user", "Sum up this")]
     assert made.params == {"temperature": 0.5}
@@ -30,7 +29,7 @@ def test_what_decides_an_answer_is_in_its_source(tmp_path: Path) -> None:
     sources = []
     for text in (TEXT, TEXT + "testData: [{input: x}]\n", TEXT.replace("0.5", "0.6")):
         (tmp_path / "a.prompt.yml").write_text(text)
-        sources.append(read(tmp_path, "a.prompt.yml").source)
+        sources.append(read_template_file(tmp_path, "a.prompt.yml").source)
     assert sources[0] == sources[1], "tests decide no answer"
     assert sources[0] != sources[2]
 
@@ -38,7 +37,7 @@ def test_what_decides_an_answer_is_in_its_source(tmp_path: Path) -> None:
 def test_a_faulty_file_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.prompt.yml").write_text("name: x\nmessages: [{role: user}]\n")
     with pytest.raises(ExpressionError) as caught:
-        read(tmp_path, "a.prompt.yml")
+        read_template_file(tmp_path, "a.prompt.yml")
     assert caught.value.message == (
         "in the file 'a.prompt.yml', line 2: the key 'content' is missing here"
     )

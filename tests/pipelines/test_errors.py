@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.pipelines.errors import Fault, PipelineError, known
-from paddock.pipelines.marks import Mark
+from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean
 
 LINE = "        model: qwen3-8b"
 
@@ -39,9 +38,11 @@ def test_faults_come_in_the_order_of_the_file() -> None:
 
 
 def test_known_names_end_with_the_nearest() -> None:
-    assert known("wirter", ["writer", "vec"]) == ("Known: 'writer', 'vec'. Did you mean 'writer'?")
-    assert known("zzz", ["a"]) == "Known: 'a'."
-    assert known("zzz", []) == "There are none."
+    assert did_you_mean("wirter", ["writer", "vec"]) == (
+        "Known: 'writer', 'vec'. Did you mean 'writer'?"
+    )
+    assert did_you_mean("zzz", ["a"]) == "Known: 'a'."
+    assert did_you_mean("zzz", []) == "There are none."
 
 
 def test_the_caret_stands_under_wide_letters_and_tabs() -> None:

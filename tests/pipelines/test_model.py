@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines import model, source
+from paddock.pipelines import model, yaml_source
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.tree import Block, Pipeline, Step
+from paddock.pipelines.model import Block, Pipeline, StepNode
 
 WHOLE = """
 # yaml-language-server: $schema=./.paddock/pipeline.schema.json
@@ -65,7 +65,7 @@ tests:
 
 
 def read(text: str, file: str = "news.yaml") -> Pipeline:
-    return model.validate(source.parse(text, file))
+    return model.validate(yaml_source.parse_yaml(text, file))
 
 
 def faults(text: str, file: str = "news.yaml") -> list[str]:
@@ -92,7 +92,7 @@ def test_the_whole_example_of_the_language_is_read() -> None:
     assert pipeline.defaults.retry is not None
     assert pipeline.defaults.retry.on == ["timeout", "worker"]
     docs, each, *_ = pipeline.steps
-    assert isinstance(docs, Step)
+    assert isinstance(docs, StepNode)
     assert isinstance(each, Block)
     assert (each.var, each.over.source) == ("doc", "steps.docs.files")
     assert [node.id for node in each.body][-2:] == ["(embed)", "(files.write)"]
@@ -217,7 +217,7 @@ def test_a_number_beyond_all_bounds_is_told_in_words() -> None:
 def test_a_check_is_read_once_or_as_a_list_and_must_be_whole() -> None:
     pipeline = read("steps: [{uses: x, reply: {check: text != '', repair: 0}}]")
     step = pipeline.steps[0]
-    assert isinstance(step, Step)
+    assert isinstance(step, StepNode)
     assert step.reply is not None
     assert [check.source for check in step.reply.checks.values()] == ["text != ''"]
     assert faults("steps: [{uses: x, reply: {}}]") == [
@@ -238,7 +238,7 @@ def test_keys_that_begin_with_x_are_free() -> None:
         "x-a: 1\nmodels: {w: {ref: m, x-b: 2}}\nsteps: [{uses: y, x-c: 3, with: {x-d: 4, e: 5}}]"
     )
     step = pipeline.steps[0]
-    assert isinstance(step, Step)
+    assert isinstance(step, StepNode)
     assert step.params.data == {"e": 5}
 
 
@@ -260,7 +260,7 @@ tests: [{name: t, x-g: 1, inputs: {}, expect: [{exists: a, x-h: 2}]}]
 def test_anchors_may_stand_in_keys_that_are_free() -> None:
     pipeline = read(ANCHORS)
     one, two = pipeline.steps
-    assert isinstance(one, Step) and isinstance(two, Step)
+    assert isinstance(one, StepNode) and isinstance(two, StepNode)
     assert one.params.data == two.params.data == {"include": ["**/*.md"], "root": "./inbox"}
     assert list(pipeline.inputs) == ["tone", "style"]
     assert list(pipeline.models) == ["writer", "other"]

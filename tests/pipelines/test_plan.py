@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from paddock.pipelines import model, source
+from paddock.pipelines import model, yaml_source
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.model import Block
 from paddock.pipelines.plan import Plan, plan
-from paddock.pipelines.tree import Block
 
 
 def planned(text: str, file: str = "news.yaml") -> Plan:
-    return plan(model.validate(source.parse(text, file)))
+    return plan(model.validate(yaml_source.parse_yaml(text, file)))
 
 
 def fault(text: str) -> str:

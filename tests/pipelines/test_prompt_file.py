@@ -6,7 +6,7 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Template
-from paddock.pipelines.prompt_file import as_template, read
+from paddock.pipelines.prompt_file import read_prompt_file, to_template
 
 WHOLE = """\
 name: Text Summarizer
@@ -30,7 +30,7 @@ futureKey: 2
 
 
 def test_a_whole_file_is_read() -> None:
-    made = read(WHOLE, "a.prompt.yml")
+    made = read_prompt_file(WHOLE, "a.prompt.yml")
     assert made.parameters.given() == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 200}
     assert [turn.role for turn in made.messages] == ["system", "user"]
     assert made.variables == ("input", "reader")
@@ -46,7 +46,7 @@ messages: [{role: robot, content: x}, {role: user}]
 evaluators: [{name: x}, {name: y, string: {}}, {name: z, llm: {prompt: x, choices: []}}]
 """
     with pytest.raises(PipelineError) as caught:
-        read(text, "a.prompt.yml")
+        read_prompt_file(text, "a.prompt.yml")
     told = [(f.mark.line if f.mark else 0, f.message) for f in caught.value.faults]
     assert told == [
         (1, "unknown key 'temprature'."),
@@ -69,4 +69,4 @@ evaluators: [{name: x}, {name: y, string: {}}, {name: z, llm: {prompt: x, choice
     ],
 )
 def test_variables_are_all_that_is_an_expression(text: str, rendered: str) -> None:
-    assert Template.of(as_template(text)).render(input="X") == rendered
+    assert Template.of(to_template(text)).render(input="X") == rendered

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.reply import FormFault, is_schema, read
+from paddock.pipelines.reply_schema import ReplySchemaFault, is_json_schema, read_reply_schema
 
 HERE = Path()
 
 
 def test_the_short_form_names_each_field_with_its_type() -> None:
-    form = read(
+    form = read_reply_schema(
         {"title": "str", "points": "list[str]", "risk": "enum[low, high]", "score": "float?"}, HERE
     )
     assert form.is_short
@@ -31,7 +31,9 @@ def test_the_short_form_names_each_field_with_its_type() -> None:
 
 
 def test_short_forms_nest() -> None:
-    schema = read({"who": {"age": "int?"}, "all": [{"ok": "bool"}], "m": "list[list[int]]"}, HERE)
+    schema = read_reply_schema(
+        {"who": {"age": "int?"}, "all": [{"ok": "bool"}], "m": "list[list[int]]"}, HERE
+    )
     properties = schema.schema["properties"]
     assert properties["who"]["properties"] == {"age": {"type": ["integer", "null"]}}
     assert properties["all"]["items"]["properties"] == {"ok": {"type": "boolean"}}
@@ -52,23 +54,21 @@ def test_short_forms_nest() -> None:
         ({"properties": "list[str]", "title": "str"}, False),
     ],
 )
-def test_a_json_schema_is_told_from_the_short_form(
-    data: dict[str, Any], is_one: bool
-) -> None:
-    assert is_schema(data) is is_one
+def test_a_json_schema_is_told_from_the_short_form(data: dict[str, Any], is_one: bool) -> None:
+    assert is_json_schema(data) is is_one
 
 
 def test_a_wrong_type_is_told_with_its_place() -> None:
-    form = read({"a": {"b": "strg"}, "c": 3, "d": "enum[]"}, HERE)
+    form = read_reply_schema({"a": {"b": "strg"}, "c": 3, "d": "enum[]"}, HERE)
     names = "Known: 'str', 'int', 'float', 'bool', 'list[…]', 'enum[…, …]'."
     assert form.faults == (
-        FormFault(("a", "b"), "'strg' is not a type", f"{names} Did you mean 'str'?"),
-        FormFault(
+        ReplySchemaFault(("a", "b"), "'strg' is not a type", f"{names} Did you mean 'str'?"),
+        ReplySchemaFault(
             ("c",),
             "a field is described by its type, such as str",
             'Write for example {title: str, points: "list[str]"}.',
         ),
-        FormFault(("d",), "'enum[]' is not a type", f"{names} Did you mean 'enum[…, …]'?"),
+        ReplySchemaFault(("d",), "'enum[]' is not a type", f"{names} Did you mean 'enum[…, …]'?"),
     )
 
 
@@ -84,9 +84,13 @@ def test_a_wrong_type_is_told_with_its_place() -> None:
     ],
 )
 def test_values_of_an_enum_may_stand_in_quotes(word: str, values: list[str]) -> None:
-    assert read({"k": word}, HERE).schema["properties"]["k"] == {"enum": values}
-    assert read({"k": f"list[{word}]"}, HERE).schema["properties"]["k"]["items"] == {"enum": values}
-    assert read({"k": f"{word}?"}, HERE).schema["properties"]["k"] == {"enum": [*values, None]}
+    assert read_reply_schema({"k": word}, HERE).schema["properties"]["k"] == {"enum": values}
+    assert read_reply_schema({"k": f"list[{word}]"}, HERE).schema["properties"]["k"]["items"] == {
+        "enum": values
+    }
+    assert read_reply_schema({"k": f"{word}?"}, HERE).schema["properties"]["k"] == {
+        "enum": [*values, None]
+    }
 
 
 @pytest.mark.parametrize(
@@ -103,8 +107,8 @@ def test_values_of_an_enum_may_stand_in_quotes(word: str, values: list[str]) -> 
 def test_values_of_an_enum_that_cannot_be_read_are_a_fault_at_their_place(
     word: str, wrong: str
 ) -> None:
-    assert read({"a": {"k": word}}, HERE).faults == (
-        FormFault(
+    assert read_reply_schema({"a": {"k": word}}, HERE).faults == (
+        ReplySchemaFault(
             ("a", "k"),
             f"'{word}' cannot be read: {wrong}",
             'Write for example enum[low, "New York, NY"].',
@@ -115,30 +119,34 @@ def test_values_of_an_enum_that_cannot_be_read_are_a_fault_at_their_place(
 def test_a_schema_may_stand_in_a_file_or_in_a_text(tmp_path: Path) -> None:
     (tmp_path / "form.json").write_text('{\n\t"type": "object"}', encoding="utf-8")
     (tmp_path / "short.yaml").write_text("title: str\n", encoding="utf-8")
-    assert read({"file": "form.json"}, tmp_path).schema == {"type": "object"}
-    assert read({"file": "short.yaml"}, tmp_path).schema["required"] == ["title"]
-    assert read('{"type": "array"}', tmp_path).schema == {"type": "array"}
-    assert read("enum[low, high] ?", tmp_path).schema == {"enum": ["low", "high", None]}
-    assert read('[{"a": "int"}]', tmp_path) == read([{"a": "int"}], tmp_path)
-    assert "no JSON Schema" in read("[" * 5000, tmp_path).faults[0].message
-    assert read({"file": "str"}, tmp_path).schema["required"] == ["file"]
+    assert read_reply_schema({"file": "form.json"}, tmp_path).schema == {"type": "object"}
+    assert read_reply_schema({"file": "short.yaml"}, tmp_path).schema["required"] == ["title"]
+    assert read_reply_schema('{"type": "array"}', tmp_path).schema == {"type": "array"}
+    assert read_reply_schema("enum[low, high] ?", tmp_path).schema == {
+        "enum": ["low", "high", None]
+    }
+    assert read_reply_schema('[{"a": "int"}]', tmp_path) == read_reply_schema(
+        [{"a": "int"}], tmp_path
+    )
+    assert "no JSON Schema" in read_reply_schema("[" * 5000, tmp_path).faults[0].message
+    assert read_reply_schema({"file": "str"}, tmp_path).schema["required"] == ["file"]
 
 
 @pytest.mark.parametrize("name", [["a"], {"a": 1}, 5, "", None])
 def test_a_file_whose_name_is_none_is_a_fault(name: Any, tmp_path: Path) -> None:
-    assert read({"file": name}, tmp_path).faults == (
-        FormFault(("file",), "`file` must be the path of a file"),
+    assert read_reply_schema({"file": name}, tmp_path).faults == (
+        ReplySchemaFault(("file",), "`file` must be the path of a file"),
     )
 
 
 def test_a_file_that_is_no_schema_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "form.json").write_text("[1, 2", encoding="utf-8")
-    assert read({"file": "form.json"}, tmp_path).faults == (
-        FormFault(
+    assert read_reply_schema({"file": "form.json"}, tmp_path).faults == (
+        ReplySchemaFault(
             (),
             "the file 'form.json' is no JSON Schema and no short form of one",
             "Write it as JSON or YAML.",
         ),
     )
-    missing = read({"file": "none.json"}, tmp_path)
+    missing = read_reply_schema({"file": "none.json"}, tmp_path)
     assert missing.faults[0].message == "there is no file 'none.json'"

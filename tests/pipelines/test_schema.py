@@ -7,20 +7,21 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from paddock.pipelines import source
-from paddock.pipelines.schema import schema
+from paddock.pipelines import yaml_source
+from paddock.pipelines.json_schema import pipeline_schema
 from paddock.steps import registry
-
-from .test_model import WHOLE
+from tests.pipelines.test_model import WHOLE
 
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
-    return schema({name: registry.load(name).params for name in registry.names()})
+    return pipeline_schema(
+        {name: registry.load_step(name).params for name in registry.step_names()}
+    )
 
 
 def faults(made: dict[str, Any], text: str) -> list[str]:
-    data = source.parse(text, "x.yaml").data
+    data = yaml_source.parse_yaml(text, "x.yaml").data
     errors = jsonschema.Draft7Validator(made).iter_errors(data)
     return sorted("/".join(map(str, error.absolute_path)) for error in errors)
 

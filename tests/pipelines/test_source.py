@@ -9,19 +9,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines import source
+from paddock.pipelines import yaml_source
 from paddock.pipelines.errors import PipelineError
 
 
 def fault(text: str) -> str:
     with pytest.raises(PipelineError) as caught:
-        source.parse(text, "news.yaml")
+        yaml_source.parse_yaml(text, "news.yaml")
     return str(caught.value)
 
 
 def fault_of(path: Path) -> str:
     with pytest.raises(PipelineError) as caught:
-        source.read(path)
+        yaml_source.read_yaml(path)
     return str(caught.value)
 
 
@@ -36,12 +36,12 @@ def fault_of(path: Path) -> str:
     ],
 )
 def test_scalars_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
-    found = source.parse(f"key: {text}", "x.yaml").data["key"]
+    found = yaml_source.parse_yaml(f"key: {text}", "x.yaml").data["key"]
     assert (found, type(found)) == (value, type(value))
 
 
 def test_every_key_and_value_has_its_place() -> None:
-    document = source.parse("steps:\n  - id: docs\n    with: {root: ./inbox}\n", "x.yaml")
+    document = yaml_source.parse_yaml("steps:\n  - id: docs\n    with: {root: ./inbox}\n", "x.yaml")
     value = document.mark(("steps", 0, "with", "root"))
     key = document.key_mark(("steps", 0, "with", "root"))
     assert (value.line, value.column, value.length) == (3, 18, 7)
@@ -108,7 +108,7 @@ def test_a_flood_of_aliases_is_refused_quickly() -> None:
 
 
 def test_aliases_of_whole_values_work() -> None:
-    data = source.parse("a: &x {k: [1]}\nb: *x\n", "x.yaml").data
+    data = yaml_source.parse_yaml("a: &x {k: [1]}\nb: *x\n", "x.yaml").data
     assert data == {"a": {"k": [1]}, "b": {"k": [1]}}
 
 
@@ -132,14 +132,14 @@ def test_what_is_no_readable_text_is_refused_in_plain_words(tmp_path: Path) -> N
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xef\xbb\xbfname: a\n")
-    assert source.read(path).data == {"name": "a"}
+    assert yaml_source.read_yaml(path).data == {"name": "a"}
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(), st.text(alphabet="ab:-[]{}&*!|>'\"#?,%@ \n\t0123.~")))
 def test_odd_text_gives_a_document_or_faults(text: str) -> None:
     try:
-        document = source.parse(text, "x.yaml")
+        document = yaml_source.parse_yaml(text, "x.yaml")
     except PipelineError as error:
         assert error.faults
     else:
@@ -154,18 +154,18 @@ def test_odd_bytes_give_a_document_or_faults(
     path = tmp_path_factory.mktemp("odd") / "x.yaml"
     path.write_bytes(raw)
     try:
-        source.read(path)
+        yaml_source.read_yaml(path)
     except PipelineError as error:
         assert error.faults
 
 
 def test_a_character_that_json_writes_as_two_escapes_is_one() -> None:
-    assert source.parse('{"a": "\\ud83e\\udd99"}', "news.yaml").data == {"a": "🦙"}
+    assert yaml_source.parse_yaml('{"a": "\\ud83e\\udd99"}', "news.yaml").data == {"a": "🦙"}
 
 
 def test_half_a_character_is_a_fault_with_its_place() -> None:
     with pytest.raises(PipelineError) as caught:
-        source.parse('a: "x\\ud83e"\n', "news.yaml")
+        yaml_source.parse_yaml('a: "x\\ud83e"\n', "news.yaml")
     assert str(caught.value).startswith(
         "news.yaml:1:4: this text has half a character: a '\\u' escape from D800 to DFFF by itself."
     )
@@ -186,12 +186,15 @@ PLAIN = st.recursive(
 @given(st.dictionaries(st.sampled_from(["a", "b"]), PLAIN, min_size=1))
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_is_read_back_as_the_same(value: dict[str, object]) -> None:
-    assert source.parse(source.write(value), "news.yaml").data == value
+    assert yaml_source.parse_yaml(yaml_source.to_yaml(value), "news.yaml").data == value
 
 
 def test_what_is_written_reads_well() -> None:
     value = {"report": "out/DIGEST.md", "version": "1e3", "text": "One.\nTwo.\n", "counts": [1, 2]}
-    assert source.write(value) == (
+    assert yaml_source.to_yaml(value) == (
         "report: out/DIGEST.md\nversion: '1e3'\ntext: |\n  One.\n  Two.\ncounts:\n- 1\n- 2\n"
     )
-    assert source.write(3) + source.write(True) + source.write([]) == "3\ntrue\n[]\n"
+    assert (
+        yaml_source.to_yaml(3) + yaml_source.to_yaml(True) + yaml_source.to_yaml([])
+        == "3\ntrue\n[]\n"
+    )

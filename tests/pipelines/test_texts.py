@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.texts import read
+from paddock.pipelines.prompt_file import read_template_file
 
 SCOPE = {"steps": {"text": {"text": "A letter.", "skipped": False}}, "inputs": {"tone": "dry"}}
 
 
 def rendered(folder: Path, text: str) -> str:
     (folder / "prompt.j2").write_text(text, encoding="utf-8")
-    return read(folder, "prompt.j2").bound(SCOPE).render()
+    return read_template_file(folder, "prompt.j2").bound(SCOPE).render()
 
 
 def test_a_template_file_sees_the_scope_and_nothing_else(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_template_file_lies_in_the_pipelines_folder_links_followed(tmp_path: P
     (folder / "link.j2").symlink_to(tmp_path / "secret.txt")
     for name in ("../secret.txt", "link.j2", str(tmp_path / "secret.txt")):
         with pytest.raises(ExpressionError) as caught:
-            read(folder, name)
+            read_template_file(folder, name)
         assert str(caught.value) == (
             f"the file '{name}' lies outside the pipeline's folder. Move or copy it there."
         )

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.runner.address import Address, address
-from paddock.runner.values import BadValue
+from paddock.runner.config.setting_values import BadValue, ServiceAddress, service_address
 
 
 @pytest.mark.parametrize(
     ("written", "wanted"),
     [
-        ("1.2.3.4", Address("1.2.3.4", 11434)),
-        (":1234", Address("0.0.0.0", 1234)),
-        ("1.2.3.4:1234", Address("1.2.3.4", 1234)),
-        ("http://1.2.3.4", Address("1.2.3.4", 80)),
-        ("https://1.2.3.4", Address("1.2.3.4", 443, "https")),
-        ("https://1.2.3.4:1234", Address("1.2.3.4", 1234, "https")),
-        ("https://example.com:1234/path/", Address("example.com", 1234, "https", "/path")),
-        ("example.com", Address("example.com", 11434)),
-        ("::1", Address("::1", 11434)),
-        ("[::1]", Address("::1", 11434)),
-        ("[::1]:1234", Address("::1", 1234)),
-        ("0.0.0.0:0", Address("0.0.0.0", 0)),
-        (" 127.0.0.1 ", Address("127.0.0.1", 11434)),
-        ("HTTP://localhost:8080", Address("localhost", 8080)),
+        ("1.2.3.4", ServiceAddress("1.2.3.4", 11434)),
+        (":1234", ServiceAddress("0.0.0.0", 1234)),
+        ("1.2.3.4:1234", ServiceAddress("1.2.3.4", 1234)),
+        ("http://1.2.3.4", ServiceAddress("1.2.3.4", 80)),
+        ("https://1.2.3.4", ServiceAddress("1.2.3.4", 443, "https")),
+        ("https://1.2.3.4:1234", ServiceAddress("1.2.3.4", 1234, "https")),
+        ("https://example.com:1234/path/", ServiceAddress("example.com", 1234, "https", "/path")),
+        ("example.com", ServiceAddress("example.com", 11434)),
+        ("::1", ServiceAddress("::1", 11434)),
+        ("[::1]", ServiceAddress("::1", 11434)),
+        ("[::1]:1234", ServiceAddress("::1", 1234)),
+        ("0.0.0.0:0", ServiceAddress("0.0.0.0", 0)),
+        (" 127.0.0.1 ", ServiceAddress("127.0.0.1", 11434)),
+        ("HTTP://localhost:8080", ServiceAddress("localhost", 8080)),
     ],
 )
-def test_a_host_is_read_as_ollama_reads_it(written: str, wanted: Address) -> None:
-    assert address(written) == wanted
+def test_a_host_is_read_as_ollama_reads_it(written: str, wanted: ServiceAddress) -> None:
+    assert service_address(written) == wanted
 
 
 @pytest.mark.parametrize(
@@ -51,4 +50,4 @@ def test_a_host_is_read_as_ollama_reads_it(written: str, wanted: Address) -> Non
 )
 def test_what_is_no_host_is_an_error_and_no_default(written: str) -> None:
     with pytest.raises(BadValue):
-        address(written)
+        service_address(written)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.commands.exits import CommandError
-from paddock.runner.commands.resuming import resumed
-from paddock.runner.freshness import Verdict, judge
+from paddock.runner.cli.commands.validate_plan_run import resumed_run
+from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.core.fingerprints import ItemVerdict, judge_item
 from paddock.runner.ledger.entries import Entry
-from paddock.steps.chat import Chat
+from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
 
@@ -65,10 +65,10 @@ def _unless_fourth(request: object) -> str:
 
 def test_a_run_goes_on_with_what_it_was_given(world: World, tmp_path: Path) -> None:
     report = world.run({"tone": "merry"})
-    path, given = resumed(report.run, world.file, {})
+    path, given = resumed_run(report.run, world.file, {})
     assert (path, given) == (world.file, {"tone": "merry"})
     assert world.run(given).counts == {"fresh": 4}
-    assert resumed(report.run, world.file, {"tone": "sad"})[1] == {"tone": "sad"}
+    assert resumed_run(report.run, world.file, {"tone": "sad"})[1] == {"tone": "sad"}
 
 
 def test_a_run_is_resumed_by_its_name_alone_from_its_folder(
@@ -76,7 +76,7 @@ def test_a_run_is_resumed_by_its_name_alone_from_its_folder(
 ) -> None:
     report = world.run({"tone": "merry"})
     monkeypatch.chdir(world.folder)
-    path, given = resumed(report.run, None, {})
+    path, given = resumed_run(report.run, None, {})
     assert (path.resolve(), given) == (world.file.resolve(), {"tone": "merry"})
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_was_given_is_the_same_from_wherever_a_run_is_resumed(
     monkeypatch.chdir(tmp_path)
     report = world.run({"folder": "letters"})
     monkeypatch.chdir("/")
-    _, given = resumed(report.run, world.file, {})
+    _, given = resumed_run(report.run, world.file, {})
     assert given == {"folder": str(tmp_path / "letters")}
     assert world.run(given).counts == {"fresh": 2}
 
@@ -99,7 +99,7 @@ def test_a_folder_that_was_given_is_the_same_from_wherever_a_run_is_resumed(
 def test_a_run_that_is_not_known_is_refused_with_the_nearest_name(world: World) -> None:
     run = world.run().run
     with pytest.raises(CommandError) as caught:
-        resumed(f"{run}x", world.file, {})
+        resumed_run(f"{run}x", world.file, {})
     assert str(caught.value) == f"There is no run '{run}x' here.\n  Did you mean '{run}'?"
 
 
@@ -109,12 +109,12 @@ def test_a_secret_input_is_kept_nowhere_and_asked_for_again(tmp_path: Path) -> N
     world.documents(1)
     report = world.run({"password": "abracadabra", "tone": "merry"})
     with pytest.raises(CommandError) as caught:
-        resumed(report.run, world.file, {})
+        resumed_run(report.run, world.file, {})
     assert str(caught.value) == (
         f"Run '{report.run}' was given 'password', which is secret and kept nowhere.\n"
         f"  Give it again: `paddock run --resume {report.run} -i password=…`."
     )
-    assert resumed(report.run, world.file, {"password": "x"})[1] == {
+    assert resumed_run(report.run, world.file, {"password": "x"})[1] == {
         "password": "x",
         "tone": "merry",
     }
@@ -141,7 +141,7 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
 
 def _version() -> int:
     """Give the version that the entries were written with: what the source says."""
-    text = Path(str(__import__("paddock.steps.chat", fromlist=["x"]).__file__)).read_text()
+    text = Path(str(__import__("paddock.steps.llm.chat", fromlist=["x"]).__file__)).read_text()
     return int(text.split("version: ClassVar[int] = ")[1].split("\n")[0])
 
 
@@ -150,10 +150,10 @@ def test_a_compatible_version_does_not_hide_another_difference() -> None:
                    state="done")  # fmt: skip
     older = {"2": frozenset({"1"})}
     now = {"s.version": "2", "s.prompt": "1"}
-    assert judge(before, "other", now, older) == Verdict("fresh")
-    assert judge(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
-    assert judge(before, "other", now, {}).state == "stale"
-    assert judge(before, "other", now, None).state == "stale"
+    assert judge_item(before, "other", now, older) == ItemVerdict("fresh")
+    assert judge_item(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
+    assert judge_item(before, "other", now, {}).state == "stale"
+    assert judge_item(before, "other", now, None).state == "stale"
 
 
 def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read() -> None:
@@ -161,7 +161,7 @@ def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read
         parts = {} if was is None else {"text.readers": was}
         entry = Entry(key="a", hash="h", parts=json.dumps(parts), state=state)
         older: dict[str, frozenset[str]] | None = None if refresh else {}
-        return judge(entry, "other", {"text.readers": now}, older).state
+        return judge_item(entry, "other", {"text.readers": now}, older).state
 
     assert verdict("", "ocr") == "fresh"
     assert verdict("", "ocr", "quarantined") == "stale"

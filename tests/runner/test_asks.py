@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.asks import asks_of
-from paddock.runner.binding.bind import checked, plan_of
-from paddock.runner.verbs import run_async
+from paddock.runner.api import run_async
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.permissions import consent_digests
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -50,7 +50,7 @@ def write(folder: Path, **changes: str) -> Path:
 
 
 def asked(file: Path) -> frozenset[str]:
-    return asks_of(checked(plan_of(file)), OWN)
+    return consent_digests(bind_without_inputs(read_plan(file)), OWN)
 
 
 @pytest.mark.parametrize(

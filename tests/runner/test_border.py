@@ -17,24 +17,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.border import Border
-from paddock.runner.observer import Silent
-from paddock.runner.report import Report
-from paddock.runner.verbs import run_async
+from paddock.runner.api import run_async
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.runner.test_blocks import NESTED
 from tests.runner.test_interruptions import finished, start
 from tests.runner.world import World, settings, states
 
-CLI = "from paddock.runner.cli import main; main()"
+CLI = "from paddock.runner.cli.application import main; main()"
 BUDGET = "name: summaries\nbudget: {tokens: 40}\n"
 
 
-def bordered(world: World, border: Border, pool: FakePool) -> Report:
+def bordered(world: World, stop_gate: StopGate, pool: FakePool) -> Report:
     """Run with a border that somebody may close."""
     world.pool = pool
     running = run_async(
-        world.file, pool=pool, local=True, settings=settings(world.folder), border=border
+        world.file, pool=pool, local=True, settings=settings(world.folder), stop_gate=stop_gate
     )
     return asyncio.run(running)
 
@@ -43,43 +43,43 @@ def bordered(world: World, border: Border, pool: FakePool) -> Report:
 def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
     events: Sequence[str],
 ) -> None:
-    border = Border()
+    stop_gate = StopGate()
     over: list[str] = []
 
     async def limit() -> str | None:
         return over[0] if over else None
 
-    border.limit(limit)
+    stop_gate.limit(limit)
     has_begun = False
     for number, event in enumerate(events):
         if event == "close":
-            border.close(f"close {number}", "interrupted")
+            stop_gate.close(f"close {number}", "interrupted")
         elif event == "limit":
             over.append(f"limit {number}")
         else:
-            was_closed = border.is_closed
-            may = asyncio.run(border.may_begin(is_whole=event == "whole"))
+            was_closed = stop_gate.is_closed
+            may = asyncio.run(stop_gate.may_begin(is_whole=event == "whole"))
             assert may == (not was_closed and not (over and has_begun))
             has_begun = has_begun or (may and event == "whole")
-    if border.is_closed:
-        words, status = border.words, border.status
-        border.close("later")
-        assert (border.words, border.status) == (words, status)
-        assert not asyncio.run(border.may_begin())
+    if stop_gate.is_closed:
+        words, status = stop_gate.words, stop_gate.status
+        stop_gate.close("later")
+        assert (stop_gate.words, stop_gate.status) == (words, status)
+        assert not asyncio.run(stop_gate.may_begin())
 
 
 def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
     world.documents(6)
-    border = Border()
+    stop_gate = StopGate()
 
     def answer(request: ChatRequest) -> str:
         if "Document 1" in request.messages[-1].content:
-            border.close("The window is closed", "budget")
+            stop_gate.close("The window is closed", "budget")
         return echo(request)
 
-    report = bordered(world, border, FakePool(answer=answer))
+    report = bordered(world, stop_gate, FakePool(answer=answer))
     assert (report.status, report.exit_status()) == ("budget", 5)
     assert report.message == ("The window is closed. 4 items are left; the same command goes on.")
     assert states(report) == {"0.txt": "new", "1.txt": "new"}
@@ -95,9 +95,9 @@ def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(tmp_path:
 def test_a_border_closed_before_the_start_begins_nothing(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(2)
-    border = Border()
-    border.close("Another run of its group has begun", "interrupted")
-    report = bordered(world, border, FakePool())
+    stop_gate = StopGate()
+    stop_gate.close("Another run of its group has begun", "interrupted")
+    report = bordered(world, stop_gate, FakePool())
     assert (report.status, report.exit_status(), report.calls) == ("interrupted", 130, 0)
     assert report.message == (
         "Another run of its group has begun. Some steps are left; the same command goes on."
@@ -107,17 +107,17 @@ def test_a_border_closed_before_the_start_begins_nothing(tmp_path: Path) -> None
 def test_a_run_that_is_done_all_the_same_is_completed(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(1)
-    border = Border()
+    stop_gate = StopGate()
 
     def answer(request: ChatRequest) -> str:
         if request.messages[-1].content.startswith("All"):
-            border.close("Too late", "budget")
+            stop_gate.close("Too late", "budget")
         return echo(request)
 
     world.edit("  - {id: report, uses: files.write, with: {path: out/DIGEST.md, ", "  - {x-was: {")
     world.edit('{x-was: {text: "{{ steps.digest.text }}"}}', "{uses: prompt, with: {template: x}}")
     world.edit("returns: {report: steps.report.path, counts: steps.each.counts}\n", "")
-    report = bordered(world, border, FakePool(answer=answer))
+    report = bordered(world, stop_gate, FakePool(answer=answer))
     assert report.status == "completed"
 
 
@@ -125,13 +125,13 @@ def test_a_block_within_an_item_stops_at_its_own_items(tmp_path: Path) -> None:
     world = World(tmp_path, NESTED)
     world.edit("      - id: colours\n", "      - id: colours\n        max_parallel: 1\n")
     world.documents(1)
-    border = Border()
+    stop_gate = StopGate()
 
     def answer(request: ChatRequest) -> str:
-        border.close("The window is closed")
+        stop_gate.close("The window is closed")
         return echo(request)
 
-    report = bordered(world, border, FakePool(answer=answer))
+    report = bordered(world, stop_gate, FakePool(answer=answer))
     assert report.status == "budget"
     assert states(report, "colours") == {"0.txt/red": "new"}
     assert states(report) == {}  # the document is not done, and not in the ledger
@@ -151,16 +151,18 @@ def test_closed_at_whatever_call_again_and_again_no_call_is_made_twice(
     n_runs = 0
     report = None
     while report is None or report.status == "budget":
-        border = Border()
+        stop_gate = StopGate()
         n_before = len(asked)
 
-        def answer(request: ChatRequest, border: Border = border, before: int = n_before) -> str:
+        def answer(
+            request: ChatRequest, stop_gate: StopGate = stop_gate, before: int = n_before
+        ) -> str:
             asked.append(request.messages[-1].content)
             if len(asked) - before == every:
-                border.close("The window is closed")
+                stop_gate.close("The window is closed")
             return echo(request)
 
-        report = bordered(world, border, FakePool(answer=answer, delay_s=0.001))
+        report = bordered(world, stop_gate, FakePool(answer=answer, delay_s=0.001))
         n_runs += 1
         assert n_runs < 20
     assert report.status == "completed"
@@ -253,7 +255,7 @@ def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
 
 
 def test_prefect_shows_a_budget_by_its_own_name() -> None:
-    from paddock.runner.flow import state_of
+    from paddock.runner.prefect.flow import state_of
 
     state = state_of(Report("r", "p", "budget", {"new": 2}, message="The budget is used up."))
     assert (state.name, state.message) == ("Budget", "The budget is used up.")
@@ -263,22 +265,22 @@ def test_prefect_shows_a_budget_by_its_own_name() -> None:
 def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(1)
-    border = Border()
+    stop_gate = StopGate()
     first = start(world, delay_s=30)
     try:
         while not list((tmp_path / ".paddock/locks").glob("*.json")) and first.poll() is None:
             time.sleep(0.01)
 
-        class Closes(Silent):
+        class Closes(NullObserver):
             def note(self, text: str) -> None:
-                border.close("The window is closed")
+                stop_gate.close("The window is closed")
 
         running = run_async(
             world.file,
             pool=FakePool(),
             local=True,
             settings=settings(tmp_path),
-            border=border,
+            stop_gate=stop_gate,
             observer=Closes(),
         )
         report = asyncio.run(running)

@@ -15,10 +15,10 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.runner.calls import Caller, Digests, LedgerPool
+from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
+from paddock.runner.core.run_records import RunStats
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.observer import Silent
-from paddock.runner.tally import Tally
+from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool
 
 CALL = ToolCall("look", {"where": "here"}, "c1")
@@ -35,9 +35,9 @@ def asked(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Reply]:
 
     async def main() -> list[Reply]:
         with Ledger(folder) as ledger:
-            tally = Tally("run", "pipeline", Silent())
-            caller = Caller("scope", "step", "key", looks_up=True)
-            known = LedgerPool(pool, ledger, Digests(pool.facts), tally, caller)
+            tally = RunStats("run", "pipeline", NullObserver())
+            caller = CallOrigin("scope", "step", "key", looks_up=True)
+            known = LedgerPool(pool, ledger, ModelDigests(pool.facts), tally, caller)
             replies = []
             for request in requests:
                 replies.append(await known.chat(request).reply())

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.fallback import gain, rebuild
+from paddock.engine.workers.crashes import rebuild_command, sound_build_gain
+from paddock.runner.api import run
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.observer import Silent
+from paddock.runner.progress.events import NullObserver
 from paddock.runner.settings import Settings
-from paddock.runner.verbs import run
 from tests.fakes.crashing import crashing
 from tests.runner.world import World, states
 
@@ -27,7 +27,7 @@ steps:
 """
 
 
-class Notes(Silent):
+class Notes(NullObserver):
     """Keeps what is told to a person."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def test_a_run_without_extra_buffers_says_so_once_with_the_way_out(
     assert (report.status, report.calls) == ("completed", 3)
     assert observer.told == [
         "all-minilm runs without extra buffer types, because its worker was killed by SIGSEGV "
-        f"while warming up. {gain()}: {rebuild()}"
+        f"while warming up. {sound_build_gain()}: {rebuild_command()}"
     ]
     assert list(report.notes) == observer.told
 

@@ -16,19 +16,19 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from paddock.runner.cli import GROUPS, application
-from paddock.runner.commands import exits
-from paddock.runner.commands.exits import CommandError, guarded
-from paddock.runner.commands.helping import SECTIONS
-from paddock.runner.commands.pipelines import parse_inputs
-from paddock.runner.display import console
+from paddock.runner.cli import exit_status
+from paddock.runner.cli.application import GROUPS, application
+from paddock.runner.cli.commands.validate_plan_run import parse_inputs
+from paddock.runner.cli.exit_status import CommandError, with_exit_status
+from paddock.runner.cli.help import SECTIONS
+from paddock.runner.progress import console
 
 # Imports that would make a command slow, or drag in what it has no business with.
 SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy", "asyncio")
 # Rooms of ours that a pipeline without models has no use for.
 OURS = (
-    *("paddock.engine.request", "paddock.engine.models", "paddock.engine.profile"),
-    *("paddock.engine.store", "paddock.steps.folding", "paddock.pipelines.triggers"),
+    *("paddock.engine.request", "paddock.engine.models.model_finder", "paddock.engine.profile"),
+    *("paddock.engine.store", "paddock.steps.llm.tree_reduce", "paddock.pipelines.triggers"),
 )
 
 
@@ -50,7 +50,7 @@ def imported_by(*arguments: str, cwd: Path) -> set[str]:
         "import sys, json, atexit\n"
         f"atexit.register(lambda: open('seen', 'w').write(json.dumps([m for m in {(*SLOW, *OURS)!r}"
         " if m in sys.modules])))\n"
-        "from paddock.runner.cli import main\n"
+        "from paddock.runner.cli.application import main\n"
         f"sys.argv = ['paddock', *{list(arguments)!r}]\n"
         "main()\n"
     )
@@ -364,7 +364,7 @@ def ended(error: BaseException, *, as_json: bool = False) -> Result:
     def command(as_json: bool = as_json) -> int:
         raise error
 
-    application.command()(guarded(command))
+    application.command()(with_exit_status(command))
     return CliRunner().invoke(application, ["--as-json"] if as_json else [])
 
 
@@ -400,7 +400,7 @@ def test_a_machine_gets_its_object_whatever_happens() -> None:
 
 
 def test_an_error_that_is_not_ours_to_explain_has_a_status() -> None:
-    assert exits.explain(CommandError("x"))[0] == 2
+    assert exit_status.explain_error(CommandError("x"))[0] == 2
 
 
 def shell(command: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -444,7 +444,7 @@ def test_names_that_no_letters_stand_for_are_told(tmp_path: Path, no_model: Path
     result = paddock("plan", str(odd))
     assert result.exit_code == 2
     assert result.stderr == (
-        f"'{console.clean(str(odd))}' has a name that is not UTF-8.\n"
+        f"'{console.printable_line(str(odd))}' has a name that is not UTF-8.\n"
         "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8.\n"
     )
     result = paddock("plan", str(no_model), "-i", "a=\udce4")
@@ -466,5 +466,5 @@ def test_an_object_is_json_in_any_encoding() -> None:
 
 
 def test_what_is_printed_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    console.say("a\x1b[2J\tb\nc\x9b\udcff")
+    console.print_out("a\x1b[2J\tb\nc\x9b\udcff")
     assert capsys.readouterr().out == "a\\x1b[2J\tb\nc\\x9b\\udcff\n"

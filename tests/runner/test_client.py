@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.client import Client, ServiceError
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from tests.fakes.answers import serving
 
 
@@ -33,7 +33,7 @@ def test_what_the_service_refuses_is_told_in_its_words(
 ) -> None:
     with (
         serving(api__show=(status, body)) as server,
-        Client(f"http://{server.host}") as client,
+        ServiceClient(f"http://{server.host}") as client,
         pytest.raises(ServiceError) as caught,
     ):
         client.post("/api/show", {})
@@ -41,7 +41,10 @@ def test_what_the_service_refuses_is_told_in_its_words(
 
 
 def lines_of(content: bytes) -> list[dict[str, Any]]:
-    with serving(api__chat=(200, content)) as server, Client(f"http://{server.host}") as client:
+    with (
+        serving(api__chat=(200, content)) as server,
+        ServiceClient(f"http://{server.host}") as client,
+    ):
         return list(client.stream("/api/chat", {}))
 
 
@@ -63,7 +66,7 @@ def test_an_answer_that_is_no_object_is_told() -> None:
 
 def test_a_refused_stream_is_told() -> None:
     with serving(api__chat=(503, b'{"error":"busy"}')) as server:
-        client = Client(f"http://{server.host}")
+        client = ServiceClient(f"http://{server.host}")
         with client, pytest.raises(ServiceError, match="busy"):
             next(client.stream("/api/chat", {}))
 
@@ -80,7 +83,10 @@ def test_a_connection_that_breaks_off_is_told() -> None:
 
         thread = threading.Thread(target=break_off)
         thread.start()
-        with Client(f"http://127.0.0.1:{port}") as client, pytest.raises(ServiceError) as caught:
+        with (
+            ServiceClient(f"http://127.0.0.1:{port}") as client,
+            pytest.raises(ServiceError) as caught,
+        ):
             client.get("/api/tags")
         thread.join()
     assert str(caught.value).startswith(f"The connection to http://127.0.0.1:{port} broke off: ")
@@ -89,7 +95,7 @@ def test_a_connection_that_breaks_off_is_told() -> None:
 def test_a_service_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
-        with Client(f"http://127.0.0.1:{port}") as client:
+        with ServiceClient(f"http://127.0.0.1:{port}") as client:
             began = time.monotonic()
             with pytest.raises(ServiceError) as caught:
                 client.post("/api/show", {}, within_s=0.2)
@@ -102,7 +108,7 @@ def test_a_blob_is_sent_as_it_is(tmp_path: Path) -> None:
     file.write_bytes(b"x" * 3_000_000)
     with (
         serving(**{"api__blobs__sha256:ab": (200, b"")}) as server,
-        Client(f"http://{server.host}") as client,
+        ServiceClient(f"http://{server.host}") as client,
     ):
         assert client.has_blob("sha256:ab")
         assert not client.has_blob("sha256:cd")

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import plan, run
-from paddock.runner.cli import application
-from paddock.runner.consent import NotAllowed
+from paddock.runner.api import plan, run
+from paddock.runner.bind.permissions import NotPermitted
+from paddock.runner.cli.application import application
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -70,9 +70,9 @@ def where(program: str) -> str:
     return f" ({shutil.which(program) or 'which is not there'})"
 
 
-def refused(file: Path, *allowed: str) -> NotAllowed:
+def refused(file: Path, *allowed: str) -> NotPermitted:
     own = replace(settings(file.parent), allow=frozenset(allowed))
-    with pytest.raises(NotAllowed) as caught:
+    with pytest.raises(NotPermitted) as caught:
         run(file, pool=FakePool(), settings=own, local=True)
     return caught.value
 
@@ -256,7 +256,7 @@ def test_what_is_allowed_is_no_more_in_the_list(file: Path) -> None:
 
 
 def test_a_plan_needs_the_same_consent(file: Path) -> None:
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotPermitted):
         plan(file, pool=FakePool(), settings=settings(file.parent))
 
 

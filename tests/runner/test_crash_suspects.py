@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
-from paddock.runner.border import Border
-from paddock.runner.crash_suspects import CrashSuspects, Solitude
-from paddock.runner.freshness import Verdict
+from paddock.runner.api import run_async
+from paddock.runner.core.fingerprints import ItemVerdict
+from paddock.runner.core.retry_and_quarantine import CrashSuspects, ExclusiveLock
+from paddock.runner.core.staleness import ItemWork
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.verbs import run_async
-from paddock.runner.work import ItemWork
+from paddock.runner.progress.drain import StopGate
 from tests.fakes.pool import FakePool, echo
 from tests.in_loop import in_loop
 from tests.runner.world import SUMMARIES, World, settings, states
@@ -215,15 +215,15 @@ def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) ->
 def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
     world = World(tmp_path, FOUR)
     world.documents(6)
-    border = Border()
+    stop_gate = StopGate()
 
     class Closing(FakePool):
         async def answer_to(self, request: ChatRequest) -> Reply:
-            border.close("Enough")
+            stop_gate.close("Enough")
             return await super().answer_to(request)
 
     coming = run_async(
-        world.file, local=True, pool=Closing(), settings=settings(tmp_path), border=border
+        world.file, local=True, pool=Closing(), settings=settings(tmp_path), stop_gate=stop_gate
     )
     assert asyncio.run(coming).status == "budget"
     assert attempts(world) == []
@@ -244,7 +244,7 @@ def test_of_an_item_with_items_within_only_the_inner_one_is_quarantined(tmp_path
 
 
 def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
-    return ItemWork(0, key, None, Verdict("new"), hash_, "{}", entry)
+    return ItemWork(0, key, None, ItemVerdict("new"), hash_, "{}", entry)
 
 
 @in_loop
@@ -265,11 +265,11 @@ async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) 
 
 @in_loop
 async def test_one_is_alone_and_the_others_go_on_when_it_is_done() -> None:
-    solitude, inside, most_with_loner = Solitude(), set[str](), 0
+    exclusive_lock, inside, most_with_loner = ExclusiveLock(), set[str](), 0
 
     async def stay(name: str, *, is_alone: bool) -> None:
         nonlocal most_with_loner
-        async with solitude.entered(is_alone=is_alone):
+        async with exclusive_lock.entered(is_alone=is_alone):
             inside.add(name)
             await asyncio.sleep(0.01)
             if any(one.startswith("alone") for one in inside):
@@ -285,10 +285,10 @@ async def test_one_is_alone_and_the_others_go_on_when_it_is_done() -> None:
 
 @in_loop
 async def test_who_is_cancelled_while_waiting_to_be_alone_lets_the_others_in() -> None:
-    solitude = Solitude()
-    async with solitude.entered(is_alone=False):
+    exclusive_lock = ExclusiveLock()
+    async with exclusive_lock.entered(is_alone=False):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01), solitude.entered(is_alone=True):
+            async with asyncio.timeout(0.01), exclusive_lock.entered(is_alone=True):
                 raise AssertionError("it was not alone")
-    async with asyncio.timeout(5), solitude.entered(is_alone=False):
+    async with asyncio.timeout(5), exclusive_lock.entered(is_alone=False):
         pass

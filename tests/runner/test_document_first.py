@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner import validate
+from paddock.runner.api import validate
 from tests.runner.world import World
 
 HEAD = """\

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner import run
+from paddock.runner.api import run
 from paddock.steps.readers import ocr
 from tests.fakes import hostile
 from tests.fakes.office import scan, xlsx
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
-
-from .world import World, reasons, settings, states
+from tests.runner.world import World, reasons, settings, states
 
 CITED = """\
 steps:
@@ -71,16 +70,16 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
     (tmp_path / "inbox" / "b.png").write_bytes(scan("Roof"))
-    monkeypatch.setattr("paddock.runner.session.ReaderPool", HereReaders)
-    monkeypatch.setattr(ocr, "is_installed", lambda: False)
+    monkeypatch.setattr("paddock.runner.core.run_context.ReaderPool", HereReaders)
+    monkeypatch.setattr(ocr, "ocr_is_installed", lambda: False)
     report = world.run()
     assert {one.key: one.error for one in report.items if one.error} == {
         "b.png": "step 'text': 'b.png' is a picture. "
         "To read it install the extra: pip install 'paddock-llm[ocr]'."
     }
     assert world.run().calls == 0
-    monkeypatch.setattr(ocr, "is_installed", lambda: True)
-    monkeypatch.setattr(ocr, "read", lambda _: "Roof")
+    monkeypatch.setattr(ocr, "ocr_is_installed", lambda: True)
+    monkeypatch.setattr(ocr, "recognise", lambda _: "Roof")
     assert reasons(world.plan()) == {"b.png": "what reads documents here changed (step 'text')"}
     report = world.run()
     assert (states(report), world.output("b.png").split("] ")[1]) == (

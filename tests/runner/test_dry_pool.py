@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
-from paddock.runner.calls import Caller, Digests, LedgerPool
-from paddock.runner.dry_pool import Asked, Calls, DryPool
+from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
+from paddock.runner.core.run_records import RunStats
+from paddock.runner.dry_run.dry_context import AskedPrompts, CallBounds, DryPool
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.observer import Silent
-from paddock.runner.tally import Tally
-from paddock.steps.step import UNKNOWN
+from paddock.runner.progress.events import NullObserver
+from paddock.steps.base import UNKNOWN
 from tests.fakes.pool import FakePool
 
 HI = ChatRequest(ModelSpec("m"), (Message("user", "Hi"),))
@@ -34,10 +34,10 @@ class Mute(FakePool):
 
 def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = False) -> DryPool:
     ledger = Ledger(folder / "none", is_readonly=True)
-    caller = Caller("scope", "step", "key", looks_up=True)
-    tally = Tally("run", "pipeline", Silent())
-    real = LedgerPool(pool, ledger, Digests(pool.facts), tally, caller)
-    return DryPool(real, Asked(False), "item", counts_exactly=exactly, is_long=is_long)
+    caller = CallOrigin("scope", "step", "key", looks_up=True)
+    tally = RunStats("run", "pipeline", NullObserver())
+    real = LedgerPool(pool, ledger, ModelDigests(pool.facts), tally, caller)
+    return DryPool(real, AskedPrompts(False), "item", counts_exactly=exactly, is_long=is_long)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> 
     async def main() -> None:
         pool = dry(tmp_path, FakePool())
         assert (await pool.chat(HI).reply()).text == UNKNOWN
-        assert (pool.calls, pool.refs) == (Calls(1, 1), {"m"})
+        assert (pool.calls, pool.refs) == (CallBounds(1, 1), {"m"})
         await pool.chat(HI).reply()  # at the same time perhaps, before the first has ended
-        assert pool.calls == Calls(1, 2)
+        assert pool.calls == CallBounds(1, 2)
 
     asyncio.run(main())
 

@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ToolCall
-from paddock.runner import plan, run
+from paddock.runner.api import plan, run
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, settings
 
@@ -404,11 +404,11 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddock.runner import dry_run
+    from paddock.runner.dry_run import dry_walk
 
     world = World(tmp_path, EACH + SUM + WRITE)
     world.documents(4)
-    monkeypatch.setattr(dry_run, "MOST_S", 0.0)
+    monkeypatch.setattr(dry_walk, "MAX_WALK_S", 0.0)
     told = world.plan()
     assert (told.calls, told.calls_are, told.loads) == (4, "at most", 1)
     summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')

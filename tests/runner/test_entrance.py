@@ -19,7 +19,7 @@ def hit(module: str, name: str, *, is_background: bool = False) -> tuple[int, st
         "        if name == module: signal.raise_signal(number)\n"
         "sys.meta_path.insert(0, Finder())\n"
         "sys.argv = ['paddock', 'config']\n"
-        "from paddock.runner.entrance import main\n"
+        "from paddock.runner.__main__ import main\n"
         "main()\n"
     )
     answer = subprocess.run(
@@ -29,7 +29,8 @@ def hit(module: str, name: str, *, is_background: bool = False) -> tuple[int, st
 
 
 @pytest.mark.parametrize(
-    "module", ["paddock.runner.cli", "typer", "jinja2", "paddock.runner.commands.config"]
+    "module",
+    ["paddock.runner.cli.application", "typer", "jinja2", "paddock.runner.cli.commands.config"],
 )
 def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(module: str) -> None:
     expected = (0 if module == "jinja2" else 130, "")  # which this command does without
@@ -44,5 +45,5 @@ def test_ctrl_c_does_not_end_what_a_script_has_begun_in_the_background() -> None
 def test_being_asked_to_end_while_a_command_is_imported_is_no_traceback(
     is_background: bool,
 ) -> None:
-    module = "paddock.runner.commands.config"
+    module = "paddock.runner.cli.commands.config"
     assert hit(module, "SIGTERM", is_background=is_background) == (130, "")

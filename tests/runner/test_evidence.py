@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.commands.plan_text import plan_text
-from paddock.runner.commands.report_text import closing
-from paddock.runner.report import Report
+from paddock.runner.cli.commands.validate_plan_run import closing_lines, plan_text
+from paddock.runner.progress.report import Report
 from tests.runner.world import World, states
 
 REMEDY = "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -224,7 +223,7 @@ def test_a_person_is_told_what_is_held_and_the_ways_out(world: World) -> None:
         "  digest  fresh        1 item",
         REMEDY,
     ]
-    assert closing(world.run(), fail_hint="")[1:4] == (
+    assert closing_lines(world.run(), fail_hint="")[1:4] == (
         "Held 2 items: 1.txt, 2.txt. Outputs were edited, or are not ours, and are kept.",
         f"  {REMEDY}",
         "Nothing failed.",

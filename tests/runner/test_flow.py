@@ -32,7 +32,7 @@ print(json.dumps({**report.as_json(), "chats": len(world.pool.chats)}))
 SLOW = """
 import sys
 from pathlib import Path
-from paddock.runner.observer import Silent
+from paddock.runner.progress.events import Silent
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.profile.store import ProfileBook
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile.profile_store import ProfileStore
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import plan
+from paddock.runner.api import plan
 from paddock.runner.settings import Settings
 from tests.runner.test_speed import profile
 from tests.runner.world import World, states
@@ -39,7 +39,7 @@ def test_time_is_told_from_the_profile_then_from_the_last_run(tmp_path: Path) ->
         prefill=tuple(replace(one, tokens_per_s=1.0) for one in slow.prefill),
         decode=tuple(replace(one, tokens_per_s=1.0) for one in slow.decode),
     )
-    ProfileBook(pool.cache_dir).keep(slow)
+    ProfileStore(pool.cache_dir).keep(slow)
     measured = plan(world.file, settings=settings(tmp_path))
     assert measured.tokens is not None
     assert measured.seconds is not None
@@ -51,7 +51,7 @@ def test_what_a_copy_would_gain_is_told_once_it_is_known(tmp_path: Path) -> None
     world.documents(3)
     assert plan(world.file, settings=settings(tmp_path)).advice == ()
     pool = settings(tmp_path).pool
-    ProfileBook(pool.cache_dir).keep(profile(pool))
+    ProfileStore(pool.cache_dir).keep(profile(pool))
     (advice,) = plan(world.file, settings=settings(tmp_path)).advice
     assert advice.startswith("A tuned copy of smollm2:135m would read prompts about 1.9 times as")
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.formats import BadFormat, read_format
+from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
 
 
 def test_json_a_schema_and_a_file_are_formats(tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text('\ufeff{"type": "object"}', encoding="utf-8")
-    assert read_format("json") == "json"
-    assert read_format(' {"type": "array"}') == {"type": "array"}
-    assert read_format(str(file)) == {"type": "object"}
+    assert answer_format("json") == "json"
+    assert answer_format(' {"type": "array"}') == {"type": "array"}
+    assert answer_format(str(file)) == {"type": "object"}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,6 @@ def test_what_is_none_is_told(tmp_path: Path, content: str | None, words: str) -
     file = tmp_path / "schema.json"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(BadFormat) as caught:
-        read_format(str(file))
+    with pytest.raises(BadAnswerFormat) as caught:
+        answer_format(str(file))
     assert str(caught.value).startswith(words.format(file))

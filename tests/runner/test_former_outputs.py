@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.provenance.why import why
+from paddock.runner.lineage.explain import explain_path
 from tests.runner.world import World
 
 COPIES = """\
@@ -100,7 +100,7 @@ def test_a_former_path_that_another_item_or_another_pipeline_writes_now_stays(
 
 
 def _run_other(world: World) -> None:
-    from paddock.runner import run
+    from paddock.runner.api import run
     from tests.fakes.pool import FakePool
     from tests.runner.world import settings
 
@@ -131,7 +131,7 @@ def test_a_step_that_writes_no_more_leaves_what_it_wrote_to_a_person(tmp_path: P
 def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
     world.run()
-    (origin,) = why(world.folder / "out/0.txt.md", [world.folder]).origins
+    (origin,) = explain_path(world.folder / "out/0.txt.md", [world.folder]).origins
     assert origin.changes[0].what == (
         "it is no output any more: its item writes out/0.md, parts/0.txt-1, parts/0.txt-2 now"
     )

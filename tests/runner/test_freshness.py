@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from paddock.runner.freshness import (
-    Past,
-    Verdict,
-    content_of,
-    judge,
-    key_of,
+from paddock.runner.core.fingerprints import (
+    ItemVerdict,
+    PastItem,
+    default_key,
+    item_content,
+    judge_item,
     outer_value,
     spec_parts,
 )
@@ -27,51 +27,56 @@ def entry(parts: dict[str, str], state: str = "done", error: str | None = None) 
 
 def test_a_files_path_size_and_time_do_not_count() -> None:
     moved = {**FILE, "path": "/elsewhere/a.md", "modified": "2027-01-01T00:00:00Z", "size": 4}
-    assert content_of(FILE, None) == content_of(moved, None)
-    assert content_of(FILE, frozenset({"path", "relpath"})) == {"relpath": "a.md", "sha256": "abc"}
+    assert item_content(FILE, None) == item_content(moved, None)
+    assert item_content(FILE, frozenset({"path", "relpath"})) == {
+        "relpath": "a.md",
+        "sha256": "abc",
+    }
 
 
 def test_a_files_time_counts_where_the_author_reads_it() -> None:
     touched = {**FILE, "modified": "2027-01-01T00:00:00Z"}
     wanted = frozenset({"path", "modified"})
-    assert content_of(FILE, wanted) != content_of(touched, wanted)
+    assert item_content(FILE, wanted) != item_content(touched, wanted)
 
 
 def test_attributes_that_nobody_reads_do_not_count() -> None:
     wanted = frozenset({"title"})
-    assert content_of({"title": "a", "x": 1}, wanted) == content_of({"title": "a", "x": 2}, wanted)
+    assert item_content({"title": "a", "x": 1}, wanted) == item_content(
+        {"title": "a", "x": 2}, wanted
+    )
 
 
 def test_the_key_is_relpath_then_path_then_content() -> None:
-    assert key_of(FILE) == "a.md"
-    assert key_of({"path": "/in/b.md"}) == "/in/b.md"
-    assert key_of({"x": 1}) == key_of({"x": 1}) != key_of({"x": 2})
-    assert key_of("a text") == key_of("a text")
+    assert default_key(FILE) == "a.md"
+    assert default_key({"path": "/in/b.md"}) == "/in/b.md"
+    assert default_key({"x": 1}) == default_key({"x": 1}) != default_key({"x": 2})
+    assert default_key("a text") == default_key("a text")
 
 
 def test_a_changed_content_goes_before_every_other_reason_and_all_are_named() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
     now = {"content": "2", "sum.prompt": "2"}
-    wanted = Verdict("changed", "content changed; prompt changed (step 'sum')")
-    assert judge(before, "other", now) == wanted
-    assert judge(before, "other", now, past=Past(content="3")) == wanted
+    wanted = ItemVerdict("changed", "content changed; prompt changed (step 'sum')")
+    assert judge_item(before, "other", now) == wanted
+    assert judge_item(before, "other", now, past=PastItem(content="3")) == wanted
 
 
 def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
     before = entry({"content": "1", "sum.prompt": "1"})
-    past = Past(content="1")
-    assert judge(before, "other", {"content": "2", "sum.prompt": "2"}, past=past) == Verdict(
-        "stale", "prompt changed (step 'sum')"
-    )
-    assert judge(before, "other", {"content": "2", "sum.prompt": "1"}, past=past) == Verdict(
-        "stale", "what it reads of the item changed"
-    )
+    past = PastItem(content="1")
+    assert judge_item(
+        before, "other", {"content": "2", "sum.prompt": "2"}, past=past
+    ) == ItemVerdict("stale", "prompt changed (step 'sum')")
+    assert judge_item(
+        before, "other", {"content": "2", "sum.prompt": "1"}, past=past
+    ) == ItemVerdict("stale", "what it reads of the item changed")
 
 
 def test_a_step_that_came_or_went_is_named_once() -> None:
     before = entry({"content": "1", "a.prompt": "1", "a.parameters": "1", "a.version": "1"})
     now = {"content": "1", "b.prompt": "1", "b.parameters": "1", "b.version": "1"}
-    assert judge(before, "other", now).why == "step 'a' was removed; step 'b' is new"
+    assert judge_item(before, "other", now).why == "step 'a' was removed; step 'b' is new"
 
 
 def test_each_reason_is_named_with_its_step() -> None:
@@ -79,7 +84,7 @@ def test_each_reason_is_named_with_its_step() -> None:
         {"content": "1", "sum.model": "1", "sum.prompt": "1", "inputs.x": "1", "sum.version": "1"}
     )
     now = {"content": "1", "sum.model": "2", "sum.prompt": "2", "inputs.x": "2", "sum.version": "2"}
-    assert judge(before, "other", now) == Verdict(
+    assert judge_item(before, "other", now) == ItemVerdict(
         "stale",
         "prompt changed (step 'sum'); model changed (step 'sum'); "
         "step version changed (step 'sum'); value changed: inputs.x",
@@ -87,10 +92,10 @@ def test_each_reason_is_named_with_its_step() -> None:
 
 
 def test_what_is_known_to_fail_is_not_work_and_what_failed_by_chance_is() -> None:
-    known = judge(entry({}, "quarantined", "it is empty"), "h", {})
-    assert known == Verdict("quarantined", "it is empty") and not known.is_work
-    again = judge(entry({}, "failed", "no answer"), "h", {})
-    assert again == Verdict("stale", "it failed before: no answer") and again.is_work
+    known = judge_item(entry({}, "quarantined", "it is empty"), "h", {})
+    assert known == ItemVerdict("quarantined", "it is empty") and not known.is_work
+    again = judge_item(entry({}, "failed", "no answer"), "h", {})
+    assert again == ItemVerdict("stale", "it failed before: no answer") and again.is_work
 
 
 def test_a_step_s_texts_are_its_prompt_and_what_cannot_change_the_result_is_nothing() -> None:

@@ -14,10 +14,10 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import run
-from paddock.runner.consent import NotAllowed
-from paddock.runner.observer import Silent
-from paddock.runner.provenance.why import why
+from paddock.runner.api import run
+from paddock.runner.bind.permissions import NotPermitted
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
 
@@ -327,14 +327,14 @@ def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
 def test_where_a_file_came_from_is_told_within_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.pools.LookedUp", lambda settings: FakePool())
+    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
     world = areas(tmp_path)
     world.run()
-    (origin,) = why(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
+    (origin,) = explain_path(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
     assert (origin.key, origin.step) == ("north/1.txt", "clean.each")
     assert origin.changes == ()
     world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
-    (origin,) = why(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
+    (origin,) = explain_path(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
     assert [change.what for change in origin.changes] == ["prompt changed (step 'sum')"]
 
 
@@ -360,7 +360,7 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
                 "  - {id: f, uses: 'mine.py:shout', with: {text: '{{ inputs.text }}'}}\n"
                 "returns: steps.f.result\n")  # fmt: skip
     world.write("parts/mine.py", "def shout(text):\n    return len(text)\n")
-    with pytest.raises(NotAllowed) as caught:
+    with pytest.raises(NotPermitted) as caught:
         world.run()
     assert [need.what for need in caught.value.needs] == [
         "call the Python function './mine.py:shout'",
@@ -450,7 +450,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
     assert world.run().calls == 0
 
 
-class Told(Silent):
+class Told(NullObserver):
     def __init__(self) -> None:
         self.steps: dict[str, Any] = {}
         self.items: set[tuple[str, str]] = set()

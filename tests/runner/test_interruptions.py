@@ -26,7 +26,7 @@ import json, os, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World
-from paddock.runner.observer import Silent
+from paddock.runner.progress.events import Silent
 
 folder = Path(sys.argv[1])
 options = json.loads(sys.argv[2])
@@ -189,7 +189,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as disk:
-        disk.setattr("paddock.steps.aside._write_all", full)
+        disk.setattr("paddock.steps.files.atomic_write._write_all", full)
         report = world.run()
     assert report.status == "failed" and report.exit_status() == 1
     assert report.message is not None and "the disk is full" in report.message

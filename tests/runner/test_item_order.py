@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from paddock.runner import blocks
-from paddock.runner.freshness import Verdict
-from paddock.runner.item_order import longest_first
+from paddock.runner.core import blocks
+from paddock.runner.core.blocks import longest_first
+from paddock.runner.core.fingerprints import ItemVerdict
+from paddock.runner.core.staleness import ItemWork
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.observer import ItemState, Silent
-from paddock.runner.work import ItemWork
+from paddock.runner.progress.events import ItemState, NullObserver
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -39,7 +39,7 @@ returns: {all: steps.each.results, changed: steps.each.changed, failed: steps.ea
 def item(key: str, size: int, tokens: int = 0, suffix: str = ".txt") -> ItemWork:
     entry = Entry(key, "", "", "done", tokens=tokens) if tokens else None
     file = {"path": key, "suffix": suffix, "size": size}
-    return ItemWork(0, key, file, Verdict("new", None), "", "", entry)
+    return ItemWork(0, key, file, ItemVerdict("new", None), "", "", entry)
 
 
 def keys(items: list[ItemWork]) -> list[str]:
@@ -76,7 +76,7 @@ def documents(world: World) -> None:
 
 
 @dataclass
-class Begun(Silent):
+class Begun(NullObserver):
     """The items in the order in which they began."""
 
     keys: list[str] = field(default_factory=list)

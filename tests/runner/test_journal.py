@@ -13,9 +13,9 @@ import pytest
 
 from paddock.engine.request import Usage
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import journal
-from paddock.runner.journal import Journal, Lines
-from paddock.runner.report import Report
+from paddock.runner.progress import events
+from paddock.runner.progress.events import LineWriter, RunJournal
+from paddock.runner.progress.report import Report
 from tests.runner.world import World
 
 SAME_KEYS = """\
@@ -71,7 +71,7 @@ def test_a_plan_writes_no_journal(tmp_path: Path) -> None:
 
 def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
     told: list[str] = []
-    observer = Journal(
+    observer = RunJournal(
         lambda line, _: told.append(line), lambda text: text.replace("s3cret", "***")
     )
     observer.began("swift-otter", "news", ["each"])
@@ -85,7 +85,7 @@ def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
 
 def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
     told: list[str] = []
-    observer = Journal(lambda line, _: told.append(line))
+    observer = RunJournal(lambda line, _: told.append(line))
     observer.began("swift-otter", "news", ["each"])
     observer.item("each", "a.md", "running", None)
     observer.call("each", "a.md", Usage(prompt_tokens=10, completion_tokens=5), False)
@@ -97,8 +97,8 @@ def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
 
 def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
     file = tmp_path / "runs" / "a.jsonl"
-    with Lines(file) as lines:
-        observer = Journal(lines)
+    with LineWriter(file) as lines:
+        observer = RunJournal(lines)
         observer.began("a", "p", [])
         observer.item("each", os.fsdecode(b"\xff.md"), "done", None)
     assert json.loads(file.read_text().splitlines()[1])["key"] == "\udcff.md"
@@ -108,10 +108,10 @@ def test_a_long_journal_keeps_what_failed_and_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = {"often": 2_000.0, "failure": 3_000.0, "once": float("inf")}
-    monkeypatch.setattr(journal, "MOST_BYTES", limits)
+    monkeypatch.setattr(events, "MAX_BYTES", limits)
     file = tmp_path / "a.jsonl"
-    with Lines(file) as lines:
-        observer = Journal(lines)
+    with LineWriter(file) as lines:
+        observer = RunJournal(lines)
         observer.began("a", "p", [])
         for number in range(1_000):
             observer.item("each", f"{number}.md", "done", None)
@@ -125,19 +125,19 @@ def test_a_long_journal_keeps_what_failed_and_the_end(
 
 def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with Lines(tmp_path / "file" / "a.jsonl") as lines:
-        Journal(lines).began("a", "p", [])
+    with LineWriter(tmp_path / "file" / "a.jsonl") as lines:
+        RunJournal(lines).began("a", "p", [])
 
 
 def test_a_pipe_that_nobody_empties_does_not_hold_up_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(journal, "CLOSE_S", 0.1)
-    monkeypatch.setattr(journal, "MOST_WAITING", 1_000)
+    monkeypatch.setattr(events, "CLOSE_S", 0.1)
+    monkeypatch.setattr(events, "MAX_WAITING_LINES", 1_000)
     reading, writing = os.pipe()
     stream = os.fdopen(writing, "w")
-    with Lines(stream) as lines:
-        observer = Journal(lines)
+    with LineWriter(stream) as lines:
+        observer = RunJournal(lines)
         observer.began("a", "p", [])
         for number in range(20_000):
             observer.item("each", f"{number}.md", "done", None)
@@ -148,6 +148,6 @@ def test_a_pipe_that_nobody_empties_does_not_hold_up_the_run(
 
 def test_a_stream_gets_each_line_whole() -> None:
     stream = io.StringIO()
-    with Lines(stream) as lines:
-        Journal(lines).began("a", "p", ["x"])
+    with LineWriter(stream) as lines:
+        RunJournal(lines).began("a", "p", ["x"])
     assert json.loads(stream.getvalue())["steps"] == ["x"]

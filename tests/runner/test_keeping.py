@@ -287,7 +287,7 @@ def test_two_pipelines_share_a_store_and_keep_to_their_own_rows(world: World) ->
     world.write("pipeline.yaml", other.read_text("utf-8"))
     shutil.move(world.file, other)
     world.write("pipeline.yaml", text)
-    from paddock.runner import run
+    from paddock.runner.api import run
     from tests.runner.world import settings
 
     for _ in range(2):

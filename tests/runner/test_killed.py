@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CLI = "from paddock.runner.cli import main; main()"
+CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
 models:
   writer: {ref: "smollm2:135m", ctx: 1k}

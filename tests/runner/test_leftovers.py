@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from paddock.steps.aside import SUFFIX
+from paddock.steps.files.atomic_write import TEMPORARY_SUFFIX
 from tests.runner.test_interruptions import start
 from tests.runner.world import World
 
@@ -16,7 +16,7 @@ from tests.runner.world import World
 def left(folder: Path, name: str) -> Path:
     """Leave a file aside as a killed process does, a minute ago."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f".{name}.1234abcd{SUFFIX}"
+    file = folder / f".{name}.1234abcd{TEMPORARY_SUFFIX}"
     file.write_text("half")
     os.utime(file, (file.stat().st_mtime - 60,) * 2)
     return file
@@ -55,7 +55,7 @@ def test_a_run_after_one_that_ended_in_order_looks_for_nothing(tmp_path: Path) -
 HOLDS = """
 import sys, time
 from pathlib import Path
-from paddock.steps.aside import Aside
+from paddock.steps.files.atomic_write import Aside
 Aside.written(Path(sys.argv[1]), b"half")
 print("held", flush=True)
 time.sleep(60)
@@ -73,7 +73,7 @@ def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        (file,) = (tmp_path / "out").glob(f".*{SUFFIX}")
+        (file,) = (tmp_path / "out").glob(f".*{TEMPORARY_SUFFIX}")
         os.utime(file, (file.stat().st_mtime - 60,) * 2)
         world.run()
         assert file.exists()

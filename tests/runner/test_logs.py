@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.journal import Journal
-from paddock.runner.logs import AsJson, prepare, run_log, teller
+from paddock.runner.progress.events import (
+    JsonFormatter,
+    RunJournal,
+    message_writer,
+    prepare_logging,
+    run_log,
+)
 from paddock.runner.settings import Settings
 from tests.runner.world import settings
 
@@ -31,7 +36,7 @@ def test_a_record_is_one_line_with_its_trace() -> None:
     record = logging.LogRecord(
         "paddock.up", logging.WARNING, __file__, 1, "it %s\nagain", ("failed",), trace
     )
-    text = AsJson().format(record)
+    text = JsonFormatter().format(record)
     told = json.loads(text)
     assert "\n" not in text
     assert (told["level"], told["event"], told["text"]) == ("warning", "log", "it failed\nagain")
@@ -42,10 +47,10 @@ def test_what_is_said_is_logged_where_a_machine_reads(
     as_json: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    teller(settings(tmp_path))("to a person")
+    message_writer(settings(tmp_path))("to a person")
     assert capsys.readouterr().err == "to a person\n"
     with caplog.at_level(logging.INFO, logger="paddock"):
-        teller(as_json)("to a machine")
+        message_writer(as_json)("to a machine")
     assert caplog.messages == ["to a machine"]
 
 
@@ -56,10 +61,10 @@ def test_preparing_logs_in_the_form_that_is_asked_for(
     monkeypatch.setattr(logging, "basicConfig", lambda **given: made.update(given))
     before = logging.getLogger("paddock").level
     try:
-        prepare(as_json)
+        prepare_logging(as_json)
     finally:
         logging.getLogger("paddock").setLevel(before)
-    assert [type(handler.formatter) for handler in made["handlers"]] == [AsJson]
+    assert [type(handler.formatter) for handler in made["handlers"]] == [JsonFormatter]
 
 
 def test_a_run_that_nobody_watches_tells_its_notes_alone(
@@ -76,7 +81,7 @@ def test_a_run_that_a_machine_watches_tells_all(
     as_json: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with run_log(as_json, "watch") as observer:
-        assert isinstance(observer, Journal)
+        assert isinstance(observer, RunJournal)
         observer.began("swift-otter", "news", [])
         observer.item("each", "a.md", "done", None)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]

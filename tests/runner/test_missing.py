@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import plan, run, validate
-from paddock.runner.report import Report
-from paddock.steps.readers import archive, ocr
+from paddock.runner.api import plan, run, validate
+from paddock.runner.progress.report import Report
+from paddock.steps.readers import ocr, office_and_epub
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
@@ -44,7 +44,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def find(name: str, package: str | None = None) -> Any:
             return None if name in names else find_spec(name, package)
 
-        for module in (importlib.util, archive, ocr):
+        for module in (importlib.util, office_and_epub, ocr):
             monkeypatch.setattr(module, "find_spec", find)
 
     return hide

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import ModelTooLarge
-from paddock.engine.models import ModelFinder
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import plan, run
-from paddock.runner.model_faults import ModelFaults
-from paddock.runner.report import ValidateReport
-from paddock.runner.verbs import validate
+from paddock.runner.api import plan, run, validate
+from paddock.runner.bind.pipeline_models import ModelFaults
+from paddock.runner.progress.report import ValidateReport
 from tests.fakes.pool import FakePool
 
 STEP = "steps: [{uses: chat, with: {model: writer, prompt: Hi}}]\n"

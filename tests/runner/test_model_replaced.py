@@ -9,9 +9,9 @@ from pathlib import Path
 
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
-from paddock.runner import run
+from paddock.runner.api import run
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.observer import ItemState, Silent
+from paddock.runner.progress.events import ItemState, NullObserver
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, states
@@ -60,7 +60,7 @@ def test_a_file_of_weights_is_replaced_while_it_serves(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(old)
 
-    class Swap(Silent):
+    class Swap(NullObserver):
         def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
             if state == "done" and key == "0.txt":
                 aside = tmp_path / "aside.gguf"

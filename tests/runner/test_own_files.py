@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.binding.bind import checked, plan_of
-from paddock.runner.body import plans_of
-from paddock.runner.own_files import OwnFiles
-from paddock.runner.report import Report
-from paddock.runner.verbs import run_async
+from paddock.runner.api import run_async
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.subpipelines import all_plans
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -50,9 +50,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def own(folder: Path) -> OwnFiles:
-    bound = checked(plan_of(folder / "p.yaml"))
-    return OwnFiles.of(((one.pipeline, one.roots.base) for one in plans_of(bound)), bound.folders)
+def own(folder: Path) -> ProtectedFiles:
+    bound = bind_without_inputs(read_plan(folder / "p.yaml"))
+    return ProtectedFiles.of(
+        ((one.pipeline, one.roots.base) for one in all_plans(bound)), bound.folders
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_a_path_that_is_known_is_refused_before_a_run(tmp_path: Path) -> None:
     steps += ["  - {uses: embed, with: {texts: [x], store: .paddock/x.lance}}"]
     file.write_text("inputs: {x: a}\nsteps:\n" + "\n".join(steps) + "\n")
     with pytest.raises(PipelineError) as caught:
-        checked(plan_of(file))
+        bind_without_inputs(read_plan(file))
     told = [(fault.mark.line, fault.message) for fault in caught.value.faults if fault.mark]
     assert [line for line, _ in told] == [3, 4, 5, 6, 8, 9]
     assert str(PipelineError([caught.value.faults[3]])) == (

@@ -15,17 +15,16 @@ from typing import Any
 import pytest
 
 from paddock.engine.errors import NoServer
-from paddock.engine.models import ModelFinder
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import plan, run
-from paddock.runner.model_faults import ModelFaults
-from paddock.runner.observer import Silent
-from paddock.runner.pools import models_of
-from paddock.runner.report import Report
+from paddock.runner.api import plan, prepare, run, run_async
+from paddock.runner.bind.pipeline_models import ModelFaults
+from paddock.runner.core.model_pools import models_asked
+from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
-from paddock.runner.trials.verb import carry_out, read
-from paddock.runner.verbs import prepare, run_async
+from paddock.runner.testing.suite_runner import read_suite, run_suites
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
@@ -51,7 +50,7 @@ steps:
 """
 
 
-class Killing(Silent):
+class Killing(NullObserver):
     """Kills a server once so many items are done, in the middle of the others."""
 
     def __init__(self, server: LlamaServer, after: int) -> None:
@@ -323,7 +322,7 @@ def test_an_agents_embedding_model_is_among_what_a_run_opens(
     )
     own = replace(settings(tmp_path), allow=frozenset(["network"]))
     _, bound, _ = prepare(tmp_path / "p.yaml", {}, own)
-    assert [spec.ref for spec in models_of(bound)] == wanted
+    assert [spec.ref for spec in models_asked(bound)] == wanted
 
 
 def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
@@ -335,8 +334,8 @@ def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
         "returns: {text: steps.said.text}\n"
         "tests: [{name: time, expect: [{judge: It names a time.}]}]\n"
     )
-    (suite,) = carry_out(
-        [read(tmp_path / "p.yaml")],
+    (suite,) = run_suites(
+        [read_suite(tmp_path / "p.yaml")],
         mode="auto",
         flags={"allow": "network"},
         tell=lambda file, case: None,

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.prefect_auth import kept_secret, own_auth_string, own_headers, password_file
+from paddock.runner.daemon.prefect_auth import (
+    own_auth_string,
+    own_headers,
+    password_file,
+    stored_secret,
+)
 
 ASK = """
 import sys
 from pathlib import Path
-from paddock.runner.prefect_auth import own_auth_string
+from paddock.runner.daemon.prefect_auth import own_auth_string
 print(own_auth_string(Path(sys.argv[1])))
 """
 
@@ -36,12 +41,12 @@ def test_processes_that_ask_at_the_same_time_get_one_password(tmp_path: Path) ->
 def test_under_any_umask_and_after_a_chmod_it_is_the_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        first = kept_secret(tmp_path / "state/secret")
+        first = stored_secret(tmp_path / "state/secret")
     finally:
         os.umask(before)
     assert (tmp_path / "state/secret").stat().st_mode & 0o777 == 0o600
     (tmp_path / "state/secret").chmod(0o644)
-    assert kept_secret(tmp_path / "state/secret") == first
+    assert stored_secret(tmp_path / "state/secret") == first
     assert (tmp_path / "state/secret").stat().st_mode & 0o777 == 0o600
 
 
@@ -49,10 +54,10 @@ def test_a_link_and_a_file_that_is_empty_are_not_taken(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("known")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
-        kept_secret(tmp_path / "link")
+        stored_secret(tmp_path / "link")
     (tmp_path / "empty").touch()
     with pytest.raises(OSError, match="the file is empty; remove it, and a new one is made"):
-        kept_secret(tmp_path / "empty")
+        stored_secret(tmp_path / "empty")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="NOT tried: only root can make another user's file")
@@ -60,4 +65,4 @@ def test_a_file_of_another_user_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("known")
     os.chown(tmp_path / "theirs", 54321, 54321)
     with pytest.raises(PermissionError, match="the file belongs to another user"):
-        kept_secret(tmp_path / "theirs")
+        stored_secret(tmp_path / "theirs")

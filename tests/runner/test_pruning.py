@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.watch.filesystems import Folder
+from paddock.runner.watch.watched_folder import FolderIdentity
 from tests.runner.world import World
 
 COPIES = """\
@@ -219,12 +219,12 @@ def test_nothing_is_deleted_below_a_mount_that_is_gone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.write("inbox/nas/a.txt", "a")
-    inbox = Folder("1:1", {"nas": "nfs4 nas:/papers . 1"})
-    monkeypatch.setattr("paddock.runner.sources.folder_at", lambda root: inbox)
+    inbox = FolderIdentity("1:1", {"nas": "nfs4 nas:/papers . 1"})
+    monkeypatch.setattr("paddock.runner.core.block_items.folder_identity_at", lambda root: inbox)
     world.run()
     (world.folder / "inbox/nas/a.txt").unlink()
     (world.folder / "inbox/0.txt").unlink()
-    inbox = Folder("1:1")
+    inbox = FolderIdentity("1:1")
     for n_deleted in (1, 0):
         report = world.run()
         assert report.counts.get("deleted", 0) == n_deleted

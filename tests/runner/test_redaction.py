@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.redaction import SHORTEST, redacted, redactor
+from paddock.runner.config.pipeline_secrets import SHORTEST_SECRET, redacted, redactor
 
 SECRETS = st.text(min_size=8).filter(lambda text: len(text.strip()) >= 8)
 
@@ -58,7 +58,7 @@ def test_a_line_of_a_key_in_several_lines_is_one_too() -> None:
 
 
 def test_a_value_that_is_too_short_takes_no_words_out() -> None:
-    assert redactor({"a": "x" * (SHORTEST - 1)})("xxx") == "xxx"
+    assert redactor({"a": "x" * (SHORTEST_SECRET - 1)})("xxx") == "xxx"
 
 
 def test_data_is_redacted_to_its_leaves_and_else_the_same() -> None:

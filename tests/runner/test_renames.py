@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.blocks import Blocks
-from paddock.runner.renames import renames
+from paddock.runner.core.block_items import match_renames
+from paddock.runner.core.blocks import BlockRunner
 from tests.runner.world import World, reasons, states
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_after_a_renamed_document_is_done_leaves_nothing_be
 ) -> None:
     rename(world, "a.txt", "z.txt")
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
-        patched.setattr(Blocks, "_mark_deleted", killed)
+        patched.setattr(BlockRunner, "_mark_deleted", killed)
         world.run()
     assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
     report = world.run()
@@ -156,4 +156,4 @@ def test_prune_removes_also_what_earlier_runs_kept(world: World) -> None:
 def test_equal_contents_are_told_apart_by_their_file_names() -> None:
     gone = {"a/one.md": "1", "b/two.md": "1", "c.md": "2"}
     new = {"x/two.md": "1", "y/one.md": "1", "z.md": "1", "w.md": "3"}
-    assert renames(gone, new) == {"x/two.md": "b/two.md", "y/one.md": "a/one.md"}
+    assert match_renames(gone, new) == {"x/two.md": "b/two.md", "y/one.md": "a/one.md"}

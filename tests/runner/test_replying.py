@@ -12,11 +12,10 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.checking.check import Check
-from paddock.runner import replying
-from paddock.runner.binding.replies import BoundReply
-from paddock.runner.replying import AskedFor
-from paddock.runner.scope import Scope
-from paddock.steps.step import StepError
+from paddock.runner.bind import reply as replying
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.reply import BoundReply, ScopedReply
+from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
 
@@ -127,16 +126,16 @@ def test_a_check_that_fails_at_work_names_itself(tmp_path: Path) -> None:
 def test_a_check_that_never_ends_holds_up_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     reply = BoundReply(None, (Check.of("hangs(text)"),), 0, {"hangs": lambda text: over.wait(9)})
-    monkeypatch.setattr(replying, "MOST_S", 0.05)
+    monkeypatch.setattr(replying, "CHECK_TIMEOUT_S", 0.05)
     try:
         with pytest.raises(StepError) as caught:
-            asyncio.run(_within(AskedFor(reply, Scope.of({})), over))
+            asyncio.run(_within(ScopedReply(reply, Scope.of({})), over))
     finally:
         over.set()
     assert str(caught.value) == "`check`: the checks take longer than 0.05 s."
 
 
-async def _within(form: AskedFor, over: threading.Event) -> None:
+async def _within(form: ScopedReply, over: threading.Event) -> None:
     try:
         await form.failures(None, "x")
     finally:

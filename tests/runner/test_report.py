@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner import run
-from paddock.runner.commands.history_text import done
-from paddock.runner.history.past import history
-from paddock.runner.history.places import places
-from paddock.runner.made import StepMade
-from paddock.runner.report import Report
-from paddock.runner.shown import last_state
+from paddock.runner.api import run
+from paddock.runner.cli.history_text import run_result_text
+from paddock.runner.core.run_records import StepRecord
+from paddock.runner.ledger.run_history import find_ledgers, recent_runs
+from paddock.runner.progress.prefect_view import last_state
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
@@ -43,8 +42,8 @@ steps:
 
 def said(world: World, report: Report) -> tuple[str, str]:
     """Return how Prefect shows the end of a run, and how the list of runs does."""
-    latest = history(places([world.folder]), limit=1).runs[0]
-    return last_state(report).message, done(latest)
+    latest = recent_runs(find_ledgers([world.folder]), limit=1).runs[0]
+    return last_state(report).message, run_result_text(latest)
 
 
 def test_a_file_that_is_written_outside_of_blocks_is_told(tmp_path: Path) -> None:
@@ -86,7 +85,7 @@ def test_a_run_that_failed_or_was_stopped_is_not_said_to_have_had_nothing_to_do(
 def test_a_step_takes_no_negative_time_when_the_clock_is_set_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = StepMade("a", "chat", 1, None)
+    made = StepRecord("a", "chat", 1, None)
     monkeypatch.setattr(time, "time", lambda: made.began - 3600.0)
     made.end()
     assert made.seconds >= 0

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
 from paddock.engine.request import ChatRequest
-from paddock.runner import run
+from paddock.runner.api import run
+from paddock.runner.core.retry_and_quarantine import MAX_RETRY_PAUSE_S, failure_state, retry_pause_s
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.report import Report
-from paddock.runner.retries import MOST_PAUSE_S, given_up, pause_s
-from paddock.runner.unattended_settings import UnattendedSettings
-from paddock.runner.watch.outcome import outcome_of
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import UnattendedSettings
+from paddock.runner.watch.seen_files import batch_outcome
 from tests.fakes.pool import FakePool, echo
 from tests.runner.test_blocks import NESTED
 from tests.runner.world import World, settings, states
@@ -60,15 +60,17 @@ def error_of(report: Report, key: str = "1.txt") -> str | None:
 def test_a_pause_is_never_longer_than_a_minute_and_never_below_zero(
     cause: str, turn: int, backoff_s: float, chance: float
 ) -> None:
-    assert 0 <= pause_s(cause, turn, backoff_s, chance) <= MOST_PAUSE_S
-    assert pause_s(cause, turn, backoff_s, 0.0) <= pause_s(cause, turn, backoff_s, chance)
+    assert 0 <= retry_pause_s(cause, turn, backoff_s, chance) <= MAX_RETRY_PAUSE_S
+    assert retry_pause_s(cause, turn, backoff_s, 0.0) <= retry_pause_s(
+        cause, turn, backoff_s, chance
+    )
 
 
 @given(st.integers(1, 10), st.integers(0, 20))
 def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: int) -> None:
     n_before, kept = 0, []
     for _ in range(most + n_more):
-        state, n_before = given_up(n_before, most, "io")
+        state, n_before = failure_state(n_before, most, "io")
         kept.append(state)
     assert kept == ["failed"] * (most - 1) + ["quarantined"] * (n_more + 1)
 
@@ -76,7 +78,7 @@ def test_an_item_is_given_up_after_exactly_so_many_failures(most: int, n_more: i
 def test_a_full_queue_is_waited_out_without_a_word_from_the_author(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.retries._DOUBLES", 0.01)
+    monkeypatch.setattr("paddock.runner.core.retry_and_quarantine._DEFAULT_GROWTH", 0.01)
     report = world.run(pool=failing(Busy.of("smollm2:135m", 512), 3))
     assert report.status == "completed"
 
@@ -185,7 +187,7 @@ def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
     world.documents(2)
     report = world.run(pool=failing(DeadlineExceeded("total", 5), 1, "red of Document 1"))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        assert "1.txt" in outcome_of(ledger, report.run).again
+        assert "1.txt" in batch_outcome(ledger, report.run).again
     world.run()
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        assert not outcome_of(ledger, world.run().run).again
+        assert not batch_outcome(ledger, world.run().run).again

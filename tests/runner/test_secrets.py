@@ -16,13 +16,15 @@ import pytest
 from paddock.engine.errors import BadRequest, EngineError, ModelUnusable
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import feed, run, validate, verbs
-from paddock.runner.border import Border
-from paddock.runner.observer import Silent
-from paddock.runner.report import Report
-from paddock.runner.secrets import Withheld
-from paddock.runner.session import opened
-from paddock.runner.work import Options
+from paddock.runner import api
+from paddock.runner.api import run, validate
+from paddock.runner.config.pipeline_secrets import RedactedError
+from paddock.runner.core.run_context import open_session
+from paddock.runner.core.staleness import RunOptions
+from paddock.runner.prefect import run_tracking
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -55,7 +57,7 @@ returns: {all: steps.each.results}
 """
 
 
-class Listening(Silent):
+class Listening(NullObserver):
     """Keeps all that an observer is told."""
 
     def __init__(self) -> None:
@@ -81,7 +83,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def ran(folder: Path, pool: FakePool, **more: Any) -> Report:
     own = replace(settings(folder), allow=frozenset(["secrets"]))
-    more.setdefault("observer", Silent())
+    more.setdefault("observer", NullObserver())
     return run(folder / "p.yaml", {"pin": "pin-9876"}, pool=pool, settings=own, local=True, **more)
 
 
@@ -150,7 +152,7 @@ def test_an_error_that_ends_the_run_is_raised_without_a_secret_and_without_its_c
         async def facts(self, model: ModelSpec) -> ModelFacts:
             raise BadRequest(f"what of {TOKEN}?") from ValueError(TOKEN)
 
-    with pytest.raises(Withheld) as caught:
+    with pytest.raises(RedactedError) as caught:
         ran(folder, Breaking())
     assert str(caught.value) == "what of ***?"
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
@@ -166,14 +168,14 @@ def shown_of(pipeline: Path, pool: FakePool) -> str:
 
     async def work() -> None:
         own = replace(settings(pipeline.parent), allow=frozenset(["secrets", "run"]))
-        own, bound, secrets = verbs.prepare(pipeline, {"pin": "pin-9876"}, own)
+        own, bound, secrets = api.prepare(pipeline, {"pin": "pin-9876"}, own)
         stop = asyncio.Event()
-        async with opened(
-            bound, own, Silent(), Options(), pool=pool, secrets=secrets, stop=stop
+        async with open_session(
+            bound, own, NullObserver(), RunOptions(), pool=pool, secrets=secrets, stop=stop
         ) as session:
             session.begin()
             with suppress(EngineError):
-                await feed.run(session, stop, Border(), send)
+                await run_tracking.run_with_mirror(session, stop, StopGate(), send)
 
     asyncio.run(work())
     assert updates[-1]["end"]["state"]["type"] == "FAILED"

@@ -10,7 +10,7 @@ import pytest
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.runner.settings import (
     BESIDE_A_PIPELINE,
-    NAMES,
+    SETTING_SPECS,
     Settings,
     SettingsError,
     read_settings,
@@ -156,7 +156,7 @@ def test_what_reading_a_document_may_take_can_be_set(tmp_path: Path) -> None:
 
 
 def test_no_setting_of_the_service_is_without_a_name() -> None:
-    named = {name.field.removeprefix("service.") for name in NAMES.values()}
+    named = {name.field.removeprefix("service.") for name in SETTING_SPECS.values()}
     own = {field.name for field in fields(ServiceSettings)}
     assert own - named == {"host", "port"}  # the address has them
 
@@ -253,7 +253,7 @@ def test_a_file_beside_a_pipeline_sets_nothing_that_reaches_further(tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("name", sorted(NAMES.keys() - BESIDE_A_PIPELINE))
+@pytest.mark.parametrize("name", sorted(SETTING_SPECS.keys() - BESIDE_A_PIPELINE))
 def test_a_setting_that_is_not_listed_is_refused_beside_a_pipeline(
     name: str, tmp_path: Path
 ) -> None:
@@ -267,7 +267,7 @@ def test_what_sends_texts_opens_doors_or_grants_is_not_among_the_settings_of_a_f
            "pool_key", "allow", "ledger", "up_host", "work_pool", "smtp", "mail_from", "home",
            "models", "debug", "nohistory", "keep_tracking", "max_runs"}  # fmt: skip
     assert not far & BESIDE_A_PIPELINE
-    assert NAMES.keys() >= BESIDE_A_PIPELINE
+    assert SETTING_SPECS.keys() >= BESIDE_A_PIPELINE
 
 
 def test_the_persons_own_file_may_set_everything_where_they_stand_in_its_folder(

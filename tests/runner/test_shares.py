@@ -33,8 +33,8 @@ from tests.fakes.pool import FakePool, echo
 from tests.runner import world as worlds
 from paddock.engine.errors import WorkerLost
 from paddock.runner import run
-from paddock.runner.observer import Silent
-from paddock.runner.unattended_settings import UnattendedSettings
+from paddock.runner.progress.events import Silent
+from paddock.runner.settings import UnattendedSettings
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
 options = json.loads(sys.argv[3])

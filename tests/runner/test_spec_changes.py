@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner import run
-from paddock.runner.report import Report
+from paddock.runner.api import run
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.profile.choice import Workload
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile.context_layout import Workload
 from paddock.engine.profile.profile import (
     Agreement,
     DecodePoint,
@@ -17,10 +17,10 @@ from paddock.engine.profile.profile import (
     Profile,
     Weights,
 )
-from paddock.engine.profile.store import ProfileBook
+from paddock.engine.profile.profile_store import ProfileStore
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.fallback import Fallback, FallbackBook
-from paddock.runner.speed import SpeedBook, place_of, workload
+from paddock.engine.workers.crashes import Fallback, FallbackStore
+from paddock.runner.core.speed_estimates import SpeedBook, profile_place, workload
 
 READING = Workload(16, 700, 20)
 
@@ -32,7 +32,7 @@ def settings(folder: Path) -> PoolSettings:
 def profile(pool: PoolSettings, ref: str = "smollm2:135m") -> Profile:
     """What two cores measured."""
     facts = ModelFinder(pool.models_dir, pool.cache_dir).find(ref)
-    place = place_of(pool)
+    place = profile_place(pool)
     return Profile(
         facts.digest, place.device, place.build, 1.0, 1, 0.5, 98 << 20, 23_040.0,
         prefill=(PrefillPoint(64, 480.0), PrefillPoint(256, 512.0)),
@@ -55,7 +55,7 @@ def test_without_a_profile_nothing_is_claimed(tmp_path: Path) -> None:
 
 def test_time_and_gain_follow_from_the_stored_profile(tmp_path: Path) -> None:
     pool = settings(tmp_path)
-    ProfileBook(pool.cache_dir).keep(profile(pool))
+    ProfileStore(pool.cache_dir).keep(profile(pool))
     book = SpeedBook(pool)
     seconds = book.seconds("smollm2:135m", READING)
     assert seconds == pytest.approx(16 * 700 / 512 + 320 / 280, rel=0.1)
@@ -89,7 +89,7 @@ def test_what_greedy_answers_keep_is_said_in_one_line(
 ) -> None:
     pool = settings(tmp_path)
     known = replace(profile(pool), agreements=(Agreement(True, company, drafts),))
-    ProfileBook(pool.cache_dir).keep(known)
+    ProfileStore(pool.cache_dir).keep(known)
     manner = SpeedBook(pool).manner("smollm2:135m")
     assert manner is not None
     assert manner.promise() == words
@@ -103,7 +103,7 @@ def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path:
     plain = tuple(replace(one, tokens_per_s=3 * one.tokens_per_s, is_flash=False) for one in split)
     agreements = (Agreement(True, False, True), Agreement(False, True, False))
     known = replace(known, decode=known.decode + split + plain, agreements=agreements)
-    ProfileBook(pool.cache_dir).keep(known)
+    ProfileStore(pool.cache_dir).keep(known)
     manner = SpeedBook(pool).manner("smollm2:135m")
     assert manner is not None
     assert not manner.is_flash
@@ -117,24 +117,26 @@ def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path:
 
 def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:
     pool = settings(tmp_path)
-    ProfileBook(pool.cache_dir).keep(profile(pool))
+    ProfileStore(pool.cache_dir).keep(profile(pool))
     digest = profile(pool).digest
     crash = Fallback("small.gguf", 1, "killed by SIGSEGV while warming up")
-    FallbackBook(pool.cache_dir).keep(digest, crash)
+    FallbackStore(pool.cache_dir).keep(digest, crash)
     assert SpeedBook(pool).seconds("smollm2:135m", READING) is None, "that was with extra buffers"
-    ProfileBook(pool.cache_dir).keep(replace(profile(pool), build=place_of(pool, digest).build))
+    ProfileStore(pool.cache_dir).keep(
+        replace(profile(pool), build=profile_place(pool, digest).build)
+    )
     assert SpeedBook(pool).seconds("smollm2:135m", READING) is not None
 
 
 def test_a_job_that_only_writes_gets_no_advice(tmp_path: Path) -> None:
     pool = settings(tmp_path)
-    ProfileBook(pool.cache_dir).keep(profile(pool))
+    ProfileStore(pool.cache_dir).keep(profile(pool))
     assert SpeedBook(pool).gain("smollm2:135m", Workload(1, 10, 500)) is None
 
 
 def test_a_model_that_is_not_there_has_no_speed(tmp_path: Path) -> None:
     pool = settings(tmp_path)
-    ProfileBook(pool.cache_dir).keep(profile(pool))
+    ProfileStore(pool.cache_dir).keep(profile(pool))
     assert SpeedBook(pool).seconds("nobody:1b", READING) is None
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paddock.runner.budget import Spent
+from paddock.runner.api import run_async
+from paddock.runner.ledger.budget import Spent
+from paddock.runner.ledger.coordination import SharedSpending
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.spending import Spending
-from paddock.runner.report import Report
-from paddock.runner.unattended_settings import UnattendedSettings
-from paddock.runner.verbs import run_async
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import UnattendedSettings
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
@@ -79,8 +79,8 @@ def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_anew(
     with Ledger(tmp_path, url=url) as ledger:
         server = ledger.claims("a", DEAD_S).server
 
-        def part(run: str, dead_after_s: float = DEAD_S) -> Spending:
-            made = Spending(server, "job", run, dead_after_s)
+        def part(run: str, dead_after_s: float = DEAD_S) -> SharedSpending:
+            made = SharedSpending(server, "job", run, dead_after_s)
             made.begin()
             return made
 

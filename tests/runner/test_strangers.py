@@ -19,9 +19,9 @@ import httpx
 import psutil
 import pytest
 
-from paddock.runner.prefect_auth import own_headers, password_file
+from paddock.runner.daemon.prefect_auth import own_headers, password_file
 from tests.browser import browser, needs_browser
-from tests.runner.unattended.desk import Desk
+from tests.runner.schedule.desk import Desk
 
 SECOND_USER = 54321
 NOTES = """\
@@ -175,7 +175,7 @@ def test_only_those_who_need_it_have_the_password_in_their_environment(desk: Des
         if secret in "".join(process.environ().values())
     ]
     assert len(told) == 1
-    assert "paddock.runner.residence.prefect_process" in told[0]
+    assert "paddock.runner.daemon.prefect_process" in told[0]
 
 
 @pytest.mark.skipif(
@@ -287,7 +287,7 @@ def prefect(desk: Desk) -> psutil.Process:
 
     def found() -> psutil.Process | None:
         for process in psutil.Process(desk.process.pid).children() if desk.process else ():
-            if "paddock.runner.residence.prefect_process" in process.cmdline():
+            if "paddock.runner.daemon.prefect_process" in process.cmdline():
                 return process
         return None
 

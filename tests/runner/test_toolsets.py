@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from paddock.runner import plan, run
-from paddock.runner.report import Report
-from paddock.steps.toolbox import naming
+from paddock.runner.api import plan, run
+from paddock.runner.progress.report import Report
+from paddock.steps.tools import tool_names
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 from tests.steps.test_guard import are_gone, runs
@@ -239,8 +239,8 @@ def test_an_installed_tool_is_called_and_its_version_counts(
         package.mkdir(parents=True)
         (package / "METADATA").write_text(f"Name: brewing\nVersion: {version}\n")
         (package / "entry_points.txt").write_text("[paddock.tools]\nsteep = brewing:steep\n")
-        naming.installed.cache_clear()
-        naming.version_of.cache_clear()
+        tool_names.installed_tools.cache_clear()
+        tool_names.tool_version.cache_clear()
 
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "brewing.py").write_text(
@@ -263,8 +263,8 @@ def test_an_installed_tool_is_called_and_its_version_counts(
         again = carried_out(world)
         assert {i.why for i in again.items} == {"its tools changed (step '(tool)')"}
     finally:
-        naming.installed.cache_clear()
-        naming.version_of.cache_clear()
+        tool_names.installed_tools.cache_clear()
+        tool_names.tool_version.cache_clear()
 
 
 HELD = """\
@@ -299,7 +299,7 @@ SCRIPT = "trap '' TERM; sleep 600 & echo $$ $! > run.new; mv run.new run.pids; w
 def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(HELD.replace("SCRIPT", SCRIPT))
     (tmp_path / "deaf.py").write_text(DEAF)
-    main = "from paddock.runner.cli import main; main()"
+    main = "from paddock.runner.cli.application import main; main()"
     command = ["run", str(tmp_path), "--local", "--allow", "run,tool,mcp"]
     process = subprocess.Popen(
         [sys.executable, "-c", main, *command], cwd=tmp_path, stderr=subprocess.PIPE

@@ -18,7 +18,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger import writer
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.observer import Silent
+from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool, echo
 from tests.runner.test_interruptions import ROOT, finished
 from tests.runner.world import World, states
@@ -204,7 +204,7 @@ class Holder:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell of a holder after a moment, and wait for it a second."""
     monkeypatch.setattr(writer, "TOLD_AFTER_S", 0.1)
-    monkeypatch.setattr(writer, "OCCUPIED_S", 1.0)
+    monkeypatch.setattr(writer, "BUSY_S", 1.0)
 
 
 def holding_from(holder: Holder, document: int) -> FakePool:
@@ -221,14 +221,14 @@ def holding_from(holder: Holder, document: int) -> FakePool:
 def test_a_ledger_that_is_held_for_a_while_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: None
 ) -> None:
-    monkeypatch.setattr(writer, "OCCUPIED_S", 60.0)
+    monkeypatch.setattr(writer, "BUSY_S", 60.0)
     world = World(tmp_path)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
     world.documents(6)
     holder = Holder(world)
     notes: list[str] = []
 
-    class LetsGo(Silent):
+    class LetsGo(NullObserver):
         def note(self, text: str) -> None:
             notes.append(text)
             holder.let_go()
@@ -264,7 +264,7 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
 def test_a_ledger_that_nobody_may_even_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.ledger.reader.WAIT_S", 0.1)
+    monkeypatch.setattr("paddock.runner.ledger.entries.BUSY_TIMEOUT_S", 0.1)
     world = World(tmp_path)
     world.documents(1)
     world.run()

@@ -20,13 +20,12 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.border import Border
-from paddock.runner.ledger.locks import Holder, Locked
-from paddock.runner.observer import Silent
-from paddock.runner.report import Report
-from paddock.runner.settings import Settings
-from paddock.runner.unattended_settings import UnattendedSettings
-from paddock.runner.verbs import run_async
+from paddock.runner.api import run_async
+from paddock.runner.ledger.run_locks import Locked, LockHolder
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, settings
 
@@ -36,7 +35,7 @@ N_DOCUMENTS = 6
 HOLD = """
 import sys, time
 from pathlib import Path
-from paddock.runner.ledger.locks import FileTurn
+from paddock.runner.ledger.run_locks import FileTurn
 
 turn = FileTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
 assert turn.take() is None
@@ -70,7 +69,7 @@ class Machine:
             events.append(name)
             return echo(request)
 
-        class Notes(Silent):
+        class Notes(NullObserver):
             def note(self, text: str) -> None:
                 notes.append(f"{name}: {text}")
 
@@ -204,11 +203,11 @@ def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> Non
     async def main() -> Report:
         one = asyncio.create_task(machine.run(a, "first"))
         await machine.at_work("first")
-        border = Border()
-        two = asyncio.create_task(machine.run(b, "second", border=border))
+        stop_gate = StopGate()
+        two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
         while not [n for n in machine.notes if "waiting" in n]:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
-        border.close("The window is closed")
+        stop_gate.close("The window is closed")
         report = await two
         with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):
             await machine.run(b, "third", wait_s=0.1)
@@ -288,10 +287,10 @@ def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str)
 
 def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path) -> None:
     file = tmp_path / "who.json"
-    assert Holder.read(file) is None
+    assert LockHolder.read(file) is None
     file.write_text('{"run": "a')
-    assert Holder.read(file) is None
-    holder = Holder("a", "there", 7, time.time())
+    assert LockHolder.read(file) is None
+    holder = LockHolder("a", "there", 7, time.time())
     holder.write(file)
-    assert Holder.read(file) == holder
+    assert LockHolder.read(file) == holder
     assert str(holder).startswith("run 'a' (process 7 on there, since ")

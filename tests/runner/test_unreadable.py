@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.runner.commands.shell import PADDOCK, Ended
+from tests.runner.cli.commands.shell import PADDOCK, Ended
 
 PIPELINE = """\
 steps:

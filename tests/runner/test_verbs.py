@@ -9,7 +9,7 @@ import pytest
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner import validate
+from paddock.runner.api import validate
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, states
 

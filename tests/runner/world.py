@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.settings import PoolSettings
-from paddock.runner import plan, run
-from paddock.runner.observer import Observer, Silent
-from paddock.runner.report import PlanReport, Report
+from paddock.runner.api import plan, run
+from paddock.runner.progress.events import NullObserver, Observer
+from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
 
@@ -79,7 +79,7 @@ class World:
             self.file,
             inputs,
             pool=self.pool,
-            observer=observer or Silent(),
+            observer=observer or NullObserver(),
             settings=settings(self.folder),
             **options,
         )

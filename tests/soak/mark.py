@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from paddock.engine.request import Role
-from paddock.steps.step import Output, Params, Tools
+from paddock.steps.base import Output, Params, Tools
 
 POISON = "-poison"
 """In a path: the process that works on it dies. This module lies alone where it is installed."""

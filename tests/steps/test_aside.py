@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.aside import SUFFIX, Aside, put, sweep
+from paddock.steps.files.atomic_write import (
+    TEMPORARY_SUFFIX,
+    TemporaryFile,
+    remove_stale_files,
+    write_atomically,
+)
 
 DIES = """
 import os, sys
 from pathlib import Path
-from paddock.steps.aside import Aside
+from paddock.steps.files.atomic_write import Aside
 Aside.written(Path(sys.argv[1]), b"half")
 os.kill(os.getpid(), 9)
 """
@@ -26,12 +31,12 @@ def names(folder: Path) -> list[str]:
 
 def grown_old(folder: Path) -> None:
     """Make the files aside look as if they were written a minute ago."""
-    for file in folder.glob(f".*{SUFFIX}"):
+    for file in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         os.utime(file, (file.stat().st_mtime - 60,) * 2)
 
 
 def test_a_file_aside_comes_into_place_whole(tmp_path: Path) -> None:
-    aside = Aside.written(tmp_path / "a.md", b"whole", 0o640)
+    aside = TemporaryFile.written(tmp_path / "a.md", b"whole", 0o640)
     assert names(tmp_path) == [aside.file.name]
     aside.replace(tmp_path / "a.md")
     aside.close()
@@ -40,14 +45,14 @@ def test_a_file_aside_comes_into_place_whole(tmp_path: Path) -> None:
 
 
 def test_one_that_is_not_brought_into_place_goes(tmp_path: Path) -> None:
-    Aside.written(tmp_path / "a.md", b"x").close()
+    TemporaryFile.written(tmp_path / "a.md", b"x").close()
     assert names(tmp_path) == []
 
 
 def test_one_that_is_being_written_is_never_swept(tmp_path: Path) -> None:
-    aside = Aside.written(tmp_path / "a.md", b"x")
+    aside = TemporaryFile.written(tmp_path / "a.md", b"x")
     grown_old(tmp_path)
-    assert sweep(tmp_path) == []
+    assert remove_stale_files(tmp_path) == []
     aside.replace(tmp_path / "a.md")
     aside.close()
     assert names(tmp_path) == ["a.md"]
@@ -56,20 +61,20 @@ def test_one_that_is_being_written_is_never_swept(tmp_path: Path) -> None:
 def test_one_of_a_killed_process_is_swept_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", DIES, str(tmp_path / "a.md")], check=False)
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".a.md.") and left.name.endswith(SUFFIX)
-    assert sweep(tmp_path) == []  # it may be just about to be held
-    for other in (".hidden", f"shown{SUFFIX}", "a.md"):
+    assert left.name.startswith(".a.md.") and left.name.endswith(TEMPORARY_SUFFIX)
+    assert remove_stale_files(tmp_path) == []  # it may be just about to be held
+    for other in (".hidden", f"shown{TEMPORARY_SUFFIX}", "a.md"):
         (tmp_path / other).write_text("x")
-    (tmp_path / f".folder{SUFFIX}").mkdir()
-    (tmp_path / f".link{SUFFIX}").symlink_to(tmp_path / "a.md")
+    (tmp_path / f".folder{TEMPORARY_SUFFIX}").mkdir()
+    (tmp_path / f".link{TEMPORARY_SUFFIX}").symlink_to(tmp_path / "a.md")
     grown_old(tmp_path)
-    assert sweep(tmp_path) == [left]
+    assert remove_stale_files(tmp_path) == [left]
     assert not left.exists()
     assert len(names(tmp_path)) == 5
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_sweep(tmp_path: Path) -> None:
-    assert sweep(tmp_path / "nowhere") == []
+    assert remove_stale_files(tmp_path / "nowhere") == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
@@ -82,18 +87,18 @@ def test_where_locks_are_not_known_nothing_is_swept(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    Aside.written(tmp_path / "a.md", b"x").replace(tmp_path / "a.md")
-    (tmp_path / f".b.md.1234{SUFFIX}").write_text("x")
+    TemporaryFile.written(tmp_path / "a.md", b"x").replace(tmp_path / "a.md")
+    (tmp_path / f".b.md.1234{TEMPORARY_SUFFIX}").write_text("x")
     grown_old(tmp_path)
-    assert sweep(tmp_path) == []
+    assert remove_stale_files(tmp_path) == []
 
 
 def test_a_file_is_put_with_its_folder_and_a_link_stays_one(tmp_path: Path) -> None:
-    put(tmp_path / "new" / "a.html", "half a character: \ud800")
+    write_atomically(tmp_path / "new" / "a.html", "half a character: \ud800")
     assert (tmp_path / "new" / "a.html").read_text() == "half a character: \\ud800"
     link = tmp_path / "link.html"
     link.symlink_to(tmp_path / "new" / "a.html")
-    put(link, "b")
+    write_atomically(link, "b")
     assert link.is_symlink()
     assert (tmp_path / "new" / "a.html").read_text() == "b"
     assert names(tmp_path / "new") == ["a.html"]
@@ -105,11 +110,11 @@ def test_what_is_no_file_is_written_into_and_stays_what_it_is(tmp_path: Path) ->
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        put(pipe, "a report")
+        write_atomically(pipe, "a report")
         assert os.read(reader, 100) == b"a report"
     finally:
         os.close(reader)
     assert pipe.is_fifo()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        put(Path("/dev/full"), "x")
+        write_atomically(Path("/dev/full"), "x")
     assert Path("/dev/full").is_char_device()

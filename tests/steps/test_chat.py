@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolCall
 from paddock.pipelines.expressions import Template
-from paddock.steps.agents.offering import ChatTool
-from paddock.steps.chat import Chat, ChatOutput, ChatParams
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
+from paddock.steps.llm.tool_specs import ChatTool
 from tests.fakes.pool import FakePool, count
 from tests.fakes.tools import FakeModels, tools
 from tests.fakes.toolset import FakeToolset

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import TextTooLong
-from paddock.engine.pool import LocalPool
 from paddock.engine.settings import PoolSettings
-from paddock.steps.embed import Embed, EmbedOutput, EmbedParams
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.vectors.embed import Embed, EmbedOutput, EmbedParams
 from tests.fakes.pool import FakePool, vector
 from tests.fakes.tools import tools
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from paddock.steps import aside
-from paddock.steps.files_move import FilesMove, FilesMoveParams
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.files import atomic_write
+from paddock.steps.files.move import FilesMove, FilesMoveParams
 from tests.fakes.tools import FakeOutputs, tools
 
 
@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(aside.Aside, "replace", full)
+    monkeypatch.setattr(atomic_write.TemporaryFile, "replace", full)
     with pytest.raises(StepError) as caught:
         move(folder, outputs, "in/a.txt", "b.txt", mode="copy")
     assert caught.value.is_fatal

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paddock.steps.files_read import FilesRead, FilesReadOutput, FilesReadParams
-from paddock.steps.readers import html_text
-from paddock.steps.step import StepError, StepSkipped
+from paddock.steps.base import StepError, StepSkipped
+from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
+from paddock.steps.readers import text_files
 from tests.fakes.office import docx, scan
 from tests.fakes.pdf import pdf
 from tests.fakes.tools import FakeTools, tools
@@ -129,7 +129,7 @@ def test_a_text_about_pdf_is_no_pdf(read: Read) -> None:
 def test_a_document_that_grows_while_it_is_read_is_read_whole(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.reading._check_size", lambda *_: 1)
+    monkeypatch.setattr("paddock.steps.readers.reader_dispatch._check_size", lambda *_: 1)
     assert len(read("a.txt", "word " * 1000, max_bytes=5000).text) == 5000
     assert len(read("a.txt", "word " * 100_000, max_bytes=500_000).text) == 500_000
 
@@ -145,8 +145,8 @@ def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
 @given(st.text(alphabet="<>/!-[]ab= \"'&;#x\n?%", max_size=60))
 def test_any_markup_is_read_or_refused(markup: str) -> None:
     try:
-        text, title = html_text.read(markup)
-    except html_text.UnreadableHtml:
+        text, title = text_files.html_to_markdown(markup)
+    except text_files.UnreadableHtml:
         return
     assert isinstance(text, str)
     assert isinstance(title, str)
@@ -169,7 +169,7 @@ def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
 def test_pages_of_a_pdf_without_text_are_named(
     read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.read", lambda _: "")
+    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: "")
     assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
     assert hands.notes == ["'a.pdf': nothing to read was found on pages 2, 4, which show pictures."]
 
@@ -179,7 +179,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
 ) -> None:
     data = pdf(["Text", None, "More"])
     read("a.pdf", data, ocr="off")
-    monkeypatch.setattr("paddock.steps.readers.ocr.is_installed", lambda: False)
+    monkeypatch.setattr("paddock.steps.readers.ocr.ocr_is_installed", lambda: False)
     read("a.pdf", data)
     assert hands.notes == [
         "'a.pdf': no text layer on page 2, and `ocr` is off.",
@@ -188,12 +188,12 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
 
 
 def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.read", lambda _: "")
+    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: "")
     shows = "'scan.pdf' has no text layer: its 2 pages only show pictures"
     data = pdf([None, None])
     assert refused(read, "scan.pdf", data) == f"{shows}, and OCR found nothing to read on them."
     assert refused(read, "scan.pdf", data, ocr="off") == (f"{shows}. Set `ocr: auto` to read it.")
-    monkeypatch.setattr("paddock.steps.readers.ocr.is_installed", lambda: False)
+    monkeypatch.setattr("paddock.steps.readers.ocr.ocr_is_installed", lambda: False)
     assert refused(read, "scan.pdf", data) == (
         f"{shows}. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )
@@ -202,7 +202,7 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
 def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr.read", lambda _: "")
+    monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: "")
     with pytest.raises(StepSkipped, match="OCR found nothing to read on them"):
         read("scan.pdf", pdf([None]), empty="skip")
     with pytest.raises(StepSkipped, match="shows nothing that OCR can read"):

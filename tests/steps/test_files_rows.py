@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paddock.steps import rows
-from paddock.steps.files_rows import FilesRows, FilesRowsOutput, FilesRowsParams
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.files import rows
+from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
 from tests.fakes.tools import tools
 
 Read = Callable[..., FilesRowsOutput]
@@ -223,8 +223,8 @@ texts = st.text(alphabet="ab ,;\"'\n\t|=é", max_size=8)
 @given(st.lists(st.fixed_dictionaries({"one": texts, "two": texts}), min_size=2, max_size=6))
 def test_what_is_written_is_read_again(table: list[dict[str, str]]) -> None:
     plain = [{"id": str(n), **row} for n, row in enumerate(table)]
-    written = rows.write(plain, "csv")
-    found = rows.read(written.text, "csv", None).rows
+    written = rows.format_rows(plain, "csv")
+    found = rows.parse_rows(written.text, "csv", None).rows
     guarded = [{n: f"'{v}" if v[:1] in "=\t" and v else v for n, v in row.items()} for row in plain]
     assert found == guarded
-    assert rows.read(rows.write(plain, "jsonl").text, "jsonl", None).rows == plain
+    assert rows.parse_rows(rows.format_rows(plain, "jsonl").text, "jsonl", None).rows == plain

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from paddock.steps.files_scan import FilesScan, FilesScanOutput, FilesScanParams
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.files.scan import FilesScan, FilesScanOutput, FilesScanParams
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
 
 Scan = Callable[..., FilesScanOutput]
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_listed_without_a_hash(
             raise PermissionError(13, "Permission denied", path)
         raise FileNotFoundError(2, "gone", path)
 
-    monkeypatch.setattr("paddock.steps.files_scan._sha256", refuse)
+    monkeypatch.setattr("paddock.steps.files.scan._sha256_of_file", refuse)
     [file] = scan().files
     assert (file.relpath, file.sha256) == ("a.txt", None)
 

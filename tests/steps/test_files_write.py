@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.pipelines.expressions import Template
-from paddock.steps.files_write import FilesWrite, FilesWriteOutput, FilesWriteParams
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
 
 Write = Callable[..., FilesWriteOutput]

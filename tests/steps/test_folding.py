@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-CLI = "from paddock.runner.cli import main; main()"
+CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
 models: {writer: {ref: m, ctx: 4k}}
 steps:

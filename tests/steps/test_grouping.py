@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.grouping import groups, halves
+from paddock.steps.llm.tree_reduce import content_groups, split_range
 
 NAMES = st.lists(st.text("abcdef", min_size=1, max_size=4), max_size=60)
 FANIN = st.integers(2, 20)
@@ -16,7 +16,7 @@ FANIN = st.integers(2, 20)
 def test_groups_cover_the_list_in_order_are_small_and_fewer_than_its_items(
     names: list[str], fanin: int, level: int
 ) -> None:
-    made = groups(names, fanin, level)
+    made = content_groups(names, fanin, level)
     assert [index for begin, end in made for index in range(begin, end)] == list(range(len(names)))
     assert all(1 <= end - begin <= fanin for begin, end in made)
     assert len(made) <= (1 if len(names) <= fanin else len(names) - 1)
@@ -29,22 +29,22 @@ def test_one_item_more_or_less_changes_a_few_groups_however_long_the_list(
 ) -> None:
     more = [str(name) for name in names]
     fewer = [name for index, name in enumerate(more) if index != at % len(more)]
-    before = {tuple(more[begin:end]) for begin, end in groups(more, 8)}
-    after = {tuple(fewer[begin:end]) for begin, end in groups(fewer, 8)}
+    before = {tuple(more[begin:end]) for begin, end in content_groups(more, 8)}
+    after = {tuple(fewer[begin:end]) for begin, end in content_groups(fewer, 8)}
     assert len(before - after) <= 6
     assert len(after - before) <= 6
 
 
 def test_a_list_that_fits_is_one_group_and_an_empty_one_none() -> None:
-    assert groups(["a"] * 8, 8) == [(0, 8)]
-    assert groups([], 8) == []
+    assert content_groups(["a"] * 8, 8) == [(0, 8)]
+    assert content_groups([], 8) == []
 
 
 def test_equal_names_are_grouped_too() -> None:
-    made = groups(["same"] * 100, 4)
+    made = content_groups(["same"] * 100, 4)
     assert all(end - begin <= 4 for begin, end in made)
     assert len(made) < 50
 
 
 def test_a_group_is_halved_with_the_greater_part_first() -> None:
-    assert halves(2, 7) == ((2, 5), (5, 7))
+    assert split_range(2, 7) == ((2, 5), (5, 7))

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.steps.guard import guarded
+from paddock.engine.system.process_guard import guarded_command
 
 STUBBORN = "trap '' TERM; sleep 600 & echo $$ $!; wait; sleep 600"
 
@@ -33,7 +33,7 @@ def line() -> Iterator[tuple[int, int]]:
 
 def start(fd: int, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        guarded(list(command), fd),
+        guarded_command(list(command), fd),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +78,7 @@ def test_the_program_has_the_streams_the_folder_and_the_signals_that_it_would_ha
     with line() as (theirs, _):
         assert ended(theirs, "sh", "-c", "cat; echo so >&2", stdin="hi") == (0, "hi", "so\n")
         here = subprocess.run(
-            guarded(["pwd"], theirs), cwd=tmp_path, pass_fds=(theirs,), capture_output=True
+            guarded_command(["pwd"], theirs), cwd=tmp_path, pass_fds=(theirs,), capture_output=True
         )
         assert here.stdout.decode().strip() == str(tmp_path.resolve())
         ignored = ended(theirs, "grep", "SigIgn", "/proc/self/status")[1].split()[1]

@@ -3,7 +3,7 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from paddock.steps.own_function import NoFunction, step_of
+from paddock.steps.python_step import FunctionNotFound, step_of
 
 FILE = '''
 from typing import Annotated, Literal, Optional
@@ -83,6 +83,6 @@ def test_another_content_is_another_version(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_step_is_told(folder: Path, uses: str, told: str) -> None:
-    with pytest.raises(NoFunction) as caught:
+    with pytest.raises(FunctionNotFound) as caught:
         step_of(uses, folder)
     assert str(caught.value) == told

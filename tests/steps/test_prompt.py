@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.expressions import Template
+from paddock.steps.base import StepError
 from paddock.steps.prompt import Prompt, PromptParams
-from paddock.steps.step import StepError
 from tests.fakes.tools import tools
 
 

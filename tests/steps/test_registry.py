@@ -14,13 +14,13 @@ BUILT_IN = (
 
 
 def test_the_built_in_steps_are_found_like_any_other() -> None:
-    assert set(BUILT_IN) <= set(registry.names())
-    assert all(registry.package(name) == "paddock-llm" for name in BUILT_IN)
+    assert set(BUILT_IN) <= set(registry.step_names())
+    assert all(registry.step_package(name) == "paddock-llm" for name in BUILT_IN)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_parameter_and_output_is_described_or_plain(name: str) -> None:
-    kind = registry.load(name)
+    kind = registry.load_step(name)
     schema = kind.params.model_json_schema()
     assert all("description" in field for field in schema["properties"].values()), name
     assert kind.output.model_json_schema()["type"] == "object"
@@ -29,15 +29,15 @@ def test_every_parameter_and_output_is_described_or_plain(name: str) -> None:
 
 
 def test_summarize_is_another_name_for_summarise() -> None:
-    assert registry.load("summarize") is registry.load("summarise")
+    assert registry.load_step("summarize") is registry.load_step("summarise")
 
 
 def test_an_unknown_step_is_told_with_the_nearest_name() -> None:
     with pytest.raises(registry.UnknownStep) as caught:
-        registry.load("files.raed")
+        registry.load_step("files.raed")
     assert str(caught.value) == (
         "step 'files.raed' is not installed. Known: "
-        + ", ".join(f"'{name}'" for name in registry.names())
+        + ", ".join(f"'{name}'" for name in registry.step_names())
         + ". Did you mean 'files.read'?"
     )
     assert caught.value.near == ("files.read",)
@@ -50,7 +50,7 @@ def test_listing_names_imports_no_step() -> None:
         registry.names()
         print([name for name in sys.modules if name.startswith("paddock.steps.files")])
         registry.load("files.scan")
-        print("paddock.steps.files_scan" in sys.modules, "paddock.steps.chat" in sys.modules)
+        print("paddock.steps.files.scan" in sys.modules, "paddock.steps.llm.chat" in sys.modules)
         for name in registry.names():
             registry.load(name)
         heavy = {"pypdfium2", "bs4", "wcmatch", "charset_normalizer", "semantic_text_splitter"}
@@ -80,7 +80,7 @@ def plug_in(base: Path, points: str, code: str, name: str = "acme-steps") -> Non
 
 
 GOOD = """
-    from paddock.steps.step import Output, Params
+    from paddock.steps.base import Output, Params
 
     class ShoutParams(Params):
         text: str
@@ -125,7 +125,7 @@ def test_a_plug_in_is_a_step_like_the_built_in_ones(tmp_path: Path) -> None:
         (
             "shout = acme_steps:Shout",
             "class Shout: pass",
-            "acme_steps:Shout has no `params` that is a subclass of paddock.steps.step.Params",
+            "acme_steps:Shout has no `params` that is a subclass of paddock.steps.base.Params",
         ),
         (
             "shout = acme_steps:Shout",
@@ -184,8 +184,8 @@ def test_a_plug_in_takes_no_built_in_name_away_and_is_told(tmp_path: Path) -> No
         print(kinds["chat"].__module__, *broken)
     """
     assert in_a_new_python(program, tmp_path) == (
-        "paddock.steps.chat paddock-llm\n"
-        "paddock.steps.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "
+        "paddock.steps.llm.chat paddock-llm\n"
+        "paddock.steps.llm.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "
         "of one that comes with Paddock. Update or remove 'acme-steps'.\n"
     )
 
@@ -200,7 +200,7 @@ def test_a_plug_in_that_cannot_be_told_to_editors_hides_no_other(tmp_path: Path)
     plug_in(tmp_path, "shout = acme_steps:Shout", code)
     program = """
         from paddock.steps import registry
-        from paddock.runner.commands.machine import schema_of_all
+        from paddock.runner.cli.commands.init_schema_steps import schema_of_all
         kinds, broken = registry.load_all()
         print("shout" in kinds, "chat" in kinds, "with chat" in schema_of_all()["definitions"])
         print(*broken)

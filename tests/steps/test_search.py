@@ -10,11 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.pipelines.expressions import Template
-from paddock.steps.embed import Embed, EmbedOutput, EmbedParams
-from paddock.steps.search import Search, SearchOutput, SearchParams
-from paddock.steps.step import StepError
-from paddock.steps.storage import ItemName
-from paddock.steps.stores.opened import OpenStores
+from paddock.steps.base import ItemName, StepError
+from paddock.steps.vectors.embed import Embed, EmbedOutput, EmbedParams
+from paddock.steps.vectors.open_stores import OpenStores
+from paddock.steps.vectors.search import Search, SearchOutput, SearchParams
 from tests.fakes.pool import FakePool
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
 
@@ -82,7 +81,7 @@ def test_only_texts_whose_vectors_are_not_there_are_embedded(tmp_path: Path) -> 
 def test_many_texts_go_in_requests_of_a_bounded_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.embed.REQUEST_TEXTS", 2)
+    monkeypatch.setattr("paddock.steps.vectors.embed.REQUEST_TEXTS", 2)
     pool = FakePool()
     kept(with_store(tmp_path, pool), ["a", "b", "a", "c"])
     assert [request.texts for request in pool.embeds] == [("a", "b"), ("c",)]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from paddock.engine.request import ModelSpec
-from paddock.steps.split import Chunk, Split, SplitParams
+from paddock.steps.text.split import Split, SplitChunk, SplitParams
 from tests.fakes.pool import FakePool, count
 from tests.fakes.tools import FakeTools, tools
 
-Cut = Callable[..., list[Chunk]]
+Cut = Callable[..., list[SplitChunk]]
 
 REPORT = """# Annual report
 
@@ -36,7 +36,7 @@ We go on. We do not stop.
 """
 
 
-def cut(**wishes: Any) -> list[Chunk]:
+def cut(**wishes: Any) -> list[SplitChunk]:
     return asyncio.run(Split().run(SplitParams(**wishes), tools(Path.cwd()))).chunks
 
 
@@ -207,7 +207,7 @@ PRICES = "| Item | Price |\n| --- | --- |\n" + "".join(
 )
 
 
-def rows_of(chunk: Chunk) -> list[str]:
+def rows_of(chunk: SplitChunk) -> list[str]:
     return [line for line in chunk.text.split("\n") if line.startswith("| slate")]
 
 

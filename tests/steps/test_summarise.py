@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from paddock.engine.errors import PromptTooLong, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
-from paddock.steps.step import StepError
-from paddock.steps.summarise import ContextParam, Summarise, SummariseOutput, SummariseParams
+from paddock.steps.base import StepError
+from paddock.steps.llm.summarise import ContextParam, Summarise, SummariseOutput, SummariseParams
 from tests.fakes.form import FakeForm
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool

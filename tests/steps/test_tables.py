@@ -1,26 +1,26 @@
 import pytest
 
-from paddock.steps.tables import Table, find
+from paddock.steps.text.chunker import TextTable, find_tables
 
 
 def rows(text: str) -> list[list[str]]:
-    return [[text[start:end] for start, end in table.rows] for table in find(text)]
+    return [[text[start:end] for start, end in table.rows] for table in find_tables(text)]
 
 
 def test_a_markdown_table_has_a_header_and_rows() -> None:
     text = "Intro\n\n| A | B |\n|:--|--:|\n| 1 | 2 |\n| 3 | 4 |\n\nend\n"
-    [table] = find(text)
+    [table] = find_tables(text)
     assert text[slice(*table.header)] == "| A | B |\n|:--|--:|"
     assert rows(text) == [["| 1 | 2 |", "| 3 | 4 |"]]
 
 
 def test_rows_without_a_rule_of_dashes_have_no_header() -> None:
-    assert find("| a |\n| b |") == [Table((0, 0), ((0, 5), (6, 11)))]
+    assert find_tables("| a |\n| b |") == [TextTable((0, 0), ((0, 5), (6, 11)))]
 
 
 @pytest.mark.parametrize("text", ["", "| alone |", "a | b", "| A |\n| --- |", "x\n| a |\ny\n| b |"])
 def test_what_is_no_table_is_none(text: str) -> None:
-    assert find(text) == []
+    assert find_tables(text) == []
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -43,13 +43,15 @@ def test_csv_is_a_table_whose_rows_may_have_several_lines(delimiter: str) -> Non
     ids=["a letter", "a poem", "uneven", "a quote left open", "two rows"],
 )
 def test_what_only_has_commas_is_no_csv(text: str) -> None:
-    assert find(text) == []
+    assert find_tables(text) == []
 
 
 @pytest.mark.timeout(20)
 def test_a_name_of_many_letters_is_looked_at_once() -> None:
     """A search that begins again at each letter takes hours."""
     name = "a" * 100_000
-    assert find(f"{name},b\nc,d\ne,f\n") == [
-        Table((0, len(name) + 2), ((len(name) + 3, len(name) + 6), (len(name) + 7, len(name) + 10)))
+    assert find_tables(f"{name},b\nc,d\ne,f\n") == [
+        TextTable(
+            (0, len(name) + 2), ((len(name) + 3, len(name) + 6), (len(name) + 7, len(name) + 10))
+        )
     ]

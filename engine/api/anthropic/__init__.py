@@ -1,1 +1,1 @@
-"""Anthropic's API."""
+"""Anthropic's Messages API: /v1/messages and its token count."""

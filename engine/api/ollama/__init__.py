@@ -1,1 +1,1 @@
-"""Ollama's API."""
+"""Ollama's API: /api/generate, chat, embed, models, pull, push, create."""

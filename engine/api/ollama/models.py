@@ -1,6 +1,7 @@
-"""What models there are, and what is known of one: tags and show; copy and delete.
+"""Models in Ollama's API: /api/tags, show, ps, copy and delete.
 
-Knows no model's file: `paddock.engine.store.cards` reads those. File work is done in threads.
+`paddock.engine.store.cards` reads the model files; file work runs in threads. /api/ps adds fields
+of ours to Ollama's: queue depth, tokens per second, cache use.
 """
 
 from __future__ import annotations
@@ -12,39 +13,47 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.bodies import flag_of, text_of
-from paddock.engine.api.clock import rfc3339
 from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import flag_of, text_of
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import dumps, json_response
-from paddock.engine.errors import InvalidName, ModelNotFound
+from paddock.engine.api.time_formats import expires_at, rfc3339
+from paddock.engine.backends.metrics import ModelMetrics
+from paddock.engine.errors import EngineError, InvalidName, ModelNotFound
+from paddock.engine.memory.pool_stats import ModelStats
+from paddock.engine.models.model_cards import (
+    ModelCard,
+    ModelDetails,
+    TensorInfo,
+    describe_model,
+    list_cards,
+)
+from paddock.engine.models.model_creation import copy_model as make_copy
+from paddock.engine.models.model_names import ModelName, parse_name
 from paddock.engine.request import Message
-from paddock.engine.store.cards import Card, Details, TensorInfo, cards, describe
-from paddock.engine.store.creation import copy as make_copy
-from paddock.engine.store.names import ModelName, parse_name
 
-from .asking import fields_of, missing
+from .requests import model_not_found, read_fields
 
 
-async def tags(request: Request) -> Response:
+async def list_tags(request: Request) -> Response:
     """List every model, the newest first."""
-    listed = await asyncio.to_thread(cards, service_of(request).finder)
-    return json_response({"models": [_row(card) for card in listed]})
+    listed = await asyncio.to_thread(list_cards, service_of(request).finder)
+    return json_response({"models": [_tag_value(card) for card in listed]})
 
 
-def _row(card: Card) -> dict[str, Any]:
+def _tag_value(card: ModelCard) -> dict[str, Any]:
     return {
-        **named(card.name),
+        **name_fields(card.name),
         "modified_at": rfc3339(card.modified_at),
         "size": card.size_bytes,
         "digest": card.digest,
-        "details": detailed(card.details),
+        "details": details_value(card.details),
         "capabilities": list(card.capabilities),
     }
 
 
-def named(name: str) -> dict[str, str]:
-    """Give both members by which clients read a name, always with its tag."""
+def name_fields(name: str) -> dict[str, str]:
+    """Return both members by which clients read a name, always with its tag."""
     try:
         shown = parse_name(name).short
     except InvalidName:  # the path of a file
@@ -52,7 +61,7 @@ def named(name: str) -> dict[str, str]:
     return {"name": shown, "model": shown}
 
 
-def detailed(details: Details) -> dict[str, Any]:
+def details_value(details: ModelDetails) -> dict[str, Any]:
     """Write a model's few words; lengths only where they are known."""
     told: dict[str, Any] = {
         "parent_model": details.parent_model,
@@ -72,9 +81,9 @@ def detailed(details: Details) -> dict[str, Any]:
 # Show
 
 
-async def show(request: Request) -> Response:
+async def show_model(request: Request) -> Response:
     """Tell everything of one model."""
-    body = await fields_of(request)
+    body = await read_fields(request)
     model = text_of(body, "model") or text_of(body, "name")
     if not model:
         raise ApiError(400, "model is required")
@@ -82,16 +91,16 @@ async def show(request: Request) -> Response:
     finder, ref = service_of(request).finder, service_of(request).ref(model)
 
     def look() -> bytes:  # a vocabulary takes a quarter of a second to read and to write
-        return dumps(_shown(describe(finder, ref, is_verbose=is_verbose), system))
+        return dumps(_show_value(describe_model(finder, ref, is_verbose=is_verbose), system))
 
     try:
         told = await asyncio.to_thread(look)
     except ModelNotFound:
-        raise missing(model) from None
+        raise model_not_found(model) from None
     return Response(told, media_type="application/json; charset=utf-8")
 
 
-def _shown(card: Card, system: str) -> dict[str, Any]:
+def _show_value(card: ModelCard, system: str) -> dict[str, Any]:
     texts = {
         "license": card.license,
         "modelfile": card.modelfile,
@@ -103,35 +112,35 @@ def _shown(card: Card, system: str) -> dict[str, Any]:
         "requires": card.requires,
     }
     told: dict[str, Any] = {name: text for name, text in texts.items() if text}
-    told["details"] = detailed(card.details)
+    told["details"] = details_value(card.details)
     if card.messages:
-        told["messages"] = [_turn(one) for one in card.messages]
+        told["messages"] = [_message_value(one) for one in card.messages]
     told["model_info"] = dict(card.model_info)
     if card.projector_info is not None:
         told["projector_info"] = dict(card.projector_info)
-    told["tensors"] = [_tensor(one) for one in card.tensors]
+    told["tensors"] = [_tensor_value(one) for one in card.tensors]
     told["capabilities"] = list(card.capabilities)
     told["modified_at"] = rfc3339(card.modified_at)
     return told
 
 
-def _turn(message: Message) -> dict[str, str]:
+def _message_value(message: Message) -> dict[str, str]:
     return {"role": message.role, "content": message.content}
 
 
-def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+def _tensor_value(tensor: TensorInfo) -> dict[str, Any]:
     return {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
 
 
 # Copy and delete
 
 
-async def copy(request: Request) -> Response:
-    """Give a model a second name."""
-    body = await fields_of(request)
+async def copy_model(request: Request) -> Response:
+    """Return a model a second name."""
+    body = await read_fields(request)
     source, destination = text_of(body, "source"), text_of(body, "destination")
-    from_name = _checked(source, f'source "{source}" is invalid')
-    to_name = _checked(destination, f'destination "{destination}" is invalid')
+    from_name = _valid_name(source, f'source "{source}" is invalid')
+    to_name = _valid_name(destination, f'destination "{destination}" is invalid')
     try:
         service = service_of(request)
         await asyncio.to_thread(make_copy, service.store, service.finder, from_name, to_name)
@@ -140,19 +149,19 @@ async def copy(request: Request) -> Response:
     return Response(status_code=200)
 
 
-async def delete(request: Request) -> Response:
+async def delete_model(request: Request) -> Response:
     """Take a model's name away, and the blobs that no other name needs."""
-    body = await fields_of(request)
-    model = wanted_name(body)
-    name = _checked(model, f'name "{model}" is invalid')
+    body = await read_fields(request)
+    model = required_name(body)
+    name = _valid_name(model, f'name "{model}" is invalid')
     try:
-        await asyncio.to_thread(_delete, service_of(request), name)
+        await asyncio.to_thread(_delete_files, service_of(request), name)
     except ModelNotFound:
-        raise missing(model) from None
+        raise model_not_found(model) from None
     return Response(status_code=200)
 
 
-def _delete(service: Service, name: ModelName) -> None:
+def _delete_files(service: Service, name: ModelName) -> None:
     try:
         service.finder.delete(name.short)
     except ModelNotFound:
@@ -161,8 +170,8 @@ def _delete(service: Service, name: ModelName) -> None:
         raise ApiError(400, why) from None
 
 
-def wanted_name(body: Mapping[str, Any]) -> str:
-    """Give the name that a request is about.
+def required_name(body: Mapping[str, Any]) -> str:
+    """Return the name that a request is about.
 
     Raises:
         ApiError: 400, there is none.
@@ -173,8 +182,76 @@ def wanted_name(body: Mapping[str, Any]) -> str:
     return model
 
 
-def _checked(text: str, message: str) -> ModelName:
+def _valid_name(text: str, message: str) -> ModelName:
     try:
         return parse_name(text)
     except InvalidName:
         raise ApiError(400, message) from None
+
+
+async def list_loaded(request: Request) -> Response:
+    """List what is in memory, that which stays longest first."""
+    service = service_of(request)
+    stats = service.pool.stats()
+    metrics = service.pool.metrics.snapshot().models
+    known = await asyncio.to_thread(_known_cards, service, [one.name for one in stats.resident])
+    listed = [
+        (_remaining_s(one), _loaded_value(one, known.get(one.name), metrics.get(one.name)))
+        for one in stats.resident
+    ]
+    listed.sort(key=lambda pair: float("inf") if pair[0] is None else pair[0], reverse=True)
+    return json_response({"models": [row for _, row in listed], "queue_depth": stats.n_waiting})
+
+
+def _known_cards(service: Service, names: list[str]) -> dict[str, ModelCard]:
+    """Describe those that are still on disk."""
+    known = {}
+    for name in names:
+        try:
+            known[name] = describe_model(service.finder, name)
+        except (EngineError, OSError):
+            continue
+    return known
+
+
+def _remaining_s(one: ModelStats) -> float | None:
+    """Tell for how long it stays if nobody asks from now on; None: for ever."""
+    if one.is_pinned or one.keep_alive_s < 0:
+        return None
+    return one.keep_alive_s if one.expires_s is None else one.expires_s
+
+
+def _loaded_value(
+    one: ModelStats, card: ModelCard | None, metrics: ModelMetrics | None
+) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        **name_fields(one.name),
+        "size": one.host_bytes + one.device_bytes,
+        "digest": card.digest if card else one.digest,
+        "details": details_value(card.details) if card else {},
+        "expires_at": expires_at(_remaining_s(one)),
+        "size_vram": one.device_bytes,
+        "context_length": one.n_ctx_tokens,
+        "state": one.state,
+        "placed": one.placed,
+        "parallel": one.n_parallel,
+        "running": one.n_running,
+        "queue_depth": one.n_waiting,
+    }
+    if one.fallback:
+        told["fallback"] = one.fallback
+    if metrics is not None:
+        told["tokens_per_second"] = round(_tokens_per_s(one, metrics), 1)
+        told["cache"] = {
+            "used_tokens": metrics.cells_used,
+            "shared_tokens": metrics.cells_shared,
+            "prompt_tokens": metrics.prompt_tokens,
+            "cached_tokens": metrics.prompt_reused_tokens,
+        }
+    return told
+
+
+def _tokens_per_s(one: ModelStats, metrics: ModelMetrics) -> float:
+    """Return how fast the tokens of all running answers come, by the mean of those that came."""
+    mean_s = metrics.between_tokens_s.mean
+    return one.n_running / mean_s if mean_s else 0.0

@@ -1,6 +1,7 @@
-"""OpenAI's API.
+"""OpenAI's API: chat, completions, responses, embeddings, rerank, models, files, batches.
 
-A body is read by `chat`, `completions` or `responses` (with `messages`, `items` and `wishes`) into
-a `Call`; `generation` runs it; `answers` and each call's speaker write what comes back. Reading
-and writing know no pool and no socket, so a batch's lines (`batch/`) are answered by the same code.
+A body is parsed by `chat_completions` or `responses_api` (with `messages` and `parameters`) into a
+`GenerationCall`; `endpoints` runs it against the pool, and the call's stream writer writes what
+comes back. Parsing and writing know no pool and no socket, so the lines of a batch (`batch_lines`)
+are answered by the same code.
 """

@@ -1,4 +1,4 @@
-"""A step: typed parameters, a typed output, one method. The contract is `paddock.steps.step`."""
+"""A step: typed parameters, a typed output, one method. The contract is `paddock.steps.base`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from paddock.steps.step import Output, Params, StepError, Tools
+from paddock.steps.base import Output, Params, StepError, Tools
 
 
 class ReadingTimeParams(Params):

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from paddock.engine.api import security
-from paddock.engine.api.journal import Journal
+from paddock.engine.api import app
+from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 
 EVERY = ["GET", "POST", "PUT", "DELETE"]
@@ -27,7 +27,7 @@ class House:
     settings: ServiceSettings = field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
-        self.journal = Journal()
+        self.journal = RequestLog()
         self.app = Starlette(
             routes=[
                 Route("/", _told),
@@ -37,7 +37,7 @@ class House:
                 Route("/api/blobs/{digest}", _told, methods=EVERY),
                 Route("/{path:path}", _told, methods=EVERY),
             ],
-            middleware=security.middleware(self.settings, self.journal),
+            middleware=app.make_middleware(self.settings, self.journal),
         )
 
     def ask(

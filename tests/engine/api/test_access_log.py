@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api import access_log
-from paddock.engine.api.access_log import as_json, as_text
-from paddock.engine.api.journal import Exchange
+from paddock.engine.api import request_log
+from paddock.engine.api.request_log import Exchange, access_log_json, access_log_line
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -29,13 +28,13 @@ def chat(**more: object) -> Exchange:
 
 
 def test_a_line_for_people() -> None:
-    assert as_text(chat()) == (
+    assert access_log_line(chat()) == (
         "2027-01-15T08:00:00Z 10.0.0.9 alice POST /api/chat 200 1.234s smollm2:135m 35+120"
     )
 
 
 def test_a_line_for_machines() -> None:
-    assert json.loads(as_json(chat())) == {
+    assert json.loads(access_log_json(chat())) == {
         "time": "2027-01-15T08:00:00.250+00:00",
         "client": "10.0.0.9",
         "key": "alice",
@@ -56,8 +55,8 @@ def test_a_client_that_left_is_marked() -> None:
     one = Exchange("POST", "/api/chat", "", at=0.0)
     one.status = 499
     one.end("gone")
-    assert as_text(one).split()[1:6] == ["-", "-", "POST", "/api/chat", "499"]
-    assert as_text(one).endswith(" - - gone")
+    assert access_log_line(one).split()[1:6] == ["-", "-", "POST", "/api/chat", "499"]
+    assert access_log_line(one).endswith(" - - gone")
 
 
 @pytest.mark.parametrize(
@@ -65,15 +64,18 @@ def test_a_client_that_left_is_marked() -> None:
     ["/a\n1970-01-01T00:00:00Z 6.6.6.6", "/a b", "/\x1b[31m", "/\u202e", "/\ud800", "/" * 9999],
 )
 def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
-    for line in (as_text(chat(path=path, model=path)), as_json(chat(path=path, model=path))):
+    for line in (
+        access_log_line(chat(path=path, model=path)),
+        access_log_json(chat(path=path, model=path)),
+    ):
         assert len(line) < 900
         assert line.encode("ascii", "backslashreplace").decode().isprintable()
-    assert len(as_text(chat(path=path, model=path)).split(" ")) == 9
+    assert len(access_log_line(chat(path=path, model=path)).split(" ")) == 9
 
 
 def lines_of(settings: ServiceSettings, *paths: str, **more: Any) -> list[str]:
     stream = io.StringIO()
-    with access_log.to_stream(stream):
+    with request_log.access_log_to_stream(stream):
         house = House(settings)
         for path in paths:
             house.ask(path, **more)
@@ -110,6 +112,6 @@ def test_it_can_be_switched_off() -> None:
 def test_afterwards_the_logger_is_as_it_was() -> None:
     logger = logging.getLogger("paddock.access")
     before = (logger.level, logger.propagate, list(logger.handlers))
-    with access_log.to_stream(io.StringIO()):
+    with request_log.access_log_to_stream(io.StringIO()):
         assert logger.handlers != before[2]
     assert (logger.level, logger.propagate, list(logger.handlers)) == before

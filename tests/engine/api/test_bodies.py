@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from paddock.engine.api.bodies import (
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import (
     decode_base64,
     flag_of,
     integer_of,
@@ -18,12 +19,11 @@ from paddock.engine.api.bodies import (
     number_of,
     object_of,
     objects_of,
-    parse,
+    parse_json,
     parse_object,
     text_of,
     texts_of,
 )
-from paddock.engine.api.errors import ApiError
 
 
 def test_names_are_matched_in_any_case_and_the_last_counts() -> None:
@@ -106,11 +106,11 @@ def test_base64_is_read_with_and_without_its_padding() -> None:
 )
 def test_a_number_beyond_a_double_is_refused_in_plain_words(number: str) -> None:
     with pytest.raises(ApiError) as caught:
-        parse(f'{{"num_ctx": {number}}}')
+        parse_json(f'{{"num_ctx": {number}}}')
     assert caught.value.status == 400
     assert caught.value.message == f"malformed JSON: {number[:20]}… is too large a number"
 
 
 @pytest.mark.parametrize("text", ["1e300", "-1.5E+30", "1e-999", '"1e999"', "9" * 300])
 def test_a_number_within_a_double_is_read(text: str) -> None:
-    assert parse(text) == json.loads(text)
+    assert parse_json(text) == json.loads(text)

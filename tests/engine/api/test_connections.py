@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from paddock.engine.api import connections
-from paddock.engine.api.connections import protocol
+from paddock.engine.api import server as connections
+from paddock.engine.api.server import deadline_protocol
 
 HEADER_S, IDLE_S = 0.4, 0.6
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -45,7 +45,7 @@ def served(header_s: float = HEADER_S) -> Iterator[tuple[int, Application]]:
     door = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http=protocol(header_s=header_s, idle_s=IDLE_S),
+        http=deadline_protocol(header_s=header_s, idle_s=IDLE_S),
         lifespan="off",
         log_config=None,
         ws="none",

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
-from paddock.engine.api.health import Health, Report
-from paddock.engine.workers.probe import Probe
+from paddock.engine.api.monitoring import HealthProbe, HealthReport
+from paddock.engine.workers.worker_process import ProbeResult
 
-WELL = Probe("smollm2:135m", True, 0.05)
-ILL = Probe("qwen3:8b", False, 10.0, "no token within 10 s")
+WELL = ProbeResult("smollm2:135m", True, 0.05)
+ILL = ProbeResult("qwen3:8b", False, 10.0, "no token within 10 s")
 
 
 def test_every_worker_must_answer() -> None:
-    assert Report((), 0).is_well
-    assert Report((WELL,), 0).is_well
-    assert not Report((WELL, ILL), 0).is_well
-    assert Report((WELL, ILL), 0).why == "qwen3:8b: no token within 10 s"
+    assert HealthReport((), 0).is_well
+    assert HealthReport((WELL,), 0).is_well
+    assert not HealthReport((WELL, ILL), 0).is_well
+    assert HealthReport((WELL, ILL), 0).why == "qwen3:8b: no token within 10 s"
 
 
 def test_strangers_are_told_no_names() -> None:
-    assert Report((WELL,), 0).told(in_full=False) == {"status": "ok"}
-    told = Report((WELL, ILL), 0).told(in_full=False)
+    assert HealthReport((WELL,), 0).told(in_full=False) == {"status": "ok"}
+    told = HealthReport((WELL, ILL), 0).told(in_full=False)
     assert told == {"status": "unwell", "error": "a worker does not answer"}
 
 
 def test_others_are_told_everything() -> None:
-    assert Report((WELL, ILL), 0).told(in_full=True) == {
+    assert HealthReport((WELL, ILL), 0).told(in_full=True) == {
         "status": "unwell",
         "error": "qwen3:8b: no token within 10 s",
         "workers": [
@@ -38,14 +38,14 @@ def test_others_are_told_everything() -> None:
 def test_whoever_asks_meanwhile_shares_the_answer() -> None:
     n_asked = 0
 
-    async def probe(within_s: float) -> tuple[Probe, ...]:
+    async def probe(within_s: float) -> tuple[ProbeResult, ...]:
         nonlocal n_asked
         n_asked += 1
         await asyncio.sleep(0.05)
         return (WELL,)
 
     async def go() -> None:
-        health = Health()
+        health = HealthProbe()
         hasty = asyncio.create_task(health.ask(probe))
         rest = [asyncio.create_task(health.ask(probe)) for _ in range(20)]
         await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from paddock.engine.api.hosts import Address, is_own
+from paddock.engine.api.cors import IPAddress, is_own_host
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -26,24 +26,24 @@ STRANGERS = [
 ]  # fmt: skip
 
 
-def nowhere(address: Address) -> bool:
+def nowhere(address: IPAddress) -> bool:
     return False
 
 
 @pytest.mark.parametrize("host", OWN)
 def test_names_and_addresses_of_this_machine_and_its_network_are_let_in(host: str) -> None:
-    assert is_own(host, "den", nowhere)
+    assert is_own_host(host, "den", nowhere)
 
 
 @pytest.mark.parametrize("host", STRANGERS)
 def test_names_that_a_stranger_can_point_here_are_not(host: str) -> None:
-    assert not is_own(host, "den", nowhere)
+    assert not is_own_host(host, "den", nowhere)
 
 
 def test_an_address_of_an_interface_is_let_in_wherever_it_lies() -> None:
     public = ipaddress.ip_address("203.0.113.9")
-    assert is_own("203.0.113.9:11434", "den", lambda address: address == public)
-    assert not is_own("203.0.113.10", "den", lambda address: address == public)
+    assert is_own_host("203.0.113.9:11434", "den", lambda address: address == public)
+    assert not is_own_host("203.0.113.10", "den", lambda address: address == public)
 
 
 def test_a_stranger_s_name_is_answered_by_403_on_a_loopback_address() -> None:

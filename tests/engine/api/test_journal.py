@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from paddock.engine.api.journal import Exchange, Journal, JournalEars, note_model
+from paddock.engine.api.request_log import Exchange, RequestLog, RequestLogEvents, note_model
 from paddock.engine.request import Usage
 
-EARS = JournalEars()
+EARS = RequestLogEvents()
 
 
-def begun(journal: Journal, path: str = "/api/chat") -> Exchange:
+def begun(journal: RequestLog, path: str = "/api/chat") -> Exchange:
     exchange = Exchange("POST", path, "")
     journal.begin(exchange, {})
     return exchange
 
 
 def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
-    journal = Journal()
+    journal = RequestLog()
 
     async def serve(n: int) -> Exchange:
         exchange = begun(journal)
@@ -47,7 +47,7 @@ def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
 
 def test_what_comes_after_the_end_is_nobody_s() -> None:
     async def go() -> Exchange:
-        journal = Journal()
+        journal = RequestLog()
         exchange = begun(journal)
         journal.end(exchange, "answered", "")
         EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
@@ -59,7 +59,7 @@ def test_what_comes_after_the_end_is_nobody_s() -> None:
 
 def test_a_model_that_nobody_has_is_noted_as_it_was_named() -> None:
     async def go() -> Exchange:
-        exchange = begun(Journal())
+        exchange = begun(RequestLog())
         note_model("none-such")
         return exchange
 
@@ -68,7 +68,7 @@ def test_a_model_that_nobody_has_is_noted_as_it_was_named() -> None:
 
 def test_a_journal_stays_small_whatever_clients_name() -> None:
     async def go() -> Exchange:
-        exchange = begun(Journal(), "/" * 60_000)
+        exchange = begun(RequestLog(), "/" * 60_000)
         note_model("x" * 10_000_000)
         return exchange
 
@@ -82,8 +82,8 @@ def test_outside_of_a_request_nothing_is_noted() -> None:
 
 
 def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
-    async def go() -> Journal:
-        journal = Journal()
+    async def go() -> RequestLog:
+        journal = RequestLog()
         for n in range(300):
             for path in ("/api/tags", "/ui/state.json", "/metrics"):
                 one = begun(journal, path)

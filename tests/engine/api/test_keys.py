@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api import keys as keys_module
-from paddock.engine.api.keys import KeyRing, KeysBroken, how_to_make, read_keys
+from paddock.engine.api import api_keys as keys_module
+from paddock.engine.api.api_keys import InvalidKeyFile, KeyRing, key_command, read_keys
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -69,25 +69,25 @@ def test_a_file_that_cannot_be_used_says_where_and_what_to_do(
     tmp_path: Path, text: str, says: str
 ) -> None:
     file = written(tmp_path, text)
-    with pytest.raises(KeysBroken) as broken:
+    with pytest.raises(InvalidKeyFile) as broken:
         read_keys(file)
-    assert str(broken.value) == says.format(file=file, make=how_to_make(file))
+    assert str(broken.value) == says.format(file=file, make=key_command(file))
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
     file = tmp_path / "none"
-    with pytest.raises(KeysBroken) as broken:
+    with pytest.raises(InvalidKeyFile) as broken:
         read_keys(file)
     assert str(broken.value) == (
         f"{file}: the keys cannot be read: No such file or directory.\n"
-        f"  Make them: {how_to_make(file)}"
+        f"  Make them: {key_command(file)}"
     )
 
 
 def test_the_command_that_makes_a_key_makes_one_that_only_its_owner_reads(tmp_path: Path) -> None:
     file = tmp_path / "keys of ours"
-    assert os.system(how_to_make(file)) == 0
-    assert os.system(how_to_make(file)) == 0
+    assert os.system(key_command(file)) == 0
+    assert os.system(key_command(file)) == 0
     assert len(read_keys(file)) == 2
     assert file.stat().st_mode & 0o777 == 0o600
 
@@ -180,5 +180,5 @@ def test_a_key_that_is_added_or_taken_away_counts_without_a_restart(
 
 
 def test_a_service_with_a_broken_file_of_keys_does_not_start(tmp_path: Path) -> None:
-    with pytest.raises(KeysBroken):
+    with pytest.raises(InvalidKeyFile):
         house(tmp_path, "")

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from paddock.engine.api.journal import Journal
-from paddock.engine.api.limits import BodyLimit
+from paddock.engine.api.request_limits import BodyLimit
+from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -76,7 +76,7 @@ def run(receive: Receive, *, idle_s: float, swallows: bool = False) -> list[Mess
     async def send(message: Message) -> None:
         sent.append(message)
 
-    door = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, journal=Journal())
+    door = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, journal=RequestLog())
     scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
 
     async def go() -> None:
@@ -148,6 +148,6 @@ def test_after_the_body_there_is_no_deadline() -> None:
     async def send(message: Message) -> None:
         raise AssertionError
 
-    door = BodyLimit(app, max_body_bytes=10, idle_s=0.05, journal=Journal())
+    door = BodyLimit(app, max_body_bytes=10, idle_s=0.05, journal=RequestLog())
     asyncio.run(door({"type": "http", "path": "/", "headers": []}, receive, send))
     assert seen == ["http.request", "http.disconnect"]

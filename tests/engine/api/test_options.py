@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.options import defaults, read_options
+from paddock.engine.api.ollama.options import default_sampling, read_options
 from paddock.engine.request import resolve_sampling
 
 
@@ -39,7 +39,7 @@ def test_options_become_sampling_values_within_their_ranges(
 ) -> None:
     read = read_options(options)
     assert read.params == params
-    resolve_sampling(read.params, defaults())
+    resolve_sampling(read.params, default_sampling())
 
 
 @pytest.mark.parametrize(
@@ -74,5 +74,5 @@ def test_a_wrong_type_is_refused_in_ollamas_words(name: str, value: Any, wanted:
 
 
 def test_every_request_draws_a_seed_of_its_own() -> None:
-    assert len({defaults()["seed"] for _ in range(20)}) > 1
-    assert defaults()["temperature"] == 0.8
+    assert len({default_sampling()["seed"] for _ in range(20)}) > 1
+    assert default_sampling()["temperature"] == 0.8

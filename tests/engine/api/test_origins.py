@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.api.origins import Origins
+from paddock.engine.api.cors import AllowedOrigins
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -35,7 +35,7 @@ def test_pages_of_this_machine_and_desktop_programs_may_always_ask(origin: str) 
 
 @pytest.mark.parametrize("origin", NEVER)
 def test_other_pages_may_not(origin: str) -> None:
-    assert not Origins().allows(origin)
+    assert not AllowedOrigins().allows(origin)
 
 
 def test_a_page_that_may_not_ask_is_answered_by_403_before_anything_is_done() -> None:
@@ -66,7 +66,7 @@ def test_a_page_that_may_not_ask_is_answered_by_403_before_anything_is_done() ->
     ],
 )
 def test_origins_named_in_the_settings_may_ask_too(pattern: str, yes: str, no: str) -> None:
-    origins = Origins([pattern, ""])
+    origins = AllowedOrigins([pattern, ""])
     assert origins.allows(yes)
     assert origins.allows("http://localhost:1")
     assert not no or not origins.allows(no)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.api.rates import Buckets
+from paddock.engine.api.request_limits import TokenBuckets
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -23,7 +23,7 @@ class Clock:
 
 def test_a_bucket_is_full_at_first_and_fills_at_an_even_pace() -> None:
     clock = Clock()
-    buckets = Buckets(60, clock=clock)
+    buckets = TokenBuckets(60, clock=clock)
     assert [buckets.take("a") for _ in range(60)] == [0.0] * 60
     assert buckets.take("a") == pytest.approx(1.0)
     clock.now += 0.5
@@ -38,7 +38,7 @@ def test_no_more_pass_than_the_bucket_and_the_pace_allow(
     per_minute: int, pauses: list[float]
 ) -> None:
     clock = Clock()
-    buckets = Buckets(per_minute, clock=clock)
+    buckets = TokenBuckets(per_minute, clock=clock)
     n_passed = 0
     for pause in pauses:
         clock.now += pause
@@ -49,7 +49,7 @@ def test_no_more_pass_than_the_bucket_and_the_pace_allow(
 
 
 def test_the_table_never_grows_beyond_its_bound() -> None:
-    buckets = Buckets(1, n_most=10, clock=Clock())
+    buckets = TokenBuckets(1, n_most=10, clock=Clock())
     for n in range(1000):
         buckets.take(f"address {n}")
     assert len(buckets) == 10

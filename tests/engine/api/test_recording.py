@@ -13,8 +13,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from paddock.engine.api.journal import Exchange, Journal
-from paddock.engine.api.recording import Recording, client_of, route_of
+from paddock.engine.api.request_log import (
+    Exchange,
+    ExchangeRecorder,
+    RequestLog,
+    client_address,
+    route_pattern,
+)
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
@@ -23,9 +28,9 @@ def scope(path: str = "/api/chat", **more: Any) -> Scope:
     return {"type": "http", "method": "POST", "path": path, "headers": [], **more}
 
 
-def record(app: Any, *told: str) -> tuple[Exchange, Journal, list[Message]]:
+def record(app: Any, *told: str) -> tuple[Exchange, RequestLog, list[Message]]:
     """Send a request through; `told` is what the client's side says after the request."""
-    journal = Journal()
+    journal = RequestLog()
     ended: list[Exchange] = []
     sent: list[Message] = []
     messages = iter(("http.request", *told))
@@ -36,7 +41,7 @@ def record(app: Any, *told: str) -> tuple[Exchange, Journal, list[Message]]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    door = Recording(app, journal=journal, written=ended.append)
+    door = ExchangeRecorder(app, journal=journal, written=ended.append)
     with contextlib.suppress(ZeroDivisionError):
         asyncio.run(door(scope(client=("10.0.0.9", 1)), receive, send))
     return ended[0], journal, sent
@@ -111,12 +116,12 @@ def test_only_a_proxy_on_this_machine_is_believed_whose_request_it_is(
 ) -> None:
     headers = [(b"x-forwarded-for", passed_on.encode())] if passed_on else []
     asked = scope(client=(peer, 1) if peer else None, headers=headers)
-    assert client_of(asked) == client
+    assert client_address(asked) == client
 
 
 def test_a_route_is_told_by_its_pattern() -> None:
     async def told(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(route_of(request.scope))
+        return PlainTextResponse(route_pattern(request.scope))
 
     routes = [Route("/api/blobs/{digest}", told), Route("/v1/models/{name:path}", told)]
     app, seen = Starlette(routes=routes), []
@@ -133,7 +138,7 @@ def test_a_route_is_told_by_its_pattern() -> None:
     asyncio.run(ask("/api/blobs/sha256:12"))
     asyncio.run(ask("/v1/models/a/b"))
     assert [one for one in seen if one] == ["/api/blobs/{digest}", "/v1/models/{name}"]
-    assert route_of(scope("/nowhere")) == ""
+    assert route_pattern(scope("/nowhere")) == ""
 
 
 def test_words_from_outside_make_no_new_series() -> None:

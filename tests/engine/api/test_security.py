@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from paddock.engine.api import access_log, security
-from paddock.engine.api.journal import Journal
+from paddock.engine.api import app, request_log
+from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.doors import House
 
 
 def names(settings: ServiceSettings) -> list[str]:
-    return [door.cls.__name__ for door in security.middleware(settings, Journal())]  # type: ignore[attr-defined]
+    return [door.cls.__name__ for door in app.make_middleware(settings, RequestLog())]  # type: ignore[attr-defined]
 
 
 def test_a_request_goes_through_the_doors_in_this_order(tmp_path: Path) -> None:
@@ -88,6 +88,6 @@ def test_whatever_is_sent_gets_an_answer_and_a_line_and_breaks_nothing(
     asyncio.run(asyncio.wait_for(go(), 10))
     assert sent[0]["status"] < 500
     assert not house.journal.running
-    for line in map(access_log.as_text, list(house.journal.last)[-1:]):
+    for line in map(request_log.access_log_line, list(house.journal.last)[-1:]):
         assert len(line.split(" ")) == 9
         assert line.isprintable()

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from paddock.engine.api.server import CannotListen, PortTaken, listen
-from paddock.engine.store.layout import Store
+from paddock.engine.models.model_store import ModelStore
 
 CHAT = "smollm2:135m"
 
@@ -27,10 +27,10 @@ import asyncio, sys
 from pathlib import Path
 from paddock.engine.api.server import listen, serve
 from paddock.engine.api.service import Service
-from paddock.engine.models import ModelFinder
-from paddock.engine.pool import LocalPool
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from paddock.engine.store.layout import Store
+from paddock.engine.models.model_store import Store
 
 def ready(door):
     print(door.getsockname()[1], flush=True)
@@ -179,7 +179,7 @@ def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> Non
             with suppress(httpx.TransportError):
                 list(lines)
         assert process.wait(20) == 0
-    store = Store(tmp_path)
+    store = ModelStore(tmp_path)
     assert store.check() == []
     assert [name.short for name in store.names()] in ([], ["twin:latest"])
 

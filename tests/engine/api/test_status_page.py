@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.pool import LocalPool
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from tests.browser import Browser, Page, browser, needs_browser

@@ -16,7 +16,13 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from paddock.engine.api.errors import ApiError, ClientGone
-from paddock.engine.api.streaming import dumps, event, ndjson, sse, while_connected
+from paddock.engine.api.streaming import (
+    dumps,
+    ndjson_response,
+    sse_event,
+    sse_response,
+    while_connected,
+)
 from paddock.engine.errors import Busy, WorkerLost
 from tests.live import CHAT, Live
 
@@ -48,7 +54,7 @@ class Client:
 
 
 async def told(client: Client, items: AsyncGenerator[dict[str, Any], None]) -> None:
-    response = await ndjson(client.request, items)
+    response = await ndjson_response(client.request, items)
     await response(client.request.scope, client.receive, client.send)
 
 
@@ -119,12 +125,14 @@ def test_an_answer_that_the_pool_cancelled_is_told_as_such() -> None:
 
 def test_events_end_in_the_dialects_own_error() -> None:
     async def events() -> AsyncGenerator[bytes, None]:
-        yield event({"n": 1})
+        yield sse_event({"n": 1})
         raise ApiError(500, "broken")
 
     async def main() -> None:
         client = Client()
-        response = await sse(client.request, events(), lambda error: event(error.message, "error"))
+        response = await sse_response(
+            client.request, events(), lambda error: sse_event(error.message, "error")
+        )
         await response(client.request.scope, client.receive, client.send)
         assert client.body == b'data: {"n":1}\n\nevent: error\ndata: broken\n\n'
         assert dict(client.sent[0]["headers"])[b"content-type"].startswith(b"text/event-stream")

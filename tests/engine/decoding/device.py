@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from paddock.engine.decoding.scheduler import Scheduler
-from paddock.engine.decoding.sequence import Sequence
-from paddock.engine.decoding.turn import (
-    Copy,
-    Discard,
-    Limits,
-    Move,
-    Operation,
-    Piece,
-    Restore,
-    Shelve,
-    Trim,
-    Turn,
+from paddock.engine.decoding.batch import (
+    CacheOperation,
+    ContextLimits,
+    CopyPrefix,
+    DropFromHost,
+    RestoreFromHost,
+    SaveToHost,
+    ScheduledStep,
+    Sequence,
+    SequenceMove,
+    SequencePiece,
+    TrimCells,
 )
+from paddock.engine.decoding.scheduler import Scheduler
 from paddock.engine.request import Priority
 
 Cells = list[tuple[int, int]]
@@ -29,30 +29,32 @@ Cells = list[tuple[int, int]]
 class Device:
     """Stands in for llama.cpp: remembers which token lies at which position of each sequence."""
 
-    limits: Limits
+    limits: ContextLimits
     held: dict[int, Cells] = field(default_factory=dict)
     kept: dict[int, Cells] = field(default_factory=dict)
     n_made: int = 0
     n_computed: int = 0
 
-    def operate(self, operations: tuple[Operation, ...]) -> None:
+    def operate(self, operations: tuple[CacheOperation, ...]) -> None:
         for operation in operations:
             match operation:
-                case Trim(seq_id, n_keep):
+                case TrimCells(seq_id, n_keep):
                     self._check_whole(seq_id, n_keep)
                     self.held[seq_id] = self.held.get(seq_id, [])[:n_keep]
-                case Copy(source, target, n_tokens):
+                case CopyPrefix(source, target, n_tokens):
                     assert len(self.held[source]) >= n_tokens
                     self._check_whole(source, n_tokens)
                     self._fill(target, self.held[source][:n_tokens])
-                case Shelve(seq_id, key):
+                case SaveToHost(seq_id, key):
                     self.kept[key] = self.held[seq_id]
-                case Restore(key, seq_id):
+                case RestoreFromHost(key, seq_id):
                     self._fill(seq_id, self._anew(self.kept[key]))
-                case Discard(key):
+                case DropFromHost(key):
                     del self.kept[key]
 
-    def moved(self, limits: Limits, moves: tuple[Move, ...], lost: frozenset[int]) -> Device:
+    def moved(
+        self, limits: ContextLimits, moves: tuple[SequenceMove, ...], lost: frozenset[int]
+    ) -> Device:
         """Return another context, into which all cells were brought but those that are lost."""
         other = Device(limits, {}, self.kept, self.n_made, self.n_computed)
         for move in moves:
@@ -66,7 +68,7 @@ class Device:
         other.check()
         return other
 
-    def perform(self, turn: Turn) -> None:
+    def perform(self, turn: ScheduledStep) -> None:
         self.operate(turn.operations)
         for piece in turn.pieces:
             cells = self.held.setdefault(piece.sequence.seq_id, [])
@@ -84,7 +86,7 @@ class Device:
         return [(self.n_made - number, token) for number, (_, token) in enumerate(cells)]
 
     @staticmethod
-    def passes(turn: Turn) -> list[list[int]]:
+    def passes(turn: ScheduledStep) -> list[list[int]]:
         """Return the sequence ids of each pass that llama.cpp makes in a split cache.
 
         This is `llama_batch_allocr::split_equal` with `sequential`: a pass takes equally many
@@ -137,9 +139,9 @@ class Run:
     n_forced: int = 0
     """Tokens that follow each chosen one without a choice."""
 
-    def turn(self) -> Turn:
+    def turn(self) -> ScheduledStep:
         self.now_s += 1.0
-        turn = self.scheduler.next_turn(self.now_s)
+        turn = self.scheduler.schedule(self.now_s)
         self.device.perform(turn)
         if not self.scheduler.limits.is_unified:
             seq_ids = [piece.sequence.seq_id for piece in turn.pieces]
@@ -152,7 +154,7 @@ class Run:
                 self._say(piece)
         return turn
 
-    def _check(self, piece: Piece) -> None:
+    def _check(self, piece: SequencePiece) -> None:
         sequence = piece.sequence
         held = [token for _, token in self.device.held[sequence.seq_id]]
         known = [*sequence.prompt.tolist(), *sequence.answer]
@@ -160,7 +162,7 @@ class Run:
         assert held[:n_sure] == known[:n_sure], "no token is lost or changed"
         assert len(held) == sequence.n_computed
 
-    def _say(self, piece: Piece) -> None:
+    def _say(self, piece: SequencePiece) -> None:
         sequence = piece.sequence
         guesses = piece.tokens.tolist()[len(piece.tokens) - piece.n_drafts :]
         n_accepted = 0
@@ -205,7 +207,7 @@ class Run:
         raise AssertionError("a sequence starves")
 
 
-def run(limits: Limits) -> Run:
+def run(limits: ContextLimits) -> Run:
     return Run(Scheduler(limits), Device(limits))
 
 

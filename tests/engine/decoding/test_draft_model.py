@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from paddock.engine.decoding.draft_model import DraftModel, Wish
-from paddock.engine.native.context import Context, ContextOptions
-from paddock.engine.native.faults import CacheFull, DecodeFailed, LoadFailed
-from paddock.engine.native.library import quiet_logs
-from paddock.engine.native.model import Model
+from paddock.engine.decoding.drafts import DraftModel, DraftRequest
+from paddock.engine.llama.diagnostics import CacheFull, DecodeFailed, LoadFailed
+from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
 from tests.fakes import tiny
 
 SHARED = [7, 8, 9] * 100
@@ -43,7 +43,7 @@ def options(n_cells: int = 2048, n_seq_max: int = 4) -> ContextOptions:
 
 def asked(small: DraftModel, texts: dict[int, list[int]], n_ahead: int = 4) -> dict[int, list[int]]:
     """Ask for guesses until what there is of a prompt is read."""
-    wishes = {number: Wish(tokens, n_ahead) for number, tokens in texts.items()}
+    wishes = {number: DraftRequest(tokens, n_ahead) for number, tokens in texts.items()}
     for _ in range(8):
         guesses = small.guess(wishes, wishes)
         if len(guesses) == len(wishes):
@@ -86,7 +86,7 @@ def test_a_long_prompt_is_read_a_batch_at_a_time_beside_those_that_answer(
     asked(small, {0: SHARED})
     n_decoded.clear()
     long = [3] * 1200
-    wishes = {1: Wish(long, 2), 0: Wish([*SHARED, 1], 2)}
+    wishes = {1: DraftRequest(long, 2), 0: DraftRequest([*SHARED, 1], 2)}
     assert [set(small.guess(wishes, wishes)) for _ in range(3)] == [{0}, {0}, {0, 1}]
     assert max(n_decoded) <= 512
 

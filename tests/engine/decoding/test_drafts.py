@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 
 from paddock.engine.decoding.drafts import (
     FIRST_PAUSE,
+    MOST_DRAFT_TOKENS,
     MOST_KEPT_TOKENS,
     MOST_STEPS,
-    MOST_TOKENS,
-    N_ALIKE,
-    Drafter,
+    N_SAME_BEGINNING_TOKENS,
+    LookupDrafter,
     PastAnswers,
 )
 
 
-def drafter(*ids: int) -> Drafter:
-    return Drafter(np.array(ids, np.int32))
+def drafter(*ids: int) -> LookupDrafter:
+    return LookupDrafter(np.array(ids, np.int32))
 
 
 def test_what_followed_the_same_words_earlier_is_guessed() -> None:
@@ -41,7 +41,7 @@ def test_guesses_grow_while_they_are_right_and_pause_when_they_are_not() -> None
         one.learn(len(guess), len(guess))
     assert lengths[0] == 10
     assert lengths == sorted(lengths)
-    assert lengths[-1] == MOST_TOKENS
+    assert lengths[-1] == MOST_DRAFT_TOKENS
     for _ in range(30):
         one.learn(4, 0)
     assert one.guess(10, 0.3) == []
@@ -81,14 +81,14 @@ def test_a_guess_is_always_something_that_was_said(prompt: list[int], said: list
     )
 
 
-INSTRUCTIONS = list(range(1000, 1000 + N_ALIKE))
+INSTRUCTIONS = list(range(1000, 1000 + N_SAME_BEGINNING_TOKENS))
 FORM = [11, 12, 13, 14, 15, 16]
 
 
-def asked(past: PastAnswers, document: int, *more: int) -> Drafter:
+def asked(past: PastAnswers, document: int, *more: int) -> LookupDrafter:
     """Return a drafter for one request of a step, whose documents differ."""
     prompt = np.array([*INSTRUCTIONS, document, *more, 1, 2, 3], np.int32)
-    return Drafter(prompt, past.like(prompt))
+    return LookupDrafter(prompt, past.like(prompt))
 
 
 def answered(past: PastAnswers, document: int, answer: list[int]) -> None:
@@ -122,7 +122,7 @@ def test_answers_of_another_step_are_no_guess() -> None:
     past = PastAnswers()
     answered(past, 501, FORM)
     other = np.array([9, *INSTRUCTIONS, 1, 2, 3], np.int32)
-    assert Drafter(other, past.like(other)).guess(4, 0.3) == []
+    assert LookupDrafter(other, past.like(other)).guess(4, 0.3) == []
 
 
 def test_a_step_whose_answers_do_not_repeat_stops_guessing_for_all_its_requests() -> None:

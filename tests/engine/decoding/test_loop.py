@@ -13,31 +13,34 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits, Tokens
-from paddock.engine.decoding import kv_cache, loop, sequence
-from paddock.engine.decoding.answering import Job
-from paddock.engine.decoding.draft_model import DraftModel
-from paddock.engine.decoding.kv_cache import CacheWishes, KvCache
-from paddock.engine.decoding.loop import Cancel, Close, Loop, Post, Widen
-from paddock.engine.decoding.sequence import Sequence
-from paddock.engine.decoding.told import Told
-from paddock.engine.decoding.turn import Copy, Operation, Trim
-from paddock.engine.dialogue.listener import PlainListener
+from paddock.engine.chat.stream_parser import PlainTextParser
+from paddock.engine.decoding import batch, kv_cache, loop
+from paddock.engine.decoding.batch import CacheOperation, CopyPrefix, Sequence, TrimCells
+from paddock.engine.decoding.drafts import DraftModel
+from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.loop import (
+    CancelRequest,
+    DecodeLoop,
+    LoopMessage,
+    Shutdown,
+    WidenContext,
+)
+from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.errors import EngineError, PromptTooLong
-from paddock.engine.hardware import Memory
-from paddock.engine.models import ModelFinder
-from paddock.engine.native.context import Context, ContextOptions
-from paddock.engine.native.faults import CacheFull, LoadFailed
-from paddock.engine.native.library import quiet_logs
-from paddock.engine.native.model import Model
-from paddock.engine.profile import bench as profiling
-from paddock.engine.profile.bench import Clock
-from paddock.engine.profile.measure import drafts_keep_answers
+from paddock.engine.llama.diagnostics import CacheFull, LoadFailed
+from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import measure as profiling
+from paddock.engine.profile.measure import BenchClock, drafts_keep_answers
 from paddock.engine.profile.profile import Agreement, DecodePoint, PrefillPoint, Profile
 from paddock.engine.request import Constraint, Priority, Sampling
-from paddock.engine.sampling.constraint import Grammars
+from paddock.engine.sampling.constraint import GrammarCompiler
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
-from paddock.engine.workers.wire import pack_logprob
+from paddock.engine.system.hardware import MainMemory
+from paddock.engine.workers.worker_protocol import pack_logprob
 from tests.fakes import tiny
 
 NEWS = (
@@ -88,7 +91,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     model.close()
 
 
-Later = Iterable[tuple[int, Post | Callable[[], None]]]
+Later = Iterable[tuple[int, LoopMessage | Callable[[], None]]]
 """What comes after so many turns."""
 
 _OPENED: list[KvCache] = []
@@ -116,10 +119,10 @@ class Bench:
     profile: Profile | None = None
     n_batch_tokens: int = 256
     texts: dict[int, str] = field(default_factory=dict)
-    told: list[Told] = field(default_factory=list)
+    told: list[StepOutput] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        wishes = CacheWishes(
+        wishes = CacheOptions(
             n_ctx_tokens=min(self.n_cells, 1024),
             n_cells=self.n_cells,
             n_parallel=self.n_parallel,
@@ -132,13 +135,13 @@ class Bench:
         _OPENED.append(self.cache)
         self.widened: list[int] = []
         self.refused: dict[int, EngineError] = {}
-        self.loop = Loop(
+        self.loop = DecodeLoop(
             self.cache, self._hear, self.widened.append, self._refuse, self.draft_model
         )
         self._n_left = 0
         self._later: Later = ()
 
-    def _hear(self, told: Told) -> None:
+    def _hear(self, told: StepOutput) -> None:
         self.told.append(told)
         json.dumps(told.as_head(), default=pack_logprob)  # it goes to the pool in a frame
         for chunk in told.chunks:
@@ -157,12 +160,12 @@ class Bench:
     def _end(self, n_requests: int) -> None:
         self._n_left -= n_requests
         if self._n_left == 0:
-            self.loop.post(Close())
+            self.loop.post(Shutdown())
 
-    def run(self, jobs: Iterable[Job], later: Later = ()) -> dict[int, str]:
+    def run(self, jobs: Iterable[DecodeRequest], later: Later = ()) -> dict[int, str]:
         """Serve jobs to their end; each of the `later` ones is posted or called after a turn."""
         asked, self._later = list(jobs), list(later)
-        self._n_left = len(asked) + sum(isinstance(post, Job) for _, post in self._later)
+        self._n_left = len(asked) + sum(isinstance(post, DecodeRequest) for _, post in self._later)
         for job in asked:
             self.loop.post(job)
         self.loop._is_open = True
@@ -187,10 +190,12 @@ def job(
     priority: Priority = "batch",
     drafts: bool | None = True,
     sampling: Sampling | None = None,
-) -> Job:
+) -> DecodeRequest:
     prompt = model.tokenise(text, with_special=True, parse_special=False)
     picker = Picker(sampling or Sampling(), prompt, model)
-    return Job(number, prompt, max_tokens, priority, picker, PlainListener(), drafts=drafts)
+    return DecodeRequest(
+        number, prompt, max_tokens, priority, picker, PlainTextParser(), drafts=drafts
+    )
 
 
 def jobs(
@@ -199,7 +204,7 @@ def jobs(
     texts: tuple[str, ...] = SURE,
     drafts: bool | None = True,
     max_tokens: int = 24,
-) -> list[Job]:
+) -> list[DecodeRequest]:
     return [
         job(model, number, text, drafts=drafts, max_tokens=max_tokens)
         for number, text in enumerate(texts)
@@ -274,7 +279,9 @@ def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
 
 def measured(model: Model) -> Profile:
     """Make a profile that knows of drafts what is so on this machine."""
-    bench = profiling.Bench(model, profiling.Shape(512, 256, 1), clock := Clock(60.0, 1), 1)
+    bench = profiling.Bench(
+        model, profiling.BenchOptions(512, 256, 1), clock := BenchClock(60.0, 1), 1
+    )
     with bench.context:
         return profile_of(drafts_keep_answers=drafts_keep_answers(bench, clock))
 
@@ -321,7 +328,7 @@ def test_a_draft_model_guesses_ahead_and_changes_nothing(model: Model) -> None:
 
 
 def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
-    def stories() -> list[Job]:
+    def stories() -> list[DecodeRequest]:
         texts = [repeated(sentence) for sentence in SAID_AGAIN_AND_AGAIN[:4]]
         return [job(model, n, text, max_tokens=150, drafts=False) for n, text in enumerate(texts)]
 
@@ -346,7 +353,7 @@ def test_a_conversation_is_brought_back_from_outside_the_cache(
     alone = Bench(model).run([job(model, 2, more, priority="interactive")])
     assert bench.texts[2] == alone[2]
     assert bench.cache._shelf
-    monkeypatch.setattr(kv_cache, "read_memory", lambda: Memory(32 * 1024**3, 1024**3))
+    monkeypatch.setattr(kv_cache, "read_memory", lambda: MainMemory(32 * 1024**3, 1024**3))
     bench.loop._ask_at = 0.0
     bench.run([job(model, 3, "Tell me of ships.", max_tokens=1)])
     assert not bench.cache._shelf, "main memory runs short"
@@ -358,7 +365,7 @@ def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
     bench = Bench(model, "split", n_parallel=3)
     long = job(model, 8, f"{NEWS} " * 12 + SURE[2], max_tokens=4)
     chat = job(model, 9, SURE[3], max_tokens=2, priority="interactive")
-    later: Later = [(4, Widen(7, 2048, 8192)), (4, long), (6, chat)]
+    later: Later = [(4, WidenContext(7, 2048, 8192)), (4, long), (6, chat)]
     assert not bench.cache.fits(Sequence(1, long.prompt, 4))
     said = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert bench.widened == [7]
@@ -395,7 +402,7 @@ def test_answers_go_on_as_they_were_when_the_context_is_changed_amid_them(
 def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
     written: Callable[[str], Model], n_parallel: int, n_cells: int, n_each: int
 ) -> None:
-    wishes = CacheWishes(4096, n_cells, n_parallel, options(), "split", is_gpu=True)
+    wishes = CacheOptions(4096, n_cells, n_parallel, options(), "split", is_gpu=True)
     _OPENED.append(cache := KvCache(written("sliding"), wishes))
     assert (cache.limits.n_cells_each, cache.limits.n_cells) == (n_each, n_cells)
     assert cache.fits(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
@@ -404,7 +411,7 @@ def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
 def test_a_prompt_begins_with_a_copy_of_a_stream_on_its_graphics_device(
     model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kv_cache, "taken", None)
+    monkeypatch.setattr(kv_cache, "save_cells", None)
     bench = Bench(model, "split", is_gpu=True)
     said = bench.run(jobs(model, texts=SURE[:2], drafts=False))
     assert said == {number: alone[number] for number in (0, 1)}
@@ -422,7 +429,7 @@ def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go
     monkeypatch.setattr(kv_cache, "Context", make)
     bench = Bench(model, "split", n_parallel=2, n_cells=2048)
     long = job(model, 8, f"{NEWS} " * 40, max_tokens=4)
-    later: Later = [(4, Widen(7, 4096, 8192)), (4, long)]
+    later: Later = [(4, WidenContext(7, 4096, 8192)), (4, long)]
     said = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert said == {number: alone[number] for number in (0, 1)}
     assert all(usage["n_preempted"] == 0 for usage in bench.usages.values())
@@ -435,10 +442,10 @@ def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
     bench = Bench(model)
     gone = job(model, 0, SURE[0], max_tokens=200)
 
-    def hear(told: Told) -> None:
+    def hear(told: StepOutput) -> None:
         bench._hear(told)
         if len(bench.told) == 3:
-            bench.loop.post(Cancel(0))
+            bench.loop.post(CancelRequest(0))
 
     bench.loop._tell = hear
     bench.loop.post(gone)
@@ -452,7 +459,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     model: Model, layout: CacheLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
-    monkeypatch.setattr(sequence, "LIKELY_ANSWER_TOKENS", 64)
+    monkeypatch.setattr(batch, "LIKELY_ANSWER_TOKENS", 64)
     forever = Sampling(logit_bias={0: -100, 2: -100}, guards_repetition=False)
 
     def told(bench: Bench) -> dict[int, str]:
@@ -516,7 +523,7 @@ def test_of_many_that_find_no_cells_the_youngest_waits(
 ) -> None:
     model = written("sliding")
 
-    def asked() -> list[Job]:
+    def asked() -> list[DecodeRequest]:
         return [job(model, n, letter * 60) for n, letter in enumerate("abc")]
 
     said, bench = Bench(model).run(asked()), Bench(model)
@@ -533,7 +540,7 @@ def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
     operate = bench.cache.operate
     n_failed = 0
 
-    def full(operations: Iterable[Operation]) -> None:
+    def full(operations: Iterable[CacheOperation]) -> None:
         nonlocal n_failed
         n_failed += 1
         if n_failed == 3:
@@ -559,7 +566,7 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
         order.append("decode")
         return decode(self, *args)
 
-    def told(step: Told) -> None:
+    def told(step: StepOutput) -> None:
         order.append("tell")
         hear(step)
 
@@ -600,10 +607,10 @@ def written(tmp_path: Path) -> Iterator[Callable[[str], Model]]:
 @pytest.mark.parametrize("kind", ["mamba", "hybrid", "sliding"])
 def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], kind: str) -> None:
     model = written(kind)
-    with closing(Grammars(model)) as grammars:
+    with closing(GrammarCompiler(model)) as grammars:
         form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
 
-    def filled(number: int, prompt: str) -> Job:
+    def filled(number: int, prompt: str) -> DecodeRequest:
         plain = job(model, number, prompt, max_tokens=100)
         picker = Picker(Sampling(), plain.prompt, model, matcher=form.copy(), max_tokens=100)
         return replace(plain, picker=picker)
@@ -623,7 +630,7 @@ def test_tokens_that_a_form_forces_are_said_without_logits(
     written: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, layout: CacheLayout
 ) -> None:
     model = written("sliding")
-    with closing(Grammars(model)) as grammars:
+    with closing(GrammarCompiler(model)) as grammars:
         form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
     decode = Context.decode
     n_rows: list[int] = []
@@ -684,7 +691,7 @@ def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own
 ) -> None:
     model = written("sliding")
 
-    def asked() -> list[Job]:
+    def asked() -> list[DecodeRequest]:
         return [job(model, n, "a" * 200 + letter * 40) for n, letter in enumerate("bcde")]
 
     bench, unified = Bench(model, "auto"), Bench(model, "unified")
@@ -710,7 +717,7 @@ def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Mo
     for seq_id in (0, 2):
         read(donor, seq_id, known, 0)
         read(donor, seq_id, more, 200)
-    donor.operate([Copy(0, 1, 100), Trim(0, 100)])
+    donor.operate([CopyPrefix(0, 1, 100), TrimCells(0, 100)])
     read(fresh, 0, known[:100], 0)
     expected = read(fresh, 0, more, 100)
     assert np.array_equal(read(donor, 0, more, 100), expected)

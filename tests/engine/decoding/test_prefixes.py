@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.decoding.prefixes import PrefixCache, shared_beginning
+from paddock.engine.decoding.prefix_cache import PrefixCache, shared_prefix_length
 
 
 def tokens(*ids: int) -> Tokens:
@@ -16,7 +16,7 @@ def tokens(*ids: int) -> Tokens:
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
 def test_a_shared_beginning_is_the_longest_one(one: list[int], other: list[int]) -> None:
-    n = shared_beginning(tokens(*one), tokens(*other))
+    n = shared_prefix_length(tokens(*one), tokens(*other))
     assert one[:n] == other[:n]
     assert n == min(len(one), len(other)) or one[n] != other[n]
 

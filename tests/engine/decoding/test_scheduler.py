@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.decoding import sequence as sequences
-from paddock.engine.decoding.budget import Pace
-from paddock.engine.decoding.scheduler import Scheduler
-from paddock.engine.decoding.sequence import Sequence
-from paddock.engine.decoding.turn import Limits, Shelve
+from paddock.engine.decoding import batch as sequences
+from paddock.engine.decoding.batch import ContextLimits, SaveToHost, Sequence
+from paddock.engine.decoding.scheduler import Scheduler, StepSizer
 from paddock.engine.request import Priority
 from tests.engine.decoding.device import Device, Run, next_token, run, sequence
 
@@ -31,14 +29,14 @@ REQUESTS = st.lists(
 )
 
 LIMITS = st.builds(
-    Limits,
+    ContextLimits,
     n_cells=st.integers(0, 900),
     n_parallel=st.integers(1, 6),
     n_batch_tokens=st.integers(8, 64),
     can_share=st.booleans(),
     is_unified=st.booleans(),
     is_gpu=st.booleans(),
-    spares_idle=st.booleans(),
+    prefers_free_streams=st.booleans(),
     n_reserved=st.integers(0, 1),
     near_turn_tokens=st.integers(4, 64),
     chat_turn_tokens=st.integers(4, 64),
@@ -46,7 +44,7 @@ LIMITS = st.builds(
 )
 
 
-def with_room(limits: Limits) -> Limits:
+def with_room(limits: ContextLimits) -> ContextLimits:
     """The longest request, 120 tokens, must fit alone."""
     n_streams = 1 if limits.is_unified else limits.n_seq_ids
     return replace(limits, n_cells=120 * n_streams + limits.n_cells)
@@ -61,7 +59,7 @@ def with_room(limits: Limits) -> Limits:
 )
 def test_every_sequence_says_what_it_would_say_alone(
     requests: list[tuple[int, int, list[int], int, Priority, int]],
-    limits: Limits,
+    limits: ContextLimits,
     drafts: tuple[int, int],
     n_forced: int,
 ) -> None:
@@ -91,7 +89,7 @@ def alone(asked: Sequence) -> list[int]:
 def test_cancelling_at_any_moment_loses_nothing_of_the_others(
     data: st.DataObject, is_unified: bool
 ) -> None:
-    world = run(Limits(200 if is_unified else 400, 3, 16, is_unified=is_unified))
+    world = run(ContextLimits(200 if is_unified else 400, 3, 16, is_unified=is_unified))
     living = {n: sequence(n, [1] * 20 + [n] * 10, 6) for n in range(8)}
     for one in living.values():
         world.scheduler.add(one)
@@ -106,7 +104,7 @@ def test_cancelling_at_any_moment_loses_nothing_of_the_others(
 
 @pytest.mark.parametrize("is_unified", [True, False])
 def test_the_same_instructions_are_computed_once(is_unified: bool) -> None:
-    world = run(Limits(9000, 8, 512, is_unified=is_unified))
+    world = run(ContextLimits(9000, 8, 512, is_unified=is_unified))
     instructions = list(range(100, 300))
     for number in range(8):
         world.scheduler.add(sequence(number, [*instructions, *([number] * 50)], max_tokens=2))
@@ -116,7 +114,7 @@ def test_the_same_instructions_are_computed_once(is_unified: bool) -> None:
 
 
 def test_a_finished_prompt_is_reused_by_one_that_continues_it() -> None:
-    world = run(Limits(1000, 2, 64))
+    world = run(ContextLimits(1000, 2, 64))
     world.scheduler.add(first := sequence(0, [1] * 50, max_tokens=3, priority="interactive"))
     world.all()
     history = [*first.prompt.tolist(), *first.answer, 7, 8]
@@ -127,7 +125,7 @@ def test_a_finished_prompt_is_reused_by_one_that_continues_it() -> None:
 
 
 def test_a_long_prompt_never_delays_running_sequences() -> None:
-    world = run(Limits(4000, 4, 64))
+    world = run(ContextLimits(4000, 4, 64))
     short = sequence(0, [1, 2, 3], max_tokens=50)
     world.scheduler.add(short)
     world.turn()
@@ -140,22 +138,22 @@ def test_a_long_prompt_never_delays_running_sequences() -> None:
 
 
 def test_a_slow_machine_reads_a_prompt_in_steps_that_end_in_time() -> None:
-    pace = Pace(step_s=30, s_per_token=0.4)  # 32 billion weights on 4 cores
-    scheduler = Scheduler(Limits(4096, 2, 512))
+    pace = StepSizer(step_s=30, s_per_token=0.4)  # 32 billion weights on 4 cores
+    scheduler = Scheduler(ContextLimits(4096, 2, 512))
     scheduler.add(sequence(1, [1] * 600, 5))
     sizes = []
     for s_per_token in (0.4, 1.2, 5.0, 0.001):
-        turn = scheduler.next_turn(n_most_tokens=pace.n_most_tokens)
+        turn = scheduler.schedule(n_most_tokens=pace.n_most_tokens)
         scheduler.computed(turn)
         pace.note(turn.n_tokens, turn.n_tokens * s_per_token)
         sizes.append(turn.n_tokens)
     assert sizes == [75, 75, 25, 16], "a little is read however slow it is"
-    assert scheduler.next_turn(n_most_tokens=pace.n_most_tokens).n_tokens == 600 - sum(sizes)
-    assert Pace().n_most_tokens > 1_000_000
+    assert scheduler.schedule(n_most_tokens=pace.n_most_tokens).n_tokens == 600 - sum(sizes)
+    assert StepSizer().n_most_tokens > 1_000_000
 
 
 def test_a_short_prompt_is_read_beside_a_long_one() -> None:
-    world = run(Limits(4000, 4, 64))
+    world = run(ContextLimits(4000, 4, 64))
     world.scheduler.add(sequence(0, [5] * 3000))
     world.turn()
     short = sequence(1, [6] * 20)
@@ -166,7 +164,7 @@ def test_a_short_prompt_is_read_beside_a_long_one() -> None:
 
 
 def test_a_chat_goes_before_jobs() -> None:
-    world = run(Limits(4000, 1, 64, n_reserved=0))
+    world = run(ContextLimits(4000, 1, 64, n_reserved=0))
     for number in range(3):
         world.scheduler.add(sequence(number, [number] * 10))
     world.scheduler.add(sequence(3, [9] * 10, priority="interactive"))
@@ -174,7 +172,7 @@ def test_a_chat_goes_before_jobs() -> None:
 
 
 def test_a_chat_has_a_place_of_its_own_beside_the_jobs() -> None:
-    world = run(Limits(4000, 2, 64))
+    world = run(ContextLimits(4000, 2, 64))
     for number in range(6):
         world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
     world.turn()
@@ -186,7 +184,7 @@ def test_a_chat_has_a_place_of_its_own_beside_the_jobs() -> None:
 
 
 def test_a_second_chat_takes_the_place_of_the_youngest_job() -> None:
-    world = run(Limits(4000, 2, 64))
+    world = run(ContextLimits(4000, 2, 64))
     for number in range(2):
         world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
     world.turn()
@@ -201,7 +199,7 @@ def test_a_second_chat_takes_the_place_of_the_youngest_job() -> None:
 
 
 def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
-    world = run(Limits(4000, 1, 64, n_reserved=0))
+    world = run(ContextLimits(4000, 1, 64, n_reserved=0))
     world.scheduler.add(sequence(0, [1] * 10, priority="batch"), 0.0)
     world.scheduler.add(sequence(1, [2] * 10, priority="interactive"), 61.0)
     assert world.all() == [0, 1]
@@ -211,7 +209,7 @@ def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
 def test_a_chat_takes_a_reserved_seat_beside_an_overdue_job_that_lacks_a_seat_of_jobs(
     is_unified: bool,
 ) -> None:
-    world = run(Limits(4000, 1, 64, is_unified=is_unified, n_reserved=2))
+    world = run(ContextLimits(4000, 1, 64, is_unified=is_unified, n_reserved=2))
     for number in range(2):
         world.scheduler.add(sequence(number, [number + 1] * 10, max_tokens=300), 0.0)
     for _ in range(150):
@@ -226,7 +224,7 @@ def test_a_chat_takes_a_reserved_seat_beside_an_overdue_job_that_lacks_a_seat_of
     assert world.scheduler.n_preempted == 0
 
 
-GPU = Limits(8 * 512, 8, 256, is_unified=False, is_gpu=True, n_reserved=0)
+GPU = ContextLimits(8 * 512, 8, 256, is_unified=False, is_gpu=True, n_reserved=0)
 
 
 def test_on_a_graphics_device_prompts_are_read_in_the_fewest_passes() -> None:
@@ -267,7 +265,7 @@ def test_on_a_graphics_device_answers_are_decoded_in_passes_of_one_shape(
 
 
 def test_an_overdue_job_that_lacks_room_is_not_overtaken_by_chats() -> None:
-    world = run(Limits(400, 4, 64))
+    world = run(ContextLimits(400, 4, 64))
     world.scheduler.add(sequence(0, [1] * 20, max_tokens=150), 0.0)
     world.turn()
     world.scheduler.add(sequence(1, [2] * 350, max_tokens=10), 0.0)
@@ -280,7 +278,7 @@ def test_an_overdue_job_that_lacks_room_is_not_overtaken_by_chats() -> None:
 
 
 def test_turns_are_short_while_a_chat_is_near_and_long_without_one() -> None:
-    limits = Limits(4000, 4, 512, near_turn_tokens=100, chat_turn_tokens=50)
+    limits = ContextLimits(4000, 4, 512, near_turn_tokens=100, chat_turn_tokens=50)
     world = run(limits)
     world.scheduler.add(sequence(0, [1] * 3000), 0.0)
     assert world.turn().n_tokens == 512
@@ -296,7 +294,7 @@ def test_turns_are_short_while_a_chat_is_near_and_long_without_one() -> None:
 
 
 def test_a_large_prompt_is_not_starved_by_small_ones() -> None:
-    world = run(Limits(100, 4, 64))
+    world = run(ContextLimits(100, 4, 64))
     world.scheduler.add(sequence(0, [1] * 30, max_tokens=20))
     world.scheduler.add(sequence(1, [2] * 80, max_tokens=20))
     for number in range(2, 8):
@@ -305,7 +303,7 @@ def test_a_large_prompt_is_not_starved_by_small_ones() -> None:
 
 
 def test_when_cells_run_out_the_youngest_waits_and_nothing_is_lost() -> None:
-    world = run(Limits(256, 4, 64))
+    world = run(ContextLimits(256, 4, 64))
     asked = [sequence(number, [number + 1] * 20, max_tokens=100) for number in range(4)]
     expected = {one.request_id: alone(one) for one in asked}
     for one in asked:
@@ -316,7 +314,7 @@ def test_when_cells_run_out_the_youngest_waits_and_nothing_is_lost() -> None:
 
 
 def test_finished_documents_leave_no_idle_cells_beside_running_ones() -> None:
-    world = run(Limits(4000, 2, 512))
+    world = run(ContextLimits(4000, 2, 512))
     for number in range(10):
         world.scheduler.add(sequence(number, [1] * 40 + [number + 2] * 300, max_tokens=3))
     n_most = 0
@@ -328,7 +326,7 @@ def test_finished_documents_leave_no_idle_cells_beside_running_ones() -> None:
 
 
 def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> None:
-    world = run(Limits(4000, 2, 512, n_shelf_tokens=1000))
+    world = run(ContextLimits(4000, 2, 512, n_shelf_tokens=1000))
     world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
     world.all()
     world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
@@ -342,8 +340,8 @@ def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> N
 
 
 LAYOUTS = [
-    Limits(6 * 400, 4, 256, is_unified=False, n_reserved=2, n_shelf_tokens=4000),
-    Limits(6 * 400, 4, 256, n_reserved=2, n_shelf_tokens=4000),
+    ContextLimits(6 * 400, 4, 256, is_unified=False, n_reserved=2, n_shelf_tokens=4000),
+    ContextLimits(6 * 400, 4, 256, n_reserved=2, n_shelf_tokens=4000),
 ]
 SYSTEM, DOCUMENT, INSTRUCTION = 40, 90, 10
 
@@ -358,7 +356,7 @@ def answer_tokens(world: Run) -> int:
 
 
 @pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
-def test_steps_that_read_one_document_compute_it_once(limits: Limits) -> None:
+def test_steps_that_read_one_document_compute_it_once(limits: ContextLimits) -> None:
     n_documents, n_steps = 12, 3
     world = run(limits)
     coming = [sequence(number, prompt_over(number, 0)) for number in range(n_documents)]
@@ -379,7 +377,9 @@ def test_steps_that_read_one_document_compute_it_once(limits: Limits) -> None:
 
 
 @pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
-def test_prompts_over_some_documents_compute_each_once_however_they_come(limits: Limits) -> None:
+def test_prompts_over_some_documents_compute_each_once_however_they_come(
+    limits: ContextLimits,
+) -> None:
     world = run(limits)
     for number in range(64):
         world.scheduler.add(sequence(number, prompt_over(number % 3, number // 3)))
@@ -389,7 +389,7 @@ def test_prompts_over_some_documents_compute_each_once_however_they_come(limits:
 
 
 @pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
-def test_the_first_in_line_is_overtaken_as_often_as_there_are_places(limits: Limits) -> None:
+def test_the_first_in_line_is_overtaken_as_often_as_there_are_places(limits: ContextLimits) -> None:
     world = run(limits)
     for number in range(4):
         world.scheduler.add(sequence(number, prompt_over(0, number)))
@@ -402,19 +402,19 @@ def test_the_first_in_line_is_overtaken_as_often_as_there_are_places(limits: Lim
 
 
 @pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
-def test_documents_that_are_read_once_are_soon_not_kept_outside(limits: Limits) -> None:
+def test_documents_that_are_read_once_are_soon_not_kept_outside(limits: ContextLimits) -> None:
     world = run(limits)
     for number in range(40):
         world.scheduler.add(sequence(number, prompt_over(number, 0)))
     n_kept_outside = 0
     while (turn := world.turn()).pieces:
-        n_kept_outside += sum(isinstance(one, Shelve) for one in turn.operations)
+        n_kept_outside += sum(isinstance(one, SaveToHost) for one in turn.operations)
     assert n_kept_outside <= 2 * limits.n_slots
     assert world.order == sorted(world.order), "nothing goes before its turn"
 
 
 def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system_prompt() -> None:
-    world = run(Limits(4 * 600, 2, 512, is_unified=False, n_reserved=2, n_shelf_tokens=1000))
+    world = run(ContextLimits(4 * 600, 2, 512, is_unified=False, n_reserved=2, n_shelf_tokens=1000))
     world.scheduler.add(first := sequence(0, [1] * 50 + [2] * 300, 3, "interactive"))
     world.all()
     world.scheduler.add(sequence(1, [1] * 50 + [3] * 20, 3, "interactive"))
@@ -426,7 +426,7 @@ def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system
 
 
 def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> None:
-    world = run(Limits(4000, 2, 512, n_shelf_tokens=1000, is_gpu=True))
+    world = run(ContextLimits(4000, 2, 512, n_shelf_tokens=1000, is_gpu=True))
     world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
     world.all()
     world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
@@ -439,13 +439,13 @@ def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> No
 
 
 def test_a_sequence_that_was_put_back_says_the_same() -> None:
-    world = run(Limits(1000, 2, 64))
+    world = run(ContextLimits(1000, 2, 64))
     one = sequence(0, [1] * 30, max_tokens=6)
     expected = alone(one)
     world.scheduler.add(one)
     for _ in range(3):
         world.turn()
-    world.scheduler.put_back(one)
+    world.scheduler.preempt(one)
     assert one.prompt.tolist() == [1] * 30 + expected[:3]
     assert one.max_tokens == 3
     world.all()
@@ -457,12 +457,12 @@ def test_a_sequence_that_was_put_back_says_the_same() -> None:
 def test_ids_for_all_seats_and_some_idle_ones_are_within_those_of_llama_cpp(
     n_parallel: int, is_unified: bool
 ) -> None:
-    limits = Limits(1 << 20, n_parallel, is_unified=is_unified, n_reserved=4)
+    limits = ContextLimits(1 << 20, n_parallel, is_unified=is_unified, n_reserved=4)
     assert limits.n_slots <= limits.n_seq_ids <= 256
 
 
 def test_running_streams_of_a_split_cache_are_neighbours() -> None:
-    world = run(Limits(9000, 8, 512, is_unified=False))
+    world = run(ContextLimits(9000, 8, 512, is_unified=False))
     for start in (0, 20, 40):
         for number in range(start, start + 4):
             world.scheduler.add(sequence(number, [1] * 5 + [number] * 60, max_tokens=5))
@@ -475,7 +475,7 @@ def test_running_streams_of_a_split_cache_are_neighbours() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=4, max_size=40))
 def test_answers_of_various_lengths_are_decoded_in_one_pass(asked: list[tuple[int, int]]) -> None:
-    world = run(Limits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
+    world = run(ContextLimits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
     for number, (n_prompt, n_answer) in enumerate(asked):
         world.scheduler.add(sequence(number, [number] * n_prompt, max_tokens=n_answer))
     while (turn := world.turn()).pieces:
@@ -487,7 +487,7 @@ def test_answers_of_various_lengths_are_decoded_in_one_pass(asked: list[tuple[in
 
 
 def test_a_full_split_cache_decodes_in_one_pass_after_much_coming_and_going() -> None:
-    world = run(Limits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
+    world = run(ContextLimits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
     for number in range(60):
         world.scheduler.add(sequence(number, [number] * 3, max_tokens=2 + number * 7 % 19))
     n_passes = []
@@ -503,7 +503,7 @@ def test_a_full_split_cache_decodes_in_one_pass_after_much_coming_and_going() ->
 @given(REQUESTS, st.lists(LIMITS.map(with_room), min_size=2, max_size=4), st.data())
 def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
     requests: list[tuple[int, int, list[int], int, Priority, int]],
-    contexts: list[Limits],
+    contexts: list[ContextLimits],
     data: st.DataObject,
 ) -> None:
     first, *others = [replace(one, can_share=True) for one in contexts]
@@ -523,7 +523,7 @@ def test_nothing_is_lost_or_changed_when_all_move_to_another_context(
 
 
 def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
-    world = run(Limits(3 * 64, 2, 64, is_unified=False))
+    world = run(ContextLimits(3 * 64, 2, 64, is_unified=False))
     running = [sequence(number, [number + 1] * 30, 20) for number in range(2)]
     for one in running:
         world.scheduler.add(one)
@@ -531,7 +531,7 @@ def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
     world.scheduler.add(sequence(7, [7] * 100, 20), world.now_s)
     chat = sequence(9, [9] * 10, 2, "interactive")
     world.scheduler.add(chat, world.now_s)
-    move(world, Limits(3 * 128, 2, 64, is_unified=False))
+    move(world, ContextLimits(3 * 128, 2, 64, is_unified=False))
     n_computed = world.device.n_computed
     assert {piece.sequence for piece in world.turn().pieces} == {*running, chat}
     assert world.device.n_computed == n_computed + 2 + 10
@@ -540,7 +540,9 @@ def test_those_that_move_to_a_larger_context_compute_nothing_again() -> None:
 @settings(max_examples=100, deadline=None)
 @given(REQUESTS, LIMITS.map(with_room), st.integers(1, 8))
 def test_answers_without_an_end_outgrow_their_room_and_lose_nothing(
-    requests: list[tuple[int, int, list[int], int, Priority, int]], limits: Limits, times: int
+    requests: list[tuple[int, int, list[int], int, Priority, int]],
+    limits: ContextLimits,
+    times: int,
 ) -> None:
     world, expected = run(limits), {}
     with pytest.MonkeyPatch.context() as patch:
@@ -567,7 +569,7 @@ def grown_if_need_be(world: Run) -> None:
         move(world, replace(scheduler.limits, n_cells=2 * scheduler.limits.n_cells))
 
 
-def move(world: Run, limits: Limits, lost: frozenset[int] = frozenset()) -> None:
+def move(world: Run, limits: ContextLimits, lost: frozenset[int] = frozenset()) -> None:
     world.device.operate(world.scheduler.prepare_move(limits))
     arrangement = world.scheduler.places.moved(limits)
     for one in arrangement.moves:  # what shares the cells of a lost one is lost with it

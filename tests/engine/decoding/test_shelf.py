@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.decoding.shelf import Shelf
+from paddock.engine.decoding.prefix_cache import HostCache
 
 
 def tokens(kind: int, n: int) -> Tokens:
@@ -13,7 +13,7 @@ def tokens(kind: int, n: int) -> Tokens:
 
 
 def test_entries_of_jobs_go_before_those_of_conversations_and_never_displace_one() -> None:
-    shelf = Shelf(100)
+    shelf = HostCache(100)
     chat, _ = shelf.put(tokens(1, 60))
     job, _ = shelf.put(tokens(2, 30), is_job=True)
     later_job, gone = shelf.put(tokens(3, 40), is_job=True)
@@ -27,7 +27,7 @@ def test_entries_of_jobs_go_before_those_of_conversations_and_never_displace_one
 
 
 def test_an_entry_that_continues_another_takes_its_place() -> None:
-    shelf = Shelf(100)
+    shelf = HostCache(100)
     first, _ = shelf.put(tokens(1, 60))
     second, gone = shelf.put(tokens(1, 90))
     assert gone == (first,)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paddock.engine.profile.choice import (
-    Bounds,
-    Layout,
+from paddock.engine.profile.context_layout import (
+    ContextLayout,
+    LayoutBounds,
     Workload,
-    choose,
-    estimate,
+    choose_layout,
     gpu_parallel,
+    layout_s,
     may_be_plain,
     plain_ratio,
-    seconds,
     turn_tokens,
+    workload_s,
 )
 from paddock.engine.profile.profile import Agreement, DecodePoint, PrefillPoint, Profile
 from paddock.engine.settings import Switch
 
-ROOMY = Bounds(n_cells=16_384, n_parallel_max=16, n_batch_max=512)
+ROOMY = LayoutBounds(n_cells=16_384, n_parallel_max=16, n_batch_max=512)
 
 
 def profile(*, neighbours_cost: float = 1.0) -> Profile:
@@ -45,40 +45,44 @@ def profile(*, neighbours_cost: float = 1.0) -> Profile:
 
 def test_unrelated_documents_get_a_stream_each() -> None:
     work = Workload(16, 650, 64)
-    assert not choose(profile(), work, ROOMY).is_unified
+    assert not choose_layout(profile(), work, ROOMY).is_unified
 
 
 def test_where_neighbours_cost_nothing_streams_come_first_unless_much_is_shared() -> None:
-    layout = choose(profile(neighbours_cost=0.0), Workload(16, 650, 64), ROOMY)
-    assert layout == Layout(False, 16, 512)
+    layout = choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64), ROOMY)
+    assert layout == ContextLayout(False, 16, 512)
     assert layout.is_flash
-    assert choose(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
+    assert choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
 
 
 def test_one_request_alone_gets_a_stream_beside_which_others_do_not_slow_it() -> None:
-    assert not choose(profile(), Workload(1, 650, 64), ROOMY).is_unified
+    assert not choose_layout(profile(), Workload(1, 650, 64), ROOMY).is_unified
 
 
 def test_what_fits_no_stream_is_taken_by_the_unified_cache() -> None:
-    cramped = Bounds(n_cells=1024, n_parallel_max=1, n_batch_max=512)
-    assert choose(profile(), Workload(16, 900, 64), cramped).n_parallel == 1
-    layout = choose(profile(), Workload(16, 2000, 64), Bounds(4096, 16, 512))
+    cramped = LayoutBounds(n_cells=1024, n_parallel_max=1, n_batch_max=512)
+    assert choose_layout(profile(), Workload(16, 900, 64), cramped).n_parallel == 1
+    layout = choose_layout(profile(), Workload(16, 2000, 64), LayoutBounds(4096, 16, 512))
     assert layout.is_unified or layout.n_parallel == 1, "a stream must hold a whole request"
 
 
 def test_no_layout_exceeds_its_bounds() -> None:
-    for bounds in (Bounds(8192, 3, 200), Bounds(512, 1, 32), Bounds(65_536, 128, 2048)):
+    for bounds in (
+        LayoutBounds(8192, 3, 200),
+        LayoutBounds(512, 1, 32),
+        LayoutBounds(65_536, 128, 2048),
+    ):
         for work in (Workload(1, 20, 5), Workload(200, 300, 100), Workload(9, 5_000, 10, 4_000)):
-            layout = choose(profile(), work, bounds)
+            layout = choose_layout(profile(), work, bounds)
             assert layout.n_parallel <= bounds.n_parallel_max
             assert layout.n_batch_tokens <= bounds.n_batch_max
 
 
 def test_without_a_profile_every_sequence_has_its_stream_if_it_fits() -> None:
     bounds = replace(ROOMY, n_parallel_max=8)
-    assert choose(None, Workload(16, 650, 64), bounds) == Layout(False, 8, 512)
-    assert choose(None, Workload(16, 650, 64), replace(bounds, n_cells=4096)).is_unified
-    assert choose(None, Workload(16, 650, 64, 400), bounds).is_unified
+    assert choose_layout(None, Workload(16, 650, 64), bounds) == ContextLayout(False, 8, 512)
+    assert choose_layout(None, Workload(16, 650, 64), replace(bounds, n_cells=4096)).is_unified
+    assert choose_layout(None, Workload(16, 650, 64, 400), bounds).is_unified
 
 
 def test_a_turn_is_as_large_as_its_time_allows() -> None:
@@ -91,9 +95,9 @@ def test_a_turn_is_as_large_as_its_time_allows() -> None:
 
 def test_seconds_grow_with_the_work_and_shrink_with_what_is_shared() -> None:
     one, many = Workload(1, 650, 64), Workload(64, 650, 64)
-    assert 0 < seconds(profile(), one) < seconds(profile(), many)
-    assert seconds(profile(), replace(many, n_shared_tokens=500)) < seconds(profile(), many)
-    assert seconds(profile(), replace(many, n_sequences=0)) == 0.0
+    assert 0 < workload_s(profile(), one) < workload_s(profile(), many)
+    assert workload_s(profile(), replace(many, n_shared_tokens=500)) < workload_s(profile(), many)
+    assert workload_s(profile(), replace(many, n_sequences=0)) == 0.0
 
 
 def with_plain(*, reads: float, steps: float, keeps: bool | None = None) -> Profile:
@@ -122,32 +126,32 @@ def test_flash_attention_is_off_where_usual_work_is_done_sooner_without_it() -> 
     quick = with_plain(reads=0.8, steps=3.0)
     assert plain_ratio(quick) < 0.92
     for work in (Workload(16, 650, 64), Workload(3, 900, 4), Workload(16, 650, 64, 400)):
-        layout = choose(quick, work, ROOMY)
+        layout = choose_layout(quick, work, ROOMY)
         assert (layout.flash_attention, layout.is_unified) == ("off", False), (
             "not by the job: a prompt would get another answer in other company"
         )
-    assert choose(with_plain(reads=0.7, steps=1.0), Workload(16, 650, 64), ROOMY).is_flash
+    assert choose_layout(with_plain(reads=0.7, steps=1.0), Workload(16, 650, 64), ROOMY).is_flash
 
 
 def test_who_asks_for_flash_attention_or_quantised_cells_gets_them() -> None:
     quick = with_plain(reads=0.8, steps=3.0)
     asked: tuple[Switch, ...] = ("on", "off")
     for flash in asked:
-        layout = choose(quick, Workload(16, 650, 64), replace(ROOMY, flash_attention=flash))
+        layout = choose_layout(quick, Workload(16, 650, 64), replace(ROOMY, flash_attention=flash))
         assert layout.flash_attention == flash
     assert not may_be_plain("auto", 4096, "q8_0"), "llama.cpp cannot"
     assert not may_be_plain("auto", 16_384, "f16"), "the scores would take gigabytes"
     assert not may_be_plain("unified", 4096, "f16")
     assert may_be_plain("auto", 8192, "f16")
     quantised = replace(ROOMY, kv_cache_type="q8_0", may_be_plain=False)
-    assert choose(quick, Workload(16, 650, 64), quantised).is_flash
-    assert choose(quick, Workload(16, 650, 64), quantised).kv_cache_type == "q8_0"
+    assert choose_layout(quick, Workload(16, 650, 64), quantised).is_flash
+    assert choose_layout(quick, Workload(16, 650, 64), quantised).kv_cache_type == "q8_0"
 
 
 def test_where_both_take_as_long_the_one_that_keeps_answers_in_company_is_taken() -> None:
     for keeps, is_flash in ((True, False), (False, True), (None, True)):
         same = with_plain(reads=1.0, steps=1.0, keeps=keeps)
-        assert choose(same, Workload(16, 650, 64), ROOMY).is_flash == is_flash
+        assert choose_layout(same, Workload(16, 650, 64), ROOMY).is_flash == is_flash
 
 
 def h200(*, is_measured: bool = True) -> Profile:
@@ -166,26 +170,26 @@ def h200(*, is_measured: bool = True) -> Profile:
 
 
 def test_a_large_card_gets_a_stream_for_each_of_64_and_more_and_batches_of_2048() -> None:
-    card = Bounds(132 * 4096, 128, 2048, is_gpu=True, may_be_plain=False)
+    card = LayoutBounds(132 * 4096, 128, 2048, is_gpu=True, may_be_plain=False)
     for work in (Workload(200, 700, 64), Workload(64, 2000, 400), Workload(128, 300, 800, 200)):
-        layout = choose(h200(), work, card)
+        layout = choose_layout(h200(), work, card)
         assert not layout.is_unified
         assert (layout.n_parallel, layout.n_batch_tokens) == (128, 2048)
         assert layout.n_pass_tokens == 2048, "22,500 tokens a second are more than 8 % above 20,000"
     assert gpu_parallel(h200()) == 128
-    unmeasured = choose(h200(is_measured=False), Workload(64, 512, 64), card)
+    unmeasured = choose_layout(h200(is_measured=False), Workload(64, 512, 64), card)
     assert (unmeasured.is_unified, unmeasured.n_parallel) == (False, 128)
     assert (unmeasured.n_batch_tokens, unmeasured.n_pass_tokens) == (2048, 512)
 
 
 def test_several_cards_get_several_passes_of_a_batch_and_equal_passes_are_small() -> None:
-    cards = Bounds(132 * 4096, 128, 2048, is_gpu=True, n_devices=2)
-    assert choose(h200(), Workload(64, 700, 64), cards).n_pass_tokens == 512
+    cards = LayoutBounds(132 * 4096, 128, 2048, is_gpu=True, n_devices=2)
+    assert choose_layout(h200(), Workload(64, 700, 64), cards).n_pass_tokens == 512
     flat = replace(h200(), prefill=tuple(PrefillPoint(n, 16_000.0) for n in (512, 1024, 2048)))
     one_card = replace(cards, n_devices=1)
     small = replace(one_card, n_pass_max=512)
-    assert choose(h200(), Workload(64, 700, 64), small).n_pass_tokens == 512
-    assert choose(flat, Workload(64, 700, 64), one_card).n_pass_tokens == 512
+    assert choose_layout(h200(), Workload(64, 700, 64), small).n_pass_tokens == 512
+    assert choose_layout(flat, Workload(64, 700, 64), one_card).n_pass_tokens == 512
 
 
 def test_a_turn_of_an_unmeasured_card_is_larger_than_that_of_a_processor() -> None:
@@ -194,6 +198,6 @@ def test_a_turn_of_an_unmeasured_card_is_larger_than_that_of_a_processor() -> No
 
 
 def test_a_request_that_fits_nowhere_takes_for_ever() -> None:
-    assert estimate(
-        profile(), Workload(2, 650, 64), Layout(False, 16, 512), Bounds(512, 16, 512)
+    assert layout_s(
+        profile(), Workload(2, 650, 64), ContextLayout(False, 16, 512), LayoutBounds(512, 16, 512)
     ) == float("inf")

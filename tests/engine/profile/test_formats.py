@@ -6,25 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from paddock.engine.gguf import Header, Tensor
-from paddock.engine.profile.choice import Workload
-from paddock.engine.profile.formats import (
+from paddock.engine.gguf import GgufHeader, GgufTensor
+from paddock.engine.profile.context_layout import Workload
+from paddock.engine.profile.format_speeds import (
     SlowFormats,
-    census,
-    promise,
-    promised,
-    reading_promise,
+    count_weights,
+    formats_to_measure,
+    predicted_gain,
+    predicted_profile,
+    predicted_prompt_gain,
     slow_formats,
     slow_tensors,
-    wanted,
 )
-from paddock.engine.profile.profile import (
-    DecodePoint,
-    FormatPoint,
-    PrefillPoint,
-    Profile,
-    Weights,
-)
+from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 
 # SmolLM2-135M in Q4_1 on 2 cores: 256 tokens take 0.5 s, most of it in the matrices.
 PROFILE = Profile(
@@ -43,63 +37,63 @@ ALONE = Workload(1, 10, 500)
 
 
 def test_a_format_without_fast_kernels_promises_a_gain_in_reading() -> None:
-    gain = reading_promise(PROFILE)
+    gain = predicted_prompt_gain(PROFILE)
     assert gain is not None
     # Of 0.5 s for 256 tokens the matrices cost 0.445 s, and would cost 0.212 s.
     assert gain == pytest.approx(0.5 / (0.5 - 0.106 * (4.2 - 2.0)))
 
 
 def test_the_promise_depends_on_the_job() -> None:
-    reading, writing = promise(PROFILE, READING), promise(PROFILE, ALONE)
+    reading, writing = predicted_gain(PROFILE, READING), predicted_gain(PROFILE, ALONE)
     assert reading is not None
     assert writing is not None
     assert reading > 1.3 > 1.0 > writing, "one token at a time, larger weights are slower"
 
 
 def test_nothing_is_promised_where_nothing_was_measured() -> None:
-    assert promise(replace(PROFILE, formats=()), READING) is None
-    assert promise(replace(PROFILE, weights=()), READING) is None
-    assert promise(replace(PROFILE, prefill=()), READING) is None
-    assert reading_promise(replace(PROFILE, formats=())) is None
+    assert predicted_gain(replace(PROFILE, formats=()), READING) is None
+    assert predicted_gain(replace(PROFILE, weights=()), READING) is None
+    assert predicted_gain(replace(PROFILE, prefill=()), READING) is None
+    assert predicted_prompt_gain(replace(PROFILE, formats=())) is None
 
 
 def test_a_model_in_the_format_already_gains_nothing() -> None:
     tuned = replace(PROFILE, weights=(Weights("Q8_0", 106e6, 28e6),))
-    assert promise(tuned, READING) == pytest.approx(1.0)
+    assert predicted_gain(tuned, READING) == pytest.approx(1.0)
 
 
 def test_a_trial_that_errs_cannot_promise_wonders() -> None:
     absurd = replace(PROFILE, weights=(Weights("Q4_1", 106e12),))
-    changed = promised(absurd, "Q8_0")
+    changed = predicted_profile(absurd, "Q8_0")
     assert changed is not None
     assert changed.prefill[1].tokens_per_s == pytest.approx(5 * 512.0)
 
 
 def test_the_census_counts_what_a_token_goes_through() -> None:
     tensors = (
-        Tensor("token_embd.weight", 8, (10, 100)),
-        Tensor("blk.0.attn_norm.weight", 0, (10,)),
-        Tensor("blk.0.attn_q.weight", 3, (20, 20)),
-        Tensor("blk.0.ffn_up_exps.weight", 12, (10, 10, 8)),
-        Tensor("output.weight", 14, (20, 100)),
+        GgufTensor("token_embd.weight", 8, (10, 100)),
+        GgufTensor("blk.0.attn_norm.weight", 0, (10,)),
+        GgufTensor("blk.0.attn_q.weight", 3, (20, 20)),
+        GgufTensor("blk.0.ffn_up_exps.weight", 12, (10, 10, 8)),
+        GgufTensor("output.weight", 14, (20, 100)),
     )
     values: dict[str, str | int | float] = {
         "general.architecture": "moe", "moe.expert_count": 8, "moe.expert_used_count": 2,
     }  # fmt: skip
-    header = Header(3, len(tensors), dict(values), {}, tensors)
-    assert set(census(header)) == {
+    header = GgufHeader(3, len(tensors), dict(values), {}, tensors)
+    assert set(count_weights(header)) == {
         Weights("Q4_1", 400.0),
         Weights("Q4_K", 200.0),
         Weights("Q6_K", 0.0, 2000.0),
     }
-    tied = Header(3, 2, {"general.architecture": "x"}, {}, tensors[:2])
-    assert census(tied) == (Weights("Q8_0", 0.0, 1000.0),)
+    tied = GgufHeader(3, 2, {"general.architecture": "x"}, {}, tensors[:2])
+    assert count_weights(tied) == (Weights("Q8_0", 0.0, 1000.0),)
 
 
 def test_only_formats_that_matter_are_tried() -> None:
     weights = (Weights("Q4_K", 900.0), Weights("Q6_K", 90.0), Weights("F32", 10.0))
-    assert wanted(weights) == ("Q4_K", "Q6_K", "Q8_0")
-    assert wanted((Weights("Q4_0", 900.0), Weights("Q6_K", 0.0, 90.0)))[1] == "Q6_K"
+    assert formats_to_measure(weights) == ("Q4_K", "Q6_K", "Q8_0")
+    assert formats_to_measure((Weights("Q4_0", 900.0), Weights("Q6_K", 0.0, 90.0)))[1] == "Q6_K"
 
 
 def points(rows: dict[str, tuple[float, float, float]]) -> tuple[FormatPoint, ...]:
@@ -123,13 +117,13 @@ ARM = points({
 })  # fmt: skip
 
 # As Q4_K_M has them: most in Q4_K, some of each kind and the head in Q6_K.
-MIXED = Header(3, 6, {}, {}, (
-    Tensor("token_embd.weight", 14, (256, 512)),
-    Tensor("output.weight", 14, (256, 512)),
-    Tensor("blk.0.attn_norm.weight", 0, (256,)),
-    Tensor("blk.0.attn_q.weight", 12, (256, 256)),
-    Tensor("blk.0.attn_v.weight", 14, (256, 256)),
-    Tensor("blk.0.ffn_gate_inp.weight", 1, (256, 8)),
+MIXED = GgufHeader(3, 6, {}, {}, (
+    GgufTensor("token_embd.weight", 14, (256, 512)),
+    GgufTensor("output.weight", 14, (256, 512)),
+    GgufTensor("blk.0.attn_norm.weight", 0, (256,)),
+    GgufTensor("blk.0.attn_q.weight", 12, (256, 256)),
+    GgufTensor("blk.0.attn_v.weight", 14, (256, 256)),
+    GgufTensor("blk.0.ffn_gate_inp.weight", 1, (256, 8)),
 ))  # fmt: skip
 
 
@@ -157,10 +151,10 @@ def test_what_was_not_measured_is_not_slow() -> None:
 
 def test_a_promise_counts_only_what_a_copy_would_change() -> None:
     mixed = replace(PROFILE, formats=X86, weights=(Weights("Q4_K", 80e6), Weights("Q6_K", 26e6)))
-    gain = reading_promise(mixed)
+    gain = predicted_prompt_gain(mixed)
     assert gain == pytest.approx(0.5 / (0.5 - 0.026 * (4.3 - 2.0)))
     all_quick = replace(mixed, weights=(Weights("Q4_K", 106e6),))
-    assert promise(all_quick, READING) == pytest.approx(1.0)
-    everything = promise(all_quick, READING, "Q8_0")
+    assert predicted_gain(all_quick, READING) == pytest.approx(1.0)
+    everything = predicted_gain(all_quick, READING, "Q8_0")
     assert everything is not None
     assert everything < 1.0, "asked for by name, the quick ones would become slower"

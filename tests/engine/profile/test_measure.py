@@ -10,21 +10,27 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits
-from paddock.engine.models import ModelFinder
-from paddock.engine.native.context import Context
-from paddock.engine.native.model import Model
-from paddock.engine.profile import trial
-from paddock.engine.profile.bench import Bench, Clock, Shape
-from paddock.engine.profile.measure import Unmeasured, drafts_keep_answers, measure
+from paddock.engine.llama.llama_context import Context
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import trial_models
+from paddock.engine.profile.measure import (
+    Bench,
+    BenchClock,
+    BenchOptions,
+    Unmeasured,
+    drafts_keep_answers,
+    measure_model,
+)
 
 
 def path_of(ref: str, folder: Path) -> Path:
     return ModelFinder(Path("/nonexistent"), folder).locate(ref).path
 
 
-def rows_are_alike(model: Model, shape: Shape) -> bool:
+def rows_are_alike(model: Model, shape: BenchOptions) -> bool:
     """Compare single tokens with small batches of them, apart from how the profile does it."""
-    bench = Bench(model, shape, Clock(60.0, 1), 1)
+    bench = Bench(model, shape, BenchClock(60.0, 1), 1)
     with bench.context:
         singly = [bench.rows(1) for _ in range(5)]
         bench.clear()
@@ -46,11 +52,11 @@ def test_kernels_that_differ_by_the_size_of_a_batch_are_found(
         logits = alone(context, n_rows)
         return logits if n_rows == 1 else logits * np.float32(1.000001)
 
-    bench = Bench(model, Shape(512, 256, 1), clock := Clock(60.0, 1), 1)
+    bench = Bench(model, BenchOptions(512, 256, 1), clock := BenchClock(60.0, 1), 1)
     with bench.context:
         is_exact = drafts_keep_answers(bench, clock)
         assert bench.n_tokens(0) == 0
-        assert is_exact == rows_are_alike(model, Shape(512, 256, 1))
+        assert is_exact == rows_are_alike(model, BenchOptions(512, 256, 1))
         monkeypatch.setattr(Context, "logits", coarser)
         assert drafts_keep_answers(bench, clock) is False
     model.close()
@@ -61,8 +67,8 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
 ) -> None:
     path = path_of("smollm2:135m", tmp_path)
     model = Model(path)
-    shape = Shape(n_cells=4096, n_batch_tokens=256, n_threads=1)
-    measured = measure(model, path, shape, 60.0, depths=(), least_share=0.0)
+    shape = BenchOptions(n_cells=4096, n_batch_tokens=256, n_threads=1)
+    measured = measure_model(model, path, shape, 60.0, depths=(), least_share=0.0)
     assert measured.prefill[0].n_batch_tokens in (64, 32, 16)
     counts = [one.n_sequences for one in measured.decode if one.is_unified]
     assert counts[0] == 1
@@ -74,7 +80,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     assert measured.agreements[0].drafts == rows_are_alike(model, shape)
     began = time.monotonic()
     with pytest.raises(Unmeasured, match=r"^other programs used the processor: \d+% of the"):
-        measure(model, path, shape, 20.0, least_share=2.0)
+        measure_model(model, path, shape, 20.0, least_share=2.0)
     # The last measurement that was begun in time may end after it.
     assert time.monotonic() - began < 60.0
     model.close()
@@ -82,10 +88,10 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
 
 def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path: Path) -> None:
     path = tmp_path / "one-layer.gguf"
-    trial.write(path, "Q8_0")
+    trial_models.write_trial_model(path, "Q8_0")
     model = Model(path)
-    shape = Shape(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
-    measured = measure(model, path, shape, 60.0, depths=(128,), least_share=0.0)
+    shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
+    measured = measure_model(model, path, shape, 60.0, depths=(128,), least_share=0.0)
     plain = [one for one in measured.decode if not one.is_flash]
     assert {(one.n_depth_tokens, one.n_sequences) for one in plain} == {
         (64, 1), (64, 8), (128, 1), (128, 8),
@@ -94,7 +100,7 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
     assert sorted(one.is_flash for one in measured.agreements) == [False, True]
     assert all(one.company is not None for one in measured.agreements)
     asked = replace(shape, flash_attention="on")
-    measured = measure(model, path, asked, 60.0, depths=(128,), least_share=0.0)
+    measured = measure_model(model, path, asked, 60.0, depths=(128,), least_share=0.0)
     assert all(one.is_flash for one in measured.decode), "it was asked for"
     model.close()
 
@@ -103,10 +109,10 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "one-layer.gguf"
-    trial.write(path, "Q8_0")
+    trial_models.write_trial_model(path, "Q8_0")
     model = Model(path)
-    shape = Shape(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
-    measured = measure(model, path, shape, 60.0, depths=(128,))
+    shape = BenchOptions(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
+    measured = measure_model(model, path, shape, 60.0, depths=(128,))
     assert [one.n_batch_tokens for one in measured.prefill] == [64, 512]
     assert {one.is_unified for one in measured.decode} == {False}
     at_depth: dict[int, list[int]] = {64: [], 128: []}
@@ -123,8 +129,8 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(
 def test_an_embedding_model_is_measured_by_the_size_of_its_batches(tmp_path: Path) -> None:
     path = path_of("all-minilm", tmp_path)
     model = Model(path)
-    shape = Shape(n_cells=512, n_batch_tokens=512, n_threads=1, embeds=True)
-    measured = measure(model, path, shape, 2.0, least_share=0.0)
+    shape = BenchOptions(n_cells=512, n_batch_tokens=512, n_threads=1, embeds=True)
+    measured = measure_model(model, path, shape, 2.0, least_share=0.0)
     assert [one.n_batch_tokens for one in measured.prefill][:1] == [64]
     assert measured.decode == []
     model.close()
@@ -134,11 +140,11 @@ def test_no_time_gives_no_profile(tmp_path: Path) -> None:
     path = path_of("smollm2:135m", tmp_path)
     model = Model(path)
     with pytest.raises(Unmeasured) as caught:
-        measure(model, path, Shape(4096, 256, 1), 0.0, least_share=0.0)
+        measure_model(model, path, BenchOptions(4096, 256, 1), 0.0, least_share=0.0)
     assert str(caught.value) == "0 s are too short for this model on this machine"
     model.close()
 
 
 def test_a_clock_that_counts_the_processor_does_not_count_waiting() -> None:
-    clock = Clock(60.0, 1, counts_cpu=True)
+    clock = BenchClock(60.0, 1, counts_cpu=True)
     assert clock.time(lambda: time.sleep(0.02)) < 0.02

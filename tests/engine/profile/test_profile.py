@@ -17,7 +17,7 @@ from paddock.engine.profile.profile import (
     Weights,
     neighbour_s,
     prefill_s,
-    read,
+    read_profile,
     step_s,
 )
 
@@ -45,7 +45,7 @@ WHOLE = Profile(
 
 
 def test_a_profile_comes_back_from_json_as_it_was() -> None:
-    assert read(json.loads(json.dumps(WHOLE.as_json()))) == WHOLE
+    assert read_profile(json.loads(json.dumps(WHOLE.as_json()))) == WHOLE
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_a_profile_comes_back_from_json_as_it_was() -> None:
 )
 def test_a_damaged_profile_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(ProfileUnreadable):
-        read({**WHOLE.as_json(), **damage})
+        read_profile({**WHOLE.as_json(), **damage})
 
 
 def test_a_list_is_no_profile() -> None:
     with pytest.raises(ProfileUnreadable):
-        read([])
+        read_profile([])
 
 
 def test_times_lie_between_the_measured_ones() -> None:

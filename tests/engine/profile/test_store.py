@@ -6,20 +6,25 @@ import os
 from pathlib import Path
 
 from paddock.engine.profile.profile import PrefillPoint, Profile
-from paddock.engine.profile.store import Place, ProfileBook, Profiles, this_place
+from paddock.engine.profile.profile_store import (
+    DeviceBuild,
+    PoolProfiles,
+    ProfileStore,
+    this_device_build,
+)
 from paddock.engine.settings import PoolSettings
 
-HERE = Place("cpu2-some-processor", "llama-cpp-python 0.3.36 cache=f16")
+HERE = DeviceBuild("cpu2-some-processor", "llama-cpp-python 0.3.36 cache=f16")
 
 
-def profile(place: Place = HERE) -> Profile:
+def profile(place: DeviceBuild = HERE) -> Profile:
     return Profile(
         "ab" * 32, place.device, place.build, 1.0, 2, 0.5, 98, 23_040.0, (PrefillPoint(64, 500.0),)
     )
 
 
 def test_what_was_kept_is_found_again_and_lies_in_one_file(tmp_path: Path) -> None:
-    book = ProfileBook(tmp_path)
+    book = ProfileStore(tmp_path)
     assert book.find("ab" * 32, HERE) is None
     assert book.keep(profile())
     assert book.find("ab" * 32, HERE) == profile()
@@ -28,15 +33,15 @@ def test_what_was_kept_is_found_again_and_lies_in_one_file(tmp_path: Path) -> No
 
 
 def test_another_build_device_or_model_has_another_profile(tmp_path: Path) -> None:
-    book = ProfileBook(tmp_path)
+    book = ProfileStore(tmp_path)
     book.keep(profile())
-    assert book.find("ab" * 32, Place(HERE.device, "llama-cpp-python 0.3.37")) is None
-    assert book.find("ab" * 32, Place("gpu-h200", HERE.build)) is None
+    assert book.find("ab" * 32, DeviceBuild(HERE.device, "llama-cpp-python 0.3.37")) is None
+    assert book.find("ab" * 32, DeviceBuild("gpu-h200", HERE.build)) is None
     assert book.find("ab" * 6 + "cd" * 26, HERE) is None, "only the beginning is the same"
 
 
 def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
-    book = ProfileBook(tmp_path)
+    book = ProfileStore(tmp_path)
     book.keep(profile())
     (file,) = (tmp_path / "profiles").iterdir()
     for text in ("", "[]", '{"version": 1}', "\x00\xff", '{"version": 99}'):
@@ -48,26 +53,26 @@ def test_a_damaged_file_counts_as_none_and_is_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "profiles").write_text("a file where the folder should be", "utf-8")
-    assert not ProfileBook(tmp_path).keep(profile())
+    assert not ProfileStore(tmp_path).keep(profile())
 
 
 def test_why_a_model_was_not_measured_is_kept_until_it_is(tmp_path: Path) -> None:
-    book = ProfileBook(tmp_path)
+    book = ProfileStore(tmp_path)
     assert book.excuse("ab" * 32, HERE) == ""
-    book.keep_excuse("ab" * 32, HERE, "other programs used the processor")
+    book.save_failure("ab" * 32, HERE, "other programs used the processor")
     assert book.find("ab" * 32, HERE) is None
     assert book.excuse("ab" * 32, HERE) == "other programs used the processor"
     book.keep(profile())
-    book.keep_excuse("ab" * 32, HERE, "later")
+    book.save_failure("ab" * 32, HERE, "later")
     assert book.find("ab" * 32, HERE) == profile()
     assert book.excuse("ab" * 32, HERE) == ""
 
 
 def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
-    profiles = Profiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
+    profiles = PoolProfiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
     first = profiles.load_fields("ab" * 32, 2)
     assert (first["profile"], first["profile_s"]) == (None, 2.0)
-    told = profile(Place(first["device"], first["build"]))
+    told = profile(DeviceBuild(first["device"], first["build"]))
     profiles.keep(first, {"profile": told.as_json(), "profile_note": ""})
     assert profiles.load_fields("ab" * 32, 2)["profile"] == told.as_json()
     profiles.keep(first, {"profile": {"version": 0}})
@@ -76,7 +81,7 @@ def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
 
 
 def test_after_a_vain_attempt_the_next_loads_are_spared(tmp_path: Path) -> None:
-    profiles = Profiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
+    profiles = PoolProfiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
     first = profiles.load_fields("ab" * 32, 2)
     profiles.keep(first, {"profile": None, "profile_note": "other programs"})
     assert profiles.load_fields("ab" * 32, 2)["profile_s"] == 0.0
@@ -86,7 +91,7 @@ def test_after_a_vain_attempt_the_next_loads_are_spared(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:
-    book = ProfileBook(tmp_path)
+    book = ProfileStore(tmp_path)
     book.keep(profile())
     book.forget("ab" * 32, HERE)
     book.forget("ab" * 32, HERE)
@@ -94,9 +99,9 @@ def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_place_is_named_by_threads_device_and_settings() -> None:
-    two, one = this_place(PoolSettings(), 2), this_place(PoolSettings(n_threads=1), 2)
+    two, one = this_device_build(PoolSettings(), 2), this_device_build(PoolSettings(n_threads=1), 2)
     assert two.device.startswith("cpu2-")
     assert one.device.startswith("cpu1-")
     assert two.build.startswith("llama-cpp-python ")
-    assert this_place(PoolSettings(kv_cache_type="q8_0"), 2).build != two.build
-    assert this_place(PoolSettings(), 2, "NVIDIA H200").device == "gpu-nvidia-h200"
+    assert this_device_build(PoolSettings(kv_cache_type="q8_0"), 2).build != two.build
+    assert this_device_build(PoolSettings(), 2, "NVIDIA H200").device == "gpu-nvidia-h200"

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.completion import Completer
-from paddock.engine.sampling.schema import check
-
-from .world import Babbler, matcher, model, picker, say, tokens
+from paddock.engine.sampling.byte_grammar import EndingSearch
+from paddock.engine.sampling.schema import check_schema
+from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
 
 NAMES = ("a", "title", "some_long_name", "ü", "c d")
 VALUES = ("low", "high", 'x"y', "ünï", None, 3, True, {"a": [1, 2]})
@@ -79,10 +78,10 @@ SCHEMAS = st.recursive(
 def test_an_answer_is_valid_at_every_limit_that_holds_one(
     schema: Any, seed: int, more: int
 ) -> None:
-    assert check(schema) == ()
+    assert check_schema(schema) == ()
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
-    shortest = Completer(is_json=True).find(guide.spelling)
+    shortest = EndingSearch(is_json=True).find(guide.spelling)
     assert shortest is not None
     limit = len(guide.vocabulary.tokens_of(shortest)) + more
     one = picker(constraint, limit)
@@ -157,7 +156,7 @@ def test_a_character_is_finished_before_the_answer_is_closed() -> None:
     guide = matcher(Constraint("json_schema", '{"type": "string"}'))
     place = guide.spelling.copy()
     assert place.take('"né'.encode()[:-1])
-    end = Completer(is_json=True).find(place)
+    end = EndingSearch(is_json=True).find(place)
     assert end is not None
     json.loads('"né'.encode()[:-1] + end)
 

@@ -9,12 +9,11 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import Matcher
+from paddock.engine.sampling.constraint import TokenMatcher
+from tests.engine.sampling.world import grammars, matcher, model
 
-from .world import grammars, matcher, model
 
-
-def text(one: Matcher, said: str) -> bool:
+def text(one: TokenMatcher, said: str) -> bool:
     return one.copy().take(one.vocabulary.tokens_of(said.encode()))
 
 
@@ -48,7 +47,7 @@ def test_masks_made_beside_are_those_made_on_the_spot() -> None:
     sources = ["[0-9]+", "(yes|no)", ".*", "a{3}"]
     ones = [matcher(Constraint("regex", source)) for source in sources]
     alone = [one.copy().mask() for one in ones]
-    Matcher.begin_masks(ones)
+    TokenMatcher.begin_masks(ones)
     assert all(one.has_mask for one in ones)
     for one, mask in zip(ones, alone, strict=True):
         assert np.array_equal(one.mask(), mask)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.sampling.endless import endless
+from paddock.engine.sampling.schema import endless_ref
 
 SELF = {"$ref": "#"}
 CHAIN = {"type": "object", "properties": {"next": SELF}, "required": ["next"]}
@@ -32,7 +32,7 @@ CHAIN = {"type": "object", "properties": {"next": SELF}, "required": ["next"]}
     ],
 )
 def test_what_can_end_is_sound(schema: Any) -> None:
-    assert endless(schema) is None
+    assert endless_ref(schema) is None
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_what_can_end_is_sound(schema: Any) -> None:
 def test_what_never_ends_is_found_at_the_reference_that_leads_back(
     schema: Any, place: tuple[str | int, ...]
 ) -> None:
-    assert endless(schema) == place
+    assert endless_ref(schema) == place

@@ -12,13 +12,12 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest
-from paddock.engine.pool import LocalPool
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
-from paddock.engine.sampling.completion import Completer
+from paddock.engine.sampling.byte_grammar import EndingSearch
 from paddock.engine.settings import PoolSettings
-
-from .world import matcher, model
+from tests.engine.sampling.world import matcher, model
 
 
 def record(**properties: Any) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def ask(pool: LocalPool, schema: Any, temperature: float) -> Coroutine[Any, Any,
     prompt = "The moon landing of 1969, by Armstrong and Aldrin (Größe: groß). Answer as JSON."
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
-    shortest = Completer(is_json=True).find(guide.spelling) or b""
+    shortest = EndingSearch(is_json=True).find(guide.spelling) or b""
     few = len(guide.vocabulary.tokens_of(shortest)) + 8
     request = ChatRequest(
         ModelSpec("smollm2:135m"),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from paddock.engine.sampling.logprobs import RowLogprobs
+from paddock.engine.sampling.logits import RowLogprobs
 
 PIECES = [b"a", b"\xc3", b"bc", b""]
 

@@ -9,11 +9,10 @@ import pytest
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest
-from paddock.engine.native.samplers import SamplerChain
+from paddock.engine.llama.llama_context import SamplerChain
 from paddock.engine.request import Constraint, Sampling
-from paddock.engine.sampling.picker import Picker, prepare
-
-from .world import model, picker, tokens
+from paddock.engine.sampling.picker import Picker, start_masks
+from tests.engine.sampling.world import model, picker, tokens
 
 
 def row(*likely: str) -> Logits:
@@ -75,9 +74,9 @@ def test_masks_are_made_ahead_where_they_will_be_needed() -> None:
     def n_begun(pickers: list[Picker]) -> int:
         return sum(one.guided is not None and one.guided.matcher.has_mask for one in pickers)
 
-    prepare([*greedy, *sampled], has_idle_cores=False)
+    start_masks([*greedy, *sampled], has_idle_cores=False)
     assert (n_begun(greedy), n_begun(sampled)) == (0, 4)
-    prepare(greedy)
+    start_masks(greedy)
     assert n_begun(greedy) == 4
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from paddock.engine.sampling.repetition import Circles
+from paddock.engine.sampling.picker import RepetitionDetector
 
 
 def circle(tokens: Iterable[int]) -> tuple[int, int] | None:
     """Give after how many tokens a circle was noticed, and how long it is."""
-    circles = Circles()
+    circles = RepetitionDetector()
     for number, token in enumerate(tokens, 1):
         period = circles.feed(token)
         if period:
@@ -60,7 +60,7 @@ def test_what_repeats_for_good_reason_is_no_circle(tokens: list[int]) -> None:
 
 
 def test_what_was_forgiven_does_not_count_again() -> None:
-    circles = Circles()
+    circles = RepetitionDetector()
     assert any(circles.feed(3) for _ in range(420))
     circles.forget()
     assert not any(circles.feed(3) for _ in range(380))

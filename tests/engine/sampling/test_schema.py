@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.sampling.schema import check, compiled, heft
+from paddock.engine.sampling.schema import check_schema, max_growth_bytes, schema_grammar
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ from paddock.engine.sampling.schema import check, compiled, heft
 def test_what_cannot_be_kept_is_refused_at_its_place(
     schema: Any, pointer: str, message: str
 ) -> None:
-    (problem,) = check(schema)
+    (problem,) = check_schema(schema)
     assert (problem.pointer, problem.message) == (pointer, message)
 
 
@@ -61,14 +61,14 @@ def test_what_cannot_be_kept_is_refused_at_its_place(
     ["not", "if", "uniqueItems", "contains", "propertyNames", "dependentRequired", "nullable"],
 )
 def test_keywords_that_would_be_passed_over_are_refused_with_a_way_out(keyword: str) -> None:
-    (problem,) = check({"properties": {"a": {keyword: True}}})
+    (problem,) = check_schema({"properties": {"a": {keyword: True}}})
     assert problem.pointer == f"/properties/a/{keyword}"
     assert problem.message == f"an answer cannot be held to `{keyword}` while it is written"
     assert problem.remedy
 
 
 def test_every_problem_is_told_at_once() -> None:
-    problems = check({"not": {}, "items": {"uniqueItems": True, "then": {}, "if": {}}})
+    problems = check_schema({"not": {}, "items": {"uniqueItems": True, "then": {}, "if": {}}})
     pointers = [problem.pointer for problem in problems]
     assert pointers == ["/not", "/items/uniqueItems", "/items/then", "/items/if"]
     assert str(problems[0]) == (
@@ -91,19 +91,19 @@ def test_every_problem_is_told_at_once() -> None:
     ],
 )
 def test_what_binds_nothing_is_no_problem(schema: Any) -> None:
-    assert check(schema) == ()
+    assert check_schema(schema) == ()
 
 
 def test_an_authors_own_guidance_cannot_loosen_the_rules() -> None:
     schema = {"type": "array", "x-guidance": {"lenient": True, "whitespace_flexible": True}}
-    options = json.loads(compiled(schema))["grammars"][0]["json_schema"]["x-guidance"]
+    options = json.loads(schema_grammar(schema))["grammars"][0]["json_schema"]["x-guidance"]
     assert options["lenient"] is False
     assert options["whitespace_flexible"] is False
 
 
 def test_objects_that_name_their_properties_are_closed_unless_others_describe_them_too() -> None:
     def grammar(schema: Any) -> Any:
-        return json.loads(compiled(schema))["grammars"][0]["json_schema"]
+        return json.loads(schema_grammar(schema))["grammars"][0]["json_schema"]
 
     named = {"properties": {"a": {"type": "string"}}}
     assert grammar(named)["additionalProperties"] is False
@@ -116,7 +116,7 @@ def test_objects_that_name_their_properties_are_closed_unless_others_describe_th
 
 def test_an_object_is_closed_though_another_is_described_in_several_places() -> None:
     def grammar(schema: Any) -> Any:
-        return json.loads(compiled(schema))["grammars"][0]["json_schema"]
+        return json.loads(schema_grammar(schema))["grammars"][0]["json_schema"]
 
     named = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     more = {"type": "object", "properties": {"b": {"type": "string"}}}
@@ -136,10 +136,10 @@ def test_an_object_is_closed_though_another_is_described_in_several_places() -> 
     assert "additionalProperties" not in made["$defs"]["one"], "what else describes it may add"
     assert "additionalProperties" not in made["$defs"]["one"]["properties"]["a"]
     assert "additionalProperties" not in made["properties"]["both"]["allOf"][1]
-    assert check(made) == ()
+    assert check_schema(made) == ()
 
 
 def test_the_heft_counts_what_is_asked_for_repeatedly() -> None:
-    assert heft({"type": "string", "minLength": 500}) > 500
-    assert heft({"type": "array", "minItems": 100, "items": {"type": "string"}}) > 1_000
-    assert heft({"type": "object", "properties": {"a": {"type": "string"}}}) < 200
+    assert max_growth_bytes({"type": "string", "minLength": 500}) > 500
+    assert max_growth_bytes({"type": "array", "minItems": 100, "items": {"type": "string"}}) > 1_000
+    assert max_growth_bytes({"type": "object", "properties": {"a": {"type": "string"}}}) < 200

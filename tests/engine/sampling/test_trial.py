@@ -12,13 +12,13 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.schema import check
-from paddock.engine.sampling.trial import Trials
+from paddock.engine.sampling.constraint import ConstraintTrials
+from paddock.engine.sampling.schema import check_schema
 
 
 @pytest.fixture(scope="module")
-def trials() -> Iterator[Trials]:
-    trials = Trials()
+def trials() -> Iterator[ConstraintTrials]:
+    trials = ConstraintTrials()
     yield trials
     trials.close()
 
@@ -88,7 +88,7 @@ HOSTILE: list[tuple[Constraint, str]] = [
 
 @pytest.mark.parametrize(("constraint", "why"), HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_constraint_is_refused_in_plain_words_and_the_next_one_is_tried(
-    trials: Trials, constraint: Constraint, why: str
+    trials: ConstraintTrials, constraint: Constraint, why: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
         trials.check(constraint)
@@ -110,11 +110,11 @@ def test_a_hostile_constraint_is_refused_in_plain_words_and_the_next_one_is_trie
         Constraint("lark", 'start: <[7]> "a"+ <|some_control|>'),  # for a model's own tokens
     ],
 )
-def test_what_can_be_compiled_passes(trials: Trials, constraint: Constraint) -> None:
+def test_what_can_be_compiled_passes(trials: ConstraintTrials, constraint: Constraint) -> None:
     trials.check(constraint)
 
 
-def test_a_process_that_was_killed_is_replaced(trials: Trials) -> None:
+def test_a_process_that_was_killed_is_replaced(trials: ConstraintTrials) -> None:
     trials.check(Constraint("json"))
     assert trials._process is not None
     os.kill(trials._process.pid, signal.SIGKILL)
@@ -126,4 +126,4 @@ def test_a_chain_that_ends_is_found_to_end_in_one_turn() -> None:
     # Quadratic before: 600 links took 1.8 s, and 20,000 nodes are allowed.
     defs = {f"d{i}": {"$ref": "#/$defs/end"} for i in range(15_000)}
     schema = {"$defs": {**defs, "end": {"type": "string"}}, "$ref": "#/$defs/d0"}
-    assert check(schema) == ()
+    assert check_schema(schema) == ()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from paddock.engine.native import library
-from paddock.engine.native.model import Model
+from paddock.engine.llama import library
+from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Constraint, DoneReason, Sampling
-from paddock.engine.sampling.constraint import Grammars, Matcher
-from paddock.engine.sampling.picker import Choice, Picker, prepare
+from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
+from paddock.engine.sampling.picker import PickedToken, Picker, start_masks
 
 
 @cache
@@ -23,11 +23,11 @@ def model() -> Model:
 
 
 @cache
-def grammars() -> Grammars:
-    return Grammars(model())
+def grammars() -> GrammarCompiler:
+    return GrammarCompiler(model())
 
 
-def matcher(constraint: Constraint) -> Matcher:
+def matcher(constraint: Constraint) -> TokenMatcher:
     return grammars().matcher(constraint)
 
 
@@ -70,7 +70,7 @@ def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
     """Let a picker choose until its answer ends, as the loop does."""
     said = b""
     for _ in range(limit):
-        prepare([one])
+        start_masks([one])
         choice = one.choose(babbler.row())
         if _is_end(choice):
             return said, choice.ends or "stop"
@@ -80,5 +80,5 @@ def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
     return said, "length"
 
 
-def _is_end(choice: Choice) -> bool:
+def _is_end(choice: PickedToken) -> bool:
     return model().ends_generation(choice.token)

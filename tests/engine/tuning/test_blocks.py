@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.gguf import BLOCKS, TYPE_NAMES
-from paddock.engine.tuning.blocks import READERS, Lattice, to_q8_0
+from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES
+from paddock.engine.tuning.requantise import BLOCK_READERS, Lattice, lattice_to_q8_0
 
 KINDS = {name: kind for kind, name in TYPE_NAMES.items()}
 
@@ -47,18 +47,18 @@ def error(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], others: obj
 def test_four_bits_without_an_offset_of_their_own_are_met_exactly() -> None:
     one = lattice(200, 15)
     whole = Lattice(one.step, -8 * one.step, one.numbers, 15)
-    assert error(values_of(whole), values_of_q8_0(to_q8_0(whole))) < 1e-9
+    assert error(values_of(whole), values_of_q8_0(lattice_to_q8_0(whole))) < 1e-9
 
 
 def test_blocks_with_an_offset_lose_half_of_what_even_steps_lose() -> None:
     one = lattice(2000, 15)
-    lost = error(values_of(one), values_of_q8_0(to_q8_0(one)))
+    lost = error(values_of(one), values_of_q8_0(lattice_to_q8_0(one)))
     assert lost < 0.55 * error(values_of(one), even_steps(values_of(one)))
 
 
 def test_five_bits_lose_less_than_even_steps_too() -> None:
     one = lattice(2000, 31)
-    lost = error(values_of(one), values_of_q8_0(to_q8_0(one)))
+    lost = error(values_of(one), values_of_q8_0(lattice_to_q8_0(one)))
     assert lost < 0.8 * error(values_of(one), even_steps(values_of(one)))
 
 
@@ -73,16 +73,16 @@ def test_no_block_is_worse_than_even_steps(step: float, offset: float, seed: int
     one = Lattice(np.array([step], np.float32), np.array([offset], np.float32), numbers, 15)
     values = values_of(one)
     most = max(abs(offset), abs(offset + 15 * step))
-    lost = np.abs(values - np.asarray(values_of_q8_0(to_q8_0(one)))).max()
+    lost = np.abs(values - np.asarray(values_of_q8_0(lattice_to_q8_0(one)))).max()
     # Half a step; a scale of so few bits as a half has may be off by a two-thousandth itself.
     assert lost <= most / 127 / 2 + most / 1024 + 1e-5
 
 
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", sorted(BLOCK_READERS))
 def test_every_format_is_read_in_blocks_of_32(name: str) -> None:
-    per_block, block_bytes = BLOCKS[KINDS[name]]
+    per_block, block_bytes = TYPE_BLOCKS[KINDS[name]]
     raw = np.random.default_rng(1).integers(0, 60, 4 * block_bytes, np.uint8)
-    read = READERS[name](raw)
+    read = BLOCK_READERS[name](raw)
     assert read.numbers.shape == (4 * per_block // 32, 32)
     assert read.step.shape == read.offset.shape == (4 * per_block // 32,)
     assert read.numbers.max() <= read.most

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from paddock.engine.gguf import TYPE_NAMES, read_header
-from paddock.engine.models import ModelFinder
-from paddock.engine.native.model import Model
-from paddock.engine.native.quantise import quantise
-from paddock.engine.profile import trial
-from paddock.engine.profile.bench import Shape
-from paddock.engine.tuning.blocks import READERS
-from paddock.engine.tuning.comparison import agreement, predictions
-from paddock.engine.tuning.rewriting import low_bit, rest, widen
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.quantise import quantise
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import trial_models
+from paddock.engine.profile.measure import BenchOptions
+from paddock.engine.tuning.requantise import (
+    BLOCK_READERS,
+    low_bit_tensors,
+    other_matrices,
+    write_with_q8_0,
+)
+from paddock.engine.tuning.tuning_process import agreement_share, predicted_tokens
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4
 
@@ -23,26 +27,28 @@ TEXT = "The ferry leaves at nine in the morning and comes back before the evenin
 def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_path: Path) -> None:
     source = ModelFinder(Path("/nonexistent"), tmp_path).locate("smollm2:135m").path
     copy = tmp_path / "copy.gguf"
-    widen(source, copy, low_bit(read_header(source)), 1)
+    write_with_q8_0(source, copy, low_bit_tensors(read_header(source)), 1)
     before, after = read_header(source), read_header(copy)
     assert {**before.values, "general.file_type": 7} == after.values
     assert before.array_lengths == after.array_lengths
     assert [one.name for one in before.tensors] == [one.name for one in after.tensors]
     kinds = {TYPE_NAMES[one.kind] for one in after.tensors if len(one.axes) > 1}
     assert kinds == {"Q8_0"}
-    first, second = (predictions(path, [TEXT], 64, Shape(0, 0, 1)) for path in (source, copy))
+    first, second = (
+        predicted_tokens(path, [TEXT], 64, BenchOptions(0, 0, 1)) for path in (source, copy)
+    )
     assert len(first) == 64
-    assert agreement(first, second) >= 0.9
+    assert agreement_share(first, second) >= 0.9
 
 
-@pytest.mark.parametrize("name", [*sorted(READERS), "Q6_K", "IQ4_NL"])
+@pytest.mark.parametrize("name", [*sorted(BLOCK_READERS), "Q6_K", "IQ4_NL"])
 def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> None:
     """Two ways to the same numbers: ours to Q8_0, and llama.cpp's own of what it dequantises."""
     plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
-    trial.write(plain, "F32")
+    trial_models.write_trial_model(plain, "F32")
     _make_random(plain)
     quantise(plain, low, name, 1)
-    widen(low, ours, low_bit(read_header(low)), 1)
+    write_with_q8_0(low, ours, low_bit_tensors(read_header(low)), 1)
     quantise(low, theirs, "F32", 1)
     for mine, exact in zip(read_header(ours).tensors, read_header(theirs).tensors, strict=True):
         assert mine.name == exact.name
@@ -57,9 +63,9 @@ def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> N
 
 def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:
     source, copy = tmp_path / "a.gguf", tmp_path / "b.gguf"
-    trial.write(source, "Q6_K")
+    trial_models.write_trial_model(source, "Q6_K")
     names = {"blk.0.ffn_down.weight", "blk.0.attn_v.weight"}
-    widen(source, copy, names, 1)
+    write_with_q8_0(source, copy, names, 1)
     before, after = read_header(source), read_header(copy)
     for old, new in zip(before.tensors, after.tensors, strict=True):
         assert TYPE_NAMES[new.kind] == ("Q8_0" if new.name in names else TYPE_NAMES[old.kind])
@@ -70,10 +76,10 @@ def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:
 
 def test_floats_are_no_low_bit_tensors(tmp_path: Path) -> None:
     source = tmp_path / "a.gguf"
-    trial.write(source, "F16")
+    trial_models.write_trial_model(source, "F16")
     header = read_header(source)
-    assert not low_bit(header)
-    assert len(rest(header)) == len([one for one in header.tensors if len(one.axes) > 1])
+    assert not low_bit_tensors(header)
+    assert len(other_matrices(header)) == len([one for one in header.tensors if len(one.axes) > 1])
 
 
 def _make_random(path: Path) -> None:

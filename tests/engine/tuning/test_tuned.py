@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from paddock.engine.models import ModelFinder
-from paddock.engine.tuning.tuned import Speeds, Tuned, TunedBook
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
 
 
-def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> Tuned:
+def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> TunedCopy:
     """Put a copy's file into the store's blobs."""
     blob = folder / "models" / "blobs" / f"sha256-{digest}"
     blob.parent.mkdir(parents=True, exist_ok=True)
     blob.write_bytes(b"a copy")
-    return Tuned(
+    return TunedCopy(
         name="smollm2:135m",
         original=original,
         digest=digest,
@@ -24,14 +24,14 @@ def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> Tuned:
         more_bytes=2,
         agreement=0.954,
         n_compared=768,
-        before=Speeds(500.0, 190.0, 280.0),
-        after=Speeds(1000.0, 175.0, 400.0),
+        before=CopySpeeds(500.0, 190.0, 280.0),
+        after=CopySpeeds(1000.0, 175.0, 400.0),
         made_at=1.0,
     )
 
 
 def test_a_copy_is_found_until_its_file_is_gone_or_another(tmp_path: Path) -> None:
-    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
     assert book.find("a" * 64) is None
     book.keep(made)
     assert book.find("a" * 64) == made
@@ -44,7 +44,7 @@ def test_a_copy_is_found_until_its_file_is_gone_or_another(tmp_path: Path) -> No
 
 
 def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
-    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
     book.keep(made)
     for text in ("", "[]", "{}", '{"version": 1}', '{"version": 2}'):
         (book.folder / f"{'a' * 64}.json").write_text(text, "utf-8")
@@ -53,7 +53,7 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
 
 
 def test_undoing_removes_the_record_and_the_file(tmp_path: Path) -> None:
-    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
     book.keep(made)
     assert book.forget("a" * 64) == made
     assert not Path(made.path).exists()
@@ -61,7 +61,7 @@ def test_undoing_removes_the_record_and_the_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_there_before_or_that_a_name_stands_for_stays(tmp_path: Path) -> None:
-    book, made = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
     book.keep(replace(made, is_ours=False))
     book.forget("a" * 64)
     assert Path(made.path).exists()
@@ -75,7 +75,7 @@ def test_a_file_that_was_there_before_or_that_a_name_stands_for_stays(tmp_path: 
 
 
 def test_a_second_copy_takes_the_first_ones_place(tmp_path: Path) -> None:
-    book, first = TunedBook(tmp_path), copy_in(tmp_path, "a" * 64)
+    book, first = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
     second = copy_in(tmp_path, "a" * 64, "f" * 64)
     book.keep(first)
     book.keep(second)

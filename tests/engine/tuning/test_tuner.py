@@ -11,17 +11,23 @@ from filelock import FileLock
 
 from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import read_header
-from paddock.engine.hardware import Disk
-from paddock.engine.models import ModelFinder
-from paddock.engine.native import quantise
-from paddock.engine.profile import trial
+from paddock.engine.llama import quantise
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import trial_models
 from paddock.engine.profile.profile import FormatPoint
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.tuning import process, tuner
-from paddock.engine.tuning.tuned import Speeds
-from paddock.engine.tuning.tuner import FORMATS, TuningRefused, Wish, copy_bytes, tune
-from paddock.engine.workers.fallback import FallbackBook
+from paddock.engine.system.hardware import Disk
+from paddock.engine.tuning import tuner, tuning_process
+from paddock.engine.tuning.tuned_copies import CopySpeeds
+from paddock.engine.tuning.tuner import (
+    TUNING_FORMATS,
+    TuningRefused,
+    TuningRequest,
+    copy_bytes,
+    tune,
+)
+from paddock.engine.workers.crashes import FallbackStore
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 40
 
@@ -59,7 +65,9 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
     monkeypatch.setattr(tuner, "N_COMPARED_OWN", 64)
     notes: list[str] = []
     documents = ("A letter about the roof. " * 20, "An offer for the gutters. " * 20)
-    made = tune(Wish(facts, None, 1, documents, is_forced=True, n_documents=2), pool, notes.append)
+    made = tune(
+        TuningRequest(facts, None, 1, documents, is_forced=True, n_documents=2), pool, notes.append
+    )
     assert notes == [
         "measuring the model as it is",
         "writing the copy in Q8_0",
@@ -84,7 +92,7 @@ def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
     told = '{"event": "refused", "gain": 1.02, "is_measured": false}'
     stand_in.write_text(f"input(); print('{told}', flush=True)")
     with pytest.raises(TuningRefused) as caught:
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
         "a copy of 'smollm2:135m' in Q8_0 would be 1.0 times as fast at reading documents on "
         "this machine, which is not worth it; nothing was made. `--force` makes it all the same."
@@ -103,7 +111,7 @@ def test_a_process_that_dies_leaves_nothing_and_is_told(
         "os.abort()\n"
     )
     with pytest.raises(EngineError) as caught:
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
         "'smollm2:135m' cannot be tuned: the process was killed by SIGABRT (out of memory)"
     )
@@ -124,14 +132,14 @@ def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
     )
     notes: list[str] = []
     with pytest.raises(TuningRefused):
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, notes.append)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, notes.append)
     assert notes == [
         "measuring the copy",
         "the process was killed by SIGSEGV while measuring the copy; "
         "it is started again without extra buffer types",
         "measuring the copy",
     ]
-    known = FallbackBook(pool.cache_dir).find(facts.digest)
+    known = FallbackStore(pool.cache_dir).find(facts.digest)
     assert known is not None
     assert (known.fallback, known.reason) == (1, "killed by SIGSEGV while measuring the copy")
 
@@ -141,7 +149,7 @@ def test_a_model_that_crashes_whatever_it_goes_without_cannot_be_tuned(
 ) -> None:
     stand_in.write_text("import os, signal\ninput(); os.kill(os.getpid(), signal.SIGILL)\n")
     with pytest.raises(ModelUnusable) as caught:
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert caught.value.reason == (
         "killed by SIGILL while loading, also without extra buffer types and flash attention"
     )
@@ -165,7 +173,7 @@ def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, interrupt)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, interrupt)
     assert left(pool) == []
 
 
@@ -173,7 +181,7 @@ def test_two_at_once_are_kept_apart(pool: PoolSettings, facts: ModelFacts) -> No
     folder = pool.cache_dir / "tuned"
     folder.mkdir(parents=True)
     with FileLock(folder / f"{facts.digest}.lock"), pytest.raises(EngineError) as caught:
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
         "another `paddock tune` is making a copy of 'smollm2:135m'; wait for it"
     )
@@ -184,7 +192,7 @@ def test_without_room_nothing_is_begun(
 ) -> None:
     monkeypatch.setattr(tuner, "read_disk", lambda folder: Disk(folder, 10**9, 10**8))
     with pytest.raises(EngineError) as caught:
-        tune(Wish(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
         f"to make the copy of 'smollm2:135m' takes up to 353 MB, and {pool.models_dir}/blobs has "
         f"100 MB left. Make room, or set PADDOCK_MODELS to another disk."
@@ -204,16 +212,16 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
         " 'agreement': 1.0, 'before': speeds, 'after': speeds}), flush=True)\n"
     )
     elsewhere = replace(pool, models_dir=tmp_path / "file" / "models")
-    made = tune(Wish(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
+    made = tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
     assert made.path == str(pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
     assert [one.name for one in (pool.cache_dir / "blobs").iterdir()] == [f"sha256-{'b' * 64}"]
 
 
 def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
-    assert set(FORMATS) == set(quantise.FORMATS)
+    assert set(TUNING_FORMATS) == set(quantise.FORMATS)
     source = tmp_path / "source.gguf"
-    trial.write(source, "F32")
-    for name in FORMATS:
+    trial_models.write_trial_model(source, "F32")
+    for name in TUNING_FORMATS:
         target = tmp_path / f"{name}.gguf"
         quantise.quantise(source, target, name, 1)
         assert target.stat().st_size <= copy_bytes(read_header(source), name) + 10_000, name
@@ -222,26 +230,30 @@ def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
 def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
     facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Speeds(100.0, 50.0, 80.0)
-    monkeypatch.setattr(process, "speeds", lambda *_: slow)
+    slow = CopySpeeds(100.0, 50.0, 80.0)
+    monkeypatch.setattr(tuning_process, "measure_speeds", lambda *_: slow)
     order = order_for(facts.path, tmp_path / "x")
-    monkeypatch.setattr(process, "_N_ROUNDS", 1)
+    monkeypatch.setattr(tuning_process, "_N_ROUNDS", 1)
     header = read_header(Path(facts.path))
-    points = process.measured_formats(order, header)
+    points = tuning_process.measured_formats(order, header)
     assert {one.format for one in points} == {"Q4_1", "Q8_0"}
-    expected = process.expected(order, header, slow, points)
+    expected = tuning_process.expected_gain(order, header, slow, points)
     assert expected is not None
     assert expected > 0
-    monkeypatch.setattr(process, "expected", lambda *_: 1.02)
+    monkeypatch.setattr(tuning_process, "expected_gain", lambda *_: 1.02)
     told: list[dict[str, object]] = []
-    process.make(order, told.append)
+    tuning_process.make_copy(order, told.append)
     assert told[1:] == [{"event": "refused", "gain": 1.02, "is_measured": False}]
     assert not (tmp_path / "x").exists()
 
 
-def order_for(source: str | Path, target: Path, *, is_forced: bool = False) -> process.Order:
+def order_for(
+    source: str | Path, target: Path, *, is_forced: bool = False
+) -> tuning_process.TuningOrder:
     """An order for a tuned copy."""
-    return process.Order(str(source), str(target), None, 1, 0, 64, 64, 0, is_forced, (TEXT,))
+    return tuning_process.TuningOrder(
+        str(source), str(target), None, 1, 0, 64, 64, 0, is_forced, (TEXT,)
+    )
 
 
 def points(**seconds: float) -> tuple[FormatPoint, ...]:
@@ -257,15 +269,17 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
     tmp_path: Path,
 ) -> None:
     source = tmp_path / "source.gguf"
-    trial.write(source, "Q6_K")
+    trial_models.write_trial_model(source, "Q6_K")
     header, order = read_header(source), order_for(source, tmp_path / "x")
     slow, quick = points(Q6_K=4.0, Q8_0=2.0), points(Q6_K=2.0, Q8_0=2.0)
     every = {one.name for one in header.tensors if len(one.axes) > 1}
-    assert process.chosen(order, header, slow) == every
-    assert process.chosen(order, header, quick) == set()
-    assert process.chosen(replace(order, is_forced=True), header, quick) == every
-    assert process.chosen(order, header, ()) == every, "on a device of which nothing is known"
-    assert process.chosen(replace(order, format="Q8_0"), header, quick) == every
+    assert tuning_process.tensors_to_change(order, header, slow) == every
+    assert tuning_process.tensors_to_change(order, header, quick) == set()
+    assert tuning_process.tensors_to_change(replace(order, is_forced=True), header, quick) == every
+    assert tuning_process.tensors_to_change(order, header, ()) == every, (
+        "on a device of which nothing is known"
+    )
+    assert tuning_process.tensors_to_change(replace(order, format="Q8_0"), header, quick) == every
 
 
 @pytest.mark.parametrize(("share", "event"), [(0.95, "refused"), (0.3, "done")])
@@ -273,22 +287,22 @@ def test_a_copy_that_measures_no_faster_is_refused_unless_others_disturbed_the_m
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, event: str
 ) -> None:
     source = tmp_path / "source.gguf"
-    trial.write(source, "Q6_K")
-    same = Speeds(100.0, 50.0, 80.0, share)
-    monkeypatch.setattr(process, "speeds", lambda *_: same)
-    monkeypatch.setattr(process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
-    monkeypatch.setattr(process, "_compared", lambda *_: {})
+    trial_models.write_trial_model(source, "Q6_K")
+    same = CopySpeeds(100.0, 50.0, 80.0, share)
+    monkeypatch.setattr(tuning_process, "measure_speeds", lambda *_: same)
+    monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
+    monkeypatch.setattr(tuning_process, "_compared", lambda *_: {})
     told: list[dict[str, object]] = []
-    process.make(order_for(source, tmp_path / "x"), told.append)
+    tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
     assert told[-1]["event"] == event
     assert told[-1]["gain"] == pytest.approx(1.0)
 
 
 def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
-    trial.write(source, "F16")
+    trial_models.write_trial_model(source, "F16")
     told: list[dict[str, object]] = []
-    process.make(order_for(source, tmp_path / "x"), told.append)
+    tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
     assert told == [
         {
             "event": "broken",

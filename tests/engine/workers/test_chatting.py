@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.decoding.told import Told
-from paddock.engine.workers.chatting import HeldTurns
+from paddock.engine.decoding.running_request import StepOutput
+from paddock.engine.workers.chat_service import OutputBuffer
 
 
-def frames_of(steps: list[Told]) -> list[list[float]]:
+def frames_of(steps: list[StepOutput]) -> list[list[float]]:
     """Return the ages of the turns in each frame."""
-    held, now, frames = HeldTurns(), 0.0, []
+    held, now, frames = OutputBuffer(), 0.0, []
     for told in steps:
         now += told.step_s
         if turns := held.add(told, now):
@@ -19,20 +19,24 @@ def frames_of(steps: list[Told]) -> list[list[float]]:
 
 
 def test_quick_tokens_of_a_chat_go_out_as_often_as_a_screen_shows_them() -> None:
-    frames = frames_of([Told(step_s=0.008, is_read=True)] * 9)
+    frames = frames_of([StepOutput(step_s=0.008, is_read=True)] * 9)
     assert frames == [[0.016, 0.008, 0.0]] * 3
 
 
 def test_tokens_of_jobs_wait_for_one_another_a_little_longer() -> None:
-    frames = frames_of([Told(step_s=0.008)] * 14)
+    frames = frames_of([StepOutput(step_s=0.008)] * 14)
     assert [len(ages) for ages in frames] == [7, 7]
 
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_where_steps_are_slow_each_is_told_at_once(is_read: bool) -> None:
-    assert frames_of([Told(step_s=0.06, is_read=is_read)] * 3) == [[0.0]] * 3
+    assert frames_of([StepOutput(step_s=0.06, is_read=is_read)] * 3) == [[0.0]] * 3
 
 
 def test_what_is_waited_for_takes_along_what_was_held() -> None:
-    steps = [Told(step_s=0.008), Told(step_s=0.008, is_urgent=True), Told(step_s=0.008)]
+    steps = [
+        StepOutput(step_s=0.008),
+        StepOutput(step_s=0.008, is_urgent=True),
+        StepOutput(step_s=0.008),
+    ]
     assert frames_of(steps) == [[0.008, 0.0]]

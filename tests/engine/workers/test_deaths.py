@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.workers.deaths import death, ran_out_of_memory
+from paddock.engine.workers.crashes import death_reason, ran_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_want_of_memory_is_found_before_its_consequences() -> None:
         "/build/ggml-cuda.cu:109: CUDA error",
         *(f"libggml-base.so(+0x{n:x})" for n in range(20)),
     ]
-    assert ran_out_of_memory(death(-6, "answering request 1", cuda), 0, 0)
+    assert ran_out_of_memory(death_reason(-6, "answering request 1", cuda), 0, 0)
     grown = [
         "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv",
         "Traceback (most recent call last):",
         '  File "worker.py", line 290, in <module>',
-        "paddock.engine.native.faults.LoadFailed: llama.cpp cannot make a context",
+        "paddock.engine.llama.diagnostics.LoadFailed: llama.cpp cannot make a context",
     ]
-    assert ran_out_of_memory(death(70, "answering request 1", grown), 0, 0)
+    assert ran_out_of_memory(death_reason(70, "answering request 1", grown), 0, 0)
     vulkan = ["vk::Device::allocateMemory: ErrorOutOfDeviceMemory", "terminate called"]
-    assert ran_out_of_memory(death(-6, "idle", vulkan), 0, 0)
+    assert ran_out_of_memory(death_reason(-6, "idle", vulkan), 0, 0)

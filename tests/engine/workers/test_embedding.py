@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Vectors
+from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
-from paddock.engine.models import ModelFinder
-from paddock.engine.native.library import quiet_logs
-from paddock.engine.native.model import Model
-from paddock.engine.pool import LocalPool
+from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.embedding import EmbedService, gpu_batch
-from paddock.engine.workers.frames import Head
-from paddock.engine.workers.load import Load
-from paddock.engine.workers.wire import pack_refusal, read_refusal
+from paddock.engine.workers.embed_service import EmbedService, gpu_batch_tokens
+from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_protocol import FrameHead, pack_refusal, read_refusal
 from tests.fakes import tiny
 
 VECTORS = ModelSpec("all-minilm", role="embed")
@@ -68,12 +67,12 @@ def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancell
     def vectors(n_threads: int) -> Vectors:
         said: dict[int, bytes] = {}
 
-        def send(head: Head, body: bytes) -> None:
+        def send(head: FrameHead, body: bytes) -> None:
             if head["event"] == "embedded":
                 said[head["id"]] = body
                 service.close()
 
-        load = Load(str(path), "embed", 512, 512, 16, 512, n_threads=n_threads)
+        load = WorkerOptions(str(path), "embed", 512, 512, 16, 512, n_threads=n_threads)
         service = EmbedService(model, load, send)
         assert len(service._sides) == (n_threads if n_threads > 1 else 0)
         for number in (0, 1):
@@ -194,15 +193,15 @@ def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
         return Profile("", "gpu", "", 0.0, 1, 0.0, 0, 0.0, prefill=points)
 
     speeds = (10_000, 60_000, 250_000, 1_000_000)
-    assert [gpu_batch(profile(speed)) for speed in speeds] == [512, 1024, 4096, 8192]
-    assert gpu_batch(None) == 512
+    assert [gpu_batch_tokens(profile(speed)) for speed in speeds] == [512, 1024, 4096, 8192]
+    assert gpu_batch_tokens(None) == 512
 
 
 def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> None:
     quiet_logs()
     model = Model(tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048), n_gpu_layers=0)
-    load = Load(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
-    said: list[Head] = []
+    load = WorkerOptions(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
+    said: list[FrameHead] = []
     service = EmbedService(model, load, lambda head, _: said.append(head))
     first = service._context.options.n_batch_tokens
     for number, text in enumerate(("a b", "a b " * 450, "c d")):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.native.build import Build
-from paddock.engine.workers import fallback
-from paddock.engine.workers.fallback import Fallback, FallbackBook, rebuild, with_fallback
-from paddock.engine.workers.load import Load
+from paddock.engine.llama.build import LlamaBuild
+from paddock.engine.workers import crashes
+from paddock.engine.workers.crashes import Fallback, FallbackStore, rebuild_command, with_fallback
+from paddock.engine.workers.worker_options import WorkerOptions
 
-LOAD = Load("x.gguf", "chat", 2048, 8192, 4, 512, n_threads=4, kv_cache_type="q8_0")
+LOAD = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, n_threads=4, kv_cache_type="q8_0")
 CRASH = "killed by SIGSEGV while warming up"
 
 
@@ -26,18 +26,18 @@ def test_each_fallback_gives_up_one_thing_more() -> None:
 
 
 def test_extra_buffers_are_the_processors_matter_and_the_rest_a_models_own(tmp_path: Path) -> None:
-    book = FallbackBook(tmp_path)
+    book = FallbackStore(tmp_path)
     assert book.find("ab" * 32) is None
     book.keep("ab" * 32, Fallback("a.gguf", 3, CRASH))
     own, other = book.find("ab" * 32), book.find("cd" * 32)
     assert own == Fallback("a.gguf", 3, CRASH)
     assert other == Fallback("a.gguf", 1, CRASH)
-    assert FallbackBook(tmp_path, "NVIDIA H200").find("ab" * 32) is None, "another device"
+    assert FallbackStore(tmp_path, "NVIDIA H200").find("ab" * 32) is None, "another device"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"build": 1}', '{"models": 3}', "\x00"])
 def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str) -> None:
-    book = FallbackBook(tmp_path)
+    book = FallbackStore(tmp_path)
     book.file.parent.mkdir(parents=True)
     book.file.write_text(text)
     assert book.all() == {}
@@ -49,34 +49,34 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str) -> None:
     ("build", "is_clone", "line"),
     [
         (
-            Build("llama-cpp-python", Path("/none"), "0.3.36"),
+            LlamaBuild("llama-cpp-python", Path("/none"), "0.3.36"),
             False,
             "CXXFLAGS=-fno-dse pip install --force-reinstall --no-cache-dir "
             "--no-binary llama-cpp-python llama-cpp-python",
         ),
         (
-            Build("llama-cpp-python", Path("/none"), "0.3.36"),
+            LlamaBuild("llama-cpp-python", Path("/none"), "0.3.36"),
             True,
             "uv sync --no-cache --reinstall-package llama-cpp-python",
         ),
         (
-            Build("paddock-llama", Path("/none"), "0.3.36", version="0.3.36.post1"),
+            LlamaBuild("paddock-llama", Path("/none"), "0.3.36", version="0.3.36.post1"),
             False,
             "pip install --force-reinstall --no-cache-dir paddock-llama==0.3.36.post1",
         ),
     ],
 )
 def test_the_line_that_builds_it_again_uses_no_old_wheel(
-    monkeypatch: pytest.MonkeyPatch, build: Build, is_clone: bool, line: str
+    monkeypatch: pytest.MonkeyPatch, build: LlamaBuild, is_clone: bool, line: str
 ) -> None:
-    monkeypatch.setattr(fallback, "find_build", lambda: build)
-    monkeypatch.setattr(fallback, "is_clone", lambda: is_clone)
-    assert rebuild() == line
+    monkeypatch.setattr(crashes, "find_build", lambda: build)
+    monkeypatch.setattr(crashes, "is_clone", lambda: is_clone)
+    assert rebuild_command() == line
 
 
 def test_a_build_for_a_device_stays_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "libggml-cuda.so").touch()
-    build = Build("llama-cpp-python", tmp_path, "0.3.36")
-    monkeypatch.setattr(fallback, "find_build", lambda: build)
-    monkeypatch.setattr(fallback, "is_clone", lambda: True)
-    assert rebuild().startswith("CMAKE_ARGS='-DGGML_CUDA=on' uv sync")
+    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36")
+    monkeypatch.setattr(crashes, "find_build", lambda: build)
+    monkeypatch.setattr(crashes, "is_clone", lambda: True)
+    assert rebuild_command().startswith("CMAKE_ARGS='-DGGML_CUDA=on' uv sync")

@@ -9,14 +9,19 @@ import time
 
 import pytest
 
-from paddock.engine.workers.frames import Head
-from paddock.engine.workers.worker import LONG_LETTERS, _LongRequests, _n_letters, widen
+from paddock.engine.workers.worker_main import (
+    LONG_CHARACTERS,
+    _LongRequests,
+    _n_characters,
+    widen_pipe,
+)
+from paddock.engine.workers.worker_protocol import FrameHead
 
 
 def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() -> None:
     started, gate, done = threading.Event(), threading.Event(), list[tuple[str, int]]()
 
-    def act(head: Head, body: bytes) -> None:
+    def act(head: FrameHead, body: bytes) -> None:
         if head["op"] == "chat":
             started.set()
             gate.wait(30)
@@ -38,15 +43,15 @@ def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() ->
 
 
 def test_texts_are_measured_wherever_they_stand_in_a_request() -> None:
-    messages = [{"role": "user", "content": "x" * LONG_LETTERS}]
-    assert _n_letters({"op": "chat", "request": {"messages": messages}}) > LONG_LETTERS
-    assert _n_letters({"op": "count_texts", "texts": ["ab", "c"], "id": 7}) == 14
+    messages = [{"role": "user", "content": "x" * LONG_CHARACTERS}]
+    assert _n_characters({"op": "chat", "request": {"messages": messages}}) > LONG_CHARACTERS
+    assert _n_characters({"op": "count_texts", "texts": ["ab", "c"], "id": 7}) == 14
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is Linux's to set")
 def test_a_second_of_64_answers_is_written_although_nobody_reads() -> None:
     reading, writing = os.pipe()
-    widen(writing)
+    widen_pipe(writing)
     os.set_blocking(writing, False)
     for _ in range(100):  # turns of a second, each with 100 bytes of every answer
         assert os.write(writing, bytes(6400)) == 6400

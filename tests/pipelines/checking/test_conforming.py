@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from paddock.engine.sampling import keywords
-from paddock.engine.sampling.schema import compiled
-from paddock.pipelines.checking.conforming import FORMATS, mismatch
+from paddock.engine.sampling import schema as keywords
+from paddock.engine.sampling.schema import schema_grammar
+from paddock.pipelines.reply_schema import FORMAT_CHECKS, schema_mismatch
 
 RIGHT = {
     "date": ["2024-02-29", "2000-02-29", "1999-12-31", "0000-01-01"],
@@ -54,7 +54,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "text", "is_right"), CASES)
 def test_a_text_is_of_a_format_or_it_is_not(name: str, text: str, is_right: bool) -> None:
-    wrong = mismatch({"value": text}, {"properties": {"value": {"format": name}}})
+    wrong = schema_mismatch({"value": text}, {"properties": {"value": {"format": name}}})
     if is_right:
         assert wrong is None
     else:
@@ -64,20 +64,20 @@ def test_a_text_is_of_a_format_or_it_is_not(name: str, text: str, is_right: bool
 
 def test_what_is_not_of_its_format_is_named_with_its_place() -> None:
     schema = {"items": {"type": "string", "format": "date"}}
-    assert mismatch(["31 Febtember"], schema) == "At /0: '31 Febtember' is not a 'date'."
+    assert schema_mismatch(["31 Febtember"], schema) == "At /0: '31 Febtember' is not a 'date'."
 
 
-@pytest.mark.parametrize("name", sorted(keywords.FORMATS))
+@pytest.mark.parametrize("name", sorted(keywords.SUPPORTED_FORMATS))
 def test_formats_are_checked_by_the_rules_of_the_grammar(name: str) -> None:
-    grammar, bytes_only = compiled({"type": "string", "format": name}), LLTokenizer("byte")
+    grammar, bytes_only = schema_grammar({"type": "string", "format": name}), LLTokenizer("byte")
     for text in (*RIGHT[name], *WRONG[name]):
         matcher = LLMatcher(bytes_only, grammar)
         raw = list(json.dumps(text, ensure_ascii=False).encode())
         is_allowed = matcher.try_consume_tokens(raw) == len(raw) and matcher.is_accepting()
-        assert is_allowed == FORMATS[name](text), text
-    assert {*FORMATS} == keywords.FORMATS
+        assert is_allowed == FORMAT_CHECKS[name](text), text
+    assert {*FORMAT_CHECKS} == keywords.SUPPORTED_FORMATS
 
 
 @pytest.mark.parametrize("value", [None, 5, 1.5, True, [], {}])
 def test_a_format_says_nothing_of_what_is_no_text(value: Any) -> None:
-    assert mismatch(value, {"format": "date"}) is None
+    assert schema_mismatch(value, {"format": "date"}) is None

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.grounds import cites, grounded, quotes
-from paddock.pipelines.checking.measures import sentences
+from paddock.pipelines.checking.functions import cites, grounded, quotes, sentences
 
 
 @pytest.mark.timeout(20)

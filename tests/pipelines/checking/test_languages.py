@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.pipelines.checking.languages import language
+from paddock.pipelines.checking.functions import language
 
 
 @pytest.mark.parametrize(

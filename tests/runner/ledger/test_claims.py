@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from paddock.runner.ledger import claims as claims_module
-from paddock.runner.ledger.claims import Claims, Joined
+from paddock.runner.ledger import coordination as claims_module
+from paddock.runner.ledger.coordination import Claims, JoinedJob
 from paddock.runner.ledger.ledger import Ledger
 from tests.postgres import Postgres
 
@@ -25,7 +25,7 @@ DEAD_S = 2.0
 @contextmanager
 def participant(
     ledger: Ledger, name: str, dead_after_s: float = LONG_S, job: str = ""
-) -> Iterator[tuple[Claims, Joined]]:
+) -> Iterator[tuple[Claims, JoinedJob]]:
     claims = ledger.claims(name, dead_after_s)
     joined = claims.join("place", f"run-{name}", job)
     try:
@@ -190,7 +190,7 @@ def test_one_that_was_silent_asks_before_it_writes_though_it_is_heard_of_again(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asleep_s = 0.0
-    monkeypatch.setattr(claims_module, "_moment", lambda: time.monotonic() + asleep_s)
+    monkeypatch.setattr(claims_module, "_monotonic_s", lambda: time.monotonic() + asleep_s)
     with Ledger(tmp_path, url=url) as ledger, participant(ledger, "a", DEAD_S) as (a, _):
         assert a.is_sure()
         asleep_s = 10 * DEAD_S

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger.entries import VERSION, CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reader import VERSION
 from paddock.runner.ledger.writer import KEYS
 
 
@@ -94,7 +93,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(tmp_path: Path) -> None:
 def test_an_older_ledger_is_migrated_after_a_copy(tmp_path: Path) -> None:
     from sqlalchemy import Connection
 
-    from paddock.runner.ledger.tables import connect, prepare
+    from paddock.runner.ledger.ledger_tables import prepare_tables, sqlite_engine
 
     with Ledger(tmp_path):
         pass
@@ -109,9 +108,9 @@ def test_an_older_ledger_is_migrated_after_a_copy(tmp_path: Path) -> None:
     def add_no_more(connection: Connection) -> None:
         pass
 
-    engine = connect(file)
-    prepare(engine, file, dict.fromkeys(range(VERSION), add_no_more) | {0: add})
-    prepare(engine, file, {})
+    engine = sqlite_engine(file)
+    prepare_tables(engine, file, dict.fromkeys(range(VERSION), add_no_more) | {0: add})
+    prepare_tables(engine, file, {})
     engine.dispose()
     assert (tmp_path / "ledger.sqlite.v0").exists()
 
@@ -181,7 +180,7 @@ def test_the_ledger_of_version_1_becomes_this_one_with_all_that_it_knew(tmp_path
 def test_a_migration_that_is_cut_short_leaves_the_older_ledger(tmp_path: Path) -> None:
     from sqlalchemy import Connection
 
-    from paddock.runner.ledger.tables import MIGRATIONS, connect, prepare
+    from paddock.runner.ledger.ledger_tables import MIGRATIONS, prepare_tables, sqlite_engine
 
     file = released(1, tmp_path / "letters") / ".paddock" / "ledger.sqlite"
 
@@ -189,10 +188,10 @@ def test_a_migration_that_is_cut_short_leaves_the_older_ledger(tmp_path: Path) -
         MIGRATIONS[1](connection)
         raise KeyboardInterrupt
 
-    engine = connect(file)
+    engine = sqlite_engine(file)
     with pytest.raises(KeyboardInterrupt):
-        prepare(engine, file, {1: cut_short})
-    prepare(engine, file)
+        prepare_tables(engine, file, {1: cut_short})
+    prepare_tables(engine, file)
     engine.dispose()
     with Ledger(file.parent) as ledger:
         assert len(ledger.runs()) == 3
@@ -232,7 +231,7 @@ def test_what_a_watch_has_seen_through_is_known_until_it_is_gone(tmp_path: Path)
 
 
 def test_a_row_is_found_by_the_key_that_its_table_has() -> None:
-    from paddock.runner.ledger.tables import TABLES
+    from paddock.runner.ledger.ledger_tables import TABLES
 
     made = {name: tuple(c.name for c in table.primary_key) for name, table in TABLES.items()}
     assert {name: made[name] for name in KEYS} == KEYS

@@ -12,9 +12,14 @@ import psycopg
 import pytest
 
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
-from paddock.runner.ledger.identity import identity
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.postgres import Link, Server, check_server, place_of, server
+from paddock.runner.ledger.ledger import Ledger, folder_identity
+from paddock.runner.ledger.postgres import (
+    PostgresConnection,
+    PostgresServer,
+    check_server,
+    database_name,
+    postgres_server,
+)
 from tests.postgres import Postgres, postgres
 
 
@@ -121,7 +126,7 @@ def test_reading_needs_no_ledger_and_makes_none(url: str, tmp_path: Path) -> Non
     with Ledger(tmp_path / ".paddock", url=url, is_readonly=True) as ledger:
         assert ledger.entries("scope") == {}
     assert not (tmp_path / ".paddock").exists()
-    identity(tmp_path)
+    folder_identity(tmp_path)
     with Ledger(tmp_path, url=url, is_readonly=True) as ledger:
         assert ledger.entries("scope") == {}
 
@@ -163,7 +168,7 @@ def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path)
 
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
     url = "postgresql://me:secret@127.0.0.1:1/work?connect_timeout=2"
-    reading = server(url, identity(tmp_path))
+    reading = postgres_server(url, folder_identity(tmp_path))
     with pytest.raises(LedgerError) as caught:
         from paddock.runner.ledger.postgres import PostgresReader
 
@@ -182,13 +187,13 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
 def test_who_comes_after_one_that_waited_in_vain_is_told_at_once(tmp_path: Path) -> None:
     n_tries = 0
 
-    class Away(Server):
+    class Away(PostgresServer):
         def connect(self) -> psycopg.Connection[Any]:
             nonlocal n_tries
             n_tries += 1
             return super().connect()
 
-    link = Link(Away("postgresql://me@127.0.0.1:1/work", "s"), retry_s=1.0)
+    link = PostgresConnection(Away("postgresql://me@127.0.0.1:1/work", "s"), retry_s=1.0)
     with pytest.raises(LedgerError):
         link.rows("select 1", {})
     assert n_tries > 1
@@ -235,7 +240,7 @@ def test_an_old_server_is_refused(url: str) -> None:
     with pytest.raises(LedgerError) as caught:
         check_server(Old(), url)  # type: ignore[arg-type]
     assert str(caught.value) == (
-        f"{place_of(url)} is version 12; the ledger needs PostgreSQL 13 or newer."
+        f"{database_name(url)} is version 12; the ledger needs PostgreSQL 13 or newer."
     )
 
 
@@ -251,7 +256,7 @@ def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
 def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path, url=url):
         pass
-    schema = Server(url, f"paddock_{identity(tmp_path)}").schema
+    schema = PostgresServer(url, f"paddock_{folder_identity(tmp_path)}").schema
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"update {schema}.meta set value = '9' where name = 'version'".encode())
     for is_readonly in (False, True):
@@ -261,7 +266,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> N
         ):
             pass
         assert str(caught.value) == (
-            f"{place_of(url)}: this ledger was written by a newer Paddock (its version is 9, "
+            f"{database_name(url)}: this ledger was written by a newer Paddock (its version is 9, "
             f"this one reads 4). Update Paddock on this machine."
         )
 
@@ -269,7 +274,7 @@ def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> N
 def test_an_identity_that_was_edited_is_named(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("my folder\n")
     with pytest.raises(LedgerError) as caught:
-        identity(tmp_path)
+        folder_identity(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path / 'id'}: this is no identity. Put back what it was, which names the ledger in "
         f"PostgreSQL, or remove it to begin a ledger anew."
@@ -287,10 +292,10 @@ def test_a_password_that_cuts_the_address_at_the_wrong_place_is_shown_nowhere(
         "The setting 'ledger' (PADDOCK_LEDGER) cannot be read as an address. In a name or a "
         "password write %25 for %, %40 for @, %2F for /, %3A for : and %20 for a space."
     )
-    assert place_of(url) == "PostgreSQL"
+    assert database_name(url) == "PostgreSQL"
 
 
 def test_a_users_name_may_hold_an_at_sign() -> None:
     url = "postgresql://me%40server:s%40fe@db.example:5433/work"
-    assert place_of(url) == "PostgreSQL's database 'work' at db.example:5433"
-    assert server(url, "x").url == url
+    assert database_name(url) == "PostgreSQL's database 'work' at db.example:5433"
+    assert postgres_server(url, "x").url == url

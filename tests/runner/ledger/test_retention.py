@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from paddock.runner.ledger import compaction, retention
-from paddock.runner.ledger.compaction import compact
+from paddock.runner.core.run_records import read_lineage
+from paddock.runner.ledger import retention
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.origins import Origins
-from paddock.runner.ledger.retention import Limits, Swept, sweep
-from paddock.runner.made import read
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.retention import RetentionLimits, SweepResult, compact_file, sweep_ledger
 from tests.runner.world import World, states
 
 NOW = time.time()
-EVERYTHING = Limits(runs_before=NOW + 1e6, calls_before=NOW + 1e6)
-NOTHING = Limits(runs_before=0, calls_before=0)
+EVERYTHING = RetentionLimits(runs_before=NOW + 1e6, calls_before=NOW + 1e6)
+NOTHING = RetentionLimits(runs_before=0, calls_before=0)
 
 NESTED = """\
 steps:
@@ -71,7 +70,7 @@ def age(world: World, seconds: float) -> None:
 def test_the_replies_that_items_were_made_of_stay_however_old(tmp_path: Path) -> None:
     world = made(tmp_path)
     age(world, 1e7)
-    assert sweep(state(world), "", EVERYTHING).calls == 0
+    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
     assert world.run().counts == {"fresh": 5}
     assert world.run(force=["sum"]).counts == {"stale": 4, "fresh": 1}
 
@@ -80,9 +79,9 @@ def test_the_replies_of_earlier_versions_go_once_they_are_old(tmp_path: Path) ->
     world = made(tmp_path)
     world.edit("Sum up:", "Summarise:")
     world.run()
-    before = Limits(runs_before=0, calls_before=NOW - 1)
-    assert sweep(state(world), "", before).calls == 0
-    assert sweep(state(world), "", EVERYTHING).calls == 5
+    before = RetentionLimits(runs_before=0, calls_before=NOW - 1)
+    assert sweep_ledger(state(world), "", before).calls == 0
+    assert sweep_ledger(state(world), "", EVERYTHING).calls == 5
     assert rows(world, "select count(*) from calls") == [(5,)]
     assert world.run().counts == {"fresh": 5}
 
@@ -93,7 +92,7 @@ def test_replies_that_were_taken_again_by_a_new_version_stay(tmp_path: Path) -> 
     world.run()
     world.edit("Summarise:", "Sum up:")
     assert world.run().calls == 0  # every reply was known
-    sweep(state(world), "", EVERYTHING)
+    sweep_ledger(state(world), "", EVERYTHING)
     world.edit("returns: {file: doc.relpath, sum", "returns: {name: doc.relpath, sum")
     assert world.run().calls == 1  # the digest alone, whose prompt is another
 
@@ -102,7 +101,7 @@ def test_replies_within_blocks_within_blocks_stay(tmp_path: Path) -> None:
     world = World(tmp_path, NESTED)
     world.documents(2)
     assert world.run().calls == 4
-    assert sweep(state(world), "", EVERYTHING).calls == 0
+    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
 
 
 def test_replies_of_items_that_were_never_finished_stay_for_their_time(tmp_path: Path) -> None:
@@ -111,9 +110,9 @@ def test_replies_of_items_that_were_never_finished_stay_for_their_time(tmp_path:
     connection.execute("delete from items")  # as after a kill before any entry was written
     connection.commit()
     connection.close()
-    assert sweep(state(world), "", Limits(NOW, NOW - 3600)).calls == 0
+    assert sweep_ledger(state(world), "", RetentionLimits(NOW, NOW - 3600)).calls == 0
     assert world.run().calls == 0
-    assert sweep(state(world), "", EVERYTHING, is_dry=True).calls == 0
+    assert sweep_ledger(state(world), "", EVERYTHING, is_dry=True).calls == 0
 
 
 def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_known(
@@ -124,8 +123,8 @@ def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_
         (world.folder / "inbox" / name).unlink()
     (world.folder / "out/0.txt").unlink()
     world.run()
-    assert sweep(state(world), "", NOTHING).items == 0
-    swept = sweep(state(world), "", EVERYTHING)
+    assert sweep_ledger(state(world), "", NOTHING).items == 0
+    swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.items, swept.calls) == (2, 3)  # and the first digest's
     known = {str(path) for (path,) in rows(world, "select path from outputs")}
     assert known == {"out/1.txt", "out/2.txt", "out/DIGEST.md"}
@@ -142,9 +141,9 @@ def test_objects_that_nothing_names_go_and_the_others_stay(tmp_path: Path) -> No
     assert named
     (folder / ("ab" * 32)).write_bytes(b"nobody's")
     (folder / ".half.written").write_bytes(b"x")
-    assert sweep(state(world), "", EVERYTHING).objects == 0  # both are young
+    assert sweep_ledger(state(world), "", EVERYTHING).objects == 0  # both are young
     age(world, 1e6)
-    swept = sweep(state(world), "", EVERYTHING)
+    swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.objects, swept.leftovers) == (1, 1)
     assert {file.name for file in folder.iterdir()} == named
     assert world.run(pool=FakeAnswer().pool).counts == {"fresh": 2}
@@ -166,14 +165,14 @@ def test_an_object_that_a_run_names_again_at_that_moment_is_put_back(
         digest = ledger.objects.put(b"again")
         file = tmp_path / ".paddock/objects" / digest
         os.utime(file, (NOW - 1e6, NOW - 1e6))
-        whole = retention._Broom._named
+        whole = retention._Sweeper._named
 
         def meanwhile(self: object, *given: object) -> object:
             yield from whole(self, *given)  # type: ignore[arg-type]
             ledger.objects.put(b"again")
 
-        monkeypatch.setattr(retention._Broom, "_named", meanwhile)
-        assert sweep(tmp_path / ".paddock", "", EVERYTHING).objects == 0
+        monkeypatch.setattr(retention._Sweeper, "_named", meanwhile)
+        assert sweep_ledger(tmp_path / ".paddock", "", EVERYTHING).objects == 0
         assert ledger.objects.get(digest) == b"again"
 
 
@@ -186,8 +185,8 @@ def test_old_runs_go_but_the_latest_of_each_file_and_those_that_items_name(
     for _ in range(4):
         last = world.run().run
     age(world, 1e6)
-    assert sweep(state(world), "", Limits(NOW - 2e6, 0)) == Swept()
-    swept = sweep(state(world), "", EVERYTHING)
+    assert sweep_ledger(state(world), "", RetentionLimits(NOW - 2e6, 0)) == SweepResult()
+    swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.runs, swept.logs) == (2, 5)
     left = {str(run) for (run,) in rows(world, "select run from runs")}
     assert {first, last} <= left and len(left) == 3
@@ -199,7 +198,7 @@ def test_the_log_of_a_run_that_may_be_running_stays(tmp_path: Path) -> None:
     connection.execute("update runs set status = 'running'")
     connection.commit()
     connection.close()
-    assert sweep(state(world), "", EVERYTHING).logs == 0
+    assert sweep_ledger(state(world), "", EVERYTHING).logs == 0
 
 
 def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
@@ -209,10 +208,10 @@ def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
     for number in range(3):
         world.edit("Sum up:" if not number else f"Version {number - 1}:", f"Version {number}:")
         world.run()
-    small = Limits(runs_before=0, calls_before=0, max_bytes=1)
-    assert sweep(state(world), "", small).calls == 0  # what is young may be wanted tomorrow
+    small = RetentionLimits(runs_before=0, calls_before=0, max_bytes=1)
+    assert sweep_ledger(state(world), "", small).calls == 0  # what is young may be wanted tomorrow
     age(world, 1e7)
-    assert sweep(state(world), "", small).calls == 15
+    assert sweep_ledger(state(world), "", small).calls == 15
     assert world.run().counts == {"fresh": 5}
 
 
@@ -222,10 +221,10 @@ def test_a_dry_sweep_tells_the_same_and_removes_nothing(tmp_path: Path) -> None:
     world.run()
     age(world, 1e6)
     before = sorted(str(file) for file in state(world).rglob("*") if "-" not in file.suffix)
-    would = sweep(state(world), "", EVERYTHING, is_dry=True)
+    would = sweep_ledger(state(world), "", EVERYTHING, is_dry=True)
     assert before == [f for f in sorted(map(str, state(world).rglob("*"))) if "clean" not in f]
-    did = sweep(state(world), "", EVERYTHING)
-    assert would == did != Swept()
+    did = sweep_ledger(state(world), "", EVERYTHING)
+    assert would == did != SweepResult()
 
 
 def test_a_sweep_beside_a_run_disturbs_neither(tmp_path: Path) -> None:
@@ -239,7 +238,7 @@ def test_a_sweep_beside_a_run_disturbs_neither(tmp_path: Path) -> None:
     def clean() -> None:
         while not stop.is_set():
             try:
-                sweep(state(world), "", EVERYTHING)
+                sweep_ledger(state(world), "", EVERYTHING)
             except BaseException as error:
                 faults.append(error)
 
@@ -263,18 +262,18 @@ def test_two_do_not_clean_at_once(tmp_path: Path) -> None:
         FileLock(state(world) / "clean.lock"),
         pytest.raises(LedgerError, match="another process cleans this ledger"),
     ):
-        sweep(state(world), "", NOTHING)
+        sweep_ledger(state(world), "", NOTHING)
 
 
 def test_a_folder_without_a_ledger_has_nothing_to_clean(tmp_path: Path) -> None:
     (tmp_path / ".paddock").mkdir()
-    assert sweep(tmp_path / ".paddock", "", EVERYTHING) == Swept()
+    assert sweep_ledger(tmp_path / ".paddock", "", EVERYTHING) == SweepResult()
 
 
 def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "VACUUM_BYTES", 1)
+    monkeypatch.setattr(retention, "VACUUM_BYTES", 1)
     file = tmp_path / "ledger.sqlite"
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
@@ -282,13 +281,13 @@ def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
     connection.execute("begin")
     connection.executemany("insert into t values (?)", [("x" * 100,)] * 50_000)
     connection.execute("commit")
-    assert compact(file) is False  # it is full
+    assert compact_file(file) is False  # it is full
     connection.execute("delete from t where rowid > 5000")
     before = file.stat().st_size
     times = iter([0.0, *[1e9] * 1_000_000])
-    assert compact(file, lambda: next(times)) is False
+    assert compact_file(file, lambda: next(times)) is False
     assert connection.execute("select count(*) from t").fetchone() == (5_000,)
-    assert compact(file) is True
+    assert compact_file(file) is True
     assert file.stat().st_size < before / 5
     connection.close()
 
@@ -296,7 +295,7 @@ def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
 def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1_000)
     with pytest.raises(LedgerError, match="the ledger cannot be read"):
-        sweep(tmp_path, "", NOTHING)
+        sweep_ledger(tmp_path, "", NOTHING)
 
 
 def test_what_an_item_was_made_of_is_needed_whoever_made_it_first(tmp_path: Path) -> None:
@@ -309,12 +308,12 @@ def test_what_an_item_was_made_of_is_needed_whoever_made_it_first(tmp_path: Path
         connection.execute("update calls set at = 0")
         connection.execute("update items set at = 0 where gone is not null")
         connection.commit()
-    sweep(tmp_path / ".paddock", "", Limits(0, 1e12))
+    sweep_ledger(tmp_path / ".paddock", "", RetentionLimits(0, 1e12))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         scopes = {row.scope for row in ledger.outputs()}
-        made = [row for scope in scopes for row in Origins(ledger).made_of(scope).values()]
+        made = [row for scope in scopes for row in LineageStore(ledger).made_of(scope).values()]
         # The reply that the document got under its old name; that name's entry is gone.
         assert {row.key for row in made} == {"1.txt", "z.txt", "report"}
-        used = [call for row in made for step in read(row.made)[1] for call in step.calls]
+        used = [call for row in made for step in read_lineage(row.made)[1] for call in step.calls]
         assert len(used) == 2
-        assert all(Origins(ledger).call(call.hash) is not None for call in used)
+        assert all(LineageStore(ledger).call(call.hash) is not None for call in used)

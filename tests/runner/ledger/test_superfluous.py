@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.history.past import history
-from paddock.runner.history.places import places
+from paddock.runner.api import run_async
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.retention import Limits, Swept, sweep
-from paddock.runner.report import Report
-from paddock.runner.verbs import run_async
+from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
+from paddock.runner.ledger.run_history import find_ledgers, recent_runs
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
-EVERYTHING = Limits(runs_before=time.time() + 1e6, calls_before=time.time() + 1e6)
+EVERYTHING = RetentionLimits(runs_before=time.time() + 1e6, calls_before=time.time() + 1e6)
 
 
 def ran(world: World, url: str) -> Report:
@@ -35,17 +34,19 @@ def test_a_shared_ledger_loses_what_nothing_needs_and_nothing_else(
     world.edit("Sum up:", "Summarise:")
     assert ran(world, url).calls == 4
     state = tmp_path / ".paddock"
-    would = sweep(state, url, EVERYTHING, is_dry=True)
-    swept = sweep(state, url, EVERYTHING)
+    would = sweep_ledger(state, url, EVERYTHING, is_dry=True)
+    swept = sweep_ledger(state, url, EVERYTHING)
     assert (swept.calls, swept.logs) == (4, 2)
     assert would == swept
     assert ran(world, url).counts == {"fresh": 4}
-    assert sweep(state, url, replace(EVERYTHING, runs_before=0, max_bytes=1)) == Swept()
+    assert (
+        sweep_ledger(state, url, replace(EVERYTHING, runs_before=0, max_bytes=1)) == SweepResult()
+    )
 
 
 def test_a_folder_that_no_run_was_in_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
     (tmp_path / ".paddock").mkdir()
-    assert sweep(tmp_path / ".paddock", url, EVERYTHING) == Swept()
+    assert sweep_ledger(tmp_path / ".paddock", url, EVERYTHING) == SweepResult()
 
 
 def test_a_run_of_another_machine_that_gives_no_sign_of_life_has_died(
@@ -63,7 +64,9 @@ def test_a_run_of_another_machine_that_gives_no_sign_of_life_has_died(
             await ledger.durable()
 
     asyncio.run(write())
-    found = {past.row.run: past.status for past in history(places([tmp_path]), limit=5).runs}
+    found = {
+        past.row.run: past.status for past in recent_runs(find_ledgers([tmp_path]), limit=5).runs
+    }
     assert found == {"young": "running", "silent": "died"}
 
 
@@ -74,5 +77,5 @@ def test_the_runs_of_a_shared_ledger_are_listed(
     world.documents(1)
     report = ran(world, url)
     monkeypatch.setenv("PADDOCK_LEDGER", url)
-    found = history(places([tmp_path]), limit=5)
+    found = recent_runs(find_ledgers([tmp_path]), limit=5)
     assert [past.row.run for past in found.runs] == [report.run]

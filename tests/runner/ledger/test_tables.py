@@ -16,12 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.history.past import history
-from paddock.runner.history.places import places
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import VERSION, LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reader import VERSION
-from paddock.runner.ledger.retention import Limits, Swept, sweep
+from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
+from paddock.runner.ledger.run_history import find_ledgers, recent_runs
 from tests.runner.world import World
 
 RELEASED = Path(__file__).parent / "released"
@@ -124,7 +122,7 @@ def test_the_copy_from_before_is_whole_and_can_be_put_back(version: int, tmp_pat
 
 def test_the_runs_of_an_older_version_are_still_listed(version: int, tmp_path: Path) -> None:
     world = worked_in(version, tmp_path / "letters")
-    found = history(places([world.folder]), limit=10)
+    found = recent_runs(find_ledgers([world.folder]), limit=10)
     assert found.faults == ()
     assert len(found.runs) == 3
     assert {past.status for past in found.runs} == {"quarantined"}
@@ -135,14 +133,14 @@ def test_a_ledger_that_no_run_has_brought_up_to_date_is_not_cleaned(
     version: int, tmp_path: Path
 ) -> None:
     world = worked_in(version, tmp_path / "letters")
-    assert sweep(world.folder / ".paddock", "", Limits(1e12, 1e12)) == Swept()
+    assert sweep_ledger(world.folder / ".paddock", "", RetentionLimits(1e12, 1e12)) == SweepResult()
     assert version_of(world.folder / ".paddock/ledger.sqlite") == version
 
 
 def test_cleaning_an_upgraded_ledger_makes_nothing_stale(version: int, tmp_path: Path) -> None:
     world = worked_in(version, tmp_path / "letters")
     world.run()
-    sweep(world.folder / ".paddock", "", Limits(1e12, 1e12))
+    sweep_ledger(world.folder / ".paddock", "", RetentionLimits(1e12, 1e12))
     report = world.run()
     assert (report.calls, report.counts) == (0, {"fresh": 3, "held": 1, "quarantined": 1})
 
@@ -199,10 +197,10 @@ def test_a_newer_ledger_is_refused_by_every_verb_and_left_as_it_is(tmp_path: Pat
     for verb in (
         world.run,
         world.plan,
-        lambda: sweep(file.parent, "", Limits(0, 0)),
+        lambda: sweep_ledger(file.parent, "", RetentionLimits(0, 0)),
     ):
         with pytest.raises(LedgerError) as caught:
             verb()
         assert str(caught.value) == words
-    assert history(places([world.folder]), limit=10).faults == (words,)
+    assert recent_runs(find_ledgers([world.folder]), limit=10).faults == (words,)
     assert file.read_bytes() == before

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.notify.events import AGAIN_S, Told, news, settled
-from paddock.runner.report import ItemReport, Report, Status
+from paddock.runner.notify.notification import AGAIN_S, SentState, notices_of, without_ended_items
+from paddock.runner.progress.report import ItemReport, Report, Status
 
 NOW = 1_000_000.0
 
@@ -19,16 +19,18 @@ def ended(status: Status, *bad: str, message: str | None = None) -> Report:
     return Report("swift-otter", "digest", status, {}, items=items, message=message)
 
 
-def heard(reports: list[Report], told: Told | None = None, step_s: float = 60) -> list[list[str]]:
+def heard(
+    reports: list[Report], told: SentState | None = None, step_s: float = 60
+) -> list[list[str]]:
     """Give the events of each run in a row, for a receiver who wants all and gets all."""
-    told = told or Told()
+    told = told or SentState()
     events: list[list[str]] = []
     for number, report in enumerate(reports):
-        told = settled(report, told)
-        found = news(report, told, NOW + number * step_s)
+        told = without_ended_items(report, told)
+        found = notices_of(report, told, NOW + number * step_s)
         events.append([one.event for one in found])
         told = found[-1].after if found else told
-        assert Told.of_json(json.loads(json.dumps(told.as_json()))) == told
+        assert SentState.of_json(json.loads(json.dumps(told.as_json()))) == told
     return events
 
 
@@ -62,8 +64,8 @@ def test_quarantined_items_are_told_together_and_again_only_when_others_come() -
 
 
 def test_the_new_ones_among_the_quarantined_are_known() -> None:
-    (first,) = news(ended("quarantined", "a"), Told(), NOW)
-    (second,) = news(ended("quarantined", "a", "b"), first.after, NOW)
+    (first,) = notices_of(ended("quarantined", "a"), SentState(), NOW)
+    (second,) = notices_of(ended("quarantined", "a", "b"), first.after, NOW)
     assert (len(second.new_items), len(second.after.items)) == (1, 2)
 
 
@@ -92,12 +94,12 @@ def test_a_run_that_works_again_with_other_items_quarantined_tells_both() -> Non
 
 
 def test_whoever_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:
-    assert heard([ended("completed")], Told(bad="failed")) == [["recovered"]]
+    assert heard([ended("completed")], SentState(bad="failed")) == [["recovered"]]
 
 
 @pytest.mark.parametrize("data", [None, 3, "x", [], {}, {"items": 3}, {"bad": "failed"}])
 def test_a_memory_that_cannot_be_read_counts_as_none(data: object) -> None:
-    assert Told.of_json(data) == Told()
+    assert SentState.of_json(data) == SentState()
 
 
 REPORTS = st.one_of(

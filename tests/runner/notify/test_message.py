@@ -6,18 +6,19 @@ import json
 import socket
 from pathlib import Path
 
-from paddock.runner.notify.events import Told, news
-from paddock.runner.notify.message import Message, message
-from paddock.runner.report import ItemReport, Report
+from paddock.runner.notify.notification import Notification, SentState, notices_of, notification_of
+from paddock.runner.progress.report import ItemReport, Report
 
 HOST = socket.gethostname()
 FILE = Path("/srv/digest/pipeline.yaml")
 NOW = 1_795_194_240.0
 
 
-def told(report: Report, before: Told | None = None, secret: str = "") -> Message:
-    one = news(report, before or Told(), NOW)[0]
-    return message(one, report, FILE, NOW, lambda t: t.replace(secret, "***") if secret else t)
+def told(report: Report, before: SentState | None = None, secret: str = "") -> Notification:
+    one = notices_of(report, before or SentState(), NOW)[0]
+    return notification_of(
+        one, report, FILE, NOW, lambda t: t.replace(secret, "***") if secret else t
+    )
 
 
 def bad(*keys: str, error: str = "it is damaged.") -> tuple[ItemReport, ...]:
@@ -38,7 +39,9 @@ def test_a_failure_says_why_where_and_what_to_do() -> None:
 
 
 def test_quarantined_items_come_in_one_message_the_new_ones_first() -> None:
-    before = news(Report("a", "p", "quarantined", {}, items=bad("a.pdf")), Told(), NOW)[0].after
+    before = notices_of(Report("a", "p", "quarantined", {}, items=bad("a.pdf")), SentState(), NOW)[
+        0
+    ].after
     report = Report("swift-otter", "digest", "quarantined", {}, items=bad("a.pdf", "b.pdf"))
     assert told(report, before).text == (
         "Pipeline 'digest': 2 items are quarantined, 1 of them new.\n"
@@ -53,7 +56,7 @@ def test_quarantined_items_come_in_one_message_the_new_ones_first() -> None:
 
 
 def test_a_recovery_says_what_is_left() -> None:
-    before = Told(bad="failed", items=frozenset())
+    before = SentState(bad="failed", items=frozenset())
     report = Report("swift-otter", "digest", "completed", {"new": 3})
     assert told(report, before).subject == f"[paddock] digest: it works again ({HOST})"
     left = Report("swift-otter", "digest", "quarantined", {}, items=bad("a.pdf"))

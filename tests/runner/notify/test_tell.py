@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.binding.bind import bind, plan_of
-from paddock.runner.binding.bound import BoundPlan
-from paddock.runner.notify import ways
-from paddock.runner.notify.tell import tell_of
-from paddock.runner.report import ItemReport, Report, Status
-from paddock.runner.settings import Settings
-from paddock.runner.unattended_settings import UnattendedSettings
+from paddock.runner.bind.bind import bind, read_plan
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.notify import notification
+from paddock.runner.notify.notifier import notify_of_end
+from paddock.runner.progress.report import ItemReport, Report, Status
+from paddock.runner.settings import Settings, UnattendedSettings
 from tests.runner.notify.receivers import hook, post_office
 from tests.runner.world import settings
 
@@ -42,14 +41,14 @@ class Pipe:
     def bound(self, **inputs: Any) -> BoundPlan:
         file = self.folder / "pipeline.yaml"
         file.write_text(PIPELINE.replace("NOTIFY", self.notify))
-        return bind(plan_of(file), inputs, cwd=self.folder, default_models={})
+        return bind(read_plan(file), inputs, cwd=self.folder, default_models={})
 
     def settings(self) -> Settings:
         unattended = UnattendedSettings(smtp_url=self.smtp, mail_from="paddock@here")
         return replace(settings(self.folder), unattended=unattended)
 
     def tell(self, report: Report, previous: str | None = None) -> tuple[str, ...]:
-        return asyncio.run(tell_of(self.bound(), report, previous, self.settings()))
+        return asyncio.run(notify_of_end(self.bound(), report, previous, self.settings()))
 
 
 def ended(status: Status, *bad: str, message: str | None = None) -> Report:
@@ -59,7 +58,7 @@ def ended(status: Status, *bad: str, message: str | None = None) -> Report:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(notification, "FIRST_WAIT_S", 0.01)
 
 
 def test_a_folder_that_cannot_be_written_keeps_nobody_from_being_told(tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ways, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(notification, "DEADLINE_S", 0.2)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -163,7 +162,7 @@ def test_a_command_gets_json_and_no_shell_sees_its_words(tmp_path: Path) -> None
     pipe = Pipe(tmp_path, f'{{when: [failed], command: "{command}"}}')
     bound = pipe.bound(team="a b; rm -rf x")
     report = ended("failed", message="x")
-    assert asyncio.run(tell_of(bound, report, None, pipe.settings())) == ()
+    assert asyncio.run(notify_of_end(bound, report, None, pipe.settings())) == ()
     assert json.loads((tmp_path / "said.json").read_text()) == [
         ["a b; rm -rf x", "$HOME;ls"], "failed", "swift-otter",
     ]  # fmt: skip
@@ -202,7 +201,7 @@ def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
 def test_a_command_that_reads_nothing_and_does_not_end_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.notify.command.DEADLINE_S", 0.3)
+    monkeypatch.setattr("paddock.runner.notify.channels.DEADLINE_S", 0.3)
     pipe = Pipe(tmp_path, "{when: [failed], command: [sleep, '600']}")
     assert pipe.tell(ended("failed", message="x")) == (
         "nobody was told by command that it failed: 'sleep' did not end within 0.3 s.",
@@ -237,7 +236,7 @@ def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
 
 
 def test_a_password_goes_over_no_open_line() -> None:
-    from paddock.runner.notify.mail import MailServer
+    from paddock.runner.notify.channels import MailServer
 
     server = MailServer.of("smtp://me:p%40ss@mail.example.org")
     assert (server.port, server.password, "p@ss" in repr(server)) == (587, "p@ss", False)
@@ -246,9 +245,9 @@ def test_a_password_goes_over_no_open_line() -> None:
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
 def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
-    from paddock.runner.notify.mail import MailServer
+    from paddock.runner.notify.channels import MailServer
 
-    with pytest.raises(ways.Untold) as caught:
+    with pytest.raises(notification.NotDelivered) as caught:
         MailServer.of(url)
     assert str(caught.value) == (
         "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
@@ -261,8 +260,8 @@ def test_several_machines_that_end_the_same_run_tell_once(tmp_path: Path) -> Non
         bound, report = pipe.bound(), ended("quarantined", "a.pdf")
 
         async def both() -> None:
-            one = tell_of(bound, report, None, pipe.settings())
-            await asyncio.gather(one, tell_of(bound, report, None, pipe.settings()))
+            one = notify_of_end(bound, report, None, pipe.settings())
+            await asyncio.gather(one, notify_of_end(bound, report, None, pipe.settings()))
 
         asyncio.run(both())
     assert len(server.got) == 1
@@ -283,6 +282,6 @@ def test_a_pipeline_that_tells_nobody_leaves_nothing_behind(tmp_path: Path) -> N
     file = tmp_path / "pipeline.yaml"
     bound = pipe.bound()
     file.write_text("steps: [{uses: prompt, with: {template: x}}]")
-    bound = bind(plan_of(file), {}, cwd=tmp_path, default_models={})
-    assert asyncio.run(tell_of(bound, ended("failed"), None, pipe.settings())) == ()
+    bound = bind(read_plan(file), {}, cwd=tmp_path, default_models={})
+    assert asyncio.run(notify_of_end(bound, ended("failed"), None, pipe.settings())) == ()
     assert not (tmp_path / ".paddock").exists()

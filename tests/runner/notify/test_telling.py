@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.observer import Silent
-from paddock.runner.report import Report
-from paddock.runner.verbs import run_async
+from paddock.runner.api import run_async
+from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.notify.receivers import Hook, hook
 from tests.runner.world import SUMMARIES, World, settings
@@ -31,7 +31,7 @@ steps:
 """
 
 
-class Noted(Silent):
+class Noted(NullObserver):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

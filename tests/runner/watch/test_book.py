@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.watch.book import Known, LedgerBook, unknown
-from paddock.runner.watch.outcome import outcome_of
-from paddock.runner.watch.spec import UNKNOWN, Outcome
+from paddock.runner.watch.seen_files import (
+    HandledFiles,
+    LedgerSeenFiles,
+    batch_outcome,
+    unknown_versions,
+)
+from paddock.runner.watch.watch_spec import UNKNOWN_FILE, BatchOutcome
 from tests.runner.world import World
 
 BAD = """\
@@ -22,25 +26,25 @@ steps:
 """
 
 
-def book_of(world: World) -> LedgerBook:
+def book_of(world: World) -> LedgerSeenFiles:
     def opens(is_readonly: bool) -> Ledger:
         return Ledger(world.folder / ".paddock", is_readonly=is_readonly)
 
-    return LedgerBook("w", world.folder / "inbox", world.file, opens)
+    return LedgerSeenFiles("w", world.folder / "inbox", world.file, opens)
 
 
 def test_a_book_that_nobody_has_written_is_empty(tmp_path: Path) -> None:
     book = book_of(World(tmp_path))
-    assert (book.read(), book.owned()) == (Known(), frozenset())
+    assert (book.read(), book.owned()) == (HandledFiles(), frozenset())
     assert not (tmp_path / ".paddock").exists()
 
 
 def test_what_is_recorded_is_read_again_and_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     book = book_of(World(tmp_path))
-    book.record("", unknown(["a", "b"]), (), 0)
-    assert book.read() == Known({"a": UNKNOWN, "b": UNKNOWN}, 0)
+    book.record("", unknown_versions(["a", "b"]), (), 0)
+    assert book.read() == HandledFiles({"a": UNKNOWN_FILE, "b": UNKNOWN_FILE}, 0)
     book.record("r", {"a": (3_000_000_000, 1_700_000_000_000_000_001)}, ("b",), 7)
-    assert book.read() == Known({"a": (3_000_000_000, 1_700_000_000_000_000_001)}, 7)
+    assert book.read() == HandledFiles({"a": (3_000_000_000, 1_700_000_000_000_000_001)}, 7)
 
 
 def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorded(
@@ -51,17 +55,17 @@ def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorde
     world.write("inbox/empty.txt", "")
     report = world.run()
     with Ledger(tmp_path / ".paddock") as ledger:
-        of_one = outcome_of(ledger, report.run)
+        of_one = batch_outcome(ledger, report.run)
         row = ledger.run(report.run)
         assert row is not None
         facts = {name: getattr(row, name) for name in row.__slots__}
         ledger.record_run({**facts, "parent": "inbox-0123"})
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        told = outcome_of(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
+        told = batch_outcome(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
         words = "1 new, 1 quarantined"
-        assert told == Outcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
-        crashed = outcome_of(ledger, "inbox-0123")
-        assert crashed == Outcome("inbox-0123", "crashed", of_one.failed, frozenset())
+        assert told == BatchOutcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
+        crashed = batch_outcome(ledger, "inbox-0123")
+        assert crashed == BatchOutcome("inbox-0123", "crashed", of_one.failed, frozenset())
 
 
 def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> None:
@@ -71,8 +75,8 @@ def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> Non
     report = world.run()
     assert book_of(world).owned() == frozenset((str(tmp_path / "inbox/good.md"),))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        outcome = outcome_of(ledger, report.run)
-        assert outcome_of(ledger, "never-was") == Outcome("never-was", "crashed")
+        outcome = batch_outcome(ledger, report.run)
+        assert batch_outcome(ledger, "never-was") == BatchOutcome("never-was", "crashed")
     assert outcome.status == "quarantined"
     assert list(outcome.failed) == ["empty.txt"]
     assert outcome.failed["empty.txt"] != ""

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.watch.filesystems import (
-    Folder,
+from paddock.runner.watch.watched_folder import (
+    FolderIdentity,
     Mount,
     file_system_of,
-    folder_at,
-    is_silent,
+    folder_identity_at,
     mount_of,
     needs_polling,
+    reports_no_events,
 )
 
 
@@ -21,14 +21,14 @@ from paddock.runner.watch.filesystems import (
     "kind", ["nfs", "nfs4", "cifs", "smb2", "smb3", "fuse", "fuse.sshfs", "fuse.rclone", "9p"]
 )
 def test_a_network_file_system_says_nothing(kind: str) -> None:
-    assert is_silent(kind)
+    assert reports_no_events(kind)
 
 
 @pytest.mark.parametrize(
     "kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "fuseblk", ""]
 )
 def test_a_local_one_does(kind: str) -> None:
-    assert not is_silent(kind)
+    assert not reports_no_events(kind)
 
 
 def test_the_mount_that_lies_on_top_counts() -> None:
@@ -50,15 +50,15 @@ def test_a_folder_is_the_same_after_a_rename_and_another_one_after_it_was_made_a
 ) -> None:
     inbox, away = tmp_path / "inbox", tmp_path / "away"
     inbox.mkdir()
-    before = folder_at(inbox)
+    before = folder_identity_at(inbox)
     inbox.rename(away)
     inbox.mkdir()
-    assert folder_at(inbox).identity != before.identity
+    assert folder_identity_at(inbox).identity != before.identity
     inbox.rmdir()
     away.rename(inbox)
     (tmp_path / "link").symlink_to(inbox)
-    assert folder_at(inbox) == folder_at(tmp_path / "link") == before
-    assert Folder.of_text(before.as_text()) == before
+    assert folder_identity_at(inbox) == folder_identity_at(tmp_path / "link") == before
+    assert FolderIdentity.of_text(before.as_text()) == before
 
 
 def test_a_network_share_is_known_by_its_source_and_never_by_the_device(tmp_path: Path) -> None:
@@ -73,7 +73,9 @@ def test_a_network_share_is_known_by_its_source_and_never_by_the_device(tmp_path
 
 
 def test_what_is_mounted_below_and_is_not_there_any_more_is_told() -> None:
-    before = Folder("1:1", {"nas": "cifs //nas/papers .", "usb": "7:1"})
-    assert before.lost(Folder("1:1", {"usb": "7:1"})) == ("nas",)
-    assert before.lost(Folder("1:1", {"nas": "cifs //nas/papers .", "usb": "8:1"})) == ("usb",)
+    before = FolderIdentity("1:1", {"nas": "cifs //nas/papers .", "usb": "7:1"})
+    assert before.lost(FolderIdentity("1:1", {"usb": "7:1"})) == ("nas",)
+    assert before.lost(FolderIdentity("1:1", {"nas": "cifs //nas/papers .", "usb": "8:1"})) == (
+        "usb",
+    )
     assert before.lost(before) == ()

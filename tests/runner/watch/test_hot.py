@@ -7,23 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.watch import hot
-from paddock.runner.watch.filter import Filter
-from paddock.runner.watch.listing import listed
-from paddock.runner.watch.spec import Seen, WatchSpec
+from paddock.runner.watch import hot_folder
+from paddock.runner.watch.watch_spec import FileVersion, WatchFilter, WatchSpec
+from paddock.runner.watch.watched_folder import list_folder
 
 
 def opened(root: Path) -> WatchSpec:
     spec = WatchSpec("w", root, is_hot=True)
-    hot.prepare(spec)
+    hot_folder.make_hot_folders(spec)
     return spec
 
 
-def dropped(spec: WatchSpec, relpath: str, text: str = "x") -> dict[str, Seen]:
+def dropped(spec: WatchSpec, relpath: str, text: str = "x") -> dict[str, FileVersion]:
     path = spec.root / relpath
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return {relpath: listed(spec.root, Filter(spec)).files[relpath]}
+    return {relpath: list_folder(spec.root, WatchFilter(spec)).files[relpath]}
 
 
 def everything(root: Path) -> list[str]:
@@ -33,10 +32,10 @@ def everything(root: Path) -> list[str]:
 def test_claimed_done_and_failed_with_the_reason_beside_it(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
-    assert hot.claim(spec, settled, ()).files == settled
+    assert hot_folder.claim_files(spec, settled, ()).files == settled
     assert everything(tmp_path) == ["processing/a.txt", "processing/sub/b.txt"]
     assert not (tmp_path / "sub").exists()
-    hot.finish(spec, settled, {"sub/b.txt": "it is empty"})
+    hot_folder.finish_files(spec, settled, {"sub/b.txt": "it is empty"})
     assert everything(tmp_path) == [
         "done/a.txt",
         "failed/sub/b.txt",
@@ -48,10 +47,10 @@ def test_claimed_done_and_failed_with_the_reason_beside_it(tmp_path: Path) -> No
 def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     for text in ("one", "two", "three"):
-        hot.claim(spec, dropped(spec, "a.txt", text), ())
-        hot.finish(spec, ["a.txt"], {})
-    hot.claim(spec, dropped(spec, "a.txt", "four"), ())
-    hot.finish(spec, ["a.txt"], {"a.txt": "why"})
+        hot_folder.claim_files(spec, dropped(spec, "a.txt", text), ())
+        hot_folder.finish_files(spec, ["a.txt"], {})
+    hot_folder.claim_files(spec, dropped(spec, "a.txt", "four"), ())
+    hot_folder.finish_files(spec, ["a.txt"], {"a.txt": "why"})
     done = [path.read_text() for path in sorted((tmp_path / "done").iterdir())]
     assert everything(tmp_path / "done") == ["a.2.txt", "a.3.txt", "a.txt"]
     assert sorted(done) == ["one", "three", "two"]
@@ -63,14 +62,14 @@ def test_what_has_changed_or_gone_since_it_settled_is_not_claimed(tmp_path: Path
     settled = dropped(spec, "a.txt") | dropped(spec, "b.txt")
     (tmp_path / "a.txt").write_text("longer")
     (tmp_path / "b.txt").unlink()
-    assert hot.claim(spec, settled, ()) == hot.Moved({}, {})
+    assert hot_folder.claim_files(spec, settled, ()) == hot_folder.HotFolderMoves({}, {})
     assert everything(tmp_path) == ["a.txt"]
 
 
 def test_what_lies_in_processing_is_never_replaced(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     (spec.processing / "a.txt").write_text("somebody's own")
-    moved = hot.claim(spec, dropped(spec, "a.txt"), ())
+    moved = hot_folder.claim_files(spec, dropped(spec, "a.txt"), ())
     assert moved.refused == {"a.txt": "a file of that name lies in 'processing' already"}
     assert (spec.processing / "a.txt").read_text() == "somebody's own"
 
@@ -80,19 +79,19 @@ def test_after_a_kill_what_was_claimed_is_found_and_finishing_twice_is_harmless(
 ) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
-    hot.claim(spec, settled, ())
-    assert hot.found(spec, Filter(spec)) == settled
-    hot.finish(spec, settled, {})
-    assert hot.finish(spec, settled, {}).refused == {}
+    hot_folder.claim_files(spec, settled, ())
+    assert hot_folder.claimed_files(spec, WatchFilter(spec)) == settled
+    hot_folder.finish_files(spec, settled, {})
+    assert hot_folder.finish_files(spec, settled, {}).refused == {}
     assert everything(tmp_path) == ["done/a.txt", "done/sub/b.txt"]
 
 
 def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "sub/a.txt")
-    hot.claim(spec, settled, ())
+    hot_folder.claim_files(spec, settled, ())
     (tmp_path / "done/sub").write_text("a file in the way")
-    moved = hot.finish(spec, settled, {})
+    moved = hot_folder.finish_files(spec, settled, {})
     assert moved.files == {}
     assert moved.refused == {"sub/a.txt": "File exists"}
     assert (spec.processing / "sub/a.txt").exists()
@@ -101,25 +100,25 @@ def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Pa
 def test_what_was_written_to_after_its_claim_stays_and_is_told_as_it_is_now(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt", "begin") | dropped(spec, "b.txt")
-    hot.claim(spec, settled, ())
+    hot_folder.claim_files(spec, settled, ())
     with (spec.processing / "a.txt").open("a") as file:
         file.write(" and end")
     for failed in ({}, {"a.txt": "no end", "b.txt": "no end"}):
-        moved = hot.finish(spec, ["a.txt"], failed, settled)
+        moved = hot_folder.finish_files(spec, ["a.txt"], failed, settled)
         assert (moved.files, moved.refused) == ({}, {})
         assert moved.changed["a.txt"].size == len("begin and end")
     assert everything(tmp_path) == ["processing/a.txt", "processing/b.txt"]
-    again = hot.claim(spec, moved.changed, ["a.txt"])
-    hot.finish(spec, ["a.txt"], {}, again.files)
+    again = hot_folder.claim_files(spec, moved.changed, ["a.txt"])
+    hot_folder.finish_files(spec, ["a.txt"], {}, again.files)
     assert (tmp_path / "done/a.txt").read_text() == "begin and end"
 
 
 def test_what_changes_in_processing_before_it_goes_out_again_settles_again(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt", "begin")
-    hot.claim(spec, settled, ())
+    hot_folder.claim_files(spec, settled, ())
     (spec.processing / "a.txt").write_text("begin and end")
-    moved = hot.claim(spec, settled, ["a.txt"])
+    moved = hot_folder.claim_files(spec, settled, ["a.txt"])
     assert (moved.files, list(moved.changed)) == ({}, ["a.txt"])
 
 
@@ -128,24 +127,30 @@ def test_a_file_that_is_open_for_writing_is_neither_claimed_nor_finished(tmp_pat
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt", "begin")
     with (tmp_path / "a.txt").open("a") as writer:
-        assert hot.claim(spec, settled, ()) == hot.Moved({}, {"a.txt": hot.OPEN})
+        assert hot_folder.claim_files(spec, settled, ()) == hot_folder.HotFolderMoves(
+            {}, {"a.txt": hot_folder.OPEN_REASON}
+        )
         (tmp_path / "a.txt").rename(spec.processing / "a.txt")
-        assert hot.finish(spec, ["a.txt"], {}, settled).refused == {"a.txt": hot.OPEN}
+        assert hot_folder.finish_files(spec, ["a.txt"], {}, settled).refused == {
+            "a.txt": hot_folder.OPEN_REASON
+        }
         writer.write(" and end")
-    assert list(hot.finish(spec, ["a.txt"], {}, settled).changed) == ["a.txt"]
+    assert list(hot_folder.finish_files(spec, ["a.txt"], {}, settled).changed) == ["a.txt"]
 
 
 def test_a_file_that_others_only_read_is_claimed(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt")
     with (tmp_path / "a.txt").open():
-        assert hot.claim(spec, settled, ()).files == settled
+        assert hot_folder.claim_files(spec, settled, ()).files == settled
 
 
 def test_what_the_system_reports_as_written_is_not_claimed(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt")
-    assert hot.claim(spec, settled, (), ["a.txt"]).refused == {"a.txt": hot.OPEN}
+    assert hot_folder.claim_files(spec, settled, (), ["a.txt"]).refused == {
+        "a.txt": hot_folder.OPEN_REASON
+    }
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢"])
@@ -158,7 +163,11 @@ def test_names_of_255_bytes_get_numbers_and_reasons_that_fit(tmp_path: Path, let
     assert {len(name.encode()) for name in names} == {255}
     for _ in range(3):
         for name in names:
-            hot.finish(spec, hot.claim(spec, dropped(spec, name), ()).files, {name: f"why {name}"})
+            hot_folder.finish_files(
+                spec,
+                hot_folder.claim_files(spec, dropped(spec, name), ()).files,
+                {name: f"why {name}"},
+            )
     assert everything(spec.processing) == []
     failed = [path.name for path in (tmp_path / "failed").iterdir()]
     assert len(failed) == len(names) * 6
@@ -173,6 +182,6 @@ def test_a_name_without_a_suffix_and_one_that_is_all_suffix_fit_too(tmp_path: Pa
     spec = opened(tmp_path)
     for name in ("y" * 255, "z." + "y" * 253):
         for _ in range(2):
-            hot.claim(spec, dropped(spec, name), ())
-            assert hot.finish(spec, [name], {}).refused == {}
+            hot_folder.claim_files(spec, dropped(spec, name), ())
+            assert hot_folder.finish_files(spec, [name], {}).refused == {}
     assert len(everything(tmp_path / "done")) == 4

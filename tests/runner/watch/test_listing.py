@@ -10,13 +10,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from paddock.runner.watch.filter import Filter
-from paddock.runner.watch.listing import listed, looked
-from paddock.runner.watch.spec import WatchSpec
+from paddock.runner.watch.watch_spec import WatchFilter, WatchSpec
+from paddock.runner.watch.watched_folder import list_folder, look_at_paths
 
 
-def filter_of(root: Path, **options: object) -> Filter:
-    return Filter(WatchSpec("w", root, **options))  # type: ignore[arg-type]
+def filter_of(root: Path, **options: object) -> WatchFilter:
+    return WatchFilter(WatchSpec("w", root, **options))  # type: ignore[arg-type]
 
 
 def write(root: Path, *relpaths: str) -> None:
@@ -34,7 +33,7 @@ def test_circles_of_links_end_and_links_to_files_are_looked_through(tmp_path: Pa
     (root / "broken").symlink_to("nothing")
     (root / "folder").symlink_to(tmp_path / "elsewhere")
     (root / "c.txt").symlink_to(tmp_path / "elsewhere/c.txt")
-    assert sorted(listed(root, filter_of(root)).files) == ["a.txt", "c.txt", "sub/b.txt"]
+    assert sorted(list_folder(root, filter_of(root)).files) == ["a.txt", "c.txt", "sub/b.txt"]
 
 
 def test_include_exclude_hidden_and_temporary_names(tmp_path: Path) -> None:
@@ -44,12 +43,12 @@ def test_include_exclude_hidden_and_temporary_names(tmp_path: Path) -> None:
         ".paddock/h.md", "@eaDir/i.md", "index.lance/rows.lance/j.md",
     )  # fmt: skip
     wanted = filter_of(tmp_path, include=("**/*.md",), exclude=("drafts/",))
-    assert sorted(listed(tmp_path, wanted).files) == ["a.md", "sub/c.md"]
+    assert sorted(list_folder(tmp_path, wanted).files) == ["a.md", "sub/c.md"]
 
 
 def test_a_whole_folder_can_be_included(tmp_path: Path) -> None:
     write(tmp_path, "in/a.md", "in/deep/b.txt", "out/c.md")
-    assert sorted(listed(tmp_path, filter_of(tmp_path, include=("in/",))).files) == [
+    assert sorted(list_folder(tmp_path, filter_of(tmp_path, include=("in/",))).files) == [
         "in/a.md",
         "in/deep/b.txt",
     ]
@@ -59,7 +58,7 @@ def test_own_outputs_and_a_hot_folders_own_folders_are_left_out(tmp_path: Path) 
     write(tmp_path, "a.md", "a.md.sum", "b.md", "done/c.md", "failed/d.md", "processing/e.md")
     wanted = filter_of(tmp_path, is_hot=True, ignored=(tmp_path / "b.md",))
     wanted.owned = frozenset((str(tmp_path / "a.md.sum"),))
-    assert sorted(listed(tmp_path, wanted).files) == ["a.md"]
+    assert sorted(list_folder(tmp_path, wanted).files) == ["a.md"]
 
 
 @contextmanager
@@ -82,7 +81,7 @@ def test_a_folder_that_cannot_be_read_is_told_and_nothing_is_concluded() -> None
         write(root, "a.md", "locked/b.md")
         root.chmod(0o755)
         with without_rights(root / "locked"):
-            listing = listed(root, filter_of(root))
+            listing = list_folder(root, filter_of(root))
     assert (sorted(listing.files), listing.unreadable) == (["a.md"], ["locked/"])
     assert not listing.is_known("locked/b.md")
     assert listing.is_known("c.md")
@@ -92,12 +91,12 @@ def test_pipes_and_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("x")
     write(tmp_path, "naïve.txt")
-    assert sorted(listed(tmp_path, filter_of(tmp_path)).files) == ["naïve.txt"]
+    assert sorted(list_folder(tmp_path, filter_of(tmp_path)).files) == ["naïve.txt"]
 
 
 def test_a_hint_on_a_folder_stands_for_all_in_it(tmp_path: Path) -> None:
     write(tmp_path, "new/a.md", "new/deep/b.md", "new/.hidden/c.md", "old.md")
-    found = looked(tmp_path, ["new", "gone.md", "old.md", "x.tmp"], filter_of(tmp_path))
+    found = look_at_paths(tmp_path, ["new", "gone.md", "old.md", "x.tmp"], filter_of(tmp_path))
     assert {relpath: seen is not None for relpath, seen in found.items()} == {
         "new/a.md": True,
         "new/deep/b.md": True,
@@ -109,7 +108,7 @@ def test_a_hint_on_a_folder_stands_for_all_in_it(tmp_path: Path) -> None:
 
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        listed(tmp_path / "nowhere", filter_of(tmp_path))
+        list_folder(tmp_path / "nowhere", filter_of(tmp_path))
 
 
 def test_five_thousand_files_are_listed_whole(tmp_path: Path) -> None:
@@ -117,5 +116,5 @@ def test_five_thousand_files_are_listed_whole(tmp_path: Path) -> None:
         (tmp_path / str(folder)).mkdir()
         for number in range(1000):
             (tmp_path / str(folder) / f"{number}.txt").touch()
-    listing = listed(tmp_path, filter_of(tmp_path))
+    listing = list_folder(tmp_path, filter_of(tmp_path))
     assert (len(listing.files), listing.n_folders) == (5_000, 6)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.runner.watch.retries import MOST_S, Retries
-from paddock.runner.watch.spec import Batch, Outcome, Seen
+from paddock.runner.watch.watch_spec import BatchOutcome, FileVersion, WatchBatch
+from paddock.runner.watch.watch_state import MOST_BACKOFF_S, WatchRetries
 
-A, B = Seen("a", 1, 1), Seen("b", 2, 2)
-BATCH = Batch("w", (A, B))
+A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
+BATCH = WatchBatch("w", (A, B))
 
 
-def retries() -> Retries:
-    return Retries(max_attempts=3, batch_s=10, reconcile_s=600)
+def retries() -> WatchRetries:
+    return WatchRetries(max_attempts=3, batch_s=10, reconcile_s=600)
 
 
 def test_what_was_done_is_not_tried_again() -> None:
-    verdict = retries().judge(BATCH, Outcome("r", "completed"), 0)
+    verdict = retries().judge(BATCH, BatchOutcome("r", "completed"), 0)
     assert (verdict.is_through, verdict.held, verdict.given_up) == (True, frozenset(), {})
 
 
 def test_a_quarantined_document_is_seen_through_but_one_that_failed_in_passing_is_not() -> None:
-    outcome = Outcome("r", "quarantined", {"a": "empty", "b": "busy"}, again=("b",))
+    outcome = BatchOutcome("r", "quarantined", {"a": "empty", "b": "busy"}, again=("b",))
     waiting = retries()
     verdict = waiting.judge(BATCH, outcome, 100)
     assert (verdict.held, verdict.given_up) == (frozenset("b"), {})
@@ -31,7 +31,7 @@ def test_a_quarantined_document_is_seen_through_but_one_that_failed_in_passing_i
 
 
 def test_a_document_that_fails_in_passing_is_given_up_after_a_number_of_runs() -> None:
-    outcome = Outcome("r", "quarantined", {"b": "busy"}, again=("b",))
+    outcome = BatchOutcome("r", "quarantined", {"b": "busy"}, again=("b",))
     waiting, waits = retries(), []
     for _ in range(2):
         assert waiting.judge(BATCH, outcome, 0).held == frozenset("b")
@@ -43,30 +43,32 @@ def test_a_document_that_fails_in_passing_is_given_up_after_a_number_of_runs() -
 
 
 def test_another_version_of_a_file_is_tried_as_often_again() -> None:
-    outcome = Outcome("r", "quarantined", {"b": "busy"}, again=("b",))
+    outcome = BatchOutcome("r", "quarantined", {"b": "busy"}, again=("b",))
     waiting = retries()
     for _ in range(2):
         waiting.judge(BATCH, outcome, 0)
-    assert not waiting.holds(Seen("b", 3, 3))
-    assert waiting.judge(Batch("w", (Seen("b", 3, 3),)), outcome, 0).held == frozenset("b")
+    assert not waiting.holds(FileVersion("b", 3, 3))
+    assert waiting.judge(WatchBatch("w", (FileVersion("b", 3, 3),)), outcome, 0).held == frozenset(
+        "b"
+    )
 
 
 def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldom() -> None:
     waiting, waits = retries(), []
     for _ in range(12):
-        verdict = waiting.judge(BATCH, Outcome("r", "failed", message="the share is away"), 0)
+        verdict = waiting.judge(BATCH, BatchOutcome("r", "failed", message="the share is away"), 0)
         assert (verdict.held, verdict.given_up) == (frozenset("ab"), {})
         waits.append(verdict.not_before)
         list(waiting.released(1e9))
     assert waits[:4] == [10, 20, 40, 80]
-    assert waits[-1] == MOST_S
+    assert waits[-1] == MOST_BACKOFF_S
 
 
 def test_a_run_that_died_counts_against_no_document_but_those_that_the_ledger_quarantined() -> None:
     waiting = retries()
     for _ in range(10):
-        assert waiting.judge(BATCH, Outcome("r", "crashed"), 0).held == frozenset("ab")
-    verdict = waiting.judge(BATCH, Outcome("r", "crashed", {"a": "it died of it"}), 0)
+        assert waiting.judge(BATCH, BatchOutcome("r", "crashed"), 0).held == frozenset("ab")
+    verdict = waiting.judge(BATCH, BatchOutcome("r", "crashed", {"a": "it died of it"}), 0)
     assert (verdict.held, verdict.given_up) == (frozenset("b"), {"a": "it died of it"})
 
 
@@ -78,6 +80,6 @@ def test_a_run_that_stopped_before_its_end_counts_against_no_document(
 ) -> None:
     waiting = retries()
     for _ in range(10):
-        verdict = waiting.judge(BATCH, Outcome("r", status), 0)  # type: ignore[arg-type]
+        verdict = waiting.judge(BATCH, BatchOutcome("r", status), 0)  # type: ignore[arg-type]
         assert (verdict.held, verdict.given_up) == (frozenset("ab"), {})
         assert waiting.next_at() == wait

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paddock.runner.watch.settle import Settling
-from paddock.runner.watch.spec import Seen
+from paddock.runner.watch.settle_time import SettlingFiles
+from paddock.runner.watch.watch_spec import FileVersion
 
-A = Seen("a", 10, 1, 7)
+A = FileVersion("a", 10, 1, 7)
 
 
 def test_one_look_settles_nothing_however_old_the_file_is() -> None:
-    settling = Settling(2)
+    settling = SettlingFiles(2)
     settling.see(A, 100)
     assert list(settling.settled({"a": A}, 101.9)) == []
     assert list(settling.settled({"a": A}, 102)) == [A]
@@ -21,7 +21,7 @@ def test_one_look_settles_nothing_however_old_the_file_is() -> None:
 def test_whatever_changes_begins_the_time_anew() -> None:
     grown, touched, other = replace(A, size=11), replace(A, mtime_ns=2), replace(A, inode=8)
     for changed in (grown, touched, other):
-        settling = Settling(2)
+        settling = SettlingFiles(2)
         settling.see(A, 0)
         settling.see(changed, 1.5)
         assert list(settling.settled({"a": changed}, 2)) == []
@@ -30,7 +30,7 @@ def test_whatever_changes_begins_the_time_anew() -> None:
 
 
 def test_a_change_between_the_looks_is_seen_by_the_second() -> None:
-    settling = Settling(2)
+    settling = SettlingFiles(2)
     settling.see(A, 0)
     grown = replace(A, size=11)
     assert list(settling.settled({"a": grown}, 5)) == []
@@ -38,14 +38,14 @@ def test_a_change_between_the_looks_is_seen_by_the_second() -> None:
 
 
 def test_looking_again_and_again_delays_nothing() -> None:
-    settling = Settling(2)
+    settling = SettlingFiles(2)
     for now in range(5):
         settling.see(A, now / 2)
     assert settling.to_check(2) == ["a"]
 
 
 def test_what_is_not_there_any_more_is_forgotten() -> None:
-    settling = Settling(2)
+    settling = SettlingFiles(2)
     settling.see(A, 0)
     assert list(settling.settled({"a": None}, 2)) == []
     settling.see(A, 3)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.settings import PoolSettings
+from paddock.runner.api import run_async
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.report import Report
+from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
-from paddock.runner.verbs import run_async
-from paddock.runner.watch.settled import is_of_watch
-from paddock.runner.watch.spec import UNKNOWN
+from paddock.runner.watch.seen_files import is_watch_trigger
+from paddock.runner.watch.watch_spec import UNKNOWN_FILE
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -66,10 +66,10 @@ def outputs(world: World) -> dict[str, str]:
 def test_what_has_not_settled_is_left_for_the_next_run(world: World) -> None:
     world.write("inbox/a.txt", "whole")
     world.write("inbox/b.txt", "half")
-    note(world, a=UNKNOWN)
+    note(world, a=UNKNOWN_FILE)
     watched_run(world)
     assert outputs(world) == {"a.txt": "whole"}
-    note(world, b=UNKNOWN)
+    note(world, b=UNKNOWN_FILE)
     report = watched_run(world)
     assert outputs(world) == {"a.txt": "whole", "b.txt": "half"}
     assert dict(report.counts) == {"fresh": 1, "new": 1}
@@ -77,12 +77,12 @@ def test_what_has_not_settled_is_left_for_the_next_run(world: World) -> None:
 
 def test_what_is_being_rewritten_is_not_taken_for_deleted(world: World) -> None:
     facts = world.write("inbox/a.txt", "first").stat()
-    note(world, a=UNKNOWN)
+    note(world, a=UNKNOWN_FILE)
     watched_run(world)
     note(world, a=(facts.st_size, facts.st_mtime_ns))
     world.write("inbox/a.txt", "second, not who")
     world.write("inbox/b.txt", "another")
-    note(world, b=UNKNOWN)
+    note(world, b=UNKNOWN_FILE)
     report = watched_run(world)
     assert outputs(world) == {"a.txt": "first", "b.txt": "another"}
     assert dict(report.counts) == {"new": 1}
@@ -112,7 +112,7 @@ def test_whoever_else_begins_a_run_takes_everything(world: World, trigger: str) 
 
 
 def test_a_watchs_trigger() -> None:
-    assert is_of_watch("watch inbox")
-    assert is_of_watch("watch")
-    assert not is_of_watch("watched")
-    assert not is_of_watch("")
+    assert is_watch_trigger("watch inbox")
+    assert is_watch_trigger("watch")
+    assert not is_watch_trigger("watched")
+    assert not is_watch_trigger("")

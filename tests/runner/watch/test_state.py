@@ -18,11 +18,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from paddock.runner.watch import hot
-from paddock.runner.watch.filter import Filter
-from paddock.runner.watch.listing import listed, looked
-from paddock.runner.watch.spec import UNKNOWN, Batch, Identity, Outcome, Seen, WatchSpec
-from paddock.runner.watch.state import MAX_OUT, State
+from paddock.runner.watch import hot_folder
+from paddock.runner.watch.watch_spec import (
+    UNKNOWN_FILE,
+    BatchOutcome,
+    FileIdentity,
+    FileVersion,
+    WatchBatch,
+    WatchFilter,
+    WatchSpec,
+)
+from paddock.runner.watch.watch_state import MOST_BATCHES_OUT, WatchState
+from paddock.runner.watch.watched_folder import list_folder, look_at_paths
 
 NAMES = ("a.txt", "sub/b.txt")
 names = st.sampled_from(NAMES)
@@ -47,47 +54,47 @@ class World:
         self.spec = WatchSpec(
             "w", self.root, settle_s=2, batch_s=10, reconcile_s=600, is_hot=is_hot
         )
-        self.filter = Filter(self.spec)
+        self.filter = WatchFilter(self.spec)
         self.now = 0.0
-        self.book: dict[str, Identity] = {}
+        self.book: dict[str, FileIdentity] = {}
         self.epoch = 0
         self.made: dict[str, str] = {}
         """What the runs have made: path → the content that it was made of."""
         self.done: list[tuple[str, str | None]] = []
         """Every (path, content) that a run has done, in order; no content: it was removed."""
-        self.queue: list[Batch] = []
-        self.running: Batch | None = None
+        self.queue: list[WatchBatch] = []
+        self.running: WatchBatch | None = None
         self.ended: dict[str, str] = {}
         """Idempotency key → how that run ended; asking for it again gives the same run."""
         self.state = self.opened()
 
-    def opened(self) -> State:
-        return State(self.spec, dict(self.book), epoch=self.epoch)
+    def opened(self) -> WatchState:
+        return WatchState(self.spec, dict(self.book), epoch=self.epoch)
 
     def contents(self, root: Path | None = None) -> dict[str, str]:
         root = root or self.root
         if not root.is_dir():
             return {}
-        seen = listed(root, self.filter).files
+        seen = list_folder(root, self.filter).files
         return {relpath: (root / relpath).read_text() for relpath in seen}
 
     # --- what a watch does in its rounds
 
     def look(self) -> None:
         try:
-            listing = listed(self.root, self.filter)
+            listing = list_folder(self.root, self.filter)
         except OSError:
             return
         self.state.look(listing, self.now)
 
     def hint(self, relpaths: Iterable[str]) -> None:
-        self.state.hint(looked(self.root, relpaths, self.filter), self.now)
+        self.state.hint(look_at_paths(self.root, relpaths, self.filter), self.now)
 
     def settle(self) -> None:
         self.state.release(self.now)
         wanted = self.state.settling.to_check(self.now)
-        found: dict[str, Seen | None] = dict.fromkeys(wanted)
-        found.update(looked(self.root, wanted, self.filter))
+        found: dict[str, FileVersion | None] = dict.fromkeys(wanted)
+        found.update(look_at_paths(self.root, wanted, self.filter))
         self.state.check(found, self.now)
 
     def hand_on(self) -> None:
@@ -95,13 +102,15 @@ class World:
             return
         claimed = None
         if self.spec.is_hot:
-            claimed = hot.claim(self.spec, self.state.settled(), self.state.claimed()).files
+            claimed = hot_folder.claim_files(
+                self.spec, self.state.settled(), self.state.claimed()
+            ).files
         batch = self.state.take(claimed)
         if batch is None:
             return
         if not self.spec.is_hot:
             relpaths = (*(seen.relpath for seen in batch.files), *batch.gone)
-            self.book.update(dict.fromkeys(relpaths, UNKNOWN))
+            self.book.update(dict.fromkeys(relpaths, UNKNOWN_FILE))
         if batch.idempotency_key in self.ended:
             self.tell(batch, self.ended[batch.idempotency_key])
         else:
@@ -148,8 +157,8 @@ class World:
         self.ended[batch.idempotency_key] = status
         self.tell(batch, status)
 
-    def tell(self, batch: Batch, status: str) -> None:
-        outcome = Outcome("run", status)  # type: ignore[arg-type]
+    def tell(self, batch: WatchBatch, status: str) -> None:
+        outcome = BatchOutcome("run", status)  # type: ignore[arg-type]
         record = self.state.ended(batch, outcome, self.now)
         if record is None:
             return  # of a watch that was killed meanwhile
@@ -160,13 +169,13 @@ class World:
         if self.spec.is_hot:
             held = set(record.held)
             relpaths = [seen.relpath for seen in batch.files if seen.relpath not in held]
-            self.state.left(hot.finish(self.spec, relpaths, {}).files)
+            self.state.left(hot_folder.finish_files(self.spec, relpaths, {}).files)
 
     def kill(self) -> None:
         """The watch is killed and starts anew; runs go on by themselves, and end unheard."""
         self.state = self.opened()
         if self.spec.is_hot:
-            self.state.found_claimed(hot.found(self.spec, self.filter), self.now)
+            self.state.found_claimed(hot_folder.claimed_files(self.spec, self.filter), self.now)
         if self.running is not None:
             self.ended[self.running.idempotency_key] = "completed"
             self.running = None
@@ -345,7 +354,7 @@ class Folder(RuleBasedStateMachine):
 
     @invariant()
     def few_batches_are_out(self) -> None:
-        assert self.world.state.counts()["batches_out"] <= MAX_OUT
+        assert self.world.state.counts()["batches_out"] <= MOST_BATCHES_OUT
 
     def heard(self, name: str, is_heard: bool) -> None:
         if is_heard:
@@ -380,7 +389,7 @@ class HotFolder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(is_hot=True)
-        hot.prepare(self.world.spec)
+        hot_folder.make_hot_folders(self.world.spec)
         self.n = 0
         self.dropped: list[str] = []
 
@@ -406,7 +415,7 @@ class HotFolder(RuleBasedStateMachine):
     @rule()
     def killed_in_the_middle_of_claiming(self) -> None:
         settled = self.world.state.settled()
-        hot.claim(self.world.spec, settled, self.world.state.claimed())
+        hot_folder.claim_files(self.world.spec, settled, self.world.state.claimed())
         self.world.kill()
 
     @rule()

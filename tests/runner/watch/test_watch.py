@@ -13,12 +13,18 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.watch import hot
-from paddock.runner.watch.book import Book, Known
-from paddock.runner.watch.filesystems import Folder, Mount, folder_at
-from paddock.runner.watch.spec import Batch, Identity, Outcome, Status, WatchSpec
-from paddock.runner.watch.state import MOST_CHANGES
-from paddock.runner.watch.watch import FolderWatch
+from paddock.runner.watch import hot_folder
+from paddock.runner.watch.folder_watch import FolderWatch
+from paddock.runner.watch.seen_files import HandledFiles, SeenFiles
+from paddock.runner.watch.watch_spec import (
+    BatchOutcome,
+    BatchStatus,
+    FileIdentity,
+    WatchBatch,
+    WatchSpec,
+)
+from paddock.runner.watch.watch_state import MOST_CHANGES
+from paddock.runner.watch.watched_folder import FolderIdentity, Mount, folder_identity_at
 
 DEADLINE_S = 30.0
 
@@ -27,15 +33,15 @@ DEADLINE_S = 30.0
 class MemoryBook:
     """A book without a ledger; `error` is raised instead of an answer."""
 
-    done: dict[str, Identity] = field(default_factory=dict)
+    done: dict[str, FileIdentity] = field(default_factory=dict)
     epoch: int = 0
-    roots: list[Folder] = field(default_factory=list)
+    roots: list[FolderIdentity] = field(default_factory=list)
     own: frozenset[str] = frozenset()
     error: LedgerError | None = None
 
-    def read(self) -> Known:
+    def read(self) -> HandledFiles:
         self._fail()
-        return Known(dict(self.done), self.epoch, tuple(self.roots))
+        return HandledFiles(dict(self.done), self.epoch, tuple(self.roots))
 
     def owned(self) -> frozenset[str]:
         self._fail()
@@ -48,7 +54,7 @@ class MemoryBook:
             self.done.pop(relpath, None)
         self.epoch = epoch
 
-    def record_root(self, folder: Folder) -> None:
+    def record_root(self, folder: FolderIdentity) -> None:
         self._fail()
         self.roots = [folder]
 
@@ -63,12 +69,12 @@ class Watched:
 
     spec: WatchSpec
     book: MemoryBook = field(default_factory=MemoryBook)
-    status: Status = "completed"
+    status: BatchStatus = "completed"
     ends: bool = True
     """Whether runs end at once."""
     failed: dict[str, str] = field(default_factory=dict)
     refuses: Exception | None = None
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[WatchBatch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     watch: FolderWatch = field(init=False)
 
@@ -77,12 +83,12 @@ class Watched:
             self.spec, self.book, self._submit, note=self.notes.append, max_attempts=2
         )
 
-    async def _submit(self, batch: Batch) -> None:
+    async def _submit(self, batch: WatchBatch) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.batches.append(batch)
         if self.ends:
-            outcome = Outcome(f"run-{len(self.batches)}", self.status, self.failed)
+            outcome = BatchOutcome(f"run-{len(self.batches)}", self.status, self.failed)
             await self.watch.done(batch, outcome)
 
     @property
@@ -316,7 +322,7 @@ def test_files_missing_from_another_folder_are_not_gone_however_many_others_lie_
 def test_nothing_is_gone_from_a_foreign_folder_at_the_start_before_a_person_confirms_it(
     root: Path,
 ) -> None:
-    book = MemoryBook({"a.txt": (1, 1), "b.txt": (1, 1)}, roots=[Folder("7:1")])
+    book = MemoryBook({"a.txt": (1, 1), "b.txt": (1, 1)}, roots=[FolderIdentity("7:1")])
     (root / "stray.txt").write_text("x")
 
     async def main() -> None:
@@ -326,7 +332,7 @@ def test_nothing_is_gone_from_a_foreign_folder_at_the_start_before_a_person_conf
             watched.watch.rescan()
             await asyncio.sleep(0.5)
             assert watched.gone == []
-            book.roots = [folder_at(root)]  # by `paddock run --yes`
+            book.roots = [folder_identity_at(root)]  # by `paddock run --yes`
             watched.watch.rescan()
             await watched.until(lambda: watched.gone == ["a.txt", "b.txt"])
 
@@ -334,7 +340,7 @@ def test_nothing_is_gone_from_a_foreign_folder_at_the_start_before_a_person_conf
 
 
 def test_a_folder_that_has_every_file_is_the_same_one_under_another_number(root: Path) -> None:
-    book = MemoryBook(roots=[Folder("7:1")])
+    book = MemoryBook(roots=[FolderIdentity("7:1")])
     (root / "a.txt").write_text("x")
     (root / "b.txt").write_text("x")
 
@@ -342,9 +348,9 @@ def test_a_folder_that_has_every_file_is_the_same_one_under_another_number(root:
         async with Watched(spec(root), book).running() as watched:
             await watched.until(lambda: len(watched.names) == 2)
             await watched.rest()
-            book.roots = [Folder("8:1")]  # mounted again
+            book.roots = [FolderIdentity("8:1")]  # mounted again
         async with Watched(spec(root), book).running() as watched:
-            await watched.until(lambda: book.roots == [folder_at(root)])
+            await watched.until(lambda: book.roots == [folder_identity_at(root)])
             (root / "a.txt").unlink()
             await watched.until(lambda: watched.gone == ["a.txt"])
 
@@ -365,7 +371,7 @@ def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Path) ->
                 read.append(claimed.read_text())
                 with claimed.open("a") as writer:
                     writer.write(more)
-                await watched.watch.done(watched.batches[n], Outcome(f"run-{n}", "completed"))
+                await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
             await watched.until((root / "done/a.txt").exists)
 
     go(main())
@@ -379,7 +385,7 @@ def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path) -> N
             with (root / "a.txt").open("w") as writer:
                 writer.write("begin")
                 writer.flush()
-                why = f"watch '{root}': 'a.txt' cannot be moved ({hot.OPEN}). It is tried again."
+                why = f"watch '{root}': 'a.txt' cannot be moved ({hot_folder.OPEN_REASON}). It is tried again."
                 await watched.until(lambda: why in watched.notes)
                 assert watched.batches == []
                 writer.write(" end")
@@ -399,7 +405,7 @@ def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: Path) -
                 await watched.until(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
                 with (root / "processing/a.txt").open("a") as writer:
                     writer.write(str(n + 1))
-                await watched.watch.done(watched.batches[n], Outcome(f"run-{n}", "completed"))
+                await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
             await watched.until((root / "failed/a.txt").exists)
             assert len(watched.batches) == MOST_CHANGES
 
@@ -417,7 +423,7 @@ def test_a_file_that_changes_while_a_run_has_it_goes_into_another_run(root: Path
             await watched.until(lambda: watched.batches)
             with (root / "a.txt").open("a") as writer:
                 writer.write(" and end")
-            await watched.watch.done(watched.batches[0], Outcome("run-0", "completed"))
+            await watched.watch.done(watched.batches[0], BatchOutcome("run-0", "completed"))
             await watched.until(lambda: len(watched.batches) == 2)
             assert [batch.files[0].size for batch in watched.batches] == [5, 13]
 
@@ -436,7 +442,7 @@ def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) ->
             await asyncio.sleep(0.3)
             assert len(watched.batches) == 2
             watched.ends = True
-            await watched.watch.done(watched.batches[0], Outcome("r", "completed"))
+            await watched.watch.done(watched.batches[0], BatchOutcome("r", "completed"))
             await watched.until(lambda: len(watched.batches) == 3)
             assert len(watched.batches[2].files) == 7
 
@@ -446,7 +452,7 @@ def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) ->
 def test_where_nobody_takes_a_batch_it_is_told_once_and_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.watch.state.REFUSED_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.watch_state.REFUSED_S", 0.1)
     (root / "a.txt").write_text("x")
 
     async def main() -> None:
@@ -467,8 +473,8 @@ def test_where_nobody_takes_a_batch_it_is_told_once_and_tried_again(
 def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.watch.state.REFUSED_S", 0.1)
-    monkeypatch.setattr("paddock.runner.watch.watch.REFUSED_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.watch_state.REFUSED_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.folder_watch.REFUSED_S", 0.1)
     (root / "a.txt").write_text("x")
     book = MemoryBook(error=LedgerError("the disk is full"))
 
@@ -555,8 +561,8 @@ def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
     def refuse(self: object) -> None:
         raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr("paddock.runner.watch.events.Events.start", refuse)
-    monkeypatch.setattr("paddock.runner.watch.watch.POLL_S", 0.2)
+    monkeypatch.setattr("paddock.runner.watch.change_source.FolderEvents.start", refuse)
+    monkeypatch.setattr("paddock.runner.watch.folder_watch.POLL_S", 0.2)
 
     async def main() -> None:
         async with Watched(spec(root)).running() as watched:
@@ -574,10 +580,10 @@ def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
 
 def test_a_network_share_is_polled_and_said_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "paddock.runner.watch.filesystems.mounted",
+        "paddock.runner.watch.watched_folder.mounted",
         lambda: [Mount("/", "ext4"), Mount(str(root), "nfs4")],
     )
-    monkeypatch.setattr("paddock.runner.watch.watch.POLL_S", 0.2)
+    monkeypatch.setattr("paddock.runner.watch.folder_watch.POLL_S", 0.2)
 
     async def main() -> None:
         async with Watched(spec(root)).running() as watched:
@@ -598,8 +604,10 @@ def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
     import threading
 
     hangs = threading.Event()
-    monkeypatch.setattr("paddock.runner.watch.look.SLOW_S", 0.2)
-    monkeypatch.setattr("paddock.runner.watch.look._root", lambda spec: hangs.wait() and (1, 1))
+    monkeypatch.setattr("paddock.runner.watch.io_thread.SLOW_S", 0.2)
+    monkeypatch.setattr(
+        "paddock.runner.watch.io_thread._root_identity", lambda spec: hangs.wait() and (1, 1)
+    )
 
     async def main() -> None:
         try:
@@ -614,5 +622,5 @@ def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
 
 
 def test_the_books_are_what_the_watch_wants() -> None:
-    book: Book = MemoryBook()
-    assert book.read() == Known()
+    book: SeenFiles = MemoryBook()
+    assert book.read() == HandledFiles()

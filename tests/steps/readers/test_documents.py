@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
 from tests.fakes.office import docx, eml, epub, pptx, xlsx
 from tests.fakes.readers import read_here
 

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.docx_text import read
+from paddock.steps.readers.office_and_epub import read_docx
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reading import Wishes
+from paddock.steps.readers.reader_dispatch import ReadOptions
 from tests.fakes.office import docx, zipped
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
 
 def document(data: bytes) -> Document:
-    return read(BytesIO(data), Wishes())
+    return read_docx(BytesIO(data), ReadOptions())
 
 
 def written(fill: Callable[[Any], None]) -> Document:

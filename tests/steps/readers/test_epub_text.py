@@ -2,9 +2,9 @@ from io import BytesIO
 
 import pytest
 
-from paddock.steps.readers.epub_text import read
+from paddock.steps.readers.office_and_epub import read_epub
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reading import Wishes
+from paddock.steps.readers.reader_dispatch import ReadOptions
 from tests.fakes.office import epub, zipped
 
 PROTECTED = (
@@ -15,7 +15,7 @@ PROTECTED = (
 
 
 def document(data: bytes) -> Document:
-    return read(BytesIO(data), Wishes())
+    return read_epub(BytesIO(data), ReadOptions())
 
 
 def refused(data: bytes) -> str:

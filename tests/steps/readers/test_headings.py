@@ -1,4 +1,4 @@
-from paddock.steps.readers.headings import Headings
+from paddock.steps.text.split import Headings
 
 TEXT = """before
 # One

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.readers import ocr, pdf_text
-from paddock.steps.readers.reading import Wishes
-from paddock.steps.step import StepError
+from paddock.steps.base import StepError
+from paddock.steps.readers import ocr, pdf
+from paddock.steps.readers.reader_dispatch import ReadOptions
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
 
@@ -38,7 +38,7 @@ def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
 def test_a_picture_without_text_is_empty_and_says_why(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ocr, "read", lambda _: "")
+    monkeypatch.setattr(ocr, "recognise", lambda _: "")
     found = read_here(placed("a.png", scan(size=(60, 60))))
     assert (found.is_empty, found.why_empty, found.notes) == (
         True, "shows nothing that OCR can read", (),
@@ -48,7 +48,7 @@ def test_a_picture_without_text_is_empty_and_says_why(
 def test_a_picture_that_would_fill_the_memory_is_refused(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.image_text._MOST_PIXELS", 1_000)
+    monkeypatch.setattr("paddock.steps.readers.ocr._MOST_PIXELS", 1_000)
     with pytest.raises(StepError, match=r"has 60 x 60 pixels, and at most 0 million are read"):
         read_here(placed("a.png", scan(size=(60, 60))))
 
@@ -59,7 +59,7 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     path = placed("a.png", scan("x"))
     with pytest.raises(StepError, match=r"^'a\.png' is a picture, and `ocr` is off\.$"):
         read_here(path, ocr=False)
-    monkeypatch.setattr(ocr, "is_installed", lambda: False)
+    monkeypatch.setattr(ocr, "ocr_is_installed", lambda: False)
     with pytest.raises(StepError) as caught:
         read_here(path)
     assert str(caught.value) == (
@@ -75,7 +75,7 @@ def test_a_huge_page_is_drawn_within_bounds() -> None:
         return "x"
 
     data = scanned_pdf(["one"], size=(9000, 300))
-    pdf_text.read(BytesIO(data), Wishes().check, see)
+    pdf.extract_pdf_text(BytesIO(data), ReadOptions().check, see)
     assert sizes == [(80, 2400, 3)]
 
 
@@ -83,6 +83,6 @@ def test_a_strip_that_no_letter_fits_into_is_not_looked_at(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rule across a page, say: the library would take a minute over it."""
-    monkeypatch.setattr(ocr, "_engine", lambda: pytest.fail("it is looked at"))
+    monkeypatch.setattr(ocr, "_ocr_engine", lambda: pytest.fail("it is looked at"))
     for size in ((2000, 3), (3, 2000)):
         assert read_here(placed("a.png", scan(size=size))).is_empty

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.files_read import FilesRead, FilesReadParams
-from paddock.steps.readers import documents, plugins
+from paddock.steps.base import StepError
+from paddock.steps.files.read import FilesRead, FilesReadParams
+from paddock.steps.readers import documents, reader
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.step import StepError
 from tests.fakes.tools import tools
 
 
@@ -34,16 +34,16 @@ class NoReader:
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two readers of another package; the caches are emptied before and after."""
     points = [
-        EntryPoint("shout", f"{__name__}:Shout", plugins.GROUP),
-        EntryPoint("broken", f"{__name__}:NoReader", plugins.GROUP),
+        EntryPoint("shout", f"{__name__}:Shout", reader.READER_GROUP),
+        EntryPoint("broken", f"{__name__}:NoReader", reader.READER_GROUP),
     ]
     with monkeypatch.context() as patch:
         patch.setattr(EntryPoint, "load", lambda point: globals()[point.value.split(":")[1]])
-        patch.setattr(plugins, "entry_points", lambda group: points)
-        for known in (plugins._found, plugins.load):
+        patch.setattr(reader, "entry_points", lambda group: points)
+        for known in (reader._reader_points, reader.load_reader):
             known.cache_clear()
         yield
-    for known in (plugins._found, plugins.load):
+    for known in (reader._reader_points, reader.load_reader):
         known.cache_clear()
 
 
@@ -79,7 +79,7 @@ def test_what_a_plug_in_refuses_or_does_wrong_is_told_with_its_name(tmp_path: Pa
 
 
 def test_a_new_version_of_a_plug_in_makes_what_was_read_old() -> None:
-    assert documents.installed()[-2:] == ("broken broken", "shout 3")
+    assert documents.reader_versions()[-2:] == ("broken broken", "shout 3")
 
 
 def test_a_kind_that_nobody_reads_is_a_fault_of_the_pipeline() -> None:

@@ -1,14 +1,14 @@
 from io import BytesIO
 from typing import Any
 
-from paddock.steps.readers.pptx_text import read
+from paddock.steps.readers.office_and_epub import read_pptx
 from paddock.steps.readers.reader import Document
-from paddock.steps.readers.reading import Wishes
+from paddock.steps.readers.reader_dispatch import ReadOptions
 from tests.fakes.office import pptx
 
 
 def document(data: bytes) -> Document:
-    return read(BytesIO(data), Wishes())
+    return read_pptx(BytesIO(data), ReadOptions())
 
 
 def test_each_slide_is_a_page_with_its_title_points_and_notes() -> None:

@@ -18,11 +18,11 @@ from time import monotonic, sleep
 import psutil
 import pytest
 
-from paddock.steps.readers import documents, reader_process, reading
+from paddock.engine.system.time_limits import time_limit
+from paddock.steps.base import StepError
+from paddock.steps.readers import documents, reader_dispatch, reader_process
 from paddock.steps.readers.reader import Document
-from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool, Request
-from paddock.steps.step import StepError
-from paddock.steps.time_limits import time_limit
+from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
 from tests.fakes import hostile
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
@@ -55,7 +55,7 @@ async def read(
     if data is not None:
         path.write_bytes(data)  # noqa: ASYNC240 - nothing else happens in this loop
     try:
-        return (await documents.load(path, readers=readers, max_bytes=max_bytes)).text
+        return (await documents.load_document(path, readers=readers, max_bytes=max_bytes)).text
     except StepError as error:
         assert error.kind == "other"  # the same bytes fail again: no other try
         return str(error)
@@ -192,14 +192,14 @@ def test_a_relative_path_is_that_of_the_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert asyncio.run(read(Path("a.pdf"), opened(), pdf(["Here"]))) == "Here"
-    assert documents.read(Path("a.pdf"), max_bytes=MIB).text == "Here"
+    assert documents.read_document_file(Path("a.pdf"), max_bytes=MIB).text == "Here"
 
 
 def test_the_time_in_which_a_document_waits_for_a_reader_is_not_its_own(tmp_path: Path) -> None:
     class Busy(ReaderPool):
         def submit(
             self,
-            request: Request,
+            request: DocumentRequest,
             is_unwanted: Event | None = None,
             begun: Callable[[], None] = lambda: None,
         ) -> Future[Document]:
@@ -256,7 +256,7 @@ def test_a_reader_that_dies_fails_its_document_alone(
         pool = opened()
         (tmp_path / "bad.html").write_bytes(hostile.endless_html())
         task = asyncio.create_task(
-            documents.load(tmp_path / "bad.html", readers=pool, max_bytes=MIB)
+            documents.load_document(tmp_path / "bad.html", readers=pool, max_bytes=MIB)
         )
         await asyncio.to_thread(until, is_reading)
         [reader] = reader_processes()
@@ -326,23 +326,23 @@ def test_a_reader_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_small_text_is_read_without_a_process(tmp_path: Path) -> None:
-    wishes = reading.Wishes()
+    wishes = reader_dispatch.ReadOptions()
     for name, text in (("a.txt", "Hi"), ("a.md", "# Hi"), ("a.csv", "a,b"), ("a.json", "{}")):
         (tmp_path / name).write_text(text)
-        found = reading.read_small(tmp_path / name, wishes, MIB)
+        found = reader_dispatch.read_small(tmp_path / name, wishes, MIB)
         assert found is not None
         assert found.text == text
-    (tmp_path / "large.txt").write_text("x" * (reading.SMALL_BYTES + 1))
+    (tmp_path / "large.txt").write_text("x" * (reader_dispatch.SMALL_BYTES + 1))
     (tmp_path / "a.html").write_text("<p>x")
     for name in ("large.txt", "a.html"):
-        assert reading.read_small(tmp_path / name, wishes, MIB) is None
+        assert reader_dispatch.read_small(tmp_path / name, wishes, MIB) is None
     (tmp_path / "hidden.txt").write_bytes(pdf(["x"]))
-    assert reading.read_small(tmp_path / "hidden.txt", wishes, MIB) is None
+    assert reader_dispatch.read_small(tmp_path / "hidden.txt", wishes, MIB) is None
 
 
 def test_a_heading_of_many_marks_is_found_in_no_time(tmp_path: Path) -> None:
     """A search that begins again at each of them takes hours for these 200 KB."""
     (tmp_path / "a.md").write_text("# " + "# " * 100_000 + "x")
-    found = reading.read_small(tmp_path / "a.md", reading.Wishes(), MIB)
+    found = reader_dispatch.read_small(tmp_path / "a.md", reader_dispatch.ReadOptions(), MIB)
     assert found is not None
     assert len(found.title) == 200

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.asking import read_wish
+from paddock.engine.api.anthropic.requests import read_messages_request
 from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Constraint, Message, Tool
 
@@ -20,7 +20,7 @@ def test_a_wish_becomes_a_request() -> None:
         "tools": [tool], "tool_choice": {"type": "tool", "name": "f"},
         "metadata": {"user_id": "u"}, "service_tier": "auto",
     }  # fmt: skip
-    wish = read_wish({**HI, **more}, "interactive")
+    wish = read_messages_request({**HI, **more}, "interactive")
     request = wish.request
     assert request.model.ref == "smol:latest"
     assert request.messages == (Message("user", "Hi"),)
@@ -35,13 +35,13 @@ def test_a_wish_becomes_a_request() -> None:
 
 
 def test_what_nobody_says_is_anthropics_default() -> None:
-    request = read_wish(HI, "batch").request
+    request = read_messages_request(HI, "batch").request
     assert request.priority == "batch"
     assert request.defaults["temperature"] == 1.0
     assert request.tool_choice == "auto"
     assert request.think is False
     assert request.constraint is None
-    seeds = {read_wish(HI, "normal").request.defaults["seed"] for _ in range(8)}
+    seeds = {read_messages_request(HI, "normal").request.defaults["seed"] for _ in range(8)}
     assert len(seeds) > 1
 
 
@@ -56,7 +56,7 @@ def test_what_nobody_says_is_anthropics_default() -> None:
     ],
 )
 def test_reasoning_is_asked_for(more: dict[str, Any], think: object) -> None:
-    assert read_wish({**HI, **more}, "normal").request.think == think
+    assert read_messages_request({**HI, **more}, "normal").request.think == think
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,15 @@ def test_reasoning_is_asked_for(more: dict[str, Any], think: object) -> None:
     ],
 )
 def test_a_choice_of_tools_has_the_engines_word(choice: object, wanted: str) -> None:
-    assert read_wish({**HI, "tool_choice": choice}, "normal").request.tool_choice == wanted
+    assert (
+        read_messages_request({**HI, "tool_choice": choice}, "normal").request.tool_choice == wanted
+    )
 
 
 def test_an_answer_may_have_to_match_a_schema() -> None:
     told = {"type": "json_schema", "schema": SCHEMA}
     for more in ({"output_config": {"format": told}}, {"output_format": told}):
-        constraint = read_wish({**HI, **more}, "normal").request.constraint
+        constraint = read_messages_request({**HI, **more}, "normal").request.constraint
         assert constraint == Constraint("json_schema", json.dumps(SCHEMA))
 
 
@@ -113,5 +115,5 @@ def test_an_answer_may_have_to_match_a_schema() -> None:
 )
 def test_what_cannot_be_used_is_refused(more: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ApiError) as caught:
-        read_wish({**HI, **more}, "normal")
+        read_messages_request({**HI, **more}, "normal")
     assert (caught.value.status, caught.value.message) == (400, wanted)

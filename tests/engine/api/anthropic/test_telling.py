@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.telling import Speaker, Style, message_value
+from paddock.engine.api.anthropic.responses import MessageFormat, MessageStreamWriter, message_value
 from paddock.engine.request import Chunk, DoneReason, Reply, ToolCall, Usage
 
 CALLS = (ToolCall("f", {"x": 1}, "id1"), ToolCall("g", {}, "id2"))
 USAGE = Usage(prompt_tokens=10, prompt_reused_tokens=4, completion_tokens=6)
-STYLE = Style("smol", 6)
+STYLE = MessageFormat("smol", 6)
 
 
-def events(chunks: list[Chunk], reply: Reply, style: Style = STYLE) -> list[dict[str, Any]]:
+def events(chunks: list[Chunk], reply: Reply, style: MessageFormat = STYLE) -> list[dict[str, Any]]:
     """Give what a client reads, each event's name checked."""
-    speaker = Speaker(style)
-    raw = list(speaker.begin(7))
+    stream_writer = MessageStreamWriter(style)
+    raw = list(stream_writer.begin(7))
     for chunk in chunks:
-        raw += speaker.chunk(chunk)
-    raw += speaker.end(reply)
+        raw += stream_writer.chunk(chunk)
+    raw += stream_writer.end(reply)
     read = []
     for one in raw:
         head, data = one.decode().removesuffix("\n\n").split("\ndata: ", 1)
@@ -91,7 +91,7 @@ def test_a_whole_message_says_what_its_stream_says() -> None:
 
 
 def test_calls_come_one_at_a_time_where_that_is_wished() -> None:
-    style = Style("smol", 6, calls_in_parallel=False)
+    style = MessageFormat("smol", 6, calls_in_parallel=False)
     reply = Reply("", "stop", USAGE, "d", tool_calls=CALLS)
     assert [one["id"] for one in message_value(reply, style)["content"]] == ["id1"]
     told = events([Chunk("", tool_calls=CALLS)], reply, style)
@@ -99,7 +99,7 @@ def test_calls_come_one_at_a_time_where_that_is_wished() -> None:
 
 
 def test_reasoning_may_be_left_out_but_not_that_there_was_some() -> None:
-    style = Style("smol", 6, shows_thinking=False)
+    style = MessageFormat("smol", 6, shows_thinking=False)
     reply = Reply("Yes", "stop", USAGE, "d", "Hm.")
     thinking, _ = message_value(reply, style)["content"]
     assert thinking["thinking"] == ""
@@ -123,7 +123,7 @@ def test_why_it_ended_is_told(
     done: DoneReason, stop: str, max_tokens: int, reason: str, sequence: str | None
 ) -> None:
     reply = Reply("x", done, USAGE, "d", stop=stop)
-    told = message_value(reply, Style("smol", max_tokens))
+    told = message_value(reply, MessageFormat("smol", max_tokens))
     assert (told["stop_reason"], told["stop_sequence"]) == (reason, sequence)
-    *_, delta, _ = events([], reply, Style("smol", max_tokens))
+    *_, delta, _ = events([], reply, MessageFormat("smol", max_tokens))
     assert delta["delta"] == {"stop_reason": reason, "stop_sequence": sequence}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.turns import read_turns
+from paddock.engine.api.anthropic.requests import read_messages
 from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Message, ToolCall
 
@@ -13,7 +13,7 @@ PICTURE = base64.b64encode(b"GIF89a").decode()
 
 
 def turns(*messages: Any, system: Any = None) -> tuple[Message, ...]:
-    return read_turns({"messages": list(messages), "system": system})
+    return read_messages({"messages": list(messages), "system": system})
 
 
 def user(*blocks: Any) -> dict[str, Any]:
@@ -110,5 +110,5 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
 )  # fmt: skip
 def test_what_cannot_be_used_is_told_with_its_place(body: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ApiError) as caught:
-        read_turns(body)
+        read_messages(body)
     assert (caught.value.status, caught.value.message) == (400, wanted)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.ollama.asking import meant, read_format, read_think
+from paddock.engine.api.ollama.requests import possible_refs, read_format, read_think
 from paddock.engine.errors import InvalidName
+from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import Constraint
-from paddock.engine.store.names import parse_name
 
 THINKER, OTHER = frozenset({"completion", "thinking"}), frozenset({"completion"})
 
@@ -66,9 +66,9 @@ def test_a_name_may_say_that_the_model_is_here() -> None:
     def read(model: str) -> str:
         return parse_name(model).short
 
-    assert meant(read, "a") == ["a:latest"]
-    assert meant(read, "a:local") == ["a:local", "a:latest"]
-    assert meant(read, "a:7b:local") == ["a:7b"]
-    assert meant(read, "") == []
+    assert possible_refs(read, "a") == ["a:latest"]
+    assert possible_refs(read, "a:local") == ["a:local", "a:latest"]
+    assert possible_refs(read, "a:7b:local") == ["a:7b"]
+    assert possible_refs(read, "") == []
     with pytest.raises(InvalidName):
-        meant(read, ":local")
+        possible_refs(read, ":local")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from paddock.engine.api.openai.calls import Call, Caller, Stamp
-from paddock.engine.api.openai.chat import read_chat
-from paddock.engine.api.openai.completions import read_completion
-from paddock.engine.api.openai.fields import Fields
-from paddock.engine.api.openai.responses import read_response
+from paddock.engine.api.openai.chat_completions import read_chat, read_completion
+from paddock.engine.api.openai.generation_calls import ApiCaller, GenerationCall, Stamp
+from paddock.engine.api.openai.request_body import Fields
+from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import Chunk, Reply, TokenLogprob, ToolCall, Usage
 
@@ -20,17 +19,17 @@ CALLS = (ToolCall("add", {"a": "ü"}, "c1"), ToolCall("add", {}, "c2"))
 LOGPROB = TokenLogprob("Hi", -0.5, b"Hi", (("Hi", -0.5, b"Hi"), ("Ho", -1.5, b"Ho")))
 
 
-def chat(**fields: Any) -> Call:
+def chat(**fields: Any) -> GenerationCall:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return read_chat(Fields(body), Caller())
+    return read_chat(Fields(body), ApiCaller())
 
 
-def completion(**fields: Any) -> Call:
-    return read_completion(Fields({"model": "m", "prompt": "Hi", **fields}), Caller())
+def completion(**fields: Any) -> GenerationCall:
+    return read_completion(Fields({"model": "m", "prompt": "Hi", **fields}), ApiCaller())
 
 
-def response(**fields: Any) -> Call:
-    return read_response(Fields({"model": "m", "input": "Hi", **fields}), Caller())
+def response(**fields: Any) -> GenerationCall:
+    return read_response(Fields({"model": "m", "input": "Hi", **fields}), ApiCaller())
 
 
 def reply(text: str = "", **more: Any) -> Reply:
@@ -38,16 +37,16 @@ def reply(text: str = "", **more: Any) -> Reply:
     return Reply(text, more.pop("done_reason", "stop"), usage, "digest", **more)
 
 
-def spoken(call: Call, *pieces: tuple[int, Chunk | Reply]) -> list[Any]:
+def spoken(call: GenerationCall, *pieces: tuple[int, Chunk | Reply]) -> list[Any]:
     """Give the data of every event; names must be what the data calls itself."""
-    speaker = call.speaker(STAMP)
-    events = [*speaker.begin()]
+    stream_writer = call.stream_writer(STAMP)
+    events = [*stream_writer.begin()]
     for index, piece in pieces:
         if isinstance(piece, Reply):
-            events += speaker.reply(index, piece)
+            events += stream_writer.reply(index, piece)
         else:
-            events += speaker.chunk(index, piece)
-    return read([*events, *speaker.end()])
+            events += stream_writer.chunk(index, piece)
+    return read([*events, *stream_writer.end()])
 
 
 def read(events: list[bytes]) -> list[Any]:
@@ -304,11 +303,11 @@ def test_a_response_repeats_what_was_asked() -> None:
 def test_a_stream_that_fails_says_so_in_words_that_clients_raise() -> None:
     error = WorkerLost("m", "killed by SIGKILL")
     for call in (chat(stream=True), completion(stream=True)):
-        (told,) = read([call.speaker(STAMP).fail(error)])
+        (told,) = read([call.stream_writer(STAMP).fail(error)])
         assert told["error"]["type"] == "api_error"
         assert told["error"]["message"].endswith(": killed by SIGKILL")
-    speaker = response(stream=True).speaker(STAMP)
-    events = read([*speaker.begin(), speaker.fail(error)])
+    stream_writer = response(stream=True).stream_writer(STAMP)
+    events = read([*stream_writer.begin(), stream_writer.fail(error)])
     assert [one["type"] for one in events[-2:]] == ["response.failed", "error"]
     assert events[-2]["response"]["status"] == "failed"
     assert events[-1]["error"]["message"] == events[-1]["message"]

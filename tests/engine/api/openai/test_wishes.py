@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.openai import wishes
-from paddock.engine.api.openai.calls import Caller
-from paddock.engine.api.openai.chat import read_chat
-from paddock.engine.api.openai.completions import read_completion, read_prompts
-from paddock.engine.api.openai.fields import Fields
-from paddock.engine.api.openai.refusals import InvalidValue
+from paddock.engine.api.errors import InvalidValue
+from paddock.engine.api.openai import parameters
+from paddock.engine.api.openai.chat_completions import read_chat, read_completion, read_prompts
+from paddock.engine.api.openai.generation_calls import ApiCaller
+from paddock.engine.api.openai.request_body import Fields
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
 
@@ -22,7 +21,7 @@ OTHER = {"type": "function", "function": {"name": "subtract"}}
 
 def asked(**fields: Any) -> tuple[ChatRequest, ...]:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return read_chat(Fields(body), Caller()).requests
+    return read_chat(Fields(body), ApiCaller()).requests
 
 
 def first(**fields: Any) -> ChatRequest:
@@ -92,7 +91,7 @@ def test_a_format_is_a_constraint() -> None:
     assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
     assert first(response_format={"type": "text"}).constraint is None
     flat = Fields({"type": "json_schema", "name": "x", "schema": schema})
-    assert wishes.constraint_of(flat) == constraint
+    assert parameters.read_response_format(flat) == constraint
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_other_prompts_are_refused(value: Any) -> None:
 
 def test_each_prompt_of_a_completion_has_its_choices_beside_one_another() -> None:
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 1}
-    call = read_completion(Fields(body), Caller())
+    call = read_completion(Fields(body), ApiCaller())
     told = [(one.prompt, one.params["seed"]) for one in call.requests]
     assert told == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
@@ -203,4 +202,4 @@ def test_each_prompt_of_a_completion_has_its_choices_beside_one_another() -> Non
 def test_what_cannot_be_told_of_a_prompt_is_refused() -> None:
     for fields in ({"echo": True, "logprobs": 1}, {"best_of": 3}):
         with pytest.raises(InvalidValue):
-            read_completion(Fields({"model": "m", "prompt": "a", **fields}), Caller())
+            read_completion(Fields({"model": "m", "prompt": "a", **fields}), ApiCaller())

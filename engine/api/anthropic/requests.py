@@ -1,0 +1,363 @@
+"""Parse Anthropic's requests: content blocks, tools, sampling, thinking, output format.
+
+Pure but for the seed, which is drawn. A user message may hold tool results beside text: each
+result becomes a `tool` message of its own before it. Blocks that only Anthropic's servers can
+handle (files, searches) are refused by name. Unknown fields are ignored, as are `metadata`,
+`service_tier` and `cache_control` (every prompt is cached).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import (
+    decode_base64,
+    flag_of,
+    integer_of,
+    number_of,
+    object_of,
+    objects_of,
+    text_of,
+    texts_of,
+)
+from paddock.engine.models.model_names import parse_name
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelSpec,
+    Priority,
+    Think,
+    Tool,
+    ToolCall,
+)
+
+from .responses import MessageFormat
+
+_ROLES = ("user", "assistant", "system")
+
+
+def read_messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
+    """Read `system` and `messages`.
+
+    Raises:
+        ApiError: 400, one of them cannot be used, and where it stands.
+    """
+    messages: list[Message] = []
+    system = _text_only(body.get("system"), "system")
+    if system:
+        messages.append(Message("system", system))
+    given = body.get("messages")
+    if given is None or given == []:
+        raise ApiError(400, "messages is required", param="messages")
+    if not isinstance(given, list):
+        _refuse("messages", "must be a list")
+    for number, raw in enumerate(given):
+        where = f"messages.{number}"
+        if not isinstance(raw, dict):
+            _refuse(where, "must be an object")
+        messages += _read_message(raw, where)
+    return _with_tool_names(messages)
+
+
+@dataclass(slots=True)
+class _BlockContents:
+    """What the blocks of one message say."""
+
+    texts: list[str] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(filter(None, self.texts))
+
+
+def _read_message(raw: Mapping[str, Any], where: str) -> list[Message]:
+    role = text_of(raw, "role").lower()
+    if role not in _ROLES:
+        _refuse(f"{where}.role", f"must be 'user' or 'assistant', not {_short(role)}")
+    content = raw.get("content")
+    if isinstance(content, str):
+        return [Message(role, content)]
+    said = _BlockContents()
+    for place, block in _each_block(content, f"{where}.content"):
+        _collect_block(block, place, said)
+    turns = list(said.results)
+    if said.texts or said.images or said.calls or said.thoughts or not turns:
+        turns.append(
+            Message(
+                role, said.text, "\n\n".join(said.thoughts), tuple(said.images), tuple(said.calls)
+            )
+        )
+    return turns
+
+
+def _each_block(content: Any, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Yield each block with its place."""
+    if not isinstance(content, list):
+        _refuse(where, "must be a string or a list of content blocks")
+    for number, block in enumerate(content):
+        if not isinstance(block, dict):
+            _refuse(f"{where}.{number}", "must be an object")
+        yield f"{where}.{number}", block
+
+
+def _collect_block(block: Mapping[str, Any], where: str, said: _BlockContents) -> None:
+    match block.get("type"):
+        case "text":
+            said.texts.append(text_of(block, "text"))
+        case "image":
+            said.images.append(_image(block, where))
+        case "document":
+            said.texts.append(_document(block, where))
+        case "search_result":
+            said.texts.append(
+                _with_title(block, _text_only(block.get("content"), f"{where}.content"))
+            )
+        case "tool_use":
+            said.calls.append(_tool_call(block, where))
+        case "tool_result":
+            said.results.append(_tool_result(block, where))
+        case "thinking":
+            said.thoughts.append(text_of(block, "thinking"))
+        case "redacted_thinking":
+            pass  # nobody but Anthropic can read it
+        case other:
+            _refuse(f"{where}.type", f"content blocks of type {_short(other)} are not supported")
+
+
+def _tool_call(block: Mapping[str, Any], where: str) -> ToolCall:
+    for name in ("id", "name"):
+        if not text_of(block, name):
+            _refuse(where, f"tool_use block missing required '{name}' field")
+    return ToolCall(text_of(block, "name"), object_of(block, "input"), text_of(block, "id"))
+
+
+def _tool_result(block: Mapping[str, Any], where: str) -> Message:
+    content = block.get("content")
+    said = _BlockContents()
+    if isinstance(content, str):
+        said.texts.append(content)
+    elif content is not None:
+        for place, one in _each_block(content, f"{where}.content"):
+            if one.get("type") in ("tool_use", "tool_result", "thinking", "redacted_thinking"):
+                _refuse(f"{place}.type", "is not possible within a tool's result")
+            _collect_block(one, place, said)
+    text = said.text
+    if flag_of(block, "is_error"):
+        text = f"Error: {text}" if text else "Error"
+    return Message(
+        "tool", text, images=tuple(said.images), tool_call_id=text_of(block, "tool_use_id")
+    )
+
+
+def _image(block: Mapping[str, Any], where: str) -> bytes:
+    source = object_of(block, "source")
+    kind = source.get("type")
+    if kind == "base64":
+        return decode_base64(text_of(source, "data"), f"{where}.source.data")
+    if kind == "url":
+        _refuse(f"{where}.source", "image URLs are not fetched; send the image itself as base64")
+    _refuse(f"{where}.source.type", f"must be 'base64', not {_short(kind)}")
+
+
+def _document(block: Mapping[str, Any], where: str) -> str:
+    source = object_of(block, "source")
+    match source.get("type"):
+        case "text":
+            return _with_title(block, text_of(source, "data"))
+        case "content":
+            return _with_title(block, _text_only(source.get("content"), f"{where}.source.content"))
+    kind = source.get("media_type") or source.get("type")
+    _refuse(f"{where}.source", f"documents of type {_short(kind)} are not supported; send text")
+
+
+def _with_title(block: Mapping[str, Any], text: str) -> str:
+    return "\n\n".join(filter(None, (text_of(block, "title"), text)))
+
+
+def _text_only(content: Any, where: str) -> str:
+    """Read what may be nothing but words: a string, or text blocks."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = []
+    for place, block in _each_block(content, where):
+        if block.get("type") != "text":
+            _refuse(f"{place}.type", f"must be 'text', not {_short(block.get('type'))}")
+        texts.append(text_of(block, "text"))
+    return "\n\n".join(filter(None, texts))
+
+
+def _with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return each result the name of the call that it answers: templates want it."""
+    names: dict[str, str] = {}
+    named = []
+    for one in messages:
+        names.update((call.id, call.name) for call in one.tool_calls)
+        name = names.get(one.tool_call_id, "") if one.role == "tool" else ""
+        named.append(replace(one, tool_name=name))
+    return tuple(named)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refuse(where: str, why: str) -> NoReturn:
+    raise ApiError(400, f"{where}: {why}", param=where)
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesPrompt:
+    """One request for a message, or for the number of its tokens."""
+
+    model: str
+    """As the client wrote it: answers repeat it."""
+    spec: ModelSpec
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...]
+    think: Think
+
+
+def read_prompt(body: Mapping[str, Any]) -> MessagesPrompt:
+    """Read what a message and its tokens' count have in common.
+
+    Raises:
+        ApiError: 400, with what is wrong.
+        InvalidName: the model's name is none.
+    """
+    model = _read_model(body)
+    # Never the text itself: a model may be named by a file's path elsewhere, but not from here.
+    spec = ModelSpec(parse_name(model).short)
+    return MessagesPrompt(model, spec, read_messages(body), _read_tools(body), _read_think(body))
+
+
+def _read_model(body: Mapping[str, Any]) -> str:
+    model = text_of(body, "model")
+    if not model:
+        raise ApiError(400, "model is required", param="model")
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesRequest:
+    """One request for a message."""
+
+    question: MessagesPrompt
+    request: ChatRequest
+    streams: bool
+    style: MessageFormat
+
+
+def read_messages_request(body: Mapping[str, Any], priority: Priority) -> MessagesRequest:
+    """Read a request for a message.
+
+    Raises:
+        ApiError: 400, with what is wrong.
+        InvalidName: the model's name is none.
+    """
+    _read_model(body)
+    max_tokens = integer_of(body, "max_tokens")
+    if max_tokens is None or max_tokens <= 0:
+        raise ApiError(400, "max_tokens is required and must be positive", param="max_tokens")
+    question = read_prompt(body)
+    choice = object_of(body, "tool_choice")
+    params = {
+        "max_tokens": max_tokens,
+        "temperature": number_of(body, "temperature"),
+        "top_p": number_of(body, "top_p"),
+        "top_k": integer_of(body, "top_k"),
+        "stop": tuple(filter(None, texts_of(body, "stop_sequences"))),
+    }
+    request = ChatRequest(
+        question.spec,
+        question.messages,
+        {name: value for name, value in params.items() if value is not None},
+        priority,
+        tools=question.tools,
+        tool_choice=_read_tool_choice(choice),
+        constraint=_read_constraint(body),
+        think=question.think,
+        reserves_answer=False,
+        defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
+    )
+    style = MessageFormat(
+        question.model,
+        max_tokens,
+        calls_in_parallel=not flag_of(choice, "disable_parallel_tool_use"),
+        shows_thinking=text_of(object_of(body, "thinking"), "display") != "omitted",
+    )
+    return MessagesRequest(question, request, flag_of(body, "stream"), style)
+
+
+def _read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
+    return tuple(_read_tool(one, f"tools.{n}") for n, one in enumerate(objects_of(body, "tools")))
+
+
+def _read_tool(raw: Mapping[str, Any], where: str) -> Tool:
+    kind = text_of(raw, "type")
+    if kind not in ("", "custom"):
+        raise ApiError(400, f"{where}.type: tools of type '{kind[:60]}' are not supported here")
+    name = text_of(raw, "name")
+    if not name:
+        raise ApiError(400, f"{where}.name: is required")
+    return Tool(name, text_of(raw, "description"), object_of(raw, "input_schema"))
+
+
+_TOOL_CHOICES = {"": "auto", "auto": "auto", "any": "required", "none": "none"}
+
+
+def _read_tool_choice(raw: Mapping[str, Any]) -> str:
+    kind = text_of(raw, "type")
+    if kind == "tool":
+        name = text_of(raw, "name")
+        if not name:
+            raise ApiError(400, "tool_choice.name: is required")
+        return name
+    if kind not in _TOOL_CHOICES:
+        raise ApiError(400, "tool_choice.type: must be 'auto', 'any', 'tool' or 'none'")
+    return _TOOL_CHOICES[kind]
+
+
+_EFFORT_LEVELS: Mapping[str, Think] = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+
+
+def _read_think(body: Mapping[str, Any]) -> Think:
+    """Return whether to reason first: only where it is asked for, as Anthropic has it."""
+    wanted = text_of(object_of(body, "output_config"), "effort").strip().lower()
+    if wanted not in ("", *_EFFORT_LEVELS):
+        known = ", ".join(f"'{one}'" for one in _EFFORT_LEVELS)
+        raise ApiError(400, f"output_config.effort: must be one of {known}")
+    effort = _EFFORT_LEVELS.get(wanted)
+    kind = text_of(object_of(body, "thinking"), "type")
+    if kind not in ("", "enabled", "adaptive", "between_tools", "disabled"):
+        raise ApiError(400, "thinking.type: must be 'enabled', 'adaptive' or 'disabled'")
+    if kind == "disabled":
+        return False
+    return effort or bool(kind)
+
+
+def _read_constraint(body: Mapping[str, Any]) -> Constraint | None:
+    """Read what the answer must match: `output_config.format`, or `output_format` before it."""
+    told = object_of(object_of(body, "output_config"), "format") or object_of(body, "output_format")
+    if not told:
+        return None
+    schema = told.get("schema")
+    if told.get("type") != "json_schema" or not isinstance(schema, dict):
+        raise ApiError(400, "output_config.format: must be a 'json_schema' with its 'schema'")
+    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))

@@ -1,0 +1,199 @@
+"""API keys: the key file, and the middleware that asks for a key.
+
+A file holds one key per line, in plain text or as `sha256:` and its hexadecimal hash; a name for
+the access log may follow after a space, and `#` begins a comment. Changes of the file apply within
+a second, without a restart. Keys are kept as hashes and compared in constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from paddock.engine.errors import EngineError
+
+from .errors import refuse
+from .request_log import RequestLog, exchange_of
+
+log = logging.getLogger(__name__)
+
+_HASHED_KEY = re.compile(r"sha256:([0-9a-fA-F]{64})")
+_CHECK_S = 1.0
+# The name of a key is a word of the access log.
+_KEY_NAME = re.compile(r"[\w.@+-]{1,64}")
+
+_IN_SCOPE = "paddock.key"
+
+# Whether the service lives may be asked without a key: monitors, load balancers and clients that
+# look for a server know none. The page of `/ui` is empty without its numbers, which need a key.
+PATHS_WITHOUT_KEY = frozenset(
+    ["/", "/healthz", "/readyz", "/ui", "/ui/", "/ui/page.css", "/ui/page.js"]
+)
+
+
+class InvalidKeyFile(EngineError):
+    """A file of keys that cannot be used: where, what is wrong, what to do."""
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.where = where
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{where}: {problem}\n  {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key, as far as it is kept."""
+
+    digest: bytes
+    """SHA-256 of the key's UTF-8."""
+    name: str
+
+
+def read_keys(file: Path) -> tuple[ApiKey, ...]:
+    """Read a file of keys.
+
+    Raises:
+        KeysBroken: it cannot be read, holds no key, or has a line that is none.
+    """
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidKeyFile(
+            str(file), "this is not text.", "Write one key in each line."
+        ) from None
+    except OSError as error:
+        problem = f"the keys cannot be read: {error.strerror}."
+        raise InvalidKeyFile(str(file), problem, f"Make them: {key_command(file)}") from None
+    keys = tuple(_parse_keys(file, text))
+    if not keys:
+        raise InvalidKeyFile(str(file), "there is no key in it.", f"Make one: {key_command(file)}")
+    return keys
+
+
+def key_command(file: Path) -> str:
+    """Return a command that adds a new key to a file which only its owner can read."""
+    return f"(umask 077; openssl rand -hex 24 >> '{file}')"
+
+
+def _parse_keys(file: Path, text: str) -> Iterator[ApiKey]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        written, *words = line.partition("#")[0].split()[:3] or [""]
+        if not written:
+            continue
+        hashed = _HASHED_KEY.fullmatch(written)
+        if written.startswith("sha256:") and not hashed:
+            problem = "'sha256:' is not followed by 64 hexadecimal digits."
+            remedy = "Hash a key by `printf %s KEY | sha256sum`."
+            raise InvalidKeyFile(f"{file}:{number}", problem, remedy)
+        if len(words) > 1 or (words and not _KEY_NAME.fullmatch(words[0])):
+            problem = "what follows the key is not a name."
+            raise InvalidKeyFile(f"{file}:{number}", problem, "Write a key, a space, and one word.")
+        digest = bytes.fromhex(hashed.group(1)) if hashed else digest_of(written.encode())
+        yield ApiKey(digest, words[0] if words else f"key-{digest.hex()[:8]}")
+
+
+def digest_of(key: bytes) -> bytes:
+    """Hash a key. Keys are long and random, so a slow hash would protect nothing."""
+    return hashlib.sha256(key).digest()
+
+
+class KeyRing:
+    """The keys of a file, read again when it has changed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._checked_at = 0.0
+        self._seen: object = None
+        self._keys: tuple[ApiKey, ...] = ()
+
+    def find(self, key: bytes) -> ApiKey | None:
+        """Return the known key that this is, or None; takes equally long for all that are none."""
+        self._refresh()
+        digest, found = digest_of(key), None
+        for known in self._keys:
+            if hmac.compare_digest(known.digest, digest):
+                found = known
+        return found
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if self._seen is not None and now - self._checked_at < _CHECK_S:
+            return
+        self._checked_at = now
+        seen = _file_signature(self._file)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._keys = read_keys(self._file)
+        except InvalidKeyFile as error:
+            # Nobody may ask rather than somebody whose key was taken away.
+            self._keys = ()
+            log.error("no API key is valid until this is mended: %s", error)  # noqa: TRY400
+
+
+def _file_signature(file: Path) -> object:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        return error.errno or "missing"
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+class KeyCheck:
+    """Answers 401 to requests without a known key, `PATHS_WITHOUT_KEY` paths aside."""
+
+    def __init__(self, app: ASGIApp, *, ring: KeyRing, journal: RequestLog) -> None:
+        self._app = app
+        self._ring = ring
+        self._journal = journal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Note whose key it is and let through, or refuse."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = given_keys(Headers(scope=scope))
+        key = next(filter(None, map(self._ring.find, given)), None)
+        if key is None and scope["path"] not in PATHS_WITHOUT_KEY:
+            self._journal.metrics.refused("key")
+            message = "this API key is not known" if given else (
+                "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
+            )  # fmt: skip
+            challenge = {"WWW-Authenticate": 'Bearer realm="paddock"'}
+            return await refuse(
+                scope, receive, send, 401, message, challenge, code="invalid_api_key"
+            )
+        exchange = exchange_of(scope)
+        if key is not None:
+            scope[_IN_SCOPE] = key.name
+            if exchange is not None:
+                exchange.key = key.name
+        await self._app(scope, receive, send)
+
+
+def key_name_of(scope: MutableMapping[str, Any]) -> str:
+    """Return the name of the key that a request was let in with; empty: it needed none."""
+    return str(scope.get(_IN_SCOPE, ""))
+
+
+def given_keys(headers: Headers) -> tuple[bytes, ...]:
+    """Return the keys that a request names, none of them empty, as they were sent.
+
+    >>> given_keys(Headers({"authorization": "bearer abc", "x-api-key": "def"}))
+    (b'abc', b'def')
+    """
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    named = (bearer, headers.get("x-api-key", "").strip())
+    return tuple(one.encode("latin-1") for one in named if one)

@@ -1,0 +1,232 @@
+"""CORS and the check of the `Host` header: which web pages may call the service.
+
+Both are middleware. CORS: pages of this machine, desktop programs and the origins of
+`PADDOCK_ORIGINS` are allowed; every origin only if `*` is configured (rules: Ollama's
+envconfig/config.go, `AllowedOrigins`, and gin-contrib/cors). Host: a page may point its own name
+to 127.0.0.1 (DNS rebinding), and the browser then treats the service as a part of that page; the
+`Host` header gives it away. It is checked on loopback addresses only, as in Ollama's
+`allowedHostsMiddleware` (server/routes.go).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import refuse
+from .request_log import RequestLog
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Names that no public name server answers for.
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+_PRIVATE_NETWORKS = tuple(
+    ipaddress.ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+)
+_HOST_HEADER = re.compile(
+    r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]@/\\]*))(?::[0-9]{1,5})?"
+)
+_PRIVATE_NETWORK_V6 = ipaddress.ip_network("fc00::/7")
+
+
+class HostCheck:
+    """Answers 403 to requests for a name that is not this machine's."""
+
+    def __init__(self, app: ASGIApp, *, journal: RequestLog) -> None:
+        self._app = app
+        self._journal = journal
+        self._own_name = socket.gethostname().lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through, answer OPTIONS by 204, or refuse."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        host = Headers(scope=scope).get("host", "")
+        if not is_own_host(host, self._own_name, _is_interface_address):
+            self._journal.metrics.refused("host")
+            message = (
+                f"host {host[:200]!r} is not a name of this machine; "
+                f"ask by 'localhost' or by its address"
+            )
+            return await refuse(scope, receive, send, 403, message)
+        if scope["method"] == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            return await send({"type": "http.response.body"})
+        await self._app(scope, receive, send)
+
+
+def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[IPAddress], bool]) -> bool:
+    """Return whether a `Host` header names this machine.
+
+    >>> [is_own_host(h, "den", lambda a: False) for h in ("localhost:11434", "[::1]:80", "10.0.0.7")]
+    [True, True, True]
+    >>> [is_own_host(h, "den", lambda a: False) for h in ("DEN", "evil.example", "8.8.8.8")]
+    [True, False, False]
+    """
+    name = _without_port(host).lower()
+    address = _parse_address(name)
+    if address is not None:
+        return _is_local_or_private(address) or is_of_an_interface(address)
+    return name in ("", "localhost", own_name) or name.endswith(_LOCAL_SUFFIXES)
+
+
+def _without_port(host: str) -> str:
+    found = _HOST_HEADER.fullmatch(host)
+    if found is None:
+        return (
+            host if _parse_address(host) is not None else "?"
+        )  # IPv6 without brackets, or no host
+    return found["bracketed"] or found["name"] or ""
+
+
+def _parse_address(name: str) -> IPAddress | None:
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def _is_local_or_private(address: IPAddress) -> bool:
+    """Return what no name server of a stranger's could profit from, in Go's words for it."""
+    if address.is_loopback or address.is_unspecified:
+        return True
+    if isinstance(address, ipaddress.IPv6Address):
+        return address in _PRIVATE_NETWORK_V6
+    return any(address in net for net in _PRIVATE_NETWORKS)
+
+
+def _is_interface_address(address: IPAddress) -> bool:
+    import psutil  # here: it costs 15 ms that most commands need not pay
+
+    try:
+        interfaces = psutil.net_if_addrs()
+    except OSError:  # a sandbox that forbids to look
+        return False
+    own = (one.address.partition("%")[0] for many in interfaces.values() for one in many)
+    return str(address) in own
+
+
+_ALWAYS_ALLOWED = (
+    *(f"{scheme}://{host}" for scheme in ("http", "https") for host in
+      ("localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*", "0.0.0.0", "0.0.0.0:*")),
+    "app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*",
+    "chrome-extension://*", "moz-extension://*", "ms-browser-extension://*",
+    "safari-extension://*", "safari-web-extension://*",
+)  # fmt: skip
+
+# What browsers send: a scheme, a host, a port. Without this, `*` for a port would match
+# `localhost:80@evil.example`, which is no origin.
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://([^\s/@:?#\\\[\]]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE
+)
+_ALLOWED_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+_STAINLESS_HEADERS = (
+    "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version",
+    "Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
+)  # fmt: skip
+# Ollama's, then what other clients of ours send: Anthropic's, and our own priority.
+_ALLOWED_HEADERS = ",".join(
+    (
+        "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "OpenAI-Beta",
+        *(f"X-Stainless-{name}" for name in _STAINLESS_HEADERS),
+        "X-Api-Key", "Anthropic-Version", "Anthropic-Beta",
+        "Anthropic-Dangerous-Direct-Browser-Access", "X-Paddock-Priority",
+    )
+)  # fmt: skip
+_MAX_AGE_S = 12 * 3600
+
+
+class AllowedOrigins:
+    """The origins that may ask; `*` in a pattern stands for anything within a host and port."""
+
+    def __init__(self, named: Iterable[str] = ()) -> None:
+        patterns = [one.strip() for one in named if one.strip()]
+        self.is_any = "*" in patterns
+        self._patterns = tuple(_origin_pattern(one) for one in (*_ALWAYS_ALLOWED, *patterns))
+
+    def allows(self, origin: str) -> bool:
+        """Return whether a page of this origin may ask.
+
+        >>> origins = AllowedOrigins(["https://*.example.com"])
+        >>> origins.allows("http://localhost:3000"), origins.allows("https://a.example.com")
+        (True, True)
+        >>> origins.allows("https://example.com.evil.example"), origins.allows("null")
+        (False, False)
+        >>> origins.allows("http://localhost:80@evil.example")
+        False
+        """
+        if self.is_any:
+            return True
+        is_origin = _ORIGIN.fullmatch(origin) is not None
+        return is_origin and any(one.fullmatch(origin) for one in self._patterns)
+
+
+def _origin_pattern(pattern: str) -> re.Pattern[str]:
+    """`*` ends at a slash: an origin has none behind its host, and a pattern means a host."""
+    parts = (re.escape(part) for part in pattern.split("*"))
+    return re.compile("[^/\\s]*".join(parts), re.IGNORECASE)
+
+
+class OriginCheck:
+    """Answers preflights, tells browsers who may read, and refuses other pages by 403."""
+
+    def __init__(self, app: ASGIApp, *, origins: AllowedOrigins, journal: RequestLog) -> None:
+        self._app = app
+        self._origins = origins
+        self._journal = journal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through what no page of another origin asks; see the class for the others."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "")
+        if not origin or origin in _same_origins(headers.get("host", "")):
+            return await self._app(scope, receive, send)
+        if not self._origins.allows(origin):
+            self._journal.metrics.refused("origin")
+            message = (
+                f"origin {origin[:200]!r} may not ask this service; "
+                f"its owner can allow it by PADDOCK_ORIGINS"
+            )
+            return await refuse(scope, receive, send, 403, message, {"Vary": "Origin"})
+        shown = "*" if self._origins.is_any else origin
+        if scope["method"] == "OPTIONS":
+            return await _answer_preflight(send, shown)
+        await self._app(scope, receive, _with_cors_headers(send, shown))
+
+
+def _same_origins(host: str) -> tuple[str, str]:
+    """The service's own page, behind a proxy that speaks TLS too."""
+    return f"http://{host}", f"https://{host}"
+
+
+async def _answer_preflight(send: Send, shown: str) -> None:
+    headers = MutableHeaders()
+    headers["access-control-allow-origin"] = shown
+    headers["access-control-allow-methods"] = _ALLOWED_METHODS
+    headers["access-control-allow-headers"] = _ALLOWED_HEADERS
+    headers["access-control-max-age"] = str(_MAX_AGE_S)
+    headers["vary"] = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+    await send({"type": "http.response.start", "status": 204, "headers": headers.raw})
+    await send({"type": "http.response.body"})
+
+
+def _with_cors_headers(send: Send, shown: str) -> Send:
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["access-control-allow-origin"] = shown
+            headers["access-control-expose-headers"] = "Retry-After, Warning"
+            headers.add_vary_header("Origin")
+        await send(message)
+
+    return tell

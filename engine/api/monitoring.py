@@ -1,0 +1,338 @@
+"""Monitoring endpoints: /metrics, /healthz, /readyz and the status page /ui. Read only.
+
+The health check asks every worker for one real token; concurrent callers share one probe, so they
+put no load on a model. The status page is three static files in `page/` that poll
+`/ui/state.json`: no build step, nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
+from paddock.engine.memory.pool_stats import ModelStats
+from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
+from paddock.engine.workers.worker_process import ProbeResult
+
+from .api_keys import key_name_of
+from .request_log import Exchange, RequestLog, is_monitoring_path
+from .service import Service, service_of
+from .streaming import json_response
+
+# A busy worker answers within a step or two; one that has not by now is of no use to a client.
+PROBE_TIMEOUT_S = 10.0
+_REPORT_FRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What the workers answered."""
+
+    probes: tuple[ProbeResult, ...]
+    at: float
+    """By `time.monotonic`."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every worker that is there answered; with none there, nothing is wrong."""
+        return all(probe.is_well for probe in self.probes)
+
+    @property
+    def why(self) -> str:
+        """What is wrong; empty: nothing."""
+        ill = (f"{probe.name}: {probe.why}" for probe in self.probes if not probe.is_well)
+        return "; ".join(ill)
+
+    def told(self, *, in_full: bool) -> dict[str, Any]:
+        """Write it for a client; strangers are not told the models' names."""
+        short: dict[str, Any] = {"status": "ok" if self.is_well else "unwell"}
+        if not in_full:
+            return short if self.is_well else {**short, "error": "a worker does not answer"}
+        workers = [
+            {
+                "model": probe.name,
+                "ok": probe.is_well,
+                "seconds": round(probe.seconds, 4),
+                **({} if probe.is_well else {"error": probe.why}),
+            }
+            for probe in self.probes
+        ]
+        return {**short, "workers": workers, **({} if self.is_well else {"error": self.why})}
+
+
+class HealthProbe:
+    """Asks the pool, once for all who want to know at about the same time."""
+
+    def __init__(self) -> None:
+        self._report: HealthReport | None = None
+        self._asking: asyncio.Task[HealthReport] | None = None
+
+    async def ask(
+        self, probe: Callable[[float], Awaitable[tuple[ProbeResult, ...]]]
+    ) -> HealthReport:
+        """Return a report that is no older than a second."""
+        known = self._report
+        if known is not None and time.monotonic() - known.at < _REPORT_FRESH_S:
+            return known
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(probe))
+        # Whoever leaves meanwhile must not take the answer from the others.
+        return await asyncio.shield(self._asking)
+
+    async def _ask(
+        self, probe: Callable[[float], Awaitable[tuple[ProbeResult, ...]]]
+    ) -> HealthReport:
+        self._report = HealthReport(await probe(PROBE_TIMEOUT_S), time.monotonic())
+        return self._report
+
+
+# Resolved, because an editable install is a tree of links that lacks the data files.
+_PAGE_FOLDER = Path(__file__).resolve().parent / "page"
+
+_PAGE_FILES = {
+    "/ui": ("status.html", "text/html; charset=utf-8"),
+    "/ui/page.css": ("status.css", "text/css; charset=utf-8"),
+    "/ui/page.js": ("status.js", "text/javascript; charset=utf-8"),
+}
+
+_PAGE_HEADERS = {
+    # Nothing but the page's own two files and its own numbers; no frame around it.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+# Several open pages share one look; each of them asks once a second.
+_STATE_FRESH_S = 0.4
+# A vendor's tool is started for these, which takes a tenth of a second and more.
+_DEVICES_FRESH_S = 5.0
+_N_RECENT = 30
+
+
+def status_page_routes() -> list[BaseRoute]:
+    """Return the routes of one application."""
+    numbers = _StatusNumbers()
+    pages = [
+        Route(path, _static_file(file, media_type), name=file)
+        for path, (file, media_type) in _PAGE_FILES.items()
+    ]
+    return [*pages, Route("/ui/state.json", numbers.endpoint)]
+
+
+def _static_file(file: str, media_type: str) -> Any:
+    async def endpoint(request: Request) -> Response:
+        content = await asyncio.to_thread((_PAGE_FOLDER / file).read_bytes)
+        return Response(content, headers={**_PAGE_HEADERS, "Content-Type": media_type})
+
+    return endpoint
+
+
+class _StatusNumbers:
+    """What the page shows, read at most so often."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] | None = None
+        self._read_at = float("-inf")
+        self._devices: list[dict[str, Any]] = []
+        self._devices_read_at = float("-inf")
+
+    async def endpoint(self, request: Request) -> Response:
+        now = time.monotonic()
+        if self._known is None or now - self._read_at >= _STATE_FRESH_S:
+            self._read_at = now
+            service = service_of(request)
+            self._known = await service_state(service, await self._used_devices(service, now))
+        return json_response(self._known, headers={"Cache-Control": "no-store"})
+
+    async def _used_devices(self, service: Service, now: float) -> list[dict[str, Any]]:
+        """Ask for the graphics devices' memory, where a model lies on one."""
+        if not any(one.device_bytes for one in service.pool.stats().resident):
+            return []
+        if now - self._devices_read_at >= _DEVICES_FRESH_S:
+            self._devices_read_at = now
+            gpus = visible_gpus(await asyncio.to_thread(read_gpus), os.environ)
+            self._devices = [
+                {"name": one.name, "total": one.memory_bytes, "free": one.free_bytes}
+                for one in gpus
+                if one.memory_bytes and one.free_bytes is not None
+            ]
+        return self._devices
+
+
+async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the service does now. Sizes are bytes, times seconds, moments since 1970."""
+    stats, journal = service.pool.stats(), service.journal
+    memory = await asyncio.to_thread(read_memory)
+    told = service.pool.metrics.snapshot().models
+    models = [_model_state(one, told.get(one.name)) for one in stats.resident]
+    return {
+        "version": service.version,
+        "now": time.time(),
+        "up_s": round(time.time() - journal.began_at, 1),
+        "memory": {"total": memory.total_bytes, "free": memory.free_bytes},
+        "devices": devices,
+        "models": models,
+        "n_running": stats.n_running,
+        "n_waiting": stats.n_waiting,
+        "totals": _totals(told),
+        "under_way": [
+            _exchange_state(one) for one in journal.running if not is_monitoring_path(one.path)
+        ],
+        "last": [_exchange_state(one) for one in _recent_exchanges(journal)],
+    }
+
+
+def _recent_exchanges(journal: RequestLog) -> list[Exchange]:
+    return list(journal.last)[: -_N_RECENT - 1 : -1]
+
+
+def _model_state(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "state": one.state,
+        "users": one.n_users,
+        "parallel": one.n_parallel,
+        "running": one.n_running,
+        "waiting": one.n_waiting,
+        "context": one.n_ctx_tokens,
+        "host_bytes": one.host_bytes,
+        "device_bytes": one.device_bytes,
+        "placed": one.placed,
+        "fallback": one.fallback,
+        "ready_s": one.ready_s,
+        "expires_s": one.expires_s,
+        "load_s": round(one.load_s, 3),
+        "pinned": one.is_pinned,
+        "leased": one.is_leased,
+        "adapters": list(one.adapters),
+        "digest": one.digest[:12],
+        "role": one.role,
+        "n_cells": one.n_cells,
+        **(_model_counts(told) if told else {}),
+    }
+
+
+def _model_counts(told: ModelMetrics) -> dict[str, Any]:
+    return {
+        "computed": round(told.batch_tokens.total),
+        "said": told.said_tokens,
+        "prompt": told.prompt_tokens,
+        "reused": told.prompt_reused_tokens,
+        "answered": told.n_answers,
+        "texts": told.n_texts,
+        "text_tokens": told.text_tokens,
+        "cells": told.cells_used,
+        "cells_shared": told.cells_shared,
+        "drafted": told.drafted_tokens,
+        "accepted": told.accepted_tokens,
+        "first_token_s": _quantiles(told.first_token_s),
+        "between_tokens_s": _quantiles(told.between_tokens_s),
+    }
+
+
+def _quantiles(spread: HistogramReading) -> dict[str, float] | None:
+    if not spread.n:
+        return None
+    return {"p50": round(spread.quantile(0.5), 5), "p95": round(spread.quantile(0.95), 5)}
+
+
+def _totals(told: Mapping[str, ModelMetrics]) -> dict[str, int]:
+    """Count over all models, those that have gone too."""
+    every = told.values()
+    return {
+        "answers": sum(one.n_answers for one in every),
+        "texts": sum(one.n_texts for one in every),
+        "prompt": sum(one.prompt_tokens for one in every),
+        "reused": sum(one.prompt_reused_tokens for one in every),
+        "said": sum(one.said_tokens for one in every),
+        "loads": sum(one.n_loads for one in every),
+        "evictions": sum(one.n_evictions for one in every),
+        "deaths": sum(one.n_deaths for one in every),
+        "refused": sum(one.n_refused for one in every),
+    }
+
+
+def _exchange_state(one: Exchange) -> dict[str, Any]:
+    return {
+        "id": one.number,
+        "at": one.at,
+        "method": one.method[:20],
+        "path": one.path[:120],
+        "client": one.client,
+        "key": one.key,
+        "model": one.model[:120],
+        "status": one.status,
+        "fate": one.fate,
+        "seconds": round(one.seconds, 3),
+        "first_s": round(one.first_s, 3),
+        "prompt": one.n_prompt_tokens,
+        "reused": one.n_reused_tokens,
+        "completion": one.n_completion_tokens,
+    }
+
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def monitoring_routes() -> list[BaseRoute]:
+    """Return the routes of one application."""
+    watch = _HealthEndpoint()
+    return [
+        Route("/metrics", get_metrics),
+        Route("/healthz", watch.healthz),
+        Route("/readyz", get_readiness),
+        *status_page_routes(),
+    ]
+
+
+async def get_metrics(request: Request) -> Response:
+    """Return the pool's numbers and the service's own, for Prometheus."""
+    service = service_of(request)
+    text = service.pool.metrics.text() + service.journal.metrics.text()
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, **_NO_STORE})
+
+
+async def get_readiness(request: Request) -> Response:
+    """Return whether new requests are taken: 503 as soon as the service is to end."""
+    if service_of(request).is_stopping:
+        return json_response({"status": "stopping"}, 503, {**_NO_STORE, "Retry-After": "5"})
+    return json_response({"status": "ready"}, headers=_NO_STORE)
+
+
+class _HealthEndpoint:
+    """The health of one application."""
+
+    def __init__(self) -> None:
+        self._health = HealthProbe()
+
+    async def healthz(self, request: Request) -> Response:
+        """Return whether each worker that is there gives a token: 200, or 503 and why not."""
+        service = service_of(request)
+        report = await self._health.ask(service.pool.probe)
+        told = report.told(in_full=_may_see_models(service, request))
+        if report.is_well:
+            return json_response(told, headers=_NO_STORE)
+        return json_response(told, 503, {**_NO_STORE, "Retry-After": "5"})
+
+
+def _may_see_models(service: Service, request: Request) -> bool:
+    """Whether who asks may know the models' names: whoever has a key, where there are keys."""
+    return service.settings.api_keys_file is None or bool(key_name_of(request.scope))

@@ -1,0 +1,325 @@
+"""POST /api/generate and /api/chat: handlers, and their answers whole or as NDJSON.
+
+An empty prompt loads the model, and unloads it with `keep_alive: 0`; a model that is not loaded or
+no longer on disk can be unloaded, too. `_debug_render_only` returns the prompt instead of an
+answer. An answer is cancelled when its client disconnects. Source of the checks and their order:
+github.com/ollama/ollama, server/routes.go, `GenerateHandler` and `ChatHandler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import flag_of, integers_of, objects_of, text_of
+from paddock.engine.api.streaming import json_response, ndjson_response, while_connected
+from paddock.engine.api.time_formats import nanoseconds, rfc3339, utc_now
+from paddock.engine.backends.base import Answer
+from paddock.engine.errors import BadRequest, NoInsert
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    DoneReason,
+    Message,
+    Reply,
+    TokenLogprob,
+    Usage,
+)
+
+from .requests import (
+    ModelRequest,
+    ToolCallCounter,
+    capabilities_of,
+    chat_request,
+    full_name,
+    message_value,
+    read_fields,
+    read_images,
+    read_message,
+    read_model_request,
+    read_think,
+    read_tools,
+    read_top_logprobs,
+    require_capability,
+)
+
+_MAX_WARNED_OPTIONS = 20
+
+ChunkFields = Callable[[Chunk], dict[str, Any]]
+"""Gives the members of a piece that hold what was said."""
+FinalFields = Callable[[Reply], dict[str, Any]]
+"""Gives what the last object has beyond its numbers."""
+
+# An answer that went in circles did not come to its own end.
+_DONE_REASONS: Mapping[DoneReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "repetition": "length",
+}
+
+
+async def respond(
+    request: Request, asked: ModelRequest, wanted: ChatRequest, put: ChunkFields, end: FinalFields
+) -> Response:
+    """Ask the pool and answer, piece by piece or at once.
+
+    Raises:
+        ApiError, EngineError: it ended before there was anything to send.
+    """
+    found_s = time.monotonic() - asked.began
+    answer = asked.service.pool.chat(wanted, waits=False)
+    if asked.streams:
+        pieces = _stream_chunks(asked, answer, put, end, found_s)
+        return await ndjson_response(request, pieces, lambda: _answer_warning(asked, answer))
+    try:
+        reply = await while_connected(request, answer.reply())
+    finally:
+        answer.cancel()
+    whole = Chunk(reply.text, 0, reply.reasoning, reply.tool_calls, reply.logprobs)
+    body = {
+        **response_head(asked.model),
+        **put(whole),
+        **_final_fields(asked, reply, found_s),
+        **end(reply),
+    }
+    return json_response(body, headers=_answer_warning(asked, answer))
+
+
+async def _stream_chunks(
+    asked: ModelRequest, answer: Answer, put: ChunkFields, end: FinalFields, found_s: float
+) -> AsyncGenerator[dict[str, Any], None]:
+    try:
+        async for chunk in answer:
+            if not _has_content(chunk):  # a call that is not whole yet, a half character
+                continue
+            yield {**response_head(asked.model), **put(chunk), "done": False}
+        reply = await answer.reply()
+        last = _final_fields(asked, reply, found_s)
+        yield {**response_head(asked.model), **put(Chunk("", 0)), **last, **end(reply)}
+    finally:
+        answer.cancel()
+
+
+def _has_content(chunk: Chunk) -> bool:
+    return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.logprobs)
+
+
+def response_head(model: str) -> dict[str, Any]:
+    """Return what every object begins with."""
+    return {"model": model, "created_at": rfc3339(utc_now())}
+
+
+def _final_fields(asked: ModelRequest, reply: Reply, found_s: float) -> dict[str, Any]:
+    told: dict[str, Any] = {"done": True, "done_reason": _DONE_REASONS[reply.done_reason]}
+    told |= _metrics(reply.usage, asked.began, found_s)
+    if reply.prompt_tokens_original is not None:
+        told |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
+    return told
+
+
+def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
+    """Return what a request cost. Zeros are left out, as in Go.
+
+    `load_duration` is the time until the model was there: `found_s` to read the request and find
+    the model, and its load where one was needed. So it is never zero; clients divide by it.
+    """
+    counted = {
+        "total_duration": nanoseconds(time.monotonic() - began),
+        "load_duration": nanoseconds(found_s + usage.load_s),
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": nanoseconds(usage.prefill_s),
+        "eval_count": usage.completion_tokens,
+        "eval_duration": nanoseconds(usage.decode_s),
+    }
+    told = {name: value for name, value in counted.items() if value}
+    # These are ours, and always there: a client can tell an idle queue from one that is not told.
+    if usage.shifted_tokens:
+        told["shifted_tokens"] = usage.shifted_tokens
+    told["queue_duration"] = nanoseconds(usage.queue_s)
+    told["cached_tokens"] = usage.prompt_reused_tokens
+    return told
+
+
+def logprobs_value(chunk: Chunk) -> dict[str, Any]:
+    """Return a piece's log probabilities; nothing where there are none."""
+    return {"logprobs": [_logprob_value(one) for one in chunk.logprobs]} if chunk.logprobs else {}
+
+
+def _logprob_value(one: TokenLogprob) -> dict[str, Any]:
+    told: dict[str, Any] = {"token": one.token, "logprob": one.logprob, "bytes": list(one.raw)}
+    if one.top:
+        told["top_logprobs"] = [
+            {"token": token, "logprob": value, "bytes": list(raw)} for token, value, raw in one.top
+        ]
+    return told
+
+
+def _answer_warning(asked: ModelRequest, answer: Answer) -> dict[str, str]:
+    return warning_header(asked, answer.prompt_tokens_original)
+
+
+def warning_header(asked: ModelRequest, n_tokens: int | None) -> dict[str, str]:
+    """Return the header that names options without effect and a prompt of `n_tokens` that was cut.
+
+    Names that a client may choose freely are shown as far as they are plain words.
+    """
+    told = []
+    if n_tokens is not None:
+        told.append(f"the prompt of {n_tokens} tokens was cut to fit the context")
+    names = [name for name in asked.options.without_effect if re.fullmatch(r"\w{1,40}", name, re.A)]
+    if names:
+        told.append(f"options without effect: {', '.join(sorted(names)[:_MAX_WARNED_OPTIONS])}")
+    return {"Warning": ", ".join(f'299 paddock "{words}"' for words in told)} if told else {}
+
+
+async def render_prompt(
+    request: Request, asked: ModelRequest, wanted: ChatRequest
+) -> dict[str, Any]:
+    """Return the object that holds the prompt, as Ollama writes it.
+
+    Raises:
+        EngineError: the prompt cannot be made.
+    """
+    once = {**wanted.params, "max_tokens": 1}
+    probe = replace(wanted, params=once, constraint=None, n_logprobs=None, wants_tokens=True)
+
+    async def ask() -> str:
+        reply = await asked.service.pool.chat(probe, waits=False).reply()
+        prompt = [one for one in reply.tokens[: reply.usage.prompt_tokens] if one >= 0]
+        return await asked.service.pool.detokenise(asked.spec, prompt)
+
+    told: dict[str, Any] = {"rendered_template": await while_connected(request, ask())}
+    n_images = len(wanted.images) + sum(len(one.images) for one in wanted.messages)
+    if n_images:
+        told["image_count"] = n_images
+    return {**response_head(asked.model), "done": False, "_debug_info": told}
+
+
+async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any]:
+    """Load the model or unload it; gives the object that says so, without what is said in it.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    if asked.is_unload:
+        await asked.service.pool.unload(asked.spec.ref)
+        reason = "unload"
+    else:
+        await while_connected(request, asked.service.pool.load(asked.spec))
+        reason = "load"
+    return {**response_head(asked.model), "done": True, "done_reason": reason}
+
+
+async def generate(request: Request) -> Response:
+    """Answer a prompt."""
+    body = await read_fields(request)
+    read_top_logprobs(body)
+    asked = await read_model_request(request, body)
+    is_raw = flag_of(body, "raw")
+    template, system = text_of(body, "template"), text_of(body, "system")
+    context = integers_of(body, "context")
+    if is_raw and (template or system or context):
+        raise ApiError(400, "raw mode does not support template, system, or context")
+    prompt, suffix = text_of(body, "prompt"), text_of(body, "suffix")
+    images = read_images(body)
+    if not prompt and asked.is_unload:
+        return json_response({**await load_or_unload(request, asked), "response": ""})
+    abilities = await capabilities_of(asked)
+    require_capability(asked, abilities, "completion", "generate")
+    think = read_think(body.get("think"), asked.model, abilities)
+    if suffix:
+        require_capability(asked, abilities, "insert")
+    if not prompt:
+        return json_response({**await load_or_unload(request, asked), "response": ""})
+    if template:
+        await asyncio.to_thread(_check_template, template)
+    wanted = chat_request(asked, (), think)
+    if is_raw:
+        wanted = replace(wanted, prompt=prompt, images=images)
+    elif suffix:
+        wanted = replace(wanted, prompt=prompt, suffix=suffix, template=template or None)
+    else:
+        said = (Message("system", system),) if system else ()
+        turns = (*said, Message("user", prompt, images=images))
+        wanted = replace(wanted, messages=turns, template=template or None)
+    wanted = replace(wanted, prompt_tokens=tuple(context), wants_tokens=not is_raw)
+    if flag_of(body, "_debug_render_only"):
+        return json_response({**await render_prompt(request, asked, wanted), "response": ""})
+    return await _respond_generate(request, asked, wanted, is_raw=is_raw)
+
+
+def _check_template(source: str) -> None:
+    """Refuse a template that cannot be read.
+
+    Raises:
+        ApiError: 500, as Ollama has it.
+    """
+    from paddock.engine.chat.chat_template import read_template  # brings Jinja2: 40 ms
+
+    try:
+        read_template(source)
+    except BadRequest as error:
+        raise ApiError(500, f"template error: {error}") from None
+
+
+async def _respond_generate(
+    request: Request, asked: ModelRequest, wanted: ChatRequest, *, is_raw: bool
+) -> Response:
+    def end(reply: Reply) -> dict[str, Any]:
+        return {} if is_raw else {"context": list(reply.tokens)}
+
+    try:
+        return await respond(request, asked, wanted, _generate_chunk, end)
+    except NoInsert:
+        raise ApiError(400, f"{full_name(asked.spec.ref)} does not support insert") from None
+
+
+def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
+    told: dict[str, Any] = {"response": chunk.text}
+    if chunk.reasoning:
+        told["thinking"] = chunk.reasoning
+    return {**told, **logprobs_value(chunk)}
+
+
+async def chat(request: Request) -> Response:
+    """Answer a conversation."""
+    body = await read_fields(request)
+    read_top_logprobs(body)
+    if not text_of(body, "model"):
+        raise ApiError(400, "model is required")
+    messages = tuple(read_message(one) for one in objects_of(body, "messages"))
+    tools = read_tools(objects_of(body, "tools"))
+    asked = await read_model_request(request, body)
+    if not messages and asked.is_unload:
+        return json_response(_with_empty_message(await load_or_unload(request, asked)))
+    abilities = await capabilities_of(asked)
+    require_capability(asked, abilities, "completion", "chat")
+    think = read_think(body.get("think"), asked.model, abilities)
+    if tools:
+        require_capability(asked, abilities, "tools")
+    if not messages:
+        return json_response(_with_empty_message(await load_or_unload(request, asked)))
+    wanted = replace(chat_request(asked, messages, think), tools=tools)
+    if flag_of(body, "_debug_render_only"):
+        return json_response(_with_empty_message(await render_prompt(request, asked, wanted)))
+    numbers = ToolCallCounter()
+
+    def piece(chunk: Chunk) -> dict[str, Any]:
+        return {"message": message_value(chunk, numbers), **logprobs_value(chunk)}
+
+    def end(reply: Reply) -> dict[str, Any]:
+        return {}
+
+    return await respond(request, asked, wanted, piece, end)
+
+
+def _with_empty_message(told: dict[str, Any]) -> dict[str, Any]:
+    return {**told, "message": {"role": "assistant", "content": ""}}

@@ -1,0 +1,162 @@
+"""Ollama's `options`: names, types, ranges and defaults. Pure.
+
+Unknown options, and those that llama.cpp no longer has, change nothing and are listed. Values out
+of range are clamped, as in Ollama (github.com/ollama/ollama, api/types.go, `Options.FromMap` and
+`DefaultOptions`).
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddock.engine.api.errors import ApiError
+
+INTEGER_OPTIONS = frozenset(
+    ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed",
+     "num_predict", "top_k", "repeat_last_n", "draft_num_predict", "mirostat")
+)  # fmt: skip
+FLOAT_OPTIONS = frozenset(
+    ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty",
+     "frequency_penalty", "tfs_z", "mirostat_tau", "mirostat_eta")
+)  # fmt: skip
+BOOLEAN_OPTIONS = frozenset(
+    ("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only",
+     "penalize_newline")
+)  # fmt: skip
+
+MIN_CTX_TOKENS = 4
+_INT32 = 2**31 - 1
+
+DEFAULT_OPTIONS: Mapping[str, Any] = {
+    "max_tokens": -1,  # to the end of the context
+    "temperature": 0.8,
+    "top_k": 40,
+    "top_p": 0.9,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repeat_last_n": 64,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""What Ollama takes where neither the request nor the model says; a seed is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaOptions:
+    """What a request asks for by its options."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling values by the names of `paddock.engine.request.Sampling`."""
+    n_ctx_tokens: int | None = None
+    n_keep_tokens: int = 4
+    """Negative: all."""
+    drafts: bool | None = None
+    """As `paddock.engine.request.ChatRequest.drafts`."""
+    without_effect: tuple[str, ...] = ()
+    """Options that were given and change nothing: not known, obsolete, or a setting here."""
+
+
+def read_options(options: Mapping[str, Any]) -> OllamaOptions:
+    """Sort and check a request's options.
+
+    Raises:
+        ApiError: 500, one has the wrong type; in Ollama's words.
+    """
+    known: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None and (typed := _typed(name, value)) is not None:
+            known[name] = typed
+    params = {name: known[name] for name in _SAMPLING_OPTIONS if name in known}
+    params = {name: _SAMPLING_OPTIONS[name](value) for name, value in params.items()}
+    if "num_predict" in params:
+        params["max_tokens"] = params.pop("num_predict")
+    if params.get("seed") == -1:
+        del params["seed"]
+    n_ctx = known.get("num_ctx")
+    return OllamaOptions(
+        params,
+        None if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
+        min(known.get("num_keep", 4), _INT32),
+        known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
+        tuple(
+            name for name in options if name not in _SAMPLING_OPTIONS and name not in _MODEL_OPTIONS
+        ),
+    )
+
+
+def default_sampling() -> dict[str, Any]:
+    """Return Ollama's own values, with a new seed."""
+    return {**DEFAULT_OPTIONS, "seed": secrets.randbelow(_INT32)}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Return a value by its option's type; None: there is no such option."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in INTEGER_OPTIONS:
+        if not is_number or not math.isfinite(_float(value)):
+            raise _wrong_type(name, "type integer")
+        return int(value)
+    if name in FLOAT_OPTIONS:
+        if not is_number:
+            raise _wrong_type(name, "type float32")
+        return _float(value)
+    if name in BOOLEAN_OPTIONS:
+        if not isinstance(value, bool):
+            raise _wrong_type(name, "type boolean")
+        return value
+    if name == "stop":
+        return _stop_texts(value)
+    return None
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _stop_texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong_type("stop", "type array")
+    if not all(isinstance(one, str) for one in value):
+        raise _wrong_type("stop", "an array of strings")
+    return tuple(one for one in value if one)
+
+
+def _wrong_type(name: str, wanted: str) -> ApiError:
+    return ApiError(500, f'option "{name}" must be of {wanted}')
+
+
+def _clamp(least: float, most: float) -> Callable[[Any], Any]:
+    return lambda value: min(max(value, least), most)
+
+
+def _num_predict(value: int) -> int:
+    return min(value, _INT32) if value > 0 else -1
+
+
+def _repeat_penalty(value: float) -> float:
+    return min(value, 100.0) if value >= 0.01 else 1.0  # logits are divided by it
+
+
+_SAMPLING_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "temperature": _clamp(0, 100),
+    "top_p": _clamp(0, 1),
+    "min_p": _clamp(0, 1),
+    "typical_p": _clamp(0, 1),
+    "presence_penalty": _clamp(-100, 100),
+    "frequency_penalty": _clamp(-100, 100),
+    "repeat_penalty": _repeat_penalty,
+    "top_k": _clamp(0, _INT32),
+    "repeat_last_n": _clamp(-1, _INT32),
+    "seed": _clamp(-(2**63), 2**64 - 1),
+    "num_predict": _num_predict,
+    "stop": lambda marks: marks,
+}
+_MODEL_OPTIONS = frozenset({"num_ctx", "num_keep", "draft_num_predict"})

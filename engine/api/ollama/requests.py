@@ -1,0 +1,333 @@
+"""Parse requests to Ollama's API: model, options, format, thinking, images, messages, tools.
+
+Makes every check that Ollama makes before it loads a model, with Ollama's error texts, and checks
+the model's capabilities (`paddock.engine.store.cards` knows them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import (
+    decode_base64,
+    flag_of,
+    integer_of,
+    lower_case_keys,
+    object_of,
+    objects_of,
+    parse_json,
+    read_json,
+    text_of,
+    texts_of,
+)
+from paddock.engine.api.service import Service, priority_of, service_of
+from paddock.engine.errors import InvalidName, ModelNotFound
+from paddock.engine.models.model_cards import model_capabilities
+from paddock.engine.models.model_names import is_path, parse_name
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    Constraint,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Priority,
+    Role,
+    Think,
+    Tool,
+    ToolCall,
+)
+
+from .keep_alive import read_keep_alive
+from .options import OllamaOptions, default_sampling, read_options
+
+MOST_TOP_LOGPROBS = 20
+_LOCAL_SUFFIX = ":local"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What every request that needs a model has."""
+
+    service: Service
+    body: Mapping[str, Any]
+    model: str
+    """As the client wrote it: answers repeat it."""
+    spec: ModelSpec
+    facts: ModelFacts
+    options: OllamaOptions
+    streams: bool
+    priority: Priority
+    began: float
+    """By `time.monotonic`."""
+
+    @property
+    def is_unload(self) -> bool:
+        """Whether a request that asks nothing wants its model to go."""
+        return self.spec.keep_alive_s == 0
+
+
+async def read_fields(request: Request) -> dict[str, Any]:
+    """Read a request's body.
+
+    Raises:
+        ApiError: it is no JSON object, or too large.
+    """
+    return await read_json(request, max_bytes=service_of(request).settings.max_body_bytes)
+
+
+async def read_model_request(
+    request: Request, body: Mapping[str, Any], role: Role = "chat"
+) -> ModelRequest:
+    """Read what every request has, and find its model.
+
+    Raises:
+        ApiError: 400, 404 or 500, in Ollama's words.
+    """
+    began = time.monotonic()
+    service = service_of(request)
+    model = text_of(body, "model")
+    keep_alive_s = read_keep_alive(body.get("keep_alive"))
+    options = read_options(object_of(body, "options"))
+    streams = flag_of(body, "stream", True)
+    for ref in possible_refs(service.ref, model):
+        spec = ModelSpec(ref, role, options.n_ctx_tokens, keep_alive_s)
+        try:
+            facts = await service.pool.facts(spec)
+        except ModelNotFound:
+            continue
+        priority = priority_of(request)
+        return ModelRequest(service, body, model, spec, facts, options, streams, priority, began)
+    raise model_not_found(model)
+
+
+def possible_refs(read: Callable[[str], str], model: str) -> list[str]:
+    """Return what a client may mean, as `read` has it: `:local` at the end says to look here.
+
+    Raises:
+        InvalidName: it cannot be a name.
+    """
+    if not model:
+        return []
+    if not model.endswith(_LOCAL_SUFFIX) or model == _LOCAL_SUFFIX:
+        return [read(model)]
+    refs = [read(model.removesuffix(_LOCAL_SUFFIX))]
+    with suppress(InvalidName):  # a tag stands before it
+        refs.insert(0, read(model))
+    return refs
+
+
+def full_name(ref: str) -> str:
+    """Return a model's whole name, as Ollama writes it in refusals; a path as it is.
+
+    >>> full_name("smollm2:135m"), full_name("/models/a.gguf")
+    ('registry.ollama.ai/library/smollm2:135m', '/models/a.gguf')
+    """
+    return ref if is_path(ref) else parse_name(ref).full
+
+
+def model_not_found(model: str) -> ApiError:
+    """Say that there is no such model."""
+    return ApiError(404, f"model '{model}' not found")
+
+
+def chat_request(
+    asked: ModelRequest, messages: tuple[Message, ...], think: Think | None
+) -> ChatRequest:
+    """Return what generate and chat have in common."""
+    body, options = asked.body, asked.options
+    n_logprobs = read_top_logprobs(body)
+    return ChatRequest(
+        asked.spec,
+        messages,
+        options.params,
+        asked.priority,
+        constraint=read_format(body.get("format")),
+        think=think,
+        n_logprobs=n_logprobs if flag_of(body, "logprobs") else None,
+        drafts=options.drafts,
+        reserves_answer=False,
+        truncates=flag_of(body, "truncate", True),
+        shifts=flag_of(body, "shift") if body.get("shift") is not None else None,
+        n_keep_tokens=options.n_keep_tokens,
+        defaults=default_sampling(),
+    )
+
+
+def read_top_logprobs(body: Mapping[str, Any]) -> int:
+    """Return how many likely tokens are wanted beside each.
+
+    Raises:
+        ApiError: 400, too many.
+    """
+    n = integer_of(body, "top_logprobs") or 0
+    if not 0 <= n <= MOST_TOP_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}")
+    return n
+
+
+def read_format(value: Any) -> Constraint | None:
+    """Return what an answer must match.
+
+    Raises:
+        ApiError: 500, neither "json" nor a schema; in Ollama's words.
+    """
+    if value is None or value == "":
+        return None
+    if value == "json":
+        return Constraint("json")
+    if isinstance(value, dict):
+        return Constraint("json_schema", json.dumps(value))
+    shown = json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False)
+    wanted = 'expected "json" or a valid JSON Schema object'
+    raise ApiError(500, f"invalid format: {shown}; {wanted}")
+
+
+_THINK_LEVELS: Mapping[str, Think] = {
+    "high": "high",
+    "medium": "medium",
+    "low": "low",
+    "max": "high",
+}
+
+
+def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | None:
+    """Return whether a model should reason first: it does where it can, unless told otherwise.
+
+    Raises:
+        ApiError: 400, no such value, or the model cannot.
+    """
+    think = _parse_think(value)
+    if "thinking" in abilities:
+        return True if think is None else think
+    if think:
+        raise ApiError(400, f'"{model}" does not support thinking')
+    return think
+
+
+def _parse_think(value: Any) -> Think | None:
+    if value is None or isinstance(value, bool):
+        return value
+    levels = '"high", "medium", "low", "max", true, or false'
+    if not isinstance(value, str):
+        raise ApiError(400, f"think must be a boolean or string ({levels})")
+    if value not in _THINK_LEVELS:
+        shown = json.dumps(value, ensure_ascii=False)
+        raise ApiError(400, f"invalid think value: {shown} (must be {levels})")
+    return _THINK_LEVELS[value]
+
+
+def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Return the images of a request or of a turn.
+
+    Raises:
+        ApiError: 400, one is no base64.
+    """
+    return tuple(decode_base64(text, "images") for text in texts_of(body, "images"))
+
+
+async def capabilities_of(asked: ModelRequest) -> frozenset[str]:
+    """Return a model's abilities: some of completion, tools, insert, vision, embedding, thinking."""
+    return frozenset(await asyncio.to_thread(model_capabilities, asked.service.finder, asked.facts))
+
+
+def require_capability(
+    asked: ModelRequest, abilities: frozenset[str], ability: str, verb: str = ""
+) -> None:
+    """Refuse a request that needs what its model cannot.
+
+    Raises:
+        ApiError: 400, with the model's name as Ollama writes it: as asked for what the request
+            is, in full for what it contains.
+    """
+    if ability in abilities:
+        return
+    if verb:
+        raise ApiError(400, f'"{asked.model}" does not support {verb}')
+    raise ApiError(400, f"{full_name(asked.spec.ref)} does not support {ability}")
+
+
+def read_message(raw: Mapping[str, Any]) -> Message:
+    """Read one turn.
+
+    Raises:
+        ApiError: 400, a member has the wrong type.
+    """
+    body = lower_case_keys(raw)
+    return Message(
+        text_of(body, "role").lower(),
+        text_of(body, "content"),
+        text_of(body, "thinking"),
+        read_images(body),
+        tuple(_read_tool_call(one) for one in objects_of(body, "tool_calls")),
+        text_of(body, "tool_name") or text_of(body, "name"),
+        text_of(body, "tool_call_id"),
+    )
+
+
+def _read_tool_call(raw: Mapping[str, Any]) -> ToolCall:
+    body = lower_case_keys(raw)
+    function = lower_case_keys(object_of(body, "function"))
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):  # as OpenAI writes them; many programs pass on what they got
+        arguments = parse_json(arguments or "{}")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise ApiError(400, "the `arguments` of a tool call must be an object")
+    return ToolCall(text_of(function, "name"), arguments, text_of(body, "id"))
+
+
+def read_tools(tools: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
+    """Read the tools that a request offers.
+
+    Raises:
+        ApiError: 400, a member has the wrong type, or a function has no name.
+    """
+    return tuple(_read_tool(lower_case_keys(one)) for one in tools)
+
+
+def _read_tool(body: Mapping[str, Any]) -> Tool:
+    function = lower_case_keys(object_of(body, "function"))
+    name = text_of(function, "name")
+    if not name:
+        raise ApiError(400, "a tool needs a `function` with a `name`")
+    return Tool(name, text_of(function, "description"), object_of(function, "parameters"))
+
+
+@dataclass(slots=True)
+class ToolCallCounter:
+    """Counts the calls of one answer."""
+
+    n_told: int = 0
+
+    def next(self) -> int:
+        """Return a call's place among them, from 0."""
+        self.n_told += 1
+        return self.n_told - 1
+
+
+def message_value(chunk: Chunk, numbers: ToolCallCounter) -> dict[str, Any]:
+    """Write a piece of an answer as a turn."""
+    told: dict[str, Any] = {"role": "assistant", "content": chunk.text}
+    if chunk.reasoning:
+        told["thinking"] = chunk.reasoning
+    if chunk.tool_calls:
+        told["tool_calls"] = [tool_call_value(one, numbers.next()) for one in chunk.tool_calls]
+    return told
+
+
+def tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
+    """Write a call; its id looks as Ollama's do."""
+    call_id = call.id if call.id.startswith("call_") else f"call_{call.id.removeprefix('c')}"
+    function = {"index": index, "name": call.name, "arguments": dict(call.arguments)}
+    return {"id": call_id, "function": function}

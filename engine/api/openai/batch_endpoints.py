@@ -1,0 +1,391 @@
+"""/v1/files and /v1/batches: handlers, multipart upload, pagination.
+
+An upload is written to its final folder while it comes: Starlette's own form parser would keep a
+copy in the system's temporary folder, which is often main memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, Response
+
+from paddock.engine.api.errors import ApiError, InvalidValue, NoSuchObject
+from paddock.engine.api.service import service_of
+from paddock.engine.api.streaming import json_response
+from paddock.engine.models.blobs import store_write_errors
+
+from .batch_runner import BatchRunner
+from .batch_storage import BatchRecord, FileRecord, FileStore, flush_to_disk
+from .endpoints import BATCH_ENDPOINTS
+from .generation_calls import new_id
+from .request_body import Fields, read_fields
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+
+def list_page(
+    values: Sequence[Mapping[str, Any]], query: Mapping[str, str], usual: int, most: int
+) -> dict[str, Any]:
+    """Return the part of a list that a query asks for; each value has an `id`.
+
+    Raises:
+        InvalidValue: `limit` is no such number, or nothing has the id `after`.
+    """
+    limit = _limit(query.get("limit"), usual, most)
+    start = _start(values, query.get("after"))
+    shown = list(values[start : start + limit])
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": start + limit < len(values),
+    }
+
+
+def _limit(text: str | None, usual: int, most: int) -> int:
+    if not text:
+        return usual
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:10]) <= most:
+        said = f"Invalid value for 'limit': expected an integer from 1 to {most}."
+        raise InvalidValue(said, "limit")
+    return int(text)
+
+
+def _start(values: Sequence[Mapping[str, Any]], after: str | None) -> int:
+    if not after:
+        return 0
+    for number, value in enumerate(values):
+        if value["id"] == after:
+            return number + 1
+    raise InvalidValue("Invalid value for 'after': there is no such id in this list.", "after")
+
+
+MAX_FIELD_BYTES = 64 * 1024
+"""Of all the fields that are no file, together."""
+WRITE_CHUNK_BYTES = 256 * 1024
+"""So much is gathered before a thread writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadForm:
+    """What a form said beside its file."""
+
+    fields: Mapping[str, str]
+    filename: str
+    size_bytes: int
+
+
+async def read_upload(request: Request, into: IO[bytes], name: str = "file") -> UploadForm:
+    """Read a form whose part `name` is a file, and write that file's bytes.
+
+    Raises:
+        ApiError: 400, it is no form, or has no such file.
+        OSError: the bytes cannot be written.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data" or b"boundary" not in options:
+        raise InvalidValue("send the file as multipart/form-data.", name)
+    reader = _UploadReader(name)
+    try:
+        parser = MultipartParser(options[b"boundary"], reader.callbacks())
+        async for data in request.stream():
+            parser.write(data)
+            if len(reader.waiting) >= WRITE_CHUNK_BYTES:
+                await asyncio.to_thread(into.write, reader.taken())
+        parser.finalize()
+    except FormParserError as error:
+        raise ApiError(400, f"the form cannot be read: {error}") from None
+    await asyncio.to_thread(into.write, reader.taken())
+    if reader.filename is None:
+        raise InvalidValue(
+            f"Missing required parameter: '{name}'.", name, "missing_required_parameter"
+        )
+    return UploadForm(reader.fields, reader.filename, reader.size_bytes)
+
+
+class _UploadReader:
+    """Hears what the parser finds; keeps fields, and the file's bytes until they are taken."""
+
+    def __init__(self, name: str) -> None:
+        self.fields: dict[str, str] = {}
+        self.filename: str | None = None
+        self.size_bytes = 0
+        self.waiting = bytearray()
+        self._name = name
+        self._header = [bytearray(), bytearray()]
+        self._disposition = b""
+        self._field = ""
+        self._value = bytearray()
+        self._is_file = False
+        self._n_field_bytes = 0
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+        }
+
+    def taken(self) -> bytes:
+        """Return the file's bytes that nobody has written yet."""
+        taken = bytes(self.waiting)
+        self.waiting.clear()
+        return taken
+
+    def _begin(self) -> None:
+        self._disposition, self._value = b"", bytearray()
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0] += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1] += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._header[0].lower() == b"content-disposition":
+            self._disposition = bytes(self._header[1])
+        self._header = [bytearray(), bytearray()]
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._field = options.get(b"name", b"").decode("utf-8", "replace")
+        self._is_file = self._field == self._name
+        if not self._is_file:
+            return
+        if self.filename is not None:
+            raise InvalidValue("send one file at a time.", self._name)
+        self.filename = options.get(b"filename", b"upload").decode("utf-8", "replace")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self.waiting += data[start:end]
+            self.size_bytes += end - start
+            return
+        self._n_field_bytes += end - start
+        if self._n_field_bytes > MAX_FIELD_BYTES:
+            raise ApiError(413, f"the form's fields have more than {MAX_FIELD_BYTES} bytes")
+        self._value += data[start:end]
+
+    def _end(self) -> None:
+        if not self._is_file:
+            self.fields[self._field] = self._value.decode("utf-8", "replace")
+
+
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+MAX_FILES_LISTED = 10_000
+_LEAST_EXPIRY_S, _MOST_EXPIRY_S = 3600, 30 * 24 * 3600
+
+
+def file_store_of(request: Request) -> FileStore:
+    """Return the files of the service that a request came to."""
+    return FileStore(service_of(request).settings.state_dir)
+
+
+async def upload_file(request: Request) -> Response:
+    """Take a file."""
+    documents = file_store_of(request).documents
+    with store_write_errors(documents.folder):
+        aside = await asyncio.to_thread(documents.aside)
+        file = await asyncio.to_thread(documents.opened, aside)
+    try:
+        try:
+            with store_write_errors(documents.folder):
+                form = await read_upload(request, file)
+                await asyncio.to_thread(flush_to_disk, file)
+        finally:
+            await asyncio.to_thread(file.close)
+        facts = _new_file_record(form)
+        await asyncio.to_thread(file_store_of(request).add, facts, aside)
+    finally:
+        await asyncio.to_thread(aside.unlink, missing_ok=True)
+    return json_response(facts.value())
+
+
+def _new_file_record(form: UploadForm) -> FileRecord:
+    purpose = form.fields.get("purpose", "")
+    if purpose not in PURPOSES:
+        known = ", ".join(f"'{one}'" for one in PURPOSES)
+        raise InvalidValue(
+            f"Invalid value for 'purpose': '{purpose[:80]}'. Supported values are: {known}.",
+            "purpose",
+        )
+    now_ns = time.time_ns()
+    expires_s = read_expiry(form.fields.get("expires_after[seconds]"))
+    return FileRecord(
+        new_id("file-"),
+        form.filename[:255] or "upload",
+        purpose,
+        form.size_bytes,
+        now_ns,
+        None if expires_s is None else now_ns // 1_000_000_000 + expires_s,
+    )
+
+
+def read_expiry(text: str | int | None) -> int | None:
+    """Read after how many seconds a file expires, from an hour to thirty days.
+
+    Raises:
+        InvalidValue: it is no such number.
+    """
+    if text is None:
+        return None
+    written = str(text)
+    is_number = written.isascii() and written.isdigit() and len(written) < 10
+    if not is_number or not _LEAST_EXPIRY_S <= int(written) <= _MOST_EXPIRY_S:
+        raise InvalidValue(
+            "Invalid value for 'expires_after.seconds': expected an integer from "
+            f"{_LEAST_EXPIRY_S} to {_MOST_EXPIRY_S}.",
+            "expires_after",
+        )
+    return int(written)
+
+
+async def list_files(request: Request) -> Response:
+    """List the files, the newest first."""
+    files = await asyncio.to_thread(file_store_of(request).list)
+    purpose = request.query_params.get("purpose")
+    values = [one.value() for one in files if purpose in (None, "", one.purpose)]
+    if request.query_params.get("order") == "asc":
+        values.reverse()
+    return json_response(
+        list_page(values, request.query_params, MAX_FILES_LISTED, MAX_FILES_LISTED)
+    )
+
+
+async def get_file(request: Request) -> Response:
+    """Look at a file."""
+    return json_response((await _find_file(request)).value())
+
+
+async def download_file(request: Request) -> Response:
+    """Return a file's bytes."""
+    facts = await _find_file(request)
+    path = file_store_of(request).path(facts.id)
+    return FileResponse(path, media_type="application/octet-stream", filename=facts.filename)
+
+
+async def delete_file(request: Request) -> Response:
+    """Take a file away. A batch that reads it has its own copy."""
+    facts = await _find_file(request)
+    await asyncio.to_thread(file_store_of(request).delete, facts.id)
+    return json_response({"id": facts.id, "object": "file", "deleted": True})
+
+
+async def _find_file(request: Request) -> FileRecord:
+    file_id: str = request.path_params["file_id"]
+    facts = await asyncio.to_thread(file_store_of(request).find, file_id)
+    if facts is None:
+        raise NoSuchObject("File object", file_id)
+    return facts
+
+
+BATCHES_PER_PAGE, MAX_BATCHES_LISTED = 20, 100
+_COMPLETION_WINDOW = re.compile(r"(\d{1,4})([mhd])")
+_UNIT_S = {"m": 60, "h": 3600, "d": 86400}
+
+
+def batch_runner_of(request: HTTPConnection) -> BatchRunner:
+    """Return the batches of the service that a request came to."""
+    companions = request.app.state.companions
+    return next(one for one in companions if isinstance(one, BatchRunner))
+
+
+async def create_batch(request: Request) -> Response:
+    """Begin a batch whose lines were uploaded."""
+    body = await read_fields(request, service_of(request).settings.max_body_bytes)
+    batches = batch_runner_of(request)
+    facts = _read_batch(body)
+    file = await asyncio.to_thread(batches.shelf.find, facts.input_file_id)
+    if file is None:
+        said = f"there is no file '{facts.input_file_id[:80]}'."
+        raise body.refused("input_file_id", said, "invalid_file")
+    if file.purpose != "batch":
+        said = f"its purpose is '{file.purpose}', not 'batch'."
+        raise body.refused("input_file_id", said, "invalid_file_purpose")
+    await batches.create(facts, batches.shelf.path(file.id))
+    return json_response(facts.value())
+
+
+def _read_batch(body: Fields) -> BatchRecord:
+    endpoint = body.needed_text("endpoint")
+    if endpoint not in BATCH_ENDPOINTS:
+        known = ", ".join(f"'{one}'" for one in BATCH_ENDPOINTS)
+        raise body.refused("endpoint", f"'{endpoint[:80]}'. Supported values are: {known}.")
+    expiry = body.object("output_expires_after")
+    now_ns = time.time_ns()
+    window = body.text("completion_window", "24h")
+    return BatchRecord(
+        new_id("batch_"),
+        endpoint,
+        body.needed_text("input_file_id"),
+        window,
+        now_ns,
+        now_ns // 1_000_000_000 + _window_s(body, window),
+        _metadata(body),
+        read_expiry(expiry.whole("seconds", 0)) if expiry else None,
+    )
+
+
+def _window_s(body: Fields, window: str) -> int:
+    """Read how long a batch may take: OpenAI's `24h`, or another number of `m`, `h`, `d`."""
+    found = _COMPLETION_WINDOW.fullmatch(window)
+    if found is None or int(found[1]) == 0:
+        raise body.refused("completion_window", "expected a time such as '24h'.")
+    return int(found[1]) * _UNIT_S[found[2]]
+
+
+def _metadata(body: Fields) -> dict[str, str]:
+    found = body.object("metadata")
+    if found is None:
+        return {}
+    if len(found.values) > 16:
+        raise body.refused("metadata", "at most 16 pairs are kept.")
+    for name in found.values:
+        if len(name) > 64 or len(found.text(name)) > 512:
+            raise body.refused("metadata", "names have at most 64 characters, values 512.")
+    return {name: found.text(name) for name in found.values}
+
+
+async def list_batches(request: Request) -> Response:
+    """List the batches, the newest first."""
+    values = [one.value() for one in await batch_runner_of(request).list()]
+    return json_response(
+        list_page(values, request.query_params, BATCHES_PER_PAGE, MAX_BATCHES_LISTED)
+    )
+
+
+async def get_batch(request: Request) -> Response:
+    """Look at a batch."""
+    return json_response((await _find_batch(request)).value())
+
+
+async def cancel_batch(request: Request) -> Response:
+    """End a batch before its end."""
+    facts = await _find_batch(request)
+    called_off = await batch_runner_of(request).cancel(facts.id)
+    if called_off is None and facts.status not in ("cancelling", "cancelled"):
+        raise InvalidValue(f"Cannot cancel a batch with status '{facts.status}'.", "batch_id")
+    return json_response((called_off or facts).value())
+
+
+async def _find_batch(request: Request) -> BatchRecord:
+    batch_id: str = request.path_params["batch_id"]
+    facts = await batch_runner_of(request).find(batch_id)
+    if facts is None:
+        raise NoSuchObject("Batch object", batch_id)
+    return facts

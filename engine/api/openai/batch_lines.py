@@ -1,0 +1,381 @@
+"""JSONL lines of a batch: check, run through a pool, write results, resume.
+
+Lines as in OpenAI's guide to the Batch API: `custom_id`, `method`, `url` and `body` in; `id`,
+`custom_id`, `response` and `error` out. Many lines run at once, and results are written as they
+come (`custom_id` says which is which), so each is on disk as soon as it exists. A run that starts
+again on the same files continues where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.api.errors import ApiError, openai_error_body
+from paddock.engine.api.json_body import lower_case_keys, parse_object
+from paddock.engine.api.streaming import dumps
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.errors import EngineError
+
+from .batch_storage import append_durably
+from .endpoints import BATCH_ENDPOINTS, answer_batch_line
+from .generation_calls import ApiCaller, new_id
+
+MAX_FAULTS = 100
+"""Told of one file; who made all its lines alike wrong need not read them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """One request of a batch."""
+
+    number: int
+    custom_id: str
+    url: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LineFault:
+    """What is wrong with a line."""
+
+    line: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+class InvalidBatchFile(EngineError):
+    """A file that is no batch, with every fault of its lines (at most 100)."""
+
+    def __init__(self, path: str, faults: Sequence[LineFault]) -> None:
+        self.path = path
+        self.faults = tuple(faults)
+        told = "\n".join(f"{path}:{one.line}: {one.message}" for one in self.faults)
+        super().__init__(told)
+
+
+def check_lines(path: Path, urls: Sequence[str]) -> int:
+    """Read a whole file before anything of it is run, and tell how many requests it has.
+
+    Args:
+        path: UTF-8, one JSON object on each line; empty lines are skipped.
+        urls: the endpoints that its lines may ask.
+
+    Raises:
+        BadLines: with every fault.
+    """
+    faults: list[LineFault] = []
+    seen: dict[str, int] = {}
+    for number, text in _numbered_lines(path):
+        found = _parse_line(number, text, urls)
+        if isinstance(found, BatchLine) and found.custom_id in seen:
+            said = f"the custom_id '{_short(found.custom_id)}' stands on line "
+            found = LineFault(number, "duplicate_custom_id", f"{said}{seen[found.custom_id]} too",
+                          "custom_id")  # fmt: skip
+        if isinstance(found, LineFault):
+            faults.append(found)
+            if len(faults) == MAX_FAULTS:
+                break
+        else:
+            seen[found.custom_id] = number
+    if not faults and not seen:
+        faults.append(LineFault(1, "empty_file", "the file has no requests"))
+    if faults:
+        raise InvalidBatchFile(path.name, faults)
+    return len(seen)
+
+
+def read_lines(path: Path, done: Mapping[str, bool]) -> Iterator[BatchLine]:
+    """Yield the requests of a file that was checked, without those that are done."""
+    for number, text in _numbered_lines(path):
+        found = _parse_line(number, text, ())
+        if isinstance(found, BatchLine) and found.custom_id not in done:
+            yield found
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            if text.strip():
+                yield number, text
+
+
+def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | LineFault:
+    """Read a line; no `urls`: any may be asked."""
+    try:
+        value = parse_object(text)
+    except ApiError as error:
+        return LineFault(number, "invalid_json_line", error.message)
+    custom_id, url, body = value.get("custom_id"), value.get("url"), value.get("body")
+    if not isinstance(custom_id, str) or not custom_id:
+        said = "the `custom_id` must be a text that says which request this is"
+        return LineFault(number, "missing_required_parameter", said, "custom_id")
+    if value.get("method", "POST") != "POST":
+        return LineFault(number, "invalid_method", "the `method` must be POST", "method")
+    if urls and url not in urls:
+        known = ", ".join(urls)
+        said = f"the `url` must be {known}, not {_short(json.dumps(url))}"
+        return LineFault(number, "invalid_url", said, "url")
+    if not isinstance(body, dict):
+        return LineFault(
+            number, "missing_required_parameter", "the `body` must be an object", "body"
+        )
+    asked = lower_case_keys(body)
+    if not isinstance(asked.get("model"), str) or not asked["model"]:
+        said = "the `body` must name a `model`"
+        return LineFault(number, "missing_required_parameter", said, "body.model")
+    return BatchLine(number, custom_id, str(url), asked)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# Results
+
+
+def answer_result(line: BatchLine, body: Mapping[str, Any]) -> bytes:
+    """Write what a request was answered."""
+    return _result_line(line.custom_id, 200, body)
+
+
+def error_result(line: BatchLine, error: ApiError) -> bytes:
+    """Write what a request was refused with."""
+    return _result_line(line.custom_id, error.status, openai_error_body(error))
+
+
+def _result_line(custom_id: str, status: int, body: Mapping[str, Any]) -> bytes:
+    response = {"status_code": status, "request_id": new_id("req_"), "body": body}
+    value = {
+        "id": new_id("batch_req_"),
+        "custom_id": custom_id,
+        "response": response,
+        "error": None,
+    }
+    return dumps(value) + b"\n"
+
+
+def expired_result(line: BatchLine) -> bytes:
+    """Write that a request was not begun in time."""
+    error = {
+        "code": "batch_expired",
+        "message": "This request could not be executed before the completion window expired.",
+    }
+    value = {"id": new_id("batch_req_"), "custom_id": line.custom_id, "response": None}
+    return dumps({**value, "error": error}) + b"\n"
+
+
+def is_answer(result: Mapping[str, Any]) -> bool:
+    """Return whether a result is what was asked for, and no error."""
+    response = result.get("response")
+    return isinstance(response, dict) and response.get("status_code") == 200
+
+
+def recover_results(path: Path) -> dict[str, bool]:
+    """Return which requests have a result already, and whether it is an answer.
+
+    What a killed process left of a last line is cut off, so that more can be written behind it.
+
+    Raises:
+        BadLines: the file holds something else; it was left as it is.
+    """
+    done: dict[str, bool] = {}
+    if not path.exists():
+        return done
+    whole = 0
+    with path.open("rb") as file:
+        for number, text in enumerate(file, start=1):
+            if _is_torn(text):
+                break
+            result = _parse_result(text)
+            if result is None:
+                said = "this line is no result of a batch; write the results to another file"
+                raise InvalidBatchFile(path.name, [LineFault(number, "not_a_result", said)])
+            whole += len(text)
+            if result:
+                done[str(result["custom_id"])] = is_answer(result)
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)
+    return done
+
+
+_RESULT_PREFIX = b'{"id":"batch_req_'
+
+
+def _is_torn(text: bytes) -> bool:
+    """Return whether this is the beginning of a result, and not its end."""
+    return not text.endswith(b"\n") and text[: len(_RESULT_PREFIX)] == _RESULT_PREFIX[: len(text)]
+
+
+def _parse_result(text: bytes) -> dict[str, Any] | None:
+    """Read a line of results; empty: the line is; None: it is no result."""
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and "custom_id" in value else None
+
+
+def read_results(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield every result, as it is written and as a value."""
+    with path.open("rb") as file:
+        for text in file:
+            result = _parse_result(text)
+            if result:
+                yield text, result
+
+
+LINES_AT_ONCE = 64
+"""Requests of one run in the pool: more than a model decodes at once, so that its scheduler can
+choose, and prompts that begin alike meet."""
+_LINES_PER_READ = 64
+"""Lines that a thread reads at a time."""
+
+_BATCH_CALLER = ApiCaller("batch", waits=True)
+
+LineAnswerer = Callable[[BatchLine], Awaitable[Mapping[str, Any]]]
+"""Gives the body that answers a line, or raises `ApiError` with what is answered instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a run is."""
+
+    total: int
+    completed: int
+    failed: int
+
+    @property
+    def n_left(self) -> int:
+        """Return how many have no result yet."""
+        return self.total - self.completed - self.failed
+
+
+class BatchInterrupted(Exception):
+    """The pool ended before the lines did; what is written stays, and the run can go on later."""
+
+
+async def run_lines(
+    pool: LocalPool,
+    source: Path,
+    results: Path,
+    *,
+    urls: Sequence[str] = BATCH_ENDPOINTS,
+    n_lines: int | None = None,
+    n_at_once: int = LINES_AT_ONCE,
+) -> AsyncGenerator[BatchProgress, None]:
+    """Answer every line by a pool, at the priority of batches; see `run_lines_with`."""
+
+    async def answer(line: BatchLine) -> Mapping[str, Any]:
+        return await answer_batch_line(pool, line.url, line.body, _BATCH_CALLER)
+
+    tallies = run_lines_with(
+        answer, source, results, urls=urls, n_lines=n_lines, n_at_once=n_at_once
+    )
+    async with aclosing(tallies):
+        async for tally in tallies:
+            yield tally
+
+
+async def run_lines_with(
+    answer: LineAnswerer,
+    source: Path,
+    results: Path,
+    *,
+    urls: Sequence[str] = BATCH_ENDPOINTS,
+    n_lines: int | None = None,
+    n_at_once: int = LINES_AT_ONCE,
+) -> AsyncGenerator[BatchProgress, None]:
+    """Answer every line of `source` that has no result in `results` yet.
+
+    Tells how far it is at the beginning, and whenever results were brought to the disk. Lines that
+    cannot be answered have their error as their result.
+
+    Args:
+        answer: is asked for each line.
+        source: OpenAI's Batch lines.
+        results: gets a line for each, in the order in which they come; made if it is not there.
+        urls: the endpoints that the lines may ask.
+        n_lines: how many there are, if `check_lines` was asked already.
+        n_at_once: how many are asked at the same time.
+
+    Raises:
+        BadLines: nothing was run, and `results` is as it was.
+        Interrupted: the pool ended.
+        EngineError: the results cannot be written.
+    """
+    total = n_lines if n_lines is not None else await asyncio.to_thread(check_lines, source, urls)
+    done = await asyncio.to_thread(recover_results, results)
+    n_good = sum(done.values())
+    n_bad = len(done) - n_good
+    yield BatchProgress(total, n_good, n_bad)
+    left = _PendingLines(read_lines(source, done))
+    coming: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
+    runners = [
+        asyncio.create_task(_run_pending(answer, left, coming))
+        for _ in range(min(n_at_once, total - len(done)))
+    ]
+    try:
+        n_running = len(runners)
+        while n_running or not coming.empty():
+            written = [await coming.get()]
+            while not coming.empty():
+                written.append(coming.get_nowait())
+            n_running -= written.count(None)
+            told = [one for one in written if one is not None]
+            if told:
+                # One wait for the disk for all that came meanwhile.
+                await asyncio.to_thread(append_durably, results, b"".join(text for text, _ in told))
+                n_good += sum(is_good for _, is_good in told)
+                n_bad += sum(not is_good for _, is_good in told)
+                yield BatchProgress(total, n_good, n_bad)
+        if n_good + n_bad < total:
+            raise BatchInterrupted
+    finally:
+        for runner in runners:
+            runner.cancel()
+        await asyncio.gather(*runners, return_exceptions=True)
+
+
+class _PendingLines:
+    """The lines that are still to be run; a thread reads them portion by portion."""
+
+    def __init__(self, lines: Iterator[BatchLine]) -> None:
+        self._lines = lines
+        self._portion: list[BatchLine] = []
+        self._lock = asyncio.Lock()
+
+    async def next(self) -> BatchLine | None:
+        """Return the next one, or None at the end."""
+        async with self._lock:
+            if not self._portion:
+                self._portion = await asyncio.to_thread(self._read)
+            return self._portion.pop() if self._portion else None
+
+    def _read(self) -> list[BatchLine]:
+        return list(islice(self._lines, _LINES_PER_READ))[::-1]
+
+
+async def _run_pending(
+    answer: LineAnswerer, left: _PendingLines, coming: asyncio.Queue[tuple[bytes, bool] | None]
+) -> None:
+    """Run lines, one after the other, until there are no more; says None at its end."""
+    try:
+        while (line := await left.next()) is not None:
+            try:
+                body = await answer(line)
+                coming.put_nowait((answer_result(line, body), True))
+            except ApiError as error:
+                coming.put_nowait((error_result(line, error), False))
+    finally:
+        coming.put_nowait(None)

@@ -1,0 +1,292 @@
+"""OpenAI's endpoints that ask a model: handlers, running a call against the pool, /v1/models.
+
+Batch lines are answered by the same functions (`answer_batch_line`), so what a body means is
+decided once. All answers of a call end together: when its client disconnects, or one of them
+fails. Anthropic's clients ask /v1/models, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddock.engine.api.anthropic.responses import (
+    is_anthropic_client,
+    model_list_value,
+    model_value,
+)
+from paddock.engine.api.errors import ApiError, openai_errors
+from paddock.engine.api.request_log import note_model
+from paddock.engine.api.service import Service, priority_of, service_of
+from paddock.engine.api.streaming import json_response, sse_response, while_connected
+from paddock.engine.backends.base import Answer
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.models.model_cards import ModelCard, describe_model, list_cards
+from paddock.engine.models.model_names import parse_name
+from paddock.engine.request import ChatRequest, Chunk, Reply
+
+from .chat_completions import CompletionCall, read_chat, read_completion
+from .embed_and_rerank import (
+    embedding_body,
+    read_embedding,
+    read_rerank,
+    rerank_body,
+    run_embedding,
+    run_rerank,
+)
+from .generation_calls import ApiCaller, Body, CallStreamWriter, GenerationCall, Stamp, error_event
+from .parameters import model_ref
+from .request_body import Fields, read_fields
+from .responses_api import read_response
+
+TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
+"""Of the header `Warning`."""
+
+
+async def run_call(
+    pool: LocalPool, call: GenerationCall, caller: ApiCaller
+) -> tuple[Body, list[Reply]]:
+    """Return the whole answer, and the replies that it was made of.
+
+    Raises:
+        ApiError: in OpenAI's words.
+    """
+    with openai_errors():
+        ready = await _with_echoed_texts(pool, call)
+        async with _submitted(pool, ready, caller) as answers:
+            replies = list(await asyncio.gather(*(answer.reply() for answer in answers)))
+    return ready.body(replies, Stamp.new(call.prefix)), replies
+
+
+class GenerationStream:
+    """One answer that is told while it comes."""
+
+    def __init__(self, pool: LocalPool, call: GenerationCall, caller: ApiCaller) -> None:
+        self._pool = pool
+        self._call = call
+        self._caller = caller
+        self._stream_writer: CallStreamWriter | None = None
+        self._headers: dict[str, str] = {}
+
+    def headers(self) -> dict[str, str]:
+        """Return the response's headers; complete when there is a first event."""
+        return self._headers
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Yield the answer; nothing is said before there is something to say.
+
+        Raises:
+            ApiError: in OpenAI's words.
+        """
+        with openai_errors():
+            ready = await _with_echoed_texts(self._pool, self._call)
+            async with (
+                _submitted(self._pool, ready, self._caller) as answers,
+                aclosing(_merged_chunks(answers)) as pieces,
+            ):
+                async for index, piece in pieces:
+                    for event in self._told(ready, answers, index, piece):
+                        yield event
+            if self._stream_writer is not None:
+                for event in self._stream_writer.end():
+                    yield event
+
+    def fail(self, error: ApiError) -> bytes:
+        """Say that there will be no more, and why."""
+        return (
+            error_event(error) if self._stream_writer is None else self._stream_writer.fail(error)
+        )
+
+    def _told(
+        self, call: GenerationCall, answers: list[Answer], index: int, piece: Chunk | Reply
+    ) -> Iterator[bytes]:
+        if self._stream_writer is None:
+            if any(one.prompt_tokens_original is not None for one in answers):
+                self._headers["Warning"] = TRUNCATION_WARNING
+            self._stream_writer = call.stream_writer(Stamp.new(call.prefix))
+            yield from self._stream_writer.begin()
+        if isinstance(piece, Reply):
+            yield from self._stream_writer.reply(index, piece)
+        else:
+            yield from self._stream_writer.chunk(index, piece)
+
+
+@asynccontextmanager
+async def _submitted(
+    pool: LocalPool, call: GenerationCall, caller: ApiCaller
+) -> AsyncIterator[list[Answer]]:
+    """Ask for every answer of a call; none goes on when the call is over.
+
+    A call is let in as a whole: the queue is full for the first of its answers, or for none.
+    """
+    answers = [
+        pool.chat(one, waits=caller.waits or number > 0) for number, one in enumerate(call.requests)
+    ]
+    try:
+        yield answers
+    finally:
+        for answer in answers:
+            answer.cancel()
+
+
+async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chunk | Reply], None]:
+    """Yield the chunks of all answers as they come, each answer's reply after its last."""
+    if len(answers) == 1:  # the common case needs no queue
+        async for chunk in answers[0]:
+            yield 0, chunk
+        yield 0, await answers[0].reply()
+        return
+    coming: asyncio.Queue[tuple[int, Chunk | Reply | BaseException]] = asyncio.Queue()
+
+    async def feed(index: int, answer: Answer) -> None:
+        try:
+            async for chunk in answer:
+                coming.put_nowait((index, chunk))
+            coming.put_nowait((index, await answer.reply()))
+        except BaseException as error:  # a pool that ends cancels its answers, not their readers
+            coming.put_nowait((index, error))
+
+    feeders = [asyncio.create_task(feed(*one)) for one in enumerate(answers)]
+    try:
+        n_left = len(answers)
+        while n_left:
+            index, piece = await coming.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            n_left -= isinstance(piece, Reply)
+            yield index, piece
+    finally:
+        for feeder in feeders:
+            feeder.cancel()
+        await asyncio.gather(*feeders, return_exceptions=True)
+
+
+async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> GenerationCall:
+    """Put the texts of echoed token ids into a call, where it wants them."""
+    if not isinstance(call, CompletionCall) or not call.echoes:
+        return call
+    prompts = call.requests[:: call.n_choices]
+    texts = [await _prompt_text(pool, one) for one in prompts]
+    return replace(call, echoed=tuple(texts))
+
+
+async def _prompt_text(pool: LocalPool, request: ChatRequest) -> str:
+    if not request.prompt_tokens:
+        return request.prompt or ""
+    return await pool.detokenise(request.model, request.prompt_tokens)
+
+
+_T = TypeVar("_T")
+CallReader = Callable[[Fields, ApiCaller], GenerationCall]
+
+GENERATION_ENDPOINTS: Mapping[str, CallReader] = {
+    "/v1/chat/completions": read_chat,
+    "/v1/completions": read_completion,
+    "/v1/responses": read_response,
+}
+EMBEDDINGS_PATH = "/v1/embeddings"
+BATCH_ENDPOINTS = (*GENERATION_ENDPOINTS, EMBEDDINGS_PATH)
+"""What a line of a batch may be for."""
+
+
+def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Response]]:
+    """Make the handler of an endpoint whose calls are read by `read`."""
+
+    async def handler(request: Request) -> Response:
+        service, caller, body = await _read_request(request)
+        call = _read_call(read, body, caller)
+        if call.streams:
+            talk = GenerationStream(service.pool, call, caller)
+            return await sse_response(request, talk.events(), talk.fail, talk.headers)
+        value, replies = await while_connected(request, run_call(service.pool, call, caller))
+        is_cut = any(one.prompt_tokens_original is not None for one in replies)
+        with openai_errors():
+            return json_response(value, headers={"Warning": TRUNCATION_WARNING} if is_cut else None)
+
+    return handler
+
+
+async def create_embeddings(request: Request) -> Response:
+    """Answer with vectors."""
+    service, caller, body = await _read_request(request)
+    call = _read_call(read_embedding, body, caller)
+    reply = await while_connected(request, run_embedding(service.pool, call, caller))
+    written = await asyncio.to_thread(embedding_body, call, reply)
+    headers = {"Warning": TRUNCATION_WARNING} if any(reply.n_cut_tokens) else None
+    return Response(written, 200, headers, "application/json; charset=utf-8")
+
+
+async def rerank(request: Request) -> Response:
+    """Answer with the documents that fit a query best."""
+    service, caller, body = await _read_request(request)
+    call = _read_call(read_rerank, body, caller)
+    reply = await while_connected(request, run_rerank(service.pool, call, caller))
+    return json_response(rerank_body(call, reply))
+
+
+async def answer_batch_line(
+    pool: LocalPool, url: str, fields: Mapping[str, Any], caller: ApiCaller
+) -> dict[str, Any]:
+    """Answer one body as its endpoint would, as a whole.
+
+    Raises:
+        ApiError: what the endpoint would answer instead.
+    """
+    body = Fields({**fields, "stream": False})
+    if url == EMBEDDINGS_PATH:
+        call = _read_call(read_embedding, body, caller)
+        reply = await run_embedding(pool, call, caller)
+        value = await asyncio.to_thread(lambda: json.loads(embedding_body(call, reply)))
+        return dict(value)
+    value, _ = await run_call(pool, _read_call(GENERATION_ENDPOINTS[url], body, caller), caller)
+    return value
+
+
+async def _read_request(request: Request) -> tuple[Service, ApiCaller, Fields]:
+    """Return the service that is asked, who asks, and the fields of the body."""
+    service = service_of(request)
+    caller = ApiCaller(priority_of(request))
+    body = await read_fields(request, service.settings.max_body_bytes)
+    note_model(body.text("model"))
+    return service, caller, body
+
+
+def _read_call(read: Callable[[Fields, ApiCaller], _T], body: Fields, caller: ApiCaller) -> _T:
+    with openai_errors():
+        return read(body, caller)
+
+
+async def list_models(request: Request) -> Response:
+    """List the models, the newest first."""
+    listed = await asyncio.to_thread(list_cards, service_of(request).finder)
+    if is_anthropic_client(request):
+        return json_response(model_list_value(listed))
+    return json_response(
+        {"object": "list", "data": [_model_object(one.name, one) for one in listed]}
+    )
+
+
+async def get_model(request: Request) -> Response:
+    """Look at a model, by the name that it was asked for."""
+    name: str = request.path_params["name"]
+    with openai_errors():
+        card = await asyncio.to_thread(describe_model, service_of(request).finder, model_ref(name))
+    if is_anthropic_client(request):
+        return json_response(model_value(name, card))
+    return json_response(_model_object(name, card))
+
+
+def _model_object(name: str, card: ModelCard) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": int(card.modified_at.timestamp()),
+        "owned_by": parse_name(name).namespace,
+    }

@@ -1,0 +1,419 @@
+"""POST /v1/responses: body → call, reply → `response` object or stream events. Pure.
+
+Nothing is stored: each request brings the whole conversation, and a request that needs an earlier
+response is refused. A streamed answer has at most one reasoning item, then one text item, then its
+tool calls; an item opens with its first piece and closes when another kind follows or the answer
+ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from paddock.engine.api.errors import InvalidValue, as_openai_error, openai_error_body
+from paddock.engine.api.streaming import sse_event
+from paddock.engine.api.time_formats import nanoseconds
+from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall
+
+from . import generation_calls, parameters
+from .generation_calls import (
+    ApiCaller,
+    Body,
+    CallStreamWriter,
+    GenerationCall,
+    Stamp,
+    new_id,
+    requests_for_choices,
+)
+from .messages import response_messages
+from .request_body import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseContext:
+    """What a response repeats of its request, and how its items are told."""
+
+    model: str
+    """As the client named it."""
+    given: Mapping[str, Any]
+    """Fields of the request."""
+    calls_in_parallel: bool
+    wants_logprobs: bool
+    truncates: bool
+
+
+def response_value(
+    frame: ResponseContext, stamp: Stamp, items: Sequence[Body], reply: Reply | None
+) -> Body:
+    """Write a `response` with the items that there are; no reply: it is in progress."""
+    given = frame.given
+    return {
+        "id": stamp.id,
+        "object": "response",
+        "created_at": stamp.created,
+        "status": _status(reply),
+        "background": False,
+        "error": None,
+        "incomplete_details": _incomplete_details(reply),
+        "instructions": given["instructions"],
+        "max_output_tokens": given["max_output_tokens"],
+        "max_tool_calls": None,
+        "metadata": given["metadata"] or {},
+        "model": frame.model,
+        "output": list(items),
+        "parallel_tool_calls": frame.calls_in_parallel,
+        "previous_response_id": None,
+        "reasoning": {"effort": (given["reasoning"] or {}).get("effort"), "summary": None},
+        "service_tier": "default",
+        "store": False,
+        "temperature": _or_default(given["temperature"], 1.0),
+        "text": {"format": (given["text"] or {}).get("format") or {"type": "text"}},
+        "tool_choice": _or_default(given["tool_choice"], "auto"),
+        "tools": given["tools"] or [],
+        "top_logprobs": given["top_logprobs"] or 0,
+        "top_p": _or_default(given["top_p"], 1.0),
+        "truncation": "auto" if frame.truncates else "disabled",
+        "usage": _usage_value(reply) if reply is not None else None,
+        "user": given["user"],
+        **(generation_calls.truncation_fields([reply]) if reply is not None else {}),
+    }
+
+
+def _or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _status(reply: Reply | None) -> str:
+    if reply is None:
+        return "in_progress"
+    return "incomplete" if is_incomplete(reply) else "completed"
+
+
+def is_incomplete(reply: Reply) -> bool:
+    """Return whether an answer was ended before the model had done."""
+    return generation_calls.finish_reason(reply) == "length"
+
+
+def _incomplete_details(reply: Reply | None) -> Body | None:
+    if reply is None or not is_incomplete(reply):
+        return None
+    return {"reason": "max_output_tokens"}
+
+
+def _usage_value(reply: Reply) -> Body:
+    usage = reply.usage
+    read = {"cached_tokens": usage.prompt_reused_tokens, "cache_write_tokens": 0}
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": read,
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": reply.n_reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "queue_duration": nanoseconds(usage.queue_s),
+    }
+
+
+# Output items: each is written when it begins, and again when it is whole
+
+
+def output_items(frame: ResponseContext, reply: Reply) -> list[Body]:
+    """Write a whole reply as items: its reasoning, its text, its calls."""
+    items: list[Body] = []
+    if reply.reasoning:
+        items.append(reasoning_item(new_id("rs_"), reply.reasoning))
+    calls = generation_calls.limited_calls(reply.tool_calls, in_parallel=frame.calls_in_parallel)
+    if reply.text or not calls:
+        status = "incomplete" if is_incomplete(reply) else "completed"
+        logprobs = generation_calls.logprob_values(reply.logprobs) if frame.wants_logprobs else []
+        items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
+    for one in calls:
+        items.append(
+            call_item(new_id("fc_"), one.id, one.name, generation_calls.arguments_text(one))
+        )
+    return items
+
+
+def reasoning_item(item_id: str, text: str) -> Body:
+    """Write what an answer thought; empty: it begins to."""
+    summary = [summary_part(text)] if text else []
+    return {"id": item_id, "type": "reasoning", "summary": summary}
+
+
+def summary_part(text: str) -> Body:
+    """Write the part of a reasoning item that holds its text."""
+    return {"type": "summary_text", "text": text}
+
+
+def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
+    """Write an answer's text."""
+    return {
+        "id": item_id,
+        "type": "message",
+        "role": "assistant",
+        "status": status,
+        "content": list(parts),
+    }
+
+
+def text_part(text: str, logprobs: Sequence[Body]) -> Body:
+    """Write the part of a message that holds its text."""
+    return {
+        "type": "output_text",
+        "text": text,
+        "annotations": [],
+        "logprobs": list(logprobs),
+    }
+
+
+def call_item(
+    item_id: str, call_id: str, name: str, arguments: str, status: str = "completed"
+) -> Body:
+    """Write a call of a function."""
+    return {
+        "id": item_id,
+        "type": "function_call",
+        "status": status,
+        "call_id": call_id,
+        "name": name,
+        "arguments": arguments,
+    }
+
+
+ItemKind = Literal["reasoning", "message"]
+
+
+@dataclass(slots=True)
+class _OpenItem:
+    """An item that is being told."""
+
+    kind: ItemKind
+    id: str
+    text: str = ""
+    logprobs: list[Body] = field(default_factory=list)
+
+
+class ResponseStreamWriter:
+    """Writes one stream; every event has its number."""
+
+    def __init__(self, frame: ResponseContext, stamp: Stamp) -> None:
+        self._frame = frame
+        self._stamp = stamp
+        self._n_events = 0
+        self._n_calls = 0
+        self._items: list[Body] = []
+        """Those that are whole."""
+        self._open: _OpenItem | None = None
+
+    def begin(self) -> Iterator[bytes]:
+        """Say that there will be an answer."""
+        for name in ("response.created", "response.in_progress"):
+            yield self._event(name, response=self._response(None))
+
+    def chunk(self, index: int, chunk: Chunk) -> Iterator[bytes]:
+        """Yield a piece of the answer."""
+        if chunk.reasoning:
+            yield from self._add("reasoning", chunk.reasoning, [])
+        logprobs = (
+            generation_calls.logprob_values(chunk.logprobs) if self._frame.wants_logprobs else []
+        )
+        if chunk.text or (logprobs and not chunk.reasoning):
+            yield from self._add("message", chunk.text, logprobs)
+        for call in chunk.tool_calls:
+            self._n_calls += 1
+            if self._n_calls == 1 or self._frame.calls_in_parallel:
+                yield from self._tell_call(call)
+
+    def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
+        """Tell that the answer is whole."""
+        if not self._n_calls and (self._open is None or self._open.kind != "message"):
+            yield from self._add("message", "", [])  # an empty answer is told as one
+        incomplete = is_incomplete(reply)
+        yield from self._close("incomplete" if incomplete else "completed")
+        name = "response.incomplete" if incomplete else "response.completed"
+        yield self._event(name, response=self._response(reply))
+
+    def end(self) -> Iterator[bytes]:
+        """Say nothing more: the last event said it."""
+        yield from ()
+
+    def fail(self, error: Exception) -> bytes:
+        """Return why there will be no more, as Responses do, and as all other endpoints do."""
+        said = as_openai_error(error)
+        failed = {
+            **self._response(None),
+            "status": "failed",
+            "error": {"code": said.code or "server_error", "message": said.message},
+        }
+        last = {"code": said.code, "message": said.message, "param": said.param}
+        return self._event("response.failed", response=failed) + self._event(
+            "error", **last, **openai_error_body(said)
+        )
+
+    # Reasoning and text
+
+    def _add(self, kind: ItemKind, text: str, logprobs: list[Body]) -> Iterator[bytes]:
+        if self._open is None or self._open.kind != kind:
+            yield from self._close("completed")
+            yield from self._begin(kind)
+        item = self._open
+        assert item is not None
+        item.text += text
+        item.logprobs += logprobs
+        if kind == "reasoning":
+            yield self._of_item("response.reasoning_summary_text.delta", item, delta=text)
+        elif text or logprobs:
+            yield self._of_item("response.output_text.delta", item, delta=text, logprobs=logprobs)
+
+    def _begin(self, kind: ItemKind) -> Iterator[bytes]:
+        item = _OpenItem(kind, new_id("rs_" if kind == "reasoning" else "msg_"))
+        self._open = item
+        if kind == "reasoning":
+            yield self._added(reasoning_item(item.id, ""))
+            yield self._of_item(
+                "response.reasoning_summary_part.added", item, part=summary_part("")
+            )
+        else:
+            yield self._added(message_item(item.id, [], "in_progress"))
+            yield self._of_item("response.content_part.added", item, part=text_part("", []))
+
+    def _close(self, status: str) -> Iterator[bytes]:
+        item = self._open
+        if item is None:
+            return
+        if item.kind == "reasoning":
+            yield self._of_item("response.reasoning_summary_text.done", item, text=item.text)
+            yield self._of_item(
+                "response.reasoning_summary_part.done", item, part=summary_part(item.text)
+            )
+            yield self._done(reasoning_item(item.id, item.text))
+        else:
+            part = text_part(item.text, item.logprobs)
+            yield self._of_item(
+                "response.output_text.done", item, text=item.text, logprobs=item.logprobs
+            )
+            yield self._of_item("response.content_part.done", item, part=part)
+            yield self._done(message_item(item.id, [part], status))
+        self._open = None
+
+    # Calls
+
+    def _tell_call(self, call: ToolCall) -> Iterator[bytes]:
+        yield from self._close("completed")
+        item_id, arguments = new_id("fc_"), generation_calls.arguments_text(call)
+        yield self._added(call_item(item_id, call.id, call.name, "", "in_progress"))
+        of = {"item_id": item_id, "output_index": len(self._items)}
+        yield self._event("response.function_call_arguments.delta", **of, delta=arguments)
+        yield self._event(
+            "response.function_call_arguments.done", **of, name=call.name, arguments=arguments
+        )
+        yield self._done(call_item(item_id, call.id, call.name, arguments))
+
+    # Writing
+
+    def _added(self, item: Body) -> bytes:
+        return self._event("response.output_item.added", output_index=len(self._items), item=item)
+
+    def _done(self, item: Body) -> bytes:
+        written = self._event("response.output_item.done", output_index=len(self._items), item=item)
+        self._items.append(item)
+        return written
+
+    def _of_item(self, name: str, item: _OpenItem, /, **more: Any) -> bytes:
+        part = "summary_index" if item.kind == "reasoning" else "content_index"
+        return self._event(
+            name, item_id=item.id, output_index=len(self._items), **{part: 0}, **more
+        )
+
+    def _response(self, reply: Reply | None) -> Body:
+        return response_value(self._frame, self._stamp, self._items, reply)
+
+    def _event(self, name: str, /, **fields: Any) -> bytes:
+        value = {"type": name, "sequence_number": self._n_events, **fields}
+        self._n_events += 1
+        return sse_event(value, name)
+
+
+_STATEFUL_FIELDS = ("previous_response_id", "conversation", "prompt")
+_REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "tool_choice", "user",
+           "temperature", "top_p", "max_output_tokens", "top_logprobs")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCall(GenerationCall):
+    """One conversation to be answered."""
+
+    frame: ResponseContext
+
+    @property
+    def prefix(self) -> str:
+        """What the answer's id begins with."""
+        return "resp_"
+
+    def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
+        """Write a whole `response`."""
+        (reply,) = replies
+        items = output_items(self.frame, reply)
+        return response_value(self.frame, stamp, items, reply)
+
+    def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
+        """Return who writes the events of Responses."""
+        return ResponseStreamWriter(self.frame, stamp)
+
+
+def read_response(body: Fields, caller: ApiCaller) -> ResponseCall:
+    """Read what is asked.
+
+    Raises:
+        InvalidValue: a field that cannot be used.
+    """
+    body.tree("metadata")
+    for name in _STATEFUL_FIELDS:
+        if body.has(name):
+            raise body.refused(
+                name, "nothing is stored here; send the whole conversation as `input`."
+            )
+    if body.flag("background"):
+        raise body.refused("background", "answers are not stored here; ask for a stream.")
+    model, spec = parameters.read_model(body, "chat")
+    tools = parameters.read_tools(body)
+    choice, tools = parameters.read_tool_choice(body, tools)
+    n_logprobs = _read_n_logprobs(body)
+    text = body.object("text")
+    truncates = body.one_of("truncation", ("auto", "disabled"), "disabled") == "auto"
+    request = ChatRequest(
+        spec,
+        response_messages(body),
+        parameters.read_sampling(body, "max_output_tokens"),
+        priority=caller.priority,
+        tools=tools,
+        tool_choice=choice,
+        constraint=parameters.read_response_format(text.object("format") if text else None),
+        think=parameters.read_think(body),
+        n_logprobs=n_logprobs,
+        reserves_answer=False,
+        truncates=truncates or body.flag("truncate"),
+        defaults=parameters.OPENAI_DEFAULTS,
+    )
+    frame = ResponseContext(
+        model,
+        {name: body.any(name) for name in _REPEATED_FIELDS},
+        calls_in_parallel=body.flag("parallel_tool_calls", default=True),
+        wants_logprobs=n_logprobs is not None,
+        truncates=request.truncates,
+    )
+    return ResponseCall(
+        model, requests_for_choices(request, 1), 1, streams=body.flag("stream"), frame=frame
+    )
+
+
+def _read_n_logprobs(body: Fields) -> int | None:
+    """Read whether log probabilities are wanted: `include` says so, or how many."""
+    n_top = body.whole("top_logprobs", 0, parameters.MOST_LOGPROBS)
+    includes = body.list("include")
+    if not all(isinstance(one, str) for one in includes):
+        raise InvalidValue("Invalid type for 'include': expected strings.", "include")
+    if "message.output_text.logprobs" in includes:
+        return n_top or 0
+    return n_top or None

@@ -1,0 +1,1 @@
+"""Pools: models in local workers, in another process, or on other servers."""

@@ -1,0 +1,653 @@
+"""Load balancer: one pool over several servers, with failover.
+
+Each request goes to the server that is up, has the model in memory and is least busy. A server
+that goes away loses nothing: its requests go to the others, and it is tried again with growing
+pauses. One that comes back with another model under the same name is left out. Lives in one event
+loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TypeVar
+
+from paddock.engine.errors import (
+    Busy,
+    DeadlineExceeded,
+    EngineError,
+    ModelBroken,
+    NoServer,
+    NotServed,
+    ServerLost,
+    WrongRole,
+)
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Reply,
+    Tool,
+    Usage,
+)
+from paddock.engine.workers.worker_protocol import Embedded
+
+from .base import Answer, embed_in_portions
+from .model_servers import ModelServer
+from .openai_client import ServerAway, ServerBusy
+from .token_counting import TokenCount
+
+# A server that does not say how many requests it answers at a time is taken for one of so many.
+USUAL_SLOTS = 4
+# To load a model elsewhere costs as much as waiting behind one full round of requests.
+LOADING_ROUNDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What is known of one server at the moment."""
+
+    is_up: bool
+    n_running: int
+    n_slots: int | None = None
+    is_resident: bool | None = None
+    """Whether the model is in its memory; None: nobody knows."""
+    failed_before: bool = False
+    """This very request was lost there."""
+
+
+def choose_server(servers: Sequence[ServerState]) -> int | None:
+    """Return the index of the server to ask; None: nobody has room now.
+
+    >>> choose_server([ServerState(True, 3, 4, True), ServerState(True, 1, 4, True), ServerState(False, 0)])
+    1
+    """
+    able = [at for at, one in enumerate(servers) if one.is_up and _has_room(one)]
+    if not able:
+        return None
+    return min(able, key=lambda at: (servers[at].failed_before, _rounds_ahead(servers[at]), at))
+
+
+def _has_room(one: ServerState) -> bool:
+    return one.n_slots is None or one.n_running < one.n_slots
+
+
+def _rounds_ahead(one: ServerState) -> float:
+    """Return how many rounds of requests are before the next one."""
+    rounds = one.n_running / (one.n_slots or USUAL_SLOTS)
+    return rounds + (LOADING_ROUNDS if one.is_resident is False else 0.0)
+
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+PULSE_ANSWER_S = 10.0
+MOST_MISSES = 3
+
+ModelKey = tuple[str, str, int | None]
+"""A model as it is asked for: name, role, context."""
+
+_T = TypeVar("_T")
+
+
+class ServerMember:
+    """What is known of a server, kept by whoever asks it. Lives in one event loop."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self.server = server
+        self.reason = ""
+        """Why it was down last."""
+        self.n_running = 0
+        self.down_since: float | None = None
+        """By the loop's clock; None: it is up."""
+        self.facts: dict[ModelKey, ModelFacts] = {}
+        """Of the models that it has been seen to have."""
+        self._fallen = asyncio.Event()
+        self._paused_until = 0.0
+        self._n_pauses = 0
+        self._n_misses = 0
+        self._n_slots: dict[ModelKey, int | None] = {}
+        self._resident: dict[ModelKey, bool | None] = {}
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it answered last time."""
+        return self.down_since is None
+
+    def seen(self, key: ModelKey, *, failed_before: bool) -> ServerState:
+        """Return how it is, for the choice."""
+        is_open = asyncio.get_running_loop().time() >= self._paused_until
+        return ServerState(
+            self.is_up and is_open and key in self.facts,
+            self.n_running,
+            self._n_slots.get(key),
+            self._resident.get(key),
+            failed_before,
+        )
+
+    async def look(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        """Ask for a model.
+
+        Raises:
+            Away, Later, EngineError: as the server says.
+        """
+        facts = await self.server.facts(spec, anew=anew)
+        self._n_slots[model_key_of(spec)] = await self.server.n_slots(spec)
+        return facts
+
+    def n_parallel(self, key: ModelKey) -> int:
+        """Return how many requests of a model it computes at once; 0: it does not tell."""
+        return self._n_slots.get(key) or self.facts[key].n_parallel
+
+    def fell(self, reason: str) -> bool:
+        """Note that it is gone, for all that run there too; tells whether that is new."""
+        if not self.is_up:
+            return False
+        self.reason = reason
+        self.down_since = asyncio.get_running_loop().time()
+        self._fallen.set()
+        return True
+
+    def rose(self) -> None:
+        """Note that it is back."""
+        self.down_since = None
+        self._fallen = asyncio.Event()
+        self._paused_until, self._n_pauses, self._n_misses = 0.0, 0, 0
+
+    def pause(self, after_s: float | None) -> float:
+        """Leave it alone for a while; gives how long."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._paused_until:
+            self._n_pauses += 1
+        pause_s = pause_after(self._n_pauses) if after_s is None else after_s
+        self._paused_until = max(self._paused_until, loop.time() + pause_s)
+        return pause_s
+
+    def succeeded(self) -> None:
+        """Note that it took a request."""
+        self._n_pauses = 0
+
+    async def pulse(self, specs: list[ModelSpec]) -> bool:
+        """See whether it still answers, and what it has in memory; tells whether it fell by it."""
+        if not await self.server.is_alive(PULSE_ANSWER_S):
+            self._n_misses += 1
+            is_gone = self._n_misses >= MOST_MISSES
+            return is_gone and self.fell(f"{self.server.url} does not answer any more")
+        self._n_misses = 0
+        for spec in specs:
+            if model_key_of(spec) in self.facts:
+                with suppress(ServerAway, ServerBusy, EngineError):
+                    self._resident[model_key_of(spec)] = await self.server.is_resident(spec)
+        return False
+
+    async def while_up(self, work: Awaitable[_T]) -> _T:
+        """Wait for what is asked there, until the server is known to be gone.
+
+        Raises:
+            Away: it is gone.
+        """
+        task = asyncio.ensure_future(work)
+        fallen = asyncio.create_task(self._fallen.wait())
+        try:
+            await asyncio.wait({task, fallen}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ServerAway(self.reason, was_sent=True)
+            return task.result()
+        finally:
+            for one in (task, fallen):
+                one.cancel()
+            await asyncio.wait({task, fallen})
+            if not task.cancelled():
+                task.exception()  # seen
+
+
+def model_key_of(spec: ModelSpec) -> ModelKey:
+    """Return what a model is known by at a server."""
+    return spec.ref, spec.role, spec.n_ctx_tokens
+
+
+def pause_after(n_failures: int) -> float:
+    """Return how long to wait after so many failures in a row.
+
+    >>> [pause_after(n) for n in (1, 2, 3, 20)]
+    [0.5, 1.0, 2.0, 30.0]
+    """
+    return min(FIRST_PAUSE_S * 2.0 ** min(n_failures - 1, 10), LONGEST_PAUSE_S)
+
+
+GRACE_S = 5.0
+"""So long after others have answered one that says nothing is waited for; it may come later."""
+_LOADING_PAUSE_S = 1.0
+
+
+class ServerRoster:
+    """Who can be asked. Lives in one event loop; `start` and `close` are its ends."""
+
+    def __init__(
+        self,
+        servers: Sequence[ModelServer],
+        note: Callable[[str], None],
+        *,
+        reach_s: float,
+        pulse_s: float,
+        is_patient: bool,
+    ) -> None:
+        self._members = [ServerMember(server) for server in servers]
+        self._note = note
+        self._reach_s = reach_s
+        self._is_patient = is_patient
+        """Whether servers that are all away at the start are waited for, too."""
+        self._pulse_s = pulse_s
+        self._specs: dict[ModelKey, ModelSpec] = {}
+        self._has_begun = False
+        """Whether a model was found; before that, who is away is told all at once."""
+        self._moved = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to watch the servers; none is asked yet."""
+        self._start(self._pulses())
+
+    async def close(self) -> None:
+        """End what is watched, and every connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for member in self._members:
+            await member.server.aclose()
+
+    # whose turn it is
+
+    async def take(
+        self, model: ModelSpec, failed_at: set[ServerMember], *, is_brief: bool
+    ) -> ServerMember:
+        """Wait for a server that has room, and take a place there; what is brief takes none.
+
+        Raises:
+            NoServer: there has been none for too long.
+        """
+        key = model_key_of(model)
+        while True:
+            seen = [one.seen(key, failed_before=one in failed_at) for one in self._members]
+            at = choose_server([_as_idle(one) for one in seen] if is_brief else seen)
+            if at is not None:
+                self._members[at].n_running += not is_brief
+                return self._members[at]
+            left_s = self._left_s(model, any(one.is_up for one in self._having(key)))
+            moved = self._moved
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await moved.wait()
+
+    def _left_s(self, model: ModelSpec, has_one: bool) -> float | None:
+        """Return how long to wait yet for a server that is down; None: one is up, only full.
+
+        Raises:
+            NoServer: all have been down for too long, or those that are up have lost the model.
+        """
+        if has_one:
+            return None
+        since = [one.down_since for one in self._members if one.down_since is not None]
+        if not since:
+            raise NoServer(model.ref, f"{self._urls()} has it no more", 0.0)
+        left_s = max(since) + self._reach_s - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise NoServer(model.ref, self._reasons(), self._reach_s)
+        return left_s
+
+    def n_parallel(self, key: ModelKey) -> int:
+        """Return how many requests of a model all servers compute at once; 0: none tells."""
+        return sum(one.n_parallel(key) for one in self._having(key))
+
+    def _having(self, key: ModelKey) -> list[ServerMember]:
+        return [one for one in self._members if key in one.facts]
+
+    def pause(self, member: ServerMember, error: ServerBusy) -> None:
+        """Let a full server be for a while."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(member.pause(error.after_s) + 0.01, self.wake)
+
+    def give_back(self, member: ServerMember, *, is_brief: bool) -> None:
+        """Note that a request has left a server."""
+        member.n_running -= not is_brief
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    # looking
+
+    async def look(self, model: ModelSpec) -> ModelFacts:
+        """Ask every server for a model; those that cannot be reached now may come later.
+
+        Raises:
+            NotServed, ModelBroken: with what the servers have, or why they cannot be used.
+            NoServer: none can be reached.
+        """
+        key = model_key_of(model)
+        self._specs[key] = model
+        looked = await self._looked(model)
+        met = [self._met(member, model, look) for member, look in looked.items()]
+        errors = [error for error in met if error is not None]
+        if self._is_patient and not self._having(key):
+            await self._awaited(key)
+        if not self._having(key):
+            raise self._nobody(model, errors)
+        away = [f"{one.reason}: the others go on." for one in self._members if not one.is_up]
+        for told in (*map(str, errors), *away):
+            self._note(told)
+        self._has_begun = True
+        facts = [one.facts[key] for one in self._having(key)]
+        return replace(facts[0], n_ctx_tokens=min(one.n_ctx_tokens for one in facts))
+
+    async def _awaited(self, key: ModelKey) -> None:
+        """Wait for the first server that has a model, as long as one may come yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._reach_s):
+                while not self._having(key) and not all(one.is_up for one in self._members):
+                    self._note(f"{self._reasons()}: waiting.")
+                    await self._moved.wait()
+
+    async def _looked(self, model: ModelSpec) -> dict[ServerMember, asyncio.Task[ModelFacts]]:
+        """Ask all that are up at the same time; gives, in their order, how each answered."""
+        looks = {
+            member: asyncio.create_task(self._loaded(member, model))
+            for member in self._members
+            if member.is_up
+        }
+        left, has_one = set(looks.values()), False
+        try:
+            while left:
+                done, left = await asyncio.wait(
+                    left, timeout=GRACE_S if has_one else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                has_one = has_one or any(one.exception() is None for one in done)
+        finally:
+            for one in left:
+                one.cancel()
+        await asyncio.gather(*looks.values(), return_exceptions=True)
+        return looks
+
+    def _met(
+        self, member: ServerMember, model: ModelSpec, look: asyncio.Task[ModelFacts]
+    ) -> EngineError | None:
+        """Take up what one server told of a model; gives why it is not used, if that is said."""
+        if look.cancelled():
+            self.fell(member, f"{member.server.url} has not answered within {GRACE_S:g} s")
+            return None
+        try:
+            self._know(member, model, look.result())
+        except (ServerAway, ServerBusy) as error:
+            self.fell(member, error.reason)
+        except EngineError as error:
+            return error
+        return None
+
+    async def _loaded(self, member: ServerMember, model: ModelSpec) -> ModelFacts:
+        """Ask a server for a model, waiting for one that has only just been started."""
+        until = asyncio.get_running_loop().time() + self._reach_s
+        while True:
+            try:
+                return await member.look(model)
+            except ServerBusy as error:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+                self._note(f"{error.reason}: waiting for it.")
+                await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
+
+    def _know(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
+        """Take it that a server has a model.
+
+        Raises:
+            ModelBroken: another one than the first server that was asked.
+        """
+        key = model_key_of(model)
+        others = (one for one in self._members if one is not member and key in one.facts)
+        for other in others:
+            if other.facts[key].identity != facts.identity:
+                why = f"it has another model under the name '{model.ref}' than {other.server.url}"
+                member.facts.pop(key, None)
+                raise ModelBroken(member.server.url, f"{why}; it is left out")
+        if member.facts.setdefault(key, facts).identity != facts.identity:
+            del member.facts[key]
+            why = f"another model has come under the name '{model.ref}'; it is left out"
+            raise ModelBroken(member.server.url, why)
+
+    def _nobody(self, model: ModelSpec, errors: Sequence[EngineError]) -> EngineError:
+        """Return why no server can be asked."""
+        away = [one for one in self._members if not one.is_up]
+        if not errors or away:
+            return NoServer(model.ref, self._reasons() or str(errors[0]), 0.0)
+        known = dict.fromkeys(
+            name for error in errors if isinstance(error, NotServed) for name in error.known
+        )
+        if len(self._members) > 1 and all(isinstance(error, NotServed) for error in errors):
+            return NotServed(model.ref, tuple(known), self._urls())
+        return errors[0]
+
+    def _reasons(self) -> str:
+        return "; ".join(one.reason for one in self._members if not one.is_up)
+
+    def _urls(self) -> str:
+        return ", ".join(one.server.url for one in self._members)
+
+    # coming and going
+
+    def fell(self, member: ServerMember, reason: str) -> None:
+        """Note that a server is gone; from now on it is tried again."""
+        if member.fell(reason):
+            others = any(one.is_up for one in self._members)
+            what = "the others go on" if others else "it is tried again"
+            self._note(f"{reason}: {what}.") if self._has_begun else None
+            self._start(self._recover(member))
+        self.wake()
+
+    async def _recover(self, member: ServerMember) -> None:
+        """Try a server again until it is back with the models that it had."""
+        n_tries = 0
+        while not member.is_up:
+            n_tries += 1
+            await asyncio.sleep(pause_after(n_tries))
+            with suppress(ServerAway, ServerBusy):
+                for spec in tuple(self._specs.values()):
+                    try:
+                        self._know(member, spec, await member.look(spec, anew=True))
+                    except EngineError as error:
+                        member.facts.pop(model_key_of(spec), None)
+                        self._note(str(error))
+                member.rose()
+                self._note(f"{member.server.url} is there.")
+        self.wake()
+
+    async def _pulses(self) -> None:
+        """While something runs, see whether the servers still answer."""
+        while True:
+            await asyncio.sleep(self._pulse_s)
+            specs = list(self._specs.values())
+            busy = [one for one in self._members if one.is_up and one.n_running]
+            fell = await asyncio.gather(*(one.pulse(specs) for one in busy))
+            for member, has_fallen in zip(busy, fell, strict=True):
+                if has_fallen:
+                    self._start(self._recover(member))
+                    self._note(f"{member.reason}: its requests go to others.")
+            self.wake()
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _as_idle(one: ServerState) -> ServerState:
+    """See a server as one that has nothing to do."""
+    return replace(one, n_running=0)
+
+
+MAX_ATTEMPTS = 3
+REACH_S = 120.0
+"""So long a machine takes to start again; then a run stops, and can go on later."""
+BUSY_S = 600.0
+PULSE_S = 5.0
+
+
+class BalancedPool:
+    """Implements `paddock.engine.request.Pool`. Use it as `async with SpreadPool(…) as pool`."""
+
+    def __init__(
+        self,
+        servers: Sequence[ModelServer],
+        note: Callable[[str], None],
+        *,
+        reach_s: float = REACH_S,
+        pulse_s: float = PULSE_S,
+        is_patient: bool = False,
+    ) -> None:
+        self._roster = ServerRoster(
+            servers, note, reach_s=reach_s, pulse_s=pulse_s, is_patient=is_patient
+        )
+        self._facts: dict[ModelKey, ModelFacts] = {}
+        self._looking = asyncio.Lock()
+        self._answers: set[Answer] = set()
+
+    async def __aenter__(self) -> BalancedPool:
+        """Begin to watch the servers; none is asked yet."""
+        self._roster.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End what runs, and every connection."""
+        for answer in tuple(self._answers):
+            answer.cancel()
+        await asyncio.gather(*(answer.ended() for answer in self._answers))
+        await self._roster.close()
+
+    # what a pool does
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Return what is known of a model; the first time, every server is asked.
+
+        Raises:
+            NotServed, ModelBroken: with what the servers have, or why they cannot be used.
+            NoServer: none can be reached.
+        """
+        key = model_key_of(model)
+        if key not in self._facts:
+            async with self._looking:
+                if key not in self._facts:
+                    self._facts[key] = await self._roster.look(model)
+        return replace(self._facts[key], n_parallel=self._roster.n_parallel(key))
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count the prompt's tokens; where no server counts, at most so many."""
+
+        async def work(member: ServerMember) -> TokenCount:
+            return await member.server.count_chat(model, messages, tools)
+
+        return (await self._asked(model, work, is_brief=True)).n_most
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens; where no server counts, at most so many."""
+
+        async def work(member: ServerMember) -> list[TokenCount]:
+            return await member.server.count_texts(model, texts)
+
+        return [count.n_most for count in await self._asked(model, work, is_brief=True)]
+
+    def chat(self, request: ChatRequest) -> Answer:
+        """Queue a request; errors come out of the stream."""
+        answer = Answer(request, self._serve)
+        self._answers.add(answer)
+        answer.when_ended(self._answers.discard)
+        return answer
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed whole texts, in portions that may go to different servers.
+
+        Raises:
+            TextTooLong: a text exceeds the model's context; nothing was cut.
+            DeadlineExceeded: not within `total_s`.
+        """
+        facts = await self.facts(request.model)
+        if facts.role != "embed":
+            raise WrongRole(request.model.ref, "embed")
+        began = time.monotonic()
+
+        async def send(texts: tuple[str, ...], start: int) -> Embedded:
+            portion = replace(request, texts=texts)
+
+            async def work(member: ServerMember) -> Embedded:
+                return await member.server.embed(portion)
+
+            return await self._asked(request.model, work)
+
+        try:
+            async with asyncio.timeout(request.total_s):
+                whole = await embed_in_portions(request.texts, send)
+        except TimeoutError:
+            raise DeadlineExceeded("total", request.total_s or 0.0) from None
+        usage = Usage(whole.n_tokens, prefill_s=time.monotonic() - began)
+        return EmbedReply(whole.vectors, usage, facts.digest, whole.n_pieces, whole.n_cut_tokens)
+
+    async def _serve(self, answer: Answer) -> Reply:
+        request = answer.request
+        facts = await self.facts(request.model)
+        if facts.role != "chat":
+            raise WrongRole(request.model.ref, "chat")
+
+        async def work(member: ServerMember) -> Reply:
+            ended = await member.server.chat(request, answer.add)
+            return answer.reply_of(ended, facts.digest)
+
+        return await self._asked(request.model, work, answer=answer)
+
+    # asking until somebody answers
+
+    async def _asked(
+        self,
+        model: ModelSpec,
+        work: Callable[[ServerMember], Awaitable[_T]],
+        *,
+        answer: Answer | None = None,
+        is_brief: bool = False,
+    ) -> _T:
+        """Do something at a server, at another one if it goes away, later if all are full."""
+        await self.facts(model)
+        n_lost, failed_at = 0, set[ServerMember]()
+        until = asyncio.get_running_loop().time() + BUSY_S
+        while True:
+            member = await self._roster.take(model, failed_at, is_brief=is_brief)
+            try:
+                done = await member.while_up(work(member))
+            except ServerBusy as error:
+                if asyncio.get_running_loop().time() >= until:
+                    raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
+                self._roster.pause(member, error)
+            except ServerAway as error:
+                self._roster.fell(member, error.reason)
+                n_lost += error.was_sent
+                if n_lost == MAX_ATTEMPTS or (answer is not None and answer.was_read):
+                    raise ServerLost(model.ref, error.reason) from None
+                failed_at.add(member)
+                if answer is not None:
+                    answer.forget()
+            else:
+                member.succeeded()
+                return done
+            finally:
+                self._roster.give_back(member, is_brief=is_brief)

@@ -1,0 +1,272 @@
+"""What all pools share: an answer on its way, its deadlines, and embedding requests in portions.
+
+`Answer` is one request with its chunks: readers iterate it, or wait for the whole reply. Some
+portions of an embedding request are sent ahead of the one being computed, so that the device never
+waits for the next one and texts of other requests find their way in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import TracebackType
+
+from paddock.engine.errors import DeadlineExceeded, TextRefused, TextTooLong
+from paddock.engine.request import ChatRequest, Chunk, Reply
+from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
+
+
+class Deadlines:
+    """An asynchronous context that is left with `DeadlineExceeded` when a clock runs out.
+
+    Both clocks start with the first `step`: waiting in a queue does not count. A prompt that is
+    being read makes steps as well as an answer that grows.
+    """
+
+    def __init__(self, total_s: float | None, idle_s: float | None) -> None:
+        self._total_s = total_s
+        self._idle_s = idle_s
+        self._total = asyncio.timeout(None)
+        self._idle = asyncio.timeout(None)
+        self._has_started = False
+
+    def step(self) -> None:
+        """Note that the request has moved."""
+        now = asyncio.get_running_loop().time()
+        if self._idle_s is not None and not self._idle.expired():
+            self._idle.reschedule(now + self._idle_s)
+        if self._total_s is not None and not self._has_started:
+            self._total.reschedule(now + self._total_s)
+        self._has_started = True
+
+    async def __aenter__(self) -> Deadlines:
+        """Begin to watch."""
+        await self._total.__aenter__()
+        await self._idle.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop watching; say which clock ran out."""
+        try:
+            await self._idle.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            await self._total.__aexit__(type(late), late, late.__traceback__)
+            raise DeadlineExceeded("idle", self._idle_s or 0.0) from None
+        try:
+            await self._total.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise DeadlineExceeded("total", self._total_s or 0.0) from None
+
+
+# A reader that is slower than the model gets what has gathered in one piece, and what was read is
+# kept as one: a chunk takes 150 bytes more than its text.
+_MOST_CHUNKS = 256
+
+
+@dataclass(slots=True, eq=False)
+class _ChunkReader:
+    n_seen: int = 0
+    """Of the chunks as they are kept now."""
+
+
+class Answer:
+    """Implements `paddock.engine.request.Stream`. Must be made inside a running event loop."""
+
+    def __init__(self, request: ChatRequest, serve: Callable[[Answer], Awaitable[Reply]]) -> None:
+        self.request = request
+        self.was_read = False
+        """A reader has seen a part, so the answer cannot be begun anew."""
+        self.prompt_tokens_original: int | None = None
+        """What the prompt had before it was shortened; None: it was not. Known before any chunk."""
+        self._began = asyncio.get_running_loop().time()
+        self.first_s = 0.0
+        """How long after the request its first token came; 0: not yet."""
+        self._chunks: list[Chunk] = []
+        self._n_reasoning_tokens = 0
+        self._readers: list[_ChunkReader] = []
+        self._hearers: list[Callable[[Chunk], None]] = []
+        self._moved = asyncio.Event()
+        self._task = asyncio.ensure_future(serve(self))
+        self._task.add_done_callback(self._ended)
+
+    async def reply(self) -> Reply:
+        """Wait for the end; cancelling this wait cancels the request."""
+        return await self._task
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Yield the chunks in order; raises what `reply` raises.
+
+        Each iteration begins at the answer's beginning, which may then come in larger pieces.
+        """
+        reader = _ChunkReader()
+        self._readers.append(reader)
+        try:
+            while True:
+                while reader.n_seen < len(self._chunks):
+                    self.was_read = True
+                    reader.n_seen += 1
+                    yield self._chunks[reader.n_seen - 1]
+                if self._task.done():
+                    self._task.result()
+                    return
+                self._moved.clear()
+                await self._moved.wait()
+        finally:
+            self._readers.remove(reader)
+
+    def heard_by(self, hear: Callable[[Chunk], None]) -> None:
+        """Tell each chunk that comes from now on, also one that comes twice.
+
+        Unlike a reader, who hears does not mind that an answer is begun anew.
+        """
+        self._hearers.append(hear)
+
+    def cancel(self) -> None:
+        """Stop at the next decode step."""
+        self._task.cancel()
+
+    def add(self, chunk: Chunk) -> None:
+        """Take a chunk from the worker."""
+        if not self.first_s:
+            self.first_s = asyncio.get_running_loop().time() - self._began
+        self._chunks.append(chunk)
+        for hear in self._hearers:
+            hear(chunk)
+        if chunk.reasoning and not chunk.text:
+            self._n_reasoning_tokens += chunk.n_tokens
+        if len(self._chunks) > _MOST_CHUNKS:
+            self._fold()
+        self._moved.set()
+
+    def _fold(self) -> None:
+        """Make one chunk of all that lies between the places of two readers."""
+        places = {0, len(self._chunks), *(reader.n_seen for reader in self._readers)}
+        borders = sorted(places)
+        self._chunks[:] = [
+            _joined_chunks(self._chunks[start:end]) for start, end in pairwise(borders)
+        ]
+        for reader in self._readers:
+            reader.n_seen = borders.index(reader.n_seen)
+
+    def shortened(self, n_tokens: int) -> None:
+        """Note what the prompt had before it was shortened."""
+        self.prompt_tokens_original = n_tokens
+
+    def forget(self) -> None:
+        """Drop what an interrupted worker had said."""
+        self._chunks.clear()
+        self._n_reasoning_tokens = 0
+
+    def reply_of(self, ended: AnswerEnd, digest: str) -> Reply:
+        """Put the chunks together."""
+        whole = _joined_chunks(self._chunks)
+        return Reply(
+            whole.text,
+            ended.reason,
+            ended.usage,
+            digest,
+            whole.reasoning,
+            whole.tool_calls,
+            whole.logprobs,
+            ended.is_shortened,
+            ended.tokens,
+            self.prompt_tokens_original,
+            ended.stop,
+            self._n_reasoning_tokens,
+        )
+
+    def when_ended(self, act: Callable[[Answer], None]) -> None:
+        """Call `act` once the answer has ended, however."""
+        self._task.add_done_callback(lambda _: act(self))
+
+    async def ended(self) -> None:
+        """Wait for the end without caring how."""
+        await asyncio.wait([self._task])
+
+    def _ended(self, task: asyncio.Future[Reply]) -> None:
+        self._moved.set()
+        if not task.cancelled():
+            task.exception()  # seen: nobody may be waiting for it any more
+
+
+def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:
+    """Make one chunk of several."""
+    return Chunk(
+        "".join(chunk.text for chunk in chunks),
+        sum(chunk.n_tokens for chunk in chunks),
+        "".join(chunk.reasoning for chunk in chunks),
+        tuple(call for chunk in chunks for call in chunk.tool_calls),
+        tuple(one for chunk in chunks for one in chunk.logprobs),
+    )
+
+
+# Small enough that a waiting text is seen to move, large enough to be packed well.
+PORTION_TEXTS = 64
+# One portion is computed, the next is tokenised, a third is on its way.
+PORTIONS_AHEAD = 3
+
+SendPortion = Callable[[tuple[str, ...], int], Awaitable[Embedded]]
+"""Embeds some texts, of which the first has this index in the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTexts:
+    """The vectors of all texts, in their order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    n_tokens: int
+    n_pieces: tuple[int, ...]
+    """Empty: every text was read whole."""
+    n_cut_tokens: tuple[int, ...]
+    """Empty: none was cut."""
+
+
+async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> EmbeddedTexts:
+    """Send a request's texts, and give all that comes back.
+
+    Raises:
+        TextTooLong, TextRefused: with the text's index in the request.
+        EngineError: whatever else `send` raises; the first ends the others.
+    """
+    ahead = asyncio.Semaphore(PORTIONS_AHEAD)
+
+    async def portion(start: int) -> Embedded:
+        async with ahead:
+            return await _send_portion(texts, start, send)
+
+    tasks = [asyncio.create_task(portion(start)) for start in range(0, len(texts), PORTION_TEXTS)]
+    try:
+        parts = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return _joined_portions(parts)
+
+
+async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -> Embedded:
+    try:
+        return await send(texts[start : start + PORTION_TEXTS], start)
+    except TextTooLong as error:
+        index = start + error.index
+        raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
+    except TextRefused as error:
+        raise TextRefused(start + error.index, error.why) from None
+
+
+def _joined_portions(parts: list[Embedded]) -> EmbeddedTexts:
+    n_pieces = tuple(n for part in parts for n in part.n_pieces)
+    n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
+    return EmbeddedTexts(
+        tuple(vector for part in parts for vector in part.vectors),
+        sum(part.n_tokens for part in parts),
+        n_pieces if any(n > 1 for n in n_pieces) else (),
+        n_cut if any(n_cut) else (),
+    )

@@ -1,0 +1,359 @@
+"""Prometheus metrics of one pool, counted from its events, and as typed values for code.
+
+Each pool has its own registry, so nothing is global. Times between tokens are taken in the pool's
+process, where a caller sees the tokens come. Imports prometheus_client (50 ms), so `local` imports
+it when a pool is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+from paddock.engine.memory.pool_events import PoolEvents, RefusalReason, UnloadReason
+from paddock.engine.request import DoneReason, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramReading:
+    """What a histogram tells: how often, the sum, and the bounds of its buckets."""
+
+    n: int
+    total: float
+    buckets: tuple[tuple[float, int], ...]
+    """Upper bound, and how many were not above it."""
+
+    @property
+    def mean(self) -> float:
+        """The average; 0 where nothing was observed."""
+        return self.total / self.n if self.n else 0.0
+
+    def quantile(self, share: float) -> float:
+        """Estimate below what this share lies, by a straight line through the bucket.
+
+        >>> HistogramReading(4, 5.0, ((1.0, 2), (2.0, 4), (float("inf"), 4))).quantile(0.75)
+        1.5
+        """
+        wanted, low, n_below = share * self.n, 0.0, 0
+        for high, n in self.buckets:
+            if n >= wanted and n > n_below:
+                if high == float("inf"):
+                    return low
+                return low + (high - low) * (wanted - n_below) / (n - n_below)
+            low, n_below = high, n
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """Numbers of one model since the pool was opened."""
+
+    n_loads: int
+    load_s: float
+    n_evictions: int
+    """Times that it went to make room for another one."""
+    n_deaths: int
+    n_requeued: int
+    n_refused: int
+    n_answers: int
+    prompt_tokens: int
+    prompt_reused_tokens: int
+    completion_tokens: int
+    """Of answers that have ended."""
+    said_tokens: int
+    """Of answers under way, too, and of those that were broken off."""
+    drafted_tokens: int
+    accepted_tokens: int
+    n_preemptions: int
+    n_texts: int
+    text_tokens: int
+    n_running: int
+    """Sequences in the last step."""
+    n_waiting: int
+    cells_used: int
+    cells_shared: int
+    outside_s: HistogramReading
+    """The wait for a place in the worker, its loading included."""
+    queue_s: HistogramReading
+    """The wait inside the worker."""
+    first_token_s: HistogramReading
+    between_tokens_s: HistogramReading
+    step_s: HistogramReading
+    batch_tokens: HistogramReading
+    batch_sequences: HistogramReading
+
+    @property
+    def acceptance(self) -> float:
+        """The share of guessed tokens that were right; 0 where none was guessed."""
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMetrics:
+    """Numbers of a pool, by the names of its models."""
+
+    models: Mapping[str, ModelMetrics]
+
+
+def _samples(metric: MetricWrapperBase, model: str, **more: str) -> Iterator[Any]:
+    wanted = {"model": model, **more}.items()
+    for family in metric.collect():
+        for sample in family.samples:
+            if wanted <= sample.labels.items() and not sample.name.endswith("_created"):
+                yield sample
+
+
+def read_total(metric: MetricWrapperBase, model: str, **more: str) -> float:
+    """Add up what a counter or a gauge holds of a model, over all other labels."""
+    return sum(float(sample.value) for sample in _samples(metric, model, **more))
+
+
+def read_count(metric: MetricWrapperBase, model: str, **more: str) -> int:
+    """Return the same of what is counted by whole numbers."""
+    return round(read_total(metric, model, **more))
+
+
+def read_histogram(metric: Histogram, model: str) -> HistogramReading:
+    """Read a histogram."""
+    n, amount, buckets = 0, 0.0, []
+    for sample in _samples(metric, model):
+        if sample.name.endswith("_count"):
+            n = round(sample.value)
+        elif sample.name.endswith("_sum"):
+            amount = float(sample.value)
+        else:
+            buckets.append((float(sample.labels["le"]), round(sample.value)))
+    return HistogramReading(n, amount, tuple(buckets))
+
+
+_SHORT_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+# Of answers that nobody waits for any more the last chunk stays known; the oldest are forgotten.
+_N_STREAMS = 4096
+
+
+class Metrics:
+    """Counts what it hears; implements `paddock.engine.memory.pool_events.PoolEvents`.
+
+    Used in the pool's event loop. A step costs it 20 µs, and 1 µs for each answer that grows.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._models: dict[str, None] = {}
+        self._last_chunk_at: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._make_counters()
+        self._make_others()
+
+    def _make_counters(self) -> None:
+        self._loads = self._counter("loads", "Times a model was loaded")
+        self._load_s = self._counter("load_seconds", "Time spent on loading")
+        self._unloads = self._counter("unloads", "Times a model went", "reason")
+        self._deaths = self._counter("worker_deaths", "Workers that ended unasked")
+        self._widened = self._counter("context_widenings", "Contexts made anew for longer ones")
+        self._requeued = self._counter("requeued", "Requests sent again after a worker's death")
+        self._refused = self._counter("refused", "Requests that were not taken", "reason")
+        self._answers = self._counter("answers", "Chats answered", "reason")
+        self._prompt = self._counter("prompt_tokens", "Tokens of answered prompts")
+        self._reused = self._counter("prompt_reused_tokens", "Of these, found in the KV cache")
+        self._completion = self._counter("completion_tokens", "Tokens of answers")
+        self._said = self._counter("said_tokens", "Tokens of answers, as they come")
+        self._drafted = self._counter("drafted_tokens", "Tokens guessed ahead")
+        self._accepted = self._counter("accepted_tokens", "Guessed tokens that were right")
+        self._preemptions = self._counter("preemptions", "Sequences put back to make room")
+        self._texts = self._counter("embedded_texts", "Texts embedded")
+        self._text_tokens = self._counter("embedded_tokens", "Tokens of embedded texts")
+
+    def _make_others(self) -> None:
+        self._running = self._gauge("running_sequences", "Sequences in the last step")
+        self._waiting = self._gauge("waiting_sequences", "Requests that wait inside the worker")
+        self._cells = self._gauge("cells_used", "Cells of the KV cache in use")
+        self._shared = self._gauge("cells_shared", "Cells that sharing saves")
+        self._outside_s = self._histogram("outside_seconds", "Wait for a worker", _LONG_S)
+        self._queue_s = self._histogram("queue_seconds", "Wait inside the worker", _LONG_S)
+        self._first_s = self._histogram("first_token_seconds", "Request to first token", _LONG_S)
+        self._between_s = self._histogram("between_tokens_seconds", "Token to token", _SHORT_S)
+        self._step_s = self._histogram("step_seconds", "One forward pass", _SHORT_S)
+        self._batch = self._histogram("batch_tokens", "Tokens of one step", _TOKENS)
+        self._batch_rows = self._histogram("batch_sequences", "Sequences of one step", _SEQUENCES)
+        self._embed_s = self._histogram("embed_seconds", "Requests for vectors", _LONG_S)
+
+    def _counter(self, name: str, what: str, *more: str) -> Counter:
+        return Counter(f"paddock_{name}", f"{what}.", ("model", *more), registry=self._registry)
+
+    def _gauge(self, name: str, what: str) -> Gauge:
+        return Gauge(f"paddock_{name}", f"{what}.", ("model",), registry=self._registry)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            f"paddock_{name}", f"{what}.", ("model",), registry=self._registry, buckets=buckets
+        )
+
+    # Reading
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text form."""
+        return generate_latest(self._registry)
+
+    def snapshot(self) -> PoolMetrics:
+        """Return the numbers of now."""
+        return PoolMetrics({model: self._of(model) for model in self._models})
+
+    def _of(self, model: str) -> ModelMetrics:
+        return ModelMetrics(
+            n_loads=read_count(self._loads, model),
+            load_s=read_total(self._load_s, model),
+            n_evictions=read_count(self._unloads, model, reason="room"),
+            n_deaths=read_count(self._deaths, model),
+            n_requeued=read_count(self._requeued, model),
+            n_refused=read_count(self._refused, model),
+            n_answers=read_count(self._answers, model),
+            prompt_tokens=read_count(self._prompt, model),
+            prompt_reused_tokens=read_count(self._reused, model),
+            completion_tokens=read_count(self._completion, model),
+            said_tokens=read_count(self._said, model),
+            drafted_tokens=read_count(self._drafted, model),
+            accepted_tokens=read_count(self._accepted, model),
+            n_preemptions=read_count(self._preemptions, model),
+            n_texts=read_count(self._texts, model),
+            text_tokens=read_count(self._text_tokens, model),
+            n_running=read_count(self._running, model),
+            n_waiting=read_count(self._waiting, model),
+            cells_used=read_count(self._cells, model),
+            cells_shared=read_count(self._shared, model),
+            outside_s=read_histogram(self._outside_s, model),
+            queue_s=read_histogram(self._queue_s, model),
+            first_token_s=read_histogram(self._first_s, model),
+            between_tokens_s=read_histogram(self._between_s, model),
+            step_s=read_histogram(self._step_s, model),
+            batch_tokens=read_histogram(self._batch, model),
+            batch_sequences=read_histogram(self._batch_rows, model),
+        )
+
+    # Hearing
+
+    def loaded(self, model: str, seconds: float) -> None:
+        """A model is ready; it took so long."""
+        self._models.setdefault(model)
+        self._loads.labels(model).inc()
+        self._load_s.labels(model).inc(seconds)
+
+    def unloaded(self, model: str, why: UnloadReason) -> None:
+        """A model has gone."""
+        self._unloads.labels(model, why).inc()
+        self._forget(model)
+
+    def died(self, model: str, reason: str) -> None:
+        """A worker ended unasked."""
+        self._models.setdefault(model)
+        self._deaths.labels(model).inc()
+        self._forget(model)
+
+    def widened(self, model: str, n_ctx_tokens: int) -> None:
+        """A worker made its context anew."""
+        self._widened.labels(model).inc()
+
+    def waited(self, model: str, seconds: float) -> None:
+        """A request was let into a worker."""
+        self._models.setdefault(model)
+        self._outside_s.labels(model).observe(seconds)
+
+    def requeued(self, model: str) -> None:
+        """A request whose worker died is sent again."""
+        self._requeued.labels(model).inc()
+
+    def refused(self, model: str, why: RefusalReason) -> None:
+        """A request was not taken."""
+        self._models.setdefault(model)
+        self._refused.labels(model, why).inc()
+
+    def turn(self, model: str, told: Mapping[str, Any]) -> None:
+        """A worker made a step."""
+        self._models.setdefault(model)
+        if told["n_tokens"]:
+            self._batch.labels(model).observe(told["n_tokens"])
+            self._batch_rows.labels(model).observe(told.get("n_sequences", 0))
+            self._step_s.labels(model).observe(told.get("step_s", 0.0))
+        self._running.labels(model).set(told.get("n_sequences", 0) - len(told["done"]))
+        self._waiting.labels(model).set(told.get("n_waiting", 0))
+        self._cells.labels(model).set(told.get("n_cells_used", 0))
+        self._shared.labels(model).set(told.get("n_cells_shared", 0))
+        self._preemptions.labels(model).inc(told.get("n_preempted", 0))
+        self._drafted.labels(model).inc(told.get("n_drafted", 0))
+        self._accepted.labels(model).inc(told.get("n_accepted", 0))
+        self._hear_chunks(model, told)
+
+    def _hear_chunks(self, model: str, told: Mapping[str, Any]) -> None:
+        """Note the time since each answer's last tokens; several at once share it."""
+        n_new: dict[int, int] = {}
+        for chunk in told["chunks"]:
+            n_new[chunk["id"]] = n_new.get(chunk["id"], 0) + chunk["n_tokens"]
+        now = self._clock() - told.get("age_s", 0.0)
+        between_s = self._between_s.labels(model)
+        self._said.labels(model).inc(sum(n_new.values()))
+        for request_id, n in n_new.items():
+            if not n:
+                continue
+            before = self._last_chunk_at.pop((model, request_id), None)
+            self._last_chunk_at[model, request_id] = now
+            if before is not None:
+                for _ in range(n):
+                    between_s.observe((now - before) / n)
+        for done in told["done"]:
+            self._last_chunk_at.pop((model, done["id"]), None)
+        while len(self._last_chunk_at) > _N_STREAMS:
+            self._last_chunk_at.popitem(last=False)
+
+    def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
+        """A chat has ended."""
+        self._answers.labels(model, reason).inc()
+        self._prompt.labels(model).inc(usage.prompt_tokens)
+        self._reused.labels(model).inc(usage.prompt_reused_tokens)
+        self._completion.labels(model).inc(usage.completion_tokens)
+        self._queue_s.labels(model).observe(usage.queue_s)
+        if first_s:
+            self._first_s.labels(model).observe(first_s)
+
+    def embedded(self, model: str, n_texts: int, n_tokens: int, seconds: float) -> None:
+        """A request for vectors was answered."""
+        self._texts.labels(model).inc(n_texts)
+        self._text_tokens.labels(model).inc(n_tokens)
+        self._embed_s.labels(model).observe(seconds)
+
+    def _forget(self, model: str) -> None:
+        """Drop what was known of a worker's answers: a new one counts its requests anew."""
+        for key in [key for key in self._last_chunk_at if key[0] == model]:
+            del self._last_chunk_at[key]
+        for gauge in (self._running, self._waiting, self._cells, self._shared):
+            gauge.labels(model).set(0)
+
+
+def fan_out(*hearers: PoolEvents) -> PoolEvents:
+    """Return one that tells all of these."""
+    return cast(PoolEvents, _EventFanOut(hearers))
+
+
+class _EventFanOut:
+    """Passes every event on; what an event is called, `PoolEvents` says."""
+
+    def __init__(self, hearers: tuple[PoolEvents, ...]) -> None:
+        self._hearers = hearers
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        heard = [getattr(one, name) for one in self._hearers]
+
+        def tell(*what: Any) -> None:
+            for hear in heard:
+                hear(*what)
+
+        return tell

@@ -1,0 +1,533 @@
+"""Servers behind an address: any of OpenAI's API, or another Paddock, detected at first use.
+
+Each method asks once. `ServerAway` and `ServerBusy` say that asking again, or asking another
+server, may help; `balancer` decides that. Another Paddock is asked through its RPC, where models
+are known by the digests of their files, as here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from paddock.engine.errors import (
+    BadRequest,
+    Busy,
+    DeadlineExceeded,
+    EngineError,
+    ModelBroken,
+    ModelReplaced,
+    PromptTooLong,
+    TextTooLong,
+)
+from paddock.engine.models.model_facts import merged_sampling
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Tool,
+    Usage,
+    reserved_tokens,
+)
+from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
+
+from .base import Deadlines
+from .openai_client import ServedModel, ServerAway, ServerBusy, ServerConnection, look_up_model
+from .openai_codec import StreamDecoder, chat_body, unsupported_sampling
+from .rpc import PREFIX, PoolAddress, RemotePool
+from .token_counting import (
+    LocalTokenizer,
+    TokenCount,
+    count_chat,
+    count_texts,
+    least_tokens,
+    most_tokens,
+)
+from .truncation_check import ReadLimits, SentPrompt, TruncationCheck
+
+if TYPE_CHECKING:
+    import httpx
+
+EMBED_S = 600.0
+"""For a portion of texts that its asker gives no time of its own."""
+_AROUND_TOKENS = 2
+"""What a model puts before and after a text."""
+_SHORTEST_PIECE = 8
+
+NoteLine = Callable[[str], None]
+"""Shows a person one line."""
+
+
+class OpenAIServer:
+    """Asks one server; every method raises `ServerAway` or `Later` where asking elsewhere helps."""
+
+    def __init__(
+        self,
+        line: ServerConnection,
+        note: NoteLine,
+        tokenizer: LocalTokenizer | None = None,
+        limits: ReadLimits | None = None,
+    ) -> None:
+        self.url = line.url
+        self._line = line
+        self._note = note
+        self._tokenizer = tokenizer
+        self._truncation = TruncationCheck(
+            line, note, limits or ReadLimits(), can_count=tokenizer is not None
+        )
+        self._looked: dict[tuple[str, str, int | None], ServedModel] = {}
+
+    async def aclose(self) -> None:
+        """Close the connections, and end the tokenizer's process."""
+        await self._line.aclose()
+        if self._tokenizer is not None:
+            await self._tokenizer.aclose()
+
+    async def is_alive(self, within_s: float) -> bool:
+        """Return whether anybody answers."""
+        return await self._line.answers("/v1/models", within_s)
+
+    async def is_resident(self, spec: ModelSpec) -> bool | None:
+        """Return whether a model is in memory; None: the server does not say."""
+        looked = await self._look(spec)
+        if looked.kind != "ollama":
+            return True  # such servers have what they were started with
+        told = await self._line.find("/api/ps")
+        listed = told.get("models") if told else None
+        if not isinstance(listed, list):
+            return None
+        names = {one.get(key) for one in listed if isinstance(one, dict) for key in _NAMES}
+        return looked.name in names
+
+    async def n_slots(self, spec: ModelSpec) -> int | None:
+        """Return how many requests it answers at a time; None: it does not say."""
+        return (await self._look(spec)).n_slots
+
+    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        """Return what is known of a model; `anew`: ask, also where it is known."""
+        if anew:
+            self._looked.pop(_model_key(spec), None)
+        return (await self._look(spec)).facts
+
+    async def count_chat(
+        self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> TokenCount:
+        """Count a conversation."""
+        looked = await self._look(spec)
+        return await count_chat(self._line, looked, messages, tools, self._tokenizer)
+
+    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
+        """Count texts."""
+        return await count_texts(self._line, await self._look(spec), texts, self._tokenizer)
+
+    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+        """Get one answer, piece by piece.
+
+        Raises:
+            PromptTooLong: nothing was sent.
+            PromptCut: the server read less than it was sent.
+            ModelReplaced: another model answered.
+            DeadlineExceeded: the request's time is up.
+        """
+        looked = await self._look(request.model)
+        sampling = merged_sampling(request, looked.facts)
+        n_ctx_tokens = looked.facts.n_ctx_tokens
+        reserved = reserved_tokens(sampling.max_tokens, n_ctx_tokens)
+        reserved = reserved if request.reserves_answer else 1
+        count = await self.count_chat(request.model, request.messages, request.tools)
+        if count.n_most + reserved > n_ctx_tokens:
+            raise PromptTooLong(count.n_most, reserved, n_ctx_tokens)
+        for name in unsupported_sampling(sampling, looked.kind):
+            self._note(f"{self.url} takes no `{name}`; it is left out.")
+        body = chat_body(
+            request, sampling, model=looked.name, kind=looked.kind, n_ctx_tokens=n_ctx_tokens
+        )
+        sent = SentPrompt(looked, count, count.n_most, request.total_s)
+        await self._truncation.before(sent)
+        hearing = StreamDecoder()
+        await self._heard(request, body, hearing, hear)
+        if looked.kind == "llama-server" and hearing.model not in ("", looked.name):
+            raise ModelReplaced(request.model.ref)  # started anew with another one in between
+        usage = hearing.ended()
+        await self._truncation.after(sent, usage)
+        assert hearing.reason is not None
+        return AnswerEnd(hearing.reason, usage, is_shortened=False)
+
+    async def _heard(
+        self,
+        request: ChatRequest,
+        body: dict[str, Any],
+        hearing: StreamDecoder,
+        hear: Callable[[Chunk], None],
+    ) -> None:
+        idle = Deadlines(None, request.idle_s)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_TotalDeadline(request.total_s))
+            await stack.enter_async_context(idle)
+            events = await stack.enter_async_context(
+                self._line.events("/v1/chat/completions", body)
+            )
+            async for event in events:
+                idle.step()
+                for chunk in hearing.chunks(event):
+                    hear(chunk)
+        if hearing.reason is None:
+            raise ServerAway(f"the answer of {self.url} has no end", was_sent=True)
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """Get vectors of length 1.
+
+        Raises:
+            TextTooLong: a text exceeds the model's context; nothing was cut.
+        """
+        looked = await self._look(request.model)
+        if request.on_overflow == "cut":
+            raise BadRequest("a text can only be cut by a pool of this machine")
+        pieces = [await self._pieces(request, looked, at) for at in range(len(request.texts))]
+        flat = [piece for parts in pieces for piece in parts]
+        vectors, n_tokens = await self._vectors(looked, flat, request.total_s)
+        found = iter(vectors)
+        whole = [_weighted_mean([(next(found), len(piece)) for piece in parts]) for parts in pieces]
+        cut = [
+            _normalised(one[: request.dimensions] if request.dimensions else one) for one in whole
+        ]
+        return Embedded(cut, n_tokens, [len(parts) for parts in pieces], [0] * len(pieces))
+
+    async def _vectors(
+        self, looked: ServedModel, texts: Sequence[str], total_s: float | None
+    ) -> tuple[list[list[float]], int]:
+        """Return a vector for each text, and how many tokens were read."""
+        n_most = [most_tokens(text) for text in texts]
+        count = TokenCount(sum(n_most), sum(map(least_tokens, texts)))
+        sent = SentPrompt(looked, count, max(n_most, default=0), total_s)
+        await self._truncation.before(sent)
+        body = {"model": looked.name, "input": list(texts), "encoding_format": "float"}
+        within_s = min(total_s or EMBED_S, EMBED_S)
+        told = await self._line.post("/v1/embeddings", body, within_s)
+        vectors = _read_vectors(told.get("data"), len(texts))
+        if vectors is None:
+            raise BadRequest(f"{self.url} gives no vectors for {len(texts)} texts")
+        usage = told.get("usage")
+        n_read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        n_tokens = n_read if isinstance(n_read, int) else 0
+        await self._truncation.after(sent, Usage(n_tokens))
+        return vectors, n_tokens
+
+    async def _pieces(self, request: EmbedRequest, looked: ServedModel, at: int) -> list[str]:
+        """Return a text whole or, where that is allowed, in halves of halves that fit."""
+        text, room = request.texts[at], looked.facts.n_ctx_tokens - _AROUND_TOKENS
+        if len(text.encode()) <= room:  # a token is a byte at the least
+            return [text]
+        (count,) = await self.count_texts(request.model, [text])
+        if count.n_most <= room:
+            return [text]
+        if request.on_overflow == "error" or len(text) < _SHORTEST_PIECE:
+            raise TextTooLong(at, count.n_most, looked.facts.n_ctx_tokens)
+        middle = text.rfind(" ", len(text) // 4, len(text) // 2) + 1 or len(text) // 2
+        halves = replace(request, texts=(text[:middle], text[middle:]))
+        return [
+            *await self._pieces(halves, looked, 0),
+            *await self._pieces(halves, looked, 1),
+        ]
+
+    async def _look(self, spec: ModelSpec) -> ServedModel:
+        key = _model_key(spec)
+        if key not in self._looked:
+            found = await look_up_model(self._line, spec)
+            if found.says_only_its_name:
+                self._note(
+                    f"{self.url} tells of '{found.name}' nothing but its name: its answers are "
+                    "known by that, also when another model comes under the same name."
+                )
+            self._looked[key] = found
+        return self._looked[key]
+
+
+_NAMES = ("name", "model")
+
+
+def _model_key(spec: ModelSpec) -> tuple[str, str, int | None]:
+    return spec.ref, spec.role, spec.n_ctx_tokens
+
+
+class _TotalDeadline:
+    """The time of a whole request, from when it is sent."""
+
+    def __init__(self, total_s: float | None) -> None:
+        self._total_s = total_s
+        self._timeout = asyncio.timeout(total_s)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *how: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*how)
+        except TimeoutError:
+            raise DeadlineExceeded("total", self._total_s or 0.0) from None
+
+
+def _read_vectors(told: Any, n: int) -> list[list[float]] | None:
+    """Read vectors in the order of the texts; None: they are not there."""
+    if not isinstance(told, list) or len(told) != n:
+        return None
+    by_index = {one.get("index", at): one.get("embedding") for at, one in enumerate(told)}
+    vectors = [by_index.get(at) for at in range(n)]
+    if not all(isinstance(vector, list) and vector for vector in vectors):
+        return None
+    return [[float(x) for x in vector] for vector in vectors if vector is not None]
+
+
+def _weighted_mean(parts: Sequence[tuple[Sequence[float], int]]) -> Sequence[float]:
+    """Return the mean of vectors of length 1, weighted by how much each stands for."""
+    if len(parts) == 1:
+        return parts[0][0]
+    total = sum(weight for _, weight in parts) or 1
+    columns = zip(*(_normalised(vector) for vector, _ in parts), strict=True)
+    weights = [weight / total for _, weight in parts]
+    return [sum(x * w for x, w in zip(column, weights, strict=True)) for column in columns]
+
+
+def _normalised(vector: Sequence[float]) -> tuple[float, ...]:
+    length = math.sqrt(sum(x * x for x in vector))
+    return tuple(x / length for x in vector) if length else tuple(vector)
+
+
+_T = TypeVar("_T")
+
+
+async def is_paddock(line: ServerConnection) -> bool:
+    """Return whether a service of Paddock's answers.
+
+    Raises:
+        ModelBroken: it does, and refuses the key.
+        Away: nobody answers.
+    """
+    status = await line.status("POST", f"{PREFIX}/stats")
+    if status in (401, 403) and await line.status("GET", "/readyz") in (200, 503):
+        raise ModelBroken(line.url, line.about_key(str(status)))
+    return status == 200
+
+
+class _ConnectionLost(EngineError):
+    """The connection broke; said to whoever asked."""
+
+
+class PaddockServer:
+    """Asks one service; every method raises `ServerAway` or `ServerBusy` where asking elsewhere helps."""
+
+    def __init__(self, address: ServerAddress, line: ServerConnection) -> None:
+        self.url = address.url
+        self._place = PoolAddress(url=address.url, key=address.key)
+        self._line = line
+        self._pool = RemotePool(self._find)
+        self._identities: dict[tuple[str, str], str] = {}
+
+    async def _find(self, failed: PoolAddress | None) -> PoolAddress:
+        if failed is not None:
+            raise _ConnectionLost(f"the connection to {self.url} broke")
+        return self._place
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._pool.__aexit__(None, None, None)
+        await self._line.aclose()
+
+    async def is_alive(self, within_s: float) -> bool:
+        """Return whether anybody answers."""
+        return await self._line.answers("/readyz", within_s)
+
+    async def is_resident(self, spec: ModelSpec) -> bool | None:
+        """Return whether a model is in memory; None: the service does not say."""
+        facts = await self.facts(spec)
+        told = await self._line.find("/api/ps")
+        listed = told.get("models") if told else None
+        if not isinstance(listed, list):
+            return None
+        return any(isinstance(one, dict) and one.get("name") == facts.name for one in listed)
+
+    async def n_slots(self, spec: ModelSpec) -> int | None:
+        """Tell nothing: how many requests a model answers at a time, its service decides."""
+        return None
+
+    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        """Return what is known of a model; asked each time, since its file may be replaced."""
+        facts = await self._asked(self._pool.facts(_without_pool(spec)))
+        if anew:
+            self._identities.pop((spec.ref, spec.role), None)
+        self._identities.setdefault((spec.ref, spec.role), facts.identity)
+        return facts
+
+    async def count_chat(
+        self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> TokenCount:
+        """Count a conversation."""
+        n_tokens = await self._asked(self._pool.count_chat(_without_pool(spec), messages, tools))
+        return TokenCount.exactly(n_tokens)
+
+    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
+        """Count texts."""
+        counts = await self._asked(self._pool.count_texts(_without_pool(spec), texts))
+        return [TokenCount.exactly(n_tokens) for n_tokens in counts]
+
+    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+        """Get one answer, piece by piece."""
+        answer = self._pool.chat(replace(request, model=_without_pool(request.model)))
+        answer.heard_by(hear)
+        reply = await self._asked(answer.reply())
+        await self._still(request.model)
+        return AnswerEnd(
+            reply.done_reason, reply.usage, reply.is_shortened, reply.tokens, reply.stop
+        )
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """Get vectors of length 1."""
+        wanted = replace(request, model=_without_pool(request.model))
+        reply = await self._asked(self._pool.embed(wanted))
+        await self._still(request.model)
+        n = len(reply.vectors)
+        n_pieces, n_cut = reply.n_pieces or (1,) * n, reply.n_cut_tokens or (0,) * n
+        return Embedded(list(reply.vectors), reply.usage.prompt_tokens, list(n_pieces), list(n_cut))
+
+    async def _still(self, spec: ModelSpec) -> None:
+        """Make sure that the model is the one that it was, since its file may be replaced there.
+
+        Raises:
+            ModelReplaced: it is another one.
+        """
+        known = self._identities.get((spec.ref, spec.role))
+        if (await self.facts(spec)).identity != known and known is not None:
+            raise ModelReplaced(spec.ref)
+
+    async def _asked(self, work: Awaitable[_T]) -> _T:
+        try:
+            return await work
+        except _ConnectionLost as error:
+            raise ServerAway(str(error), was_sent=True) from None
+        except Busy as error:
+            raise ServerBusy(str(error)) from None
+
+
+def _without_pool(spec: ModelSpec) -> ModelSpec:
+    """Leave out by which pool it is served here."""
+    return replace(spec, pool="")
+
+
+class ModelServer(Protocol):
+    """One server. Every method but the first two raises `Away` or `Later` where others may do."""
+
+    url: str
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+    async def is_alive(self, within_s: float) -> bool:
+        """Return whether anybody answers."""
+
+    async def is_resident(self, spec: ModelSpec) -> bool | None:
+        """Return whether a model is in memory; None: the server does not say."""
+
+    async def n_slots(self, spec: ModelSpec) -> int | None:
+        """Return how many requests it answers at a time; None: it does not say."""
+
+    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        """Return what is known of a model."""
+
+    async def count_chat(
+        self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> TokenCount:
+        """Count a conversation."""
+
+    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
+        """Count texts."""
+
+    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+        """Get one answer, piece by piece."""
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """Get vectors of length 1."""
+
+
+class DetectedServer:
+    """Implements `ModelServer` by whichever fits what answers at an address."""
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        note: NoteLine,
+        *,
+        tokenizer: Path | None = None,
+        limits: ReadLimits | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = address.url
+        self._address = address
+        self._note = note
+        self._tokenizer = tokenizer
+        """A GGUF file to count with where the server cannot."""
+        self._limits = limits
+        self._line = ServerConnection(address, transport=transport)
+        self._real: ModelServer | None = None
+        self._finding = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._real is not None:
+            await self._real.aclose()
+        await self._line.aclose()
+
+    async def is_alive(self, within_s: float) -> bool:
+        """Return whether anybody answers."""
+        return await self._line.answers("/v1/models", within_s)
+
+    async def is_resident(self, spec: ModelSpec) -> bool | None:
+        """Return whether a model is in memory."""
+        return await (await self._found()).is_resident(spec)
+
+    async def n_slots(self, spec: ModelSpec) -> int | None:
+        """Return how many requests it answers at a time."""
+        return await (await self._found()).n_slots(spec)
+
+    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+        """Return what is known of a model."""
+        return await (await self._found()).facts(spec, anew=anew)
+
+    async def count_chat(
+        self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> TokenCount:
+        """Count a conversation."""
+        return await (await self._found()).count_chat(spec, messages, tools)
+
+    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
+        """Count texts."""
+        return await (await self._found()).count_texts(spec, texts)
+
+    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
+        """Get one answer."""
+        return await (await self._found()).chat(request, hear)
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """Get vectors."""
+        return await (await self._found()).embed(request)
+
+    async def _found(self) -> ModelServer:
+        if self._real is None:
+            async with self._finding:
+                if self._real is None:
+                    self._real = await self._find()
+        return self._real
+
+    async def _find(self) -> ModelServer:
+        if await is_paddock(self._line):
+            return PaddockServer(self._address, self._line)
+        tokenizer = LocalTokenizer(self._tokenizer) if self._tokenizer is not None else None
+        return OpenAIServer(self._line, self._note, tokenizer, self._limits)

@@ -1,0 +1,450 @@
+"""HTTP connection to one server of OpenAI's API, and discovery of what its models are.
+
+JSON out, JSON or a stream of events back, all of it bounded. What may pass becomes `ServerAway` or
+`ServerBusy`; what a person must mend becomes an `EngineError`. Servers share `/v1/models`; which
+other endpoints tell a model's context, slots and identity depends on the program (llama-server,
+vLLM, Ollama).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed, PromptTooLong
+from paddock.engine.request import ModelFacts, ModelSpec
+from paddock.engine.system.hosts import ServerAddress
+
+from .openai_codec import ServerKind
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class ServerAway(Exception):
+    """Nobody answers there, or not to the end; `was_sent`: the request may have been begun."""
+
+    def __init__(self, reason: str, *, was_sent: bool = False) -> None:
+        self.reason = reason
+        self.was_sent = was_sent
+        super().__init__(reason)
+
+
+class ServerBusy(Exception):
+    """The server is full, or loads its model; it may have said after how many seconds."""
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        self.reason = reason
+        self.after_s = after_s
+        super().__init__(reason)
+
+
+CONNECT_S = 5.0
+ANSWER_S = 30.0
+"""For what a server tells without asking its model."""
+MOST_ANSWER_BYTES = 256 * 1024 * 1024  # 64 vectors of 8,192 numbers are 12 MB
+MOST_EVENT_BYTES = 16 * 1024 * 1024
+_MOST_SAID = 300
+
+Json = dict[str, Any]
+
+
+class ServerConnection:
+    """A connection to one server. Every method raises `ServerAway`, `ServerBusy` or an `EngineError`."""
+
+    def __init__(
+        self, address: ServerAddress, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        import httpx
+
+        self.url = address.url
+        self._key = address.key
+        if not _is_header(address.key):
+            raise ModelBroken(
+                address.url,
+                "the key that it is to be shown has a character that no header carries: only "
+                "letters, digits and signs of ASCII do. Correct the model's `pool.key`, "
+                "or PADDOCK_POOL_KEY",
+            )
+        self._http = httpx.AsyncClient(
+            base_url=address.url,
+            headers={"Authorization": f"Bearer {address.key}"} if address.key else {},
+            # How long an answer may take is for its own deadlines to say.
+            timeout=httpx.Timeout(None, connect=CONNECT_S, write=60.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=not address.is_here,
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def get(self, path: str, within_s: float = ANSWER_S) -> Json:
+        """Ask for an object."""
+        return await self._ask("GET", path, None, within_s)
+
+    async def post(self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_S) -> Json:
+        """Send an object, get one."""
+        return await self._ask("POST", path, body, within_s)
+
+    async def find(self, path: str) -> Json | None:
+        """Ask for what a server may or may not have; None: it does not."""
+        try:
+            return await self.get(path)
+        except EngineError:
+            return None
+
+    async def answers(self, path: str, within_s: float) -> bool:
+        """Return whether anybody is there at all, however it answers."""
+        try:
+            await self.status("GET", path, within_s)
+        except ServerAway:
+            return False
+        return True
+
+    async def status(self, method: str, path: str, within_s: float = ANSWER_S) -> int:
+        """Ask for nothing but the number of an answer."""
+        import httpx
+
+        try:
+            async with asyncio.timeout(within_s), self._http.stream(method, path) as answer:
+                return answer.status_code
+        except TimeoutError:
+            raise ServerAway(f"{self.url} did not answer within {within_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise ServerAway(f"{self.url} cannot be reached ({_error_reason(error)})") from None
+
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None, within_s: float
+    ) -> Json:
+        try:
+            async with asyncio.timeout(within_s), self._sent(method, path, body) as answer:
+                return _json_object(self.url, await _read_whole(answer))
+        except TimeoutError:
+            raise ServerAway(
+                f"{self.url} did not answer within {within_s:g} s", was_sent=True
+            ) from None
+
+    @asynccontextmanager
+    async def events(
+        self, path: str, body: Mapping[str, Any]
+    ) -> AsyncIterator[AsyncIterator[Json]]:
+        """Send an object; gives the events that come back, each an object, until `[DONE]`."""
+        async with self._sent("POST", path, body) as answer:
+            yield self._events(answer)
+
+    async def _events(self, answer: httpx.Response) -> AsyncGenerator[Json, None]:
+        async for data in _event_data(answer):
+            if data == b"[DONE]":
+                return
+            event = _json_object(self.url, data)
+            error = event.get("error")
+            if error is not None:
+                raise self._refusal(_error_status(error), self._clean(_error_text(error)), error)
+            yield event
+        raise ServerAway(f"the answer of {self.url} broke off", was_sent=True)
+
+    @asynccontextmanager
+    async def _sent(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> AsyncIterator[httpx.Response]:
+        import httpx
+
+        try:
+            async with self._http.stream(method, path, json=body) as answer:
+                if answer.status_code != 200:
+                    raise await self._refused(answer)
+                yield answer
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ServerAway(f"{self.url} cannot be reached ({_error_reason(error)})") from None
+        except httpx.HTTPError as error:
+            words = f"the connection to {self.url} broke ({_error_reason(error)})"
+            raise ServerAway(words, was_sent=True) from None
+
+    async def _refused(self, answer: httpx.Response) -> Exception:
+        try:
+            told = json.loads(await _read_whole(answer, most=1024 * 1024))
+        except (ValueError, RecursionError):
+            told = None
+        error = told.get("error", told) if isinstance(told, dict) else None
+        said = self._clean(_error_text(error)) or answer.reason_phrase
+        after_s = _retry_after_s(answer.headers.get("retry-after"))
+        return self._refusal(answer.status_code, said, error, after_s)
+
+    def _clean(self, said: str) -> str:
+        """Take out the key, which some servers repeat when they refuse it."""
+        return said.replace(self._key, "***") if self._key else said
+
+    def _refusal(
+        self, status: int, said: str, error: Any, after_s: float | None = None
+    ) -> Exception:
+        """Return what a refusal means."""
+        if status in (429, 503):
+            return ServerBusy(f"{self.url} is busy: {said}", after_s)
+        if status in (401, 403):
+            return ModelBroken(self.url, self.about_key(f"{status}: {said}"))
+        if (status >= 500 and status != 501) or status == 408:
+            return ServerAway(f"{self.url} failed ({status}: {said})", was_sent=True)
+        too_long = _too_long(error)
+        if too_long is not None:
+            return too_long
+        return BadRequest(f"the server at {self.url} refuses the request ({status}: {said})")
+
+    def about_key(self, said: str) -> str:
+        """Return what is to be done about a key that is refused, or lacking."""
+        if self._key:
+            what = f"the server refuses the key that it is shown ({said}). Correct"
+        else:
+            what = f"the server asks for a key ({said}). Give it as"
+        return f"{what} the model's `pool.key`, or PADDOCK_POOL_KEY"
+
+
+def _is_header(key: str) -> bool:
+    return key.isascii() and key.isprintable() and key == key.strip()
+
+
+def _too_long(error: Any) -> PromptTooLong | None:
+    """Read how servers say that a prompt does not fit."""
+    if not isinstance(error, dict):
+        return None
+    kind = str(error.get("type")), str(error.get("code"))
+    if not {"exceed_context_size_error", "context_length_exceeded"} & {*kind}:
+        return None
+    numbers = [error.get(name) for name in ("n_prompt_tokens", "n_ctx")]
+    n_prompt, n_ctx = (one if isinstance(one, int) else 0 for one in numbers)
+    return PromptTooLong(n_prompt, 0, n_ctx) if n_prompt and n_ctx else None
+
+
+async def _read_whole(answer: httpx.Response, most: int = MOST_ANSWER_BYTES) -> bytes:
+    read = bytearray()
+    async for piece in answer.aiter_bytes():
+        read += piece
+        if len(read) > most:
+            raise ServerAway(f"{answer.url} answers with more than {most:,} bytes", was_sent=True)
+    return bytes(read)
+
+
+async def _event_data(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the data of server-sent events; other lines are comments and names."""
+    rest = b""
+    async for piece in answer.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+            elif line.startswith(b"error:"):  # llama-server's old form
+                yield b'{"error":' + line[6:].strip() + b"}"
+        if len(rest) > MOST_EVENT_BYTES:
+            raise ServerAway(f"{answer.url} sends an event without an end", was_sent=True)
+
+
+def _json_object(url: str, data: bytes) -> Json:
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise BadRequest(f"{url} answers with something that is no JSON object")
+    return told
+
+
+def _error_text(error: Any) -> str:
+    """Find the sentence in an error, in one bounded line."""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error.get("error") or ""
+    line = " ".join(str(error or "").split())
+    return line if len(line) <= _MOST_SAID else f"{line[:_MOST_SAID]}…"
+
+
+def _error_status(error: Any) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and not isinstance(code, bool) else 500
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    try:
+        return max(0.0, min(float(text or ""), 60.0))
+    except ValueError:
+        return None
+
+
+def _error_reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+_T = TypeVar("_T", int, str)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model on one server."""
+
+    kind: ServerKind
+    name: str
+    """As the server calls it."""
+    facts: ModelFacts
+    n_slots: int | None = None
+    """Requests that it answers at a time; None: it does not say."""
+    says_only_its_name: bool = False
+    """Nothing tells whether another model has come under the same name."""
+
+
+async def look_up_model(line: ServerConnection, spec: ModelSpec) -> ServedModel:
+    """Ask a server about a model.
+
+    Raises:
+        NotServed: it has no such model.
+        ModelBroken: it is no server of OpenAI's API, refuses the key, or does not say how long a
+            prompt may be.
+        Away, Later: it cannot be asked now.
+    """
+    listed = await _listed_models(line)
+    found = matching_model(spec.ref, listed)
+    if found is None:
+        raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
+    name = _model_id(found)
+    if found.get("owned_by") == "llamacpp" or isinstance(found.get("meta"), dict):
+        props = await line.find(f"/props?model={quote(name, safe='')}")
+        if props is not None:
+            return _of_llama_server(line.url, spec, found, props)
+    if isinstance(found.get("max_model_len"), int):
+        return _of_vllm(line.url, spec, found)
+    digest = await _ollama_digest(line, name)
+    if digest:
+        return _served_model(line.url, spec, name, "ollama", {"digest": digest}, None)
+    return _served_model(line.url, spec, name, "other", {"name": name}, None)
+
+
+async def _listed_models(line: ServerConnection) -> list[Json]:
+    try:
+        listed = (await line.get("/v1/models")).get("data")
+    except BadRequest:
+        listed = None
+    if not isinstance(listed, list):
+        raise ModelBroken(line.url, "no server of OpenAI's API answers here (GET /v1/models)")
+    return [entry for entry in listed if isinstance(entry, dict) and entry.get("id")]
+
+
+def matching_model(ref: str, listed: Sequence[Json]) -> Json | None:
+    """Find the model that is meant: by its name, an alias, or the name of its file.
+
+    >>> matching_model("a.gguf", [{"id": "/models/a.gguf"}])
+    {'id': '/models/a.gguf'}
+    """
+    # The settings may send a model elsewhere that its author names by a file beside the YAML.
+    for wanted, names_of in ((ref, _names), (ref, _short_names), (_file_name(ref), _short_names)):
+        found = [entry for entry in listed if wanted in names_of(entry)]
+        if found:
+            return found[0]
+    return None
+
+
+def _names(entry: Json) -> set[str]:
+    aliases = entry.get("aliases")
+    return {_model_id(entry), *(str(one) for one in (aliases if isinstance(aliases, list) else ()))}
+
+
+def _short_names(entry: Json) -> Iterator[str]:
+    for name in _names(entry):
+        file = _file_name(name)
+        yield from (file, file.removesuffix(".gguf"), name.removesuffix(":latest"))
+
+
+def _model_id(entry: Json) -> str:
+    return str(entry["id"])
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _of_llama_server(url: str, spec: ModelSpec, entry: Json, props: Json) -> ServedModel:
+    """Read what llama-server tells: its file's name and measures, and the chat template."""
+    meta = entry.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    path = _typed_value(props, "model_path", str) or _model_id(entry)
+    # What every version of it tells; more of it would make all answers old at its next upgrade.
+    marks = {name: meta.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")}
+    marks |= {"name": _file_name(path), "template": props.get("chat_template")}
+    settings = props.get("default_generation_settings")
+    n_ctx = _typed_value(settings, "n_ctx", int) if isinstance(settings, dict) else None
+    n_slots = _typed_value(props, "total_slots", int)
+    n_train = _typed_value(meta, "n_ctx_train", int)
+    size = _typed_value(meta, "size", int) or 0
+    return _served_model(
+        url, spec, _model_id(entry), "llama-server", marks, n_ctx,
+        n_slots=n_slots, n_train=n_train, size=size,
+    )  # fmt: skip
+
+
+def _of_vllm(url: str, spec: ModelSpec, entry: Json) -> ServedModel:
+    """Read what vLLM tells: where the model was taken from."""
+    root = _typed_value(entry, "root", str) or _model_id(entry)
+    n_ctx = _typed_value(entry, "max_model_len", int)
+    return _served_model(
+        url, spec, _model_id(entry), "vllm", {"name": _model_id(entry), "root": root}, n_ctx
+    )
+
+
+async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
+    """Ask for a model's digest, as Ollama and its like tell it."""
+    try:
+        told = await line.find("/api/tags")
+    except (ServerAway, ServerBusy):
+        return None
+    listed = told.get("models") if told else None
+    for one in listed if isinstance(listed, list) else ():
+        if isinstance(one, dict) and name in (one.get("name"), one.get("model")):
+            return _typed_value(one, "digest", str)
+    return None
+
+
+def _served_model(
+    url: str,
+    spec: ModelSpec,
+    name: str,
+    kind: ServerKind,
+    marks: Mapping[str, Any],
+    n_ctx: int | None,
+    *,
+    n_slots: int | None = None,
+    n_train: int | None = None,
+    size: int = 0,
+) -> ServedModel:
+    wanted = spec.n_ctx_tokens
+    if n_ctx is None and wanted is None:
+        why = (
+            f"the server does not say how many tokens a request to '{name}' may fill. "
+            "Write it as the model's `ctx`, such as `ctx: 8k`"
+        )
+        raise ModelBroken(url, why)
+    fits = min(one for one in (n_ctx, wanted) if one is not None)
+    facts = ModelFacts(
+        name=spec.ref,
+        path=url,
+        digest=model_identity(marks),
+        size_bytes=size,
+        architecture=kind,
+        role=spec.role,
+        n_ctx_train_tokens=max(n_train or 0, fits),
+        n_ctx_tokens=fits,
+    )
+    return ServedModel(kind, name, facts, n_slots, says_only_its_name=kind == "other")
+
+
+def model_identity(marks: Mapping[str, Any]) -> str:
+    """Return the digest by which answers are known: of what the model is, not of where it is."""
+    told = json.dumps(dict(marks), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(f"elsewhere\n{told}".encode()).hexdigest()
+
+
+def _typed_value(told: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    value = told.get(name)
+    return value if isinstance(value, kind) and not isinstance(value, bool) and value else None

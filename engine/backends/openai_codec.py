@@ -1,0 +1,318 @@
+"""OpenAI API, client side: request bodies, and streamed events to chunks. Pure.
+
+Knows no connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    Constraint,
+    DoneReason,
+    Message,
+    Sampling,
+    Think,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    Usage,
+    reserved_tokens,
+)
+
+ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
+"""Which program a server is, as far as that matters for what it understands."""
+
+Json = dict[str, Any]
+
+_RAW_PROMPT_FIELDS = ("prompt", "suffix", "template")
+_IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+
+
+def chat_body(
+    request: ChatRequest, sampling: Sampling, *, model: str, kind: ServerKind, n_ctx_tokens: int
+) -> Json:
+    """Return the body of a streamed chat.
+
+    Raises:
+        BadRequest: something is asked that cannot be asked of another server.
+    """
+    raw = [name for name in _RAW_PROMPT_FIELDS if getattr(request, name) is not None]
+    if raw or request.prompt_tokens or request.truncates:
+        raise BadRequest("a raw prompt cannot be sent to another server; use messages")
+    body: Json = {
+        "model": model,
+        "messages": messages_body(request.messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **sampling_body(sampling, kind, n_ctx_tokens),
+        **_thinking_body(request.think, kind),
+        **_constraint_body(request.constraint, kind),
+    }
+    if request.tools:
+        body["tools"] = tools_body(request.tools)
+        body["tool_choice"] = _tool_choice(request.tool_choice)
+    if request.n_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.n_logprobs}
+    if kind == "llama-server":
+        body["return_progress"] = True  # a long prompt is seen to move
+    return body
+
+
+def messages_body(turns: Sequence[Message]) -> list[Json]:
+    """Write a conversation."""
+    return [_message_body(turn) for turn in turns]
+
+
+def tools_body(given: Sequence[Tool]) -> list[Json]:
+    """Write the tools that a model may ask for."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+            },
+        }
+        for tool in given
+    ]
+
+
+def _message_body(turn: Message) -> Json:
+    told: Json = {"role": turn.role, "content": turn.content}
+    if turn.images:
+        text = [{"type": "text", "text": turn.content}] if turn.content else []
+        told["content"] = [*text, *map(_image_part, turn.images)]
+    if turn.reasoning:
+        told["reasoning_content"] = turn.reasoning
+    if turn.tool_calls:
+        told["tool_calls"] = [_tool_call_body(call, at) for at, call in enumerate(turn.tool_calls)]
+    if turn.role == "tool":
+        told["tool_call_id"] = turn.tool_call_id
+        told |= {"name": turn.tool_name} if turn.tool_name else {}
+    return told
+
+
+def _image_part(image: bytes) -> Json:
+    kind = next((name for magic, name in _IMAGE_KINDS if image.startswith(magic)), "jpeg")
+    data = base64.b64encode(image).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
+
+
+def _tool_call_body(call: ToolCall, at: int) -> Json:
+    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id or f"call_{at}", "type": "function", "function": function}
+
+
+def _tool_choice(choice: str) -> Any:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def sampling_body(sampling: Sampling, kind: ServerKind, n_ctx_tokens: int) -> Json:
+    """Write how tokens are chosen; every value, so that no server's own defaults count."""
+    body: Json = {"temperature": sampling.temperature, "seed": sampling.seed}
+    if not sampling.is_greedy:
+        body["top_p"] = sampling.top_p
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.max_tokens is None or sampling.max_tokens > 0:
+        body["max_tokens"] = reserved_tokens(sampling.max_tokens, n_ctx_tokens)
+    if sampling.presence_penalty or sampling.frequency_penalty:
+        body["presence_penalty"] = sampling.presence_penalty
+        body["frequency_penalty"] = sampling.frequency_penalty
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    return body | dict(_server_sampling(sampling, kind))
+
+
+def _server_sampling(sampling: Sampling, kind: ServerKind) -> Iterator[tuple[str, Any]]:
+    """Yield what only some servers know."""
+    if kind not in ("llama-server", "vllm"):
+        return
+    if not sampling.is_greedy:
+        yield "top_k", sampling.top_k
+        yield "min_p", sampling.min_p
+    if kind == "vllm":
+        if sampling.repeat_penalty != 1:
+            yield "repetition_penalty", sampling.repeat_penalty
+        return
+    if not sampling.is_greedy:
+        yield "typical_p", sampling.typical_p
+    yield "repeat_penalty", sampling.repeat_penalty
+    yield "repeat_last_n", sampling.repeat_last_n
+
+
+def unsupported_sampling(sampling: Sampling, kind: ServerKind) -> tuple[str, ...]:
+    """Name the values that were asked for and that a server of this kind does not take."""
+    if kind in ("llama-server", "vllm"):
+        return ()
+    plain = Sampling()
+    asked = ["repeat_penalty"] if sampling.repeat_penalty != plain.repeat_penalty else []
+    if not sampling.is_greedy:
+        names = ("top_k", "min_p", "typical_p")
+        asked += [name for name in names if getattr(sampling, name) != getattr(plain, name)]
+    return tuple(asked)
+
+
+def _thinking_body(think: Think | None, kind: ServerKind) -> Json:
+    if think is None:
+        return {}
+    if kind in ("llama-server", "vllm"):
+        wanted: Json = {"enable_thinking": think is not False}
+        if isinstance(think, str):
+            wanted["reasoning_effort"] = think
+        return {"chat_template_kwargs": wanted}
+    return {"reasoning_effort": think if isinstance(think, str) else "medium" if think else "none"}
+
+
+def _constraint_body(constraint: Constraint | None, kind: ServerKind) -> Json:
+    if constraint is None:
+        return {}
+    if constraint.kind == "json":
+        return {"response_format": {"type": "json_object"}}
+    if constraint.kind == "json_schema":
+        schema = {"name": "reply", "strict": True, "schema": json.loads(constraint.source)}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    if kind == "vllm":
+        name = "regex" if constraint.kind == "regex" else "grammar"
+        return {"structured_outputs": {name: constraint.source}}
+    raise BadRequest(f"an answer within a {constraint.kind} grammar can only be asked of vLLM")
+
+
+EventJson = Mapping[str, Any]
+
+_REASONS: Mapping[str, DoneReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "tool_calls": "stop",
+    "function_call": "stop",
+    "length": "length",
+}
+_MOST_CALLS = 256
+
+
+@dataclass
+class _PartialCall:
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass
+class StreamDecoder:
+    """One answer, event by event."""
+
+    reason: DoneReason | None = None
+    """How it ended; None: it has not."""
+    model: str = ""
+    """Which model the server says that it is."""
+    has_usage: bool = False
+    usage: Usage = field(default_factory=Usage)
+    _calls: dict[int, _PartialCall] = field(default_factory=dict)
+    _n_chunks: int = 0
+
+    def chunks(self, event: EventJson) -> Iterator[Chunk]:
+        """Yield what an event adds to the answer.
+
+        Raises:
+            BadRequest: the server withholds the answer, or a call in it is broken.
+        """
+        self._count(event)
+        self.model = str(event.get("model") or self.model)
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else {}
+        delta = choice.get("delta") or {}
+        text = _text_field(delta, "content")
+        reasoning = _text_field(delta, "reasoning_content") or _text_field(delta, "reasoning")
+        logprobs = tuple(_logprobs(choice.get("logprobs")))
+        for part in delta.get("tool_calls") or ():
+            self._add(part)
+        if text or reasoning or logprobs:
+            self._n_chunks += 1
+            yield Chunk(text, 1, reasoning, logprobs=logprobs)
+        finish = choice.get("finish_reason")
+        if finish is not None:
+            if finish == "content_filter":
+                raise BadRequest("the server withheld the answer (content_filter)")
+            self.reason = _REASONS.get(str(finish), "stop")
+            if self._calls:
+                yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
+
+    def ended(self) -> Usage:
+        """Return what the answer cost; where the server tells nothing, a chunk counts as a token."""
+        return self.usage if self.has_usage else Usage(completion_tokens=self._n_chunks)
+
+    def _count(self, event: EventJson) -> None:
+        told = event.get("usage")
+        if not isinstance(told, Mapping):
+            return
+        self.has_usage = True
+        details = told.get("prompt_tokens_details")
+        details = details if isinstance(details, Mapping) else {}
+        timings = event.get("timings")
+        timings = timings if isinstance(timings, Mapping) else {}
+        self.usage = Usage(
+            prompt_tokens=_int_field(told, "prompt_tokens"),
+            prompt_reused_tokens=_int_field(details, "cached_tokens"),
+            completion_tokens=_int_field(told, "completion_tokens"),
+            prefill_s=_int_field(timings, "prompt_ms") / 1000,
+            decode_s=_int_field(timings, "predicted_ms") / 1000,
+        )
+
+    def _add(self, part: EventJson) -> None:
+        """Take a piece of a tool call; its arguments come in parts."""
+        at = part.get("index")
+        index = at if isinstance(at, int) else len(self._calls)
+        if index not in self._calls and len(self._calls) >= _MOST_CALLS:
+            raise BadRequest(f"the answer has more than {_MOST_CALLS} tool calls")
+        call = self._calls.setdefault(index, _PartialCall())
+        function = part.get("function") or {}
+        call.id = call.id or str(part.get("id") or "")
+        call.name += str(function.get("name") or "")
+        call.arguments += str(function.get("arguments") or "")
+
+
+def _tool_call(call: _PartialCall) -> ToolCall:
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise BadRequest(f"the arguments of the call of '{call.name}' are no JSON object")
+    return ToolCall(call.name, arguments, call.id)
+
+
+def _text_field(delta: EventJson, name: str) -> str:
+    value = delta.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _int_field(told: EventJson, name: str) -> int:
+    value = told.get(name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and value is not None else 0
+
+
+def _logprobs(told: Any) -> Iterator[TokenLogprob]:
+    listed = told.get("content") if isinstance(told, Mapping) else None
+    for one in listed or ():
+        top = tuple(
+            (t["token"], float(t["logprob"]), _token_bytes(t)) for t in one.get("top_logprobs", ())
+        )
+        yield TokenLogprob(one["token"], float(one["logprob"]), _token_bytes(one), top)
+
+
+def _token_bytes(one: EventJson) -> bytes:
+    raw = one.get("bytes")
+    return bytes(raw) if isinstance(raw, list) else str(one.get("token", "")).encode()

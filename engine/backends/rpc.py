@@ -1,0 +1,615 @@
+"""RPC: a pool in another process, over a Unix socket or over the network.
+
+`PoolCodec` is the wire format, used by this client and by the server (`engine.api.pool_server`).
+Images and vectors travel as base64; no pickle, so nothing can be executed. A request is
+idempotent: when its connection breaks, it is sent again to the pool that serves by then. Knows no
+settings and starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from array import array
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticSerializationError
+
+from paddock.engine import errors
+from paddock.engine.errors import EngineError, WorkerLost
+from paddock.engine.memory.pool_events import LoadCount
+from paddock.engine.memory.pool_stats import PoolStats
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Reply,
+    Tool,
+    Usage,
+)
+from paddock.engine.sampling_values import checked_sampling
+
+from .base import Answer
+
+if TYPE_CHECKING:
+    import httpx
+
+PREFIX = "/paddock/pool"
+MEDIA_TYPE = "application/x-ndjson"
+
+_T = TypeVar("_T")
+
+
+class _JsonValue(BaseModel, Generic[_T]):
+    """One value with its types, as JSON and back."""
+
+    model_config = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"
+    )
+    value: _T
+
+
+@dataclass(frozen=True, slots=True)
+class CountRequest:
+    """Texts or turns whose tokens are counted."""
+
+    model: ModelSpec
+    texts: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    """What the turns may call; told in the prompt, so counted with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireLine:
+    """One line of an answer. Without anything it is a sign of life."""
+
+    chunk: Chunk | None = None
+    reply: Reply | None = None
+    facts: ModelFacts | None = None
+    embedded: EmbedReply | None = None
+    vectors: bytes = b""
+    """Of `embedded`: one after the other, as float64."""
+    n_dimensions: int = 0
+    stats: PoolStats | None = None
+    number: float | None = None
+    numbers: tuple[int, ...] | None = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows."""
+        return self.chunk is None and self != _BEAT_LINE
+
+
+_BEAT_LINE = WireLine()
+BEAT = b"{}\n"
+
+
+class PoolCodec:
+    """Writes and reads; made once for each side, since its parts take some milliseconds to make."""
+
+    def __init__(self) -> None:
+        self._chat = _JsonValue[ChatRequest]
+        self._embed = _JsonValue[EmbedRequest]
+        self._counting = _JsonValue[CountRequest]
+        self._model = _JsonValue[ModelSpec]
+        self._line = _JsonValue[WireLine]
+
+    def write(self, value: ChatRequest | EmbedRequest | CountRequest | ModelSpec) -> bytes:
+        """Write a request."""
+        kinds: dict[type, Any] = {
+            ChatRequest: self._chat, EmbedRequest: self._embed, CountRequest: self._counting,
+            ModelSpec: self._model,
+        }  # fmt: skip
+        return _dump_json(kinds[type(value)](value=value))
+
+    def chat(self, body: bytes) -> ChatRequest:
+        """Read a chat; raises `ValueError` where it is none."""
+        return self._chat.model_validate_json(body).value
+
+    def embed(self, body: bytes) -> EmbedRequest:
+        """Read an order for vectors; raises `ValueError` where it is none."""
+        return self._embed.model_validate_json(body).value
+
+    def counting(self, body: bytes) -> CountRequest:
+        """Read what is to be counted; raises `ValueError` where it is nothing."""
+        return self._counting.model_validate_json(body).value
+
+    def model(self, body: bytes) -> ModelSpec:
+        """Read a model's name and wishes; raises `ValueError` where it is none."""
+        return self._model.model_validate_json(body).value
+
+    def write_line(self, line: WireLine) -> bytes:
+        """Write a line of an answer."""
+        if line.embedded is not None and line.embedded.vectors:
+            rows = line.embedded.vectors
+            packed = array("d", [value for row in rows for value in row]).tobytes()
+            bare = replace(line.embedded, vectors=())
+            line = replace(line, embedded=bare, vectors=packed, n_dimensions=len(rows[0]))
+        return _dump_json(self._line(value=line)) + b"\n"
+
+    def line(self, raw: bytes) -> WireLine:
+        """Read a line of an answer; raises `ValueError` where it is none."""
+        if raw.strip() == BEAT.strip():
+            return _BEAT_LINE
+        line = self._line.model_validate_json(raw).value
+        if line.facts is not None:
+            return replace(line, facts=_as_found(line.facts))
+        if line.embedded is None or not line.n_dimensions:
+            return line
+        values, width = array("d", line.vectors), line.n_dimensions
+        rows = (values[start : start + width] for start in range(0, len(values), width))
+        whole = replace(line.embedded, vectors=tuple(map(tuple, rows)))
+        return replace(line, embedded=whole, vectors=b"")
+
+
+def _as_found(facts: ModelFacts) -> ModelFacts:
+    """Return sampling values the types that they have on the other side: the identity counts them."""
+    return replace(facts, params=checked_sampling(facts.params))
+
+
+def pack_error(error: Exception) -> dict[str, Any]:
+    """Write an error with its data; one that is not the engine's own tells its name."""
+    known = next(
+        (kind for kind in type(error).__mro__ if _error_class(kind.__name__) is kind), None
+    )
+    if known is None:
+        text = f"the pool met an error of its own: {type(error).__name__}: {error}"
+        return {"kind": EngineError.__name__, "text": text, "data": {}}
+    return {"kind": known.__name__, "text": str(error), "data": dict(vars(error))}
+
+
+def read_error(fields: dict[str, Any]) -> EngineError:
+    """Return the same error again, of the same class and with the same data."""
+    kind = _error_class(str(fields["kind"])) or EngineError
+    error = kind.__new__(kind)
+    error.args = (str(fields["text"]),)
+    for name, value in fields["data"].items():
+        setattr(error, name, tuple(value) if isinstance(value, list) else value)
+    return error
+
+
+def _error_class(name: str) -> type[EngineError] | None:
+    kind = getattr(errors, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, EngineError) else None
+
+
+def _dump_json(model: BaseModel) -> bytes:
+    try:
+        return model.model_dump_json(exclude_defaults=True).encode()
+    except (PydanticSerializationError, UnicodeEncodeError):
+        # Halves of characters, which are no Unicode; a tokenizer could not read them either.
+        fields = model.model_dump(exclude_defaults=True)
+        return json.dumps(fields, default=_as_text, ensure_ascii=False).encode(errors="replace")
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return base64.urlsafe_b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+CONNECT_S = 5.0
+SILENCE_S = 60.0  # the other side gives a sign of life every 5 s
+IDLE_CONNECTION_S = 30.0  # the other side closes a connection that rests for 60 s
+
+
+class ConnectionBroken(Exception):
+    """The connection, or what serves at its end, is gone."""
+
+
+class PoolConnection(Protocol):
+    """A way to one place, for any number of requests at a time."""
+
+    def post(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """Send a body and yield what is answered, as it comes; closing it ends the request.
+
+        Raises:
+            Broken: the connection broke, or nothing came for too long.
+            EngineError: whoever answers is no pool, or says no.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+@dataclass(slots=True)
+class _OpenSocket:
+    """One connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    rests_since: float | None = None
+    """None: it is new."""
+
+
+class SocketConnection:
+    """Speaks HTTP/1.1 over a socket in the file system; a connection for each request under way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._resting: list[_OpenSocket] = []
+
+    async def aclose(self) -> None:
+        """Close the connections that rest; the others end with their requests."""
+        while self._resting:
+            self._resting.pop().writer.close()
+
+    async def post(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """Implement `PoolConnection.post`."""
+        head = f"POST {path} HTTP/1.1\r\nHost: paddock\r\nContent-Length: {len(body)}\r\n\r\n"
+        wire: _OpenSocket | None = None
+        try:
+            wire, status, headers = await self._sent(head.encode() + body)
+            if status != 200:
+                said = b"".join([piece async for piece in _read_body(wire.reader, headers)])
+                raise unexpected_answer(str(self._path), status, said)
+            async with aclosing(_read_body(wire.reader, headers)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            wire.rests_since = time.monotonic()
+            self._resting.append(wire)
+            wire = None
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+            raise ConnectionBroken(str(error) or type(error).__name__) from None
+        finally:
+            if wire is not None:  # whoever reads it no more has not read it to its end
+                wire.writer.close()
+
+    async def _sent(self, request: bytes) -> tuple[_OpenSocket, int, dict[bytes, bytes]]:
+        """Send a request and read the head of its answer; once more where the wire was stale."""
+        while True:
+            wire = await self._wire()
+            try:
+                wire.writer.write(request)
+                async with asyncio.timeout(SILENCE_S):
+                    await wire.writer.drain()
+                    status, headers = await _read_head(wire.reader)
+            except (OSError, EOFError):
+                wire.writer.close()
+                if wire.rests_since is None:
+                    raise
+            except BaseException:
+                wire.writer.close()
+                raise
+            else:
+                return wire, status, headers
+
+    async def _wire(self) -> _OpenSocket:
+        """Return a connection that rests, else a new one."""
+        while self._resting:
+            wire = self._resting.pop()
+            is_old = time.monotonic() - (wire.rests_since or 0.0) > IDLE_CONNECTION_S
+            if not is_old and not wire.reader.at_eof():
+                return wire
+            wire.writer.close()
+        async with asyncio.timeout(CONNECT_S):
+            return _OpenSocket(*await asyncio.open_unix_connection(str(self._path)))
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
+    """Read status and headers; raises `EOFError` where nothing comes any more."""
+    status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+    pairs = (line.partition(b":") for line in lines if line)
+    headers = {name.strip().lower(): value.strip().lower() for name, _, value in pairs}
+    return int(status_line.split(b" ", 2)[1]), headers
+
+
+async def _read_body(
+    reader: asyncio.StreamReader, headers: dict[bytes, bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a body's pieces."""
+    if headers.get(b"transfer-encoding") != b"chunked":
+        async with asyncio.timeout(SILENCE_S):
+            yield await reader.readexactly(int(headers.get(b"content-length", b"0")))
+        return
+    while True:
+        async with asyncio.timeout(SILENCE_S):
+            n_bytes = int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)
+            piece = await reader.readexactly(n_bytes + 2)
+        if not n_bytes:
+            return
+        yield piece[:-2]
+
+
+class WebConnection:
+    """Speaks to a service over the network, showing it a key."""
+
+    def __init__(self, url: str, key: str) -> None:
+        import httpx
+
+        self._url = url
+        # How many requests go at a time is for whoever asks and for the pool to decide.
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_CONNECTION_S
+        )
+        self._client: httpx.AsyncClient = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
+            limits=limits,
+            follow_redirects=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def post(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+        """Implement `PoolConnection.post`."""
+        import httpx
+
+        try:
+            async with self._client.stream("POST", path, content=body) as answer:
+                if answer.status_code != 200:
+                    raise unexpected_answer(self._url, answer.status_code, await answer.aread())
+                async for piece in answer.aiter_raw():
+                    yield piece
+        except httpx.HTTPError as error:
+            raise ConnectionBroken(str(error) or type(error).__name__) from None
+
+
+def unexpected_answer(where: str, status: int, body: bytes) -> Exception:
+    """Return what an answer means that is none of a pool's."""
+    said = body.decode("utf-8", "replace").strip()[:300]
+    if status in (502, 503, 504):
+        return ConnectionBroken(f"status {status}: {said}")
+    return EngineError(f"the pool at {where} refused the request (status {status}): {said}")
+
+
+MAX_ATTEMPTS = 4
+STATS_EVERY_S = 1.0
+
+RETRY_LINE = WireLine(number=-1.0)
+"""Stands between two attempts; no pool says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAddress:
+    """Where a pool is asked: over a socket in the file system, or over the network with a key."""
+
+    url: str = "http://paddock"
+    socket: Path | None = None
+    key: str = ""
+
+
+FindPool = Callable[[PoolAddress | None], Awaitable[PoolAddress]]
+"""Gives where to ask; what it is given has just failed. Raises `EngineError`: there is nobody."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ConnectedPool:
+    """A place, and the connections to it."""
+
+    place: PoolAddress
+    link: PoolConnection
+
+
+class RemotePool:
+    """Implements `paddock.engine.request.Pool`. Use it as `async with RemotePool(…) as pool`."""
+
+    def __init__(self, find: FindPool) -> None:
+        self._find = find
+        self._wire = PoolCodec()
+        self._seat: _ConnectedPool | None = None
+        self._old: list[_ConnectedPool] = []
+        self._finding = asyncio.Lock()
+        self._answers: set[Answer] = set()
+        self._stats = PoolStats((), {})
+        self._first_loads: dict[str, LoadCount] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._used: set[str] = set()
+        self.first_call = asyncio.Event()
+        """Set when the first answer or vector is asked for."""
+
+    async def __aenter__(self) -> RemotePool:
+        """Connect; what is resident is asked for from now on."""
+        self._stats = await self._asked_stats()
+        self._first_loads = dict(self._stats.loads)
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End what runs, and the connections."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        for answer in tuple(self._answers):
+            answer.cancel()
+        await asyncio.gather(*(answer.ended() for answer in self._answers))
+        for seat in (*self._old, *([self._seat] if self._seat else ())):
+            await seat.link.aclose()
+
+    def stats(self) -> PoolStats:
+        """Return what was resident a moment ago; loads are of this pool's own time and models."""
+        before = self._first_loads or {}
+        loads = {
+            name: _counted_since(count, before.get(name))
+            for name, count in self._stats.loads.items()
+            if name in self._used
+        }
+        loads |= {name: LoadCount() for name in self._used if name not in loads}
+        return replace(self._stats, loads=loads)
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Return what is known of a model without loading it."""
+        line = await self._ask("facts", self._wire.write(model), model.ref)
+        assert line.facts is not None
+        return line.facts
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count the prompt's tokens, the model's chat template included."""
+        asked = CountRequest(model, messages=tuple(messages), tools=tuple(tools))
+        return (await self._numbers(asked))[0]
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens with the model's own tokenizer, without special tokens."""
+        return await self._numbers(CountRequest(model, tuple(texts)))
+
+    async def load(self, model: ModelSpec) -> float:
+        """Bring a model into memory; gives the seconds that it took, 0 if it was there."""
+        return (await self._ask("load", self._wire.write(model), model.ref)).number or 0.0
+
+    async def unload(self, ref: str) -> bool:
+        """Let a model go as soon as nobody uses it; tells whether it was there at all."""
+        return bool((await self._ask("unload", self._wire.write(ModelSpec(ref)), ref)).number)
+
+    def chat(self, request: ChatRequest) -> Answer:
+        """Queue a request; errors come out of the stream."""
+        self.first_call.set()
+        self._used.add(request.model.ref)
+        answer = Answer(request, self._serve)
+        self._answers.add(answer)
+        answer.when_ended(self._answers.discard)
+        return answer
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Embed whole texts."""
+        self.first_call.set()
+        self._used.add(request.model.ref)
+        line = await self._ask("embed", self._wire.write(request), request.model.ref)
+        assert line.embedded is not None
+        await self._after_load(line.embedded.usage)
+        return line.embedded
+
+    async def _numbers(self, asked: CountRequest) -> list[int]:
+        line = await self._ask("count", self._wire.write(asked), asked.model.ref)
+        return list(line.numbers or ())
+
+    async def _serve(self, answer: Answer) -> Reply:
+        """Carry one chat through, from its beginning again where nobody has read of it."""
+        request = answer.request
+        lines = self._lines("chat", self._wire.write(request), request.model.ref)
+        async with aclosing(lines):
+            async for line in lines:
+                if line.reply is not None:
+                    await self._after_load(line.reply.usage)
+                    return line.reply
+                if line.chunk is not None:
+                    answer.add(line.chunk)
+                elif line == RETRY_LINE and answer.was_read:
+                    reason = "its service went away in the middle of an answer"
+                    raise WorkerLost(request.model.ref, reason)
+                elif line == RETRY_LINE:
+                    answer.forget()
+        raise AssertionError
+
+    # asking
+
+    async def _ask(self, verb: str, body: bytes, ref: str) -> WireLine:
+        """Return an answer's last line."""
+        async with aclosing(self._lines(verb, body, ref)) as lines:
+            async for line in lines:
+                if line.is_last and line != RETRY_LINE:
+                    return line
+        raise AssertionError
+
+    async def _lines(self, verb: str, body: bytes, ref: str) -> AsyncGenerator[WireLine, None]:
+        """Yield an answer's lines; after a break `RETRY_LINE`, and then from the first one.
+
+        Raises:
+            EngineError: what the pool said.
+            WorkerLost: the connection broke too often.
+        """
+        why = ""
+        for _ in range(MAX_ATTEMPTS):
+            seat = await self._seated()
+            try:
+                async with aclosing(self._sent(seat, verb, body)) as lines:
+                    async for line in lines:
+                        if line.error is not None:
+                            raise read_error(line.error)
+                        yield line
+                        if line.is_last:
+                            return
+            except ConnectionBroken as error:
+                why = str(error)
+            await self._lost(seat)
+            yield RETRY_LINE
+        raise WorkerLost(ref, f"the service that has it went away {MAX_ATTEMPTS} times ({why})")
+
+    async def _sent(
+        self, seat: _ConnectedPool, verb: str, body: bytes
+    ) -> AsyncGenerator[WireLine, None]:
+        rest = b""
+        async with aclosing(seat.link.post(f"{PREFIX}/{verb}", body)) as pieces:
+            async for piece in pieces:
+                *whole, rest = (rest + piece).split(b"\n")
+                for raw in whole:
+                    yield self._wire.line(raw)
+        raise ConnectionBroken("its answer broke off")
+
+    async def _seated(self) -> _ConnectedPool:
+        """Return where to ask, connected."""
+        async with self._finding:
+            if self._seat is None:
+                place = await self._find(None)
+                self._seat = _ConnectedPool(place, _connect(place))
+            return self._seat
+
+    async def _lost(self, seat: _ConnectedPool) -> None:
+        """Find another place, once for all whose connection broke."""
+        async with self._finding:
+            if self._seat is not seat:
+                return
+            place = await self._find(seat.place)
+            # Answers may still come over the old one; it is closed in the end.
+            self._old.append(seat)
+            self._seat = _ConnectedPool(place, _connect(place))
+
+    # what is resident
+
+    async def _asked_stats(self) -> PoolStats:
+        line = await self._ask("stats", b"", "")
+        assert line.stats is not None
+        return line.stats
+
+    async def _after_load(self, usage: Usage) -> None:
+        """Know what is resident as soon as an answer waited for it; the watch is a second late."""
+        if usage.load_s and self._watching is not None:
+            with suppress(EngineError):  # the answer is there all the same
+                self._stats = await self._asked_stats()
+
+    async def _watch(self) -> None:
+        """Keep what is resident up to date; a fresh service begins to count at nothing."""
+        while True:
+            await asyncio.sleep(STATS_EVERY_S)
+            try:
+                self._stats = await self._asked_stats()
+            except EngineError:
+                return  # who asks for more than numbers is told
+
+
+def _counted_since(now: LoadCount, before: LoadCount | None) -> LoadCount:
+    """Return what was counted since then; a service that is newer than that counts from nothing."""
+    if before is None or now.loads < before.loads:
+        return now
+    return LoadCount(now.loads - before.loads, now.load_s - before.load_s)
+
+
+def _connect(place: PoolAddress) -> PoolConnection:
+    if place.socket is not None:
+        return SocketConnection(place.socket)
+    return WebConnection(place.url, place.key)

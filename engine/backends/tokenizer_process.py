@@ -1,0 +1,44 @@
+"""Process that counts tokens with a local model's vocabulary.
+
+Started as a module by `token_counting`. Separate, because a broken file may end llama.cpp by
+`abort()`. Requests come in as lines of JSON, counts go out likewise; the process ends when its
+pipe closes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.chat.prompt_builder import PromptBuilder
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.request import Message
+
+
+def main(path: str, *parts: str) -> None:
+    """Count until the pipe closes."""
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what llama.cpp prints must not stand among the answers
+    prompter = PromptBuilder(Model(Path(path), n_gpu_layers=0, is_vocabulary=True, parts=parts))
+    told.write('{"ready": true}\n')
+    told.flush()
+    for line in sys.stdin:
+        told.write(json.dumps(_counts(prompter, json.loads(line))) + "\n")
+        told.flush()
+
+
+def _counts(prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if "messages" in order:
+            messages = [Message(*turn) for turn in order["messages"]]
+            return {"counts": [prompter.count_chat(messages)]}
+        return {"counts": prompter.count(order["texts"])}
+    except Exception as error:  # told to whoever asked; the next order may be another
+        return {"error": f"{error or type(error).__name__}"}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Go's text/template, the language of Ollama's chat templates."""

@@ -1,0 +1,489 @@
+"""Go templates: parse once, execute many times; with the built-in functions.
+
+A template is untrusted code: it reaches nothing but its data and the functions it is given, and a
+meter bounds steps, time, depth and output.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from types import FunctionType
+from typing import Any, Literal, cast
+
+from . import syntax_tree
+from .go_values import GoStruct, go_text, is_true, sprint, sprintf, type_name
+from .parser import parse
+from .template_limits import GoTemplateError, TemplateMeter
+
+GoFunction = Callable[..., Any]
+"""Written in Python, with places for its arguments alone; raises `GoFunctionError`."""
+
+
+class GoFunctionError(Exception):
+    """A function that cannot do with its arguments; whoever calls it knows the line."""
+
+
+def _not(value: Any) -> bool:
+    return not is_true(value)
+
+
+def _comparison_kind(value: Any) -> str:
+    """Return the kind by which values compare; empty: they do not."""
+    match value:
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number"  # Go parts them, but its JSON has floats only
+        case str():
+            return "string"
+    return ""
+
+
+def _equals(one: Any, *others: Any) -> bool:
+    """Whether the first equals any of the others."""
+    if not others:
+        raise GoFunctionError("missing argument for comparison")
+    return any(_is_same(one, other) for other in others)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    kinds = _comparison_kind(one), _comparison_kind(other)
+    if kinds[0] != kinds[1]:
+        raise GoFunctionError("incompatible types for comparison")
+    if not kinds[0]:
+        raise GoFunctionError(f"non-comparable types {type_name(one)} and {type_name(other)}")
+    return bool(one == other)
+
+
+def _differs(one: Any, other: Any) -> bool:
+    return not _is_same(one, other)
+
+
+def _is_less(one: Any, other: Any) -> bool:
+    kinds = _comparison_kind(one), _comparison_kind(other)
+    if "bool" in kinds or "" in kinds:
+        raise GoFunctionError("invalid type for comparison")
+    if kinds[0] != kinds[1]:
+        raise GoFunctionError("incompatible types for comparison")
+    return bool(one < other)
+
+
+def _is_at_most(one: Any, other: Any) -> bool:
+    return _is_less(one, other) or _is_same(one, other)
+
+
+def _length(value: Any) -> int:
+    """Count a list's or map's values, or a text's bytes."""
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, list | dict):
+        return len(value)
+    if value is None:
+        raise GoFunctionError("len of nil pointer")
+    raise GoFunctionError(f"len of type {type_name(value)}")
+
+
+def _index(value: Any, *places: Any) -> Any:
+    """Return `value[1][2][3]` for `index value 1 2 3`; a map gives nil for what it does not have."""
+    if value is None:
+        raise GoFunctionError("index of untyped nil")
+    for place in places:
+        match value:
+            case dict():
+                if not isinstance(place, str):
+                    raise GoFunctionError(f"value has type {type_name(place)}; should be string")
+                value = value.get(place)
+            case list():
+                value = value[_checked_index(place, len(value) - 1)]
+            case str():
+                raw = value.encode("utf-8", "surrogatepass")
+                value = raw[_checked_index(place, len(raw) - 1)]
+            case None:
+                raise GoFunctionError("index of nil pointer")
+            case _:
+                raise GoFunctionError(f"can't index item of type {type_name(value)}")
+    return value
+
+
+def _checked_index(place: Any, last: int) -> int:
+    if isinstance(place, bool) or not isinstance(place, int):
+        raise GoFunctionError(f"cannot index slice/array with type {type_name(place)}")
+    if not 0 <= place <= last:
+        raise GoFunctionError(f"index out of range: {place}")
+    return place
+
+
+def _slice(value: Any, *places: Any) -> Any:
+    """Return `value[1:2]` for `slice value 1 2`; of a text, its bytes."""
+    if value is None:
+        raise GoFunctionError("slice of untyped nil")
+    if not isinstance(value, str | list):
+        raise GoFunctionError(f"can't slice item of type {type_name(value)}")
+    if len(places) > (2 if isinstance(value, str) else 3):
+        raise GoFunctionError(f"too many slice indexes: {len(places)}")
+    whole = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    edges = [_checked_index(place, len(whole)) for place in places]
+    start = edges[0] if edges else 0
+    end = edges[1] if len(edges) > 1 else len(whole)
+    if start > end or (edges[2:] and end > edges[2]):
+        raise GoFunctionError(f"invalid slice index: {start} > {end}")
+    if isinstance(whole, bytes):
+        return whole[start:end].decode("utf-8", "replace")
+    return type(whole)(whole[start:end])
+
+
+def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
+    """Return the functions; `and` and `or` are the interpreter's own, for they stop early."""
+
+    def printed(*values: Any) -> str:
+        meter.making(sum(len(one) if isinstance(one, str) else 16 for one in values))
+        return sprint(values)
+
+    def printed_line(*values: Any) -> str:
+        return " ".join(map(go_text, values)) + "\n"
+
+    def formatted(form: Any, *values: Any) -> str:
+        if not isinstance(form, str):
+            raise GoFunctionError(f"wrong type for value; expected string; got {type_name(form)}")
+        return sprintf(form, values, meter.making)
+
+    return {
+        "not": _not,
+        "eq": _equals,
+        "ne": _differs,
+        "lt": _is_less,
+        "le": _is_at_most,
+        "gt": lambda one, other: not _is_at_most(one, other),
+        "ge": lambda one, other: not _is_less(one, other),
+        "len": _length,
+        "index": _index,
+        "slice": _slice,
+        "print": printed,
+        "println": printed_line,
+        "printf": formatted,
+    }
+
+
+BUILTINS = frozenset({"and", "or", *builtins(TemplateMeter())})
+
+
+_MISSING = object()
+"""Stands where a command gets no value from one before it."""
+
+LoopJump = Literal["break", "continue"] | None
+
+
+def execute(
+    templates: Mapping[str, syntax_tree.Block], data: Any, functions: Mapping[str, GoFunction]
+) -> str:
+    """Return what the template "" prints.
+
+    Raises:
+        GoTemplateError: it cannot be carried out.
+    """
+    meter = TemplateMeter()
+    run = _Execution(templates, {**builtins(meter), **functions}, meter)
+    try:
+        run.template("", data)
+    except RecursionError:
+        raise GoTemplateError(meter.line, "values or templates go too deep") from None
+    return "".join(run.printed)
+
+
+class _Execution:
+    """One carrying-out: the variables, and what was printed."""
+
+    def __init__(
+        self,
+        templates: Mapping[str, syntax_tree.Block],
+        functions: Mapping[str, GoFunction],
+        meter: TemplateMeter,
+    ) -> None:
+        self.printed: list[str] = []
+        self._templates = templates
+        self._functions = functions
+        self._meter = meter
+        self._variables: list[tuple[str, Any]] = []
+
+    def template(self, name: str, dot: Any) -> None:
+        """Carry out one of the templates; of the variables it sees its own alone."""
+        outer, self._variables = self._variables, [("$", dot)]
+        self._block(self._templates[name], dot)
+        self._variables = outer
+
+    def _fail(self, why: str) -> GoTemplateError:
+        return GoTemplateError(self._meter.line, why)
+
+    # Nodes.
+
+    def _block(self, block: syntax_tree.Block, dot: Any) -> LoopJump:
+        self._meter.enter()
+        jump: LoopJump = None
+        for node in block:
+            self._meter.step()
+            jump = self._node(node, dot)
+            if jump:
+                break
+        self._meter.leave()
+        return jump
+
+    def _node(self, node: syntax_tree.Node, dot: Any) -> LoopJump:
+        match node:
+            case syntax_tree.Text(text):
+                self._print(text)
+            case syntax_tree.Action(pipe):
+                value = self._pipe(pipe, dot)
+                if not pipe.variables:
+                    self._print("<no value>" if value is None else go_text(value))
+            case syntax_tree.Branch():
+                return self._branch(node, dot)
+            case syntax_tree.Range():
+                self._range(node, dot)
+            case syntax_tree.TemplateCall():
+                self._call(node, dot)
+            case syntax_tree.Jump(kind):
+                return kind
+        return None
+
+    def _print(self, text: str) -> None:
+        self._meter.printed(text)
+        self.printed.append(text)
+
+    def _branch(self, node: syntax_tree.Branch, dot: Any) -> LoopJump:
+        n_known = len(self._variables)
+        body, inner = node.otherwise, dot
+        for pipe, arm in node.arms:
+            value = self._pipe(pipe, dot)
+            if is_true(value):
+                body, inner = arm, value if node.kind == "with" else dot
+                break
+        jump = self._block(body, inner)
+        del self._variables[n_known:]
+        return jump
+
+    def _range(self, node: syntax_tree.Range, dot: Any) -> None:
+        n_known = len(self._variables)
+        items = self._items(self._pipe(node.pipe, dot))
+        n_inside = len(self._variables)
+        is_empty = True
+        for index, value in items:
+            is_empty = False
+            self._meter.step()
+            self._set_loop(node.pipe, index, value)
+            jump = self._block(node.body, value)
+            del self._variables[n_inside:]
+            if jump == "break":
+                break
+        if is_empty:
+            self._block(node.otherwise, dot)
+        del self._variables[n_known:]
+
+    def _items(self, value: Any) -> Iterable[tuple[Any, Any]]:
+        match value:
+            case None:
+                return ()
+            case bool():
+                pass
+            case int():
+                return ((number, number) for number in range(value))
+            case list():
+                return enumerate(value)
+            case dict():
+                return sorted(value.items())
+        raise self._fail(f"range can't iterate over {_printed_value(value)}")
+
+    def _set_loop(self, pipe: syntax_tree.Pipe, index: Any, value: Any) -> None:
+        """Give a loop's variables their values: `$value`, or `$index, $value`."""
+        if not pipe.variables:
+            return
+        told = [value] if len(pipe.variables) == 1 else [index, value]
+        for name, one in zip(pipe.variables, told, strict=True):
+            self._assign(name, one)
+
+    def _call(self, node: syntax_tree.TemplateCall, dot: Any) -> None:
+        self._meter.line = node.line
+        if node.name not in self._templates:
+            raise self._fail(f"template {node.name!r} not defined")
+        self.template(node.name, self._pipe(node.pipe, dot) if node.pipe else None)
+
+    # Pipelines.
+
+    def _pipe(self, pipe: syntax_tree.Pipe, dot: Any) -> Any:
+        value: Any = _MISSING
+        for command in pipe.commands:
+            self._meter.step()
+            self._meter.line = command.line
+            value = self._command(command, dot, value)
+        for name in pipe.variables:
+            if pipe.assigns:
+                self._assign(name, value)
+            else:
+                self._variables.append((name, value))
+        return value
+
+    def _assign(self, name: str, value: Any) -> None:
+        for place in range(len(self._variables) - 1, -1, -1):
+            if self._variables[place][0] == name:
+                self._variables[place] = (name, value)
+                return
+        raise self._fail(f"undefined variable: {name}")
+
+    def _command(self, command: syntax_tree.PipeCommand, dot: Any, final: Any) -> Any:
+        first, *rest = command.operands
+        if isinstance(first, syntax_tree.FunctionName):
+            return self._function(first.name, rest, dot, final)
+        if isinstance(first, syntax_tree.Nil):
+            raise self._fail("nil is not a command")
+        if rest or final is not _MISSING:
+            raise self._fail(f"can't give argument to non-function {_written_operand(first)}")
+        return self._value(first, dot)
+
+    def _value(self, operand: syntax_tree.Operand, dot: Any) -> Any:
+        match operand:
+            case syntax_tree.Dot():
+                return dot
+            case syntax_tree.Nil():
+                return None
+            case syntax_tree.Constant(value):
+                return value
+            case syntax_tree.Field(names):
+                return self._fields(dot, names)
+            case syntax_tree.Variable(name, names):
+                return self._fields_if_any(self._variable(name), names)
+            case syntax_tree.Chain(inner, names):
+                return self._fields_if_any(self._value(inner, dot), names)
+            case syntax_tree.FunctionName(name):
+                return self._function(name, [], dot, _MISSING)
+            case syntax_tree.Pipe():
+                n_known = len(self._variables)
+                value = self._pipe(operand, dot)
+                del self._variables[n_known:]
+                return value
+
+    def _variable(self, name: str) -> Any:
+        for known, value in reversed(self._variables):
+            if known == name:
+                return value
+        raise self._fail(f"undefined variable: {name}")
+
+    def _fields_if_any(self, value: Any, names: Iterable[str]) -> Any:
+        """Return fields of what may be nothing: other than a field's, its fields are nothing, too."""
+        return None if value is None else self._fields(value, names)
+
+    def _fields(self, value: Any, names: Iterable[str]) -> Any:
+        for name in names:
+            if isinstance(value, dict):
+                value = value.get(name)
+            elif isinstance(value, GoStruct) and name in value.fields:
+                value = value.fields[name]
+            elif value is None:
+                raise self._fail(f"nil has no field {name}")
+            else:
+                raise self._fail(f"can't evaluate field {name} in type {type_name(value)}")
+        return value
+
+    def _function(
+        self, name: str, operands: list[syntax_tree.Operand], dot: Any, final: Any
+    ) -> Any:
+        if name in ("and", "or"):
+            return self._either(name, operands, dot, final)
+        values = [self._value(one, dot) for one in operands]
+        if final is not _MISSING:
+            values.append(final)
+        function = self._functions[name]
+        self._meter.step()
+        try:
+            _check_arguments(function, values)
+            value = function(*values)
+        except GoFunctionError as fault:
+            raise self._fail(f"error calling {name}: {fault}") from None
+        if isinstance(value, str):
+            self._meter.making(len(value))
+        return value
+
+    def _either(self, name: str, operands: list[syntax_tree.Operand], dot: Any, final: Any) -> Any:
+        """Return the first value that decides it, or the last one."""
+        if not operands and final is _MISSING:
+            raise self._fail(f"wrong number of args for {name}: want at least 1 got 0")
+        value: Any = None
+        for operand in operands:
+            value = self._value(operand, dot)
+            if is_true(value) == (name == "or"):
+                return value
+        return value if final is _MISSING else final
+
+
+def _check_arguments(function: GoFunction, values: list[Any]) -> None:
+    """Refuse too few and too many arguments."""
+    plain = cast(FunctionType, function)
+    code = plain.__code__
+    n_least = code.co_argcount - len(plain.__defaults__ or ())
+    takes_any = bool(code.co_flags & inspect.CO_VARARGS)
+    if len(values) < n_least or (len(values) > code.co_argcount and not takes_any):
+        wanted = f"at least {n_least}" if takes_any else str(code.co_argcount)
+        raise GoFunctionError(f"wrong number of args: want {wanted} got {len(values)}")
+
+
+def _printed_value(value: Any) -> str:
+    text = go_text(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _written_operand(operand: syntax_tree.Operand) -> str:
+    match operand:
+        case syntax_tree.Field(names):
+            return "".join(f".{name}" for name in names)
+        case syntax_tree.Variable(name, names):
+            return "".join([name, *(f".{one}" for one in names)])
+        case syntax_tree.Constant(value):
+            return repr(value)
+    return "a value"
+
+
+class GoTemplate:
+    """One source, with the templates that it defines.
+
+    Args:
+        source: the text.
+        functions: what it may call beside Go's own functions.
+
+    Raises:
+        GoTemplateSyntaxError: it cannot be read.
+    """
+
+    def __init__(self, source: str, functions: Mapping[str, GoFunction]) -> None:
+        self.source = source
+        self._functions = functions
+        self._templates = parse(source, BUILTINS | functions.keys())
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The fields that it speaks of."""
+        return frozenset(
+            name for block in self._templates.values() for name in syntax_tree.field_names(block)
+        )
+
+    def execute(self, data: Any) -> str:
+        """Return what it prints.
+
+        Raises:
+            GoTemplateError: it cannot be carried out.
+        """
+        return execute(self._templates, data, self._functions)
+
+    def execute_until(self, name: str, data: Any) -> str:
+        """Return what it prints up to the first printing of a field, that included.
+
+        Raises:
+            GoTemplateError: it cannot be carried out.
+        """
+        block, _ = syntax_tree.cut_after_field(self._templates[""], name)
+        return execute({**self._templates, "": block}, data, self._functions)
+
+    def with_field(self, name: str) -> GoTemplate:
+        """Return this template with a field printed at its end."""
+        return GoTemplate(f"{self.source}{{{{ .{name} }}}}", self._functions)

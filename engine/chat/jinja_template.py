@@ -1,0 +1,379 @@
+"""Jinja chat templates, in a sandbox with limits on steps, time, memory and output.
+
+A template comes with the model file or with a request, so it is untrusted code. Jinja2's own
+sandbox guards attributes; here each loop turn, call, filter, operator and literal is counted, and
+what would make a huge value is refused before it is made. Unlike the sandbox of pipelines,
+templates may change their own lists, as Kimi's does; they get copies.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+from jinja2 import TemplateError, TemplateRuntimeError, Undefined, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import SandboxedEnvironment
+
+from paddock.engine.chat.go_template.template_limits import (
+    MAX_OUTPUT_CHARS,
+    MAX_TEMPLATE_STEPS,
+    MAX_TEXT_CHARS,
+    TEMPLATE_DEADLINE_S,
+)
+from paddock.engine.errors import BadRequest
+
+from .template_messages import TemplateExhausted, TemplateRefused, TemplateTurn
+
+MAX_VALUES = 1_000_000  # of one list or mapping, those within it counted too
+MAX_WIDTH = 10_000  # of what is filled up with spaces
+MAX_BITS = 4096  # of a whole number
+MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million
+
+_LARGE_WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
+"""In a format: a width that is large, or that is told elsewhere."""
+_SIZED_FILTERS = frozenset(
+    ("batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "tojson", "truncate",
+     "wordwrap", "zfill")
+)  # fmt: skip
+"""Filters and methods to which a number says how much they make."""
+_RECURSIVE_FILTERS = frozenset(("join", "pprint", "string", "tojson", "urlencode", "xmlattr"))
+"""Filters that walk through everything in a value."""
+
+
+class JinjaLimitExceeded(TemplateRuntimeError):
+    """The template asked for more than it may have; the text is a plain sentence."""
+
+
+class JinjaSandbox(SandboxedEnvironment):
+    """One template's environment; one thread renders in it at a time."""
+
+    intercepted_binops = frozenset(("+", "*", "**", "%"))
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(optimized=False, finalize=self._written, **options)
+        self.code_generator_class = _MeteredCodeGenerator
+        del self.globals["lipsum"]
+        self.filters = {name: self._bounded(name, one) for name, one in self.filters.items()}
+        self.filters["_turns"] = self._turns
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from nothing: a rendering begins."""
+        self._n_steps = 0
+        self._n_chars = 0
+        self._deadline = time.monotonic() + TEMPLATE_DEADLINE_S
+
+    def add_filter(self, name: str, act: Callable[..., Any]) -> None:
+        """Make a filter known."""
+        self.filters[name] = self._bounded(name, act)
+
+    def counted(self, source: str) -> nodes.Template:
+        """Parse a template, and put the meter around what its loops go through."""
+        tree = self.parse(source)
+        for loop in tree.find_all(nodes.For):
+            loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
+        return tree.set_environment(self)  # type: ignore[return-value]
+
+    # What is counted.
+
+    def _step(self) -> None:
+        self._n_steps += 1
+        if self._n_steps > MAX_TEMPLATE_STEPS:
+            raise JinjaLimitExceeded(f"it takes more than {MAX_TEMPLATE_STEPS:,} steps")
+        if time.monotonic() > self._deadline:
+            raise JinjaLimitExceeded(f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
+
+    def made(self, value: Any) -> Any:
+        """Account for a value that was made, and hand it on."""
+        self._step()
+        if isinstance(value, str):
+            self._make_text(len(value))
+        elif isinstance(value, list | tuple | dict):
+            _n_nested_values(value)
+        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise JinjaLimitExceeded("it makes a huge number")
+        return value
+
+    def _make_text(self, n_chars: int) -> None:
+        """Account for a text, if possible before it is made."""
+        self._n_chars += n_chars
+        if n_chars > MAX_TEXT_CHARS or self._n_chars > MAX_OUTPUT_CHARS:
+            raise JinjaLimitExceeded("it makes too large texts")
+
+    def _turns(self, values: Any) -> Iterator[Any]:
+        for value in values:
+            self._step()
+            yield value
+
+    # Where values are made.
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Do `left operator right`."""
+        self._before_binop(operator, left, right)
+        return self.made(super().call_binop(context, operator, left, right))
+
+    def _before_binop(self, operator: str, left: Any, right: Any) -> None:
+        if operator == "*":
+            for one, times in ((left, right), (right, left)):
+                if isinstance(one, str | list | tuple) and isinstance(times, int):
+                    self._make_text(len(one) * max(times, 0))
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            if left.bit_length() * abs(right) > MAX_BITS:
+                raise JinjaLimitExceeded("it makes a huge number")
+        elif operator == "%" and isinstance(left, str):
+            _check_format(left)
+        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
+            self._make_text(len(left) + len(right))
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
+        """Call something from a template."""
+        owner, name = _method_owner(__obj), getattr(__obj, "__name__", "")
+        if isinstance(owner, str):
+            __self._before_text(name, owner, [*args, *named.values()])
+        elif isinstance(owner, list | dict):
+            for one in (*args, *named.values()):
+                _n_nested_values_or_zero(one)  # it goes into what is there
+        return __self.made(super().call(__context, __obj, *args, **named))
+
+    def _bounded(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        """Put the meter around a filter."""
+
+        @wraps(act)
+        def bounded(*args: Any, **named: Any) -> Any:
+            given = [*args, *named.values()]
+            texts = [one for one in given if isinstance(one, str)]
+            if name in _RECURSIVE_FILTERS:
+                for one in given:
+                    _n_nested_values_or_zero(one)
+            if texts:
+                rest = [one for one in given if one is not texts[0]]
+                self._before_text(name, texts[0], rest)
+            elif name in _SIZED_FILTERS:
+                _check_widths(given)
+            return self.made(act(*args, **named))
+
+        return bounded
+
+    def _before_text(self, name: str, text: str, others: Sequence[Any]) -> None:
+        """Refuse what would make too much of a text."""
+        if name in _SIZED_FILTERS:
+            _check_widths(others)
+            if name == "wordwrap" and len(text) > MAX_WRAP_CHARS:
+                raise JinjaLimitExceeded(
+                    f"it wraps a text of more than {MAX_WRAP_CHARS:,} characters"
+                )
+        elif name in ("format", "format_map"):
+            _check_format(text)
+        elif name == "join" and len(text) > MAX_WIDTH:
+            raise JinjaLimitExceeded("it joins by too long a text")
+        elif name == "replace":
+            words = [one for one in others if isinstance(one, str)]
+            if len(words) > 1:
+                self._make_text(len(text) + text.count(words[0]) * len(words[1]))
+
+    def _written(self, value: Any) -> Any:
+        """Account for what `{{ }}` writes."""
+        return self.made(value)
+
+    def joined(self, parts: Iterable[Any]) -> str:
+        """Do `a ~ b`."""
+        return self.concat([str(self.made(part)) for part in parts])
+
+    def concat(self, parts: Iterable[str]) -> str:
+        """Join what was written, by the template, a macro or a block."""
+        kept, n_chars = [], 0
+        for part in parts:
+            self._step()
+            n_chars += len(part)
+            if n_chars > MAX_TEXT_CHARS:
+                break
+            kept.append(part)
+        self._make_text(n_chars)
+        return "".join(kept)
+
+
+class _MeteredCodeGenerator(CodeGenerator):
+    """Jinja2's code generator, with the meter around what makes values."""
+
+    def _metered(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
+        self.write("environment.made(")
+        visit(node, frame)
+        self.write(")")
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        self._metered(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self._metered(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        if node.ctx == "load":
+            self._metered(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+        self._metered(super().visit_Compare, node, frame)
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.joined((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+
+def _method_owner(method: Any) -> Any:
+    """Return whose method it is; those that format texts are wrapped by Jinja2's sandbox."""
+    return getattr(getattr(method, "__wrapped__", method), "__self__", None)
+
+
+def _check_widths(values: Iterable[Any]) -> None:
+    if any(isinstance(one, int | float) and not one <= MAX_WIDTH for one in values):
+        raise JinjaLimitExceeded(f"widths above {MAX_WIDTH:,} are not possible here")
+
+
+def _check_format(text: str) -> None:
+    if _LARGE_WIDTH.search(text):
+        raise JinjaLimitExceeded("large widths in a format are not possible here")
+
+
+def _n_nested_values_or_zero(value: Any) -> None:
+    if isinstance(value, list | tuple | dict):
+        _n_nested_values(value)
+
+
+def _n_nested_values(value: Any) -> None:
+    """Count the values in a list or mapping, shared ones each time, as printing would meet them."""
+    count, n_chars, waiting = 0, 0, [value]
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if isinstance(item, str):
+            n_chars += len(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+        if count + len(waiting) > MAX_VALUES or n_chars > MAX_OUTPUT_CHARS:
+            raise JinjaLimitExceeded(
+                f"it makes a list or mapping of more than {MAX_VALUES:,} values"
+            )
+
+
+# For models without a template: ChatML, which most instruction-tuned models have seen.
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class JinjaTemplate:
+    """One compiled template."""
+
+    def __init__(self, source: str | None, *, bos: str, eos: str) -> None:
+        self.source = source or CHATML
+        environment = JinjaSandbox(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _GenerationTag],
+        )
+        environment.add_filter("tojson", _to_json)
+        environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+        try:
+            self._template = environment.from_string(environment.counted(self.source))
+        except Exception as error:  # code from elsewhere: whatever ends it is its own fault
+            raise BadRequest(f"the model's chat template cannot be read: {error}") from error
+        self._environment = environment
+        self._special = {"bos_token": bos, "eos_token": eos}
+
+    def render(
+        self,
+        turns: Sequence[TemplateTurn],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        is_open: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Render a conversation; `is_open`: the assistant is to speak next.
+
+        Raises:
+            Refused: in the template's own words.
+        """
+        told = {"add_generation_prompt": is_open, **self._special, **variables}
+        # Other names by which templates ask for the same.
+        told["functions"] = json.dumps(list(tools), ensure_ascii=False, indent=4)
+        told["datetime"] = _strftime_now("%b %d %Y %H:%M:%S")
+        if tools:
+            return self._rendered(turns, {**told, "tools": list(tools), "xml_tools": list(tools)})
+        try:
+            return self._rendered(turns, {**told, "tools": None})
+        except TemplateExhausted:
+            raise
+        except TemplateRefused:
+            # Some were written for requests with tools only, and walk over what is not there.
+            return self._rendered(turns, {**told, "tools": []})
+
+    def _rendered(self, turns: Sequence[TemplateTurn], told: Mapping[str, Any]) -> str:
+        self._environment.begin()
+        try:
+            return self._template.render(copy.deepcopy({**told, "messages": list(turns)}))
+        except JinjaLimitExceeded as error:
+            raise TemplateExhausted(str(error)) from error
+        except Exception as error:  # the same: a TypeError in it is none of ours
+            raise TemplateRefused(str(error)) from error
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}` marks what a model is trained on; here it means nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Return what stands between the tags."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(form)
+
+
+def _to_json(
+    value: Any,
+    indent: int | None = None,
+    ensure_ascii: bool = False,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as Hugging Face's templates expect it: not escaped for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=(separators[0], separators[1]) if separators else None,
+        sort_keys=sort_keys,
+        default=_without_undefined,
+    )
+
+
+def _without_undefined(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        return None
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,182 @@
+"""Images in a prompt: check kind and size, and place them among the tokens.
+
+libmtmd decodes what stb_image knows, and allocates the memory that a file's header asks for. So
+kind and size are read from the first bytes before an image is decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.errors import BadRequest
+
+if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
+    from paddock.engine.llama.vision import ImagePiece, PromptPiece
+
+MAX_IMAGE_BYTES = 32 * 1024 * 1024
+MAX_IMAGE_PIXELS = 64_000_000
+"""Decoded, three bytes each: 192 MB. Models see a fraction of it."""
+
+MAX_KNOWN_PIECES = 4096
+"""So many are told apart by what they show; one that comes again after these counts as new."""
+
+_FIRST_PLACEHOLDER, _LAST_PLACEHOLDER = -2, -(2**31)
+
+ImageKind = Literal["PNG", "JPEG", "GIF", "BMP"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What an image's first bytes tell."""
+
+    kind: ImageKind
+    width: int
+    height: int
+
+
+def check_image(data: bytes, number: int) -> ImageFacts:
+    """Return what an image is.
+
+    Args:
+        data: the file's bytes.
+        number: which of the request's images it is, counted from one.
+
+    Raises:
+        BadRequest: no image that can be read, or too large a one.
+    """
+    if len(data) > MAX_IMAGE_BYTES:
+        mib = 1024 * 1024
+        raise BadRequest(
+            f"image {number} has {len(data) // mib} MiB; at most {MAX_IMAGE_BYTES // mib} are read"
+        )
+    facts = _read_facts(data)
+    if facts is None:
+        what = (
+            "is empty" if not data else f"is no PNG, JPEG, GIF or BMP ({_unknown_image_text(data)})"
+        )
+        raise BadRequest(f"image {number} {what}")
+    if facts.width * facts.height > MAX_IMAGE_PIXELS or 0 in (facts.width, facts.height):
+        raise BadRequest(
+            f"image {number} has {facts.width} by {facts.height} pixels; "
+            f"at most {MAX_IMAGE_PIXELS // 1_000_000} million are read"
+        )
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """An image among a prompt's tokens: its rows are computed where tokens would be."""
+
+    start: int
+    piece: ImagePiece
+
+
+class ImagePlaceholders:
+    """Negative numbers in place of the rows of images; no token has them.
+
+    Equal pieces of equal images have equal numbers and others have others, so that a prompt begins
+    like another only where it shows the same image. Any thread may ask.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._firsts: OrderedDict[str, int] = OrderedDict()
+        """By digest, the least recently used first."""
+        self._next = _FIRST_PLACEHOLDER
+
+    def of(self, piece: ImagePiece) -> Tokens:
+        """Return the numbers of a piece, one for each of its rows."""
+        n_rows = len(piece.rows)
+        with self._lock:
+            first = self._firsts.pop(piece.digest, None)
+            if first is None:
+                first = self._take(n_rows)
+            self._firsts[piece.digest] = first
+        return (first - np.arange(n_rows)).astype(np.int32)
+
+    def _take(self, n_rows: int) -> int:
+        if len(self._firsts) == MAX_KNOWN_PIECES:
+            self._firsts.popitem(last=False)
+        if self._next - n_rows < _LAST_PLACEHOLDER:  # two billion rows ago: no cache remembers
+            self._firsts.clear()
+            self._next = _FIRST_PLACEHOLDER
+        first, self._next = self._next, self._next - n_rows
+        return first
+
+
+def place_images(
+    texts: Sequence[Tokens],
+    images: Sequence[bytes],
+    look: Callable[[bytes], Sequence[PromptPiece]],
+    stand_ins: ImagePlaceholders,
+) -> tuple[Tokens, tuple[PlacedImage, ...]]:
+    """Put images between texts; their positions hold `stand_ins`.
+
+    Raises:
+        BadRequest: an image cannot be read, or the chat template left one out.
+    """
+    if len(texts) != len(images) + 1:
+        raise BadRequest(
+            f"the model's chat template shows {len(texts) - 1} of {len(images)} images"
+        )
+    parts: list[Tokens] = [texts[0]]
+    placed: list[PlacedImage] = []
+    for number, (image, text) in enumerate(zip(images, texts[1:], strict=True), start=1):
+        try:
+            pieces = look(image)
+        except ValueError as error:
+            raise BadRequest(f"image {number} cannot be read: {error}") from error
+        for piece in pieces:
+            if isinstance(piece, np.ndarray):
+                parts.append(piece)
+            else:
+                placed.append(PlacedImage(sum(map(len, parts)), piece))
+                parts.append(stand_ins.of(piece))
+        parts.append(text)
+    return np.concatenate(parts).astype(np.int32), tuple(placed)
+
+
+def _unknown_image_text(data: bytes) -> str:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "it is a WebP; convert it to PNG"
+    if data[4:12] in (b"ftypheic", b"ftypavif", b"ftypmif1"):
+        return "it is a HEIC or AVIF; convert it to PNG"
+    return f"it begins with {data[:4]!r}"
+
+
+def _read_facts(data: bytes) -> ImageFacts | None:
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        return ImageFacts("PNG", *struct.unpack(">II", data[16:24]))
+    if data[:6] in (b"GIF87a", b"GIF89a") and len(data) >= 10:
+        return ImageFacts("GIF", *struct.unpack("<HH", data[6:10]))
+    if data[:2] == b"BM" and len(data) >= 26:
+        width, height = struct.unpack("<ii", data[18:26])
+        return ImageFacts("BMP", abs(width), abs(height))
+    if data[:3] == b"\xff\xd8\xff":
+        return _read_jpeg_facts(data)
+    return None
+
+
+def _read_jpeg_facts(data: bytes) -> ImageFacts | None:
+    """Walk over a JPEG's segments to the one that tells its size (SOF)."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return ImageFacts("JPEG", width, height)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

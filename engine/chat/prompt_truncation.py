@@ -1,0 +1,150 @@
+"""Truncate a prompt that does not fit: which turns go, and which tokens of a text. Pure.
+
+The caller reports what was lost. Turns go in whole exchanges, the oldest first, because templates
+want a conversation to begin with a user turn and a tool result to follow its call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.request import ChatRequest, Message, reserved_tokens
+
+# Text is tokenised otherwise at a new border, so a cut may miss its goal by some tokens.
+_MAX_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimit:
+    """How long a prompt may be."""
+
+    n_most: int
+    """Longer ones are cut."""
+    n_goal: int
+    """To so many tokens: not fewer than need be, but an answer must have room."""
+
+
+def prompt_limit(request: ChatRequest, max_tokens: int | None, n_ctx_tokens: int) -> PromptLimit:
+    """Return how long a request's prompt may be.
+
+    >>> from paddock.engine.request import ModelSpec
+    >>> prompt_limit(ChatRequest(ModelSpec("m"), (), reserves_answer=False), -1, 4096)
+    Limit(n_most=4095, n_goal=3072)
+    """
+    usual = reserved_tokens(None, n_ctx_tokens)
+    least = reserved_tokens(max_tokens, n_ctx_tokens) if request.reserves_answer else 1
+    has_end = max_tokens is not None and max_tokens > 0
+    wanted = min(max_tokens or usual, usual) if has_end else usual
+    return PromptLimit(n_ctx_tokens - least, n_ctx_tokens - max(least, wanted))
+
+
+def drop_oldest_turns(
+    messages: Sequence[Message], limit: PromptLimit, count: Callable[[Sequence[Message]], int]
+) -> tuple[Message, ...]:
+    """Return a conversation with as many of its last turns as fit, and all system turns.
+
+    What must stay may be too long all the same.
+
+    Args:
+        messages: a conversation that does not fit as it is.
+        limit: how long it may get.
+        count: tells the tokens of a conversation's prompt.
+    """
+    ways = _shorter_conversations(messages)
+    low, high = 0, len(ways) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if count(ways[middle]) <= limit.n_goal:
+            high = middle
+        else:
+            low = middle + 1
+    return ways[low]
+
+
+def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
+    """Return the conversations that may be left, the longest first; the whole one if no turn may go.
+
+    >>> turns = [Message(role, role) for role in ("system", "user", "assistant", "user")]
+    >>> [[one.role for one in way] for way in _shorter_conversations(turns)]
+    [['system', 'user']]
+    """
+    n_tail = _n_inseparable_turns(messages)
+    n_body = len(messages) - n_tail
+    others = [n for n in range(n_body) if messages[n].role != "system"]
+    ways = []
+    for n_gone in range(1, len(others) + 1):
+        is_last = n_gone == len(others)
+        if is_last or messages[others[n_gone]].role == "user":
+            gone = frozenset(others[:n_gone])
+            ways.append(tuple(one for n, one in enumerate(messages) if n not in gone))
+    return ways or [tuple(messages)]
+
+
+def _n_inseparable_turns(messages: Sequence[Message]) -> int:
+    """Count the turns at the end that belong together.
+
+    The last; a call with its results; an answer that is begun, with what it answers.
+    """
+    n = 1
+    while n < len(messages) and messages[-n].role == "tool":
+        n += 1
+    begins_answer = n == 1 and messages[-1].role == "assistant"
+    return min(2, len(messages)) if begins_answer else n
+
+
+def cut_last_turn(
+    messages: tuple[Message, ...],
+    limit: PromptLimit,
+    count: Callable[[Sequence[Message]], int],
+    read: Callable[[str], Tokens],
+    write: Callable[[Tokens], str],
+) -> tuple[Message, ...]:
+    """Cut the middle out of the last turn's text, until the conversation fits if it can.
+
+    Args:
+        messages: a conversation of which no turn may go any more.
+        limit: how long it may get.
+        count: tells the tokens of a conversation's prompt.
+        read: makes tokens of a text.
+        write: makes a text of tokens.
+    """
+    last = messages[-1]
+    tokens = read(last.content)
+    n_left = len(tokens)
+    for _ in range(_MAX_TRIES):
+        n_over = count(messages) - limit.n_goal
+        if n_over <= 0 or n_left <= 0:
+            break
+        n_left -= n_over
+        text = write(cut_middle(tokens, max(0, n_left), max(0, n_left) // 2))
+        messages = (*messages[:-1], replace(last, content=text))
+    return messages
+
+
+def cut_middle(tokens: Tokens, n_most: int, n_keep: int) -> Tokens:
+    """Return the first `n_keep` tokens and as many of the last as fit.
+
+    >>> cut_middle(np.arange(9, dtype=np.int32), 5, 2).tolist()
+    [0, 1, 6, 7, 8]
+    """
+    if len(tokens) <= n_most:
+        return tokens
+    n_keep = max(0, min(n_keep, n_most - 1))
+    n_last = n_most - n_keep
+    return np.concatenate([tokens[:n_keep], tokens[len(tokens) - n_last :]])
+
+
+def cut_around_gap(before: Tokens, behind: Tokens, n_most: int) -> tuple[Tokens, Tokens]:
+    """Shorten the texts around a gap, far from it: a quarter is for what comes behind.
+
+    >>> before, behind = np.arange(9, dtype=np.int32), np.arange(9, 12, dtype=np.int32)
+    >>> [one.tolist() for one in cut_around_gap(before, behind, 8)]
+    [[3, 4, 5, 6, 7, 8], [9, 10]]
+    """
+    n_behind = min(len(behind), max(n_most // 4, n_most - len(before)))
+    n_before = min(len(before), n_most - n_behind)
+    return before[len(before) - n_before :], behind[:n_behind]

@@ -1,0 +1,610 @@
+"""Probe a chat template: derive its rules and formats from rendered test conversations. Pure.
+
+Found are turn rules, reasoning tags and the tool-call format. A template is a program; what it
+prints for a known call, thought or text shows what the model was trained to write. llama.cpp
+compares rendered probes too (its docs/autoparser.md). Here each probe is searched for the words
+that were put into it, and what stands around them is the format. A derived format counts only when
+parsing the probe with it gives back the call that was rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paddock.engine.chat.go_template.template_limits import TEMPLATE_DEADLINE_S
+from paddock.engine.request import Tool, ToolCall
+
+from .template_messages import (
+    CompiledTemplate,
+    TemplateExhausted,
+    TemplateRefused,
+    TemplateTurn,
+    TurnRules,
+)
+from .tool_call_parser import (
+    IncompleteValue,
+    MalformedValue,
+    calls_in_json,
+    parse_calls,
+    parse_gemma_object,
+    parse_python_calls,
+)
+from .tool_formats import (
+    HERMES,
+    KNOWN_FORMATS,
+    KNOWN_TAGS,
+    THINK_TAGS,
+    FormatPart,
+    LiteralText,
+    ParameterFormat,
+    Placeholder,
+    ReasoningTags,
+    ToolCallFormat,
+)
+
+PROBE_TOOL_NAME, PROBE_CALL_ID = "qx_tool", "qxid00001"
+PROBE_ARGUMENTS: dict[str, Any] = {"qx_key": "qxv one", "qx_more": 7}
+SECOND_PROBE_ARGUMENTS: dict[str, Any] = {"qx_key": "qxw two", "qx_more": 8}
+_PROBE_PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "qx_key": {"type": "string", "description": "a text"},
+        "qx_more": {"type": "integer", "description": "a number"},
+    },
+    "required": ["qx_key", "qx_more"],
+}
+PROBE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": PROBE_TOOL_NAME, "description": "a tool", "parameters": _PROBE_PARAMETERS},
+}
+_PROBE_TOOLS = {PROBE_TOOL_NAME: Tool(PROBE_TOOL_NAME, "a tool", _PROBE_PARAMETERS)}
+
+RemovePrefix = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class _SeenCall:
+    """One call as it stands in a probe: places of what is known, in order."""
+
+    holes: tuple[tuple[int, int, Placeholder], ...]
+    start: int
+    end: int
+    """Around everything that is the call itself; for JSON, the whole value."""
+    reads: tuple[Placeholder, ...] = ()
+    """What one reads at once there, when that is not the holes one by one."""
+    is_list: bool = False
+    param: ParameterFormat | None = None
+
+
+def derive_tool_format(one: str, two: str, clean: RemovePrefix) -> ToolCallFormat | None:
+    """Return the form that `one` call and (unless empty) `two` calls show, or None.
+
+    `clean` takes off what stands before every answer, such as tags of reasoning.
+    """
+    for look in (_json_call, _named_call, _python_call, _gemma_call, _tagged_call):
+        seen = look(one, PROBE_ARGUMENTS, 0)
+        if seen is None:
+            continue
+        form = _format_of(
+            one, two, seen, look(two, SECOND_PROBE_ARGUMENTS, seen.end) if two else None, clean
+        )
+        if _reads_back(form, clean(one)) and (form.param is None or form.param.opens.strip()):
+            return form
+        return None
+    return None
+
+
+def _reads_back(form: ToolCallFormat, text: str) -> bool:
+    """Read the probe by its form: only what is found again counts."""
+    try:
+        calls, _ = parse_calls(form, text, 0, _PROBE_TOOLS)
+    except (MalformedValue, IncompleteValue):
+        return False
+    return [(call.name, dict(call.arguments)) for call in calls] == [
+        (PROBE_TOOL_NAME, PROBE_ARGUMENTS)
+    ]
+
+
+def _format_of(
+    one: str, two: str, first: _SeenCall, second: _SeenCall | None, clean: RemovePrefix
+) -> ToolCallFormat:
+    before, after = clean(one[: first.start]), one[first.end :]
+    parts = _format_parts(one, first)
+    opens, closes, section_opens, section_closes = before, after, "", ""
+    if second is not None and not first.is_list:
+        start, end = _between_two_calls(two, first, second)
+        between = two[end:start]
+        n_opens = _shared_end(before, between)
+        section_opens, opens = before[: len(before) - n_opens], before[len(before) - n_opens :]
+        n_closes = _shared_start(after, between[: len(between) - n_opens])
+        closes, section_closes = after[:n_closes], after[n_closes:]
+        parts = _with_index_placeholder(parts, _format_parts(two, second))
+    writes = _merged_literals([LiteralText(opens), *parts, LiteralText(closes)])
+    shell: Sequence[FormatPart] = first.reads or parts
+    reads = _merged_literals([LiteralText(opens), *shell])
+    if first.reads and not opens.strip():
+        reads = tuple(first.reads)
+    return ToolCallFormat(reads, writes, section_opens, section_closes, first.param)
+
+
+def _between_two_calls(two: str, first: _SeenCall, second: _SeenCall) -> tuple[int, int]:
+    """Return where the second call begins and where the first one ends."""
+    looks = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
+    for look in looks:
+        again = look(two, PROBE_ARGUMENTS, 0)
+        if again is not None:
+            return second.start, again.end
+    return second.start, first.end
+
+
+def _format_parts(text: str, seen: _SeenCall) -> list[FormatPart]:
+    """Return the holes with the literal texts around them."""
+    parts: list[FormatPart] = []
+    at = seen.start
+    for start, end, hole in seen.holes:
+        parts += [LiteralText(text[at:start]), hole]
+        at = end
+    return [*parts, LiteralText(text[at : seen.end])]
+
+
+def _with_index_placeholder(parts: list[FormatPart], other: list[FormatPart]) -> list[FormatPart]:
+    """Make a hole of the number that counts the calls: the only thing that differs."""
+    if len(parts) != len(other):
+        return parts
+    made: list[FormatPart] = []
+    for part, same in zip(parts, other, strict=True):
+        if not isinstance(part, LiteralText) or not isinstance(same, LiteralText) or part == same:
+            made.append(part)
+            continue
+        pieces = re.split(r"(\d+)", part.text)
+        others = re.split(r"(\d+)", same.text)
+        if len(pieces) != len(others):
+            return parts
+        for piece, its in zip(pieces, others, strict=True):
+            made.append("index" if piece != its and piece.isdigit() else LiteralText(piece))
+    return made
+
+
+def _merged_literals(parts: list[FormatPart]) -> tuple[FormatPart, ...]:
+    """Join neighbouring literals and leave empty ones out."""
+    made: list[FormatPart] = []
+    for part in parts:
+        last = made[-1] if made else None
+        if isinstance(part, LiteralText) and isinstance(last, LiteralText):
+            made[-1] = LiteralText(last.text + part.text)
+        elif not isinstance(part, LiteralText) or part.text:
+            made.append(part)
+    return tuple(piece for part in made for piece in _with_second_name(part))
+
+
+def _with_second_name(part: FormatPart) -> list[FormatPart]:
+    """Some forms name the tool twice; each time it is a hole."""
+    if not isinstance(part, LiteralText) or PROBE_TOOL_NAME not in part.text:
+        return [part]
+    first, *rest = part.text.split(PROBE_TOOL_NAME)
+    pieces: list[FormatPart] = [LiteralText(first)] if first else []
+    for text in rest:
+        pieces += ["name", LiteralText(text)] if text else ["name"]
+    return pieces
+
+
+def _shared_end(one: str, other: str) -> int:
+    n = 0
+    while n < min(len(one), len(other)) and one[-1 - n] == other[-1 - n]:
+        n += 1
+    shared = one[len(one) - n :]
+    # What ends a tag of the one and a different tag of the other belongs to neither.
+    cut = re.match(r"[^<\[]*?[>\]]", shared)
+    return n - cut.end() if cut else n
+
+
+def _shared_start(one: str, other: str) -> int:
+    n = 0
+    while n < min(len(one), len(other)) and one[n] == other[n]:
+        n += 1
+    cut = re.search(r"[<\[][^<>\[\]]*$", one[:n])
+    return cut.start() if cut and n < len(one) else n
+
+
+def _json_values(text: str, at: int) -> list[tuple[int, int, Any]]:
+    """Return every JSON object and array in a text, outer ones first."""
+    found = []
+    decoder = json.JSONDecoder()
+    for mark in re.finditer(r"[{\[]", text[at:]):
+        start = at + mark.start()
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except ValueError:
+            continue
+        found.append((start, end, value))
+    return found
+
+
+def _json_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
+    for start, end, value in _json_values(text, at):
+        try:
+            calls = calls_in_json(value, _PROBE_TOOLS)
+        except MalformedValue:
+            continue
+        if not any(_is_probe_call(call, arguments) for call in calls):
+            continue
+        inner = [one for one in _json_values(text, start) if one[2] == arguments and one[1] <= end]
+        name = text.find(PROBE_TOOL_NAME, start, end)
+        holes: list[tuple[int, int, Placeholder]] = [(name, name + len(PROBE_TOOL_NAME), "name")]
+        call_id = text.find(PROBE_CALL_ID[:-1], start, end)
+        if call_id >= 0:
+            holes.append((call_id, call_id + len(PROBE_CALL_ID), "id"))
+        if inner:
+            holes.append((inner[0][0], inner[0][1], "args"))
+        return _SeenCall(tuple(sorted(holes)), start, end, ("calls",), isinstance(value, list))
+    return None
+
+
+def _is_probe_call(call: ToolCall, arguments: Mapping[str, Any]) -> bool:
+    return call.name == PROBE_TOOL_NAME and dict(call.arguments) == arguments
+
+
+def _named_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
+    name = text.find(PROBE_TOOL_NAME, at)
+    if name < 0:
+        return None
+    inner = next((one for one in _json_values(text, at) if one[2] == arguments), None)
+    if inner is None:
+        return None
+    holes: list[tuple[int, int, Placeholder]] = [(inner[0], inner[1], "args")]
+    # Some name the tool twice; the name nearest to the arguments is the one that is read.
+    name = text.rfind(PROBE_TOOL_NAME, at, inner[0])
+    if name >= 0:
+        holes.append((name, name + len(PROBE_TOOL_NAME), "name"))
+    call_id = text.find(PROBE_CALL_ID[:-1], at, inner[0])
+    if call_id >= 0:
+        holes.append((call_id, call_id + len(PROBE_CALL_ID), "id"))
+    holes.sort()
+    return _SeenCall(tuple(holes), holes[0][0], inner[1])
+
+
+def _python_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
+    start = text.find(f"[{PROBE_TOOL_NAME}(", at)
+    if start < 0:
+        return None
+    try:
+        calls, end = parse_python_calls(text, start)
+    except (MalformedValue, IncompleteValue):
+        return None
+    if (PROBE_TOOL_NAME, arguments) not in [(name, dict(given)) for name, given in calls]:
+        return None
+    return _SeenCall(((start, end, "python"),), start, end, ("python",), is_list=True)
+
+
+def _gemma_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
+    start = text.find(PROBE_TOOL_NAME + "{", at)
+    if start < 0:
+        return None
+    try:
+        given, end = parse_gemma_object(text, start + len(PROBE_TOOL_NAME))
+    except (MalformedValue, IncompleteValue):
+        return None
+    if dict(given) != arguments:
+        return None
+    return _SeenCall(
+        (
+            (start, start + len(PROBE_TOOL_NAME), "name"),
+            (start + len(PROBE_TOOL_NAME), end, "gemma"),
+        ),
+        start,
+        end,
+    )
+
+
+def _tagged_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
+    """Find a name, then each key with its value, between tags."""
+    places = []
+    key_at = text.find("qx_key", at)
+    at = text.rfind(PROBE_TOOL_NAME, at, key_at) if key_at >= 0 else -1
+    if at < 0:
+        return None
+    for word in (
+        PROBE_TOOL_NAME,
+        "qx_key",
+        str(arguments["qx_key"]),
+        "qx_more",
+        str(arguments["qx_more"]),
+    ):
+        at = text.find(word, at)
+        if at < 0:
+            return None
+        places.append((at, at + len(word)))
+        at += len(word)
+    name, key, value, more, number = places
+    between = text[value[1] : more[0]]
+    n_opens = _shared_end(text[name[1] : key[0]], between)
+    opens = between[len(between) - n_opens :]
+    closes = between[: len(between) - n_opens]
+    texts, others = text[key[1] : value[0]], text[more[1] : number[0]]
+    param = ParameterFormat(opens, texts, closes, others if others != texts else "")
+    start = key[0] - n_opens
+    end = number[1] + len(_common_prefix_of_closing(text[number[1] :], closes))
+    holes: list[tuple[int, int, Placeholder]] = [(*name, "name"), (start, end, "params")]
+    return _SeenCall(tuple(holes), name[0], end, param=param)
+
+
+def _common_prefix_of_closing(text: str, closes: str) -> str:
+    """Return as much of `closes` as the text begins with: the last one may lack a separator."""
+    n = 0
+    while n < min(len(text), len(closes)) and text[n] == closes[n]:
+        n += 1
+    return text[:n]
+
+
+_SYSTEM_WORD, _USER_WORD, _ANSWER_WORD, _REASONING_WORD, _RESULT_WORD = (
+    "qxsys",
+    "qxask",
+    "qxsaid",
+    "qxthought",
+    "qxresult",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How a model's template has it speak."""
+
+    wants: TurnRules
+    tags: ReasoningTags
+    forms: tuple[ToolCallFormat, ...]
+    """The template's own first, then those that its words hint at; never empty."""
+    wrappers: tuple[str, ...] = ()
+    """What stands around plain text and is none of it."""
+    may_reason: bool = False
+    """Whether the template speaks of reasoning at all."""
+    is_harmony: bool = False
+    """gpt-oss: an answer is several messages on named channels."""
+
+
+def probe_template(
+    template: CompiledTemplate, vocabulary: Collection[str] = (), ends: Sequence[str] = ()
+) -> ChatFormat:
+    """Find a template's manner; some thirty renderings, 2 to 15 ms, seconds at worst.
+
+    Args:
+        template: what is studied.
+        vocabulary: the model's control tokens, which hint at its form where the template does not.
+        ends: what ends an answer.
+
+    Raises:
+        Exhausted: the template takes more than it may have.
+    """
+    probe = _TemplateProbe(template, ends)
+    wants = probe.wants()
+    tags = probe.tags(wants)
+    wants, shown = probe.calls(wants, tags)
+    hints: Container[str] = set() if shown else set(vocabulary)
+    hinted = [
+        form
+        for hint, forms in KNOWN_FORMATS
+        if hint in template.source or hint in hints
+        for form in forms
+    ]
+    forms = tuple(dict.fromkeys([*([shown] if shown else []), *hinted])) or (HERMES,)
+    return ChatFormat(
+        wants=wants,
+        tags=tags,
+        forms=forms,
+        wrappers=probe.wrappers(tags),
+        may_reason=tags.opens in template.source or tags.closes in template.source,
+        is_harmony="<|channel|>" in template.source and "<|message|>" in template.source,
+    )
+
+
+class _TemplateProbe:
+    """Renders conversations with words that no template has."""
+
+    def __init__(self, template: CompiledTemplate, ends: Sequence[str]) -> None:
+        self._template = template
+        self._ends = [end for end in ends if end]
+        self._is_typed = False
+        self._until = time.monotonic() + TEMPLATE_DEADLINE_S
+
+    def _try(self, *turns: TemplateTurn, tools: bool = False, is_open: bool = False) -> str:
+        """Render, or give an empty text where the template refuses."""
+        if time.monotonic() > self._until:
+            raise TemplateExhausted(f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
+        own = [_with_typed_content(turn) for turn in turns] if self._is_typed else list(turns)
+        try:
+            return self._template.render(own, [PROBE_TOOL] if tools else [], is_open=is_open)
+        except TemplateExhausted:
+            raise
+        except TemplateRefused:
+            return ""
+
+    def wants(self) -> TurnRules:
+        """Find what turns it takes."""
+        if _USER_WORD not in self._try(_user_turn()):
+            self._is_typed = True
+            self._is_typed = _USER_WORD in self._try(_user_turn())
+        source = self._template.source
+        return TurnRules(
+            takes_system=_SYSTEM_WORD
+            in self._try({"role": "system", "content": _SYSTEM_WORD}, _user_turn()),
+            alternates=not self._try(_user_turn(), _user_turn()),
+            shows_tools=PROBE_TOOL_NAME in self._try(_user_turn(), tools=True),
+            typed_content=self._is_typed,
+            thinking_key=".thinking" in source and "reasoning_content" not in source,
+        )
+
+    def tags(self, wants: TurnRules) -> ReasoningTags:
+        """Find what opens and closes reasoning."""
+        turn = _assistant_turn(_ANSWER_WORD)
+        turn["thinking" if wants.thinking_key else "reasoning_content"] = _REASONING_WORD
+        before, found, after = self._try(_user_turn(), turn).partition(_REASONING_WORD)
+        source = self._template.source
+        if found:
+            for tags in KNOWN_TAGS:
+                if before.rstrip().endswith(tags.opens):
+                    return tags
+            opens = re.search(r"<[^<>\s]*(?:think|reason|thought)[^<>\s]*>\s*$", before, re.I)
+            closes = re.match(r"\s*(<[^<>\s]+>)", after)
+            if opens and closes:
+                return ReasoningTags(opens.group().strip(), closes.group(1))
+        named = (tags for tags in KNOWN_TAGS if tags.closes in source and tags.opens in source)
+        return next(named, next((t for t in KNOWN_TAGS if t.closes in source), THINK_TAGS))
+
+    def wrappers(self, tags: ReasoningTags) -> tuple[str, ...]:
+        """Find what stands around what is said."""
+        asked = self._try(_user_turn(), is_open=True)
+        before, found, after = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD)).partition(
+            _ANSWER_WORD
+        )
+        own = without_tags(_answer_part(asked, before), tags)
+        if not found or not re.fullmatch(r"<\|[A-Z_]+\|>", own):
+            return ()
+        closes = re.match(r"\s*(<[^<>\s]+>)", after)
+        return (own, closes.group(1)) if closes else (own,)
+
+    def calls(
+        self, wants: TurnRules, tags: ReasoningTags
+    ) -> tuple[TurnRules, ToolCallFormat | None]:
+        """Find how it shows calls, and how it wants to be told of them."""
+        shown = [
+            (one, text) for one in _call_rule_variants(wants) if (text := self._calls_shown(one, 1))
+        ]
+        for tried, one in shown:
+            two = self._calls_shown(tried, 2)
+            form = derive_tool_format(one, two, lambda text: without_tags(text, tags))
+            if form is not None:
+                return self._told_of(tried, has_two=bool(two)), form
+        if shown:
+            return self._told_of(shown[0][0], has_two=True), None
+        result = self._try(
+            _user_turn(), _assistant_turn(_ANSWER_WORD), _result_turn(), tools=True, is_open=True
+        )
+        return replace(wants, shows_calls=False, shows_results=_RESULT_WORD in result), None
+
+    def _told_of(self, wants: TurnRules, *, has_two: bool) -> TurnRules:
+        """Find how it is told of calls and their results."""
+        one = _calling_turn(wants, 1)
+        result = self._try(_user_turn(), one, _result_turn(), tools=True, is_open=True)
+        other_id = self._try(_user_turn(), _calling_turn(wants, 1, "call_0123456789"), tools=True)
+        return replace(
+            wants,
+            single_calls=not has_two,
+            shows_results=_RESULT_WORD in result,
+            short_ids=not other_id,
+        )
+
+    def _calls_shown(self, wants: TurnRules, n_calls: int) -> str:
+        """Return what an answer of so many calls looks like, the turn's own marks cut off."""
+        whole = self._try(_user_turn(), _calling_turn(wants, n_calls), tools=True)
+        asked = self._try(_user_turn(), tools=True, is_open=True)
+        said = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD), tools=True)
+        body = _answer_part(asked, whole)
+        if PROBE_TOOL_NAME not in body or "qxv" not in body or (n_calls == 2 and "qxw" not in body):
+            return ""
+        tail = said.partition(_ANSWER_WORD)[2]
+        body = body[: len(body) - common_end(tail, body)]
+        after = body.rindex("qx")
+        ends = [at for end in self._ends if (at := body.find(end, after)) >= 0]
+        return body[: min(ends, default=len(body))]
+
+
+def _with_typed_content(turn: TemplateTurn) -> TemplateTurn:
+    content = turn["content"]
+    if not isinstance(content, str):
+        return turn
+    return {**turn, "content": [{"type": "text", "text": content}]}
+
+
+def _user_turn() -> TemplateTurn:
+    return {"role": "user", "content": _USER_WORD}
+
+
+def _assistant_turn(content: str | None) -> TemplateTurn:
+    return {"role": "assistant", "content": content}
+
+
+def _result_turn() -> TemplateTurn:
+    return {
+        "role": "tool",
+        "name": PROBE_TOOL_NAME,
+        "tool_call_id": PROBE_CALL_ID,
+        "content": _RESULT_WORD,
+    }
+
+
+def _calling_turn(wants: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) -> TemplateTurn:
+    given: list[dict[str, Any]] = [PROBE_ARGUMENTS, SECOND_PROBE_ARGUMENTS][:n_calls]
+    calls = [
+        {
+            "id": f"{call_id[:-1]}{number}",
+            "type": "function",
+            "function": {
+                "name": PROBE_TOOL_NAME,
+                "arguments": json.dumps(arguments) if wants.arguments_as_text else arguments,
+            },
+        }
+        for number, arguments in enumerate(given, start=1)
+    ]
+    return {**_assistant_turn(None if wants.null_content else ""), "tool_calls": calls}
+
+
+def _call_rule_variants(wants: TurnRules) -> Iterator[TurnRules]:
+    for as_text in (False, True):
+        for null in (False, True):
+            yield replace(wants, arguments_as_text=as_text, null_content=null)
+
+
+def without_tags(text: str, tags: ReasoningTags) -> str:
+    """Take off what opens and closes (empty) reasoning before what is said."""
+    while True:
+        text = text.lstrip()
+        for mark in (tags.opens, tags.closes):
+            if text.startswith(mark):
+                text = text[len(mark) :]
+                break
+        else:
+            return text
+
+
+def _answer_part(asked: str, whole: str) -> str:
+    """Return what `whole` has beyond the prompt `asked`."""
+    n = common_start(asked, whole)
+    body = whole[n:]
+    if n == len(asked):
+        return body
+    # Some end a prompt with more instructions; the turn's opening then stands in both.
+    overlap = next((k for k in range(len(body), 0, -1) if asked.endswith(body[:k])), 0)
+    return body[overlap:]
+
+
+def common_start(one: str, other: str) -> int:
+    """Count the characters with which both begin, no tag cut in two."""
+    n = 0
+    while n < min(len(one), len(other)) and one[n] == other[n]:
+        n += 1
+    if n == len(one):
+        return n
+    return _before_cut_tag(other, n)
+
+
+def common_end(one: str, other: str) -> int:
+    """Count the characters with which both end, no tag cut in two."""
+    n = 0
+    while n < min(len(one), len(other)) and one[-1 - n] == other[-1 - n]:
+        n += 1
+    start = len(other) - n
+    while start < len(other) and _before_cut_tag(other, start) != start:
+        start += 1
+    return len(other) - start
+
+
+def _before_cut_tag(text: str, at: int) -> int:
+    """Return `at`, or the beginning of the tag that it would cut in two."""
+    for tag in re.finditer(r"<[^<>\s]*>|\[[^\[\]\s]*\]", text):
+        if tag.start() < at < tag.end():
+            return tag.start()
+    return at

@@ -1,0 +1,487 @@
+"""Parse tool calls out of an answer that may still grow. Pure.
+
+Arguments are JSON, Python's call syntax, or Gemma's own values. Every reader takes a text and a
+position in it. `IncompleteValue` says that more text is needed, `MalformedValue` that no more text
+can help. What a reader accepts it accepts for every longer text too, so the result never depends
+on how an answer was cut into tokens. White space between literals does not count, and a call is
+certain as soon as its arguments are complete: its closing tag is not waited for.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from paddock.engine.request import Tool, ToolCall
+
+from .tool_formats import LiteralText, ParameterFormat, Placeholder, ToolCallFormat
+
+JsonObject = Mapping[str, Any]
+
+
+class IncompleteValue(Exception):
+    """The text ends before the value does."""
+
+
+class MalformedValue(Exception):
+    """This is not what was looked for, and will not become it."""
+
+
+_JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
+_PYTHON_MARKS = re.compile(r"\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?|[{}()\[\]]", re.DOTALL)
+_PAIRS = {"}": "{", "]": "[", ")": "("}
+
+
+def skip_space(text: str, at: int) -> int:
+    """Return the place of the next character that is not white space."""
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def parse_json(text: str, at: int) -> tuple[Any, int]:
+    """Read an object or an array; gives the value and where it ends."""
+    end = _end_of_bracket(text, at, _JSON_MARKS, "{[")
+    try:
+        return json.loads(text[at:end], strict=False), end
+    except (ValueError, RecursionError):
+        raise MalformedValue from None
+
+
+def parse_python_calls(text: str, at: int) -> tuple[list[tuple[str, JsonObject]], int]:
+    """Read `[name(key=value, …), …]`; gives names with arguments, and where it ends."""
+    end = _end_of_bracket(text, at, _PYTHON_MARKS, "[")
+    try:
+        tree = ast.parse(text[at:end].strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise MalformedValue from None
+    if not isinstance(tree, ast.List) or not tree.elts:
+        raise MalformedValue
+    return [_python_call(one) for one in tree.elts], end
+
+
+def _end_of_bracket(text: str, at: int, marks: re.Pattern[str], opens: str) -> int:
+    """Return the place after the bracket that closes the one at `at`."""
+    if at >= len(text):
+        raise IncompleteValue
+    if text[at] not in opens:
+        raise MalformedValue
+    depth: list[str] = []
+    for found in marks.finditer(text, at):
+        mark = found.group()
+        if mark[0] in "\"'":
+            continue  # an open one reaches to the end of the text
+        if mark in _PAIRS:
+            if depth.pop() != _PAIRS[mark]:
+                raise MalformedValue
+            if not depth:
+                return found.end()
+        else:
+            depth.append(mark)
+    raise IncompleteValue
+
+
+def _python_call(node: ast.expr) -> tuple[str, JsonObject]:
+    if not isinstance(node, ast.Call) or node.args:
+        raise MalformedValue
+    arguments = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            raise MalformedValue
+        arguments[keyword.arg] = _python_value(keyword.value)
+    return ast.unparse(node.func), arguments
+
+
+_CONSTANTS = {"true": True, "false": False, "null": None}
+
+
+def _python_value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id in _CONSTANTS:
+        return _CONSTANTS[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_python_value(one) for one in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [str(_python_value(key)) for key in node.keys if key is not None]
+        return dict(zip(keys, map(_python_value, node.values), strict=False))
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError):
+        raise MalformedValue from None
+    if not isinstance(value, str | int | float | bool | None):
+        raise MalformedValue
+    return value
+
+
+_GEMMA_QUOTES = ('<|"|>', "<escape>", '"')
+_GEMMA_BARE = re.compile(r"[^,{}\[\]<\"]*")
+
+
+def parse_gemma_object(text: str, at: int) -> tuple[JsonObject, int]:
+    """Read `{city:<|"|>Paris<|"|>,days:3}`: bare keys, strings between quote tokens."""
+    if at >= len(text):
+        raise IncompleteValue
+    if text[at] != "{":
+        raise MalformedValue
+    return _gemma_object(text, at)
+
+
+def _gemma_object(text: str, at: int) -> tuple[dict[str, Any], int]:
+    members: dict[str, Any] = {}
+    at += 1
+    while True:
+        at = skip_space(text, at)
+        if text[at : at + 1] == "}":
+            return members, at + 1
+        key, at = _gemma_key(text, at)
+        members[key], at = _gemma_value(text, at)
+        at = _gemma_separator(text, at, "}")
+
+
+def _gemma_key(text: str, at: int) -> tuple[str, int]:
+    quote = _gemma_quote(text, at)
+    if quote:
+        key, at = _gemma_string(text, at, quote)
+        at = skip_space(text, at)
+        if at >= len(text):
+            raise IncompleteValue
+        if text[at] != ":":
+            raise MalformedValue
+        return key, at + 1
+    end = text.find(":", at)
+    if end < 0:
+        raise IncompleteValue
+    if any(mark in text[at:end] for mark in "{}[],"):
+        raise MalformedValue
+    return text[at:end].strip(), end + 1
+
+
+def _gemma_separator(text: str, at: int, closes: str) -> int:
+    at = skip_space(text, at)
+    if at >= len(text):
+        raise IncompleteValue
+    if text[at] == ",":
+        return at + 1
+    if text[at] != closes:
+        raise MalformedValue
+    return at
+
+
+def _gemma_value(text: str, at: int) -> tuple[Any, int]:
+    at = skip_space(text, at)
+    if at >= len(text):
+        raise IncompleteValue
+    if text[at] == "{":
+        return _gemma_object(text, at)
+    if text[at] == "[":
+        return _gemma_array(text, at)
+    quote = _gemma_quote(text, at)
+    if quote:
+        return _gemma_string(text, at, quote)
+    found = _GEMMA_BARE.match(text, at)
+    assert found is not None
+    if found.end() >= len(text):
+        raise IncompleteValue
+    return parse_bare_value(found.group().strip()), found.end()
+
+
+def _gemma_array(text: str, at: int) -> tuple[list[Any], int]:
+    items: list[Any] = []
+    at += 1
+    while True:
+        at = skip_space(text, at)
+        if text[at : at + 1] == "]":
+            return items, at + 1
+        item, at = _gemma_value(text, at)
+        items.append(item)
+        at = _gemma_separator(text, at, "]")
+
+
+def _gemma_quote(text: str, at: int) -> str:
+    for quote in _GEMMA_QUOTES:
+        if text.startswith(quote, at):
+            return quote
+        if len(text) - at < len(quote) and quote.startswith(text[at:]):
+            raise IncompleteValue
+    return ""
+
+
+def _gemma_string(text: str, at: int, quote: str) -> tuple[str, int]:
+    end = text.find(quote, at + len(quote))
+    if end < 0:
+        raise IncompleteValue
+    return text[at + len(quote) : end], end + len(quote)
+
+
+def parse_bare_value(text: str, schema: JsonObject | None = None) -> Any:
+    """Return what a bare text means: JSON where it is JSON, else the text itself.
+
+    A parameter whose schema says that it is a string stays one.
+
+    >>> parse_bare_value("3"), parse_bare_value("Paris"), parse_bare_value("3", {"type": "string"})
+    (3, 'Paris', '3')
+    """
+    if schema is not None and schema.get("type") == "string":
+        return text
+    for word in (text, text.lower()):  # Python's True and False are seen too
+        try:
+            return json.loads(word, strict=False)
+        except (ValueError, RecursionError):
+            continue
+    return None if text == "None" else text
+
+
+def parse_calls(
+    form: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]
+) -> tuple[list[ToolCall], int]:
+    """Read what one announcement brings; gives calls (ids may be empty), and where they end.
+
+    Raises:
+        Partial: the text ends too early.
+        Broken: this is no call of this form.
+    """
+    if form.section_opens.strip():
+        try:
+            at = _skip_literal(text, at, form.section_opens)
+        except MalformedValue:
+            if form.continues_bare and not text.startswith(("{", "["), at):
+                raise
+    if form.is_bare:
+        _check_bare_call(form, text, at, tools)
+    found: dict[str, Any] = {}
+    for part in form.reads:
+        if isinstance(part, LiteralText):
+            at = _skip_literal(text, at, part.text)
+        else:
+            found[part], at = _parse_placeholder(form, part, text, at, tools, found)
+    return _calls_of_value(found, tools, needs_known=form.is_bare), at
+
+
+_BARE_KEYS = tuple(
+    f'"{key}"'
+    for key in (
+        *("name", "type", "function", "parameters", "arguments", "id"),
+        *("tool_name", "tool_calls", "tool_call"),
+    )
+)
+
+
+def _check_bare_call(form: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]) -> None:
+    """See early that something is no call, so that JSON or a list is not held back whole."""
+    at = skip_space(text, at)
+    opens, words = ("[", tuple(f"{name}(" for name in tools)) if form.reads[0] == "python" else (
+        "{", _BARE_KEYS)  # fmt: skip
+    if at >= len(text):
+        raise IncompleteValue
+    if text[at] != opens:
+        raise MalformedValue
+    rest = text[skip_space(text, at + 1) :]
+    if not rest.startswith(words) and not any(word.startswith(rest) for word in words):
+        raise MalformedValue
+
+
+def _skip_literal(text: str, at: int, literal: str) -> int:
+    """Pass over a literal text; white space may differ."""
+    for word in literal.split():
+        at = skip_space(text, at)
+        if not text.startswith(word, at):
+            raise IncompleteValue if word.startswith(text[at:]) else MalformedValue
+        at += len(word)
+    return at
+
+
+_TOOL_NAME = re.compile(r"[\w.\-/:]+")
+
+
+def _parse_placeholder(
+    form: ToolCallFormat,
+    hole: Placeholder,
+    text: str,
+    at: int,
+    tools: Mapping[str, Tool],
+    found: Mapping[str, Any],
+) -> tuple[Any, int]:
+    at = skip_space(text, at)
+    if hole in ("name", "id", "index"):
+        pattern = _TOOL_NAME if hole != "index" else _DIGITS
+        match = pattern.match(text, at)
+        if match is None:
+            raise IncompleteValue if at >= len(text) else MalformedValue
+        if match.end() >= len(text):
+            raise IncompleteValue
+        return _without_index(match.group(), hole, form), _end_of_name(match, hole, form)
+    if hole == "python":
+        return parse_python_calls(text, at)
+    if hole == "gemma":
+        return parse_gemma_object(text, at)
+    if hole == "params":
+        return _parse_parameters(form, text, at, tools.get(str(found.get("name"))))
+    return parse_json(text, at)
+
+
+_DIGITS = re.compile(r"\d+")
+_INDEXED = re.compile(r"(.+?):\d+$")
+
+
+def _is_indexed(form: ToolCallFormat) -> bool:
+    return "index" in form.reads
+
+
+def _without_index(word: str, hole: Placeholder, form: ToolCallFormat) -> str:
+    """Take `:0` off a name where the form counts its calls (Kimi)."""
+    found = _INDEXED.match(word) if hole == "name" and _is_indexed(form) else None
+    return found.group(1) if found else word
+
+
+def _end_of_name(match: re.Match[str], hole: Placeholder, form: ToolCallFormat) -> int:
+    return match.start() + len(_without_index(match.group(), hole, form))
+
+
+def _parse_parameters(
+    form: ToolCallFormat, text: str, at: int, tool: Tool | None
+) -> tuple[dict[str, Any], int]:
+    """Read named values until something else follows."""
+    assert form.param is not None
+    arguments: dict[str, Any] = {}
+    closes = form.leftovers[:1]
+    schemas = tool.parameters.get("properties", {}) if tool else {}
+    while True:
+        at = skip_space(text, at)
+        rest = text[at:]
+        opens = form.param.opens.strip()
+        if rest.startswith(opens):
+            key, value, at = _parse_parameter(form.param, text, at + len(opens))
+            arguments[key] = parse_bare_value(value, schemas.get(key))
+        elif opens.startswith(rest):
+            raise IncompleteValue
+        elif not closes or rest.startswith(closes[0]):
+            return arguments, at
+        elif closes[0].startswith(rest):
+            raise IncompleteValue
+        else:
+            raise MalformedValue
+
+
+def _parse_parameter(form: ParameterFormat, text: str, at: int) -> tuple[str, str, int]:
+    named = _literal_pattern(form.read_names).search(text, at)
+    closed = _literal_pattern(form.closes).search(text, named.end()) if named else None
+    if named is None or closed is None:
+        raise IncompleteValue
+    value = text[named.end() : closed.start()]
+    if form.names.endswith("\n"):
+        value = value.removeprefix("\n").removesuffix("\n")
+    return text[at : named.start()].strip().split('"')[0], value, closed.end()
+
+
+@lru_cache(maxsize=64)
+def _literal_pattern(literal: str) -> re.Pattern[str]:
+    """Look for a literal text, whatever white space stands between its words."""
+    return re.compile(r"\s*".join(map(re.escape, literal.split())))
+
+
+def _calls_of_value(
+    found: Mapping[str, Any], tools: Mapping[str, Tool], *, needs_known: bool
+) -> list[ToolCall]:
+    if "calls" in found:
+        calls = calls_in_json(found["calls"], tools)
+    elif "python" in found:
+        calls = [ToolCall(name, arguments) for name, arguments in found["python"]]
+    else:
+        arguments: Any = next(
+            (found[key] for key in ("args", "params", "gemma") if key in found), {}
+        )
+        call_id = str(found.get("id", ""))
+        calls = [
+            ToolCall(
+                str(found.get("name") or _name_in_call_id(call_id)),
+                _arguments_object(arguments),
+                call_id,
+            )
+        ]
+    if not calls or any(not call.name for call in calls):
+        raise MalformedValue
+    if needs_known and any(call.name not in tools for call in calls):
+        raise MalformedValue
+    return calls
+
+
+def _name_in_call_id(call_id: str) -> str:
+    """Return the name that an id spells (Kimi: `functions.get_weather:0`)."""
+    return re.sub(r":\d+$", "", call_id).removeprefix("functions.")
+
+
+_NAME_KEYS = ("name", "tool_name", "function_name", "function", "recipient_name")
+_ARGUMENTS_KEYS = ("arguments", "parameters", "args", "input", "kwargs")
+_ID_KEYS = ("id", "tool_call_id", "call_id")
+
+
+def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[ToolCall]:
+    """Return the calls that a JSON value holds, however its keys are called.
+
+    Raises:
+        Broken: it holds something else.
+    """
+    if isinstance(value, list):
+        return [call for one in value for call in calls_in_json(one, tools)]
+    if not isinstance(value, dict):
+        raise MalformedValue
+    if isinstance(value.get("tool_calls"), list):
+        return calls_in_json(value["tool_calls"], tools)
+    if isinstance(value.get("tool_call"), dict):
+        return calls_in_json(value["tool_call"], tools)
+    inner = value.get("function")
+    if isinstance(inner, dict):
+        return calls_in_json(
+            {**{key: value[key] for key in _ID_KEYS if key in value}, **inner}, tools
+        )
+    name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
+    if name is None:
+        return [_keyed_call(value, tools or {})]
+    arguments: Any = next((value[key] for key in _ARGUMENTS_KEYS if key in value), {})
+    call_id = next((str(value[key]) for key in _ID_KEYS if value.get(key)), "")
+    return [ToolCall(name, _arguments_object(arguments), call_id)]
+
+
+def _keyed_call(value: Mapping[str, Any], tools: Mapping[str, Tool]) -> ToolCall:
+    """Read `{"get_weather": {…}}`, where the name is the key."""
+    if len(value) != 1:
+        raise MalformedValue
+    ((name, arguments),) = value.items()
+    if name not in tools:
+        raise MalformedValue
+    return ToolCall(name, _arguments_object(arguments))
+
+
+def _arguments_object(value: Any) -> dict[str, Any]:
+    """Return arguments as an object; some models write them as JSON in a string."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, strict=False) if value.strip() else {}
+        except (ValueError, RecursionError):
+            raise MalformedValue from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MalformedValue
+    return value
+
+
+def parse_first_complete_call(
+    forms: Sequence[ToolCallFormat], text: str, at: int, tools: Mapping[str, Tool]
+) -> tuple[list[ToolCall], int, ToolCallFormat]:
+    """Read by the first form that fits.
+
+    Raises:
+        Partial: the first form that may still fit needs more text.
+        Broken: none fits.
+    """
+    for form in forms:
+        try:
+            calls, end = parse_calls(form, text, at, tools)
+        except MalformedValue:
+            continue
+        return calls, end, form
+    raise MalformedValue

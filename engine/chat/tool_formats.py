@@ -1,0 +1,308 @@
+"""Tool-call formats: how a model writes a call, and the formats of known models. Pure.
+
+A format is a row of literal texts and placeholders. `template_probe` derives a format where the
+template shows one. The known formats are for templates that show none; each is taken from its
+makers' documentation or from real answers. A hint (a word of the template or the vocabulary)
+identifies the model family. Tags of reasoning stand here too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paddock.engine.request import ToolCall
+
+Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
+"""`calls`: JSON that holds whole calls; `python`: a list of Python calls; `gemma`: Gemma's values;
+`args`: JSON arguments; `params`: named values between tags; `index`: a number that is passed over.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LiteralText:
+    """A text that stands there as it is."""
+
+    text: str
+
+
+FormatPart = LiteralText | Placeholder
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFormat:
+    """One named value: `opens` key `names` value `closes`."""
+
+    opens: str
+    names: str
+    """Between a key and a string."""
+    closes: str
+    names_other: str = ""
+    """Between a key and what is no string, where that differs."""
+
+    @property
+    def read_names(self) -> str:
+        """What both have in common at their ends, after the key's attributes."""
+        if not self.names_other:
+            return self.names.strip()
+        common = self.names
+        while not self.names_other.endswith(common):
+            common = common[1:]
+        return common[max(common.find('"'), 0) :].strip()
+
+    def between(self, *, is_text: bool) -> str:
+        """Return what stands between a key and its value."""
+        return self.names if is_text or not self.names_other else self.names_other
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallFormat:
+    """One way to write calls."""
+
+    reads: tuple[FormatPart, ...]
+    """What is looked for in an answer, up to where the arguments end."""
+    writes: tuple[FormatPart, ...]
+    """How one call is written out, its end included: for grammars and for earlier turns."""
+    section_opens: str = ""
+    """Stands once before the first call."""
+    section_closes: str = ""
+    param: ParameterFormat | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing but the call's own first character announces it."""
+        return not self.section_opens.strip() and not isinstance(self.reads[0], LiteralText)
+
+    @property
+    def continues_bare(self) -> bool:
+        """Whether a second call may follow unannounced."""
+        return not isinstance(self.reads[0], LiteralText)
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The first word of what announces a call."""
+        first = self.reads[0].text if isinstance(self.reads[0], LiteralText) else ""
+        return tuple(_first_word(one) for one in (self.section_opens, first) if one.strip())
+
+    @property
+    def leftovers(self) -> tuple[str, ...]:
+        """Words that may follow a call and say nothing."""
+        last = self.writes[-1]
+        texts = [last.text if isinstance(last, LiteralText) else "", self.section_closes]
+        return tuple(word for text in texts for word in _words(text))
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Every literal text of the form."""
+        parts = [part.text for part in (*self.reads, *self.writes) if isinstance(part, LiteralText)]
+        tags = (self.param.opens, self.param.names, self.param.closes) if self.param else ()
+        return (*parts, self.section_opens, self.section_closes, *tags)
+
+    def write(self, call: ToolCall) -> str:
+        """Return a call as the model itself would have written it."""
+        parts = [part.text if isinstance(part, LiteralText) else self._fill(part, call)
+                 for part in self.writes]  # fmt: skip
+        return f"{self.section_opens}{''.join(parts)}{self.section_closes}"
+
+    def _fill(self, hole: Placeholder, call: ToolCall) -> str:
+        if hole == "name":
+            return call.name
+        if hole == "id":
+            return call.id
+        if hole == "index":
+            return "0"
+        if hole == "params" and self.param is not None:
+            form = self.param
+            return "".join(
+                f"{form.opens}{key}{form.between(is_text=isinstance(value, str))}"
+                f"{_as_text(value)}{form.closes}"
+                for key, value in call.arguments.items()
+            )
+        return json.dumps(dict(call.arguments), ensure_ascii=False)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_WORD = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|[^\s<\[]+|\S")
+
+
+def _words(text: str) -> list[str]:
+    words = (word.lstrip("}])\"'") for word in _WORD.findall(text))
+    return [word for word in words if word and word not in "{["]
+
+
+def _first_word(text: str) -> str:
+    """Return what a literal begins with: its first tag whole, else its first word."""
+    stripped = text.strip()
+    found = re.match(r"<\|[^<>]*\|>|<[^<>\s=]*[>=]?|\[[^\[\]\s]*\]|[^\s<\[]+|\S", stripped)
+    return found.group() if found else stripped
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTags:
+    """What opens and closes reasoning."""
+
+    opens: str
+    closes: str
+
+
+def json_format(
+    opens: str,
+    closes: str,
+    *,
+    name: str = "name",
+    arguments: str = "arguments",
+    is_list: bool = False,
+) -> ToolCallFormat:
+    """Return a form whose calls are JSON objects with a name and arguments."""
+    first, last = ("[", "]") if is_list else ("", "")
+    reads: tuple[FormatPart, ...] = ("calls",)
+    if opens:
+        reads = (LiteralText(opens), "calls")
+    return ToolCallFormat(
+        reads=reads,
+        writes=(
+            LiteralText(f'{opens}{first}{{"{name}": "'),
+            "name",
+            LiteralText(f'", "{arguments}": '),
+            "args",
+            LiteralText(f"}}{last}{closes}"),
+        ),
+    )
+
+
+def named_format(
+    opens: str, between: str, closes: str, *, section_opens: str = "", section_closes: str = ""
+) -> ToolCallFormat:
+    """Return a form with the name outside of the JSON."""
+    reads: tuple[FormatPart, ...] = (LiteralText(opens), "name", LiteralText(between), "args")
+    return ToolCallFormat(reads, (*reads, LiteralText(closes)), section_opens, section_closes)
+
+
+HERMES = json_format("<tool_call>\n", "\n</tool_call>")
+"""The most widely understood; described to models whose template knows no tools."""
+
+LLAMA3 = json_format("", "", arguments="parameters")
+_LLAMA3_TAGGED = json_format("<|python_tag|>", "", arguments="parameters")
+_PYTHONIC = ToolCallFormat(("python",), LLAMA3.writes)
+_MISTRAL = json_format("[TOOL_CALLS]", "", is_list=True)
+_MISTRAL_NAMED = named_format("[TOOL_CALLS]", "[ARGS]", "")
+_DEEPSEEK = named_format(
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",  # noqa: RUF001
+    "\n```json\n",
+    "\n```<｜tool▁call▁end｜>",  # noqa: RUF001
+    section_opens="<｜tool▁calls▁begin｜>",  # noqa: RUF001
+    section_closes="<｜tool▁calls▁end｜>",  # noqa: RUF001
+)
+_DEEPSEEK_SHORT = named_format(
+    "<｜tool▁call▁begin｜>",  # noqa: RUF001
+    "<｜tool▁sep｜>",  # noqa: RUF001
+    "<｜tool▁call▁end｜>",  # noqa: RUF001
+    section_opens="<｜tool▁calls▁begin｜>",  # noqa: RUF001
+    section_closes="<｜tool▁calls▁end｜>",  # noqa: RUF001
+)
+_GRANITE = json_format("<|tool_call|>", "", is_list=True)
+_COMMAND_R = json_format(
+    "Action: ```json\n", "\n```", name="tool_name", arguments="parameters", is_list=True
+)
+_FUNCTOOLS = json_format(" functools", "", is_list=True)
+_LFM = ToolCallFormat(
+    (LiteralText("<|tool_call_start|>"), "python"),
+    json_format("<|tool_call_start|>", "<|tool_call_end|>", is_list=True).writes,
+)
+_LFM_JSON = json_format("<|tool_call_start|>", "<|tool_call_end|>", is_list=True)
+_FUNCTIONARY = named_format("<function=", ">", "</function>")
+_QWEN_CODER = ToolCallFormat(
+    reads=(LiteralText("<tool_call>\n<function="), "name", LiteralText(">\n"), "params"),
+    writes=(
+        LiteralText("<tool_call>\n<function="),
+        "name",
+        LiteralText(">\n"),
+        "params",
+        LiteralText("</function>\n</tool_call>"),
+    ),
+    param=ParameterFormat("<parameter=", ">\n", "\n</parameter>\n"),
+)
+_QWEN_CODER_OPEN = ToolCallFormat(
+    # What Qwen3-Coder says when it forgets the outer tag.
+    reads=(LiteralText("<function="), "name", LiteralText(">\n"), "params"),
+    writes=(
+        LiteralText("<function="),
+        "name",
+        LiteralText(">\n"),
+        "params",
+        LiteralText("</function>\n</tool_call>"),
+    ),
+    param=ParameterFormat("<parameter=", ">\n", "\n</parameter>\n"),
+)
+_GEMMA4 = ToolCallFormat(
+    reads=(LiteralText("<|tool_call>call:"), "name", "gemma"),
+    writes=(LiteralText("<|tool_call>call:"), "name", "gemma", LiteralText("<tool_call|>")),
+)
+_FUNCTION_GEMMA = ToolCallFormat(
+    reads=(LiteralText("<start_function_call>call:"), "name", "gemma"),
+    writes=(
+        LiteralText("<start_function_call>call:"),
+        "name",
+        "gemma",
+        LiteralText("<end_function_call>"),
+    ),
+)
+_KIMI = ToolCallFormat(
+    reads=(
+        LiteralText("<|tool_call_begin|>functions."),
+        "name",
+        LiteralText(":"),
+        "index",
+        LiteralText("<|tool_call_argument_begin|>"),
+        "args",
+    ),
+    writes=(
+        LiteralText("<|tool_call_begin|>functions."),
+        "name",
+        LiteralText(":"),
+        "index",
+        LiteralText("<|tool_call_argument_begin|>"),
+        "args",
+        LiteralText("<|tool_call_end|>"),
+    ),
+    section_opens="<|tool_calls_section_begin|>",
+    section_closes="<|tool_calls_section_end|>",
+)
+
+KNOWN_FORMATS: tuple[tuple[str, tuple[ToolCallFormat, ...]], ...] = (
+    ("<|python_tag|>", (_LLAMA3_TAGGED, LLAMA3, _PYTHONIC)),
+    ('"parameters": dictionary of argument name', (LLAMA3, _PYTHONIC)),
+    ("[TOOL_CALLS]", (_MISTRAL, _MISTRAL_NAMED)),
+    ("<｜tool▁calls▁begin｜>", (_DEEPSEEK, _DEEPSEEK_SHORT)),  # noqa: RUF001
+    ("<|tool_calls_section_begin|>", (_KIMI,)),
+    ("<|tool_call_start|>", (_LFM, _LFM_JSON)),
+    ("<start_function_call>", (_FUNCTION_GEMMA,)),
+    ("<|tool_call>", (_GEMMA4,)),
+    ("<|tool_call|>", (_GRANITE,)),
+    ("<parameter=", (_QWEN_CODER, _QWEN_CODER_OPEN)),
+    ("Action: ```json", (_COMMAND_R,)),
+    ("functools[", (_FUNCTOOLS,)),
+    ("<function=", (_FUNCTIONARY,)),
+    ("<tool_call>", (HERMES,)),
+)
+
+THINK_TAGS = ReasoningTags("<think>", "</think>")
+
+KNOWN_TAGS: tuple[ReasoningTags, ...] = (
+    THINK_TAGS,
+    ReasoningTags("[THINK]", "[/THINK]"),
+    ReasoningTags("<seed:think>", "</seed:think>"),
+    ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>"),
+    ReasoningTags("<|channel>thought", "<channel|>"),
+    ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>"),
+    ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ReasoningTags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+    ReasoningTags("<thinking>", "</thinking>"),
+    ReasoningTags("<reasoning>", "</reasoning>"),
+    ReasoningTags("<thought>", "</thought>"),
+)

@@ -1,0 +1,294 @@
+"""Prefix cache: owners of KV cells, and prefixes that are kept in main memory. Pure.
+
+`PrefixCache` mirrors llama.cpp's accounting, so that room is known before a decode. In a unified
+cache one cell belongs to several sequences (`llama_memory_seq_cp`) and is freed when the last of
+them leaves; in a split cache every sequence has a stream of its own, and a prefix is copied. A
+radix tree is not needed to find the longest shared prefix: at most some hundreds of sequences are
+resident, and comparing two arrays of 4,000 tokens takes 3 µs.
+
+`HostCache` lists prefixes that were moved to main memory. A finished conversation is likely to be
+continued, but its idle cells slow all others: attention in a unified cache runs up to the highest
+used cell (5 to 20 % with two idle documents, 2 cores). Copying 700 tokens of a 135M model takes
+some milliseconds, computing them again two seconds. Only keys, tokens and order are here;
+`kv_cache` holds the bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+
+
+@dataclass(slots=True, eq=False)
+class _CellRun:
+    """Neighbouring cells that belong to the same sequences."""
+
+    n_cells: int
+    holders: set[int]
+
+
+@dataclass(slots=True, eq=False)
+class _CachedSequence:
+    """The tokens of one `seq_id` that have cells, and the runs that hold them, in order."""
+
+    tokens: Tokens
+    n_tokens: int = 0
+    runs: list[_CellRun] = field(default_factory=list)
+
+    @property
+    def computed(self) -> Tokens:
+        return self.tokens[: self.n_tokens]
+
+
+def shared_prefix_length(one: Tokens, other: Tokens) -> int:
+    """Count the tokens at the start that are the same.
+
+    >>> shared_prefix_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
+    2
+    """
+    n = min(len(one), len(other))
+    differing = np.flatnonzero(one[:n] != other[:n])
+    return int(differing[0]) if len(differing) else n
+
+
+def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple[int, int]:
+    """Return the key of the tokens with the longest shared beginning, and its length, or (-1, 0).
+
+    >>> longest_shared_prefix(np.array([1, 2, 3]), {4: np.array([1, 5]), 6: np.array([1, 2])})
+    (6, 2)
+    """
+    key, n_most = -1, 0
+    for one, tokens in others.items():
+        # Most differ from the prompt before this token: one comparison instead of thousands.
+        if n_most < min(len(tokens), len(prompt)) and tokens[n_most] == prompt[n_most]:
+            n = shared_prefix_length(prompt, tokens)
+            if n > n_most:
+                key, n_most = one, n
+    return key, n_most
+
+
+class PrefixCache:
+    """The books of one context's cells. Not thread-safe: the owner thread keeps them."""
+
+    def __init__(self, n_cells: int, n_cells_each: int | None = None) -> None:
+        """Begin with an empty cache.
+
+        Args:
+            n_cells: cells of the whole cache.
+            n_cells_each: of a split cache: cells of each sequence's stream.
+        """
+        self.n_cells = n_cells
+        self.n_used = 0
+        self._n_cells_each = n_cells_each
+        self._residents: dict[int, _CachedSequence] = {}
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether sequences can share cells."""
+        return self._n_cells_each is None
+
+    @property
+    def n_shared(self) -> int:
+        """Cells that several sequences hold, counted once for each holder but the first."""
+        return sum(one.n_tokens for one in self._residents.values()) - self.n_used
+
+    def n_free_for(self, seq_id: int) -> int:
+        """Cells that this sequence could still take."""
+        if self._n_cells_each is None:
+            return self.n_free
+        resident = self._residents.get(seq_id)
+        return self._n_cells_each - (resident.n_tokens if resident else 0)
+
+    def n_tokens(self, seq_id: int) -> int:
+        """Tokens of a sequence that have cells."""
+        resident = self._residents.get(seq_id)
+        return resident.n_tokens if resident else 0
+
+    @property
+    def n_free(self) -> int:
+        """Cells that nobody holds."""
+        return self.n_cells - self.n_used
+
+    def __contains__(self, seq_id: int) -> bool:
+        """Return whether this sequence has an entry."""
+        return seq_id in self._residents
+
+    def computed(self, seq_id: int) -> Tokens:
+        """Return the tokens of a resident sequence that have cells."""
+        return self._residents[seq_id].computed
+
+    def best(self, prompt: Tokens) -> tuple[int, int]:
+        """Find the resident with the longest shared beginning: `(seq_id, n_tokens)`, or (-1, 0)."""
+        computed = {seq_id: resident.computed for seq_id, resident in self._residents.items()}
+        return longest_shared_prefix(prompt, computed)
+
+    def n_own(self, seq_id: int) -> int:
+        """Count the cells that would be free if this sequence left."""
+        return sum(r.n_cells for r in self._residents[seq_id].runs if r.holders == {seq_id})
+
+    def share(self, source: int, target: int, n_tokens: int) -> None:
+        """Give `target`, which must be new, the first `n_tokens` of `source`.
+
+        In a unified cache both hold the same cells; in a split one `target` gets its own.
+        """
+        if target in self._residents:
+            raise ValueError(f"sequence {target} is resident already")
+        donor = self._residents[source]
+        if not 0 < n_tokens <= donor.n_tokens:
+            raise ValueError(f"sequence {source} has no {n_tokens} tokens to share")
+        if not self.is_unified:
+            self.extend(target, donor.computed[:n_tokens])
+            return
+        self._cut(donor, n_tokens)
+        taken, n_seen = [], 0
+        for run in donor.runs:
+            if n_seen == n_tokens:
+                break
+            run.holders.add(target)
+            taken.append(run)
+            n_seen += run.n_cells
+        self._residents[target] = _CachedSequence(
+            donor.tokens[:n_tokens].copy(), n_tokens=n_tokens, runs=taken
+        )
+
+    def extend(self, seq_id: int, tokens: Tokens) -> None:
+        """Add computed tokens at the end of a sequence; a new one begins.
+
+        Raises:
+            ValueError: there are not so many free cells.
+        """
+        n = len(tokens)
+        if n > self.n_free_for(seq_id):
+            raise ValueError(f"{n} cells wanted, {self.n_free_for(seq_id)} are free")
+        resident = self._residents.get(seq_id)
+        if resident is None:
+            resident = self._residents[seq_id] = _CachedSequence(np.empty(0, np.int32))
+        if resident.n_tokens + n > len(resident.tokens):
+            grown = np.empty(max(256, 2 * (resident.n_tokens + n)), np.int32)
+            grown[: resident.n_tokens] = resident.computed
+            resident.tokens = grown
+        resident.tokens[resident.n_tokens : resident.n_tokens + n] = tokens
+        resident.n_tokens += n
+        self.n_used += n
+        if resident.runs and len(resident.runs[-1].holders) == 1:  # its own
+            resident.runs[-1].n_cells += n
+        else:
+            resident.runs.append(_CellRun(n, {seq_id}))
+
+    def trim(self, seq_id: int, n_keep: int) -> None:
+        """Let go of all but the first `n_keep` tokens; 0 ends the sequence's entry."""
+        resident = self._residents[seq_id]
+        if n_keep < resident.n_tokens:
+            self._cut(resident, n_keep)
+            kept, n_seen = [], 0
+            for run in resident.runs:
+                if n_seen < n_keep:
+                    kept.append(run)
+                    n_seen += run.n_cells
+                else:
+                    self._let_go(run, seq_id)
+            resident.runs, resident.n_tokens = kept, n_keep
+        if n_keep == 0:
+            del self._residents[seq_id]
+
+    def _let_go(self, run: _CellRun, seq_id: int) -> None:
+        run.holders.discard(seq_id)
+        if not run.holders:
+            self.n_used -= run.n_cells
+
+    def _cut(self, resident: _CachedSequence, n_tokens: int) -> None:
+        """Make a border between runs after `n_tokens`, for every holder of the run it falls in."""
+        n_seen = 0
+        for run in resident.runs:
+            if n_seen < n_tokens < n_seen + run.n_cells:
+                rest = _CellRun(n_seen + run.n_cells - n_tokens, set(run.holders))
+                run.n_cells = n_tokens - n_seen
+                for holder in rest.holders:
+                    runs = self._residents[holder].runs
+                    runs.insert(runs.index(run) + 1, rest)
+                return
+            n_seen += run.n_cells
+
+
+class HostCache:
+    """At most `n_most_tokens` tokens in entries, the least recently used one goes first."""
+
+    def __init__(self, n_most_tokens: int) -> None:
+        self.n_most_tokens = n_most_tokens
+        self.n_tokens = 0
+        self._entries: OrderedDict[int, Tokens] = OrderedDict()
+        self._jobs: set[int] = set()
+        self._n_keys = 0
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self._entries)
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """What is kept, the least recently used first."""
+        return tuple(self._entries)
+
+    def put(self, tokens: Tokens, *, is_job: bool = False) -> tuple[int | None, tuple[int, ...]]:
+        """Take an entry in; gives its key, or None if it is too large, and the keys that went.
+
+        Jobs' entries go before those of conversations, and never take the place of one.
+        """
+        gone = [key for key, one in self._entries.items() if _starts_with(tokens, one)]
+        others = [key for key in self._entries if key not in gone]
+        order = [key for key in others if key in self._jobs]
+        order += [key for key in others if key not in self._jobs and not is_job]
+        n_kept = sum(len(self._entries[key]) for key in others)
+        for key in order:
+            if n_kept + len(tokens) <= self.n_most_tokens:
+                break
+            n_kept -= len(self._entries[key])
+            gone.append(key)
+        if n_kept + len(tokens) > self.n_most_tokens:
+            return None, ()
+        for key in gone:
+            self._forget(key)
+        self._n_keys += 1
+        self._entries[self._n_keys] = tokens.copy()
+        self.n_tokens += len(tokens)
+        if is_job:
+            self._jobs.add(self._n_keys)
+        return self._n_keys, tuple(gone)
+
+    def limit(self, n_most_tokens: int) -> tuple[int, ...]:
+        """Hold no more than this from now on; returns the keys of the entries that went."""
+        self.n_most_tokens, gone = n_most_tokens, []
+        while self.n_tokens > n_most_tokens:
+            gone.append(next(iter(self._entries)))
+            self._forget(gone[-1])
+        return tuple(gone)
+
+    def clear(self) -> None:
+        """Forget every entry."""
+        self._entries.clear()
+        self.n_tokens = 0
+
+    def best(self, prompt: Tokens) -> tuple[int, int]:
+        """Find the entry with the longest shared beginning: `(key, n_tokens)`, or (-1, 0)."""
+        return longest_shared_prefix(prompt, self._entries)
+
+    def tokens(self, key: int) -> Tokens:
+        """Return an entry's tokens."""
+        return self._entries[key]
+
+    def touch(self, key: int) -> None:
+        """Note that an entry was used."""
+        self._entries.move_to_end(key)
+
+    def _forget(self, key: int) -> None:
+        self.n_tokens -= len(self._entries.pop(key))
+        self._jobs.discard(key)
+
+
+def _starts_with(longer: Tokens, shorter: Tokens) -> bool:
+    return shared_prefix_length(longer, shorter) == len(shorter)

@@ -1,0 +1,298 @@
+"""One running request: its answer so far, the images of its prompt, and what a step reports of it.
+
+Images are rows of embeddings, which no batch of tokens can hold. Where a piece has stand-ins for
+an image (negative numbers), everything up to its last image is computed separately; the rest goes
+into the step's batch with the others. A `StepOutput` goes into one frame, so it holds plain lists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Items
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.chat.prompt_images import PlacedImage
+from paddock.engine.chat.stream_parser import AnswerDelta, StreamParser
+from paddock.engine.llama.llama_context import Context
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.request import DoneReason, Priority
+from paddock.engine.sampling.picker import PickedToken, Picker
+
+from .batch import Sequence, SequencePiece
+from .drafts import LookupDrafter
+
+
+@dataclass(slots=True)
+class StepOutput:
+    """One turn."""
+
+    started: list[int] = field(default_factory=list)
+    progressed: list[int] = field(default_factory=list)
+    chunks: list[dict[str, Any]] = field(default_factory=list)
+    """Fields of `request.Chunk`, and `id`; what is empty is left out."""
+    done: list[dict[str, Any]] = field(default_factory=list)
+    """`id`, `reason`, `usage`, `is_shortened`; `stop` where a stop string was met, and `tokens`
+    where they are wanted."""
+    n_tokens: int = 0
+    """Size of the batch that was decoded."""
+    n_sequences: int = 0
+    n_waiting: int = 0
+    n_cells_used: int = 0
+    n_cells_shared: int = 0
+    """Counted once for each holder but the first."""
+    n_preempted: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
+    step_s: float = 0.0
+    """Of the forward pass alone."""
+    is_urgent: bool = False
+    """Whether a request waits for it: its beginning, a chat's first token, or an end."""
+    is_read: bool = False
+    """Whether it has a part of an answer that is read as it comes."""
+
+    def as_head(self) -> dict[str, Any]:
+        """Return a frame's head; `dataclasses.asdict` would take 0.1 ms to copy what is ours."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def chunk(self, request_id: int, heard: AnswerDelta, choice: PickedToken | None) -> None:
+        """Add a piece of an answer."""
+        fields: dict[str, Any] = {
+            "id": request_id,
+            "text": heard.text,
+            "n_tokens": int(choice is not None),
+        }
+        if heard.reasoning:
+            fields["reasoning"] = heard.reasoning
+        if heard.tool_calls:
+            fields["tool_calls"] = [asdict(call) for call in heard.tool_calls]
+        if choice is not None and choice.logprob is not None:
+            fields["logprobs"] = [choice.logprob]
+        self.chunks.append(fields)
+
+
+def prefill_images(
+    context: Context, piece: SequencePiece, images: Items[PlacedImage]
+) -> SequencePiece:
+    """Compute a piece up to its last image; gives what is left of it, perhaps nothing.
+
+    Raises:
+        CacheFull: no room; a part of the piece may be in the cache (see `drop_image_cells`).
+    """
+    are_rows = piece.tokens < 0
+    if not are_rows.any():
+        return piece
+    n_seen = int(np.flatnonzero(are_rows)[-1]) + 1
+    for start, end in _text_and_image_runs(are_rows[:n_seen]):
+        _prefill_run(context, piece, start, end, images)
+    return replace(piece, tokens=piece.tokens[n_seen:], pos=piece.pos + n_seen)
+
+
+def drop_image_cells(context: Context, pieces: Items[SequencePiece]) -> None:
+    """Free what was computed of pieces with images, when their turn has failed."""
+    for piece in pieces:
+        if (piece.tokens < 0).any():
+            context.trim(piece.sequence.seq_id, piece.pos)
+
+
+def _text_and_image_runs(are_rows: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Cut where text and images meet."""
+    edges = [0, *(np.flatnonzero(np.diff(are_rows)) + 1).tolist(), len(are_rows)]
+    return list(pairwise(edges))
+
+
+def _prefill_run(
+    context: Context, piece: SequencePiece, start: int, end: int, images: Items[PlacedImage]
+) -> None:
+    tokens = piece.tokens[start:end]
+    seq_id, pos = piece.sequence.seq_id, piece.pos + start
+    if tokens[0] >= 0:
+        places = np.arange(pos, pos + len(tokens), dtype=np.int32)
+        ids, wanted = np.full(len(tokens), seq_id, np.int32), np.zeros(len(tokens), np.int8)
+        context.decode(tokens, places, ids, wanted)
+        return
+    from paddock.engine.llama.vision import decode_image_rows
+
+    for first, rows in _image_rows_between(images, pos, pos + len(tokens)):
+        decode_image_rows(context, rows, first, seq_id)
+
+
+def _image_rows_between(
+    images: Items[PlacedImage], start: int, end: int
+) -> list[tuple[int, Vectors]]:
+    """Return the rows of the images that stand between two positions, and where they begin."""
+    found = []
+    for image in images:
+        first, last = max(start, image.start), min(end, image.start + len(image.piece.rows))
+        if first < last:
+            found.append((first, image.piece.rows[first - image.start : last - image.start]))
+    return found
+
+
+def text_tokens(prompt: Tokens) -> Tokens:
+    """Return a prompt without the stand-ins for its images."""
+    return prompt[prompt >= 0]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """A request that is ready for the scheduler: counted, and sure to fit."""
+
+    request_id: int
+    prompt: Tokens
+    max_tokens: int
+    priority: Priority
+    picker: Picker
+    listener: StreamParser
+    shown: frozenset[int] = frozenset()
+    """Control tokens that the listener wants to read as text."""
+    drafts: bool | None = None
+    """As `ChatRequest.drafts`."""
+    shift_at: int = 0
+    """So long may prompt and answer become together before the history is shifted; 0: never."""
+    n_keep_tokens: int = 0
+    """At a shift, how many stay at the prompt's beginning."""
+    images: tuple[PlacedImage, ...] = ()
+    is_open: bool = False
+    """`max_tokens` is where the context ends, not what anybody expects."""
+    wants_tokens: bool = False
+    """Whether the end tells the ids of prompt and answer."""
+
+
+@dataclass(slots=True, eq=False)
+class RunningRequest:
+    """One request on its way: what was said, since when, at what cost."""
+
+    job: DecodeRequest
+    sequence: Sequence
+    drafter: LookupDrafter | None
+    queued_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
+    first_token_at: float = 0.0
+    n_answered: int = 0
+    n_reused: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
+    n_shifted: int = 0
+    ended: DoneReason | None = None
+    has_started_over: bool = False
+    """Whether the cache was emptied for it, since it did not fit although it ran alone."""
+
+    def start(self, now: float) -> bool:
+        """Note that it is being computed; tells whether that is new."""
+        if self.started_at:
+            return False
+        self.started_at = now
+        self.n_reused = self.sequence.n_reused
+        return True
+
+    def follow(self, most: int, model: Model, told: StepOutput) -> None:
+        """Add the tokens that its grammar forces, at most so many; they need no logits."""
+        n_before, most = self.n_answered, min(most, self.n_left)
+        while not self.ended and self.n_answered - n_before < most:
+            choice = self.job.picker.follow()
+            if choice is None:
+                break
+            self.accept(choice, model, told)
+        n_added = self.n_answered - n_before
+        self.n_drafted += n_added
+        self.n_accepted += n_added
+        told.n_drafted += n_added
+        told.n_accepted += n_added
+
+    def guess(self, most: int, price: float) -> list[int]:
+        """Guess what it says next: what its grammar forces, else what it may be copying.
+
+        What is forced was said already (`follow`), but where probabilities are wanted.
+
+        Args:
+            most: so many tokens at most.
+            price: see `LookupDrafter.n_worth`.
+        """
+        most = min(most, self.n_left)
+        forced = self.job.picker.forced()[:most] if most > 0 else []
+        if forced or self.drafter is None:
+            return forced
+        return self.drafter.guess(most, price)
+
+    @property
+    def n_left(self) -> int:
+        """Tokens that could be guessed: the one after the last guess is said in any case."""
+        n_room = self.sequence.max_tokens - len(self.sequence.answer)
+        return min(self.job.max_tokens - self.n_answered, n_room) - 1
+
+    @property
+    def must_shift(self) -> bool:
+        """Whether the context is full and the answer is to go on."""
+        n_tokens = len(self.sequence.prompt) + len(self.sequence.answer)
+        return not self.ended and 0 < self.job.shift_at <= n_tokens
+
+    def accept(self, choice: PickedToken, model: Model, told: StepOutput) -> None:
+        """Add a token; `ended` is set where the answer ends."""
+        if not self.first_token_at:
+            self.first_token_at = time.monotonic()
+        if choice.ends == "stop" and model.ends_generation(choice.token):
+            self.ended = "stop"
+            return
+        job = self.job
+        self.n_answered += 1
+        self.sequence.answer.append(choice.token)
+        if self.drafter is not None:
+            self.drafter.add(choice.token)
+        piece = model.piece(choice.token, shows_control=choice.token in job.shown)
+        told.chunk(job.request_id, job.listener.feed(piece), choice)
+        if choice.ends is not None:
+            self.ended = choice.ends
+        elif job.listener.is_stopped:
+            self.ended = "stop"
+        elif self.n_answered >= job.max_tokens:
+            self.ended = "length"
+
+    def learn(self, n_drafted: int, n_accepted: int, told: StepOutput) -> None:
+        """Note how a guess went."""
+        self.n_drafted += n_drafted
+        self.n_accepted += n_accepted
+        told.n_drafted += n_drafted
+        told.n_accepted += n_accepted
+        if self.drafter is not None:
+            self.drafter.learn(n_drafted, n_accepted)
+
+    def finish(self, told: StepOutput) -> None:
+        """Say what was held back, and how it ended."""
+        rest = self.job.listener.close()
+        if rest:
+            told.chunk(self.job.request_id, rest, None)
+        done: dict[str, Any] = {
+            "id": self.job.request_id,
+            "reason": self.ended,
+            "usage": self._usage(),
+            "is_shortened": self.job.picker.is_shortened,
+        }
+        if self.job.wants_tokens:
+            # Of a sequence that was put back, the prompt has what it said before.
+            done["tokens"] = [*text_tokens(self.sequence.prompt).tolist(), *self.sequence.answer]
+        if self.ended == "stop" and self.job.listener.is_stopped:
+            done["stop"] = self.job.listener.stopped_by
+        told.done.append(done)
+        if self.drafter is not None:
+            self.drafter.keep()
+
+    def _usage(self) -> dict[str, Any]:
+        """Return the fields of `request.Usage`."""
+        return {
+            "prompt_tokens": len(self.job.prompt),
+            "prompt_reused_tokens": self.n_reused,
+            "completion_tokens": self.n_answered,
+            "drafted_tokens": self.n_drafted,
+            "accepted_tokens": self.n_accepted,
+            "n_preempted": self.sequence.n_preempted,
+            "shifted_tokens": self.n_shifted,
+            "queue_s": self.started_at - self.queued_at,
+            "prefill_s": self.first_token_at - self.started_at,
+            "decode_s": time.monotonic() - self.first_token_at,
+        }

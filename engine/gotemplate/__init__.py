@@ -1,1 +1,0 @@
-"""Go's text/template: the language in which Ollama's chat templates are written."""

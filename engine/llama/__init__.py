@@ -1,0 +1,1 @@
+"""llama.cpp behind our own types: the only package that imports llama_cpp."""

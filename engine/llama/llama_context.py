@@ -1,0 +1,565 @@
+"""A context: KV cache, compute buffers, the forward pass, samplers, and sequences saved to bytes.
+
+Low-level bindings only: `llama_cpp.Llama` decodes one sequence at a time. Only the thread that
+made a context may use it.
+
+- `BatchBuffers` is a `llama_batch` whose arrays are NumPy's: filling it takes 0.0014 ms for 2,048
+  tokens; setting the fields one by one through ctypes takes 0.95 ms.
+- `ThreadGovernor` lowers the number of threads while other programs want the processor: llama.cpp's
+  threads meet at a barrier some hundred times a token, and all wait, spinning, for one that is not
+  running. With two threads on two cores beside one busy program, decoding fell from 126 tokens a
+  second to 3; with one thread it stays at 40.
+- `SamplerChain` samples on the host for one sequence, `DeviceGreedy` on the device for all
+  sequences of a context.
+- `save_cells` and `restore_cells` move a sequence between streams, contexts and main memory.
+  llama.cpp writes the number of streams, then for each of them a count of cells and the cells; it
+  reads nothing from a cache with another number of streams, so that number and the empty streams
+  are rewritten. Values are transposed without flash attention, so a state is of no use to a context
+  with another setting of it, or with another type of cells.
+- `warm_up` makes the first decodes, so that a broken build crashes before a request is let in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.arrays import Logits, Tokens, Vectors
+from paddock.engine.request import Sampling
+from paddock.engine.settings import CacheType, Switch
+
+from .diagnostics import CacheFull, DecodeFailed, LoadFailed
+from .library import LOG, lib, supports_gpu
+from .llama_model import Model
+
+
+class BatchBuffers:
+    """A `llama_batch` whose arrays are NumPy's."""
+
+    def __init__(self, n_max: int) -> None:
+        self._tokens = np.zeros(n_max, np.int32)
+        self._pos = np.zeros(n_max, np.int32)
+        self._n_seq_ids = np.ones(n_max, np.int32)
+        self._seq_ids = np.zeros(n_max, np.int32)
+        self._wanted = np.zeros(n_max, np.int8)
+        # Each token has one sequence: entry i of the pointer table points at entry i of the ids.
+        step = self._seq_ids.itemsize
+        self._table = (self._seq_ids.ctypes.data + step * np.arange(n_max)).astype(np.uintp)
+        self._struct = lib.llama_batch()
+        self._struct.token = _array_pointer(self._tokens, lib.llama_batch, "token")
+        self._struct.pos = _array_pointer(self._pos, lib.llama_batch, "pos")
+        self._struct.n_seq_id = _array_pointer(self._n_seq_ids, lib.llama_batch, "n_seq_id")
+        self._struct.seq_id = _array_pointer(self._table, lib.llama_batch, "seq_id")
+        self._struct.logits = _array_pointer(self._wanted, lib.llama_batch, "logits")
+
+    def fill(
+        self, tokens: Tokens, pos: Tokens, seq_ids: Tokens, wanted: NDArray[np.int8]
+    ) -> lib.llama_batch:
+        """Set the arrays; the struct is valid until the next call."""
+        n = len(tokens)
+        self._tokens[:n] = tokens
+        self._pos[:n] = pos
+        self._seq_ids[:n] = seq_ids
+        self._wanted[:n] = wanted
+        self._struct.n_tokens = n
+        return self._struct
+
+
+def _array_pointer(array: NDArray[Any], struct: Any, field: str) -> Any:
+    """Return the array's address in the type that the struct's field has."""
+    kind = next(form for name, form, *_ in struct._fields_ if name == field)
+    return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)
+
+
+# Long enough for a fair reading, short enough that a stall is soon over.
+GOVERNOR_WINDOW_S = 0.2
+# Alone on the machine the share is 0.95 and more; one rival on one of two cores makes it 0.75.
+ENOUGH_CPU_SHARE = 0.85
+FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 2.0, 32.0
+
+
+class ThreadGovernor:
+    """Compares steps with those of fewer threads, and chooses the number of threads."""
+
+    def __init__(self, n_most: int) -> None:
+        self.n_threads = n_most
+        self._n_most = n_most
+        self._wall_s = 0.0
+        self._cpu_s = 0.0
+        self._steps: dict[int, tuple[int, float]] = {}
+        """Steps of this window and their seconds, by size."""
+        self._undisturbed_s: dict[tuple[int, int], float] = {}
+        """Seconds of a step with so many threads, of such a size, while all threads ran."""
+        self._pause_s = FIRST_PROBE_PAUSE_S
+        self._until_probe_s = 0.0
+
+    def observe(self, wall_s: float, cpu_s: float, n_tokens: int = 1) -> int:
+        """Note one decode's wall-clock and processor seconds; return the number of threads.
+
+        >>> governor = ThreadGovernor(4)
+        >>> governor.observe(1.0, 3.9), governor.observe(3.0, 6.2), governor.observe(1.9, 3.8)
+        (4, 2, 2)
+        >>> governor.observe(0.2, 0.4), governor.observe(0.5, 2.0)
+        (4, 4)
+        """
+        self._wall_s += wall_s
+        self._cpu_s += cpu_s
+        size = n_tokens.bit_length()
+        n_steps, steps_s = self._steps.get(size, (0, 0.0))
+        self._steps[size] = (n_steps + 1, steps_s + wall_s)
+        self._until_probe_s -= wall_s
+        if self._wall_s >= GOVERNOR_WINDOW_S:
+            self._judge(self._cpu_s / self._wall_s)
+            self._wall_s = self._cpu_s = 0.0
+            self._steps.clear()
+        return self.n_threads
+
+    def _judge(self, n_running: float) -> None:
+        """Choose the number of threads after a window in which so many ran."""
+        if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
+            self._learn()
+            if self.n_threads == self._n_most:
+                self._pause_s = FIRST_PROBE_PAUSE_S
+        else:
+            n_fewer = max(1, min(self.n_threads - 1, int(n_running)))
+            if n_fewer < self.n_threads and self._would_be_quicker_with(n_fewer):
+                # All of them are tried again after a growing pause.
+                self.n_threads = n_fewer
+                self._until_probe_s = self._pause_s
+                self._pause_s = min(2 * self._pause_s, LONGEST_PROBE_PAUSE_S)
+                return
+        if self.n_threads < self._n_most and self._until_probe_s <= 0:
+            self.n_threads = self._n_most
+
+    def _learn(self) -> None:
+        for size, (n_steps, steps_s) in self._steps.items():
+            self._undisturbed_s[self.n_threads, size] = steps_s / n_steps
+
+    def _would_be_quicker_with(self, n_fewer: int) -> bool:
+        """Return whether the window's steps took longer than they would with fewer threads.
+
+        What was not seen with fewer is taken in proportion; what was never seen undisturbed, as
+        slow.
+        """
+        expected_s = actual_s = 0.0
+        for size, (n_steps, steps_s) in self._steps.items():
+            each_s = self._undisturbed_s.get((n_fewer, size))
+            if each_s is None and (self.n_threads, size) in self._undisturbed_s:
+                each_s = self._undisturbed_s[self.n_threads, size] * self.n_threads / n_fewer
+            if each_s is not None:
+                expected_s += n_steps * each_s
+                actual_s += steps_s
+        return actual_s > expected_s or not expected_s
+
+
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class SamplerChain:
+    """llama.cpp's samplers for one sequence, in llama.cpp's order, without its penalties.
+
+    Those are applied to a row before (`sampling.penalties`).
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        add = lib.llama_sampler_chain_add
+        if sampling.top_k > 0:
+            add(self._chain, lib.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.typical_p < 1:
+            add(self._chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
+        add(self._chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
+        add(self._chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
+        add(self._chain, lib.llama_sampler_init_temp(sampling.temperature))
+        add(self._chain, lib.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
+        self._data = np.zeros(0, _TOKEN_DATA)
+        self._array: Any = lib.llama_token_data_array()
+
+    def pick(self, tokens: NDArray[np.intp], logits: Logits, *, are_sorted: bool) -> int:
+        """Draw one of the tokens.
+
+        Args:
+            tokens: ids, shape (n,), n at least 1.
+            logits: of these tokens, shape (n,).
+            are_sorted: whether the likeliest comes first.
+        """
+        n = len(tokens)
+        if len(self._data) < n:
+            self._data = np.zeros(n, _TOKEN_DATA)
+            self._array.data = self._data.ctypes.data_as(lib.llama_token_data_p)
+        self._data["id"][:n] = tokens
+        self._data["logit"][:n] = logits
+        array = self._array
+        array.size, array.selected, array.sorted = n, -1, are_sorted
+        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(self._data["id"][array.selected])
+
+    def pick_of_all(self, row: Logits) -> int:
+        """Draw one token of the whole vocabulary."""
+        token = self.pick(np.arange(len(row)), row, are_sorted=False)
+        # Not kept for every request: 1.8 MB at 151,936 tokens.
+        self._data = np.zeros(0, _TOKEN_DATA)
+        return token
+
+    def close(self) -> None:
+        """Free the samplers."""
+        if self._chain:
+            lib.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+class DeviceGreedy:
+    """Greedy choice within the forward pass: of each row, four bytes come back instead of logits.
+
+    Every sequence id has a chain of its own, and at most one row in a step. Where logits are equal,
+    the device's kernel decides which token is taken. Sampled chains stay on the host: on the device
+    the same seed would draw other tokens, so an answer would depend on what runs beside it.
+    """
+
+    def __init__(self, context: Any, n_seq_ids: int) -> None:
+        """Set a chain for each sequence id; the next decode reserves its graph again."""
+        self._context = context
+        self._chains: list[Any] = []
+        self.is_possible = True
+        for seq_id in range(n_seq_ids):
+            chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
+            self._chains.append(chain)
+            is_set = lib.llama_set_sampler(context, seq_id, chain)
+            # llama.cpp marks a sampler that the device cannot compute by a minus.
+            name = lib.llama_sampler_name(lib.llama_sampler_chain_get(chain, 0))
+            if not is_set or not name.startswith(b"+"):
+                self.is_possible = False
+                break
+
+    def tokens(self, batch_places: Items[int]) -> list[int]:
+        """Return the tokens chosen after these places of the last batch."""
+        get = lib.llama_get_sampled_token_ith
+        return [get(self._context, place) for place in batch_places]
+
+    def close(self) -> None:
+        """Take the chains away from the context, which must be open still, and free them."""
+        for seq_id, chain in enumerate(self._chains):
+            lib.llama_set_sampler(self._context, seq_id, None)
+            lib.llama_sampler_free(chain)
+        self._chains.clear()
+
+
+_KV_TYPES: dict[CacheType, int] = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
+_FLASH: dict[Switch, int] = {"auto": -1, "on": 1, "off": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOptions:
+    """Shape of a context."""
+
+    n_ctx_tokens: int
+    n_batch_tokens: int
+    n_seq_max: int
+    n_threads: int
+    n_rows_max: int = 0
+    """Tokens of a batch whose logits are wanted, at most; 0: all. Room is kept for their logits:
+    311 MB for 512 rows of 151,936 tokens. More of them end the process."""
+    n_pass_tokens: int = 0
+    """Of a batch, what is computed in one pass (llama.cpp's ubatch); 0: all of it."""
+    embeds: bool = False
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+    is_unified: bool = True
+    """One cache for all sequences, whose beginnings can be shared; else a stream for each."""
+
+
+class Context:
+    """One KV cache and its compute buffers. Only the thread that made it may use it."""
+
+    def __init__(self, model: Model, options: ContextOptions) -> None:
+        self.model = model
+        self.options = options
+        params = lib.llama_context_default_params()
+        params.n_ctx = options.n_ctx_tokens
+        # llama.cpp ends the process where a batch cannot hold a token of each sequence.
+        params.n_batch = max(options.n_batch_tokens, options.n_seq_max)
+        n_pass_tokens = options.n_pass_tokens or params.n_batch
+        params.n_ubatch = min(params.n_batch, max(n_pass_tokens, options.n_seq_max))
+        params.n_outputs_max = options.n_rows_max
+        params.n_seq_max = options.n_seq_max
+        params.n_threads = params.n_threads_batch = options.n_threads
+        params.flash_attn_type = _FLASH[options.flash_attention]
+        params.type_k = params.type_v = _KV_TYPES[options.kv_cache_type]
+        params.embeddings = options.embeds
+        params.kv_unified = options.is_unified
+        params.no_perf = True
+        with LOG.recording() as said:
+            pointer = lib.llama_init_from_model(model.pointer, params)
+        if not pointer:
+            what = f"a context of {options.n_ctx_tokens} tokens for {options.n_seq_max} sequences"
+            raise LoadFailed(said.explain(f"llama.cpp cannot make {what}"))
+        self.pointer = pointer
+        self.buffers = said.buffers()
+        model.adapters.apply_to(pointer)
+        self._memory = lib.llama_get_memory(pointer)
+        self._batch = BatchBuffers(params.n_batch)
+        self._device_greedy: DeviceGreedy | None = None
+        self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
+
+    def __enter__(self) -> Context:
+        """Use the context in a `with` statement."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Free the context."""
+        self.close()
+
+    def close(self) -> None:
+        """Free cells and buffers."""
+        self.choose_on_device(False)
+        if self.pointer:
+            lib.llama_free(self.pointer)
+            self.pointer = None
+
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from the next decode on."""
+        lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
+
+    def trim(self, seq_id: int, n_keep: int) -> None:
+        """Free the cells of a sequence from position `n_keep` on."""
+        if not lib.llama_memory_seq_rm(self._memory, seq_id, n_keep, -1):
+            raise DecodeFailed(f"this model's memory cannot be cut at position {n_keep}")
+
+    def drop_beginning(self, seq_id: int, n_tokens: int) -> None:
+        """Free the cells of a sequence up to position `n_tokens`."""
+        if not lib.llama_memory_seq_rm(self._memory, seq_id, 0, n_tokens):
+            raise DecodeFailed(f"this model's memory cannot be cut at position {n_tokens}")
+
+    def copy(self, source: int, target: int, n_tokens: int) -> None:
+        """Let `target` share the first `n_tokens` cells of `source`."""
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+
+    def clear(self) -> None:
+        """Free every cell; a model without a memory (BERT) has none."""
+        if self._memory:
+            lib.llama_memory_clear(self._memory, False)
+
+    def decode(self, tokens: Tokens, pos: Tokens, seq_ids: Tokens, wanted: NDArray[np.int8]) -> int:
+        """Run one forward pass.
+
+        Args:
+            tokens: token ids, shape (n,).
+            pos: position of each within its sequence, shape (n,).
+            seq_ids: sequence of each, shape (n,).
+            wanted: 1 where logits or an embedding are wanted, shape (n,).
+
+        Returns:
+            How many rows there are to read.
+
+        Raises:
+            CacheFull: no room; nothing was decoded.
+            DecodeFailed: the context is broken.
+        """
+        batch = self._batch.fill(tokens, pos, seq_ids, wanted)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        status = lib.llama_decode(self.pointer, batch)
+        cpu_s = time.process_time() - began_cpu_s
+        self._govern(time.perf_counter() - began_s, cpu_s, len(tokens))
+        if status == 1:
+            raise CacheFull
+        if status != 0:
+            raise DecodeFailed(f"llama_decode answered {status}")
+        return int(np.count_nonzero(wanted))
+
+    def _govern(self, wall_s: float, cpu_s: float, n_tokens: int) -> None:
+        if self._governor is None:
+            return
+        n_before = self._governor.n_threads
+        if self._governor.observe(wall_s, cpu_s, n_tokens) != n_before:
+            self.use_threads(self._governor.n_threads)
+
+    def logits(self, n_rows: int) -> Logits:
+        """Return next-token logits, shape (n_rows, n_vocab), in the order of the wanted tokens.
+
+        The array is llama.cpp's own memory: it is valid until the next decode.
+        """
+        pointer = lib.llama_get_logits(self.pointer)
+        return np.ctypeslib.as_array(pointer, shape=(n_rows, self.model.n_vocab))
+
+    @property
+    def n_pooled(self) -> int:
+        """Length of a pooled vector."""
+        is_rank = lib.llama_pooling_type(self.pointer) == lib.LLAMA_POOLING_TYPE_RANK
+        return self.model.n_scores if is_rank else self.model.n_embedding
+
+    @property
+    def chooses_on_device(self) -> bool:
+        """Whether the next decode chooses the likeliest tokens itself, and gives no logits."""
+        return self._device_greedy is not None
+
+    def choose_on_device(self, is_wanted: bool) -> bool:
+        """Choose the likeliest tokens on the device from now on, or stop; return whether it does.
+
+        A change costs a new plan of the compute buffers at the next decode.
+        """
+        if is_wanted and self._device_greedy is None:
+            greedy = DeviceGreedy(self.pointer, self.options.n_seq_max)
+            if not greedy.is_possible:
+                greedy.close()
+                return False
+            self._device_greedy = greedy
+        elif not is_wanted and self._device_greedy is not None:
+            self._device_greedy.close()
+            self._device_greedy = None
+        return self.chooses_on_device
+
+    def chosen(self, batch_places: Items[int]) -> list[int]:
+        """Return the tokens that the device chose after these places of the last batch.
+
+        Raises:
+            DecodeFailed: it chose none.
+        """
+        tokens = self._device_greedy.tokens(batch_places) if self._device_greedy else []
+        if len(tokens) < len(batch_places) or min(tokens, default=0) < 0:
+            raise DecodeFailed("the device chose no token")
+        return tokens
+
+    def embedding(self, seq_id: int) -> Vectors:
+        """Return a sequence's pooled vector, valid until the next decode.
+
+        Shape is (n_embedding,), of a reranker (n_scores,).
+        """
+        pointer = lib.llama_get_embeddings_seq(self.pointer, seq_id)
+        if not pointer:
+            raise DecodeFailed("the model gives no pooled embedding")
+        return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))
+
+
+_StateBytes = NDArray[np.uint8]
+_STATE_HEADER_BYTES = 8  # a magic number and the sequence's id
+_COUNT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCells:
+    """What one sequence has in a cache."""
+
+    raw: _StateBytes
+    n_streams: int
+    stream: int
+    n_cells_bytes: int
+    """Size of the part that is written stream by stream."""
+
+    def __len__(self) -> int:
+        """Return the size in bytes."""
+        return len(self.raw)
+
+
+def saved_cells_bytes(context: Context, seq_id: int) -> int:
+    """Return how many bytes `save_cells` would copy."""
+    return int(lib.llama_state_seq_get_size(context.pointer, seq_id))
+
+
+def save_cells(context: Context, seq_id: int) -> SavedCells:
+    """Copy out what a sequence has in the cache.
+
+    Raises:
+        MemoryError: main memory does not hold it.
+    """
+    n_bytes = saved_cells_bytes(context, seq_id)
+    raw: _StateBytes = np.empty(n_bytes, np.uint8)
+    if (
+        lib.llama_state_seq_get_data(context.pointer, _bytes_pointer(raw), n_bytes, seq_id)
+        != n_bytes
+    ):
+        raise DecodeFailed(f"the cells of sequence {seq_id} cannot be copied")
+    n_streams = _stream_count(context)
+    n_cells_bytes = _cells_part_bytes(context, seq_id, n_bytes)
+    return SavedCells(raw, n_streams, seq_id if n_streams > 1 else 0, n_cells_bytes)
+
+
+def restore_cells(context: Context, seq_id: int, state: SavedCells) -> None:
+    """Copy a sequence's cells in as those of `seq_id`, in cells of its own.
+
+    Raises:
+        CacheFull: no room, or the cells are of another kind.
+    """
+    raw = _for_stream_count(state, _stream_count(context))
+    if not lib.llama_state_seq_set_data(context.pointer, _bytes_pointer(raw), len(raw), seq_id):
+        raise CacheFull
+
+
+def _stream_count(context: Context) -> int:
+    return 1 if context.options.is_unified else context.options.n_seq_max
+
+
+def _cells_part_bytes(context: Context, seq_id: int, n_bytes: int) -> int:
+    """Return the size of the part of a state that holds cells; recurrent layers come behind it."""
+    model = context.model.pointer
+    if lib.llama_model_is_recurrent(model):
+        return 0
+    if not lib.llama_model_is_hybrid(model):
+        return n_bytes - _STATE_HEADER_BYTES
+    partial = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+    return n_bytes - int(lib.llama_state_seq_get_size_ext(context.pointer, seq_id, partial))
+
+
+def _for_stream_count(state: SavedCells, n_streams: int) -> _StateBytes:
+    """Return a state's bytes for a cache with so many streams."""
+    if n_streams == state.n_streams:
+        return state.raw
+    if not state.n_cells_bytes:
+        return state.raw
+    end = _STATE_HEADER_BYTES + state.n_cells_bytes
+    first = _STATE_HEADER_BYTES + _COUNT_BYTES * (1 + state.stream)
+    last = end - _COUNT_BYTES * (state.n_streams - 1 - state.stream)
+    counted = np.array([n_streams], np.uint32).view(np.uint8)
+    empty = np.zeros(_COUNT_BYTES * (n_streams - 1), np.uint8)
+    head, cells, rest = state.raw[:_STATE_HEADER_BYTES], state.raw[first:last], state.raw[end:]
+    return np.concatenate([head, counted, cells, empty, rest])
+
+
+def _bytes_pointer(raw: _StateBytes) -> Any:
+    return raw.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
+WARM_UP_CELLS = 256  # llama.cpp pads to it
+# Kernels for several tokens differ from those for one: AMX tiles are configured from two on,
+# repacked weights take four at once.
+_N_WARM_UP_TOKENS = 8
+
+
+def warm_up(model: Model, options: ContextOptions) -> int:
+    """Decode a few tokens at once, and then one, in a context of its own; return how many.
+
+    On a graphics device a prompt goes first: its kernels are loaded at their first use, and the
+    first request would wait for that.
+
+    Raises:
+        LoadFailed: the context cannot be made.
+        DecodeFailed: llama.cpp cannot compute.
+    """
+    with Context(model, options) as context:
+        if supports_gpu() and not options.embeds:
+            _decode_zeros(context, 0, WARM_UP_CELLS)
+            context.clear()
+        _decode_zeros(context, 0, _N_WARM_UP_TOKENS)
+        if not options.embeds:
+            _decode_zeros(context, _N_WARM_UP_TOKENS, 1)
+    return _N_WARM_UP_TOKENS
+
+
+def _decode_zeros(context: Context, start: int, n_tokens: int) -> None:
+    wanted = np.full(n_tokens, context.options.embeds, np.int8)
+    wanted[-1] = 1
+    pos = np.arange(start, start + n_tokens, dtype=np.int32)
+    tokens = np.zeros(n_tokens, np.int32)
+    context.decode(tokens, pos, np.zeros(n_tokens, np.int32), wanted)

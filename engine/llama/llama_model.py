@@ -1,0 +1,342 @@
+"""One model file: weights, vocabulary, tokeniser, LoRA adapters.
+
+Tokenising is safe from any thread. `raw_vocabulary` gives llguidance the tokens' bytes and the
+address of llama.cpp's own tokeniser.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.settings import SplitMode
+
+from .diagnostics import DecodeFailed, LoadFailed, LogRecording
+from .library import LOG, ggml_function, lib
+
+
+class LoraAdapters:
+    """The adapters of one model, in their order. llama.cpp frees them with the model."""
+
+    def __init__(self, model: Any, paths: Sequence[str], said: LogRecording) -> None:
+        self._pointers = [_load_adapter(model, path, said) for path in paths]
+
+    def apply_to(self, context: Any) -> None:
+        """Let a context compute with all of them, each at its own strength."""
+        n = len(self._pointers)
+        if not n:
+            return
+        pointers = (lib.llama_adapter_lora_p_ctypes * n)(
+            *(ctypes.cast(one, lib.llama_adapter_lora_p_ctypes) for one in self._pointers)
+        )
+        scales = (ctypes.c_float * n)(*[1.0] * n)
+        if lib.llama_set_adapters_lora(context, pointers, n, scales) != 0:
+            raise LoadFailed("llama.cpp cannot use the adapters with this context")
+
+
+def _load_adapter(model: Any, path: str, said: LogRecording) -> Any:
+    pointer = lib.llama_adapter_lora_init(model, path.encode())
+    if not pointer:
+        raise LoadFailed(said.explain(f"llama.cpp cannot lay the adapter {path} over this model"))
+    return pointer
+
+
+_SPLIT_MODES: dict[SplitMode, int] = {
+    "none": lib.LLAMA_SPLIT_MODE_NONE,
+    "layer": lib.LLAMA_SPLIT_MODE_LAYER,
+    "row": lib.LLAMA_SPLIT_MODE_ROW,
+    "tensor": lib.LLAMA_SPLIT_MODE_TENSOR,
+}
+
+MemoryKind = Literal["cells", "window", "state"]
+"""How a model remembers a sequence.
+
+- `cells`: a cell for each token; a sequence can be cut and its beginning shared anywhere.
+- `window`: some layers see the last tokens only. A full-size cache (`swa_full`) keeps all of them,
+  but in a unified cache llama.cpp gives the cells behind one sequence's window to the next, even
+  while others are free. In a split cache a stream has no others, so cutting and sharing are exact.
+- `state`: recurrent layers, alone or beside attention. The state of a sequence can be kept and
+  copied as a whole, but not taken back to an earlier token.
+"""
+
+
+class _BufferOverride(ctypes.Structure):
+    """llama.cpp's `llama_model_tensor_buft_override`."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
+
+
+def _cpu_experts(n_layers: int) -> ctypes.Array[_BufferOverride]:
+    """Return overrides that keep the experts of the first layers in main memory.
+
+    The pattern is that of llama.cpp's `--n-cpu-moe`; an empty entry ends the list.
+    """
+    cpu = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+    pattern = r"blk\.%d\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+    rows = [_BufferOverride((pattern % layer).encode(), cpu) for layer in range(n_layers)]
+    return (_BufferOverride * (n_layers + 1))(*rows, _BufferOverride(None, None))
+
+
+def _load_files(files: Sequence[str], params: Any) -> Any:
+    """Load a model of one file, or of the parts of a split one, whatever their names."""
+    if len(files) == 1:
+        return lib.llama_model_load_from_file(files[0].encode(), params)
+    paths = (ctypes.c_char_p * len(files))(*(file.encode() for file in files))
+    return lib.llama_model_load_from_splits(paths, len(files), params)
+
+
+class Model:
+    """Weights and vocabulary of one GGUF file. Tokenising is safe from any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        main_gpu: int = 0,
+        split_mode: SplitMode = "layer",
+        tensor_split: Sequence[float] = (),
+        adapters: Sequence[str] = (),
+        is_vocabulary: bool = False,
+        uses_extra_buffers: bool = True,
+        parts: Sequence[str] = (),
+        n_cpu_experts: int = 0,
+    ) -> None:
+        """Load a file; of one that `is_vocabulary` alone, no weights.
+
+        `parts` are the files of a split model after the first. The experts' weights of the first
+        `n_cpu_experts` layers stay in main memory, whatever device computes the rest.
+
+        Without extra buffers, weights on the processor stay as they are in the file: not packed
+        for AMX or for other kernels that want a layout of their own.
+        """
+        lib.llama_backend_init()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.main_gpu = main_gpu
+        params.split_mode = _SPLIT_MODES[split_mode]
+        params.vocab_only = is_vocabulary
+        params.use_extra_bufts = uses_extra_buffers
+        if tensor_split:
+            shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
+            params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+        if n_cpu_experts:
+            # The array must live until the weights are loaded.
+            overrides = _cpu_experts(n_cpu_experts)
+            params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
+        with LOG.recording() as said:
+            pointer = _load_files([str(path), *parts], params)
+            if not pointer:
+                raise LoadFailed(said.explain(f"llama.cpp cannot load {path}"))
+            self.pointer = pointer
+            self.uses_extra_buffers = uses_extra_buffers
+            self.adapters = LoraAdapters(pointer, adapters, said)
+        self.buffers = said.buffers()
+        self._vocab: Any = lib.llama_model_get_vocab(pointer)
+        self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+        self._special: dict[str, int] | None = None
+
+    def close(self) -> None:
+        """Free the weights; contexts must be closed before."""
+        if self.pointer:
+            lib.llama_model_free(self.pointer)
+            self.pointer = None
+
+    def tokenise(self, text: str, *, with_special: bool, parse_special: bool) -> Tokens:
+        """Return the token ids of a text, shape (n,).
+
+        Args:
+            text: any text.
+            with_special: add what the model wants around a text (BOS, CLS, …).
+            parse_special: read control tokens that the text spells as such.
+        """
+        raw = text.encode("utf-8", errors="replace")
+        room = len(raw) + 8
+        buffer = np.empty(room, np.int32)
+        pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        n = lib.llama_tokenize(
+            self._vocab, raw, len(raw), pointer, room, with_special, parse_special
+        )
+        if n < 0:  # cannot be more than one token a byte and some around it
+            raise DecodeFailed(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
+        return buffer[:n].copy()
+
+    def piece(self, token: int, *, shows_control: bool = False) -> bytes:
+        """Return the bytes that a token stands for; control tokens are empty unless asked for."""
+        known = self._pieces.get(token)
+        if known is not None and not shows_control:
+            return known
+        buffer = ctypes.create_string_buffer(64)
+        n = lib.llama_token_to_piece(self._vocab, token, buffer, 64, 0, shows_control)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = lib.llama_token_to_piece(self._vocab, token, buffer, -n, 0, shows_control)
+        piece = buffer.raw[: max(n, 0)]
+        if not shows_control:
+            self._pieces[token] = piece
+        return piece
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens as they are spelled; each must be known."""
+        ids = np.asarray(tokens, np.int32)
+        pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        room = 8 * len(ids) + 16
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            n = lib.llama_detokenize(self._vocab, pointer, len(ids), buffer, room, False, True)
+            if n >= 0:
+                return buffer.raw[:n].decode("utf-8", errors="replace")
+            room = -n
+
+    def insert_tokens(self) -> tuple[int, int, int] | None:
+        """Return what stands before a beginning, an end, and what goes between; None: not known."""
+        ask = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        before, behind, between = (int(one(self._vocab)) for one in ask)
+        if min(before, behind, between) < 0:
+            return None
+        return before, behind, between
+
+    def pair_tokens(self) -> tuple[list[int], list[int], list[int]]:
+        """Return what stands before, between and after two texts that are read together."""
+        vocab = self._vocab
+        bos, eos, sep = (
+            int(ask(vocab))
+            for ask in (lib.llama_vocab_bos, lib.llama_vocab_eos, lib.llama_vocab_sep)
+        )
+        eos = sep if eos < 0 else eos
+        begin = [bos] if lib.llama_vocab_get_add_bos(vocab) else []
+        end = [eos] if lib.llama_vocab_get_add_eos(vocab) else []
+        between = [sep] if lib.llama_vocab_get_add_sep(vocab) else []
+        return begin, end + between, end
+
+    def ends_generation(self, token: int) -> bool:
+        """Return whether the model means the answer to end here."""
+        ends = self._ends.get(token)
+        if ends is None:
+            ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return ends
+
+    @property
+    def vocabulary(self) -> Any:
+        """llama.cpp's own vocabulary, for llguidance."""
+        return self._vocab
+
+    def ending_tokens(self) -> tuple[int, ...]:
+        """Return the tokens by which the model ends an answer, its own EOS first."""
+        own = lib.llama_vocab_eos(self._vocab)
+        is_end = lib.llama_vocab_is_eog
+        ends = [token for token in range(self.n_vocab) if is_end(self._vocab, token)]
+        return tuple(sorted(ends, key=lambda token: token != own))
+
+    def special_text(self, which: Literal["bos", "eos"]) -> str:
+        """Return the text of the token that begins or ends a sequence; empty without one."""
+        ask = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
+        token = ask(self._vocab)
+        return self.piece(token, shows_control=True).decode(errors="replace") if token >= 0 else ""
+
+    def control_texts(self) -> list[str]:
+        """Return the texts of all control tokens."""
+        return [
+            text
+            for text, token in self.special_tokens().items()
+            if lib.llama_vocab_is_control(self._vocab, token)
+        ]
+
+    def special_tokens(self) -> dict[str, int]:
+        """Return the ids of what a grammar must name by number, by their texts.
+
+        These are the control tokens, and tokens of the model's makers that look like tags; the
+        walk over 150,000 tokens takes 30 ms, so it is made once.
+        """
+        if self._special is None:
+            self._special = {}
+            tag = lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+            for token in range(self.n_vocab):
+                attributes = lib.llama_vocab_get_attr(self._vocab, token)
+                if not attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | tag):
+                    continue
+                text = self.piece(token, shows_control=True).decode(errors="replace")
+                if attributes & lib.LLAMA_TOKEN_ATTR_CONTROL or (text[:1], text[-1:]) == ("<", ">"):
+                    self._special[text] = token
+        return self._special
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return the Jinja2 source from the model file, or its variant of this name."""
+        raw = lib.llama_model_chat_template(self.pointer, name.encode() if name else None)
+        return raw.decode("utf-8", errors="replace") if raw else None
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the model wants its BOS token before every prompt."""
+        return bool(lib.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def n_embedding(self) -> int:
+        """Length of an embedding vector."""
+        return int(lib.llama_model_n_embd_out(self.pointer))
+
+    @property
+    def n_scores(self) -> int:
+        """How many values a classifier gives for a text; 1 for most rerankers."""
+        return int(lib.llama_model_n_cls_out(self.pointer))
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Context that the model was trained for, in tokens."""
+        return int(lib.llama_model_n_ctx_train(self.pointer))
+
+    @property
+    def memory(self) -> MemoryKind:
+        """What may be done with the memory of a sequence, see `MemoryKind`."""
+        if lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer):
+            return "state"
+        return "window" if lib.llama_model_n_swa(self.pointer) else "cells"
+
+
+SPECIAL_MARK = b"\xff"
+"""What llguidance puts before tokens that no text can spell."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawVocabulary:
+    """Tokens in the order of their ids, and addresses within llama.cpp."""
+
+    tokens: list[bytes]
+    pointer: int
+    tokenise: int
+    """Address of `llama_tokenize`."""
+
+
+def raw_vocabulary(model: Model) -> RawVocabulary:
+    """Read a model's tokens: 0.1 s for 49,152."""
+    pointer = model.vocabulary
+    tokenise = ctypes.cast(lib._lib.llama_tokenize, ctypes.c_void_p).value
+    assert tokenise is not None
+    return RawVocabulary(list(_raw_tokens(model)), int(pointer), tokenise)
+
+
+def _raw_tokens(model: Model) -> Iterator[bytes]:
+    pointer = model.vocabulary
+    room = 256
+    buffer = ctypes.create_string_buffer(room)
+    to_piece, attributes = lib.llama_token_to_piece, lib.llama_vocab_get_attr
+    for token in range(model.n_vocab):
+        n = to_piece(pointer, token, buffer, room, 0, True)
+        piece = buffer.raw[:n] if n >= 0 else model.piece(token, shows_control=True)
+        is_special = _is_special_token(attributes(pointer, token), piece)
+        yield SPECIAL_MARK + piece if is_special else piece
+
+
+def _is_special_token(attributes: int, piece: bytes) -> bool:
+    if attributes & lib.LLAMA_TOKEN_ATTR_CONTROL:
+        return True
+    is_added = attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+    return bool(is_added) and piece.startswith(b"<") and piece.endswith(b">")

@@ -1,0 +1,1 @@
+"""Model memory: which models are loaded, and which make room for others."""

@@ -1,0 +1,289 @@
+"""Devices that models can be put on: memory amounts, usable graphics devices, placement.
+
+What fits on one device goes there whole, onto the one with the most free memory, so that each
+device has its own workers. A larger model is spread by layers over as few devices as hold it. Only
+`ask_devices` starts a process: a driver may hang or abort.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from paddock.engine.llama.build import find_build
+from paddock.engine.settings import SplitMode
+from paddock.engine.system.hardware import (
+    CONTEXT_BYTES,
+    Gpu,
+    hidden_gpus,
+    read_cpu,
+    read_gpus,
+    read_memory,
+    read_oom_kills,
+    visible_gpus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAmount:
+    """Bytes, of main memory and of each graphics device in its order.
+
+    >>> MemoryAmount(8, (5,)) - MemoryAmount(3, (1, 1))
+    Room(host=5, gpus=(4, -1))
+    >>> MemoryAmount(8).holds(MemoryAmount(3, (1,)))
+    False
+    """
+
+    host: int = 0
+    gpus: tuple[int, ...] = ()
+
+    def __add__(self, other: MemoryAmount) -> MemoryAmount:
+        """Return both together."""
+        return MemoryAmount(
+            self.host + other.host, tuple(a + b for a, b in _gpu_pairs(self, other))
+        )
+
+    def __sub__(self, other: MemoryAmount) -> MemoryAmount:
+        """Return what is left; it may be less than nothing."""
+        return MemoryAmount(
+            self.host - other.host, tuple(a - b for a, b in _gpu_pairs(self, other))
+        )
+
+    def holds(self, other: MemoryAmount) -> bool:
+        """Return whether the other finds place everywhere."""
+        pairs = ((self.host, other.host), *_gpu_pairs(self, other))
+        return all(mine >= wanted or wanted <= 0 for mine, wanted in pairs)
+
+    def missing(self, wanted: MemoryAmount) -> MemoryAmount:
+        """Return what is wanted and not here; nowhere less than nothing."""
+        gap = wanted - self
+        return MemoryAmount(max(0, gap.host), tuple(max(0, one) for one in gap.gpus))
+
+    def within(self, other: MemoryAmount) -> MemoryAmount:
+        """Return the smaller of the two everywhere."""
+        return MemoryAmount(
+            min(self.host, other.host), tuple(min(a, b) for a, b in _gpu_pairs(self, other))
+        )
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it, wherever it is."""
+        return self.host + sum(self.gpus)
+
+
+def _gpu_pairs(one: MemoryAmount, other: MemoryAmount) -> list[tuple[int, int]]:
+    return list(zip_longest(one.gpus, other.gpus, fillvalue=0))
+
+
+# Backends whose devices `hardware` cannot list: llama.cpp is asked for them.
+UNLISTED_BACKENDS = ("vulkan", "sycl", "musa", "cann")
+ASK_DEVICES_S = 30.0  # a driver may compile shaders when it starts
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """A graphics device that this build may use."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+    uuid: str = ""
+    """Of CUDA: what `CUDA_VISIBLE_DEVICES` takes."""
+    context_bytes: int = 0
+    """What each worker takes there beyond its buffers."""
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is a part of a device (MIG); a process computes on one of them at most."""
+        return self.uuid.startswith("MIG-")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model will run, as far as the layout depends on it."""
+
+    n_threads: int
+    free_bytes: int
+    """Of main memory."""
+    is_gpu: bool
+    gpus: tuple[GpuMemory, ...] = ()
+    """Empty on a device that shares main memory (Metal), and without one."""
+    why_no_gpu: str = ""
+    """Where the build is for a graphics device and finds none, or none that tells its memory."""
+    n_oom_kills: int = 0
+    """How often the kernel has ended a process for want of memory, as far as can be seen."""
+    total_bytes: int = 0
+    """Of main memory, a container's limit included; 0: not known."""
+
+    @property
+    def free(self) -> MemoryAmount:
+        """What can be had without swapping."""
+        return MemoryAmount(self.free_bytes, tuple(one.free_bytes for one in self.gpus))
+
+    @property
+    def name(self) -> str:
+        """Return the name under which what was measured here is kept."""
+        return "+".join(one.name for one in self.gpus) or ("gpu" if self.is_gpu else "cpu")
+
+
+def this_device() -> Device:
+    """Read this machine, in some milliseconds; in a second where llama.cpp must be asked."""
+    cpu = read_cpu()
+    n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
+    memory = read_memory()
+    free_bytes = memory.free_bytes
+    n_kills = read_oom_kills()
+    backends = find_build().backends
+    if not backends:
+        return Device(n_threads, free_bytes, False, (), "", n_kills, memory.total_bytes)
+    listed, hidden = read_gpus(), hidden_gpus(os.environ)
+    gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
+    is_gpu = bool(gpus) or "metal" in backends
+    why = ""
+    is_asked = bool({*UNLISTED_BACKENDS} & {*backends} or (listed and not hidden))
+    if not gpus and is_asked and "metal" not in backends:
+        asked = ask_devices()
+        is_gpu = bool(asked)
+        own = tuple(room for room, is_integrated in asked if not is_integrated)
+        if all(one.total_bytes for one in own):
+            gpus = own
+        else:  # planned as if its memory were main memory, so that nothing fits unseen
+            why = "it does not tell how much memory it has"
+    if not is_gpu:
+        why = hidden or "the build finds no graphics device"
+    return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills, memory.total_bytes)
+
+
+def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuMemory, ...]:
+    """Return the devices on which a build with these backends computes.
+
+    Empty also where one of them does not tell its memory: then llama.cpp must be asked.
+    """
+    kinds = {"cuda": "cuda", "hip": "rocm"}
+    wanted = {kinds[backend] for backend in backends if backend in kinds}
+    rooms = []
+    for gpu in gpus:
+        if gpu.kind in wanted:
+            if gpu.free_bytes is None or not gpu.memory_bytes:
+                return ()
+            rooms.append(
+                GpuMemory(gpu.name, gpu.free_bytes, gpu.memory_bytes, gpu.uuid, CONTEXT_BYTES)
+            )
+    return tuple(rooms)
+
+
+def ask_devices() -> tuple[tuple[GpuMemory, bool], ...]:
+    """Ask llama.cpp for its graphics devices, each with whether its memory is main memory.
+
+    In a process of its own, since a driver that starts may hang or abort; takes about a second.
+    """
+    code = (
+        "import json; from paddock.engine.llama.gpu_devices import graphics_devices; "
+        "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.context_bytes, "
+        "one.is_integrated] for one in graphics_devices()]))"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            capture_output=True, text=True, timeout=ASK_DEVICES_S, check=True,
+        )  # fmt: skip
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, IndexError, ValueError):
+        return ()
+    return tuple(
+        (GpuMemory(name, free, total, context_bytes=context), shares)
+        for name, free, total, context, shares in found
+    )
+
+
+# Layers are not divisible, and each device has buffers of its own.
+_SPLIT_OVERHEAD = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which devices, and which share of the model each takes."""
+
+    gpus: tuple[int, ...]
+    shares: tuple[float, ...]
+    split_mode: SplitMode
+
+    def room(self, needed_bytes: int, gpus: Sequence[GpuMemory]) -> MemoryAmount:
+        """Return what `needed_bytes` of buffers take, device by device."""
+        taken = [0] * len(gpus)
+        for gpu, share in zip(self.gpus, self.shares, strict=True):
+            taken[gpu] = int(needed_bytes * share) + gpus[gpu].context_bytes
+        return MemoryAmount(0, tuple(taken))
+
+
+def placements(
+    needed_bytes: int,
+    gpus: Sequence[GpuMemory],
+    *,
+    main_gpu: int | None = None,
+    split_mode: SplitMode | None = None,
+    overhead_bytes: int = 0,
+) -> tuple[Placement, ...]:
+    """Return the ways to place a model, the best first; at least one, even if nothing holds it."""
+    order = _gpus_by_free_memory(gpus, main_gpu)
+    ways: list[Placement] = []
+    if split_mode in (None, "none"):
+        singles = order[:1] if main_gpu is not None else order
+        ways = [
+            Placement((i,), (1.0,), "none")
+            for i in singles
+            if _usable_total(gpus[i]) - overhead_bytes >= needed_bytes
+        ]
+    whole = [i for i in order if not gpus[i].is_instance]
+    if not ways and split_mode != "none" and len(whole) > 1:
+        ways = _splits(needed_bytes, gpus, whole, split_mode or "layer", overhead_bytes)
+    return tuple(ways) or (Placement((order[0],), (1.0,), "none"),)
+
+
+def gpu_groups(
+    gpus: Sequence[GpuMemory], *, main_gpu: int | None = None, split_mode: SplitMode | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Return the devices that a model may lie on together: the best one, the best two, …."""
+    order = _gpus_by_free_memory(gpus, main_gpu)
+    whole = [i for i in order if not gpus[i].is_instance]
+    singles = [(order[0],)] if split_mode in (None, "none") or len(whole) < 2 else []
+    most = 1 if split_mode == "none" else len(whole)
+    return (*singles, *(tuple(whole[:n]) for n in range(2, most + 1)))
+
+
+def _gpus_by_free_memory(gpus: Sequence[GpuMemory], main_gpu: int | None) -> list[int]:
+    """Return the devices, those with more free memory first, before all the one asked for."""
+    order = sorted(range(len(gpus)), key=lambda i: (-_usable_free(gpus[i]), i))
+    if main_gpu is not None and main_gpu < len(gpus):
+        order = [main_gpu, *(i for i in order if i != main_gpu)]
+    return order
+
+
+def _splits(
+    needed_bytes: int, gpus: Sequence[GpuMemory], order: list[int], mode: SplitMode, overhead: int
+) -> list[Placement]:
+    """Return the splits over the first two, three, … of the devices that could hold it."""
+    ways = []
+    for n in range(2, len(order) + 1):
+        chosen = tuple(sorted(order[:n]))
+        could = [max(0, _usable_total(gpus[i]) - overhead) for i in chosen]
+        if sum(could) >= needed_bytes * _SPLIT_OVERHEAD or n == len(order):
+            now = [max(0, _usable_free(gpus[i]) - overhead) for i in chosen]
+            basis = now if sum(now) >= needed_bytes * _SPLIT_OVERHEAD else could
+            basis = basis if sum(basis) else [1] * n
+            total = sum(basis)
+            ways.append(Placement(chosen, tuple(part / total for part in basis), mode))
+    return ways
+
+
+def _usable_free(gpu: GpuMemory) -> int:
+    return gpu.free_bytes - gpu.context_bytes
+
+
+def _usable_total(gpu: GpuMemory) -> int:
+    return gpu.total_bytes - gpu.context_bytes

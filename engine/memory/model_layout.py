@@ -1,0 +1,589 @@
+"""Layouts of a model on this machine: sequences, KV cells, devices, and the memory that each takes.
+
+`layouts` is pure: arithmetic on the file's header, overridden by sizes measured at an earlier load
+(`estimate`). On a graphics device all layers lie there, unless the settings say otherwise.
+`MachineProbe` reads the real machine and the real files for it; headers are read once, in a
+thread, because vocabularies are long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from paddock.engine.gguf import GgufHeader, join_headers, read_header
+from paddock.engine.profile.context_layout import (
+    CPU_BATCH,
+    GPU_BATCH,
+    GPU_PASSES,
+    gpu_parallel,
+    n_chat_slots,
+)
+from paddock.engine.profile.profile import Profile
+from paddock.engine.profile.profile_store import PoolProfiles
+from paddock.engine.request import ModelFacts
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
+
+from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements, this_device
+from .estimate import MeasuredSize, MeasuredSizes, cell_bytes, compute_bytes, expert_bytes, size_key
+
+# On 2 cores with SmolLM2-135M and documents of 700 tokens, 1, 2, 4 and 8 at once made 16 to 19 a
+# minute, within the noise: what a common pass over the weights saves goes into attention over the
+# unified cache. Some at once keep a long document from holding up short ones.
+N_PARALLEL_CPU = 8
+N_PARALLEL_SHARED = 16  # of a graphics device that uses main memory
+N_PARALLEL_EMBED = 32
+MOST_PARALLEL = 252  # llama.cpp has 256 sequence ids (LLAMA_MAX_SEQ); chats take up to four
+
+# In main memory, more cells only hold more idle prefixes; admission by cells copes with fewer.
+MAX_CELLS_BY_DEFAULT = 32_768
+# Cells for each place at least, where memory is short: admission goes by cells, so many places
+# for short requests cost nothing.
+LEAST_CELLS_EACH = 512
+# A layout with cells for so many whole requests is worth waiting for.
+_GOOD_REQUESTS = 8
+# Of a device, what cells leave to other programs and to what cannot be computed beforehand.
+_LEFT_FREE = 0.1
+
+_LARGE_CARD_BYTES = 20e9
+_PROCESS_BYTES = 512 * 1024 * 1024  # main memory of a worker whose weights are on a device
+_RUNTIME_BYTES = 128 * 1024 * 1024  # Python, NumPy and llama.cpp, where the weights are not
+STEPS_WAITED = 4  # a worker is taken for hung after so many times what a step should take
+# Of main memory, what finished conversations of one model may take: 3,000 tokens of 8 billion
+# weights are 400 MB, and computing them again takes 100 s on a processor.
+_SHELF_SHARE, _MOST_SHELF_BYTES = 0.1, 8 * 1024**3
+_READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
+
+FindMeasured = Callable[[WorkerOptions], MeasuredSize | None]
+"""Tells what a load took earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLayout:
+    """One way to load a model."""
+
+    load: WorkerOptions
+    room: MemoryAmount
+    load_s: float
+    is_good: bool = True
+    """Worth waiting for: it computes at least half of the wanted sequences at once, all on the
+    device."""
+    is_spilled: bool = False
+    """Whether the processor computes a part for want of memory on the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutRequest:
+    """What somebody asks of a model's layout."""
+
+    facts: ModelFacts
+    n_ctx_tokens: int
+    adapters: tuple[str, ...] = ()
+    n_cells_at_most: int | None = None
+    """After it ran out of memory."""
+    extra_bytes: int = 0
+    """Of the files that are loaded with it: adapters, a projector, a draft model."""
+    others_bytes: int = 0
+    """Of models that are needed beside it and not loaded yet: its cells leave them room."""
+
+
+def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> int:
+    """Return the cells for `n_parallel` jobs, within bounds or as wished, and for chats.
+
+    The chats' seats come on top: with `n_wished` = n_parallel x n_ctx_tokens all jobs run at once.
+    llama.cpp pads to 256.
+
+    >>> n_cells(4, 2048), n_cells(16, 4096), n_cells(1, 100_000)
+    (12288, 40960, 100096)
+    """
+    usual = min(n_parallel * n_ctx_tokens, MAX_CELLS_BY_DEFAULT)
+    of_jobs = n_wished or usual
+    wanted = max(n_ctx_tokens, of_jobs + of_jobs * n_chat_slots(n_parallel) // n_parallel)
+    return _padded(wanted)
+
+
+def layouts(
+    wanted: LayoutRequest,
+    header: GgufHeader,
+    settings: PoolSettings,
+    device: Device,
+    known: FindMeasured = lambda load: None,
+    profile: Profile | None = None,
+) -> tuple[ModelLayout, ...]:
+    """Return the ways to load a model, the best first; the good ones stand before the others."""
+    load = _load_of(wanted, settings, device, profile)
+    good, sizes = _cell_counts(load, wanted, header, settings, device)
+    per_cell = cell_bytes(header, load.kv_cache_type)
+    n_shelf = int(_host_cache_bytes(settings, device) / max(1.0, per_cell))
+    n_shelf = n_shelf if load.role == "chat" else 0
+    ways: list[ModelLayout] = []
+    for size in sizes:
+        n_parallel = load.n_parallel
+        if load.role == "chat" and settings.num_parallel is None:
+            each = min(LEAST_CELLS_EACH, load.n_ctx_tokens)
+            n_parallel = max(1, min(n_parallel, size // each))
+        sized = replace(load, n_cells=size, n_parallel=n_parallel, n_shelf_tokens=n_shelf)
+        ways += _layouts_of(sized, wanted, header, settings, device, size >= good)
+    # Fewer cells on the device are faster than many of which the processor computes a part.
+    ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
+    return tuple(_corrected(way, known(way.load)) for way in ways)
+
+
+def _host_cache_bytes(settings: PoolSettings, device: Device) -> int:
+    """Return how much main memory finished conversations may take; none of it is reserved."""
+    if settings.shelf_bytes is not None:
+        return settings.shelf_bytes
+    total_bytes = device.total_bytes or device.free_bytes
+    return min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
+
+
+def wider(layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader) -> tuple[ModelLayout, ...]:
+    """Return the ways in which a loaded model can take longer sequences, the roomiest first."""
+    load = layout.load
+    per_cell = cell_bytes(header, load.kv_cache_type)
+    most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
+    ways = []
+    for cells in _halvings(most, max(load.n_cells, _padded(n_ctx_tokens))):
+        more_bytes = int((cells - load.n_cells) * per_cell)
+        grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
+        ways.append(
+            replace(layout, load=grown, room=layout.room + _spread_like(layout.room, more_bytes))
+        )
+    return tuple(ways)
+
+
+def _n_parallel(
+    wanted: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
+) -> int:
+    if wanted.facts.role != "chat":
+        return N_PARALLEL_EMBED
+    usual = N_PARALLEL_CPU
+    if device.is_gpu:
+        usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
+    return min(settings.num_parallel or usual, MOST_PARALLEL)
+
+
+def _cell_counts(
+    load: WorkerOptions,
+    wanted: LayoutRequest,
+    header: GgufHeader,
+    settings: PoolSettings,
+    device: Device,
+) -> tuple[int, list[int]]:
+    """Return from how many cells on a layout is good, and the numbers to try, the most first.
+
+    On devices with memory of their own, cells fill what the weights leave of it, up to a whole
+    request for each place.
+    """
+    if load.role != "chat":
+        return 0, [load.n_cells]
+    at_most = wanted.n_cells_at_most or 1 << 62
+    least = _padded(load.n_ctx_tokens)
+    usual = n_cells(load.n_parallel, load.n_ctx_tokens)
+    if settings.n_cells:
+        wished = n_cells(load.n_parallel, load.n_ctx_tokens, settings.n_cells)
+        return 0, _halvings(
+            max(least, min(wished, at_most)), least if wanted.n_cells_at_most else wished
+        )
+    could, now = _free_cells(load, wanted, header, settings, device)
+    if wanted.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
+        alone = replace(wanted, others_bytes=0)  # they would not find room beside it in any case
+        could, now = _free_cells(load, alone, header, settings, device)
+    if could is None or now is None:
+        return min(at_most, usual) // 2, _halvings(max(least, min(usual, at_most)), least)
+    target = min((load.n_parallel + n_chat_slots(load.n_parallel)) * load.n_ctx_tokens, at_most)
+    n_good = n_cells(min(load.n_parallel, _GOOD_REQUESTS), load.n_ctx_tokens)
+    good = max(least, min(n_good, target, _rounded(could // 2)))
+    top = max(least, min(_padded(target), _rounded(now)))
+    return good, sorted({top, *_halvings(good, least)}, reverse=True)
+
+
+def _free_cells(
+    load: WorkerOptions,
+    wanted: LayoutRequest,
+    header: GgufHeader,
+    settings: PoolSettings,
+    device: Device,
+) -> tuple[int, int] | tuple[None, None]:
+    """Return how many cells devices could hold beside the weights, and hold now.
+
+    On one device where that is enough for some whole requests, else on as few as have it. None:
+    there are none with memory of their own.
+    """
+    n_layers = header.number("block_count") + 1
+    share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
+    if not share or not device.gpus:
+        return None, None
+    per_cell = share * cell_bytes(header, load.kv_cache_type)
+    weights = share * (wanted.facts.size_bytes + wanted.extra_bytes) + wanted.others_bytes
+    enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
+    could = now = 0
+    for group in gpu_groups(
+        device.gpus, main_gpu=settings.main_gpu, split_mode=settings.split_mode
+    ):
+        gpus = [device.gpus[i] for i in group]
+        total = sum(one.total_bytes for one in gpus)
+        kept = weights + total * _LEFT_FREE
+        kept += sum(one.context_bytes + settings.gpu_overhead_bytes for one in gpus)
+
+        def held(n_bytes: float, kept: float = kept, n: int = len(gpus)) -> int:
+            left = n_bytes - kept
+            # The buffer grows with the cells: the size that is computed first is too large.
+            most = replace(load, n_cells=max(load.n_ctx_tokens, int(left / per_cell)))
+            return max(0, int((left - n * compute_bytes(header, most)) / per_cell))
+
+        could = held(total)
+        now = held(sum(one.free_bytes for one in gpus))
+        if could >= enough:
+            break
+    return could, min(now, could)
+
+
+def _halvings(most: int, least: int) -> list[int]:
+    """Return `most`, its half, and so on down to `least`.
+
+    >>> _halvings(6144, 1024)
+    [6144, 3072, 1536, 1024]
+    """
+    sizes = [most]
+    while sizes[-1] > least:
+        sizes.append(max(least, _padded(sizes[-1] // 2)))
+    return sizes
+
+
+def _padded(n_tokens: int) -> int:
+    """Round up to what llama.cpp pads a cache to."""
+    return -(-n_tokens // 256) * 256
+
+
+def _rounded(n_tokens: int) -> int:
+    """Round down to five binary digits, so that free memory that varies names few layouts.
+
+    >>> _rounded(100_000), _rounded(7_000)
+    (98304, 6912)
+    """
+    step = max(256, 1 << max(0, n_tokens.bit_length() - 5))
+    return n_tokens // step * step
+
+
+def _pass_tokens(device: Device) -> int:
+    """Return the tokens of a pass for which a device has room, 0 on a processor: all of a batch.
+
+    Buffers for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
+    """
+    if not device.is_gpu:
+        return 0
+    is_large = device.gpus and min(one.total_bytes for one in device.gpus) >= _LARGE_CARD_BYTES
+    return GPU_PASSES[-1] if is_large else GPU_PASSES[0]
+
+
+def _load_of(
+    wanted: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
+) -> WorkerOptions:
+    n_parallel = _n_parallel(wanted, settings, device, profile)
+    load = WorkerOptions(
+        path=wanted.facts.path,
+        role=wanted.facts.role,
+        n_ctx_tokens=wanted.n_ctx_tokens,
+        n_cells=n_cells(n_parallel, wanted.n_ctx_tokens, settings.n_cells),
+        n_parallel=n_parallel,
+        n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
+        n_threads=settings.n_threads or device.n_threads,
+        n_pass_tokens=_pass_tokens(device),
+        step_s=settings.step_timeout_s / STEPS_WAITED,
+        n_gpu_layers=settings.n_gpu_layers,
+        flash_attention=settings.flash_attention,
+        kv_cache_type=settings.kv_cache_type,
+        adapters=wanted.adapters,
+        cache_layout=settings.cache_layout,
+        is_gpu=device.is_gpu,
+        projector=wanted.facts.projector or "",
+        draft_path=wanted.facts.draft_path,
+        parts=wanted.facts.parts,
+        digest=wanted.facts.digest,
+        device=device.name,
+    )
+    if wanted.facts.role == "chat":
+        return load
+    # Whole texts only: a batch must hold the longest one.
+    n_tokens = min(wanted.facts.n_ctx_train_tokens, 8192)
+    return replace(
+        load,
+        n_ctx_tokens=n_tokens,
+        n_cells=n_tokens,
+        n_batch_tokens=n_tokens,
+        kv_cache_type="f16",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadNeeds:
+    """What a load takes."""
+
+    spread_bytes: int
+    """Weights and cells: they lie where their layers do."""
+    compute_bytes: int
+    """Of each device that computes."""
+    n_layers: int
+    """With the output."""
+    expert_bytes: tuple[int, ...] = ()
+    """Of each layer, where the model is a mixture of experts."""
+
+
+def _layouts_of(
+    load: WorkerOptions,
+    wanted: LayoutRequest,
+    header: GgufHeader,
+    settings: PoolSettings,
+    device: Device,
+    is_good: bool,
+) -> list[ModelLayout]:
+    """Return the layouts of one load: on each device that may hold it, or on the processor."""
+    size = wanted.facts.size_bytes + wanted.extra_bytes
+    cache = 0.0 if load.role != "chat" else load.n_cells * cell_bytes(header, load.kv_cache_type)
+    n_layers = header.number("block_count") + 1
+    needs = _LoadNeeds(
+        int(size + cache), compute_bytes(header, load), n_layers, expert_bytes(header)
+    )
+    load_s = size / _READ_BYTES_PER_S
+    n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
+    here = MemoryAmount(needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES)
+    if not device.is_gpu or not n_there:
+        why = "num_gpu is 0" if device.is_gpu else device.why_no_gpu
+        placed = f"all {n_layers} layers on the processor" + (f"; {why}" if why else "")
+        return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
+    if not device.gpus:  # it shares main memory
+        placed = _placement_text(n_there, n_layers, "")
+        placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
+        return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
+    found = _on_devices(load, needs, n_there, device, settings)
+    if settings.allow_cpu and load.n_gpu_layers < 0:
+        found.append(_spilled(load, needs, device, settings))
+    return [replace(one, load_s=load_s, is_good=is_good and not one.is_spilled) for one in found]
+
+
+def _on_devices(
+    load: WorkerOptions, needs: _LoadNeeds, n_there: int, device: Device, settings: PoolSettings
+) -> list[ModelLayout]:
+    """Return the layouts with so many layers on graphics devices."""
+    there, here = _split_bytes(needs, n_there)
+    ways = placements(
+        there,
+        device.gpus,
+        main_gpu=settings.main_gpu,
+        split_mode=settings.split_mode,
+        overhead_bytes=settings.gpu_overhead_bytes + needs.compute_bytes,
+    )
+    why = f"; num_gpu is {load.n_gpu_layers}" if n_there < needs.n_layers else ""
+    found = []
+    for way in ways:
+        names = ", ".join(device.gpus[i].name for i in way.gpus)
+        placed = _placement_text(n_there, needs.n_layers, names) + why
+        put = replace(_placed_load(load, way, device), placed=placed)
+        found.append(
+            ModelLayout(put, _memory_of(way, there, needs, device) + MemoryAmount(here), 0.0)
+        )
+    return found
+
+
+def _spilled(
+    load: WorkerOptions, needs: _LoadNeeds, device: Device, settings: PoolSettings
+) -> ModelLayout:
+    """Return the layout that leaves to the processor what a device has no memory for now.
+
+    Of a mixture of experts that is the experts' weights of the first layers, as few as must be: a
+    token goes through a few of the experts, and through all of the rest.
+    """
+    way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
+    gpu = device.gpus[way.gpus[0]]
+    taken_bytes = gpu.context_bytes + settings.gpu_overhead_bytes + needs.compute_bytes
+    free = gpu.free_bytes - taken_bytes
+    why = "; it has no room for more (allow_cpu)"
+    there = needs.spread_bytes
+    for n_experts, n_bytes in enumerate(needs.expert_bytes, 1):
+        there -= n_bytes
+        if there <= free:
+            placed = _placement_text(needs.n_layers, needs.n_layers, gpu.name)
+            experts = f", the experts of {n_experts} of them on the processor"
+            put = replace(
+                _placed_load(load, way, device),
+                n_cpu_experts=n_experts,
+                placed=placed + experts + why,
+            )
+            room = _memory_of(way, there, needs, device) + MemoryAmount(needs.spread_bytes - there)
+            return ModelLayout(put, room, 0.0, is_spilled=True)
+    n_there = min(needs.n_layers - 1, int(free / (needs.spread_bytes / needs.n_layers)))
+    if n_there < 1:
+        placed = f"all {needs.n_layers} layers on the processor; {gpu.name} has no room (allow_cpu)"
+        at_home = replace(load, n_gpu_layers=0, placed=placed)
+        here = needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES
+        return ModelLayout(at_home, MemoryAmount(here), 0.0, is_spilled=True)
+    there, here = _split_bytes(needs, n_there)
+    placed = _placement_text(n_there, needs.n_layers, gpu.name) + why
+    put = replace(_placed_load(load, way, device), n_gpu_layers=n_there, placed=placed)
+    room = _memory_of(way, there, needs, device) + MemoryAmount(here)
+    return ModelLayout(put, room, 0.0, is_spilled=True)
+
+
+def _split_bytes(needs: _LoadNeeds, n_there: int) -> tuple[int, int]:
+    """Return the bytes of layers on devices and those in main memory."""
+    there = needs.spread_bytes * n_there // needs.n_layers
+    return there, needs.spread_bytes - there
+
+
+def _memory_of(way: Placement, there: int, needs: _LoadNeeds, device: Device) -> MemoryAmount:
+    """Return what a worker takes of the devices, and what its process takes beside the layers."""
+    buffers = [0] * len(device.gpus)
+    for gpu in way.gpus:
+        buffers[gpu] = needs.compute_bytes
+    return way.room(there, device.gpus) + MemoryAmount(_PROCESS_BYTES, tuple(buffers))
+
+
+def _placed_load(load: WorkerOptions, way: Placement, device: Device) -> WorkerOptions:
+    """Write a placement into a load: by UUIDs, since CUDA may count devices in another order."""
+    uuids = [device.gpus[i].uuid for i in way.gpus]
+    if all(uuids):  # the worker sees its own devices only, and so takes no memory on the others
+        alone = len(uuids) == 1
+        split = () if alone else way.shares
+        return replace(
+            load,
+            visible_devices=",".join(uuids),
+            split_mode="layer" if alone else way.split_mode,
+            tensor_split=split,
+        )
+    if len(device.gpus) < 2:
+        return load
+    shares = [0.0] * len(device.gpus)
+    for gpu, share in zip(way.gpus, way.shares, strict=True):
+        shares[gpu] = share
+    return replace(
+        load, main_gpu=way.gpus[0], split_mode=way.split_mode, tensor_split=tuple(shares)
+    )
+
+
+def _placement_text(n_there: int, n_layers: int, names: str) -> str:
+    return f"{n_there} of {n_layers} layers on {names or 'the graphics device'}"
+
+
+def _corrected(layout: ModelLayout, seen: MeasuredSize | None) -> ModelLayout:
+    """Let what was measured go before what was computed."""
+    if seen is None:
+        return layout
+    room, _ = as_placed(seen.taken, layout.room)
+    return replace(layout, room=room, load_s=seen.load_s or layout.load_s)
+
+
+def as_placed(taken: WorkerMemory, planned: MemoryAmount) -> tuple[MemoryAmount, MemoryAmount]:
+    """Return what was measured, and of it what is yet to grow.
+
+    It is spread over the devices as it was planned: only its sum is known.
+    """
+    on_devices = sum(planned.gpus)
+
+    def spread(n_bytes: int) -> tuple[int, ...]:
+        return tuple(n_bytes * one // on_devices for one in planned.gpus) if on_devices else ()
+
+    gpus = spread(taken.device_bytes) if taken.device_bytes else planned.gpus
+    growth = MemoryAmount(taken.host_growth_bytes, spread(taken.device_growth_bytes))
+    return MemoryAmount(taken.host_bytes or planned.host, gpus), growth
+
+
+def _spread_like(room: MemoryAmount, n_bytes: int) -> MemoryAmount:
+    """Spread bytes as a room is spread: on the devices where there are any, else in main memory."""
+    on_devices = sum(room.gpus)
+    if not on_devices:
+        return MemoryAmount(n_bytes)
+    return MemoryAmount(0, tuple(n_bytes * one // on_devices for one in room.gpus))
+
+
+class MemoryProbe(Protocol):
+    """Knows the machine."""
+
+    async def look(self) -> Device:
+        """Return what is free now."""
+        ...
+
+    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+        """Return the ways to load a model, the good ones first.
+
+        Raises:
+            ModelBroken: its file cannot be read.
+        """
+        ...
+
+    async def wider(
+        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+    ) -> tuple[ModelLayout, ...]:
+        """Return the ways in which a loaded model can take longer sequences."""
+        ...
+
+    def learn(
+        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+    ) -> None:
+        """Keep what a load really took."""
+        ...
+
+
+class MachineProbe:
+    """The real one. Headers are read once, beside the event loop: vocabularies are long."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._book = MeasuredSizes(settings.cache_dir / "sizes.json")
+        self._profiles = PoolProfiles(settings)
+        self._headers: dict[str, GgufHeader] = {}
+        self._device_name = ""
+
+    async def look(self) -> Device:
+        """Return what is free now."""
+        device = await asyncio.to_thread(this_device)
+        self._device_name = device.name
+        return device
+
+    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+        """Return the ways to load a model."""
+        header = await self._header(wanted.facts)
+        profile = None
+        if device.is_gpu:
+            profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
+        return layouts(
+            replace(wanted, extra_bytes=_extra_bytes(wanted)),
+            header,
+            self._settings,
+            device,
+            lambda load: self._book.find(size_key(wanted.facts.digest, load, device.name)),
+            profile,
+        )
+
+    async def wider(
+        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+    ) -> tuple[ModelLayout, ...]:
+        """Return the ways in which a loaded model can take longer sequences."""
+        return wider(layout, n_ctx_tokens, await self._header(wanted.facts))
+
+    def learn(
+        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+    ) -> None:
+        """Keep what a load really took."""
+        if taken.host_bytes or taken.device_bytes:
+            key = size_key(wanted.facts.digest, load, self._device_name)
+            self._book.note(key, taken, load_s)
+
+    async def _header(self, facts: ModelFacts) -> GgufHeader:
+        known = self._headers.get(facts.path)
+        if known is None:
+            paths = [Path(path) for path in (facts.path, *facts.parts)]
+            known = join_headers([await asyncio.to_thread(read_header, path) for path in paths])
+            self._headers[facts.path] = known
+        return known
+
+
+def _extra_bytes(wanted: LayoutRequest) -> int:
+    """Return the sizes of what is loaded beside the model; a missing file is told by the worker."""
+    facts = wanted.facts
+    paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
+    return sum(Path(path).stat().st_size for path in paths if path and Path(path).is_file())

@@ -1,0 +1,298 @@
+"""Import GGUF files into a model: check kind and completeness, write config and layers.
+
+A file is a blob that is there already, named by its digest, or a path of this machine, which is
+copied. Its header is read before anything is written. The config is the one that Ollama writes;
+llama.cpp reads everything from the file itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from paddock.engine.errors import BlobMissing, ModelBroken, RecipeRefused
+from paddock.engine.gguf import GgufHeader, join_headers, read_header
+
+from . import manifests
+from .manifests import (
+    CONFIG_TYPE,
+    MODEL_TYPE,
+    PROJECTOR_TYPE,
+    Manifest,
+    ManifestLayer,
+    ModelConfig,
+    go_json,
+    make_manifest,
+)
+from .model_cards import weight_count_text, weights_format
+from .model_store import ModelStore
+from .modelfile import RecipeFile
+from .transfer import NoUsableModel, ProgressLine, ReportProgress
+
+
+@dataclass(slots=True)
+class ModelDraft:
+    """What a manifest and a config will be written of."""
+
+    store: ModelStore
+    config: ModelConfig = field(default_factory=ModelConfig)
+    layers: list[ManifestLayer] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+    """What is said of each layer."""
+
+    made: list[str] = field(default_factory=list)
+    """Digests of blobs that were not there before: if nothing comes of it, they go."""
+
+    def add(self, layer: ManifestLayer, *, is_new: bool) -> None:
+        """Append a layer."""
+        self.layers.append(layer)
+        word = "creating new" if is_new else "using existing"
+        self.statuses.append(f"{word} layer {layer.digest}")
+
+    def add_text(self, media_type: str, text: str) -> None:
+        """Append a layer of this text.
+
+        Raises:
+            StoreFull, StoreReadOnly: it cannot be written.
+        """
+        n_made = len(self.made)
+        layer = self.written(media_type, text.encode("utf-8", errors="replace"))
+        self.add(layer, is_new=len(self.made) > n_made)
+
+    def add_json(self, media_type: str, value: object) -> None:
+        """Append a layer of this value, written as Ollama does; raises as `add_text`."""
+        self.add_text(media_type, go_json(value).decode())
+
+    def written(self, media_type: str, raw: bytes) -> ManifestLayer:
+        """Write a small blob, and note whether it was there before; raises as `add_text`."""
+        with self.store.new_blob() as writer:
+            writer.write(raw)
+            digest = writer.commit()
+        if writer.is_new:
+            self.made.append(digest)
+        return ManifestLayer(media_type, digest, len(raw))
+
+    def drop(self, *media_types: str) -> None:
+        """Remove the layers of these types."""
+        kept = [
+            (layer, status)
+            for layer, status in zip(self.layers, self.statuses, strict=True)
+            if layer.media_type not in media_types
+        ]
+        self.layers = [layer for layer, _ in kept]
+        self.statuses = [status for _, status in kept]
+
+
+_COPY_BYTES = 4 * 1024 * 1024
+
+
+def add_gguf_files(
+    draft: ModelDraft,
+    files: Mapping[str, RecipeFile],
+    report: ReportProgress,
+    *,
+    wanted: str,
+    source: str = "",
+) -> None:
+    """Add GGUF files, each as what its header says that it is.
+
+    `wanted`: what they should be, a model (and what belongs to it) or an adapter; `source`: the
+    model's name where they lie.
+
+    Raises:
+        RecipeRefused: they are something else, said by name.
+        BlobMissing: one that was named by its digest was not sent before.
+        StoreFull, StoreReadOnly: they cannot be copied.
+    """
+    headers: dict[str, GgufHeader] = {}
+    for name in sorted(files):
+        report(ProgressLine("parsing GGUF"))
+        given = files[name]
+        path = given if isinstance(given, Path) else draft.store.blob_path(given)
+        if not path.is_file() and isinstance(given, str):
+            raise BlobMissing(given)
+        headers[name] = _read_header(name, path)
+    _check_split(headers)
+    for name in sorted(headers, key=lambda one: headers[one].part):
+        given, header = files[name], headers[name]
+        kind = _layer_type(header)
+        _check_layer_type(name, header, kind, wanted, draft)
+        if isinstance(given, Path):
+            digest, is_new = _copy_to_blob(draft.store, given, report)
+            draft.made += [digest] if is_new else []
+        else:
+            digest, is_new = given.replace("-", ":").lower(), False
+        size_bytes = draft.store.blobs.size_bytes(digest)
+        draft.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
+        if kind == manifests.MODEL_TYPE:
+            parts = [one for one in headers.values() if one.n_parts > 1] or [header]
+            whole = join_headers(sorted(parts, key=lambda one: one.part))
+            draft.config = config_of_header(draft.config, whole)
+        elif kind == manifests.PROJECTOR_TYPE:
+            draft.config = _with_family(draft.config, header.architecture)
+
+
+def _read_header(name: str, path: Path) -> GgufHeader:
+    """Read a file's header; what it is instead is said by name.
+
+    Raises:
+        RecipeRefused: it is not a whole GGUF file.
+    """
+    try:
+        return read_header(path)
+    except ModelBroken as error:
+        begin = b""
+        with suppress(OSError), path.open("rb") as file:
+            begin = file.read(9)
+        if begin[:4] == b"GGUF":
+            raise RecipeRefused(f"{name}: {error.why}") from None
+        if begin[8:9] == b"{" and begin[6:8] == b"\0\0":  # a length, then JSON
+            what = "this is a safetensors file; convert it with llama.cpp's convert_hf_to_gguf.py"
+            raise RecipeRefused(f"supplied file was not in GGUF format: {name}: {what}") from None
+        if error.why.startswith("this is not a GGUF file"):
+            is_named = name.lower().endswith(".gguf")
+            raise RecipeRefused(
+                "supplied file was not in GGUF format" if is_named else "unknown type"
+            ) from None
+        raise RecipeRefused(f"supplied file was not in GGUF format: {name}: {error.why}") from None
+
+
+def _layer_type(header: GgufHeader) -> str:
+    """Tell for what a file is, by its header."""
+    general = header.values.get("general.type")
+    if general == "adapter" or "adapter.type" in header.values:
+        return manifests.ADAPTER_TYPE
+    if general in ("mmproj", "projector") or header.architecture == "clip":
+        return manifests.PROJECTOR_TYPE
+    return manifests.MODEL_TYPE
+
+
+def _check_layer_type(
+    name: str, header: GgufHeader, kind: str, wanted: str, draft: ModelDraft
+) -> None:
+    if wanted == manifests.ADAPTER_TYPE and kind != wanted:
+        raise RecipeRefused(f"{name} is not a LoRA adapter")
+    family = draft.config.model_family
+    if kind == manifests.ADAPTER_TYPE and family and header.architecture != family:
+        raise RecipeRefused(
+            f"{name} is an adapter for '{header.architecture}' models, and this one is '{family}'"
+        )
+    is_first = header.part == 0
+    if (
+        kind == manifests.MODEL_TYPE
+        and is_first
+        and any(one.media_type == kind for one in draft.layers)
+    ):
+        raise RecipeRefused(f"{name} is a second model file; a model has one")
+
+
+def _check_split(headers: Mapping[str, GgufHeader]) -> None:
+    """Refuse a split model that is not whole.
+
+    Raises:
+        RecipeRefused: a part of it is missing, or there twice.
+    """
+    parts = {name: header for name, header in headers.items() if header.n_parts > 1}
+    if why := split_model_fault([*parts.values()]):
+        raise RecipeRefused(f"{min(parts)}: {why}")
+
+
+def split_model_fault(headers: Sequence[GgufHeader]) -> str:
+    """Return what is wrong with the parts of a split model; empty: they are all there."""
+    if not headers:
+        return ""
+    n_parts = headers[0].n_parts
+    numbers = [header.part for header in headers]
+    missing = [number + 1 for number in range(n_parts) if number not in numbers]
+    if missing:
+        return f"it is one of {n_parts} parts of a split model, and part {missing[0]} is missing"
+    if len(numbers) != n_parts or any(header.n_parts != n_parts for header in headers):
+        return "its parts belong to several models"
+    return ""
+
+
+def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tuple[str, bool]:
+    """Copy a file among the blobs; gives its digest, and whether it was not there before."""
+    total = path.stat().st_size
+    with path.open("rb") as file, store.new_blob() as writer:
+        while piece := file.read(_COPY_BYTES):
+            writer.write(piece)
+            report(
+                ProgressLine("copying file", total=total, completed=min(writer.size_bytes, total))
+            )
+        digest = writer.commit()
+    return digest, writer.is_new
+
+
+def config_of_header(config: ModelConfig, header: GgufHeader) -> ModelConfig:
+    """Return a config that says what the weights are."""
+    told = replace(
+        config,
+        model_format="gguf",
+        model_family=header.architecture,
+        model_type=weight_count_text(header.n_weights),
+        file_type=weights_format(header),
+    )
+    return _with_family(told, header.architecture)
+
+
+def _with_family(config: ModelConfig, family: str) -> ModelConfig:
+    if family in config.model_families:
+        return config
+    return replace(config, model_families=(*config.model_families, family))
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedFiles:
+    """What belongs to one model, by digests of blobs that are in the store."""
+
+    model: str
+    projectors: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    """Of a split model: the files after the first one, in order."""
+    texts: tuple[tuple[str, str], ...] = field(default=())
+    """Media types and digests of templates, systems and parameters that came along."""
+
+
+def make_imported_manifest(store: ModelStore, parcel: ImportedFiles) -> Manifest:
+    """Write the config's blob and give the manifest; reads and writes the disk.
+
+    Raises:
+        ModelBroken: a file is no whole GGUF file, with the blob's path.
+        StoreFull, StoreReadOnly: the config could not be written.
+    """
+    weights = (parcel.model, *parcel.parts)
+    config = config_of_header(
+        ModelConfig(), check_model_files([store.blob_path(one) for one in weights])
+    )
+    layers = [_layer_of_blob(store, MODEL_TYPE, digest) for digest in weights]
+    for digest in parcel.projectors:
+        family = read_header(store.blob_path(digest)).architecture
+        config = replace(config, model_families=(*config.model_families, family))
+        layers.append(_layer_of_blob(store, PROJECTOR_TYPE, digest))
+    layers += [_layer_of_blob(store, kind, digest) for kind, digest in parcel.texts]
+    digest = store.add_blob(config.dump(layers))
+    return make_manifest(_layer_of_blob(store, CONFIG_TYPE, digest), layers)
+
+
+def check_model_files(paths: Sequence[Path]) -> GgufHeader:
+    """Read the header of a model, and refuse one of which parts are missing.
+
+    Raises:
+        ModelBroken: a file is no whole GGUF file.
+        Unusable: it is a part of a model, or its parts are in another order.
+    """
+    headers = [read_header(path) for path in paths]
+    parts = [header for header in headers if header.n_parts > 1 or len(headers) > 1]
+    why = split_model_fault(parts)
+    if not why and [header.part for header in headers] != [*range(len(headers))]:
+        why = "its parts are not in their order"
+    if why:
+        raise NoUsableModel(paths[0].name, why)
+    return join_headers(headers)
+
+
+def _layer_of_blob(store: ModelStore, kind: str, digest: str) -> ManifestLayer:
+    return ManifestLayer(kind, digest, store.blobs.size_bytes(digest))

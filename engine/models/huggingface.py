@@ -1,0 +1,131 @@
+"""Files of a Hugging Face repository. The only module that knows huggingface_hub.
+
+The files are downloaded like any other blob: the hub names their digests, so they are verified.
+`HF_ENDPOINT` and `HF_TOKEN` are huggingface_hub's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import cast
+
+import httpx
+
+from .transfer import HostUnreachable, NotPublished, TransferError, TransferOptions, TransferRefused
+from .transfer_client import url_origin
+
+# Instructions for Ollama that a repository may hold, and what they become.
+HUB_TEXT_FILES = ("template", "system", "params")
+
+_PRIVATE_ADVICE = "Look how it is written; a private one is shown only to its people, by HF_TOKEN."
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a repository."""
+
+    name: str
+    url: str
+    size_bytes: int
+    digest: str
+    """`sha256:…`; empty for a small text, which the hub knows by another digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """A repository at one commit."""
+
+    files: tuple[HubFile, ...]
+    auth: HubAuth
+
+
+class HubAuth:
+    """Who we are to the hub; see `connection.Auth`."""
+
+    def __init__(self, token: str | None, hub: str) -> None:
+        self.origin = url_origin(httpx.URL(hub))
+        self.header = f"Bearer {token}" if token else None
+
+    async def answer(self, response: httpx.Response) -> bool:
+        """Say nothing more: a token that is refused stays refused."""
+        return False
+
+
+async def list_hub_files(
+    repository: str, revision: str | None, options: TransferOptions
+) -> HubListing:
+    """Ask for a repository's files.
+
+    Raises:
+        NotPublished: there is no such repository or revision.
+        Refused: it asks who we are, or for its terms to be accepted.
+        Unreachable: the hub gave no answer.
+    """
+    return await asyncio.to_thread(_list_hub_files, repository, revision, options)
+
+
+def hub_address(options: TransferOptions) -> str:
+    """Return the hub that will be asked."""
+    from huggingface_hub import constants
+
+    return (options.hub or constants.ENDPOINT).rstrip("/")
+
+
+def _list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
+    from huggingface_hub import HfApi, get_token, hf_hub_url  # a second, so only where needed
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # Errors of its HTTP library, whichever it is; those of answers derive from them.
+    unreached: tuple[type[Exception], ...] = (*_base_errors(HfHubHTTPError), OSError)
+    hub, token = hub_address(options), get_token()
+    host = httpx.URL(hub).netloc.decode("ascii")
+    where = f"{host}/{repository}"
+    try:
+        api = HfApi(endpoint=hub, token=token or False)
+        info = api.model_info(
+            repository, revision=revision, files_metadata=True, timeout=options.stall_s
+        )
+    except GatedRepoError as error:
+        raise TransferRefused(host, 403, "", _accept_terms_advice(where)) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotPublished(
+            f"{where}{f' at {revision}' if revision else ''}", _PRIVATE_ADVICE
+        ) from error
+    except HFValidationError as error:
+        raise TransferError(f"{where}: {error}") from error
+    except HfHubHTTPError as error:
+        if error.response.status_code == 404:
+            raise NotPublished(where, _PRIVATE_ADVICE) from error
+        raise TransferRefused(
+            host, error.response.status_code, error.server_message or ""
+        ) from error
+    except unreached as error:
+        raise HostUnreachable(host, str(error).partition("] ")[2] or str(error)) from error
+    files = tuple(
+        HubFile(
+            one.rfilename,
+            hf_hub_url(repository, one.rfilename, revision=info.sha or revision, endpoint=hub),
+            one.size or 0,
+            f"sha256:{one.lfs.sha256}" if one.lfs is not None else "",
+        )
+        for one in info.siblings or ()
+    )
+    return HubListing(files, HubAuth(token, hub))
+
+
+def _base_errors(kind: type[Exception]) -> tuple[type[Exception], ...]:
+    return cast("tuple[type[Exception], ...]", kind.__bases__)
+
+
+def _accept_terms_advice(where: str) -> str:
+    return (
+        f"The owner of {where} asks for terms to be accepted: do so at https://{where}, "
+        f"then set HF_TOKEN to a token of your account."
+    )

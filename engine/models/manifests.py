@@ -1,0 +1,332 @@
+"""Manifests: which blobs make up a model, and what its config and small layers say.
+
+Manifests follow Docker's image manifest, version 2, with Ollama's media types; JSON is written
+byte for byte as Go's encoder does, since its digest matters. The config's fields are Ollama's
+(types/model/config.go); unknown ones are kept, so that a model made from another has them too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.errors import BadDigest, ModelBroken
+from paddock.engine.request import Message
+
+from .blobs import BlobStore
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+MODEL_TYPE = "application/vnd.ollama.image.model"
+PROJECTOR_TYPE = "application/vnd.ollama.image.projector"
+ADAPTER_TYPE = "application/vnd.ollama.image.adapter"
+TEMPLATE_TYPE = "application/vnd.ollama.image.template"
+PROMPT_TYPE = "application/vnd.ollama.image.prompt"
+"""What a template's layer was called in 2023."""
+SYSTEM_TYPE = "application/vnd.ollama.image.system"
+PARAMS_TYPE = "application/vnd.ollama.image.params"
+MESSAGES_TYPE = "application/vnd.ollama.image.messages"
+LICENSE_TYPE = "application/vnd.ollama.image.license"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestLayer:
+    """One blob and what it is for."""
+
+    media_type: str
+    digest: str
+    """`sha256:` and 64 hexadecimal digits."""
+    size_bytes: int
+    source: str = ""
+    """The model that it was taken from (`from` in the manifest)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A model's parts."""
+
+    config: ManifestLayer | None
+    """None in some old manifests and in hand-made ones."""
+    layers: tuple[ManifestLayer, ...]
+    raw: bytes
+    """As it was read, or as it is written: its digest is the model's."""
+
+    @property
+    def digest(self) -> str:
+        """Return the sha256 of the manifest itself, hexadecimal."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @property
+    def blobs(self) -> tuple[ManifestLayer, ...]:
+        """Every layer and the config."""
+        return (*self.layers, self.config) if self.config else self.layers
+
+    @property
+    def size_bytes(self) -> int:
+        """What all its blobs take together."""
+        return sum(layer.size_bytes for layer in self.blobs)
+
+    def all_of(self, *media_types: str) -> tuple[ManifestLayer, ...]:
+        """Return the layers of these types, in the manifest's order."""
+        return tuple(layer for layer in self.layers if layer.media_type in media_types)
+
+    def first_of(self, *media_types: str) -> ManifestLayer | None:
+        """Return the first layer of these types."""
+        return next(iter(self.all_of(*media_types)), None)
+
+
+def make_manifest(config: ManifestLayer | None, layers: Iterable[ManifestLayer]) -> Manifest:
+    """Write a manifest of these parts, byte for byte as Ollama does."""
+    told = tuple(layers)
+    content: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE}
+    if config is not None:
+        content["config"] = _layer_json(config)
+    content["layers"] = [_layer_json(layer) for layer in told]
+    return Manifest(config, told, go_json(content))
+
+
+def parse_manifest(raw: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ValueError: it is none; with the reason.
+    """
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("layers"), list):
+        raise ValueError("it has no list of layers")  # noqa: TRY004 - bad content, not a bad call
+    config = content.get("config")
+    has_config = isinstance(config, dict) and bool(config.get("digest"))
+    return Manifest(
+        _parse_layer(config) if has_config else None,
+        tuple(_parse_layer(one) for one in content["layers"]),
+        raw,
+    )
+
+
+def _parse_layer(value: object) -> ManifestLayer:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not a layer")  # noqa: TRY004
+    digest, size = value.get("digest"), value.get("size", 0)
+    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+        raise ValueError(f"a layer's digest is {digest!r} and its size {size!r}")
+    return ManifestLayer(
+        str(value.get("mediaType", "")), digest, size, str(value.get("from") or "")
+    )
+
+
+def _layer_json(layer: ManifestLayer) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "mediaType": layer.media_type,
+        "digest": layer.digest,
+        "size": layer.size_bytes,
+    }
+    return {**told, "from": layer.source} if layer.source else told
+
+
+def go_json(value: object) -> bytes:
+    r"""Write JSON as Go's encoder does: compact, `<>&` escaped, a line's end behind it.
+
+    >>> go_json({"a": "<ä>"}).decode()
+    '{"a":"\\u003cä\\u003e"}\n'
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text.encode("utf-8", errors="replace") + b"\n"
+
+
+_CONFIG_FIELDS = (
+    "model_format", "model_family", "model_families", "model_type", "file_type", "renderer",
+    "parser", "requires",
+)  # fmt: skip
+_IMAGE_FIELDS = ("architecture", "os", "rootfs")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What a model's config blob says."""
+
+    model_format: str = ""
+    model_family: str = ""
+    model_families: tuple[str, ...] = ()
+    model_type: str = ""
+    """How many weights, such as `7.2B`."""
+    file_type: str = ""
+    """The weights' format, such as `Q4_K_M`."""
+    renderer: str = ""
+    """A program of Ollama's that writes prompts in place of a template; not one of ours."""
+    parser: str = ""
+    requires: str = ""
+    """The least version of Ollama that it needs."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def dump(self, layers: Iterable[ManifestLayer]) -> bytes:
+        """Write it as Ollama does, with the digests of a model's layers."""
+        families = list(self.model_families) or None
+        told: dict[str, Any] = {
+            "model_format": self.model_format,
+            "model_family": self.model_family,
+            "model_families": families,
+            "model_type": self.model_type,
+            "file_type": self.file_type,
+        }
+        optional = {"renderer": self.renderer, "parser": self.parser, "requires": self.requires}
+        told |= {name: value for name, value in optional.items() if value}
+        told |= self.more
+        told |= {"architecture": "amd64", "os": "linux"}
+        told["rootfs"] = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
+        return go_json(told)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A stored model's parts, its weights as paths."""
+
+    model: Path
+    config: ModelConfig = field(default_factory=ModelConfig)
+    projector: Path | None = None
+    adapters: tuple[Path, ...] = ()
+    template: str | None = None
+    system: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    messages: tuple[Message, ...] = ()
+    licenses: tuple[str, ...] = ()
+    parent: str = ""
+    """The model that it was made from, if its maker said so."""
+    parts: tuple[Path, ...] = ()
+    """Of a split model: the files after the first one, in order."""
+
+    @property
+    def own_template(self) -> str | None:
+        """The template that goes before the file's own; None: the file's own is used.
+
+        Prompts of a model with a renderer are not made with its template.
+        """
+        return None if self.config.renderer else self.template or None
+
+
+def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
+    """Read what a manifest names.
+
+    Raises:
+        ModelBroken: a blob is missing, or nonsense; with its path.
+    """
+    model = manifest.first_of(MODEL_TYPE)
+    if model is None:
+        raise ModelBroken("its manifest", "it names no model file in the GGUF format")
+    texts = {
+        kind: [_read_text(blobs, layer) for layer in manifest.all_of(kind)]
+        for kind in (SYSTEM_TYPE, LICENSE_TYPE)
+    }
+    template = manifest.first_of(TEMPLATE_TYPE, PROMPT_TYPE)
+    projector = manifest.first_of(PROJECTOR_TYPE)
+    return StoredModel(
+        model=_layer_path(blobs, model),
+        parts=tuple(_layer_path(blobs, layer) for layer in manifest.all_of(MODEL_TYPE)[1:]),
+        config=_read_config(blobs, manifest.config),
+        projector=_layer_path(blobs, projector) if projector else None,
+        adapters=tuple(_layer_path(blobs, layer) for layer in manifest.all_of(ADAPTER_TYPE)),
+        template=_read_text(blobs, template) if template else None,
+        system="\n".join(texts[SYSTEM_TYPE]),
+        params=_read_params(blobs, manifest),
+        messages=_read_messages(blobs, manifest),
+        licenses=tuple(texts[LICENSE_TYPE]),
+        parent=model.source if not model.source.startswith("sha256:") else "",
+    )
+
+
+def parse_config(raw: bytes) -> ModelConfig:
+    """Read a config blob.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    told = json.loads(raw)
+    if not isinstance(told, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a bad call
+    families = told.get("model_families")
+
+    def text(name: str) -> str:
+        return str(told.get(name) or "")
+
+    return ModelConfig(
+        model_format=text("model_format"),
+        model_family=text("model_family"),
+        model_families=tuple(map(str, families)) if isinstance(families, list) else (),
+        model_type=text("model_type"),
+        file_type=text("file_type"),
+        renderer=text("renderer"),
+        parser=text("parser"),
+        requires=text("requires"),
+        more={name: told[name] for name in told if name not in (*_CONFIG_FIELDS, *_IMAGE_FIELDS)},
+    )
+
+
+def _read_config(blobs: BlobStore, layer: ManifestLayer | None) -> ModelConfig:
+    if layer is None:
+        return ModelConfig()
+    try:
+        return parse_config(_read_layer(blobs, layer))
+    except (ValueError, RecursionError) as error:
+        raise ModelBroken(str(blobs.path(layer.digest)), f"the config: {error}") from None
+
+
+def _read_params(blobs: BlobStore, manifest: Manifest) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for layer in manifest.all_of(PARAMS_TYPE):
+        told = _read_json(blobs, layer)
+        if not isinstance(told, dict):
+            raise ModelBroken(str(blobs.path(layer.digest)), "the parameters are not an object")
+        params |= told
+    return params
+
+
+def _read_messages(blobs: BlobStore, manifest: Manifest) -> tuple[Message, ...]:
+    messages = []
+    for layer in manifest.all_of(MESSAGES_TYPE):
+        told = _read_json(blobs, layer)
+        turns = told if isinstance(told, list) else []
+        messages += [
+            Message(str(one.get("role", "")), str(one.get("content", "")))
+            for one in turns
+            if isinstance(one, dict)
+        ]
+    return tuple(messages)
+
+
+def _read_json(blobs: BlobStore, layer: ManifestLayer) -> Any:
+    try:
+        return json.loads(_read_layer(blobs, layer))
+    except (ValueError, RecursionError) as error:
+        raise ModelBroken(str(blobs.path(layer.digest)), f"it is not JSON: {error}") from None
+
+
+def _read_text(blobs: BlobStore, layer: ManifestLayer) -> str:
+    return _read_layer(blobs, layer).decode("utf-8", errors="replace")
+
+
+def _read_layer(blobs: BlobStore, layer: ManifestLayer) -> bytes:
+    return _layer_path(blobs, layer).read_bytes()
+
+
+def _layer_path(blobs: BlobStore, layer: ManifestLayer) -> Path:
+    """Return a blob's path.
+
+    Raises:
+        ModelBroken: it is not there.
+    """
+    try:
+        path = blobs.path(layer.digest)
+    except BadDigest:
+        why = f"it names a blob {layer.digest!r}, which is no digest"
+        raise ModelBroken("its manifest", why) from None
+    if not path.is_file():
+        raise ModelBroken(str(path), "this blob is missing; pull or create its model again")
+    return path

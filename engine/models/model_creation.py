@@ -1,0 +1,360 @@
+"""Create a model from a recipe: layers, config, manifest, and quantised weights.
+
+Order and status lines are Ollama's (github.com/ollama/ollama, server/create.go), so that its
+clients can follow. The new name is given last, when everything is there. llama.cpp's quantiser
+runs in a process of its own (`quantise_process`) and writes to a temporary file; the blob gets its
+name when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
+from paddock.engine.gguf import GgufHeader, read_header
+from paddock.engine.request import Message
+from paddock.engine.tuning import tuner
+from paddock.engine.tuning.tuner import copy_bytes
+
+from . import manifests
+from .blobs import BlobStore, free_disk_bytes
+from .gguf_import import ModelDraft, add_gguf_files, config_of_header
+from .manifests import make_manifest, read_stored_model
+from .model_cards import ModelLookup, weights_format
+from .model_names import ModelName, parse_name
+from .model_store import ModelStore
+from .modelfile import PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
+from .transfer import ProgressLine, ReportProgress
+
+QUANTISATION_FORMATS = (
+    "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1",
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "F16", "BF16", "F32",
+)  # fmt: skip
+QUANTISABLE_FORMATS = ("F16", "BF16", "F32")
+
+_QUANTISER_COMMAND = (sys.executable, "-m", "paddock.engine.models.quantise_process")
+_FORMAT_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+_SPARE_BYTES = 16 * 1024 * 1024
+_POLL_S = 0.2
+
+
+def parse_format(name: str) -> str:
+    """Return a format's name as it is written in files: `q4_K_M` → `Q4_K_M`.
+
+    Raises:
+        RecipeRefused: there is none of this name.
+    """
+    wanted = _FORMAT_ALIASES.get(name.upper(), name.upper())
+    if wanted not in QUANTISATION_FORMATS:
+        known = ", ".join(QUANTISATION_FORMATS)
+        raise RecipeRefused(f"unsupported quantization type {name!r} - supported types are {known}")
+    return wanted
+
+
+def quantise_to_blob(
+    blobs: BlobStore,
+    source: Path,
+    header: GgufHeader,
+    format_name: str,
+    report: ReportProgress,
+    status: str,
+) -> str:
+    """Write `source` in a format of `QUANTISATION_FORMATS`; gives the new blob's digest.
+
+    `report` is called every now and then; when it raises, the work ends and leaves nothing.
+
+    Raises:
+        StoreFull: there is no room; before anything is written, where that can be foreseen.
+        EngineError: llama.cpp cannot do it.
+    """
+    total = copy_bytes(header, format_name.removesuffix("_S").removesuffix("_M").removesuffix("_L"))
+    _check_disk_space(blobs, total)
+    aside = blobs.aside()
+    try:
+        order = {
+            "source": str(source),
+            "target": str(aside),
+            "format": format_name,
+            "n_threads": 0,
+        }
+        why = _run_quantiser(order, aside, lambda done: _report_bytes(report, status, total, done))
+        if why:
+            _check_disk_space(blobs, 0)
+            raise EngineError(f"{source.name} cannot be written in {format_name}: {why}")
+        digest = blobs.adopt(aside)
+    finally:
+        aside.unlink(missing_ok=True)
+    _report_bytes(report, status, total, total)
+    return digest
+
+
+def _report_bytes(report: ReportProgress, status: str, total: int, done: int) -> None:
+    report(ProgressLine(status, total=total, completed=min(done, total)))
+
+
+def _check_disk_space(blobs: BlobStore, needed: int) -> None:
+    free = free_disk_bytes(blobs.folder)
+    if needed + _SPARE_BYTES > free:
+        raise StoreFull(str(blobs.folder), free)
+
+
+def _run_quantiser(order: dict[str, object], aside: Path, look: Callable[[int], None]) -> str:
+    """Let the process work; gives why it could not, or nothing."""
+    with tuner.json_subprocess(_QUANTISER_COMMAND, order) as one:
+        while one.process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                one.process.wait(_POLL_S)
+            with suppress(FileNotFoundError):
+                look(aside.stat().st_size)
+        line = one.lines.readline()
+        if not line:
+            return one.why_it_ended()
+        why = str(json.loads(line)["why"])
+        return f"{why}{one.last_line()}" if why else ""
+
+
+_ABSOLUTE_PATH = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+_SEMVER = re.compile(r"v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+_PARAMETER_KIND_WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false",
+          "texts": "a text or a list of texts"}  # fmt: skip
+
+
+def create_model(
+    store: ModelStore, finder: ModelLookup, recipe: ModelRecipe, report: ReportProgress
+) -> ModelName:
+    """Make a model; gives its name as it is spelled in the store.
+
+    `report` is told every step, in the thread that asked; when it raises, the work ends and the
+    model stays what it was.
+
+    Raises:
+        InvalidName: of the new model or of its base.
+        ModelNotFound: there is no such base here; whoever asked may pull it and try again.
+        RecipeRefused: the recipe cannot be carried out, in Ollama's words where it has any.
+        BadDigest, BlobMissing: a file that was named by its digest was not sent before.
+        ModelBroken: the base is broken.
+        StoreFull, StoreReadOnly: nothing was made.
+        EngineError: llama.cpp cannot write the format.
+    """
+    name = parse_name(recipe.name)
+    _check_recipe(recipe)
+    before = store.digests(name)
+    draft = ModelDraft(store)
+    try:
+        _fill_draft(finder, recipe, draft, report)
+        config = draft.written(manifests.CONFIG_TYPE, draft.config.dump(draft.layers))
+        for status in (*draft.statuses, *_ignored_parameters(recipe)):
+            report(ProgressLine(status))
+        report(ProgressLine("writing manifest"))
+        there = store.put_manifest(name, make_manifest(config, draft.layers))
+    except BaseException:
+        with suppress(EngineError):
+            store.prune(draft.made, keep=finder.kept())
+        raise
+    store.prune([*before, *draft.made], keep=finder.kept())  # what was only a step on the way goes
+    report(ProgressLine("success"))
+    return there
+
+
+def copy_model(
+    store: ModelStore, finder: ModelLookup, source: ModelName, destination: ModelName
+) -> None:
+    """Give a model a second name. A model outside the store gets a copy of its file in it.
+
+    Raises:
+        ModelNotFound: there is no such model here.
+        StoreFull, StoreReadOnly, ModelBroken: nothing was made.
+    """
+    if store.find(source) is not None:
+        store.copy(source, destination)
+    else:
+        create_model(store, finder, ModelRecipe(destination.full, base=source.full), lambda _: None)
+
+
+def _fill_draft(
+    finder: ModelLookup, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
+) -> None:
+    """Bring a model's layers together."""
+    _add_base(finder, recipe, draft, report)
+    if recipe.adapters:
+        add_gguf_files(draft, recipe.adapters, report, wanted=manifests.ADAPTER_TYPE)
+    if recipe.quantize:
+        _quantise_draft(draft, parse_format(recipe.quantize), report)
+    _apply_recipe(draft, recipe)
+
+
+def _check_recipe(recipe: ModelRecipe) -> None:
+    """Refuse what can be refused before anything is written."""
+    if not recipe.base and not recipe.files:
+        raise RecipeRefused("neither 'from' or 'files' was specified")
+    for file, source in {**recipe.files, **recipe.adapters}.items():
+        if not file or _ABSOLUTE_PATH.match(file) or ".." in re.split(r"[/\\]", file):
+            raise RecipeRefused("file path must be relative")
+        if isinstance(source, str) and re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", source) is None:
+            raise RecipeRefused("invalid digest format")
+    if len(recipe.adapters) > 1:
+        raise RecipeRefused("only one adapter is currently supported")
+    if recipe.quantize:
+        parse_format(recipe.quantize)
+    if recipe.requires and _SEMVER.fullmatch(recipe.requires) is None:
+        raise RecipeRefused("requires must be a valid semver (e.g. 0.14.0)")
+    for key, value in recipe.parameters.items():
+        _check_parameter(key, value)
+    if recipe.template:
+        _check_template(recipe.template)
+
+
+def _check_parameter(key: str, value: Any) -> None:
+    kind = PARAMETER_KINDS.get(key)
+    numbers = (int,) if kind == "integer" else (int, float)
+    if kind == "texts":
+        texts = [value] if isinstance(value, str) else value
+        is_good = isinstance(texts, list | tuple) and all(isinstance(one, str) for one in texts)
+    elif kind == "boolean":
+        is_good = isinstance(value, bool)
+    else:
+        is_whole = kind == "integer" and isinstance(value, float) and value.is_integer()
+        is_number = isinstance(value, numbers) and not isinstance(value, bool)
+        is_endless = isinstance(value, float) and not math.isfinite(value)
+        is_good = kind is None or is_whole or (is_number and not is_endless)
+    if not is_good and kind is not None:
+        raise RecipeRefused(
+            f"parameter '{key}' must be {_PARAMETER_KIND_WORDS[kind]}, not {value!r}"
+        )
+
+
+def _check_template(source: str) -> None:
+    from paddock.engine.chat.chat_template import read_template  # brings Jinja2: 40 ms
+
+    try:
+        read_template(source)
+    except BadRequest as error:
+        raise RecipeRefused(f"template error: {error}") from error
+
+
+def _add_base(
+    finder: ModelLookup, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
+) -> None:
+    """Start from another model, or from files."""
+    if not recipe.base:
+        add_gguf_files(draft, recipe.files, report, wanted=manifests.MODEL_TYPE)
+        if not any(layer.media_type == manifests.MODEL_TYPE for layer in draft.layers):
+            raise RecipeRefused("no files provided to convert")
+        return
+    # A name and never a path: the recipe may come from another machine.
+    found = finder.named(parse_name(recipe.base))
+    if found.manifest is not None:
+        draft.config = read_stored_model(draft.store.blobs, found.manifest).config
+        for layer in found.manifest.layers:
+            # What weights are told to be made from is their name in the store.
+            draft.add(replace(layer, source=found.name), is_new=False)
+        if not draft.config.model_format:  # its maker told nothing of it
+            draft.config = config_of_header(draft.config, finder.files.header(*found.split))
+        return
+    files = {path.name: path for path in (*found.weights, found.projector) if path}
+    add_gguf_files(draft, files, report, wanted=manifests.MODEL_TYPE, source=found.name)
+    if found.params:
+        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(found.params.items())))
+
+
+def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> None:
+    """Replace the model's layer by one in another format."""
+    number, layer = next(
+        (number, layer)
+        for number, layer in enumerate(draft.layers)
+        if layer.media_type == manifests.MODEL_TYPE
+    )
+    path = draft.store.blob_path(layer.digest)
+    header = read_header(path)
+    if header.n_parts > 1:
+        raise RecipeRefused(
+            "quantization needs a model in one file; join its parts with llama.cpp's "
+            "`llama-gguf-split --merge`"
+        )
+    now = weights_format(header)
+    if now not in QUANTISABLE_FORMATS:
+        raise RecipeRefused("quantization is only supported for F16, BF16 and F32 models")
+    if now == target:
+        return
+    status = f"quantizing {now} model to {target}"
+    report(ProgressLine(status))
+    known = set(draft.store.blobs.digests())
+    digest = quantise_to_blob(draft.store.blobs, path, header, target, report, status)
+    size_bytes = draft.store.blobs.size_bytes(digest)
+    draft.layers[number] = replace(layer, digest=digest, size_bytes=size_bytes)
+    draft.statuses[number] = f"creating new layer {digest}"
+    if digest not in known:
+        draft.made.append(digest)
+    report(ProgressLine("verifying conversion"))
+    draft.config = config_of_header(draft.config, read_header(draft.store.blob_path(digest)))
+
+
+def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
+    """Lay what the recipe says over what the base says."""
+    if recipe.template:
+        draft.drop(manifests.TEMPLATE_TYPE, manifests.PROMPT_TYPE)
+        draft.add_text(manifests.TEMPLATE_TYPE, recipe.template)
+    if recipe.system:
+        draft.drop(manifests.SYSTEM_TYPE)
+        draft.add_text(manifests.SYSTEM_TYPE, recipe.system)
+    for text in dict.fromkeys(recipe.licenses):
+        if text not in _draft_licenses(draft):
+            draft.add_text(manifests.LICENSE_TYPE, text)
+    known = {
+        key: _stored_parameter(key, value)
+        for key, value in recipe.parameters.items()
+        if key in PARAMETER_KINDS
+    }
+    if known:
+        params = {**_draft_params(draft), **known}
+        draft.drop(manifests.PARAMS_TYPE)
+        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
+    if recipe.messages:
+        draft.drop(manifests.MESSAGES_TYPE)
+        draft.add_json(manifests.MESSAGES_TYPE, [_message_json(one) for one in recipe.messages])
+    draft.config = replace(
+        draft.config,
+        # A template of one's own goes before the base's renderer, which knows another one.
+        renderer=recipe.renderer or ("" if recipe.template else draft.config.renderer),
+        parser=recipe.parser or draft.config.parser,
+        requires=recipe.requires.removeprefix("v") or draft.config.requires,
+    )
+
+
+def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:
+    """Yield what is said of parameters that change nothing."""
+    for key in recipe.parameters:
+        if key not in PARAMETER_KINDS:
+            yield f"parameter {key!r} is not known and was left out"
+        elif key in POOL_SETTINGS:
+            yield f"parameter {key!r} has no effect: it is set by PADDOCK_{POOL_SETTINGS[key]}"
+
+
+def _stored_parameter(key: str, value: Any) -> Any:
+    """Write a parameter as Ollama stores it."""
+    if PARAMETER_KINDS[key] == "texts":
+        return [value] if isinstance(value, str) else list(value)
+    return int(value) if PARAMETER_KINDS[key] == "integer" else value
+
+
+def _message_json(message: Message) -> dict[str, str]:
+    return {"role": message.role, "content": message.content}
+
+
+def _draft_licenses(draft: ModelDraft) -> tuple[str, ...]:
+    """Return the licences that the draft has so far."""
+    return read_stored_model(draft.store.blobs, make_manifest(None, draft.layers)).licenses
+
+
+def _draft_params(draft: ModelDraft) -> dict[str, Any]:
+    """Return the parameters that the draft has so far."""
+    return dict(read_stored_model(draft.store.blobs, make_manifest(None, draft.layers)).params)

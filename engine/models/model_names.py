@@ -1,0 +1,418 @@
+"""Model names, file names with a quantisation, and sources to pull from. Pure.
+
+A name is `[host/][namespace/]model[:tag]`. Its grammar is Ollama's (github.com/ollama/ollama,
+types/model/name.go): a part is never a path step, so a valid name is a safe path under
+`manifests/`. Sources:
+
+    smollm2:135m   registry.example/team/mini:v1                                     a registry
+    hf:owner/repo[:quant]   hf:owner/repo/mini-Q8_0.gguf   hf.co/owner/repo:Q4_K_M   Hugging Face
+    https://example.org/models/mini-Q4_K_M.gguf                                      a URL
+    ./mini-Q4_K_M.gguf                                                               a file
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from paddock.engine.errors import InvalidName
+from paddock.engine.gguf import split_file_names
+
+from .transfer import NoUsableModel
+
+DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
+
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
+_NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model's whole name; equal names may differ in their case, see `key`."""
+
+    host: str
+    namespace: str
+    model: str
+    tag: str
+    scheme: str = field(default="", compare=False)
+    """`http` or `https`, where the name was written as an address; no part of the name itself."""
+
+    @property
+    def short(self) -> str:
+        """As people write it: without the default host and namespace, always with the tag."""
+        name = f"{self.model}:{self.tag}"
+        if self.host.lower() != DEFAULT_HOST:
+            return f"{self.host}/{self.namespace}/{name}"
+        return name if self.namespace.lower() == DEFAULT_NAMESPACE else f"{self.namespace}/{name}"
+
+    @property
+    def full(self) -> str:
+        """With everything: `registry.ollama.ai/library/smol:latest`."""
+        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+    @property
+    def key(self) -> str:
+        """What is the same for names that mean the same model."""
+        return self.full.lower()
+
+    @property
+    def parts(self) -> tuple[str, str, str, str]:
+        """Host, namespace, model, tag: the steps of the manifest's path."""
+        return self.host, self.namespace, self.model, self.tag
+
+    def __str__(self) -> str:
+        """Return the short form."""
+        return self.short
+
+
+def is_path(ref: str) -> bool:
+    """Return whether a model is named by the path of a file.
+
+    >>> is_path("./mini.gguf"), is_path("mini.gguf"), is_path("team/mini:v1.gguf"), is_path("mini")
+    (True, True, False, False)
+    """
+    # What is written with a tag is a name, whatever the tag ends with.
+    is_file = ref.lower().endswith(".gguf") and ":" not in ref.rsplit("/", 1)[-1]
+    return is_file or ref.startswith((".", "/", "~")) or "\\" in ref
+
+
+def parse_name(text: str) -> ModelName:
+    """Read a name; what it leaves out is the default's.
+
+    >>> parse_name("smollm2").full
+    'registry.ollama.ai/library/smollm2:latest'
+    >>> parse_name("localhost:5000/team/mini:v1").short
+    'localhost:5000/team/mini:v1'
+
+    Raises:
+        InvalidName: with the name and the part that cannot be.
+    """
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "", text
+    elif scheme not in ("http", "https"):
+        raise InvalidName(text, f"'{scheme}' is no way to reach a registry")
+    path, tag = _split_tag(rest)
+    steps = path.rsplit("/", 2)
+    if found and len(steps) < 3:
+        raise InvalidName(text, "an address needs host/namespace/model")
+    host, namespace, model = _with_defaults(steps)
+    for what, part, form in (
+        ("host", host, _HOST),
+        ("namespace", namespace, _NAMESPACE),
+        ("model", model, _NAME_PART),
+        ("tag", tag, _NAME_PART),
+    ):
+        if form.fullmatch(part) is None:
+            raise InvalidName(text, f"its {what} cannot be {_clipped(part)!r}")
+    return ModelName(host, namespace, model, tag, scheme)
+
+
+def _split_tag(text: str) -> tuple[str, str]:
+    """Part the tag from the rest; a colon before the last slash is a port's."""
+    if ":" not in text.rsplit("/", 1)[-1]:
+        return text, DEFAULT_TAG
+    path, _, tag = text.rpartition(":")
+    return path, tag
+
+
+def _with_defaults(steps: list[str]) -> tuple[str, str, str]:
+    if len(steps) == 1:
+        return DEFAULT_HOST, DEFAULT_NAMESPACE, steps[0]
+    if len(steps) == 2:
+        return DEFAULT_HOST, steps[0], steps[1]
+    return steps[0], steps[1], steps[2]
+
+
+def _clipped(part: str) -> str:
+    return part if len(part) <= 40 else f"{part[:40]}…"
+
+
+PREFERRED_QUANTISATION = "Q4_K_M"
+"""What is taken where nobody says: nearly as good as the whole, at a quarter of the size."""
+
+_QUANTISATION = re.compile(
+    r"(?:^|[-._/])((?:UD-)?(?:I?Q[1-8](?:_[0-9A-Z]+)*|TQ[12]_0|MXFP4(?:_MOE)?|BF16|F16|F32))"
+    r"(?=$|[-._/])",
+    re.IGNORECASE,
+)
+_SPLIT_SUFFIX = re.compile(r"-(\d{5})-of-(\d{5})$")
+_MAX_SHOWN_FILES = 12  # of a repository's files, in an error
+
+
+class ListedFile(Protocol):
+    """A file of a list."""
+
+    @property
+    def name(self) -> str:
+        """Its path in the repository."""
+
+
+ListedFileT = TypeVar("F", bound=ListedFile)
+
+
+def quantisation_label(name: str) -> str:
+    """Return the quantisation that a file's name tells, in capitals; empty: it tells none.
+
+    >>> quantisation_label("Llama-3.2-1B-Instruct-Q4_K_M.gguf"), quantisation_label("tiny.q8_0.gguf"), quantisation_label("model.gguf")
+    ('Q4_K_M', 'Q8_0', '')
+    >>> quantisation_label("Q6_K/model-Q6_K-00001-of-00002.gguf"), quantisation_label("qwen-UD-IQ2_XXS.gguf")
+    ('Q6_K', 'UD-IQ2_XXS')
+    """
+    found = _QUANTISATION.findall(_file_stem(name))
+    return str(found[-1]).upper() if found else ""
+
+
+def is_projector_file(name: str) -> bool:
+    """Return whether a file is a vision projector, by the name that llama.cpp's tools give it."""
+    return "mmproj" in name.rsplit("/", 1)[-1].lower()
+
+
+def n_split_files(name: str) -> int:
+    """Tell of how many files a model is a part; 1: it is whole.
+
+    >>> n_split_files("big-00002-of-00005.gguf"), n_split_files("small.gguf")
+    (5, 1)
+    """
+    split = _SPLIT_SUFFIX.search(_file_stem(name))
+    return int(split[2]) if split else 1
+
+
+def choose_model_files(files: Sequence[ListedFileT], wanted: str, where: str) -> list[ListedFileT]:
+    """Choose a model's file as Ollama does: the one that is asked for, Q4_K_M, or the first.
+
+    Returns all its parts where it is split; a whole one comes before them.
+
+    `wanted` is a quantisation or a file's name, in any case; empty: nobody asked.
+
+    Raises:
+        Unusable: there is none such, with those that there are; or a part of it is missing.
+    """
+    models = [
+        file
+        for file in files
+        if file.name.lower().endswith(".gguf") and not is_projector_file(file.name)
+        and "imatrix" not in file.name.lower()
+    ]  # fmt: skip
+    if not models:
+        raise NoUsableModel(
+            where, "there is no GGUF file in it; look for a repository named …-GGUF"
+        )
+    fitting = [file for file in models if not wanted or _fits_request(file.name, wanted)]
+    if not fitting:
+        raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
+    whole = [file for file in fitting if n_split_files(file.name) == 1]
+    among = whole or fitting
+    one = next(
+        (file for file in among if quantisation_label(file.name) == PREFERRED_QUANTISATION),
+        among[0],
+    )
+    by_name = {file.name: file for file in models}
+    folder, slash, base = one.name.rpartition("/")
+    names = [f"{folder}{slash}{name}" for name in split_file_names(base)]
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise NoUsableModel(f"{where}: {one.name}", f"'{missing[0]}', a part of it, is missing")
+    return [by_name[name] for name in names]
+
+
+def choose_projector(files: Sequence[ListedFileT]) -> ListedFileT | None:
+    """Choose the projector that goes with a model: half precision, or else the first; or None."""
+    found = [file for file in files if is_projector_file(file.name) and file.name.endswith(".gguf")]
+    for kind in ("F16", "BF16", "Q8_0"):
+        for file in found:
+            if quantisation_label(file.name) == kind:
+                return file
+    return found[0] if found else None
+
+
+def _fits_request(name: str, wanted: str) -> bool:
+    asked = wanted.lower()
+    base = name.rsplit("/", 1)[-1].lower()
+    return asked in (
+        quantisation_label(name).lower(),
+        name.lower(),
+        base,
+        base.removesuffix(".gguf"),
+    )
+
+
+def _listed_labels(files: Sequence[ListedFileT]) -> str:
+    words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in files))
+    more = f" and {len(words) - _MAX_SHOWN_FILES} more" if len(words) > _MAX_SHOWN_FILES else ""
+    return ", ".join(words[:_MAX_SHOWN_FILES]) + more
+
+
+def _file_stem(name: str) -> str:
+    return name[:-5] if name.lower().endswith(".gguf") else name
+
+
+_HUB_HOSTS = ("hf.co", "huggingface.co", "www.huggingface.co")
+_HUB_FILE_STEPS = ("resolve", "blob", "raw")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySource:
+    """A model of an OCI registry, under its own name."""
+
+    name: ModelName
+
+    def __str__(self) -> str:
+        """Return whom it will be asked from."""
+        return self.name.full
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A GGUF file of a repository at Hugging Face."""
+
+    name: ModelName
+    repository: str
+    wanted: str = ""
+    """A quantisation or a file; empty: chosen."""
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """Return whom it will be asked from."""
+        return f"huggingface.co/{self.repository}"
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource:
+    """A GGUF file behind a URL."""
+
+    name: ModelName
+    url: str
+
+    def __str__(self) -> str:
+        """Return whom it will be asked from."""
+        return self.url
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A GGUF file of this machine."""
+
+    name: ModelName
+    path: Path
+
+    def __str__(self) -> str:
+        """Return what will be read."""
+        return str(self.path)
+
+
+ModelSource = RegistrySource | HubSource | UrlSource | FileSource
+
+
+def parse_source(text: str, as_name: str | None = None) -> ModelSource:
+    """Return what a person means; `as_name`: what the model is to be called here.
+
+    >>> str(parse_source("hf:bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0").name)
+    'hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0'
+    >>> str(parse_source("hf:bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Q8_0.gguf").name)
+    'hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0'
+    >>> str(parse_source("https://example.org/a/Mini-2B-Q4_K_M.gguf?download=true").name)
+    'mini-2b:Q4_K_M'
+
+    Raises:
+        InvalidName: it is neither.
+    """
+    own = parse_name(as_name) if as_name else None
+    try:
+        return _parse_any_source(text, own)
+    except (ValueError, RuntimeError) as error:  # urlsplit's, and a home that nobody has
+        raise InvalidName(text, str(error)) from error
+
+
+def _parse_any_source(text: str, own: ModelName | None) -> ModelSource:
+    if text.startswith("hf:"):
+        return _parse_hub_source("hf.co", text.removeprefix("hf:").lstrip("/"), own)
+    if text.startswith("file://"):
+        return _parse_file_source(unquote(urlsplit(text).path), own)
+    if text.startswith(("http://", "https://")):
+        return _parse_url_source(text, own)
+    host, _, rest = text.partition("/")
+    if host.lower() in _HUB_HOSTS:
+        return _parse_hub_source(host, rest, own)
+    if text.endswith(".gguf") or text.startswith((".", "/", "~")) or "\\" in text:
+        return _parse_file_source(text, own)
+    if own is not None:
+        raise InvalidName(text, "a model of a registry keeps its name; copy it afterwards")
+    return RegistrySource(parse_name(text))
+
+
+def model_name_of_file(file: str) -> ModelName:
+    """Make a model's name of a file's.
+
+    >>> model_name_of_file("SmolLM2-135M-Instruct.Q4_1.gguf").short
+    'smollm2-135m-instruct:Q4_1'
+    >>> model_name_of_file("my model (1).gguf").short
+    'my-model-1:latest'
+    """
+    stem = file[:-5] if file.lower().endswith(".gguf") else file
+    tag = quantisation_label(file)
+    if tag and stem.upper().endswith(tag) and len(stem) > len(tag) + 1:
+        stem = stem[: -len(tag) - 1]
+    else:
+        tag = ""
+    model = re.sub(r"[^a-z0-9_.-]+", "-", stem.lower()).strip("-.")[:80]
+    return parse_name(f"{model}:{tag}" if tag else model)
+
+
+def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
+    """Read `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page of the hub."""
+    path, _, wanted = rest.partition(":")
+    steps = [unquote(step) for step in path.strip("/").split("/")]
+    if len(steps) < 2 or not all(steps):
+        raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
+    repository, revision = "/".join(steps[:2]), None
+    if len(steps) > 4 and steps[2] in _HUB_FILE_STEPS:
+        revision, wanted = steps[3], "/".join(steps[4:])
+    elif len(steps) == 4 and steps[2] == "tree":
+        revision = steps[3]
+    elif len(steps) > 2 and steps[-1].lower().endswith(".gguf") and not wanted:
+        wanted = "/".join(steps[2:])
+        return HubSource(
+            own or _hub_model_name(host, repository, quantisation_label(wanted)),
+            repository,
+            wanted,
+            None,
+        )
+    elif len(steps) > 2:
+        raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
+    tag = (
+        (quantisation_label(wanted) or "latest")
+        if "/" in wanted or revision
+        else wanted or "latest"
+    )
+    return HubSource(own or _hub_model_name(host, repository, tag), repository, wanted, revision)
+
+
+def _hub_model_name(host: str, repository: str, tag: str) -> ModelName:
+    return parse_name(f"{host}/{repository}:{tag or 'latest'}")
+
+
+def _parse_url_source(text: str, own: ModelName | None) -> ModelSource:
+    parts = urlsplit(text)
+    if not parts.hostname or parts.port == 0:  # a port that is none raises
+        raise InvalidName(text, "an address needs a host")
+    if parts.username is not None:
+        raise InvalidName(text.replace(parts.netloc, "…"), "an address may hold no password")
+    if (parts.hostname or "").lower() in _HUB_HOSTS:
+        return _parse_hub_source("hf.co", parts.path.lstrip("/"), own)
+    file = unquote(parts.path.rsplit("/", 1)[-1])
+    if file.lower().endswith(".gguf"):
+        return UrlSource(own or model_name_of_file(file), text)
+    if own is not None:
+        raise InvalidName(text, "an address of a model ends with .gguf")
+    return RegistrySource(parse_name(text))
+
+
+def _parse_file_source(text: str, own: ModelName | None) -> FileSource:
+    path = Path(text).expanduser()
+    return FileSource(own or model_name_of_file(path.name), path)

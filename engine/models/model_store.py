@@ -1,0 +1,474 @@
+"""The model store on disk, in Ollama's layout.
+
+The layout is `manifests/host/namespace/model/tag` and `blobs/sha256-…`. An existing store of
+Ollama's can be used in place, also a read-only one. Newer versions of Ollama keep a manifest as a
+blob, link to it under `manifests-v2` and the host `ollama.com`, and may list several manifests for
+one name. Both forms are read; written is always a plain file in `manifests`, which every version
+reads.
+
+Every change to the set of named blobs holds one lock: no blob that a manifest names is removed,
+and no manifest comes before its blobs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
+
+from .blobs import BlobStore, BlobWriter, digest_hex, fsync_folder, store_lock, store_write_errors
+from .manifests import Manifest, parse_manifest
+from .model_names import DEFAULT_HOST, ModelName, parse_name
+
+_MANIFEST_LIST_TYPE = "application/vnd.ollama.manifest.list.v2+json"
+_NEWER_HOST = "ollama.com"
+
+# Which of several manifests for one name is ours: those for Ollama's own engine and llama.cpp.
+_USABLE_RUNNERS = ("llamacpp", "ollama", "")
+
+_DIGEST_TEXT = re.compile(rb"sha256:[0-9a-f]{64}")
+
+
+class ManifestFiles:
+    """The manifests' files of one store."""
+
+    def __init__(self, root: Path, blobs: BlobStore) -> None:
+        self._root = root
+        self._folder = root / "manifests"
+        self._newer = root / "manifests-v2"
+        self._blobs = blobs
+
+    def all(self) -> Iterator[tuple[ModelName, Path]]:
+        """Yield every name and its file; what cannot be a name is none."""
+        seen: set[str] = set()
+        for folder in (self._newer, self._folder):
+            for path in _entries_below(folder, 4):
+                name = _name_of_path(path)
+                if name is not None and name.key not in seen and path.is_file():
+                    seen.add(name.key)
+                    yield name, path
+
+    def find(self, name: ModelName) -> tuple[ModelName, Path] | None:
+        """Return a name as it is spelled here, and its file; None: not there."""
+        for path in (self._newer.joinpath(*_newer_parts(name)), self._place(name)):
+            if path.is_file():
+                return name, path
+        return next(((one, path) for one, path in self.all() if one.key == name.key), None)
+
+    def read(self, path: Path) -> Manifest:
+        """Read a manifest; of a list, the one for us.
+
+        Raises:
+            FileNotFoundError: it went meanwhile.
+            ManifestBroken: with its path and the reason.
+        """
+        try:
+            raw = path.read_bytes()
+            return self._chosen(raw) or parse_manifest(raw)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ManifestBroken(str(path), error.strerror or str(error)) from error
+        except ValueError as error:
+            raise ManifestBroken(str(path), str(error)) from None
+
+    def digests(self, path: Path) -> set[str]:
+        """Return every digest that a manifest names, itself and those of a list's parts included.
+
+        Whatever else is wrong with the file: what it names may be needed.
+
+        Raises:
+            ManifestBroken: it cannot be read, and may name anything.
+        """
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return set()
+        except OSError as error:
+            raise ManifestBroken(str(path), error.strerror or str(error)) from error
+        named = {_digest_of(raw), *_digests_in(raw)}
+        if _MANIFEST_LIST_TYPE.encode() in raw:
+            for digest in tuple(named):
+                with suppress(OSError):
+                    part = self._blobs.path(digest)
+                    if part.stat().st_size < 1024 * 1024:
+                        named |= _digests_in(part.read_bytes())
+        return named
+
+    def write(self, name: ModelName, raw: bytes) -> None:
+        """Make or replace a manifest by one rename.
+
+        Raises:
+            StoreFull, StoreReadOnly: the old one, if any, is untouched.
+        """
+        path = self._place(name)
+        with store_write_errors(self._root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not beside its place: whatever lies there counts as a model's tag.
+            aside = self._folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
+            try:
+                with aside.open("xb") as file:
+                    file.write(raw)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            finally:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
+            self._newer.joinpath(*_newer_parts(name)).unlink(missing_ok=True)
+        fsync_folder(path.parent)
+
+    def remove(self, name: ModelName) -> None:
+        """Remove a manifest, and the folders that it leaves empty.
+
+        Raises:
+            StoreReadOnly: it cannot be.
+        """
+        for folder in (self._newer, self._folder):
+            for path in list(_entries_below(folder, 4)):
+                there = _name_of_path(path)
+                if there is not None and there.key == name.key:
+                    with store_write_errors(self._root):
+                        path.unlink(missing_ok=True)
+                    _drop_empty(path.parent, folder)
+
+    def _place(self, name: ModelName) -> Path:
+        return self._folder.joinpath(*name.parts)
+
+    def _chosen(self, raw: bytes) -> Manifest | None:
+        """Return the manifest of a list that is for us; None: it is no list.
+
+        Raises:
+            ValueError: none of them is.
+        """
+        if _MANIFEST_LIST_TYPE.encode() not in raw:
+            return None
+        listed = [one for one in json.loads(raw).get("manifests", []) if isinstance(one, dict)]
+        for runner in _USABLE_RUNNERS:
+            for one in listed:
+                if str(one.get("runner") or "").lower() != runner:
+                    continue
+                if isinstance(one.get("layers"), list):
+                    part = json.dumps(one).encode()
+                else:
+                    part = self._blobs.path(str(one.get("digest"))).read_bytes()
+                chosen = parse_manifest(part)
+                return Manifest(chosen.config, chosen.layers, raw)
+        raise ValueError("it has no part for llama.cpp, only for other engines")
+
+
+def _name_of_path(path: Path) -> ModelName | None:
+    host, namespace, model, tag = path.parts[-4:]
+    if host == _NEWER_HOST:
+        host = DEFAULT_HOST
+    with suppress(InvalidName):
+        return parse_name(f"{host}/{namespace}/{model}:{tag}")
+    return None
+
+
+def _newer_parts(name: ModelName) -> tuple[str, str, str, str]:
+    host = _NEWER_HOST if name.host.lower() == DEFAULT_HOST else name.host
+    return host, name.namespace, name.model, name.tag
+
+
+def _digests_in(raw: bytes) -> set[str]:
+    return {digest.decode() for digest in _DIGEST_TEXT.findall(raw.replace(b"sha256-", b"sha256:"))}
+
+
+def _digest_of(raw: bytes) -> str:
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def _entries_below(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield what lies so many levels below a folder.
+
+    Not `glob`: in Python 3.11 it raises where a folder goes meanwhile, as when a model is deleted.
+    """
+    try:
+        held = list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for path in held:
+        if depth == 1:
+            yield path
+        else:
+            yield from _entries_below(path, depth - 1)
+
+
+def _drop_empty(folder: Path, top: Path) -> None:
+    with suppress(OSError):  # not empty
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
+
+
+_NAMES_LOCK = "the models' names"
+
+# A blob that nobody names may be on its way into a manifest: uploaded for a `create`, or a part
+# of a model whose other parts are still coming.
+_MIN_PRUNE_AGE_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFault:
+    """A blob that is not what its name says."""
+
+    digest: str
+    path: str
+    kind: Literal["missing", "corrupt", "unreadable"]
+    names: tuple[str, ...]
+    """The models that need it."""
+    found: str = ""
+    """Of a corrupt one: the digest that it really has."""
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        needed = f", needed by {', '.join(self.names)}" if self.names else ""
+        what = {"missing": "is missing", "unreadable": "cannot be read"}.get(
+            self.kind, f"is corrupt: its content has the digest {self.found}"
+        )
+        return f"{self.path} {what}{needed}"
+
+
+class ModelStore:
+    """One folder of models."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = BlobStore(root)
+        self._shelf = ManifestFiles(root, self.blobs)
+
+    # Names and manifests
+
+    def names(self) -> list[ModelName]:
+        """Return every name that has a manifest, sorted; whether it can be read is not looked at."""
+        return sorted((name for name, _ in self._shelf.all()), key=lambda name: name.full)
+
+    def find(self, name: ModelName) -> ModelName | None:
+        """Return the name as it is spelled in the store, whatever its case here; None: not there."""
+        there = self._shelf.find(name)
+        return there[0] if there else None
+
+    def manifest(self, name: ModelName) -> Manifest | None:
+        """Read a model's manifest; None where there is none.
+
+        Raises:
+            ManifestBroken: with its path and the reason.
+        """
+        there = self._shelf.find(name)
+        with suppress(FileNotFoundError):
+            return self._shelf.read(there[1]) if there else None
+        return None
+
+    def manifest_path(self, name: ModelName) -> Path | None:
+        """Return where a model's manifest lies; None where there is none."""
+        there = self._shelf.find(name)
+        return there[1] if there else None
+
+    def digests(self, name: ModelName) -> set[str]:
+        """Return every digest that a model's manifest names; none where there is no manifest."""
+        there = self._shelf.find(name)
+        with suppress(ManifestBroken):
+            return self._shelf.digests(there[1]) if there else set()
+        return set()
+
+    def modified_at(self, name: ModelName) -> datetime.datetime:
+        """Return when a model was last pulled, made or copied.
+
+        Raises:
+            ModelNotFound: it is not in the store.
+        """
+        path = self.manifest_path(name)
+        with suppress(OSError):
+            if path is not None:
+                mtime = path.stat().st_mtime
+                return datetime.datetime.fromtimestamp(mtime, datetime.UTC).astimezone()
+        raise self._unknown(name)
+
+    def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
+        """Make or replace a model; gives its name as it is spelled in the store.
+
+        Raises:
+            BlobMissing: a layer's blob is not there.
+            StoreFull, StoreReadOnly: the old one, if any, is untouched.
+        """
+        with self.lock(_NAMES_LOCK):
+            for layer in manifest.blobs:
+                if not self.blobs.has(layer.digest):
+                    raise BlobMissing(layer.digest)
+            there = self.find(name) or self._spelled(name)
+            self._shelf.write(there, manifest.raw)
+        return there
+
+    def copy(self, source: ModelName, target: ModelName) -> None:
+        """Give a model a second name.
+
+        Raises:
+            ModelNotFound: there is no `source`.
+            BlobMissing: it is not whole.
+        """
+        manifest = self.manifest(source)
+        if manifest is None:
+            raise self._unknown(source)
+        if self.find(source) != self.find(target):
+            self.put_manifest(target, manifest)
+
+    def delete(self, name: ModelName, keep: Collection[str] = ()) -> list[str]:
+        """Remove a model and the blobs that only it needed; gives their digests.
+
+        `keep` holds digests of blobs that others than manifests need, such as tuned copies.
+
+        Raises:
+            ModelNotFound: it is not in the store.
+            StoreReadOnly: it cannot be removed.
+        """
+        with self.lock(_NAMES_LOCK):
+            there = self._shelf.find(name)
+            if there is None:
+                raise self._unknown(name)
+            digests = self.digests(name)
+            self._shelf.remove(there[0])
+            return self._remove_unnamed(digests, keep)
+
+    # Blobs
+
+    def blob_path(self, digest: str) -> Path:
+        """Return where a blob lies or would lie.
+
+        Raises:
+            BadDigest: it is no digest.
+        """
+        return self.blobs.path(digest)
+
+    def has_blob(self, digest: str) -> bool:
+        """Return whether a blob is there.
+
+        Raises:
+            BadDigest: it is no digest.
+        """
+        return self.blobs.has(digest)
+
+    def new_blob(self, digest: str | None = None) -> BlobWriter:
+        """Begin a blob that comes in pieces (see `BlobWriter`)."""
+        return self.blobs.writer(digest)
+
+    def add_blob(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
+        """Write a blob whole or not at all; gives its digest, `sha256:…`.
+
+        Raises:
+            DigestMismatch: it is not what it should be; nothing of it was kept.
+            StoreFull, StoreReadOnly: likewise.
+        """
+        return self.blobs.add(source, digest)
+
+    def prune(
+        self,
+        digests: Iterable[str] | None = None,
+        *,
+        keep: Collection[str] = (),
+        min_age_s: float = _MIN_PRUNE_AGE_S,
+    ) -> list[str]:
+        """Remove blobs that no manifest names; gives their digests.
+
+        With `digests` only those, as a replaced manifest named them. Else every blob that has
+        lain there unnamed for `min_age_s`, and what killed writers left. `keep` as in `delete`.
+        """
+        with self.lock(_NAMES_LOCK):
+            if digests is not None:
+                return self._remove_unnamed(digests, keep)
+            self.blobs.sweep()
+            old = [one for one in self.blobs.digests() if self._age_s(one) >= min_age_s]
+            return self._remove_unnamed(old, keep)
+
+    def check(self, name: ModelName | None = None) -> list[BlobFault]:
+        """Read every blob again, or those of one model, and tell what is wrong with them.
+
+        Raises:
+            ModelNotFound: there is no such model.
+            ManifestBroken: a manifest cannot be read.
+        """
+        users = self._users()
+        if name is None:
+            digests = {one: users[one] for one in users}
+            digests |= {one: users.get(one, ()) for one in self.blobs.digests()}
+        else:
+            manifest = self.manifest(name)
+            if manifest is None:
+                raise self._unknown(name)
+            named = (f"sha256:{digest_hex(layer.digest)}" for layer in manifest.blobs)
+            digests = {one: users.get(one, ()) for one in named}
+        faults = (self._fault(digest, names) for digest, names in digests.items())
+        return [fault for fault in faults if fault is not None]
+
+    def lock(self, what: str, wait_s: float = -1.0) -> AbstractContextManager[None]:
+        """Be the only one, in this and other processes, that does `what` (see `locks.held`)."""
+        return store_lock(self.root, what, wait_s)
+
+    # Parts
+
+    def _unknown(self, name: ModelName) -> ModelNotFound:
+        return ModelNotFound(name.short, [one.short for one in self.names()])
+
+    def _spelled(self, name: ModelName) -> ModelName:
+        """Return a new name with the case that its host, namespace and model have already."""
+        for there in self.names():
+            ours, theirs = name.parts, there.parts
+            if [one.lower() for one in ours[:3]] == [one.lower() for one in theirs[:3]]:
+                return ModelName(there.host, there.namespace, there.model, name.tag)
+        return name
+
+    def _users(self) -> dict[str, tuple[str, ...]]:
+        """Tell for each blob that a model needs, which ones do.
+
+        Raises:
+            ManifestBroken: a file that cannot be read, and may name anything.
+        """
+        users: dict[str, tuple[str, ...]] = {}
+        for name, path in sorted(self._shelf.all(), key=lambda one: one[0].full):
+            with suppress(FileNotFoundError, ManifestBroken, BadDigest):
+                for layer in self._shelf.read(path).blobs:
+                    digest = f"sha256:{digest_hex(layer.digest)}"
+                    if name.short not in users.get(digest, ()):
+                        users[digest] = (*users.get(digest, ()), name.short)
+        return users
+
+    def _remove_unnamed(self, digests: Iterable[str], keep: Collection[str]) -> list[str]:
+        try:
+            named = {one for _, path in self._shelf.all() for one in self._shelf.digests(path)}
+        except ManifestBroken:
+            return []  # what one that cannot be read names is not known, so all of it stays
+        kept = named | {f"sha256:{digest.removeprefix('sha256:')}" for digest in keep}
+        removed = []
+        for digest in dict.fromkeys(digests):
+            with suppress(BadDigest):
+                whole = f"sha256:{digest_hex(digest)}"
+                if whole not in kept and self.blobs.has(whole):
+                    self.blobs.remove(whole)
+                    removed.append(whole)
+        return sorted(removed)
+
+    def _age_s(self, digest: str) -> float:
+        with suppress(OSError):
+            return time.time() - self.blobs.path(digest).stat().st_mtime
+        return 0.0
+
+    def _fault(self, digest: str, names: tuple[str, ...]) -> BlobFault | None:
+        path = str(self.blobs.path(digest))
+        try:
+            found = self.blobs.true_digest(digest)
+        except FileNotFoundError:
+            return BlobFault(digest, path, "missing", names)
+        except OSError:
+            return BlobFault(digest, path, "unreadable", names)
+        return None if found == digest else BlobFault(digest, path, "corrupt", names, found)

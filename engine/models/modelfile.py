@@ -1,0 +1,438 @@
+"""Modelfiles: parse and write them, their parameters, and the recipe of a model in them.
+
+The grammar is Ollama's (github.com/ollama/ollama, parser/parser.go): a command and its value up to
+the end of the line, or between double quotes (one or three) over several lines; `#` begins a
+comment where a command could begin. Parameter names are those of Ollama's `api.Options`; those
+that llama.cpp no longer has are accepted and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.engine.errors import EngineError
+from paddock.engine.gguf import split_file_names
+from paddock.engine.request import Message
+
+ParameterKind = Literal["integer", "number", "boolean", "texts"]
+
+PARAMETER_KINDS: Mapping[str, ParameterKind] = {
+    "num_ctx": "integer",
+    "num_predict": "integer",
+    "num_keep": "integer",
+    "num_batch": "integer",
+    "num_gpu": "integer",
+    "main_gpu": "integer",
+    "num_thread": "integer",
+    "draft_num_predict": "integer",
+    "seed": "integer",
+    "top_k": "integer",
+    "repeat_last_n": "integer",
+    "temperature": "number",
+    "top_p": "number",
+    "min_p": "number",
+    "typical_p": "number",
+    "repeat_penalty": "number",
+    "presence_penalty": "number",
+    "frequency_penalty": "number",
+    "use_mmap": "boolean",
+    "stop": "texts",
+}
+POOL_SETTINGS: Mapping[str, str] = {
+    "num_batch": "NUM_BATCH",
+    "num_gpu": "NUM_GPU",
+    "main_gpu": "MAIN_GPU",
+    "num_thread": "NUM_THREAD",
+}
+"""Parameters that are settings of the whole pool here, and their names."""
+OBSOLETE_PARAMETERS = frozenset(
+    {
+        "mirostat", "mirostat_tau", "mirostat_eta", "tfs_z", "penalize_newline", "numa", "low_vram",
+        "f16_kv", "logits_all", "vocab_only", "use_mlock", "num_gqa", "rope_frequency_base",
+        "rope_frequency_scale",
+    }
+)  # fmt: skip
+
+_TRUE_WORDS, _FALSE_WORDS = ("1", "t", "true"), ("0", "f", "false")
+_KIND_WORDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "texts": "a text",
+}
+
+
+def parse_parameter(name: str, text: str) -> Any:
+    """Read a value as a Modelfile writes it.
+
+    >>> parse_parameter("temperature", "0.7"), parse_parameter("stop", "</s>")
+    (0.7, '</s>')
+
+    Raises:
+        ValueError: no such parameter, or no such value; with a sentence.
+    """
+    kind = PARAMETER_KINDS.get(name)
+    if kind is None:
+        near = get_close_matches(name, PARAMETER_KINDS, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(PARAMETER_KINDS)}."
+        raise ValueError(f"there is no parameter '{name}'. {hint}")
+    if kind == "texts":
+        return text
+    value = _parse_value(kind, text.strip())
+    if value is None:
+        raise ValueError(f"parameter '{name}' must be {_KIND_WORDS[kind]}, not {text!r}")
+    return value
+
+
+def _parse_value(kind: ParameterKind, text: str) -> Any:
+    if kind == "boolean":
+        small = text.lower()
+        return True if small in _TRUE_WORDS else False if small in _FALSE_WORDS else None
+    try:
+        number = float(text)
+        whole = int(text) if kind == "integer" else None
+    except ValueError:
+        return None
+    if kind == "integer":
+        return whole
+    return number if math.isfinite(number) else None
+
+
+def print_parameters(params: Mapping[str, Any]) -> str:
+    """Print parameters as `show` does: a name, spaces, a value; texts in double quotes.
+
+    >>> print(print_parameters({"stop": ["<a>", "b c"], "num_ctx": 4096}))
+    stop                           "<a>"
+    stop                           "b c"
+    num_ctx                        4096
+    """
+    return "\n".join(f"{name:<30} {_value_text(value)}" for name, value in each_value(params))
+
+
+def each_value(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every name and value, one for each text of a list."""
+    for name, value in params.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            yield name, one
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+INSTRUCTIONS = (
+    "FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "RENDERER",
+    "PARSER", "REQUIRES",
+)  # fmt: skip
+MESSAGE_ROLES = ("system", "user", "assistant")
+
+_WORD = re.compile(r"[^ \t]+")
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelfileCommand:
+    """One instruction."""
+
+    name: str
+    """In capitals: one of `INSTRUCTIONS`."""
+    value: str
+    key: str = ""
+    """The name of a parameter, the role of a message."""
+    line: int = 0
+    """Where it begins, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Modelfile:
+    """What a file says, in its order."""
+
+    commands: tuple[ModelfileCommand, ...]
+
+    def all_of(self, name: str) -> tuple[ModelfileCommand, ...]:
+        """Return every command of this name."""
+        return tuple(one for one in self.commands if one.name == name)
+
+    def last_of(self, name: str) -> ModelfileCommand | None:
+        """Return the last command of this name: what is said later holds."""
+        return next(iter(self.all_of(name)[::-1]), None)
+
+
+class ModelfileError(EngineError):
+    """A Modelfile that cannot be used: every fault with its line."""
+
+    def __init__(self, path: str, faults: Iterable[tuple[int, str]]) -> None:
+        self.path = path
+        self.faults = tuple(sorted(faults))
+        super().__init__("\n".join(f"{path}:{line}: {why}" for line, why in self.faults))
+
+
+def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
+    """Read a Modelfile whole; `path` is for its errors.
+
+    Raises:
+        ModelfileError: with every fault.
+    """
+    reader = _ModelfileParser(text)
+    commands = tuple(reader.commands())
+    if not any(one.name == "FROM" for one in commands) and not reader.faults:
+        reader.faults.append(
+            (1, "it has no FROM line: say which model or GGUF file it starts from")
+        )
+    if reader.faults:
+        raise ModelfileError(path, reader.faults)
+    return Modelfile(commands)
+
+
+class _ModelfileParser:
+    """Walks over the lines and notes what is wrong."""
+
+    def __init__(self, text: str) -> None:
+        plain = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        self._lines = _CONTROLS.sub("", plain).split("\n")
+        self._at = 0
+        self.faults: list[tuple[int, str]] = []
+
+    def commands(self) -> Iterator[ModelfileCommand]:
+        while self._at < len(self._lines):
+            line = self._lines[self._at].lstrip(" \t")
+            begins_at = self._at + 1
+            if not line.strip() or line.startswith("#"):
+                self._at += 1
+                continue
+            command = self._command(line, begins_at)
+            if command is not None:
+                yield command
+
+    def _command(self, line: str, number: int) -> ModelfileCommand | None:
+        """Read the command that begins with `line`, and move behind it."""
+        word = line.split(None, 1)[0]
+        name = word.upper()
+        rest = line[len(word) :].lstrip(" \t")
+        if name not in INSTRUCTIONS:
+            self._at += 1
+            self.faults.append((number, _unknown_instruction(word)))
+            return None
+        key = ""
+        if name in ("PARAMETER", "MESSAGE"):
+            match = _WORD.match(rest)
+            key = match.group() if match else ""
+            rest = rest[len(key) :].lstrip(" \t")
+        value = self._value(rest)
+        why = f"the text that {name} opens here is never closed"
+        if value is not None:
+            why = _command_fault(name, key, value)
+        if value is None or why:
+            self.faults.append((number, why))
+            return None
+        return ModelfileCommand(name, value, key, number)
+
+    def _value(self, first: str) -> str | None:
+        """Read a value that begins with `first`; None: its quotes are never closed."""
+        pieces = [first]
+        self._at += 1
+        while (value := _without_quotes("\n".join(pieces).strip())) is None:
+            if self._at >= len(self._lines):
+                return None
+            pieces.append(self._lines[self._at])
+            self._at += 1
+        return value
+
+
+def _unknown_instruction(word: str) -> str:
+    shown = word if len(word) <= 40 else f"{word[:40]}…"
+    near = get_close_matches(word.upper(), INSTRUCTIONS, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(INSTRUCTIONS)}."
+    return f"there is no instruction '{shown}'. {hint}"
+
+
+def _command_fault(name: str, key: str, value: str) -> str:
+    """Return what is wrong with a command; empty: nothing."""
+    if name == "MESSAGE" and key not in MESSAGE_ROLES:
+        return f"the role of a MESSAGE must be {', '.join(MESSAGE_ROLES[:-1])} or {MESSAGE_ROLES[-1]}, not '{key}'"
+    if name == "PARAMETER":
+        return _parameter_fault(key, value)
+    if not value and name in ("FROM", "ADAPTER"):
+        return f"{name} needs the name of a model or the path of a GGUF file"
+    return ""
+
+
+def _parameter_fault(key: str, value: str) -> str:
+    if not key:
+        return "PARAMETER needs a name and a value"
+    if not _NAME.fullmatch(key):
+        return f"'{key}' cannot be the name of a parameter"
+    if key in OBSOLETE_PARAMETERS:
+        return ""
+    try:
+        parse_parameter(key, value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _without_quotes(text: str) -> str | None:
+    '''Take the quotes off a value; None: they are not closed yet.
+
+    >>> _unquoted('"a b "'), _unquoted('"""a "b" c"""'), _unquoted('"a'), _unquoted('a "b"')
+    ('a b ', 'a "b" c', None, 'a "b"')
+    '''
+    if text.startswith('"""'):
+        return text[3:-3] if len(text) >= 6 and text.endswith('"""') else None
+    if text.startswith('"'):
+        return text[1:-1] if len(text) >= 2 and text.endswith('"') else None
+    return text
+
+
+def write_modelfile(commands: Iterable[ModelfileCommand]) -> str:
+    '''Write commands so that reading them gives the same.
+
+    One text cannot be told in this language: `"""` where a line ends.
+    '''
+    lines = []
+    for command in commands:
+        words = (command.name, command.key, _with_quotes(command.value))
+        lines.append(" ".join(word for word in words if word))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _with_quotes(text: str) -> str:
+    is_plain = text.strip() == text and text and "\n" not in text and not text.startswith('"')
+    if is_plain:
+        return text
+    return f'"""{text}"""' if '"' in text else f'"{text}"'
+
+
+RecipeFile = str | Path
+"""A blob's digest, or a file's path."""
+
+_WEIGHT_FILES = ("*.gguf", "*.bin")
+_FOREIGN_WEIGHT_FILES = ("*.safetensors", "*.pth", "*.pt")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecipe:
+    """One model to be made."""
+
+    name: str
+    base: str | None = None
+    """The model that it starts from; None: `files`."""
+    files: Mapping[str, RecipeFile] = field(default_factory=dict)
+    """GGUF files by their names."""
+    adapters: Mapping[str, RecipeFile] = field(default_factory=dict)
+    template: str = ""
+    """Empty, as what follows: the base's own."""
+    system: str = ""
+    licenses: tuple[str, ...] = ()
+    """Added to the base's."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Laid over the base's."""
+    messages: tuple[Message, ...] = ()
+    quantize: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+
+
+def read_recipe(
+    name: str, modelfile: Modelfile, folder: Path, *, path: str = "Modelfile", quantize: str = ""
+) -> ModelRecipe:
+    """Read what a Modelfile asks for; paths in it start from `folder`, its errors from `path`.
+
+    Raises:
+        ModelfileError: a file that is not there, or is none that can be used; with its line.
+    """
+    faults: list[tuple[int, str]] = []
+    base: str | None = None
+    files: dict[str, RecipeFile] = {}
+    adapters: dict[str, RecipeFile] = {}
+    for command in modelfile.all_of("FROM"):
+        found = _files_of_value(command.value, folder)
+        if isinstance(found, str):
+            faults.append((command.line, found))
+        elif found:
+            files |= {one.name: one for one in found}
+        else:
+            base = command.value
+    for command in modelfile.all_of("ADAPTER"):
+        found = _files_of_value(command.value, folder)
+        if isinstance(found, str) or not found:
+            why = found if isinstance(found, str) else f"there is no file '{command.value}'"
+            faults.append((command.line, why))
+        else:
+            adapters |= {one.name: one for one in found}
+    if faults:
+        raise ModelfileError(path, faults)
+    return ModelRecipe(
+        name=name,
+        base=base if not files else None,
+        files=files,
+        adapters=adapters,
+        template=_last_value(modelfile, "TEMPLATE"),
+        system=_last_value(modelfile, "SYSTEM"),
+        licenses=tuple(one.value for one in modelfile.all_of("LICENSE")),
+        parameters=_recipe_parameters(modelfile),
+        messages=tuple(Message(one.key, one.value) for one in modelfile.all_of("MESSAGE")),
+        quantize=quantize,
+        renderer=_last_value(modelfile, "RENDERER"),
+        parser=_last_value(modelfile, "PARSER"),
+        requires=_last_value(modelfile, "REQUIRES"),
+    )
+
+
+def _last_value(modelfile: Modelfile, name: str) -> str:
+    command = modelfile.last_of(name)
+    return command.value if command else ""
+
+
+def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
+    """Return the parameters' values; a text that may be there several times is a list."""
+    params: dict[str, Any] = {}
+    for command in modelfile.all_of("PARAMETER"):
+        if command.key in OBSOLETE_PARAMETERS:
+            continue
+        value = parse_parameter(command.key, command.value)
+        if PARAMETER_KINDS[command.key] == "texts":
+            params.setdefault(command.key, []).append(value)
+        else:
+            params[command.key] = value
+    return params
+
+
+def _files_of_value(value: str, folder: Path) -> list[Path] | str:
+    """Return the files that a value means; none: it is a name; a text: what is wrong with it."""
+    is_path = value.startswith((".", "/", "~")) or value.endswith((".gguf", ".safetensors"))
+    try:
+        path = Path(value).expanduser()
+        place = path if path.is_absolute() else folder / path
+        if place.is_file():
+            parts = [place.with_name(name) for name in split_file_names(place.name)]
+            missing = [part.name for part in parts if not part.is_file()]
+            return f"'{missing[0]}', a part of '{value}', is missing" if missing else parts
+        if place.is_dir() and (is_path or any(place.glob("*.gguf"))):
+            return _files_in_folder(place, value)
+    except (OSError, RuntimeError, ValueError):  # no such home, or too long for a path
+        return []
+    return f"there is no file '{value}'" if is_path else []
+
+
+def _files_in_folder(place: Path, value: str) -> list[Path] | str:
+    for pattern in _WEIGHT_FILES:
+        if files := sorted(place.glob(pattern)):
+            return files
+    if any(file for pattern in _FOREIGN_WEIGHT_FILES for file in place.glob(pattern)):
+        return (
+            f"'{value}' holds weights in another format than GGUF; convert them with "
+            f"llama.cpp's convert_hf_to_gguf.py first"
+        )
+    return f"'{value}' is a folder without a GGUF file"

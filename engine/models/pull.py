@@ -1,0 +1,351 @@
+"""Pull a model into the store, with the progress lines of Ollama.
+
+Order: manifest, blobs, verifying, writing, removing what only the replaced manifest used. A model
+gets its name only when every blob is there and verified, and its header was read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
+from paddock.engine.gguf import check_file, read_header, split_file_names
+
+from .download import (
+    BlobDownload,
+    WantedBlob,
+    check_disk_space,
+    inspect_url,
+    run_to_end_in_thread,
+    split_file_urls,
+)
+from .gguf_import import ImportedFiles, check_model_files, make_imported_manifest
+from .huggingface import HUB_TEXT_FILES, HubFile, HubListing, hub_address, list_hub_files
+from .manifests import (
+    ADAPTER_TYPE,
+    MODEL_TYPE,
+    PARAMS_TYPE,
+    PROJECTOR_TYPE,
+    SYSTEM_TYPE,
+    TEMPLATE_TYPE,
+    Manifest,
+    ManifestLayer,
+)
+from .model_names import (
+    FileSource,
+    HubSource,
+    ModelName,
+    RegistrySource,
+    UrlSource,
+    choose_model_files,
+    choose_projector,
+    is_projector_file,
+    parse_source,
+)
+from .model_store import ModelStore
+from .oci_registry import RegistryClient
+from .transfer import (
+    OFFLINE_ADVICE,
+    PROXY_ADVICE,
+    HostUnreachable,
+    NotPublished,
+    NoUsableModel,
+    ProgressLine,
+    ReportProgress,
+    TransferOptions,
+)
+from .transfer_client import TransferClient, check_response, parse_url, progress_lines
+
+_COPY_BYTES = 4 * 1024 * 1024
+
+
+async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> ImportedFiles:
+    """Copy a model's file, and the projector beside it; gives what they became.
+
+    Raises:
+        NotPublished: there is no such file.
+        ModelBroken: it is no whole GGUF file; nothing was copied.
+        NotEnoughRoom, StoreFull, StoreReadOnly: the disk refuses.
+    """
+    files = await run_to_end_in_thread(_files_of_model, path)
+    n_bytes = await run_to_end_in_thread(lambda: sum(file.stat().st_size for file in files))
+    await run_to_end_in_thread(check_disk_space, store.root, n_bytes)
+    digests = [await _copy_to_blob(store, file, report) for file in files]
+    n = len(split_file_names(path.name))
+    return ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]))
+
+
+def _files_of_model(path: Path) -> list[Path]:
+    """Return the model's files and its projector, each looked into.
+
+    The only projector beside the only model belongs to it; among several nobody can tell.
+    """
+    if not path.is_file():
+        raise NotPublished(str(path))
+    check_file(path, str(path))
+    parts = [path.with_name(name) for name in split_file_names(path.name)]
+    check_model_files(parts)
+    names = {part.name for part in parts}
+    beside_it = [one for one in path.parent.glob("*.gguf") if one.name not in names]
+    projectors = [one for one in beside_it if is_projector_file(one.name)]
+    if len(projectors) != 1 or len(beside_it) != 1 or is_projector_file(path.name):
+        return parts
+    read_header(projectors[0])
+    return [*parts, projectors[0]]
+
+
+async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> str:
+    """Copy a file into a blob; a cancelled copy leaves nothing."""
+    total = await run_to_end_in_thread(lambda: path.stat().st_size)
+    with (
+        await run_to_end_in_thread(store.new_blob) as blob,
+        await run_to_end_in_thread(lambda: path.open("rb")) as file,
+    ):
+        while piece := await run_to_end_in_thread(file.read, _COPY_BYTES):
+            await run_to_end_in_thread(blob.write, piece)
+            report(ProgressLine(f"pulling {path.name}", "", total, blob.size_bytes))
+        return await run_to_end_in_thread(blob.commit)
+
+
+_DEFAULT_OPTIONS = TransferOptions()
+_TEXT_FILE_TYPES = dict(zip(HUB_TEXT_FILES, (TEMPLATE_TYPE, SYSTEM_TYPE, PARAMS_TYPE), strict=True))
+_MAX_TEXT_BYTES = 1024 * 1024
+
+
+async def pull(
+    store: ModelStore,
+    source: str | ModelName,
+    *,
+    options: TransferOptions = _DEFAULT_OPTIONS,
+    as_name: str | None = None,
+) -> AsyncGenerator[ProgressLine, None]:
+    """Bring a model; gives lines from `pulling manifest` to `success`.
+
+    `source` is what a person writes (see `sources.read_source`). Leaving before the end stops the
+    work at once and keeps what arrived for the next time.
+
+    Raises:
+        InvalidName: before the first line; also for a path, where none are accepted.
+        TransferError, EngineError: after the last line; the store is as it was.
+    """
+    meant = RegistrySource(source) if isinstance(source, ModelName) else None
+    found = meant or parse_source(str(source), as_name)
+    if isinstance(found, FileSource) and not options.accepts_paths:
+        raise InvalidName(
+            str(source),
+            f"a file is taken only by who sits at this machine, with `paddock pull {source}`",
+        )
+    work = _Pull(store, options)
+    match found:
+        case RegistrySource(name):
+            told = progress_lines(lambda report: work.from_registry(name, report))
+        case HubSource():
+            told = progress_lines(lambda report: work.from_hub(found, report))
+        case UrlSource():
+            told = progress_lines(lambda report: work.from_address(found, report))
+        case FileSource():
+            told = progress_lines(lambda report: work.from_file(found, report))
+    try:
+        async for line in told:
+            yield line
+    finally:
+        await told.aclose()
+
+
+class _Pull:
+    def __init__(self, store: ModelStore, options: TransferOptions) -> None:
+        self.store = store
+        self.options = options
+
+    async def from_registry(self, name: ModelName, report: ReportProgress) -> None:
+        """Bring what a registry has under this name."""
+        report(ProgressLine("pulling manifest"))
+        if self.options.is_offline:
+            await self._accept_local_copy(name, report, NotPublished("pull model manifest"))
+            return
+        async with TransferClient(self.options, report) as connection:
+            registry = RegistryClient(connection, name)
+            try:
+                manifest = await registry.manifest()
+            except HostUnreachable as error:
+                await self._accept_local_copy(name, report, error)
+                return
+            _check_layer_types(name, manifest)
+            blobs = {one.digest: one.size_bytes for one in manifest.blobs}
+            wanted = [
+                WantedBlob(registry.blob_url(digest), size_bytes, digest, registry.auth)
+                for digest, size_bytes in blobs.items()
+            ]
+            while True:
+                await self._bring(connection, wanted, report)
+                await run_to_end_in_thread(self._check_headers, name, manifest)
+                try:
+                    await self._finish(name, manifest, report)
+                except BlobMissing:
+                    continue  # another one pruned what we found here; it is brought again
+                return
+
+    async def from_hub(self, source: HubSource, report: ReportProgress) -> None:
+        """Bring a GGUF file of a repository, and the projector that lies beside it."""
+        report(ProgressLine("pulling manifest"))
+        if self.options.is_offline:
+            await self._accept_local_copy(source.name, report, NotPublished(str(source)))
+            return
+        hub = hub_address(self.options)
+        # The hub's address is the owner's own setting, as a local mirror's may be.
+        options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
+        async with TransferClient(options, report) as connection:
+            connection.check(parse_url(hub))
+            try:
+                listing = await list_hub_files(source.repository, source.revision, options)
+            except HostUnreachable as error:
+                await self._accept_local_copy(source.name, report, error)
+                return
+            model = choose_model_files(listing.files, source.wanted, str(source))
+            n_more = f" and {len(model) - 1} more" if len(model) > 1 else ""
+            where = f"{parse_url(hub).host}/{source.repository}"
+            report(ProgressLine(f"found {model[0].name}{n_more} at {where}"))
+            projector = choose_projector(listing.files)
+            files = [*model, projector] if projector else model
+            wanted = [
+                WantedBlob(one.url, one.size_bytes, one.digest, listing.auth) for one in files
+            ]
+            digests = await self._bring(connection, wanted, report)
+            texts = await self._texts(connection, listing)
+        n = len(model)
+        parcel = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
+        await self._pack(source.name, parcel, report)
+
+    async def from_address(self, source: UrlSource, report: ReportProgress) -> None:
+        """Bring the file behind a URL."""
+        report(ProgressLine("pulling manifest"))
+        if self.options.is_offline:
+            await self._accept_local_copy(source.name, report, NotPublished(source.url))
+            return
+        async with TransferClient(self.options, report) as connection:
+            wanted = [await inspect_url(connection, url) for url in split_file_urls(source.url)]
+            digests = await self._bring(connection, wanted, report)
+        await self._pack(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
+
+    async def from_file(self, source: FileSource, report: ReportProgress) -> None:
+        """Take a file of this machine, and the projector that lies beside it."""
+        report(ProgressLine("pulling manifest"))
+        parcel = await import_file(self.store, source.path, report)
+        report(ProgressLine("verifying sha256 digest"))
+        await self._pack(source.name, parcel, report)
+
+    # Parts
+
+    async def _bring(
+        self, connection: TransferClient, wanted: Sequence[WantedBlob], report: ReportProgress
+    ) -> list[str]:
+        """Bring blobs and verify them; gives their digests."""
+        downloads = [BlobDownload(connection, self.store, one, report) for one in wanted]
+        missing = await run_to_end_in_thread(lambda: sum(one.missing_bytes() for one in downloads))
+        await run_to_end_in_thread(check_disk_space, self.store.root, missing)
+        for download in downloads:
+            await download.bring()
+        report(ProgressLine("verifying sha256 digest"))
+        return [await download.settle() for download in downloads]
+
+    async def _texts(
+        self, connection: TransferClient, listing: HubListing
+    ) -> tuple[tuple[str, str], ...]:
+        """Bring a repository's words for Ollama: `template`, `system`, `params`."""
+        found = []
+        for file in listing.files:
+            if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
+                content = await self._text(connection, listing, file)
+                digest = await run_to_end_in_thread(self.store.add_blob, content)
+                found.append((_TEXT_FILE_TYPES[file.name], digest))
+        return tuple(found)
+
+    async def _text(self, connection: TransferClient, listing: HubListing, file: HubFile) -> bytes:
+        response = await connection.read("GET", file.url, auth=listing.auth)
+        check_response(response, file.url)
+        if file.name == "params":
+            try:
+                json.loads(response.content)
+            except ValueError as error:
+                raise NoUsableModel(file.url, f"it is not JSON: {error}") from None
+        return response.content
+
+    async def _pack(self, name: ModelName, parcel: ImportedFiles, report: ReportProgress) -> None:
+        with self._refusing(name, [parcel.model, *parcel.parts, *parcel.projectors]):
+            manifest = await run_to_end_in_thread(make_imported_manifest, self.store, parcel)
+        await self._finish(name, manifest, report)
+
+    def _check_headers(self, name: ModelName, manifest: Manifest) -> None:
+        with self._refusing(name, [layer.digest for layer in manifest.blobs]):
+            check_model_files(
+                [self.store.blob_path(layer.digest) for layer in manifest.all_of(MODEL_TYPE)]
+            )
+            for layer in manifest.all_of(PROJECTOR_TYPE, ADAPTER_TYPE):
+                read_header(self.store.blob_path(layer.digest))
+
+    @contextmanager
+    def _refusing(self, name: ModelName, digests: Sequence[str]) -> Iterator[None]:
+        """Keep nothing of what turns out to be no model."""
+        try:
+            yield
+        except (ModelBroken, NoUsableModel) as error:
+            self.store.prune(digests, keep=self.options.keep)
+            raise NoUsableModel(name.short, error.why) from error
+
+    async def _finish(self, name: ModelName, manifest: Manifest, report: ReportProgress) -> None:
+        """Let the name mean the new manifest, and remove what only the old one used."""
+        old = await run_to_end_in_thread(self._replaced, name)
+        report(ProgressLine("writing manifest"))
+        await run_to_end_in_thread(self.store.put_manifest, name, manifest)
+        unused = {layer.digest for layer in old} - {layer.digest for layer in manifest.blobs}
+        if unused and self.options.prunes:
+            report(ProgressLine("removing unused layers"))
+            await run_to_end_in_thread(
+                lambda: self.store.prune(sorted(unused), keep=self.options.keep)
+            )
+        report(ProgressLine("success"))
+
+    def _replaced(self, name: ModelName) -> tuple[ManifestLayer, ...]:
+        with suppress(ManifestBroken):
+            old = self.store.manifest(name)
+            return old.blobs if old is not None else ()
+        return ()
+
+    async def _accept_local_copy(
+        self, name: ModelName, report: ReportProgress, error: Exception
+    ) -> None:
+        """Without a network, a model that is here and whole is success; else raise `error`."""
+        if isinstance(error, HostUnreachable) and error.advice != PROXY_ADVICE:
+            raise error  # there is a network, and something else to be done
+        if not await run_to_end_in_thread(self._is_whole, name):
+            if isinstance(error, HostUnreachable):
+                raise HostUnreachable(error.host, error.why, OFFLINE_ADVICE) from error
+            raise error
+        if isinstance(error, HostUnreachable):
+            report(ProgressLine(f"{error.host} cannot be reached; {name.short} is here already"))
+        report(ProgressLine("success"))
+
+    def _is_whole(self, name: ModelName) -> bool:
+        with suppress(ManifestBroken):
+            there = self.store.manifest(name)
+            return there is not None and all(self.store.has_blob(one.digest) for one in there.blobs)
+        return False
+
+
+def _check_layer_types(name: ModelName, manifest: Manifest) -> None:
+    """Refuse, before anything is brought, what llama.cpp cannot read.
+
+    Raises:
+        Unusable: it holds no GGUF model.
+    """
+    if manifest.first_of(MODEL_TYPE) is None:
+        kinds = sorted({layer.media_type for layer in manifest.layers}) or ["nothing"]
+        raise NoUsableModel(
+            name.short,
+            f"there is no GGUF model in it, but {', '.join(kinds[:4])}; it is made for another "
+            f"engine, or runs only in somebody's cloud",
+        )

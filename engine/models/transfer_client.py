@@ -1,0 +1,536 @@
+"""HTTP client for pulls and pushes: proxies, trusted hosts, retries, safe redirects.
+
+Redirects are followed here, one by one, and each host is checked before it is asked: another
+origin never sees the `Authorization` meant for the first one, no redirect leaves https, and none
+leads from a public server into a private network or to this machine.
+
+Retries: progress forgives earlier failures, so a long download over a bad line ends, while a
+server that sends nothing is given up after some tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Protocol, Self
+
+import httpx
+
+from paddock.engine.system.distribution import own_version
+from paddock.engine.system.hosts import BadHost, is_public, read_host
+
+from .transfer import (
+    INSECURE_ADVICE,
+    HostNotTrusted,
+    HostUnreachable,
+    NotEncrypted,
+    NotPublished,
+    ProgressLine,
+    ProxyUnusable,
+    RedirectsToPrivateHost,
+    ReportProgress,
+    TransferError,
+    TransferInterrupted,
+    TransferOptions,
+    TransferRefused,
+)
+
+# What may pass by itself: a timeout, too early, too often, and the server's own troubles.
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses."""
+
+_MAX_RETRY_AFTER_S = 60.0  # who wants us to wait for longer is answered with an error
+
+# What OpenSSL says of a server that answered in plain text.
+_NO_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+
+# A machine without a network should know it within seconds, not after every retry.
+_N_CONNECT_TRIES = 3
+
+
+class TransferRetries:
+    """The failures of one conversation with one host."""
+
+    def __init__(self, host: str, options: TransferOptions, *, was_there: bool = False) -> None:
+        self.host = host
+        self.n_failures = 0
+        self._options = options
+        self._was_there = was_there
+        """Whether the host is known to exist, so that not reaching it now will pass."""
+
+    def forgive(self) -> None:
+        """Note that something arrived."""
+        self.n_failures = 0
+        self._was_there = True
+
+    async def wait(self, error: httpx.HTTPError) -> None:
+        """Wait before the next try.
+
+        Raises:
+            Unreachable, Interrupted: there is to be no next try.
+        """
+        self.n_failures += 1
+        never_met = _is_connect_error(error) and not self._was_there
+        if not isinstance(error, httpx.TransportError) or _is_permanent(error):
+            raise plain_reason(error, self.host, self._options) from error
+        if self.n_failures > (_N_CONNECT_TRIES - 1 if never_met else self._options.n_retries):
+            raise plain_reason(error, self.host, self._options) from error
+        await asyncio.sleep(backoff_s(self.n_failures, self._options))
+
+    async def wait_for(self, response: httpx.Response, *, is_passing: bool | None = None) -> bool:
+        """Wait if this answer may become another one; False: it stands.
+
+        `is_passing`: whether it may; None: by its status.
+        """
+        if is_passing is None:
+            is_passing = response.status_code in TRANSIENT_STATUSES
+        if not is_passing or self.n_failures >= self._options.n_retries:
+            return False
+        self.n_failures += 1
+        await asyncio.sleep(
+            max(backoff_s(self.n_failures, self._options), retry_after_s(response.headers))
+        )
+        return True
+
+
+def backoff_s(n_failures: int, options: TransferOptions) -> float:
+    """Return how long to wait after so many failures in a row (1: the first).
+
+    >>> [backoff_s(n, TransferOptions()) for n in (1, 2, 3, 9)]
+    [0.5, 1.0, 2.0, 10.0]
+    """
+    return float(min(options.first_wait_s * 2.0 ** (n_failures - 1), options.longest_wait_s))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Return how long a server wants us to wait (`Retry-After` in seconds); 0: it does not say.
+
+    >>> retry_after_s({"retry-after": "3"}), retry_after_s({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"})
+    (3.0, 0.0)
+    """
+    value = headers.get("retry-after", "").strip()
+    return min(float(value), _MAX_RETRY_AFTER_S) if value.isdecimal() else 0.0
+
+
+def plain_reason(error: httpx.HTTPError, host: str, options: TransferOptions) -> TransferError:
+    """Return what happened as a person would."""
+    text = str(error).strip()
+    if isinstance(error, httpx.ProxyError):
+        return HostUnreachable(host, f"the proxy said: {text}")
+    if isinstance(error, httpx.ConnectTimeout):
+        return HostUnreachable(host, f"no answer within {options.connect_s:g} s")
+    if any(word in text for word in _NO_TLS_REASONS):
+        return HostUnreachable(host, "it does not speak TLS", INSECURE_ADVICE)
+    if isinstance(error, httpx.ConnectError):
+        return HostUnreachable(host, _refusal_reason(error, text))
+    if isinstance(error, httpx.TimeoutException):
+        return TransferInterrupted(host, f"nothing came for {options.stall_s:g} s")
+    return TransferInterrupted(host, text or "the connection was cut")
+
+
+def _refusal_reason(error: httpx.ConnectError, text: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            f"its certificate is not trusted ({text}); a company's own authority goes into the "
+            f"file that SSL_CERT_FILE names"
+        )
+    cause = _errno(error)
+    if cause == errno.ECONNREFUSED or "All connection attempts failed" in text:
+        return "nobody listens there"
+    return text.partition("] ")[2] if text.startswith("[Errno") else text or "no connection"
+
+
+def _errno(error: BaseException) -> int | None:
+    """Return the system's number behind an error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen.errno
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _is_connect_error(error: httpx.HTTPError) -> bool:
+    return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+
+
+def _is_permanent(error: httpx.HTTPError) -> bool:
+    """Return whether no waiting can help."""
+    return isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)) or (
+        any(word in str(error) for word in ("CERTIFICATE_VERIFY_FAILED", *_NO_TLS_REASONS))
+    )
+
+
+_MAX_SENTENCE_CHARS = 300  # registries explain themselves in a line or two
+
+
+def check_response(response: httpx.Response, what: str) -> None:
+    """Accept a 2xx; of anything else the body must have been read.
+
+    Raises:
+        NotPublished: 404, 410.
+        Refused: every other one.
+    """
+    if response.status_code in (404, 410):
+        raise NotPublished(what)
+    if not response.is_success:
+        host = response.url.netloc.decode("ascii")
+        raise TransferRefused(host, response.status_code, error_sentence(response.text))
+
+
+def error_sentence(text: str) -> str:
+    """Return an error's sentence: registries put it into JSON, others into a page or a line.
+
+    >>> error_sentence('{"errors":[{"code":"DENIED","message":"not yours"}]}'), error_sentence("<html>"), error_sentence("no")
+    ('not yours', '', 'no')
+    """
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return (
+            ""
+            if "<" in text
+            else " ".join(text[: 4 * _MAX_SENTENCE_CHARS].split())[:_MAX_SENTENCE_CHARS]
+        )
+    try:
+        first = told["errors"][0] if "errors" in told else told
+        message = first.get("message") or first.get("error") or first.get("details") or ""
+    except (LookupError, TypeError, AttributeError):
+        return ""
+    return str(message)[:_MAX_SENTENCE_CHARS]
+
+
+async def progress_lines(
+    work: Callable[[ReportProgress], Awaitable[None]],
+) -> AsyncGenerator[ProgressLine, None]:
+    """Do `work` and give what it reports; its error comes after its last line.
+
+    Who stops listening ends the work: it is cancelled, and waited for. Lines about the same blob
+    that nobody has taken yet replace each other, so a slow listener costs no memory.
+    """
+    waiting: list[ProgressLine] = []
+    news = asyncio.Event()
+
+    def report(line: ProgressLine) -> None:
+        if waiting and line.total is not None and waiting[-1].status == line.status:
+            waiting[-1] = line
+        else:
+            waiting.append(line)
+        news.set()
+
+    task = asyncio.ensure_future(work(report))
+    task.add_done_callback(lambda _: news.set())
+    try:
+        while not (task.done() and not waiting):
+            await news.wait()
+            news.clear()
+            while waiting:
+                yield waiting.pop(0)
+            if task.done():
+                news.set()
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody is told of it later
+
+
+UrlOrigin = tuple[str, str, int | None]
+"""Scheme, host and port (None: the scheme's usual one)."""
+
+RequestBody = Callable[[], AsyncIterator[bytes]]
+"""Gives a request's body anew for each try."""
+
+_MAX_REDIRECTS = 10
+
+
+class HostAuth(Protocol):
+    """Says who we are to one origin, and to no other one."""
+
+    @property
+    def origin(self) -> UrlOrigin:
+        """Whom it may be said to."""
+
+    @property
+    def header(self) -> str | None:
+        """The value of `Authorization`; None: nothing is known yet."""
+
+    async def answer(self, response: httpx.Response) -> bool:
+        """Learn from a 401; False: there is nothing more to say."""
+
+
+class TransferClient:
+    """An HTTP client for one pull or push; a context manager."""
+
+    def __init__(self, options: TransferOptions, report: ReportProgress | None = None) -> None:
+        """Open nothing yet; `report` hears of each other host that a server leads to."""
+        self.options = options
+        self._report = report
+        self._reported: set[str] = set()
+        self._client: httpx.AsyncClient | None = None
+        self._met: set[str] = set()
+        """Hosts that have answered, so that not reaching them is worth some patience."""
+
+    async def __aenter__(self) -> Self:
+        """Open.
+
+        Raises:
+            ProxyBroken: the environment names a proxy that cannot be used.
+        """
+        stall_s = self.options.stall_s
+        try:
+            self._client = httpx.AsyncClient(
+                trust_env=True,
+                follow_redirects=False,
+                timeout=httpx.Timeout(stall_s, connect=self.options.connect_s, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                # Ranges and digests are of the bytes themselves, never of a compressed form.
+                headers={"User-Agent": f"paddock/{own_version()}", "Accept-Encoding": "identity"},
+            )
+        except (ValueError, ImportError) as error:
+            raise ProxyUnusable(str(error)) from error
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: RequestBody | None = None,
+        auth: HostAuth | None = None,
+        is_verified: bool = True,
+        named_by: httpx.URL | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Ask once, through redirects and one challenge; gives the answer, its body still to come.
+
+        `is_verified`: a digest tells whether the right thing came, so a trusted host may send us
+        on to any other one. Else every host on the way must be trusted. `named_by`: the server that
+        answered with this address, which then counts as a redirect of it.
+
+        Raises:
+            HostNotTrusted, NotEncrypted, LeadsInside: nothing was sent there.
+            httpx.TransportError: for `TransferRetries`.
+        """
+        target, before = parse_url(url), named_by
+        told = dict(headers or {})
+        was_asked = False
+        for n_hop in range(_MAX_REDIRECTS + 1):
+            self.check(target, is_first=n_hop == 0, is_verified=is_verified)
+            if before is not None:
+                await self._check_hop(before, target)
+            own = auth if auth is not None and auth.origin == url_origin(target) else None
+            response = await self._send(method, target, told, body, own)
+            try:
+                if response.status_code == 401 and own is not None and not was_asked:
+                    was_asked = True
+                    await response.aread()
+                    if await own.answer(response):
+                        await response.aclose()
+                        response = await self._send(method, target, told, body, own)
+                if not response.has_redirect_location:
+                    yield response
+                    return
+                before, target = target, _redirect_target(target, response)
+                if url_origin(before) != url_origin(target):
+                    told.pop("Authorization", None)
+            finally:
+                await response.aclose()
+        raise TransferRefused(host_of(target), 310, f"more than {_MAX_REDIRECTS} redirects")
+
+    async def read(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        auth: HostAuth | None = None,
+        is_verified: bool = False,
+        named_by: httpx.URL | None = None,
+    ) -> httpx.Response:
+        """Ask for something small, trying again while it may help; gives the answer whole.
+
+        Raises:
+            Unreachable, Interrupted: it did not help.
+        """
+        told = dict(headers or {})
+        if content is not None:
+            told["Content-Length"] = str(len(content))
+        body = None if content is None else _fixed_body(content)
+
+        async def once() -> httpx.Response:
+            async with self.open(
+                method,
+                url,
+                headers=told,
+                body=body,
+                auth=auth,
+                is_verified=is_verified,
+                named_by=named_by,
+            ) as response:
+                await response.aread()
+            return response
+
+        return await self.retried(url, once)
+
+    async def retried(
+        self, url: str, ask: Callable[[], Awaitable[httpx.Response]]
+    ) -> httpx.Response:
+        """Ask until there is an answer that will not change by waiting."""
+        host = host_of(parse_url(url))
+        retries = TransferRetries(host, self.options, was_there=host in self._met)
+        while True:
+            try:
+                response = await ask()
+            except httpx.HTTPError as error:
+                await retries.wait(error)
+                continue
+            self._met.add(host)
+            if not await retries.wait_for(response):
+                return response
+
+    async def _send(
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        body: RequestBody | None,
+        auth: HostAuth | None,
+    ) -> httpx.Response:
+        assert self._client is not None, "a connection is used inside `async with`"
+        told = dict(headers)
+        if auth is not None and auth.header is not None:
+            told["Authorization"] = auth.header
+        content = body() if body is not None else None
+        request = self._client.build_request(method, url, headers=told, content=content)
+        return await self._client.send(request, stream=True)
+
+    def check(self, url: httpx.URL, *, is_first: bool = True, is_verified: bool = True) -> None:
+        """Look at a host before it is asked.
+
+        Raises:
+            TransferError: it may not be.
+        """
+        if url.scheme not in ("http", "https") or not url.host:
+            raise TransferError(f"{url}: only http:// and https:// addresses can be asked")
+        if url.scheme == "http" and not self.options.insecure:
+            raise NotEncrypted(f"{url.scheme}://{host_of(url)}")
+        if (is_first or not is_verified) and not is_trusted_host(url, self.options.trusted_hosts):
+            raise HostNotTrusted(host_of(url), self.options.trusted_hosts)
+
+    async def _check_hop(self, before: httpx.URL, target: httpx.URL) -> None:
+        """Look at where one server sends us before it is asked, and report another host.
+
+        Raises:
+            NotEncrypted: from https to http, which no setting allows.
+            LeadsInside: from a public server to this machine or into a private network.
+        """
+        if before.scheme == "https" and target.scheme == "http":
+            raise NotEncrypted(f"http://{host_of(target)}")
+        if before.host == target.host:
+            return
+        named = bool(self.options.trusted_hosts) and is_trusted_host(
+            target, self.options.trusted_hosts
+        )
+        if not named and await _is_private_host(target) and not await _is_private_host(before):
+            raise RedirectsToPrivateHost(host_of(before), host_of(target))
+        if self._report is not None and target.host not in self._reported:
+            self._reported.add(target.host)
+            self._report(ProgressLine(f"{host_of(before)} leads to {host_of(target)}"))
+
+
+async def _is_private_host(url: httpx.URL) -> bool:
+    """Return whether a host is this machine's or a private network's, as seen from here.
+
+    A name that leads nowhere from here, as behind a proxy, counts as public.
+    """
+    try:
+        host = read_host(url.host)
+    except BadHost:
+        return False
+    if host.address is not None or host.name == "localhost":
+        return host.address is None or not is_public(host.address)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host.name, url.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    addresses = [read_host(str(place[0]).partition("%")[0]).address for *_, place in found]
+    return any(one is not None and not is_public(one) for one in addresses)
+
+
+def parse_url(url: str) -> httpx.URL:
+    """Read an address.
+
+    Raises:
+        TransferError: it is none.
+    """
+    try:
+        read = httpx.URL(url)
+        if read.host and (read.port is None or 0 < read.port < 65536):  # a bad host raises here
+            return read
+        why = "it needs a host, and a port that can be"
+    except (httpx.InvalidURL, ValueError) as error:
+        why = str(error)
+    raise TransferError(f"{url[:200]} is no address: {why}")
+
+
+def url_origin(url: httpx.URL) -> UrlOrigin:
+    """Return what a secret belongs to."""
+    return url.scheme, url.host, url.port
+
+
+def host_of(url: httpx.URL) -> str:
+    """Return a host as people write it, with its port if it is not the usual one."""
+    return url.netloc.decode("ascii")
+
+
+def is_trusted_host(url: httpx.URL, trusted: tuple[str, ...]) -> bool:
+    """Return whether the settings let a host be asked.
+
+    >>> is_trusted_host(httpx.URL("https://cdn.example.org/x"), ("*.example.org",))
+    True
+    >>> is_trusted_host(httpx.URL("https://example.org.evil.net/x"), ("example.org", "*.example.org"))
+    False
+    """
+    names = {url.host.lower(), host_of(url).lower()}
+    return not trusted or any(fnmatchcase(name, one.lower()) for name in names for one in trusted)
+
+
+def _redirect_target(url: httpx.URL, response: httpx.Response) -> httpx.URL:
+    """Return where a redirect leads.
+
+    Raises:
+        Refused: nowhere.
+    """
+    try:
+        return parse_url(str(url.join(response.headers["location"])))
+    except (httpx.InvalidURL, ValueError, TransferError) as error:
+        said = f"a redirect to nowhere: {error}"
+        raise TransferRefused(host_of(url), response.status_code, said) from error
+
+
+def _fixed_body(content: bytes) -> RequestBody:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+
+    return pieces

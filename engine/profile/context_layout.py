@@ -1,0 +1,344 @@
+"""Choose the layout of a model's KV cache and the sizes of its batches from its profile. Pure.
+
+A unified cache shares a prefix for nothing, but every token attends to the cells of all sequences;
+in a split one each sequence has a stream of its own, into which a shared prefix must be copied.
+Which of them is quicker depends on device, model and job: both are estimated in seconds, and the
+quicker one is taken.
+
+Flash attention is not chosen by the job: other kernels add in another order, so the same prompt
+would get another greedy answer in other company. It is chosen once for a model on a device, by
+what usual work takes with it and without (`without_flash`), and stays. The type of the cells is
+never chosen: q8_0 changes answers, so it is used only on request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paddock.engine.settings import CacheLayout, CacheType, Switch
+
+from .profile import Profile, prefill_s, step_s
+
+# Places that a pool makes by default. In a split cache sequences do not slow one another: on 2
+# cores with SmolLM2-135M, a step of 8 unrelated ones of 120 tokens took 32 ms, in a unified one
+# 35 to 50.
+CPU_PARALLEL = 8
+GPU_PARALLEL, GPU_PARALLEL_MOST = 64, 128
+_WORTH_MORE_SEQUENCES = 1.15  # tokens a second that twice as many places must bring at least
+_USUAL_DEPTH = 1024
+# Seats beside the jobs' for chats. With one chat a second, each answered in some seconds beside
+# eight jobs, up to four run at once.
+MOST_CHAT_SLOTS = 4
+# Where memory holds fewer streams than that, one of so many is for chats alone.
+_CHATS_SHARE = 4
+UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
+LEAST_TURN_TOKENS = 16
+
+# Without flash attention, scores for each head, token of a batch and cell of a stream are kept:
+# 8,192 cells, 512 tokens and 32 heads are 512 MiB.
+MOST_PLAIN_TOKENS = 8192
+
+CPU_BATCH, GPU_BATCH = 512, 2048
+# Sizes of a pass on a graphics device. Several devices work on several passes of one batch at once.
+GPU_PASSES = (512, 1024, 2048)
+
+_BATCHES = (64, 128, 256, 512, 1024, 2048)
+# Estimates nearer to each other than this are equal: the measurement is no better.
+_EQUAL_WITHIN = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What waits and runs; the token numbers are means over the requests."""
+
+    n_sequences: int
+    n_prompt_tokens: float
+    n_answer_tokens: float
+    n_shared_tokens: float = 0.0
+    """Of the prompt, what all requests begin with."""
+
+
+# By which flash attention is judged: documents, short texts, chats, long answers.
+_USUAL_WORK = (
+    Workload(16, 700, 80, 60),
+    Workload(16, 200, 32),
+    Workload(4, 500, 150),
+    Workload(8, 300, 400),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextLayout:
+    """How a context is made, and how large its batches are."""
+
+    is_unified: bool
+    n_parallel: int
+    n_batch_tokens: int
+    n_pass_tokens: int = 0
+    """Of a batch, what is computed in one pass (llama.cpp's ubatch); 0: all of it."""
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+
+    @property
+    def is_flash(self) -> bool:
+        """Whether flash attention is on, or left to llama.cpp."""
+        return self.flash_attention != "off"
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutBounds:
+    """What a layout may use."""
+
+    n_cells: int
+    n_parallel_max: int
+    n_batch_max: int
+    is_gpu: bool = False
+    n_stream_tokens: int = 0
+    """Length of a stream in a split cache; 0: of a request."""
+    flash_attention: Switch = "auto"
+    kv_cache_type: CacheType = "f16"
+    may_be_plain: bool = True
+    """Whether the profile may decide against flash attention (`may_be_plain`)."""
+    n_devices: int = 1
+    n_pass_max: int = 0
+    """Tokens of a pass for which there is room; 0: a whole batch."""
+
+
+def choose_layout(
+    profile: Profile | None, workload: Workload, limits: LayoutBounds
+) -> ContextLayout:
+    """Return the layout that finishes this work soonest.
+
+    There are as many places as there may be: a step of more sequences has always made more tokens
+    a second. Of layouts that are equal within the measurement's precision, the split one comes
+    first, where sequences do not slow one another (the unified one where they share half of their
+    prompts), then the larger batch.
+    """
+    if profile is None or not profile.prefill or not profile.decode:
+        return _unmeasured_layout(workload, limits)
+    layouts = [*_layouts(profile, workload, limits)]
+    rated = [(layout_s(profile, workload, one, limits), one) for one in layouts]
+    best_s = min(seconds for seconds, _ in rated)
+    equal = [one for seconds, one in rated if seconds <= best_s * (1 + _EQUAL_WITHIN)]
+    is_unified = _shares_much(workload)
+    return max(equal, key=lambda one: (one.is_unified == is_unified, one.n_batch_tokens))
+
+
+def n_chat_slots(n_parallel: int) -> int:
+    """Return the number of seats that only chats may use, beside `n_parallel` for jobs."""
+    return min(MOST_CHAT_SLOTS, n_parallel // 2)
+
+
+def split_streams(n_cells: int, n_each: int, n_parallel: int) -> tuple[int, int]:
+    """Return the streams for jobs and those for chats alone in a split cache of `n_cells`.
+
+    >>> split_streams(12 * 1024, 1024, 8), split_streams(8 * 1024, 1024, 8)
+    ((8, 4), (6, 2))
+    """
+    n_streams = max(1, n_cells // n_each)
+    n_spare = max(n_streams - n_parallel, n_streams // _CHATS_SHARE)
+    n_chats = min(n_chat_slots(n_parallel), n_spare)
+    return min(n_parallel, n_streams - n_chats), n_chats
+
+
+def gpu_parallel(profile: Profile | None) -> int:
+    """Return how many sequences a graphics device should compute at once, memory permitting."""
+    if profile is None or not profile.decode:
+        return GPU_PARALLEL
+    usual_s, more_s = (
+        step_s(profile, n, _USUAL_DEPTH, is_unified=False)
+        for n in (GPU_PARALLEL, GPU_PARALLEL_MOST)
+    )
+    gain = GPU_PARALLEL_MOST / more_s / (GPU_PARALLEL / usual_s)
+    return GPU_PARALLEL_MOST if gain >= _WORTH_MORE_SEQUENCES else GPU_PARALLEL
+
+
+def may_be_plain(layout: CacheLayout, n_ctx_tokens: int, kv_cache_type: CacheType) -> bool:
+    """Return whether a cache can do without flash attention where that is left open.
+
+    Not a unified one, where prompts took five times as long; not one whose scores would take much
+    memory; and llama.cpp reads quantised values with flash attention alone.
+    """
+    return layout != "unified" and n_ctx_tokens <= MOST_PLAIN_TOKENS and kv_cache_type == "f16"
+
+
+def without_flash(profile: Profile | None, limits: LayoutBounds) -> bool:
+    """Return whether usual work is done sooner without flash attention, in a split cache.
+
+    Where both are equal within the measurement's precision, the one that keeps answers in company
+    as they are alone comes first.
+    """
+    if limits.flash_attention != "auto":
+        return limits.flash_attention == "off"
+    if profile is None or not profile.has_plain or not limits.may_be_plain:
+        return False
+    ratio = plain_ratio(profile)
+    if abs(ratio - 1) > _EQUAL_WITHIN:
+        return ratio < 1
+    plain_keeps = profile.agreement(is_flash=False).company
+    return bool(plain_keeps) and not profile.agreement().company
+
+
+def plain_ratio(profile: Profile) -> float:
+    """Return how long usual work takes without flash attention, as a share of that with it."""
+    logs = [
+        math.log(_split_s(profile, work, "off") / _split_s(profile, work, "auto"))
+        for work in _USUAL_WORK
+    ]
+    return math.exp(sum(logs) / len(logs))
+
+
+def _split_s(profile: Profile, workload: Workload, flash: Switch) -> float:
+    limits = _default_bounds(workload, profile)
+    layout = ContextLayout(False, limits.n_parallel_max, limits.n_batch_max, flash_attention=flash)
+    return layout_s(profile, workload, layout, limits)
+
+
+def _layouts(profile: Profile, workload: Workload, limits: LayoutBounds) -> Iterator[ContextLayout]:
+    is_plain = without_flash(profile, limits)
+    flash: Switch = "off" if is_plain else limits.flash_attention
+    may_unify = not is_plain or limits.flash_attention == "off"
+    sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
+    for is_unified, n in (
+        (True, max(1, limits.n_parallel_max)),
+        (False, _n_streams(workload, limits)),
+    ):
+        if not is_unified or may_unify:
+            for size in sizes:
+                n_pass = pass_tokens(profile, limits, size, is_unified=is_unified)
+                yield ContextLayout(is_unified, n, size, n_pass, flash, limits.kv_cache_type)
+
+
+def pass_tokens(
+    profile: Profile | None, limits: LayoutBounds, n_batch_tokens: int, *, is_unified: bool
+) -> int:
+    """Return how much of a batch is computed in one pass; 0: all of it.
+
+    On one graphics device the quickest that was measured, the smaller of equal ones; on several
+    the smallest, so that each has a pass to work on. In a unified cache the smallest, too, since
+    a mask has as many rows as a pass and as many columns as there are cells.
+    """
+    if not limits.is_gpu or n_batch_tokens <= GPU_PASSES[0]:
+        return 0
+    if profile is None or limits.n_devices > 1 or is_unified:
+        return GPU_PASSES[0]
+    n_most = min(n_batch_tokens, limits.n_pass_max or n_batch_tokens)
+    sizes = [size for size in GPU_PASSES if size <= n_most]
+    each_s = {size: prefill_s(profile, size) / size for size in sizes}
+    best_s = min(each_s.values())
+    return min(size for size in sizes if each_s[size] <= best_s * (1 + _EQUAL_WITHIN))
+
+
+def _n_streams(workload: Workload, limits: LayoutBounds) -> int:
+    """Return how many streams there can be that hold a whole request each."""
+    each = max(workload.n_prompt_tokens + workload.n_answer_tokens, limits.n_stream_tokens, 1.0)
+    return max(1, min(limits.n_parallel_max, int(limits.n_cells / each)))
+
+
+def _unmeasured_layout(workload: Workload, limits: LayoutBounds) -> ContextLayout:
+    n_parallel = max(1, limits.n_parallel_max)
+    fits = _n_streams(workload, limits) == n_parallel
+    is_unified = _shares_much(workload) or not fits
+    return ContextLayout(
+        is_unified,
+        n_parallel,
+        limits.n_batch_max,
+        pass_tokens(None, limits, limits.n_batch_max, is_unified=is_unified),
+        limits.flash_attention,
+        limits.kv_cache_type,
+    )
+
+
+def _shares_much(workload: Workload) -> bool:
+    return workload.n_sequences > 1 and workload.n_shared_tokens >= workload.n_prompt_tokens / 2
+
+
+def layout_s(
+    profile: Profile, workload: Workload, layout: ContextLayout, limits: LayoutBounds
+) -> float:
+    """Return how many seconds the work takes in a layout; infinite where no request fits."""
+    n_at_once = _n_at_once(workload, layout, limits)
+    if n_at_once < 1:
+        return float("inf")
+    return _reading_s(profile, workload, layout, n_at_once) + _writing_s(
+        profile, workload, layout, n_at_once
+    )
+
+
+def _n_at_once(workload: Workload, layout: ContextLayout, limits: LayoutBounds) -> float:
+    """Return how many of the requests run together."""
+    own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens
+    n_most = float(min(workload.n_sequences, layout.n_parallel))
+    if not layout.is_unified:
+        # A stream cannot lend its cells to another.
+        is_room = limits.n_cells // layout.n_parallel >= own + workload.n_shared_tokens
+        return n_most if is_room else 0.0
+    n_fit = (limits.n_cells - workload.n_shared_tokens) / max(1.0, own)
+    return min(n_most, float(int(n_fit)))
+
+
+def _reading_s(
+    profile: Profile, workload: Workload, layout: ContextLayout, n_at_once: float
+) -> float:
+    own = workload.n_prompt_tokens - workload.n_shared_tokens
+    n_tokens = workload.n_sequences * own + workload.n_shared_tokens
+    size = max(1.0, min(layout.n_batch_tokens, n_tokens))
+    n_before = 0.0
+    if layout.is_unified:
+        # While one prompt is read, the others are somewhere between beginning and end.
+        n_before = (n_at_once - 1) * (own + workload.n_answer_tokens / 2)
+    batch_s = prefill_s(profile, size, n_cells_before=n_before, is_flash=layout.is_flash)
+    if layout.n_pass_tokens and layout.n_pass_tokens < size:
+        n_passes = size / layout.n_pass_tokens
+        batch_s = n_passes * prefill_s(
+            profile, layout.n_pass_tokens, n_cells_before=n_before, is_flash=layout.is_flash
+        )
+    seconds = batch_s * n_tokens / size
+    if layout.is_unified or profile.copy_s is None:
+        return seconds
+    return seconds + max(0, workload.n_sequences - 1) * workload.n_shared_tokens * profile.copy_s
+
+
+def _writing_s(
+    profile: Profile, workload: Workload, layout: ContextLayout, n_at_once: float
+) -> float:
+    own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens / 2
+    depth = own + workload.n_shared_tokens / (n_at_once if layout.is_unified else 1.0)
+    n_steps = workload.n_sequences / n_at_once * workload.n_answer_tokens
+    each_s = step_s(profile, n_at_once, depth, layout.is_unified, is_flash=layout.is_flash)
+    return n_steps * each_s
+
+
+def turn_tokens(
+    profile: Profile | None, turn_s: float, *, is_flash: bool = True, is_gpu: bool = False
+) -> int:
+    """Return the largest number of prompt tokens whose turn takes at most `turn_s`.
+
+    A multiple of 16, and at least 16: a smaller batch would waste the pass over the weights.
+    """
+    if profile is None or not profile.prefill:
+        return GPU_PASSES[0] if is_gpu else UNPROFILED_TURN_TOKENS
+    n_tokens = LEAST_TURN_TOKENS
+    for candidate in range(LEAST_TURN_TOKENS, _BATCHES[-1] + 1, LEAST_TURN_TOKENS):
+        if prefill_s(profile, candidate, is_flash=is_flash) > turn_s:
+            break
+        n_tokens = candidate
+    return n_tokens
+
+
+def workload_s(profile: Profile, workload: Workload, limits: LayoutBounds | None = None) -> float:
+    """Return how long this work takes in the layout that suits it, the model's load left out."""
+    if not workload.n_sequences:
+        return 0.0
+    limits = limits or _default_bounds(workload, profile)
+    return layout_s(profile, workload, choose_layout(profile, workload, limits), limits)
+
+
+def _default_bounds(workload: Workload, profile: Profile) -> LayoutBounds:
+    """Bounds as a pool has them that was not told otherwise."""
+    n_parallel = gpu_parallel(profile) if profile.is_gpu else CPU_PARALLEL
+    each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
+    n_batch = GPU_BATCH if profile.is_gpu else CPU_BATCH
+    return LayoutBounds(n_parallel * each, n_parallel, n_batch, profile.is_gpu)

@@ -1,0 +1,183 @@
+"""Store profiles: one small file for each model, device and build of llama.cpp.
+
+In the cache's folder and not beside the model's file, since a store of models may be read-only or
+shared by machines of different speeds. It is only a cache: a file that is lost or damaged is
+measured again. Imports no llama_cpp.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.llama.build import find_build
+from paddock.engine.settings import PoolSettings
+from paddock.engine.system import files
+from paddock.engine.system.hardware import read_cpu
+
+from .profile import Profile, ProfileUnreadable, read_profile
+
+_PROFILE_FOLDER, _FAILURE_KEY = "profiles", "not measured"
+# A machine that was busy just now is spared another attempt at every load.
+REMEASURE_AFTER_S = 300.0
+_DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBuild:
+    """What a speed depends on besides the model."""
+
+    device: str
+    """`cpu2-…` with the number of threads, or `gpu-…`."""
+    build: str
+    """Of llama.cpp, and the settings that change what its kernels do."""
+
+
+def this_device_build(
+    settings: PoolSettings, n_threads: int, gpu: str = "", fallback: int = 0
+) -> DeviceBuild:
+    """Name this machine as profiles do; `gpu` is the graphics device's name, empty without one.
+
+    `fallback`: what llama.cpp goes without (`workers.fallback`), which changes how fast it is.
+    """
+    n_threads = settings.n_threads or n_threads
+    device = f"gpu-{device_slug(gpu)}" if gpu else f"cpu{n_threads}-{device_slug(read_cpu().name)}"
+    parts = (
+        find_build().fingerprint,
+        f"cache={settings.kv_cache_type}",
+        f"flash={settings.flash_attention}",
+        f"layers={settings.n_gpu_layers}" if gpu else "",
+        f"fallback={fallback}" if fallback else "",
+    )
+    return DeviceBuild(device[:_DEVICE_CHARS].rstrip("-"), " ".join(filter(None, parts)))
+
+
+def device_slug(name: str) -> str:
+    """Write a device's name for a file's name.
+
+    >>> device_slug("Intel(R) Xeon(R) Processor @ 2.10GHz")
+    'intel-r-xeon-r-processor-2-10ghz'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+
+
+def write_json(file: Path, data: object) -> bool:
+    """Write a small file as a whole; return False where its folder cannot be written."""
+    aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        files.private_folder(file.parent)
+        files.write_private(aside, json.dumps(data))
+        aside.replace(file)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        return False
+    return True
+
+
+class ProfileStore:
+    """Reads and writes profiles."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / _PROFILE_FOLDER
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything was ever measured; a reader may spare itself the rest."""
+        return self._folder.is_dir()
+
+    def find(self, digest: str, place: DeviceBuild) -> Profile | None:
+        """Return what was measured of a model here, with this build."""
+        try:
+            profile = read_profile(json.loads(self._file(digest, place).read_text("utf-8")))
+        except (OSError, ValueError, ProfileUnreadable):
+            return None
+        is_it = (profile.digest, profile.device, profile.build) == (
+            digest, place.device, place.build
+        )  # fmt: skip
+        return profile if is_it else None
+
+    def keep(self, profile: Profile) -> bool:
+        """Write a profile; False where the folder cannot be written."""
+        place = DeviceBuild(profile.device, profile.build)
+        return write_json(self._file(profile.digest, place), profile.as_json())
+
+    def excuse(self, digest: str, place: DeviceBuild) -> str:
+        """Return why a model was not measured when it was last loaded; empty where it was."""
+        try:
+            told = json.loads(self._file(digest, place).read_text("utf-8"))[_FAILURE_KEY]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return str(told)
+
+    def has_recent_failure(self, digest: str, place: DeviceBuild) -> bool:
+        """Return whether measuring failed a short while ago."""
+        try:
+            age_s = time.time() - self._file(digest, place).stat().st_mtime
+        except OSError:
+            return False
+        return 0 <= age_s < REMEASURE_AFTER_S and bool(self.excuse(digest, place))
+
+    def save_failure(self, digest: str, place: DeviceBuild, why: str) -> None:
+        """Note why a model was not measured, where there is no profile of it."""
+        if self.find(digest, place) is None:
+            write_json(self._file(digest, place), {_FAILURE_KEY: why})
+
+    def forget(self, digest: str, place: DeviceBuild) -> None:
+        """Remove a profile, so that it is measured again."""
+        self._file(digest, place).unlink(missing_ok=True)
+
+    def _file(self, digest: str, place: DeviceBuild) -> Path:
+        build = hashlib.sha256(place.build.encode()).hexdigest()[:_BUILD_CHARS]
+        return self._folder / f"{digest[:_DIGEST_CHARS]}-{place.device}-{build}.json"
+
+
+class PoolProfiles:
+    """The pool's side: what a worker is told of profiles, and what it tells."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._book = ProfileStore(settings.cache_dir)
+        self._places: dict[tuple[int, str, int], DeviceBuild] = {}
+
+    def load_fields(
+        self, digest: str, n_threads: int, gpu: str = "", fallback: int = 0
+    ) -> dict[str, Any]:
+        """Return the fields of `workers.load.Load` that are about the profile of a model."""
+        place = self._place(n_threads, gpu, fallback)
+        known = self._book.find(digest, place)
+        was_vain = known is None and self._book.has_recent_failure(digest, place)
+        return {
+            "profile_s": 0.0 if was_vain else self._settings.profile_s,
+            "profile": known.as_json() if known is not None else None,
+            "digest": digest,
+            "device": place.device,
+            "build": place.build,
+        }
+
+    def find(self, digest: str, n_threads: int, gpu: str) -> Profile | None:
+        """Return what was measured of a model on a graphics device."""
+        return self._book.find(digest, self._place(n_threads, gpu, 0))
+
+    def _place(self, n_threads: int, gpu: str, fallback: int) -> DeviceBuild:
+        key = (n_threads, gpu, fallback)
+        if key not in self._places:
+            self._places[key] = this_device_build(self._settings, n_threads, gpu, fallback)
+        return self._places[key]
+
+    def keep(self, load_fields: Mapping[str, Any], ready: Mapping[str, Any]) -> None:
+        """Keep what a worker tells in its `ready` frame: a new profile, or why there is none."""
+        if ready.get("profile") is not None:
+            with suppress(ProfileUnreadable):
+                self._book.keep(read_profile(ready["profile"]))
+        elif ready.get("profile_note"):
+            place = DeviceBuild(load_fields["device"], load_fields["build"])
+            self._book.save_failure(load_fields["digest"], place, ready["profile_note"])

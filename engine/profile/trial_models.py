@@ -1,0 +1,147 @@
+"""Trial models of one layer in any tensor format, to time or try its kernels.
+
+They are written in milliseconds. Their text is nonsense. Every byte of the weights is the same,
+which stands for an ordinary number in each format; the kernels take as long as over trained
+weights.
+
+Run as a module, it decodes a few tokens with a trial model in each format; a broken build of
+llama.cpp ends the process by a signal. The arguments are a fallback (`workers.crashes`) and a
+number of threads.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES
+from paddock.engine.llama import library
+from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
+from paddock.engine.llama.llama_model import Model
+
+# Large enough that the matrices and not the barriers between them take the time, small enough
+# that a file is written and loaded in some 0.02 s. Rows are a multiple of 256, for k-quants.
+TRIAL_EMBEDDING, N_INNER, N_HEADS, N_HEADS_KV, TRIAL_VOCAB = 1024, 2048, 16, 4, 64
+TRIAL_CTX_TOKENS = 1024
+
+_N_KV = TRIAL_EMBEDDING // N_HEADS * N_HEADS_KV
+_MATRICES = (
+    ("attn_q", TRIAL_EMBEDDING, TRIAL_EMBEDDING),
+    ("attn_k", TRIAL_EMBEDDING, _N_KV),
+    ("attn_v", TRIAL_EMBEDDING, _N_KV),
+    ("attn_output", TRIAL_EMBEDDING, TRIAL_EMBEDDING),
+    ("ffn_gate", TRIAL_EMBEDDING, N_INNER),
+    ("ffn_up", TRIAL_EMBEDDING, N_INNER),
+    ("ffn_down", N_INNER, TRIAL_EMBEDDING),
+)
+TRIAL_WEIGHTS = sum(n_in * n_out for _, n_in, n_out in _MATRICES)
+
+_KINDS = {name: kind for kind, name in TYPE_NAMES.items()}
+_F32 = 0
+_ALIGNMENT = 32
+# 0x2c2c is 0.07 as a half, the scale of most blocks; 0x3c3c3c3c is 0.01 as a float.
+_FILLER, _FLOAT_FILLER = b"\x2c", b"\x3c"
+# MXFP4's scale is an exponent alone: 0x7b is 0.06, where 0x2c would end in denormal numbers.
+_FILLERS = {"F32": _FLOAT_FILLER, "BF16": _FLOAT_FILLER, "MXFP4": b"\x7b"}
+
+
+def can_write_trial_model(format_name: str) -> bool:
+    """Return whether a trial of this format can be made."""
+    return format_name in _KINDS and _KINDS[format_name] in TYPE_BLOCKS
+
+
+def write_trial_model(path: Path, format_name: str) -> None:
+    """Write the trial model of a format."""
+    tensors = _tensors(_KINDS[format_name])
+    header = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_metadata())))
+    for key, value in _metadata().items():
+        header += _string_bytes(key) + _value_bytes(value)
+    at = 0
+    for name, axes, kind in tensors:
+        header += _string_bytes(name) + struct.pack("<I", len(axes))
+        header += struct.pack(f"<{len(axes)}Q", *axes) + struct.pack("<IQ", kind, at)
+        at += _padded(_tensor_bytes(axes, kind))
+    with path.open("wb") as file:
+        file.write(header.ljust(_padded(len(header)), b"\0"))
+        for _, axes, kind in tensors:
+            filler = _FILLERS.get(TYPE_NAMES[kind], _FILLER)
+            file.write(filler * _padded(_tensor_bytes(axes, kind)))
+
+
+def _tensors(kind: int) -> list[tuple[str, tuple[int, ...], int]]:
+    """Name every tensor with its axes and type, in the file's order."""
+    norms = ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
+    return [
+        ("token_embd.weight", (TRIAL_EMBEDDING, TRIAL_VOCAB), kind),
+        *((name, (TRIAL_EMBEDDING,), _F32) for name in norms),
+        *((f"blk.0.{name}.weight", (n_in, n_out), kind) for name, n_in, n_out in _MATRICES),
+    ]
+
+
+def _metadata() -> dict[str, str | int | float]:
+    return {
+        "general.architecture": "llama",
+        "llama.block_count": 1,
+        "llama.context_length": TRIAL_CTX_TOKENS,
+        "llama.embedding_length": TRIAL_EMBEDDING,
+        "llama.feed_forward_length": N_INNER,
+        "llama.attention.head_count": N_HEADS,
+        "llama.attention.head_count_kv": N_HEADS_KV,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.vocab_size": TRIAL_VOCAB,
+        "tokenizer.ggml.model": "no_vocab",
+    }
+
+
+def _value_bytes(value: str | int | float) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + _string_bytes(value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    return struct.pack("<If", 6, value)
+
+
+def _string_bytes(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def _tensor_bytes(axes: tuple[int, ...], kind: int) -> int:
+    n_weights = 1
+    for axis in axes:
+        n_weights *= axis
+    per_block, block_bytes = TYPE_BLOCKS[kind]
+    return n_weights // per_block * block_bytes
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+# AMX has kernels of its own for these; repacking has some for the first ones.
+CHECKED_FORMATS = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "F16")
+
+
+def main() -> None:
+    """Decode a few tokens with a small model in each format."""
+    fallback, n_threads = int(sys.argv[1]), int(sys.argv[2])
+    library.quiet_logs()
+    options = ContextOptions(
+        n_ctx_tokens=WARM_UP_CELLS,
+        n_batch_tokens=WARM_UP_CELLS,
+        n_seq_max=1,
+        n_threads=1 if fallback >= 3 else n_threads,
+        flash_attention="off" if fallback >= 2 else "auto",
+    )
+    with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
+        for name in CHECKED_FORMATS:
+            path = Path(folder) / f"{name}.gguf"
+            write_trial_model(path, name)
+            model = Model(path, n_gpu_layers=0, uses_extra_buffers=not fallback)
+            warm_up(model, options)
+            model.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Which models are in memory, and who makes room for whom."""

@@ -1,1 +1,0 @@
-"""The models on this machine: names, manifests, blobs, in Ollama's layout."""

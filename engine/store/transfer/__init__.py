@@ -1,1 +1,0 @@
-"""Models from and to elsewhere: registries, repositories, addresses, files."""

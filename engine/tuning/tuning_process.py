@@ -1,0 +1,449 @@
+"""Subprocess that makes and judges a tuned copy. Started by `tuner` as a module.
+
+It is a process of its own because llama.cpp's quantiser can be ended only with its process, and
+some of its errors end in `abort()`. An order comes in as one line of JSON; lines of JSON go out.
+When the pipe closes, the caller is gone, and the process ends. Judging means: how fast original
+and copy are, and how often they agree on the next token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_header
+from paddock.engine.llama import library
+from paddock.engine.llama.diagnostics import LoadFailed
+from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.quantise import QuantiseFailed, quantise
+from paddock.engine.profile import format_speeds, trial_models
+from paddock.engine.profile.context_layout import workload_s
+from paddock.engine.profile.measure import Bench, BenchClock, BenchOptions, measure_format
+from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
+from paddock.engine.workers.crashes import with_fallback
+from paddock.engine.workers.worker_options import WorkerOptions
+
+from . import requantise
+from .tuned_copies import CopySpeeds
+
+# Texts are compared in windows, since the logits of each of their tokens are kept at once:
+# 128 rows of a vocabulary of 150,000 are 77 MB. A window has at least so many tokens, since the
+# first ones follow from nothing.
+_N_WINDOW, _N_LEAST, _N_ROWS = 256, 64, 128
+_N_PROMPT, _N_TOGETHER, _N_TIMES = 256, 8, 3
+# Prompts of this length or shorter: eight of them together must fit into memory as well.
+_N_LONGEST, _N_SHORTEST = 512, 32
+
+
+def measure_speeds(path: Path, like: BenchOptions, texts: Sequence[str] = ()) -> CopySpeeds:
+    """Measure one file, with the threads and kernels of `like`; takes a second or two.
+
+    The prompts are `texts`, in their median length up to 512 tokens; else 256 tokens of any kind.
+    """
+    model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
+    try:
+        clock = BenchClock(60.0, like.n_threads)
+        read = [_tokens(model, text) for text in texts]
+        n_prompt = prompt_length([len(one) for one in read])
+        n_cells = (_N_TOGETHER + 1) * 2 * n_prompt
+        shape = replace(like, n_cells=n_cells, n_batch_tokens=min(n_prompt, _N_PROMPT))
+        bench = Bench(model, shape, clock, _N_TOGETHER)
+        if read:
+            bench.use_text(np.concatenate(read).astype(np.int32))
+        with bench.context:
+            bench.read(0, 1)  # brings the file's pages in
+            bench.clear()
+            clock.forget_share()
+            return _speeds(bench, clock, n_prompt)
+    finally:
+        model.close()
+
+
+def prompt_length(lengths: Sequence[int]) -> int:
+    """Return how many tokens a prompt has for texts of these lengths.
+
+    >>> [prompt_length(lengths) for lengths in ([], [90, 300, 4000], [4000], [3])]
+    [256, 300, 512, 32]
+    """
+    if not lengths:
+        return _N_PROMPT
+    return min(_N_LONGEST, max(_N_SHORTEST, sorted(lengths)[len(lengths) // 2]))
+
+
+def _speeds(bench: Bench, clock: BenchClock, n_prompt: int) -> CopySpeeds:
+    read_s = []
+    for _ in range(_N_TIMES):
+        bench.clear()
+        read_s.append(bench.read(0, n_prompt))
+    alone_s = min(bench.step(1) for _ in range(2 * _N_TIMES))
+    bench.spread(_N_TOGETHER)
+    together_s = min(bench.step(_N_TOGETHER) for _ in range(2 * _N_TIMES))
+    return CopySpeeds(
+        n_prompt / min(read_s),
+        1 / alone_s,
+        _N_TOGETHER / together_s,
+        min(1.0, clock.share),
+        n_prompt,
+    )
+
+
+def predicted_tokens(
+    path: Path, texts: Sequence[str], n_tokens: int, like: BenchOptions
+) -> NDArray[np.int32]:
+    """Return the token that a model would say next after each token of real texts.
+
+    Teacher-forced: the text goes on as it stands, whatever the model would have said. At most
+    `n_tokens` tokens are used, evenly over the texts.
+    """
+    model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
+    try:
+        options = ContextOptions(
+            n_ctx_tokens=_N_WINDOW,
+            n_batch_tokens=_N_ROWS,
+            n_seq_max=1,
+            n_threads=like.n_threads,
+            flash_attention=like.flash_attention,
+        )
+        with Context(model, options) as context:
+            read = [_tokens(model, text) for text in texts]
+            rows = [
+                _predict(context, read[which][start : start + n])
+                for which, start, n in windows([len(one) for one in read], n_tokens)
+            ]
+            return np.concatenate([np.empty(0, np.int32), *rows])
+    finally:
+        model.close()
+
+
+def windows(lengths: Sequence[int], n_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """Yield pieces of texts, `n_tokens` altogether: which text, the first token, how many.
+
+    The beginning of every text comes first, then the second piece of every text, and so on.
+
+    >>> list(windows([100, 1000], 600))
+    [(0, 0, 100), (1, 0, 256), (1, 256, 244)]
+    """
+    size = min(_N_WINDOW, max(_N_LEAST, -(-n_tokens // max(1, len(lengths)))))
+    for start in range(0, max(lengths, default=0), size):
+        for which, length in enumerate(lengths):
+            n = min(size, length - start, n_tokens)
+            if n > 0:
+                yield which, start, n
+                n_tokens -= n
+
+
+def _tokens(model: Model, text: str) -> Tokens:
+    return model.tokenise(text, with_special=True, parse_special=False)
+
+
+def _predict(context: Context, tokens: Tokens) -> NDArray[np.int32]:
+    said = [np.empty(0, np.int32)]
+    context.clear()
+    for start in range(0, len(tokens), _N_ROWS):
+        piece = tokens[start : start + _N_ROWS]
+        n = len(piece)
+        pos = np.arange(start, start + n, dtype=np.int32)
+        context.decode(piece, pos, np.zeros(n, np.int32), np.ones(n, np.int8))
+        said.append(context.logits(n).argmax(axis=1).astype(np.int32))
+    return np.concatenate(said)
+
+
+def agreement_share(first: NDArray[np.int32], second: NDArray[np.int32]) -> float:
+    """Return the share of places where both would go on with the same token.
+
+    >>> agreement_share(np.array([1, 2, 3, 4], np.int32), np.array([1, 2, 9, 4], np.int32))
+    0.75
+    """
+    return float(np.mean(first == second)) if len(first) else 1.0
+
+
+# Formats are tried in turn so many times.
+_N_ROUNDS = 3
+_LEAST_SHARE = 0.1
+_NOTHING_LOW = (
+    "it has no matrices of fewer than 8 bits, and others are changed only into a format that is "
+    "asked for by name (`--format`)"
+)
+# How long the first reading of the user's documents should take at most.
+_COMPARED_S = 30.0
+
+# Of larger models the exact copy would take more than 2 GB of disk and minutes to compute.
+MOST_EXACT = 10**9
+
+SendLine = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TuningOrder:
+    """What is to be made."""
+
+    source: str
+    target: str
+    """Written beside its place; the one who asks gives it its name."""
+    format: str | None
+    """For all matrices; None: those in slow formats get a near-lossless one."""
+    n_threads: int
+    """Of the quantiser; what is measured has as many or, as a fallback, one."""
+    fallback: int
+    """What llama.cpp goes without (`workers.fallback`)."""
+    n_compared: int
+    """Tokens of real text that both models read, as far as that is done in time."""
+    n_least: int
+    """Tokens that are compared however long it takes."""
+    n_documents: int
+    """How many documents of the user's the texts are; 0: they come with Paddock."""
+    is_forced: bool
+    """Whether it is made also where it does not help."""
+    texts: tuple[str, ...]
+
+    @property
+    def shape(self) -> BenchOptions:
+        """How models are computed; its sizes are those of each measurement."""
+        load = with_fallback(
+            WorkerOptions(self.source, "chat", 0, 0, 1, 0, self.n_threads), self.fallback
+        )
+        return BenchOptions(
+            0,
+            0,
+            load.n_threads,
+            load.flash_attention,
+            uses_extra_buffers=load.uses_extra_buffers,
+        )
+
+
+def main() -> None:
+    """Carry out one order."""
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whoever prints now prints to standard error
+    library.quiet_logs()
+    order = TuningOrder(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_exit_at_end_of, args=(sys.stdin,), daemon=True).start()
+
+    def tell(line: dict[str, Any]) -> None:
+        print(json.dumps(line), file=told, flush=True)
+
+    try:
+        make_copy(order, tell)
+    except (LoadFailed, QuantiseFailed, OSError) as error:
+        tell({"event": "broken", "why": str(error)})
+
+
+def _exit_at_end_of(stream: TextIO) -> None:
+    stream.read()
+    os._exit(1)
+
+
+def make_copy(order: TuningOrder, tell: SendLine) -> None:
+    """Judge, write, judge again, compare; tells `done` or `refused`."""
+    source, target = Path(order.source), Path(order.target)
+    header = read_header(source)
+    if order.format is None and not requantise.low_bit_tensors(header):
+        tell({"event": "broken", "why": _NOTHING_LOW})
+        return
+    prompts = order.texts if order.n_documents else ()
+    tell({"event": "note", "text": "measuring the model as it is"})
+    before = measure_speeds(source, order.shape, prompts)
+    points = () if library.supports_gpu() else measured_formats(order, header)
+    promised = expected_gain(order, header, before, points)
+    if promised is not None and promised < format_speeds.USEFUL_GAIN and not order.is_forced:
+        tell({"event": "refused", "gain": promised, "is_measured": False})
+        return
+    names = tensors_to_change(order, header, points)
+    tell({"event": "note", "text": f"writing the copy{_copy_description(order, header, names)}"})
+    _write(order, names)
+    tell({"event": "note", "text": "measuring the copy"})
+    after = measure_speeds(target, order.shape, prompts)
+    gain = workload_s(_rough_profile(before), format_speeds.DOCUMENT_WORKLOAD) / workload_s(
+        _rough_profile(after), format_speeds.DOCUMENT_WORKLOAD
+    )
+    # Beside other programs, the trials say more than two measurements at different times.
+    is_sure = promised is None or min(before.share, after.share) >= ENOUGH_CPU_SHARE
+    if gain < format_speeds.USEFUL_GAIN and is_sure and not order.is_forced:
+        tell({"event": "refused", "gain": gain, "is_measured": True})
+        return
+    tell({"event": "note", "text": "comparing what both say about real text"})
+    done = {"event": "done", "gain": gain, "before": asdict(before), "after": asdict(after)}
+    changes = _changed_matrices(order, header, names)
+    tell({**done, **changes, **_compared(order, before), **_synced_file_facts(target)})
+
+
+def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoint, ...]:
+    """Measure the model's formats and that of the copy on trial models; the quickest counts.
+
+    In processor seconds of one thread, divided by the threads: what other programs do meanwhile
+    would decide else (with a load of 6 on 2 cores, wall times of one format differ by a factor of
+    2, these by a twentieth).
+    """
+    shape, n_threads = replace(order.shape, n_threads=1), order.shape.n_threads
+    names = [
+        *format_speeds.formats_to_measure(format_speeds.count_weights(header)),
+        order.format or format_speeds.NEAR_LOSSLESS,
+    ]
+    best: dict[tuple[str, int], FormatPoint] = {}
+    with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
+        paths = {
+            name: Path(folder) / f"{name}.gguf"
+            for name in filter(trial_models.can_write_trial_model, names)
+        }
+        for name, path in paths.items():
+            trial_models.write_trial_model(path, name)
+        for _ in range(_N_ROUNDS):
+            for name, path in paths.items():
+                clock = BenchClock(60.0, 1, counts_cpu=True)
+                for took in measure_format(path, name, shape, clock):
+                    one = replace(took, seconds=took.seconds / n_threads)
+                    key = (name, one.n_rows)
+                    best[key] = min(best.get(key, one), one, key=lambda point: point.seconds)
+    return tuple(best.values())
+
+
+def expected_gain(
+    order: TuningOrder, header: GgufHeader, before: CopySpeeds, points: tuple[FormatPoint, ...]
+) -> float | None:
+    """Return how much the job of reading documents would gain; None: nothing was measured.
+
+    As if the model had been alone on the processor, as the trials count it.
+    """
+    alone = 1 / max(before.share, _LEAST_SHARE)
+    scaled = replace(
+        before,
+        prompts=before.prompts * alone,
+        answer=before.answer * alone,
+        answers=before.answers * alone,
+    )
+    profile = _rough_profile(scaled, format_speeds.count_weights(header), points)
+    return format_speeds.predicted_gain(profile, format_speeds.DOCUMENT_WORKLOAD, order.format)
+
+
+def tensors_to_change(
+    order: TuningOrder, header: GgufHeader, points: tuple[FormatPoint, ...]
+) -> frozenset[str]:
+    """Return the names of the tensors that are written in the near-lossless format.
+
+    Where nothing was measured, or a copy is made all the same, all that can be.
+    """
+    every = requantise.low_bit_tensors(header)
+    if order.format is not None or not points:
+        return every
+    slow = format_speeds.slow_tensors(header, format_speeds.slow_formats(points)) & every
+    return slow or (every if order.is_forced else slow)
+
+
+def _copy_description(order: TuningOrder, header: GgufHeader, names: frozenset[str]) -> str:
+    changes = _changed_matrices(order, header, names)
+    if not changes.get("n_kept"):
+        return f" in {order.format or format_speeds.NEAR_LOSSLESS}"
+    return (
+        f": {changes['n_changed']} matrices of {changes['changed_from']} in "
+        f"{format_speeds.NEAR_LOSSLESS}, {changes['n_kept']} as they are"
+    )
+
+
+def _changed_matrices(
+    order: TuningOrder, header: GgufHeader, names: frozenset[str]
+) -> dict[str, Any]:
+    """Return which matrices are changed and how many stay, where they are chosen one by one."""
+    if order.format is not None:
+        return {}
+    kinds = {TYPE_NAMES.get(one.kind, "others") for one in header.tensors if one.name in names}
+    return {
+        "changed_from": ", ".join(sorted(kinds)),
+        "n_changed": len(names),
+        "n_kept": len(requantise.low_bit_tensors(header) - names),
+    }
+
+
+def _rough_profile(
+    measured: CopySpeeds, weights: tuple[Weights, ...] = (), points: tuple[FormatPoint, ...] = ()
+) -> Profile:
+    """Make a rough profile of a few speeds."""
+    decode = (
+        DecodePoint(1, measured.n_prompt_tokens, True, measured.answer),
+        DecodePoint(8, measured.n_prompt_tokens, True, measured.answers),
+    )
+    prefill = (PrefillPoint(measured.n_prompt_tokens, measured.prompts),)
+    return Profile("", "", "", time.time(), 1, 0.0, 0, 0.0, prefill, decode, None, points, weights)
+
+
+def _write(order: TuningOrder, names: frozenset[str]) -> None:
+    """Write the copy: low-bit tensors all but exactly by us, all other changes by llama.cpp."""
+    source, target = Path(order.source), Path(order.target)
+    if order.format not in (None, format_speeds.NEAR_LOSSLESS):
+        quantise(source, target, order.format, order.n_threads)
+        return
+    if order.format is None or not requantise.other_matrices(read_header(source)):
+        requantise.write_with_q8_0(source, target, names, order.n_threads)
+        return
+    with _temporary_file(target) as half_way:
+        requantise.write_with_q8_0(source, half_way, names, order.n_threads)
+        quantise(half_way, target, order.format, order.n_threads)
+
+
+@contextmanager
+def _temporary_file(target: Path) -> Iterator[Path]:
+    """Yield a name for a file that is needed for a while."""
+    path = target.with_name(f"{target.name}.beside.part")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _compared(order: TuningOrder, before: CopySpeeds) -> dict[str, Any]:
+    """Return how often both go on alike; of a small model also, how often each does as it should.
+
+    The processor's kernels round what they multiply to 8 bits, the original's too. A copy in F16
+    is computed in single precision and says what the weights really mean.
+    """
+    n_in_time = max(order.n_least, int(before.prompts * _COMPARED_S))
+    order = replace(order, n_compared=min(order.n_compared, n_in_time))
+    said = [_predictions(order, order.source), _predictions(order, order.target)]
+    told: dict[str, Any] = {"agreement": agreement_share(*said), "n_compared": len(said[0])}
+    if sum(one.n_weights for one in read_header(Path(order.source)).tensors) > MOST_EXACT:
+        return told
+    with _temporary_file(Path(order.target)) as exact:
+        quantise(Path(order.source), exact, "F16", order.n_threads)
+        truth = _predictions(order, str(exact))
+    return {
+        **told,
+        "exact_before": agreement_share(truth, said[0]),
+        "exact_after": agreement_share(truth, said[1]),
+    }
+
+
+def _predictions(order: TuningOrder, path: str) -> NDArray[np.int32]:
+    return predicted_tokens(Path(path), order.texts, order.n_compared, order.shape)
+
+
+def _synced_file_facts(path: Path) -> dict[str, Any]:
+    """Bring a file safely to the disk; gives its digest and its size."""
+    with path.open("rb+") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return {"digest": digest, "size_bytes": path.stat().st_size}
+
+
+if __name__ == "__main__":
+    # Not through the interpreter's end: the other thread may be inside a read of the pipe.
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(70)
+    os._exit(0)

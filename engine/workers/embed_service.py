@@ -1,0 +1,568 @@
+"""Embeddings inside a worker: texts in from the reading thread, vectors out of the owner thread.
+
+While batches are computed, the reading thread tokenises the next texts: whole, or split or cut
+where the request wants it so. On a processor, what waits in large numbers is computed by several
+contexts over the same weights, each in a thread of its own: the threads of one small batch meet at
+barriers some hundred times.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.decoding.running_request import StepOutput
+from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
+from paddock.engine.llama.diagnostics import LoadFailed
+from paddock.engine.llama.library import supports_gpu
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.profile.profile import Profile, prefill_s
+from paddock.engine.request import OnOverflow, Priority
+
+from . import worker_protocol
+from .embed_batches import (
+    PACK_TOKENS,
+    TILE,
+    EmbedBatch,
+    EmbedPiece,
+    EmbedQueue,
+    batch_size,
+    n_tiles,
+)
+from .worker_options import WorkerOptions
+from .worker_protocol import FrameHead
+
+# Where a long text is best divided is looked for in the last quarter of each part.
+_LOOK_BACK = 4
+_SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedText:
+    """A text in tokens."""
+
+    pieces: tuple[Tokens, ...]
+    """One, unless it is split; each with what the model puts around a text."""
+    n_cut: int = 0
+    """Tokens that were left out at its end."""
+
+
+class TextReader:
+    """Tokenises for one embedding model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._before, self._after = self._surroundings()
+
+    def read(
+        self, texts: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow = "error"
+    ) -> list[TokenisedText]:
+        """Return each text's pieces.
+
+        Raises:
+            TextTooLong: one does not fit whole, and is neither to be split nor to be cut.
+            TextRefused: one has no tokens at all.
+        """
+        return [self._read(index, text, n_ctx_tokens, on_overflow)
+                for index, text in enumerate(texts)]  # fmt: skip
+
+    def read_pairs(
+        self, query: str, documents: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow
+    ) -> list[TokenisedText]:
+        """Return the tokens of each document behind the query, as the reranker was trained.
+
+        Raises:
+            TextTooLong: a document does not fit beside the query, and is not to be cut.
+        """
+        form = self._model.chat_template("rerank")
+        pairs = []
+        for index, document in enumerate(documents):
+            before, plain, after = self._pair(form, query, document)
+            room = n_ctx_tokens - len(before) - len(after)
+            if len(plain) > room and (on_overflow != "cut" or room <= 0):
+                raise TextTooLong(index, len(before) + len(plain) + len(after), n_ctx_tokens)
+            tokens = np.concatenate([before, plain[:room], after]).astype(np.int32)
+            pairs.append(TokenisedText((tokens,), max(0, len(plain) - room)))
+        return pairs
+
+    def _pair(self, form: str | None, query: str, document: str) -> tuple[Tokens, Tokens, Tokens]:
+        """Return the tokens before a document, its own, and those after it, as llama-server."""
+        model = self._model
+        if form is not None:
+            whole = form.replace("{query}", query)
+            head, _, tail = whole.partition("{document}")
+            tokens = model.tokenise(head + document + tail, with_special=False, parse_special=True)
+            return tokens[:0], tokens, tokens[:0]
+        asked, plain = (
+            model.tokenise(text, with_special=False, parse_special=False)
+            for text in (query, document)
+        )
+        begin, middle, end = model.pair_tokens()
+        before = np.concatenate([np.array(begin, np.int32), asked, np.array(middle, np.int32)])
+        return before, plain, np.array(end, np.int32)
+
+    def _read(
+        self, index: int, text: str, n_ctx_tokens: int, on_overflow: OnOverflow
+    ) -> TokenisedText:
+        tokens = self._model.tokenise(text, with_special=True, parse_special=False)
+        if not len(tokens):
+            raise TextRefused(index, "has no tokens, so it has no vector")
+        if len(tokens) <= n_ctx_tokens:
+            return TokenisedText((tokens,))
+        room = n_ctx_tokens - len(self._before) - len(self._after)
+        if on_overflow == "error" or room <= 0:
+            raise TextTooLong(index, len(tokens), n_ctx_tokens)
+        plain = tokens[len(self._before) : len(tokens) - len(self._after)]
+        if on_overflow == "cut":
+            return TokenisedText((self._dressed(plain[:room]),), len(plain) - room)
+        words = [self._word(token) for token in plain.tolist()]
+        return TokenisedText(
+            tuple(self._dressed(plain[begin:end]) for begin, end in split_tokens(words, room))
+        )
+
+    def _dressed(self, plain: Tokens) -> Tokens:
+        return np.concatenate([self._before, plain, self._after]).astype(np.int32)
+
+    def _word(self, token: int) -> str:
+        return self._model.piece(token).decode("utf-8", errors="replace")
+
+    def _surroundings(self) -> tuple[Tokens, Tokens]:
+        """Return what the model puts before and after a text."""
+        bare = self._model.tokenise("a", with_special=False, parse_special=False)
+        dressed = self._model.tokenise("a", with_special=True, parse_special=False)
+        n_around = len(dressed) - len(bare)
+        n_before = next(
+            n for n in range(n_around + 1) if np.array_equal(dressed[n : n + len(bare)], bare)
+        )
+        return dressed[:n_before], dressed[n_before + len(bare) :]
+
+
+def split_tokens(words: Sequence[str], room: int) -> list[tuple[int, int]]:
+    """Divide tokens, given by their text, into parts of like length, hardly more than must be.
+
+    A part ends with a sentence where one ends in its last quarter, else before a word.
+
+    >>> split_tokens([" a", " b", " c.", " d", " e"], 4)
+    [(0, 3), (3, 5)]
+    """
+    parts, begin = [], 0
+    while len(words) - begin > room:
+        n_left = len(words) - begin
+        end = begin + -(-n_left // -(-n_left // room))
+        end = _split_point(words, max(begin + 1, end - (end - begin) // _LOOK_BACK), end)
+        parts.append((begin, end))
+        begin = end
+    return [*parts, (begin, len(words))]
+
+
+def _split_point(words: Sequence[str], low: int, high: int) -> int:
+    """Return the last good place to divide between two: after a sentence, else before a word."""
+    wishes: tuple[Callable[[int], bool], ...] = (
+        lambda at: words[at - 1].rstrip(" ").endswith(_SENTENCE_ENDS),
+        lambda at: words[at][:1].isspace(),
+    )
+    for is_good in wishes:
+        for at in range(high, low - 1, -1):
+            if is_good(at):
+                return at
+    return high
+
+
+_FILLER_TOKEN = 0  # any token: nobody reads what becomes of it
+
+
+class Embedder:
+    """Embeds with one context. Only the thread that owns the context may use it."""
+
+    def __init__(self, context: Context, n_least: int = TILE) -> None:
+        self._context = context
+        self._n_least = n_least
+        # The last id is that of the tokens which fill gaps.
+        self.n_most_pieces = context.options.n_seq_max - 1
+
+    def n_tokens(self, batch: EmbedBatch) -> int:
+        """Return the size of a batch with what fills its gaps."""
+        return batch_size(list(batch.places), self._n_least)
+
+    def has_room(self, batch: EmbedBatch) -> bool:
+        """Return whether the context computes the batch at once."""
+        return self.n_tokens(batch) <= self._context.options.n_batch_tokens
+
+    def compute(self, batch: EmbedBatch) -> Vectors:
+        """Return the model's own vectors, shape (n_pieces, n_embedding), in the batch's order.
+
+        Raises:
+            DecodeFailed: the context is broken.
+        """
+        n = self.n_tokens(batch)
+        tokens = np.full(n, _FILLER_TOKEN, np.int32)
+        pos = np.zeros(n, np.int32)
+        seq_ids = np.full(n, self.n_most_pieces, np.int32)
+        for seq_id, (piece, places) in enumerate(zip(batch.pieces, batch.places, strict=True)):
+            tokens[places] = piece.tokens
+            pos[places] = np.arange(len(places), dtype=np.int32)
+            seq_ids[places] = seq_id
+        self._context.clear()
+        self._context.decode(tokens, pos, seq_ids, np.ones(n, np.int8))
+        rows = [self._context.embedding(seq_id) for seq_id in range(len(batch.pieces))]
+        result: Vectors = np.array(rows, np.float32)
+        return result
+
+
+def text_vectors(
+    rows: Vectors, n_tokens: Sequence[int], n_pieces: Sequence[int], dimensions: int | None
+) -> Vectors:
+    """Make one vector of length 1 for each text.
+
+    Args:
+        rows: the model's vectors, shape (n_pieces, n_embedding).
+        n_tokens: of each piece; they weigh by them.
+        n_pieces: of each text.
+        dimensions: how many of the first values are kept.
+
+    Raises:
+        TextRefused: a vector has no length, or is not a number.
+    """
+    owners = np.repeat(np.arange(len(n_pieces)), n_pieces)
+    units = _normalised(rows, owners)
+    if len(rows) > len(n_pieces):
+        weighted = units * np.asarray(n_tokens, np.float32)[:, None]
+        units = np.zeros((len(n_pieces), rows.shape[1]), np.float32)
+        np.add.at(units, owners, weighted)
+        units = _normalised(units, np.arange(len(units)))
+    return _normalised(units[:, :dimensions], np.arange(len(units))) if dimensions else units
+
+
+def rerank_scores(rows: Vectors) -> Vectors:
+    """Return the first value that a reranker gives for each document, shape (n_documents, 1).
+
+    Raises:
+        TextRefused: it is not a number.
+    """
+    for index, value in enumerate(rows[:, 0].tolist()):
+        if not np.isfinite(value):
+            raise TextRefused(index, "got a score that is NaN or Inf")
+    return rows[:, :1]
+
+
+def _normalised(
+    rows: Vectors, owners: Tokens | np.ndarray[tuple[int], np.dtype[np.intp]]
+) -> Vectors:
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    for row, length in enumerate(lengths[:, 0].tolist()):
+        if not np.isfinite(length):
+            raise TextRefused(int(owners[row]), "got a vector that holds NaN or Inf")
+        if length == 0:
+            raise TextRefused(int(owners[row]), "got a vector of length 0")
+    result: Vectors = (rows / lengths).astype(np.float32)
+    return result
+
+
+Send = Callable[[FrameHead, bytes], None]
+
+# Kernels of graphics devices depend on the size of the batch, so there it is always the same one.
+# A single text waits for a whole batch, so that one takes no longer than this.
+GPU_BATCH_S = 0.02
+_GPU_BATCH, _MOST_GPU_BATCH = 512, 8192
+_GPU_SEQUENCES = 256  # LLAMA_MAX_SEQ: texts of 30 tokens fill 8,192
+
+# A context reserves memory for its largest batch: 5 GB for 8,192 tokens of a causal model with
+# 150,000 words. So it begins with one of so many, and grows when a longer text comes.
+FIRST_BATCH_TOKENS = 512
+
+# Contexts that compute side by side; more cores than that are shared out among them.
+MOST_SIDE_CONTEXTS = 8
+# A batch takes one thread no longer than this: a text that comes late waits for it. Where steps are
+# longer, barriers cost little.
+SIDE_BATCH_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _EmbedRequest:
+    """One request, and the vectors of its pieces as they come."""
+
+    request_id: int
+    texts: list[TokenisedText]
+    dimensions: int | None
+    priority: Priority
+    rows: Vectors
+    n_missing: int
+    is_rerank: bool = False
+    has_started: bool = False
+
+    @property
+    def pieces(self) -> list[EmbedPiece]:
+        """Every piece, in order."""
+        flat = [tokens for text in self.texts for tokens in text.pieces]
+        return [EmbedPiece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
+
+
+@dataclass(frozen=True, slots=True)
+class _ComputedBatch:
+    """A batch's vectors, and the context that is free again."""
+
+    batch: EmbedBatch
+    rows: Vectors
+    took_s: float
+    embedder: Embedder
+
+
+class EmbedService:
+    """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
+
+    def __init__(
+        self,
+        model: Model,
+        load: WorkerOptions,
+        send: Send,
+        s_per_token: float = 0.0,
+        profile: Profile | None = None,
+    ) -> None:
+        self._s_per_token = s_per_token
+        self._model = model
+        self._load = load
+        self._send = send
+        self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
+        # Whole tiles: the longest text must fit into a batch with what fills its last one.
+        self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
+        n_batch = gpu_batch_tokens(profile) if supports_gpu() else PACK_TOKENS
+        n_batch = min(n_batch, self._n_most_tokens)
+        self._n_least_tokens = n_batch if supports_gpu() else TILE
+        self._context = Context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
+        self._reader = TextReader(model)
+        self._embedder = Embedder(self._context, self._n_least_tokens)
+        self._line = EmbedQueue(
+            self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
+        )
+        self._sides = [Context(model, options) for options in self._side_options(n_batch)]
+        self._free = [Embedder(context, self._n_least_tokens) for context in self._sides]
+        """The side contexts that compute nothing now."""
+        self._orders: dict[int, _EmbedRequest] = {}
+        self._inbox: queue.SimpleQueue[_EmbedRequest | Future[_ComputedBatch] | int | None]
+        self._inbox = queue.SimpleQueue()
+        """A request, a batch from a side context, the id of a cancelled request, or the end."""
+
+    def close(self) -> None:
+        """End the work after the present batch."""
+        self._inbox.put(None)
+
+    def memory(self) -> FrameHead:
+        """Return the memory that the model takes with its first contexts."""
+        context = sum((side.buffers for side in self._sides), self._context.buffers)
+        n_cells = self._context.options.n_ctx_tokens
+        return (self._model.buffers + context).as_head(context.cells, n_cells, self._load.n_cells)
+
+    def take(self, head: FrameHead, _body: bytes) -> None:
+        """Take a request, or the end of one.
+
+        Raises:
+            EngineError: it cannot be served; nothing was queued.
+        """
+        if head["op"] == "cancel":
+            self._inbox.put(head["id"])
+        elif head["op"] == "widen":  # every context holds the longest text that the model reads
+            self._send({"event": "widened", "id": head["id"]}, b"")
+        else:
+            self._inbox.put(self._order(head))
+
+    def _order(self, head: FrameHead) -> _EmbedRequest:
+        dimensions = head["dimensions"]
+        if dimensions is not None and not 0 < dimensions <= self._model.n_embedding:
+            raise BadRequest(
+                f"{dimensions} dimensions are asked for, but the model's vectors have "
+                f"{self._model.n_embedding}"
+            )
+        n_ctx_tokens = min(head.get("n_ctx_tokens") or self._n_ctx_tokens, self._n_ctx_tokens)
+        query, overflow = head["query"], head["on_overflow"]
+        if query is None:
+            texts = self._reader.read(head["texts"], n_ctx_tokens, overflow)
+        else:
+            texts = self._reader.read_pairs(query, head["texts"], n_ctx_tokens, overflow)
+        n_pieces = sum(len(text.pieces) for text in texts)
+        rows = np.empty((n_pieces, self._context.n_pooled), np.float32)
+        priority = head.get("priority", "normal")
+        return _EmbedRequest(
+            head["id"], texts, dimensions, priority, rows, n_pieces, is_rerank=query is not None
+        )
+
+    def run(self) -> None:
+        """Work until `close` is called.
+
+        Raises:
+            DecodeFailed: the context is broken; the process should end.
+        """
+        with ThreadPoolExecutor(max(1, len(self._sides)), "side") as threads:
+            while self._take_posts():
+                self._start(threads)
+
+    def _start(self, threads: ThreadPoolExecutor) -> None:
+        """Start a batch in every free side context where much waits, else compute one here."""
+        much = len(self._sides) * self._line.n_batch_tokens
+        if not self._sides or not (self._is_beside or self._line.n_tokens >= much):
+            self._step(self._line.next_batch())
+            return
+        while self._free and len(self._line):
+            batch = self._line.next_batch()
+            embedder = self._free[-1]
+            if not embedder.has_room(batch):
+                self._step(batch)
+                continue
+            self._free.pop()
+            threads.submit(_compute_batch, embedder, batch).add_done_callback(self._inbox.put)
+
+    @property
+    def _is_beside(self) -> bool:
+        """Whether side contexts are computing."""
+        return len(self._free) < len(self._sides)
+
+    def _can_start(self) -> bool:
+        return len(self._line) > 0 and (bool(self._free) or not self._sides)
+
+    def _take_posts(self) -> bool:
+        """Empty the inbox, waiting only if there is nothing to do; False at the end."""
+        while True:
+            try:
+                post = self._inbox.get(block=not self._can_start())
+            except queue.Empty:
+                return True
+            if post is None:
+                return False
+            if isinstance(post, Future):
+                computed = post.result()
+                self._free.append(computed.embedder)
+                self._finish(computed)
+            elif isinstance(post, int):
+                self._line.drop(post)
+                self._orders.pop(post, None)
+            elif post.n_missing:
+                self._orders[post.request_id] = post
+                self._line.add(post.pieces, post.priority)
+            else:
+                self._answer(post)
+
+    def _step(self, batch: EmbedBatch) -> None:
+        n_tokens = sum(len(piece.tokens) for piece in batch.pieces)
+        expected_s = n_tokens * self._s_per_token
+        if expected_s > self._load.step_s:  # a text cannot be computed in parts
+            self._send({"event": "alive", "for_s": 2 * expected_s}, b"")
+        if self._has_room(batch):
+            computed = _compute_batch(self._embedder, batch)
+            self._s_per_token = computed.took_s / max(1, n_tokens)
+            self._finish(computed)
+
+    def _finish(self, computed: _ComputedBatch) -> None:
+        """Hand out a batch's vectors, and answer requests that have all of theirs."""
+        complete, moved = [], []
+        for piece, row in zip(computed.batch.pieces, computed.rows, strict=True):
+            order = self._orders.get(piece.request_id)
+            if order is None:  # cancelled while it was computed
+                continue
+            order.rows[piece.number] = row
+            order.n_missing -= 1
+            moved.append(order)
+            if not order.n_missing:
+                complete.append(order)
+        self._tell(computed.batch, moved, computed.took_s)
+        for order in complete:
+            self._orders.pop(order.request_id)
+            self._answer(order)
+
+    def _has_room(self, batch: EmbedBatch) -> bool:
+        """Make a larger context where the batch needs one; without memory for it, refuse."""
+        n_tokens = self._embedder.n_tokens(batch)
+        options = self._context.options
+        if n_tokens <= options.n_batch_tokens:
+            return True
+        n_batch = options.n_batch_tokens
+        while n_batch < n_tokens:
+            n_batch *= 2
+        self._context.close()
+        try:
+            self._context = Context(self._model, self._options(n_batch))
+        except LoadFailed:
+            self._context = Context(self._model, options)
+            for request_id in {piece.request_id for piece in batch.pieces}:
+                why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")
+                self._send(worker_protocol.pack_refusal(request_id, why), b"")
+                self._line.drop(request_id)
+                del self._orders[request_id]
+        self._embedder = Embedder(self._context, self._n_least_tokens)
+        return n_tokens <= self._context.options.n_batch_tokens
+
+    def _side_options(self, n_tokens: int) -> list[ContextOptions]:
+        """Return the shapes of the side contexts, which share the threads; none is a choice too."""
+        n_threads = self._load.n_threads
+        batch_s = n_tokens * self._s_per_token * n_threads
+        if supports_gpu() or n_threads < 2 or batch_s > SIDE_BATCH_S:
+            return []
+        n_sides = min(n_threads, MOST_SIDE_CONTEXTS)
+        options = replace(self._options(n_tokens), n_threads=n_threads // n_sides)
+        return [options] * n_sides
+
+    def _options(self, n_tokens: int) -> ContextOptions:
+        """Return the shape of a context whose largest batch has so many tokens."""
+        load, n_tokens = self._load, min(n_tokens, self._n_most_tokens)
+        return ContextOptions(
+            n_ctx_tokens=n_tokens,
+            n_batch_tokens=n_tokens,
+            n_seq_max=_GPU_SEQUENCES if supports_gpu() else 2 * load.n_parallel,
+            n_threads=load.n_threads,
+            embeds=True,
+            flash_attention=load.flash_attention,
+            kv_cache_type=load.kv_cache_type,
+        )
+
+    def _tell(self, batch: EmbedBatch, moved: list[_EmbedRequest], took_s: float) -> None:
+        ids = dict.fromkeys(order.request_id for order in moved)
+        new = dict.fromkeys(order.request_id for order in moved if not order.has_started)
+        for order in moved:
+            order.has_started = True
+        told = StepOutput(
+            started=list(new),
+            progressed=list(ids),
+            n_tokens=sum(len(piece.tokens) for piece in batch.pieces),
+            n_sequences=len(batch.pieces),
+            n_waiting=len(self._line),
+            step_s=took_s,
+        )
+        self._send({"event": "turns", "turns": [told.as_head()]}, b"")
+
+    def _answer(self, order: _EmbedRequest) -> None:
+        sizes = [len(tokens) for text in order.texts for tokens in text.pieces]
+        n_pieces = [len(text.pieces) for text in order.texts]
+        n_cut = [text.n_cut for text in order.texts]
+        try:
+            if order.is_rerank:
+                vectors = rerank_scores(order.rows)
+            else:
+                vectors = text_vectors(order.rows, sizes, n_pieces, order.dimensions)
+        except TextRefused as error:
+            self._send(worker_protocol.pack_refusal(order.request_id, error), b"")
+            return
+        self._send(
+            *worker_protocol.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces, n_cut)
+        )
+
+
+def _compute_batch(embedder: Embedder, batch: EmbedBatch) -> _ComputedBatch:
+    began = time.perf_counter()
+    rows = embedder.compute(batch)
+    return _ComputedBatch(batch, rows, time.perf_counter() - began, embedder)
+
+
+def gpu_batch_tokens(profile: Profile | None) -> int:
+    """Return how many tokens a graphics device computes within `GPU_BATCH_S`, 512 at least."""
+    n_tokens = _GPU_BATCH
+    while profile is not None and n_tokens < _MOST_GPU_BATCH:
+        took_s = prefill_s(profile, 2 * n_tokens)
+        if not 0 < took_s <= GPU_BATCH_S:
+            break
+        n_tokens *= 2
+    return n_tokens

@@ -1,0 +1,493 @@
+"""A worker process as its pool sees it: start, send requests, watch, probe, stop. asyncio only.
+
+Every request that is in a worker when it dies ends with `WorkerGone`; the pool decides whether it
+is queued again. llama.cpp names the reason of a failure on standard error, so its last lines are
+kept. `probe_worker` asks for one real token, to know that a worker computes and is not only there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import (
+    ChatRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    OnOverflow,
+    Priority,
+    Sampling,
+    Think,
+    Tool,
+    Usage,
+)
+
+from . import worker_protocol
+from .crashes import death_reason, has_crashed, request_phase
+from .worker_options import WorkerMemory, WorkerOptions
+from .worker_protocol import AnswerEnd, LoadBroken, PendingRequest, WorkerGone
+
+_N_KEPT_LINES = 50
+
+
+class StderrTail:
+    """Reads a stream to its end and keeps what was said last."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=_N_KEPT_LINES)
+
+    async def read(self, stream: asyncio.StreamReader) -> None:
+        """Read until the stream ends."""
+        async for line in _stderr_lines(stream):
+            self._lines.append(line)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was kept, the newest at the end."""
+        return tuple(self._lines)
+
+    def clear(self) -> None:
+        """Forget what was said: it explains no later death."""
+        self._lines.clear()
+
+
+async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Yield lines of any length; what is too long for the buffer comes in pieces."""
+    while True:
+        try:
+            raw = await stream.readuntil()
+        except asyncio.IncompleteReadError as end:
+            raw = end.partial
+        except asyncio.LimitOverrunError:
+            raw = await stream.read(1 << 16)
+        if not raw:
+            return
+        line = raw.decode("utf-8", errors="replace").strip()
+        if line:
+            yield line
+
+
+WORKER_COMMAND = (sys.executable, "-m", "paddock.engine.workers.worker_main")
+_STOP_S = 5.0
+# A worker that has made so many steps computes well; what kills it later is no fault of the build.
+FIRST_TURNS = 16
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _worker_environment(load: WorkerOptions) -> dict[str, str]:
+    """Return the environment of a worker, which may be shown only some of the devices."""
+    # CUDA's own order is the fastest first: an index would name another card than in `nvidia-smi`.
+    environment = {**os.environ, "PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if load.visible_devices:
+        environment["CUDA_VISIBLE_DEVICES"] = load.visible_devices
+    return environment
+
+
+class WorkerProcess:
+    """One running worker. Made by `started`, ended by `stop` or `kill`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, load: WorkerOptions) -> None:
+        loop = asyncio.get_running_loop()
+        self.load = load
+        self.load_s = 0.0
+        self.last_turn_at = loop.time()
+        self.slowest_step_s = 0.0
+        self.n_decoded_tokens = 0
+        self.gone: asyncio.Future[str] = loop.create_future()
+        self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
+        self.ready: worker_protocol.FrameHead = {}
+        """What the worker said when it was ready."""
+        self.has_fallback = False
+        """Whether it will be started with a (further) fallback if it crashes in its first steps."""
+        self.on_proven: Callable[[], None] | None = None
+        """Called once, when it has made `FIRST_TURNS` steps."""
+        self.mapped_bytes = 0
+        self._most_bytes = 0
+        self._memory: Mapping[str, Any] = {}
+        """What it said last of its buffers (`memory` of its service)."""
+        self._process = process
+        self._tickets: dict[int, PendingRequest] = {}
+        self._next_id = 0
+        self._log = StderrTail()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._asked_to_end = False
+        self._n_turns = 0
+        self._loading: str | None = "loading"
+        """What it does before it is ready."""
+
+    @classmethod
+    async def started(
+        cls, load: WorkerOptions, timeout_s: float, command: Sequence[str] = WORKER_COMMAND
+    ) -> WorkerProcess:
+        """Start a process and wait until its model is loaded.
+
+        Raises:
+            LoadBroken: the model cannot be loaded, or not within `timeout_s`.
+        """
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+            env=_worker_environment(load),
+            start_new_session=True,  # a Ctrl-C in the terminal is not for workers
+        )
+        worker = cls(process, load)
+        assert process.stderr is not None
+        worker._tasks.append(asyncio.create_task(worker._log.read(process.stderr)))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await worker._await_ready()
+        except TimeoutError:
+            await worker.kill("it took too long to load")
+            raise LoadBroken(f"loading took more than {timeout_s:g} s") from None
+        except BaseException:
+            await worker.kill("loading was given up")
+            raise
+        worker.load_s = time.monotonic() - began
+        worker._tasks.append(asyncio.create_task(worker._read_all()))
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has made its first steps."""
+        return self._n_turns >= FIRST_TURNS
+
+    @property
+    def n_requests(self) -> int:
+        """Requests that wait or run in this worker."""
+        return len(self._tickets)
+
+    @property
+    def n_running(self) -> int:
+        """Requests that this worker has let into a batch."""
+        return sum(ticket.has_started for ticket in self._tickets.values())
+
+    # Requests
+
+    async def chat(
+        self,
+        request: ChatRequest,
+        sampling: Sampling,
+        ticket: PendingRequest,
+        n_ctx_tokens: int,
+    ) -> AnswerEnd:
+        """Send a chat and wait for its end; chunks go to the ticket.
+
+        Raises:
+            WorkerGone: the process died.
+            EngineError: the request was refused.
+        """
+        head, body = worker_protocol.pack_chat(
+            worker_protocol.ChatOrder(request, sampling, n_ctx_tokens)
+        )
+        done = await self._ask({"op": "chat", **head}, ticket, body)
+        tokens = tuple(done.get("tokens", ()))
+        usage, stop = Usage(**done["usage"]), done.get("stop", "")
+        return AnswerEnd(done["reason"], usage, done["is_shortened"], tokens, stop)
+
+    async def count_chat(
+        self,
+        messages: tuple[Message, ...],
+        template: str | None = None,
+        tools: Sequence[Tool] = (),
+        think: Think | None = None,
+    ) -> int:
+        """Count a rendered conversation's tokens."""
+        head = {
+            "op": "count_chat",
+            "messages": worker_protocol.pack_messages(messages),
+            "template": template,
+            "tools": [asdict(tool) for tool in tools],
+            "think": think,
+        }
+        return int(await self._ask(head, PendingRequest()))
+
+    async def count_texts(self, texts: tuple[str, ...]) -> list[int]:
+        """Count each text's tokens."""
+        counts: list[int] = await self._ask({"op": "count_texts", "texts": texts}, PendingRequest())
+        return counts
+
+    async def tokenise(self, text: str) -> list[int]:
+        """Return a text's token ids; control tokens that it spells are read as such."""
+        tokens: list[int] = await self._ask({"op": "tokenise", "text": text}, PendingRequest())
+        return tokens
+
+    async def detokenise(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids.
+
+        Raises:
+            BadRequest: the model has no such token.
+        """
+        return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}, PendingRequest()))
+
+    async def embed(
+        self,
+        texts: tuple[str, ...],
+        ticket: PendingRequest,
+        *,
+        query: str | None = None,
+        dimensions: int | None = None,
+        n_ctx_tokens: int | None = None,
+        priority: Priority = "normal",
+        on_overflow: OnOverflow = "error",
+    ) -> worker_protocol.Embedded:
+        """Embed texts; a reranker scores them for the query, in rows of one value.
+
+        Raises:
+            WorkerGone: the process died.
+            EngineError: a text was refused, by its index.
+        """
+        head = {
+            "op": "embed",
+            "texts": texts,
+            "query": query,
+            "dimensions": dimensions,
+            "n_ctx_tokens": n_ctx_tokens,
+            "priority": priority,
+            "on_overflow": on_overflow,
+        }
+        embedded: worker_protocol.Embedded = await self._ask(head, ticket)
+        return embedded
+
+    async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
+        """Let it make its context anew over the same weights, once what runs has ended.
+
+        Raises:
+            WorkerGone: it died of it.
+        """
+        await self._ask(
+            {"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells}, PendingRequest()
+        )
+        self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
+
+    def measure(self) -> WorkerMemory:
+        """Return the most memory that it has taken so far, with what its context may yet take."""
+        try:
+            import psutil
+
+            memory = psutil.Process(self.pid).memory_info()
+        except psutil.Error:
+            memory = None
+        if memory is not None:
+            self.mapped_bytes = int(getattr(memory, "shared", 0))
+            self._most_bytes = max(self._most_bytes, int(memory.rss))
+        n_cells = self._memory.get("n_cells", self.load.n_cells)
+        more = max(0, self.load.n_cells - n_cells) / n_cells
+        host, device = (int(n * more) for n in self._memory.get("cell_bytes", (0, 0)))
+        device_bytes = self._memory.get("device_bytes", 0)
+        return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
+
+    async def _ask(
+        self, head: worker_protocol.FrameHead, ticket: PendingRequest, body: bytes = b""
+    ) -> Any:
+        if self.gone.done():
+            raise WorkerGone(self.gone.result())
+        self._next_id += 1
+        request_id = self._next_id
+        if not self._tickets:
+            self.last_turn_at = _now()  # the watchdog's clock starts with the work
+        self._tickets[request_id] = ticket
+        try:
+            self._send({**head, "id": request_id}, body)
+            return await ticket.result
+        finally:
+            self._tickets.pop(request_id, None)
+            if ticket.result.cancelled():  # nobody waits for it any more
+                self._send({"op": "cancel", "id": request_id})
+
+    def _send(self, head: worker_protocol.FrameHead, body: bytes = b"") -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        if not self.gone.done() and not stdin.is_closing():
+            stdin.write(worker_protocol.pack_frame(head, body))
+
+    # What comes back
+
+    async def _await_ready(self) -> None:
+        assert self._process.stdout is not None
+        self._send(asdict(self.load))
+        try:
+            head, _ = await worker_protocol.read_frame_async(self._process.stdout)
+            while head["event"] == "phase":
+                self._loading = head["phase"]
+                head, _ = await worker_protocol.read_frame_async(self._process.stdout)
+        except worker_protocol.PipeClosed:
+            raise LoadBroken(await self._last_words()) from None
+        if head["event"] == "broken":
+            raise LoadBroken(head["why"])
+        self.slowest_step_s = head.get("step_s", 0.0)
+        self.ready, self._memory = head, head.get("memory", {})
+        self._log.clear()  # what failed before and was done otherwise explains no later death
+        self._loading = None
+
+    async def _read_all(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            while True:
+                head, body = await worker_protocol.read_frame_async(self._process.stdout)
+                self._hear(head, body)
+        except worker_protocol.PipeClosed:
+            await self._note_end()
+        except (LookupError, TypeError, ValueError) as error:
+            # Garbage in the pipe: without this, its requests would wait for the watchdog.
+            self._end_requests(f"what it said cannot be read: {error!r}")
+
+    def _hear(self, head: worker_protocol.FrameHead, body: bytes) -> None:
+        event = head["event"]
+        if event == "turns":
+            for turn in head["turns"]:
+                self._hear_turn(turn)
+            return
+        if event == "memory":
+            self._memory = head["memory"]
+            self.load = replace(self.load, n_cells=self._memory["n_cells_at_most"])
+            self._log.clear()
+            return
+        if event == "alive":  # what it does now takes so long at most, and is no step
+            self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
+            return
+        if not self.n_running:  # else steps alone show that it does not hang
+            self.last_turn_at = max(self.last_turn_at, _now())
+        ticket = self._tickets.get(head["id"])
+        if ticket is None:
+            return
+        if event == "refused":
+            ticket.fail(worker_protocol.read_refusal(head))
+        elif event == "told":
+            ticket.give(head["result"])
+        elif event == "shortened":
+            if ticket.on_shortened is not None:
+                ticket.on_shortened(head["n_tokens"])
+        elif event == "widened":
+            ticket.give(None)
+        elif event == "embedded":
+            ticket.give(worker_protocol.read_embedded(head, body))
+
+    def _hear_turn(self, head: worker_protocol.FrameHead) -> None:
+        self.last_turn_at = max(self.last_turn_at, _now())
+        self.slowest_step_s = max(self.slowest_step_s, head["step_s"])
+        if self.on_turn is not None:
+            self.on_turn(head)
+        self.n_decoded_tokens += head["n_tokens"]
+        self._n_turns += 1
+        if self._n_turns == FIRST_TURNS and self.on_proven is not None:
+            self.on_proven()
+        for request_id in head["progressed"]:
+            ticket = self._tickets.get(request_id)
+            if ticket is not None:
+                ticket.has_started = True
+                if ticket.on_step is not None:
+                    ticket.on_step()
+        for chunk in head["chunks"]:
+            ticket = self._tickets.get(chunk["id"])
+            if ticket is not None and ticket.on_chunk is not None:
+                ticket.on_chunk(worker_protocol.read_chunk(chunk))
+        for done in head["done"]:
+            ticket = self._tickets.get(done["id"])
+            if ticket is not None:
+                ticket.give(done)
+
+    # The end
+
+    async def stop(self) -> None:
+        """Ask the process to end, and see to it that it does."""
+        self._asked_to_end = True
+        self._send({"op": "stop"})
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        await self.kill("it was unloaded")
+
+    async def kill(self, reason: str) -> None:
+        """End the process at once; its requests end with `WorkerGone`."""
+        self._end_requests(reason)
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        stdin = self._process.stdin
+        if stdin is not None:
+            stdin.close()
+
+    async def _note_end(self) -> None:
+        words = "it was unloaded" if self._asked_to_end else await self._last_words()
+        self._end_requests(words)
+
+    def _end_requests(self, reason: str) -> None:
+        if not self.gone.done():
+            self.gone.set_result(reason)
+        words = self.gone.result()
+        is_tried_again = self.has_fallback and not self.is_proven and has_crashed(words)
+        for ticket in tuple(self._tickets.values()):
+            ticket.fail(WorkerGone(words, has_fallback=is_tried_again))
+
+    async def _last_words(self) -> str:
+        """Return how the process ended, in which phase, and what llama.cpp said last."""
+        started = [number for number, one in self._tickets.items() if one.has_started]
+        phase = self._loading or request_phase(started or list(self._tickets))
+        status = await self._process.wait()
+        await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
+        return death_reason(status, phase, self._log.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """One model's answer."""
+
+    name: str
+    is_well: bool
+    seconds: float
+    why: str = ""
+    """What is wrong."""
+
+
+async def probe_worker(
+    facts: ModelFacts, worker: WorkerProcess, within_s: float, n_tokens: int = 1
+) -> ProbeResult:
+    """Ask for a token or a few, or one vector, as an interactive request; loads nothing."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        async with asyncio.timeout(within_s):
+            await _compute_something(facts, worker, n_tokens)
+    except TimeoutError:
+        return ProbeResult(facts.name, False, within_s, f"no token within {within_s:g} s")
+    except (EngineError, WorkerGone) as error:
+        return ProbeResult(facts.name, False, loop.time() - began, str(error))
+    return ProbeResult(facts.name, True, loop.time() - began)
+
+
+async def _compute_something(facts: ModelFacts, worker: WorkerProcess, n_tokens: int) -> None:
+    if facts.role != "chat":
+        query = "one" if facts.role == "rerank" else None
+        await worker.embed(("one",), PendingRequest(), query=query)
+        return
+    request = ChatRequest(
+        ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False
+    )
+    await worker.chat(request, Sampling(max_tokens=n_tokens), PendingRequest(), facts.n_ctx_tokens)

@@ -1,0 +1,318 @@
+"""Protocol of the worker's pipe: frames, requests and answers in them, pending requests.
+
+A frame is two little-endian 32-bit lengths, the head as UTF-8 JSON, and raw bytes behind it
+(images, vectors). No pickle, so nothing can run. Both ends use this module, so what one writes the
+other reads. `PendingRequest` is one request inside a worker as its pool sees it: what comes back
+for it, and how it may end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from paddock.engine.arrays import Vectors
+from paddock.engine.errors import (
+    BadRequest,
+    EngineError,
+    NoInsert,
+    PromptTooLong,
+    TextRefused,
+    TextTooLong,
+)
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    Constraint,
+    DoneReason,
+    Message,
+    ModelSpec,
+    Sampling,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    Usage,
+)
+
+FrameHead = dict[str, Any]
+
+_LENGTHS = struct.Struct("<II")
+MAX_FRAME_BYTES = 1 << 30
+
+
+class PipeClosed(Exception):
+    """The other side is gone."""
+
+
+def pack_frame(head: FrameHead, body: bytes = b"") -> bytes:
+    """Write one frame."""
+    raw = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return _LENGTHS.pack(len(raw), len(body)) + raw + body
+
+
+def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
+    """Read one frame, waiting for it.
+
+    Raises:
+        Closed: the stream has ended.
+    """
+    n_head, n_body = _lengths(_exactly(stream, _LENGTHS.size))
+    head: FrameHead = json.loads(_exactly(stream, n_head))
+    return head, _exactly(stream, n_body)
+
+
+async def read_frame_async(stream: asyncio.StreamReader) -> tuple[FrameHead, bytes]:
+    """Read one frame, waiting for it.
+
+    Raises:
+        Closed: the stream has ended.
+    """
+    try:
+        n_head, n_body = _lengths(await stream.readexactly(_LENGTHS.size))
+        head: FrameHead = json.loads(await stream.readexactly(n_head))
+        return head, await stream.readexactly(n_body)
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise PipeClosed from error
+
+
+def _lengths(raw: bytes) -> tuple[int, int]:
+    n_head, n_body = _LENGTHS.unpack(raw)
+    if n_head + n_body > MAX_FRAME_BYTES:
+        raise PipeClosed
+    return n_head, n_body
+
+
+def _exactly(stream: BinaryIO, n_bytes: int) -> bytes:
+    raw = stream.read(n_bytes)
+    if len(raw) < n_bytes:
+        raise PipeClosed
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOrder:
+    """A chat as a worker takes it: the sampling is resolved, the context capped."""
+
+    request: ChatRequest
+    sampling: Sampling
+    n_ctx_tokens: int
+
+
+def pack_chat(order: ChatOrder) -> tuple[FrameHead, bytes]:
+    """Write an order; images stand one after the other in the body, the prompt's own first."""
+    request = order.request
+    images = [*request.images, *(one for turn in request.messages for one in turn.images)]
+    bare = replace(request, messages=(), images=(), model=_ANY_MODEL, params={}, defaults={})
+    head = {
+        "request": {**asdict(bare), "messages": pack_messages(request.messages)},
+        "n_own_images": len(request.images),
+        "sampling": asdict(order.sampling),
+        "n_ctx_tokens": order.n_ctx_tokens,
+        "images": [len(image) for image in images],
+    }
+    return head, b"".join(images)
+
+
+_ANY_MODEL = ModelSpec("")  # a worker has one model, so its name need not travel
+
+
+def read_chat(head: FrameHead, body: bytes) -> ChatOrder:
+    """Read what `pack_chat` wrote."""
+    fields = dict(head["request"])
+    fields["model"] = _ANY_MODEL
+    fields["tools"] = tuple(Tool(**tool) for tool in fields["tools"])
+    constraint = fields["constraint"]
+    fields["constraint"] = Constraint(**constraint) if constraint else None
+    fields["prompt_tokens"] = tuple(fields["prompt_tokens"])
+    images, n_own = _split_images(body, head["images"]), head["n_own_images"]
+    fields["images"] = tuple(images[:n_own])
+    fields["messages"] = read_messages(fields["messages"], images[n_own:])
+    sampling = dict(head["sampling"])
+    sampling["stop"] = tuple(sampling["stop"])
+    # JSON has no integer keys.
+    sampling["logit_bias"] = {int(key): value for key, value in sampling["logit_bias"].items()}
+    return ChatOrder(ChatRequest(**fields), Sampling(**sampling), head["n_ctx_tokens"])
+
+
+def pack_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """Write turns without their images, whose number stands in their place."""
+    packed = []
+    for message in messages:
+        fields = {
+            name: value for name, value in asdict(replace(message, images=())).items() if value
+        }
+        packed.append({**fields, "n_images": len(message.images)})
+    return packed
+
+
+def read_messages(packed: list[dict[str, Any]], images: list[bytes]) -> tuple[Message, ...]:
+    """Read turns; each takes its images from the front of the list."""
+    left = iter(images)
+    messages = []
+    for fields in packed:
+        own = tuple(next(left) for _ in range(fields["n_images"]))
+        calls = tuple(ToolCall(**call) for call in fields.get("tool_calls", ()))
+        rest = {k: v for k, v in fields.items() if k not in ("n_images", "tool_calls")}
+        rest.setdefault("role", "")
+        rest.setdefault("content", "")
+        messages.append(Message(**rest, images=own, tool_calls=calls))
+    return tuple(messages)
+
+
+def _split_images(body: bytes, lengths: list[int]) -> list[bytes]:
+    images, start = [], 0
+    for length in lengths:
+        images.append(body[start : start + length])
+        start += length
+    return images
+
+
+def pack_logprob(one: TokenLogprob) -> list[Any]:
+    """Write a token's log probabilities; bytes as base64."""
+    top = [[token, logprob, _base64_text(raw)] for token, logprob, raw in one.top]
+    return [one.token, one.logprob, _base64_text(one.raw), top]
+
+
+def read_chunk(fields: dict[str, Any]) -> Chunk:
+    """Read one of `Told.chunks`."""
+    return Chunk(
+        fields["text"],
+        fields["n_tokens"],
+        fields.get("reasoning", ""),
+        tuple(ToolCall(**call) for call in fields.get("tool_calls", ())),
+        tuple(_read_logprob(one) for one in fields.get("logprobs", ())),
+    )
+
+
+def _read_logprob(fields: list[Any]) -> TokenLogprob:
+    token, logprob, raw, top = fields
+    likeliest = tuple((text, value, base64.b64decode(data)) for text, value, data in top)
+    return TokenLogprob(token, logprob, base64.b64decode(raw), likeliest)
+
+
+def _base64_text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of some texts, in their order."""
+
+    vectors: list[tuple[float, ...]]
+    n_tokens: int
+    n_pieces: list[int]
+    """Of each text; 1: it was read whole."""
+    n_cut_tokens: list[int]
+    """Of each text; 0: nothing was left out."""
+
+
+def pack_embedded(
+    request_id: int, vectors: Vectors, n_tokens: int, n_pieces: list[int], n_cut: list[int]
+) -> tuple[FrameHead, bytes]:
+    """Write vectors; their values are the body."""
+    head: FrameHead = {"event": "embedded", "id": request_id, "shape": vectors.shape}
+    head.update(n_tokens=n_tokens, n_pieces=n_pieces, n_cut_tokens=n_cut)
+    return head, np.ascontiguousarray(vectors, np.float32).tobytes()
+
+
+def read_embedded(head: FrameHead, body: bytes) -> Embedded:
+    """Read what `pack_embedded` wrote."""
+    rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
+    vectors = [tuple(row) for row in rows]
+    return Embedded(vectors, head["n_tokens"], head["n_pieces"], head["n_cut_tokens"])
+
+
+def pack_refusal(request_id: int, error: EngineError) -> FrameHead:
+    """Write an error."""
+    details: dict[str, Any] = {"kind": "bad", "text": str(error)}
+    if isinstance(error, PromptTooLong):
+        numbers = (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens)
+        details = {"kind": "prompt", "numbers": numbers}
+    elif isinstance(error, TextTooLong):
+        details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
+    elif isinstance(error, TextRefused):
+        details = {"kind": "vector", "index": error.index, "text": error.why}
+    elif isinstance(error, NoInsert):
+        details = {"kind": "insert"}
+    return {"event": "refused", "id": request_id, **details}
+
+
+def read_refusal(head: FrameHead) -> EngineError:
+    """Read what `pack_refusal` wrote."""
+    if head["kind"] == "prompt":
+        return PromptTooLong(*head["numbers"])
+    if head["kind"] == "text":
+        return TextTooLong(*head["numbers"])
+    if head["kind"] == "vector":
+        return TextRefused(head["index"], head["text"])
+    if head["kind"] == "insert":
+        return NoInsert()
+    return BadRequest(head["text"])
+
+
+class WorkerGone(Exception):
+    """The process has ended with this request in it; `reason` is in plain words.
+
+    `has_fallback`: the next one is started with a fallback of llama.cpp, so this death says
+    nothing against the request.
+    """
+
+    def __init__(self, reason: str, *, has_fallback: bool = False) -> None:
+        self.reason = reason
+        self.has_fallback = has_fallback
+        super().__init__(reason)
+
+
+class LoadBroken(Exception):
+    """The worker could not load the model; `why` is in plain words."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(why)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """How an answer ended."""
+
+    reason: DoneReason
+    usage: Usage
+    is_shortened: bool
+    tokens: tuple[int, ...] = ()
+    """Ids of prompt and answer, where they were wanted."""
+    stop: str = ""
+    """The stop string that was met."""
+
+
+class PendingRequest:
+    """One request inside a worker: what comes back for it."""
+
+    def __init__(
+        self,
+        on_chunk: Callable[[Chunk], None] | None = None,
+        on_step: Callable[[], None] | None = None,
+        on_shortened: Callable[[int], None] | None = None,
+    ) -> None:
+        self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.on_chunk = on_chunk
+        self.on_step = on_step
+        self.on_shortened = on_shortened
+        """Hears what the prompt had before it was shortened; comes before any chunk."""
+        self.has_started = False
+
+    def fail(self, error: Exception) -> None:
+        """End with an error, unless it has ended already."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+    def give(self, result: Any) -> None:
+        """End with a result, unless it has ended already."""
+        if not self.result.done():
+            self.result.set_result(result)

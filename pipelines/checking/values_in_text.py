@@ -1,0 +1,358 @@
+"""Numbers, dates and times in a text, with every reading that each may have.
+
+`3/4/2024` may be in March or in April: two texts are compared by what they may mean. A date, a
+time and a number each count as a whole; of a date only its year is a number by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+from .numbers import (
+    NO_UNIT,
+    Number,
+    NumberReading,
+    loose_codes,
+    loose_readings,
+    numbers_in,
+    with_ascii_digits,
+)
+
+Day = tuple[int | None, int, int | None]
+"""Year, month, day; one of the two outer ones may be unknown."""
+Clock = tuple[int, int]
+
+_MONTHS = (
+    "january januar janvier enero gennaio januari jan janv ene gen",
+    "february februar février fevrier febrero febbraio februari feb févr",
+    "march märz maerz mars marzo maart mar mär",
+    "april avril abril aprile apr avr abr",
+    "may mai mayo maggio mei",
+    "june juni juin junio giugno jun giu",
+    "july juli juillet julio luglio jul juil lug",
+    "august août aout agosto augustus aug ago",
+    "september septembre septiembre settembre sep sept set",
+    "october oktober octobre octubre ottobre oct okt ott",
+    "november novembre noviembre nov",
+    "december dezember décembre decembre diciembre dicembre dec dez déc dic",
+)
+_MONTH_OF = {word: n for n, names in zip(count(1), _MONTHS, strict=False) for word in names.split()}
+_YEAR = r"(?P<y>1\d{3}|20\d{2}|21\d{2})"
+_DAY = r"(?P<d>3[01]|[12]\d|0?[1-9])"
+_DAYS_IN_WORDS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
+    "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth twenty-first "
+    "twenty-second twenty-third twenty-fourth twenty-fifth twenty-sixth twenty-seventh "
+    "twenty-eighth twenty-ninth thirtieth thirty-first"
+)
+_DAY_WORDS = dict(zip(_DAYS_IN_WORDS.split(), count(1), strict=False))
+_DAY_WORDS |= {"premier": 1, "primo": 1, "primero": 1, "ersten": 1, "erster": 1}
+_DAY_WORD = "|".join(word.replace("-", r"[-\s]") for word in sorted(_DAY_WORDS, key=len)[::-1])
+_WS = r"(?:[^\S\n]+|[^\S\n]*\n[^\S\n]*)"
+_DATES = (
+    re.compile(rf"(?<!\d){_YEAR}[-/.](?P<m>1[0-2]|0?[1-9])[-/.]{_DAY}(?!\d)", re.ASCII),
+    re.compile(rf"{_YEAR}年(?P<m>1[0-2]|0?[1-9])月(?:{_DAY}[日号])?", re.ASCII),
+    re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])月{_DAY}[日号]", re.ASCII),
+    re.compile(
+        rf"(?<!\d)(?P<a>\d{{1,2}})(?P<s>[-/.])\s?(?P<b>\d{{1,2}})(?P=s)\s?{_YEAR}(?!\d)", re.ASCII
+    ),
+    re.compile(rf"(?<![\d/.-])(?P<m>1[0-2]|0?[1-9])/{_YEAR}(?!\d)", re.ASCII),
+    re.compile(
+        r"(?<![\w.])(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<yy>\d{2})(?![\w.]*\d)",
+        re.ASCII,
+    ),
+)
+_DAY_BEFORE = re.compile(
+    rf"(?<![\d.,])(?:{_DAY}(?:st|nd|rd|th|er|º|°)?\.?|\b(?P<dw>{_DAY_WORD}))"
+    rf"(?:{_WS}(?:of|de|di))?{_WS}\Z",
+    re.IGNORECASE,
+)
+_DAY_AFTER = re.compile(
+    rf"\.?{_WS}(?:the{_WS})?(?:{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d|\s?(?:%|per))"
+    rf"|(?P<dw>{_DAY_WORD})\b)",
+    re.IGNORECASE,
+)
+_YEAR_AFTER = re.compile(rf"\.?,?{_WS}(?:(?:de|del|of){_WS})?{_YEAR}\b", re.IGNORECASE)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_BEFORE_CHARS = 40
+_CLOCKS = (
+    re.compile(
+        r"(?<![^\W_T])(?<![:.,])(?P<h>[01]?\d|2[0-4])(?:[:h]|[点點时時])(?P<min>[0-5]\d)(?:分|(?::[0-5]\d))?(?![\d:])"
+        r"(?:\s*(?P<half>[ap])\.?m\b\.?)?(?:\s?(?:Uhr|uur)\b)?",
+        re.IGNORECASE | re.ASCII,
+    ),
+    re.compile(
+        r"(?<![\w:.,])(?P<h>[01]?\d|2[0-4])\.(?P<min>[0-5]\d)\s*"
+        r"(?:(?P<half>[ap])\.?m\b\.?|Uhr\b|uur\b)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?<![\w:.,])(?P<h>[01]?\d|2[0-4])\s*"
+        r"(?:(?P<half>[ap])\.?m\b\.?|Uhr\b(?:\s(?P<min>[0-5]\d)\b)?|uur\b|o['\u2019]clock\b)",
+        re.IGNORECASE,
+    ),
+)
+_DECIMAL_CLOCK = re.compile(r"([01]?\d|2[0-4])\.([0-5]\d)", re.ASCII)
+_HOUR_BEFORE = re.compile(
+    r"\b(?:at|by|until|till|from|before|after|since|um|gegen|bis|ab|vor|nach|à|vers|las|alle|ore|om"
+    r"|tegen|vanaf|tot)\s\Z",
+    re.IGNORECASE,
+)
+_NAMED_CLOCKS = (
+    (re.compile(r"\b(?:noon|midday|mittags?|midi|mediodía|mezzogiorno|middag)\b", re.I), (12, 0)),
+    (re.compile(r"\b(?:midnight|mitternacht|minuit|medianoche|mezzanotte)\b", re.I), (0, 0)),
+)
+_IN_LOWER_CASE = frozenset(
+    ("set", "ago", "may", "mar", "gen", "mag", "march", "sept", "dec", "out")
+)
+"""Months whose names mean something else when they are not capitalised."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextValue:
+    """One number, date or time as it stands in a text, and what it may mean."""
+
+    text: str
+    start: int = 0
+    number: Number | None = None
+    days: frozenset[Day] = frozenset()
+    clocks: frozenset[Clock] = frozenset()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it can be nothing but a number, a date or a time."""
+        return self.number is None or self.number.is_sure
+
+
+@dataclass(slots=True)
+class ValueIndex:
+    """Everything that the numbers, dates and times of a text may mean."""
+
+    days: set[Day] = field(default_factory=set)
+    clocks: set[Clock] = field(default_factory=set)
+    codes: set[str] = field(default_factory=set)
+    ordinals: set[float] = field(default_factory=set)
+    """Days of months, which are numbers only for `the 3rd`."""
+    _values: dict[float, set[tuple[bool, int]]] = field(default_factory=dict)
+    """For each number as it stands there: whether it has a unit, and its sign."""
+    _bases: dict[tuple[str, float], set[int]] = field(default_factory=dict)
+    """For each dimension and number in its base unit: the signs."""
+
+    def add(self, said: TextValue) -> None:
+        """Take what a text says."""
+        self.days |= said.days
+        self.clocks |= said.clocks
+        for year, _, day in said.days:
+            if year is not None:
+                self._take(NumberReading(float(year)), 1)
+            if day is not None:
+                self.ordinals.add(float(day))
+        number = said.number
+        if number is None:
+            return
+        if number.code:
+            self.codes.add(number.code)
+        for reading in number.readings:
+            self._take(reading, number.sign)
+        for part in number.parts:
+            for inner in numbers_in(part):
+                for reading in inner.readings:
+                    self._take(reading, inner.sign)
+
+    def add_loosely(self, text: str) -> None:
+        """Take what a source may mean besides."""
+        for reading in loose_readings(text):
+            self._take(reading, 0)
+        self.codes.update(loose_codes(text))
+        self.clocks.update(clock for pattern, clock in _NAMED_CLOCKS if pattern.search(text))
+
+    def holds(self, said: TextValue, within: float = 0.0) -> bool:
+        """Return whether what was said may be what stands there; `within` is a number's share."""
+        if any(map(self._has_day, said.days)) or not said.clocks.isdisjoint(self.clocks):
+            return True
+        number = said.number
+        if number is None:
+            return False
+        if number.code and number.code in self.codes:
+            return True
+        if number.is_ordinal and any(reading.value in self.ordinals for reading in number.readings):
+            return True
+        if any(self._has(reading, number.sign, within) for reading in number.readings):
+            return True
+        return bool(number.parts) and all(
+            self.holds(TextValue(inner.text, number=inner), within)
+            for part in number.parts
+            for inner in numbers_in(part)
+        )
+
+    def _take(self, reading: NumberReading, sign: int) -> None:
+        has_unit = reading.unit != NO_UNIT
+        self._values.setdefault(reading.value, set()).add((has_unit, sign))
+        if has_unit:
+            self._bases.setdefault((reading.unit.dimension, reading.base), set()).add(sign)
+
+    def _has(self, reading: NumberReading, sign: int, within: float) -> bool:
+        """Return whether a number stands there; units and signs count where both texts have one."""
+        has_unit = reading.unit != NO_UNIT
+        for value in self._near(reading.value, within):
+            for other_has_unit, other_sign in self._values[value]:
+                if not (has_unit and other_has_unit) and _signs_agree(sign, other_sign):
+                    return True
+        if not has_unit:
+            return False
+        dimension, base = reading.unit.dimension, reading.base
+        signs = self._bases.get((dimension, base), set())
+        if within:
+            for (other_dimension, other), other_signs in self._bases.items():
+                if other_dimension == dimension and abs(base - other) <= within * abs(other):
+                    signs = signs | other_signs
+        return any(_signs_agree(sign, other) for other in signs)
+
+    def _near(self, value: float, within: float) -> list[float]:
+        if not within:
+            return [value] if value in self._values else []
+        return [one for one in self._values if abs(value - one) <= within * abs(one)]
+
+    def _has_day(self, day: Day) -> bool:
+        """Return whether a day stands there; its year may stand elsewhere."""
+        year, month, of_month = day
+        return any(
+            other_month == month
+            and of_month in (None, other_day)
+            and (
+                year in (None, other_year)
+                or (other_year is None and year is not None and float(year) in self._values)
+            )
+            for other_year, other_month, other_day in self.days
+        )
+
+
+def values_in(text: str) -> Iterator[TextValue]:
+    """Yield each number, date and time of a text, dates before the numbers that they are made of.
+
+    >>> [one.text for one in values_in("On 3 May 2024 at 9:30, 1,200 of them.")]
+    ['3 May 2024', '9:30', '1,200']
+    """
+    text = with_ascii_digits(text)
+    taken = list(text)
+    for pattern in _DATES:
+        for found in pattern.finditer("".join(taken)):
+            days = frozenset(_possible_days(found))
+            if days:
+                yield TextValue(found[0].strip(" .,\n"), found.start(), days=days)
+                taken[found.start() : found.end()] = " " * len(found[0])
+    for said, end in list(_named_dates("".join(taken))):
+        yield said
+        taken[said.start : end] = " " * (end - said.start)
+    for pattern in _CLOCKS:
+        for found in pattern.finditer("".join(taken)):
+            clocks = frozenset(
+                _possible_clocks(found["h"], found["min"] or 0, found.groupdict().get("half"))
+            )
+            yield TextValue(found[0].strip(), found.start(), clocks=clocks)
+            taken[found.start() : found.end()] = " " * len(found[0])
+    rest = "".join(taken)
+    for number in numbers_in(rest):
+        yield TextValue(
+            number.text, number.start, number, clocks=frozenset(_maybe_clocks(rest, number))
+        )
+
+
+def value_index(text: str) -> ValueIndex:
+    """Return all that a source's numbers, dates and times may mean."""
+    stock = ValueIndex()
+    for said in values_in(text):
+        stock.add(said)
+    for said in values_in("\n".join(_table_cells(text))):
+        stock.add(said)
+    stock.add_loosely(text)
+    return stock
+
+
+def _table_cells(text: str) -> Iterator[str]:
+    """Yield the cells of rows that commas divide: there `12,7` is two numbers.
+
+    A row has as many commas as the one above or below it, and no space behind any of them.
+    """
+    lines = text.split("\n")
+    n_commas = [0 if ", " in line else line.count(",") for line in lines]
+    for at, (line, n) in enumerate(zip(lines, n_commas, strict=True)):
+        if n and n in (*n_commas[at + 1 : at + 2], *n_commas[max(0, at - 1) : at]):
+            yield from line.split(",")
+
+
+def is_month(word: str) -> bool:
+    """Return whether a word names a month."""
+    return word.rstrip(".,").lower() in _MONTH_OF
+
+
+def _signs_agree(sign: int, other: int) -> bool:
+    return sign == other or 0 in (sign, other)
+
+
+def _possible_days(found: re.Match[str]) -> Iterator[Day]:
+    parts = found.groupdict()
+    year = int(parts["y"]) if parts.get("y") else None
+    if parts.get("yy"):
+        year = int(parts["yy"]) + (2000 if int(parts["yy"]) < 70 else 1900)
+    if parts.get("m"):
+        yield year, int(parts["m"]), int(parts["d"]) if parts.get("d") else None
+        return
+    first, second = int(parts["a"]), int(parts["b"])
+    for month, of_month in {(first, second), (second, first)}:
+        if 1 <= month <= 12 and 1 <= of_month <= 31:
+            yield year, month, of_month
+
+
+def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
+    """Yield the dates whose month is a name, and where each ends: around each name, no further."""
+    last = 0
+    for name in _LETTERS.finditer(text):
+        month = _MONTH_OF.get(name[0].casefold())
+        if month is None:
+            continue
+        start, end = name.span()
+        day = _DAY_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
+        if day is not None:
+            start = day.start()
+        else:
+            day = _DAY_AFTER.match(text, end)
+            end = day.end() if day is not None else end
+        year = _YEAR_AFTER.match(text, end)
+        end = year.end() if year is not None else end
+        if (day is None and year is None) or (year is None and name[0] in _IN_LOWER_CASE):
+            continue
+        last = end
+        days = (int(year["y"]) if year else None, month, _day_of(day) if day else None)
+        yield TextValue(text[start:end].strip(" .,\n"), start, days=frozenset((days,))), end
+
+
+def _day_of(found: re.Match[str]) -> int:
+    if found["d"]:
+        return int(found["d"])
+    return _DAY_WORDS[re.sub(r"[\s-]+", "-", found["dw"].lower())]
+
+
+def _possible_clocks(hour: str | int, minute: str | int, half: str | None) -> Iterator[Clock]:
+    hour, minute, half = int(hour), int(minute), (half or "").lower()
+    if half != "p":
+        yield hour % 12 if half == "a" else hour % 24, minute
+    if half != "a" and hour <= 12:
+        yield hour % 12 + 12, minute
+
+
+def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
+    """Yield the times that a number may be: `9.30`, `at 9`, `9 h`."""
+    decimal = _DECIMAL_CLOCK.fullmatch(number.text)
+    if decimal is not None:
+        yield from _possible_clocks(decimal[1], decimal[2], None)
+    for reading in number.readings:
+        is_hour = reading.unit.dimension == "second" and reading.unit.factor == 3600
+        is_at = reading.unit == NO_UNIT and _HOUR_BEFORE.search(
+            text, max(0, number.start - 10), number.start
+        )
+        if (is_hour or is_at) and reading.value == int(reading.value) <= 24:
+            yield from _possible_clocks(int(reading.value), 0, None)

@@ -1,0 +1,228 @@
+"""MCP servers that a pipeline names under `mcpServers`, in the format of MCP clients.
+
+Written inline, with expressions in the texts, or in a JSON file such as `mcp.json`, where
+`${NAME}` stands for an environment variable: each of those becomes a secret. Knows nothing of the
+protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from . import prompt_file
+from .errors import did_you_mean
+from .expressions import ExpressionError, Path, Value
+from .keys import Keys, Seconds, without_x_keys
+
+if TYPE_CHECKING:
+    from .validation import FaultCollector
+
+DEFAULT_TIMEOUT_S = 60.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)\}")
+_UNSUPPORTED_VARIABLE = re.compile(r"\$\{[^}]*\}")
+_BRACES = re.compile(r"\{[{%#]")
+_EXPRESSION_KEYS = ("command", "args", "env", "cwd", "url", "headers")
+_OUTER_KEYS = ("mcpServers", "servers")
+
+
+class McpServerKeys(Keys):
+    """An MCP server: a command that is started, or an address."""
+
+    type: (
+        Literal["stdio", "http", "streamable-http", "streamableHttp", "streamable_http"] | None
+    ) = Field(None, description="How it is spoken to; shown by `command` or `url` as well.")
+    command: str | None = Field(
+        None,
+        min_length=1,
+        description="The program that is started, without a shell; "
+        "`{{ python }}` is the Python that runs Paddock.",
+    )
+    args: list[str] = Field([], description="Its arguments.")
+    env: dict[str, str] = Field({}, description="Environment variables that it gets besides.")
+    cwd: str | None = Field(None, description="The folder in which it runs.")
+    url: str | None = Field(
+        None, min_length=1, description="The address of one that speaks streamable HTTP."
+    )
+    headers: dict[str, str] = Field({}, description="Headers that it is sent.")
+    timeout: Seconds = Field(DEFAULT_TIMEOUT_S, gt=0, description="The longest a call may take.")
+    disabled: bool = Field(False, description="It is left out.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> McpServerKeys:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("give exactly one of `command` and `url`")
+        stray = ("headers",) if self.command is not None else ("args", "env", "cwd")
+        for name in stray:
+            if getattr(self, name):
+                of = "url" if name == "headers" else "command"
+                raise ValueError(f"`{name}` belongs to `{of}`")
+        return self
+
+
+@dataclass(frozen=True)
+class McpServer:
+    """One MCP server as it is written. `at` is its place in the pipeline's file."""
+
+    name: str
+    keys: McpServerKeys
+    at: Path
+    texts: Value
+    """Its texts, which may read inputs and secrets, and `python`."""
+    variables: frozenset[str] = field(default_factory=frozenset)
+    """The environment variables that a JSON file reads as `${NAME}`."""
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it is started here."""
+        return self.keys.command is not None
+
+
+def secret_of(variable: str) -> str:
+    """Name the secret that stands for an environment variable; no written one can have its name."""
+    return f"env {variable}"
+
+
+def read_servers(data: Any, checks: FaultCollector) -> dict[str, McpServer]:
+    """Read what stands under `mcpServers`; faults go to `checks`."""
+    at: Path = ("mcpServers",)
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        return {}  # its table has said so
+    if set(data) == {"file"} and isinstance(data["file"], str):
+        return dict(_of_file(data["file"], checks, (*at, "file")))
+    return dict(_inline(data, checks, at))
+
+
+def _inline(
+    data: Mapping[str, Any], checks: FaultCollector, at: Path
+) -> Iterator[tuple[str, McpServer]]:
+    for name, item in without_x_keys(dict(data)).items():
+        place = (*at, name)
+        if not _NAME.fullmatch(name):
+            what = f"'{name}' cannot be the name of a server"
+            checks.add(place, what, "Use letters, digits, '_' and '-'.", is_key=True)
+        if _is_sse(item, checks, place):
+            continue
+        keys = checks.table(McpServerKeys, item, place)
+        if keys is not None and not keys.disabled:
+            written = {part: item[part] for part in _EXPRESSION_KEYS if part in item}
+            yield name, McpServer(name, keys, place, checks.value(written, place))
+
+
+def _is_sse(item: Any, checks: FaultCollector, at: Path) -> bool:
+    """Say in plain words that the transport of old is not spoken."""
+    is_old = isinstance(item, dict) and item.get("type") == "sse"
+    if is_old:
+        remedy = "Most servers speak streamable HTTP as well: remove `type`, and name that address."
+        checks.add((*at, "type"), "servers of the older transport `sse` are not spoken to", remedy)
+    return is_old
+
+
+def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str, McpServer]]:
+    """Read a JSON file as other programs have it; what only they know in it is left alone."""
+    try:
+        found = _servers(
+            prompt_file.read_raw_file(FilePath(checks.document.file).parent, name), name
+        )
+    except ExpressionError as error:
+        checks.failed(error, at)
+        return
+    for server, item in found.items():
+        try:
+            made = _server(server, item, at)
+        except (ExpressionError, ValueError) as error:
+            checks.add(at, f"in the file '{name}', server '{server}': {_sentence(error)}", "")
+            continue
+        if made is not None:
+            yield server, made
+
+
+def _servers(text: str, name: str) -> Mapping[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        remedy = "JSON has no comments, and no comma before a closing bracket."
+        raise ExpressionError(f"the file '{name}' is no JSON: {error}", remedy) from None
+    for outer in _OUTER_KEYS:
+        if isinstance(data, dict) and isinstance(data.get(outer), dict):
+            return dict(data[outer])
+    remedy = "Write the servers under `mcpServers`, by their names."
+    raise ExpressionError(f"the file '{name}' names no MCP servers", remedy)
+
+
+def _server(name: str, item: Any, at: Path) -> McpServer | None:
+    """Make one server of what other programs write down.
+
+    Raises:
+        ValueError: it cannot be used; what follows its name in a sentence.
+    """
+    if not isinstance(item, dict) or not _NAME.fullmatch(name):
+        raise ValueError("this is no server")
+    if item.get("disabled") is True:
+        return None
+    if item.get("type") == "sse":
+        raise ValueError("servers of the older transport `sse` are not spoken to")
+    ours = {part: value for part, value in item.items() if part in (*_EXPRESSION_KEYS, "type")}
+    keys = McpServerKeys.model_validate(ours)
+    variables: set[str] = set()
+    written = {
+        part: _variables_to_secrets(ours[part], variables)
+        for part in _EXPRESSION_KEYS
+        if part in ours
+    }
+    return McpServer(name, keys, at, Value.of(written), frozenset(variables))
+
+
+def _variables_to_secrets(value: Any, variables: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _variables_to_secrets(one, variables) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_variables_to_secrets(one, variables) for one in value]
+    return _text_with_secrets(value, variables) if isinstance(value, str) else value
+
+
+def _text_with_secrets(text: str, variables: set[str]) -> str:
+    """Write a text with `${NAME}` as one of ours; braces of its own stay as they are."""
+    unknown = next(
+        (one for one in _UNSUPPORTED_VARIABLE.findall(text) if not _VARIABLE.fullmatch(one)), None
+    )
+    if unknown is not None:
+        raise ValueError(
+            f"'{unknown}' is not known here; `${{NAME}}` names an environment variable"
+        )
+    pieces = _VARIABLE.split(text)
+    made = []
+    for number, piece in enumerate(pieces):
+        if number % 2:
+            variables.add(piece)
+            made.append(f"{{{{ secrets['{secret_of(piece)}'] }}}}")
+        else:
+            made.append(f"{{{{ {json.dumps(piece)} }}}}" if _BRACES.search(piece) else piece)
+    return "".join(made)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the first thing that is wrong, in words."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"]))
+    told = first["msg"].removeprefix("Value error, ")
+    return f"`{name}`: {told}" if name else told
+
+
+def unknown_server(name: str, servers: Mapping[str, McpServer]) -> tuple[str, str]:
+    """Return the message that there is no such server, and what to do."""
+    remedy = did_you_mean(name, servers) if servers else "Name it under `mcpServers`."
+    return f"there is no MCP server '{name}'", remedy

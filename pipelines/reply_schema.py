@@ -1,0 +1,363 @@
+"""`reply.schema`: the JSON Schema of an answer, its short form, and whether a value conforms.
+
+The short form names each field with its type: `{title: str, points: "list[str]", risk: "enum[low,
+high]", score: "float?"}`. Every field is required; a field with `?` may be null. A value of `enum`
+that has a comma stands in quotes. Mappings nest, and a list of one thing is a list of such things.
+
+The only importer of `jsonschema`. Formats are those that the grammar of a local model knows
+(`engine/sampling`), by the same rules, so that an answer is checked alike wherever it comes from.
+Three things that the grammar allows are refused here: 29 February of every year, a leap second at
+any time of day, and host names that are too long.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from . import prompt_file, yaml_source
+from .errors import PipelineError, did_you_mean
+from .expressions import ExpressionError, Path
+
+_MOST_CHARS = 160
+_MOST_LEVELS = 64  # as of the YAML itself; what goes deeper ends in a RecursionError somewhere
+TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
+
+
+def schema_mismatch(value: Any, schema: Any) -> str | None:
+    """Return in a sentence what is most wrong with a value; None: it is of the form.
+
+    >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
+    "At /n: 'x' is not of type 'integer'."
+    """
+    if is_nested_too_deep(value):
+        return TOO_DEEP
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+    from referencing import Registry
+
+    # A registry of its own: without one, what a `$ref` names would be fetched from the network.
+    validator = Draft202012Validator(schema, registry=Registry(), format_checker=_format_checker())
+    error = best_match(validator.iter_errors(value))
+    if error is None:
+        return None
+    place = "".join(f"/{part}" for part in error.absolute_path)
+    return f"{f'At {place}: ' if place else ''}{error.message[:_MOST_CHARS]}."
+
+
+@lru_cache(maxsize=1)
+def _format_checker() -> Any:
+    """Return what checks `format`, also of the library's formats that no grammar knows."""
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
+    for name, is_one in FORMAT_CHECKS.items():
+        checker.checks(name)(_for_texts_only(is_one))
+    return checker
+
+
+def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
+    """Let pass what is no text: `type` speaks of that."""
+    return lambda value: not isinstance(value, str) or is_one(value)
+
+
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+_TIME = re.compile(
+    r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(?:\.\d+)?"
+    r"(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))",
+    re.ASCII | re.IGNORECASE,
+)
+_CLOCK_PART = r"T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S)"
+_DAY_PART = r"(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)"
+_DURATION = re.compile(rf"P(?:\d+W|{_DAY_PART}(?:{_CLOCK_PART})?|{_CLOCK_PART})", re.ASCII)
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_MOST_HOST_CHARS = 253
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_EMAIL = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@(?:\[([^\]]+)\]|(.+))")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_HEX = r"%[0-9A-Fa-f]{2}"
+_PLAIN = r"A-Za-z0-9._~!$&'()*+,;=:\-"
+_URI = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*:"
+    rf"(?://(?:(?:[{_PLAIN}]|{_HEX})*@)?(?:\[([^\]]*)\]|(?:[{_PLAIN.replace(':', '')}]|{_HEX})*)"
+    r"(?::\d*)?(?=[/?#]|\Z)|(?!//))"
+    rf"(?:[{_PLAIN}@/]|{_HEX})*(?:\?(?:[{_PLAIN}@/?]|{_HEX})*)?(?:#(?:[{_PLAIN}@/?]|{_HEX})*)?"
+)
+
+
+def _is_date(text: str) -> bool:
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return False
+    year, month, day = map(int, found.groups())
+    try:
+        datetime.date(year or 2000, month, day)  # year 0 is a leap year, and Python has none
+    except ValueError:
+        return False
+    return True
+
+
+def _is_time(text: str) -> bool:
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return False
+    hour, minute, second = int(found[1]), int(found[2]), int(found[3])
+    if second < 60:
+        return True
+    offset = int(found[5] or 0) * 60 + int(found[6] or 0)
+    utc = hour * 60 + minute - (offset if found[4] == "+" else -offset)
+    return utc % (24 * 60) == 24 * 60 - 1
+
+
+def _is_date_time(text: str) -> bool:
+    return text[10:11] in ("T", "t") and _is_date(text[:10]) and _is_time(text[11:])
+
+
+def _is_hostname(text: str) -> bool:
+    return len(text) <= _MOST_HOST_CHARS and _HOSTNAME.fullmatch(text) is not None
+
+
+def _is_email(text: str) -> bool:
+    found = _EMAIL.fullmatch(text)
+    return found is not None and (_is_ipv4(found[2]) if found[2] else _is_hostname(found[3]))
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return text.isascii()
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _is_uri(text: str) -> bool:
+    found = _URI.fullmatch(text)
+    return found is not None and (found[1] is None or _is_ipv6(found[1]))
+
+
+FORMAT_CHECKS: Mapping[str, Callable[[str], bool]] = {
+    "date": _is_date,
+    "date-time": _is_date_time,
+    "duration": lambda text: _DURATION.fullmatch(text) is not None,
+    "email": _is_email,
+    "hostname": _is_hostname,
+    "ipv4": _is_ipv4,
+    "ipv6": _is_ipv6,
+    "time": _is_time,
+    "uri": _is_uri,
+    "uuid": lambda text: _UUID.fullmatch(text) is not None,
+}
+"""What each format asks of a text."""
+
+
+def is_nested_too_deep(value: Any) -> bool:
+    """Return whether lists and mappings lie deeper in each other than anybody means.
+
+    >>> is_nested_too_deep([[{"a": [1]}]])
+    False
+    """
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_MOST_LEVELS + 1):
+        held = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [inner for one in held for inner in one if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+SCALAR_TYPES: Mapping[str, str] = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+}
+_CONTAINER_TYPE = re.compile(r"(list|enum)\[(.*)\]\Z", re.DOTALL)
+_DOUBLE, _SINGLE = r'"(?:[^"\\]|\\.)*"', r"'(?:[^']|'')*'"
+_VALUE = re.compile(
+    rf"\s*(?:(?P<double>{_DOUBLE})|(?P<single>{_SINGLE})|(?P<bare>(?!\s*[\"'])[^,]*))\s*(?=,|\Z)",
+    re.DOTALL,
+)
+_CLOSED = re.compile(rf"(?:{_DOUBLE}|{_SINGLE})", re.DOTALL)
+_QUOTED = 'Write for example enum[low, "New York, NY"].'
+_SCHEMA_KEYWORDS = ("$ref", "$schema", "$defs", "anyOf", "oneOf", "allOf", "const", "properties")
+_TYPES = frozenset((*SCALAR_TYPES.values(), "object", "array", "null"))
+
+
+@dataclass(frozen=True)
+class ReplySchemaFault:
+    """What is wrong with a form, and where within it."""
+
+    path: Path
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class ReplySchema:
+    """The form of an answer as JSON Schema."""
+
+    schema: Any
+    faults: tuple[ReplySchemaFault, ...] = ()
+    is_short: bool = False
+    file: str = ""
+    """The file in which it stands, if it is not written in the pipeline itself."""
+
+
+def read_reply_schema(value: Any, base: FilePath) -> ReplySchema:
+    """Read what stands under `reply.schema`; `base` is the pipeline's folder."""
+    if prompt_file.is_file_reference(value) and str(value["file"]) not in SCALAR_TYPES:
+        return _of_file(value["file"], base)
+    if isinstance(value, str):
+        return _of_text(value, "", "")
+    return _of_data(value)
+
+
+def _of_file(name: Any, base: FilePath) -> ReplySchema:
+    try:
+        text = prompt_file.read_template_file(base, name).source
+    except ExpressionError as error:
+        return ReplySchema(None, (ReplySchemaFault(("file",), error.message, error.remedy),))
+    return _of_text(text, f"the file '{name}'", str(name))
+
+
+def _of_text(text: str, what: str, file: str) -> ReplySchema:
+    """Read JSON, else YAML."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            data = yaml_source.parse_yaml(text, file).data
+        except PipelineError:
+            data = None
+    if not isinstance(data, dict | list | bool) and not _is_short_type(data):
+        message = f"{what or 'this text'} is no JSON Schema and no short form of one"
+        return ReplySchema(
+            None, (ReplySchemaFault((), message, "Write it as JSON or YAML."),), file=file
+        )
+    made = _of_data(data)
+    return ReplySchema(made.schema, made.faults, made.is_short, file)
+
+
+def _of_data(data: Any) -> ReplySchema:
+    if isinstance(data, bool) or (isinstance(data, dict) and is_json_schema(data)):
+        return ReplySchema(data)
+    faults: list[ReplySchemaFault] = []
+    return ReplySchema(_expand_short_form(data, (), faults), tuple(faults), is_short=True)
+
+
+def is_json_schema(data: Mapping[str, Any]) -> bool:
+    """Return a JSON Schema from the short form.
+
+    >>> is_json_schema({"type": "object"}), is_json_schema({"type": "str"}), is_json_schema({"enum": ["a"]})
+    (True, False, True)
+    """
+    kinds = data.get("type")
+    named = kinds if isinstance(kinds, list) else [kinds]
+    if any(isinstance(kind, str) and kind in _TYPES for kind in named):
+        return True
+    if isinstance(data.get("enum"), list) or not data:
+        return True
+    return any(name in data and not _is_short_type(data[name]) for name in _SCHEMA_KEYWORDS)
+
+
+def _is_short_type(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    word = value.strip().removesuffix("?").rstrip()
+    return word in SCALAR_TYPES or bool(_CONTAINER_TYPE.match(word))
+
+
+def _expand_short_form(data: Any, path: Path, faults: list[ReplySchemaFault]) -> Any:
+    if isinstance(data, dict):
+        return {
+            "type": "object",
+            "properties": {
+                str(name): _expand_short_form(held, (*path, name), faults)
+                for name, held in data.items()
+            },
+            "required": [str(name) for name in data],
+            "additionalProperties": False,
+        }
+    if isinstance(data, list) and len(data) == 1:
+        return {"type": "array", "items": _expand_short_form(data[0], (*path, 0), faults)}
+    if isinstance(data, str):
+        return _schema_of_word(data.strip(), path, faults)
+    what = "a field is described by its type, such as str"
+    faults.append(
+        ReplySchemaFault(path, what, 'Write for example {title: str, points: "list[str]"}.')
+    )
+    return True
+
+
+def _schema_of_word(word: str, path: Path, faults: list[ReplySchemaFault]) -> Any:
+    if word.endswith("?"):
+        return _or_null(_schema_of_word(word[:-1].rstrip(), path, faults))
+    if word in SCALAR_TYPES:
+        return {"type": SCALAR_TYPES[word]}
+    held = _CONTAINER_TYPE.match(word)
+    if held and held[1] == "list":
+        return {"type": "array", "items": _schema_of_word(held[2].strip(), path, faults)}
+    if held:
+        values = _enum_values(held[2])
+        if isinstance(values, str):
+            faults.append(ReplySchemaFault(path, f"'{word}' cannot be read: {values}", _QUOTED))
+            return True
+        if values:
+            return {"enum": values}
+    names = (*SCALAR_TYPES, "list[…]", "enum[…, …]")
+    faults.append(ReplySchemaFault(path, f"'{word}' is not a type", did_you_mean(word, names)))
+    return True
+
+
+def _enum_values(text: str) -> list[str] | str:
+    r"""Read the values of an `enum`, as a flow list of YAML has them; or return what is wrong.
+
+    >>> _enum_values("low, 'it''s high', \"New York, NY\"")
+    ['low', "it's high", 'New York, NY']
+    """
+    values: list[str] = []
+    at = 0
+    while True:
+        found = _VALUE.match(text, at)
+        if found is None:  # only what begins with a quote can fail
+            opened = text[at:].strip()
+            what = "closes nowhere" if _CLOSED.match(opened) is None else "ends before its comma"
+            return f"the quoted value that begins at {opened} {what}"
+        if found["double"] is not None:
+            try:
+                values.append(json.loads(found["double"], strict=False))
+            except ValueError:
+                return f"{found['double']} has an escape that JSON does not know"
+        elif found["single"] is not None:
+            values.append(found["single"][1:-1].replace("''", "'"))
+        elif found["bare"].strip():
+            values.append(found["bare"].strip())
+        else:
+            return [] if not text.strip() else "a value between two commas is empty"
+        if found.end() == len(text):
+            return values
+        at = found.end() + 1
+
+
+def _or_null(schema: Any) -> Any:
+    if isinstance(schema, dict) and "enum" in schema:
+        return {"enum": [*schema["enum"], None]}
+    if isinstance(schema, dict) and isinstance(schema.get("type"), str):
+        return {**schema, "type": [schema["type"], "null"]}
+    return schema

@@ -1,0 +1,292 @@
+"""Collect the faults of one document: keys, expressions and values, each at its place.
+
+Pydantic's errors are translated into plain sentences with marks in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args
+
+from pydantic import ValidationError
+
+from paddock.pipelines.checking.check import Check
+
+from .errors import Fault, did_you_mean
+from .expressions import Expression, ExpressionError, Path, Value
+from .keys import Keys
+from .yaml_source import YamlDocument
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "none_required": "null",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+class PydanticErrors(Protocol):
+    """What has errors in Pydantic's form."""
+
+    def errors(self, *, include_url: bool = True) -> list[ErrorDetails]:
+        """Give them."""
+        ...
+
+
+def faults_of(
+    error: PydanticErrors, table: type[BaseModel], data: Any, document: YamlDocument, at: Path
+) -> Iterator[Fault]:
+    """Yield every error of `table` on `data`, which stands at `at` in the document."""
+    grouped: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        grouped.setdefault(_path_in(data, detail), []).append(detail)
+    for path, details in grouped.items():
+        yield _fault(path, _most_specific(details), table, document, at)
+
+
+def _most_specific(details: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
+    """Of the errors of a union's alternatives, keep those that tell most."""
+    return [one for one in details if one["type"] not in _KINDS] or details
+
+
+def _path_in(data: Any, detail: ErrorDetails) -> Path:
+    """Return the part of an error's location that is in the data: the rest names alternatives."""
+    path: list[str | int] = []
+    for name in detail["loc"]:
+        if _is_in(data, name):
+            data = data[name]
+        elif detail["type"] != "missing" or name != detail["loc"][-1]:
+            continue
+        path.append(name)
+    return tuple(path)
+
+
+def _is_in(data: Any, name: str | int) -> bool:
+    if isinstance(data, list):
+        return isinstance(name, int) and name < len(data)
+    return isinstance(data, Mapping) and name in data
+
+
+def _fault(
+    path: Path,
+    details: Sequence[ErrorDetails],
+    table: type[BaseModel],
+    document: YamlDocument,
+    at: Path,
+) -> Fault:
+    first, name = details[0], str(_author_key(path, at))
+    where = (*at, *path)
+    if first["type"] == "missing":
+        mark = document.mark(where[:-1])
+        return Fault(f"the key '{path[-1]}' is missing here.", f"Add `{path[-1]}: …`.", mark)
+    if first["type"] == "extra_forbidden":
+        names = names_at(table, path[:-1])
+        return Fault(
+            f"unknown key '{path[-1]}'.", did_you_mean(name, names), document.key_mark(where)
+        )
+    sentence, remedy = _sentence(name, details)
+    return Fault(sentence, remedy, document.mark(where))
+
+
+def _author_key(path: Path, at: Path) -> str | int:
+    """Return the name that the author wrote for what stands at `path`."""
+    names = [name for name in (*at, *path) if isinstance(name, str)]
+    return names[-1] if names else "this"
+
+
+def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
+    first = details[0]
+    given, context, kind = first["input"], first.get("ctx", {}), first["type"]
+    if kind == "value_error":
+        return _own_sentence(name, str(context.get("error", first["msg"])), given)
+    if kind == "literal_error":
+        options = context["expected"].replace(" or ", ", ")
+        words = [word.strip("'") for word in options.split(", ")]
+        return f"'{name}' cannot be {quoted_value(given)}.", did_you_mean(str(given), words)
+    if kind in _BOUNDS:
+        key, words_ = _BOUNDS[kind]
+        return f"'{name}' must be {words_} {context[key]:,}; it is {quoted_value(given)}.", ""
+    if kind in ("string_too_short", "too_short"):
+        return f"'{name}' must not be empty.", ""
+    if kind == "string_pattern_mismatch":
+        return _pattern_fault(name, str(given), context["pattern"])
+    wanted = dict.fromkeys(_KINDS[one["type"]] for one in details if one["type"] in _KINDS)
+    if kind == "int_parsing_size":
+        return f"'{name}' is too large a number: {quoted_value(given)}.", ""
+    if not wanted:
+        return f"'{name}' is wrong: {first['msg'].rstrip('.')}.", ""
+    what, remedy = f"'{name}' must be {' or '.join(wanted)}", _remedy_for(name, given, wanted)
+    if given is None:
+        return f"{what}; it is empty.", remedy
+    return f"{what}; {quoted_value(given)} is {kind_of(given)}.", remedy
+
+
+def _remedy_for(name: str, given: Any, wanted: Collection[str]) -> str:
+    """Return how what is wanted is written, to whoever wrote a value of another kind."""
+    if given is None:
+        return f"Fill it in, or leave '{name}' out."
+    if "text" in wanted and is_scalar(given):
+        return "Put it in quotes."
+    if "a list" in wanted:
+        return "Begin each entry with '- '." if isinstance(given, dict) else "Write it as `[…]`."
+    if "a mapping" in wanted:
+        written = "without the dashes" if isinstance(given, list) else "below it"
+        return f"Write `key: value` {written}."
+    if "text" in wanted:
+        return "If it is meant as text, put it in quotes: braces and brackets mean more in YAML."
+    return ""
+
+
+def _own_sentence(name: str, told: str, given: Any) -> tuple[str, str]:
+    """Finish the sentence of a check of ours."""
+    told = told.rstrip(".")
+    if told.startswith("must "):
+        given_ = f"; it is {quoted_value(given)}" if is_scalar(given) else ""
+        return f"'{name}' {told}{given_}.", ""
+    return f"in '{name}': {told}.", ""
+
+
+def _pattern_fault(name: str, given: str, pattern: str) -> tuple[str, str]:
+    if pattern.startswith("^[a-z]"):
+        what = f"'{given}' cannot be an id: it takes small letters, digits and '_'"
+        near = "".join(char if char.isalnum() else "_" for char in given.lower()).strip("_")
+        return f"{what}, and begins with a letter.", f"Call it '{near}'." if near else ""
+    if pattern == "^/":
+        return f"'{name}' must begin with '/'; it is {quoted_value(given)}.", ""
+    return f"'{name}' must match {pattern}; it is {quoted_value(given)}.", ""
+
+
+def is_scalar(value: Any) -> bool:
+    """Return whether a value is neither list nor mapping."""
+    return not isinstance(value, dict | list)
+
+
+def quoted_value(value: Any) -> str:
+    """Return the author's own word in quotes, cut where it is long."""
+    if isinstance(value, dict | list):
+        return "this"
+    if value is None:
+        return "null"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+
+
+def kind_of(value: Any) -> str:
+    """Name a value's kind for a sentence."""
+    kinds = {str: "text", bool: "a boolean", int: "a whole number", float: "a number"}
+    kinds |= {list: "a list", dict: "a mapping", type(None): "nothing"}
+    return kinds.get(type(value), "something else")
+
+
+def names_at(table: type[BaseModel], path: Path) -> list[str]:
+    """Return the keys that the table at `path` within `table` knows."""
+    tables = [table]
+    for name in path:
+        if isinstance(name, str):
+            tables = [found for one in tables for found in _tables_under(one, name)]
+    return [name for one in tables for name in _key_names(one)]
+
+
+def _key_names(table: type[BaseModel]) -> list[str]:
+    """Return a table's keys, its own before those of its bases."""
+    own = table.__annotations__
+    fields = sorted(table.model_fields.items(), key=lambda field: field[0] not in own)
+    return [field.alias or name for name, field in fields]
+
+
+def _tables_under(table: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:
+    for key, field in table.model_fields.items():
+        if (field.alias or key) == name:
+            yield from _tables(field.annotation)
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _tables(argument)
+
+
+K = TypeVar("K", bound=Keys)
+
+
+class FaultCollector:
+    """What was found wrong so far. Every method gives None where it found a fault."""
+
+    def __init__(self, document: YamlDocument) -> None:
+        self.document = document
+        self.faults: list[Fault] = []
+
+    def add(self, at: Path, message: str, remedy: str = "", *, is_key: bool = False) -> None:
+        """Note a fault of what stands at `at`, or of the key that leads there."""
+        mark = self.document.key_mark(at) if is_key else self.document.mark(at)
+        self.faults.append(Fault(f"{message}.", remedy, mark))
+
+    def table(self, table: type[K], data: Any, at: Path) -> K | None:
+        """Check a mapping against its table of keys."""
+        try:
+            return table.model_validate(data)
+        except ValidationError as error:
+            self.faults += faults_of(error, table, data, self.document, at)
+            return None
+
+    def expression(self, source: Any, at: Path) -> Expression | None:
+        """Compile a bare expression; anything but text was refused by its table."""
+        if isinstance(source, bool):
+            source = "true" if source else "false"
+        if not isinstance(source, str):
+            return None
+        try:
+            return Expression.of(source)
+        except ExpressionError as error:
+            self.failed(error, at)
+            return None
+
+    def check(self, source: Any, at: Path) -> Check | None:
+        """Compile an expression that may call check functions."""
+        if isinstance(source, bool):
+            source = "true" if source else "false"
+        try:
+            return Check.of(source)
+        except ExpressionError as error:
+            if source.count("(") != source.count(")"):
+                # `[words(output.text, most=80)]`: YAML ends a bare text in a list at its comma.
+                error.remedy = (
+                    "Put the whole expression in quotes: in YAML's lists a comma ends it."
+                )
+            self.failed(error, at)
+            return None
+
+    def value(self, data: Any, at: Path, *, bare: bool = False) -> Value:
+        """Compile every text of nested data; those at fault stay as they are."""
+        value, errors = Value.scan(data, bare=bare)
+        for error in errors:
+            self.failed(error, (*at, *error.path))
+        return value
+
+    def failed(self, error: ExpressionError, at: Path) -> None:
+        """Note an expression's fault."""
+        self.add(at, error.message, error.remedy)

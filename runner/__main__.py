@@ -1,0 +1,33 @@
+"""Entry point of the `paddock` command: handle Ctrl-C during imports, then run the command line.
+
+Imports nothing that takes time. Until a command begins there is nothing to end in order, so Ctrl-C
+ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_INTERRUPTED_STATUS = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    # Whoever starts us in the background of a script has Ctrl-C ignored; so it stays.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, exit_at_once)
+    from .cli import application
+
+    application.main(command_began)
+
+
+def command_began() -> None:
+    """Let a command that has been imported hear of Ctrl-C as usual."""
+    if signal.getsignal(signal.SIGINT) is exit_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def exit_at_once(*_: object) -> None:
+    """End the process at once."""
+    os._exit(_INTERRUPTED_STATUS)

@@ -1,0 +1,500 @@
+"""Bind a plan to the installed steps: classes, typed parameters, inputs, references.
+
+The last place where the YAML's author can be wrong. Every fault is collected, so that one call
+reports all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.pipelines import model, yaml_source
+from paddock.pipelines import plan as plans
+from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.expressions import LIST_ELEMENT, Reference
+from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
+from paddock.pipelines.model import Block, Node, Pipeline
+from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.plan import BASE_NAMES, LOOP_NAMES, Plan
+from paddock.pipelines.template_sandbox import METHODS
+from paddock.runner.ledger.budget import RunBudget
+from paddock.steps import python_step, registry
+from paddock.steps.base import Step
+
+from . import (
+    checks,
+    inputs_and_parameters,
+    protected_files,
+    requirements,
+    subpipelines,
+    taint_analysis,
+)
+from . import reply as replies
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundRetry, BoundStep, BoundTimeout
+from .inputs_and_parameters import BindError, BoundParams, ParameterBinder
+from .pipeline_models import ModelBinder
+from .watch_folders import WatchBinder
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+__all__ = [
+    "BindError",
+    "BoundBlock",
+    "BoundNode",
+    "BoundParams",
+    "BoundPlan",
+    "BoundStep",
+    "OnError",
+    "BoundRetry",
+    "BoundTimeout",
+    "bind",
+    "check",
+    "bind_without_inputs",
+    "read_plan",
+]
+
+_RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
+BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
+
+
+def bind(
+    plan: Plan,
+    inputs: Mapping[str, Any],
+    *,
+    cwd: Path,
+    default_models: Mapping[Role, str],
+) -> BoundPlan:
+    """Return each step its class and typed parameters, and each input its value.
+
+    Takes a plan with faults, too (`paddock.pipelines.plan.plan_with_faults`), to tell all faults at once.
+
+    Raises:
+        PipelineError: with every fault, those of the plan and its pipeline included.
+    """
+    binder = PlanBinder(plan, inputs, cwd, default_models)
+    bound = binder.bound()
+    if binder.faults:
+        raise PipelineError(binder.faults)
+    return bound
+
+
+def check(plan: Plan, within: subpipelines.SharedPlans | None = None) -> tuple[str, ...]:
+    """Check everything that can be checked without the caller's inputs.
+
+    Gives what is no fault, but should be known, one sentence each. The pipelines that its steps
+    run are put into `within`, also where there are faults.
+
+    Raises:
+        PipelineError: with every fault, those of the plan and its pipeline included.
+    """
+    return tuple(subpipelines.ignored_key_notes(bind_without_inputs(plan, within)))
+
+
+def bind_without_inputs(plan: Plan, within: subpipelines.SharedPlans | None = None) -> BoundPlan:
+    """Bind a plan without the caller's inputs, and check it as `check` does.
+
+    Raises:
+        PipelineError: with every fault, those of the plan and its pipeline included.
+    """
+    binder = PlanBinder(
+        plan, None, Path.cwd(), {}, subpipelines.BindContext(within or subpipelines.SharedPlans())
+    )
+    bound = binder.bound()
+    if binder.faults:
+        raise PipelineError(binder.faults)
+    return bound
+
+
+def document_folders(plan: Plan) -> tuple[Path, ...]:
+    """Return the folders where a pipeline's documents arrive or are written, by its defaults.
+
+    The plan may have faults: what is known of it counts.
+    """
+    return PlanBinder(plan, None, Path.cwd(), {}).bound().folders
+
+
+def read_plan(path: Path, text: str | None = None) -> Plan:
+    """Read a file as far as it can be read; `bind` and `check` then tell every fault at once.
+
+    `text` is what it holds, where that was read before.
+
+    Raises:
+        PipelineError: it cannot be read as YAML, or is no mapping.
+    """
+    document = (
+        yaml_source.read_yaml(path) if text is None else yaml_source.parse_yaml(text, str(path))
+    )
+    return plans.plan_with_faults(model.parse_pipeline(document))
+
+
+class PlanBinder:
+    """Binds one plan; what is wrong stands in `faults`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, Any] | None,
+        cwd: Path,
+        default_models: Mapping[Role, str],
+        within: subpipelines.BindContext | None = None,
+    ) -> None:
+        self._within = within or subpipelines.BindContext()
+        self._cwd, self._default_models = cwd, default_models
+        self._plan = plan
+        self._pipeline: Pipeline = plan.pipeline
+        self._file = Path(self._pipeline.document.file)
+        base = (cwd / self._file).parent
+        later = self._within.later
+        self._given = inputs_and_parameters.read_inputs(
+            self._pipeline, inputs, base=base, cwd=cwd, later=later
+        )
+        self._base = base
+        self._models = ModelBinder(
+            self._pipeline,
+            base.resolve(),
+            default_models,
+            self._given.values,
+            is_check=inputs is None,
+            label=self._within.label,
+            later=later,
+        )
+        self._inner = subpipelines.SubPipelineBinder(
+            self._pipeline,
+            None if inputs is None else self._given.values,
+            self._given.roots(base),
+            self._within,
+            read_plan,
+            self._bound_within,
+        )
+        self._outputs: dict[str, tuple[str, ...] | None] = {}
+        self._answers: dict[str, tuple[str, ...] | None] = {}
+        """The fields of each step's answer, where its schema tells them."""
+        self._items: dict[str, tuple[str, ...] | None] = {}
+        """The fields of each block's results, where they are written down."""
+        self._over_results: list[tuple[tuple[str | int, ...], str, str]] = []
+        """Blocks that go over another one's results: their places, variables, and that other."""
+        self._params: dict[tuple[str | int, ...], ParameterBinder] = {}
+        self._own: list[Fault] = []
+        self._said: set[tuple[tuple[str | int, ...], str]] = set()
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Every fault of the file and of what was given to it."""
+        before = (*self._pipeline.faults, *self._plan.faults)
+        own = (*self._given.faults, *self._models.faults, *self._own)
+        # Two steps may run the same file, whose faults are told once.
+        return list(dict.fromkeys((*before, *own, *self._inner.faults)))
+
+    def _bound_within(
+        self, plan: Plan, inputs: Mapping[str, Any] | None, within: subpipelines.BindContext
+    ) -> tuple[BoundPlan, list[Fault]]:
+        """Bind a pipeline that a step runs."""
+        binder = PlanBinder(plan, inputs, self._cwd, self._default_models, within)
+        return binder.bound(), binder.faults
+
+    def bound(self) -> BoundPlan:
+        """Bind every step, then check what is read of them."""
+        pipeline = self._pipeline
+        defaults = pipeline.defaults
+        cache = self._within.cache and defaults.cache != "off"
+        controls = _InheritedKeys(defaults.retry, defaults.timeout, cache)
+        nodes = tuple(self._nodes(self._plan.nodes, BASE_NAMES, controls))
+        nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
+        self._check_uses()
+        roots = self._given.roots(self._base)
+        within = (
+            (one.pipeline, one.inputs, one.roots.base) for one in subpipelines.sub_plans(nodes)
+        )
+        watches = WatchBinder(pipeline, self._given.values, roots, within)
+        # What starts a pipeline does not count where a step of another one does.
+        found = () if self._within.files else watches.bound()
+        self._own += [
+            *watches.faults,
+            *checks.schedule_faults(pipeline),
+            *checks.store_order_faults(self._plan),
+        ]
+        self._own += self._refused_targets(watches)
+        if pipeline.tests:  # few files have some, and their functions take time to import
+            from . import checks
+
+            self._own += checks.test_claim_faults(pipeline, self._base)
+        return BoundPlan(
+            pipeline=pipeline,
+            file=self._file,
+            name=pipeline.name,
+            nodes=nodes,
+            edges=self._plan.edges,
+            inputs=self._given.values,
+            given=frozenset(self._given.by_hand),
+            secret_inputs=frozenset(n for n, one in pipeline.inputs.items() if one.is_secret),
+            input_types={name: one.type for name, one in pipeline.inputs.items()},
+            roots=roots,
+            models=self._models.by_alias,
+            pools=self._models.pools,
+            defaults=self._models.defaults,
+            returns=pipeline.returns,
+            watches=found,
+            folders=watches.folders(),
+            budget=_budget(pipeline),
+            priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
+        )
+
+    def _refused_targets(self, watches: WatchBinder) -> Iterable[Fault]:
+        """Yield which steps would write what no step may, as far as their paths are known."""
+        own = protected_files.ProtectedFiles.of([(self._pipeline, self._base)], watches.folders())
+        for one in watches.written():
+            refusal = own.refusal(one.path, is_new=one.is_new)
+            if refusal is not None:
+                what = f"step '{one.step.id}' may not write '{one.text}': it {refusal.why}."
+                mark = self._pipeline.mark((*one.step.at, "with", one.param))
+                yield Fault(what, refusal.remedy, mark)
+
+    def _nodes(
+        self, nodes: Iterable[Node], names: frozenset[str], controls: _InheritedKeys
+    ) -> Iterable[BoundNode]:
+        for node in nodes:
+            own = controls.of(node)
+            if isinstance(node, Block):
+                yield self._block(node, names, own)
+            else:
+                step = self._step(node, names, own)
+                if step is not None:
+                    yield step
+
+    def _step(
+        self, step: WrittenStep, names: frozenset[str], controls: _InheritedKeys
+    ) -> BoundStep | None:
+        self._outputs[step.id] = None
+        kind = self._kind(step)
+        self._own += replies.reply_faults(self._pipeline.document, step, self._base, kind)
+        if kind is None:
+            return None
+        self._outputs[step.id] = _outputs(kind, step)
+        parameters = ParameterBinder(kind.params, step, self._pipeline.document)
+        params = parameters.bound()
+        self._own += parameters.faults
+        self._params[step.at] = parameters
+        reply = replies.bind_reply(step, self._base)
+        servers = self._servers_of(step)
+        # What stops at the groups has an answer for each of them, by keys that only a run shows.
+        is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
+        self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
+        within = (
+            self._inner.bound(step, cache=controls.cache)
+            if step.uses == subpipelines.PIPELINE_STEP
+            else None
+        )
+        if within is not None and step.returns is None:
+            self._outputs[step.id] = subpipelines.outputs_of(within)
+        return BoundStep(
+            id=step.id,
+            uses=registry.STEP_ALIASES.get(step.uses, step.uses),
+            kind=kind,
+            mark=step.mark,
+            params=params,
+            if_=step.if_,
+            needs=frozenset(step.needs),
+            retry=controls.bound_retry(),
+            # A limit on requests that is inherited is none on a whole pipeline.
+            timeout=controls.bound_timeout() if within is None else _own_timeout(step),
+            cache=controls.cache,
+            returns=step.returns,
+            model=self._models.of(step, kind.roles),
+            besides=self._models.besides(step, kind),
+            reply=reply,
+            references=taint_analysis.step_references(step, names),
+            spec=taint_analysis.step_spec(step, reply, servers),
+            inner=within,
+        )
+
+    def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
+        defaults = self._pipeline.defaults
+        self._outputs[block.id] = BLOCK_OUTPUTS
+        body = tuple(self._nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
+        self._items[block.id] = self._fields_of(block)
+        over = _RESULTS.fullmatch(block.over.source.strip())
+        if over is not None:
+            self._over_results.append((block.at, block.var, over[1]))
+        inside = frozenset(taint_analysis.references_within(block))
+        return BoundBlock(
+            id=block.id,
+            mark=block.mark,
+            var=block.var,
+            over=block.over,
+            body=body,
+            where=block.where,
+            key=block.key,
+            max_parallel=block.max_parallel or defaults.max_parallel,
+            on_error=block.on_error or defaults.on_error or "quarantine",
+            if_=block.if_,
+            needs=frozenset(block.needs),
+            returns=block.returns,
+            references=taint_analysis.references_outside(block, inside, names),
+            item_attributes=taint_analysis.item_attributes(block.var, inside),
+            loop_attributes=taint_analysis.loop_attributes(block),
+            spec=taint_analysis.block_spec(block),
+        )
+
+    def _fields_of(self, block: Block) -> tuple[str, ...] | None:
+        """Name the fields of what a block gives for each item; None where only a run shows it."""
+        if block.returns is None:
+            last = block.body[-1].id if block.body else ""
+            return self._outputs.get(last)
+        written = block.returns.data
+        return tuple(written) if isinstance(written, dict) else None
+
+    def _servers_of(self, step: WrittenStep) -> Any:
+        """Check the tools that a step names; gives what of the MCP servers decides its result."""
+        if not requirements.has_tools(step):
+            return None
+        self._own += requirements.tool_faults(step, self._pipeline, self._base)
+        return requirements.tool_spec(step, self._pipeline, self._base)
+
+    def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
+        """Load the step's class."""
+        at = (*step.at, "uses")
+        if not step.uses:
+            return None
+        if python_step.is_function_reference(step.uses):
+            return self._own_kind(step.uses, at)
+        if not registry.is_known_step(step.uses):
+            remedy = _of_a_file(step.uses) or did_you_mean(step.uses, registry.step_names())
+            self._fault(at, f"there is no step called '{step.uses}'", remedy)
+            return None
+        try:
+            return registry.load_step(step.uses)
+        except registry.BrokenStep as error:
+            self._fault(at, f"step '{error.name}' of '{error.package}' is broken: {error.why}", "")
+        return None
+
+    def _own_kind(self, uses: str, at: tuple[str | int, ...]) -> type[Step[Any, Any]] | None:
+        """Read the function that a step names; it runs nothing."""
+        try:
+            return python_step.step_of(uses, self._base)
+        except python_step.FunctionNotFound as error:
+            self._fault(at, error.what, error.remedy)
+        return None
+
+    def _check_uses(self) -> None:
+        """Check what is read of each step, and the names in texts that steps render."""
+        for use in self._plan.uses:
+            reference = use.reference
+            if reference[0] == "steps":
+                self._check_output(use.at, reference)
+            elif reference[0] == "loop" and "loop" in use.names:
+                self._check_loop(use.at, reference)
+            elif len(reference) > 1 and (over := self._goes_over(use.at, reference[0])) is not None:
+                self._check_item(use.at, over, reference[1])
+            elif use.is_open and reference[0] not in use.names and "with" in use.at:
+                self._check_name(use.at, reference[0], use.names)
+
+    def _check_output(self, at: tuple[str | int, ...], reference: Reference) -> None:
+        if len(reference) < 3 or reference[2] == "skipped":
+            return
+        if reference[2:4] == ("results", LIST_ELEMENT):
+            self._check_item(at, reference[1], reference[4])
+        outputs = self._outputs.get(reference[1])
+        if outputs is not None and reference[2] not in outputs:
+            what = f"step '{reference[1]}' has no output '{reference[2]}'"
+            self._fault(at, what, did_you_mean(reference[2], outputs))
+        answer = self._answers.get(reference[1]) if reference[2] == "output" else None
+        if answer is not None and len(reference) > 3 and reference[3] not in answer:
+            what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
+            self._fault(at, what, did_you_mean(reference[3], answer))
+
+    def _goes_over(self, at: tuple[str | int, ...], name: str) -> str | None:
+        """Return the block whose results a loop variable stands for, at a place of the file."""
+        over = ((place, block) for place, var, block in self._over_results if var == name)
+        return next((block for place, block in over if at[: len(place)] == place), None)
+
+    def _check_item(self, at: tuple[str | int, ...], block: str, field: str) -> None:
+        fields = self._items.get(block)
+        if fields is not None and field not in (*fields, *METHODS[dict]):
+            what = f"the results of '{block}' have no field '{field}'"
+            self._fault(at, what, did_you_mean(field, fields))
+
+    def _check_loop(self, at: tuple[str | int, ...], reference: Reference) -> None:
+        if len(reference) > 1 and reference[1] not in taint_analysis.LOOP_ATTRIBUTES:
+            what = f"`loop` of a block has no '{reference[1]}'"
+            self._fault(at, what, did_you_mean(reference[1], taint_analysis.LOOP_ATTRIBUTES))
+
+    def _check_name(self, at: tuple[str | int, ...], name: str, names: frozenset[str]) -> None:
+        split = at.index("with")
+        parameters = self._params.get(at[:split])
+        added = parameters.reads_names(str(at[split + 1])) if parameters else None
+        if added is not None and name not in added:
+            self._fault(
+                at, f"'{name}' is not known here", did_you_mean(name, sorted(names | added))
+            )
+
+    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
+        if (at, message) not in self._said:
+            self._said.add((at, message))
+            self._own.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+
+
+@dataclass(frozen=True)
+class _InheritedKeys:
+    """What a step inherits from the blocks around it and from `defaults`."""
+
+    retry: RetryKeys | None = None
+    timeout: TimeoutKeys | None = None
+    cache: bool = True
+
+    def of(self, node: Node) -> _InheritedKeys:
+        """Return what holds for this node and within it."""
+        return _InheritedKeys(
+            node.retry or self.retry,
+            _merged(node.timeout, self.timeout),
+            self.cache if node.cache is None else node.cache,
+        )
+
+    def bound_retry(self) -> BoundRetry:
+        keys = self.retry
+        return (
+            BoundRetry(keys.times, frozenset(keys.on), keys.backoff, True) if keys else BoundRetry()
+        )
+
+    def bound_timeout(self) -> BoundTimeout:
+        keys = self.timeout
+        return BoundTimeout(keys.total, keys.idle) if keys else BoundTimeout()
+
+
+def _own_timeout(step: WrittenStep) -> BoundTimeout:
+    return BoundTimeout(step.timeout.total, step.timeout.idle) if step.timeout else BoundTimeout()
+
+
+def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:
+    if own is None or inherited is None:
+        return own or inherited
+    return TimeoutKeys.model_construct(
+        total=inherited.total if own.total is None else own.total,
+        idle=inherited.idle if own.idle is None else own.idle,
+    )
+
+
+def _of_a_file(uses: str) -> str:
+    """Return how a file is used as a step, to whoever names it alone."""
+    if uses.endswith(".py"):
+        return f"Name a function of that file: `uses: {uses}:name`."
+    if uses.endswith((".yaml", ".yml")):
+        return f"Another pipeline is run so: `uses: pipeline`, `with: {{file: {uses}}}`."
+    return ""
+
+
+def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] | None:
+    """Name what a step gives; None where only a run shows it."""
+    if step.returns is None:
+        is_open = kind.output.model_config.get("extra") == "allow"
+        return None if is_open else tuple(kind.output.model_fields)
+    return tuple(step.returns.data) if isinstance(step.returns.data, dict) else None
+
+
+def _budget(pipeline: Pipeline) -> RunBudget:
+    keys = pipeline.budget
+    return RunBudget(keys.time, keys.tokens) if keys else RunBudget()

@@ -1,0 +1,452 @@
+"""Permissions: what a pipeline reaches besides files and models, and whether that is allowed.
+
+Commands, tools, servers, network and secrets. A YAML may come from a stranger: everything that
+reaches further needs `--allow` or the caller's own settings. Every address but that of Paddock's
+own service counts as remote, other ports of this machine too, since databases and other programs
+listen there; what an expression decides is remote.
+
+`paddock up` keeps a digest of each need for each pipeline file (commands, servers, hosts, code),
+so that a file that is new or asks for something else asks again. Prompts, documents and the inputs
+of a run do not count. Commands count as written, with the defaults of the inputs that they read;
+functions with the modules that they import from the same folder; scripts by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
+from paddock.pipelines.errors import Fault, Mark, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import Path as Place
+from paddock.runner.config.pipeline_secrets import secret_place
+from paddock.runner.config.setting_values import PERMISSIONS
+from paddock.runner.settings import FILE_NAME
+from paddock.steps import python_step
+from paddock.steps.python_step import is_function_reference
+
+from . import protected_files
+from .bound import BoundPlan, BoundStep
+from .requirements import has_tools
+from .subpipelines import PIPELINE_STEP, all_plans, steps_of
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import NotifyKeys
+
+MAX_COMMAND_CHARS = 1000
+"""Of a command that is shown: a script is meant to be read before it is allowed."""
+
+Reached = tuple[str, str, Mark]
+"""The name by which it is allowed, the end of 'the pipeline wants to …', and where it says so."""
+
+
+def is_remote(url: str, own: str) -> bool:
+    """Return whether an address may lead anywhere but to Paddock's own service, at `own`.
+
+    >>> [is_remote(f"http://localhost:{port}", "http://127.0.0.1:11434") for port in (11434, 5432)]
+    [False, True]
+    """
+    try:
+        found, service = written_authority(url), read_authority(own)
+    except BadHost:
+        return True
+    if found is None or found.has_user or not service.host.is_loopback:
+        return True
+    return not found.host.is_loopback or found.port != service.port
+
+
+def remote_address_text(url: str) -> str:
+    """Return an address as a need names it; one of this machine is called so."""
+    return f"{url} (another program on this machine)" if _is_this_machine(url) else url
+
+
+def reached_by_steps(bound: BoundPlan, own: str) -> Iterator[Reached]:
+    """Yield all that the steps of one pipeline reach for, in the file's order.
+
+    Args:
+        bound: the plan.
+        own: the address of Paddock's own service, which needs no consent.
+    """
+    for step in steps_of(bound.nodes):
+        if step.uses == "run":
+            written = _parameters_as_written(step)
+            command = written.get("command")
+            words = command if isinstance(command, list) and command else [command]
+            shown = command_text(words, bound, cwd=written.get("cwd"), env=written.get("env"))
+            yield "run", f"run {shown}", _mark(step, bound, "command")
+        elif has_tools(step.params.step):
+            yield from _reached_by_tools(step, bound, own)
+
+
+def command_text(
+    words: Sequence[object], bound: BoundPlan, *, cwd: object = None, env: object = None
+) -> str:
+    """Return a command as it will run: arguments filled in, program, folder, names of variables.
+
+    A text that needs more than the inputs, such as an item or a secret, stands as it is written.
+    Values of variables are not shown: they may be secrets.
+    """
+    filled = [_filled_in(word, bound) for word in words]
+    line = " ".join(shlex.quote(text) for text, _ in filled).replace("\n", " ")
+    if len(line) > MAX_COMMAND_CHARS:
+        line = f"{line[:MAX_COMMAND_CHARS]}… ({len(line) - MAX_COMMAND_CHARS:,} characters more)"
+    folder, is_folder_known = (".", True) if cwd is None else _filled_in(cwd, bound)
+    added = dict(env) if isinstance(env, Mapping) else {}
+    shown = [f"`{line}`"]
+    if is_folder_known and filled[0][1]:
+        shown += _program(filled[0][0], folder, added, bound)
+    if cwd is not None:
+        shown.append(f"in '{folder}'")
+    if added:
+        shown.append(f"with {', '.join(map(str, added))} set")
+    if not is_folder_known or not all(is_known for _, is_known in filled):
+        shown.append("(what stands in braces is filled in when it runs)")
+    return " ".join(shown)
+
+
+def _program(name: str, folder: str, added: Mapping[str, Any], bound: BoundPlan) -> Iterator[str]:
+    """Yield the path of the program that a name stands for, where it is another text."""
+    from paddock.steps import processes
+
+    path, is_known = _filled_in(added.get("PATH", ""), bound)
+    if not is_known:
+        return
+    environ = processes.clean_environ({"PATH": path} if path else {}, os.environ)
+    found = processes.find_program(name, bound.roots.base / folder, environ)
+    if found is None:
+        yield "(which is not there)"
+    elif str(found) != name:
+        yield f"({found})"
+
+
+def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
+    """Return a text with the inputs filled in, and whether that is all of it."""
+    text = str(written)
+    try:
+        value = Value.of(text)
+        if all(_is_known(path, bound) for path in value.references):
+            return str(value.render({"inputs": bound.inputs, "python": sys.executable})), True
+    except ExpressionError:  # a fault that is told elsewhere
+        pass
+    return text, False
+
+
+def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
+    if path[0] == "inputs" and len(path) > 1:
+        return path[1] in bound.inputs and path[1] not in bound.secret_inputs
+    return path[0] == "python"
+
+
+def _reached_by_tools(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[Reached]:
+    from paddock.steps.tools import tool_names
+
+    for one in tool_names.tools_used(step.uses, _parameters_as_written(step)):
+        mark = _mark(step, bound, *one.path)
+        named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
+        if named is None:
+            continue  # a fault that was told
+        if named.kind == "server":
+            yield server_need(str(named.server), bound)
+        elif named.kind in ("function", "installed"):
+            what = "the function" if named.kind == "function" else "the installed tool"
+            yield "tool", f"call {what} `{one.name}`", mark
+        elif named.name == "http.get":
+            hosts = one.options.get("hosts") or []
+            listed = hosts if isinstance(hosts, list) else [hosts]
+            far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
+            if far:
+                yield "network", f"fetch from {', '.join(far)}", mark
+
+
+def _is_own_pattern(host: str, own: str) -> bool:
+    """Return whether an entry of `hosts` stands for Paddock's own service and nothing else."""
+    try:
+        pattern, service = read_pattern(host), read_authority(own)
+    except BadHost:  # a fault that is told with its place
+        return False
+    is_here = pattern.is_loopback and service.host.is_loopback
+    return is_here and pattern.port == service.port
+
+
+def server_need(name: str, bound: BoundPlan) -> Reached:
+    """Return what a server needs, where the file names it. One here may do anything here, too."""
+    server = bound.pipeline.servers[name]
+    mark = bound.pipeline.mark(server.at)
+    texts = server.texts.data
+    if server.is_command:
+        words = [texts["command"], *texts.get("args", ())]
+        shown = command_text(words, bound, cwd=texts.get("cwd"), env=texts.get("env"))
+        return "mcp", f"start the MCP server '{name}': {shown}", mark
+    url = str(texts["url"])
+    return (
+        "mcp" if _is_this_machine(url) else "network",
+        f"ask the MCP server '{name}' at {url}",
+        mark,
+    )
+
+
+def _is_this_machine(url: str) -> bool:
+    try:
+        found = written_authority(url)
+    except BadHost:
+        return False
+    return found is not None and not found.has_user and found.host.is_loopback
+
+
+def _parameters_as_written(step: BoundStep) -> Mapping[str, Any]:
+    data = step.params.step.params.data
+    return data if isinstance(data, Mapping) else {}
+
+
+def _mark(step: BoundStep, bound: BoundPlan, *at: str | int) -> Mark:
+    return bound.pipeline.mark((*step.params.step.at, "with", *at))
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionNeed:
+    """One thing that a pipeline wants, and the name by which it is allowed."""
+
+    name: str
+    what: str
+    """The end of the sentence 'the pipeline wants to …'."""
+    mark: Mark | None = None
+    is_of_run: bool = False
+    """Whether only a run does it, so that a plan may be made without."""
+
+
+class NotPermitted(PipelineError):
+    """A pipeline wants more than it may have; every need at once."""
+
+    def __init__(self, needs: Collection[PermissionNeed], names: str = "") -> None:
+        self.needs = tuple(needs)
+        self.names = names or permission_names(needs)
+        """What must be allowed for all that it wants, and not only for what it lacks."""
+        remedy = (
+            f'If you trust it: `--allow {self.names}`, or `allow = "{self.names}"` in '
+            f"~/.config/paddock/{FILE_NAME}."
+        )
+        words = "the pipeline wants to {}, which needs '{}'.".format
+        super().__init__(Fault(words(need.what, need.name), remedy, need.mark) for need in needs)
+
+
+def refuse_unpermitted(
+    bound: BoundPlan, allowed: Collection[str], own: str, *, is_plan: bool = False
+) -> None:
+    """Refuse a pipeline that wants more than is allowed; a plan does not do what steps want.
+
+    Args:
+        bound: the plan.
+        allowed: the names of what its caller allows.
+        own: the address of Paddock's own service, which needs no consent.
+        is_plan: nothing is run.
+
+    Raises:
+        NotAllowed: with all that it wants besides.
+    """
+    lacking = _missing_permissions(bound, allowed, own)
+    if any(not (is_plan and need.is_of_run) for need in lacking):
+        raise NotPermitted(lacking, permission_names(needs(bound, own)))
+
+
+def permission_advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
+    """Return what a run of a planned pipeline will need; None: nothing more than it has."""
+    lacking = _missing_permissions(bound, allowed, own)
+    if not lacking:
+        return None
+    wants = "; ".join(dict.fromkeys(need.what for need in lacking))
+    return (
+        f"A run wants to {wants}. If you trust it: `--allow {permission_names(needs(bound, own))}`."
+    )
+
+
+def _missing_permissions(
+    bound: BoundPlan, allowed: Collection[str], own: str
+) -> list[PermissionNeed]:
+    return [need for need in needs(bound, own) if need.name not in allowed]
+
+
+def permission_names(needs: Collection[PermissionNeed]) -> str:
+    """Return the names by which needs are allowed, as `--allow` takes them."""
+    return ",".join(sorted({need.name for need in needs}, key=PERMISSIONS.index))
+
+
+def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
+    """Return all that a pipeline wants besides files and models, in the file's order."""
+    found: list[PermissionNeed] = []
+    for plan in all_plans(bound):
+        wanted = [*_pool_needs(plan, own), *_secret_needs(plan), *_function_needs(plan)]
+        wanted += [
+            PermissionNeed(name, what, mark, True)
+            for name, what, mark in reached_by_steps(plan, own)
+        ]
+        wanted += _notify_needs(plan, own) if plan is bound else ()  # a step sends no messages
+        found += sorted(wanted, key=lambda need: need.mark.line if need.mark else 0)
+    return list(dict.fromkeys(found))
+
+
+def _pool_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
+    for pool in bound.pools.values():
+        far = [remote_address_text(url) for url in pool.urls if is_remote(url, own)]
+        if far:
+            yield PermissionNeed("network", f"ask {' and '.join(far)} for a model", pool.mark)
+
+
+def _secret_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
+    for name, keys in bound.pipeline.secrets.items():
+        mark = bound.pipeline.mark(("secrets", name))
+        yield PermissionNeed("secrets", f"read {secret_place(keys)}", mark)
+
+
+def _function_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
+    for step in steps_of(bound.nodes):
+        if is_function_reference(step.uses):
+            mark = bound.pipeline.mark((*step.params.step.at, "uses"))
+            yield PermissionNeed("tool", f"call the Python function '{step.uses}'", mark, True)
+
+
+def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
+    on = bound.pipeline.on
+    for at, notify in enumerate(on.notify if on is not None else ()):
+        mark = bound.pipeline.mark(_notify_place(bound, at))
+        if notify.command is not None:
+            yield PermissionNeed(
+                "run", f"run {_notify_text(notify, bound)} when a run has ended", mark, True
+            )
+        elif notify.email is not None:
+            yield PermissionNeed("network", f"send mail to {notify.email}", mark, True)
+        elif notify.webhook is not None and is_remote(notify.webhook, own):
+            what = f"call {remote_address_text(notify.webhook)} when a run has ended"
+            yield PermissionNeed("network", what, mark, True)
+
+
+def _notify_place(bound: BoundPlan, at: int) -> Place:
+    """Return the place of one of `on.notify`, which may be written without a list."""
+    written = bound.pipeline.document.data["on"]["notify"]
+    return ("on", "notify", at) if isinstance(written, list) else ("on", "notify")
+
+
+def _notify_text(notify: NotifyKeys, bound: BoundPlan) -> str:
+    command = notify.command or ""
+    return f"`{command}`" if isinstance(command, str) else command_text(command, bound)
+
+
+class NotConsented(PipelineError):
+    """A pipeline asks for more than a person agreed to for its file."""
+
+    def __init__(self, wanted: Collection[PermissionNeed], file: Path) -> None:
+        remedy = f"If you trust it: `paddock allow '{file}'`."
+        words = "the pipeline wants to {}, and this file has no consent for that.".format
+        super().__init__(Fault(words(one.what), remedy, one.mark) for one in wanted)
+
+
+def refuse_unconsented(bound: BoundPlan, own: str, agreed: Collection[str], file: Path) -> None:
+    """Refuse a pipeline that asks for more than was agreed to for its file.
+
+    Raises:
+        NotAgreed: with all that it wants.
+    """
+    if not consent_digests(bound, own) <= frozenset(agreed):
+        raise NotConsented(needs(bound, own), file)
+
+
+def consent_digests(bound: BoundPlan, own: str) -> frozenset[str]:
+    """Return the digests of all that a pipeline asks for; none where it needs no consent."""
+    if not needs(bound, own):
+        return frozenset()
+    written = (json.dumps(one, sort_keys=True, default=str) for one in _consent_items(bound))
+    return frozenset(hashlib.sha256(text.encode()).hexdigest() for text in written)
+
+
+def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
+    """Yield each thing that is asked for, as plain data."""
+    for plan in all_plans(bound):
+        for pool in plan.pools.values():
+            yield ["pool", sorted(pool.urls)]
+        for name, keys in plan.pipeline.secrets.items():
+            yield ["secret", name, keys.env, keys.file]
+        for name, server in plan.pipeline.servers.items():
+            texts = server.texts.data
+            words = [texts.get("command"), *texts.get("args", ())]
+            yield [
+                "server",
+                name,
+                texts,
+                _input_defaults(texts, plan),
+                _script_digests(words, plan),
+            ]
+        for step in steps_of(plan.nodes):
+            yield from _step_consent_items(step, plan)
+    on = bound.pipeline.on
+    for notify in on.notify if on is not None else ():
+        way = notify.model_dump(exclude={"when"})
+        words = notify.command if isinstance(notify.command, list) else []
+        yield ["notify", way, _input_defaults(way, bound), _script_digests(words, bound)]
+
+
+def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]:
+    written = step.params.step.params.data
+    written = written if isinstance(written, Mapping) else {}
+    if step.uses == "run":
+        command = written.get("command")
+        words = command if isinstance(command, list) else []
+        yield ["run", written, _input_defaults(written, plan), _script_digests(words, plan)]
+    elif step.uses == PIPELINE_STEP:  # what the inner pipeline fills into its commands
+        yield ["pipeline", written, _input_defaults(written, plan)]
+    elif python_step.is_function_reference(step.uses):
+        yield ["function", step.uses, _code_digests(step.uses, plan.roots.base)]
+    elif has_tools(step.params.step):
+        yield from _tool_consent_items(step.uses, written, plan)
+
+
+def _tool_consent_items(
+    uses: str, written: Mapping[str, Any], plan: BoundPlan
+) -> Iterator[list[Any]]:
+    from paddock.steps.tools import tool_names
+
+    for one in tool_names.tools_used(uses, written):
+        named = tool_names.resolve_tool(one.name, one.server, plan.pipeline.servers)
+        code: Any = None
+        if named is not None and named.kind == "function":
+            code = _code_digests(one.name, plan.roots.base)
+        elif named is not None and named.kind == "installed":
+            code = named.name
+        options = dict(one.options)
+        yield ["tool", one.name, one.server, options, _input_defaults(options, plan), code]
+
+
+def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
+    """Return the defaults of the inputs that a text reads: they are part of what is asked."""
+    value, _ = Value.scan(written)
+    read = {path[1] for path in value.references if path[0] == "inputs" and path[1:]}
+    inputs = plan.pipeline.inputs
+    return {name: inputs[name].default for name in sorted(read) if name in inputs}
+
+
+def _script_digests(words: Collection[Any], plan: BoundPlan) -> dict[str, str]:
+    """Return digests of the programs and scripts in the pipeline's folder that a command names."""
+    base = plan.roots.base
+    return _file_digests(protected_files.scripts_named(words, base), base)
+
+
+def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
+    return {
+        os.path.relpath(one, base): hashlib.sha256(protected_files.file_content(one)).hexdigest()
+        for one in files
+    }
+
+
+def _code_digests(name: str, base: Path) -> dict[str, str]:
+    """Return digests of a function's file and of all that it imports from its folder."""
+    found = python_step.FUNCTION_REFERENCE.match(name)
+    if found is None:
+        return {}
+    file = (base / found["file"]).resolve()
+    return _file_digests(protected_files.python_modules_of(file), file.parent)

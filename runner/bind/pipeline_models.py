@@ -1,0 +1,337 @@
+"""The models that a pipeline names: checked, translated for the engine, faults with their place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
+from paddock.engine.system.hosts import BadAddress, base_url
+from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.expressions import ExpressionError, Reference, Value
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.keys import ModelKeys, PoolKeys
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.validation import faults_of
+from paddock.steps.llm.sampling_params import SamplingParams
+
+from .bound import BoundPlan, BoundPool
+from .subpipelines import all_plans, all_steps
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelFacts, ModelSpec, Role
+
+ROLES: tuple[Role, ...] = ("chat", "embed")
+
+
+class ModelBinder:
+    """The models by their aliases, and the defaults; faults stand in `faults`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        base: Path,
+        default_models: Mapping[Role, str],
+        inputs: Mapping[str, Any],
+        *,
+        is_check: bool = False,
+        label: str = "",
+        later: Collection[str] = (),
+    ) -> None:
+        self.faults: list[Fault] = []
+        self.pools: dict[str, BoundPool] = {}
+        self._inputs = inputs
+        self._is_check = is_check
+        """Nobody has given inputs yet."""
+        self._label = label
+        """What the names of its pools begin with, so that none is another pipeline's."""
+        self._later = later
+        """Inputs whose values only show when a step runs the pipeline."""
+        self._pipeline = pipeline
+        self._base = base
+        self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
+        self.defaults = dict(self._defaults(default_models))
+
+    def of(self, step: StepNode, roles: frozenset[Role]) -> ModelSpec | None:
+        """Return the model that a step uses; None where it uses none, or where that is a fault."""
+        written = step.params.data.get("model") if roles else None
+        if written is None:
+            wanted = [role for role in ROLES if role in roles and role in self.defaults]
+            return self.defaults[wanted[0]] if wanted else None
+        at: Place = (*step.at, "with", "model")
+        if not isinstance(written, str):
+            return None  # its type is a fault that is told with the parameters
+        if "{{" in written:
+            remedy = "Use two steps with `if`."
+            self._fault(
+                at, f"the model of step '{_step_label(step)}' must be named as it is", remedy
+            )
+            return None
+        if written not in self.by_alias:
+            self._unknown(step, written, at)
+            return None
+        spec = self.by_alias[written]
+        if spec.role not in roles:
+            does = "writes text" if "chat" in roles else "makes vectors"
+            what = f"step '{_step_label(step)}' {does}, but model '{written}' has the role '{spec.role}'"
+            self._fault(at, what, self._of_roles(roles))
+        return spec
+
+    def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
+        """Return the models that a step asks besides its own: defaults of their roles."""
+        roles_besides = getattr(kind, "roles_besides", None)
+        roles = roles_besides(step.params.data) if roles_besides is not None else ()
+        return tuple(
+            self.defaults[role] for role in ROLES if role in roles and role in self.defaults
+        )
+
+    def _unknown(self, step: StepNode, written: str, at: Place) -> None:
+        what = f"step '{_step_label(step)}' asks for model '{written}', which is not under `models`"
+        if self.by_alias:
+            names = did_you_mean(written, self.by_alias)
+            names = names.partition(" Did you mean")[0]
+            self._fault(at, what, f"{names} Add it under `models` or correct the name.")
+        else:
+            self._fault(at, what, f"Add `models: {{{written}: …}}`, or leave `model` out.")
+
+    def _of_roles(self, roles: frozenset[Role]) -> str:
+        names = [repr(alias) for alias, spec in self.by_alias.items() if spec.role in roles]
+        return f"Of the right role: {', '.join(names) or 'none'}."
+
+    def _defaults(self, default_models: Mapping[Role, str]) -> Iterator[tuple[Role, ModelSpec]]:
+        for role in ROLES:
+            own = [spec for spec in self.by_alias.values() if spec.role == role]
+            if len(own) == 1:
+                yield role, own[0]
+            elif role in default_models:
+                from paddock.engine.request import ModelSpec  # `validate` has no use for it
+
+                yield role, ModelSpec(default_models[role], role)
+
+    def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
+        from paddock.engine.request import ModelSpec
+
+        at: Place = ("models", alias)
+        pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
+        return ModelSpec(
+            ref=self._ref(keys.ref, self._ref_at(at)) if keys.pool is None else keys.ref,
+            role=keys.role,
+            n_ctx_tokens=keys.ctx,
+            keep_alive_s=keys.keep_alive,
+            params=self._params(keys, (*at, "params")),
+            keeps_reasoning=keys.think != "drop",
+            pool=pool,
+        )
+
+    def _pool(self, alias: str, keys: PoolKeys, at: Place) -> str:
+        """Return the name of a pool elsewhere; models with the same servers and key share one."""
+        urls: dict[str, None] = {}
+        for number, written in enumerate(keys.url):
+            written_at = self._pipeline.document.data["models"][alias]["pool"]["url"]
+            place = (*at, "url", number) if isinstance(written_at, list) else (*at, "url")
+            url = self._url(written, place)
+            if url is not None:
+                urls[url] = None
+        key = None if keys.key is None else self._text(keys.key)
+        tokenizer = (
+            None if keys.tokenizer is None else self._ref(keys.tokenizer, (*at, "tokenizer"))
+        )
+        mark = self._pipeline.mark((*at, "url"))
+        made = BoundPool(tuple(urls), key, tokenizer, mark)
+        for name, other in self.pools.items():
+            source = other.key.data if other.key is not None else None
+            if (other.urls, source, other.tokenizer) == (made.urls, keys.key, tokenizer):
+                return name
+        name = f"{self._label}{alias}"
+        self.pools[name] = made
+        return name
+
+    def _url(self, written: str, at: Place) -> str | None:
+        """Return an address; None where it is at fault, or an input that is not known yet."""
+        value = self._text(written)
+        if value is None or not all(map(self._is_input, value.references)):
+            return None  # told before, with the file
+        lacking = sorted(path[1] for path in value.references if self._inputs.get(path[1]) is None)
+        if lacking:
+            self._lacking(lacking[0], at)
+            return None
+        try:
+            text = value.render({"inputs": self._inputs})
+        except ExpressionError as error:
+            self._fault(at, error.message, error.remedy)
+            return None
+        try:
+            return base_url(str(text))
+        except BadAddress as error:
+            self._fault(at, f"'{text}' {error.why}", error.remedy)
+            return None
+
+    def _is_input(self, path: Reference) -> bool:
+        return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
+
+    def _lacking(self, name: str, at: Place) -> None:
+        """Say that an address is an input without a value, unless that is told or yet to come."""
+        if name in self._later:
+            what = f"input '{name}' is the address of a server, and must be known before a run"
+            self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
+        elif not self._is_check and not self._pipeline.inputs[name].is_required:
+            what = f"input '{name}' has no value, and it is the address of a server"
+            self._fault(at, what, f"Give it: `-i {name}=http://…`.")
+
+    def _text(self, written: str) -> Value | None:
+        try:
+            return Value.of(written)
+        except ExpressionError:
+            return None  # told before, with the file
+
+    def _ref_at(self, at: Place) -> Place:
+        data = self._pipeline.document.data["models"][at[-1]]
+        return at if isinstance(data, str) else (*at, "ref")
+
+    def _ref(self, ref: str, at: Place) -> str:
+        """Return the name, or the absolute path of a file; a relative one is the YAML's folder's.
+
+        A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
+        nothing by itself.
+        """
+        from paddock.engine.models.model_names import is_path
+
+        if ref.startswith("hf:"):
+            return self._hub_ref(ref, at)
+        if is_path(ref):
+            return str((self._base / Path(ref).expanduser()).resolve())
+        return ref
+
+    def _hub_ref(self, ref: str, at: Place) -> str:
+        from paddock.engine.models.model_names import parse_source
+
+        try:
+            return str(parse_source(ref).name)
+        except InvalidName:
+            remedy = "Write `hf:OWNER/REPO`, `hf:OWNER/REPO:Q8_0` or `hf:OWNER/REPO/FILE.gguf`."
+            self._fault(at, f"'{ref}' names no model of a hub", remedy)
+            return ref
+
+    def _params(self, keys: ModelKeys, at: Place) -> Mapping[str, object]:
+        try:
+            return SamplingParams.model_validate(keys.params).given()
+        except ValidationError as error:
+            document = self._pipeline.document
+            self.faults += faults_of(error, SamplingParams, keys.params, document, at)
+            return {}
+
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
+        self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+
+
+def _step_label(step: StepNode) -> str:
+    return step.id if step.has_own_id else step.uses
+
+
+LOOKUP_ERRORS = (ModelNotFound, ModelBroken, InvalidName)
+"""Errors of a lookup that are the named model's own; others are the machine's or a server's."""
+
+ModelKey = tuple[str, str]
+"""A pool's and a model's, as a `ModelSpec` has them."""
+
+
+class ModelFaults(EngineError):
+    """Models that cannot be used as a pipeline asks for them: every fault at once."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = PipelineError(faults).faults
+        super().__init__("\n".join(fault.render() for fault in self.faults))
+
+
+def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
+    """Yield a fault for each GGUF file that a step's model names by its path and that is none.
+
+    The files are opened, but only their first four bytes are read.
+    """
+    from paddock.engine.gguf import check_file
+
+    for plan, alias in _used_models(bound):
+        spec, written = plan.models[alias], _model_ref(plan, alias)
+        if spec.pool or not Path(spec.ref).is_absolute():
+            continue
+        try:
+            check_file(Path(spec.ref), written)
+        except EngineError as error:
+            yield _model_fault(error, plan, alias)
+
+
+def lookup_faults(error: EngineError, spec: ModelSpec, bound: BoundPlan) -> Iterator[Fault]:
+    """Yield a fault for each place that names the model which could not be looked up."""
+    for plan, alias in _used_models(bound):
+        if _model_key(plan.models[alias]) == _model_key(spec):
+            yield _model_fault(error, plan, alias)
+
+
+def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) -> Iterator[Fault]:
+    """Yield a fault where a model cannot do what is asked of it: its role, or its context."""
+    for plan, alias in _used_models(bound):
+        spec = plan.models[alias]
+        one = facts.get(_model_key(spec))
+        if one is None or spec.pool:
+            continue
+        if one.role != spec.role:
+            does = {"chat": "writes text", "embed": "makes vectors", "rerank": "ranks documents"}
+            what = f"model '{alias}' has the role '{spec.role}', but '{_model_ref(plan, alias)}' "
+            remedy = "Name another model" if spec.role == "chat" else "Name an embedding model"
+            if one.role != "rerank":  # no step ranks
+                remedy += f", or write `role: {one.role}`"
+            yield Fault(
+                f"{what}{does[one.role]}.",
+                f"{remedy}.",
+                plan.pipeline.mark(_model_place(plan, alias, "role")),
+            )
+        elif (spec.n_ctx_tokens or 0) > one.n_ctx_train_tokens:
+            yield Fault(
+                f"`ctx` asks for {spec.n_ctx_tokens:,} tokens, but '{_model_ref(plan, alias)}' was "
+                f"trained on {one.n_ctx_train_tokens:,}.",
+                "Write a smaller `ctx`, or leave it out.",
+                plan.pipeline.mark(_model_place(plan, alias, "ctx")),
+            )
+
+
+def _used_models(bound: BoundPlan) -> Iterator[tuple[BoundPlan, str]]:
+    """Yield the models that steps use, by their aliases, inner pipelines' too."""
+    for plan in all_plans(bound):
+        used = {_model_key(spec) for step in all_steps(plan.nodes) for spec in step.models}
+        for alias, spec in plan.models.items():
+            if _model_key(spec) in used:
+                yield plan, alias
+
+
+def _model_key(spec: ModelSpec) -> ModelKey:
+    return spec.pool, spec.ref
+
+
+def _model_ref(plan: BoundPlan, alias: str) -> str:
+    """Return the reference as the author wrote it."""
+    return plan.pipeline.models[alias].ref
+
+
+def _model_place(plan: BoundPlan, alias: str, key: str) -> Place:
+    """Return where a key of a model stands; where it is not written, its reference."""
+    written = plan.pipeline.document.data["models"][alias]
+    if isinstance(written, str):
+        return ("models", alias)
+    return ("models", alias, key if key in written else "ref")
+
+
+def _model_fault(error: EngineError, plan: BoundPlan, alias: str) -> Fault:
+    written = _model_ref(plan, alias)
+    mark = plan.pipeline.mark(_model_place(plan, alias, "ref"))
+    if isinstance(error, NoModelFile):
+        folder = Path(plan.models[alias].ref).parent
+        names = [file.name for file in folder.glob("*.gguf")] if folder.is_dir() else []
+        near = did_you_mean(Path(written).name, names) if names else "There is no GGUF file."
+        return Fault(f"no such file: '{written}'.", f"Looked for in {folder}. {near}", mark)
+    if isinstance(error, ModelBroken) and not plan.models[alias].pool:
+        return Fault(f"'{written}': {error.why.rstrip('.')}.", "", mark)
+    message, dot, remedy = str(error).partition(". ")
+    return Fault(message + dot.strip(), remedy, mark)

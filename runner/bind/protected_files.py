@@ -1,0 +1,248 @@
+"""Files that no step may write: Paddock's state and settings, the pipeline, the code that runs.
+
+A pipeline consists of its file, its sub-pipelines, its templates and schemas, the Python files of
+its functions with what they import, and the programs and scripts that its commands name. A step
+that wrote one of these, or a YAML file where `paddock up` looks for pipelines, would turn the text
+of a document or a model into what runs next. YAML (and Python, where there are functions) is
+written only into folders that the paths of steps name, which `up` leaves out.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps import python_step
+
+STATE_FOLDER, SETTINGS_FILE = ".paddock", "paddock.toml"
+YAML_SUFFIXES = (".yaml", ".yml")
+PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
+_SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
+            ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
+_MAX_MODULES = 200
+_ELF = b"\x7fELF"
+
+
+@dataclass(frozen=True)
+class WriteRefusal:
+    """Why a step may not write a file: the end of a sentence, and what to do."""
+
+    why: str
+    remedy: str = "Write to another path."
+
+
+@dataclass(frozen=True)
+class ProtectedFiles:
+    """The files of a pipeline and of those that it runs; all paths are resolved."""
+
+    bases: frozenset[Path]
+    """The folders of the pipeline files."""
+    parts: frozenset[Path]
+    folders: tuple[Path, ...] = ()
+    """Folders that the paths of steps name (`BoundPlan.folders`)."""
+    code_folders: frozenset[Path] = frozenset()
+    """Where functions import from."""
+
+    @classmethod
+    def of(
+        cls, pipelines: Iterable[tuple[Pipeline, Path]], folders: tuple[Path, ...] = ()
+    ) -> ProtectedFiles:
+        """Return those of pipelines, each with its folder."""
+        bases: set[Path] = set()
+        parts: set[Path] = set()
+        code: set[Path] = set()
+        for pipeline, base in pipelines:
+            base = base.resolve()
+            bases.add(base)
+            parts.add(base / Path(pipeline.document.file).name)
+            parts |= set(_named_files(pipeline, base))
+            modules = {
+                one for file in _function_files(pipeline, base) for one in python_modules_of(file)
+            }
+            parts |= modules
+            code |= {file.parent for file in _function_files(pipeline, base)}
+        return cls(frozenset(bases), frozenset(parts), folders, frozenset(code))
+
+    def refusal(self, path: Path, *, is_new: bool = True) -> WriteRefusal | None:
+        """Return why a path may not be written, moved or removed; None: it may.
+
+        Args:
+            path: absolute, with symbolic links resolved.
+            is_new: something is to be there afterwards.
+        """
+        if any(one.casefold() == STATE_FOLDER for one in self._names(path)):
+            return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
+        if path.name.casefold() == SETTINGS_FILE:
+            return WriteRefusal("is a settings file of Paddock")
+        if self._is_part(path):
+            return WriteRefusal("is a part of the pipeline itself")
+        if not is_new or self._is_in_named_folder(path):
+            return None
+        suffix = path.suffix.casefold()
+        if suffix in YAML_SUFFIXES:
+            remedy = f"Write YAML into a folder that the step's path names, as in 'out/x{suffix}'."
+            return WriteRefusal("could be taken for a pipeline by `paddock up`", remedy)
+        if suffix in PYTHON_SUFFIXES and any(path.is_relative_to(one) for one in self.code_folders):
+            remedy = f"Write it into a folder that the step's path names, as in 'out/x{suffix}'."
+            return WriteRefusal("lies where the pipeline's functions import from", remedy)
+        return None
+
+    def _names(self, path: Path) -> tuple[str, ...]:
+        base = next((one for one in self.bases if path.is_relative_to(one)), None)
+        return path.parts if base is None else path.relative_to(base).parts
+
+    def _is_part(self, path: Path) -> bool:
+        """Return whether a file is one of the pipeline's, under this name or another."""
+        if path in self.parts or str(path).casefold() in self._folded:
+            return True
+        identity = _identity(path)
+        return identity is not None and identity in map(_identity, self.parts)
+
+    @cached_property
+    def _folded(self) -> frozenset[str]:
+        return frozenset(str(one).casefold() for one in self.parts)
+
+    def _is_in_named_folder(self, path: Path) -> bool:
+        if path.parent in self.code_folders or (path.parent / STATE_FOLDER).is_dir():
+            return False
+        return any(
+            path.is_relative_to(one) and not any(base.is_relative_to(one) for base in self.bases)
+            for one in self.folders
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode: a hard link has those of the file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _steps_with_parameters(pipeline: Pipeline) -> Iterator[tuple[StepNode, Mapping[str, Any]]]:
+    for node in pipeline.nodes():
+        if isinstance(node, StepNode):
+            data = node.params.data
+            yield node, data if isinstance(data, Mapping) else {}
+
+
+def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
+    """Yield the files that a pipeline names as parts of itself."""
+    for step, data in _steps_with_parameters(pipeline):
+        schema = step.reply.schema if step.reply is not None else None
+        texts = [_file_key_value(one) for one in (*data.values(), schema)]
+        texts += [data.get("file")] if step.uses == "pipeline" else []
+        yield from _files(texts, base)
+        command = data.get("command") if step.uses == "run" else None
+        yield from scripts_named(command if isinstance(command, list) else (), base)
+    written = pipeline.document.data
+    servers = written.get("mcpServers") if isinstance(written, Mapping) else None
+    yield from _files([_file_key_value(servers) or servers], base)
+    yield from _files((keys.file for keys in pipeline.secrets.values()), base)
+    for server in pipeline.servers.values():
+        texts = server.texts.data
+        yield from scripts_named([texts.get("command"), *texts.get("args", ())], base)
+    for notify in pipeline.on.notify if pipeline.on is not None else ():
+        yield from scripts_named(notify.command if isinstance(notify.command, list) else (), base)
+
+
+def _file_key_value(value: Any) -> Any:
+    """Return the name of a file that stands in place of a text: `{file: prompts/x.md}`."""
+    return value.get("file") if isinstance(value, Mapping) else None
+
+
+def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
+    for text in texts:
+        file = named_file(text, base) if isinstance(text, str) else None
+        if file is not None:
+            yield file
+
+
+def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
+    from paddock.steps.tools import tool_names
+
+    for step, data in _steps_with_parameters(pipeline):
+        names = [step.uses]
+        if step.uses in ("tool", "agent", "chat"):
+            names = [one.name for one in tool_names.tools_used(step.uses, data)]
+        for name in names:
+            found = python_step.FUNCTION_REFERENCE.match(name)
+            file = named_file(found["file"], base) if found is not None else None
+            if file is not None:
+                yield file
+
+
+def named_file(text: str, base: Path) -> Path | None:
+    """Return the file that a text names, resolved; None: there is none."""
+    try:
+        file = (base / text).resolve()
+        return file if file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
+        return None
+
+
+def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:
+    """Yield the programs and scripts below a folder that the words of a command name."""
+    for file in _files(words, base):
+        if file.is_relative_to(base) and (
+            file.suffix.lower() in _SCRIPTS or file_content(file)[:4].startswith((b"#!", _ELF))
+        ):
+            yield file
+
+
+def python_modules_of(file: Path) -> list[Path]:
+    """Return a Python file and all that it imports from its own folder, by name."""
+    found, waiting = {file: None}, [file]
+    while waiting and len(found) < _MAX_MODULES:
+        for module in _imported_files(waiting.pop(), file.parent):
+            if module not in found:
+                found[module] = None
+                waiting.append(module)
+    return sorted(found)
+
+
+def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
+    try:
+        tree = ast.parse(file_content(file))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""] + [f"{node.module or ''}.{one.name}" for one in node.names]
+        at = file.parent if isinstance(node, ast.ImportFrom) and node.level else folder
+        for name in names:
+            yield from _modules(name.strip("."), at)
+
+
+def _modules(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the files of a module's name: itself, and the packages around it."""
+    at = folder
+    for part in filter(None, name.split(".")):
+        if (at / f"{part}.py").is_file():
+            yield at / f"{part}.py"
+        at = at / part
+        if (at / "__init__.py").is_file():
+            yield at / "__init__.py"
+
+
+def file_content(file: Path) -> bytes:
+    """Return what a file holds; nothing where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def reserved_path_refusal(path: Path) -> WriteRefusal | None:
+    """Return why a report may not be written to a path; None: it may."""
+    return ProtectedFiles(frozenset(), frozenset()).refusal(Path(os.path.realpath(path)))

@@ -1,0 +1,196 @@
+"""A step's `reply`: its schema and checks, validated when bound and applied to each answer.
+
+`ScopedReply` implements `paddock.steps.step.ReplyForm`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines import reply_schema
+from paddock.pipelines.checking.check import Check, CheckFunction
+from paddock.pipelines.errors import Fault, did_you_mean
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.yaml_source import YamlDocument
+from paddock.steps.base import Step, StepError
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+
+from .inputs_and_parameters import Scope
+
+
+@dataclass(frozen=True)
+class BoundReply:
+    """What the answer of a step must be."""
+
+    schema: Any
+    """As JSON Schema; None where the answer is free text."""
+    checks: tuple[Check, ...]
+    repair: int
+    functions: Mapping[str, CheckFunction]
+    """What the checks may call."""
+
+
+def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
+    """Return what a step's answer must be, as far as it can be read; `base` is the YAML's folder."""
+    if step.reply is None:
+        return None
+    written = step.reply.schema
+    schema = None if written is None else reply_schema.read_reply_schema(written, base).schema
+    checks = tuple(step.reply.checks.values())
+    return BoundReply(schema, checks, step.reply.repair, CHECK_FUNCTIONS)
+
+
+def reply_spec(bound: BoundReply) -> Mapping[str, Any]:
+    """Write down what decides an answer, the text of a schema's file in place of its name."""
+    checks = [check.source for check in bound.checks]
+    return {"schema": bound.schema, "check": checks, "repair": bound.repair}
+
+
+def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
+    """Name the fields of an answer's `output`; None where that is not known."""
+    schema = bound.schema if bound is not None else None
+    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
+        return None
+    names = schema.get("properties")
+    open_ones = ("additionalProperties", "patternProperties", "anyOf", "oneOf", "allOf", "$ref")
+    if not isinstance(names, dict) or any(schema.get(word) for word in open_ones):
+        return None
+    return tuple(names)
+
+
+def reply_faults(
+    document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
+) -> Iterator[Fault]:
+    """Yield what is wrong with the `reply_schema` of a step; `kind` is its class, if it is known."""
+    if step.reply is None:
+        return
+    at = (*step.at, "reply")
+    if kind is not None and not getattr(kind, "takes_reply", False):
+        what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
+        remedy = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+        yield Fault(what, remedy, document.key_mark(at))
+        return
+    yield from schema_faults(document, step.at, base)
+    answer = reply_fields(bind_reply(step, base))
+    for index, check in step.reply.checks.items():
+        mark = document.mark((*at, "check", index))
+        for message, remedy in _check_faults(check):
+            yield Fault(f"`check`: {message}.", remedy, mark)
+        for name in _unknown_field_faults(check, answer, has_schema=step.reply.schema is not None):
+            yield Fault(*name, mark)
+
+
+def _check_faults(check: Check) -> Iterator[tuple[str, str]]:
+    try:
+        yield from check.faults(CHECK_FUNCTIONS)
+    except BrokenCheck as error:
+        message, _, remedy = str(error).partition(". ")
+        yield message, remedy
+
+
+def _unknown_field_faults(
+    check: Check, answer: tuple[str, ...] | None, *, has_schema: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield which fields of the answer a check reads that will never be there."""
+    read = sorted(path for path in check.references if path[0] == "output")
+    if read and not has_schema:
+        what = "`check` reads `output`, which is null without a `schema`."
+        yield what, "Add `schema`, or look at `text`."
+    elif answer is not None:
+        for name in sorted({path[1] for path in read if len(path) > 1} - {*answer}):
+            yield f"`check`: the answer has no field '{name}'.", did_you_mean(name, answer)
+
+
+def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the `reply_schema.schema` of the step at `at`."""
+    written = _schema_of(document.data, at)
+    if written is None:
+        return
+    place = (*at, "reply", "schema")
+    form = reply_schema.read_reply_schema(written, base)
+    for fault in form.faults:
+        is_value = fault.path[-1:] == ("file",) or not fault.path
+        mark = document.mark((*place, *fault.path))
+        if not is_value and form.file:
+            mark = document.mark((*place, "file"))
+        yield Fault(f"{_schema_place(form, fault.path)}: {fault.message}.", fault.remedy, mark)
+    if form.faults:
+        return
+    from paddock.engine.sampling import schema
+
+    for problem in schema.check_schema(form.schema):
+        is_here = not form.file and not isinstance(written, str) and not form.is_short
+        mark = document.key_mark((*place, *problem.path) if is_here else place)
+        message = f"{_schema_place(form, problem.path)}: {problem.message}."
+        yield Fault(message, problem.remedy, mark)
+
+
+def _schema_of(data: Any, at: Place) -> Any:
+    for name in (*at, "reply", "schema"):
+        if isinstance(name, str):
+            data = data.get(name) if isinstance(data, dict) else None
+        else:
+            data = data[name] if isinstance(data, list) and name < len(data) else None
+    return data
+
+
+def _schema_place(form: reply_schema.ReplySchema, path: Place) -> str:
+    from paddock.engine.sampling.schema import json_pointer
+
+    what = f"`reply.schema` in the file '{form.file}'" if form.file else "`reply.schema`"
+    place = json_pointer(path) if path != ("file",) else ""
+    return f"{what}, at {place}" if place else what
+
+
+CHECK_TIMEOUT_S = 60.0
+"""A function of a plug-in may not hold up a run for ever; those of the language take no second."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedReply:
+    """The step's `reply`, over the scope of the item that it works on."""
+
+    reply: BoundReply
+    scope: Scope
+
+    @property
+    def schema(self) -> Any:
+        """The JSON Schema of the answer; None: it is free text."""
+        return self.reply.schema
+
+    @property
+    def repair(self) -> int:
+        """How often what is wrong is told to the model."""
+        return self.reply.repair
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        """Return which checks the answer does not pass.
+
+        Raises:
+            StepError: a check cannot be evaluated.
+        """
+        # A check may read long texts, or load what knows the languages.
+        looking = asyncio.to_thread(self._failures, output, text)
+        try:
+            return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)
+        except TimeoutError:
+            raise StepError(
+                f"`check`: the checks take longer than {CHECK_TIMEOUT_S:g} s."
+            ) from None
+
+    def _failures(self, output: Any, text: str) -> list[str]:
+        scope = {**self.scope, "output": output, "text": text}
+        found: dict[str, None] = {}
+        for check in self.reply.checks:
+            try:
+                told = check.failures(scope, self.reply.functions)
+            except (ExpressionError, BrokenCheck) as error:
+                raise StepError(f"`check`: {error}") from error
+            found.update(dict.fromkeys(told))
+        return list(found)

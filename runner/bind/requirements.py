@@ -1,0 +1,342 @@
+"""What a pipeline needs: the tools that its steps name, packages, programs and model files.
+
+Tools are checked before anything runs, and none of their code is imported: names and options must
+be literals in the file, so that what a pipeline may reach is known. Packages, programs and models
+that this machine lacks are found where they are constants; what depends on an item (an `if` over a
+document, a command made by a template) is found when that item is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean
+from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.mcp_servers import McpServer
+from paddock.pipelines.model import Pipeline, StepNode
+
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .inputs_and_parameters import Scope
+
+_CALLERS = ("tool", "agent", "chat")
+"""Steps that name tools."""
+
+
+def has_tools(step: StepNode) -> bool:
+    """Return whether a step names tools; most do not, and need no more of this."""
+    return step.uses == "tool" or (step.uses in _CALLERS and bool(step.params.data.get("tools")))
+
+
+def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
+    """Write down what of MCP servers and of packages decides a step's result; None: nothing.
+
+    A server's own files count as a function's do: those beside the pipeline that its command names.
+    """
+    from paddock.steps.tools import tool_names
+
+    found: dict[str, Any] = {}
+    for one in tool_names.tools_used(step.uses, step.params.data):
+        named = tool_names.resolve_tool(one.name, one.server, pipeline.servers)
+        if named is not None and named.server is not None:
+            server = pipeline.servers[named.server]
+            found[named.server] = server.texts.data
+            if files := dict(_server_file_digests(server, base)):
+                found[f"files of {named.server}"] = files
+        elif named is not None and named.kind == "installed":
+            found[f"tool {named.name}"] = tool_names.tool_version(named.name)
+    return found or None
+
+
+def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files in the pipeline's folder that start a server, each with its digest."""
+    texts = server.texts.data
+    if not server.is_command:
+        return
+    from paddock.runner.ledger.outputs import sha256_of  # brings the ledger, and asyncio
+
+    words = [texts["command"], *texts.get("args", ())]
+    inside = base.resolve()
+    for word in words:
+        if not isinstance(word, str) or "{{" in word or not word or word.startswith("-"):
+            continue
+        try:
+            path = (base / texts.get("cwd", ".") / word).resolve()
+            if path.is_relative_to(inside) and path.is_file():
+                yield word, sha256_of(path)
+        except (OSError, ValueError, TypeError):
+            continue
+
+
+def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the tools of a step."""
+    from paddock.steps.tools import tool_names
+
+    for one in tool_names.tools_used(step.uses, step.params.data):
+        at: Place = (*step.at, "with", *one.path)
+        if not one.is_written:
+            what = "a tool is named as it is, so that what a pipeline reaches for is known before"
+            yield Fault(f"{what}.", "Use two steps with `if`.", pipeline.mark(at))
+            continue
+        named = tool_names.resolve_tool(one.name, one.server, pipeline.servers)
+        if named is None:
+            what, remedy = tool_names.unknown_tool(one.name, one.server, pipeline.servers)
+            place = (*at[:-1], "server") if step.uses == "tool" and one.server else at
+            yield Fault(f"{what}.", remedy, pipeline.mark(place))
+        elif named.kind == "function":
+            yield from _function_faults(named, base, pipeline, at)
+        elif named.kind == "built-in":
+            yield from _built_in_faults(step, one, pipeline, at)
+        else:
+            yield from _option_faults(one, frozenset(), pipeline, at)
+
+
+def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    from paddock.steps.tools import python_functions
+
+    path = (base / named.file).resolve()
+    if not path.is_relative_to(base.resolve()):
+        what = f"the file '{named.file}' lies outside the pipeline's folder."
+        yield Fault(what, "Move or copy it there.", pipeline.mark(at))
+        return
+    fault = python_functions.function_fault(path, named.file, named.name)
+    if fault is not None:
+        what, _, remedy = fault.partition(". ")
+        yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
+
+
+def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    from paddock.steps.tools import builtin_tools, tool_names
+
+    allowed = tool_names.TOOL_OPTIONS.get(one.name, frozenset())
+    yield from _option_faults(one, allowed, pipeline, at)
+    if one.name == "http.get" and not one.options.get("hosts"):
+        what = "`http.get` asks no server that is not named."
+        yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
+    elif one.name == "http.get" and (wrong_hosts := list(_host_faults(step, one, pipeline))):
+        yield from wrong_hosts
+    elif not _has_run_time_values(one.options):
+        wrong = builtin_tools.argument_faults(one.name, "options", _own_options(one.options))
+        if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
+            yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
+    args = step.params.data.get("args")
+    if step.uses != "tool" or not isinstance(args, Mapping):
+        return
+    names = tuple(builtin_tools.BUILT_IN_FUNCTIONS[one.name].arguments.model_fields)
+    for name in args:
+        if name not in names:
+            what = f"the tool '{one.name}' takes no '{name}'."
+            mark = pipeline.document.key_mark((*step.at, "with", "args", name))
+            yield Fault(what, did_you_mean(str(name), names), mark)
+    if not _has_run_time_values(args) and set(args) <= set(names):
+        wrong = builtin_tools.argument_faults(one.name, "arguments", args)
+        if wrong is not None:
+            yield Fault(f"`args`: {wrong}", "", pipeline.mark((*step.at, "with", "args")))
+
+
+_NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."
+
+
+def _host_faults(step: StepNode, one: Any, pipeline: Pipeline) -> Iterator[Fault]:
+    """Find what is wrong with `hosts`: constants, so that what is reached is known before."""
+    from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
+
+    hosts = one.options["hosts"]
+    entry = one.path[:2] if one.path[0] == "tools" else ()
+    at: Place = (*step.at, "with", *entry, "options", "hosts")
+    if isinstance(hosts, str) and has_expression(hosts):
+        what = "`hosts` is an expression, and what a pipeline reaches is known before it runs."
+        yield Fault(what, _NAME_HOSTS, pipeline.mark(at))
+        return
+    for number, host in enumerate(hosts if isinstance(hosts, list) else ()):
+        try:
+            read_pattern(str(host))
+        except BadHost as error:
+            remedy = "Write a name, `*.name`, an address or a network, with a port or without."
+            yield Fault(f"`hosts`: {error}.", remedy, pipeline.mark((*at, number)))
+
+
+def _option_faults(
+    one: Any, allowed: frozenset[str], pipeline: Pipeline, at: Place
+) -> Iterator[Fault]:
+    for name in one.options:
+        if name not in allowed and name != "timeout":
+            what = f"the tool '{one.name or one.server}' has no option '{name}'."
+            remedy = did_you_mean(str(name), sorted({*allowed, "timeout"}))
+            yield Fault(what, remedy, pipeline.mark(at))
+
+
+def _own_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "timeout"}
+
+
+def _has_run_time_values(given: Mapping[str, Any]) -> bool:
+    """Return whether something in it is an expression."""
+    return bool(re.search(r"\{[{%#]", json.dumps(dict(given), default=str, ensure_ascii=False)))
+
+
+def refuse_missing(bound: BoundPlan) -> None:
+    """Refuse a pipeline that needs what is not installed here.
+
+    Raises:
+        PipelineError: with everything that is missing.
+    """
+    found = requirement_faults(bound)
+    if found:
+        raise PipelineError(found)
+
+
+def requirement_faults(bound: BoundPlan) -> list[Fault]:
+    """Return a fault for each package, program or model file that is missing, where needed first.
+
+    Inner pipelines are looked at as well.
+    """
+    found: dict[str, Fault] = {}
+    for fault in _missing_of_plan(bound):
+        found.setdefault(fault.message, fault)
+    return [*found.values(), *_missing_models(bound)]
+
+
+def _missing_models(bound: BoundPlan) -> Iterator[Fault]:
+    if bound.pipeline.models:
+        from . import pipeline_models
+
+        yield from pipeline_models.model_file_faults(bound)
+
+
+def _missing_of_plan(bound: BoundPlan) -> Iterator[Fault]:
+    for step in _certain_steps(bound.nodes, bound):
+        yield from _missing_of_step(step, bound)
+        if step.inner is not None:
+            yield from _missing_of_plan(step.inner)
+
+
+def _certain_steps(nodes: Iterable[BoundNode], bound: BoundPlan) -> Iterator[BoundStep]:
+    """Yield the steps that no `if` may leave out, as far as the inputs tell."""
+    for node in nodes:
+        if node.if_ is not None and not _holds(node.if_, bound):
+            continue
+        if isinstance(node, BoundBlock):
+            yield from _certain_steps(node.body, bound)
+        else:
+            yield node
+
+
+def _holds(condition: Expression, bound: BoundPlan) -> bool:
+    """Return whether a condition is known to be true before the run."""
+    if any(path[0] != "inputs" for path in condition.references):
+        return False
+    try:
+        return bool(condition.evaluate(Scope.of(bound.inputs)))
+    except ExpressionError:  # an input that is not given yet
+        return False
+
+
+def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
+    from paddock.steps.python_step import FUNCTION_REFERENCE, is_function_reference
+
+    written = step.params.step.params.data
+    written = written if isinstance(written, Mapping) else {}
+    if step.uses == "run":
+        yield from _missing_program(step, written, bound)
+    elif step.uses == "search" or (step.uses == "embed" and written.get("store") is not None):
+        from paddock.steps.vectors import lance_table
+
+        yield from _missing_package(
+            lance_table.missing_lancedb(), _mark(step, bound, "with", "store")
+        )
+    elif step.uses == "files.read":
+        yield from _missing_reader(written.get("type"), _mark(step, bound, "with", "type"))
+    elif is_function_reference(step.uses) and (named := FUNCTION_REFERENCE.match(step.uses)):
+        yield from _missing_function(named["file"], bound, _mark(step, bound, "uses"))
+    elif has_tools(step.params.step):
+        yield from _missing_tools(step, written, bound)
+
+
+def _missing_program(
+    step: BoundStep, written: Mapping[str, Any], bound: BoundPlan
+) -> Iterator[Fault]:
+    command = written.get("command")
+    first = command[0] if isinstance(command, list) and command else None
+    if _is_missing(first, written.get("env"), bound.roots.base):
+        what = f"step '{step.id}' runs '{first}', and there is no such program here."
+        mark = _mark(step, bound, "with", "command", 0)
+        yield Fault(what, "Install it, or name its path.", mark)
+
+
+def _is_missing(program: object, environ: object, folder: Path) -> bool:
+    """Return whether a program that is looked for in PATH is not there.
+
+    A path is left to the run: an earlier step may make what it names.
+    """
+    from paddock.steps import processes
+
+    if not isinstance(program, str) or not program or "{" in program or os.sep in program:
+        return False
+    added = dict(environ) if isinstance(environ, Mapping) else {}
+    if "{" in str(added.get("PATH", "")):
+        return False
+    return not processes.is_program(program, folder, processes.clean_environ(added, os.environ))
+
+
+def _missing_tools(
+    step: BoundStep, written: Mapping[str, Any], bound: BoundPlan
+) -> Iterator[Fault]:
+    from paddock.steps.tools import tool_names
+
+    for one in tool_names.tools_used(step.uses, written):
+        named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
+        mark = _mark(step, bound, "with", *one.path)
+        if named is not None and named.kind == "function":
+            yield from _missing_function(str(named.file), bound, mark)
+        elif named is not None and named.server is not None:
+            from paddock.steps.tools import mcp_client
+
+            yield from _missing_package(mcp_client.missing_mcp_library(), mark)
+            yield from _missing_server(named.server, bound)
+
+
+def _missing_server(name: str, bound: BoundPlan) -> Iterator[Fault]:
+    server = bound.pipeline.servers[name]
+    texts = server.texts.data
+    if server.is_command and _is_missing(texts["command"], texts.get("env"), bound.roots.base):
+        program = texts["command"]
+        what = f"the MCP server '{name}' is started by '{program}', which is not installed here."
+        yield Fault(what, "Install it, or correct `command`.", bound.pipeline.mark(server.at))
+
+
+def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:
+    from paddock.steps.tools import python_functions
+
+    for module in python_functions.missing_imports(bound.roots.base / file):
+        what = f"the file '{file}' imports '{module}', which is not installed."
+        yield Fault(what, "Install it in the environment that runs Paddock.", mark)
+
+
+def _missing_reader(kind: object, mark: Mark) -> Iterator[Fault]:
+    """Yield what reading a kind of document needs, where the step names the kind."""
+    from paddock.steps.readers import ocr, office_and_epub
+
+    if kind in ("docx", "pptx", "xlsx") and not office_and_epub.office_is_installed():
+        yield _extra(f"documents of type '{kind}'", "documents", mark)
+    elif kind == "image" and not ocr.ocr_is_installed():
+        yield _extra("texts of pictures", "ocr", mark)
+
+
+def _extra(what: str, extra: str, mark: Mark) -> Fault:
+    needs = f"{what} need the extra '{extra}', which is not installed."
+    return Fault(needs, f"Install it: `pip install 'paddock-llm[{extra}]'`.", mark)
+
+
+def _missing_package(missing: tuple[str, str] | None, mark: Mark) -> Iterator[Fault]:
+    if missing is not None:
+        yield Fault(*missing, mark)
+
+
+def _mark(step: BoundStep, bound: BoundPlan, *at: str | int) -> Mark:
+    return bound.pipeline.mark((*step.params.step.at, *at))

@@ -1,0 +1,262 @@
+"""Taint analysis of step parameters, and what each step and block reads. Pure.
+
+What a step reads, and its spec, are parts of a ledger key. Taint analysis finds the parameters
+that contain untrusted text: everything that others wrote: documents and their names, the output of
+commands, tools and searches, the body of a webhook, and all that is made of them. Only the YAML is
+looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from paddock.pipelines.expressions import Reference
+from paddock.pipelines.model import Block, Pipeline
+from paddock.pipelines.model import StepNode as WrittenStep
+from paddock.pipelines.plan import ANSWER_NAMES
+from paddock.steps import registry
+
+from . import reply as replies
+from .bound import BoundBlock, BoundNode, BoundStep
+from .reply import BoundReply
+
+
+def _step_references(step: WrittenStep) -> Iterator[Reference]:
+    yield from step.params.references
+    yield from step.if_.references if step.if_ else ()
+    for template in step.files.values():
+        yield from template.references
+    for reference in step.returns.references if step.returns else ():
+        if reference[:2] != ("steps", step.id):
+            yield reference
+    for check in step.reply.checks.values() if step.reply else ():
+        yield from (one for one in check.references if one[0] not in ANSWER_NAMES)
+
+
+def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
+    """Return what a step reads of these names: inputs, steps, loop variables."""
+    return frozenset(one for one in _step_references(step) if one[0] in names)
+
+
+def references_within(block: Block) -> Iterator[Reference]:
+    """Yield what is read within a block: for each item, not by its own list."""
+    yield from block.key.references if block.key else ()
+    yield from block.returns.references if block.returns else ()
+    for node in block.body:
+        if isinstance(node, Block):
+            yield from node.over.references
+            yield from node.where.references if node.where else ()
+            yield from node.if_.references if node.if_ else ()
+            yield from references_within(node)
+        else:
+            yield from _step_references(node)
+
+
+LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
+
+
+def loop_attributes(block: Block) -> frozenset[str]:
+    """Name what is read of a block's own `loop`; within a nested block that is the nested one's."""
+    found = set(block.returns.references if block.returns else ())
+    for node in block.body:
+        if isinstance(node, Block):
+            of_list = (node.over, node.where, node.key, node.if_)
+            found.update(path for one in of_list if one is not None for path in one.references)
+        else:
+            found.update(_step_references(node))
+    read = [path for path in found if path[0] == "loop"]
+    if any(len(path) == 1 for path in read):
+        return frozenset(LOOP_ATTRIBUTES)
+    return frozenset(path[1] for path in read)
+
+
+def references_outside(
+    block: Block, inside: frozenset[Reference], names: frozenset[str]
+) -> frozenset[Reference]:
+    """Return what a block reads of the names around it."""
+    own = {("steps", node_id) for node_id in _ids_within(block)}
+    read = {one for one in inside if one[0] in names and one[:2] not in own}
+    read |= block.over.references | (block.if_.references if block.if_ else frozenset())
+    if block.where is not None:
+        read |= {path for path in block.where.references if path[0] != block.var}
+    return frozenset(read)
+
+
+def _ids_within(block: Block) -> Iterator[str]:
+    for node in block.body:
+        yield node.id
+        if isinstance(node, Block):
+            yield from _ids_within(node)
+
+
+def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | None:
+    """Name the attributes of the loop variable that are read; None: all of it."""
+    read = [one for one in inside if one[0] == var]
+    if any(len(one) == 1 for one in read):
+        return None
+    return frozenset(one[1] for one in read)
+
+
+def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any = None) -> str:
+    """Write down what decides the step's result, template files' texts in place of their names.
+
+    `servers` is how the MCP servers are started or reached whose tools it names.
+    """
+    texts = {name: template.source for name, template in step.files.items()}
+    written = {
+        "uses": registry.STEP_ALIASES.get(step.uses, step.uses),
+        "with": {**step.params.data, **texts},
+        "if": step.if_.source if step.if_ else None,
+        "returns": step.returns.data if step.returns else None,
+    }
+    if reply is not None:  # what a step without one says is as it was before there were any
+        written["reply"] = replies.reply_spec(reply)
+    if servers is not None:
+        written["servers"] = servers
+    return _canonical(written)
+
+
+def block_spec(block: Block) -> str:
+    """Write down a block's own keys; its body's steps have specs of their own."""
+    written = {
+        "for_each": f"{block.var} in {block.over.source}",
+        "key": block.key.source if block.key else None,
+        "if": block.if_.source if block.if_ else None,
+        "returns": block.returns.data if block.returns else None,
+    }
+    if block.where is not None:  # what a block without one says is as it was before there was any
+        written["where"] = block.where.source
+    return _canonical(written)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+PASS_THROUGH_STEPS = frozenset(
+    ("agent", "chat", "embed", "files.write", "prompt", "reduce", "split", "summarise", "tool")
+)
+"""Steps that give nothing of others but what they were given, unless `_has_untrusted_output` says so. What
+is not here is not trusted: steps of other packages too."""
+TRUSTED_TOOLS = frozenset(("calculator", "now"))
+"""Tools whose results nobody else has written."""
+_MODEL_STEPS = frozenset(("agent", "chat", "reduce", "summarise"))
+"""Steps that tell their `usage`, in numbers."""
+_TRUSTED_FILE_ATTRIBUTES = ("sha256", "size", "modified")
+_FILES = re.compile(r"steps\.(\w+)\.files\Z")
+
+
+def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tuple[BoundNode, ...]:
+    """Return the nodes with what each step reads of others' words, by the names that it uses.
+
+    `inputs` are those that others fill in, such as a webhook's caller.
+    """
+    return tuple(_TaintMarker({("inputs", name): True for name in inputs}).all(nodes))
+
+
+def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
+    """Name the inputs that whoever calls a webhook may fill in."""
+    hooks = pipeline.on.webhook if pipeline.on is not None else ()
+    return frozenset(name for hook in hooks for name in hook.inputs)
+
+
+class _TaintMarker:
+    """Walks over the nodes in their order: what is read stands before who reads it."""
+
+    def __init__(self, foreign: dict[Reference, bool]) -> None:
+        self._foreign = foreign
+        """Whether a step, an input (both by two words) or a loop variable is of others."""
+        self._harmless: set[Reference] = set()
+        """What holds no text, whoever made it: by its place, since a document's own field may
+        have any name."""
+        self._scans: set[str] = set()
+
+    def all(self, nodes: Iterable[BoundNode]) -> Iterator[BoundNode]:
+        """Mark nodes in order."""
+        for node in nodes:
+            yield self._block(node) if isinstance(node, BoundBlock) else self._step(node)
+
+    def _step(self, step: BoundStep) -> BoundStep:
+        untrusted = tuple(
+            sorted(".".join(path) for path in self._of_others(_parameter_references(step)))
+        )
+        is_foreign = (
+            bool(untrusted) or step.uses not in PASS_THROUGH_STEPS or _has_untrusted_output(step)
+        )
+        self._harmless.add(("steps", step.id, "skipped"))
+        if step.returns is not None:
+            is_foreign = is_foreign or bool(self._of_others(step.returns.references))
+        elif step.uses in _MODEL_STEPS:
+            self._harmless.add(("steps", step.id, "usage"))
+        elif step.uses == "files.scan":
+            self._scans.add(step.id)
+        self._foreign["steps", step.id] = is_foreign
+        inner = step.inner
+        if inner is not None:
+            within = mark_tainted(inner.nodes, {*self._into(step), *tainted_inputs(inner.pipeline)})
+            inner = replace(inner, nodes=within)
+        return replace(step, untrusted=untrusted, inner=inner)
+
+    def _into(self, step: BoundStep) -> Iterator[str]:
+        """Name the inputs of an inner pipeline that are filled in with words of others."""
+        for path, references in step.params.value.places().items():
+            if path[0] == "inputs" and self._of_others(references):
+                if len(path) == 1:
+                    yield from step.inner.pipeline.inputs if step.inner is not None else ()
+                else:
+                    yield str(path[1])
+
+    def _block(self, block: BoundBlock) -> BoundBlock:
+        outside = dict(self._foreign), set(self._harmless)
+        is_foreign = bool(self._of_others(block.over.references))
+        self._foreign[block.var,] = is_foreign
+        self._harmless -= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
+        files = _FILES.match(block.over.source.strip())
+        if files is not None and files[1] in self._scans:
+            self._harmless |= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
+        body = tuple(self.all(block.body))
+        returned = block.returns.references if block.returns is not None else ()
+        is_foreign = is_foreign or bool(self._of_others(returned))
+        is_foreign = is_foreign or any(self._foreign["steps", node.id] for node in body)
+        self._foreign, self._harmless = outside  # its names are its own
+        self._foreign["steps", block.id] = is_foreign
+        self._harmless |= {("steps", block.id, name) for name in ("counts", "skipped")}
+        return replace(block, body=body)
+
+    def _of_others(self, references: Iterable[Reference]) -> list[Reference]:
+        return [path for path in references if self._is_foreign(path)]
+
+    def _is_foreign(self, path: Reference) -> bool:
+        if path[:2] in self._harmless or path[:3] in self._harmless:
+            return False
+        if path[0] == "steps":  # what stands after who reads it is not known yet
+            return self._foreign.get(path[:2], True)
+        return self._foreign.get(path[:2] if path[0] == "inputs" else path[:1], False)
+
+
+def _parameter_references(step: BoundStep) -> frozenset[Reference]:
+    """Return what is written into a step's parameters."""
+    texts = (template.references for template in step.params.templates.values())
+    return step.params.value.references.union(*texts)
+
+
+def _has_untrusted_output(step: BoundStep) -> bool:
+    """Return whether a step reads more than it is given: a file, a picture, a tool's result."""
+    written: Mapping[str, Any] = step.params.value.data
+    match step.uses:
+        case "summarise":
+            return "file" in written
+        case "chat":
+            return bool(written.get("images"))
+        case "tool":
+            return bool(written.get("server")) or written.get("name") not in TRUSTED_TOOLS
+        case "agent":
+            tools = written.get("tools")
+            if not isinstance(tools, list):
+                return True
+            return not all(isinstance(one, str) and one in TRUSTED_TOOLS for one in tools)
+    return False

@@ -1,0 +1,369 @@
+"""The folders that a pipeline watches: their paths, and conflicts with what it writes itself.
+
+A watch that sees the pipeline's own output would start it for ever. Output paths are compared as
+far as they depend on nothing but the inputs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.pipelines.errors import Fault
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.base import OutsideRoots, Roots
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import WatchKeys
+
+PROCESSING = "processing"
+_EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
+_STATEMENT = re.compile(r"\{[%#]")
+_UNKNOWN = "…"
+_WILD = re.compile(r"[*?]+|\[[^]]*\]")
+_BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
+_PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
+"""Steps that write, and the parameter that says where."""
+_CALLERS = ("tool", "agent", "chat")
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundWatch:
+    """One entry of `on.watch` with its folder."""
+
+    name: str
+    """Its identity in the ledger: the pipeline's file, and the root as the ledger writes paths."""
+    root: Path
+    """Absolute, with symlinks resolved; need not be there."""
+    keys: WatchKeys
+    own: tuple[Path, ...] = ()
+    """Files of the pipeline's own that are known beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPlace:
+    """Where a step writes, as far as it is known; `…` stands for what only a run shows."""
+
+    step: StepNode
+    text: str
+    path: Path
+    param: str
+    """The parameter that says so."""
+    is_new: bool = True
+    """Whether something is there afterwards."""
+
+
+class WatchBinder:
+    """The watches of one pipeline; what is wrong with them stands in `faults`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any],
+        roots: Roots,
+        within: Iterable[tuple[Pipeline, Mapping[str, Any], Path]] = (),
+    ) -> None:
+        """`within` are the pipelines that steps run, with their inputs and folders."""
+        self._pipeline = pipeline
+        self._scope = _input_scope(inputs)
+        self._roots = roots
+        self._within = [(one, _input_scope(given), base) for one, given, base in within]
+        self.faults: list[Fault] = []
+
+    def bound(self) -> tuple[BoundWatch, ...]:
+        """Return every watch whose folder can be told; without the inputs that may be none."""
+        found: dict[Path, BoundWatch] = {}
+        for index, keys in enumerate(self._pipeline.on.watch if self._pipeline.on else ()):
+            at = ("on", "watch", index)
+            watch = self._watch(keys, at)
+            if watch is None:
+                continue
+            self._check(watch, at)
+            if watch.root in found:
+                what = f"two watches are on the same folder '{keys.path}'."
+                self._fault((*at, "path"), what, "Make one of them, with both globs in `include`.")
+            found[watch.root] = watch
+        return tuple(found.values())
+
+    def folders(self) -> tuple[Path, ...]:
+        """Return the folders where documents arrive or are written, resolved.
+
+        These are watched folders, scanned ones, `dir` inputs, stores, and folders that files are
+        written to. The pipeline's own folder is among them where documents arrive in it.
+        """
+        found: dict[Path, None] = {}
+        for text, base, is_file in self._places():
+            place = _folder_of(text, is_file=is_file)
+            if place is not None:
+                found[_resolved(Path(os.path.normpath(base / place)))] = None
+        return tuple(found)
+
+    def _places(self) -> Iterator[tuple[str, Path, bool]]:
+        """Yield texts of paths with the folder they start from, and whether they name a file."""
+        from paddock.steps.tools import tool_names
+
+        base = self._roots.base
+        for keys in self._pipeline.on.watch if self._pipeline.on else ():
+            yield _known_path(keys.path, self._scope) or _UNKNOWN, base, False
+        for pipeline, scope, base in self._pipelines():
+            for name, declared in pipeline.inputs.items():
+                value = scope["inputs"].get(name)
+                if declared.type == "dir" and isinstance(value, str):
+                    yield value, base, False
+        for step, scope, base in self._all():
+            given = step.params.data if isinstance(step.params.data, Mapping) else {}
+            roots = [given.get("root")] if step.uses == "files.scan" else []
+            if step.uses in _CALLERS:
+                roots = [one.options.get("root") for one in tool_names.tools_used(step.uses, given)]
+            for root in roots:
+                if isinstance(root, str):
+                    yield _known_path(root, scope) or _UNKNOWN, base, False
+            written = given.get(_PATHS.get(step.uses, ""))
+            if isinstance(written, str):
+                text = _known_path(written, scope) or _UNKNOWN
+                yield text, base, step.uses != "embed"
+
+    def _pipelines(self) -> Iterator[tuple[Pipeline, Mapping[str, Any], Path]]:
+        yield self._pipeline, self._scope, self._roots.base
+        yield from self._within
+
+    def _watch(self, keys: WatchKeys, at: tuple[str | int, ...]) -> BoundWatch | None:
+        text = _known_path(keys.path, self._scope)
+        if text is None or _UNKNOWN in text:
+            return None  # an input without a value yet
+        try:
+            root = self._roots.resolve(text)
+        except OutsideRoots as error:
+            what, _, remedy = str(error).partition(". ")
+            self._fault((*at, "path"), f"{what}.", remedy)
+            return None
+        except (OSError, ValueError, RuntimeError):
+            self._fault((*at, "path"), f"'{text}' is not a possible path.", "Name another one.")
+            return None
+        own = tuple(one.path for one in self._written() if _UNKNOWN not in one.text)
+        return BoundWatch(self._name(root), root, keys, own)
+
+    def _name(self, root: Path) -> str:
+        base = self._roots.base  # a folder that is moved as a whole stays the same watch
+        stored = root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root)
+        return f"{Path(self._pipeline.document.file).name}:{stored}"
+
+    # --- what cannot go well
+
+    def _check(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
+        from paddock.steps.files.walk import BadPattern, Globs
+
+        for name in ("include", "exclude"):
+            try:
+                Globs.of(getattr(watch.keys, name))
+            except BadPattern as error:
+                self._fault((*at, name), f"{error}.", "Write it as in .gitignore.")
+                return
+        for written in self._written():
+            if _watch_sees(watch, written.path):
+                self._own_output(watch, written, at)
+                break
+        if watch.keys.deletes.prune:
+            self._check_moves(at)
+        if watch.keys.claim == "move":
+            self._check_hot(watch, at)
+
+    def _own_output(
+        self, watch: BoundWatch, written: WrittenPlace, at: tuple[str | int, ...]
+    ) -> None:
+        folder = written.path.relative_to(watch.root).parent.as_posix()
+        remedy = "Write into another folder, or leave these files out with `exclude`."
+        if folder != "." and _UNKNOWN not in folder:
+            remedy = f'Write into another folder, or set `exclude: ["/{folder}/"]`.'
+        what = (
+            f"the watch on '{watch.keys.path}' would see what step '{written.step.id}' writes, "
+            f"'{written.text}', and start the pipeline again and again."
+        )
+        self._fault((*at, "path"), what, remedy)
+
+    def _check_moves(self, at: tuple[str | int, ...]) -> None:
+        """Refuse to prune where a step itself takes the documents away."""
+        for step in self._moves():
+            what = (
+                f"step '{step.id}' takes documents out of their folder, so `deletes: prune` would "
+                f"remove all that was made of them."
+            )
+            self._fault((*at, "deletes"), what, "Remove one of the two, or copy with `mode: copy`.")
+
+    def _moves(self) -> Iterator[StepNode]:
+        """Yield the steps that take an item of a block away: its own path is a loop variable's."""
+        for node in self._pipeline.nodes():
+            if isinstance(node, StepNode) and node.uses == "files.move":
+                read = node.params.places().get(("path",), frozenset())
+                is_items = any(path[0] not in ("inputs", "steps", "secrets") for path in read)
+                if is_items and node.params.data.get("mode") != "copy":
+                    yield node
+
+    def _check_hot(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
+        if watch.keys.deletes.prune:
+            what = (
+                "with `claim: move` documents leave the folder when they are done, so "
+                "`deletes: prune` would remove all that was made of them."
+            )
+            self._fault((*at, "deletes"), what, "Remove one of the two.")
+        folder = watch.root / PROCESSING
+        scanned = list(self._scanned())
+        if any(text is None or _UNKNOWN in text for text in scanned):
+            return  # only a run shows which folder it is
+        if not any(self._is_around(text, folder) for text in scanned if text is not None):
+            place = f"{watch.keys.path.rstrip('/')}/{PROCESSING}"
+            what = (
+                f"with `claim: move` documents are worked on in '{place}', and no `files.scan` "
+                f"lists that folder."
+            )
+            self._fault((*at, "claim"), what, f'Scan it: `root: "{place}"`.')
+
+    def _is_around(self, text: str, folder: Path) -> bool:
+        try:
+            return self._roots.resolve(text) == folder
+        except (OutsideRoots, OSError, ValueError, RuntimeError):
+            return False
+
+    def _all(self) -> Iterator[tuple[StepNode, Mapping[str, Any], Path]]:
+        """Yield every step, those of inner pipelines too, with what is known and where."""
+        for pipeline, scope, base in self._pipelines():
+            for node in pipeline.nodes():
+                if isinstance(node, StepNode):
+                    yield node, scope, base
+
+    def _scanned(self) -> Iterator[str | None]:
+        """Yield the folders that are listed, as far as they are known."""
+        for step, scope, base in self._all():
+            if step.uses == "files.scan":
+                text = _known_path(step.params.data.get("root"), scope)
+                yield text if text is None or _UNKNOWN in text else str(base / text)
+
+    def written(self) -> Iterator[WrittenPlace]:
+        """Yield what this pipeline's own steps write, move or remove, as far as it is known."""
+        own = {id(node) for node in self._pipeline.nodes()}
+        yield from (one for one in self._written() if id(one.step) in own)
+        for step, scope, base in self._all():
+            given = step.params.data
+            if id(step) in own and step.uses == "files.move" and given.get("mode") != "copy":
+                text = _known_path(given.get("path"), scope)
+                if text is not None and _UNKNOWN not in text and "\0" not in text:
+                    path = _resolved(Path(os.path.normpath(base / text)))
+                    yield WrittenPlace(step, text, path, "path", is_new=False)
+
+    def _written(self) -> Iterator[WrittenPlace]:
+        """Yield where steps write, as far as it is known at least by its beginning."""
+        for step, scope, base in self._all():
+            if step.uses not in _PATHS:
+                continue
+            given, param = step.params.data, _PATHS[step.uses]
+            text = _known_path(given.get(param), scope) if given else None
+            if text is not None and not text.startswith(_UNKNOWN) and "\0" not in text:
+                path = _resolved(Path(os.path.normpath(base / text)))
+                if step.uses == "files.move" and (text.endswith(("/", os.sep)) or path.is_dir()):
+                    path /= _UNKNOWN  # a folder gets the file under its own name
+                yield WrittenPlace(step, text, path, param)
+
+    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
+        self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
+
+
+def _folder_of(text: str, *, is_file: bool) -> str | None:
+    """Return the folder that a path leads to, as far as it is known; None: not another folder.
+
+    >>> _folder_of("out/….md", is_file=True), _folder_of("out-…/…", is_file=True)
+    ('out', '.')
+    >>> _folder_of("….md", is_file=True), _folder_of("DIGEST.md", is_file=True)
+    (None, None)
+    """
+    head, unknown, tail = text.partition(_UNKNOWN)
+    if "\0" in text:
+        return None
+    if not unknown and not is_file:
+        return text
+    folder = (head if unknown else text).rpartition("/")[0]
+    if folder or head.startswith("/"):
+        return folder or "/"
+    last = tail.rpartition("/")[2]
+    suffix = os.path.splitext(f"x{last}")[1].lower()  # noqa: PTH122 - the end of a template
+    is_other_kind = bool(suffix) and _UNKNOWN not in last and suffix not in YAML_SUFFIXES
+    if is_file and (not unknown or is_other_kind):
+        return None
+    return "."
+
+
+def _input_scope(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"inputs": {name: value for name, value in inputs.items() if value is not None}}
+
+
+def _known_path(text: object, scope: Mapping[str, Any]) -> str | None:
+    """Render what depends on the inputs alone; `…` in place of the rest.
+
+    >>> _known_path("{{ inputs.out }}/{{ doc.relpath }}.md", {"inputs": {"out": "sums"}})
+    'sums/….md'
+    """
+    if not isinstance(text, str):
+        return None
+    head, *tail = _STATEMENT.split(text, maxsplit=1)
+    pieces = (_known_piece(piece, scope) for piece in _EXPRESSION.split(head))
+    return "".join(pieces) + (_UNKNOWN if tail else "")
+
+
+def _known_piece(text: str, scope: Mapping[str, Any]) -> str:
+    if not text.startswith("{{"):
+        return text
+    try:
+        value = Value.of(text)
+        if any(path[0] != "inputs" for path in value.references):
+            return _UNKNOWN
+        rendered = value.render(scope)
+    except ExpressionError:
+        return _UNKNOWN  # told where it stands, or an input without a value
+    return rendered if isinstance(rendered, str) else _UNKNOWN
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
+
+
+def _watch_sees(watch: BoundWatch, path: Path) -> bool:
+    """Return whether a watch would take a file for a document."""
+    from paddock.steps.files.walk import Globs
+
+    if not path.is_relative_to(watch.root) or path == watch.root:
+        return False
+    relpath = path.relative_to(watch.root).as_posix()
+    parts = relpath.split("/")
+    if any(part.startswith(".") for part in parts):
+        return False
+    include, exclude = Globs.of(watch.keys.include), Globs.of(watch.keys.exclude)
+    folders = ["/".join(parts[:end]) for end in range(1, len(parts))]
+    if any(map(exclude.names_folder, folders)) or any(map(include.refuses_folder, folders)):
+        return False
+    is_named = any(map(include.names_folder, folders))
+    return any(
+        include.names_file(one, in_named_folder=is_named) and not exclude.names_file(one)
+        for one in _possible_names(relpath, watch.keys.include)
+    )
+
+
+def _possible_names(relpath: str, patterns: Sequence[str]) -> list[str]:
+    """Return the path; of one whose suffix only a run shows, also with names that are asked for.
+
+    >>> _possible_names("done/…", ["new/*.{md,txt}", "!*.bak"])
+    ['done/…', 'done/….md']
+    """
+    folder, slash, name = relpath.rpartition("/")
+    if not name.endswith(_UNKNOWN):
+        return [relpath]
+    lasts = (one.rstrip("/").rpartition("/")[2] for one in patterns if not one.startswith("!"))
+    names = [_WILD.sub(_UNKNOWN, _BRACES.sub(r"\1", last)) for last in lasts]
+    return list(dict.fromkeys((relpath, *(f"{folder}{slash}{one}" for one in names))))

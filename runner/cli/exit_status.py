@@ -1,0 +1,140 @@
+"""Exit statuses of commands, and what is printed for an error.
+
+0: done, 1: failed, 2: the YAML or the command line is wrong, 130: interrupted. A run's report has
+the others. An error class of a package can only be raised by a package that was imported, so
+classes are looked up in `sys.modules` instead of imported: `list` must not load the YAML language.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import typer
+
+from paddock.engine.system import files
+from paddock.runner.progress import console
+
+P = ParamSpec("P")
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+# Errors that speak for themselves, and their status. An error of a room can only come from a
+# room that was imported, so the rooms are looked for rather than imported (`list` needs no YAML).
+_STATUS_OF_ERRORS = {
+    ("paddock.engine.errors", "EngineError"): FAILED,
+    ("paddock.pipelines.errors", "PipelineError"): WRONG,
+    ("paddock.steps.registry", "BrokenStep"): FAILED,
+    ("paddock.steps.registry", "UnknownStep"): WRONG,
+    ("paddock.steps.base", "StepError"): FAILED,
+    ("paddock.runner.ledger.entries", "LedgerError"): FAILED,
+    ("paddock.runner.ledger.run_locks", "Locked"): FAILED,
+    ("paddock.runner.prefect.run_tracking", "TrackingError"): FAILED,
+    ("paddock.runner.daemon.daemon_files", "NoResidence"): FAILED,
+    ("paddock.runner.schedule.up", "UpError"): FAILED,
+    ("paddock.runner.schedule.discovery", "Held"): FAILED,
+    ("paddock.runner.config.pipeline_secrets", "Withheld"): FAILED,
+    ("paddock.runner.settings", "SettingsError"): WRONG,
+    ("paddock.runner.daemon.service_client", "ServiceError"): FAILED,
+    ("paddock.runner.cli.exit_status", "CommandError"): WRONG,
+}
+
+
+class CommandError(Exception):
+    """The command itself is wrong: a missing file, options that exclude one another."""
+
+
+def with_exit_status(command: Callable[P, int]) -> Callable[P, None]:
+    """Make a Typer command of a function that returns its exit status.
+
+    With `as_json` set, an error is one object on stdout as well, so that a machine that waits
+    for the object always gets one.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            status = command(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            status = _report_error(error, as_json=bool(kwargs.get("as_json")))
+        except Exception as error:  # the rim: every error becomes words and a status here
+            status = _report_error(error, as_json=bool(kwargs.get("as_json")))
+        raise typer.Exit(status)
+
+    return run
+
+
+def _report_error(error: BaseException, *, as_json: bool) -> int:
+    """Return the person, and the machine that waits; give the status."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if _wants_traceback() and not isinstance(error, KeyboardInterrupt):
+        traceback.print_exception(error)
+    status, words = explain_error(error)
+    console.print_err(words)
+    if as_json:
+        with contextlib.suppress(OSError):  # a full disk, of which `words` tell
+            console.print_json(_error_json(error, words))
+    return status
+
+
+def explain_error(error: BaseException) -> tuple[int, str]:
+    """Return the exit status of an error and what to say about it."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "Interrupted."
+    for (module, name), status in _STATUS_OF_ERRORS.items():
+        if isinstance(error, getattr(sys.modules.get(module), name, ())):
+            return status, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return FAILED, f"{place}{error.strerror}."
+    return FAILED, _unexpected_error_text(error)
+
+
+def _error_json(error: BaseException, words: str) -> dict[str, object]:
+    faults = getattr(error, "faults", None)
+    if faults is not None and all(hasattr(fault, "as_json") for fault in faults):
+        return {"ok": False, "faults": [fault.as_json() for fault in faults]}
+    return {"ok": False, "error": words}
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("PADDOCK_DEBUG", "").strip().lower() not in (
+        "",
+        "0",
+        "false",
+        "no",
+        "off",
+    )
+
+
+def _unexpected_error_text(error: BaseException) -> str:
+    """Keep the traceback for whoever mends it, and say in one sentence where."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    file = _write_crash_file("".join(traceback.format_exception(error)))
+    where = f"What happened is written in {file}" if file else "PADDOCK_DEBUG=1 shows where"
+    return f"Paddock met an error of its own ({console.printable_message(what)}). {where}; please report it."
+
+
+def _write_crash_file(text: str) -> Path | None:
+    """Write a traceback to the state folder, else to the temporary one."""
+    home = Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
+    name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
+    for folder in (home / "crashes", None):
+        try:
+            folder = files.private_folder(folder or Path(tempfile.mkdtemp(prefix="paddock-")))
+            with files.open_private(folder / name, errors="backslashreplace") as file:
+                file.write(text)
+        except OSError:
+            continue
+        return folder / name
+    return None

@@ -1,0 +1,336 @@
+"""Past runs, journals and origins of outputs as text for people. Pure.
+
+The table of `paddock runs`, the lines of `paddock logs`, the explanation of `paddock why`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from paddock.runner.ledger.entries import ItemRow
+from paddock.runner.ledger.run_history import PastRun
+from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
+from paddock.runner.progress import console
+from paddock.runner.progress.report import done_in_words
+
+RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
+_DONE_STATES = ("new", "changed", "stale")
+_MAX_DETAIL_CHARS = 60
+
+
+def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> str:
+    """Lay out runs; beside each stands how far it is, where it runs."""
+    return console.table(
+        [RUNS_HEAD, *(_run_row(past, progress, now, host) for past, progress in rows)]
+    )
+
+
+def _run_row(past: PastRun, progress: str, now: float, host: str) -> tuple[str, ...]:
+    row = past.row
+    by = row.trigger + (f" on {row.host}" if row.host not in (None, host) else "")
+    by += f" (start {row.attempt})" if row.attempt > 1 else ""
+    return (
+        row.run,
+        _shortened(row.pipeline),
+        past.status,
+        console.ago(now - row.started),
+        run_time_text(past, now),
+        progress or run_result_text(past),
+        by,
+        _shortened(past.message or "" if past.status not in ("completed", "quarantined") else ""),
+    )
+
+
+def run_time_text(past: PastRun, now: float) -> str:
+    """Return how long a run took, or takes by now."""
+    if past.status == "running":
+        return console.duration(max(0.0, now - past.row.started))
+    return console.duration(past.row.ended - past.row.started) if past.row.ended else ""
+
+
+def run_result_text(past: PastRun) -> str:
+    """Write what a run did; empty where that is not known, or nothing was done."""
+    summary = past.summary
+    if not summary:
+        return ""
+    n_written, n_removed, n_acted = summary.get("done") or (0, 0, 0)
+    told = item_counts_text(summary.get("counts") or {})
+    return told or done_in_words(past.status, n_written, n_removed, n_acted)
+
+
+def item_counts_text(counted: Mapping[str, Any]) -> str:
+    """Write what became of the items.
+
+    >>> item_counts_text({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
+    '4 done, 96 fresh, 1 quarantined'
+    """
+    done = sum(int(counted.get(state) or 0) for state in _DONE_STATES)
+    others = (
+        (state, int(counted.get(state) or 0)) for state in counted if state not in _DONE_STATES
+    )
+    parts = [("done", done), *others]
+    return ", ".join(f"{n:,} {state}" for state, n in parts if n)
+
+
+def run_heading(past: PastRun, now: float) -> str:
+    """Return which run this was, and how it ended."""
+    row, summary = past.row, past.summary
+    started = datetime.fromtimestamp(row.started).astimezone()
+    where = f" on {row.host}" if row.host else ""
+    lines = [
+        f"run {row.run} of {row.pipeline} ({past.place.folder / row.file})",
+        f"  {past.status}, by {row.trigger}{where}, {started:%Y-%m-%d %H:%M:%S}"
+        + (f", {run_time_text(past, now)}" if run_time_text(past, now) else "")
+        + (f", start {row.attempt}" if row.attempt > 1 else ""),
+    ]
+    if summary:
+        calls = console.counted(int(summary.get("calls") or 0), "model call")
+        lines.append("  " + "; ".join(part for part in (run_result_text(past), calls) if part))
+    if past.message:
+        lines.append(f"  {console.printable_message(past.message)}")
+    return "\n".join(console.printable_line(line) for line in lines)
+
+
+def journal_line(told: Mapping[str, Any]) -> str:
+    """Write one line of a journal."""
+    return console.printable_line(f"{_time_of_day(told.get('time'))}  {_journal_text(told)}")
+
+
+def is_failure(told: Mapping[str, Any]) -> bool:
+    """Return whether a journal's line is about something that went wrong."""
+    return told.get("event") == "item" and told.get("state") in ("failed", "quarantined")
+
+
+def ledger_item_line(row: ItemRow) -> str:
+    """Write one item as the ledger has it, where there is no journal any more."""
+    entry = row.entry
+    state = "deleted" if entry.gone else entry.state
+    words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"
+    return console.printable_line(words) + (
+        f": {console.printable_message(entry.error)}" if entry.error else ""
+    )
+
+
+def _journal_text(told: Mapping[str, Any]) -> str:
+    event = told.get("event")
+    if event == "step":
+        if told.get("items") == 1 and not told.get("fresh"):
+            return f"{told.get('step')}: begins"
+        fresh = f", {told['fresh']:,} fresh" if told.get("fresh") else ""
+        return f"{told.get('step')}: {_thousands(told.get('items'))}{fresh}"
+    if event == "item":
+        return _journal_item_text(told)
+    if event == "note":
+        return console.printable_message(str(told.get("text")))
+    if event == "ended":
+        return f"ended: {told.get('status')}"
+    if event == "left_out":
+        return f"{told.get('lines'):,} lines more were left out"
+    return str(event)
+
+
+def _journal_item_text(told: Mapping[str, Any]) -> str:
+    name = f"{told.get('step')}: {told['key']}" if told.get("key") else f"{told.get('step')}:"
+    words = [f"{name} {told.get('state')}"]
+    if told.get("error"):
+        words.append(f": {console.printable_message(str(told['error']))}")
+    elif told.get("state") == "done":
+        words.append(f" in {console.duration(float(told.get('seconds') or 0))}")
+        if told.get("calls"):
+            calls = console.counted(int(told["calls"]), "call")
+            words.append(f", {calls}, {int(told.get('tokens') or 0):,} tokens")
+    return "".join(words)
+
+
+def _time_of_day(at: Any) -> str:
+    try:
+        return f"{datetime.fromisoformat(str(at)).astimezone():%H:%M:%S.%f}"[:-3]
+    except ValueError:
+        return " " * 12
+
+
+def _thousands(n: Any) -> str:
+    return console.counted(n, "item") if isinstance(n, int) else "items"
+
+
+def _shortened(text: str) -> str:
+    text = text.partition("\n")[0]
+    return text if len(text) <= _MAX_DETAIL_CHARS else f"{text[: _MAX_DETAIL_CHARS - 1]}…"
+
+
+SHOWN_LINES, SHOWN_CHARS = 6, 400
+_LABEL_WIDTH = 10
+_CONDITION_TEXT = {
+    "same": "as it was written",
+    "edited": "edited by hand since",
+    "missing": "gone since",
+}
+_FILE_STATE_TEXT = {"same": "as it was", "changed": "changed since", "gone": "gone since"}
+
+
+def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
+    """Return the lines: one origin in full, several in a few lines each."""
+    lines: list[str] = []
+    if answer.read_by:
+        lines.append(f"{_short_path(answer.path)} is what these were made of:")
+        lines += [f"  {console.printable_line(one)}" for one in answer.read_by]
+        if answer.n_more:
+            lines.append(f"  and {answer.n_more:,} more")
+    elif len(answer.origins) == 1:
+        lines += _origin_lines(answer.origins[0], is_full=is_full)
+    else:
+        lines += [line for origin in answer.origins for line in _origin_brief(origin)]
+        if answer.n_more:
+            lines.append(f"and {answer.n_more:,} more; `paddock why` with one's name tells all.")
+    return "\n".join(lines)
+
+
+def _origin_brief(origin: Origin) -> Iterator[str]:
+    rows = "" if origin.n_rows is None else f", {console.counted(origin.n_rows, 'row')}"
+    yield f"{_short_path(origin.path)}{rows}"
+    yield _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'")
+    yield _labelled("since", "; ".join(_changed_since(origin)) or "nothing changed")
+
+
+def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
+    rows = "" if origin.n_rows is None else f", {console.counted(origin.n_rows, 'row')}"
+    yield f"{_short_path(origin.path)}{rows}"
+    yield _labelled("from", f"{_origin_item(origin)} of {_short_path(str(origin.pipeline))}")
+    yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
+    if origin.error:
+        yield _labelled("state", f"{origin.state}: {console.printable_message(origin.error)}")
+    if origin.source is not None:
+        yield _labelled("document", _file_text(origin.source))
+    for read in origin.reads:
+        yield _labelled("read", _file_text(read))
+    if origin.looked_in:
+        yield _labelled("looked in", ", ".join(map(_short_path, origin.looked_in)))
+    if origin.made_of and origin.source is None:
+        yield _labelled("made of", ", ".join(f"'{step}'" for step in origin.made_of))
+    for step in origin.steps:
+        if step.calls or step.checks:
+            yield from _step_lines(step, is_full=is_full)
+    others = [path for path in origin.outputs if path != origin.path]
+    if others:
+        yield _labelled("also wrote", ", ".join(map(_short_path, others)))
+    stores = [path for path in origin.kept_in if path != origin.path]
+    if stores:
+        yield _labelled("rows in", ", ".join(map(_short_path, stores)))
+    yield _labelled("now", _CONDITION_TEXT[origin.condition])
+    for note in origin.notes:
+        yield _labelled("note", note)
+    yield from _change_lines(origin)
+
+
+def _change_lines(origin: Origin) -> Iterator[str]:
+    if not origin.changes:
+        seen = "was looked at" if origin.notes else "it was made of"
+        yield _labelled("since", f"nothing that {seen} has changed")
+    for change in origin.changes:
+        yield _labelled("since", console.printable_line(change.what))
+        for line in change.detail:
+            yield " " * (_LABEL_WIDTH + 4) + console.printable_line(line)
+
+
+def _changed_since(origin: Origin) -> Iterator[str]:
+    if origin.condition != "same":
+        yield _CONDITION_TEXT[origin.condition]
+    for change in origin.changes:
+        yield console.printable_line(change.what)
+
+
+def _origin_item(origin: Origin) -> str:
+    if origin.key == origin.step:
+        return f"step '{origin.step}'"
+    return f"item '{console.printable_line(origin.key)}' of '{origin.step}'"
+
+
+def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
+    took = "" if step.seconds is None else f", {step.seconds:.1f} s"
+    uses = f" ({step.uses})" if step.uses else ""
+    n = console.counted(len(step.calls), "call")
+    yield _labelled("step", f"{step.id}{uses}: {n}{took}")
+    shown = step.calls if is_full else step.calls[:1]
+    for call in shown:
+        yield from _call_lines(call, is_full=is_full)
+    if len(shown) < len(step.calls):
+        yield _labelled_inner("", f"and {len(step.calls) - len(shown)} more; --full shows all")
+    for check in step.checks:
+        yield _labelled_inner("check", console.printable_line(check))
+
+
+def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
+    if call.is_gone:
+        yield _labelled_inner("call", f"{call.kind}; its texts were cleaned away since")
+        return
+    digest = f", {call.digest[:12]}" if call.digest else ""
+    n_in, n_out = (call.usage.get(f"{side}_tokens", 0) for side in ("prompt", "completion"))
+    known = ", known from an earlier call" if call.is_known else ""
+    yield _labelled_inner(call.kind, f"{call.model}{digest}: {n_in} + {n_out} tokens{known}")
+    for asked in _request_lines(call):
+        yield from _excerpt_lines("asked", asked, is_full=is_full)
+    if call.reply:
+        yield from _excerpt_lines("answered", call.reply, is_full=is_full)
+    if call.done_reason not in (None, "stop"):
+        yield _labelled_inner("", f"ended by: {call.done_reason}")
+
+
+def _request_lines(call: LineageCall) -> Iterator[str]:
+    """Yield what was said to a model, or to a tool, turn by turn."""
+    messages = call.request.get("messages")
+    if isinstance(messages, list):
+        for message in messages:
+            yield f"[{message[0]}] {message[1]}"
+        return
+    texts = call.request.get("texts")
+    if isinstance(texts, list):
+        yield f"{console.counted(len(texts), 'text')}: {texts[0] if texts else ''}"
+        return
+    yield ", ".join(f"{name}={_value_text(value)}" for name, value in call.request.items())
+
+
+def _value_text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _excerpt_lines(name: str, text: str, *, is_full: bool) -> Iterator[str]:
+    text = console.printable_text(text if is_full else text[:SHOWN_CHARS])
+    is_cut = not is_full and len(text) >= SHOWN_CHARS
+    lines = text.splitlines() or [""]
+    if not is_full and len(lines) > SHOWN_LINES:
+        lines, is_cut = lines[:SHOWN_LINES], True
+    yield _labelled_inner(name, lines[0])
+    for line in lines[1:]:
+        yield _labelled_inner("", line)
+    if is_cut:
+        yield _labelled_inner("", "…")
+
+
+def _file_text(file: LineageFile) -> str:
+    return f"{_short_path(file.path)}, {_FILE_STATE_TEXT[file.state]}"
+
+
+def _labelled(name: str, text: str) -> str:
+    return f"  {name:<{_LABEL_WIDTH}}  {text}"
+
+
+def _labelled_inner(name: str, text: str) -> str:
+    return f"  {'':<{_LABEL_WIDTH}}    {name:<9} {text}".rstrip()
+
+
+def _short_path(path: str) -> str:
+    """Name a path from the current folder where that is shorter."""
+    try:
+        near = os.path.relpath(path, Path.cwd())
+    except ValueError:
+        near = path
+    return console.printable_line(min(near, path, key=len))
+
+
+def _date_text(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else "?"

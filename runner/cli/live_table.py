@@ -1,0 +1,202 @@
+"""Live table of a run: one line for each step, drawn by a thread of its own eight times a second.
+
+Imports Rich at module level, so only `run_display` imports it, on a terminal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from paddock.runner.progress import console
+from paddock.runner.progress.events import ItemState
+
+from .run_progress import Clock, RunProgress, StepProgress, failure_line
+
+if TYPE_CHECKING:
+    from paddock.engine.memory.pool_stats import ModelStats
+
+REFRESH_PER_S = 8
+MAX_NAMED_DOCUMENTS = 4  # documents that are named; the others are counted
+MAX_FAILURE_LINES = (
+    50  # lines above the table; a folder of broken files must not scroll for minutes
+)
+
+
+class LiveTable(RunProgress):
+    """A table with one line a step, drawn by a thread of its own eight times a second."""
+
+    def __init__(self, console_: Console | None = None, clock: Clock = time.monotonic) -> None:
+        super().__init__(clock)
+        self._console = console_ or Console(stderr=True, highlight=False)
+        self._is_over = False
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            get_renderable=self.picture,
+            vertical_overflow="crop",
+        )
+        self._news: deque[Text] = deque()
+        self._n_failures = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
+
+    def __enter__(self) -> LiveTable:
+        """Begin to draw."""
+        self._live.start()
+        # A run that is killed could not bring a hidden cursor back.
+        self._console.show_cursor(True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last picture on the screen."""
+        self._stop.set()
+        self._thread.join()
+        self._is_over = True
+        self.tell_news()
+        self._live.stop()
+
+    def _keep_drawing(self) -> None:
+        # Only this thread writes while the table stands: two that print at once leave a torn one.
+        while not self._stop.wait(1 / REFRESH_PER_S):
+            self.tell_news()
+            self._live.refresh()
+
+    def tell_news(self) -> None:
+        """Print above the table what has been said since the last time."""
+        while self._news:
+            self._console.print(self._news.popleft())
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Say which run this is, above the table."""
+        super().began(run, pipeline, steps)
+        self._above(f"run {run} of {pipeline}", "bold")
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Name what went wrong above the table."""
+        super().item(step, key, state, detail)
+        if state in ("quarantined", "failed"):
+            self._n_failures += 1
+            if self._n_failures <= MAX_FAILURE_LINES:
+                self._above(failure_line(step, key, state, detail), "yellow")
+            elif self._n_failures == MAX_FAILURE_LINES + 1:
+                self._above("Further failures are counted, and listed in the report.", "yellow")
+
+    def note(self, text: str) -> None:
+        """Say it above the table."""
+        self._above(text, "")
+
+    def _above(self, text: str, style: str) -> None:
+        self._news.append(Text(console.printable_message(text), style=style))
+
+    def picture(self) -> Group:
+        """Draw what is known now."""
+        with self.lock:
+            now = self.clock()
+            paces = list(self.steps.values())
+            reading = [pair for pace in paces for pair in pace.running.items() if pair[0]]
+            lines: list[Table | Text] = [self._table(paces, now)] if paces else []
+            lines += [_one_line(text, self._console.width) for text in self._around(reading)]
+            return Group(*lines, self._footer(now))
+
+    def _around(self, reading: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+        """Write what is being read, and what the pool holds."""
+        if self._is_over:
+            return
+        if reading:
+            yield "reading: " + _running_documents(reading)
+        held = self.stats().resident if self.stats else ()
+        if held:
+            yield "pool: " + ", ".join(map(_model_text, held))
+
+    def _table(self, paces: Sequence[StepProgress], now: float) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        is_wide = self._console.width >= 72
+        table.add_column("step", no_wrap=True, overflow="ellipsis")
+        if is_wide:
+            table.add_column("", width=16)
+        for heading in ("done", "running", "left", "tokens/s", "to go"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for pace in paces:
+            cells = _row_cells(pace, now)
+            table.add_row(
+                console.printable_line(pace.name),
+                *([_progress_bar(pace)] if is_wide else []),
+                *cells,
+            )
+        return table
+
+    def _footer(self, now: float) -> Text:
+        parts = [console.duration(now - self.since)]
+        rate = self.meter.rate()
+        if rate is not None:
+            parts.append(f"{console.speed(rate)} tokens/s")
+        return Text(", ".join(parts), style="dim")
+
+
+def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
+    if pace.since is None:
+        return Text("waiting", style="dim")
+    total = pace.total
+    if not total and pace.is_over:
+        return Text("nothing to do", style="dim")
+    return ProgressBar(
+        total=total, completed=pace.n_fresh + pace.n_ended, width=16, pulse=total is None
+    )
+
+
+def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
+    """Write done, running, left, tokens a second, time to go."""
+    n_bad = pace.n_quarantined + pace.n_failed
+    done = Text(f"{pace.n_fresh + pace.n_ended - n_bad:,}" if pace.since is not None else "")
+    if n_bad:
+        done.append(f" +{n_bad:,} failed", style="yellow")
+    rate, left_s = pace.meter.rate(), pace.seconds_left(now)
+    if pace.is_over:
+        to_go = Text(f"in {console.duration(pace.seconds(now))}", style="dim")
+    else:
+        to_go = Text("" if left_s is None else console.duration(left_s))
+    return [
+        done,
+        f"{len(pace.running):,}" if pace.running else "",
+        "" if pace.n_left is None else f"{pace.n_left:,}",
+        console.speed(rate) if rate is not None and pace.running else "",
+        to_go,
+    ]
+
+
+def _running_documents(running: Sequence[tuple[str, str | None]]) -> str:
+    """Name the documents that are being read."""
+    shown = [f"{key} ({step})" if step else key for key, step in running[:MAX_NAMED_DOCUMENTS]]
+    if len(running) > MAX_NAMED_DOCUMENTS:
+        shown.append(f"and {len(running) - MAX_NAMED_DOCUMENTS:,} more")
+    return ", ".join(shown)
+
+
+def _model_text(model: ModelStats) -> str:
+    """Write how full a model is: `smollm2:135m 3 of 8 sequences`."""
+    if model.state != "ready":
+        return f"{model.name} {model.state}"
+    return f"{model.name} {min(model.n_running, model.n_parallel)} of {model.n_parallel} sequences"
+
+
+def _one_line(text: str, width: int) -> Text:
+    line = Text(console.printable_line(text))
+    line.truncate(width, overflow="ellipsis")
+    return line

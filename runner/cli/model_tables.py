@@ -1,0 +1,309 @@
+"""Models as commands show them: the list, the card of one model, tuned copies; as text and as JSON.
+
+`model_card` is pure and takes what `/api/show` returns. `local_models` reads the model store,
+`service_models` asks a service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.models.model_cards import ModelCard, list_cards
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.settings import PoolSettings
+from paddock.runner.progress import console
+
+if TYPE_CHECKING:
+    from paddock.engine.tuning.tuned_copies import TunedCopy
+    from paddock.runner.daemon.service_client import ServiceClient
+
+_LICENCE_LINES = 2  # of a licence, as `ollama show` has it
+
+
+def model_card(told: Mapping[str, Any], *, is_verbose: bool = False) -> str:
+    """Write every part that there is; `is_verbose` adds the file's values and its tensors."""
+    parts = [*_card_parts(told), *(_verbose_card_parts(told) if is_verbose else ())]
+    return "\n\n".join(_card_part(title, rows) for title, rows in parts if rows)
+
+
+def _card_parts(told: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    yield "Model", list(_model_rows(told))
+    yield "Projector", list(_projector_rows(told.get("projector_info") or {}))
+    yield "Capabilities", [(str(one), "") for one in told.get("capabilities") or ()]
+    yield "Parameters", [_key_value(line) for line in _value_lines(told, "parameters")]
+    yield "System", [(line, "") for line in _value_lines(told, "system")]
+    yield "License", [(line, "") for line in _value_lines(told, "license")[:_LICENCE_LINES]]
+
+
+def _model_rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    details, info = told.get("details") or {}, told.get("model_info") or {}
+    architecture = str(info.get("general.architecture") or details.get("family") or "")
+    yield "architecture", architecture
+    if details.get("parameter_size"):
+        yield "parameters", str(details["parameter_size"])
+    for name in ("context_length", "embedding_length"):
+        value = info.get(f"{architecture}.{name}") or details.get(name)
+        if value:
+            yield name.replace("_", " "), f"{value}"
+    if details.get("quantization_level"):
+        yield "quantization", str(details["quantization_level"])
+    if told.get("size"):
+        yield "size", console.size(int(told["size"]))
+    if told.get("greedy_answers"):
+        yield "greedy answers", str(told["greedy_answers"])
+    if told.get("flash_attention"):
+        yield "flash attention", str(told["flash_attention"])
+    if told.get("tuned"):
+        yield "tuned copy", str(told["tuned"])
+    if told.get("path"):
+        yield "file", str(told["path"])
+
+
+def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    architecture = str(info.get("general.architecture") or "")
+    if architecture:
+        yield "architecture", architecture
+        for name in ("vision.embedding_length", "vision.projection_dim"):
+            if info.get(f"{architecture}.{name}"):
+                words = name.partition(".")[2].replace("_", " ")
+                yield words, str(info[f"{architecture}.{name}"])
+
+
+def _verbose_card_parts(told: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    info = told.get("model_info") or {}
+    yield "Metadata", [(name, _short_value(value)) for name, value in sorted(info.items())]
+    tensors = told.get("tensors") or ()
+    yield "Tensors", [(one["name"], f"{one['type']}  {one['shape']}") for one in tensors]
+
+
+def _short_value(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 3:
+        return f"[{', '.join(map(str, value[:3]))}, ... {len(value):,} in all]"
+    return str(value)
+
+
+def _value_lines(told: Mapping[str, Any], name: str) -> list[str]:
+    return [line for line in str(told.get(name) or "").splitlines() if line.strip()]
+
+
+def _key_value(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(" ")
+    return name, value.strip()
+
+
+def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows) if any(value for _, value in rows) else 0
+    lines = (
+        f"    {console.printable_line(name).ljust(width)}  {console.printable_line(value)}"
+        for name, value in rows
+    )
+    return "\n".join((f"  {title}", *(line.rstrip() for line in lines)))
+
+
+_LOSSLESS_FORMATS = ("F32", "F16", "BF16", "Q8_0")
+_IDLE_MACHINE_SHARE = 0.85  # as for profiles: alone on the machine it is 0.95 and more
+
+
+def tuned_copy_text(made: TunedCopy) -> list[str]:
+    """Return what a copy is worth, and what it costs."""
+    told = [
+        f"{made.name}: {tuned_copy_summary(made)}.",
+        f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
+        f"{made.answers_ratio:.1f} times.",
+    ]
+    if made.n_documents:
+        told.append(_speed_on_documents(made))
+    if made.n_kept:
+        told.append(
+            f"{made.n_changed:,} of its matrices were in {made.changed_from}, which this machine "
+            f"computes slowly; {made.n_kept:,} others stay bit for bit."
+        )
+    if made.exact_before is not None and made.exact_after is not None:
+        told.append(
+            f"Of {made.n_compared} next tokens, exact arithmetic would say the same as the "
+            f"original at {_percent(made.exact_before)}, and the same as the copy at "
+            f"{_percent(made.exact_after)}: processors round."
+        )
+    if made.format not in _LOSSLESS_FORMATS:
+        told.append(f"{made.format} is lossy: answers differ from the original's more often.")
+    if min(made.before.share, made.after.share) < _IDLE_MACHINE_SHARE:
+        told.append("Other programs used the processor meanwhile, so the speeds are rough.")
+    told.append(f"It serves from now on; `paddock tune {made.name} --off` undoes it.")
+    return [console.printable_line(line) for line in told]
+
+
+def _speed_on_documents(made: TunedCopy) -> str:
+    """Return the speeds before and after, as they were measured on the user's documents."""
+    before, after = made.before, made.after
+    return (
+        f"On {console.counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
+        f"prompts of {after.n_prompt_tokens} tokens {before.prompts:,.0f} and "
+        f"{after.prompts:,.0f}, one answer {before.answer:,.0f} and {after.answer:,.0f}, eight at "
+        f"once {before.answers:,.0f} and {after.answers:,.0f}. Agreement is that of "
+        f"{made.n_compared:,} of their tokens."
+    )
+
+
+def tuned_copy_summary(made: TunedCopy) -> str:
+    """Write what a copy is worth in one line."""
+    more = f"{console.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
+    return (
+        f"{made.label}, prompts {made.prompts_ratio:.1f} times as fast, "
+        f"top-1 agreement {_percent(made.agreement)}, {more}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
+    """Lay the tuned copies out."""
+    head = ("NAME", "FORMAT", "ID", "PROMPTS", "ANSWERS", "AGREEMENT", "MORE")
+    rows = [
+        (
+            one.name,
+            one.label,
+            one.digest[:12],
+            f"{one.prompts_ratio:.1f} x",
+            f"{one.answers_ratio:.1f} x",
+            _percent(one.agreement),
+            console.size(max(0, one.more_bytes)),
+        )
+        for one in copies
+    ]
+    return console.table([head, *rows])
+
+
+def tuned_copy_json(made: TunedCopy) -> dict[str, Any]:
+    """Return the object of `--json`."""
+    return {
+        "name": made.name,
+        "format": made.format,
+        "digest": made.digest,
+        "tuned_from": made.original,
+        "path": made.path,
+        "size": made.size_bytes,
+        "more": made.more_bytes,
+        "agreement": made.agreement,
+        "compared": made.n_compared,
+        "documents": made.n_documents,
+        "changed": made.n_changed,
+        "changed_from": made.changed_from,
+        "kept": made.n_kept,
+        "exact_before": made.exact_before,
+        "exact_after": made.exact_after,
+        "prompts": made.prompts_ratio,
+        "answer": made.answer_ratio,
+        "answers": made.answers_ratio,
+        "tokens_per_s": {"before": asdict(made.before), "after": asdict(made.after)},
+    }
+
+
+_ID_CHARS = 12  # of the digest, as `ollama list` has it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model on this machine, or on that of a service."""
+
+    name: str
+    digest: str
+    """Of its manifest, as with Ollama; of its file where it has none."""
+    size_bytes: int
+    role: str
+    modified_at: datetime | None = None
+    origin: str = ""
+    path: str = ""
+    """Empty: it is a service's."""
+    tuned: str = ""
+    """Format of the copy that serves in its place."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `list --json`."""
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "size": self.size_bytes,
+            **({"modified": self.modified_at.isoformat()} if self.modified_at else {}),
+            "role": self.role,
+            **({"from": self.origin, "path": self.path} if self.path else {}),
+            **({"tuned": self.tuned} if self.tuned else {}),
+        }
+
+
+def local_models(pool: PoolSettings) -> tuple[ModelRow, ...]:
+    """List the models that a name can mean here; of one name, the one that would be used."""
+    finder = ModelFinder(pool.models_dir, pool.cache_dir)
+    rows = (_model_row(finder, card) for card in list_cards(finder))
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _model_row(finder: ModelFinder, card: ModelCard) -> ModelRow:
+    copy = finder.tuned.find(finder.files.digest(Path(card.path)))
+    return ModelRow(
+        card.name,
+        card.digest,
+        card.size_bytes,
+        "embed" if "embedding" in card.capabilities else "chat",
+        card.modified_at,
+        card.origin,
+        card.path,
+        copy.label if copy is not None else "",
+    )
+
+
+def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
+    """List the models of a service."""
+    with client:
+        told = client.get("/api/tags").get("models") or []
+    rows = (
+        ModelRow(
+            str(one.get("name", "")),
+            str(one.get("digest", "")),
+            int(one.get("size") or 0),
+            "embed" if "embedding" in (one.get("capabilities") or ()) else "chat",
+            _parse_time(str(one.get("modified_at", ""))),
+        )
+        for one in told
+    )
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _parse_time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
+    """Lay models out as `ollama list` does, with where they come from where that is known."""
+    now = now or datetime.now(UTC)
+    head = ("NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM")
+    body = [
+        (
+            row.name,
+            row.digest[:_ID_CHARS],
+            console.size(row.size_bytes),
+            _modified_text(row.modified_at, now),
+            row.role,
+            _origin_text(row),
+        )
+        for row in rows
+    ]
+    n = len(head) if any(row.path for row in rows) else len(head) - 1
+    return console.table([one[:n] for one in (head, *body)])
+
+
+def _modified_text(moment: datetime | None, now: datetime) -> str:
+    return "" if moment is None else console.ago((now - moment).total_seconds())
+
+
+def _origin_text(row: ModelRow) -> str:
+    origin = "store" if row.origin == "store" else f"{row.origin} ({Path(row.path).name})"
+    return f"{origin}, tuned: {row.tuned}" if row.tuned else origin

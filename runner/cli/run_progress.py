@@ -1,0 +1,235 @@
+"""Progress of a run, counted from its events.
+
+Done, running and left for each step, speed, time to go; and these as words. Pure but for the clock
+that is passed in. Each event costs constant time, however many items there are. A lock lets a
+drawing thread read while the run goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from paddock.runner.progress import console
+from paddock.runner.progress.events import ItemState, NullObserver
+
+if TYPE_CHECKING:
+    from paddock.engine.memory.pool_stats import PoolStats
+    from paddock.engine.request import Usage
+
+Clock = Callable[[], float]
+
+_RATE_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a change of model
+
+
+class TokenRate:
+    """Tokens a second over the last few seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seconds: deque[tuple[int, int]] = deque()
+
+    def add(self, n: int) -> None:
+        """Count `n` more now."""
+        second = int(self._clock())
+        if self._seconds and self._seconds[-1][0] == second:
+            self._seconds[-1] = (second, self._seconds[-1][1] + n)
+        else:
+            self._seconds.append((second, n))
+        while self._seconds[0][0] < second - _RATE_WINDOW_S:
+            self._seconds.popleft()
+
+    def rate(self) -> float | None:
+        """Return tokens a second, None when nothing was counted lately."""
+        now = self._clock()
+        recent = [(second, n) for second, n in self._seconds if second >= now - _RATE_WINDOW_S]
+        if not recent:
+            return None
+        # At least a second: the first tokens of a run would else look like thousands a second.
+        return sum(n for _, n in recent) / max(1.0, now - recent[0][0])
+
+
+@dataclass(slots=True)
+class StepProgress:
+    """One top-level step or block."""
+
+    name: str
+    meter: TokenRate
+    total: int | None = None
+    """None as long as nobody knows."""
+    n_fresh: int = 0
+    n_done: int = 0
+    n_skipped: int = 0
+    n_quarantined: int = 0
+    n_failed: int = 0
+    running: dict[str, str | None] = field(default_factory=dict)
+    """Keys of the items that run now, with the inner step."""
+    since: float | None = None
+    until: float | None = None
+
+    @property
+    def n_ended(self) -> int:
+        """How many items are behind us, without those that were fresh."""
+        return self.n_done + self.n_skipped + self.n_quarantined + self.n_failed
+
+    @property
+    def n_to_do(self) -> int | None:
+        """How many items had to be done at the start."""
+        return None if self.total is None else max(0, self.total - self.n_fresh)
+
+    @property
+    def n_left(self) -> int | None:
+        """How many items are not done yet, those that run included."""
+        n_to_do = self.n_to_do
+        return None if n_to_do is None else max(0, n_to_do - self.n_ended)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every item is behind us."""
+        return self.total is not None and not self.n_left
+
+    def seconds(self, now: float) -> float:
+        """Return how long it has been at work."""
+        return 0.0 if self.since is None else (self.until or now) - self.since
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return the time to go at the pace so far, None until that is known."""
+        if self.n_left is None or not self.n_ended or self.is_over:
+            return None
+        return self.seconds(now) / self.n_ended * self.n_left
+
+
+class RunProgress(NullObserver):
+    """What is known of a run right now."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.lock = threading.Lock()
+        self.run = ""
+        self.pipeline = ""
+        self.steps: dict[str, StepProgress] = {}
+        self.meter = TokenRate(clock)
+        self.since = clock()
+        self.stats: Callable[[], PoolStats] | None = None
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Keep the way to ask."""
+        self.stats = stats
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """List the steps, in order."""
+        with self.lock:
+            self.run, self.pipeline, self.since = run, pipeline, self.clock()
+            for name in steps:
+                self._step(name)
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Take in a step's size."""
+        with self.lock:
+            pace = self._step(step)
+            pace.total, pace.n_fresh = total, fresh
+            self._mark_time(pace)
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Take in an item's new state."""
+        with self.lock:
+            pace = self._step(step)
+            if state == "running":
+                pace.running[key] = detail
+            else:
+                pace.running.pop(key, None)
+                _count_item(pace, state)
+            if not key and pace.total is None:
+                pace.total = 1  # a step of its own is one item
+            self._mark_time(pace)
+
+    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+        """Take in a call's tokens where streaming could not tell whose they were."""
+        if not is_cached and len(self._at_work()) > 1:
+            with self.lock:
+                self._step(step).meter.add(usage.completion_tokens)
+
+    def tokens(self, n: int) -> None:
+        """Take in tokens as they are made; they are the running step's when there is but one."""
+        with self.lock:
+            self.meter.add(n)
+            at_work = self._at_work()
+            if len(at_work) == 1:
+                at_work[0].meter.add(n)
+
+    def _step(self, name: str) -> StepProgress:
+        pace = self.steps.get(name)
+        if pace is None:
+            pace = self.steps[name] = StepProgress(name, TokenRate(self.clock))
+        return pace
+
+    def _at_work(self) -> list[StepProgress]:
+        return [pace for pace in self.steps.values() if pace.running]
+
+    def _mark_time(self, pace: StepProgress) -> None:
+        if pace.since is None:
+            pace.since = self.clock()
+        pace.until = self.clock() if pace.is_over else None
+
+
+def _count_item(pace: StepProgress, state: ItemState) -> None:
+    if state == "done":
+        pace.n_done += 1
+    elif state == "fresh":
+        pace.n_fresh += 1
+    elif state == "skipped":
+        pace.n_skipped += 1
+    elif state == "quarantined":
+        pace.n_quarantined += 1
+    else:
+        pace.n_failed += 1
+
+
+def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
+    """Write the line about an item that could not be done."""
+    what = f"{step}: {state} {key}" if key else f"{step}: {state}"
+    return console.printable_line(what) + (
+        f": {console.printable_message(detail)}" if detail else ""
+    )
+
+
+def to_do_text(pace: StepProgress) -> str:
+    """Write how much a step has to do: `16 items, 12 fresh, 4 to do`."""
+    parts = [console.counted(pace.total or 0, "item")]
+    if pace.n_fresh:
+        parts.append(f"{pace.n_fresh:,} fresh")
+        parts.append(f"{pace.n_to_do:,} to do")
+    return ", ".join(parts)
+
+
+def progress_text(pace: StepProgress, now: float) -> str:
+    """Write how a step goes: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
+    parts = [f"{pace.n_ended:,} of {pace.n_to_do:,} done" if pace.total else "running"]
+    if pace.running:
+        parts.append(f"{len(pace.running)} running")
+    rate, left_s = pace.meter.rate(), pace.seconds_left(now)
+    if rate is not None:
+        parts.append(f"{console.speed(rate)} tokens/s")
+    if left_s is not None:
+        parts.append(f"about {console.duration(left_s)} to go")
+    return ", ".join(parts)
+
+
+def end_text(pace: StepProgress, now: float) -> str:
+    """Write how a step ended: `4 done, 1 quarantined in 12 s`."""
+    counts = [
+        (pace.n_done, "done"),
+        (pace.n_skipped, "skipped"),
+        (pace.n_quarantined, "quarantined"),
+        (pace.n_failed, "failed"),
+    ]
+    told = ", ".join(f"{n:,} {what}" for n, what in counts if n)
+    if not told:
+        return "nothing to do"
+    if pace.total == 1 and pace.n_ended == 1:
+        told = told.split(" ", 1)[1]
+    return f"{told} in {console.duration(pace.seconds(now))}"

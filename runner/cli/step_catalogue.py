@@ -1,0 +1,622 @@
+"""Catalogue of what is installed.
+
+Steps with their parameters, tools, check functions, document readers. What comes with Paddock and
+what other packages bring stand side by side, as text and as JSON. A part that cannot be imported
+is listed with its package and hides nothing else. `step_description` tells all of one step, or of
+a function of a Python file, without running that file. `llm_template` is a pipeline with comments
+for coding assistants, with the whole catalogue.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system.distribution import DISTRIBUTION
+
+from .exit_status import CommandError
+
+_WIDTH = 96
+
+
+@dataclass(frozen=True, slots=True)
+class ParamRow:
+    """One parameter of a step."""
+
+    name: str
+    is_required: bool
+    default: Any
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One installed step."""
+
+    name: str
+    package: str
+    about: str
+    params: tuple[ParamRow, ...]
+    outputs: tuple[str, ...]
+    items: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The fields of each item, of the outputs that are lists of such."""
+    one_of: tuple[str, ...] = ()
+    """Parameters of which exactly one is given."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The outputs with what is in them."""
+        return tuple(
+            f"{name} (each {' '.join(self.items[name])})" if name in self.items else name
+            for name in self.outputs
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `steps --json`."""
+        return {
+            "name": self.name,
+            "package": self.package,
+            "description": self.about,
+            "params": {
+                param.name: {
+                    "required": param.is_required,
+                    **({} if param.is_required else {"default": param.default}),
+                    "schema": param.schema,
+                }
+                for param in self.params
+            },
+            "outputs": list(self.outputs),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """A tool, a check function or a reader."""
+
+    kind: str
+    name: str
+    package: str
+    about: str
+    takes: str = ""
+    """What stands behind its name: arguments, or the suffixes of files."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `steps --json`."""
+        facts = {"name": self.name, "package": self.package, "description": self.about}
+        return facts | ({"takes": self.takes} if self.takes else {})
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledParts:
+    """All that is there."""
+
+    steps: tuple[StepRow, ...]
+    parts: tuple[PartRow, ...]
+    broken: tuple[str, ...]
+    """Sentences about what cannot be used."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `steps --json`."""
+        return {
+            "steps": [row.as_json() for row in self.steps],
+            **{
+                f"{kind}s": [part.as_json() for part in self.parts if part.kind == kind]
+                for kind in _SECTION_TITLES
+            },
+            "broken": list(self.broken),
+        }
+
+
+_SECTION_TITLES = {
+    "tool": "Tools, for `tool` and `agent`",
+    "check": "Functions of `reply.check` and of tests",
+    "reader": "Kinds of documents, for `files.read`",
+}
+
+
+def list_installed() -> InstalledParts:
+    """List all that is installed; what other packages bring is imported, but for tools."""
+    from paddock.steps import registry
+
+    kinds, broken = registry.load_all_steps()
+    steps = tuple(step_row(name, kind, registry.step_package(name)) for name, kind in kinds.items())
+    said = [str(error) for error in broken]
+    parts = (*_tool_rows(), *_check_rows(said), *_reader_rows(said))
+    return InstalledParts(steps, parts, tuple(said))
+
+
+def step_row(name: str, kind: type[Any], package: str) -> StepRow:
+    """Describe one step by its class, as installed by `package`."""
+    schema = kind.params.model_json_schema(by_alias=True)
+    required = set(schema.get("required", ()))
+    params = tuple(
+        ParamRow(param, param in required, facts.get("default"), facts)
+        for param, facts in schema.get("properties", {}).items()
+    )
+    outputs = tuple(kind.output.model_fields)
+    one_of = tuple(getattr(kind.params, "one_of", ()))
+    return StepRow(
+        name, package, _first_sentence(kind), params, outputs, _item_fields(kind), one_of
+    )
+
+
+def _item_fields(kind: type[Any]) -> dict[str, tuple[str, ...]]:
+    """Return the fields of what is in the outputs that are lists."""
+    schema = kind.output.model_json_schema()
+    found: dict[str, tuple[str, ...]] = {}
+    for name, facts in schema.get("properties", {}).items():
+        ref = facts.get("items", {}).get("$ref", "").rpartition("/")[2]
+        if ref:
+            found[name] = tuple(schema["$defs"][ref]["properties"])
+    return found
+
+
+def _tool_rows() -> Iterator[PartRow]:
+    from importlib.metadata import entry_points
+
+    from paddock.steps.tools import builtin_tools, tool_names
+
+    for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items():
+        takes = ", ".join(tool.arguments.model_fields)
+        yield PartRow("tool", name, DISTRIBUTION, tool.description, takes)
+    for point in sorted(entry_points(group=tool_names.TOOL_GROUP), key=lambda point: point.name):
+        package = point.dist.name if point.dist else "unknown"
+        yield PartRow("tool", point.name, package, f"The function {point.value}.")
+
+
+def _check_rows(broken: list[str]) -> Iterator[PartRow]:
+    from paddock.steps import registry
+
+    for name in registry.CHECK_FUNCTIONS:
+        try:
+            function = registry.CHECK_FUNCTIONS[name]
+        except registry.BrokenCheck as error:
+            broken.append(str(error))
+            continue
+        yield PartRow(
+            "check",
+            name,
+            registry.check_package(name),
+            _first_sentence(function),
+            _parameter_list(function),
+        )
+
+
+def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
+    from paddock.steps.readers import document_kinds, reader
+
+    for name, media_type in document_kinds.MEDIA_TYPES.items():
+        yield PartRow("reader", name, DISTRIBUTION, media_type)
+    for name in reader.plugin_kinds():
+        try:
+            kind = reader.load_reader(name)
+        except reader.BrokenReader as error:
+            broken.append(f"{str(error).removeprefix('cannot be read: ')}. {error.remedy}")
+            continue
+        suffixes = ", ".join(kind.suffixes)
+        yield PartRow("reader", name, reader.reader_package(name), kind.media_type, suffixes)
+
+
+def _first_sentence(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _parameter_list(function: Any) -> str:
+    """Show what a function takes: names, and defaults where there are some."""
+    try:
+        given = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # one that does not tell
+        return ""
+    stars: dict[object, str] = {
+        inspect.Parameter.VAR_POSITIONAL: "*",
+        inspect.Parameter.VAR_KEYWORD: "**",
+    }
+    return ", ".join(f"{stars.get(one.kind, '')}{one.name}" for one in given)
+
+
+def catalogue_text(found: InstalledParts) -> str:
+    """Lay all of it out."""
+    return "\n\n".join((steps_text(found.steps), *_parts_text(found.parts)))
+
+
+def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
+    for kind, title in _SECTION_TITLES.items():
+        rows = [part for part in parts if part.kind == kind]
+        shown = [_signature(row) for row in rows]
+        width = max((len(one) for one in shown if len(one) <= _MAX_NAME_WIDTH), default=0) + 2
+        lines = [title]
+        for row, name in zip(rows, shown, strict=True):
+            about = row.about + (f" ({row.takes})" if kind == "reader" and row.takes else "")
+            about += f" [{row.package}]" if row.package != DISTRIBUTION else ""
+            head = (
+                f"  {name:<{width}}"
+                if len(name) <= _MAX_NAME_WIDTH
+                else f"  {name}\n{'':>{width + 2}}"
+            )
+            lines.append(f"{head}{about}".rstrip())
+        yield "\n".join(lines)
+
+
+def _signature(row: PartRow) -> str:
+    return f"{row.name}({row.takes})" if row.takes and row.kind != "reader" else row.name
+
+
+_MAX_NAME_WIDTH = 34
+
+
+def steps_text(rows: Sequence[StepRow]) -> str:
+    """Lay steps out: name and what it does, parameters with their defaults, outputs."""
+    return "\n\n".join(_step_text(row) for row in rows)
+
+
+def _step_text(row: StepRow) -> str:
+    needed = [param.name for param in row.params if param.is_required]
+    others = [_with_default(param) for param in row.params if not param.is_required]
+    lines = [f"{row.name}  {row.about}".rstrip()]
+    if row.package != DISTRIBUTION:
+        lines[0] += f" [{row.package}]"
+    for title, words in (("needs", needed), ("takes", others), ("gives", row.outputs)):
+        if words:
+            lines += textwrap.wrap(
+                f"{title}  {', '.join(words)}",
+                width=_WIDTH,
+                initial_indent="  ",
+                subsequent_indent=" " * 9,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _with_default(param: ParamRow) -> str:
+    """Write a parameter and its default as one would in YAML's flow style; none is left out."""
+    default = plain_default(param)
+    if default is None:
+        return param.name
+    return f"{param.name} {json.dumps(default, ensure_ascii=False)}"
+
+
+def plain_default(param: ParamRow) -> Any:
+    """Return a parameter's default, without the members of a table that say nothing."""
+    if isinstance(param.default, dict):
+        return {name: value for name, value in param.default.items() if value is not None}
+    return param.default
+
+
+@dataclass(frozen=True, slots=True)
+class StepDescription:
+    """A step with its parameters."""
+
+    row: StepRow
+    kind: type[Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `steps NAME --json`."""
+        return {
+            **self.row.as_json(),
+            "version": self.kind.version,
+            "models": sorted(self.kind.roles),
+            "one_of": list(self.row.one_of),
+            "takes_reply": bool(getattr(self.kind, "takes_reply", False)),
+        }
+
+    def text(self) -> str:
+        """Lay it out for a person."""
+        lines = [f"{self.row.name}  {self.row.about}".rstrip()]
+        lines += [f"  {fact}" for fact in self._facts()]
+        if self.row.params:
+            lines += ["", "with"]
+            width = min(20, max(len(param.name) for param in self.row.params)) + 2
+            for param in self.row.params:
+                lines += _param_lines(param, width)
+        if self.row.outputs:
+            lines += [
+                "",
+                "gives",
+                *textwrap.wrap(", ".join(self.row.given), _WIDTH, **_WRAP_INDENT),
+            ]
+        return "\n".join(
+            [*lines, "", "example", *textwrap.indent(self._example(), "  ").split("\n")]
+        )
+
+    def _facts(self) -> list[str]:
+        facts = [] if self.row.package in ("", DISTRIBUTION) else [f"package {self.row.package}"]
+        if self.kind.roles:
+            facts.append(f"asks a model of the role {' or '.join(sorted(self.kind.roles))}")
+        if self.row.one_of:
+            facts.append(f"exactly one of {', '.join(self.row.one_of)}")
+        if getattr(self.kind, "takes_reply", False):
+            facts.append("`reply` asks for the form of its answer")
+        return facts
+
+    def _example(self) -> str:
+        needed = [param for param in self.row.params if param.is_required]
+        needed += [param for param in self.row.params if param.name in self.row.one_of[:1]]
+        needed += [p for p in self.row.params if p.schema.get("examples") and p not in needed]
+        lines = [f"- id: {_example_id(self.row.name)}", f"  uses: {self.row.name}"]
+        if needed:
+            given = ", ".join(f"{param.name}: {_sample_value(param)}" for param in needed)
+            lines.append(f"  with: {{{given}}}")
+        return "\n".join(lines)
+
+
+_WRAP_INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  "}
+
+
+def step_description(name: str) -> StepDescription:
+    """Find a step by its name, or by `file.py:function`.
+
+    Raises:
+        CommandError: there is none, or the file has no such function.
+        BrokenStep: it cannot be used, with the package that brings it.
+        UnknownStep: with the known names.
+    """
+    from paddock.steps import python_step, registry
+
+    if python_step.is_function_reference(name):
+        path = Path(name.rpartition(":")[0]).absolute()
+        try:
+            kind = python_step.step_of(f"{path.name}:{name.rpartition(':')[2]}", path.parent)
+        except python_step.FunctionNotFound as error:
+            raise CommandError(f"{error.what}.\n  {error.remedy}".rstrip()) from error
+        return StepDescription(step_row(name, kind, ""), kind)
+    kind = registry.load_step(name)
+    whole = registry.STEP_ALIASES.get(name, name)
+    return StepDescription(step_row(whole, kind, registry.step_package(whole)), kind)
+
+
+def _param_lines(param: ParamRow, width: int) -> list[str]:
+    facts = [schema_type_text(param.schema)]
+    if param.is_required:
+        facts.append("needed")
+    elif param.default is not None:
+        facts.append(f"default {json.dumps(plain_default(param), ensure_ascii=False)}")
+    about = str(param.schema.get("description", ""))
+    indent = " " * (width + 2)
+    head = textwrap.wrap(", ".join(facts), _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    head[0] = f"  {param.name:<{width}}{head[0].strip()}"
+    return [
+        *head,
+        *textwrap.wrap(about, _WIDTH, initial_indent=indent, subsequent_indent=indent),
+    ]
+
+
+def schema_type_text(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema's type in a few words.
+
+    >>> schema_type_text({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
+    'list of text'
+    """
+    if "enum" in schema:
+        return " or ".join(str(value) for value in schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    if "anyOf" in schema:
+        words = [schema_type_text(one) for one in schema["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words)) or "anything"
+    if list(schema.get("properties", ())) == ["file"]:
+        return "{file: PATH}"
+    if schema.get("type") == "array":
+        items = schema.get("items")
+        inner = schema_type_text(items) if isinstance(items, dict) and items else ""
+        return f"list of {inner}" if inner and inner != "anything" else "list"
+    return _TYPE_WORDS.get(
+        str(schema.get("type", "")), "mapping" if "$ref" in schema else "anything"
+    )
+
+
+_TYPE_WORDS = {
+    "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false",
+    "object": "mapping", "null": "nothing",
+}  # fmt: skip
+_SAMPLE_VALUES = {"text": "…", "whole number": "1", "number": "0.5", "true or false": "true"}
+
+
+def _sample_value(param: ParamRow) -> str:
+    """Return a value for the example: of the right kind, and plainly a stand-in."""
+    examples = param.schema.get("examples")
+    if examples:
+        return json.dumps(examples[0], ensure_ascii=False)
+    words = schema_type_text(param.schema).partition(" or ")[0]
+    if words.startswith("list"):
+        return '["…"]'
+    return "{}" if words == "mapping" else f'"{_SAMPLE_VALUES.get(words, "…")}"'
+
+
+def _example_id(name: str) -> str:
+    """Make an id of a step's name."""
+    last = name.replace(":", ".").split(".")[-1].lower()
+    return "".join(letter if letter.isalnum() else "_" for letter in last) or "step"
+
+
+_TEMPLATE_WIDTH = 100
+
+TEMPLATE_HEAD = """\
+# A Paddock pipeline. This file is a template: keep what the task needs, remove the rest.
+# After each change run `paddock validate FILE`; it tells every fault with line and column. Then
+# `paddock plan FILE` (what would be done, and why) and `paddock run FILE` (the same continues).
+#
+# Rules
+# - One step shape: `id`, `uses`, `with`, and control keys. A step's parameters stand only under
+#   `with`. ids match [a-z][a-z0-9_]*, are unique in the file, and may be left out where nobody
+#   refers to them.
+# - Jinja2 in a sandbox. Text under `with`: "{{ steps.x.y }}", in quotes. A text that is exactly
+#   one {{ }} keeps the value's type (list, number). `if`, `for_each`, `where`, `key`, `check`,
+#   `returns` take a bare expression WITHOUT braces. `steps.x.y` alone under `with` is a fault.
+# - Order follows from references. A step runs as soon as what it reads is there; `needs` is for
+#   what no reference shows.
+# - A list is worked on by `for_each: NAME in EXPRESSION` with `do:`, never by a loop in a template.
+#   `where: EXPRESSION` leaves items out; `loop` has index (from 1), index0, first, last, length.
+#   Inside `do`, `steps.…` sees the item's own steps and those outside the block. A block `b` offers
+#   steps.b.results (in order), .counts, .changed, .failed.
+# - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
+# - Long texts stand in files: `prompt: {file: prompts/x.md}`; template, system, map, reduce, too.
+# - `reply.schema` makes the model answer in that form: JSON Schema, or short: str, int, float,
+#   bool, list[str], enum[a, b], a `?` for "or null", mappings. The value is steps.x.output, its
+#   JSON steps.x.text.
+# - YAML 1.2: no tags, no `<<`; `on`, `yes`, `017` and `12:30` are text. {{ }} and texts with ': '
+#   or '?' need quotes. Keys that begin with `x-` are free, for anchors: `x-common: &c {…}`, then
+#   `with: *c`.
+# - Top level: pipeline name description inputs models mcpServers defaults on concurrency budget
+#   secrets steps returns tests; only `steps` is needed. Control keys of a step: id uses with needs
+#   if retry timeout cache reply returns; of a block: id for_each where do key max_parallel
+#   on_error needs if retry timeout cache returns. `retry.on`: timeout worker busy io check.
+#   `timeout`: total or idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB, contexts 16k.
+# - `params` of a model or a step: temperature top_p top_k min_p repeat_penalty presence_penalty
+#   frequency_penalty seed stop max_tokens. An answer that ends at its limit is an error unless
+#   `max_tokens` is set. A step without `model` takes the only one of its role.
+# - A step skipped by `if` gives nulls; what reads more of it than `steps.x.skipped` is skipped too.
+#   In `returns`: `steps.x.output.y if not steps.x.skipped else none`.
+# - A Python function as a step: `uses: "./my_steps.py:name"`, its parameters under `with`.
+# - Tests claim, each in a mapping: exists, absent, check, status; or of a `file:` or an expression
+#   `of:` contains, lacks, equals, regex, schema, similar (with `at_least`), judge.
+# - Filters: {filters}.
+# - Commands, Python functions, MCP servers, other machines, other ports of this one and secrets
+#   need the caller's consent:
+#   `paddock run FILE --allow run,tool,mcp,network,secrets`. Nothing in the YAML can give it.
+"""
+
+TEMPLATE_PIPELINE = """\
+pipeline: 1
+name: template
+description: Read a folder of documents, take out facts in a fixed form, write them down, sum up.
+
+inputs:                                   # `paddock run FILE -i folder=./other -i words=40`
+  folder: {type: dir, default: ./inbox}   # types: str int float bool path dir enum list json
+  out: {type: dir, default: ./out}
+  words: {type: int, default: 80, min: 10, max: 400}
+  tone: {type: enum, values: [plain, formal], default: plain}
+
+models:                                   # a stored name or the path of a GGUF file
+  writer: {ref: "smollm2:135m", ctx: 4k, params: {temperature: 0}}
+  # vec: {ref: all-minilm, role: embed}
+
+defaults: {retry: {times: 2, on: [timeout, worker]}, timeout: {idle: 60s}}
+
+# budget: {time: 2h, tokens: 500000}      # it stops at an item's border; the same command goes on
+# secrets: {key: {env: API_KEY}}          # then "{{ secrets.key }}"
+# mcpServers: {file: mcp.json}            # for `tool` and `agent`
+# on:                                     # only `paddock up` looks at it
+#   schedule: [{cron: "0 6 * * 1-5", timezone: Europe/Paris}]
+#   watch: [{path: ./inbox, settle: 2s}]
+
+steps:
+  - id: docs
+    uses: files.scan
+    with: {root: "{{ inputs.folder }}", include: ["**/*.{md,txt,html,pdf}"]}
+
+  # doc has path relpath name stem suffix size modified sha256; unchanged ones cost nothing later
+  - id: each
+    for_each: doc in steps.docs.files
+    on_error: quarantine                  # or fail, skip
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: facts
+        uses: chat
+        with:
+          model: writer
+          system: You take facts out of documents. You add nothing.
+          prompt: |
+            Take the facts out of this document, in a {{ inputs.tone }} tone.
+
+            {{ steps.text.text }}
+          on_overflow: truncate           # or error (the default), map-reduce, refine
+        reply:
+          schema: {title: str, points: "list[str]", kind: "enum[letter, other]", year: "int?"}
+          check: ["words(output.title) <= 12", "grounded(output.points, source=steps.text.text)"]
+          repair: 1
+      - id: sum
+        uses: summarise                   # any length: it splits and folds by itself
+        with: {model: writer, text: "{{ steps.text.text }}", words: "{{ inputs.words }}"}
+      - uses: files.write
+        if: steps.facts.output.points | length > 0
+        with:
+          path: "{{ inputs.out }}/{{ doc.relpath }}.md"
+          text: |
+            # {{ steps.facts.output.title }}
+
+            {{ steps.sum.text }}
+            {% for point in steps.facts.output.points %}
+            - {{ point }}
+            {% endfor %}
+    returns: {file: doc.relpath, kind: steps.facts.output.kind, summary: steps.sum.text}
+
+  - id: digest
+    uses: summarise
+    with:
+      model: writer
+      chunks: "{{ steps.each.results | map(attribute='summary') | list }}"
+      words: 120
+  - id: report
+    uses: files.write
+    with: {path: "{{ inputs.out }}/DIGEST.md", text: "{{ steps.digest.text }}"}
+
+returns: {report: steps.report.path, counts: steps.each.counts}
+
+tests:                                    # `paddock test FILE --record`, then `--replay` in CI
+  - name: nothing fails
+    inputs: {folder: ./inbox, out: "{{ tmp }}"}
+    replay: tests/cassettes
+    expect:
+      - {exists: "{{ tmp }}/DIGEST.md"}
+      - {check: returns.counts.failed == 0}
+"""
+
+
+def llm_template(found: InstalledParts) -> str:
+    """Write the template with all that is installed."""
+    from paddock.pipelines.template_filters import FILTERS
+
+    filters = "\n#   ".join(textwrap.wrap(" ".join(sorted(FILTERS)), _TEMPLATE_WIDTH - 14))
+    head = TEMPLATE_HEAD.replace("{filters}", filters)
+    lines = [
+        head,
+        TEMPLATE_PIPELINE,
+        "# Every installed step: what stands under `with`, and what it gives.",
+    ]
+    for row in found.steps:
+        lines += ["#", *_template_step_lines(row)]
+    lines += ["#", *_function_lines(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _template_step_lines(row: StepRow) -> Iterator[str]:
+    yield from _comment_lines(f"# {row.name}: {row.about}", "#     ")
+    if row.one_of:
+        yield f"#   exactly one of {', '.join(row.one_of)}"
+    for param in row.params:
+        yield from _comment_lines(
+            f"#   {param.name} ({_param_facts(param)}): {_param_comment(param)}", "#       "
+        )
+    if row.outputs:
+        yield from _comment_lines(f"#   gives {', '.join(row.given)}", "#       ")
+
+
+def _param_facts(param: ParamRow) -> str:
+    words = schema_type_text(param.schema)
+    if param.is_required:
+        return f"{words}, needed"
+    default = plain_default(param)
+    is_plain = default is None or default in ({}, [])
+    return words if is_plain else f"{words}, default {json.dumps(default, ensure_ascii=False)}"
+
+
+def _param_comment(param: ParamRow) -> str:
+    return str(param.schema.get("description", "")) or "…"
+
+
+def _function_lines(found: InstalledParts) -> Iterator[str]:
+    titles = {"check": "Functions for `reply.check`", "tool": "Tools for `tool` and `agent`"}
+    for kind, title in titles.items():
+        rows = [row for row in found.parts if row.kind == kind]
+        yield f"# {title}:"
+        for row in rows:
+            yield from _comment_lines(f"#   {row.name}({row.takes}): {row.about}", "#       ")
+
+
+def _comment_lines(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, _TEMPLATE_WIDTH, subsequent_indent=indent, break_on_hyphens=False)

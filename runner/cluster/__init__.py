@@ -1,1 +1,0 @@
-"""Several machines: what they need, checked; their workers; runs shared among them."""

@@ -1,0 +1,231 @@
+"""A pipeline's secrets: read once when a run begins, redacted in everything shown or stored.
+
+Secrets are found in texts in every form in which they are commonly written: as they are,
+URL-encoded, base64, JSON-escaped, line by line.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.keys import SecretKeys
+from paddock.pipelines.model import Pipeline
+
+# A shorter value would take words out of every text.
+SHORTEST_SECRET = 4
+# What stands in a line of its own of a longer secret, such as a key in PEM.
+_SHORTEST_LINE = 16
+
+
+def redactor(secrets: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what puts `***` in place of every secret in a text.
+
+    >>> redactor({"key": "s3cr3t/1"})("GET /?k=s3cr3t%2F1 with s3cr3t/1")
+    'GET /?k=*** with ***'
+    """
+    forms = {form for value in secrets.values() for form in _spellings(value)}
+    if not forms:
+        return _unchanged
+    # The longest first: one secret may begin another.
+    any_of = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+    return lambda text: any_of.sub("***", text)
+
+
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return plain data with every text in it redacted, names of members too."""
+    if redact is _unchanged:
+        return value
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(name)): redacted(item, redact) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item, redact) for item in value]
+    return value
+
+
+def nothing_to_hide() -> Callable[[str], str]:
+    """Return what leaves every text as it is."""
+    return _unchanged
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """Yield the ways in which a value may stand in a text."""
+    lines = [line.strip() for line in value.splitlines()]
+    for part in (value, value.strip(), *(one for one in lines if len(one) >= _SHORTEST_LINE)):
+        if len(part) < SHORTEST_SECRET:
+            continue
+        yield part
+        yield json.dumps(part)[1:-1]
+        yield json.dumps(part, ensure_ascii=False)[1:-1]
+        yield repr(part)[1:-1]
+        yield quote(part, safe="")
+        yield quote(part)
+        yield quote_plus(part)
+        yield base64.b64encode(part.encode()).decode()
+
+
+MAX_SECRET_CHARS = 64 * 1024
+
+
+class RedactedError(Exception):
+    """An error that held a secret, in words that do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The values by their names, and what takes them out of texts."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    redact: Callable[[str], str] = field(default_factory=nothing_to_hide, repr=False)
+    within: Mapping[Path, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """Those of the pipelines that its steps run, by their files."""
+
+    def of(self, file: Path) -> Mapping[str, str]:
+        """Return those that the pipeline in this file may read."""
+        return self.within.get(file, self.values)
+
+    def redacted(self, value: Any) -> Any:
+        """Return plain data without a secret in any of its texts."""
+        return redacted(value, self.redact)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Let no error out whose words, or those of its causes, hold a secret.
+
+        Raises:
+            PipelineError: one with its faults redacted.
+            Withheld: any other, with its words redacted and without its causes.
+        """
+        try:
+            yield
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))
+            if self.redact(trace) == trace:
+                raise
+            raise self._without(error) from None
+
+    def _without(self, error: Exception) -> Exception:
+        if isinstance(error, PipelineError):
+            redact = self.redact
+            return PipelineError(
+                replace(fault, message=redact(fault.message), remedy=redact(fault.remedy))
+                for fault in error.faults
+            )
+        return RedactedError(self.redact(str(error)) or type(error).__name__)
+
+
+class PlaceholderSecrets(dict[str, str]):
+    """What is read where a run only repeats what was recorded: no variable and no file is."""
+
+    def __missing__(self, name: str) -> str:
+        """Return what stands in for a secret."""
+        return f"no-secret-in-a-replay-{name}"
+
+
+def read_secrets(
+    pipeline: Pipeline,
+    environ: Mapping[str, str],
+    inputs: Mapping[str, Any] | None = None,
+    inner: Iterable[Pipeline] = (),
+) -> Secrets:
+    """Read every secret; `inputs` are the run's, of which those with `secret: true` are redacted.
+
+    `inner` are the pipelines that its steps run; each reads its own secrets alone.
+
+    Raises:
+        PipelineError: one is not there, or cannot be used, with its place in the file.
+    """
+    faults: list[Fault] = []
+    values = _secret_values(pipeline, environ, faults)
+    within = {Path(one.document.file): _secret_values(one, environ, faults) for one in inner}
+    if faults:
+        raise PipelineError(dict.fromkeys(faults))
+    hidden = values | dict(_secret_inputs(pipeline, inputs or {}))
+    for file, more in within.items():
+        hidden |= {f"{file}:{name}": value for name, value in more.items()}
+    return Secrets(values, redactor(hidden), within)
+
+
+def _secret_values(
+    pipeline: Pipeline, environ: Mapping[str, str], faults: list[Fault]
+) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, keys in pipeline.secrets.items():
+        try:
+            values[name] = _usable_secret(_read_secret(keys, pipeline, environ))
+        except _UnusableSecret as error:
+            mark = pipeline.mark(("secrets", name))
+            faults.append(Fault(f"secret '{name}': {error}.", error.remedy, mark))
+    return values
+
+
+def secret_place(keys: SecretKeys) -> str:
+    """Return where a secret is read from, for whoever must allow it."""
+    return f"the environment variable {keys.env}" if keys.env else f"the file {keys.file}"
+
+
+class _UnusableSecret(Exception):
+    def __init__(self, why: str, remedy: str) -> None:
+        self.remedy = remedy
+        super().__init__(why)
+
+
+def _read_secret(keys: SecretKeys, pipeline: Pipeline, environ: Mapping[str, str]) -> str:
+    if isinstance(environ, PlaceholderSecrets):
+        return environ[keys.env or str(keys.file)]
+    if keys.env is not None:
+        if keys.env not in environ:
+            remedy = "Set it where the run is started; the value never belongs into the file."
+            raise _UnusableSecret(f"the environment variable {keys.env} is not set", remedy)
+        return environ[keys.env]
+    folder = Path(pipeline.document.file).absolute().parent
+    path = folder / Path(keys.file or "").expanduser()
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SECRET_CHARS * 4)
+        return content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise _UnusableSecret(
+            f"{path} holds no text", "Write the value into it, in UTF-8."
+        ) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise _UnusableSecret(
+            f"{path} cannot be read: {why}", "Make it readable to who runs."
+        ) from None
+
+
+def _usable_secret(value: str) -> str:
+    if not value.strip():
+        raise _UnusableSecret("it is empty", "Give it its value.")
+    if len(value) < SHORTEST_SECRET:
+        why = f"it has fewer than {SHORTEST_SECRET} characters, and could not be kept out of texts"
+        raise _UnusableSecret(why, "Use a longer one.")
+    if len(value) > MAX_SECRET_CHARS:
+        why = f"it has more than {MAX_SECRET_CHARS:,} characters"
+        raise _UnusableSecret(why, "Name the file that holds the key alone.")
+    return value
+
+
+def _secret_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, declared in pipeline.inputs.items():
+        value = inputs.get(name)
+        if not declared.is_secret or value == declared.default:
+            continue  # what stands in the file is no secret
+        if isinstance(value, str) and len(value) >= SHORTEST_SECRET:
+            yield f"inputs.{name}", value

@@ -1,0 +1,430 @@
+"""Parse values of the configuration: durations, sizes, switches, service addresses, formats.
+
+Each function takes the value of an environment variable, a flag or a TOML key and returns the
+typed value, or raises `BadValue`. `None` stands for "decide from the machine or the model".
+Addresses follow Ollama's rules for `OLLAMA_HOST` (envconfig/config.go, `Host`), but an invalid
+port is an error; no name is resolved. An answer format is `json`, a JSON Schema, or a file that
+holds one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from paddock.engine.settings import SplitMode
+
+_FOREVER_S = -1.0
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_TRUE, _FALSE = ("1", "true", "yes", "on", "t", "y"), ("0", "false", "no", "off", "f", "n")
+
+
+class BadValue(Exception):
+    """A value that cannot be used; `problem` continues "'x' …"."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(problem)
+
+
+def text(value: object) -> str:
+    """Return a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise BadValue("is not a text", "Give a name.")
+    return value.strip()
+
+
+def folder(value: object) -> Path:
+    """Return a folder; `~` is left for the caller, who knows whose home is meant."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadValue("is not the path of a folder", "Give a path such as '~/.paddock/models'.")
+    return Path(value)
+
+
+def file(value: object) -> Path:
+    """Return a file; `~` is left for the caller, who knows whose home is meant."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadValue("is not the path of a file", "Give a path such as '~/.paddock/keys'.")
+    return Path(value)
+
+
+def text_list(value: object) -> tuple[str, ...]:
+    """Return texts: a list, or one text with commas between.
+
+    >>> text_list("https://a.example, app://*"), text_list(["b.example"])
+    (('https://a.example', 'app://*'), ('b.example',))
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise BadValue("is not a list", "Give texts with commas between.")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def urls(value: object) -> tuple[str, ...]:
+    """Return the addresses of servers.
+
+    >>> urls("http://gpu-1:8000/v1, http://gpu-2:8000")
+    ('http://gpu-1:8000', 'http://gpu-2:8000')
+    """
+    from paddock.engine.system.hosts import BadAddress, base_url
+
+    try:
+        return tuple(dict.fromkeys(map(base_url, text_list(value))))
+    except BadAddress as error:
+        raise BadValue(error.why, error.remedy) from None
+
+
+PERMISSIONS = ("run", "tool", "mcp", "network", "secrets")
+
+
+def permissions(value: object) -> frozenset[str]:
+    """Return what pipelines may reach besides files and models.
+
+    >>> sorted(permissions("network, run"))
+    ['network', 'run']
+    """
+    given = frozenset(text_list(value))
+    if not given.issubset(PERMISSIONS):
+        raise BadValue("is not known", f"Known: {', '.join(PERMISSIONS)}.")
+    return given
+
+
+def rate(value: object) -> int | None:
+    """Return requests a minute; `none` and 0 are None.
+
+    >>> rate("60"), rate("10/s"), rate("600/h"), rate("none")
+    (60, 600, 10, None)
+    """
+    written = str(value).strip().lower()
+    number, _, unit = written.partition("/")
+    n = 0 if written in ("none", "off") else _whole_number(number.strip())
+    per_minute = {"": 1.0, "m": 1.0, "min": 1.0, "s": 60.0, "h": 1 / 60}.get(unit.strip())
+    if isinstance(value, bool) or n is None or n < 0 or per_minute is None:
+        raise BadValue("is not a rate", "Give requests a minute such as 60, or '10/s'; 0 is any.")
+    return max(1, round(n * per_minute)) if n else None
+
+
+def keep_alive(value: object) -> float:
+    """Return seconds, -1 for ever.
+
+    >>> keep_alive("5m"), keep_alive("1h30m"), keep_alive(90), keep_alive("-1"), keep_alive("0")
+    (300.0, 5400.0, 90.0, -1.0, 0.0)
+    """
+    written = str(value).strip().lower()
+    is_negative, written = written.startswith("-"), written.removeprefix("-")
+    seconds = _parsed_seconds(written)
+    if seconds is None or isinstance(value, bool):
+        raise BadValue(
+            "is not a duration",
+            "Give seconds, or a number with a unit such as '5m' or '1h30m'; "
+            "0 lets a model go at once, a negative number keeps it for ever.",
+        )
+    return _FOREVER_S if is_negative else seconds
+
+
+def _parsed_seconds(written: str) -> float | None:
+    if re.fullmatch(r"\d+(\.\d+)?", written):
+        return float(written)
+    if not _DURATION.fullmatch(written):
+        return None
+    return sum(float(n) * _UNITS_S[unit] for n, unit in _DURATION_PART.findall(written))
+
+
+def seconds(value: object) -> float:
+    """Return seconds of 0 or more.
+
+    >>> seconds("4"), seconds("1.5"), seconds("500ms"), seconds(0)
+    (4.0, 1.5, 0.5, 0.0)
+    """
+    answer = None if isinstance(value, bool) else _parsed_seconds(str(value).strip().lower())
+    if answer is None:
+        raise BadValue("is not a time", "Give seconds such as 4; 0 switches it off.")
+    return answer
+
+
+def count(value: object) -> int:
+    """Return a whole number of 1 or more."""
+    number = _whole_number(value)
+    if number is None or number < 1:
+        raise BadValue("is not a whole number of 1 or more", "Give a number such as 4.")
+    return number
+
+
+def count_or_auto(value: object) -> int | None:
+    """Return a whole number of 1 or more; `auto` and 0 are None."""
+    if value == "auto" or _whole_number(value) == 0:
+        return None
+    number = _whole_number(value)
+    if number is None or number < 0:
+        raise BadValue("is not a whole number of 1 or more", "Give a number such as 4, or 'auto'.")
+    return number
+
+
+def context_or_auto(value: object) -> int | None:
+    """Return tokens; `16k` is 16,384.
+
+    >>> context_or_auto("16k"), context_or_auto(2048), context_or_auto("auto")
+    (16384, 2048, None)
+    """
+    written = str(value).strip().lower()
+    number = _whole_number(written.removesuffix("k")) if written.endswith("k") else None
+    try:
+        return count_or_auto(value if number is None else number * 1024)
+    except BadValue:
+        remedy = "Give a number such as 4096 or '16k', or 'auto'."
+        raise BadValue("is not a number of tokens", remedy) from None
+
+
+def layer_count(value: object) -> int:
+    """Return a number of layers, -1 for all of them."""
+    number = -1 if value in ("auto", "all") else _whole_number(value)
+    if number is None or number < -1:
+        remedy = "Give 0 for none, a number, or -1 for all that fit on the device."
+        raise BadValue("is not a number of layers", remedy)
+    return number
+
+
+def size(value: object) -> int:
+    """Return bytes; `2GB` are 2,000,000,000, `2GiB` and Ollama's `2G` 2,147,483,648.
+
+    >>> size("512MiB"), size(0), size("2GB")
+    (536870912, 0, 2000000000)
+    """
+    written = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", str(value).strip().lower())
+    if written is None or isinstance(value, bool):
+        raise BadValue("is not a size", "Give bytes, or a number with a unit such as '512MiB'.")
+    number, unit, ending = written.groups()
+    base = 1000 if ending == "b" else 1024
+    return int(float(number) * base ** " kmgt".index(unit or " "))
+
+
+def size_or_auto(value: object) -> int | None:
+    """Return bytes, as `size` reads them; `auto` is None."""
+    return None if value == "auto" else size(value)
+
+
+def split_mode(value: object) -> SplitMode:
+    """Return how a model is spread over several devices."""
+    written = str(value).strip().lower()
+    for mode in get_args(SplitMode):
+        if written == mode:
+            return cast("SplitMode", mode)
+    raise BadValue("is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'.")
+
+
+def index(value: object) -> int:
+    """Return a whole number of 0 or more."""
+    number = _whole_number(value)
+    if number is None or number < 0:
+        raise BadValue("is not a whole number of 0 or more", "Give a number such as 0.")
+    return number
+
+
+def flag(value: object) -> bool:
+    """Return yes or no; a number above 1 is a level, as Ollama has it for DEBUG."""
+    written = str(value).strip().lower()
+    number = _whole_number(written)
+    if written in _TRUE or (number is not None and number > 1):
+        return True
+    if written in _FALSE:
+        return False
+    raise BadValue("is neither yes nor no", "Give 1 or 0.")
+
+
+def switch(value: object) -> Literal["auto", "on", "off"]:
+    """Return `auto`, `on` or `off`."""
+    written = str(value).strip().lower()
+    if written == "auto":
+        return "auto"
+    if written in _TRUE or written in _FALSE:
+        return "on" if written in _TRUE else "off"
+    raise BadValue("is not a switch", "Give 'auto', 1 or 0.")
+
+
+def cache_type(value: object) -> Literal["f16", "q8_0"]:
+    """Return the type of the key and value cache."""
+    written = str(value).strip().lower()
+    if written == "f16":
+        return "f16"
+    if written == "q8_0":
+        return "q8_0"
+    raise BadValue("is not a type of cache that this version has", "Give 'f16' or 'q8_0'.")
+
+
+def cache_layout(value: object) -> Literal["auto", "unified", "split"]:
+    """Return how sequences share the key and value cache."""
+    written = str(value).strip().lower()
+    if written == "auto":
+        return "auto"
+    if written == "unified":
+        return "unified"
+    if written == "split":
+        return "split"
+    raise BadValue("is not a layout of the cache", "Give 'auto', 'unified' or 'split'.")
+
+
+def model_pairs(value: object) -> dict[str, str]:
+    """Return a small model for each large one: a table, or `large=small` with commas between.
+
+    >>> model_pairs("llama3.1:8b=llama3.2:1b, qwen3:8b = qwen3:0.6b")
+    {'llama3.1:8b': 'llama3.2:1b', 'qwen3:8b': 'qwen3:0.6b'}
+    """
+    if isinstance(value, Mapping):
+        pairs = [(str(large), str(small)) for large, small in value.items()]
+    else:
+        parts = [part.partition("=") for part in str(value).split(",") if part.strip()]
+        pairs = [(large.strip(), small.strip()) for large, _, small in parts]
+    if all(large and small for large, small in pairs):
+        return dict(pairs)
+    raise BadValue(
+        "does not name two models", "Give 'large=small', as in 'llama3.1:8b=llama3.2:1b'."
+    )
+
+
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    is_number = isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value.strip())
+    return int(value.strip()) if is_number and isinstance(value, str) else None
+
+
+DEFAULT_PORT = 11434
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_ADDRESS_REMEDY = (
+    "Give 'host', 'host:port' or 'http://host:port', such as '127.0.0.1:11434'; "
+    "'0.0.0.0' is every interface, and IPv6 with a port has brackets: '[::1]:8080'."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddress:
+    """Where a service listens, or is asked."""
+
+    host: str = "127.0.0.1"
+    """Without brackets."""
+    port: int = DEFAULT_PORT
+    scheme: str = "http"
+    path: str = ""
+    """Before every route, such as `/models` of a proxy; without a slash at its end."""
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine asks; every interface is reached by the loopback one.
+
+        >>> ServiceAddress("0.0.0.0").url, ServiceAddress("::1", 80).url
+        ('http://127.0.0.1:11434', 'http://[::1]:80')
+        """
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return replace(self, host=host).written
+
+    @property
+    def written(self) -> str:
+        """As it can be read again."""
+        netloc = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{netloc}:{self.port}{self.path}"
+
+
+def service_address(value: object, port: int = DEFAULT_PORT) -> ServiceAddress:
+    """Read a host, a port, both, or an URL; `port` is meant where there is none.
+
+    >>> service_address("0.0.0.0").url, service_address("http://gpu.lan/models/").url
+    ('http://127.0.0.1:11434', 'http://gpu.lan:80/models')
+    >>> service_address(":8080").host, service_address("[::1]:8080").host, service_address("::1").port
+    ('0.0.0.0', '::1', 11434)
+    >>> service_address("0.0.0.0", 11436).port, service_address("http://gpu.lan", 11436).port
+    (11436, 80)
+
+    Raises:
+        BadValue: a scheme, a port or a host that cannot be.
+    """
+    written = value.strip() if isinstance(value, str) else ""
+    scheme, has_scheme, rest = written.partition("://")
+    if not has_scheme:
+        scheme, rest = "http", written
+    if not rest or scheme.lower() not in _SCHEME_PORTS:
+        raise BadValue("is not the address of a service", _ADDRESS_REMEDY)
+    netloc, _, path = rest.partition("/")
+    host, given = _split_host_port(netloc)
+    if any(letter in "@?#\\" or letter <= " " for letter in host + path):
+        raise BadValue("is not the address of a service", _ADDRESS_REMEDY)
+    default = _SCHEME_PORTS[scheme.lower()] if has_scheme else port
+    tail = f"/{path.strip('/')}" if path.strip("/") else ""
+    # A port alone is every interface, as Ollama has it (and Go's `net.Listen`).
+    return ServiceAddress(
+        host or "0.0.0.0", default if given is None else given, scheme.lower(), tail
+    )
+
+
+def _split_host_port(netloc: str) -> tuple[str, int | None]:
+    """Part host and port; an address with several colons and no brackets is all host."""
+    if netloc.startswith("["):
+        host, bracket, tail = netloc[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")) or not _is_ipv6(host):
+            raise BadValue("is not the address of a service", _ADDRESS_REMEDY)
+        return host, _port_number(tail[1:]) if tail else None
+    if netloc.count(":") > 1:
+        if not _is_ipv6(netloc):
+            raise BadValue("is not the address of a service", _ADDRESS_REMEDY)
+        return netloc, None
+    host, colon, port = netloc.partition(":")
+    return host, _port_number(port) if colon else None
+
+
+def _port_number(written: str) -> int:
+    # 0 is "any that is free", as sockets have it.
+    if not written.isascii() or not written.isdigit() or int(written) > 65535:
+        raise BadValue("has a port that is none", _ADDRESS_REMEDY)
+    return int(written)
+
+
+def _is_ipv6(host: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class BadAnswerFormat(Exception):
+    """Neither `json` nor a schema."""
+
+
+def answer_format(value: str) -> str | dict[str, Any]:
+    """Return `json`, or the schema; a text that begins with a brace is one itself.
+
+    Raises:
+        BadFormat: in words.
+    """
+    if value == "json":
+        return value
+    is_schema = value.lstrip().startswith("{")
+    what = "The schema" if is_schema else f"'{value}'"
+    text = value if is_schema else _read_schema(Path(value).expanduser(), value)
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise BadAnswerFormat(f"{what} is not JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise BadAnswerFormat(f"{what} is not a JSON Schema: it is no object.")
+    return schema
+
+
+def _read_schema(file: Path, named: str) -> str:
+    if not file.is_file():
+        remedy = "Give 'json', or a file with a JSON Schema."
+        raise BadAnswerFormat(f"There is no file '{named}'.\n  {remedy}")
+    try:
+        return file.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise BadAnswerFormat(f"'{named}' cannot be read: {error.strerror}.") from None

@@ -1,0 +1,674 @@
+"""Run a block: its items in chunks, within a bounded window, each in its own scope.
+
+An item that fails is quarantined, skipped or stops the run, as its block says; a finished item is
+in the ledger before it counts as done. Items that take longest begin first: simulated with lengths
+as documents have them (24 to 64, log-normal, 8 slots) a batch takes 2 to 6 % less time; results do
+not depend on the order. Before the first item begins, output paths that two items share, or that
+cannot be written, are a fault, as far as paths are known then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.subpipelines import has_no_nested_items, node_ids
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
+from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.events import ItemState
+from paddock.runner.progress.prefect_view import PrefectState
+from paddock.runner.progress.report import ItemReport, State
+from paddock.steps.paths import nearest_existing, write_refusal
+
+from .block_state import BlockState, batches_of, item_result
+from .cleanup import OrphanCleaner
+from .concurrency import ClaimBackoff, ClaimLost, WorkClaims, state_done_elsewhere
+from .dependencies import entry_marks
+from .fingerprints import canonical_json, held_text
+from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
+from .retry_and_quarantine import (
+    CrashHistory,
+    ItemPlace,
+    RepeatedCrash,
+    RunFailed,
+    RunStopped,
+    StepFailed,
+    failure_state,
+    reads_skipped,
+    suspects_text,
+)
+from .staleness import BlockWork, ItemWork, Work
+from .step_context import Toolbox
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Yield a task group that raises one error, not a group of them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        raise _first_error(failures) from failures
+
+
+def start_task(
+    group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], ended: Callable[[], None]
+) -> None:
+    """Start a task; `ended` is called when it is over, however it ended."""
+    group.create_task(work).add_done_callback(lambda _: ended())
+
+
+def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in a group of groups."""
+    first = failures.exceptions[0]
+    return _first_error(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def longest_first(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> list[ItemWork]:
+    """Return the items to be done, the longest first by powers of two, else in their own order.
+
+    What an item took before says how long it takes; of one that was never done its size does, by
+    what others of `items` with the same kind of file took.
+    """
+    rates = _tokens_per_byte(items)
+    return sorted(todo, key=lambda item: -int(_expected_tokens(item, rates)).bit_length())
+
+
+def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
+    return _recorded_tokens(item) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
+
+
+def _tokens_per_byte(items: Iterable[ItemWork]) -> dict[str, float]:
+    """Return what is known by the kind of file; `""`: of all of them."""
+    found: dict[str, list[float]] = {}
+    for item in items:
+        if tokens := _recorded_tokens(item):
+            rate = tokens / max(1, _size_bytes(item))
+            for kind in {"", _file_kind(item)}:
+                found.setdefault(kind, []).append(rate)
+    return {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
+
+
+def _recorded_tokens(item: ItemWork) -> int:
+    return item.entry.tokens if item.entry is not None else 0
+
+
+def _file_kind(item: ItemWork) -> str:
+    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
+
+
+def _size_bytes(item: ItemWork) -> int:
+    size = item.item.get("size") if isinstance(item.item, Mapping) else None
+    return size if isinstance(size, int) else len(canonical_json(item.item))
+
+
+_PATH_KEYS = {"files.write": "path", "embed": "store"}
+"""The parameter of each step that names what it writes."""
+
+
+def refuse_output_conflicts(block: BoundBlock, items: BlockWork, scope: Scope, work: Work) -> None:
+    """Compare the files that the items to do would write, and look at their folders.
+
+    Raises:
+        PipelineError: two files are the same, or none of the folders can be written.
+    """
+    todo = [item for item in items.items if item.verdict.is_work]
+    if not todo:
+        return
+    index = work.index
+    for step, path in _output_paths(block):
+        taken: dict[str, str] = {}
+        folders: dict[str, None] = {}
+        for item in todo:
+            written = _rendered_path(path, item.seen(block, scope), index)
+            if written is None:
+                continue
+            if step.uses == "embed":
+                folders[written] = None
+                continue
+            folders[os.path.dirname(written)] = None  # noqa: PTH120 - for 10,000 items
+            other = taken.setdefault(written, item.key)
+            if other == item.key:
+                other = index.owner(items.scope, item.key, written) or item.key
+            if other != item.key:
+                raise PipelineError(
+                    [_same_file_fault(step, item.key, other, index.stored(written))]
+                )
+        refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
+        if not refused or len(refused) < len(folders):
+            continue  # one document's folder stops no other: the step will refuse it
+        folder, why = next(iter(refused.items()))
+        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
+            raise PipelineError([_not_writable_fault(step, folder, why, path, work)])
+
+
+def _not_writable_fault(step: BoundStep, folder: str, why: str, path: Value, work: Work) -> Fault:
+    what = f"step '{step.id}' cannot write to '{folder}': {why}."
+    types = work.bound.input_types
+    named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
+    name = next((name for name in named if types.get(name) in ("dir", "path")), None)
+    other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
+    return Fault(what, f"No item was begun. Let it be written, or {other}.", step.mark)
+
+
+def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
+    """Yield the paths that depend on nothing that has to run first."""
+    inner = set(node_ids(block.body))
+    for step in block.body:
+        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
+            continue
+        written = step.params.value.data.get(_PATH_KEYS[step.uses])
+        if written is None:
+            continue
+        path = Value.of(written)
+        if not any(
+            read[0] == "steps" and read[1:2] and read[1] in inner for read in path.references
+        ):
+            yield step, path
+
+
+def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
+    """Return the absolute path; None where it cannot be told, which the step itself will say."""
+    try:
+        text = path.render(scope)
+    except ExpressionError:
+        return None
+    return os.path.normpath(index.absolute(text)) if isinstance(text, str) else None
+
+
+def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
+    first, second = sorted((key, other))
+    what = f"'{first}' and '{second}' would write the same file '{path}'."
+    return Fault(what, SAME_FILE_REMEDY, step.mark)
+
+
+ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
+"""(step or block, keys of its items, what carries them out and returns their state) → the end."""
+
+# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
+MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
+MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
+
+
+async def run_chunk_here(
+    block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
+) -> None:
+    """Run a chunk here and now: what `--local` uses."""
+    await run()
+
+
+class BlockRunner:
+    """Carries out the blocks of one run."""
+
+    def __init__(
+        self,
+        work: Work,
+        toolbox: Toolbox,
+        run_chunk: ChunkRunner,
+        stop_gate: StopGate,
+        inside: SubPipelinesFor | None = None,
+        around: ItemPlace | None = None,
+    ) -> None:
+        """`around` is the item for which a step runs the pipeline that has these blocks."""
+        self._stop_gate = stop_gate
+        self._around = around
+        self._work = work
+        self._toolbox = toolbox
+        self._tally = toolbox.tally
+        self.items = ItemRunner(work, toolbox, inside)
+        self._run_chunk = run_chunk
+        self.partial: set[str] = set()
+        """Blocks of which `--only` left something undone; what reads them is left as it is."""
+        self.n_left = 0
+        """Items that were not begun, or not finished, since the border was closed."""
+        self.marks: dict[str, list[Any]] = {}
+        """What an item around it depends on, in files."""
+        self.has_failures = False
+        """Whether an item is quarantined; `attempts` is above zero where the reason may pass."""
+        self.attempts = 0
+
+    async def run(
+        self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """Do what must be done of a block and give its outputs.
+
+        Raises:
+            PipelineError: two items have the same key, or would write the same file.
+            Stopped: nothing else will succeed; or an item failed, with `on_error: fail`.
+            BorderReached: some items were not begun; those that were are finished.
+        """
+        run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
+        run.around = self._around
+        await self._carried_out(run)
+        self.marks.update(run.marks)
+        return run.offered()
+
+    async def _carried_out(self, run: BlockState) -> None:
+        await asyncio.to_thread(self._work.sources.keep, run.work.scope, run.work.missing)
+        todo, block, outer = self._in_order(run), run.block, run.outer
+        if not outer:
+            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
+            self._tally.observer.step(block.id, n_fresh + len(todo), n_fresh)
+        if run.work.held:
+            self._tally.note(held_text(run.work.held))
+        await self._chunks(run, todo)
+        n_left = len(todo) - len(run.ended)
+        if n_left:
+            self.n_left += 0 if outer else n_left
+            raise StopGateClosed
+        if not self._toolbox.options.only:
+            await self._mark_deleted(run)
+        if run.is_partial:
+            self.partial.add(block.id)
+        self.has_failures = self.has_failures or bool(run.failed)
+        self.attempts = max(self.attempts, run.attempts)
+
+    async def settle(
+        self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
+    ) -> BlockState:
+        """Judge a block's items, and count those for which nothing is to be done."""
+        work = await self._work.block(block, scope, outer)
+        refuse_output_conflicts(block, work, scope, self._work)
+        run = BlockState(block, work, scope, outer, keeps_results, [None] * len(work.items))
+        for item in work.items:
+            if item.is_shared and item.entry is not None:
+                self._shared(run, item, item.entry)
+            elif not item.verdict.is_work:
+                self._settled(run, item)
+        return run
+
+    # --- items that need nothing
+
+    def _settled(self, run: BlockState, item: ItemWork) -> None:
+        """Count an item for which nothing is done, and take its recorded result."""
+        state, error, entry = item.verdict.state, None, item.entry
+        if state == "quarantined":
+            error = item.verdict.why or ""
+            run.failed.append((item.index, {"key": item.key, "error": error}))
+        elif run.keeps_results and entry is not None and entry.state == "done":
+            run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+        if run.outer and entry is not None:
+            run.marks.update(entry_marks(entry, run.work.scope))
+        if entry is not None and entry.gone is not None:
+            # Its source was deleted once and is back: the next deletion is another one.
+            self._work.ledger.record(run.work.scope, replace(entry, gone=None), self._tally.run)
+        report = replace(run.report(item, state, 0.0, error), is_known=True)
+        self._count(run, item.key, report)
+
+    def _shared(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
+        """Count an item that another machine has done in this job, as if we had."""
+        state, shown = state_done_elsewhere(entry), run.shown(item.key)
+        error = entry.error
+        if state == "quarantined" and run.block.on_error == "fail":
+            raise RunStopped(f"'{shown}': {error}")
+        if state == "quarantined" and run.block.on_error == "skip":
+            state = "skipped"
+        if state == "quarantined":
+            run.failed.append((item.index, {"key": item.key, "error": error or ""}))
+        elif run.keeps_results and entry.state == "done":
+            run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+        if item.verdict.is_work:
+            run.ended.add(item.index)
+        run.attempts = max(run.attempts, entry.attempts)
+        self._count(run, item.key, run.report(item, state, 0.0, error))
+        told: ItemState = state if state in ("skipped", "quarantined") else "done"
+        self._tally.tell(run.block.id, shown, told, error)
+
+    def _count(
+        self, run: BlockState, key: str, report: ItemReport, was: State | None = None
+    ) -> None:
+        """Count an item; `was` is what it was before it was done, where it is held now."""
+        run.counts[report.state] += 1
+        if report.state not in ("fresh", "skipped") and not report.is_known:
+            run.changed.append({"key": key, "state": was or report.state})
+        self._tally.item(report)
+
+    async def _mark_deleted(self, run: BlockState) -> None:
+        for entry in await OrphanCleaner(self._work, self._toolbox).settled(run):
+            self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
+
+    # --- items that are done
+
+    def _in_order(self, run: BlockState) -> list[ItemWork]:
+        """Return the items to be done in the order in which they begin.
+
+        It is the list's own where items run one after the other, and where a run may end before
+        all are done: by a budget, or by the first failure.
+        """
+        block, todo = run.block, run.todo()
+        is_cut_short = self._toolbox.bound.budget.is_set or block.on_error == "fail"
+        if run.outer or not run.has_models or block.max_parallel == 1 or is_cut_short:
+            return todo
+        return longest_first(todo, run.work.items)
+
+    async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
+        """Run the items in chunks; what other machines hold is waited for."""
+        shares = self._shares_of(run)
+        size = self._chunk_items(run)
+        others, suspects = self._divided(run, todo)
+        if not run.outer:
+            self._note_suspects(suspects)
+        last = [item for item, _ in suspects]
+        if shares is None:
+            await self._window(run, list(batches_of(others, size)))
+            await self._window(run, list(batches_of(last, 1)), most=1)
+            return
+        left, pauses = [*others, *last], ClaimBackoff()
+        while left and not self._stop_gate.is_closed:
+            n_before = len(run.ended)
+            run.passed.clear()
+            fair = await shares.fair_share_size(len(left))
+            chunks = list(batches_of(left, min(size, fair)))
+            if fair < len(left):
+                chunks = shares.in_machine_order(chunks)
+            await self._window(run, chunks, most=fair)
+            left = list(run.passed)
+            if left:
+                self._tally.note(await shares.waits_for(run.work.scope, left))
+                await pauses.wait(has_come=len(run.ended) > n_before)
+
+    def _divided(
+        self, run: BlockState, items: Sequence[ItemWork]
+    ) -> tuple[list[ItemWork], list[tuple[ItemWork, CrashHistory]]]:
+        """Return the items that are no suspects, and those that are, the least suspect first."""
+        others: list[ItemWork] = []
+        suspects: list[tuple[ItemWork, CrashHistory]] = []
+        for item in items:
+            known = self._suspicion(run, item)
+            if known is None:
+                others.append(item)
+            else:
+                suspects.append((item, known))
+        return others, sorted(suspects, key=lambda pair: pair[1].n_deaths)
+
+    def _note_suspects(self, suspects: Sequence[tuple[ItemWork, CrashHistory]]) -> None:
+        """Say which items are tried once more, alone; those that are given up say so themselves."""
+        most = self._toolbox.options.max_attempts
+        tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
+        if tried:
+            self._tally.note(suspects_text(tried))
+
+    def _suspicion(self, run: BlockState, item: ItemWork) -> CrashHistory | None:
+        suspects = self._toolbox.suspects
+        return None if suspects is None else suspects.of(run.work.scope, item)
+
+    def _shares_of(self, run: BlockState) -> WorkClaims | None:
+        """Return what divides a block's items; those of nested blocks go with their outer item."""
+        return None if run.outer else self._toolbox.shares
+
+    @staticmethod
+    def _chunk_items(run: BlockState) -> int:
+        return MODEL_CHUNK_ITEMS if run.has_models else PLAIN_CHUNK_ITEMS
+
+    async def _window(
+        self, run: BlockState, chunks: Sequence[Sequence[ItemWork]], most: int | None = None
+    ) -> None:
+        """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
+        size = self._chunk_items(run)
+
+        def n_chunks(parallel: int) -> int:
+            # One chunk more than are at work waits, but where another machine could have it.
+            return -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
+
+        parallel = await self._parallel(run)
+        room, window = asyncio.Semaphore(parallel), asyncio.Semaphore(n_chunks(parallel))
+        async with task_group() as group:
+            for chunk in chunks:
+                await window.acquire()
+                if self._stop_gate.is_closed:
+                    break
+                start_task(group, self._chunk(run, chunk, room), window.release)
+                # A pool that the first item opens tells its places only now.
+                more = max(parallel, await self._parallel(run))
+                for _ in range(more - parallel):
+                    room.release()
+                for _ in range(n_chunks(more) - n_chunks(parallel)):
+                    window.release()
+                parallel = more
+
+    async def _parallel(self, run: BlockState) -> int:
+        """Return how many items may be in flight: enough to fill the places of their models.
+
+        Twice as many, since an item also waits for files, for its other steps and for the ledger.
+        """
+        if run.block.max_parallel or not run.has_models:
+            return run.block.max_parallel or PLAIN_PARALLEL
+        n_places = 0
+        for model in run.chat_models:
+            with suppress(EngineError):  # its first call says what is wrong with it
+                n_places = max(n_places, (await self._toolbox.pool.facts(model)).n_parallel)
+        return max(MODEL_PARALLEL, 2 * n_places)
+
+    async def _chunk(
+        self, run: BlockState, chunk: Sequence[ItemWork], room: asyncio.Semaphore
+    ) -> None:
+        has_no_own = has_no_nested_items(run.block.body)
+        shares = self._shares_of(run)
+        if shares is not None:
+            chunk, done, passed = await shares.take(run.work.scope, chunk, self._work.index)
+            run.passed += passed
+            for item, entry in done:
+                self._shared(run, item, entry)
+            if not chunk:
+                return
+            if self._toolbox.suspects is not None:  # of machines that died meanwhile
+                keys = [item.key for item in chunk]
+                await self._toolbox.suspects.look(run.work.scope, keys)
+            others, last = self._divided(run, chunk)
+            chunk = [*others, *(item for item, _ in last)]
+
+        def over() -> None:
+            room.release()
+            self._stop_gate.end(is_whole=has_no_own)
+
+        async def work() -> PrefectState:
+            async with task_group() as group:
+                for item in chunk:
+                    await room.acquire()
+                    if not await self._stop_gate.may_begin(is_whole=has_no_own):
+                        room.release()
+                        break
+                    start_task(group, self._item(run, item), over)
+            return run.state_of(chunk)
+
+        runner = run_chunk_here if run.outer else self._run_chunk
+        await runner(run.block.id, [item.key for item in chunk], work)
+        if shares is not None:
+            await shares.release(run.work.scope, [item.key for item in chunk])
+
+    async def _item(self, run: BlockState, item: ItemWork) -> None:
+        """Run one item's steps and record how it ended."""
+        known = self._suspicion(run, item)
+        async with self._exclusive_lock(run, is_alone=known is not None):
+            shares = self._shares_of(run)
+            if shares is None:
+                await self._attempted(run, item, known)
+                return
+            shares.hold(run.work.scope, item.key)
+            try:
+                await shares.fence()  # a machine that slept may hold no longer what it took
+                await self._attempted(run, item, known)
+                if item.index not in run.ended:
+                    await shares.fence()
+            except ClaimLost:
+                run.hand_to_other_machine(item)
+                self._tally.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
+
+    def _exclusive_lock(
+        self, run: BlockState, *, is_alone: bool
+    ) -> AbstractAsyncContextManager[None]:
+        """Enter with the items of the whole walk; those of nested blocks are inside with theirs."""
+        if run.is_within_item:
+            return nullcontext()
+        return self._toolbox.exclusive_lock.entered(is_alone=is_alone)
+
+    async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
+        """Run one item's steps, and have the ledger know of it while they run."""
+        suspects = self._toolbox.suspects
+        if suspects is None:
+            await self._steps(run, item, None)
+            return
+        deadly = None
+        if known is not None and known.n_deaths >= self._toolbox.options.max_attempts:
+            deadly = RepeatedCrash(run.block.id, known.n_deaths)
+        else:
+            await suspects.begin(run.work.scope, item, run.around)
+        try:
+            await self._steps(run, item, deadly)
+        finally:
+            suspects.end(run.work.scope, item.key)
+
+    async def _steps(self, run: BlockState, item: ItemWork, deadly: RepeatedCrash | None) -> None:
+        began = time.monotonic()
+        shown = run.shown(item.key)
+        self._tally.tell(run.block.id, shown, "running")
+        record = ItemRun(
+            scope=run.work.scope,
+            key=item.key,
+            shown_key=shown,
+            block=run.block.id,
+            own_path=item_path(item.item),
+            outer=(*run.outer, item.key),
+            outputs=self._toolbox.outputs(run.work.scope, item.key),
+            attempt=attempt_name(item),
+            node=run.block,
+            item=item.item,
+            is_repeated_crash=deadly is not None,
+        )
+        try:
+            if deadly is not None:
+                raise deadly
+            scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
+            # Now as well as when it is known: a second run must see the same.
+            result = self._tally.secrets.redacted(item_result(run.block, scope, record.last))
+        except StopGateClosed:  # in a block within: its finished items spare their work later
+            return
+        except StepFailed as error:
+            await self._failed(run, item, record, error, time.monotonic() - began)
+            return
+        if run.keeps_results:
+            run.results[item.index] = result
+        seconds = time.monotonic() - began
+        if result is None and record.is_last_skipped:
+            await self._end(
+                run, item, record, run.report(item, "skipped", seconds), "skipped", None
+            )
+        else:
+            report = run.report(item, item.verdict.state, seconds)
+            if held := record.held():
+                report = replace(report, state="held", why=held_text(held))
+            await self._end(run, item, record, report, "done", result)
+
+    async def _failed(
+        self, run: BlockState, item: ItemWork, record: ItemRun, error: StepFailed, seconds: float
+    ) -> None:
+        """Do with a failed item what its block says."""
+        text = str(error)
+        most = self._toolbox.options.max_attempts
+        kept, record.attempts = failure_state(item.attempts, most, item.cause(error.cause))
+        if kept == "quarantined" and record.attempts > 1:
+            text += f" (failed {record.attempts} times in a row)"
+        if run.block.on_error == "skip":
+            report = run.report(item, "skipped", seconds, text)
+            await self._end(
+                run, item, record, report, "failed" if kept == "failed" else "skipped", None
+            )
+        elif run.block.on_error == "fail":
+            report = run.report(item, "failed", seconds, text)
+            await self._end(run, item, record, report, "failed", None)
+            words = f"'{record.shown_key}': {text}"
+            raise RunFailed(words, cause=error.cause) from error
+        else:
+            run.failed.append((item.index, {"key": item.key, "error": text}))
+            report = run.report(item, "quarantined", seconds, text)
+            await self._end(run, item, record, report, kept, None)
+
+    async def _end(
+        self,
+        run: BlockState,
+        item: ItemWork,
+        record: ItemRun,
+        report: ItemReport,
+        kept: str,
+        result: Any,
+    ) -> None:
+        """Write an item's entry, count it, and wait until the entry stands."""
+        was = item.verdict.state if report.state == "held" else None
+        if self._toolbox.fence is not None:
+            await self._toolbox.fence()
+        try:
+            await self.items.record(item, record, kept, report.error, result, report.seconds)
+        except asyncio.CancelledError:
+            if await self.items.stands(record):
+                self._count(run, item.key, report, was)
+            raise
+        self._count(run, item.key, report, was)
+        run.ended.add(item.index)
+        if run.outer:
+            run.marks.update(record.marks())
+        if kept in ("failed", "done"):
+            run.attempts = max(run.attempts, record.attempts)
+        told: ItemState = "done"
+        if report.state in ("skipped", "failed", "quarantined"):
+            told = report.state
+        self._tally.tell(report.step, record.shown_key, told, report.error)
+
+    # --- the steps of an item
+
+    async def body(self, body: Sequence[BoundNode], scope: Scope, record: ItemRun) -> Scope:
+        """Run the steps of an item in order; gives the scope with their outputs."""
+        for node in body:
+            if isinstance(node, BoundBlock):
+                outputs = await self._inner(node, scope, record)
+            else:
+                outputs = await self.items.step(node, scope, record)
+            record.is_last_skipped = outputs is None
+            record.last = outputs
+            scope = scope.with_step(node.id, outputs)
+        return scope
+
+    async def _inner(
+        self, block: BoundBlock, scope: Scope, record: ItemRun
+    ) -> dict[str, Any] | None:
+        """Run a nested block for one item of the outer one."""
+        try:
+            if is_block_skipped(block, scope):
+                return None
+            run = await self.settle(block, scope, keeps_results=True, outer=record.outer)
+            run.around, run.is_within_item = (record.scope, record.key), True
+            await self._carried_out(run)
+        except ExpressionError as error:
+            raise StepFailed(block.id, str(error)) from error
+        record.reads.update(run.marks)
+        record.has_inner_failures = record.has_inner_failures or bool(run.failed)
+        record.attempts = max(record.attempts, run.attempts)
+        return run.offered()
+
+
+def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:
+    """Return whether a block's `if` says no, or it reads the outputs of a skipped step."""
+    if reads_skipped(block.references, scope):
+        return True
+    return block.if_ is not None and not block.if_.evaluate(scope)

@@ -1,0 +1,512 @@
+"""Call cache: model calls, tool calls and commands go through the ledger, which answers known ones.
+
+A model call is known by its rendered request and the model's digest. The raw reply is always kept,
+also where nothing is looked up (`cache: off`, `--no-cache`), and without secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from array import array
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar, cast
+
+from paddock.engine.errors import ModelReplaced
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Pool,
+    Reply,
+    Sampling,
+    Stream,
+    Tool,
+    ToolCall,
+    Usage,
+    resolve_sampling,
+)
+from paddock.runner.ledger.entries import CallRow
+from paddock.runner.ledger.ledger import Ledger
+
+from .fingerprints import canonical_json
+from .run_records import CallRecord, RunStats
+
+ClaimFence = Callable[[], Awaitable[None]]
+"""Raises `ClaimLost` where another machine has taken over the item that is worked on."""
+
+
+class ModelDigests:
+    """The identity of each model that a run names, asked once."""
+
+    def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
+        self._facts = facts
+        self.known: dict[tuple[str, str], ModelFacts] = {}
+        """What was asked for, by the names of pool and model."""
+
+    async def of(self, spec: ModelSpec) -> str:
+        """Return the sha256 of what the model's name stands for, whichever copy of a file serves.
+
+        Raises:
+            ModelNotFound, ModelBroken: it cannot be used.
+        """
+        name = (spec.pool, spec.ref)
+        if name not in self.known:
+            self.known[name] = await self._facts(spec)
+        return self.known[name].identity
+
+
+@dataclass(slots=True)
+class CallOrigin:
+    """Whose calls these are, and what they came to."""
+
+    scope: str
+    step: str
+    key: str
+    looks_up: bool
+    n_calls: int = 0
+    n_tokens: int = 0
+    made: list[CallRecord] = field(default_factory=list)
+    """Each call in the order in which it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCall:
+    """A call as the ledger knows it, before it is made."""
+
+    digest: str
+    """Of the model."""
+    asked: str
+    """The request, as it is kept."""
+    hash: str
+    row: CallRow | None
+    """None: the ledger has no reply, or none may be taken."""
+
+
+class LedgerPool:
+    """Implements `paddock.engine.request.Pool` around another one, for one step of one item."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        ledger: Ledger,
+        digests: ModelDigests,
+        tally: RunStats,
+        caller: CallOrigin,
+        fence: ClaimFence | None = None,
+    ) -> None:
+        """`fence` is asked before each call of a model."""
+        self._fence = fence
+        self._pool = pool
+        self._ledger = ledger
+        self._digests = digests
+        self._tally = tally
+        self._caller = caller
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Return what is known of a model."""
+        return await self._pool.facts(model)
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count a prompt's tokens."""
+        return await self._pool.count_chat(model, messages, tools)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens."""
+        return await self._pool.count_texts(model, texts)
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Return the known reply, or ask the pool for one."""
+        return _LedgerStream(self, request)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Return the known vectors, or ask the pool for them."""
+        began = time.time()
+        found = await self.looked_up_vectors(request)
+        digest, hash_, row = found.digest, found.hash, found.row
+        if row is None:
+            await self._fenced()
+            reply = await self._pool.embed(request)
+            await self._still(request.model, digest)
+            usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
+            usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
+            packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
+            row = self._row(hash_, "embed", request.model, digest, found.asked)
+            row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
+            self._ledger.record_call(row, self._tally.run)
+            self._count(row, began, reply.usage, is_cached=False)
+        else:
+            self._count(row, began, _cached_usage(row), is_cached=True)
+        # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
+        return cached_vectors(row)
+
+    async def _fenced(self) -> None:
+        if self._fence is not None:
+            await self._fence()
+
+    async def looked_up(self, request: ChatRequest) -> KnownCall:
+        """Return the call that asks for an answer, with its row if the ledger has a reply."""
+        digest = await self._digests.of(request.model)
+        return await self._looked_up("chat", digest, chat_key(request, digest))
+
+    async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
+        """Return the call that asks for vectors, with its row if the ledger has them."""
+        digest = await self._digests.of(request.model)
+        wanted = embed_key(request, digest)
+        if request.on_overflow == "split":  # then what is one part depends on the context, too
+            wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
+        return await self._looked_up("embed", digest, wanted)
+
+    async def _looked_up(self, kind: str, digest: str, wanted: dict[str, Any]) -> KnownCall:
+        asked = self._tally.secrets.redact(canonical_json(wanted))
+        hash_ = _call_hash(kind, asked)
+        return KnownCall(digest, asked, hash_, await self._known(hash_))
+
+    async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
+        """Yield the chunks of an answer if `tells`, then its reply."""
+        began = time.time()
+        found = await self.looked_up(request)
+        digest, hash_, row = found.digest, found.hash, found.row
+        if row is not None:
+            self._count(row, began, _cached_usage(row), is_cached=True)
+            reply = cached_reply(row)
+            yield Chunk(
+                reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
+            )
+            yield reply
+            return
+        ready = getattr(self._pool, "ready", None)
+        if ready is not None:  # a pool that is opened when it is first needed
+            await ready(request.model)
+        await self._fenced()
+        stream = self._pool.chat(request)
+        # Who only hears leaves the pool free to begin anew where a worker or a server dies.
+        hears = None if tells else getattr(stream, "heard_by", None)
+        try:
+            if hears is not None:
+                hears(lambda chunk: self._tally.observer.tokens(chunk.n_tokens))
+            else:
+                async for chunk in stream:
+                    self._tally.observer.tokens(chunk.n_tokens)
+                    yield chunk
+            reply = self._without_secrets(await stream.reply())
+        except BaseException:
+            stream.cancel()
+            raise
+        await self._still(request.model, digest)
+        row = replace(
+            self._row(hash_, "chat", request.model, digest, found.asked),
+            reply=reply.text.encode(),
+            served_digest=reply.digest,
+            done_reason=reply.done_reason,
+            usage={**asdict(reply.usage), **_reply_extras(reply)},
+        )
+        self._ledger.record_call(row, self._tally.run)
+        self._count(row, began, reply.usage, is_cached=False)
+        yield reply
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        """Take out what a model repeats of them, now as well as when the reply is known."""
+        redact = self._tally.secrets.redact
+        calls = tuple(
+            replace(call, arguments=self._tally.secrets.redacted(dict(call.arguments)))
+            for call in reply.tool_calls
+        )
+        text, reasoning = redact(reply.text), redact(reply.reasoning)
+        return replace(reply, text=text, reasoning=reasoning, tool_calls=calls)
+
+    async def _still(self, model: ModelSpec, digest: str) -> None:
+        """Make sure that a reply is of the model by whose digest it will be known.
+
+        Asked afterwards: a worker that was started anew in the middle has read the new file.
+
+        Raises:
+            ModelReplaced: its name stands for another one by now.
+        """
+        facts = await self._pool.facts(model)
+        if facts.identity != digest:
+            raise ModelReplaced(model.ref)
+        self._note_fallback(model, facts.name)
+
+    def _note_fallback(self, model: ModelSpec, name: str) -> None:
+        """Note once in a run that a model on this machine runs with a fallback of llama.cpp."""
+        stats = getattr(self._pool, "stats", None)  # other pools need not count
+        if stats is None or model.pool:
+            return
+        for one in stats().resident:
+            if one.name == name and one.fallback:
+                self._tally.note(f"{name} {one.fallback}")
+
+    async def _known(self, hash_: str) -> CallRow | None:
+        if not self._caller.looks_up:
+            return None
+        return await self._ledger.ask(self._ledger.call, hash_)
+
+    def _count(self, row: CallRow, began: float, usage: Usage, *, is_cached: bool) -> None:
+        made = CallRecord.of(row.hash, row.kind, began, usage, is_known=is_cached)
+        self._caller.made.append(made)
+        self._caller.n_calls += 1
+        self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
+        self._tally.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)
+
+    def _row(self, hash_: str, kind: str, model: ModelSpec, digest: str, asked: str) -> CallRow:
+        """Return a call's row without its reply."""
+        caller = self._caller
+        return CallRow(
+            hash=hash_,
+            kind=kind,
+            model=model.ref,
+            digest=digest,
+            served_digest=digest,
+            request=asked,
+            reply=b"",
+            done_reason=None,
+            usage={},
+            scope=caller.scope,
+            step=caller.step,
+            key=caller.key,
+        )
+
+
+class _LedgerStream:
+    """Implements `paddock.engine.request.Stream`; asks on first use."""
+
+    def __init__(self, pool: LedgerPool, request: ChatRequest) -> None:
+        self._pool = pool
+        self._request = request
+        self._events: AsyncIterator[Chunk | Reply] | None = None
+        self._reply: Reply | None = None
+        self._is_cancelled = False
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        self._events = self._events or self._pool.ask(self._request, tells=True)
+        async for event in self._events:
+            if self._is_cancelled:
+                await self._events.aclose()  # type: ignore[attr-defined]
+                raise asyncio.CancelledError
+            if isinstance(event, Reply):
+                self._reply = event
+            else:
+                yield event
+
+    async def reply(self) -> Reply:
+        """Wait for the end."""
+        if self._reply is None:
+            self._events = self._events or self._pool.ask(self._request, tells=False)
+            async for _ in self:
+                pass
+        if self._reply is None:
+            raise asyncio.CancelledError
+        return self._reply
+
+    def cancel(self) -> None:
+        """Stop at the next chunk."""
+        self._is_cancelled = True
+
+
+def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
+    """Return all of a request that decides vectors."""
+    wanted = {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
+    return wanted | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
+
+
+def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
+    """Return all that decides an answer; the context counts where it sets the answer's length."""
+    sampling = resolve_sampling(request.params, request.model.params, request.defaults)
+    return {
+        "messages": [_message_key(message) for message in request.messages],
+        "sampling": _sampling_key(sampling),
+        "digest": digest,
+        "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
+        **_options_key(request),
+    }
+
+
+def _sampling_key(sampling: Sampling) -> dict[str, Any]:
+    """Return sampling values; those that came later only where they say something."""
+    fields = asdict(sampling)
+    if sampling.typical_p == 1:
+        del fields["typical_p"]
+    return fields
+
+
+def _message_key(message: Message) -> list[Any]:
+    """Return a turn; what it has besides role and text follows only where it has some."""
+    more = {name: value for name, value in asdict(message).items() if value}
+    more = {name: more[name] for name in more if name not in ("role", "content")}
+    if message.images:
+        more["images"] = [hashlib.sha256(image).hexdigest() for image in message.images]
+    return [message.role, message.content, *([more] if more else [])]
+
+
+def _options_key(request: ChatRequest) -> dict[str, Any]:
+    """Return what a request asks for beyond an answer, so that plain ones keep their hashes."""
+    wishes: dict[str, Any] = {}
+    if request.tools:
+        wishes["tools"] = [asdict(tool) for tool in request.tools]
+        wishes["tool_choice"] = request.tool_choice
+    if request.constraint is not None:
+        wishes["constraint"] = asdict(request.constraint)
+    if request.think is not None:
+        wishes["think"] = request.think
+    bare = ChatRequest(request.model, ())
+    for name in _RARE_FIELDS:
+        if getattr(request, name) != getattr(bare, name):
+            wishes[name] = getattr(request, name)
+    if request.images:
+        wishes["images"] = [hashlib.sha256(image).hexdigest() for image in request.images]
+    return wishes
+
+
+_RARE_FIELDS = ("prompt", "prompt_tokens", "suffix", "template", "reserves_answer", "truncates",
+         "n_keep_tokens")  # fmt: skip
+"""Wishes that no step of ours has, and that decide an answer."""
+
+
+def _reply_extras(reply: Reply) -> dict[str, Any]:
+    """Return what an answer has besides its text, to be kept with its usage."""
+    said: dict[str, Any] = {}
+    if reply.reasoning:
+        said["reasoning"] = reply.reasoning
+    if reply.tool_calls:
+        said["tool_calls"] = [asdict(call) for call in reply.tool_calls]
+    if reply.is_shortened:
+        said["is_shortened"] = True
+    return said
+
+
+def cached_reply(row: CallRow) -> Reply:
+    """Return the reply that the ledger has kept."""
+    calls = tuple(ToolCall(**call) for call in row.usage.get("tool_calls", ()))
+    return Reply(
+        row.reply.decode(),
+        _finish_reason(row),
+        _cached_usage(row),
+        row.served_digest,
+        str(row.usage.get("reasoning", "")),
+        calls,
+        is_shortened=bool(row.usage.get("is_shortened")),
+    )
+
+
+def _call_hash(kind: str, asked: str) -> str:
+    return hashlib.sha256(f"{kind}\n{asked}".encode()).hexdigest()
+
+
+def _cached_usage(row: CallRow) -> Usage:
+    fields = {name: row.usage[name] for name in Usage.__slots__ if name in row.usage}
+    return Usage(**fields)
+
+
+def _finish_reason(row: CallRow) -> Any:
+    return row.done_reason or "stop"
+
+
+def cached_vectors(row: CallRow) -> EmbedReply:
+    """Return the vectors that the ledger has kept."""
+    n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
+    return EmbedReply(_unpack_vectors(row), _cached_usage(row), row.served_digest, n_pieces)
+
+
+def _unpack_vectors(row: CallRow) -> tuple[tuple[float, ...], ...]:
+    values = array("f")
+    values.frombytes(row.reply)
+    n_vectors = int(row.usage["n_vectors"])
+    width = len(values) // n_vectors if n_vectors else 0
+    return tuple(tuple(values[i * width : (i + 1) * width]) for i in range(n_vectors))
+
+
+T = TypeVar("T")
+_NO_USAGE = Usage(0, 0)
+
+
+class ToolCallCache:
+    """Implements `paddock.steps.base.CallCache` for one step of one item."""
+
+    def __init__(self, ledger: Ledger, tally: RunStats, caller: CallOrigin) -> None:
+        self._ledger = ledger
+        self._tally = tally
+        self._caller = caller
+        self._asked: Counter[str] = Counter()
+
+    async def once(
+        self,
+        kind: str,
+        asked: Mapping[str, Any],
+        do: Callable[[], Awaitable[T]],
+        *,
+        keeps: bool = True,
+    ) -> T:
+        """Return the recorded result of the same request, else do it and record what comes out.
+
+        One that is not kept has a row of its own for each item, so that it is not lost; the same
+        item's next run writes over it.
+        """
+        text = self._tally.secrets.redact(canonical_json(asked))
+        began = time.time()
+        if not keeps:
+            return await self._done(kind, asked, text, self._own(kind, text), do, began)
+        hash_ = _memo_hash(kind, text)
+        row = await self._known(hash_)
+        if row is None:
+            return await self._done(kind, asked, text, hash_, do, began)
+        self._count(hash_, kind, began, is_known=True)
+        return cast("T", json.loads(row.reply))
+
+    async def _known(self, hash_: str) -> CallRow | None:
+        if not self._caller.looks_up:
+            return None
+        return await self._ledger.ask(self._ledger.call, hash_)
+
+    async def _done(
+        self,
+        kind: str,
+        asked: Mapping[str, Any],
+        text: str,
+        hash_: str,
+        do: Callable[[], Awaitable[T]],
+        began: float,
+    ) -> T:
+        result = self._tally.secrets.redacted(await do())
+        caller = self._caller
+        row = CallRow(
+            hash=hash_,
+            kind=kind,
+            model=str(asked.get("tool") or ""),
+            digest="",
+            served_digest="",
+            request=text,
+            reply=json.dumps(result, ensure_ascii=False).encode("utf-8", "replace"),
+            done_reason=None,
+            usage={},
+            scope=caller.scope,
+            step=caller.step,
+            key=caller.key,
+        )
+        self._ledger.record_call(row, self._tally.run)
+        self._count(hash_, kind, began, is_known=False)
+        return cast("T", result)
+
+    def _own(self, kind: str, text: str) -> str:
+        """Name a call that is never looked up: by its item, and which of its kind it is there."""
+        caller = self._caller
+        self._asked[text] += 1
+        place = [caller.scope, caller.step, caller.key, self._asked[text]]
+        return _memo_hash(kind, f"{canonical_json(place)}\n{text}")
+
+    def _count(self, hash_: str, kind: str, began: float, *, is_known: bool) -> None:
+        self._caller.made.append(CallRecord.of(hash_, kind, began, _NO_USAGE, is_known=is_known))
+
+
+def _memo_hash(kind: str, text: str) -> str:
+    return hashlib.sha256(f"{kind}\n{text}".encode()).hexdigest()

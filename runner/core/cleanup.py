@@ -1,0 +1,636 @@
+"""Clean up orphans: temporary files, vector rows, outputs at former paths or of deleted sources.
+
+Vector rows are outputs as files are: without them an item is not fresh, and they go with their
+document by the same policy. `deletes: prune` removes the files that were made of a deleted source,
+never one that was edited by hand or belongs to another item. A former output is a file whose item
+writes to another path now; only paths that differ by the item alone count, since a path that names
+an input, an answer or a date belongs to another report, not to a former one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.expressions import Value
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.subpipelines import callable_names
+from paddock.runner.ledger.entries import Entry, StoredRow
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.progress.report import ItemReport
+from paddock.steps.base import ItemName, OutsideRoots, StepError
+from paddock.steps.files import atomic_write
+from paddock.steps.vectors.open_stores import OpenStores
+
+from .block_items import DeletionDoubt
+from .block_state import BlockState
+from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
+from .run_records import RunStats
+from .staleness import Work
+from .step_context import ItemOutputs, Toolbox
+
+
+def sweep_temporary_files(index: OutputIndex) -> int:
+    """Look through every folder that this pipeline wrote into; tells how many files went.
+
+    For the end of a run: by then it has written again whatever the killed one was about to.
+    """
+    folders = {file.parent for file in index.owned()}
+    return index.ledger.objects.sweep() + sum(
+        len(atomic_write.remove_stale_files(folder)) for folder in sorted(folders)
+    )
+
+
+DONE_STATES = frozenset(("done", "skipped"))
+"""States in which an item keeps what it kept this time, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """What an item has in a store, as its entry says."""
+
+    path: str
+    """Of the store, as the ledger writes it."""
+    owner: str
+    scope: str
+    key: str
+    sum: str
+
+    @property
+    def n_rows(self) -> int:
+        """Return how many rows it has."""
+        return int(self.sum.partition(":")[0] or 0)
+
+    def mark(self) -> tuple[str, list[Any]]:
+        """Return the mark for an entry."""
+        return f"{self.path}#{self.owner}", [ROWS, self.path, self.owner, self.sum, self.scope,
+                                             self.key]  # fmt: skip
+
+
+def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
+    """Yield what an item has in stores, and the items within it."""
+    if entry is None or entry.reads is None or f'["{ROWS}"' not in entry.reads:
+        return
+    for mark in json.loads(entry.reads).values():
+        if mark[0] == ROWS:
+            _, path, owner, whole, scope, key = mark
+            yield HeldRows(path, owner, scope, key, whole)
+
+
+def item_name_of(
+    scope: Scope, step: str, record_scope: str, key: str, shown: str, index: OutputIndex
+) -> ItemName:
+    """Return whom a step works for; its file is that of the innermost loop variable that is one."""
+    files = (one for one in reversed(scope.values()) if _is_file(one))
+    file: Mapping[str, Any] = next(files, {})
+    path = file.get("path")
+    relpath = file.get("relpath")
+    stored = index.stored(path) if isinstance(path, str) else ""
+    source = relpath if isinstance(relpath, str) and relpath else stored
+    return ItemName(step, shown or key, source, stored, f"{record_scope}\n{key}")
+
+
+def _is_file(value: Any) -> bool:
+    names = ("relpath", "path")
+    return isinstance(value, Mapping) and any(isinstance(value.get(name), str) for name in names)
+
+
+def row_keeper_of(toolbox: Toolbox) -> RowKeeper:
+    """Return what keeps the stores of a run and its ledger together."""
+    stores = toolbox.stores or OpenStores(toolbox.bound.roots.base)
+    return RowKeeper(stores, toolbox.index, toolbox.tally)
+
+
+def _held_row(row: StoredRow) -> HeldRows:
+    return HeldRows(row.path, "", row.scope, row.key, row.sha256)
+
+
+def rows_text(n_rows: int) -> str:
+    """Return how many rows."""
+    return "1 row" if n_rows == 1 else f"{n_rows:,} rows"
+
+
+class RowKeeper:
+    """Keeps stores and ledger together, for one run."""
+
+    def __init__(self, stores: OpenStores, index: OutputIndex, tally: RunStats) -> None:
+        self._stores = stores
+        self._index = index
+        self._origins = LineageStore(index.ledger)
+        self._tally = tally
+
+    async def settle(
+        self,
+        scope: str,
+        key: str,
+        outputs: ItemOutputs,
+        before: Entry | None,
+        state: str,
+    ) -> dict[str, list[Any]]:
+        """Return the marks of what an item keeps now; what it kept before and no longer does goes.
+
+        Raises:
+            StepError: a store cannot be written.
+        """
+        name = ItemName(owner=f"{scope}\n{key}")
+        old = {
+            held.path: held
+            for held in rows_held_by(before)
+            if (held.scope, held.key) == (scope, key)
+        }
+        now: dict[str, HeldRows] = {}
+        for path in outputs.kept:
+            if state in DONE_STATES:
+                await self._stores.keep_only(path, name)
+            owner = self._stores.owner(name, path)
+            held = HeldRows(
+                self._index.stored(path), owner, scope, key, self._stores.holds(path, owner)
+            )
+            now[held.path] = held
+            self._origins.record_stored(
+                StoredRow(scope, held.path, key, held.sum, held.n_rows), self._tally.run
+            )
+        for stored, held in now.items():
+            if held.sum != (old[stored].sum if stored in old else ""):
+                self._tally.wrote(self._index.absolute(stored))
+        for stored in old.keys() - now.keys():
+            if state in DONE_STATES:
+                await self._drop([old[stored]])
+            else:
+                now[stored] = old[stored]
+        return dict(held.mark() for held in now.values())
+
+    async def forget(self, entries: Iterable[Entry]) -> tuple[dict[str, int], dict[str, str]]:
+        """Drop what items have in stores; gives rows dropped, and why some were not, by store."""
+        dropped: dict[str, int] = {}
+        refused: dict[str, str] = {}
+        by_path: dict[str, list[HeldRows]] = {}
+        for entry in entries:
+            for held in rows_held_by(entry):
+                by_path.setdefault(held.path, []).append(held)
+        for path, several in by_path.items():
+            try:
+                dropped[path] = await self._drop(several)
+            except StepError as error:
+                refused[path] = str(error)
+        return dropped, refused
+
+    async def clear(self, bound: BoundPlan, place: Mapping[str, str], *, is_alone: bool) -> None:
+        """Drop what nobody accounts for, before a run on these folders begins.
+
+        That is what blocks and steps kept that were renamed since; and, if no other machine is
+        at work, what was written when a run was killed, before the ledger knew: its item is done
+        again, if it is still there.
+
+        Raises:
+            StepError: a store cannot be written.
+        """
+        names = frozenset(callable_names(bound.nodes))
+        stored = await self._index.ledger.ask(self._all_of, bound.file.name, place)
+        for path in sorted({row.path for _, _, row in stored}):
+            here = [one for one in stored if one[2].path == path]
+            n_rows = await self._drop(
+                [_held_row(row) for step, _, row in here if step not in names]
+            )
+            if n_rows:
+                self._tally.note(
+                    f"removed, since no step keeps them: {rows_text(n_rows)} of '{path}'"
+                )
+            if is_alone:
+                await self._drop([_held_row(row) for step, is_done, row in here if not is_done])
+
+    def _all_of(self, file: str, place: Any) -> list[tuple[str, bool, StoredRow]]:
+        return list(self._origins.stored_by(file, place))
+
+    async def left_of(self, entries: Iterable[Entry]) -> list[str]:
+        """Say in which stores rows of items are left, and how many."""
+        several = [held for entry in entries for held in rows_held_by(entry)]
+        await self._stores.look({self._path(held) for held in several})
+        left: dict[str, int] = {}
+        for held in several:
+            if self._stores.holds(self._path(held), held.owner):
+                left[held.path] = left.get(held.path, 0) + held.n_rows
+        return [f"{rows_text(n_rows)} of {path}" for path, n_rows in left.items()]
+
+    def _path(self, held: HeldRows) -> Path:
+        return Path(self._index.absolute(held.path))
+
+    async def _drop(self, several: Sequence[HeldRows]) -> int:
+        if not several:
+            return 0
+        path = self._path(several[0])
+        names = [ItemName(owner=f"{held.scope}\n{held.key}") for held in several]
+        n_rows = await self._stores.forget(path, names)
+        for held in several:
+            self._origins.drop_stored(StoredRow(held.scope, held.path, held.key, "", 0))
+        return n_rows
+
+
+_MOST_NAMES = 3
+_OWN_STEPS = "paddock.steps."
+_PATH_TYPES = ("dir", "path")
+"""Types of inputs of which each value has outputs of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormerOutput:
+    """A file at a path that its item writes no more."""
+
+    scope: str
+    key: str
+    stored: str
+    is_edited: bool
+
+
+def former_outputs_of_block(
+    index: OutputIndex,
+    block: BoundBlock,
+    types: Mapping[str, str],
+    scope: str,
+    entries: Iterable[Entry],
+) -> list[FormerOutput]:
+    """Return what items of a block, and those of blocks within it, left at former paths. Blocking.
+
+    Only of items that are done: one that failed may not have come to write. `types` are those of
+    the pipeline's inputs.
+    """
+    if not paths_depend_on_item_alone([block], types):
+        return []
+    done = [one for one in entries if one.state == "done" and not one.has_inner_failures]
+    candidates = [
+        one for entry in done for one in _former_outputs_of_item(index, block, scope, entry)
+    ]
+    if not candidates:
+        return []
+    return former_outputs_left(
+        index, candidates, (path for entry in done for path in current_paths(entry))
+    )
+
+
+def paths_depend_on_item_alone(
+    nodes: Iterable[BoundStep | BoundBlock],
+    types: Mapping[str, str],
+    own: frozenset[str] = frozenset(),
+) -> bool:
+    """Return whether the paths that steps write name nothing but their items.
+
+    Folders and paths among the inputs may be named: the ledger keeps each apart. `own` are the
+    variables of the blocks around. Of steps that others wrote, and of pipelines, it is not known.
+    """
+    for node in nodes:
+        if isinstance(node, BoundBlock):
+            if not paths_depend_on_item_alone(node.body, types, own | {node.var, "loop"}):
+                return False
+        elif node.inner is not None or not node.kind.__module__.startswith(_OWN_STEPS):
+            return False
+        elif node.uses == "files.write":
+            path = Value.of(node.params.value.data.get("path"))
+            for read in path.references:
+                is_place = (
+                    read[0] == "inputs" and types.get(str(read[1:2] and read[1])) in _PATH_TYPES
+                )
+                if read[0] not in own and not is_place:
+                    return False
+    return True
+
+
+def former_outputs_left(
+    index: OutputIndex, candidates: Iterable[tuple[str, str, str]], now: Iterable[str]
+) -> list[FormerOutput]:
+    """Return which files, as (scope, key, path), are still there and nothing else's. Blocking.
+
+    `now` are the paths that are written today: where names of two cases mean one file, it stays.
+    """
+    todays = set(filter(None, (_file_identity(index.absolute(path)) for path in now)))
+    found = []
+    for scope, key, stored in candidates:
+        condition = index.condition(scope, stored)
+        is_alone = condition != "missing" and index.is_only_of(scope, key, stored)
+        if is_alone and _file_identity(index.absolute(stored)) not in todays:
+            found.append(FormerOutput(scope, key, stored, condition == "edited"))
+    return found
+
+
+def current_paths(entry: Entry) -> set[str]:
+    """Return the stored paths that an item, and those within it, wrote or kept when it was done."""
+    paths = set(json.loads(entry.outputs)) if entry.outputs else set()
+    for path, mark in json.loads(entry.reads).items() if entry.reads else ():
+        if mark[0] in (WRITTEN, HELD):
+            paths.add(path if mark[0] == WRITTEN else mark[1])
+    return paths
+
+
+def former_outputs_text(former: Collection[FormerOutput]) -> str:
+    """Return what is left at former paths, and what removes it.
+
+    >>> former_outputs_text([FormerOutput("", "", "out/a", False), FormerOutput("", "", "out/b", True)])
+    '2 outputs at former paths remain: out/a, out/b; `paddock run --prune` removes them, but for \
+the 1 that was edited'
+    """
+    names = sorted(one.stored for one in former)
+    more = len(names) - _MOST_NAMES
+    shown = ", ".join(names[:_MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+    n_edited = sum(one.is_edited for one in former)
+    what = f"{len(names):,} outputs at former paths remain"
+    if len(names) == 1:
+        what = "1 output at a former path remains"
+    if n_edited == len(names):
+        return f"{what}, edited by hand: {shown}"
+    kept = f", but for the {n_edited:,} that {'was' if n_edited == 1 else 'were'} edited"
+    them = "it" if len(names) == 1 else "them"
+    return f"{what}: {shown}; `paddock run --prune` removes {them}{kept if n_edited else ''}"
+
+
+def _former_outputs_of_item(
+    index: OutputIndex, block: BoundBlock, scope: str, entry: Entry
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the rows of an item, and of those within it, that its entry does not name."""
+    rows = list(index.rows_of(scope, entry.key))
+    if not rows and not any(isinstance(node, BoundBlock) for node in block.body):
+        return
+    now = current_paths(entry)
+    yield from ((scope, entry.key, row.path) for row in rows if row.path not in now)
+    within: Mapping[tuple[str, str], None] = dict.fromkeys(
+        (one_scope, key) for one_scope, key, _ in nested_outputs(entry)
+    )
+    for inner_scope, key in within:  # items within that are gone are told as such
+        for row in index.rows_of(inner_scope, key):
+            if row.path not in now:
+                yield inner_scope, key, row.path
+
+
+def _file_identity(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - for 10,000 items
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+_SOURCE_GONE = "what they were made of is gone"
+
+
+@dataclass(frozen=True, slots=True)
+class _OutputFile:
+    """A file that an item wrote."""
+
+    scope: str
+    key: str
+    stored: str
+
+
+@dataclass
+class _Removal:
+    """What was removed, what was kept, and what could not be removed."""
+
+    removed: list[str] = field(default_factory=list)
+    edited: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    """How many rows were removed, by store."""
+
+
+class OrphanCleaner:
+    """Decides for the deleted items of a block, and removes what is to be removed."""
+
+    def __init__(self, work: Work, toolbox: Toolbox) -> None:
+        self._work = work
+        self._bound = toolbox.bound
+        self._tally = toolbox.tally
+        self._prunes = toolbox.options.prune
+        self._keeping = row_keeper_of(toolbox)
+
+    async def settled(self, run: BlockState) -> Sequence[Entry]:
+        """Do with items whose source is gone what the watch on their folder says.
+
+        Return those with which nothing more is to be done; the ledger counts them as gone.
+        """
+        entries: list[Entry] = []
+        if run.work.deleted:
+            entries += await self._finished(run)
+        if run.work.dropped:
+            entries += await self._left_out(run)
+        for doubt in (*run.work.doubts, *await self._long_gone(run)):
+            self._tally.note(doubt.text)
+            shown = run.shown(doubt.folder)
+            self._tally.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
+        if not run.outer:
+            await self._former_of_block(run)
+        for entry in entries:
+            gone = replace(entry, gone=self._tally.run)
+            self._work.ledger.record(run.work.scope, gone, self._tally.run)
+        return entries
+
+    async def _finished(self, run: BlockState) -> Sequence[Entry]:
+        """Remove what was made of deleted items, or name what is left of them."""
+        deleted, renamed = run.work.deleted, self._renamed(run)
+        watched = any(source.watch is not None for source in run.work.missing.sources)
+        if self._prunes or any(source.prunes for source in run.work.missing.sources):
+            doomed = [*deleted]
+        else:
+            doomed = [entry for entry in deleted if entry.key in renamed]
+        if not watched:
+            kept = [entry for entry in deleted if entry not in doomed]
+            left = await asyncio.to_thread(self._left_of, self._made_of(run, kept))
+            self._tell_kept([*left, *await self._keeping.left_of(kept)])
+        removal = await self._removed(run, doomed)
+        self._tell(removal, renamed)
+        return [entry for entry in deleted if not self._keeps(entry, removal)]
+
+    async def _left_out(self, run: BlockState) -> Sequence[Entry]:
+        """Do with items that `where` leaves out now what the caller says: no watch removes them."""
+        entries = run.work.dropped
+        why = "`where` leaves out what they were made of"
+        if not self._prunes:
+            left = await asyncio.to_thread(self._left_of, self._made_of(run, entries))
+            self._tell_kept([*left, *await self._keeping.left_of(entries)], why)
+            return entries
+        removal = await self._removed(run, entries)
+        self._tell(removal, {}, why)
+        return [entry for entry in entries if not self._keeps(entry, removal)]
+
+    async def _former_of_block(self, run: BlockState) -> None:
+        """Remove what done items left at former paths, or say that it is there."""
+        ledger, scope = self._work.ledger, run.work.scope
+        entries = await ledger.ask(ledger.entries, scope)
+        present = [entries[item.key] for item in run.work.items if item.key in entries]
+        former = await asyncio.to_thread(
+            former_outputs_of_block,
+            self._work.index,
+            run.block,
+            self._work.bound.input_types,
+            scope,
+            present,
+        )
+        is_watched = any(source.prunes for source in run.work.missing.sources)
+        # A step that writes nothing any more may be at fault: then a person decides.
+        writes = {entry.key for entry in present if current_paths(entry)}
+        await self.former(former, prunes=is_watched and all(one.key in writes for one in former))
+
+    async def former_of_step(self, step: BoundStep, scope: str, now: Iterable[str]) -> None:
+        """Do so with what a top-level step left; `now` are the paths that it writes today."""
+        if not paths_depend_on_item_alone([step], self._work.bound.input_types):
+            return
+        now, key = set(now), step.id
+        index = self._work.index
+        rows = [(scope, key, row.path) for row in index.rows_of(scope, key) if row.path not in now]
+        if rows:
+            await self.former(await asyncio.to_thread(former_outputs_left, index, rows, now))
+
+    async def former(self, former: Sequence[FormerOutput], *, prunes: bool = False) -> None:
+        """Remove files at former paths where that is asked, else say that they are there."""
+        if not former:
+            return
+        if not (prunes or self._prunes):
+            self._tally.note(former_outputs_text(former))
+            return
+        removal = _Removal()
+        made = [_OutputFile(one.scope, one.key, one.stored) for one in former]
+        await asyncio.to_thread(self._remove_all, made, removal)
+        self._tell(removal, {}, "they are written elsewhere now")
+
+    async def _long_gone(self, run: BlockState) -> Sequence[DeletionDoubt]:
+        """Remove what was kept of documents that earlier runs found gone, where that is asked.
+
+        Return why it is not removed, where a person is asked first.
+        """
+        gone = run.work.gone
+        if not gone:
+            return ()
+        n_left = await self._n_left(run, gone)
+        n_known = len(run.work.items) + n_left
+        doubt = self._work.sources.many(run.work.missing, n_left, n_known, prunes=True)
+        if doubt is not None:
+            return (doubt,)
+        self._tell(await self._removed(run, gone), {})
+        return ()
+
+    async def _n_left(self, run: BlockState, entries: Sequence[Entry]) -> int:
+        """Return of how many items something is left, a file or rows in a store."""
+        n_left = 0
+        for entry in entries:
+            files = await asyncio.to_thread(self._left_of, self._made_of(run, [entry]))
+            n_left += bool(files or await self._keeping.left_of([entry]))
+        return n_left
+
+    async def _removed(self, run: BlockState, entries: Sequence[Entry]) -> _Removal:
+        removal = _Removal()
+        await asyncio.to_thread(self._remove_all, self._made_of(run, entries), removal)
+        removal.rows, refused = await self._keeping.forget(entries)
+        removal.refused |= refused
+        return removal
+
+    def _made_of(self, run: BlockState, entries: Iterable[Entry]) -> list[_OutputFile]:
+        return [
+            one
+            for entry in entries
+            for one in self._made(run.block, run.work.scope, entry, (*run.outer, entry.key))
+        ]
+
+    def _left_of(self, made: Iterable[_OutputFile]) -> list[str]:
+        """Return which of these files are still there. Blocking: looks at each."""
+        index = self._work.index
+        return [
+            one.stored
+            for one in made
+            if index.is_only_of(one.scope, one.key, one.stored)
+            and index.condition(one.scope, one.stored) != "missing"
+        ]
+
+    def _renamed(self, run: BlockState) -> dict[str, str]:
+        """Return old key → new key of the documents that were renamed and are done."""
+        failed = {index for index, _ in run.failed}
+        return {
+            item.renamed_from: item.key
+            for item in run.work.items
+            if item.renamed_from is not None
+            and (item.index in run.ended or item.verdict.state in ("fresh", "held"))
+            and item.index not in failed
+        }
+
+    def _keeps(self, entry: Entry, removal: _Removal) -> bool:
+        """Return whether something of an item could not be removed, and is tried again."""
+        stores = (held.path for held in rows_held_by(entry))
+        return any(path in removal.refused for path in (*_outputs_of(entry), *stores))
+
+    # --- removing
+
+    def _made(
+        self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
+    ) -> Iterator[_OutputFile]:
+        """Yield what an item wrote, and what the items within it wrote for it."""
+        for stored in _outputs_of(entry):
+            yield _OutputFile(scope, entry.key, stored)
+        yield from (_OutputFile(*made) for made in nested_outputs(entry))
+        for inner in _blocks_with_items(block):
+            inner_scope = self._work.scope_id(inner.id, outer)
+            for one in self._work.ledger.entries(inner_scope).values():
+                yield from self._made(inner, inner_scope, one, (*outer, one.key))
+
+    def _remove_all(self, made: Iterable[_OutputFile], removal: _Removal) -> None:
+        """Remove what is only theirs. Blocking: looks at each file."""
+        for one in made:
+            self._remove(one.scope, one.key, one.stored, removal)
+
+    def _remove(self, scope: str, key: str, stored: str, removal: _Removal) -> None:
+        index = self._work.index
+        if not index.is_only_of(scope, key, stored):
+            return
+        path = Path(index.absolute(stored))
+        condition = index.condition(scope, stored)
+        if condition == "missing":
+            return
+        if condition == "edited" or path.is_symlink():
+            removal.edited.append(stored)
+            return
+        try:
+            self._bound.roots.resolve(str(path))
+            path.unlink(missing_ok=True)
+        except (OSError, OutsideRoots) as error:
+            removal.refused[stored] = getattr(error, "strerror", None) or str(error)
+        else:
+            removal.removed.append(stored)
+
+    def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = _SOURCE_GONE) -> None:
+        note = self._tally.note
+        self._tally.removed(len(removal.removed) + sum(removal.rows.values()))
+        if renamed:
+            pairs = [f"{old} → {new}" for old, new in renamed.items()]
+            note(f"renamed, so what was made of them goes by the new name: {_some_names(pairs)}")
+        if removal.removed:
+            note(f"removed, since {why}: {_some_names(removal.removed)}")
+        for store, n_rows in removal.rows.items():
+            if n_rows:
+                note(f"removed, since {why}: {rows_text(n_rows)} of '{store}'")
+        kept = "its source is gone" if why == _SOURCE_GONE else why
+        if removal.edited:
+            note(f"edited by hand, and kept though {kept}: {_some_names(removal.edited)}")
+        for stored, fault in removal.refused.items():
+            note(f"'{stored}' cannot be removed ({fault}), though {kept}")
+
+    def _tell_kept(self, left: Sequence[str], why: str = _SOURCE_GONE) -> None:
+        """Say what is left of documents that are gone, where nobody has decided about it."""
+        if left:
+            self._tally.note(f"kept, though {why}: {_some_names(left)} (`--prune` removes)")
+
+
+def _blocks_with_items(block: BoundBlock) -> Iterable[BoundBlock]:
+    """Return the blocks directly in the body of a block."""
+    return (node for node in block.body if isinstance(node, BoundBlock))
+
+
+def _outputs_of(entry: Entry) -> Sequence[str]:
+    return json.loads(entry.outputs) if entry.outputs else ()
+
+
+def _some_names(names: Sequence[str]) -> str:
+    listed = ", ".join(sorted(names)[:_MOST_NAMES])
+    left = len(names) - _MOST_NAMES
+    return f"{listed} and {left:,} more" if left > 0 else listed

@@ -1,0 +1,470 @@
+"""Concurrent runs: turns of a concurrency group, and claims on the items of a shared run.
+
+A group's turn is a lock in the state folder; where the ledger is in PostgreSQL, that database
+holds it for all machines, and runs that machines do together have one turn together. Machines that
+share a run walk the same plan; an item that another one has claimed is waited for and read from
+the ledger, so that all of them come to the same result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import uuid4
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.ledger.budget import Spent
+from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.report import State
+from paddock.runner.settings import UnattendedSettings
+
+from .fingerprints import canonical_json, change_reasons, changed_parts
+from .staleness import ItemWork
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from paddock.pipelines.model import Pipeline
+    from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.ledger.coordination import (
+        Claims,
+        JoinedJob,
+        PostgresGroupTurn,
+        SharedSpending,
+    )
+    from paddock.runner.ledger.run_locks import LockHolder
+    from paddock.runner.settings import Settings
+
+FIRST_CLAIM_PAUSE_S, LONGEST_CLAIM_PAUSE_S = 0.1, 1.0
+
+_WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "held")
+
+T = TypeVar("T")
+_held_claim: ContextVar[tuple[str, str] | None] = ContextVar("held", default=None)
+
+
+class ClaimLost(asyncio.CancelledError):
+    """Another participant took us for dead and has the item now; what we did of it is not kept."""
+
+
+class WorkClaims:
+    """The part of one participant in a run."""
+
+    def __init__(self, claims: Claims, ledger: Ledger, place: str, joined: JoinedJob) -> None:
+        self._claims = claims
+        self._place = place
+        self._ledger = ledger
+        self.joined = joined
+        self._spending: SharedSpending | None = None
+        # One thread: the claims have one connection, and files need the others.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shares")
+
+    async def runs(self) -> frozenset[str]:
+        """Return the names of the runs that belong to this job."""
+        return await self._do(self._ledger.runs_of, self.joined.job)
+
+    async def fair_share_size(self, n_items: int) -> int:
+        """Return how many items one participant takes at a time, so that others have some as well."""
+        n_others = await self._do(self._claims.n_others, self._place)
+        return max(1, -(-n_items // (n_others + 1)))
+
+    def in_machine_order(self, chunks: list[Sequence[ItemWork]]) -> list[Sequence[ItemWork]]:
+        """Let participants begin at different places, so that they seldom want the same."""
+        if len(chunks) < 2:
+            return chunks
+        first = zlib.crc32(self._claims.holder.encode()) % len(chunks)
+        return chunks[first:] + chunks[:first]
+
+    async def take(
+        self, scope: str, items: Sequence[ItemWork], index: OutputIndex
+    ) -> tuple[list[ItemWork], list[tuple[ItemWork, Entry]], list[ItemWork]]:
+        """Return (ours now, done by another meanwhile with the entry, held by another).
+
+        Raises:
+            LedgerError: another does the job with another model, or another version of a step.
+        """
+        keys = [item.key for item in items]
+        won = await self._do(self._claims.claim, scope, keys)
+        entries = await self._do(self._ledger.entries, scope, keys)
+        for item in items:
+            if item.key in entries and differs_by_machine(item, entries[item.key]):
+                await self._refuse_other(item, entries[item.key])
+        done = [
+            (item, entries[item.key])
+            for item in items
+            if item.key in entries and is_newly_done(item, entries[item.key])
+        ]
+        over = {item.key for item, _ in done}
+        if won & over:
+            await self.release(scope, won & over)
+        ours = [item for item in items if item.key in won and item.key not in over]
+        if ours:  # one that died may have written files that we don't know
+            await self._learn(index, scope, [item.key for item in ours])
+        passed = [item for item in items if item.key not in won and item.key not in over]
+        return ours, done, passed
+
+    async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:
+        """Stop before machines undo one another's work."""
+        others = await self._do(self._claims.runs_of_others, self.joined.job)
+        if entry.run in others:
+            before, now = json.loads(entry.parts), json.loads(item.parts)
+            why = "; ".join(change_reasons(changed_parts(before, now), before, now))
+            raise LedgerError(
+                f"'{item.key}' was done in this run by another machine (run '{entry.run}'), and "
+                f"this one would do it again: {why}. Each would undo what "
+                f"the other did. Give both the same model files and the same Paddock; "
+                f"what is done stays done."
+            )
+
+    async def take_one(
+        self, scope: str, item: ItemWork, index: OutputIndex, stop_gate: StopGate
+    ) -> Entry | None:
+        """Wait until an item is ours, then None; or another has done it, then its entry.
+
+        Raises:
+            BorderReached: nothing new may begin meanwhile.
+            LedgerError: as `take` does.
+        """
+        pauses = ClaimBackoff()
+        while True:
+            ours, done, _ = await self.take(scope, [item], index)
+            if done:
+                return done[0][1]
+            if ours:
+                return None
+            if stop_gate.is_closed:
+                raise StopGateClosed
+            await pauses.wait()
+
+    @asynccontextmanager
+    async def turn(
+        self, scope: str, key: str, index: OutputIndex, stop_gate: StopGate
+    ) -> AsyncIterator[None]:
+        """Let one participant after the other do something, each knowing what the last wrote."""
+        pauses = ClaimBackoff()
+        while not await self._do(self._claims.claim, scope, [key]):
+            if stop_gate.is_closed:
+                raise StopGateClosed
+            await pauses.wait()
+        try:
+            self.hold(scope, key)
+            await self._learn(index, scope, [key])
+            yield
+        finally:
+            await self.release(scope, [key])
+
+    async def release(self, scope: str, keys: Collection[str]) -> None:
+        """Let items go."""
+        await self._do(self._claims.release, scope, keys)
+
+    @staticmethod
+    def hold(scope: str, key: str) -> None:
+        """Note for the task at hand whose claim its `fence` is about."""
+        _held_claim.set((scope, key))
+
+    async def fence(self) -> None:
+        """Let nothing be written for an item that is no longer ours.
+
+        Raises:
+            ClaimLost: this participant was not heard of for too long.
+        """
+        held = _held_claim.get()
+        if held is None or self._claims.is_sure():
+            return
+        if not await self._do(self._claims.holds, *held):
+            raise ClaimLost
+
+    def turn_in(self, group: str, run: str, dead_after_s: float) -> PostgresGroupTurn:
+        """Return this participant's part in a group; those who do the job have the turn together."""
+        from paddock.runner.ledger.coordination import PostgresGroupTurn
+
+        claims = self._claims
+        return PostgresGroupTurn(
+            claims.server, group, claims.holder, self.joined.job, run, dead_after_s
+        )
+
+    async def counting(self, run: str, dead_after_s: float) -> None:
+        """Begin to count what those who do the job spend together."""
+        from paddock.runner.ledger.coordination import SharedSpending
+
+        self._spending = SharedSpending(self._claims.server, self.joined.job, run, dead_after_s)
+        await self._do(self._spending.begin)
+
+    async def spent_by_others(self, mine: Spent) -> Spent:
+        """Return what this participant has spent, and give what the others have."""
+        assert self._spending is not None
+        return await self._do(self._spending.others, mine)
+
+    async def bury(self) -> bool:
+        """Forget the participants that died; tells whether there were any."""
+        return await self._do(self._claims.bury, self._place)
+
+    async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
+        """Say in words who holds the first of these items."""
+        who = await self._do(self._claims.holder_of, scope, [item.key for item in items])
+        return f"waiting for {who or 'another machine'}, which works on the rest"
+
+    async def _learn(self, index: OutputIndex, scope: str, keys: Collection[str]) -> None:
+        index.learn(await self._do(lambda: list(self._ledger.outputs(scope, keys))))
+
+    async def _do(self, action: Callable[..., T], *values: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, action, *values)
+
+    def close(self) -> None:
+        """Leave the job."""
+        self._thread.shutdown()
+        if self._spending is not None:
+            self._spending.close()
+        self._claims.leave()
+
+
+class ClaimBackoff:
+    """Ever longer waits, short again where something came of the last one."""
+
+    def __init__(self) -> None:
+        self._pause_s = FIRST_CLAIM_PAUSE_S
+
+    async def wait(self, *, has_come: bool = False) -> None:
+        """Wait a moment."""
+        if has_come:
+            self._pause_s = FIRST_CLAIM_PAUSE_S
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(LONGEST_CLAIM_PAUSE_S, 2 * self._pause_s)
+
+
+@asynccontextmanager
+async def open_claims(
+    ledger: Ledger, place: str, run: str, job: str, settings: UnattendedSettings
+) -> AsyncIterator[WorkClaims]:
+    """Take part in what is done at a place.
+
+    Raises:
+        LedgerError: PostgreSQL cannot be used.
+    """
+    claims = ledger.claims(f"{run}-{uuid4().hex[:12]}", settings.dead_after_s)
+    joined = await asyncio.to_thread(claims.join, place, run, job)
+    shares = WorkClaims(claims, ledger, place, joined)
+    try:
+        yield shares
+    finally:
+        await asyncio.to_thread(shares.close)
+
+
+def state_done_elsewhere(entry: Entry) -> State:
+    """Tell as what an item counts that another machine has done in this job.
+
+    As what it was before, so that all machines count the same; what failed is not tried again.
+    """
+    if entry.state in ("quarantined", "failed"):
+        return "quarantined"
+    if entry.state == "skipped":
+        return "skipped"
+    return next((state for state in _WORK_STATES if state == entry.was), "new")
+
+
+def is_newly_done(item: ItemWork, entry: Entry) -> bool:
+    """Return whether an entry is about this very work, and came after the item was judged."""
+    before = item.entry
+    if entry.hash != item.hash:
+        return False
+    return before is None or (before.run, before.at) != (entry.run, entry.at)
+
+
+def differs_by_machine(item: ItemWork, entry: Entry) -> bool:
+    """Return whether an entry is old for nothing but what a machine has: models and Paddock."""
+    if entry.hash == item.hash:
+        return False
+    names = changed_parts(json.loads(entry.parts), json.loads(item.parts))
+    return bool(names) and all(
+        name.endswith((".model", ".version")) and not name.startswith(("inputs.", "steps."))
+        for name in names
+    )
+
+
+GROUP_FOLDER = "groups"
+TURN_POLL_S = 0.5
+TURN_HEARTBEAT_S = 2.0
+
+GIVES_WAY_REASON = "A newer run of its group takes its place"
+
+
+class GroupTurn(Protocol):
+    """One run's part in a group. Blocks."""
+
+    def take(self) -> LockHolder | None:
+        """Take the turn; gives who has it, None where it is ours now."""
+        ...
+
+    def request_release(self) -> None:
+        """Ask those who began before us to make room."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Be heard of; tells whether a newer one wants the turn, or has it."""
+        ...
+
+    def leave(self) -> None:
+        """Let it go."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyGroup:
+    """The group of a run: a name that shows nothing of what it was made of, and its rule."""
+
+    name: str
+    on_conflict: str
+
+
+def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
+    """Return a run's group; None where nothing but the same folders would exclude another.
+
+    Raises:
+        PipelineError: the name cannot be made.
+    """
+    rule: Any = bound.pipeline.concurrency
+    if rule is None or (rule.group is None and rule.on_conflict == "queue"):
+        return None
+    scope = {"inputs": bound.inputs}
+    if rule.group is not None:
+        written = str(rendered_value(bound.pipeline, rule.group, scope, ("concurrency", "group")))
+    else:
+        written = canonical_json([str(bound.file), _folder_inputs(bound)])
+    return ConcurrencyGroup(hashlib.sha256(written.encode()).hexdigest()[:32], rule.on_conflict)
+
+
+def _folder_inputs(bound: BoundPlan) -> dict[str, str]:
+    kinds = bound.input_types
+    return {n: str(v) for n, v in bound.inputs.items() if kinds.get(n) in ("dir", "path")}
+
+
+def rendered_value(
+    pipeline: Pipeline, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]
+) -> Any:
+    """Fill in what stands at `at` outside of the steps.
+
+    Raises:
+        PipelineError: it cannot be filled in.
+    """
+    try:
+        return Value.of(written).render(scope)
+    except ExpressionError as error:
+        what = f"`{'.'.join(str(part) for part in (*at, *error.path))}`: {error.message}."
+        fault = Fault(what, error.remedy, pipeline.mark((*at, *error.path)))
+        raise PipelineError([fault]) from error
+
+
+@asynccontextmanager
+async def group_turn(
+    bound: BoundPlan,
+    settings: Settings,
+    shares: WorkClaims | None,
+    run: str,
+    stop_gate: StopGate,
+    *,
+    deadline_s: float | None,
+    is_over: Callable[[], bool],
+    note: Callable[[str], None],
+) -> AsyncIterator[None]:
+    """Have the turn in the run's group, if it has one; wait for it as its file says.
+
+    A newer run that takes its place closes the border.
+
+    Raises:
+        LeftOut: the group is busy, and the file says `skip`.
+        Locked: the deadline passed, or `is_over` says that nobody wants to wait any more.
+        LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
+    """
+    group = concurrency_group(bound)
+    if group is None:
+        yield
+        return
+    part = _turn_in_group(group, settings, shares, run)
+    # A thread of its own: files may keep the others busy for as long as they like.
+    with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
+        own = _OwnTurn(part, thread)
+        try:
+            await own.taken(group, deadline_s, is_over, note)
+            keeping = asyncio.create_task(own.kept(stop_gate))
+            try:
+                yield
+            finally:
+                keeping.cancel()
+        finally:
+            with suppress(LedgerError):  # then its silence lets it go
+                await own.do(part.leave)
+
+
+def _turn_in_group(
+    group: ConcurrencyGroup, settings: Settings, shares: WorkClaims | None, run: str
+) -> GroupTurn:
+    if shares is not None:
+        return shares.turn_in(group.name, run, settings.unattended.dead_after_s)
+    from paddock.runner.ledger.run_locks import FileGroupTurn  # filelock takes 0.05 s to import
+
+    return FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
+
+
+class _OwnTurn:
+    """The turn of this run, asked for in a thread."""
+
+    def __init__(self, part: GroupTurn, thread: ThreadPoolExecutor) -> None:
+        self._part = part
+        self._thread = thread
+
+    async def do(self, action: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+
+    async def taken(
+        self,
+        group: ConcurrencyGroup,
+        deadline_s: float | None,
+        is_over: Callable[[], bool],
+        note: Callable[[str], None],
+    ) -> None:
+        """Wait until the turn is ours."""
+        from paddock.runner.ledger.run_locks import Locked, SkippedByGroup
+
+        began, told = time.monotonic(), ""
+        while (busy := await self.do(self._part.take)) is not None:
+            if group.on_conflict == "skip":
+                raise SkippedByGroup(
+                    f"{busy} of the same group was at work, and `on_conflict` is `skip`: "
+                    f"this one is left out."
+                )
+            if group.on_conflict == "cancel_running":
+                await self.do(self._part.request_release)
+            if told != str(busy):
+                told = str(busy)
+                note(f"waiting for {told}, which is of the same group")
+            if is_over():
+                raise Locked("Interrupted while waiting for another run.")
+            if deadline_s is not None and time.monotonic() - began > deadline_s:
+                raise Locked(
+                    f"{busy} is of the same group and did not end within {deadline_s:g} s. "
+                    f"Wait for it, or end it."
+                )
+            await asyncio.sleep(TURN_POLL_S)
+
+    async def kept(self, stop_gate: StopGate) -> None:
+        """Keep the turn; close the border once it is another's."""
+        while True:
+            await asyncio.sleep(TURN_HEARTBEAT_S)
+            with suppress(LedgerError):  # whoever records next hears it, and says so
+                if await self.do(self._part.is_lost):
+                    stop_gate.close(GIVES_WAY_REASON, "interrupted")
+                    return

@@ -1,0 +1,259 @@
+"""Recorded dependencies of an item, and whether the disk still agrees.
+
+Files read, folders listed, files and vector rows written, stores searched. They are kept as marks
+in the item's entry. Files that were moved away or held back (edited by hand) are marked too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.outputs import OutputIndex, sha256_of
+from paddock.steps.vectors.open_stores import OpenStores
+
+from .fingerprints import KEPT_NO_MORE, LOST_FILE, LOST_ROWS, canonical_json, is_loss, part_digest
+
+if TYPE_CHECKING:
+    from paddock.steps.base import Roots
+    from paddock.steps.files.scan import FilesScanParams
+
+SCAN = "files.scan"
+LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
+HELD = "held"
+"""What the marks begin with that are not of a file that was read."""
+
+
+def is_file_mark(mark: Sequence[Any]) -> bool:
+    """Return whether a mark is of a file that was read."""
+    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE, AWAY, HELD)
+
+
+def held_mark(stored: str, sha256: str) -> dict[str, list[Any]]:
+    """Mark a file that is kept as somebody left it, where this digest would have been written."""
+    return {f"{HELD} {stored}": [HELD, stored, sha256]}
+
+
+def held_paths(reads: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the stored paths of the files that are marked as held."""
+    return [mark[1] for mark in reads.values() if mark[0] == HELD]
+
+
+def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
+    """Mark what an item within another one wrote."""
+    return {path: [WRITTEN, scope, key] for path in paths}
+
+
+def nested_outputs(entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """Yield what items within an item wrote: (scope, key, path)."""
+    if entry.reads is not None and f'["{WRITTEN}"' in entry.reads:
+        for path, mark in json.loads(entry.reads).items():
+            if mark[0] == WRITTEN:
+                yield mark[1], mark[2], path
+
+
+def entry_marks(entry: Entry, scope: str) -> dict[str, list[Any]]:
+    """Return what an entry depends on, for the item around it."""
+    reads: dict[str, list[Any]] = json.loads(entry.reads) if entry.reads else {}
+    outputs = json.loads(entry.outputs) if entry.outputs else ()
+    return reads | written_within(scope, entry.key, outputs)
+
+
+class DependencyIndex:
+    """Marks files and folders, and compares them; reads each file once."""
+
+    def __init__(self, index: OutputIndex, stores: OpenStores | None = None) -> None:
+        self._index = index
+        self._stores = stores or OpenStores(Path(index.absolute("")))
+        self._digests: dict[str, str] = {}
+        self._listings: dict[str, str] = {}
+        """Digests of folders as they are listed now."""
+
+    def digest(self, path: str) -> str:
+        """Return the sha256 of a file, read once in a run."""
+        if path not in self._digests:
+            self._digests[path] = sha256_of(Path(path))
+        return self._digests[path]
+
+    def mark(self, path: str) -> list[Any]:
+        """Return size, mtime_ns and sha256 of a file that a step is about to read."""
+        stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
+        return [stat.st_size, stat.st_mtime_ns, self.digest(path)]
+
+    def note_listing(
+        self,
+        reads: dict[str, list[Any]],
+        params: FilesScanParams,
+        files: Sequence[Mapping[str, Any]] | None,
+        roots: Roots,
+        owned: frozenset[Path] = frozenset(),
+    ) -> None:
+        """Add the mark of a folder that was listed for one item. Blocking.
+
+        Without `files` it is listed anew, but for what is `owned`: what a step `returns` may leave
+        out what its items depend on.
+        """
+        name = f"{self._index.stored(str(roots.resolve(params.root)))}/"
+        given = canonical_json(params.model_dump(mode="json", exclude={"root"}))
+        before = reads.get(name, [LISTED])
+        listings = before[1:] if before[0] == LISTED else []
+        if files is None:
+            seen = _listing_digest(str(roots.resolve(params.root)), given, roots, owned)
+        else:
+            seen = _digest_of((file["relpath"], file["sha256"]) for file in files)
+        reads[name] = [LISTED, *(one for one in listings if one[0] != given), [given, seen]]
+
+    # --- comparing
+
+    async def look(self, entries: Iterable[Entry], roots: Roots) -> None:
+        """List the folders that these items listed, and look at the stores that they know.
+
+        `difference` then need not.
+        """
+        entries = list(entries)
+        stores = {path for entry in entries for path in _stores_of(entry)}
+        await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
+        wanted = {key: one for entry in entries for key, one in _listings_of(entry)}
+        wanted = {key: one for key, one in wanted.items() if key not in self._listings}
+        if wanted:
+            owned = self._index.owned()  # here, since the loop's tasks add to it
+            await asyncio.to_thread(self._list_all, wanted, roots, owned)
+
+    def _list_all(
+        self, wanted: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]
+    ) -> None:
+        for key, (folder, given) in wanted.items():
+            self._listings[key] = _listing_digest(self._index.absolute(folder), given, roots, owned)
+
+    def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:
+        """Return what of what an item wrote and read has changed; None when all is as it was.
+
+        What it read goes before what it made and is lost: that can be made again without a call.
+        Outputs that are as somebody else left them are put into `edited`, and are no difference.
+        """
+        loss = None
+        for path in json.loads(entry.outputs) if entry.outputs else ():
+            loss = loss or self._of_output(scope, path, edited)
+        for path, mark in json.loads(entry.reads).items() if entry.reads else ():
+            reason = self._of_mark(path, mark, edited)
+            if reason is not None and not is_loss(reason):
+                return reason
+            loss = loss or reason
+        return loss
+
+    def released(self, entry: Entry) -> str | None:
+        """Return why a file that an item was not allowed to write over can be written now."""
+        if entry.reads is None or f'["{HELD}"' not in entry.reads:
+            return None
+        marks = (mark for mark in json.loads(entry.reads).values() if mark[0] == HELD)
+        reasons = (self._of_held(path, ours, []) for _, path, ours in marks)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def is_as_read(self, scope: str, entry: Entry) -> bool:
+        """Return whether all that an item read is as it was; what it made may be lost."""
+        difference = self.difference(scope, entry, [])
+        return difference is None or is_loss(difference)
+
+    def agrees(self, path: str, mark: Sequence[Any]) -> bool:
+        """Return whether what a mark is of is as it was; `look` at its entry comes before."""
+        return self._of_mark(path, mark, []) is None
+
+    def _of_output(self, scope: str, path: str, edited: list[str]) -> str | None:
+        condition = self._index.condition(scope, path)
+        if condition == "missing":
+            return f"{LOST_FILE}{path}"
+        if condition == "edited":
+            edited.append(path)
+        return None
+
+    def _of_held(self, path: str, ours: str, edited: list[str]) -> str | None:
+        """Say of a file that was kept as somebody had left it why it can be written now."""
+        absolute = Path(self._index.absolute(path))
+        try:
+            there = sha256_of(absolute)  # not `digest`: this run may write it
+        except OSError:
+            return f"{LOST_FILE}{path}"
+        if there == ours:
+            return None
+        if there in self._index.known_sha256(absolute):
+            return f"{KEPT_NO_MORE}{path}"
+        edited.append(path)
+        return None
+
+    def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
+        if mark[0] == WRITTEN:
+            return self._of_output(mark[1], path, edited)
+        if mark[0] == HELD:
+            return self._of_held(mark[1], mark[2], edited)
+        if mark[0] == LISTED:
+            folder = path.removesuffix("/")
+            same = all(
+                self._listings.get(_listing_key(folder, given)) == was for given, was in mark[1:]
+            )
+            return None if same else f"folder changed: {folder}"
+        if mark[0] == ROWS:
+            held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
+            return None if held == mark[3] else f"{LOST_ROWS}{mark[1]}"
+        if mark[0] == STORE:
+            content = self._stores.content(Path(self._index.absolute(path)))
+            return None if content == mark[1] else f"store changed: {path}"
+        if mark[0] == AWAY:
+            is_there = os.path.lexists(self._index.absolute(path))
+            return f"there again: {path}" if is_there else None
+        return None if self._is_as_read(path, mark) else f"file changed: {path}"
+
+    def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
+        path = self._index.absolute(stored)
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
+            if [stat.st_size, stat.st_mtime_ns] == list(mark[:2]):
+                return True
+            return bool(stat.st_size == mark[0] and self.digest(path) == mark[2])
+        except OSError:
+            return False
+
+
+def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the folders that an item listed, and how."""
+    if entry.reads is None or f'["{LISTED}"' not in entry.reads:
+        return
+    for path, mark in json.loads(entry.reads).items():
+        if mark[0] == LISTED:
+            folder = path.removesuffix("/")
+            yield from ((_listing_key(folder, given), (folder, given)) for given, _ in mark[1:])
+
+
+def _stores_of(entry: Entry) -> Iterator[str]:
+    """Yield the stores in which an item has rows, or that it searched."""
+    reads = entry.reads
+    if reads is None or (f'["{ROWS}"' not in reads and f'["{STORE}"' not in reads):
+        return
+    for path, mark in json.loads(reads).items():
+        if mark[0] in (ROWS, STORE):
+            yield mark[1] if mark[0] == ROWS else path
+
+
+def _listing_key(folder: str, given: str) -> str:
+    return f"{folder}\n{given}"
+
+
+def _listing_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
+    """Return the digest of a folder's listing; empty where it cannot be listed. Blocking."""
+    from paddock.steps.base import StepError
+    from paddock.steps.files.scan import FilesScanParams, scan_folder
+
+    try:
+        params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
+        files, _ = scan_folder(params, Path(folder), roots.allowed, owned)
+    except (OSError, ValueError, StepError):
+        return ""
+    return _digest_of((file.relpath, file.sha256) for file in files)
+
+
+def _digest_of(files: Iterable[tuple[str, str | None]]) -> str:
+    return part_digest(sorted(files))

@@ -1,0 +1,423 @@
+"""Fingerprints of items, and the reason why one is stale. Pure.
+
+An item's hash is made of named parts: its content, for each step the prompt, the parameters, the
+model and the version, and each outer value that it reads. The hash only tells that parts differ;
+the spec that is kept beside it tells which parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from paddock.pipelines.checking.check import Check
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.report import State
+from paddock.steps.python_step import is_function_reference
+
+CONTENT = "content"
+LOOP = "loop"
+"""A part that items have which read where they stand in their block's list."""
+PART_CHARS = 16
+LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
+EDITED_FILE, KEPT_NO_MORE = "output was edited: ", "output is not edited any more: "
+"""How the reasons begin for which only what an item made is to be made again."""
+READERS = ".readers"
+"""A part that is no digest: what reads documents here, a name a line."""
+
+# Parameters that are text for the model or for a file: "prompt" to whoever reads the reason.
+TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
+# What says how to run a step and cannot change its result.
+NOT_IN_RESULT = frozenset(
+    ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")
+)
+# A file's attributes that change without its content; its digest stands for them.
+_VOLATILE = frozenset(("path", "modified", "size"))
+
+
+_NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class PastItem:
+    """What is known of how an item was done, beside its entry."""
+
+    content: str | None = None
+    """The digest that the item of today would have had then, by what was read of it then."""
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By a part of its hash: what of it changed since, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVerdict:
+    """What an item is, and why; `quarantined` is one that is known to fail."""
+
+    state: State
+    why: str | None = None
+
+    @property
+    def is_work(self) -> bool:
+        """Whether something must be done."""
+        return self.state in ("new", "changed", "stale")
+
+    @property
+    def is_remade(self) -> bool:
+        """Whether nothing but what it made is missing: what it is made of is as it was."""
+        return self.state == "stale" and is_loss(self.why)
+
+
+def is_loss(reason: str | None) -> bool:
+    """Return whether a reason is that something is missing which an item made."""
+    beginnings = (LOST_FILE, LOST_ROWS, EDITED_FILE, KEPT_NO_MORE)
+    return reason is not None and reason.startswith(beginnings)
+
+
+def held_text(paths: Sequence[str]) -> str:
+    """Say of an item why it is held.
+
+    >>> held_text(["out/a.md"]), held_text(["a", "b", "c", "d"])
+    ('edited, or not ours, and kept: out/a.md', 'edited, or not ours, and kept: a, b, c and 1 more')
+    """
+    more = len(paths) - 3
+    named = ", ".join(paths[:3]) + (f" and {more:,} more" if more > 0 else "")
+    return f"edited, or not ours, and kept: {named}"
+
+
+def canonical_json(value: Any) -> str:
+    """Write plain data as JSON in one way only, so that equal values have equal hashes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def part_digest(value: Any) -> str:
+    """Return the short digest of one part."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:PART_CHARS]
+
+
+def item_hash(parts: Mapping[str, str]) -> str:
+    """Return the hash of all parts together."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def is_file_value(value: Any) -> bool:
+    """Return whether a value describes a file by its content, as `files.scan` does."""
+    return isinstance(value, Mapping) and isinstance(value.get("sha256"), str)
+
+
+def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
+    """Return what of an item decides the result.
+
+    A file's path, size and time alone never do; its time does where the author reads it by name.
+    `attributes` are those that the block reads, None when it uses the item as a whole.
+    """
+    if not is_file_value(item):
+        if attributes is None or not isinstance(item, Mapping):
+            return item
+        return {name: item.get(name) for name in attributes}
+    if attributes is None:
+        return {name: value for name, value in item.items() if name not in _VOLATILE}
+    wanted = (attributes - _VOLATILE) | (attributes & {"modified"}) | {"sha256"}
+    return {name: item.get(name) for name in wanted}
+
+
+def default_key(item: Any) -> str:
+    """Return an item's stable name where the author names no `key`: its path, else its content."""
+    return file_path_of(item) or part_digest(item)
+
+
+def file_path_of(item: Any) -> str | None:
+    """Return the path of an item that is a file, or describes one."""
+    if isinstance(item, Mapping):
+        for name in ("relpath", "path"):
+            if isinstance(item.get(name), str) and item[name]:
+                return str(item[name])
+    return None
+
+
+def hashable_value(value: Any) -> Any:
+    """Return a value for hashing, with files replaced by their content's digest."""
+    if is_file_value(value):
+        return item_content(value, None)
+    if isinstance(value, Mapping):
+        return {name: hashable_value(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [hashable_value(inner) for inner in value]
+    return value
+
+
+def outer_value(path: Sequence[str], variables: Mapping[str, Any]) -> Any:
+    """Follow a reference such as ("steps", "text", "pages") into the variables, for hashing.
+
+    What is not there is None: whoever evaluates the expression reports it.
+    """
+    value: Any = variables
+    for name in path:
+        if is_file_value(value) and name == "path":
+            return value["sha256"]
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return hashable_value(value)
+
+
+def spec_parts(step: str, spec: str) -> dict[str, str]:
+    """Split a step's spec into what a reader calls its prompt and its parameters."""
+    written = json.loads(spec)
+    if not isinstance(written, dict):
+        return {f"{step}.parameters": part_digest(written)}
+    given = written.get("with")
+    texts, others = {}, {}
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name in TEXTS:
+            texts[name] = value
+        elif name not in NOT_IN_RESULT:
+            others[name] = value
+    control = {
+        name: value
+        for name, value in written.items()
+        if name not in NOT_IN_RESULT and name not in ("with", "do", "for_each")
+    }
+    reply = control.pop("reply", None)
+    parts = {f"{step}.parameters": part_digest([control, others])}
+    if texts:
+        parts[f"{step}.prompt"] = part_digest(texts)
+    if isinstance(reply, dict):
+        parts[f"{step}.schema"] = part_digest(reply.get("schema"))
+        parts[f"{step}.check"] = part_digest([reply.get("check"), reply.get("repair")])
+    return parts
+
+
+def judge_item(
+    entry: Entry | None,
+    hash_: str,
+    parts: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None = None,
+    past: PastItem | None = None,
+) -> ItemVerdict:
+    """Compare an item with its entry; files that it wrote or read are looked at elsewhere.
+
+    `older`: by the version of a step, those whose results are as good; None: none is, and neither
+    is what was read before more could be read. `past` is what is known of how the item was done.
+    """
+    if entry is None:
+        return ItemVerdict("new")
+    if entry.hash != hash_:
+        before = json.loads(entry.parts)
+        names = stale_parts(before, parts, older, is_done=entry.state == "done")
+        if names or not changed_parts(before, parts):
+            return _first_difference(names, before, parts, past or PastItem())
+    if entry.state == "quarantined":
+        return ItemVerdict("quarantined", entry.error)
+    if entry.state == "failed":
+        return ItemVerdict("stale", f"it failed before: {entry.error}")
+    if entry.state == "done" and entry.attempts:
+        return ItemVerdict("stale", "what failed within it is tried again")
+    return ItemVerdict("fresh")
+
+
+def changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Name the parts that are not the same."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def stale_parts(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None,
+    *,
+    is_done: bool,
+) -> list[str]:
+    """Name the parts that differ so that a result is old."""
+    names = changed_parts(before, now)
+    return [n for n in names if not _is_compatible(before, now, n, older, is_done=is_done)]
+
+
+def _is_compatible(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    name: str,
+    older: Mapping[str, Collection[str]] | None,
+    *,
+    is_done: bool,
+) -> bool:
+    """Return whether a part differs without making a result older."""
+    if older is None or name.startswith(("inputs.", "steps.")):
+        return False
+    was, is_now = before.get(name), now.get(name, "")
+    if name.endswith(READERS):
+        # Whoever installs OCR wants what could not be read, not every letter once more.
+        more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
+        return was is None or (is_done and more_can_be_read)
+    return name.endswith(".version") and was in older.get(is_now, ())
+
+
+def _first_difference(
+    names: Sequence[str], before: Mapping[str, str], now: Mapping[str, str], past: PastItem
+) -> ItemVerdict:
+    """Name every difference. The content changed only if that differs which was read of it then."""
+    words = change_reasons((name for name in names if name != CONTENT), before, now, past.words)
+    if CONTENT in names and past.content != before.get(CONTENT):
+        return ItemVerdict("changed", "; ".join(["content changed", *words]))
+    return ItemVerdict("stale", "; ".join(words) or "what it reads of the item changed")
+
+
+def change_reasons(
+    names: Iterable[str],
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    words: Mapping[str, Sequence[str]] = _NO_TEXTS,
+) -> list[str]:
+    """Say each difference once, in the order: prompt, model, parameters, version, values.
+
+    `words` says, by the part, what of it changed, as far as that is known.
+    """
+    found: dict[str, None] = {}
+    for name in sorted(names, key=_rank):
+        place, _, what = name.rpartition(".")
+        if name == CONTENT:
+            found["content changed"] = None
+        elif name == LOOP:
+            if name in before and name in now:  # else only what it says of its place did
+                found["its place in the list changed"] = None
+        elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.")):
+            found[f"value changed: {name}"] = None
+        elif (came := _came_or_went(place, before, now)) is not None:
+            found[came] = None
+        else:
+            told = words.get(name) or (_PART_NAMES[what],)
+            found.update(dict.fromkeys(f"{one} (step '{place}')" for one in told))
+    return list(found)
+
+
+def _came_or_went(place: str, before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Say of a step that was not there then, or is not there now; a block has no version."""
+    version, parameters = f"{place}.version", f"{place}.parameters"
+    if version not in before and version in now and parameters not in before:
+        return f"step '{place}' is new"
+    if version in before and version not in now and parameters not in now:
+        return f"step '{place}' was removed"
+    return None
+
+
+_PART_NAMES = {
+    "prompt": "prompt changed",
+    "schema": "schema changed",
+    "check": "checks changed",
+    "model": "model changed",
+    "parameters": "parameters changed",
+    "version": "step version changed",
+    "readers": "what reads documents here changed",
+}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    what = name.rpartition(".")[2]
+    order = list(_PART_NAMES)
+    return (order.index(what) if what in order else len(order), name)
+
+
+Spec = Mapping[str, Any]
+"""As `body.written` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecChanges:
+    """What differs between the spec by which an item was done and the one of today."""
+
+    has_item: bool
+    """Whether it was a block, whose items are read by a name."""
+    attributes: frozenset[str] | None
+    """What was read of the item then; None: all of it."""
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By the part of a hash: what of it changed, in words."""
+
+
+def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
+    """Compare what was said with what is said; `block` is the outermost one, or the step."""
+    words = {
+        f"{name}.{part}": tuple(told)
+        for kind in ("blocks", "steps")
+        for name in {**_specs_of_kind(then, kind), **_specs_of_kind(now, kind)}
+        for part, told in _text_diff(
+            _specs_of_kind(then, kind).get(name), _specs_of_kind(now, kind).get(name)
+        ).items()
+    }
+    written = _specs_of_kind(then, "blocks").get(block)
+    if written is None:
+        return SpecChanges(False, None, words)
+    var = str(written.get("for_each", "")).partition(" in ")[0]
+    return SpecChanges(True, _spec_attributes(then, block, var), words)
+
+
+def _specs_of_kind(spec: Spec, kind: str) -> Mapping[str, Any]:
+    found = spec.get(kind)
+    return found if isinstance(found, Mapping) else {}
+
+
+# --- which parameters differ
+
+
+def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
+    """Say by the part of a hash which keys of one step, or block, are not the same."""
+    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
+        return {}
+    texts: list[str] = []
+    own = (name for name in _changed_parameters(then, now) if name not in ("with", "reply"))
+    others = ["its tools changed" if name == "servers" else f"`{name}` changed" for name in own]
+    given_then, given_now = then.get("with") or {}, now.get("with") or {}
+    for name in _changed_parameters(given_then, given_now):
+        if name in TEXTS:
+            texts.append("template changed" if name == "template" else "prompt changed")
+        elif name not in NOT_IN_RESULT:
+            others.append(f"`{name}` changed")
+    if not others and "with" in now:
+        others = ["`ctx` or `params` of its model changed"]
+    words = {"prompt": list(dict.fromkeys(texts)), "parameters": others}
+    if is_function_reference(str(now.get("uses", ""))):
+        words["version"] = ["function changed"]
+    return words
+
+
+def _changed_parameters(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**then, **now} if then.get(name) != now.get(name)]
+
+
+# --- what was read of the item
+
+
+def _spec_attributes(spec: Spec, block: str, var: str) -> frozenset[str] | None:
+    read = [path for path in _spec_references(spec, block) if path[0] == var]
+    return None if any(len(path) == 1 for path in read) else frozenset(path[1] for path in read)
+
+
+def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
+    """Yield what was read within a block; what cannot be compiled any more is left out."""
+    for name, one in _specs_of_kind(spec, "blocks").items():
+        yield from _expression_references(one.get("key"))
+        yield from _value_references(one.get("returns"), bare=True)
+        if name != block:
+            yield from _expression_references(str(one.get("for_each", "")).partition(" in ")[2])
+            yield from _expression_references(one.get("where"))
+            yield from _expression_references(one.get("if"))
+    for one in _specs_of_kind(spec, "steps").values():
+        yield from _value_references(one.get("with"))
+        yield from _expression_references(one.get("if"))
+        yield from _value_references(one.get("returns"), bare=True)
+        for check in (one.get("reply") or {}).get("check") or ():
+            try:
+                yield from Check.of(check).references
+            except ExpressionError:
+                continue
+
+
+def _expression_references(source: Any) -> frozenset[Reference]:
+    try:
+        return Expression.of(source).references if source else frozenset()
+    except ExpressionError:
+        return frozenset()
+
+
+def _value_references(data: Any, *, bare: bool = False) -> frozenset[Reference]:
+    return Value.scan(data, bare=bare)[0].references

@@ -1,0 +1,427 @@
+"""Run the steps of one item and the sub-pipelines within them, and record it in the ledger.
+
+A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
+reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the
+step runs once for each item of a block, they are details of that item. The function that walks a
+pipeline is handed in, since the walk itself comes through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paddock.engine.request import Usage
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.inputs import WrongInput
+from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.subpipelines import callable_names, canonical_spec, with_inputs
+from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.progress.events import ItemState, NullObserver, Observer
+from paddock.runner.progress.report import ItemReport
+from paddock.steps.base import StepError, SubPipelines, Tools
+
+from .call_cache import CallOrigin
+from .cleanup import item_name_of, row_keeper_of
+from .dependencies import SCAN, held_paths, written_within
+from .retry_and_quarantine import ExclusiveLock, RunStopped, StepFailed, run_step
+from .run_records import RunStats, StepRecord, lineage_as_json, source_of
+from .staleness import ItemWork, RunOptions, Work
+from .step_context import ItemOutputs, Toolbox
+
+CANCEL_GRACE_S = 2.0
+"""How long an item that is cancelled waits for the ledger, to be counted or not."""
+
+
+@dataclass
+class ItemRun:
+    """What one item's steps did, collected while they run."""
+
+    scope: str
+    key: str
+    shown_key: str
+    block: str
+    own_path: str | None
+    outer: tuple[str, ...]
+    outputs: ItemOutputs
+    attempt: str = ""
+    """Names this try to do it: see `ItemName`."""
+    node: BoundNode | None = None
+    """The block whose item it is, or the step; None: nobody asks where it came from."""
+    item: Any = None
+    renamed_from: str | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    callers: list[CallOrigin] = field(default_factory=list)
+    reads: dict[str, list[Any]] = field(default_factory=dict)
+    has_inner_failures: bool = False
+    entry: Entry | None = None
+    """What was given to the ledger, though it may not stand yet."""
+    attempts: int = 0
+    """How often in a row it, or an item within it, has failed for a reason that may pass."""
+    last: Any = None
+    is_last_skipped: bool = False
+    is_repeated_crash: bool = False
+    """It is given up without a try: the process of several runs died of it."""
+
+    def marks(self) -> dict[str, list[Any]]:
+        """Return what it depends on, for the item around it."""
+        within = written_within(self.scope, self.key, self.outputs.written)
+        return self.reads | self.outputs.searched | within
+
+    def held(self) -> list[str]:
+        """Return the stored paths of outputs that were kept as somebody had left them."""
+        return held_paths(self.reads | self.outputs.searched)
+
+
+def attempt_name(item: ItemWork) -> str:
+    """Name this try to do an item: the same until it is done, also over kills and failures."""
+    entry = item.entry
+    return f"{item.hash} {entry.run if entry is not None and entry.state == 'done' else ''}"
+
+
+def item_path(item: Any) -> str | None:
+    """Return the path of an item that is a file."""
+    path = item.get("path") if isinstance(item, Mapping) else None
+    return path if isinstance(path, str) else None
+
+
+SubPipelinesFor = Callable[[BoundStep, ItemRun], SubPipelines]
+"""(step, the item for which it runs) → what carries out the pipeline that it runs."""
+
+
+class ItemRunner:
+    """Runs the single steps of items, and records the items."""
+
+    def __init__(self, work: Work, toolbox: Toolbox, inside: SubPipelinesFor | None = None) -> None:
+        """`inside` gives what carries out the pipelines that steps run; None: they are not."""
+        self._work = work
+        self._toolbox = toolbox
+        self._inside = inside
+        self._tally = toolbox.tally
+        self._origins = LineageStore(work.ledger)
+        self._keeping = row_keeper_of(toolbox)
+        self._specs: dict[str, tuple[str, str]] = {}
+        """By block or step: the digest of what it says, and that text."""
+
+    async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
+        """Run one step of an item; gives its outputs, None when it was skipped.
+
+        Raises:
+            ClaimLost: another machine has taken the item over; the step was not begun.
+        """
+        if self._toolbox.fence is not None:
+            await self._toolbox.fence()
+        if step.kind.roles:
+            self._tally.tell(record.block, record.shown_key, "running", step.id)
+        caller = self._toolbox.caller(record.scope, step, record.shown_key, record.block)
+        record.callers.append(caller)
+        ref = None if step.model is None else step.model.ref
+        made = StepRecord(step.id, step.uses, step.kind.version, ref, calls=caller.made)
+        record.steps.append(made)
+        try:
+            outputs = await run_step(
+                step,
+                scope,
+                lambda: self._tools(step, caller, record, scope),
+                lambda texts: self._note_reads(record, texts),
+                lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
+            )
+            await self._note_listing(record, step, scope, outputs)
+        except (StepFailed, RunStopped, PipelineError):
+            made.state = "failed"
+            raise
+        else:
+            made.state = "skipped" if outputs is None else "done"
+            return outputs
+        finally:
+            made.end()
+            self._tally.took(made)
+
+    def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
+        key, shown = record.key, record.shown_key
+        item = item_name_of(scope, step.id, record.scope, key, shown, self._work.index)
+        item = replace(item, attempt=record.attempt)
+        tools = self._toolbox.tools(step, caller, record.outputs, item)
+        if step.inner is None or self._inside is None:
+            return tools
+        return replace(tools, pipelines=self._inside(step, record))
+
+    def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
+        """Note what files hold before a step reads them; the item's own is known by its hash."""
+        for text in texts:
+            if text == record.own_path:
+                continue
+            path = str(self._toolbox.bound.roots.resolve(text))
+            with contextlib.suppress(OSError):  # the step will say what is wrong with it
+                record.reads[self._work.index.stored(path)] = self._work.dependencies.mark(path)
+
+    async def _note_listing(
+        self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any
+    ) -> None:
+        """Note what a folder held that was listed for this item alone."""
+        if record.outer and step.uses == SCAN and outputs is not None:
+            files = None if step.returns is not None else outputs["files"]
+            params, roots = step.params.render(scope), self._toolbox.bound.roots
+            owned = self._work.index.owned() if files is None else frozenset()
+            note = self._work.dependencies.note_listing
+            await asyncio.to_thread(note, record.reads, params, files, roots, owned)
+
+    async def record(
+        self,
+        item: ItemWork,
+        record: ItemRun,
+        state: str,
+        error: str | None,
+        result: Any,
+        seconds: float,
+    ) -> None:
+        """Write the entry, and wait until it stands."""
+        ledger = self._work.ledger
+        secrets = self._tally.secrets
+        await self._settle_rows(item, record, state)
+        text, object_ = ledger.keep(secrets.redacted(result))
+        entry = Entry(
+            key=item.key,
+            hash=item.hash,
+            parts=item.parts,
+            state=state,
+            error=error and secrets.redact(error),
+            returns=text,
+            returns_object=object_,
+            reads=json.dumps(record.reads) if record.reads else None,
+            outputs=json.dumps(list(record.outputs.written)) if record.outputs.written else None,
+            has_inner_failures=record.has_inner_failures,
+            seconds=seconds,
+            calls=sum(caller.n_calls for caller in record.callers),
+            tokens=sum(caller.n_tokens for caller in record.callers),
+            attempts=record.attempts,
+            was="held" if record.held() else item.verdict.state,
+        )
+        try:
+            ledger.record(record.scope, entry, self._tally.run)
+            if self._toolbox.suspects is not None:  # in one commit with the entry
+                self._toolbox.suspects.end(
+                    record.scope,
+                    record.key,
+                    is_recorded=True,
+                    is_repeated_crash=record.is_repeated_crash,
+                )
+            record.entry = entry
+            record.renamed_from = item.renamed_from
+            self.record_made(record)
+            await ledger.durable()
+        except LedgerError as failure:
+            raise RunStopped(str(failure)) from failure
+
+    async def stands(self, record: ItemRun) -> bool:
+        """Tell, of an item that was cancelled while its entry was written, whether that is kept."""
+        put, ledger = record.entry, self._work.ledger
+        if put is None:
+            return False
+        with contextlib.suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                await ledger.durable()
+        # Asked, since what failed may have been another one's entry.
+        try:
+            there = (await ledger.ask(ledger.entries, record.scope, [record.key])).get(record.key)
+        except LedgerError:
+            return False
+        return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
+
+    async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
+        """Mark what the item keeps in stores and searched; what it no longer keeps goes."""
+        record.reads.update(record.outputs.searched)
+        self._note_reads(record, list(record.outputs.read))
+        try:
+            marks = await self._keeping.settle(
+                record.scope, record.key, record.outputs, item.entry, state
+            )
+        except StepError as error:
+            raise RunStopped(str(error)) from error
+        record.reads.update(marks)
+
+    def record_made(self, record: ItemRun) -> None:
+        """Write where an item came from; it stands with the next entry that does."""
+        if record.node is None:
+            return
+        digest, text = self._spec(record.node)
+        stored = record.own_path and self._work.index.stored(record.own_path)
+        source = source_of(record.item, stored)
+        self._origins.record(
+            LineageRow(
+                scope=record.scope,
+                key=record.key,
+                run=self._tally.run,
+                at=0.0,
+                spec=digest,
+                source=None if source is None else source.path,
+                made=self._tally.secrets.redacted(
+                    lineage_as_json(source, record.steps, record.renamed_from)
+                ),
+            ),
+            text,
+        )
+
+    def _spec(self, node: BoundNode) -> tuple[str, str]:
+        if node.id not in self._specs:
+            text = self._tally.secrets.redact(canonical_spec(node))
+            self._specs[node.id] = (hashlib.sha256(text.encode()).hexdigest(), text)
+        return self._specs[node.id]
+
+
+class SubPipelineStats(RunStats):
+    """Counts into the tally of the pipeline around it."""
+
+    def __init__(self, outer: RunStats, step: str, item: tuple[str, str] | None = None) -> None:
+        """`item` is the block and the key of the item for which the step runs, if it is one's."""
+        told = SubPipelineObserver(outer.observer, step, is_nested=item is not None)
+        super().__init__(outer.run, outer.pipeline, told, None, outer.secrets)
+        self._outer = outer
+        self._step = step
+        self._item = item
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the whole run has spent."""
+        return self._outer.n_tokens
+
+    def note(self, text: str) -> None:
+        """Show one line and keep it for the report."""
+        self._outer.note(text)
+
+    def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
+        """Count a model call."""
+        self._outer.call(*self._place(step, key), usage, is_cached=is_cached)
+
+    def item(self, report: ItemReport) -> None:
+        """Keep how an item ended."""
+        self.counts[report.state] += 1
+        self._outer.item(replace(report, step=f"{self._step}.{report.step}"))
+
+    def tell(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+        """Tell the observer that an item changed its state."""
+        if self._item is None:
+            self._outer.tell(f"{self._step}.{step}", key, state, detail)
+        elif state == "running":
+            self._outer.tell(*self._item, "running", f"{self._step}.{step}")
+
+    def took(self, made: StepRecord) -> None:
+        """Add up how long steps were at work, and on how many items."""
+        self._outer.took(replace(made, id=f"{self._step}.{made.id}"))
+
+    def _place(self, step: str, key: str) -> tuple[str, str]:
+        """Return whose call it is: whoever watches knows the items of the outermost pipeline."""
+        return self._item or (f"{self._step}.{step}", key)
+
+    def wrote(self, path: str) -> None:
+        """Keep the name of a file that was made or changed."""
+        self._outer.wrote(path)
+
+    def removed(self, n: int) -> None:
+        """Count outputs that were removed."""
+        self._outer.removed(n)
+
+    def acted(self, step: str) -> None:
+        """Keep that a step outside of blocks may have changed something."""
+        if self._item is None:
+            self._outer.acted(f"{self._step}.{step}")
+
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """Keep the traceback of an error that nobody foresaw."""
+        self._outer.unexpected(f"{self._step}: {where}", error)
+
+
+class SubPipelineObserver(NullObserver):
+    """Passes on what is told of steps, under the name of the step that runs them."""
+
+    def __init__(self, outer: Observer, step: str, *, is_nested: bool) -> None:
+        self._outer = outer
+        self._step = step
+        self._is_nested = is_nested
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Tell how much there is to do, where it is not a part of one item."""
+        if not self._is_nested:
+            self._outer.step(f"{self._step}.{step}", total, fresh)
+
+    def tokens(self, n: int) -> None:
+        """Tell it."""
+        self._outer.tokens(n)
+
+    def note(self, text: str) -> None:
+        """Tell it."""
+        self._outer.note(text)
+
+
+Walk = Callable[[BoundStep, ItemRun, Work, Toolbox], Awaitable[Any]]
+"""(step, the item for which it runs, what must be done, with what) → the pipeline's returns."""
+
+
+class SubPipelineRunner:
+    """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
+
+    def __init__(
+        self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox, walk: Walk
+    ) -> None:
+        self._step = step
+        self._record = record
+        self._work = work
+        self._toolbox = toolbox
+        self._walk = walk
+
+    async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
+        """Run the pipeline to its end and give its `returns`.
+
+        Raises:
+            StepError: an input is wrong, or it is another file than the step was checked with.
+            StepFailed, Stopped, BorderReached: as the steps within say.
+        """
+        inner = self._step.inner
+        if inner is None or file != self._step.params.step.params.data.get("file"):
+            raise StepError(f"the pipeline '{file}' was not checked before the run.")
+        try:
+            bound = with_inputs(inner, inputs, self._toolbox.bound.roots)
+        except WrongInput as error:
+            raise StepError(f"{error.message}.", remedy=error.remedy) from error
+        work, toolbox = open_subpipeline(self._step, self._record, bound, self._work, self._toolbox)
+        return await self._walk(self._step, self._record, work, toolbox)
+
+
+def open_subpipeline(
+    step: BoundStep, record: ItemRun, bound: BoundPlan, work: Work, toolbox: Toolbox
+) -> tuple[Work, Toolbox]:
+    """Return what the steps within need: all that is the run's, and what is the pipeline's own."""
+    around = toolbox.bound
+    bound = replace(bound, watches=around.watches, priority=around.priority)
+    item = (record.block, record.shown_key) if record.outer else None
+    options = _options_within(toolbox.options, step.id, bound, is_nested=item is not None)
+    inner_work = work.within(step.id, bound, options, is_nested=item is not None)
+    inner_toolbox = replace(
+        toolbox,
+        bound=bound,
+        options=options,
+        tally=SubPipelineStats(toolbox.tally, step.id, item),
+        shares=None if item else toolbox.shares,  # they go with the item around them
+        exclusive_lock=ExclusiveLock() if item else toolbox.exclusive_lock,
+    )
+    return inner_work, inner_toolbox
+
+
+def _options_within(
+    options: RunOptions, step: str, bound: BoundPlan, *, is_nested: bool
+) -> RunOptions:
+    """Return what is asked of the pipeline that a step runs; who names the step means all of it."""
+    inner = tuple(callable_names(bound.nodes))
+    prefix = f"{step}."
+    force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
+    if step in options.force:
+        force.update(inner)
+    only = frozenset[str]() if is_nested else options.only  # the item around it is asked for
+    return replace(options, force=frozenset(force), only=only)

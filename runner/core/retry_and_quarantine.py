@@ -1,0 +1,457 @@
+"""Run one step, retry it as its `retry` says, and quarantine items that keep failing or crashing.
+
+Pure functions decide when a step is retried, an item quarantined, a crashed run restarted. A
+failure is transient where another try may succeed with nothing changed: a time-out, a lost worker,
+a full queue, a disk or network folder that failed. What is wrong with the document itself is not.
+A crash ends a process, not a run: the next start goes on from the ledger. A run that failed said
+why, and is not started again.
+
+The ledger notes each item before its steps begin, and removes the note however the item ends:
+done, failed, cancelled, stopped. A note of a run that is gone therefore names an item that was in
+flight when the process was killed: a crash suspect. It runs after the others and alone, so that
+the next crash has one cause, and is quarantined after `max_attempts`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from paddock.engine.errors import (
+    Busy,
+    DeadlineExceeded,
+    EngineError,
+    ModelBroken,
+    ModelNotFound,
+    ModelReplaced,
+    ModelTooLarge,
+    ModelUnusable,
+    NoServer,
+    WorkerLost,
+)
+from paddock.engine.system.time_limits import time_limit
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.bind.bound import BoundRetry, BoundStep
+from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.ledger.entries import AttemptRow, LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.drain import StopGateClosed
+from paddock.steps.base import OutsideRoots, StepError, StepSkipped, Tools
+
+from .staleness import ItemWork
+
+FIRST_RESTART_PAUSE_S = 5.0
+LONGEST_RESTART_PAUSE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Start it once more, as this attempt, after a pause."""
+
+    attempt: int
+    pause_s: float
+
+
+def next_restart(attempt: int, max_restarts: int) -> Restart | None:
+    """Return what follows the crash of this attempt, the first being 1; None: enough is enough.
+
+    >>> next_restart(1, 3), next_restart(4, 3)
+    (Again(attempt=2, pause_s=5.0), None)
+    """
+    if attempt > max_restarts:
+        return None
+    pause_s = min(LONGEST_RESTART_PAUSE_S, FIRST_RESTART_PAUSE_S * 3.0 ** (attempt - 1))
+    return Restart(attempt + 1, pause_s)
+
+
+TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))
+MISSING_PACKAGE = "missing"
+"""This machine lacks a package or a program: never the item's fault, however often it is tried."""
+
+MAX_RETRY_PAUSE_S = 60.0
+# A full queue is nobody's fault, least of all the document's: without a word from the author it is
+# waited out for some 1 + 2 + 4 + 8 + 16 s.
+MAX_BUSY_RETRIES = 5
+
+# How a pause grows with each turn. After a deadline the time has passed already, and a failed
+# check asks anew with what was wrong: there is nothing to let rest.
+_GROWTH: Mapping[str, float] = MappingProxyType({"timeout": 1.0, "check": 0.0})
+_DEFAULT_GROWTH = 2.0
+
+FailureState = Literal["failed", "quarantined"]
+
+
+def times(retry: BoundRetry, cause: str) -> int:
+    """Return how often a step is tried again after a failure of this cause.
+
+    >>> times(BoundRetry(), "busy"), times(BoundRetry(), "timeout")
+    (5, 0)
+    >>> times(BoundRetry(times=2, is_given=True), "busy"), times(BoundRetry(times=2, is_given=True), "io")
+    (2, 0)
+    """
+    if not retry.is_given and cause == "busy":
+        return MAX_BUSY_RETRIES
+    return retry.times if cause in retry.on else 0
+
+
+def retry_pause_s(cause: str, turn: int, backoff_s: float, chance: float) -> float:
+    """Return the pause after turn `turn`; `chance`, 0 to 1, spreads those that failed at once.
+
+    >>> [retry_pause_s("busy", turn, 1.0, 1.0) for turn in (0, 1, 2, 9)]
+    [1.0, 2.0, 4.0, 60.0]
+    >>> retry_pause_s("busy", 2, 1.0, 0.0), retry_pause_s("timeout", 2, 1.0, 1.0), retry_pause_s("check", 2, 1.0, 1.0)
+    (2.0, 1.0, 0.0)
+    """
+    growth = _GROWTH.get(cause, _DEFAULT_GROWTH)
+    whole = min(backoff_s * growth**turn, MAX_RETRY_PAUSE_S) if growth else 0.0
+    return whole * (0.5 + chance / 2)
+
+
+def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, int]:
+    """Return how a failed item is kept, and how often in a row it has failed for a passing cause.
+
+    `failed` is tried again by the next run; `quarantined` only when it, or what is done with it,
+    has changed, or when somebody asks for it.
+
+    >>> failure_state(1, 3, "io"), failure_state(2, 3, "io"), failure_state(1, 3, "other")
+    (('failed', 2), ('quarantined', 3), ('quarantined', 0))
+    >>> failure_state(0, 3, "missing"), failure_state(2, 3, "missing")
+    (('failed', 1), ('failed', 2))
+    """
+    if cause == MISSING_PACKAGE:
+        return "failed", max(n_before, 1)  # above zero: an item around it is tried again as well
+    if cause not in TRANSIENT_CAUSES:
+        return "quarantined", 0
+    n_now = n_before + 1
+    return ("quarantined" if n_now >= most else "failed"), n_now
+
+
+FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelUnusable, NoServer)
+"""What every other item would meet as well."""
+
+UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
+"""Those of them that another model in the YAML would mend."""
+
+
+class RunStopped(Exception):
+    """The run cannot go on: a full disk, a missing model, a ledger that cannot be written."""
+
+
+class RunFailed(RunStopped):
+    """A step or an item failed. Of a pipeline that a step runs, only what it was run for has."""
+
+    def __init__(self, words: str, *, cause: str = "other") -> None:
+        self.cause = cause
+        """As `retry.on` names it."""
+        super().__init__(words)
+
+
+class StepFailed(Exception):
+    """A step did not succeed, after its retries: the sentence names the step."""
+
+    def __init__(self, step: str, reason: str, *, cause: str = "other") -> None:
+        self.step = step
+        self.reason = reason
+        self.cause = cause
+        """As `retry.on` names it; it tells whether another try may well succeed."""
+        super().__init__(f"step '{step}': {reason}")
+
+
+async def run_step(
+    step: BoundStep,
+    scope: Scope,
+    tools: Callable[[], Tools],
+    reads: Callable[[Sequence[str]], None],
+    unexpected: Callable[[str, BaseException], None],
+) -> Any:
+    """Run a step, as often as its `retry` allows; gives its outputs, None when it was skipped.
+
+    `reads` is told the files that it is about to read, `unexpected` a bug with its place.
+
+    Raises:
+        StepFailed: it did not succeed.
+        Stopped: nothing else will succeed either.
+    """
+    if is_step_skipped(step, scope):
+        return None
+    n_refused = 0
+    for turn in itertools.count():
+        try:
+            return await _run_once(
+                step, scope, _tools_for_attempt(step, scope, tools(), n_refused), reads
+            )
+        except StepSkipped:
+            return None
+        except (StepError, EngineError) as error:
+            _stop_if_fatal(error, step)
+            cause = cause_of(error)
+            if turn >= times(step.retry, cause):
+                raise StepFailed(step.id, str(error), cause=cause) from error
+            n_refused += cause == "check"
+            await asyncio.sleep(retry_pause_s(cause, turn, step.retry.backoff_s, random.random()))
+        except (ExpressionError, BindError, OutsideRoots) as error:
+            raise StepFailed(step.id, str(error)) from error
+        except LedgerError as error:
+            raise RunStopped(str(error)) from error
+        except (StepFailed, RunStopped, StopGateClosed, PipelineError):  # of what the step runs
+            raise
+        except (Exception, SystemExit) as error:  # a step's own bug: told, its traceback kept
+            unexpected(f"step '{step.id}'", error)
+            cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
+            what = f"{type(error).__name__}: {error}"
+            raise StepFailed(step.id, what, cause=cause) from error
+    raise AssertionError("unreachable")
+
+
+def is_step_skipped(step: BoundStep, scope: Scope) -> bool:
+    """Return whether `if` says no, or the step reads more than `skipped` of a skipped one.
+
+    Raises:
+        StepFailed: the condition cannot be evaluated.
+    """
+    if reads_skipped(step.references, scope):
+        return True
+    if step.if_ is None:
+        return False
+    try:
+        return not step.if_.evaluate(scope)
+    except ExpressionError as error:
+        raise StepFailed(step.id, str(error)) from error
+
+
+def reads_skipped(references: frozenset[tuple[str, ...]], scope: Scope) -> bool:
+    """Return whether one of these references needs the outputs of a skipped step."""
+    return any(
+        path[0] == "steps"
+        and len(path) > 1
+        and path[2:3] != ("skipped",)
+        and scope.is_skipped(path[1])
+        for path in references
+    )
+
+
+def _tools_for_attempt(step: BoundStep, scope: Scope, tools: Tools, n_refused: int) -> Tools:
+    """Return the tools of one try: what its answer must be, and how often it was refused."""
+    if step.reply is not None:
+        tools = replace(tools, reply=ScopedReply(step.reply, scope))
+    return replace(tools, n_refused=n_refused) if n_refused else tools
+
+
+async def _run_once(
+    step: BoundStep, scope: Scope, tools: Tools, reads: Callable[[Sequence[str]], None]
+) -> Any:
+    params = step.params.render(scope)
+    kind = step.kind()
+    reads(kind.reads(params))
+    # A model's time counts from when the pool takes the request, so the pool enforces it.
+    limit_s = None if step.kind.roles else step.timeout.total_s
+    try:
+        async with time_limit(limit_s):
+            output = await kind.run(params, tools)
+    except TimeoutError as error:
+        if limit_s is None:
+            raise
+        raise DeadlineExceeded("total", limit_s) from error
+    outputs = output.model_dump(mode="json")
+    if step.returns is None:
+        return outputs
+    return step.returns.render(scope.with_step(step.id, outputs))
+
+
+def cause_of(error: StepError | EngineError) -> str:
+    """Return the word by which `retry.on` names an error."""
+    if isinstance(error, StepError):
+        return error.kind
+    if isinstance(error, DeadlineExceeded):
+        return "timeout"
+    if isinstance(error, WorkerLost):
+        return "worker"
+    return "busy" if isinstance(error, Busy) else "other"
+
+
+def _stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
+    is_fatal = error.is_fatal if isinstance(error, StepError) else False
+    if is_fatal or isinstance(error, FATAL_ERRORS):
+        at = f"{step.mark.file}:{step.mark.line}:{step.mark.column}: "
+        raise RunStopped(
+            f"{at if isinstance(error, UNUSABLE_MODEL_ERRORS) else ''}{error}"
+        ) from error
+
+
+ItemPlace = tuple[str, str]
+"""An item: its scope and its key."""
+
+NO_RUN = ""
+"""The run of a note that counts for nothing: the item was quarantined for deaths before."""
+MAX_NAMED = 5
+
+
+class RepeatedCrash(StepFailed):
+    """The run's process died too often while it worked on this item."""
+
+    def __init__(self, step: str, n_deaths: int) -> None:
+        times = "once" if n_deaths == 1 else f"{n_deaths} times"
+        super().__init__(
+            step,
+            f"the run's process died {times} while it worked on this (killed, often for lack of "
+            f"memory, or crashed); `--retry-failed` tries it again",
+        )
+
+    def __str__(self) -> str:
+        """Return the sentence without the step: none of them is known to be the cause."""
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class CrashHistory:
+    """What is known of a suspect."""
+
+    n_deaths: int
+    """0: an item within it is a suspect, or it was quarantined before."""
+    runs: tuple[str, ...]
+    """The runs that died."""
+
+
+class CrashSuspects:
+    """The notes of one run, and those that runs left which are gone. Lives in one loop."""
+
+    def __init__(self, ledger: Ledger, run: str, dead_after_s: float) -> None:
+        self._ledger = ledger
+        self._run = run
+        self._dead_after_s = dead_after_s
+        self._left: dict[ItemPlace, list[AttemptRow]] = {}
+        self._within: dict[ItemPlace, set[str]] = {}
+        """Items around suspects, with the runs that died."""
+        self._begun: dict[ItemPlace, AttemptRow] = {}
+        self._is_stopped = False
+
+    async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
+        """Read the notes that runs left which are gone: all, or those of some items of a scope."""
+        ask = self._ledger.ask
+        for row in await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys):
+            if row.run == self._run:
+                continue
+            rows = self._left.setdefault((row.scope, row.key), [])
+            rows[:] = [*(one for one in rows if one.run != row.run), row]
+            if row.around_scope is not None and row.around_key is not None:
+                self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
+
+    def of(self, scope: str, item: ItemWork) -> CrashHistory | None:
+        """Return what is known of an item, None where it is no suspect.
+
+        An item that has changed since is none, nor is one that the same run has recorded.
+        """
+        place = (scope, item.key)
+        entry = item.entry
+        recorded = entry.run if entry is not None and entry.hash == item.hash else None
+        rows = [
+            row
+            for row in self._left.get(place, ())
+            if row.hash == item.hash and row.run != recorded
+        ]
+        within = self._within.get(place, set())
+        if not rows and not within:
+            return None
+        # What died of an item within it died of that one.
+        deaths = [row.run for row in rows if row.run not in within and row.run != NO_RUN]
+        return CrashHistory(len(deaths), tuple(row.run for row in rows if row.run != NO_RUN))
+
+    async def begin(self, scope: str, item: ItemWork, around: ItemPlace | None) -> None:
+        """Note durably that an item's steps are about to begin; `around` is the item around it."""
+        if self._is_stopped:
+            return
+        outer = around or (None, None)
+        row = AttemptRow(scope, item.key, self._run, item.hash, time.time(), *outer)
+        self._begun[scope, item.key] = row
+        self._ledger.record_attempt(row)
+        await self._ledger.durable()
+
+    def end(
+        self, scope: str, key: str, *, is_recorded: bool = False, is_repeated_crash: bool = False
+    ) -> None:
+        """Note that an item has ended in order; call it again as you like.
+
+        `is_recorded`: it has an entry now, and is a suspect no longer; `is_deadly`: where it is
+        tried again some day, it is to be done alone.
+        """
+        place = (scope, key)
+        own = self._begun.pop(place, None)
+        with suppress(LedgerError):  # told by whoever waits for the entry
+            if own is not None:
+                self._ledger.drop_attempt(own)
+            if is_recorded:
+                self._within.pop(place, None)
+                for row in self._left.pop(place, ()):
+                    self._ledger.drop_attempt(row)
+                    if is_repeated_crash:
+                        self._ledger.record_attempt(replace(row, run=NO_RUN))
+
+    def stop(self) -> None:
+        """Take every note out: what ends the process from now on was asked for."""
+        self._is_stopped = True
+        for scope, key in list(self._begun):
+            self.end(scope, key)
+
+
+class ExclusiveLock:
+    """Lets items be worked on at the same time, or one alone. Lives in one loop."""
+
+    def __init__(self) -> None:
+        self._n_inside = 0
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self._is_open = asyncio.Event()
+        self._is_open.set()
+        self._one_alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def entered(self, *, is_alone: bool) -> AsyncIterator[None]:
+        """Be inside, where wanted with nothing else inside."""
+        if is_alone:
+            async with self._one_alone:
+                self._is_open.clear()
+                try:
+                    await self._is_empty.wait()
+                    yield
+                finally:
+                    self._is_open.set()
+            return
+        while not self._is_open.is_set():
+            await self._is_open.wait()
+        self._n_inside += 1
+        self._is_empty.clear()
+        try:
+            yield
+        finally:
+            self._n_inside -= 1
+            if not self._n_inside:
+                self._is_empty.set()
+
+
+def suspects_text(suspects: Sequence[tuple[str, CrashHistory]]) -> str:
+    """Say before they are done which items are suspects.
+
+    >>> suspects_text([("a.pdf", CrashHistory(1, ("owl",))), ("b.pdf", CrashHistory(2, ("owl",)))])
+    "run 'owl' died while it worked on 2 items; they are done last, one at a time: a.pdf, b.pdf"
+    """
+    runs = sorted({run for _, suspicion in suspects for run in suspicion.runs})
+    named = ", ".join(f"'{run}'" for run in runs)
+    who = f"run {named} died" if len(runs) == 1 else f"runs {named} died" if runs else "a run died"
+    keys = [key for key, _ in suspects]
+    what = (
+        "1 item; it is done last, alone"
+        if len(keys) == 1
+        else (f"{len(keys):,} items; they are done last, one at a time")
+    )
+    more = len(keys) - MAX_NAMED
+    listed = ", ".join(keys[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return f"{who} while it worked on {what}: {listed}"

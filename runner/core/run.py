@@ -1,0 +1,429 @@
+"""Run a bound plan: each step as soon as what it reads is there, within the run's budget.
+
+Knows no Prefect. A chunk of items is handed to `run_chunk`: with `--local` it is awaited,
+`runner.prefect.flow` makes a Prefect task of it. Steps, ledger and results are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import replace
+from typing import Any
+
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.ledger.budget import Spent, budget_reached
+from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.prefect_view import PrefectState, completed, counts_text, quarantined
+from paddock.runner.progress.report import ItemReport, Report, State
+from paddock.steps.base import StepError
+
+from .blocks import BlockRunner, ChunkRunner, is_block_skipped, task_group
+from .cleanup import OrphanCleaner, row_keeper_of
+from .concurrency import ClaimLost, state_done_elsewhere
+from .dependencies import entry_marks, held_paths
+from .fingerprints import ItemVerdict, held_text
+from .items import ItemRun, SubPipelineRunner, attempt_name
+from .retry_and_quarantine import ItemPlace, RunFailed, RunStopped, StepFailed, is_step_skipped
+from .staleness import ItemWork, Work
+from .step_context import Toolbox
+
+SHARE_INTERVAL_S = 1.0
+
+
+class BudgetMeter:
+    """Counts from now on. Lives in one loop."""
+
+    def __init__(self, toolbox: Toolbox, stop_gate: StopGate) -> None:
+        self._tally = toolbox.tally
+        self._budget = toolbox.bound.budget
+        self._shares = toolbox.shares if self._budget.is_set else None
+        self._stop_gate = stop_gate
+        self._began = time.monotonic()
+
+    async def reached(self) -> str | None:
+        """Return the message that nothing more may begin; None while something may.
+
+        Raises:
+            LedgerError: what other machines have spent cannot be known.
+        """
+        return budget_reached(self._budget, await self._spent(n_about_to_begin=1))
+
+    async def told(self) -> None:
+        """Tell the others from time to time, and at the end, what this machine has spent."""
+        if self._shares is None:
+            return
+        try:
+            while True:
+                await asyncio.sleep(SHARE_INTERVAL_S)
+                with suppress(LedgerError):  # whoever begins or records next hears it, and says so
+                    await self._spent()
+        finally:
+            with suppress(LedgerError):
+                await self._spent()
+
+    async def _spent(self, n_about_to_begin: int = 0) -> Spent:
+        seconds, (n_ended, n_in_flight) = time.monotonic() - self._began, self._stop_gate.items
+        mine = Spent(seconds, self._tally.n_tokens, n_ended, n_in_flight)
+        if self._shares is None:
+            return mine
+        # Another that asks at this moment has to know of the item that is asked about.
+        told = replace(mine, n_in_flight=n_in_flight + n_about_to_begin)
+        others = await self._shares.spent_by_others(told)
+        if others.n_ended or others.n_in_flight:
+            self._stop_gate.has_begun_elsewhere = True
+        return mine.along_with(others)
+
+
+async def run(
+    work: Work,
+    toolbox: Toolbox,
+    run_chunk: ChunkRunner,
+    stop: asyncio.Event | None = None,
+    stop_gate: StopGate | None = None,
+) -> Report:
+    """Do all that must be done and give the report.
+
+    When `stop` is set, nothing new is begun, what is in flight is cancelled, and the report says
+    `interrupted`; what is finished stays finished. When `border` is closed, nothing new is begun,
+    what is in flight is finished, and the report has the border's status.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    tally = toolbox.tally
+    stop_gate = stop_gate or StopGate()
+    spent = BudgetMeter(toolbox, stop_gate)
+    stop_gate.limit(spent.reached)
+    walker = _PlanRun(work, toolbox, run_chunk, stop_gate)
+    journey = asyncio.create_task(_run_and_clean_up(walker, work, toolbox))
+    telling = asyncio.create_task(spent.told())
+    stopped = asyncio.create_task((stop or asyncio.Event()).wait())
+    try:
+        await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if toolbox.suspects is not None:
+            toolbox.suspects.stop()  # before what is in flight unwinds, which may be cut short
+        stopped.cancel()
+        telling.cancel()
+        journey.cancel()
+        await asyncio.wait({journey, telling})
+    if journey.cancelled():
+        return tally.report("interrupted", message="Interrupted; the same command continues.")
+    try:
+        returns = journey.result()
+        if walker.has_left:
+            return tally.report(stop_gate.status, message=stop_gate.left(walker.blocks.n_left))
+        work.refuse_unknown_keys()
+        return tally.report("completed", returns=returns)
+    except (RunStopped, LedgerError) as error:
+        return tally.report("failed", message=str(error))
+
+
+async def _run_and_clean_up(walker: _PlanRun, work: Work, toolbox: Toolbox) -> Any:
+    """Walk, once what an earlier form of the file left in stores is out of the way."""
+    try:
+        is_alone = toolbox.shares is None
+        await row_keeper_of(toolbox).clear(toolbox.bound, work.place(), is_alone=is_alone)
+    except StepError as error:
+        raise RunStopped(str(error)) from error
+    return await walker.walk()
+
+
+class _PlanRun:
+    """One walk over the top-level steps and blocks."""
+
+    def __init__(
+        self,
+        work: Work,
+        toolbox: Toolbox,
+        run_chunk: ChunkRunner,
+        stop_gate: StopGate,
+        outer: tuple[str, ...] = (),
+        around: ItemPlace | None = None,
+    ) -> None:
+        """Take what is to be walked.
+
+        `outer` are the keys of the items around it, where a step runs it for each of them, and
+        `around` is the innermost of those items.
+        """
+        self._outer = outer
+        self._run_chunk = run_chunk
+        self._work = work
+        self._bound = toolbox.bound
+        self._toolbox = toolbox
+        self._tally = toolbox.tally
+        self._stop_gate = stop_gate
+        self.blocks = BlockRunner(work, toolbox, run_chunk, stop_gate, self._inside, around)
+        self.has_left = False
+        """Whether something was not begun, or not finished, since the border was closed."""
+        secrets = self._tally.secrets.of(self._bound.file)
+        self._scope = Scope.of(self._bound.inputs, secrets)
+        self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
+        self._wanted = blocks_whose_results_are_read(self._bound)
+
+    async def walk(self) -> Any:
+        """Run every node as soon as those before it have ended; gives the pipeline's `returns`."""
+        async with task_group() as group:
+            for node in self._bound.nodes:
+                group.create_task(self._node(node))
+        if self._bound.returns is None or self.blocks.partial or self.has_left:
+            return None
+        try:
+            return self._bound.returns.render(self._scope)
+        except ExpressionError as error:
+            raise RunFailed(f"`returns`: {error}") from error
+
+    async def _node(self, node: BoundNode) -> None:
+        for before in self._bound.edges.get(node.id, ()):
+            await self._ended[before].wait()
+        if self._stop_gate.is_closed:
+            self._leave_for_later(node)
+            return
+        partial = self.blocks.partial.intersection(self._bound.edges.get(node.id, ()))
+        if partial:
+            self._leave(node, min(partial))
+            return
+        try:
+            outputs = await self._as_task(node)
+        except StopGateClosed:
+            self._leave_for_later(node)
+            return
+        except (StepFailed, ExpressionError) as error:
+            text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
+            self._tally.item(ItemReport(node.id, self._key(node), "failed", error=text))
+            self._tally.tell(node.id, "", "failed", text)
+            cause = error.cause if isinstance(error, StepFailed) else "other"
+            place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
+            raise RunFailed(f"{place}: {text}", cause=cause) from error
+        self._scope = self._scope.with_step(node.id, outputs)
+        self._ended[node.id].set()
+
+    def _leave_for_later(self, node: BoundNode) -> None:
+        """Leave a node as it is at the border: what waits for it leaves itself then."""
+        self.has_left = True
+        self._ended[node.id].set()
+
+    def _leave(self, node: BoundNode, partial: str) -> None:
+        """Leave a node as it is that reads what `--only` did in part."""
+        self.blocks.partial.add(node.id)
+        self._tally.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
+        self._tally.tell(node.id, "", "skipped")
+        self._ended[node.id].set()
+
+    async def _as_task(self, node: BoundNode) -> Any:
+        """Carry out a node as a task of its own; return its outputs."""
+        if self._outer:  # one of the steps of an item, which belongs to a chunk
+            return await self._outputs(node)
+        outputs: Any = None
+
+        async def work() -> PrefectState:
+            nonlocal outputs
+            outputs = await self._outputs(node)
+            return _state_of(node, outputs)
+
+        await self._run_chunk(node.id, (), work)
+        return outputs
+
+    async def _outputs(self, node: BoundNode) -> Any:
+        return await (self._block(node) if isinstance(node, BoundBlock) else self._step(node))
+
+    async def _block(self, block: BoundBlock) -> dict[str, Any] | None:
+        if is_block_skipped(block, self._scope):
+            self._tally.tell(block.id, "", "skipped")
+            return None
+        keeps = block.id in self._wanted
+        return await self.blocks.run(block, self._scope, keeps_results=keeps, outer=self._outer)
+
+    async def _step(self, step: BoundStep) -> Any:
+        """Run a top-level step; one that calls a model is an item of its own in the ledger."""
+        self._tally.observer.step(step.id, 1, 0)
+        if is_step_skipped(step, self._scope):
+            self._tally.tell(step.id, "", "skipped")
+            return None
+        if step.kind.roles:
+            return await self._model_step(step)
+        self._tally.tell(step.id, "", "running")
+        scope_id = self._work.scope_id(step.id, self._outer)
+        record, outputs = await self._in_turn(step, scope_id)
+        if outputs is not None and step.inner is None and not changes_nothing(step):
+            self._tally.acted(step.id)
+        self._keep_marks(record.marks())
+        if record.outputs.written:
+            self.blocks.items.record_made(record)
+        held = held_paths(record.outputs.searched)
+        if held:
+            why = held_text(held)
+            self._tally.item(ItemReport(step.id, self._key(step), "held", why=why))
+        if outputs is not None:
+            now = (*record.outputs.written, *held)
+            await OrphanCleaner(self._work, self._toolbox).former_of_step(step, scope_id, now)
+        self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
+        return outputs
+
+    async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
+        """Run a step; what changes the world is done by one machine after the other."""
+        shares = self._toolbox.shares
+        record = self._record(scope_id, step)
+        if shares is None or step.kind.is_pure or step.inner is not None:
+            return record, await self._beside_others(step, record)
+        while True:
+            try:
+                async with shares.turn(scope_id, step.id, self._work.index, self._stop_gate):
+                    return record, await self._beside_others(step, record)
+            except ClaimLost:  # this machine slept, and another one has had the turn
+                record = self._record(scope_id, step)
+
+    async def _beside_others(self, step: BoundStep, record: ItemRun) -> Any:
+        async with self._with_others(step):
+            return await self.blocks.items.step(step, self._scope, record)
+
+    def _with_others(self, step: BoundStep) -> AbstractAsyncContextManager[None]:
+        """Leave an item alone that may end the process; what a pipeline within does so itself."""
+        if step.inner is not None:
+            return nullcontext()
+        return self._toolbox.exclusive_lock.entered(is_alone=False)
+
+    async def _model_step(self, step: BoundStep) -> Any:
+        scope_id, item = await self._work.step(step, self._scope, self._outer)
+        if not item.verdict.is_work and item.entry is not None:
+            return self._known_step(step, item.entry, item.verdict, is_shared=item.is_shared)
+        shares = self._toolbox.shares
+        if shares is None:
+            return await self._fresh_step(step, item, self._record(scope_id, step))
+        while True:
+            entry = await shares.take_one(scope_id, item, self._work.index, self._stop_gate)
+            if entry is not None:
+                return self._known_step(step, entry, item.verdict, is_shared=True)
+            try:
+                shares.hold(scope_id, step.id)
+                return await self._fresh_step(step, item, self._record(scope_id, step))
+            except ClaimLost:
+                self._tally.note(f"'{step.id}': another machine took it over meanwhile")
+            finally:
+                await shares.release(scope_id, [step.id])
+
+    def _known_step(
+        self, step: BoundStep, entry: Entry, verdict: ItemVerdict, *, is_shared: bool
+    ) -> Any:
+        state: State = state_done_elsewhere(entry) if is_shared else "fresh"
+        why = None
+        if verdict.state == "held":
+            state, why = "held", verdict.why
+        self._keep_marks(entry_marks(entry, self._work.scope_id(step.id, self._outer)))
+        self._tally.item(ItemReport(step.id, self._key(step), state, why=why))
+        self._tally.tell(step.id, "", "skipped" if state == "skipped" else "fresh")
+        return self._work.ledger.value(entry.returns, entry.returns_object)
+
+    async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
+        if not await self._stop_gate.may_begin():
+            raise StopGateClosed
+        self._tally.tell(step.id, "", "running")
+        began = time.monotonic()
+        record.attempt = attempt_name(item)
+        try:
+            outputs = await self._beside_others(step, record)
+        finally:
+            self._stop_gate.end()
+        seconds = time.monotonic() - began
+        state = "skipped" if outputs is None else "done"
+        if self._toolbox.fence is not None:
+            await self._toolbox.fence()
+        await self.blocks.items.record(item, record, state, None, outputs, seconds)
+        self._keep_marks(record.marks())
+        shown = "skipped" if outputs is None else item.verdict.state
+        why = item.verdict.why
+        if held := record.held():
+            shown, why = "held", held_text(held)
+        self._tally.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
+        self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
+        return outputs
+
+    def _record(self, scope_id: str, step: BoundStep) -> ItemRun:
+        outputs = self._toolbox.outputs(scope_id, step.id)
+        shown = "/".join(self._outer)
+        return ItemRun(scope_id, step.id, shown, step.id, None, self._outer, outputs, node=step)
+
+    def _keep_marks(self, marks: dict[str, list[Any]]) -> None:
+        """Keep what a step depends on for the item around it, if there is one."""
+        if self._outer:
+            self.blocks.marks.update(marks)
+
+    def _key(self, node: BoundNode) -> str:
+        """Return the key by which a report knows a step that is an item of its own."""
+        return "/".join((*self._outer, node.id))
+
+    # --- pipelines that steps run
+
+    def _inside(self, step: BoundStep, record: ItemRun) -> SubPipelineRunner:
+        return SubPipelineRunner(step, record, self._work, self._toolbox, self._through)
+
+    async def _through(self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox) -> Any:
+        """Walk through the pipeline that a step runs; gives its `returns`.
+
+        Raises:
+            StepFailed: something in it failed, where it was run for one item of a block.
+            Failed, Stopped: the whole run cannot go on.
+            BorderReached: something in it was not begun.
+        """
+
+        async def run_chunk(
+            block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
+        ) -> None:
+            await self._run_chunk(f"{step.id}.{block}", keys, run)
+
+        around = (record.scope, record.key) if record.outer else None
+        walker = _PlanRun(work, toolbox, run_chunk, self._stop_gate, record.outer, around)
+        try:
+            returns = await walker.walk()
+        except RunFailed as error:
+            if not record.outer:
+                raise
+            raise StepFailed(step.id, str(error), cause=error.cause) from error
+        except PipelineError as error:
+            if not record.outer:
+                raise
+            raise StepFailed(step.id, error.faults[0].in_one_line()) from error
+        finally:
+            self.blocks.n_left += walker.blocks.n_left
+        record.reads.update(walker.blocks.marks)
+        record.has_inner_failures = record.has_inner_failures or walker.blocks.has_failures
+        record.attempts = max(record.attempts, walker.blocks.attempts)
+        if walker.has_left:
+            raise StopGateClosed
+        if walker.blocks.partial:
+            self.blocks.partial.add(step.id)
+        return returns
+
+
+def changes_nothing(step: BoundStep) -> bool:
+    """Return whether a step changes nothing, but for files that are told by themselves."""
+    return step.kind.is_pure or step.uses in ("files.read", "files.write", "search")
+
+
+def _state_of(node: BoundNode, outputs: Any) -> PrefectState:
+    """Return the state that Prefect shows of a top-level step or block that has ended."""
+    if outputs is None:
+        return completed("skipped")
+    if not isinstance(node, BoundBlock):
+        return completed("done")
+    words = counts_text(outputs["counts"]) or "no items"
+    is_red = any(change["state"] == "quarantined" for change in outputs["changed"])
+    return quarantined(words) if is_red else completed(words)
+
+
+def blocks_whose_results_are_read(bound: BoundPlan) -> frozenset[str]:
+    """Return the blocks whose `results` something reads; the others' need not be kept in memory."""
+    found: set[str] = set()
+    reading: Sequence[Any] = [*bound.nodes, *([bound.returns] if bound.returns else ())]
+    for node in reading:
+        for path in node.references:
+            if path[0] == "steps" and len(path) > 1 and path[2:3] in ((), ("results",)):
+                found.add(path[1])
+    return frozenset(found)

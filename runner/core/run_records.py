@@ -1,0 +1,322 @@
+"""Records of what a run did: each call, step and source of an item (lineage), and the run's counts.
+
+Counts are passed to the observer as they change, and become the report at the end. The lineage of
+an item is plain data, kept by the ledger. Belongs to the run's event loop.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.engine.request import Usage
+from paddock.engine.system import files
+from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.progress.events import ItemState, Observer
+from paddock.runner.progress.report import ItemReport, Report, Status
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call that a step made, of a model or a tool."""
+
+    hash: str
+    """Names its row in the ledger, with request and reply."""
+    kind: str
+    """`chat`, `embed` or `tool`."""
+    is_known: bool
+    """Whether the ledger had its reply."""
+    began: float
+    """Seconds since 1970."""
+    seconds: float
+    prompt: int = 0
+    reused: int = 0
+    completion: int = 0
+    queue_s: float = 0.0
+    """Of `seconds`, waited for a model to be loaded and for its turn."""
+
+    @classmethod
+    def of(cls, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool) -> CallRecord:
+        """Return what a call cost that has just ended; a known one cost nothing now."""
+        return cls(
+            hash_,
+            kind,
+            is_known,
+            round(began, 3),
+            round(max(0.0, time.time() - began), 4),  # the clock may have been set meanwhile
+            usage.prompt_tokens,
+            usage.prompt_reused_tokens,
+            usage.completion_tokens,
+            0.0 if is_known else round(usage.queue_s + usage.load_s, 4),
+        )
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One step of an item, done or failed."""
+
+    id: str
+    uses: str
+    version: int
+    model: str | None
+    began: float = field(default_factory=time.time)
+    seconds: float = 0.0
+    calls: list[CallRecord] = field(default_factory=list)
+    state: Literal["done", "skipped", "failed"] = "done"
+    """Known while the run goes on; afterwards the item's entry tells how that ended."""
+    _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
+
+    def end(self) -> None:
+        """Note how long it took, by a clock that nobody sets."""
+        self.seconds = time.monotonic() - self._since
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """What a step has done in a run, for all items together."""
+
+    n: int = 0
+    seconds: float = 0.0
+    """At work; those of items that were done at once are added up."""
+    calls: int = 0
+    known_calls: int = 0
+    tokens: int = 0
+    failed: int = 0
+    """Of `n`."""
+
+    def plus(self, made: StepRecord) -> StepTotals:
+        """Add what it did once more."""
+        new = [call for call in made.calls if not call.is_known]
+        return StepTotals(
+            self.n + 1,
+            round(self.seconds + made.seconds, 4),
+            self.calls + len(new),
+            self.known_calls + len(made.calls) - len(new),
+            self.tokens + sum(call.prompt + call.completion for call in new),
+            self.failed + (made.state == "failed"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSource:
+    """The file that an item is."""
+
+    path: str
+    """As the ledger writes it: relative to the pipeline's folder where it is inside."""
+    sha256: str
+
+
+def source_of(item: Any, stored: str | None) -> ItemSource | None:
+    """Return the file that an item is, by its content, as `files.scan` describes it."""
+    sha256 = item.get("sha256") if isinstance(item, Mapping) else None
+    if stored is None or not isinstance(sha256, str):
+        return None
+    return ItemSource(stored, sha256)
+
+
+RENAMED = "renamed_from"
+
+
+def lineage_as_json(
+    source: ItemSource | None, steps: Iterable[StepRecord], renamed_from: str | None = None
+) -> dict[str, Any]:
+    """Return what is kept; `read_lineage` gives it back but for the old key of a renamed document."""
+    return {
+        "source": None if source is None else asdict(source),
+        **({} if renamed_from is None else {RENAMED: renamed_from}),
+        "steps": [
+            {
+                "id": step.id,
+                "uses": step.uses,
+                "version": step.version,
+                "model": step.model,
+                "began": round(step.began, 3),
+                "seconds": round(step.seconds, 4),
+                "calls": [list(_call_values(call)) for call in step.calls],
+            }
+            for step in steps
+        ],
+    }
+
+
+def _call_values(call: CallRecord) -> Iterable[Any]:
+    return (getattr(call, name) for name in CallRecord.__slots__)
+
+
+def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
+    """Give back what `lineage_as_json` wrote; what a later version adds to a call is left out."""
+    source = made.get("source")
+    n_values = len(CallRecord.__slots__)
+    steps = tuple(
+        StepRecord(
+            step["id"],
+            step["uses"],
+            step["version"],
+            step["model"],
+            step["began"],
+            step["seconds"],
+            [CallRecord(*call[:n_values]) for call in step["calls"]],
+        )
+        for step in made.get("steps", ())
+    )
+    return (None if source is None else ItemSource(**source)), steps
+
+
+MAX_NOTES = 200  # a note for each of 10,000 documents helps nobody; the rest are counted
+
+
+class RunStats:
+    """The one place where a run's numbers meet."""
+
+    def __init__(
+        self,
+        run: str,
+        pipeline: str,
+        observer: Observer,
+        log: Path | None = None,
+        secrets: Secrets | None = None,
+    ) -> None:
+        self.secrets = secrets or Secrets()
+        """What no text that leaves here may hold."""
+        self.run = run
+        self.pipeline = pipeline
+        self.observer = observer
+        self.began = time.monotonic()
+        self.calls = 0
+        self.cached_calls = 0
+        self.counts: Counter[str] = Counter()
+        self._log = log
+        self._has_log = False
+        self._tokens: Counter[str] = Counter()
+        self._items: list[ItemReport] = []
+        self._steps: dict[str, StepTotals] = {}
+        self._notes: dict[str, None] = {}
+        self._written: dict[str, None] = {}
+        self._n_removed = 0
+        self._acted: dict[str, None] = {}
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the run has spent, of prompts and answers."""
+        return self._tokens["prompt"] + self._tokens["completion"]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was noted so far."""
+        return tuple(self._notes)
+
+    def note(self, text: str) -> None:
+        """Show one line and keep it for the report; the same line once."""
+        text = self.secrets.redact(text)
+        if text in self._notes:
+            return
+        self._notes[text] = None
+        if len(self._notes) <= MAX_NOTES:
+            self.observer.note(text)
+
+    def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
+        """Count a model call."""
+        if is_cached:
+            self.cached_calls += 1
+        else:
+            self.calls += 1
+            self._tokens["prompt"] += usage.prompt_tokens
+            self._tokens["prompt_reused"] += usage.prompt_reused_tokens
+            self._tokens["completion"] += usage.completion_tokens
+        self.observer.call(step, key, usage, is_cached)
+
+    def took(self, made: StepRecord) -> None:
+        """Add up what a step has done, for one item or alone; one that is skipped did nothing."""
+        if made.state == "skipped":
+            return
+        was = self._steps.get(made.id, StepTotals())
+        self._steps[made.id] = was.plus(made)
+
+    def item(self, report: ItemReport) -> None:
+        """Keep how an item ended."""
+        self.counts[report.state] += 1
+        if report.error is not None:
+            report = replace(report, error=self.secrets.redact(report.error))
+        self._items.append(report)
+
+    def tell(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+        """Tell the observer that an item changed its state."""
+        self.observer.item(step, key, state, detail and self.secrets.redact(detail))
+
+    def wrote(self, path: str) -> None:
+        """Keep the name of a file that was made or changed."""
+        self._written[path] = None
+
+    def removed(self, n: int) -> None:
+        """Count outputs that were removed."""
+        self._n_removed += n
+
+    def acted(self, step: str) -> None:
+        """Keep that a step outside of blocks may have changed something."""
+        self._acted[step] = None
+
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """Keep the traceback of an error that nobody foresaw in the run's log."""
+        if self._log is None:
+            return
+        try:
+            files.private_folder(self._log.parent)
+            trace = "".join(traceback.format_exception(error))
+            with files.open_private(self._log, "a") as file:
+                file.write(self.secrets.redact(f"{where}\n{trace}\n"))
+        except OSError as refused:  # the error itself is told all the same
+            self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
+            return
+        self._has_log = True
+
+    def _in_order(self) -> tuple[ItemReport, ...]:
+        """Return the items by step and key, whatever ended first."""
+        steps = {
+            step: place for place, step in enumerate(dict.fromkeys(i.step for i in self._items))
+        }
+        return tuple(sorted(self._items, key=lambda item: (steps[item.step], item.key)))
+
+    def report(
+        self,
+        status: Status,
+        *,
+        returns: Any = None,
+        message: str | None = None,
+        models: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Report:
+        """Return the report; a completed run with quarantined items is `quarantined`."""
+        if status == "completed" and self.counts["quarantined"]:
+            status = "quarantined"
+        return Report(
+            run=self.run,
+            pipeline=self.pipeline,
+            status=status,
+            counts=dict(self.counts),
+            calls=self.calls,
+            cached_calls=self.cached_calls,
+            tokens=dict(self._tokens),
+            models=models or {},
+            seconds=time.monotonic() - self.began,
+            items=self._in_order(),
+            returns=self.secrets.redacted(returns),
+            notes=tuple(self._notes),
+            written=tuple(self._written),
+            n_removed=self._n_removed,
+            acted=tuple(self._acted),
+            message=message and self.secrets.redact(message),
+            log=str(self._log) if self._has_log else None,
+            steps=self._by_step(),
+        )
+
+    def _by_step(self) -> dict[str, dict[str, Any]]:
+        """Return what each step or block has done, by its id."""
+        found = {name: asdict(done) for name, done in self._steps.items()}
+        for item in self._items:
+            counts = found.setdefault(item.step, {}).setdefault("counts", {})
+            counts[item.state] = counts.get(item.state, 0) + 1
+        return found

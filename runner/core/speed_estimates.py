@@ -1,0 +1,219 @@
+"""Estimates of model speed on this machine: how long work takes, and what a tuned copy would gain.
+
+Reads stored profiles only; nothing is measured or loaded here. Most plans have no model, so what
+reads profiles is imported at the first look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from paddock.engine.errors import EngineError
+from paddock.engine.settings import PoolSettings
+
+if TYPE_CHECKING:
+    from paddock.engine.memory.device_memory import Device
+    from paddock.engine.models.model_finder import ModelFinder
+    from paddock.engine.profile.context_layout import Workload
+    from paddock.engine.profile.profile import Profile
+    from paddock.engine.profile.profile_store import DeviceBuild, ProfileStore
+    from paddock.engine.request import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class TuningGain:
+    """What a tuned copy of a model promises."""
+
+    ref: str
+    prompts: float
+    """How many times as fast prompts would be read."""
+    job: float
+    """How many times as fast the whole job would be done."""
+
+    @property
+    def command(self) -> str:
+        """What makes the copy."""
+        return f"paddock tune {self.ref}"
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        return (
+            f"A tuned copy of {self.ref} would read prompts about {self.prompts:.1f} times as "
+            f"fast, and do this job {self.job:.1f} times as fast: {self.command}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeMode:
+    """How a model computes on this machine, and what its greedy answers keep."""
+
+    is_flash: bool
+    plain_ratio: float | None
+    """How long usual work takes without flash attention, as a share of that with it."""
+    company: bool | None
+    """Whether answers are the same alone and beside other requests; None: not measured."""
+    drafts: bool | None
+    """Whether they are the same with drafts; None: not measured."""
+
+    def promise(self) -> str:
+        """Return in one line what a greedy answer keeps."""
+        if self.company and self.drafts:
+            return "the same alone, beside other requests and with drafts"
+        if self.company:
+            return "the same alone and beside other requests; drafts would change them and are off"
+        drafts = "; drafts would change them and are off" if self.drafts is False else ""
+        if self.company is False:
+            return f"not always the same: kernels round by what runs in the same step{drafts}"
+        return f"not compared: there was no time to measure that{drafts}"
+
+    def flash(self) -> str:
+        """Return in one line whether flash attention is used, and why."""
+        state = "on" if self.is_flash else "off"
+        if self.plain_ratio is None:
+            return state
+        return f"{state}: usual work takes {self.plain_ratio:.2f} times as long without it"
+
+
+class SpeedBook:
+    """Looks profiles up by a model's name."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+
+    def seconds(self, ref: str, workload: Workload) -> float | None:
+        """Return how long a model takes for some work; None where it was not measured."""
+        from paddock.engine.profile import context_layout
+
+        facts = self._facts(ref)
+        profile = self._profile(facts) if facts is not None else None
+        return context_layout.workload_s(profile, workload) if profile is not None else None
+
+    def gain(self, ref: str, workload: Workload | None = None) -> TuningGain | None:
+        """Return what a tuned copy promises for this work; None where that is not worth it.
+
+        Without one, for documents of a usual length.
+        """
+        from paddock.engine.profile import format_speeds
+
+        facts = self._facts(ref)
+        if facts is None or facts.tuned_from is not None or facts.role != "chat":
+            return None
+        profile = self._profile(facts)
+        if profile is None:
+            return None
+        job = format_speeds.predicted_gain(profile, workload or format_speeds.DOCUMENT_WORKLOAD)
+        prompts = format_speeds.predicted_prompt_gain(profile)
+        if job is None or prompts is None or job < format_speeds.WORTHWHILE_GAIN:
+            return None
+        return TuningGain(ref, prompts, job)
+
+    def gains(self) -> Iterable[TuningGain]:
+        """Tell of every model that is here and was measured, what its copy promises."""
+        for name in self._finder.names():
+            gain = self.gain(name)
+            if gain is not None:
+                yield gain
+
+    def manner(self, ref: str) -> ComputeMode | None:
+        """Return how a model computes here and what its answers keep; None: not measured."""
+        from paddock.engine.profile.context_layout import (
+            LayoutBounds,
+            may_be_plain,
+            plain_ratio,
+            without_flash,
+        )
+
+        facts = self._facts(ref)
+        profile = self._profile(facts) if facts is not None else None
+        if facts is None or profile is None:
+            return None
+        one = self._settings
+        may = may_be_plain(one.cache_layout, one.n_ctx_tokens or 0, one.kv_cache_type)
+        limits = LayoutBounds(
+            0, 0, 0, flash_attention=one.flash_attention, may_be_plain=may and not profile.is_gpu
+        )
+        is_flash = not without_flash(profile, limits)
+        ratio = plain_ratio(profile) if profile.has_plain else None
+        agreement = profile.agreement(is_flash=is_flash)
+        return ComputeMode(is_flash, ratio, agreement.company, agreement.drafts)
+
+    def manners(self) -> Iterable[tuple[str, ComputeMode]]:
+        """Return the models here that were measured."""
+        for name in self._finder.names():
+            manner = self.manner(name)
+            if manner is not None:
+                yield name, manner
+
+    def excuses(self) -> Iterable[tuple[str, str]]:
+        """Yield which models could not be measured when they were last loaded, and why."""
+        for name in self._finder.names():
+            facts = self._facts(name)
+            if facts is not None:
+                why = self._profiles.excuse(facts.digest, self._place(facts))
+                if why:
+                    yield name, why
+
+    def _facts(self, ref: str) -> ModelFacts | None:
+        if not self._profiles.has_any:
+            return None
+        try:
+            return self._finder.find(ref)
+        except EngineError:
+            return None  # it is reported where it is used
+
+    def _profile(self, facts: ModelFacts) -> Profile | None:
+        return self._profiles.find(facts.digest, self._place(facts))
+
+    @cached_property
+    def _finder(self) -> ModelFinder:
+        from paddock.engine.models.model_finder import ModelFinder
+
+        return ModelFinder(self._settings.models_dir, self._settings.cache_dir)
+
+    @cached_property
+    def _profiles(self) -> ProfileStore:
+        from paddock.engine.profile.profile_store import ProfileStore
+
+        return ProfileStore(self._settings.cache_dir)
+
+    def _place(self, facts: ModelFacts) -> DeviceBuild:
+        return profile_place(self._settings, facts.digest, self._device)
+
+    @cached_property
+    def _device(self) -> Device:
+        from paddock.engine.memory.device_memory import this_device
+
+        return this_device()
+
+
+def profile_place(
+    settings: PoolSettings, digest: str = "", device: Device | None = None
+) -> DeviceBuild:
+    """Name this machine as its profiles do; with a CUDA build the vendor's tool is asked.
+
+    A model with this digest may run with a fallback of llama.cpp, and was measured with it.
+    """
+    from paddock.engine.memory.device_memory import this_device
+    from paddock.engine.profile.profile_store import this_device_build
+    from paddock.engine.workers.crashes import FallbackStore
+
+    device = device or this_device()
+    gpu = device.name if device.is_gpu else ""
+    needed = FallbackStore(settings.cache_dir, gpu).find(digest)
+    return this_device_build(settings, device.n_threads, gpu, needed.fallback if needed else 0)
+
+
+def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
+    """Describe calls by their tokens altogether; `n_shared` are those found in the cache."""
+    from paddock.engine.profile.context_layout import Workload
+
+    n = max(1.0, n_calls)
+    return Workload(
+        n_sequences=round(n),
+        n_prompt_tokens=n_prompt / n,
+        n_answer_tokens=n_answer / n,
+        n_shared_tokens=min(n_shared, n_prompt) / n,
+    )

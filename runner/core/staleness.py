@@ -1,0 +1,619 @@
+"""What must be done, and why: a bound pipeline's items compared with their ledger entries.
+
+Reads the ledger and the file system; runs nothing. Blocks are judged one by one, since the list of
+a block may come out of a step that ran before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import Reference
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.subpipelines import (
+    all_steps,
+    blocks_of,
+    canonical_spec,
+    node_ids,
+    outer_references,
+    steps_of,
+)
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.watch.seen_files import SettledFiles, is_watch_trigger
+from paddock.steps.vectors.open_stores import OpenStores
+
+from .block_items import (
+    DeletionDetector,
+    DeletionDoubt,
+    MissingSources,
+    block_list,
+    item_keys,
+    loop_value,
+    raw_item_keys,
+    renamed_items,
+    split_by_where,
+)
+from .call_cache import ModelDigests
+from .dependencies import DependencyIndex, held_paths
+from .fingerprints import (
+    CONTENT,
+    EDITED_FILE,
+    LOOP,
+    READERS,
+    ItemVerdict,
+    PastItem,
+    SpecChanges,
+    canonical_json,
+    compare_specs,
+    held_text,
+    is_file_value,
+    item_content,
+    item_hash,
+    judge_item,
+    outer_value,
+    part_digest,
+    spec_parts,
+)
+
+RETURNS = "(returns)"
+"""What a pipeline gives, among the parts of the step that runs it; no id can look like it."""
+N_KEYS_NAMED = 3
+"""How many keys a message names: there may be thousands."""
+NOT_ASKED = ItemVerdict("skipped", "not asked for")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the caller of a run or plan asks for besides the pipeline."""
+
+    only: frozenset[str] = frozenset()
+    """Keys of items; empty for all."""
+    force: frozenset[str] = frozenset()
+    """Ids of steps or blocks that are done again in any case."""
+    retry_failed: bool = False
+    prune: bool = False
+    """Remove what was made of documents that are gone."""
+    is_confirmed: bool = False
+    """Documents that are missing were deleted, whatever speaks against it."""
+    takes_over: bool = False
+    """Replace outputs that were edited, or are not ours."""
+    refresh: bool = False
+    """Do again what an older version of a step did, though what it did is as good."""
+    no_cache: bool = False
+    """Ask the models again, also for requests whose replies are known."""
+    max_attempts: int = 3
+    """After so many failures for a passing reason an item is quarantined."""
+    trigger: str = "hand"
+    """What made it run: `hand`, `schedule`, `watch`, `webhook`."""
+    job: str = ""
+    """Names the work that several machines do together, or several runs one after the other since
+    the first ones crashed; empty: whoever is at it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWork:
+    """One item: what it is, and what is known of it."""
+
+    index: int
+    key: str
+    item: Any
+    verdict: ItemVerdict
+    hash: str
+    parts: str
+    entry: Entry | None
+    place: tuple[int, int] = (0, 1)
+    """Where it stands in its block's list, from 0, and how long that is."""
+    is_shared: bool = False
+    """Whether another machine has done it in this very job: it counts as done now."""
+    renamed_from: str | None = None
+    """The key of a deleted item with the same content."""
+
+    def seen(self, block: BoundBlock, scope: Scope) -> Scope:
+        """Return the scope of the item, in which its steps run."""
+        return scope.child({block.var: self.item, "loop": loop_value(*self.place)})
+
+    @property
+    def attempts(self) -> int:
+        """How often in a row this very item failed for a reason that may pass."""
+        entry = self.entry
+        return entry.attempts if entry is not None and entry.hash == self.hash else 0
+
+    def cause(self, cause: str) -> str:
+        """Return the cause of its failure by which it is kept.
+
+        A file that could not be read when it was listed need not be tried in vain in each run: as
+        soon as it can be read it has a digest, and with it another hash.
+        """
+        is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
+        return "other" if cause == "io" and is_unreadable else cause
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWork:
+    """All items of a block, in the order of its list."""
+
+    scope: str
+    items: tuple[ItemWork, ...]
+    missing: MissingSources
+    gone: tuple[Entry, ...]
+    """Those that earlier runs found deleted, where they are asked for."""
+    held: tuple[str, ...]
+    """Stored paths of outputs that are kept as somebody left them."""
+    left_out: frozenset[str] = frozenset()
+    """The keys of what stands in the list, and for which `where` does not hold."""
+    dropped: tuple[Entry, ...] = ()
+    """What was done of them, before `where` left them out."""
+
+    @property
+    def deleted(self) -> tuple[Entry, ...]:
+        """The items whose source is gone."""
+        return self.missing.deleted
+
+    @property
+    def doubts(self) -> tuple[DeletionDoubt, ...]:
+        """Why others whose source is missing do not count as deleted."""
+        return self.missing.doubts
+
+
+@dataclass(frozen=True, slots=True)
+class OuterPipelines:
+    """Whose work a pipeline's is that a step of another one runs."""
+
+    file: str
+    """Of the outermost pipeline."""
+    steps: str
+    """The steps that lead here, such as `clean.`."""
+    places: tuple[Mapping[str, str], ...]
+    """Of the pipelines around it."""
+
+
+class Work:
+    """Judges the items of one run or plan."""
+
+    def __init__(
+        self,
+        bound: BoundPlan,
+        ledger: Ledger,
+        index: OutputIndex,
+        digests: ModelDigests,
+        options: RunOptions,
+        job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
+        home: OuterPipelines | None = None,
+        stores: OpenStores | None = None,
+    ) -> None:
+        self.bound = bound
+        self._home = home or OuterPipelines(bound.file.name, "", ())
+        self._job_runs = job_runs
+        self.options = options
+        self.ledger = ledger
+        self.index = index
+        self._digests = digests
+        self.dependencies = DependencyIndex(index, stores)
+        self.older: dict[str, frozenset[str]] = {}
+        """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
+        self.seen_keys: set[str] = set()
+        """Keys of all items, where only some are asked for."""
+        self._settled = SettledFiles(bound, ledger) if is_watch_trigger(options.trigger) else None
+        self._is_only_block = _has_one_block(bound)
+        self.sources = DeletionDetector(bound, ledger, index, options.is_confirmed)
+
+    # --- scopes
+
+    def scope_id(self, step: str, outer: Sequence[str] = ()) -> str:
+        """Return the scope of a step; `outer` are the keys of the items around a nested block."""
+        file, step = self._home.file, f"{self._home.steps}{step}"
+        inputs = canonical_json([*self._home.places, self.place(), *outer])
+        scope = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
+        if scope not in self.index.own_scopes:
+            self.index.own_scopes.add(scope)
+            self.ledger.record_scope(scope, file, step, inputs)
+        return scope
+
+    def within(self, step: str, bound: BoundPlan, options: RunOptions, *, is_nested: bool) -> Work:
+        """Return the work of a pipeline that a step runs; `is_nested`: for one item of a block."""
+        home = self._home
+        made = Work(
+            bound,
+            self.ledger,
+            self.index,
+            self._digests,
+            options,
+            None if is_nested else self._job_runs,
+            OuterPipelines(home.file, f"{home.steps}{step}.", (*home.places, self.place())),
+        )
+        made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
+        made._is_only_block = False
+        made._settled = self._settled
+        return made
+
+    def place(self) -> dict[str, str]:
+        """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
+        return {
+            name: self.index.stored(str(value))
+            for name, value in sorted(self.bound.inputs.items())
+            if self.bound.input_types.get(name) in ("dir", "path")
+        }
+
+    # --- blocks and steps
+
+    async def block(self, block: BoundBlock, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
+        """Judge every item of a block whose list can be known now.
+
+        Raises:
+            PipelineError: the list is no list, two items have the same key, or none has one that
+                was asked for.
+        """
+        scope_id = self.scope_id(block.id, outer)
+        listed, left = split_by_where(block, scope, block_list(block, scope))
+        keys = item_keys(block, scope, listed)
+        if self.options.only and not outer:
+            self._note_keys(keys)
+        base = canonical_json(await self._block_parts(block, scope))
+        entries = await self.ledger.ask(self.ledger.entries, scope_id)
+        await self.dependencies.look(
+            map(entries.__getitem__, entries.keys() & keys), self.bound.roots
+        )
+        job = frozenset() if outer else await self.job_runs()
+        if self._settled is not None and not outer:
+            await self._settled.read()
+        past = _PastItems(self.ledger, scope_id, block)
+        items: list[ItemWork] = []
+        held: list[str] = []
+        overwrites = _overwrites(block)
+        is_forced = not self.options.force.isdisjoint({block.id, *node_ids(block.body)})
+        for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
+            content = part_digest(item_content(item, block.item_attributes))
+            place = (number, len(listed))
+            read = ""
+            if block.loop_attributes:
+                loop = loop_value(*place)
+                read = (
+                    f'"{LOOP}":"{part_digest({one: loop[one] for one in block.loop_attributes})}",'
+                )
+            parts = f'{{"{CONTENT}":"{content}",{read}{base[1:]}'
+            hash_ = hashlib.sha256(parts.encode()).hexdigest()
+            entry = entries.get(key)
+            is_shared = entry is not None and entry.hash == hash_ and entry.run in job
+            # Whoever asks for an item means all that is within it.
+            is_asked = bool(outer) or not self.options.only or key in self.options.only
+            if is_shared:
+                verdict = ItemVerdict("fresh")
+            else:
+                forced = is_forced and is_asked
+                is_taken = overwrites or (self.options.takes_over and is_asked)
+                edited = None if is_taken else held
+                verdict = self._verdict(
+                    scope_id, entry, hash_, parts, edited, past, item, is_forced=forced
+                )
+            if self._settled is not None and verdict.is_work and self._settled.is_left(item):
+                continue  # its watch hands it on when it has come to rest
+            if not is_asked and verdict.is_work:
+                verdict = NOT_ASKED
+            items.append(
+                ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
+            )
+        self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
+        missing, gone = MissingSources(), tuple[Entry, ...]()
+        left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
+        there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
+        if not self.options.only:
+            missing = await self._missing(block, scope, scope_id, there, left_out.union(keys))
+            if missing.deleted:
+                items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
+                missing = self._asked_about(missing, items, entries.values())
+            gone = () if missing.doubts else self._gone(missing, entries.values(), keys)
+        dropped = () if self.options.only else (one for one in there if one.key in left_out)
+        return BlockWork(
+            scope_id, tuple(items), missing, gone, tuple(held), left_out, tuple(dropped)
+        )
+
+    async def _missing(
+        self,
+        block: BoundBlock,
+        scope: Scope,
+        scope_id: str,
+        there: Sequence[Entry],
+        present: Collection[str],
+    ) -> MissingSources:
+        """Return which items were deleted, and in which folders the others were seen."""
+        absent = [entry for entry in there if entry.key not in present]
+        decide = self.sources.missing
+        return await asyncio.to_thread(decide, block, scope, scope_id, len(there), absent)
+
+    def _asked_about(
+        self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
+    ) -> MissingSources:
+        """Leave what was deleted as it is, but for renames, where a person is asked about it."""
+        renamed_from = {item.renamed_from for item in items}
+        deleted = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
+        n_deleted = len(missing.deleted) - len(deleted)
+        n_known = sum(entry.gone is None for entry in entries)
+        doubt = self.sources.many(missing, n_deleted, n_known, prunes=self.options.prune)
+        if doubt is None:
+            return missing
+        return replace(missing, deleted=deleted, doubts=(*missing.doubts, doubt))
+
+    def _gone(
+        self, missing: MissingSources, entries: Iterable[Entry], keys: Iterable[str]
+    ) -> tuple[Entry, ...]:
+        if not self.options.prune:
+            return ()
+        present = set(keys)
+        return tuple(
+            one
+            for one in entries
+            if one.gone
+            and one.key not in present
+            and not any(source.cannot_list(one.key) for source in missing.sources)
+        )
+
+    def _with_renames(
+        self, scope: str, items: list[ItemWork], deleted: Sequence[Entry]
+    ) -> list[ItemWork]:
+        """Say of new items which deleted one they were."""
+        new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
+        old = renamed_items(self.ledger, scope, deleted, new)
+        return [_as_renamed(item, old[item.key]) if item.key in old else item for item in items]
+
+    async def step(
+        self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()
+    ) -> tuple[str, ItemWork]:
+        """Judge a top-level step that calls a model; gives its scope and its one item."""
+        scope_id = self.scope_id(step.id, outer)
+        parts = await self._step_parts(step)
+        parts.update(self._outer_parts(step.references, scope))
+        entries = await self.ledger.ask(self.ledger.entries, scope_id)
+        entry = entries.get(step.id)
+        await self.dependencies.look([entry] if entry is not None else (), self.bound.roots)
+        job = await self.job_runs()
+        text = canonical_json(parts)
+        hash_ = item_hash(parts)
+        is_shared = entry is not None and entry.hash == hash_ and entry.run in job
+        is_forced = step.id in self.options.force and not is_shared
+        held = None if self.options.takes_over else list[str]()
+        past = _PastItems(self.ledger, scope_id, step)
+        verdict = self._verdict(scope_id, entry, hash_, text, held, past, None, is_forced=is_forced)
+        if entry is not None and not verdict.is_work and entry.state == "quarantined":
+            verdict = ItemVerdict("stale", f"it failed before: {entry.error}")
+        item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
+        return scope_id, item
+
+    async def job_runs(self) -> frozenset[str]:
+        """Return the runs with which other machines do this job, and this one's own."""
+        return frozenset() if self._job_runs is None else await self._job_runs()
+
+    def _note_keys(self, keys: Iterable[str]) -> None:
+        self.seen_keys.update(keys)
+        if self._is_only_block:
+            self.refuse_unknown_keys()
+
+    def refuse_unknown_keys(self) -> None:
+        """Refuse keys of `options.only` that no item has; call it when all items are known.
+
+        Raises:
+            PipelineError: a fault for each, with the nearest key.
+        """
+        faults = [
+            Fault(f"no item has the key '{key}'.", _known_keys(key, self.seen_keys))
+            for key in sorted(self.options.only - self.seen_keys)
+        ]
+        if faults:
+            raise PipelineError(faults)
+
+    # --- verdicts
+
+    def _verdict(
+        self,
+        scope: str,
+        entry: Entry | None,
+        hash_: str,
+        parts: str,
+        held: list[str] | None,
+        pasts: _PastItems,
+        item: Any,
+        *,
+        is_forced: bool,
+    ) -> ItemVerdict:
+        """Judge one item. Outputs that are kept as somebody left them are added to `held`.
+
+        None: what somebody edited is written over.
+        """
+        if entry is not None and entry.hash == hash_:
+            verdict = judge_item(entry, hash_, {})
+        else:
+            older = None if self.options.refresh else self.older
+            past = None if entry is None else pasts.of(entry.key, item)
+            verdict = judge_item(entry, hash_, json.loads(parts), older, past)
+        if entry is None or verdict.is_work:
+            return verdict
+        if is_forced:
+            return ItemVerdict("stale", "forced")
+        if self.options.retry_failed and (
+            verdict.state == "quarantined" or entry.has_inner_failures
+        ):
+            return ItemVerdict("stale", "what failed is tried again")
+        if verdict.state == "quarantined":
+            return self._of_failed(entry, verdict, is_taken=held is None)
+        if verdict.state == "fresh":
+            edited: list[str] = []
+            difference = self.dependencies.difference(scope, entry, edited)
+            if difference is None and edited and held is None:
+                difference = f"{EDITED_FILE}{edited[0]}"
+            if difference is not None:
+                return ItemVerdict("stale", difference)
+            if edited and held is not None:
+                held += edited
+                return ItemVerdict("held", held_text(edited))
+        return verdict
+
+    def _of_failed(self, entry: Entry, verdict: ItemVerdict, *, is_taken: bool) -> ItemVerdict:
+        """Judge an item that failed: where an edited output was why, that may have ended."""
+        reason = self.dependencies.released(entry)
+        if reason is None and is_taken:
+            paths = held_paths(json.loads(entry.reads) if entry.reads else {})
+            reason = f"{EDITED_FILE}{paths[0]}" if paths else None
+        return verdict if reason is None else ItemVerdict("stale", reason)
+
+    # --- parts
+
+    async def parts_of(self, node: BoundNode) -> dict[str, str]:
+        """Return of what an item's hash consists, but for its content and what other steps gave."""
+        scope = Scope.of(self.bound.inputs)
+        if isinstance(node, BoundBlock):
+            parts = await self._block_parts(node, scope)
+        else:
+            parts = await self._step_parts(node)
+            parts.update(self._outer_parts(node.references, scope))
+        return {name: parts[name] for name in parts if not name.startswith("steps.")}
+
+    async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
+        """Return every part of the items' hash that is the same for all of them."""
+        written = json.loads(block.spec)
+        parts = {f"{block.id}.parameters": part_digest(written.get("returns"))}
+        for step in steps_of(block.body):
+            parts.update(await self._step_parts(step))
+        for inner in blocks_of(block.body):
+            spec = json.loads(inner.spec)
+            kept = {name: spec.get(name) for name in ("for_each", "key", "if", "returns")}
+            kept |= {"where": spec["where"]} if "where" in spec else {}
+            parts[f"{inner.id}.parameters"] = part_digest(kept)
+        parts.update(self._outer_parts(outer_references(block), scope))
+        return parts
+
+    async def _step_parts(self, step: BoundStep) -> dict[str, str]:
+        parts = spec_parts(step.id, step.spec)
+        version = part_digest([step.uses, step.kind.version])
+        parts[f"{step.id}.version"] = version
+        self.older[version] = _compatible_versions(step)
+        # A step that reads by what is installed names it: what is no more makes its results old.
+        if (installed := getattr(step.kind, "installed", None)) is not None:
+            parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))
+        if step.inner is not None:
+            parts.update(await self._inner_parts(step.id, step.inner))
+        if step.model is not None:
+            digest = await self._digests.of(step.model)
+            options: list[Any] = [
+                step.model.role,
+                step.model.n_ctx_tokens,
+                dict(step.model.params),
+                *([] if step.model.keeps_reasoning else ["drop"]),
+            ]
+            besides = [await self._digests.of(spec) for spec in step.besides]
+            parts[f"{step.id}.model"] = part_digest([digest, *besides] if besides else digest)
+            parts[f"{step.id}.parameters"] = part_digest([parts[f"{step.id}.parameters"], options])
+        return parts
+
+    async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
+        """Return what the pipeline that a step runs consists of: all but what it is given."""
+        parts: dict[str, str] = {}
+        for step in steps_of(inner.nodes):
+            for name, value in (await self._step_parts(step)).items():
+                parts[f"{place}.{name}"] = value
+        for block in blocks_of(inner.nodes):
+            parts[f"{place}.{block.id}.parameters"] = part_digest(json.loads(block.spec))
+        defaults = {name: one.default for name, one in inner.pipeline.inputs.items()}
+        returns = inner.returns.data if inner.returns is not None else None
+        parts[f"{place}.{RETURNS}.parameters"] = part_digest([defaults, returns])
+        return parts
+
+    def _outer_parts(self, references: Iterable[Reference], scope: Scope) -> dict[str, str]:
+        parts = {}
+        for path in sorted(references):
+            if path[0] == "secrets":
+                continue  # a new password makes nothing old, and leaves no trace
+            if path[0] not in scope:
+                continue  # a name that the step itself gives its template, such as `chunk`
+            kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
+            if kind == "dir":
+                continue  # its path is part of the scope, what lies in it is listed by steps
+            value = outer_value(path, scope)
+            if kind == "path" and isinstance(value, str):
+                value = self._content(value)
+            parts[".".join(path)] = part_digest(value)
+        return parts
+
+    def _content(self, path: str) -> str | None:
+        try:
+            return self.dependencies.digest(path)
+        except OSError:
+            return None
+
+
+class _PastItems:
+    """How the items of a scope were done, read from the ledger when it is first asked for."""
+
+    def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
+        self._ledger, self._scope, self._node = ledger, scope, node
+        self._specs: Mapping[str, str] | None = None
+        """By key: the digest of the spec by which an item was done."""
+        self._changes: dict[str, SpecChanges | None] = {}
+
+    def of(self, key: str, item: Any) -> PastItem:
+        """Return what is known of how an item was done; `item` is what it is now."""
+        origins = LineageStore(self._ledger)
+        if self._specs is None:
+            self._specs = origins.specs_of(self._scope)
+        digest = self._specs.get(key)
+        if digest is None:
+            return PastItem()
+        if digest not in self._changes:
+            text = origins.spec(digest)
+            now = json.loads(canonical_spec(self._node))
+            found = None if text is None else compare_specs(json.loads(text), now, self._node.id)
+            self._changes[digest] = found
+        changes = self._changes[digest]
+        if changes is None:
+            return PastItem()
+        content = part_digest(item_content(item, changes.attributes)) if changes.has_item else None
+        return PastItem(content, changes.words)
+
+
+def _as_renamed(item: ItemWork, old: str) -> ItemWork:
+    is_new = item.verdict.state == "new"
+    verdict = ItemVerdict("new", f"renamed from '{old}'") if is_new else item.verdict
+    return replace(item, renamed_from=old, verdict=verdict)
+
+
+def _overwrites(block: BoundBlock) -> bool:
+    """Return whether all that a block writes goes over what others wrote (`on_edited`)."""
+    modes = [
+        step.params.value.data.get("on_edited")
+        for step in all_steps(block.body)
+        if step.uses == "files.write"
+    ]
+    return bool(modes) and all(mode == "overwrite" for mode in modes)
+
+
+def _has_one_block(bound: BoundPlan) -> bool:
+    """Return whether all items are those of one block at the top level."""
+    n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
+    inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
+    return n_blocks == 1 and all(plan is None for plan in inner)
+
+
+def _known_keys(key: str, keys: Collection[str]) -> str:
+    """Name the nearest keys, or the first ones: there may be thousands."""
+    near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
+    if near:
+        return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
+    if not keys:
+        return "There are no items."
+    named = ", ".join(f"'{one}'" for one in sorted(keys)[:N_KEYS_NAMED])
+    more = len(keys) - N_KEYS_NAMED
+    return f"Known: {named}" + (f" and {more:,} more." if more > 0 else ".")
+
+
+def _compatible_versions(step: BoundStep) -> frozenset[str]:
+    versions: Iterable[int] = getattr(step.kind, "compatible_versions", ())
+    return frozenset(part_digest([step.uses, version]) for version in versions)

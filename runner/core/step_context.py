@@ -1,0 +1,521 @@
+"""What a step is given: the pool through the call cache, files, model names, a log, and its tools.
+
+One `Toolbox` for a run makes the `Tools` of each step of each item. Tools are found by name,
+called within a time limit, and recorded in the ledger. Processes for Python functions and sessions
+with MCP servers are opened at first use, shared by all steps, and closed with the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.engine.system.time_limits import time_limit
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.keys import parse_seconds
+from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.ledger.entries import StoredRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.steps.base import (
+    BoundTool,
+    CallCache,
+    DocumentReaders,
+    ItemName,
+    NoToolset,
+    NoVectorStores,
+    StepError,
+    ToolResult,
+    Tools,
+    Toolset,
+)
+from paddock.steps.paths import printable, resolve_path
+from paddock.steps.vectors.open_stores import OpenStores
+
+from .call_cache import CallOrigin, ClaimFence, LedgerPool, ModelDigests, ToolCallCache
+from .concurrency import WorkClaims
+from .dependencies import AWAY, STORE, held_mark
+from .retry_and_quarantine import CrashSuspects, ExclusiveLock
+from .run_records import RunStats
+from .staleness import RunOptions
+
+if TYPE_CHECKING:
+    from paddock.pipelines.mcp_servers import McpServer
+    from paddock.steps.tools.mcp_client import McpServerSpec, McpSessions
+    from paddock.steps.tools.python_functions import FunctionPool
+    from paddock.steps.tools.tool import RunnableTool
+
+
+class CallTape(Protocol):
+    """Records what tools and commands give, or gives what was recorded."""
+
+    def toolset(self, inner: Toolset) -> Toolset:
+        """Return the tools of a step."""
+        ...
+
+    def memo(self, inner: CallCache) -> CallCache:
+        """Return the ledger of a step's other calls."""
+        ...
+
+
+@dataclass
+class ToolRuntime:
+    """What the tools of a run share. Lives in the run's event loop."""
+
+    tally: RunStats
+    _functions: FunctionPool | None = None
+    _servers: McpSessions | None = None
+
+    @property
+    def functions(self) -> FunctionPool:
+        """The processes for Python functions."""
+        if self._functions is None:
+            from paddock.steps.tools.python_functions import FunctionPool
+
+            self._functions = FunctionPool()
+        return self._functions
+
+    @property
+    def servers(self) -> McpSessions:
+        """The sessions with MCP servers."""
+        if self._servers is None:
+            from paddock.steps.tools.mcp_client import McpSessions
+
+            self._servers = McpSessions(self.tally.note)
+        return self._servers
+
+    async def close(self) -> None:
+        """End all that was opened."""
+        open_ = [one for one in (self._functions, self._servers) if one is not None]
+        await asyncio.gather(*(one.close() for one in open_))
+
+
+@asynccontextmanager
+async def open_tool_runtime(tally: RunStats) -> AsyncIterator[ToolRuntime]:
+    """Yield what a run's tools share, and end it with the run, however that ends."""
+    hands = ToolRuntime(tally)
+    try:
+        yield hands
+    finally:
+        await asyncio.shield(hands.close())
+
+
+class ItemToolset:
+    """Implements `paddock.steps.base.Toolset` for one step of one item."""
+
+    def __init__(
+        self, bound: BoundPlan, hands: ToolRuntime, memo: CallCache, readers: DocumentReaders | None
+    ) -> None:
+        self._bound = bound
+        self._hands = hands
+        self._memo = memo
+        self._readers = readers
+
+    async def tool(
+        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> BoundTool:
+        """Return a tool.
+
+        Raises:
+            StepError: there is none of this name, or what has it cannot be used.
+        """
+        fixed = dict(options or {})
+        timeout_s = _tool_timeout_s(name, fixed)
+        tool = await self._found(name, server, fixed)
+        if timeout_s is not None:
+            tool = replace(tool, timeout_s=timeout_s)
+        return self._bound_tool(tool)
+
+    async def names(self, server: str | None = None) -> Sequence[str]:
+        """List the tools without a server, or those of one.
+
+        Raises:
+            StepError: there is no such server, or it cannot be used.
+        """
+        from paddock.steps.tools import tool_names
+
+        if server is None:
+            return (*tool_names.BUILT_IN_TOOLS, *tool_names.installed_tools())
+        return tuple(await self._hands.servers.tools(self._spec(server)))
+
+    async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
+        from paddock.steps.tools import tool_names
+
+        declared = self._bound.pipeline.servers
+        named = tool_names.resolve_tool(name, server, declared)
+        if named is None:
+            what, remedy = tool_names.unknown_tool(name, server, declared)
+            raise StepError(f"{what}.", remedy=remedy)
+        if named.kind == "built-in":
+            from paddock.steps.tools import builtin_tools
+
+            return builtin_tools.bind_builtin(name, options, self._bound.roots, self._readers)
+        if options:
+            raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
+        if named.kind == "server":
+            return await self._of_server(named.name, str(named.server))
+        from paddock.steps.tools import python_functions
+
+        if named.kind == "installed":
+            return await self._hands.functions.tool(name, python_functions.installed_function(name))
+        file = resolve_path(self._bound.roots, str(named.file))
+        function = python_functions.PythonFunction(str(named.file), named.name, file)
+        fault = await asyncio.to_thread(
+            python_functions.function_fault, file, function.of, function.name
+        )  # before anything of it runs
+        if fault is not None:
+            raise StepError(f"{fault.rstrip('.')}.")
+        return await self._hands.functions.tool(name, function)
+
+    async def _of_server(self, name: str, server: str) -> RunnableTool:
+        found = await self._hands.servers.tools(self._spec(server))
+        if name not in found:
+            what = f"the MCP server '{server}' has no tool '{name}'."
+            raise StepError(what, remedy=did_you_mean(name, found))
+        return found[name]
+
+    def _spec(self, name: str) -> McpServerSpec:
+        """Return a server with its texts filled in.
+
+        Raises:
+            StepError: there is none of this name, or a text of it has no value.
+        """
+        declared = self._bound.pipeline.servers
+        if name not in declared:
+            remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."
+            raise StepError(f"there is no MCP server '{name}'.", remedy=remedy)
+        return server_spec(declared[name], self._bound, self._hands.tally)
+
+    def _bound_tool(self, tool: RunnableTool) -> BoundTool:
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            return await self._called(tool, args)
+
+        return BoundTool(
+            name=tool.name,
+            description=tool.description,
+            schema=tool.schema,
+            has_effects=tool.has_effects,
+            timeout_s=tool.timeout_s,
+            do=do,
+            server=tool.server,
+        )
+
+    async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
+        """Call a tool, and record it; what went wrong is recorded, too, and never looked up."""
+        asked = {"tool": tool.name, "args": dict(args)}
+        asked |= {"server": tool.server} if tool.server else {}
+        asked |= {"digest": tool.digest} if tool.digest else {}
+
+        async def do() -> dict[str, Any]:
+            result = await _call_with_own_timeout(tool, args)
+            if result.is_error:
+                raise _ToolRefused(result)
+            return {"text": result.text, "value": result.value}
+
+        try:
+            kept = await self._memo.once("tool", asked, do, keeps=tool.keeps)
+        except _ToolRefused as no:
+            return await self._refused(asked, no.result)
+        except StepError as error:
+            await self._refused(asked, ToolResult(error.reason, is_error=True))
+            raise
+        return ToolResult(kept["text"], kept["value"])
+
+    async def _refused(self, asked: Mapping[str, Any], result: ToolResult) -> ToolResult:
+        async def give() -> dict[str, Any]:
+            return {"error": result.text}
+
+        kept = await self._memo.once("tool", asked, give, keeps=False)
+        return replace(result, text=str(kept["error"]))
+
+
+class _ToolRefused(Exception):
+    def __init__(self, result: ToolResult) -> None:
+        self.result = result
+        super().__init__(result.text)
+
+
+async def _call_with_own_timeout(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
+    """Call a tool; its time begins when it is its turn."""
+    async with tool.turn():
+        return await _call_within_deadline(tool, args)
+
+
+async def _call_within_deadline(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
+    try:
+        async with time_limit(tool.timeout_s):
+            return await tool.do(args)
+    except TimeoutError:
+        of = f" of the MCP server '{tool.server}'" if tool.server else ""
+        what = f"the tool '{tool.name}'{of} gave no result within {tool.timeout_s:g} s."
+        raise StepError(what, kind="timeout") from None
+
+
+def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
+    """Take the time out of a tool's options."""
+    written = options.pop("timeout", None)
+    if written is None:
+        return None
+    try:
+        return parse_seconds(written)
+    except ValueError as error:
+        raise StepError(f"`timeout` of the tool '{name}' {error}.") from error
+
+
+def server_spec(server: McpServer, bound: BoundPlan, tally: RunStats) -> McpServerSpec:
+    """Fill in a server's texts.
+
+    Raises:
+        StepError: one of them has no value.
+    """
+    from paddock.steps.tools.mcp_client import HttpServerSpec, StdioServerSpec
+
+    try:
+        known = {"inputs": bound.inputs, "secrets": tally.secrets.values, "python": sys.executable}
+        texts = server.texts.render(known)
+    except ExpressionError as error:
+        raise StepError(f"the MCP server '{server.name}': {error.message}.") from error
+    timeout_s = server.keys.timeout
+    if not server.is_command:
+        headers = tuple((name, str(one)) for name, one in texts.get("headers", {}).items())
+        return HttpServerSpec(server.name, timeout_s, str(texts["url"]), headers)
+    return StdioServerSpec(
+        server.name,
+        timeout_s,
+        str(texts["command"]),
+        tuple(map(str, texts.get("args", ()))),
+        tuple((name, str(one)) for name, one in texts.get("env", {}).items()),
+        resolve_path(bound.roots, str(texts.get("cwd", "."))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundModels:
+    """Implements `paddock.steps.base.ModelResolver` over a pipeline's aliases and the defaults."""
+
+    models: Mapping[str, ModelSpec]
+    defaults: Mapping[Role, ModelSpec]
+    own: ModelSpec | None
+
+    def resolve(self, alias: str | None, role: Role) -> ModelSpec:
+        """Return the model of this alias, else the step's own, else the default of this role."""
+        if alias is not None:
+            if alias in self.models:
+                return self.models[alias]
+            raise StepError(f"there is no model '{alias}' under `models`.")
+        if self.own is not None and self.own.role == role:
+            return self.own
+        if role in self.defaults:
+            return self.defaults[role]
+        raise StepError(f"there is no model to {role} with.", remedy="Name one under `models`.")
+
+
+class ItemLog:
+    """Implements `paddock.steps.base.StepLog`: says which item a note is about."""
+
+    def __init__(self, tally: RunStats, step: str, key: str) -> None:
+        self._tally = tally
+        self._place = f"{key}: " if key else f"{step}: "
+
+    def note(self, text: str) -> None:
+        """Show one line, and keep it in the report."""
+        self._tally.note(f"{self._place}{text}")
+
+
+class ItemOutputs:
+    """Implements `paddock.steps.base.OutputFiles` for one item."""
+
+    def __init__(
+        self,
+        index: OutputIndex,
+        tally: RunStats,
+        scope: str,
+        key: str,
+        fence: ClaimFence | None = None,
+        stores: OpenStores | None = None,
+        *,
+        takes_over: bool = False,
+        own: ProtectedFiles | None = None,
+    ) -> None:
+        self._takes_over = takes_over
+        self._own = own
+        self._index = index
+        self._stores = stores
+        self._fence = fence
+        self._tally = tally
+        self._scope = scope
+        self._key = key
+        self._intended: set[Path] = set()
+        self.written: dict[str, None] = {}
+        """Stored paths of what the item wrote, in order; part of its entry."""
+        self.kept: dict[Path, None] = {}
+        """Stores in which the item keeps rows."""
+        self.read: dict[str, None] = {}
+        """Files that were read because a model asked for them."""
+        self.searched: dict[str, list[Any]] = {}
+        """Marks of the stores that were searched for it, of files that it brought away, and of
+        files that were kept as somebody had left them."""
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether this run replaces files that were edited, or are not ours."""
+        return self._takes_over
+
+    def owned(self) -> frozenset[Path]:
+        """Return every file that was written, absolute."""
+        return self._index.owned()
+
+    async def known_sha256(self, path: Path) -> frozenset[str]:
+        """Return the digests that we wrote, or were about to write, to this path."""
+        return self._index.known_sha256(path)
+
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        """Check that a step may write, move or remove a file.
+
+        Raises:
+            StepError: it is Paddock's own, a part of the pipeline, or could run as one.
+        """
+        refusal = self._own.refusal(path, is_new=is_new) if self._own is not None else None
+        if refusal is not None:
+            name = printable(self._index.stored(path))
+            raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
+
+    async def intend(self, path: Path, sha256: str) -> None:
+        """Note durably what is about to be renamed to `path`."""
+        self.check_target(path)
+        if self._fence is not None:
+            await self._fence()
+        self._index.claim(self._scope, self._key, path)
+        if self._index.is_recorded(self._scope, self._key, path, sha256):
+            return
+        self._index.intend(self._scope, self._key, path, sha256, self._tally.run)
+        self._intended.add(path)
+        await self._index.ledger.durable()
+        # Again: the commit took its time, and the rename comes next.
+        if self._fence is not None:
+            await self._fence()
+
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+        """Note that `path` holds this now."""
+        self._index.claim(self._scope, self._key, path)
+        self._index.wrote(self._scope, self._key, path, sha256, self._tally.run)
+        self.written[self._index.stored(path)] = None
+        if path in self._intended:
+            self._tally.wrote(str(path))
+
+    async def holds(self, path: Path, sha256: str) -> None:
+        """Note that `path` is kept as somebody left it, and that ours has this digest."""
+        self.searched |= held_mark(self._index.stored(path), sha256)
+
+    async def note_removed(self, path: Path) -> None:
+        """Note that a file has left its place."""
+        self.searched[self._index.stored(path)] = [AWAY]
+
+    async def note_rows_kept(self, store: Path) -> None:
+        """Note that rows are about to be kept in a store."""
+        self.check_target(store)
+        if self._fence is not None:
+            await self._fence()
+        self.kept[store] = None
+        ledger = self._index.ledger
+        intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
+        LineageStore(ledger).record_stored(intended, self._tally.run)
+        await ledger.durable()
+        if self._fence is not None:
+            await self._fence()
+
+    async def note_file_read(self, path: Path) -> None:
+        """Note that a file was read that the step could not name beforehand."""
+        self.read[str(path)] = None
+
+    async def note_rows_read(self, store: Path) -> None:
+        """Note that a store is about to be searched."""
+        if self._stores is not None:
+            await self._stores.look([store])
+            self.searched[self._index.stored(store)] = [STORE, self._stores.content(store)]
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """All that the steps of a run share."""
+
+    bound: BoundPlan
+    pool: Pool
+    ledger: Ledger
+    index: OutputIndex
+    digests: ModelDigests
+    tally: RunStats
+    options: RunOptions
+    shares: WorkClaims | None = None
+    """Where several machines work on the same items."""
+    stores: OpenStores | None = None
+    """None where no store may be opened, such as in a test of a part."""
+    hands: ToolRuntime | None = None
+    """None where no tool may be called, such as while planning."""
+    tape: CallTape | None = None
+    """Where a test is recorded or replayed."""
+    fence: ClaimFence | None = None
+    """Raises where another machine has taken over the item that is worked on; None: none can."""
+    suspects: CrashSuspects | None = None
+    """None where nothing is begun, such as while planning."""
+    exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
+    """Where an item is alone that may end the process."""
+    readers: DocumentReaders | None = None
+    """The processes in which documents are read."""
+    own: ProtectedFiles | None = None
+    """What no step may write; None where nothing is written, such as in a test of a part."""
+
+    def outputs(self, scope: str, key: str) -> ItemOutputs:
+        """Return what notes the files of one item."""
+        return ItemOutputs(
+            self.index,
+            self.tally,
+            scope,
+            key,
+            self.fence,
+            self.stores,
+            takes_over=self.options.takes_over,
+            own=self.own,
+        )
+
+    def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
+        """Return what counts the calls of one step of one item."""
+        is_forced = not self.options.force.isdisjoint({step.id, block or step.id})
+        looks_up = step.cache and not self.options.no_cache and not is_forced
+        return CallOrigin(scope, block or step.id, key, looks_up)
+
+    def tools(
+        self, step: BoundStep, caller: CallOrigin, outputs: ItemOutputs, item: ItemName
+    ) -> Tools:
+        """Return the tools of one step of one item."""
+        memo: CallCache = ToolCallCache(self.ledger, self.tally, caller)
+        toolset: Toolset = NoToolset()
+        if self.hands is not None:
+            toolset = ItemToolset(self.bound, self.hands, memo, self.readers)
+        if self.tape is not None:
+            memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
+        return Tools(
+            pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller, self.fence),
+            models=BoundModels(self.bound.models, self.bound.defaults, step.model),
+            roots=self.bound.roots,
+            outputs=outputs,
+            log=ItemLog(self.tally, caller.step, caller.key),
+            priority=self.bound.priority,
+            total_s=step.timeout.total_s,
+            idle_s=step.timeout.idle_s,
+            stores=self.stores or NoVectorStores(),
+            item=item,
+            untrusted=step.untrusted,
+            toolset=toolset,
+            memo=memo,
+            readers=self.readers,
+        )

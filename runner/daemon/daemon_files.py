@@ -1,0 +1,247 @@
+"""Files of the local daemon: socket, locks, pid record, start options; and which daemons run.
+
+Runs of another version, environment or with other pool settings need a daemon of their own, so
+these are part of the file name. Imports no HTTP: commands read this quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.engine.settings import PoolSettings
+from paddock.engine.system import files
+from paddock.engine.system.distribution import own_version
+from paddock.runner.settings import Settings, UnattendedSettings
+
+MOST_SOCKET_LETTERS = 100  # the system has room for 108, on macOS for 104
+
+
+class DaemonError(Exception):
+    """The local service cannot be had here: why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonPaths:
+    """Names of one service's files."""
+
+    folder: Path
+    name: str
+
+    @property
+    def socket(self) -> Path:
+        """Its door; in a folder of the system's temporary one where the path is too long."""
+        path = self.folder / f"{self.name}.sock"
+        if len(os.fsencode(path)) <= MOST_SOCKET_LETTERS:
+            return path
+        own = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        return _short_folder() / f"{own}-{self.name}.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever serves."""
+        return self.folder / f"{self.name}.lock"
+
+    @property
+    def record(self) -> Path:
+        """Who serves, as JSON."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def starting(self) -> Path:
+        """Held by whoever starts one."""
+        return self.folder / f"{self.name}.starting"
+
+
+def paths_of(settings: Settings) -> DaemonPaths:
+    """Name the service that fits these settings."""
+    pool = repr(settings.pool)
+    whole = "\n".join((own_version(), sys.prefix, pool))
+    return DaemonPaths(
+        daemon_folder(settings.state_dir), hashlib.sha256(whole.encode()).hexdigest()[:12]
+    )
+
+
+def daemon_folder(state_dir: Path) -> Path:
+    """Return the folder of the services of a state folder."""
+    return state_dir / "residence"
+
+
+def daemon_log(state_dir: Path) -> Path:
+    """Return the file that the services of a state folder write to."""
+    return daemon_folder(state_dir) / "service.log"
+
+
+def make_daemon_folders(place: DaemonPaths) -> DaemonPaths:
+    """Make the folders, for their owner alone.
+
+    Raises:
+        NoResidence: they cannot be made, or are somebody else's.
+    """
+    files.make_private(place.folder.parent)
+    for folder in {place.folder, place.socket.parent}:
+        try:
+            files.private_folder(folder)
+            stat = folder.stat()
+        except OSError as error:
+            raise DaemonError(
+                f"{folder} cannot be used for the local service: {error.strerror}.\n"
+                "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
+            ) from None
+        if stat.st_uid != os.getuid():
+            raise DaemonError(
+                f"{folder} belongs to another user, so the local service cannot be trusted there.\n"
+                "  Set PADDOCK_HOME to a folder of your own; `run --local` needs none."
+            )
+    return place
+
+
+def _short_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"paddock-{os.getuid()}"
+    return folder if len(os.fsencode(folder)) < 60 else Path("/tmp") / folder.name
+
+
+DaemonKind = Literal["background", "up", "serve", "worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonInfo:
+    """What runs on this machine for all runs: a pool behind a socket, and a Prefect server."""
+
+    state_dir: Path
+    socket: Path
+    prefect_api_url: str
+    """Empty: it has none, or not yet."""
+    version: str
+    pid: int
+    kind: DaemonKind = "background"
+    """By whom it is held: of itself, or by `paddock up`, `serve` or `worker`."""
+    began: float = 0.0
+    """Unix time."""
+
+    def with_prefect(self, url: str) -> DaemonInfo:
+        """Give it with the address of Prefect's API."""
+        return replace(self, prefect_api_url=url)
+
+
+def write_record(file: Path, value: dict[str, Any]) -> None:
+    """Write a record for its owner alone, at once or not at all."""
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    with files.open_private(half) as out:
+        json.dump(value, out)
+    half.replace(file)
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Read a record; empty where there is none that can be read."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def record_of(residence: DaemonInfo) -> dict[str, Any]:
+    """Return what is written of a service."""
+    fields = asdict(residence)
+    return {**fields, "state_dir": str(residence.state_dir), "socket": str(residence.socket)}
+
+
+def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
+    """Return the service that a record tells of; None: it is not whole."""
+    try:
+        return DaemonInfo(
+            state_dir=Path(record["state_dir"]),
+            socket=Path(record["socket"]),
+            prefect_api_url=str(record["prefect_api_url"]),
+            version=str(record["version"]),
+            pid=int(record["pid"]),
+            kind=record["kind"],
+            began=float(record["began"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+KNOCK_S = 1.0
+
+
+def find_daemon(settings: Settings) -> DaemonInfo | None:
+    """Return the service that fits these settings; None: it does not run."""
+    return daemon_at(paths_of(settings))
+
+
+def daemon_at(place: DaemonPaths) -> DaemonInfo | None:
+    """Return the service of this name; None: it does not run."""
+    residence = info_from_record(read_record(place.record))
+    return residence if residence is not None and is_listening(residence.socket) else None
+
+
+def running_daemons(state_dir: Path) -> list[DaemonInfo]:
+    """Return all that run in a state folder, whatever version and settings they have."""
+    found = (
+        info_from_record(read_record(file))
+        for file in sorted(daemon_folder(state_dir).glob("*.json"))
+    )
+    return [one for one in found if one is not None and is_listening(one.socket)]
+
+
+def is_listening(path: Path) -> bool:
+    """Return whether a process of this user listens there."""
+    try:
+        if path.lstat().st_uid != os.getuid():  # it may lie in the system's temporary folder
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.settimeout(KNOCK_S)
+        try:
+            door.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """How a service is to be started."""
+
+    settings: Settings
+    wants_prefect: bool
+
+
+def encode_start_options(order: StartOptions) -> str:
+    """Write an order."""
+    settings = order.settings
+    pool = asdict(settings.pool)
+    value = {
+        "state_dir": str(settings.state_dir),
+        "idle_s": settings.unattended.service_idle_s,
+        "keep_tracking_s": settings.unattended.keep_tracking_s,
+        "wants_prefect": order.wants_prefect,
+        "pool": {name: str(one) if isinstance(one, Path) else one for name, one in pool.items()},
+    }
+    return json.dumps(value)
+
+
+def decode_start_options(text: str) -> StartOptions:
+    """Read what `encode_start_options` wrote."""
+    from pydantic import TypeAdapter
+
+    value = json.loads(text)
+    settings = Settings(
+        pool=TypeAdapter(PoolSettings).validate_python(value["pool"]),
+        state_dir=Path(value["state_dir"]),
+        unattended=UnattendedSettings(
+            service_idle_s=float(value["idle_s"]),
+            keep_tracking_s=float(value["keep_tracking_s"]),
+        ),
+    )
+    return StartOptions(settings, bool(value["wants_prefect"]))

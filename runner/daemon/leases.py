@@ -1,0 +1,77 @@
+"""Leases of the local daemon: who uses it, and since when nobody does. Pure but for its clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+FIRST_S = 10.0  # whoever started the service comes within it
+
+
+@dataclass(eq=False)
+class Lease:
+    """One run's wish that the service stays."""
+
+    id: str
+    pid: int
+    pipeline: str
+    since: float
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Give it as it goes over the socket."""
+        held_s = round(now - self.since, 1)
+        return {"pipeline": self.pipeline, "pid": self.pid, "held_s": held_s}
+
+
+@dataclass
+class Leases:
+    """The leases that are held, and the requests under way."""
+
+    clock: Callable[[], float] = time.monotonic
+    held: list[Lease] = field(default_factory=list)
+    n_requests: int = 0
+    is_retired: bool = False
+    """Another version serves from now on: this one ends when its leases are over."""
+    _quiet_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Count from now on."""
+        self._quiet_since = self._began = self.clock()
+
+    @contextmanager
+    def lease(self, id_: str, pid: int, pipeline: str) -> Iterator[Lease]:
+        """Hold the service."""
+        lease = Lease(id_, pid, pipeline, self.clock())
+        self.held.append(lease)
+        try:
+            yield lease
+        finally:
+            self.held.remove(lease)
+            self._quiet_since = self.clock()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request under way."""
+        self.n_requests += 1
+        try:
+            yield
+        finally:
+            self.n_requests -= 1
+            self._quiet_since = self.clock()
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long nobody has used it."""
+        return 0.0 if self.held or self.n_requests else self.clock() - self._quiet_since
+
+    def is_over(self, idle_s: float) -> bool:
+        """Return whether it can end: nobody has used it for so long, or since it was retired."""
+        if self.held or self.n_requests:
+            return False
+        if self.is_retired:
+            return True
+        is_new = self.clock() - self._began < FIRST_S and self._quiet_since == self._began
+        return not is_new and self.quiet_s >= idle_s

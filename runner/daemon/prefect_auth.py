@@ -1,0 +1,187 @@
+"""Authentication with Prefect: passwords of servers, and signatures of queued runs.
+
+Our own server listens on a loopback port, which every local user reaches, so it asks for a
+password (Prefect's basic auth): random, made once, in a file that only its owner can read, and
+passed to other processes by their environment or a pipe, never on a command line. Whoever reaches
+Prefect's API can create flow runs and change those that are there, so a run that is taken from its
+queue proves by an HMAC that Paddock put it there with these parameters. The key lies with this
+user's state; for several machines, in their common PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import files
+
+USER = "paddock"
+CLIENT_VARIABLE = "PREFECT_API_AUTH_STRING"
+SERVER_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+_SECRET_BYTES = 32
+
+
+def password_file(state_dir: Path) -> Path:
+    """Return where the password of this machine's own Prefect server is kept."""
+    return state_dir / "residence" / "prefect.password"
+
+
+def own_auth_string(state_dir: Path) -> str:
+    """Return `user:password` of our own server; make it where there is none.
+
+    Raises:
+        OSError: the file cannot be read or written.
+    """
+    return stored_secret(password_file(state_dir), prefix=f"{USER}:")
+
+
+def own_headers(state_dir: Path) -> dict[str, str]:
+    """Return the HTTP headers that our own server asks for.
+
+    Raises:
+        OSError: the password's file cannot be read or written.
+    """
+    return basic_auth_headers(own_auth_string(state_dir))
+
+
+def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the HTTP headers for the server that PREFECT_API_URL names, as Prefect's client does.
+
+    >>> headers_from({"PREFECT_API_KEY": "k"}), headers_from({})
+    ({'Authorization': 'Bearer k'}, {})
+    >>> headers_from({"PREFECT_API_AUTH_STRING": "ada:secret", "PREFECT_API_KEY": "k"})
+    {'Authorization': 'Basic YWRhOnNlY3JldA=='}
+    """
+    if auth_string := environ.get(CLIENT_VARIABLE, "").strip():
+        return basic_auth_headers(auth_string)
+    if api_key := environ.get("PREFECT_API_KEY", "").strip():
+        return {"Authorization": f"Bearer {api_key}"}
+    return {}
+
+
+def basic_auth_headers(auth_string: str) -> dict[str, str]:
+    """Return the header of HTTP's basic authentication."""
+    return {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
+
+
+def stored_secret(file: Path, *, prefix: str = "") -> str:
+    """Return the secret in this file; write a random one where there is none.
+
+    Processes that ask at the same time get the same one.
+
+    Raises:
+        OSError: the file cannot be read or written, or belongs to another user.
+    """
+    if found := _read_secret_file(file):
+        return found
+    files.private_folder(file.parent)
+    draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE_FILE)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(f"{prefix}{secrets.token_urlsafe(_SECRET_BYTES)}\n")
+            out.flush()
+            os.fsync(out.fileno())
+        with suppress(FileExistsError):  # another process was quicker
+            os.link(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+    if found := _read_secret_file(file):
+        return found
+    raise OSError(None, "the file is empty; remove it, and a new one is made", str(file))
+
+
+def _read_secret_file(file: Path) -> str:
+    """Return what a secret's file holds; empty where there is no file."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(handle, encoding="utf-8") as found:
+        facts = os.fstat(found.fileno())
+        if facts.st_uid != os.getuid():
+            raise PermissionError(None, "the file belongs to another user", str(file))
+        if facts.st_mode & 0o077:
+            os.fchmod(found.fileno(), files.PRIVATE_FILE)
+        return found.read().strip()
+
+
+SIGNATURE = "signature"
+"""The flow's parameter that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Signs and checks with one key."""
+
+    _key: bytes = field(repr=False)
+
+    def signed(self, parameters: Mapping[str, Any], run_key: str) -> dict[str, Any]:
+        """Return a run's parameters with their signature.
+
+        `run_key` is the flow run's idempotency key: the signature is of no use to another run.
+        """
+        plain = {name: value for name, value in parameters.items() if name != SIGNATURE}
+        return {**plain, SIGNATURE: self._mac("run", run_key, _canonical_parameters(plain))}
+
+    def has_signed(self, parameters: Mapping[str, Any], run_key: str) -> bool:
+        """Return whether a run has exactly the parameters that were signed for it."""
+        found = parameters.get(SIGNATURE)
+        if not isinstance(found, str) or not run_key:
+            return False
+        expected = self.signed(parameters, run_key)[SIGNATURE]
+        return hmac.compare_digest(found.encode(), expected.encode())
+
+    def signed_process(self, flow_run: str, mark: str) -> str:
+        """Return the mark of the process that carries out a flow run, with its signature."""
+        return f"{mark}:{self._mac('process', flow_run, mark)}"
+
+    def process(self, flow_run: str, written: str) -> str:
+        """Return the mark in what `signed_process` wrote; empty where it is not our own."""
+        mark, _, found = written.rpartition(":")
+        expected = self._mac("process", flow_run, mark)
+        return mark if hmac.compare_digest(found.encode(), expected.encode()) else ""
+
+    def _mac(self, kind: str, about: str, text: str) -> str:
+        message = json.dumps([kind, about, text]).encode()
+        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+
+
+def signer_for(state_dir: Path, ledger_url: str) -> Signer:
+    """Return the signer of this user, or of the machines that share a ledger in PostgreSQL. Blocks.
+
+    Raises:
+        LedgerError: the database cannot be used.
+        OSError: the key's file cannot be read or written.
+    """
+    if ledger_url:
+        from paddock.runner.ledger.coordination import (
+            signing_key,  # psycopg takes a tenth of a second to import
+        )
+
+        return Signer(signing_key(ledger_url).encode())
+    return Signer(stored_secret(state_dir / "residence" / "runs.key").encode())
+
+
+def _canonical_parameters(parameters: Mapping[str, Any]) -> str:
+    """Return the same text before and after Prefect's database, which may turn 1.0 into 1."""
+    return json.dumps(_plain_value(parameters), sort_keys=True, separators=(",", ":"))
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain_value(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_value(one) for one in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,286 @@
+"""Mirror runs in Prefect's REST API as their processes report them, as fast as the server takes it.
+
+The daemon outlives the runs, so no run waits for Prefect. A run whose process goes away without
+reporting its end is shown as crashed. What has ended and is not shown yet survives the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from paddock.runner.progress.prefect_view import PROGRESS_DESCRIPTION, artifact_key, crashed_end
+
+from . import run_session
+from .leases import Lease
+from .prefect_auth import own_headers
+from .prefect_server import PrefectServer
+
+ANSWER_S = 30.0
+GIVE_UP_S = 900.0
+"""After the end of a run; the next service tries again."""
+PAUSES_S = (1.0, 2.0, 5.0, 15.0)  # a server that has just started refuses now and then
+CLOSE_S = 2.0
+AT_ONCE = 4  # SQLite, which Prefect's server writes to, has one writer at a time
+LATE_S = 3.0
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+_RUNNING = {"type": "RUNNING", "name": "Running"}
+
+log = logging.getLogger(__name__)
+
+
+class PrefectMirrors:
+    """The runs that are being shown."""
+
+    def __init__(self, server: PrefectServer, state_dir: Path) -> None:
+        self._server = server
+        self._state_dir = state_dir
+        self._runs: dict[str, _RunMirror] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def n_ended(self) -> int:
+        """Runs that have ended and are not shown yet."""
+        return sum(one.end is not None for one in self._runs.values())
+
+    def take(self, update: dict[str, Any]) -> bool:
+        """Take an update of a run; return whether nothing was known of the run before."""
+        self._server.want()
+        mirror = self._runs.get(str(update["id"]))
+        is_new = mirror is None
+        if mirror is None:
+            mirror = self._runs[str(update["id"])] = _RunMirror(str(update["id"]), update)
+            task = asyncio.create_task(self._show(mirror))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        mirror.take(update)
+        if is_new or mirror.end is not None:
+            try:
+                run_session.keep_run(self._state_dir, {**update, "tasks": mirror.tasks})
+            except OSError as error:
+                log.warning("run %s is not written down: %s", update.get("run"), error)
+        return is_new
+
+    def take_kept(self) -> None:
+        """Take up what earlier services, and runs without one, left to be shown."""
+        for update in run_session.kept_runs(self._state_dir):
+            if str(update["id"]) not in self._runs:
+                self.take(update)
+
+    def crashed(self, lease: Lease) -> None:
+        """Show the run of a process that is gone as crashed, unless it told its end."""
+        for mirror in self._runs.values():
+            if mirror.lease == lease.id and mirror.end is None:
+                end = crashed_end(lease.pid)
+                self.take({**mirror.head, "tasks": {}, "percent": mirror.percent, "end": end})
+
+    async def close(self) -> None:
+        """End; what has ended and is not shown within a moment is left to the next service."""
+        ended = {task for task in self._tasks if self.n_ended}
+        if ended and self._server.told.state == "ready":
+            await asyncio.wait(ended, timeout=CLOSE_S)
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _show(self, mirror: _RunMirror) -> None:
+        """Show a run until its end is shown, however often Prefect's server goes away."""
+        import httpx
+
+        n_refused = 0
+        while not mirror.is_over:
+            await mirror.changed.wait()
+            mirror.changed.clear()
+            told = await self._server.ready()
+            try:
+                async with (
+                    self._room,
+                    httpx.AsyncClient(
+                        base_url=told.url,
+                        headers=own_headers(self._state_dir),
+                        timeout=ANSWER_S,
+                        trust_env=False,
+                    ) as client,
+                ):
+                    await mirror.show(_PrefectRest(client))
+                n_refused = 0
+            except (httpx.HTTPError, OSError, KeyError, TypeError, ValueError) as error:
+                is_refused = n_refused >= len(PAUSES_S) and not _is_transient(error)
+                if is_refused or mirror.is_given_up:
+                    log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
+                    mirror.is_over = is_refused
+                    break
+                mirror.changed.set()
+                await asyncio.sleep(PAUSES_S[min(n_refused, len(PAUSES_S) - 1)])
+                n_refused += 1
+        self._runs.pop(mirror.id, None)
+        if mirror.is_over:
+            run_session.forget_run(self._state_dir, mirror.id)
+
+
+class _PrefectRest:
+    """Prefect's REST API, as far as a run needs it."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
+        said = await self._asked(method, path, body)
+        return said if isinstance(said, dict) else {}
+
+    async def list(self, path: str, body: dict[str, Any]) -> list[Any]:
+        said = await self._asked("POST", path, body)
+        return said if isinstance(said, list) else []
+
+    async def _asked(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        url = f"{self._client.base_url}{path}"
+        answer = (await self._client.request(method, url, json=body)).raise_for_status()
+        return answer.json() if answer.content else None
+
+    async def set_state(self, path: str, state: dict[str, Any]) -> None:
+        await self.post(f"{path}/set_state", {"state": state, "force": True})
+
+
+@dataclass(eq=False)
+class _RunMirror:
+    """One run: what is known of it, and what Prefect shows of that."""
+
+    id: str
+    head: dict[str, Any]
+    lease: str = ""
+    tasks: dict[str, list[str]] = field(default_factory=dict)
+    """By number: name, and the state's type, name and message."""
+    percent: float = 0.0
+    end: dict[str, Any] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: bool = False
+    """Prefect shows the end."""
+    _ended_at: float = 0.0
+    _flow_run: str = ""
+    _task_runs: dict[str, str] = field(default_factory=dict)
+    _shown: dict[str, list[str]] = field(default_factory=dict)
+    _is_late: bool = False
+    """It began long before Prefect was told."""
+    _artefact: str = ""
+    _shown_percent: float = -1.0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether Prefect has not taken the end for so long that another service is to try."""
+        return self.end is not None and time.monotonic() - self._ended_at > GIVE_UP_S
+
+    def take(self, update: dict[str, Any]) -> None:
+        """Add what an update tells."""
+        self.lease = str(update.get("lease", ""))
+        self.tasks |= update["tasks"]
+        self.percent = update["percent"]
+        if update["end"] is not None and self.end is None:
+            self.end, self._ended_at = update["end"], time.monotonic()
+        self.changed.set()
+
+    async def show(self, api: _PrefectRest) -> None:
+        """Bring Prefect up to date; after an error, what was not taken is sent again.
+
+        Raises:
+            httpx.HTTPError: its server does not answer, or refuses.
+        """
+        end = self.end
+        if not self._flow_run and await self._begin(api):
+            self.is_over = end is not None
+            return
+        for number, task in self._states(end).items():  # a copy: updates come meanwhile
+            if self._shown.get(number) != task:
+                await self._show_task(api, number, task)
+                self._shown[number] = task
+        if self.percent != self._shown_percent:
+            await self._show_progress(api)
+        if end is not None:
+            await self._show_end(api, end)
+            self.is_over = True
+
+    async def _begin(self, api: _PrefectRest) -> bool:
+        """Find or make the flow run; return whether Prefect shows its end already."""
+        head = self.head
+        flow = await api.post("flows/", {"name": head["pipeline"]})
+        about = {"name": head["run"], "parameters": head["parameters"], "flow_id": flow["id"]}
+        # A service that went away in the middle may have made it.
+        made = await api.post("flow_runs/", {**about, "idempotency_key": self.id})
+        state = (made.get("state") or {}).get("type")
+        self._is_late = state not in ("RUNNING", *_ENDED) and time.time() - head["began"] > LATE_S
+        if state != "RUNNING" and state not in _ENDED:
+            await api.set_state(f"flow_runs/{made['id']}", _RUNNING)
+        if state == "RUNNING":
+            self._artefact = await self._artefact_of(api, made["id"])
+        self._flow_run = made["id"]
+        return state in _ENDED and state != "CRASHED"
+
+    async def _artefact_of(self, api: _PrefectRest, flow_run: str) -> str:
+        """Return the id of the progress that another service has shown of a flow run, if any."""
+        wanted = {"flow_run_id": {"any_": [flow_run]}, "type": {"any_": ["progress"]}}
+        found = await api.list("artifacts/filter", {"artifacts": wanted})
+        return str(found[0]["id"]) if found else ""
+
+    def _states(self, end: dict[str, Any] | None) -> dict[str, list[str]]:
+        """Return the tasks; what still runs when the run has ended has ended like it."""
+        if end is None:
+            return dict(self.tasks)
+        state = [end["state"]["type"], end["state"]["name"], end["state"]["message"]]
+        return {
+            number: [task[0], *state] if task[1] == "RUNNING" else task
+            for number, task in self.tasks.items()
+        }
+
+    async def _show_task(self, api: _PrefectRest, number: str, task: list[str]) -> None:
+        name, type_, state, message = task
+        if number not in self._task_runs:
+            about = {"name": name, "task_key": name.partition(": ")[0], "dynamic_key": number}
+            made = await api.post(
+                "task_runs/", {**about, "flow_run_id": self._flow_run, "state": _RUNNING}
+            )
+            self._task_runs[number] = made["id"]
+        if type_ != "RUNNING":
+            ended = {"type": type_, "name": state, "message": message}
+            await api.set_state(f"task_runs/{self._task_runs[number]}", ended)
+
+    async def _show_progress(self, api: _PrefectRest) -> None:
+        percent = self.percent
+        if self._artefact:
+            await api.post(f"artifacts/{self._artefact}", {"data": percent}, "PATCH")
+        else:
+            about = {"key": f"{artifact_key(self.head['pipeline'])}-progress", "type": "progress"}
+            about |= {"description": PROGRESS_DESCRIPTION, "flow_run_id": self._flow_run}
+            self._artefact = (await api.post("artifacts/", {**about, "data": percent}))["id"]
+        self._shown_percent = percent
+
+    async def _show_end(self, api: _PrefectRest, end: dict[str, Any]) -> None:
+        """Show the table, if there is one, and the last state."""
+        if end["rows"]:
+            about = {"key": f"{artifact_key(self.head['pipeline'])}-results", "type": "table"}
+            about |= {"description": end["description"], "flow_run_id": self._flow_run}
+            await api.post("artifacts/", {**about, "data": json.dumps(end["rows"])})
+        state = dict(end["state"])
+        if self._is_late or time.time() - end["ended"] > LATE_S:  # Prefect dates states itself
+            when = f"It ran from {_when(self.head['began'])} to {_when(end['ended'])}."
+            state["message"] = f"{state['message'].removesuffix('.')}. {when}"
+        await api.set_state(f"flow_runs/{self._flow_run}", state)
+
+
+def _is_transient(error: Exception) -> bool:
+    """Return whether Prefect's server is away or busy, and has not said no."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return isinstance(error, httpx.HTTPError)
+
+
+def _when(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(" ", "seconds")

@@ -1,0 +1,89 @@
+"""Retention in Prefect's server.
+
+Settings that make it remove old runs and events by itself, and removal by hand. By default Prefect
+keeps flow runs for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+MIN_RETENTION_S = 3601.0  # Prefect takes nothing below an hour
+HEARTBEAT_RETENTION_S = (
+    86_400.0  # two a minute and run: most of what there is, and of no use afterwards
+)
+BATCH_SIZE = 200
+MAX_BATCHES = 500
+TIMEOUT_S = 30.0
+BUSY_TRIES = 20  # 503: its database is locked for a moment; Prefect's own client asks again, too
+BUSY_WAIT_S = 1.0
+
+
+def retention_settings(keep_s: float) -> dict[str, str]:
+    """Return the server's environment that keeps runs and events so long."""
+    keep_s = max(keep_s, MIN_RETENTION_S)
+    heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEAT_RETENTION_S):.0f}}}'
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{keep_s:.0f}",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": heartbeats,
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # it takes no bare number
+    }
+
+
+def delete_old_runs(
+    api_url: str, before: float, headers: Mapping[str, str], *, is_dry: bool = False
+) -> int:
+    """Remove the runs that ended before a time from our own server; gives how many.
+
+    Their logs and artefacts are removed by the server, within a day.
+
+    Raises:
+        OSError: the server does not answer.
+    """
+    import httpx
+
+    try:
+        with httpx.Client(
+            base_url=api_url.rstrip("/"),
+            headers=dict(headers),
+            timeout=TIMEOUT_S,
+            trust_env=False,
+        ) as client:
+            if is_dry:
+                counted = _request(client, "POST", "/flow_runs/count", json=_ended_before(before))
+                return int(counted.raise_for_status().json())
+            return sum(iter(lambda: _delete_batch(client, before), 0))
+    except (httpx.HTTPError, ValueError) as error:
+        raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
+
+
+def _delete_batch(client: Any, before: float) -> int:
+    """Remove some, and say how many; 0: there are none left."""
+    asked = {**_ended_before(before), "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
+    found = _request(client, "POST", "/flow_runs/filter", json=asked).raise_for_status().json()
+    for run in found:
+        answer = _request(client, "DELETE", f"/flow_runs/{run['id']}")
+        if answer.status_code not in (204, 404):
+            answer.raise_for_status()
+    return len(found)
+
+
+def _request(client: Any, method: str, path: str, **asked: Any) -> Any:
+    """Ask, and ask again where the server's database is busy, within a bound."""
+    for _ in range(BUSY_TRIES - 1):
+        answer = client.request(method, path, **asked)
+        if answer.status_code != 503:
+            return answer
+        time.sleep(BUSY_WAIT_S)
+    return client.request(method, path, **asked)
+
+
+def _ended_before(before: float) -> Mapping[str, Any]:
+    at = datetime.fromtimestamp(before, UTC).isoformat()
+    ended = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+    runs = {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}
+    return {"flow_runs": runs}

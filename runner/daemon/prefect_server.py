@@ -1,0 +1,381 @@
+"""Supervise one Prefect server for a state folder: start it, watch it, restart it.
+
+The process that holds the lock runs it; others read its address from the record, and take over
+when the holder ends. It keeps its port over restarts, so that runs find it again; where a foreign
+program took the port it gets another, so read the address from `ready` or `status`. The server's
+process is `prefect_process`; here only names of Prefect's settings are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from paddock.engine.system import files
+
+from . import daemon_files
+from .prefect_auth import SERVER_VARIABLE, own_auth_string
+from .prefect_retention import retention_settings
+
+HOST = "127.0.0.1"
+BACKLOG = 2048
+COMMAND = (sys.executable, "-m", "paddock.runner.daemon.prefect_process")
+START_S = 120.0  # a new database: 12 s, on a machine with much else to do
+LOOK_S = 2.0
+ANSWER_S = 10.0
+N_SILENT = 6  # so many looks in a row without an answer, and it is started again
+STOP_S = 8.0
+VACATE_S = 10.0  # a server whose parent was killed ends within 5 s (`prefect_process`)
+VACATE_POLL_S = 0.1
+PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
+"""Before it is started again, where it ends soon each time."""
+STEADY_S = 60.0
+
+TUNED: Mapping[str, str] = {
+    # 4 to 5 ms of its CPU a task in place of 15 to 18.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+}
+
+PrefectServerState = Literal["off", "starting", "ready", "failing"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectServerStatus:
+    """What is known of the server."""
+
+    state: PrefectServerState
+    url: str
+    pid: int | None = None
+    why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as it goes over the socket."""
+        return {"state": self.state, "url": self.url, "pid": self.pid, "why": self.why}
+
+
+class PrefectServer:
+    """One server, wanted or not. Use it as `async with PrefectServer(…) as server`."""
+
+    def __init__(self, state_dir: Path, folder: Path, keep_s: float) -> None:
+        self._state_dir = state_dir
+        self._home = state_dir / "prefect"
+        self._keep_s = keep_s
+        """How long it keeps what it knows of runs."""
+        self._record = folder / "prefect.server"
+        self._lock = FileLock(folder / "prefect.lock", mode=files.PRIVATE_FILE, blocking=False)
+        self._log_file = folder / "prefect.log"
+        self._wanted = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._told = PrefectServerStatus("off", "")
+        self._port: int | None = None
+        self._door: socket.socket | None = None
+        """The listening socket of our own server; held until this ends."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> PrefectServer:
+        """Begin to keep it; it is started when it is wanted."""
+        self._task = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._close()
+
+    @property
+    def told(self) -> PrefectServerStatus:
+        """What is known of it now."""
+        return self._told
+
+    def want(self) -> str:
+        """Start it if need be; return the address that it probably gets.
+
+        It gets another port where a foreign program took the one that it had, so who connects to
+        it takes the address from `ready` or `told`.
+        """
+        if not self._told.url:
+            self._told = PrefectServerStatus("starting", _url(self._chosen()))
+        self._wanted.set()
+        return self._told.url
+
+    async def ready(self, within_s: float = START_S) -> PrefectServerStatus:
+        """Wait until it answers, or the time is up."""
+        self.want()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._changed:
+                await self._changed.wait_for(lambda: self._told.state == "ready")
+        return self._told
+
+    async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
+        async with self._changed:
+            self._told = PrefectServerStatus(state, self._told.url, pid, why)
+            self._changed.notify_all()
+
+    # keeping it
+
+    async def _keep(self) -> None:
+        """Run it, or look on while somebody else does, until cancelled."""
+        await self._wanted.wait()
+        n_falls = 0
+        while True:
+            began = time.monotonic()
+            try:
+                with self._lock:
+                    try:
+                        await self._run()
+                    except asyncio.CancelledError:
+                        self._close()  # before the lock: the next holder listens at this port
+                        raise
+            except Timeout:
+                await self._look_on()
+                continue
+            except OSError as error:  # a full disk, no free process: try again later
+                log.warning("the Prefect server could not be started: %s", error)
+                await self._say("failing", None, str(error))
+            n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
+            await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
+
+    async def _look_on(self) -> None:
+        """Tell of the server that another process of this user runs."""
+        self._close()
+        known = daemon_files.read_record(self._record)
+        port = known.get("port")
+        if isinstance(port, int):
+            self._told = PrefectServerStatus(self._told.state, _url(port), known.get("pid"))
+            is_there = _is_own_listener(port) and await _is_healthy(port)
+            await self._say("ready" if is_there else "starting", known.get("pid"))
+        await asyncio.sleep(LOOK_S / 4 if self._told.state != "ready" else LOOK_S)
+
+    async def _run(self) -> None:
+        """Start it and watch it until it ends.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        auth_string = own_auth_string(self._state_dir)
+        door = await self._vacated(self._chosen())
+        port = int(door.getsockname()[1])
+        self._told = PrefectServerStatus("starting", _url(port))
+        async with self._process(door, port, auth_string) as process:
+            daemon_files.write_record(self._record, {"port": port, "pid": process.pid})
+            ended = asyncio.create_task(process.wait())
+            try:
+                await self._watch(port, process, ended)
+            finally:
+                ended.cancel()
+        why = f"it ended with status {process.returncode}" + self._last_words()
+        log.warning("the Prefect server: %s", why)
+        await self._say("failing", None, why)
+
+    async def _watch(
+        self, port: int, process: asyncio.subprocess.Process, ended: asyncio.Future[int]
+    ) -> None:
+        """Return when it has ended, or has not answered for too long."""
+        n_silent, deadline = 0, time.monotonic() + START_S
+        while not ended.done():
+            asked = asyncio.create_task(_is_healthy(port))
+            either: set[asyncio.Future[Any]] = {asked, ended}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                asked.cancel()
+                return
+            if asked.result():
+                n_silent = 0
+                if self._told.state != "ready":
+                    await self._say("ready", process.pid)
+            elif self._told.state == "ready":
+                n_silent += 1
+            if n_silent >= N_SILENT or (
+                self._told.state != "ready" and time.monotonic() > deadline
+            ):
+                log.warning("the Prefect server does not answer and is started again")
+                return
+            pause_s = LOOK_S if self._told.state == "ready" else 0.1
+            await asyncio.wait({ended}, timeout=pause_s)
+
+    @asynccontextmanager
+    async def _process(
+        self, door: socket.socket, port: int, auth_string: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        files.private_folder(self._home)
+        # The log is of one start: it says little, and that matters.
+        with files.open_private(self._log_file, "wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND, str(door.fileno()), stdin=asyncio.subprocess.PIPE,
+                env=server_environment(self._home, port, os.environ, self._keep_s, auth_string),
+                pass_fds=(door.fileno(),), stdout=out, stderr=out, start_new_session=True,
+                cwd=self._home, umask=files.PRIVATE_UMASK,
+            )  # fmt: skip
+        try:
+            yield process
+        finally:
+            await _end_server(process)
+
+    async def _vacated(self, port: int) -> socket.socket:
+        """Listen at this port, or at another one where that stays taken.
+
+        When the process that kept the server was killed, its server still listens for a moment.
+        Runs that go on know its address, so wait for that one to end.
+
+        Raises:
+            OSError: no port is free.
+        """
+        pid = daemon_files.read_record(self._record).get("pid")
+        deadline = time.monotonic() + VACATE_S
+        door = self._door or _listen_at(port)
+        while (
+            door is None
+            and isinstance(pid, int)
+            and psutil.pid_exists(pid)
+            and time.monotonic() < deadline
+        ):
+            await asyncio.sleep(VACATE_POLL_S)
+            door = _listen_at(port)
+        self._door = door
+        return self._open(port)
+
+    def _chosen(self) -> int:
+        """Choose the port that it had before, so that its address stays; else take a free one."""
+        known = daemon_files.read_record(self._record).get("port")
+        if self._door is None and isinstance(known, int):
+            self._port = known
+        elif self._port is None:
+            self._open(None)
+        assert self._port is not None
+        return self._port
+
+    def _open(self, port: int | None) -> socket.socket:
+        """Listen at this port, or at another one where that is not free."""
+        if self._door is None:
+            self._door = _listen_at(port or 0) or _listen_at(0)
+        if self._door is None:
+            raise OSError(None, f"no port of {HOST} is free")
+        self._port = int(self._door.getsockname()[1])
+        return self._door
+
+    def _close(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            lines = self._log_file.read_text("utf-8", "replace").strip().splitlines()
+            return f" ({lines[-1].strip()[:200]})" if lines else ""
+        return ""
+
+
+def server_environment(
+    home: Path, port: int, environ: Mapping[str, str], keep_s: float, auth_string: str
+) -> dict[str, str]:
+    """Return the server's environment: ours but for the client's settings, and what is tuned."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("PREFECT_")
+        or name.startswith(("PREFECT_SERVER_", "PREFECT_API_DATABASE"))
+    }
+    own = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": _url(port),
+        "PREFECT_UI_API_URL": _url(port),
+        SERVER_VARIABLE: auth_string,
+        # Pages of other origins must not read it, or start runs.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+    }
+    return {**TUNED, **retention_settings(keep_s), **kept, **own}
+
+
+def _url(port: int) -> str:
+    return f"http://{HOST}:{port}/api"
+
+
+def _listen_at(port: int) -> socket.socket | None:
+    """Return a socket that listens at this port; None: another one does.
+
+    It listens at once, since two sockets that do not may share a port.
+    """
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((HOST, port))
+        door.listen(BACKLOG)
+    except OSError:
+        door.close()
+        return None
+    return door
+
+
+def _is_own_listener(port: int) -> bool:
+    """Return whether this user listens at a port; True where the system does not tell (not Linux).
+
+    When a server has ended, another user may listen at its port and would be sent the password.
+    """
+    address = int.from_bytes(socket.inet_aton(HOST), sys.byteorder)
+    try:
+        rows = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
+    except OSError:
+        return True
+    found = (row.split() for row in rows)
+    return any(
+        row[1] == f"{address:08X}:{port:04X}" and row[3] == "0A" and int(row[7]) == os.getuid()
+        for row in found
+    )
+
+
+async def _is_healthy(port: int) -> bool:
+    """Ask whether it is well."""
+    writer = None
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"GET /api/health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            await writer.drain()
+            return b" 200 " in await reader.readline()
+    except (OSError, TimeoutError, ValueError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def _end_server(process: asyncio.subprocess.Process) -> None:
+    """End it, in order if it will."""
+    if process.stdin is not None:
+        process.stdin.close()
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

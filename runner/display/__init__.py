@@ -1,1 +1,0 @@
-"""A run as it goes on, for a person to watch."""

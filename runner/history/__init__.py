@@ -1,1 +1,0 @@
-"""What happened: runs, their logs, and for how long both are kept."""

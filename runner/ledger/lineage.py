@@ -1,0 +1,152 @@
+"""Lineage rows of the ledger.
+
+The steps, calls and specs behind each entry, and its rows in vector stores. One row for each item,
+and one for each store of an item, replaced when it is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .entries import LineageRow, RecordedModelCall, StoredRow
+from .ledger import Ledger
+
+_LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
+_CALL_FACTS = ("hash", "kind", "model", "digest", "served_digest", "done_reason", "run", "at")
+_CALL_COLUMNS = ", ".join((*_CALL_FACTS, "usage, request, request_object, reply, reply_object"))
+
+
+class LineageStore:
+    """What one ledger keeps of where its entries came from."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known_specs: set[str] = set()
+
+    # --- items
+
+    def record(self, row: LineageRow, spec: str) -> None:
+        """Write how an item was made; `spec` is the text of `row.spec`, which is kept once."""
+        if row.spec is not None and row.spec not in self._known_specs:
+            self._known_specs.add(row.spec)
+            self._ledger.put("specs", {"spec": row.spec, "text": spec})
+        inline, object_ = self._ledger.keep(row.made)
+        names = ("scope", "key", "run", "spec", "source")
+        values = {name: getattr(row, name) for name in names}
+        kept = {"made": inline, "made_object": object_}
+        self._ledger.put("provenance", {**values, **kept, "at": time.time()})
+
+    def made(self, scope: str, key: str) -> LineageRow | None:
+        """Return how an item was made, if a version that keeps it made it."""
+        query = f"select {_LINEAGE_COLUMNS} from provenance where scope = :scope and key = :key"
+        return next(self._rows(query, scope=scope, key=key), None)
+
+    def made_in(self, run: str) -> Iterator[LineageRow]:
+        """Yield what a run was the last to make."""
+        yield from self._rows(
+            f"select {_LINEAGE_COLUMNS} from provenance where run = :run", run=run
+        )
+
+    def made_from(self, source: str) -> tuple[LineageRow, ...]:
+        """Return what was made of a file, by its stored path."""
+        query = (
+            f"select {_LINEAGE_COLUMNS} from provenance where source = :source order by scope, key"
+        )
+        return tuple(self._rows(query, source=source))
+
+    def made_of(self, scope: str) -> dict[str, LineageRow]:
+        """Return how all items of a scope were made, by key."""
+        query = f"select {_LINEAGE_COLUMNS} from provenance where scope = :scope"
+        return {row.key: row for row in self._rows(query, scope=scope)}
+
+    def specs_of(self, scope: str) -> dict[str, str]:
+        """Return by key the digests of the specs by which the items of a scope were made."""
+        query = "select key, spec from provenance where scope = :scope and spec is not null"
+        return {str(key): str(spec) for key, spec in self._ledger.rows(query, scope=scope)}
+
+    def spec(self, digest: str) -> str | None:
+        """Return the text of a spec."""
+        found = self._ledger.rows("select text from specs where spec = :spec", spec=digest)
+        return str(found[0][0]) if found else None
+
+    def _rows(self, query: str, **values: Any) -> Iterator[LineageRow]:
+        for row in self._ledger.rows(query, **values):
+            scope, key, run, at, spec, source, text, object_ = row
+            made = self._ledger.value(text, object_)
+            yield LineageRow(scope, key, run, at, spec, source, made)
+
+    # --- calls
+
+    def call(self, hash_: str) -> RecordedModelCall | None:
+        """Return a call with its request and raw reply; None where it was let go since."""
+        query = f"select {_CALL_COLUMNS} from calls where hash = :hash"
+        for *head, usage, request, request_object, reply, reply_object in self._ledger.rows(
+            query, hash=hash_
+        ):
+            asked = self._whole(request, request_object)
+            answered = self._whole(reply, reply_object)
+            if asked is not None and answered is not None:
+                told = dict(zip(_CALL_FACTS, head, strict=True))
+                return RecordedModelCall(
+                    **told, usage=json.loads(usage), request=asked.decode(), reply=answered
+                )
+        return None
+
+    def calls_of(self, scope: str, key: str) -> tuple[str, ...]:
+        """Return the hashes of the calls that an item was the first to make, the oldest first."""
+        query = "select hash from calls where scope = :scope and key = :key order by at"
+        return tuple(row[0] for row in self._ledger.rows(query, scope=scope, key=key))
+
+    def _whole(self, text: str | None, object_: str | None) -> bytes | None:
+        return (text or "").encode() if object_ is None else self._ledger.objects.get(object_)
+
+    # --- vector stores
+
+    def stored(self, scope: str) -> dict[str, tuple[StoredRow, ...]]:
+        """Return what the items of a scope have in stores, by key."""
+        found: dict[str, tuple[StoredRow, ...]] = {}
+        for row in self._stored("scope = :scope", scope=scope):
+            found[row.key] = (*found.get(row.key, ()), row)
+        return found
+
+    def stored_in(self, path: str) -> Sequence[StoredRow]:
+        """Return what a store holds, by item."""
+        return tuple(self._stored("path = :path", path=path))
+
+    def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
+        """Yield what items of a pipeline's file have in stores: (step, is it done, row).
+
+        Only those of these folders: another run may be at work on others of the same file.
+        """
+        columns = ", ".join(f"s.{name}" for name in StoredRow.__slots__)
+        query = (
+            f"select c.inputs, c.step, i.key is not null, {columns} "
+            "from stored s join scopes c on c.scope = s.scope "
+            "left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
+        )
+        for inputs, step, has_entry, *row in self._ledger.rows(query, file=file):
+            if json.loads(inputs)[0] == place:
+                yield step, bool(has_entry), StoredRow(*row)
+
+    def stores(self) -> tuple[str, ...]:
+        """Return the stored paths of the stores in which items have something."""
+        return tuple(path for (path,) in self._ledger.rows("select distinct path from stored"))
+
+    def record_stored(self, row: StoredRow, run: str) -> None:
+        """Write what an item has in a store now."""
+        names = ("scope", "path", "key", "sha256", "n_rows")
+        values = {name: getattr(row, name) for name in names}
+        self._ledger.put("stored", {**values, "run": run, "at": time.time()})
+
+    def drop_stored(self, row: StoredRow) -> None:
+        """Forget what an item had in a store."""
+        key: Mapping[str, str] = {"scope": row.scope, "path": row.path, "key": row.key}
+        self._ledger.drop("stored", key)
+
+    def _stored(self, where: str, **values: str) -> Iterator[StoredRow]:
+        columns = ", ".join(StoredRow.__slots__)
+        for row in self._ledger.rows(f"select {columns} from stored where {where}", **values):
+            yield StoredRow(*row)

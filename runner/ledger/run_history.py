@@ -1,0 +1,328 @@
+"""Past and present runs over several ledgers, newest first; the ledgers at and below a folder.
+
+A run's growing journal. A run that the ledger calls running while its process is gone has died,
+and so has one of another machine that shares the ledger and gives no sign of life. Nothing is
+written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from paddock.runner.settings import read_settings
+
+from .entries import ItemRow, LedgerError, RunRow
+from .ledger import Ledger
+
+STATE_FOLDER = (
+    ".paddock"  # as `paddock.runner.core.run_context` has it, which takes 0.2 s to import
+)
+MAX_FOLDERS = 50_000
+_NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFolder:
+    """One folder of pipelines with a ledger."""
+
+    state: Path
+    """The `.paddock` folder."""
+    file: str | None = None
+    """The name of the pipeline's file that is asked for; None: all."""
+
+    @property
+    def folder(self) -> Path:
+        """The pipelines' folder."""
+        return self.state.parent
+
+
+def find_ledgers(paths: Iterable[Path]) -> list[LedgerFolder]:
+    """Return the ledgers of these pipelines, or at and below these folders, each once."""
+    found: dict[LedgerFolder, None] = {}
+    for path in paths:
+        if path.is_dir():
+            # The user's own state folder is called so, too, and is no pipeline's.
+            found.update({LedgerFolder(state): None for state in _walk_below(path.absolute())})
+        else:
+            file = path.absolute()
+            found[LedgerFolder(file.parent / STATE_FOLDER, file.name)] = None
+    return list(found)
+
+
+def _walk_below(folder: Path) -> Iterator[Path]:
+    """Walk down; hidden folders and links to folders are left alone, so that no circle ends."""
+    waiting = [folder]
+    n_seen = 0
+    while waiting and n_seen < MAX_FOLDERS:
+        at = waiting.pop()
+        n_seen += 1
+        try:
+            with os.scandir(at) as entries:
+                folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # not ours to read, or gone since
+        for entry in sorted(folders, key=lambda entry: entry.name, reverse=True):
+            if entry.name == STATE_FOLDER and _is_state_folder(Path(entry.path)):
+                yield Path(entry.path)
+            elif not entry.name.startswith(".") and entry.name not in _NOT_SEARCHED:
+                waiting.append(Path(entry.path))
+
+
+def _is_state_folder(folder: Path) -> bool:
+    return (folder / "ledger.sqlite").exists() or (folder / "id").exists()
+
+
+MAX_JOURNAL_BYTES = 64 * 1024**2  # a journal is bounded; something else may lie under its name
+
+
+class JournalTail:
+    """The lines of one journal; `more` gives those that came since."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._at = 0
+        self._rest = b""
+
+    def more(self) -> list[dict[str, Any]]:
+        """Return the lines that were written since the last call; none where there is no file."""
+        try:
+            with self._file.open("rb") as stream:
+                stream.seek(self._at)
+                found = stream.read(MAX_JOURNAL_BYTES)
+        except OSError:
+            return []
+        self._at += len(found)
+        whole, newline, self._rest = (self._rest + found).rpartition(b"\n")
+        lines = (_parse_line(text) for text in (whole + newline).splitlines())
+        return [line for line in lines if line is not None]
+
+
+class JournalProgress:
+    """How far a running run is, of its journal."""
+
+    def __init__(self, file: Path) -> None:
+        self._tail = JournalTail(file)
+        self._totals: dict[str, int] = {}
+        self._ended: Counter[str] = Counter()
+        self.n_bad = 0
+
+    def look(self) -> tuple[int, int]:
+        """Return how many items have ended, and of how many that are known by now."""
+        for line in self._tail.more():
+            step = str(line.get("step"))
+            if line.get("event") == "step" and isinstance(line.get("items"), int):
+                self._totals[step] = line["items"]
+                self._ended[step] += int(line.get("fresh") or 0)
+            elif line.get("event") == "item" and step in self._totals:  # no block within another
+                self._ended[step] += 1
+            if line.get("event") == "item" and line.get("state") in ("failed", "quarantined"):
+                self.n_bad += 1
+        return sum(self._ended.values()), sum(self._totals.values())
+
+
+def _parse_line(text: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+DIED = "died"
+BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", DIED)
+MAX_RUNS_SEARCHED = 100_000  # for those of one file, or that failed
+SILENT_S = 180.0  # machines that share a ledger give a sign every 30 s
+_CLOCK_TOLERANCE_S = (
+    5.0  # a process is no later than the run that it began, but for how clocks are read
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One run of one ledger."""
+
+    place: LedgerFolder
+    row: RunRow
+    status: str
+    """As recorded, or `died`."""
+
+    @property
+    def journal(self) -> Path:
+        """What it wrote down, if it is still there."""
+        return self.place.state / "runs" / f"{self.row.run}.jsonl"
+
+    @property
+    def traces(self) -> Path:
+        """The tracebacks of its unexpected errors, if there were any."""
+        return self.place.state / "runs" / f"{self.row.run}.log"
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Its report, without the items; empty while it runs."""
+        try:
+            found = json.loads(self.row.summary or "{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def message(self) -> str | None:
+        """Why it stopped early."""
+        if self.status == DIED:
+            return "Its process is gone; the same command continues."
+        told = self.row.message or self.summary.get("message")
+        return str(told) if told else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        row, summary = self.row, self.summary
+        return {
+            "run": row.run,
+            "pipeline": row.pipeline,
+            "file": str(self.place.folder / row.file),
+            "status": self.status,
+            "trigger": row.trigger,
+            "host": row.host,
+            "pid": row.pid,
+            "attempt": row.attempt,
+            "started": _iso(row.started),
+            "ended": _iso(row.ended),
+            "seconds": summary.get("seconds"),
+            "counts": summary.get("counts"),
+            "calls": summary.get("calls"),
+            "tokens": summary.get("tokens"),
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunHistory:
+    """What was found; `faults` say which ledgers could not be read."""
+
+    runs: tuple[PastRun, ...]
+    faults: tuple[str, ...] = ()
+
+
+def recent_runs(
+    places: Iterable[LedgerFolder], *, limit: int, failed_only: bool = False
+) -> RunHistory:
+    """Return the latest runs of all ledgers, the newest first; none is written to."""
+    found: list[PastRun] = []
+    faults: list[str] = []
+    for place in places:
+        try:
+            with open_for_reading(place) as ledger:
+                found += _runs_of_ledger(place, ledger, limit, failed_only=failed_only)
+        except LedgerError as error:
+            faults.append(str(error))
+    found.sort(key=lambda past: past.row.started, reverse=True)
+    return RunHistory(tuple(found[:limit]), tuple(faults))
+
+
+def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:
+    """Return the runs of this name, the newest first: each ledger may have one."""
+    found: list[PastRun] = []
+    faults: list[str] = []
+    for place in places:
+        try:
+            with open_for_reading(place) as ledger:
+                row = ledger.run(name)
+                status = run_status(row, ledger) if row is not None else ""
+        except LedgerError as error:
+            faults.append(str(error))
+            continue
+        if row is not None and place.file in (None, row.file):
+            found.append(PastRun(place, row, status))
+    found.sort(key=lambda past: past.row.started, reverse=True)
+    return RunHistory(tuple(found), tuple(faults))
+
+
+def known_run_names(places: Iterable[LedgerFolder]) -> frozenset[str]:
+    """Return the names of all runs, to say which may be meant."""
+    found: set[str] = set()
+    for place in places:
+        try:
+            with open_for_reading(place) as ledger:
+                found |= ledger.run_names()
+        except LedgerError:
+            continue
+    return frozenset(found)
+
+
+def run_items(past: PastRun) -> list[ItemRow]:
+    """Return the items that this run was the last to record.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    with open_for_reading(past.place) as ledger:
+        return ledger.items_of(past.row.run)
+
+
+def run_status(row: RunRow, ledger: Ledger) -> str:
+    """Return how a run ended; one that goes on in a process that is gone has died."""
+    if row.status != "running":
+        return row.status
+    if row.host not in (None, socket.gethostname()):
+        return DIED if ledger.is_shared and _is_silent(row, ledger) else row.status
+    return "running" if row.pid is not None and is_process_alive(row.pid, row.started) else DIED
+
+
+def _is_silent(row: RunRow, ledger: Ledger) -> bool:
+    """Return whether another machine's run has long given no sign of life."""
+    since = time.time() - SILENT_S
+    return row.started < since and not ledger.is_heard_of(row.run, since)
+
+
+def is_process_alive(pid: int, started: float) -> bool:
+    """Return whether the process is there, and not a later one that was given its number."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        is_old_enough = process.create_time() <= started + _CLOCK_TOLERANCE_S
+        return bool(is_old_enough and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
+        return False
+
+
+def _runs_of_ledger(
+    place: LedgerFolder, ledger: Ledger, limit: int, *, failed_only: bool
+) -> Iterator[PastRun]:
+    """Yield the latest runs of one ledger; the file and the dead are sorted out here."""
+    is_choosy = failed_only or place.file is not None
+    n_found = 0
+    for row in ledger.runs(MAX_RUNS_SEARCHED if is_choosy else limit):
+        status = run_status(row, ledger)
+        if place.file not in (None, row.file) or (failed_only and status not in BAD_STATUSES):
+            continue
+        yield PastRun(place, row, status)
+        n_found += 1
+        if n_found == limit:
+            return
+
+
+@contextmanager
+def open_for_reading(place: LedgerFolder) -> Iterator[Ledger]:
+    """Open a ledger to read."""
+    url = read_settings(place.folder).ledger_url
+    with Ledger(place.state, is_readonly=True, url=url) as ledger:
+        yield ledger
+
+
+def _iso(at: float | None) -> str | None:
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

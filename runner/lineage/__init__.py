@@ -1,0 +1,1 @@
+"""Lineage: where an output came from, and what changed since."""

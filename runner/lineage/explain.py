@@ -1,0 +1,447 @@
+"""Explain where an output came from, and what changed since: the answer behind `paddock why`.
+
+Reads ledgers and runs nothing: calls with their requests and raw replies, checks, the spec as it
+was recorded. Of an item that an older version recorded, only the calls that it was the first to
+make are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.errors import EngineError
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.core import run_records
+from paddock.runner.core.call_cache import ModelDigests
+from paddock.runner.core.cleanup import current_paths
+from paddock.runner.core.fingerprints import canonical_json
+from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import FileCondition, OutputIndex, sha256_of
+from paddock.runner.ledger.run_history import STATE_FOLDER, LedgerFolder, find_ledgers
+from paddock.runner.settings import Settings, read_settings
+
+from . import change_detection
+from .change_detection import SurroundingChanges, UpstreamChanges, upstream_names
+from .traces import (
+    ItemTrace,
+    LedgerTraces,
+    LineageCall,
+    LineageChange,
+    LineageFile,
+    LineageStep,
+    Origin,
+    PathLineage,
+    load_request,
+)
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec, Role
+    from paddock.runner.bind.bound import BoundNode, BoundPlan
+
+
+def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
+    """Return the steps of an item that called something, in the order in which they ran."""
+    if trace.made is None:
+        return _steps_of_older_entry(origins, trace)
+    _, steps = run_records.read_lineage(trace.made.made)
+    checks = _recorded_checks(origins, trace)
+    return tuple(
+        LineageStep(
+            step.id,
+            step.uses,
+            step.model,
+            step.seconds,
+            checks.get(step.id, ()),
+            tuple(_lineage_call(origins, call, trace.made.run) for call in step.calls),
+        )
+        for step in steps
+    )
+
+
+def _steps_of_older_entry(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
+    is_of_block = trace.entry is not None and trace.key != trace.place.step
+    shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
+    kept = [origins.call(hash_) for hash_ in origins.calls_of(trace.place.scope, shown)]
+    calls = tuple(_kept_call(one, one.run, None) for one in kept if one is not None)
+    return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
+
+
+def _lineage_call(origins: LineageStore, call: run_records.CallRecord, run: str) -> LineageCall:
+    kept = origins.call(call.hash)
+    if kept is not None:
+        return _kept_call(kept, run, call)
+    usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
+    return LineageCall(
+        call.hash, call.kind, "", "", "", call.is_known, call.began, call.seconds, run, {}, "",
+        None, usage, is_gone=True,
+    )  # fmt: skip
+
+
+def _kept_call(
+    kept: RecordedModelCall, run: str, call: run_records.CallRecord | None
+) -> LineageCall:
+    reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
+    return LineageCall(
+        hash=kept.hash,
+        kind=kept.kind,
+        model=kept.model,
+        digest=kept.digest,
+        served_digest=kept.served_digest,
+        is_known=call is not None and call.is_known,
+        at=kept.at if call is None else call.began,
+        seconds=None if call is None else call.seconds,
+        run=run,
+        request=load_request(kept.request),
+        reply=reply,
+        done_reason=kept.done_reason,
+        usage=kept.usage,
+    )
+
+
+def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
+    """Return what the pipeline said when the item was done; empty where that is not known."""
+    digest = None if trace.made is None else trace.made.spec
+    text = None if digest is None else origins.spec(digest)
+    found = json.loads(text) if text else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _recorded_checks(origins: LineageStore, trace: ItemTrace) -> dict[str, tuple[str, ...]]:
+    steps = recorded_spec(origins, trace).get("steps", {})
+    return {name: tuple(_written_checks(step)) for name, step in steps.items()}
+
+
+def _written_checks(step: Mapping[str, Any]) -> Iterable[str]:
+    """Return a step's checks as its author wrote them."""
+    reply = step.get("reply")
+    given = reply.get("check") if isinstance(reply, dict) else None
+    return [given] if isinstance(given, str) else [str(check) for check in given or ()]
+
+
+def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
+    """Return where a file, a folder's files or a store's rows came from.
+
+    `given` are pipelines or folders with some; without, those around the path and around the
+    current folder are asked, then those below it.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link is what was written, not its target
+    faults: list[str] = []
+    near: dict[str, None] = {}
+    same: dict[str, None] = {}
+    for place in _ledgers_around(path, given):
+        try:
+            with _open_ledger(place) as ledger:
+                case = _PathInLedger(ledger, place.folder.resolve(), path)
+                answer = case.answer()
+                if answer.is_known:
+                    return answer
+                near.update(dict.fromkeys(answer.near))
+                same.update(dict.fromkeys(answer.same_as))
+        except LedgerError as error:
+            faults.append(str(error))
+    return PathLineage(str(path), near=tuple(near), same_as=tuple(same), faults=tuple(faults))
+
+
+def _ledgers_around(path: Path, given: Sequence[Path]) -> Iterator[LedgerFolder]:
+    if given:
+        yield from find_ledgers(given)
+        return
+    seen: set[Path] = set()
+    around = [path, *path.parents, Path.cwd(), *Path.cwd().parents]
+    for folder in around:
+        state = folder / STATE_FOLDER
+        if state not in seen and (state / "ledger.sqlite").exists() | (state / "id").exists():
+            seen.add(state)
+            yield LedgerFolder(state)
+    for place in find_ledgers([Path.cwd()]):
+        if place.state not in seen:
+            yield place
+
+
+def _open_ledger(place: LedgerFolder) -> Ledger:
+    url = read_settings(place.folder).ledger_url
+    return Ledger(place.state, is_readonly=True, url=url)
+
+
+class _PathInLedger:
+    """One path in one ledger."""
+
+    def __init__(self, ledger: Ledger, base: Path, path: Path) -> None:
+        self._ledger = ledger
+        self._base = base
+        self._path = path
+        self._traces = LedgerTraces(ledger, base)
+        self._origins = LineageStore(ledger)
+        self._index = OutputIndex(ledger, base, set())
+        self._around = SurroundingChanges(ledger, base)
+        self._before = UpstreamChanges()
+        self._bounds: dict[str, BoundPlan] = {}
+
+    def answer(self) -> PathLineage:
+        stored = self._stored()
+        trace = self._traces.written(stored)
+        if trace is not None:
+            return PathLineage(str(self._path), (self._origin(trace),))
+        traces, n_more = self._traces.in_store(self._traces.store_around(stored) or stored)
+        if not traces and self._path.is_dir():
+            traces, n_more = self._traces.below(stored)
+        if traces:
+            origins = tuple(self._origin(one) for one in traces)
+            return PathLineage(str(self._path), origins, n_more=n_more)
+        read = self._traces.made_of(stored)
+        if not read and self._path.is_dir():
+            read, n_more = self._traces.made_below(stored)
+        readers = tuple(map(self._reader, read))
+        if readers:
+            return PathLineage(str(self._path), read_by=readers, n_more=n_more)
+        near = tuple(map(self._traces.absolute, self._traces.near(stored)))
+        return PathLineage(str(self._path), near=near, same_as=tuple(self._same()))
+
+    def _same(self) -> Iterator[str]:
+        """Find the outputs that held what the file holds, as one does that was renamed."""
+        with contextlib.suppress(OSError):
+            if self._path.is_file():
+                yield from map(self._traces.absolute, self._traces.same_as(sha256_of(self._path)))
+
+    def _reader(self, trace: ItemTrace) -> str:
+        """Say in words which item a document is of, and what it wrote."""
+        key = "/".join((*trace.place.outer, trace.key))
+        stores = map(
+            self._traces.stored, map(Path, change_detection.containing_stores(trace, self._base))
+        )
+        wrote = ", ".join([*trace.outputs, *(f"rows in {store}" for store in stores)])
+        entry = trace.entry
+        bad = f", {entry.state}: {entry.error}" if entry is not None and entry.error else ""
+        return f"item '{key}' of '{trace.place.step}'{bad}" + (f" → {wrote}" if wrote else "")
+
+    def _stored(self) -> str:
+        """Write the path as the ledger does: by its real folder, as runs resolve theirs."""
+        try:
+            real = self._path.parent.resolve() / self._path.name
+        except (OSError, RuntimeError):
+            real = self._path
+        return self._traces.stored(real)
+
+    def _origin(self, trace: ItemTrace) -> Origin:
+        entry, base = trace.entry, self._base
+        source, reads = (
+            change_detection.source_file(trace, base),
+            change_detection.read_files(trace, base),
+        )
+        spec = recorded_spec(self._origins, trace)
+        changes = list(self._of_file("its document", source)) if source is not None else []
+        if entry is not None and entry.state == "done" and trace.n_rows is None:
+            now = current_paths(entry)
+            if trace.path not in now:
+                others = ", ".join(sorted(now)) or "no file"
+                changes.append(
+                    LineageChange(f"it is no output any more: its item writes {others} now")
+                )
+        since_, notes = self._changes(trace, spec)
+        changes += since_
+        made_of = _upstream_references(spec)
+        steps = list(item_steps(self._origins, trace))
+        told = {trace.place.step}
+        for name in made_of if not any(step.calls for step in steps) else ():
+            # A step that only writes down what a model said: what was asked of it is told as well.
+            other = self._traces.beside(trace.place, name)
+            if other is not None:
+                told.add(name)
+                steps += item_steps(self._origins, other)
+                changes += self._changes(other, recorded_spec(self._origins, other), f"'{name}'")[0]
+        notes += _unwatched_notes(steps)
+        behind, unknown = self._behind(trace, told)
+        changes += behind
+        return Origin(
+            path=self._traces.absolute(trace.path),
+            pipeline=base / trace.place.file,
+            step=trace.place.step,
+            key="/".join((*trace.place.outer, trace.key)),
+            run=trace.run,
+            at=trace.at,
+            state="done" if entry is None else entry.state,
+            error=None if entry is None else entry.error,
+            condition=self._condition(trace),
+            source=source,
+            reads=reads,
+            looked_in=change_detection.searched_paths(trace, base),
+            kept_in=change_detection.containing_stores(trace, base),
+            steps=tuple(steps),
+            made_of=made_of,
+            outputs=tuple(map(self._traces.absolute, trace.outputs)),
+            changes=tuple(dict.fromkeys(changes)),
+            notes=(*notes, *unknown),
+            n_rows=trace.n_rows,
+        )
+
+    def _of_file(self, what: str, file: LineageFile) -> Iterator[LineageChange]:
+        if file.state != "same":
+            yield LineageChange(
+                f"{what} {_FILE_STATE_TEXT[file.state]}: {self._traces.stored(Path(file.path))}"
+            )
+
+    def _condition(self, trace: ItemTrace) -> FileCondition:
+        if trace.n_rows is not None:
+            return "same" if self._path.exists() else "missing"
+        return self._index.condition(trace.place.scope, trace.path)
+
+    def _changes(
+        self, trace: ItemTrace, spec: Mapping[str, Any], subject: str = "it"
+    ) -> tuple[list[LineageChange], list[str]]:
+        """Compare the item with what the pipeline says now; `subject` names it."""
+        notes: list[str] = []
+        changes = [
+            change
+            for read in change_detection.read_files(trace, self._base)
+            for change in self._of_file(f"a file that {subject} read", read)
+        ]
+        if not self._has_pipeline(trace):
+            return [*changes, LineageChange(f"the pipeline is gone: {trace.place.file}")], notes
+        try:
+            settings = read_settings(self._base)
+            _, hidden = self._given(trace)
+            bound = self._bound(trace, settings)
+            node = change_detection.find_node(bound, trace.place.step)
+            if node is None:
+                gone = LineageChange(f"the pipeline has no '{trace.place.step}' any more")
+                return [*changes, gone], notes
+            parts, older = asyncio.run(_hash_parts(bound, node, self._index, settings))
+        except PipelineError as error:
+            what = f"the pipeline cannot be used as it is now: {error.faults[0].message}"
+            return [*changes, LineageChange(what)], notes
+        except EngineError as error:
+            return [*changes, LineageChange(f"a model cannot be used any more: {error}")], notes
+        if _uses_other_servers(bound, settings):
+            notes.append("its models are asked elsewhere: whether they changed is not looked at")
+        known = {name: parts[name] for name in parts.keys() - {f"inputs.{one}" for one in hidden}}
+        roots = change_detection.owning_plan(bound, node).roots
+        changes += asyncio.run(self._around.changes(trace, roots, subject))
+        changes += change_detection.pipeline_changes(trace, node, spec, known, older)
+        for step in _upstream_references(spec):
+            n_newer = self._traces.newer(trace.place.file, step, trace.at)
+            if n_newer:
+                results = "a newer result" if n_newer == 1 else f"{n_newer:,} newer results"
+                changes.append(LineageChange(f"'{step}', which it reads, has {results}"))
+        return changes, notes
+
+    def _behind(
+        self, trace: ItemTrace, told: Collection[str]
+    ) -> tuple[list[LineageChange], list[str]]:
+        """Return what comes before it in the pipeline and has work to do; `told` are known already.
+
+        That is asked of a plan, and so of nothing that servers elsewhere or secrets decide.
+        """
+        if not self._has_pipeline(trace):
+            return [], []
+        try:
+            settings = read_settings(self._base)
+            given, hidden = self._given(trace)
+            bound = self._bound(trace, settings)
+        except PipelineError:
+            return [], []
+        if not upstream_names(bound, trace.place.step):
+            return [], []
+        if _uses_other_servers(bound, settings) or hidden:
+            return [], ["whether what comes before it is up to date is not looked at"]
+        given = {name: value for name, value in given.items() if name in bound.inputs}
+        return self._before.changes(bound, trace.place.step, given, settings, told), []
+
+    def _has_pipeline(self, trace: ItemTrace) -> bool:
+        return bool(trace.place.file) and (self._base / trace.place.file).exists()
+
+    def _given(self, trace: ItemTrace) -> tuple[dict[str, Any], list[str]]:
+        """Return what its run was given by hand, and which inputs were, and are kept nowhere."""
+        row = self._ledger.run(trace.run)
+        given = json.loads(row.given) if row is not None and row.given else {}
+        return given.get("inputs", {}), given.get("hidden", [])
+
+    def _bound(self, trace: ItemTrace, settings: Settings) -> BoundPlan:
+        """Bind the pipeline with what its run was given, as far as it still takes it."""
+        given, hidden = self._given(trace)
+        name = canonical_json([trace.place.file, given, hidden])
+        if name not in self._bounds:
+            file = self._base / trace.place.file
+            self._bounds[name] = _bind_file(file, settings, {**given, **dict.fromkeys(hidden, "")})
+        return self._bounds[name]
+
+
+def _bind_file(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
+    from paddock.runner.bind.bind import bind, read_plan
+
+    plan = read_plan(file)
+    kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
+    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
+    return bind(plan, kept, cwd=file.parent, default_models=models)
+
+
+class _NoRemoteDigests(ModelDigests):
+    """The models of servers elsewhere, which nobody asks for a question about the past."""
+
+    def __init__(self) -> None:
+        """Know none."""
+
+    async def of(self, spec: ModelSpec) -> str:
+        """Return nothing."""
+        return ""
+
+
+async def _hash_parts(
+    bound: BoundPlan, node: BoundNode, index: OutputIndex, settings: Settings
+) -> tuple[dict[str, str], Mapping[str, frozenset[str]]]:
+    """Return what the item's hash would consist of now, without what nobody looks at.
+
+    And, by the version of a step, the earlier ones whose results are as good.
+    """
+    from paddock.runner.core.model_pools import LookupPool
+    from paddock.runner.core.staleness import RunOptions, Work
+
+    is_elsewhere = _uses_other_servers(bound, settings)
+    digests = _NoRemoteDigests() if is_elsewhere else ModelDigests(LookupPool(settings).facts)
+    owner = change_detection.owning_plan(bound, node)
+    work = Work(owner, index.ledger, index, digests, RunOptions())
+    parts = await work.parts_of(node)
+    # What a step gives the pipeline that it runs may only show in a run.
+    unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
+    known = {
+        name: parts[name]
+        for name in parts.keys() - unknown
+        if not (is_elsewhere and name.endswith(".model"))
+    }
+    return known, work.older
+
+
+def _uses_other_servers(bound: BoundPlan, settings: Settings) -> bool:
+    return bool(bound.pools or settings.pool_urls)
+
+
+def _unwatched_notes(steps: Sequence[LineageStep]) -> Iterator[str]:
+    """Yield the message that what tools and commands looked at may have changed: nobody keeps what that was."""
+    calls = [call for step in steps for call in step.calls if call.kind == "tool"]
+    names = {call.model or "run" for call in calls} - _WATCHED_TOOLS
+    if names:
+        listed = ", ".join(f"'{name}'" for name in sorted(names))
+        yield f"what {listed} looked at then is not looked at now"
+
+
+_WATCHED_TOOLS = {"calculator", "files.read"}
+"""Tools that look at nothing, or at files that are among what an item read."""
+_FILE_STATE_TEXT = {"changed": "is another one now", "gone": "is gone"}
+
+
+def _upstream_references(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the steps around an item whose outputs it reads, as its spec was written."""
+    own = {*spec.get("steps", {}), *spec.get("blocks", {})}
+    found = _STEP_REFERENCE.findall(json.dumps(spec))
+    return tuple(dict.fromkeys(name for name in found if name not in own))
+
+
+_STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")

@@ -1,0 +1,352 @@
+"""Ledger rows about a path: who wrote it, what was made of it, what a store holds.
+
+And what `paddock why` returns. Read-only. `PathLineage` and what it consists of are plain data, as
+JSON for machines. What changed since is in `change_detection`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.runner.ledger.entries import Entry, LineageRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import FileCondition
+
+FileState = Literal["same", "changed", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageFile:
+    """A file that went into an item."""
+
+    path: str
+    sha256: str
+    state: FileState
+    """What it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageCall:
+    """One call of a model or a tool."""
+
+    hash: str
+    kind: str
+    model: str
+    digest: str
+    """Of the model that was named."""
+    served_digest: str
+    """Of the file that answered."""
+    is_known: bool
+    """Whether an earlier call had the same request."""
+    at: float
+    seconds: float | None
+    """None where an older version recorded it."""
+    run: str
+    """The run that asked."""
+    request: Mapping[str, Any]
+    reply: str
+    done_reason: str | None
+    usage: Mapping[str, Any]
+    is_gone: bool = False
+    """Whether its texts were cleaned away since."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageStep:
+    """One step of an item."""
+
+    id: str
+    uses: str
+    model: str | None
+    seconds: float | None
+    checks: tuple[str, ...]
+    """What its reply had to fulfil."""
+    calls: tuple[LineageCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageChange:
+    """One thing that is not as it was when the item was done."""
+
+    what: str
+    detail: tuple[str, ...] = ()
+    """Lines of a difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one file, or what an item has in a store, came from."""
+
+    path: str
+    """Absolute."""
+    pipeline: Path
+    step: str
+    """The block or top-level step."""
+    key: str
+    """The item's, with those around it; the step's id where it is none of a block."""
+    run: str
+    at: float
+    state: str
+    """Of the item: `done`, `quarantined`…; `done` for a step that has no entry."""
+    error: str | None
+    condition: FileCondition
+    """Of the file now."""
+    source: LineageFile | None
+    reads: tuple[LineageFile, ...]
+    looked_in: tuple[str, ...]
+    """Folders that were listed for it alone, stores that it searched."""
+    kept_in: tuple[str, ...]
+    """The stores in which it has rows."""
+    steps: tuple[LineageStep, ...]
+    made_of: tuple[str, ...]
+    """The top-level steps and blocks whose outputs it reads."""
+    outputs: tuple[str, ...]
+    """All that the item wrote."""
+    changes: tuple[LineageChange, ...]
+    notes: tuple[str, ...] = ()
+    """What cannot be known."""
+    n_rows: int | None = None
+    """How many rows of a store are its."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        told = asdict(self)
+        told["pipeline"] = str(self.pipeline)
+        told["at"] = _iso(self.at)
+        for step in told["steps"]:
+            for call in step["calls"]:
+                call["at"] = _iso(call["at"])
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class PathLineage:
+    """What is known of a path."""
+
+    path: str
+    origins: tuple[Origin, ...] = ()
+    """Of a file the one that wrote it last; of a store or a folder its items."""
+    read_by: tuple[str, ...] = ()
+    """Which items are made of it, each with what it wrote, where it is a document."""
+    n_more: int = 0
+    """Origins that are not listed."""
+    near: tuple[str, ...] = ()
+    """Outputs with a similar name, where nothing is known of it."""
+    same_as: tuple[str, ...] = ()
+    """Outputs that held the same when they were written, where nothing is known of it."""
+    faults: tuple[str, ...] = field(default=())
+    """Ledgers that could not be read."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of it."""
+        return bool(self.origins or self.read_by)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        return {
+            "path": self.path,
+            "known": self.is_known,
+            "origins": [origin.as_json() for origin in self.origins],
+            "more": self.n_more,
+            "read_by": list(self.read_by),
+            "near": list(self.near),
+            "same_as": list(self.same_as),
+        }
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def load_request(request: str) -> Mapping[str, Any]:
+    """Read a recorded request; one that is no mapping is given as it is."""
+    try:
+        found = json.loads(request)
+    except ValueError:
+        found = request
+    return found if isinstance(found, Mapping) else {"request": found}
+
+
+MAX_ORIGINS = 20
+"""Of a folder or a store; the rest are counted."""
+MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeOwner:
+    """What a scope's hash stands for."""
+
+    scope: str
+    file: str
+    step: str
+    outer: tuple[str, ...]
+    """The keys of the items around a nested block's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTrace:
+    """The rows that tell of one item, and of one of its files."""
+
+    place: ScopeOwner
+    key: str
+    path: str
+    """As it is stored."""
+    run: str
+    at: float
+    entry: Entry | None
+    """None for a step that has no entry, since it calls no model."""
+    made: LineageRow | None
+    outputs: tuple[str, ...]
+    n_rows: int | None = None
+    """Of a store."""
+
+
+class LedgerTraces:
+    """What one ledger knows of paths."""
+
+    def __init__(self, ledger: Ledger, base: Path) -> None:
+        self._ledger = ledger
+        self._base = base
+        self._origins = LineageStore(ledger)
+        self._places: dict[str, ScopeOwner] = {}
+
+    def stored(self, path: Path) -> str:
+        """Write a path as the ledger does."""
+        return str(path).removeprefix(f"{self._base}{os.sep}").replace(os.sep, "/")
+
+    def absolute(self, stored: str) -> str:
+        """Return a stored path's absolute one."""
+        return str(self._base / stored)
+
+    def written(self, stored: str) -> ItemTrace | None:
+        """Return what wrote a file last."""
+        query = "select scope, key, run, at from outputs where path = :path order by at desc"
+        rows = self._ledger.rows(query, path=stored)
+        if not rows:
+            return None
+        scope, key, run, at = rows[0]
+        return self._trace(scope, key, stored, run, at)
+
+    def below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
+        """Return what wrote the files of a folder, the first ones, and how many more there are."""
+        query = "select path from outputs where substr(path, 1, :n) = :prefix order by path"
+        prefix = self._prefix(stored)
+        rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
+        paths = list(dict.fromkeys(row[0] for row in rows))
+        found = [self.written(path) for path in paths[:MAX_ORIGINS]]
+        return [one for one in found if one is not None], max(0, len(paths) - MAX_ORIGINS)
+
+    def in_store(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
+        """Return what has rows in a vector store, the first ones, and how many more there are."""
+        rows = sorted(self._origins.stored_in(stored), key=lambda row: (row.scope, row.key))
+        found = [
+            self._trace(row.scope, row.key, stored, row.run, row.at, row.n_rows)
+            for row in rows[:MAX_ORIGINS]
+        ]
+        return found, max(0, len(rows) - MAX_ORIGINS)
+
+    def store_around(self, stored: str) -> str | None:
+        """Return the vector store that a path lies in; None for a path in none."""
+        return next((one for one in self._origins.stores() if stored.startswith(f"{one}/")), None)
+
+    def made_below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
+        """Return the items that a folder's documents are, the first ones, and how many more."""
+        prefix = self._prefix(stored)
+        query = "select scope, key from provenance where substr(source, 1, :n) = :prefix"
+        rows = self._ledger.rows(f"{query} order by source, scope", n=len(prefix), prefix=prefix)
+        found = [self._trace(scope, key, stored, "", 0.0) for scope, key in rows[:MAX_ORIGINS]]
+        return found, max(0, len(rows) - MAX_ORIGINS)
+
+    def made_of(self, stored: str) -> Sequence[ItemTrace]:
+        """Return the items that a document is, or that read it."""
+        found = {(row.scope, row.key) for row in self._origins.made_from(stored)}
+        mark = f"%{json.dumps(stored)}:%"
+        query = "select scope, key from items where reads like :mark"
+        found |= {(row[0], row[1]) for row in self._ledger.rows(query, mark=mark)}
+        return [
+            self._trace(scope, key, stored, "", 0.0) for scope, key in sorted(found)[:MAX_ORIGINS]
+        ]
+
+    def same_as(self, sha256: str) -> Sequence[str]:
+        """Return the outputs that held this when they were written."""
+        query = "select distinct path from outputs where sha256 = :digest order by path limit :most"
+        return [row[0] for row in self._ledger.rows(query, digest=sha256, most=MAX_SIMILAR)]
+
+    def near(self, stored: str) -> Sequence[str]:
+        """Return outputs with a similar name."""
+        query = "select distinct path from outputs limit :most"
+        names = [row[0] for row in self._ledger.rows(query, most=MAX_COMPARED_NAMES)]
+        by_name: dict[str, list[str]] = {}
+        for name in names:
+            by_name.setdefault(Path(name).name, []).append(name)
+        same = by_name.get(Path(stored).name, [])
+        return [*same, *difflib.get_close_matches(stored, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
+
+    def beside(self, place: ScopeOwner, step: str) -> ItemTrace | None:
+        """Return what is known of a top-level step of the same pipeline and folders."""
+        query = (
+            "select scope from scopes where file = :file and step = :step and inputs = "
+            "(select inputs from scopes where scope = :scope)"
+        )
+        rows = self._ledger.rows(query, file=place.file, step=step, scope=place.scope)
+        traces = [self._trace(row[0], step, "", "", 0.0) for row in rows]
+        return next((trace for trace in traces if trace.entry is not None), None)
+
+    def newer(self, file: str, step: str, at: float) -> int:
+        """Count the items of a block, or the step, that were done after a time."""
+        query = (
+            "select count(*) from items join scopes on scopes.scope = items.scope "
+            "where scopes.file = :file and scopes.step = :step and items.at > :at"
+        )
+        return int(self._ledger.rows(query, file=file, step=step, at=at)[0][0])
+
+    def _prefix(self, stored: str) -> str:
+        """Return what the stored paths below a folder begin with."""
+        return "" if stored == str(self._base) else f"{stored}/"
+
+    def _trace(
+        self, scope: str, key: str, stored: str, run: str, at: float, n_rows: int | None = None
+    ) -> ItemTrace:
+        entry = self._entry(scope, key)
+        made = self._origins.made(scope, key)
+        if entry is not None:
+            run, at = entry.run, entry.at
+        elif made is not None:
+            run, at = made.run, made.at
+        outputs: tuple[str, ...] = (stored,) if not self._is_document(stored, made) else ()
+        if entry is not None:
+            outputs = tuple(json.loads(entry.outputs)) if entry.outputs else ()
+        place = self._place(scope)
+        return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows)
+
+    @staticmethod
+    def _is_document(stored: str, made: LineageRow | None) -> bool:
+        return made is not None and made.source == stored
+
+    def _entry(self, scope: str, key: str) -> Entry | None:
+        columns = ", ".join(Entry.__slots__)
+        query = f"select {columns} from items where scope = :scope and key = :key"
+        rows = self._ledger.rows(query, scope=scope, key=key)
+        return Entry(*rows[0]) if rows else None
+
+    def _place(self, scope: str) -> ScopeOwner:
+        if scope not in self._places:
+            query = "select file, step, inputs from scopes where scope = :scope"
+            self._places[scope] = next(
+                self._read_places(scope, query), ScopeOwner(scope, "", "", ())
+            )
+        return self._places[scope]
+
+    def _read_places(self, scope: str, query: str) -> Iterator[ScopeOwner]:
+        for file, step, inputs in self._ledger.rows(query, scope=scope):
+            outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
+            yield ScopeOwner(scope, file, step, outer)

@@ -1,0 +1,328 @@
+"""Notification channels: webhook, mail and command.
+
+Each raises `NotDelivered` with a reason that holds none of the receiver's secrets. A webhook
+follows no redirect; mail runs in a thread, within a deadline; a command runs without a shell, with
+the JSON on its standard input and without this account's keys in its environment. Import it only
+when something is sent: it brings smtplib and ssl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import smtplib
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.utils import formatdate, getaddresses, make_msgid
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from paddock.steps import processes
+
+from .notification import ATTEMPT_S, DEADLINE_S, NotDelivered, Notification, with_retries
+
+_END_S = 5.0
+_SAID_BYTES = 4_096
+_SAID_CHARS = 200
+_TEMPLATE = re.compile(r"\{\{.*?\}\}")
+_TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
+
+
+def command_words(command: str | list[str]) -> list[str]:
+    """Split a command as a shell would, and expand nothing; a template stays within its word.
+
+    >>> command_words("tell --to {{ inputs.team }} 'a b'")
+    ['tell', '--to', '{{ inputs.team }}', 'a b']
+
+    Raises:
+        Untold: a quote is not closed, or there is no command.
+    """
+    if isinstance(command, str):
+        templates = _TEMPLATE.findall(command)
+        numbers = iter(range(len(templates)))
+        marked = _TEMPLATE.sub(lambda _: f"\0{next(numbers)}\0", command)
+        try:
+            split = shlex.split(marked)
+        except ValueError as error:
+            raise NotDelivered(f"the command cannot be read ({error})") from error
+        words = [_TEMPLATE_MARK.sub(lambda found: templates[int(found[1])], word) for word in split]
+    else:
+        words = [str(word) for word in command]
+    if not words or not words[0]:
+        raise NotDelivered("the command is empty")
+    return words
+
+
+async def run_command(words: Sequence[str], folder: Path, message: Notification) -> None:
+    """Run a command in the pipeline's folder until it ends.
+
+    Raises:
+        Untold: it cannot be started, ended with another status than 0, or took too long.
+    """
+    added = {
+        "PADDOCK_EVENT": message.event,
+        "PADDOCK_PIPELINE": _variable(message.data["pipeline"]),
+        "PADDOCK_RUN": _variable(message.data["run"]),
+    }
+    environ = processes.clean_environ(added, os.environ)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            cwd=folder,
+            env=environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # with all that it starts, so that it can be ended whole
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NotDelivered(f"'{words[0]}' cannot be started ({why})") from error
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            said = await _feed_message(process, json.dumps(message.data).encode() + b"\n")
+            status = await process.wait()
+    except TimeoutError:
+        raise NotDelivered(f"'{words[0]}' did not end within {DEADLINE_S:g} s") from None
+    finally:
+        await _end_command(process)
+    if status != 0:
+        last = " ".join(said.decode("utf-8", "replace").split())[-_SAID_CHARS:]
+        raise NotDelivered(
+            f"'{words[0]}' ended with status {status}" + (f": {last}" if last else "")
+        )
+
+
+async def _feed_message(process: asyncio.subprocess.Process, given: bytes) -> bytes:
+    """Give it the message, and hear the last of what it complains of; it need not read."""
+    stdin, stderr = process.stdin, process.stderr
+    if stdin is None or stderr is None:
+        return b""
+
+    async def feed() -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(given)
+            await stdin.drain()
+        stdin.close()
+
+    feeding = asyncio.create_task(feed())
+    said = b""
+    try:
+        while part := await stderr.read(_SAID_BYTES):
+            said = (said + part)[-_SAID_BYTES:]
+        await feeding
+    finally:
+        feeding.cancel()
+    return said
+
+
+async def _end_command(process: asyncio.subprocess.Process) -> None:
+    """End the command and what it started, where it is still there, and its pipes with it."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await process.communicate()
+
+
+def _variable(value: object) -> str:
+    return str(value).replace("\0", "")
+
+
+async def post_webhook(url: str, message: Notification) -> None:
+    """POST a message; busy and broken servers are asked again.
+
+    Raises:
+        Untold: no answer of 2xx.
+    """
+    import httpx  # 0.3 s, which only who tells something pays
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NotDelivered("this is no address that begins with http:// or https://")
+    # The same for each attempt, so that a receiver can tell a repetition from more news.
+    key = hashlib.sha256(repr((message.event, message.data)).encode()).hexdigest()[:32]
+    headers = {"User-Agent": "paddock", "Idempotency-Key": key}
+    async with httpx.AsyncClient(timeout=ATTEMPT_S, headers=headers) as client:
+
+        async def send() -> None:
+            try:
+                answer = await client.post(url, json=dict(message.data))
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+                raise NotDelivered(f"{parts.hostname}: {why}", is_passing=True) from error
+            except (httpx.InvalidURL, ValueError) as error:
+                raise NotDelivered(f"this address cannot be called ({error})") from error
+            _check_answer(parts.hostname, answer)
+
+        await with_retries(send)
+
+
+def _check_answer(host: str | None, answer: Any) -> None:
+    if answer.is_success:
+        return
+    is_passing = answer.status_code in (408, 425, 429) or answer.status_code >= 500
+    said = " ".join(answer.text.split())[:_SAID_CHARS]
+    words = f"{host} answered {answer.status_code}" + (f": {said}" if said else "")
+    raise NotDelivered(words, is_passing=is_passing)
+
+
+PORTS = {"smtp": 25, "smtps": 465}
+SUBMISSION_PORT = 587  # where one says who one is
+_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Where mails are given up, of `smtp://[user:password@]host[:port]` or `smtps://`."""
+
+    host: str
+    port: int
+    is_encrypted: bool
+    """From the first byte on; else as soon as the server offers it."""
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> MailServer:
+        """Read an address.
+
+        Raises:
+            Untold: there is none, or it is no address of a mail server.
+        """
+        if not url:
+            raise NotDelivered(
+                "no mail server is set; "
+                "set PADDOCK_SMTP, such as smtp://user:password@mail.example.org"
+            )
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in PORTS or not parts.hostname:
+            # The value may hold a password: it is not shown.
+            raise NotDelivered(
+                "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
+            )
+        user = unquote(parts.username or "")
+        usual = SUBMISSION_PORT if user and parts.scheme == "smtp" else PORTS[parts.scheme]
+        is_encrypted = parts.scheme == "smtps"
+        password = unquote(parts.password or "")
+        return cls(parts.hostname, port or usual, is_encrypted, user, password)
+
+
+async def send_mail(url: str, sender: str, to: str, message: Notification) -> None:
+    """Give a mail to the server that the settings name.
+
+    Raises:
+        Untold: no server is set, it cannot be reached, or it refused.
+    """
+    server = MailServer.of(url)
+    receivers = addresses(to)
+    # Asks the name server, which may take its time.
+    sender = sender or f"paddock@{await asyncio.to_thread(socket.getfqdn)}"
+    mail = mail_message(sender, receivers, message)
+
+    async def give() -> None:
+        post = _SmtpDelivery(server)
+        try:
+            await asyncio.to_thread(post.give, mail)
+        finally:
+            post.hang_up()  # the thread must not outlive the deadline
+
+    await with_retries(give)
+
+
+def addresses(to: str) -> Sequence[str]:
+    """Split `a@b.org, C <c@d.org>` into addresses.
+
+    Raises:
+        Untold: there is none.
+    """
+    found = [address for _, address in getaddresses([to]) if "@" in address]
+    if not found or "\n" in to or "\r" in to:
+        raise NotDelivered("this is no mail address")
+    return found
+
+
+def mail_message(sender: str, receivers: Sequence[str], message: Notification) -> EmailMessage:
+    """Write the mail."""
+    mail = EmailMessage()
+    try:
+        mail["From"] = sender
+        mail["To"] = ", ".join(receivers)
+        mail["Subject"] = message.subject.encode("utf-8", "replace").decode()
+    except ValueError as error:
+        raise NotDelivered(f"the mail cannot be written ({error})") from error
+    mail["Date"] = formatdate(localtime=True)
+    mail["Message-ID"] = make_msgid(domain="paddock.invalid")
+    mail["Auto-Submitted"] = "auto-generated"  # nobody's holiday notice need answer
+    mail.set_content(message.text.encode("utf-8", "replace").decode())
+    return mail
+
+
+class _SmtpDelivery:
+    """One delivery; `hang_up` may be called from another thread."""
+
+    def __init__(self, server: MailServer) -> None:
+        self._server = server
+        self._line: smtplib.SMTP | None = None
+
+    def give(self, mail: EmailMessage) -> None:
+        server = self._server
+        try:
+            with self._connected() as line:
+                self._line = line
+                if not server.is_encrypted and line.has_extn("starttls"):
+                    line.starttls(context=ssl.create_default_context())
+                    line.ehlo()
+                elif server.user and not server.is_encrypted and server.host not in _OWN_HOSTS:
+                    raise NotDelivered(f"{server.host} offers no encryption for the password")
+                if server.user:
+                    line.login(server.user, server.password)
+                refused = line.send_message(mail)
+                if refused:
+                    raise NotDelivered(f"{server.host} refused {', '.join(refused)}")
+        except smtplib.SMTPResponseException as error:
+            words = f"{server.host} answered {error.smtp_code} {_server_answer(error.smtp_error)}"
+            raise NotDelivered(words, is_passing=400 <= error.smtp_code < 500) from error
+        except smtplib.SMTPRecipientsRefused as error:
+            code, said = next(iter(error.recipients.values()))
+            words = f"{server.host} answered {code} {_server_answer(said)}"
+            raise NotDelivered(words, is_passing=400 <= code < 500) from error
+        except ssl.SSLCertVerificationError as error:
+            raise NotDelivered(f"{server.host}: {error.verify_message}") from error
+        except (smtplib.SMTPException, OSError) as error:
+            raise NotDelivered(f"{server.host}:{server.port}: {error}", is_passing=True) from error
+
+    def _connected(self) -> smtplib.SMTP:
+        server = self._server
+        if server.is_encrypted:
+            context = ssl.create_default_context()
+            return smtplib.SMTP_SSL(server.host, server.port, timeout=ATTEMPT_S, context=context)
+        line = smtplib.SMTP(server.host, server.port, timeout=ATTEMPT_S)
+        line.ehlo_or_helo_if_needed()
+        return line
+
+    def hang_up(self) -> None:
+        sock = getattr(self._line, "sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _server_answer(answer: bytes | str) -> str:
+    text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+    return " ".join(text.split())[:200]

@@ -1,0 +1,313 @@
+"""Decide which notifications the end of a run needs, and write them. Pure but for retries.
+
+A failure is sent once, and once a day while it stays the same; quarantined items are sent
+together, and again only when others come; a recovery goes to receivers that were sent, or should
+have been sent, the failure. What was not delivered counts as not sent. Texts are bounded and
+redacted; the JSON object has a `text`, which Slack, Mattermost and Rocket.Chat show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.runner.progress.report import ItemReport, Report
+
+ATTEMPTS = 3
+FIRST_WAIT_S = 1.0
+ATTEMPT_S = 10.0
+DEADLINE_S = 45.0
+"""Of one message, all its attempts together."""
+
+
+class NotDelivered(Exception):
+    """A message did not arrive; says why in words without the receiver's secrets."""
+
+    def __init__(self, why: str, *, is_passing: bool = False) -> None:
+        self.is_passing = is_passing
+        """Whether another attempt may succeed."""
+        super().__init__(why)
+
+
+async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
+    """Send, and again after passing failures, within the deadline.
+
+    Raises:
+        Untold: it did not arrive.
+    """
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await _attempts(send)
+    except TimeoutError:
+        raise NotDelivered(f"there was no answer within {DEADLINE_S:g} s") from None
+
+
+async def _attempts(send: Callable[[], Awaitable[None]]) -> None:
+    for number in range(1, ATTEMPTS + 1):
+        try:
+            await send()
+        except NotDelivered as error:
+            if not error.is_passing or number == ATTEMPTS:
+                raise
+            # Not all pipelines that failed with a network should call at the same moment again.
+            wait_s = FIRST_WAIT_S * 3 ** (number - 1)
+            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
+        else:
+            return
+
+
+Event = Literal["failed", "quarantined", "recovered"]
+
+AGAIN_S = 86_400.0  # a pipeline that fails every five minutes sends one message a day, not 288
+MOST_REMEMBERED = 50_000
+_DIGEST_CHARS = 12
+_STATUSES_WITHOUT_NOTICE = ("interrupted", "budget")
+
+
+@dataclass(frozen=True, slots=True)
+class SentState:
+    """What one receiver was told last."""
+
+    bad: str = ""
+    """`failed_items` or `quarantined_items`, until it is over."""
+    failure: str = ""
+    """The mark of the failure."""
+    failed_at: float = 0.0
+    """Seconds since the epoch."""
+    items: frozenset[str] = frozenset()
+    """The marks of the quarantined items."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is kept."""
+        items = sorted(self.items)[:MOST_REMEMBERED]
+        kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
+        return {**kept, "items": items}
+
+    @classmethod
+    def of_json(cls, data: Any) -> SentState:
+        """Read what was kept; what cannot be read was not told."""
+        try:
+            items = frozenset(str(mark) for mark in data["items"])
+            failed_at = float(data["failed_at"])
+            return cls(str(data["bad"]), str(data["failure"]), failed_at, items)
+        except (KeyError, TypeError, ValueError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing to tell, and what its receiver knows once it is told."""
+
+    event: Event
+    after: SentState
+    new_items: frozenset[str] = frozenset()
+    """The marks of the quarantined items that were not told before."""
+
+
+def without_ended_items(report: Report, before: SentState) -> SentState:
+    """Forget the quarantined items that are over, of which nobody need hear one by one."""
+    if report.status in _STATUSES_WITHOUT_NOTICE or report.status == "failed":
+        return before
+    return replace(before, items=before.items & item_digests(quarantined_items(report)))
+
+
+def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
+    """Return what there is to tell of a run to one receiver who wants to hear everything, in order.
+
+    A run that was interrupted, or stopped at its budget, is no news: it goes on.
+    """
+    if report.status in _STATUSES_WITHOUT_NOTICE:
+        return ()
+    if report.status == "failed":
+        return _failure_notice(report, before, now)
+    found: list[Notice] = []
+    marks = item_digests(quarantined_items(report))
+    if before.bad == "failed" or (before.bad and not marks):
+        kept = before.items & marks
+        before = SentState("quarantined" if kept else "", items=kept)
+        found.append(Notice("recovered", before))
+    fresh = marks - before.items
+    if fresh:
+        found.append(Notice("quarantined", SentState("quarantined", items=marks), fresh))
+    return tuple(found)
+
+
+def _failure_notice(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
+    mark = _digest(report.message or "", *(f"{i.key}\n{i.error}" for i in failed_items(report)))
+    is_same = before.bad == "failed" and before.failure == mark
+    if is_same and 0 <= now - before.failed_at < AGAIN_S:
+        return ()
+    return (Notice("failed", replace(before, bad="failed", failure=mark, failed_at=now)),)
+
+
+def quarantined_items(report: Report) -> list[ItemReport]:
+    """Return what waits for a person: quarantined items, old ones too, and missing documents."""
+    return [item for item in report.items if item.state in ("quarantined", "missing")]
+
+
+def failed_items(report: Report) -> list[ItemReport]:
+    """Return the items or steps that ended the run."""
+    return [item for item in report.items if item.state == "failed"]
+
+
+def item_digests(items: Iterable[ItemReport]) -> frozenset[str]:
+    """Return what tells quarantined items apart: where, which, and why."""
+    return frozenset(item_digest(item) for item in items)
+
+
+def item_digest(item: ItemReport) -> str:
+    """Return the mark of one item."""
+    return _digest(item.step, item.key, item.error or "")
+
+
+def _digest(*parts: str) -> str:
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:_DIGEST_CHARS]
+
+
+MOST_ITEMS = 100  # in the object
+MOST_LINES = 20  # in the text
+MOST_ERROR_CHARS = 500  # of one item's error, or key
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One message, as its three kinds of receivers take it."""
+
+    event: Event
+    data: Mapping[str, Any]
+    subject: str
+    text: str
+
+
+def notification_of(
+    one: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
+) -> Notification:
+    """Write what is told of a run; `file` is the pipeline's."""
+    bad = failed_items(report) if one.event == "failed" else quarantined_items(report)
+    if one.event == "quarantined":  # the news first
+        bad = sorted(bad, key=lambda item: item_digest(item) not in one.new_items)
+    facts = _NotificationText(one, report, file, socket.gethostname(), bad)
+    subject = _plain(facts.subject())
+    text = redact(facts.text(datetime.fromtimestamp(now, UTC)))
+    data = {
+        "event": one.event,
+        "pipeline": report.pipeline,
+        "file": str(file),
+        "run": report.run,
+        "status": report.status,
+        "host": facts.host,
+        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        "message": _short(report.message or ""),
+        "counts": {state: n for state, n in report.counts.items() if n},
+        "calls": report.calls,
+        "tokens": dict(report.tokens),
+        "seconds": round(report.seconds, 3),
+        "n_items": len(bad),
+        "n_new": len(one.new_items),
+        "items": [_item_json(item, one) for item in bad[:MOST_ITEMS]],
+        "text": text,
+    }
+    return Notification(one.event, _redacted(data, redact), redact(subject), text)
+
+
+@dataclass(frozen=True, slots=True)
+class _NotificationText:
+    """What the words are made of."""
+
+    one: Notice
+    report: Report
+    file: Path
+    host: str
+    bad: list[ItemReport]
+
+    def subject(self) -> str:
+        return f"[paddock] {self.report.pipeline}: {self._lead()} ({self.host})"
+
+    def text(self, at: datetime) -> str:
+        """Return what happened, where, the details, and what to do."""
+        report = self.report
+        lines = [f"Pipeline '{_plain(report.pipeline)}': {self._lead()}.", ""]
+        if report.message:
+            lines += [_short(report.message), ""]
+        if self.one.event != "recovered":
+            lines += [_item_line(item, self.one) for item in self.bad[:MOST_LINES]]
+            more = len(self.bad) - MOST_LINES
+            lines += [f"  and {more:,} more"] if more > 0 else []
+            lines += [""] if self.bad else []
+        run = f"run {report.run}" if report.run else "no run"
+        lines.append(f"{self.file}, {run} on {self.host}, {at:%Y-%m-%d %H:%M} UTC.")
+        lines += self._advice()
+        return "\n".join(lines)
+
+    def _lead(self) -> str:
+        n_all, n_new = len(self.bad), len(self.one.new_items)
+        if self.one.event == "failed":
+            return "it failed"
+        if self.one.event == "recovered":
+            left = f"; {self._waiting('still ')}" if n_all else ""
+            return f"it works again{left}"
+        added = f", {n_new:,} of them new" if n_new < n_all else ""
+        return f"{self._waiting()}{added}"
+
+    def _waiting(self, still: str = "") -> str:
+        """Write how much waits for a person."""
+        n_missing = sum(item.state == "missing" for item in self.bad)
+        n_quarantined = len(self.bad) - n_missing
+        parts = [f"{_counted(n_quarantined)} {still}quarantined"] if n_quarantined else []
+        if n_missing:
+            what = "a folder are" if n_missing == 1 else f"{n_missing:,} folders are"
+            parts.append(f"documents of {what} {still}missing")
+        return ", ".join(parts)
+
+    def _advice(self) -> list[str]:
+        advice = []
+        if self.report.run:
+            folder = self.file.parent
+            advice.append(f"Details: paddock logs {self.report.run} {folder}")
+        if self.one.event == "quarantined" and any(i.state == "missing" for i in self.bad):
+            advice.append(f"If they were deleted: paddock run {self.file} --yes")
+        if self.one.event == "quarantined" and any(i.state != "missing" for i in self.bad):
+            advice.append(f"To try them again: paddock run {self.file} --retry-failed")
+        return advice
+
+
+def _counted(n: int) -> str:
+    return f"{n:,} item is" if n == 1 else f"{n:,} items are"
+
+
+def _item_line(item: ItemReport, one: Notice) -> str:
+    new = " (new)" if item_digest(item) in one.new_items else ""
+    name = item.key if item.key == item.step else f"{item.step}: {item.key}"
+    return f"  {_short(_plain(name))}{new}: {_short(_plain(item.error or ''))}"
+
+
+def _item_json(item: ItemReport, one: Notice) -> dict[str, Any]:
+    told = {"step": item.step, "key": _short(item.key), "error": _short(item.error or "")}
+    return {**told, "is_new": item_digest(item) in one.new_items}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_ERROR_CHARS else f"{text[: MOST_ERROR_CHARS - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """Make one line of a name or an error: nothing in it may look like another line, or header."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _redacted(data: Any, redact: Callable[[str], str]) -> Any:
+    if isinstance(data, str):
+        return redact(data).encode("utf-8", "replace").decode()  # names may hold lone surrogates
+    if isinstance(data, Mapping):
+        return {name: _redacted(value, redact) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_redacted(value, redact) for value in data]
+    return data

@@ -1,0 +1,316 @@
+"""Send the notifications that `on.notify` asks for when a run ends, also when an error ends it.
+
+Never raises when something was not delivered: it returns the reasons. Receivers get their messages
+at the same time, each one's in order. What was sent to whom lies in a file beside the ledger that
+is replaced as a whole; a broken file counts as empty, so a message may come twice but is never
+lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+from paddock.engine.system import files
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.core.run_context import STATE_FOLDER, run_lock_name
+from paddock.runner.progress.report import Report
+
+from .notification import (
+    Event,
+    NotDelivered,
+    Notification,
+    SentState,
+    notices_of,
+    notification_of,
+    without_ended_items,
+)
+
+if TYPE_CHECKING:
+    from paddock.pipelines.triggers import NotifyKeys
+    from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.config.pipeline_secrets import Secrets
+    from paddock.runner.progress.events import Observer
+    from paddock.runner.settings import Settings
+
+HOLD_S = 90.0  # longer than all messages of one run may take
+_POLL_S = 0.05
+
+
+class SentStateFile:
+    """What receivers were told; `told` is by receiver."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.is_known = False
+        """Whether anything was ever written down."""
+        self.told: dict[str, SentState] = {}
+
+    def read(self) -> None:
+        """Read what was written down."""
+        try:
+            data = json.loads(self._file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return
+        if isinstance(data, Mapping):
+            self.is_known = True
+            self.told = {str(name): SentState.of_json(one) for name, one in data.items()}
+
+    def write(self) -> None:
+        """Write it down.
+
+        Raises:
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        text = json.dumps({name: one.as_json() for name, one in self.told.items()})
+        aside = self._file.with_name(f".{self._file.name}.{uuid4().hex}")
+        try:
+            with files.open_private(aside) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self._file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def locked_sent_state(folder: Path, name: str) -> AsyncIterator[SentStateFile]:
+    """Yield the memory of this name, read, and nobody else meanwhile.
+
+    Where several machines carry out one run, each comes to its end: the first one tells.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(
+        files.private_folder(folder) / f"{name}.lock", mode=files.PRIVATE_FILE, thread_local=False
+    )
+    ends = time.monotonic() + HOLD_S
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if time.monotonic() > ends:
+                raise TimeoutError(f"{folder / name}: another process holds it") from None
+            await asyncio.sleep(_POLL_S)
+    try:
+        memory = SentStateFile(folder / f"{name}.json")
+        memory.read()
+        yield memory
+    finally:
+        lock.release()
+
+
+SENT_FOLDER = "told"
+_ID_CHARS = 16
+
+
+class NotifySecrets(Protocol):
+    """The secrets of a run."""
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """By name."""
+        ...
+
+    def redact(self, text: str) -> str:
+        """Take them out of a text."""
+        ...
+
+
+async def notify_of_end(
+    bound: BoundPlan,
+    report: Report,
+    previous_status: str | None,
+    settings: Settings,
+    secrets: NotifySecrets | None = None,
+) -> tuple[str, ...]:
+    """Return how a run ended, and give what could not be told, one sentence each.
+
+    `previous_status` is how the run before ended; it counts where nobody was told anything yet.
+    Takes two minutes at the longest, and no time where there is no news.
+    """
+    on = bound.pipeline.on
+    if on is None or not on.notify:
+        return ()
+    bell = _Notifier(bound, report, settings, secrets)
+    was_told = False
+    folder = bound.roots.base / STATE_FOLDER / SENT_FOLDER
+    try:
+        async with locked_sent_state(folder, run_lock_name(bound)) as memory:
+            first = SentState()
+            if not memory.is_known and previous_status in ("failed", "quarantined"):
+                first = SentState(bad=previous_status)
+            told = {
+                receiver_key(way): memory.told.get(receiver_key(way), first) for way in on.notify
+            }
+            was_told = True
+            ends = await asyncio.gather(
+                *(bell.tell(way, told[receiver_key(way)]) for way in on.notify)
+            )
+            after = {receiver_key(way): end for way, end in zip(on.notify, ends, strict=True)}
+            if after != memory.told:
+                memory.told = after
+                memory.write()
+    except OSError as error:
+        if not was_told:  # better twice than never: a full disk is news itself
+            await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
+        why = error.strerror or error
+        return (*bell.faults, f"what was told cannot be remembered: {folder}: {why}.")
+    return tuple(bell.faults)
+
+
+def receiver_key(way: NotifyKeys) -> str:
+    """Name a receiver as long as it is written as it is."""
+    text = json.dumps(way.model_dump(mode="json", exclude={"when"}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARS]
+
+
+def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, ...]:
+    """Say before a run what is known to keep its receivers from being told."""
+    from .channels import MailServer
+
+    on = bound.pipeline.on
+    if on is None or not any(way.email for way in on.notify):
+        return ()
+    try:
+        MailServer.of(settings.unattended.smtp_url)
+    except NotDelivered as error:
+        return (f"`on.notify` names a mail address, and {error}.",)
+    return ()
+
+
+class _Notifier:
+    """Tells of one run."""
+
+    def __init__(
+        self, bound: BoundPlan, report: Report, settings: Settings, secrets: NotifySecrets | None
+    ) -> None:
+        self._report = report
+        self._settings = settings
+        self._file = (Path.cwd() / bound.file).absolute()
+        self._now = time.time()
+        self._redact: Callable[[str], str] = secrets.redact if secrets else str
+        self._scope = {
+            "inputs": dict(bound.inputs),
+            "secrets": dict(secrets.values) if secrets else {},
+        }
+        self.faults: list[str] = []
+
+    async def tell(self, way: NotifyKeys, told: SentState) -> SentState:
+        """Tell one receiver all that it wants to hear; gives what it knows then."""
+        told = without_ended_items(self._report, told)
+        for one in notices_of(self._report, told, self._now):
+            if one.event in way.when:
+                what = notification_of(one, self._report, self._file, self._now, self._redact)
+                try:
+                    await self._send(way, what)
+                except NotDelivered as error:
+                    self._complain(way, one.event, str(error))
+                    return told
+            told = one.after
+        return told
+
+    async def _send(self, way: NotifyKeys, what: Notification) -> None:
+        if way.webhook is not None:
+            from . import channels
+
+            await channels.post_webhook(self._rendered(way.webhook), what)
+        elif way.command is not None:
+            from . import channels
+
+            # Split first: what an input brings stays one word, whatever is in it.
+            words = [self._rendered(word) for word in channels.command_words(way.command)]
+            await channels.run_command(words, self._file.parent, what)
+        elif way.email is not None:
+            from . import channels
+
+            unattended = self._settings.unattended
+            to = self._rendered(way.email)
+            await channels.send_mail(unattended.smtp_url, unattended.mail_from, to, what)
+
+    def _rendered(self, text: str) -> str:
+        try:
+            return str(Value.of(text).render(self._scope))
+        except ExpressionError as error:
+            raise NotDelivered(str(error)) from error
+
+    def _complain(self, way: NotifyKeys, event: Event, why: str) -> None:
+        kind = "webhook" if way.webhook else "command" if way.command else "mail"
+        self.faults.append(
+            self._redact(
+                f"nobody was told by {kind} that it {_EVENT_WORDS[event]}: {why.rstrip('.')}."
+            )
+        )
+
+
+_EVENT_WORDS: Mapping[Event, str] = {
+    "failed": "failed",
+    "quarantined": "has quarantined items",
+    "recovered": "works again",
+}
+
+
+def crash_report(pipeline: str, run: str, words: str) -> Report:
+    """Return the report of a run that died before it could tell anything."""
+    return Report(run, pipeline, "failed", {}, message=words)
+
+
+@dataclass
+class ReportedEnd:
+    """How a run ended, as soon as somebody knows."""
+
+    report: Report | None = None
+
+
+@asynccontextmanager
+async def notify_at_end(
+    bound: BoundPlan,
+    settings: Settings,
+    observer: Observer,
+    secrets: Secrets,
+    stop: asyncio.Event,
+    *,
+    wanted: bool,
+) -> AsyncIterator[ReportedEnd]:
+    """Yield what takes the report of the run within, and tell of it at the end.
+
+    An error that ends the run is told as its failure, and rises. What could not be told, the
+    observer is.
+    """
+    outcome = ReportedEnd()
+    if not wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:
+        yield outcome
+        return
+    for words in undeliverable_channels(bound, settings):
+        observer.note(words)
+    try:
+        yield outcome
+    except Exception as error:
+        if not stop.is_set():
+            words = str(error) or type(error).__name__
+            report = crash_report(bound.name, "", words)
+            await _note_undelivered(bound, report, settings, observer, secrets)
+        raise
+    if outcome.report is not None:
+        await _note_undelivered(bound, outcome.report, settings, observer, secrets)
+
+
+async def _note_undelivered(
+    bound: BoundPlan, report: Report, settings: Settings, observer: Observer, secrets: Secrets
+) -> None:
+    for words in await notify_of_end(bound, report, None, settings, secrets):
+        observer.note(words)

@@ -1,1 +1,0 @@
-"""A plan and a run as pictures and pages, made offline."""

@@ -1,0 +1,241 @@
+"""A run as a Prefect flow: a task for each chunk of items, progress and results as artifacts.
+
+The only importer of Prefect in a run. What Prefect records is for looking at: the ledger alone
+decides what is done, and the work goes on without it. Chunk tasks are awaited in the flow's own
+loop, since `.submit()` moves async tasks to other threads' loops, where an asyncio pool breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+# Read by Prefect when it is imported, so they come first. No ephemeral server (8 to 13 s), no
+# telemetry, no result cache (the ledger has the key), and no log lines in the live table.
+SHIPPED = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # An event that a server which is away does not take would be told with all that it holds.
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
+    # Each waits twice as long as the one before: 2, 4 and 8 s. What is lost is shown nowhere else,
+    # but nobody waits longer for it.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
+}
+for _name, _value in SHIPPED.items():
+    os.environ.setdefault(_name, _value)
+
+from prefect import flow, task  # noqa: E402
+from prefect.artifacts import (  # noqa: E402
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.client.schemas.objects import State, StateType  # noqa: E402
+from prefect.flow_engine import run_flow  # noqa: E402
+
+from paddock.runner.core.run_context import RunSession  # noqa: E402
+from paddock.runner.core.run_records import RunStats  # noqa: E402
+from paddock.runner.progress.drain import StopGate  # noqa: E402
+from paddock.runner.progress.prefect_view import (  # noqa: E402  # noqa: E402
+    PROGRESS_DESCRIPTION,
+    PrefectState,
+    TaskChunk,
+    artifact_key,
+    flow_parameters,
+    item_table,
+    last_state,
+)
+from paddock.runner.progress.report import Report  # noqa: E402
+
+from .run_tracking import TrackedRun  # noqa: E402
+
+UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
+SHOWN_AT_ONCE = 64
+DRAIN_S = 15.0
+
+
+@dataclass
+class _FlowContext:
+    """What a flow run is given; a flow's parameters are for showing."""
+
+    journey: TrackedRun
+    on_sigterm: Any
+    """The handler that was there before Prefect's."""
+
+
+_shown: ContextVar[_FlowContext] = ContextVar("shown")
+_seen_chunk: ContextVar[TaskChunk] = ContextVar("seen_chunk")
+
+
+async def follow_run(journey: TrackedRun, began: Callable[[], None]) -> None:
+    """Show a journey that is under way as a flow run with the ledger's name, until it has ended.
+
+    `began` is called once the flow run is made. The journey's own errors are for its caller; what
+    is raised here is Prefect's, of many kinds.
+    """
+    session = journey.session
+    token = _shown.set(_FlowContext(journey, signal.getsignal(signal.SIGTERM)))
+    try:
+        name, run = session.bound.name, session.tally.run
+        named = run_pipeline.with_options(name=name)
+        parameters = flow_parameters(session.bound)
+        async with get_client() as client:
+            made = await client.create_flow_run(named, parameters=parameters, name=run)
+        began()
+        ended: Any = run_flow(named, flow_run=made, parameters=parameters, return_type="state")
+        await ended
+    finally:
+        _shown.reset(token)
+
+
+@flow(name="paddock", validate_parameters=False, persist_result=False)
+async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
+    """Run the pipeline that `path` names; the state says how it ended."""
+    shown = _shown.get()
+    _restore_sigterm(shown)
+    await _show_run(shown.journey)
+    return state_of(await shown.journey.ended())
+
+
+async def run_in_current_flow(
+    session: RunSession, stop: asyncio.Event, stop_gate: StopGate | None = None
+) -> Report:
+    """Carry out an open session inside the flow run that is current: chunks are its tasks.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    journey = TrackedRun.begun(session, stop, stop_gate or StopGate())
+    try:
+        await _show_run(journey)
+    finally:
+        report = await journey.ended()
+    return report
+
+
+async def _show_run(journey: TrackedRun) -> None:
+    """Show chunks and progress until the journey has ended, then its results."""
+    tally, name = journey.session.tally, journey.session.bound.name
+    progress = asyncio.create_task(_show_progress(name, journey))
+    await _show_chunks(journey, tally)
+    await asyncio.wait({journey.work, progress})
+    if journey.chunks.n_unseen:
+        tally.note(f"Prefect shows {journey.chunks.n_unseen} chunks less than there were.")
+    if not journey.work.cancelled() and journey.work.exception() is None:
+        with _ignore_prefect_errors(tally):
+            await _show_results(name, journey.work.result())
+
+
+async def _show_chunks(journey: TrackedRun, tally: RunStats) -> None:
+    """Make a task of each chunk, in a bounded number; what does not end in time is left."""
+    room = asyncio.Semaphore(SHOWN_AT_ONCE)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def show(chunk: TaskChunk) -> None:
+        try:
+            await _show_chunk(chunk, tally)
+        finally:
+            room.release()
+
+    async for chunk in journey.chunks:
+        await room.acquire()
+        shown = asyncio.create_task(show(chunk))
+        tasks.add(shown)
+        shown.add_done_callback(tasks.discard)
+    left = set(tasks)
+    if left:
+        _, late = await asyncio.wait(left, timeout=DRAIN_S)
+        for one in late:
+            one.cancel()
+        if late:
+            tally.note(f"Prefect did not take the end of {len(late)} chunks in time.")
+
+
+@contextlib.contextmanager
+def _ignore_prefect_errors(tally: RunStats) -> Iterator[None]:
+    """Let a run go on that Prefect does not take: the ledger has what counts."""
+    try:
+        yield
+    except Exception as error:  # Prefect's, httpx's, websockets', anyio's: none may end the work
+        tally.note(f"Prefect does not show all of this run: {error or type(error).__name__}")
+
+
+def _restore_sigterm(shown: _FlowContext) -> None:
+    """Undo Prefect's handler, which would end the run in the middle of whatever it does."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, shown.on_sigterm)
+
+
+async def _show_chunk(chunk: TaskChunk, tally: RunStats) -> None:
+    """Show a chunk as a Prefect task; how its work ended is for who carries it out."""
+    _seen_chunk.set(chunk)
+    named = _chunk.with_options(name=chunk.block, task_run_name=_plain(chunk.name))
+    with _ignore_prefect_errors(tally):
+        coming: Any = named(chunk.block, chunk.label, return_state=True)
+        await coming
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retries=0)
+async def _chunk(block: str, items: str) -> State[Any]:
+    """Wait for a step, a block or some items of one, and return the state that it ended in."""
+    chunk = _seen_chunk.get()
+    await asyncio.wait({chunk.work})
+    return _as_prefect_has_it(chunk.state())
+
+
+def _plain(name: str) -> str:
+    """Keep Prefect from reading braces in a document's name as its own placeholders."""
+    return name.replace("{", "(").replace("}", ")")
+
+
+def state_of(report: Report) -> State[Any]:
+    """Return the flow's state for how the run ended."""
+    return _as_prefect_has_it(last_state(report))
+
+
+def _as_prefect_has_it(state: PrefectState) -> State[Any]:
+    return State(type=StateType(state.type), name=state.name, message=state.message)
+
+
+async def _show_progress(pipeline: str, journey: TrackedRun) -> None:
+    """Keep one progress artefact up to date, at most once a second, until the run has ended."""
+    key, work = f"{artifact_key(pipeline)}-progress", journey.work
+    artefact: UUID | None = None
+    shown, is_over = -1.0, False
+    while not is_over:  # once more behind the end, which may come while the artefact is made
+        is_over = work.done()
+        percent = journey.percent
+        if percent != shown:
+            with _ignore_prefect_errors(
+                journey.session.tally
+            ):  # a server that is away: asked again
+                if artefact is None:
+                    artefact = await acreate_progress_artifact(
+                        progress=percent, key=key, description=PROGRESS_DESCRIPTION
+                    )
+                else:
+                    await aupdate_progress_artifact(artefact, percent)
+                shown = percent
+        if not is_over:
+            await asyncio.wait({work}, timeout=UPDATE_S)
+
+
+async def _show_results(pipeline: str, report: Report) -> None:
+    """Show the items in one table, those that failed first."""
+    rows, description = item_table(report)
+    await acreate_table_artifact(
+        rows, key=f"{artifact_key(pipeline)}-results", description=description
+    )

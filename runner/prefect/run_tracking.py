@@ -1,0 +1,383 @@
+"""How a run is carried out and shown: by the local service's mirror, by Prefect, or plainly.
+
+With `PREFECT_API_URL` it is shown on that server. Imports no Prefect itself: that takes a second
+or two, for which the first model call does not wait. An update takes the local service a
+millisecond, whatever Prefect's server does, so no run waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+import threading
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.subpipelines import progress_line_names
+from paddock.runner.core import run
+from paddock.runner.core.model_pools import models_asked
+from paddock.runner.core.run_context import RunSession
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.events import MultiObserver
+from paddock.runner.progress.prefect_view import (
+    ChunkTasks,
+    PrefectState,
+    ProgressMeter,
+    TaskChunk,
+    end_of_run,
+    flow_parameters,
+    unfinished_end,
+)
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from paddock.runner.daemon.run_session import DaemonSession
+
+CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
+
+
+class TrackingError(Exception):
+    """Prefect's API cannot be used; says how to go on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunMode:
+    """How a run is carried out."""
+
+    service: Literal["none", "found", "started"]
+    """Whether this machine's service is used: not at all, where it runs, or in any case."""
+    prefect: Literal["none", "within", "api", "service"]
+    """Where it is shown: nowhere, in the flow run that is current, by `PREFECT_API_URL`, or by the
+    service."""
+
+
+def run_mode(
+    local: bool | None, environ: Mapping[str, str], *, has_pool: bool = False, within: bool = False
+) -> RunMode:
+    """Decide how a run is carried out; `has_pool`: who calls brings a pool of its own.
+
+    >>> run_mode(None, {}), run_mode(True, {}), run_mode(None, {"CI": "1"})
+    (Way(service='started', prefect='service'), Way(service='none', prefect='none'), \
+Way(service='none', prefect='none'))
+    """
+    if local is True:
+        return RunMode("none", "none")
+    in_ci = is_ci(environ) and local is None
+    if within:
+        return RunMode("none" if has_pool else "found" if in_ci else "started", "within")
+    if environ.get("PREFECT_API_URL", "").strip():
+        return RunMode("none" if has_pool or in_ci else "started", "api")
+    if in_ci or (has_pool and local is None):
+        return RunMode("none", "none")
+    return RunMode("started", "service")
+
+
+def is_ci(environ: Mapping[str, str]) -> bool:
+    """Return whether this is a machine that builds and tests, where nothing may be left running."""
+    return environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def is_within_flow_run() -> bool:
+    """Return whether a flow run of Prefect's is current."""
+    context = sys.modules.get("prefect.context")
+    return context is not None and context.FlowRunContext.get() is not None
+
+
+async def check_prefect_api(environ: Mapping[str, str]) -> None:
+    """Ask Prefect's API for a sign of life; any answer is one.
+
+    Raises:
+        TrackingError: there is none.
+    """
+    import httpx
+
+    url = environ["PREFECT_API_URL"].strip().rstrip("/")
+    try:
+        async with httpx.AsyncClient(timeout=CHECK_TIMEOUT_S) as client:
+            await client.get(f"{url}/health")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise TrackingError(
+            f"Prefect's API at {url} cannot be reached ({error or type(error).__name__}). "
+            f"Start it with `prefect server start`, correct PREFECT_API_URL, "
+            f"or use `--local` to run without it."
+        ) from error
+
+
+@asynccontextmanager
+async def local_service(
+    way: RunMode, bound: BoundPlan, settings: Settings, tell: Callable[[str], None]
+) -> AsyncIterator[DaemonSession | None]:
+    """Yield this machine's service, which is started when it is needed; None: not used at all."""
+    if way.service == "none" or not _needs_service(way, bound, settings):
+        yield None
+        return
+    from paddock.runner.daemon.run_session import daemon_session, is_daemon_running
+
+    own: Any = settings  # type checkers take the closet's name of the same class for another one
+    if way.service == "found" and not is_daemon_running(own):
+        yield None
+        return
+    wants_prefect = way.prefect == "service"
+    async with daemon_session(
+        own, pipeline=bound.name, wants_prefect=wants_prefect, tell=tell
+    ) as tenant:
+        yield tenant
+
+
+def _needs_service(way: RunMode, bound: BoundPlan, settings: Settings) -> bool:
+    """Return whether a run has something to ask the service."""
+    return way.prefect == "service" or (
+        not settings.pool_urls and any(not spec.pool for spec in models_asked(bound))
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedRun:
+    """What is going on, and how it will have ended."""
+
+    session: RunSession
+    chunks: ChunkTasks
+    progress: ProgressMeter
+    work: asyncio.Task[Report]
+    """Raises `PipelineError` where the YAML turned out to be wrong for the data at hand."""
+
+    @classmethod
+    def begun(cls, session: RunSession, stop: asyncio.Event, stop_gate: StopGate) -> TrackedRun:
+        """Begin an open session's work in a task of its own."""
+        chunks, progress = (
+            ChunkTasks(session.tally.secrets.redact),
+            ProgressMeter(progress_line_names(session.bound.nodes)),
+        )
+        session.tally.observer = MultiObserver(session.tally.observer, progress)
+        work = asyncio.create_task(run.run(session.work, session.toolbox, chunks, stop, stop_gate))
+        work.add_done_callback(lambda _: chunks.close())
+        return cls(session, chunks, progress, work)
+
+    @property
+    def percent(self) -> float:
+        """How much is done, from 0 to 100: all of it once the run has walked the whole plan."""
+        if self.work.done() and not self.work.cancelled() and self.work.exception() is None:
+            is_whole = self.work.result().status in ("completed", "quarantined")
+            return 100.0 if is_whole else self.progress.percent
+        return self.progress.percent
+
+    async def ended(self) -> Report:
+        """Wait for the end; cancelling this wait cancels the work and waits for it."""
+        try:
+            return await asyncio.shield(self.work)
+        except asyncio.CancelledError:
+            self.work.cancel()
+            await asyncio.wait({self.work})
+            raise
+
+
+FIRST_CALL_S = 1.0  # the import takes the processor from what prepares the first model call
+RECORD_END_S = 30.0
+RECORD_END_STOPPED_S = 15.0  # after a Ctrl-C; the second one ends at once
+CANCEL_SHOWING_S = 5.0
+MAX_SHOW_TRIES, SHOW_PAUSE_S = 5, 2.0
+
+
+@dataclass(eq=False)
+class _ShownInPrefect:
+    """What Prefect has of a run."""
+
+    has_begun: bool = False
+    is_whole: bool = False
+    """It has the end, too."""
+    why: str = ""
+    """Why not."""
+
+
+async def run_with_prefect(session: RunSession, stop: asyncio.Event, stop_gate: StopGate) -> Report:
+    """Carry out an open session and return the report, whatever becomes of showing it.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    journey = TrackedRun.begun(session, stop, stop_gate)
+    shown = _ShownInPrefect()
+    showing = asyncio.create_task(_follow_in_prefect(journey, shown))
+    try:
+        return await journey.ended()
+    finally:
+        await _finish_showing(showing, journey, shown, stop)
+
+
+async def _follow_in_prefect(journey: TrackedRun, shown: _ShownInPrefect) -> None:
+    """Import Prefect and have it follow the journey; again where it went away before it began."""
+    await _wait_for_first_call(journey)
+
+    def began() -> None:
+        shown.has_begun = True
+
+    for n_tries in range(MAX_SHOW_TRIES):
+        if shown.has_begun:
+            return
+        await asyncio.sleep(SHOW_PAUSE_S if n_tries else 0)
+        try:
+            flow = await _import_flow_in_thread()
+            await flow.follow(journey, began)
+        except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
+            shown.why = str(error) or type(error).__name__
+        else:
+            shown.is_whole = True
+            return
+
+
+async def _wait_for_first_call(journey: TrackedRun) -> None:
+    """Wait until the first model call is on its way, or there is nothing to wait for."""
+    first: asyncio.Event | None = getattr(journey.session.toolbox.pool, "first_call", None)
+    if first is not None:
+        called = asyncio.create_task(first.wait())
+        await asyncio.wait(
+            {called, journey.work}, timeout=FIRST_CALL_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        called.cancel()
+
+
+async def _import_flow_in_thread() -> Any:
+    """Import what knows Prefect, in a thread, so that the work goes on."""
+    loop = asyncio.get_running_loop()
+    imported: asyncio.Future[Any] = loop.create_future()
+
+    def tell(module: Any, error: Exception | None) -> None:
+        if imported.done():
+            return
+        if error is not None:
+            imported.set_exception(error)
+        else:
+            imported.set_result(module)
+
+    def work(environ: dict[str, str]) -> None:
+        module, failed = None, None
+        try:
+            module = _import_flow(environ)
+        except Exception as error:  # told to whoever waits
+            failed = error
+        with suppress(RuntimeError):  # the loop is closed: the run is over
+            loop.call_soon_threadsafe(tell, module, failed)
+
+    # Not a daemon: an interpreter that ends in the middle of an import may crash.
+    threading.Thread(target=work, args=(dict(os.environ),), name="import of prefect").start()
+    return await imported
+
+
+def _import_flow(environ: dict[str, str]) -> Any:
+    try:
+        return importlib.import_module("paddock.runner.prefect.flow")
+    finally:
+        # What we ship for Prefect is for this process alone, not for what it starts.
+        for name in [name for name in os.environ if name.startswith(("PREFECT_", "DO_NOT_TRACK"))]:
+            if name in environ:
+                os.environ[name] = environ[name]
+            else:
+                del os.environ[name]
+
+
+async def _finish_showing(
+    showing: asyncio.Task[None], journey: TrackedRun, shown: _ShownInPrefect, stop: asyncio.Event
+) -> None:
+    """Wait for Prefect to record the end, within bounds."""
+    await asyncio.wait({showing}, timeout=RECORD_END_STOPPED_S if stop.is_set() else RECORD_END_S)
+    if not showing.done():
+        showing.cancel()
+        await asyncio.wait({showing}, timeout=CANCEL_SHOWING_S)
+    failed = journey.work.cancelled() or journey.work.exception() is not None
+    if not shown.is_whole and not failed:  # else the error says more
+        why = shown.why or "it was not there in time"
+        journey.session.tally.note(f"Prefect does not show all of this run: {why}")
+
+
+UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
+
+SendUpdate = Callable[[dict[str, Any]], Awaitable[bool]]
+"""Sends an update; returns whether the next one must hold all tasks, since this one was not taken
+or its receiver knew nothing of the run."""
+
+
+async def run_with_mirror(
+    session: RunSession, stop: asyncio.Event, stop_gate: StopGate, send: SendUpdate
+) -> Report:
+    """Carry out an open session and return the report; `send` is told how it goes.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    journey = TrackedRun.begun(session, stop, stop_gate)
+    feed = _MirrorFeed(journey, send)
+    sending = asyncio.create_task(feed.follow())
+    try:
+        return await journey.ended()
+    finally:
+        sending.cancel()
+        await asyncio.wait({sending})
+        await feed.end()
+
+
+class _MirrorFeed:
+    """The updates of one run."""
+
+    def __init__(self, journey: TrackedRun, send: SendUpdate) -> None:
+        self._journey = journey
+        self._send = send
+        session = journey.session
+        self._head = {
+            "id": uuid.uuid4().hex,
+            "pid": os.getpid(),
+            "pipeline": session.bound.name,
+            "run": session.tally.run,
+            "parameters": flow_parameters(session.bound),
+            "began": session.began,
+        }
+        self._chunks: list[TaskChunk] = []
+        self._sent: dict[int, PrefectState] = {}
+        """What the receiver knows, by number of the chunk."""
+        self._reading = asyncio.create_task(self._read())
+
+    async def follow(self) -> None:
+        """Send what has changed, at most once in `UPDATE_INTERVAL_S`, until cancelled."""
+        while True:
+            await self._update()
+            await asyncio.sleep(UPDATE_INTERVAL_S)
+
+    async def end(self) -> None:
+        """Send how the run ended, with all that is known of it."""
+        await self._reading
+        self._sent.clear()
+        work = self._journey.work
+        if work.cancelled():
+            end = unfinished_end("CANCELLED", "Cancelled", "interrupted")
+        elif (error := work.exception()) is not None:
+            redact = self._journey.session.tally.secrets.redact
+            end = unfinished_end("FAILED", "Failed", redact(str(error)))
+        else:
+            end = end_of_run(work.result())
+        await self._update(end)
+
+    async def _read(self) -> None:
+        """Take the chunks as they begin, until the run has ended."""
+        async for chunk in self._journey.chunks:
+            self._chunks.append(chunk)
+
+    async def _update(self, end: dict[str, Any] | None = None) -> None:
+        states = {number: chunk.state() for number, chunk in enumerate(self._chunks)}
+        changed = {n: state for n, state in states.items() if self._sent.get(n) != state}
+        update = {
+            **self._head,
+            "tasks": {n: [self._chunks[n].name, *astuple(state)] for n, state in changed.items()},
+            "percent": self._journey.percent,
+            "has_work": any(chunk.label for chunk in self._chunks),
+            "end": end,
+        }
+        # Rows are the pipeline's own values: what JSON has no word for is written as text.
+        must_repeat = await self._send(json.loads(json.dumps(update, default=str)))
+        self._sent = {} if must_repeat else states

@@ -1,0 +1,187 @@
+"""Print to people and machines.
+
+Text without control characters, JSON objects, tables, durations and sizes. stdout is for results,
+stderr for progress, warnings and errors. A closed pipe, a closed stream or a terminal that lacks a
+character never fails a command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from typing import Any, TextIO
+
+# What a file's name or text could do to a terminal: control characters, lone surrogates, and
+# the marks that turn the direction of writing round.
+_UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE_TEXT = re.compile(f"[{_UNSAFE}]")
+_UNSAFE_LINE = re.compile(f"[{_UNSAFE}\t\n]")
+_EXCERPT = re.compile(r" {0,8}\d* \|( |$)")  # as `Fault.render` lays it out
+
+
+def printable_line(text: str) -> str:
+    r"""Make `text` one harmless line: what is unsafe to print is written out.
+
+    >>> printable_line("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return _UNSAFE_LINE.sub(_escaped, text)
+
+
+def printable_message(text: str) -> str:
+    r"""Make a message of several lines one harmless line; a fault's line with its caret goes.
+
+    >>> printable_message("a.yaml:2:3: no model.\n       2 |   x\n         |   ^\n  Name one.")
+    'a.yaml:2:3: no model. Name one.'
+    """
+    lines = (line.strip() for line in text.split("\n") if not _EXCERPT.match(line))
+    return printable_line(" ".join(filter(None, lines)))
+
+
+def printable_text(text: str) -> str:
+    """Make `text` harmless and keep its lines and tabs."""
+    return _UNSAFE_TEXT.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def configure_streams() -> None:
+    """Let both streams write what their encoding lacks as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_out(text: str) -> None:
+    """Write lines to stdout: what was asked for."""
+    _write(sys.stdout, printable_text(text) + "\n")
+
+
+def print_err(text: str) -> None:
+    """Write lines to stderr: progress, warnings, errors. No command fails where they go nowhere."""
+    with contextlib.suppress(OSError):
+        _write(sys.stderr, printable_text(text) + "\n")
+
+
+def write_out(text: str) -> bool:
+    """Write a piece of text to stdout as it comes; tells whether anybody reads it."""
+    return _write(sys.stdout, printable_text(text))
+
+
+def print_json(value: Any) -> None:
+    """Write one object to stdout, in ASCII where the stream is not UTF-8."""
+    is_read_by_person = sys.stdout is not None and sys.stdout.isatty()
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    is_utf8 = encoding.lower().replace("-", "") == "utf8"
+    # Lone surrogates (undecodable file names) stay escapes: `backslashreplace` writes them so.
+    indent = 2 if is_read_by_person else None  # laying 10,000 items out takes a second
+    _write(sys.stdout, json.dumps(value, ensure_ascii=not is_utf8, indent=indent) + "\n")
+
+
+def _write(stream: TextIO | None, text: str) -> bool:
+    """Write at once; a stream that is closed or has no reader any more takes nothing."""
+    if stream is None:
+        return False
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        _redirect_to_devnull(stream)
+        return False
+    except OSError as error:  # a full disk
+        _redirect_to_devnull(stream)
+        raise OSError(error.errno, error.strerror, "standard output") from error
+    return True
+
+
+def discard_stdout() -> None:
+    """Let go what could not be written to stdout."""
+    if sys.stdout is not None:
+        _redirect_to_devnull(sys.stdout)
+
+
+def _redirect_to_devnull(stream: TextIO) -> None:
+    """Point the stream nowhere, so that Python does not complain about it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def counted(n: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> counted(1, "document"), counted(12000, "document")
+    ('1 document', '12,000 documents')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    >>> duration(0.04), duration(3.14), duration(75), duration(3700), duration(200000)
+    ('under 0.1 s', '3.1 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
+    """
+    if seconds < 10:
+        return "under 0.1 s" if seconds < 0.1 else f"{seconds:.1f} s"
+    minutes, secs = divmod(round(seconds), 60)
+    hours, mins = divmod(minutes, 60)
+    days, hrs = divmod(hours, 24)
+    parts = [(days, "d"), (hrs, "h"), (mins, "min"), (secs, "s")]
+    first = next(place for place, (n, _) in enumerate(parts) if n)
+    return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
+
+
+def ago(seconds: float) -> str:
+    """Write how long something is past, roughly.
+
+    >>> ago(5), ago(125), ago(7500), ago(90_000), ago(86400 * 400)
+    ('just now', '2 minutes ago', '2 hours ago', '1 day ago', '1 year ago')
+    """
+    units = (("year", 365 * 86400), ("month", 30 * 86400), ("week", 7 * 86400), ("day", 86400),
+             ("hour", 3600), ("minute", 60))  # fmt: skip
+    for noun, length in units:
+        if seconds >= length:
+            return f"{counted(int(seconds // length), noun)} ago"
+    return "just now"
+
+
+def speed(per_s: float) -> str:
+    """Write a rate with as many digits as it deserves.
+
+    >>> speed(0.31), speed(45.2)
+    ('0.3', '45')
+    """
+    return f"{per_s:.1f}" if per_s < 10 else f"{per_s:.0f}"
+
+
+def size(n_bytes: int) -> str:
+    """Write a size with a decimal unit, as disks and `ollama list` do.
+
+    >>> size(98_700_000), size(1_540_000_000), size(12)
+    ('99 MB', '1.5 GB', '12 B')
+    """
+    amount = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.1f} {unit}" if unit == "GB" else f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Lay rows out in columns; the first row is the heading."""
+    rows = [tuple(printable_line(cell) for cell in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,133 @@
+"""Graceful stop: a gate that lets no new item begin, and the signals that close it.
+
+Ctrl-C and SIGTERM: the first ends a run in order, the second at once; SIGUSR1 drains. The gate
+belongs to one event loop; limits that are asked before each item can close it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from .report import Status
+
+STOP_REQUESTED = "It was asked to stop at an item's border"
+
+Limit = Callable[[], Awaitable[str | None]]
+"""Gives the words with which the border closes, or None."""
+
+
+class StopGateClosed(Exception):
+    """Something was not begun, since the border is closed; what was in flight is finished."""
+
+
+class StopGate:
+    """Open until somebody closes it; what was said first stands."""
+
+    def __init__(self) -> None:
+        self._closed = asyncio.Event()
+        self._limits: list[Limit] = []
+        self._n_begun = 0
+        self._n_ended = 0
+        self._deciding = asyncio.Lock()
+        self.has_begun_elsewhere = False
+        """Whether another machine has begun an item of the same run."""
+        self.words = ""
+        """Why it was closed, a sentence without its full stop."""
+        self.status: Status = "budget"
+        """How the run that stops here ends; one that has finished all the same is `completed`."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing new may begin."""
+        return self._closed.is_set()
+
+    @property
+    def items(self) -> tuple[int, int]:
+        """How many items have ended, and how many are in flight."""
+        return self._n_ended, self._n_begun - self._n_ended
+
+    def close(self, words: str, status: Status = "budget") -> None:
+        """Let nothing new begin; `words` say why, without a full stop."""
+        if not self.is_closed:
+            self.words, self.status = words, status
+            self._closed.set()
+
+    def left(self, n_items: int) -> str:
+        """Return why a run stopped here, and what is left, as far as it is known."""
+        items = "1 item is" if n_items == 1 else f"{n_items:,} items are"
+        left = items if n_items else "Some steps are"
+        return f"{self.words}. {left} left; the same command goes on."
+
+    async def wait(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
+
+    def limit(self, reached: Limit) -> None:
+        """Ask `reached` before each item."""
+        self._limits.append(reached)
+
+    async def may_begin(self, *, is_whole: bool = True) -> bool:
+        """Return whether an item may begin; `is_whole`: it has no blocks with items of their own.
+
+        The first whole item may begin whatever the limits say: a budget that is used up before
+        anything is done would never get anywhere, however often the run is started again.
+        """
+        async with self._deciding:  # each is told of those that began before it
+            words = None if self.is_closed else await self._reached()
+            if words is not None and (self._n_begun or self.has_begun_elsewhere):
+                self.close(words)
+            self._n_begun += is_whole and not self.is_closed
+            return not self.is_closed
+
+    async def _reached(self) -> str | None:
+        for limit in self._limits:
+            words = await limit()
+            if words is not None:
+                return words
+        return None
+
+    def end(self, *, is_whole: bool = True) -> None:
+        """Note that an item which was begun has ended, however it ended."""
+        self._n_ended += is_whole
+
+
+INTERRUPTED_STATUS = 130
+
+
+@contextmanager
+def stop_on_signals(stop: asyncio.Event, stop_gate: StopGate | None = None) -> Iterator[None]:
+    """Set `stop` on the first signal, end the process on the second; inside a running loop.
+
+    With a `border`, SIGUSR1 closes it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread; whoever runs us there handles them
+        return
+    loop = asyncio.get_running_loop()
+
+    def handle() -> None:
+        if stop.is_set():
+            # Python's own exit would wait for threads; the second Ctrl-C means now.
+            os._exit(INTERRUPTED_STATUS)
+        stop.set()
+
+    handled: list[signal.Signals] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: the loop takes no handlers
+            loop.add_signal_handler(number, handle)
+            handled.append(number)
+    gentle = getattr(signal, "SIGUSR1", None)  # Windows has none
+    if stop_gate is not None and gentle is not None:
+        loop.add_signal_handler(gentle, stop_gate.close, STOP_REQUESTED)
+        handled.append(gentle)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

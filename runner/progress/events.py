@@ -1,0 +1,412 @@
+"""Events of a run: the observer protocol, the journal of JSON lines, logs of long-lived commands.
+
+The journal is read by `paddock logs`, journald and machines; long-lived commands log lines for
+people, or JSON in the same form. Every method of an observer returns at once and is called in the
+run's own event loop. A line has `time`, `run`, `pipeline`, `level` and `event`, and the fields of
+the event: an item's `step`, `key`, `state`, `seconds`, `calls`, `tokens` and `error`. A journal
+that a kill or a full disk cuts short loses nothing that the ledger knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+
+from paddock.engine.system import files
+from paddock.runner.settings import Settings
+
+from . import console
+
+if TYPE_CHECKING:
+    from paddock.engine.memory.pool_stats import PoolStats
+    from paddock.engine.request import Usage
+
+    from .report import Report
+
+ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed"]
+
+
+class Observer(Protocol):
+    """Someone who watches a run."""
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """The run starts; `steps` are the top-level steps and blocks in order."""
+        ...
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """The run has a pool; `stats` tells what it holds, at any time and from any thread."""
+        ...
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """The size of a step or block is known: `total` items, `fresh` of them need nothing.
+
+        What is known to fail, or not asked for, is not among them.
+        """
+        ...
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """An item of a block, or a top-level step (`key` is then empty), changed its state.
+
+        Items counted as `fresh` in `step` are not told one by one. `detail` is the running inner
+        step, or the reason of a failure.
+        """
+        ...
+
+    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+        """A model call ended; `is_cached` when the ledger had its reply."""
+        ...
+
+    def tokens(self, n: int) -> None:
+        """So many tokens were just generated."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line for a person: waiting for a lock, an edited file, what is not carried out."""
+        ...
+
+    def ended(self, report: Report) -> None:
+        """The run is over, however it ended."""
+        ...
+
+
+class NullObserver:
+    """Watches and says nothing; also the base of observers that care about a part only."""
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Say nothing."""
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Say nothing."""
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Say nothing."""
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Say nothing."""
+
+    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+        """Say nothing."""
+
+    def tokens(self, n: int) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def ended(self, report: Report) -> None:
+        """Say nothing."""
+
+
+class MultiObserver:
+    """Tells several observers the same."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.began(run, pipeline, steps)
+
+    def pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.pool(stats)
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.step(step, total, fresh)
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.item(step, key, state, detail)
+
+    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.call(step, key, usage, is_cached)
+
+    def tokens(self, n: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.tokens(n)
+
+    def note(self, text: str) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.note(text)
+
+    def ended(self, report: Report) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.ended(report)
+
+
+Redact = Callable[[str], str]
+LineWeight = Literal["often", "failure", "once"]
+"""Which lines are left out of a journal that has grown too long: the first ones first."""
+Write = Callable[[str, LineWeight], None]
+
+MAX_BYTES: dict[LineWeight, float] = {
+    "often": 32 * 1024**2,  # some 200,000 items
+    "failure": 40 * 1024**2,
+    "once": float("inf"),
+}
+MAX_WAITING_LINES = 20_000  # lines that wait for a slow disk or for a pipe that nobody empties
+FLUSH_INTERVAL_S = 0.2  # a thread that writes each line by itself wakes 10,000 times in a short run
+CLOSE_S = 5.0
+LONGEST_KEY, LONGEST_TEXT = 1_000, 4_000
+_LEVELS = {"failed": "error", "quarantined": "warning"}
+
+
+def unredacted(text: str) -> str:
+    """Take nothing out of a text: where there are no secrets."""
+    return text
+
+
+@dataclass(slots=True)
+class _ItemInFlight:
+    """An item that has begun."""
+
+    began: float
+    n_calls: int = 0
+    n_tokens: int = 0
+
+
+class RunJournal(NullObserver):
+    """An observer that turns what it is told into lines, and hands each to `write`."""
+
+    def __init__(self, write: Write, redact: Redact = unredacted, *, trigger: str = "") -> None:
+        self._write = write
+        self._redact = redact
+        self._trigger = trigger
+        self._head: dict[str, Any] = {}
+        """Which run of what; empty until it has begun."""
+        self._underway: dict[tuple[str, str], _ItemInFlight] = {}
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Write which run this is."""
+        self._head = {"run": run, "pipeline": self._redact(pipeline)}
+        self._line("began", "once", trigger=self._trigger, steps=list(steps))
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Write how much there is to do."""
+        self._line("step", "once", step=step, items=total, fresh=fresh)
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Write how an item, or a top-level step without a key, ended."""
+        place = (step, key)
+        if state == "running":
+            self._underway.setdefault(place, _ItemInFlight(time.monotonic()))
+            return
+        was = self._underway.pop(place, None)
+        seconds = time.monotonic() - was.began if was else 0.0
+        self._line(
+            "item",
+            "failure" if state in _LEVELS else "often",
+            level=_LEVELS.get(state, "info"),
+            step=step,
+            key=self._text(key, LONGEST_KEY),
+            state=state,
+            seconds=round(seconds, 3),
+            calls=was.n_calls if was else 0,
+            tokens=was.n_tokens if was else 0,
+            error=self._text(detail, LONGEST_TEXT),
+        )
+
+    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+        """Count a call of an item that is under way."""
+        was = self._underway.get((step, key))
+        if was is not None and not is_cached:
+            was.n_calls += 1
+            was.n_tokens += usage.prompt_tokens + usage.completion_tokens
+
+    def note(self, text: str) -> None:
+        """Write it."""
+        self._line("note", "often", text=self._text(text, LONGEST_TEXT))
+
+    def ended(self, report: Report) -> None:
+        """Write how the run ended; one that never began has no line."""
+        if not self._head:
+            return
+        self._line(
+            "ended",
+            "once",
+            level=_LEVELS.get(report.status, "info"),
+            status=report.status,
+            seconds=round(report.seconds, 3),
+            counts={state: n for state, n in report.counts.items() if n},
+            calls=report.calls,
+            cached_calls=report.cached_calls,
+            tokens=dict(report.tokens),
+            message=self._text(report.message, LONGEST_TEXT),
+            details=report.log,
+        )
+
+    def _text(self, text: str | None, longest: int) -> str | None:
+        if text is None:
+            return None
+        text = self._redact(text)
+        return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+    def _line(self, event: str, weight: LineWeight, level: str = "info", **told: Any) -> None:
+        """Write one line; what there is not is left out."""
+        at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+        facts = {name: value for name, value in told.items() if value not in (None, "")}
+        line = {"time": at, **self._head, "level": level, "event": event, **facts}
+        # A document's name may hold lone surrogates, which no UTF-8 file takes: they are escaped.
+        self._write(json.dumps(line), weight)
+
+
+class LineWriter:
+    """Takes lines and has a thread of its own write them, so that no slow reader holds up a run.
+
+    A context manager. A file is bounded (`MAX_BYTES`), a stream is not; what was left out is
+    counted in a last line. What fails takes nothing more.
+    """
+
+    def __init__(self, out: Path | IO[str]) -> None:
+        self._out = out
+        self._n_bytes = 0
+        self._n_left_out = 0
+        self._waiting: deque[tuple[str, LineWeight]] = deque()
+        self._wake = threading.Event()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+
+    def __enter__(self) -> LineWriter:
+        """Begin to write."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is left; a pipe that nobody empties is not waited for longer than 5 s."""
+        self._is_closed = True
+        self._wake.set()
+        self._thread.join(CLOSE_S)
+
+    def __call__(self, line: str, weight: LineWeight) -> None:
+        """Take a line; returns at once."""
+        if len(self._waiting) >= MAX_WAITING_LINES:
+            self._n_left_out += 1
+            return
+        self._waiting.append((line, weight))
+        if weight != "often":
+            self._wake.set()
+
+    def _work(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stream = None if isinstance(self._out, Path) else self._out
+            while True:
+                self._wake.wait(FLUSH_INTERVAL_S)
+                is_last = self._is_closed
+                self._wake.clear()
+                text = self._taken(is_last)
+                try:
+                    if text:
+                        stream = stream or stack.enter_context(_opened(self._out))
+                        stream.write(text)
+                        stream.flush()
+                except (OSError, ValueError):  # a full disk, a reader that left, a closed stream
+                    return
+                if is_last:
+                    return
+
+    def _taken(self, is_last: bool) -> str:
+        """Return the lines that wait, as far as there is room for them."""
+        taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        lines = [line for line, weight in taken if self._has_room(line, weight)]
+        if is_last and self._n_left_out:
+            lines.append(json.dumps({"event": "left_out", "lines": self._n_left_out}))
+        return "".join(f"{line}\n" for line in lines)
+
+    def _has_room(self, line: str, weight: LineWeight) -> bool:
+        """Count a line of a file, or say that the file has grown too long for it."""
+        self._n_bytes += len(line) + 1
+        if not isinstance(self._out, Path) or self._n_bytes <= MAX_BYTES[weight]:
+            return True
+        self._n_bytes -= len(line) + 1
+        self._n_left_out += 1
+        return False
+
+
+def _opened(out: Path | IO[str]) -> IO[str]:
+    """Open a journal's file when it has its first line: a run that never begins has none."""
+    if not isinstance(out, Path):
+        return out
+    files.private_folder(out.parent)
+    return files.open_private(out, "a")
+
+
+LOGGER = "paddock"
+_PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": "log",
+            "logger": record.name,
+            "text": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def prepare_logging(settings: Settings) -> None:
+    """Let what is logged in this process go to stderr, in the form that is asked for."""
+    form = JsonFormatter() if settings.service.is_log_json else logging.Formatter(_PLAIN)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(form)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    level = logging.DEBUG if settings.is_debug else logging.INFO
+    logging.getLogger(LOGGER).setLevel(level)
+
+
+def message_writer(settings: Settings) -> Callable[[str], None]:
+    """Return what tells a person something on stderr, or logs it where a machine reads that."""
+    return logging.getLogger(LOGGER).info if settings.service.is_log_json else console.print_err
+
+
+@contextmanager
+def run_log(settings: Settings, trigger: str) -> Iterator[Observer]:
+    """Yield the observer of a run that nobody watches: all it does as JSON, or its notes alone."""
+    if not settings.service.is_log_json:
+        yield _NoteWriter()
+        return
+    with LineWriter(sys.stderr) as lines:
+        yield RunJournal(lines, trigger=trigger)
+
+
+class _NoteWriter(NullObserver):
+    """Tells the notes of a run, each with its name."""
+
+    def __init__(self) -> None:
+        self._run = ""
+
+    def began(self, run: str, pipeline: str, steps: object) -> None:
+        """Keep its name."""
+        self._run = f"run {run} of {pipeline}: "
+
+    def note(self, text: str) -> None:
+        """Tell it."""
+        console.print_err(f"{self._run}{console.printable_message(text)}")

@@ -1,0 +1,217 @@
+"""What Prefect shows of a run, as plain values: tasks, states, progress, inputs, item table.
+
+A task stands for a step, a block, or a chunk of a block's items. Imports no Prefect. The work
+never waits for being shown: it goes on, exactly once, whether its Prefect task could be created,
+ended, or neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .drain import StopGateClosed
+from .events import ItemState, NullObserver
+from .report import STATES, Report
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundPlan
+
+Redact = Callable[[str], str]
+MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; a Prefect that is so far behind does not keep up
+
+
+@dataclass(frozen=True, slots=True)
+class PrefectState:
+    """The state of a run or a task; on Prefect's page `type` is the colour, `name` the text."""
+
+    type: Literal["COMPLETED", "FAILED", "CANCELLED", "CRASHED", "RUNNING"]
+    name: str
+    message: str = ""
+
+
+def completed(message: str) -> PrefectState:
+    """Return the state of what succeeded: green."""
+    return PrefectState("COMPLETED", "Completed", message)
+
+
+def quarantined(message: str) -> PrefectState:
+    """Return the state of what quarantined items that were not before: red, with its own name."""
+    return PrefectState("FAILED", "Quarantined", message)
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return the numbers of items in words.
+
+    >>> counts_text({"quarantined": 1, "new": 8, "fresh": 0})
+    '8 new, 1 quarantined'
+    """
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts.get(state))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskChunk:
+    """A top-level step or block, or some items of a block, while they are carried out."""
+
+    block: str
+    label: str
+    """Names the items; empty for a whole step or block."""
+    work: asyncio.Future[PrefectState]
+    """Ends with the state to show."""
+    redact: Redact
+    """Keeps secrets out of what is shown of an error."""
+
+    @property
+    def name(self) -> str:
+        """What Prefect's page calls it."""
+        return f"{self.block}: {self.label}" if self.label else self.block
+
+    def state(self) -> PrefectState:
+        """Return the state that Prefect shows now."""
+        if not self.work.done():
+            return PrefectState("RUNNING", "Running")
+        if self.work.cancelled():
+            return PrefectState("CANCELLED", "Cancelled", "interrupted")
+        error = self.work.exception()
+        if isinstance(error, StopGateClosed):
+            return PrefectState("CANCELLED", "Cancelled", "left for the next run")
+        if error is not None:
+            return PrefectState("FAILED", "Failed", self.redact(str(error)))
+        return self.work.result()
+
+
+class ChunkTasks:
+    """Implements `paddock.runner.core.blocks.ChunkRunner`; iterate it to see the chunks begin."""
+
+    def __init__(self, redact: Redact) -> None:
+        self._redact = redact
+        self._begun: asyncio.Queue[TaskChunk | None] = asyncio.Queue(MAX_WAITING_CHUNKS + 1)
+        self.n_unseen = 0
+        """Chunks that came faster than they could be shown."""
+
+    async def __call__(
+        self, block: str, keys: Sequence[str], work: Callable[[], Awaitable[PrefectState]]
+    ) -> None:
+        """Carry out a chunk; without keys it is the whole of a step or block."""
+        label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
+        running = asyncio.ensure_future(work())
+        if self._begun.qsize() < MAX_WAITING_CHUNKS:
+            self._begun.put_nowait(TaskChunk(block, self._redact(label), running, self._redact))
+        else:
+            self.n_unseen += 1
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            running.cancel()
+            await asyncio.wait({running})
+            raise
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._begun.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[TaskChunk]:
+        """Yield the chunks as they begin, until closed."""
+        while (chunk := await self._begun.get()) is not None:
+            yield chunk
+
+
+class ProgressMeter(NullObserver):
+    """How much of a run is done: the mean of its steps and blocks, so that it never goes back."""
+
+    def __init__(self, steps: Iterable[str]) -> None:
+        """`steps` are the names that the observer is told, as `body.watched` gives them."""
+        self._n_items: dict[str, int] = dict.fromkeys(steps, 1)
+        self._n_ended: dict[str, int] = dict.fromkeys(self._n_items, 0)
+
+    @property
+    def percent(self) -> float:
+        """The share of the work that is done, from 0 to 100."""
+        shares = [
+            min(1.0, self._n_ended[step] / n) if n else 1.0 for step, n in self._n_items.items()
+        ]
+        return round(100.0 * sum(shares) / len(shares), 1) if shares else 0.0
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Take the number of a step's items."""
+        if step in self._n_items:
+            self._n_items[step] = 1 if total is None else total
+            self._n_ended[step] = fresh
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Count what ended."""
+        if step in self._n_items and state != "running":
+            self._n_ended[step] += 1
+
+
+MAX_ROWS = 500
+PROGRESS_DESCRIPTION = "How much of the steps and blocks is done"
+
+
+def end_of_run(report: Report) -> dict[str, Any]:
+    """Return how a run ended and its table of items, as JSON has it; times are Unix times."""
+    state = last_state(report)
+    rows, description = item_table(report)
+    return {
+        "state": {"type": state.type, "name": state.name, "message": state.message},
+        "ended": time.time(),
+        "rows": rows,
+        "description": description,
+    }
+
+
+def unfinished_end(type_: str, name: str, message: str) -> dict[str, Any]:
+    """Return the end of a run that came to no report, as `end_of_run` does."""
+    state = {"type": type_, "name": name, "message": message}
+    return {"state": state, "ended": time.time(), "rows": [], "description": ""}
+
+
+def crashed_end(pid: int) -> dict[str, Any]:
+    """Return the end of a run whose process is gone."""
+    words = f"Its process {pid} is gone; the same command continues."
+    return unfinished_end("CRASHED", "Crashed", words)
+
+
+def last_state(report: Report) -> PrefectState:
+    """Return the state in which a run ended; items that are newly quarantined make it red.
+
+    >>> last_state(Report("a", "p", "completed", {"fresh": 2}))
+    PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
+    """
+    # Where other machines did the work, they counted, and the message says so.
+    words = counts_text(report.counts) or report.message or report.done_in_words() or report.status
+    if report.status == "failed":
+        return PrefectState("FAILED", "Failed", report.message or words)
+    if report.status == "interrupted":
+        return PrefectState("CANCELLED", "Cancelled", report.message or words)
+    if report.status == "budget":
+        return PrefectState("COMPLETED", "Budget", report.message or words)
+    return quarantined(words) if report.exit_status() else completed(words)
+
+
+def flow_parameters(bound: BoundPlan) -> dict[str, Any]:
+    """Return a flow run's parameters: the file and its inputs, those that are secret as `***`."""
+    secret = bound.secret_inputs
+    inputs = {name: "***" if name in secret else v for name, v in bound.inputs.items()}
+    return {"path": str(bound.file), "inputs": inputs}
+
+
+def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
+    """Return the items, those that failed first, and what to say of them."""
+    items = sorted(report.items, key=lambda item: (item.error is None, item.state == "fresh"))
+    more = len(items) - len(items[:MAX_ROWS])
+    description = f"{len(items)} items" + (f", {more} of them not shown" if more else "")
+    return [item.as_json() for item in items[:MAX_ROWS]], description
+
+
+def artifact_key(name: str) -> str:
+    """Make an artefact's key of a pipeline's name: small letters, digits, dashes.
+
+    >>> artifact_key("Résumés of 2026!")
+    'r-sum-s-of-2026'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pipeline"

@@ -1,0 +1,228 @@
+"""Reports of a run, a plan and a check: frozen, and as JSON for machines.
+
+The JSON keys are the contract of the language's page, "What machines read".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from paddock.pipelines.errors import Fault
+
+Status = Literal["completed", "failed", "quarantined", "budget", "interrupted"]
+State = Literal[
+    "new",
+    "changed",
+    "stale",
+    "fresh",
+    "held",
+    "skipped",
+    "failed",
+    "quarantined",
+    "deleted",
+    "missing",
+]
+"""`held`: done, but outputs that somebody edited, or that are not ours, are kept as they are.
+`missing`: a folder whose documents count as deleted only when a person has confirmed it.
+"""
+CallsAre = Literal["exact", "at most", "about"]
+HELD_REMEDY = (
+    "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
+)
+FailOn = Literal["new", "any", "never"]
+
+STATES: tuple[State, ...] = (
+    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "deleted",
+    "missing",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReport:
+    """One item of a block, or one top-level step that calls a model (`key` is then its id)."""
+
+    step: str
+    key: str
+    state: State
+    seconds: float = 0.0
+    error: str | None = None
+    """One sentence, for `failed`, `quarantined` and `missing`."""
+    why: str | None = None
+    """What made it `changed` or `stale`, or the outputs for which it is `held`."""
+    is_known: bool = False
+    """Quarantined before and unchanged since: it was not tried again."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        return {
+            "step": self.step,
+            "key": self.key,
+            "state": self.state,
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run ended."""
+
+    run: str
+    pipeline: str
+    status: Status
+    counts: Mapping[str, int]
+    calls: int = 0
+    cached_calls: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """`prompt`, `prompt_reused`, `completion`."""
+    models: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By name: `loads`, `load_s`."""
+    seconds: float = 0.0
+    items: tuple[ItemReport, ...] = ()
+    returns: Any = None
+    notes: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    """Files that were made or changed, absolute, in the order of writing."""
+    n_removed: int = 0
+    """Files and rows that were removed, since what they were made of is gone."""
+    acted: tuple[str, ...] = ()
+    """Steps outside of blocks that may have changed something else: commands, functions, moves."""
+    message: str | None = None
+    """Why the run as a whole failed or stopped, one sentence."""
+    log: str | None = None
+    """The file with the tracebacks of unexpected errors, when there were any."""
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By id of a step or block: how often, how long, its calls, its items by state."""
+
+    def exit_status(self, fail_on: FailOn = "new") -> int:
+        """Return the process's exit status.
+
+        >>> Report("a", "p", "quarantined", {}, items=(
+        ...     ItemReport("each", "a.md", "quarantined", is_known=True),)).exit_status()
+        0
+        """
+        if self.status in _STATUS_CODES:
+            return _STATUS_CODES[self.status]
+        if fail_on == "never":
+            return 0
+        quarantined = [item for item in self.items if item.state == "quarantined"]
+        if fail_on == "new":
+            quarantined = [item for item in quarantined if not item.is_known]
+        return 3 if quarantined else 0
+
+    def done_in_words(self) -> str:
+        """Return what the run did of which no item tells."""
+        return done_in_words(self.status, len(self.written), self.n_removed, len(self.acted))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read; `message` only when the run stopped early."""
+        answer = {
+            "run": self.run,
+            "pipeline": self.pipeline,
+            "status": self.status,
+            "counts": {state: self.counts.get(state, 0) for state in STATES},
+            "calls": self.calls,
+            "cached_calls": self.cached_calls,
+            "tokens": {
+                name: self.tokens.get(name, 0) for name in ("prompt", "prompt_reused", "completion")
+            },
+            "models": {name: dict(facts) for name, facts in self.models.items()},
+            "seconds": round(self.seconds, 3),
+            "items": [item.as_json() for item in self.items],
+            "returns": self.returns,
+        }
+        return answer if self.message is None else {**answer, "message": self.message}
+
+
+def done_in_words(status: str, n_written: int, n_removed: int, n_acted: int) -> str:
+    """Return what a run did of which no item tells; empty where it only came not far.
+
+    >>> done_in_words("completed", 2, 0, 1), done_in_words("completed", 0, 0, 0)
+    ('2 files written, 1 step done', 'nothing to do')
+    >>> done_in_words("failed", 0, 0, 0)
+    ''
+    """
+    parts = [
+        (n_written, "file written", "files written"),
+        (n_removed, "output removed", "outputs removed"),
+        (n_acted, "step done", "steps done"),
+    ]
+    told = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in parts if n)
+    return told or ("nothing to do" if status in ("completed", "quarantined") else "")
+
+
+_STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """What would be done with one item, and why."""
+
+    step: str
+    key: str
+    state: State
+    why: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        return {"step": self.step, "key": self.key, "state": self.state, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a run would do; a number that nobody can know is None."""
+
+    pipeline: str
+    items: tuple[PlanItem, ...]
+    calls: int | None = None
+    calls_are: CallsAre = "exact"
+    """`about`: estimated from earlier runs, since nothing bounds them."""
+    tokens: int | None = None
+    loads: int | None = None
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    """What cannot be known before a step has run, one sentence each."""
+    advice: tuple[str, ...] = ()
+    """What would make it quicker, and what else should be known, one sentence each; for people."""
+    remarks: tuple[str, ...] = ()
+    """What steps noted while they were planned, such as a folder without files; for people."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a run would do anything (`--detailed-exitcode` 10)."""
+        return bool(self.notes) or any(
+            item.state in ("new", "changed", "stale", "deleted") for item in self.items
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        return {
+            "items": [item.as_json() for item in self.items],
+            "calls": self.calls,
+            "calls_are": None if self.calls is None else self.calls_are,
+            "tokens": self.tokens,
+            "loads": self.loads,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateReport:
+    """Every fault of a file, or none."""
+
+    file: str
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is no fault, but should be known, one sentence each; for people."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file can be run."""
+        return not self.faults
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        return {"ok": self.ok, "faults": [fault.as_json() for fault in self.faults]}

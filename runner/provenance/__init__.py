@@ -1,1 +1,0 @@
-"""Where an output came from, and what changed since."""

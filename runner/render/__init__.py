@@ -1,0 +1,1 @@
+"""Pipelines and runs as drawings and HTML pages, made offline."""

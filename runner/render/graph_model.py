@@ -1,0 +1,328 @@
+"""Graph of a pipeline as data: boxes, nesting, edges, and what the last run did with each step.
+
+The last run is read from the ledger and its journal. Drawn by `graph_drawing`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.pipelines.model import Block, Node, StepNode
+from paddock.pipelines.plan import Plan
+from paddock.runner.bind.subpipelines import PIPELINE_STEP
+from paddock.runner.ledger.run_history import STATE_FOLDER, LedgerFolder, recent_runs
+
+MAX_LEVELS, MAX_INNER_BOXES = 4, 300
+"""Of pipelines within one another; what is deeper, or more, is drawn as one box."""
+
+BoxState = Literal["none", "done", "fresh", "failed", "running", "left"]
+"""How the last run left it; `none`: it was never run, `left`: the last run did not come to it;
+`fresh`: it had nothing to do there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastStepRun:
+    """What the last run did with a step or a block."""
+
+    state: BoxState = "none"
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Items by state, of a block."""
+    n: int = 0
+    """How often it ran."""
+    failed: int = 0
+    """Of `n`."""
+    seconds: float = 0.0
+    calls: int = 0
+    known_calls: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GraphBox:
+    """A step; or a block, or a step that runs another pipeline, with what stands in it."""
+
+    id: str
+    label: str
+    """The id that its author gave, else what it does."""
+    kind: str
+    """`files.scan`; of a block what it goes over: `for each doc in steps.docs.files`; empty if it
+    is the label."""
+    model: str = ""
+    is_conditional: bool = False
+    reads: tuple[str, ...] = ()
+    """The ids of the boxes beside it that it waits for."""
+    body: tuple[GraphBox, ...] = ()
+    is_block: bool = False
+    """Whether it is drawn around its body."""
+    last: LastStepRun = LastStepRun()
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineGraph:
+    """A pipeline as a picture."""
+
+    name: str
+    description: str
+    boxes: tuple[GraphBox, ...]
+    caption: str = ""
+    """Which run's states it shows."""
+
+
+def pipeline_graph(
+    plan: Plan,
+    last: Mapping[str, LastStepRun],
+    otherwise: LastStepRun,
+    caption: str = "",
+    within: Mapping[Path, Plan] | None = None,
+) -> PipelineGraph:
+    """Return the picture of a plan with what the last run did, and did not do.
+
+    `within` are the pipelines that its steps run, by their files.
+    """
+    pipeline = plan.pipeline
+    boxes = _BoxBuilder(last, within or {}).of(_GraphLevel(plan, otherwise))
+    return PipelineGraph(pipeline.name, pipeline.description, boxes, caption)
+
+
+@dataclass(frozen=True, slots=True)
+class _GraphLevel:
+    """A pipeline whose boxes are made, and what leads to it."""
+
+    plan: Plan
+    otherwise: LastStepRun
+    """What became of steps that the last run tells nothing of."""
+    prefix: str = ""
+    """The steps that lead here, such as `clean.`."""
+    files: tuple[Path, ...] = ()
+    """The files that lead here, its own included."""
+
+
+class _BoxBuilder:
+    """Makes the boxes of a plan and of those that its steps run, as far as they are drawn."""
+
+    def __init__(self, last: Mapping[str, LastStepRun], plans: Mapping[Path, Plan]) -> None:
+        self._last = last
+        self._plans = plans
+        self._n_left = MAX_INNER_BOXES
+
+    def of(self, level: _GraphLevel) -> tuple[GraphBox, ...]:
+        """Return the boxes of a pipeline."""
+        return tuple(self._box(node, level) for node in level.plan.nodes)
+
+    def _box(self, node: Node, level: _GraphLevel) -> GraphBox:
+        name = f"{level.prefix}{node.id}"
+        reads = tuple(f"{level.prefix}{one}" for one in sorted(level.plan.edges.get(node.id, ())))
+        last = self._last.get(name, level.otherwise)
+        if last.state in ("fresh", "left"):  # so is all that stands in it
+            level = replace(level, otherwise=LastStepRun(last.state))
+        if isinstance(node, Block):
+            body = tuple(self._box(inner, level) for inner in node.body)
+            over = f"for each {node.var} in {node.over.source}"
+            label = node.id if node.has_own_id else "block"
+            return GraphBox(name, label, over, "", node.if_ is not None, reads, body, True, last)
+        does = _step_summary(node)
+        label, kind = (node.id, does) if node.has_own_id else (does, "")
+        model = _step_model(node.params.data, level.plan)
+        body = self._within(node, level)
+        return GraphBox(
+            name, label, kind, model, node.if_ is not None, reads, body, bool(body), last
+        )
+
+    def _within(self, step: StepNode, level: _GraphLevel) -> tuple[GraphBox, ...]:
+        """Return the boxes of the pipeline that a step runs; none where it runs none."""
+        name = _inner_pipeline(step)
+        if name is None:
+            return ()
+        own = Path(level.plan.pipeline.document.file).absolute()
+        files = level.files or (own.resolve(),)
+        path = (own.parent / name).resolve()
+        inner = self._plans.get(path)
+        if inner is None or path in files or len(files) > MAX_LEVELS:
+            return ()
+        n_boxes = sum(1 for _ in inner.pipeline.nodes())
+        if n_boxes > self._n_left:
+            return ()
+        self._n_left -= n_boxes
+        prefix = f"{level.prefix}{step.id}."
+        return self.of(_GraphLevel(inner, level.otherwise, prefix, (*files, path)))
+
+
+def _step_summary(step: StepNode) -> str:
+    """Return what a step does, and which file it runs."""
+    name = _inner_pipeline(step)
+    return step.uses if name is None else f"{step.uses} {name}"
+
+
+def _inner_pipeline(step: StepNode) -> str | None:
+    """Name the pipeline that a step runs; None where it runs none."""
+    params = step.params.data
+    if step.uses != PIPELINE_STEP or not isinstance(params, Mapping):
+        return None
+    name = params.get("file")
+    return name if isinstance(name, str) else None
+
+
+def _step_model(params: object, plan: Plan) -> str:
+    """Name the model that a step names, by its reference where that says more."""
+    alias = params.get("model") if isinstance(params, Mapping) else None
+    if not isinstance(alias, str):
+        return ""
+    keys = plan.pipeline.models.get(alias)
+    return alias if keys is None else f"{alias} = {keys.ref}"
+
+
+def all_boxes(boxes: Sequence[GraphBox]) -> Iterator[GraphBox]:
+    """Yield every box, each block before what stands in it."""
+    for box in boxes:
+        yield box
+        yield from all_boxes(box.body)
+
+
+def box_text(box: GraphBox) -> str:
+    """Return what the last run did with a box, for a person and a screen reader."""
+    last = box.last
+    parts = [outcome_text(last)]
+    if last.seconds >= 0.05:
+        parts.append(seconds_text(last.seconds))
+    if last.calls or last.known_calls:
+        parts.append(f"{last.calls:,} call{'' if last.calls == 1 else 's'}")
+    return " · ".join(filter(None, parts))
+
+
+def outcome_text(last: LastStepRun) -> str:
+    """Return how the last run left something, in a few words; empty where there was none."""
+    counts = [f"{n:,} {state}" for state, n in last.counts.items() if n]
+    if counts:
+        return " · ".join(counts)
+    if last.n > 1:
+        return f"{last.n:,} times" + (f" · {last.failed:,} failed" if last.failed else "")
+    return {"none": "", "left": "not reached", "fresh": "nothing to do"}.get(last.state, last.state)
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a length of time as a person reads it.
+
+    >>> seconds_text(0.25), seconds_text(75), seconds_text(7300)
+    ('0.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def element_id(box_id: str) -> str:
+    """Return an id that HTML and Mermaid take: `(files.write)` is none."""
+    return re.sub(r"[^A-Za-z0-9_]", lambda match: f"_{ord(match[0]):x}", box_id)
+
+
+_FAILED_STATES = ("failed", "quarantined")
+_ENDED_STATUSES = ("completed", "quarantined")
+_DONE_STATES = ("new", "changed", "stale")
+
+
+@dataclass(frozen=True, slots=True)
+class LastRunSteps:
+    """What the last run did with each step."""
+
+    steps: Mapping[str, LastStepRun]
+    words: str
+    """Which run it was."""
+    otherwise: LastStepRun = field(default_factory=LastStepRun)
+    """Of a step that it tells nothing of."""
+
+
+def read_last_run(file: Path) -> LastRunSteps:
+    """Return what became of each step."""
+    place = LedgerFolder(file.absolute().parent / STATE_FOLDER, file.name)
+    found = recent_runs([place], limit=1)
+    if not found.runs:
+        return LastRunSteps({}, found.faults[0] if found.faults else "Not run yet.")
+    past = found.runs[0]
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.row.started))
+    words = f"Run '{past.row.run}', {began}: {past.status}"
+    steps = past.summary.get("steps")
+    if not isinstance(steps, dict):  # it goes on, or was killed
+        told = _journal_counts(past.journal)
+        return LastRunSteps({name: _last_step_run(one) for name, one in told.items()}, words)
+    if past.status in _ENDED_STATUSES:
+        return LastRunSteps(
+            {name: _last_step_run(one) for name, one in steps.items()}, words, LastStepRun("fresh")
+        )
+    left = {name: one["left"] for name, one in _journal_counts(past.journal).items()}
+    steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
+    return LastRunSteps(
+        {name: _last_step_run(one) for name, one in steps.items()}, words, LastStepRun("left")
+    )
+
+
+def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
+    """Add up what a journal tells of top-level steps and blocks."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with journal.open(encoding="utf-8") as lines:
+            for line in lines:
+                _add_journal_line(found, line)
+    except OSError:
+        return {}
+    return found
+
+
+def _add_journal_line(found: dict[str, dict[str, Any]], line: str) -> None:
+    try:
+        told = json.loads(line)
+    except ValueError:  # the last line of a run that was killed
+        return
+    step, event = told.get("step"), told.get("event")
+    if not isinstance(step, str) or event not in ("step", "item"):
+        return
+    sums = found.setdefault(step, {"seconds": 0.0, "calls": 0, "n": 0, "counts": {}, "left": 0})
+    if event == "step":
+        n_fresh = told.get("fresh", 0)
+        sums["left"] += told.get("items", 0) - n_fresh
+        if n_fresh:
+            sums["counts"]["fresh"] = n_fresh
+        return
+    sums["left"] -= 1
+    sums["seconds"] += told.get("seconds", 0.0)
+    sums["calls"] += told.get("calls", 0)
+    if "key" in told:
+        state = str(told.get("state"))
+        sums["counts"][state] = sums["counts"].get(state, 0) + 1
+    else:
+        sums["n"] = 1
+
+
+def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:
+    n_left = max(0, int(steps.get("left", 0)))
+    counts = {**steps.get("counts", {}), **({"left": n_left} if n_left else {})}
+    n_failed = int(steps.get("failed", 0))
+    return LastStepRun(
+        "failed" if n_failed else _box_state(counts),
+        counts,
+        int(steps.get("n", 0)),
+        n_failed,
+        float(steps.get("seconds", 0.0)),
+        int(steps.get("calls", 0)),
+        int(steps.get("known_calls", 0)),
+        int(steps.get("tokens", 0)),
+    )
+
+
+def _box_state(counts: Mapping[str, int]) -> BoxState:
+    if any(counts.get(state) for state in _FAILED_STATES):
+        return "failed"
+    if counts.get("left"):
+        return "running"
+    if counts and not any(counts.get(state) for state in (*_DONE_STATES, "done")):
+        return "fresh"
+    return "done"

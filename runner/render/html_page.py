@@ -1,0 +1,153 @@
+"""HTML page: frame, styles, tables and cells.
+
+One file that loads nothing, light and dark, without scripts. The colours serve drawings as well.
+Contrast is 4.5 or more for text and 3 or more for lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+COLOUR_CSS = """
+:root{--paper:#fff;--ink:#1c2128;--soft:#59636e;--line:#818b98;--box:#f6f8fa;--block:#fbfcfd;
+--done:#1a7f37;--fresh:#0969da;--failed:#cf222e;--running:#9a6700;--left:#656d76;--wait:#c9d1d9;
+--work:#0969da;--known:#8250df}
+@media (prefers-color-scheme: dark){:root{--paper:#0d1117;--ink:#e6edf3;--soft:#9da7b3;
+--line:#6e7681;--box:#161b22;--block:#11161d;--done:#3fb950;--fresh:#58a6ff;--failed:#ff7b72;
+--running:#d29922;--left:#8b949e;--wait:#30363d;--work:#58a6ff;--known:#bc8cff}}
+svg.graph text,svg.chart text{font:13px ui-sans-serif,system-ui,sans-serif;fill:var(--ink)}
+svg.graph text.name{font-size:18px;font-weight:600}
+svg.graph text.caption,svg.graph text.kind,svg.graph text.model{fill:var(--soft)}
+svg.graph text.id{font-weight:600}
+svg.graph text.model{font-family:ui-monospace,monospace;font-size:12px}
+svg.graph text.mark{text-anchor:end;font-weight:700}
+svg.graph rect{fill:var(--box);stroke:var(--line);stroke-width:1.2}
+svg.graph rect.paper{fill:var(--paper);stroke:none}
+svg.graph .block>rect{fill:var(--block);stroke-dasharray:none}
+svg.graph .conditional>rect{stroke-dasharray:5 3}
+svg.graph .arrow{fill:none;stroke:var(--line);stroke-width:1.4}
+svg.graph .tip{fill:var(--line)}
+svg.graph .done>rect{stroke:var(--done)}
+svg.graph .done>.mark,svg.graph .done>.state{fill:var(--done)}
+svg.graph .fresh>rect{stroke:var(--fresh)}
+svg.graph .fresh>.mark,svg.graph .fresh>.state{fill:var(--fresh)}
+svg.graph .failed>rect{stroke:var(--failed);stroke-width:2}
+svg.graph .failed>.mark,svg.graph .failed>.state{fill:var(--failed)}
+svg.graph .running>rect{stroke:var(--running)}
+svg.graph .running>.mark,svg.graph .running>.state{fill:var(--running)}
+svg.graph .left>.mark,svg.graph .left>.state{fill:var(--left)}
+svg.graph :focus{outline:none}
+svg.graph :focus>rect{stroke-width:3.5}
+svg.graph a{cursor:pointer}
+svg.chart text.axis{fill:var(--soft);font-size:11px}
+svg.chart .grid{stroke:var(--wait);stroke-width:1}
+svg.chart .area{fill:var(--work);fill-opacity:.35;stroke:var(--work);stroke-width:1.2}
+svg.chart .bar{fill:var(--done)}
+svg.chart .bar.call{fill:var(--work)}svg.chart .bar.known{fill:var(--known)}
+svg.chart .bar.tool,svg.chart .bar.held{fill:var(--running)}
+svg.chart .bar.bad{fill:var(--failed)}
+svg.chart .bar.skipped{fill:var(--left)}
+svg.chart .waited{fill:var(--wait);stroke:var(--line);stroke-width:.5}
+svg.looks{position:absolute}
+pattern path{stroke:var(--paper);stroke-width:1.4;stroke-opacity:.55}
+pattern circle{fill:var(--paper);fill-opacity:.55}
+svg.chart text.label{font-size:11px;font-weight:600;paint-order:stroke;stroke-linejoin:round}
+svg.chart text.inside{fill:var(--paper)}
+svg.chart text.behind{fill:var(--ink);font-weight:400}
+svg.chart .over~svg text.inside{stroke:var(--back);stroke-width:4px}
+svg.chart .bad~svg text.inside{--back:var(--failed)}
+svg.chart .known~svg text.inside{--back:var(--known)}
+svg.chart .skipped~svg text.inside{--back:var(--left)}
+svg.chart .tool~svg text.inside,svg.chart .held~svg text.inside{--back:var(--running)}
+""".strip()
+
+
+# Nothing may be loaded or run, whatever text a document's name or a reply has smuggled in.
+_CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_PAGE_CSS = """
+*{box-sizing:border-box}
+body{margin:0 auto;padding:1.5rem;max-width:76rem;background:var(--paper);color:var(--ink);
+font:15px/1.5 ui-sans-serif,system-ui,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
+p{margin:.3rem 0}.soft,caption{color:var(--soft)}
+a{color:var(--fresh)}
+a:focus-visible,summary:focus-visible,.scroll:focus-visible{outline:2px solid var(--fresh);
+outline-offset:2px}
+.scroll{overflow-x:auto;border:1px solid var(--wait);border-radius:8px}
+.scroll>svg{display:block;margin:auto}
+.scroll>svg.chart{min-width:18rem}
+table{overflow-wrap:normal;border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+caption{text-align:left;padding:.3rem .6rem;caption-side:bottom}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--wait);vertical-align:top}
+th{font-weight:600;white-space:nowrap}
+td.n,th.n{text-align:right;white-space:nowrap}
+td.name{overflow-wrap:anywhere;min-width:10rem}
+tr:target{background:var(--block);outline:2px solid var(--fresh)}
+.chips{display:flex;flex-wrap:wrap;gap:.5rem;padding:0;margin:1rem 0;list-style:none}
+.chips li{border:1px solid var(--wait);border-radius:1rem;padding:.1rem .7rem}
+.chips b{font-variant-numeric:tabular-nums}
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;margin:.3rem 0;list-style:none;
+color:var(--soft);font-size:.85rem}
+.legend svg{vertical-align:-2px}
+.s-done,.s-new,.s-changed,.s-stale,.s-completed{color:var(--done)}
+.s-fresh,.s-skipped{color:var(--fresh)}
+.s-failed,.s-quarantined{color:var(--failed);font-weight:600}
+.s-running,.s-held,.s-interrupted,.s-budget,.s-died{color:var(--running)}
+.s-left,.s-deleted,.s-none{color:var(--left)}
+.error{border-left:4px solid var(--failed);padding:.2rem .8rem;margin:.6rem 0}
+.error p{overflow-wrap:anywhere}
+@media print{body{max-width:none}.scroll{overflow:visible}}
+""".strip()
+
+
+def html_page(title: str, parts: Iterable[str]) -> str:
+    """Return a whole page around parts of HTML, which are escaped already."""
+    body = "\n".join(parts)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>
+{COLOUR_CSS}
+{_PAGE_CSS}
+</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def html_table(name: str, heads: Iterable[str], rows: Iterable[str], *, note: str = "") -> str:
+    """Return a table that scrolls sideways where a screen is narrow; heads with `#` are numbers."""
+    cells = "".join(
+        f'<th scope="col" class="n">{escape(head[1:])}</th>'
+        if head.startswith("#")
+        else f'<th scope="col">{escape(head)}</th>'
+        for head in heads
+    )
+    caption = f"<caption>{escape(note)}</caption>" if note else ""
+    body = "\n".join(rows)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f"<table>{caption}<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def html_cell(text: str, kind: str = "") -> str:
+    """Return a cell; `kind` is its class."""
+    attribute = f' class="{escape(kind)}"' if kind else ""
+    return f"<td{attribute}>{escape(text)}</td>"
+
+
+def number_cell(value: float | None, shown: str = "{:,.0f}") -> str:
+    """Return a cell with a number; nothing where there is none."""
+    return f'<td class="n">{"" if not value else escape(shown.format(value))}</td>'

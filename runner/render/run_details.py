@@ -1,0 +1,295 @@
+"""Items and calls of one run, read from the ledger and the journal.
+
+The ledger keeps the latest state of each item. What a run did with items that later runs redid is
+read from its journal, as long as that is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from paddock.runner.core import run_records
+from paddock.runner.ledger.entries import ItemRow, LineageRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.run_history import PastRun, open_for_reading
+
+TOOL_KIND = "tool"
+"""The kind of a call that asks no model."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunItem:
+    """One item, or a top-level step that is one."""
+
+    step: str
+    key: str
+    state: str
+    """`new`, `changed`, `stale`, `held`, `deleted`, `skipped`, `failed` or `quarantined`; `done`
+    for one of the first three where only the journal tells of it."""
+    began: float | None
+    """Seconds since the run began; None where nobody kept it."""
+    seconds: float
+    calls: int
+    known_calls: int
+    prompt: int
+    completion: int
+    error: str | None
+    source: str | None
+    """The document's path, absolute."""
+    outputs: tuple[str, ...]
+    """Absolute."""
+    later: tuple[str, str] | None = None
+    """The latest run that did it again, and its state then."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it failed."""
+        return self.state in ("failed", "quarantined")
+
+
+@dataclass(frozen=True, slots=True)
+class RunCall:
+    """One call; times in seconds since the run began."""
+
+    step: str
+    key: str
+    kind: str
+    model: str
+    began: float
+    seconds: float
+    queue_s: float
+    """Of `seconds`, waited."""
+    prompt: int
+    reused: int
+    completion: int
+    is_known: bool
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether a model was asked, and no tool."""
+        return self.kind != TOOL_KIND
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """One run."""
+
+    past: PastRun
+    items: tuple[RunItem, ...]
+    """In the order in which they began."""
+    calls: tuple[RunCall, ...]
+    seconds: float
+    """From its beginning to its end, or to the last that is known of it."""
+    n_taken_over: int
+    """Items that later runs did again, and of which nothing else is known."""
+    n_calls_lost: int = 0
+    """Calls of items that later runs did again: when they were made is not kept."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Items by state, as the run counted them; else as far as the ledger tells."""
+        counts = self.past.summary.get("counts")
+        if isinstance(counts, dict):
+            return {name: n for name, n in counts.items() if n}
+        return Counter(item.state for item in self.items)
+
+    @property
+    def sums(self) -> Mapping[str, int]:
+        """Calls of models and their tokens, as the run counted them; else as the ledger tells."""
+        summary = self.past.summary
+        tokens = summary.get("tokens")
+        if isinstance(tokens, dict):
+            found = {
+                "calls": summary.get("calls", 0),
+                "known calls": summary.get("cached_calls", 0),
+            }
+            return found | {words: tokens.get(name, 0) for name, words in _TOKEN_NOTES.items()}
+        asked = [call for call in self.calls if call.is_of_model]
+        new = [call for call in asked if not call.is_known]
+        found = {"calls": len(new), "known calls": len(asked) - len(new)}
+        for name, words in zip(
+            ("prompt", "reused", "completion"), _TOKEN_NOTES.values(), strict=True
+        ):
+            found[words] = sum(getattr(call, name) for call in new)
+        return found
+
+
+def read_run_details(past: PastRun) -> RunDetails:
+    """Read what is kept of a run.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    with open_for_reading(past.place) as ledger:
+        origins = LineageStore(ledger)
+        rows = {(row.scope, row.entry.key): row for row in ledger.items_of(past.row.run)}
+        mades = {(row.scope, row.key): row for row in origins.made_in(past.row.run)}
+        outers = _outer_keys(ledger)
+        latest = _latest_items(ledger, past, outers)
+    began = past.row.started
+    base = past.place.folder.resolve()
+    items = [
+        _run_item(row, mades.get(place), outers.get(row.scope, ""), began, base)
+        if row.entry.gone != past.row.run
+        else _deleted_item(row, outers.get(row.scope, ""))
+        for place, row in rows.items()
+    ]
+    told = {(item.step, item.key) for item in items}
+    lost = [one for one in _items_of_journal(past, latest, base) if (one.step, one.key) not in told]
+    items += lost
+    items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
+    calls = sorted(_run_calls(mades.values(), outers, began), key=lambda call: call.began)
+    ends = [call.began + call.seconds for call in calls]
+    ends += [item.began + item.seconds for item in items if item.began is not None]
+    ended = past.row.ended
+    seconds = max(ends, default=0.0) if ended is None else ended - began
+    counts = past.summary.get("counts") or {}
+    n_done = sum(counts.get(state, 0) for state in _DONE_STATES)
+    n_told = sum(item.state in (*_DONE_STATES, "done") for item in items)
+    return RunDetails(
+        past,
+        tuple(items),
+        tuple(calls),
+        max(seconds, 0.001),
+        max(0, n_done - n_told),
+        sum(item.calls for item in lost),
+    )
+
+
+_DONE_STATES = ("new", "changed", "stale")
+_ENDED_STATES = ("done", "skipped", "failed", "quarantined")
+_TOKEN_NOTES = {
+    "prompt": "tokens read", "prompt_reused": "of them reused", "completion": "tokens written",
+}  # fmt: skip
+
+
+def _outer_keys(ledger: Ledger) -> dict[str, str]:
+    """Return what stands before the keys of items in nested blocks, by scope."""
+    found = {}
+    for scope, inputs in ledger.rows("select scope, inputs from scopes"):
+        outer = [key for key in json.loads(inputs) if isinstance(key, str)]
+        if outer:
+            found[scope] = "".join(f"{key}/" for key in outer)
+    return found
+
+
+_LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
+"""By step and key: the run that did it the last, its state there, its source."""
+
+
+def _latest_items(ledger: Ledger, past: PastRun, outers: Mapping[str, str]) -> _LatestItems:
+    """Return what other runs of the same file were the last to do."""
+    rows = ledger.rows(
+        "select items.scope, scopes.step, items.key, items.run, items.state, items.was, items.gone,"
+        " provenance.source from items join scopes on scopes.scope = items.scope"
+        " left join provenance on provenance.scope = items.scope and provenance.key = items.key"
+        " where scopes.file = :file and items.run <> :run order by items.at",
+        file=past.row.file,
+        run=past.row.run,
+    )
+    return {
+        (step, f"{outers.get(scope, '')}{key}"): (
+            run,
+            "deleted" if gone == run else (was or "new") if state == "done" else state,
+            source,
+        )
+        for scope, step, key, run, state, was, gone, source in rows
+    }
+
+
+def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterator[RunItem]:
+    """Yield what the journal tells of items that other runs did again."""
+    ended: dict[tuple[str, str], dict[str, Any]] = {}
+    with contextlib.suppress(OSError), past.journal.open(encoding="utf-8") as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # the last line of a run that was killed
+                told = json.loads(line)
+                if told.get("event") == "item" and told.get("state") in _ENDED_STATES:
+                    ended[told["step"], told.get("key", told["step"])] = told
+    for place in ended.keys() & latest.keys():
+        run, state, source = latest[place]
+        told = ended[place]
+        seconds = float(told.get("seconds", 0.0))
+        at = datetime.fromisoformat(told["time"]).timestamp()
+        yield RunItem(
+            step=place[0],
+            key=place[1],
+            state=told["state"],
+            began=max(0.0, at - seconds - past.row.started),
+            seconds=seconds,
+            calls=int(told.get("calls", 0)),
+            known_calls=0,
+            prompt=0,
+            completion=0,
+            error=told.get("error"),
+            source=None if source is None else str(base / source),
+            outputs=(),
+            later=(run, state),
+        )
+
+
+def _deleted_item(row: ItemRow, outer: str) -> RunItem:
+    """Return an item whose document the run found gone: nothing was done with it."""
+    key = f"{outer}{row.entry.key}"
+    return RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
+
+
+def _run_item(
+    row: ItemRow, made_row: LineageRow | None, outer: str, began: float, base: Path
+) -> RunItem:
+    entry = row.entry
+    source, steps = run_records.read_lineage(made_row.made) if made_row is not None else (None, ())
+    calls = [call for step in steps for call in step.calls if call.kind != TOOL_KIND]
+    new = [call for call in calls if not call.is_known]
+    first = min((step.began for step in steps), default=None)
+    state = (entry.was or "new") if entry.state == "done" else entry.state
+    outputs = json.loads(entry.outputs) if entry.outputs else ()
+    return RunItem(
+        step=row.step,
+        key=f"{outer}{entry.key}",
+        state=state,
+        began=None if first is None else max(0.0, first - began),
+        seconds=entry.seconds,
+        calls=len(new) if made_row is not None else entry.calls,
+        known_calls=len(calls) - len(new),
+        prompt=sum(call.prompt for call in new),
+        completion=sum(call.completion for call in new),
+        error=entry.error,
+        source=None if source is None else str(base / source.path),
+        outputs=tuple(str(base / output) for output in outputs),
+    )
+
+
+def _run_calls(
+    rows: Iterable[LineageRow], outers: Mapping[str, str], began: float
+) -> Iterator[RunCall]:
+    for row in rows:
+        for step in run_records.read_lineage(row.made)[1]:
+            for call in step.calls:
+                yield _run_call(call, step, f"{outers.get(row.scope, '')}{row.key}", began)
+
+
+def _run_call(
+    call: run_records.CallRecord, step: run_records.StepRecord, key: str, began: float
+) -> RunCall:
+    return RunCall(
+        step=step.id,
+        key=key,
+        kind=call.kind,
+        model=step.model or "",
+        began=max(0.0, call.began - began),
+        seconds=call.seconds,
+        queue_s=min(call.queue_s, call.seconds),
+        prompt=call.prompt,
+        reused=call.reused,
+        completion=call.completion,
+        is_known=call.is_known,
+    )

@@ -1,1 +1,0 @@
-"""The local service: one pool and one Prefect server for all runs on this machine."""

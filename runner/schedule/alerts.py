@@ -1,0 +1,118 @@
+"""Ledger health checks of `paddock up`, and alerts for what no run can report itself.
+
+A broken ledger stops every run of its folder: it is logged and sent to `on.notify` once, shown by
+`/status`, and `/readyz` answers 503 until it is mended. A run that crashed too often is sent too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.config.pipeline_secrets import read_secrets
+from paddock.runner.core.run_context import STATE_FOLDER
+from paddock.runner.ledger.entries import ROOM_BYTES, LedgerError, write_error
+from paddock.runner.notify.notifier import crash_report, notify_of_end
+from paddock.runner.settings import read_settings
+
+from .reconciler import OpenLedger
+from .run_manager import Deployment
+
+log = logging.getLogger("paddock.up")
+
+
+async def alert_given_up(
+    flags: Mapping[str, object], post: Deployment, run: str, words: str
+) -> None:
+    """Tell those whom `on.notify` names of a run; `flags` are settings given by hand."""
+    log.error("%s: run %s is given up: %s", post.triggered.pipeline.name, run, words)
+    await alert_trouble(flags, post, words, run)
+
+
+async def alert_trouble(
+    flags: Mapping[str, object], post: Deployment, words: str, run: str = ""
+) -> None:
+    """Tell those whom `on.notify` names that runs of a pipeline fail, and why."""
+    bound, name = post.triggered.bound, post.triggered.pipeline.name
+    if bound is None:
+        return
+    settings = read_settings(post.triggered.file.parent, flags=flags)
+    try:
+        secrets = read_secrets(bound.pipeline, os.environ)
+    except PipelineError as error:
+        log.warning("%s: nobody is told: %s", name, error)
+        return
+    for untold in await notify_of_end(
+        bound, crash_report(name, run, words), None, settings, secrets
+    ):
+        log.warning("%s: %s", name, untold)
+
+
+LOOK_S = 30.0
+
+
+class LedgerHealth:
+    """What is wrong with which ledger. Lives in one loop, looks in threads."""
+
+    def __init__(
+        self, opens: OpenLedger, tell: Callable[[Deployment, str], Awaitable[None]]
+    ) -> None:
+        """`tell` sends a pipeline's notifications."""
+        self.faults: dict[Path, str] = {}
+        """By the folder of the pipelines; empty: all is well."""
+        self._opens = opens
+        self._tell = tell
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def look(self, posts: Iterable[Deployment]) -> None:
+        """Look at the ledger of each pipeline, and tell what has changed."""
+        by_folder: dict[Path, list[Deployment]] = {}
+        for post in posts:
+            by_folder.setdefault(post.triggered.file.parent, []).append(post)
+        for folder in [folder for folder in self.faults if folder not in by_folder]:
+            del self.faults[folder]
+        for folder, own in by_folder.items():
+            fault = await asyncio.to_thread(self._fault, folder)
+            was = self.faults.pop(folder, "")
+            if fault:
+                self.faults[folder] = fault
+            if fault and not was:
+                log.error("%s: %s", folder, fault)
+                for post in own:
+                    telling = asyncio.ensure_future(self._tell(post, fault))
+                    self._telling.add(telling)
+                    telling.add_done_callback(self._telling.discard)
+            elif was and not fault:
+                log.info("%s: the ledger can be used again", folder)
+
+    def _fault(self, folder: Path) -> str:
+        """Return why a ledger cannot be used; empty: it can, or there is none yet."""
+        try:
+            with self._opens(folder, True) as ledger:
+                ledger.watched("")
+                if not ledger.is_shared:
+                    _check_room(folder, ledger.file)
+        except LedgerError as error:
+            return str(error)
+        except Exception as error:  # whichever database it is, it does not answer
+            return f"the ledger does not answer ({error})."
+        return ""
+
+
+def _check_room(folder: Path, file: Path) -> None:
+    """Look whether a run could write the ledger.
+
+    Raises:
+        LedgerError: it could not, with the reason.
+    """
+    state = folder / STATE_FOLDER
+    for place in (file, state if state.exists() else folder):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise write_error(f"no permission to write {place}")
+    if shutil.disk_usage(folder).free < ROOM_BYTES:
+        raise write_error("the disk is full")

@@ -1,0 +1,76 @@
+"""Consents: what a person agreed that each pipeline file under `paddock up` may reach.
+
+`--allow` and the settings limit what pipelines may reach at most. Consent is given per file: for
+all files that are there when something is newly allowed, or when `up` is started at a terminal;
+for others by `paddock allow`. A file that comes later, or asks for more than it did, is not run
+before that. One file in the state folder keeps this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from paddock.engine.system import files
+
+_WAIT_S = 10.0
+
+
+class Consents:
+    """The file; read again each time, since other processes write to it."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir / "up"
+        self._file = self._folder / "consents.json"
+
+    def agreed(self, file: Path) -> frozenset[str]:
+        """Return the digests of what was agreed to for a pipeline file."""
+        return frozenset(self._read("files").get(str(file.resolve()), ()))
+
+    def agree(self, file: Path, asks: Collection[str]) -> None:
+        """Agree to what a pipeline file asks for now, in place of what it asked for before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write("files", str(file.resolve()), sorted(asks))
+
+    def is_wider(self, folders: Iterable[Path], allowed: Collection[str]) -> bool:
+        """Return whether more is allowed below one of the folders than when this was asked last."""
+        known = self._read("folders")
+        return any(not set(allowed) <= set(known.get(str(one.resolve()), ())) for one in folders)
+
+    def note(self, folders: Iterable[Path], allowed: Collection[str]) -> None:
+        """Note what is allowed below folders now.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        known = self._read("folders")
+        for folder in folders:
+            name = str(folder.resolve())
+            if known.get(name, []) != sorted(allowed):
+                self._write("folders", name, sorted(allowed))
+
+    def _all(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _read(self, kind: str) -> dict[str, list[str]]:
+        found = self._all().get(kind)
+        return found if isinstance(found, dict) else {}
+
+    def _write(self, kind: str, name: str, value: list[str]) -> None:
+        files.private_folder(self._folder)
+        with FileLock(self._folder / "consents.lock", timeout=_WAIT_S, mode=files.PRIVATE_FILE):
+            whole = {**self._all(), kind: {**self._read(kind), name: value}}
+            half = self._file.with_name(".consents.json")
+            files.write_private(half, json.dumps(whole, indent=1, sort_keys=True))
+            half.replace(self._file)

@@ -1,0 +1,154 @@
+"""Cron schedules with catch-up of missed runs, and the time windows in which a pipeline may work.
+
+Pure. Prefect's own scheduler is not used: with the SQLAlchemy that resolves beside Prefect 3.8.8
+it fails in every loop ("Can't evaluate bulk DML statement"), and it does not know what it missed
+while it was away for longer than it had planned ahead. Where clocks are put forward, what would
+fall into the gap runs right after it; where they are put back, a time of day comes once (cronsim's
+rules, those of Debian's cron). A window is read on the wall clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from itertools import islice, takewhile
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+_FEW_DAYS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TimeWindow:
+    """From one time of the day to another, past midnight too; equal times: always."""
+
+    start: time
+    end: time
+    zone: tzinfo | None = None
+    """Whose clock is read; None: this machine's."""
+
+    @classmethod
+    def of(cls, written: str, zone: tzinfo | None = None) -> TimeWindow:
+        """Read `"22:00-07:00"`."""
+        start, _, end = written.partition("-")
+        return cls(time.fromisoformat(start), time.fromisoformat(end), zone)
+
+    def __str__(self) -> str:
+        """Write it as it stands in a file.
+
+        >>> str(TimeWindow.of("22:00-07:00"))
+        '22:00-07:00'
+        """
+        return f"{self.start:%H:%M}-{self.end:%H:%M}"
+
+    def is_open(self, now: datetime) -> bool:
+        """Return whether it is open at this moment.
+
+        >>> noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
+        >>> TimeWindow.of("22:00-07:00", UTC).is_open(noon), TimeWindow.of("09:00-17:00", UTC).is_open(noon)
+        (False, True)
+        """
+        clock = now.astimezone(self.zone).time()
+        if self.start == self.end:
+            return True
+        if self.start < self.end:
+            return self.start <= clock < self.end
+        return clock >= self.start or clock < self.end
+
+    def opens(self, now: datetime) -> datetime:
+        """Return the moment from which it is open: now, or later, in UTC.
+
+        >>> TimeWindow.of("22:00-07:00", UTC).opens(datetime(2026, 11, 20, 12, tzinfo=UTC)).hour
+        22
+        """
+        if self.is_open(now):
+            return now.astimezone(UTC)
+        today = now.astimezone(self.zone).date()
+        for days in range(_FEW_DAYS):
+            moment = self._at(datetime.combine(today + timedelta(days), self.start))
+            if moment > now:
+                return moment
+        return now.astimezone(UTC) + timedelta(days=1)
+
+    def _at(self, wall: datetime) -> datetime:
+        """Return the moment at which the wall's clock shows this."""
+        local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
+        return local.astimezone(UTC)
+
+
+CatchUp = Literal["none", "latest", "all"]
+
+AHEAD = 3  # runs that are shown before they are due
+MOST_MISSED = 1_000
+LOOK_BACK = timedelta(days=30)
+_MACROS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+}
+_STEPS_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timedelta(days=1_500))
+
+
+@dataclass(frozen=True, slots=True)
+class CronSchedule:
+    """A schedule, as a file has it."""
+
+    cron: str
+    timezone: str | None = None
+    """The zone in which `cron` is read; None: this machine's."""
+    catch_up: CatchUp = "latest"
+
+    @property
+    def key(self) -> str:
+        """Name it, as long as it is the same schedule.
+
+        >>> CronSchedule("0 6 * * *", "Europe/Paris").key
+        'schedule 0 6 * * * Europe/Paris'
+        """
+        return " ".join(filter(None, ("schedule", self.cron, self.timezone)))
+
+
+def upcoming(timed: CronSchedule, after: datetime, n: int = AHEAD) -> list[datetime]:
+    """Return the next moments behind `after`, in UTC."""
+    return list(islice(_moments(timed, after), n))
+
+
+def missed(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime]:
+    """Return what was due after `since` and up to now and has to be made up for, oldest first.
+
+    `since` is the last moment that is known to have been seen to.
+    """
+    if timed.catch_up == "none":
+        return []
+    if timed.catch_up == "latest":
+        latest = _latest(timed, since, now)
+        return [] if latest is None else [latest]
+    since = max(since, now - LOOK_BACK)
+    return list(deque(_until(timed, since, now), maxlen=MOST_MISSED))
+
+
+def _latest(timed: CronSchedule, since: datetime, now: datetime) -> datetime | None:
+    """Find the last moment without counting through years of minutes."""
+    for step in _STEPS_BACK:
+        found = deque(_until(timed, max(since, now - step), now), maxlen=1)
+        if found:
+            return found[0]
+    return None
+
+
+def _until(timed: CronSchedule, since: datetime, now: datetime) -> Iterator[datetime]:
+    return takewhile(lambda moment: moment <= now, _moments(timed, since))
+
+
+def _moments(timed: CronSchedule, after: datetime) -> Iterator[datetime]:
+    """Yield every moment behind `after`; cronsim gives up after 50 years without one."""
+    from cronsim import CronSim
+
+    zone = ZoneInfo(timed.timezone) if timed.timezone else None
+    start = after.astimezone(zone)
+    for moment in CronSim(_MACROS.get(timed.cron, timed.cron), start):
+        yield moment.astimezone(UTC)

@@ -1,0 +1,435 @@
+"""Find the pipeline files below some folders: new, changed, faulty and removed ones.
+
+Lock each folder for one `paddock up`. Polls every few seconds: file-system events are lost on
+network folders. A file counts once it has stayed the same for a moment, so that one saved half is
+not read; a faulty file is reported once, and its last sound version stays. When a whole folder is
+gone its pipelines stay: it may have been unmounted. A file in a folder where documents arrive or
+are written (see `work_folders`) is never a pipeline, since others may be able to put one there. In
+a pipeline's own folder that holds for files that come after the pipeline. Runs in a thread; knows
+no Prefect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from paddock.engine.system import files
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.settings import SettingsError, read_settings
+
+from .consents import Consents
+from .triggered_pipeline import (
+    TriggeredPipeline,
+    looks_triggered,
+    read_triggered_pipeline,
+    work_folders,
+)
+
+_NAME = "up"
+
+
+class FolderTaken(Exception):
+    """Another process looks after this folder."""
+
+
+class FolderLocks:
+    """The locks of one process; the system lets them go when it ends, however it does."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._locks: dict[Path, BaseFileLock] = {}
+
+    def take(self, folder: Path) -> None:
+        """Hold a folder; once is enough.
+
+        Raises:
+            Held: another process does, with who and since when.
+        """
+        if folder in self._locks:
+            return
+        place = _lock_folder(folder, self._state_dir)
+        lock = FileLock(
+            place / f"{_NAME}.lock", mode=files.PRIVATE_FILE, blocking=False, thread_local=False
+        )
+        who = place / f"{_NAME}.json"
+        try:
+            lock.acquire()
+        except Timeout:
+            raise FolderTaken(f"{folder}: {_holder_text(who)} looks after this folder.\n  End it, "
+                       "or name other folders.") from None  # fmt: skip
+        self._locks[folder] = lock
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        with suppress(OSError):
+            files.write_private(who, json.dumps(facts))
+
+    def release(self, folder: Path) -> None:
+        """Let a folder go."""
+        lock = self._locks.pop(folder, None)
+        if lock is not None:
+            lock.release()
+
+    def close(self) -> None:
+        """Let all go."""
+        for folder in list(self._locks):
+            self.release(folder)
+
+
+def _lock_folder(folder: Path, state_dir: Path) -> Path:
+    """Return where the lock lies: beside the pipelines, or where that cannot be written, at home."""
+    beside = folder / ".paddock"
+    try:
+        files.private_folder(beside)
+        ignore = beside / ".gitignore"
+        if not ignore.exists():
+            files.write_private(ignore, "*\n")
+        if os.access(beside, os.W_OK):
+            return beside
+    except OSError:
+        pass
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    at_home = state_dir / "up" / name
+    return files.private_folder(at_home)
+
+
+def _holder_text(who: Path) -> str:
+    """Return who holds a lock; the note may be half written."""
+    try:
+        facts = json.loads(who.read_text("utf-8"))
+        since = datetime.fromtimestamp(facts["since"]).astimezone()
+        host = "" if facts["host"] == socket.gethostname() else f" on {facts['host']}"
+        return f"`paddock up` (process {facts['pid']}{host}, since {since:%Y-%m-%d %H:%M})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another `paddock up`"
+
+
+SETTLE_S = 1.0  # editors write in one go, or aside and rename
+TRY_AGAIN_S = 10.0  # what a faulty file lacks may be another file, such as a prompt
+GONE_AFTER = 2  # looks without a file: version control removes and writes anew
+MOST_BYTES = 1 << 20
+MOST_FILES = 5_000
+_LEFT_ALONE = ("node_modules", "__pycache__")
+
+FileStamp = tuple[int, int, int]
+"""Size, time of change and inode: what changes when a file does."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineChanges:
+    """What one look found. `standing` is all there is now."""
+
+    triggered: tuple[TriggeredPipeline, ...]
+    added: tuple[TriggeredPipeline, ...] = ()
+    """New ones, and changed ones in their new form."""
+    removed: tuple[TriggeredPipeline, ...] = ()
+    told: tuple[str, ...] = ()
+    """What a person should know, each once."""
+
+
+@dataclass
+class _KnownFile:
+    stamp: FileStamp
+    since: float
+    look: int = 0
+    """The number of the look that saw it first."""
+    folders: tuple[Path, ...] = ()
+    """Where its documents arrive or are written, if it is a pipeline."""
+    left_out: str = ""
+    """Why it is no pipeline, in words."""
+    triggered: TriggeredPipeline | None = None
+    read_at: float | None = None
+    is_sound: bool = True
+    n_missed: int = 0
+
+
+@dataclass
+class PipelineFinder:
+    """Looks for pipelines. `flags` are settings given by hand.
+
+    `consents` keeps what a person agreed to for each file. All files that are there are agreed to
+    when something is allowed that was not before, and at the first look where the person who
+    starts this is there (`is_attended`).
+    """
+
+    folders: Sequence[Path]
+    flags: dict[str, object] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    consents: Consents | None = None
+    is_attended: bool = False
+
+    def __post_init__(self) -> None:
+        """Begin with nothing known."""
+        self._known: dict[Path, _KnownFile] = {}
+        self._said: dict[str, str] = {}
+        self._n_looks = 0
+
+    def look(self) -> PipelineChanges:
+        """Look once. What changed is read when it has settled; the first look waits for nothing."""
+        now = self.clock()
+        is_first = not self._n_looks
+        self._n_looks += 1
+        told: list[str] = []
+        allowed = self._allowed()
+        agrees = self._agrees(allowed, is_first=is_first)
+        seen = dict(self._files(told))
+        added: list[TriggeredPipeline] = []
+        removed: list[TriggeredPipeline] = []
+        due: dict[Path, str | None] = {}
+        for path, stamp in seen.items():
+            known = self._known.get(path)
+            if known is None:
+                known = self._known[path] = _KnownFile(stamp, now, self._n_looks)
+            elif known.stamp != stamp:
+                known.stamp, known.since, known.read_at = stamp, now, None
+            known.n_missed = 0
+            if self._is_to_be_read(known, now, at_once=is_first or agrees):
+                known.read_at = now
+                due[path] = _text_of(path)
+                known.folders = work_folders(path, due[path] or "")
+        left_out = self._left_out(seen)
+        for path in seen:
+            known, words = self._known[path], left_out.get(path, "")
+            was_left_out, known.left_out = bool(known.left_out), words
+            if words:
+                if path in due or not was_left_out:
+                    self._leave_out(path, known, removed, told)
+            elif path in due:
+                self._read(path, due[path], known, added, removed, told, agrees=agrees)
+            elif was_left_out:
+                known.read_at = None
+        self._gone(set(seen), removed)
+        if self.consents is not None and allowed is not None:
+            with suppress(OSError):  # the next look agrees again, which changes nothing
+                self.consents.note(self.folders, allowed)
+        return PipelineChanges(self._standing(), tuple(added), tuple(removed), tuple(told))
+
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong now: by file or folder, in words."""
+        return dict(self._said)
+
+    def _allowed(self) -> frozenset[str] | None:
+        """Return what pipelines may reach by what a person says now; None: it cannot be read."""
+        try:
+            return read_settings(flags=self.flags).allow
+        except SettingsError:  # shown with each file
+            return None
+
+    def _agrees(self, allowed: frozenset[str] | None, *, is_first: bool) -> bool:
+        """Return whether a person agrees now to what all the files that are there ask for."""
+        if self.consents is None or not allowed:
+            return False
+        is_asked_for = is_first and self.is_attended
+        return is_asked_for or self.consents.is_wider(self.folders, allowed)
+
+    def _is_to_be_read(self, known: _KnownFile, now: float, *, at_once: bool) -> bool:
+        if known.read_at is None:
+            return at_once or now - known.since >= SETTLE_S
+        return not known.is_sound and (at_once or now - known.read_at >= TRY_AGAIN_S)
+
+    def _standing(self) -> tuple[TriggeredPipeline, ...]:
+        return tuple(known.triggered for known in self._known.values() if known.triggered)
+
+    def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
+        """Return the files that lie in folders of documents, each with the reason in words."""
+        by_folder: dict[Path | tuple[int, int], list[tuple[Path, Path]]] = {}
+        for path, known in self._known.items():
+            running = known.triggered.bound if known.triggered else None
+            for folder in {*known.folders, *(running.folders if running else ())}:
+                for name in (folder, _identity(folder)):
+                    if name is not None:
+                        by_folder.setdefault(name, []).append((folder, path))
+        if not by_folder:
+            return {}
+        names: dict[Path, tuple[Path | tuple[int, int], ...]] = {}
+
+        def around(path: Path) -> Iterator[tuple[Path, Path]]:
+            for folder in path.parents:
+                if folder not in names:
+                    names[folder] = (folder, *filter(None, (_identity(folder),)))
+                for name in names[folder]:
+                    yield from by_folder.get(name, ())
+
+        found: dict[Path, str] = {}
+        for path in seen:
+            for folder, owner in around(_resolved(path)):
+                is_own = _identity(folder) == _identity(owner.parent)
+                is_earlier = self._known[path].look <= self._known[owner].look
+                if not is_own or not (path == owner or is_earlier):
+                    found[path] = _why_left_out(path, folder, owner, is_own=is_own)
+                    break
+        return found
+
+    def _leave_out(
+        self, path: Path, known: _KnownFile, removed: list[TriggeredPipeline], told: list[str]
+    ) -> None:
+        """Let go of a file in a folder of documents; a person is told of one that is a pipeline."""
+        known.is_sound = True
+        if known.triggered is not None:
+            removed.append(known.triggered)
+            known.triggered = None
+        if looks_triggered(_text_of(path) or ""):
+            self._tell(str(path), known.left_out, told)
+        else:
+            self._said.pop(str(path), None)
+
+    def _read(
+        self,
+        path: Path,
+        text: str | None,
+        known: _KnownFile,
+        added: list[TriggeredPipeline],
+        removed: list[TriggeredPipeline],
+        told: list[str],
+        *,
+        agrees: bool,
+    ) -> None:
+        """Read a file that has settled."""
+        known.is_sound = False
+        try:
+            text = path.read_text("utf-8-sig") if text is None else text
+            settings = read_settings(path.parent, flags=self.flags)
+            made = read_triggered_pipeline(
+                path, text, settings, was_pipeline=known.triggered is not None,
+                consents=self.consents, agrees=agrees,
+            )  # fmt: skip
+        except Exception as error:  # whatever a file has in store, the others must not mind
+            kept = " What it said before goes on." if known.triggered else ""
+            self._tell(str(path), f"{_words(path, error)}\n  It is not carried out.{kept}", told)
+            return
+        known.is_sound = True
+        self._said.pop(str(path), None)
+        old, known.triggered = known.triggered, made
+        if made is not None and (old is None or old.text != made.text):
+            added.append(made)
+        elif made is None and old is not None:
+            removed.append(old)
+
+    def _gone(self, seen: set[Path], removed: list[TriggeredPipeline]) -> None:
+        """Let go of files that are gone for good, unless their whole folder is."""
+        away = [folder for folder in self.folders if not _is_folder_there(folder)]
+        for path in [path for path in self._known if path not in seen]:
+            if any(path.is_relative_to(folder) for folder in away):
+                continue
+            known = self._known[path]
+            known.n_missed += 1
+            if known.n_missed >= GONE_AFTER:
+                del self._known[path]
+                self._said.pop(str(path), None)
+                if known.triggered is not None:
+                    removed.append(known.triggered)
+
+    def _files(self, told: list[str]) -> Iterator[tuple[Path, FileStamp]]:
+        """Yield every YAML file and its stamp."""
+        n_files = 0
+        for folder in self.folders:
+            if not _is_folder_there(folder):
+                kept = "What stood in it is kept until it is back."
+                self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}", told)
+                continue
+            self._said.pop(str(folder), None)
+            for path, stamp in _walk(folder):
+                n_files += 1
+                if n_files > MOST_FILES:
+                    words = (
+                        f"{folder}: has more than {MOST_FILES} YAML files; the rest is left out."
+                    )
+                    self._tell("too many", words, told)
+                    return
+                yield path, stamp
+
+    def _tell(self, about: str, words: str, told: list[str]) -> None:
+        """Say it once, until it changes."""
+        if self._said.get(about) != words:
+            self._said[about] = words
+            told.append(words)
+
+
+def _is_folder_there(folder: Path) -> bool:
+    try:
+        with os.scandir(folder):
+            return True
+    except OSError:
+        return False
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
+    """Yield the YAML files below a folder; links to folders are not followed, so no circle ends."""
+    stack = [folder]
+    while stack:
+        try:
+            entries = list(os.scandir(stack.pop()))
+        except OSError:
+            continue  # not ours to read, or gone since
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _LEFT_ALONE:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(Path(entry.path))
+            elif entry.name.endswith((".yaml", ".yml")) and entry.is_file():
+                stamp = _stamp(entry)
+                if stamp is not None and stamp[0] <= MOST_BYTES:
+                    yield Path(entry.path), stamp
+
+
+def _text_of(path: Path) -> str | None:
+    """Return a file's text; None: it cannot be read, which is told when it is read again."""
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, ValueError):
+        return None
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return device and inode: a folder has one identity, however its name is written."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str:
+    if is_own:
+        return (
+            f"{path}: is left out: it came into the folder of {owner.name}, where documents of "
+            f"that pipeline arrive.\n"
+            f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again."
+        )
+    return (
+        f"{path}: is left out: it lies in '{folder}', where documents of {owner} arrive or are "
+        f"written.\n  If it is a pipeline, move it into another folder."
+    )
+
+
+def _stamp(entry: os.DirEntry[str]) -> FileStamp | None:
+    try:
+        facts = entry.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def _words(path: Path, error: Exception) -> str:
+    if isinstance(error, PipelineError | SettingsError):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is not UTF-8 text."
+    why = getattr(error, "strerror", None) or error or type(error).__name__
+    return f"{path}: cannot be read ({why})."

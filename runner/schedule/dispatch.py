@@ -1,0 +1,266 @@
+"""Decide which due runs start, wait, are skipped or stopped, and what follows a run's end. Pure.
+
+Knows time windows, concurrency groups, limits and restarts after crashes; no Prefect, no process
+and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias
+
+from paddock.runner.core.retry_and_quarantine import next_restart
+
+from .cron import CatchUp, TimeWindow
+
+OnConflict = Literal["queue", "skip", "cancel_running"]
+
+MISSED_AFTER = timedelta(seconds=60)
+"""So late, a run was missed rather than delayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRule:
+    """What a pipeline's file says about its runs."""
+
+    window: TimeWindow | None = None
+    on_conflict: OnConflict = "queue"
+    rank: int = 2
+    """0: `interactive`, 1: `normal`, 2: `batch`; lower ones start first."""
+    catch_up: Mapping[str, CatchUp] = field(default_factory=dict)
+    """By the trigger's key, for schedules."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueRun:
+    """A run that waits, and whose time has come."""
+
+    id: str
+    pipeline: str
+    trigger: str
+    at: datetime
+    group: str
+    is_held: bool = False
+    """It was seen to before, and held back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run that is being carried out."""
+
+    id: str
+    name: str
+    pipeline: str
+    group: str
+    is_ending: bool = False
+    """It was told to stop already."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Carry it out."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRun:
+    """Let it wait; `until` is when that may change, where that is known."""
+
+    id: str
+    words: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRun:
+    """Leave it out for good."""
+
+    id: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRun:
+    """Let a running one stop at an item's border; `is_again`: it goes on later."""
+
+    id: str
+    words: str
+    is_again: bool
+
+
+Decision: TypeAlias = StartRun | HoldRun | SkipRun | DrainRun
+
+
+def dispatch(
+    due: Sequence[DueRun],
+    active: Sequence[ActiveRun],
+    rules: Mapping[str, RunRule],
+    now: datetime,
+    max_runs: int,
+) -> list[Decision]:
+    """Return one decision for each run that is due, and one for each that has to stop."""
+    desk = _DispatchRound(active, rules, now, max_runs)
+    for one in active:
+        desk.look_at(one)
+    newest = _newest(due, rules)
+    for run in sorted(due, key=lambda run: (desk.rank(run), run.at, run.id)):
+        desk.decide(run, newest)
+    return desk.decisions
+
+
+class _DispatchRound:
+    """One round of decisions; what was decided so far counts for the next."""
+
+    def __init__(
+        self,
+        active: Sequence[ActiveRun],
+        rules: Mapping[str, RunRule],
+        now: datetime,
+        max_runs: int,
+    ) -> None:
+        self.decisions: list[Decision] = []
+        self._rules = rules
+        self._now = now
+        self._left = max_runs - len(active)
+        self._max_runs = max_runs
+        self._busy = {run.group: run for run in active}
+        self._closed = {run.id for run in active if run.is_ending}
+
+    def rank(self, run: DueRun) -> int:
+        rule = self._rules.get(run.pipeline)
+        return rule.rank if rule else 0
+
+    def look_at(self, run: ActiveRun) -> None:
+        """Stop what runs outside its window."""
+        rule = self._rules.get(run.pipeline)
+        if rule and rule.window and not rule.window.is_open(self._now):
+            self._close(run, f"its window {rule.window} is over", is_again=True)
+
+    def decide(self, run: DueRun, newest: Mapping[tuple[str, ...], DueRun]) -> None:
+        """Decide about one run that is due."""
+        rule = self._rules.get(run.pipeline)
+        if rule is None:
+            self._add(SkipRun(run.id, "its pipeline is no longer there"))
+            return
+        latest = newest.get(_replaceable_kind(run, rule), run)
+        busy = self._busy.get(run.group)
+        if latest.id != run.id:
+            self._add(SkipRun(run.id, f"the run of {_utc_text(latest.at)} takes its place"))
+        elif self._was_missed(run, rule):
+            self._add(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
+        elif rule.window and not rule.window.is_open(self._now):
+            until = rule.window.opens(self._now)
+            self._add(HoldRun(run.id, f"waits for its window {rule.window}", until))
+        elif busy is not None:
+            self._conflict(run, rule, busy)
+        elif self._left <= 0:
+            runs = "1 run" if self._max_runs == 1 else f"{self._max_runs} runs"
+            self._add(HoldRun(run.id, f"waits for its turn: {runs} at a time"))
+        else:
+            self._left -= 1
+            self._busy[run.group] = ActiveRun(run.id, "", run.pipeline, run.group)
+            self._add(StartRun(run.id))
+
+    def _conflict(self, run: DueRun, rule: RunRule, busy: ActiveRun) -> None:
+        who = f"run '{busy.name}'" if busy.name else "a run of its group"
+        if rule.on_conflict == "skip":
+            self._add(SkipRun(run.id, f"{who} was at work, and `on_conflict` is `skip`"))
+            return
+        if rule.on_conflict == "cancel_running" and busy.name:
+            self._close(busy, "a newer run of its group takes its place", is_again=False)
+        self._add(HoldRun(run.id, f"waits for {who}"))
+
+    def _was_missed(self, run: DueRun, rule: RunRule) -> bool:
+        if run.is_held or rule.catch_up.get(run.trigger) != "none":
+            return False
+        return self._now - run.at > MISSED_AFTER
+
+    def _close(self, run: ActiveRun, words: str, *, is_again: bool) -> None:
+        if run.id not in self._closed:
+            self._closed.add(run.id)
+            self._add(DrainRun(run.id, words, is_again))
+
+    def _add(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
+def _newest(due: Sequence[DueRun], rules: Mapping[str, RunRule]) -> dict[tuple[str, ...], DueRun]:
+    """Return the newest of each kind of run whose newer ones take the place of older ones."""
+    newest: dict[tuple[str, ...], DueRun] = {}
+    for run in due:
+        kind = _replaceable_kind(run, rules[run.pipeline]) if run.pipeline in rules else ()
+        known = newest.get(kind)
+        if kind and (known is None or (known.at, known.id) < (run.at, run.id)):
+            newest[kind] = run
+    return newest
+
+
+def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
+    """Return which runs are alike, so that the newest of them is enough; none: each one counts."""
+    if rule.on_conflict == "cancel_running":
+        return ("group", run.group)
+    if rule.catch_up.get(run.trigger, "all") != "all":
+        return ("schedule", run.pipeline, run.trigger)
+    return ()
+
+
+def _utc_text(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+StopReason = Literal["window", "cancelled", "shutdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnding:
+    """How a process ended, and what it had been told before."""
+
+    attempt: int
+    crash: str | None = None
+    """How it died; None: it said itself how it ended."""
+    status: str = "failed"
+    """What it said: a report's status, or `failed` where an error ended it."""
+    stopped: StopReason | None = None
+    """Why it was told to stop, if it was."""
+    has_progressed: bool = False
+    """Of a crash: it did something before, or is known to have died of one item."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRestart:
+    """Nothing follows; `is_given_up`: it crashed once too often."""
+
+    is_given_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRun:
+    """Start it again."""
+
+    at: datetime
+    attempt: int
+    words: str
+
+
+def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRestart | RestartRun:
+    """Return what follows."""
+    has_finished = ending.crash is None and ending.status not in ("interrupted", "budget")
+    if has_finished or ending.stopped == "cancelled":
+        return NoRestart()
+    if ending.stopped == "window":
+        # Due at once: it is held back as everything else is, and may go on when the file changes.
+        return RestartRun(now, ending.attempt, "goes on in its window")
+    if ending.stopped == "shutdown":
+        return RestartRun(now, ending.attempt, "goes on where `paddock up` was ended")
+    if ending.crash is None:
+        return NoRestart()
+    # A run that gets on comes to its end: the ledger bounds how often an item may end it.
+    attempt = 1 if ending.has_progressed else ending.attempt
+    once_more = next_restart(attempt, max_restarts)
+    if once_more is None:
+        return NoRestart(is_given_up=True)
+    words = f"{ending.crash}; start {once_more.attempt} of at most {max_restarts + 1}"
+    return RestartRun(now + timedelta(seconds=once_more.pause_s), once_more.attempt, words)

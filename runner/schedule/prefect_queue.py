@@ -1,0 +1,379 @@
+"""The queue of unattended runs in Prefect.
+
+Deployments, waiting and running flow runs, their states. One deployment for each pipeline file,
+all of one static flow. A waiting run is a scheduled flow run, which survives a restart. Decides
+nothing: `dispatch` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.settings import get_current_settings
+from prefect.states import (
+    AwaitingConcurrencySlot,
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Scheduled,
+)
+
+from paddock.runner.daemon.prefect_auth import Signer
+
+from .triggered_pipeline import deployed_parameters
+
+ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
+TAG = "paddock"
+ANSWER_S = 30.0  # a server on a busy machine took 8 s at worst
+PAGE, MOST_READ = 200, 1_000
+MOST_NAME_LETTERS = 200
+HELD_STATE = "AwaitingConcurrencySlot"
+AGAIN_SUFFIX = ":again"
+"""After a run's id: the key of the one that goes on with it."""
+
+RunPhase = Literal["waiting", "running", "cancelling", "ended"]
+RunEnd = Literal["", "completed", "budget", "interrupted", "skipped", "failed", "crashed"]
+_OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING,
+         StateType.PAUSED]  # fmt: skip
+
+
+class QueueError(Exception):
+    """Prefect's API did not do what it was asked; it may be away for a moment."""
+
+
+class DeletedInPrefect(QueueError):
+    """What was asked about is no longer there: somebody deleted it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRun:
+    """A flow run, as Prefect has it."""
+
+    id: str
+    name: str
+    deployment: str
+    phase: RunPhase
+    shown: str
+    """The state's name and message, to be changed only when it differs."""
+    at: datetime
+    """When it was meant to start."""
+    next_at: datetime
+    """When it is to be looked at again."""
+    is_held: bool = False
+    is_claimed: bool = False
+    """Somebody has begun to start it."""
+    process: str = ""
+    """`host:pid:since:signature` of the process that carries it out."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
+    """Its idempotency key, which no other run of its flow has."""
+    end: RunEnd = ""
+    """How it ended, as a report or a watch has it; empty while it has not."""
+
+
+class PrefectQueue:
+    """Prefect's API, asked for what `up` needs. One for a process; lives in its loop.
+
+    What it returns of a run is what Prefect has, which a stranger may have written; `admission`
+    decides what of it counts.
+    """
+
+    def __init__(
+        self, api_url: str, signer: Signer, auth_string: str, stack: AsyncExitStack
+    ) -> None:
+        """Ask nothing yet: `move` opens the client, which `stack` closes."""
+        self.api_url = api_url
+        self._signer = signer
+        self._auth_string = auth_string
+        self._stack = stack
+        self._flows: dict[str, UUID] = {}
+
+    async def move(self, api_url: str) -> None:
+        """Ask at this address from now on: our own server may be started at another port.
+
+        The old client stays open until the end, for requests that still wait for it.
+        """
+        api = get_current_settings().api
+        key = api.key.get_secret_value() if api.key and not self._auth_string else None
+        theirs = api.auth_string.get_secret_value() if api.auth_string else None
+        client = PrefectClient(api_url, api_key=key, auth_string=self._auth_string or theirs)
+        self._client = await self._stack.enter_async_context(client)
+        self.api_url = api_url
+
+    async def deploy(
+        self, file: str, name: str, version: str, description: str, *, work_pool: str = ""
+    ) -> str:
+        """Make or change the deployment of a pipeline's file, and give its id."""
+        async with _as_queue_error():
+            flow = self._flows.get(name) or await self._client.create_flow_from_name(
+                _prefect_name(name)
+            )
+            self._flows[name] = flow
+            made = await self._client.create_deployment(
+                flow,
+                deployment_name(file),
+                version=version,
+                description=description,
+                parameters=deployed_parameters(file),
+                tags=[TAG],
+                entrypoint=ENTRYPOINT,
+                enforce_parameter_schema=False,
+                work_pool_name=work_pool or None,
+            )
+        return str(made)
+
+    async def undeploy(self, deployment: str) -> None:
+        """Take a deployment away; one that is gone already is as good."""
+        async with _as_queue_error():
+            with contextlib.suppress(ObjectNotFound):
+                await self._client.delete_deployment(UUID(deployment))
+
+    async def submit(
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        key: str,
+        at: datetime,
+        words: str,
+    ) -> QueuedRun:
+        """Sign a run and put it into the queue, or give the one that has this key already.
+
+        Raises:
+            Gone: there is no such deployment.
+            TrackedError: Prefect does not take it now.
+        """
+        # One that goes on with another is none that a schedule has planned.
+        trigger = [] if parameters.get("parent") else [str(parameters.get("trigger", ""))]
+        async with _as_queue_error():
+            made = await self._client.create_flow_run_from_deployment(
+                UUID(deployment),
+                parameters=self._signer.signed(parameters, key),
+                state=Scheduled(scheduled_time=at, message=words),
+                idempotency_key=key,
+                tags=[TAG, *trigger],
+            )
+        return _queued_run(made)
+
+    async def deployments(self) -> dict[str, str]:
+        """Return the files of every deployment of ours, by its id."""
+        found: dict[str, str] = {}
+        wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        async with _as_queue_error():
+            while True:
+                page = await self._client.read_deployments(
+                    deployment_filter=wanted, limit=PAGE, offset=len(found)
+                )
+                found |= {str(one.id): str(one.parameters.get("path", "")) for one in page}
+                if len(page) < PAGE:
+                    return found
+
+    async def open_runs(self, deployments: Collection[str]) -> list[QueuedRun]:
+        """Return what waits and what runs, the oldest first."""
+        if not deployments:
+            return []
+        wanted = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(one) for one in deployments]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
+        )
+        found: list[FlowRun] = []
+        async with _as_queue_error():
+            while len(found) < MOST_READ:
+                page = await self._client.read_flow_runs(
+                    flow_run_filter=wanted,
+                    sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+                    limit=PAGE,
+                    offset=len(found),
+                )
+                found += page
+                if len(page) < PAGE:
+                    break
+        return [_queued_run(one) for one in found]
+
+    async def last_before(self, deployment: str, trigger: str, now: datetime) -> datetime | None:
+        """Return the time of the last run of a schedule that was due before now."""
+        wanted = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
+            tags=FlowRunFilterTags(all_=[trigger]),
+            expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": now}),
+        )
+        async with _as_queue_error():
+            found = await self._client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
+            )
+        return found[0].expected_start_time if found else None
+
+    async def successor(self, run: str) -> QueuedRun | None:
+        """Return the run that was put into the queue to go on with another one."""
+        key = FlowRunFilterIdempotencyKey(any_=[f"{run}{AGAIN_SUFFIX}"])
+        async with _as_queue_error():
+            found = await self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(idempotency_key=key), limit=1
+            )
+        return _queued_run(found[0]) if found else None
+
+    async def read(self, run: str) -> QueuedRun | None:
+        """Return one run as it is now; None: somebody deleted it."""
+        async with _as_queue_error():
+            try:
+                return _queued_run(await self._client.read_flow_run(UUID(run)))
+            except ObjectNotFound:
+                return None
+
+    async def delete(self, run: str) -> None:
+        """Take away a run that has never begun."""
+        async with _as_queue_error():
+            with contextlib.suppress(ObjectNotFound):
+                await self._client.delete_flow_run(UUID(run))
+
+    async def claim(self, run: str) -> None:
+        """Show that a run is about to start."""
+        await self._state(run, Pending(message="starts"))
+
+    async def started(self, run: str, process: str) -> None:
+        """Write down which process carries it out, signed: it may be told to end by its number."""
+        signed = self._signer.signed_process(run, process)
+        async with _as_queue_error():
+            await self._client.update_flow_run(UUID(run), infrastructure_pid=signed)
+
+    async def hold(self, run: str, words: str, until: datetime | None) -> None:
+        """Show why a run waits."""
+        at = until or datetime.now(UTC)
+        await self._state(run, AwaitingConcurrencySlot(scheduled_time=at, message=words))
+
+    async def skip(self, run: str, words: str) -> None:
+        """Leave a run out for good."""
+        await self._state(run, Cancelled(name="Skipped", message=words))
+
+    async def cancelled(self, run: str, words: str) -> None:
+        """Show that a run was stopped."""
+        await self._state(run, Cancelled(message=words))
+
+    async def completed(self, run: str, words: str) -> None:
+        """Show that a run is done, where it could not do so itself."""
+        await self._state(run, Completed(message=words))
+
+    async def failed(self, run: str, words: str) -> None:
+        """Show that a run failed, where it could not do so itself."""
+        await self._state(run, Failed(message=words))
+
+    async def crashed(self, run: str, words: str) -> None:
+        """Show that the process of a run is gone."""
+        await self._state(run, Crashed(message=words))
+
+    async def _state(self, run: str, state: State[Any]) -> None:
+        async with _as_queue_error():
+            with contextlib.suppress(ObjectNotFound):  # somebody deleted it
+                await self._client.set_flow_run_state(UUID(run), state, force=True)
+
+
+@asynccontextmanager
+async def open_queue(
+    api_url: str, signer: Signer, auth_string: str = ""
+) -> AsyncIterator[PrefectQueue]:
+    """Open Prefect's API at this address; `auth_string`: of our own server."""
+    async with AsyncExitStack() as stack:
+        opened = PrefectQueue(api_url, signer, auth_string, stack)
+        await opened.move(api_url)
+        yield opened
+
+
+def deployment_name(file: str) -> str:
+    """Name a file's deployment: its last two names, and a hash of the whole path.
+
+    >>> deployment_name("/home/ada/digest/pipeline.yaml")
+    'digest pipeline.yaml b3d04b'
+    """
+    digest = hashlib.sha256(file.encode()).hexdigest()[:6]
+    return f"{_prefect_name(' '.join(file.strip('/').split('/')[-2:]))} {digest}"
+
+
+def _prefect_name(name: str) -> str:
+    """Leave out what Prefect takes in no name."""
+    return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
+
+
+@asynccontextmanager
+async def _as_queue_error() -> AsyncIterator[None]:
+    """Turn what may go wrong with the API into one error, and bound the time.
+
+    Raises:
+        TrackedError: it is away, slow or refuses.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except ObjectNotFound as error:
+        raise DeletedInPrefect("Prefect's API: what was asked about is not there") from error
+    except (PrefectException, httpx.HTTPError, TimeoutError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
+            raise DeletedInPrefect("Prefect's API: what was asked about is not there") from error
+        words = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise QueueError(f"Prefect's API: {words}") from error
+
+
+_PHASES: Mapping[StateType, RunPhase] = {
+    StateType.SCHEDULED: "waiting",
+    StateType.PAUSED: "waiting",
+    StateType.PENDING: "running",
+    StateType.RUNNING: "running",
+    StateType.CANCELLING: "cancelling",
+}
+
+
+def _run_end(kind: StateType, name: str) -> RunEnd:
+    """Return how a run ended: one that stopped at a border has done only a part."""
+    if kind == StateType.COMPLETED:
+        return "budget" if name == "Budget" else "completed"
+    if kind == StateType.CANCELLED:
+        return "skipped" if name == "Skipped" else "interrupted"
+    if kind == StateType.FAILED:
+        return "completed" if name == "Quarantined" else "failed"
+    return "crashed" if kind == StateType.CRASHED else ""
+
+
+def _queued_run(run: FlowRun) -> QueuedRun:
+    kind = run.state_type or StateType.SCHEDULED
+    at = run.expected_start_time or run.created or datetime.now(UTC)
+    return QueuedRun(
+        id=str(run.id),
+        name="".join(filter(str.isprintable, run.name or ""))[:MOST_NAME_LETTERS],
+        deployment=str(run.deployment_id or ""),
+        phase=_PHASES.get(kind, "ended"),
+        shown=f"{run.state_name}: {run.state.message or ''}" if run.state else "",
+        at=at,
+        next_at=run.next_scheduled_start_time or at,
+        is_held=run.state_name == HELD_STATE,
+        is_claimed=kind == StateType.PENDING,
+        process=run.infrastructure_pid or "",
+        parameters=dict(run.parameters or {}),
+        key=run.idempotency_key or "",
+        end=_run_end(kind, run.state_name or ""),
+    )

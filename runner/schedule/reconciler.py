@@ -1,0 +1,427 @@
+"""Reconcile what is in service with the pipeline files.
+
+Deployments, planned cron runs, folder watches, webhooks. Planned runs lie in Prefect too, so that
+a person sees them there; the same moment twice gives the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.triggers import WebhookKeys
+from paddock.runner.config import pipeline_secrets
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.report import Report
+from paddock.runner.watch.folder_watch import FolderWatch
+from paddock.runner.watch.seen_files import LedgerSeenFiles, batch_outcome
+from paddock.runner.watch.watch_spec import (
+    BatchOutcome,
+    BatchStatus,
+    WatchBatch,
+    WatchSpec,
+    watch_specs,
+)
+
+from .cron import CronSchedule, missed, upcoming
+from .discovery import FolderLocks
+from .prefect_queue import PrefectQueue, QueuedRun
+from .run_manager import Deployment, ManagedRun, RunManager
+from .triggered_pipeline import TriggeredPipeline
+from .webhooks import (
+    AcceptedCall,
+    CallReceipt,
+    WebhookCall,
+    WebhookQueue,
+    WebhookQueueFull,
+    Webhooks,
+    webhook_table,
+)
+
+SCHEDULE_PREFIX = "schedule "
+MOST_AT_ONCE = 50  # each costs Prefect 30 ms, and others wait
+
+log = logging.getLogger("paddock.up")
+
+
+@dataclass
+class _SchedulePlan:
+    """What is known of one schedule."""
+
+    deployment: str
+    owed: list[datetime] = field(default_factory=list)
+    """Moments whose runs are not in the queue yet, the oldest first."""
+    planned: datetime | None = None
+    """The last moment whose run was planned."""
+
+
+class SchedulePlanner:
+    """Keeps the queue filled. `plan` is called again and again."""
+
+    def __init__(self, board: PrefectQueue, office: RunManager) -> None:
+        self._prefect_queue = board
+        self._run_manager = office
+        self._plans: dict[tuple[str, str], _SchedulePlan] = {}
+
+    async def plan(self, now: datetime | None = None) -> None:
+        """Plan for every pipeline that stands ready.
+
+        Raises:
+            TrackedError: Prefect is away; what is missing is planned by the next call.
+        """
+        now = now or datetime.now(UTC)
+        posts = self._run_manager.posts
+        wanted = {(key, one.key) for key, post in posts.items() for one in post.triggered.schedules}
+        for gone in self._plans.keys() - wanted:
+            del self._plans[gone]
+        for key, post in list(posts.items()):
+            for timed in post.triggered.schedules:
+                await self._one(key, post, timed, now)
+
+    def next_times(self, key: str, now: datetime) -> list[str]:
+        """Return when a pipeline's schedules come next, for people."""
+        post = self._run_manager.posts.get(key)
+        times = (upcoming(one, now, 1) for one in post.triggered.schedules) if post else ()
+        return sorted(f"{at.isoformat()}" for some in times for at in some)
+
+    async def _one(self, key: str, post: Deployment, timed: CronSchedule, now: datetime) -> None:
+        plan = self._plans.get((key, timed.key))
+        if plan is None or plan.deployment != post.deployment:
+            plan = await self._begun(post, timed, now)
+            self._plans[key, timed.key] = plan
+        last = plan.owed[-1] if plan.owed else plan.planned
+        ahead = upcoming(timed, now)
+        if last is not None and last < now:  # the machine slept, or its clock was put forward
+            plan.owed += await asyncio.to_thread(missed, timed, last, now)
+        elif last is not None and ahead and last > ahead[-1]:
+            last = None  # the clock was put back; what is in the queue already is not put twice
+        plan.owed += [moment for moment in ahead if last is None or moment > last]
+        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
+            await self._submit(post, timed, plan.owed[0])
+            plan.planned = plan.owed.pop(0)
+
+    async def _begun(self, post: Deployment, timed: CronSchedule, now: datetime) -> _SchedulePlan:
+        """Find out what was missed while nobody was there."""
+        last = await self._prefect_queue.last_before(post.deployment, timed.key, now)
+        plan = _SchedulePlan(post.deployment)
+        if last is not None:
+            plan.owed = await asyncio.to_thread(missed, timed, last, now)
+        if plan.owed:
+            log.info("%s: %d run(s) of `%s` were missed", post.triggered.pipeline.name,
+                     len(plan.owed), timed.cron)  # fmt: skip
+        return plan
+
+    async def _submit(self, post: Deployment, timed: CronSchedule, moment: datetime) -> None:
+        key = f"{post.deployment}:{timed.key}:{moment.isoformat()}"
+        await self._run_manager.submit(
+            post, timed.key, key, at=moment, words="planned by its schedule"
+        )
+
+    async def forget(self, post: Deployment, runs: Collection[QueuedRun]) -> None:
+        """Take away what was planned by schedules that a pipeline no longer has."""
+        for run in outdated_runs(post, runs):
+            await self._prefect_queue.delete(run.id)
+
+
+def outdated_runs(post: Deployment, runs: Collection[QueuedRun]) -> Iterator[QueuedRun]:
+    """Yield the waiting runs of schedules that a pipeline no longer has."""
+    keys = {timed.key for timed in post.triggered.schedules}
+    for run in runs:
+        trigger = str(run.parameters.get("trigger", ""))
+        is_ours = run.deployment == post.deployment and run.phase == "waiting"
+        if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
+            yield run
+
+
+WATCH_END_S = 8.0  # a watch writes what it knows within 5 s
+
+
+OpenLedger = Callable[[Path, bool], Ledger]
+"""Opens the ledger of a pipeline's folder; True: only to read."""
+
+
+@dataclass
+class _RunningWatch:
+    watch: FolderWatch
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+
+
+class WatchManager:
+    """All watches, by pipeline. Lives in one loop."""
+
+    def __init__(self, office: RunManager, opens: OpenLedger, max_attempts: int) -> None:
+        self._run_manager = office
+        self._opens = opens
+        self._max_attempts = max_attempts
+        self._kept: dict[str, dict[WatchSpec, _RunningWatch]] = {}
+
+    async def put(self, post: Deployment) -> None:
+        """Watch what a pipeline's file names, and nothing else."""
+        bound = post.triggered.bound
+        specs = watch_specs(bound) if bound is not None else ()
+        kept = self._kept.setdefault(post.triggered.key, {})
+        await _end_watches([kept.pop(spec) for spec in list(kept) if spec not in specs])
+        for spec in specs:
+            if spec not in kept:
+                kept[spec] = self._begun(post.triggered, spec)
+
+    async def drop(self, key: str) -> None:
+        """End the watches of a pipeline."""
+        await _end_watches(list(self._kept.pop(key, {}).values()))
+
+    async def stop(self) -> None:
+        """End them all."""
+        everything = [kept for many in self._kept.values() for kept in many.values()]
+        self._kept.clear()
+        await _end_watches(everything)
+
+    def status(self, key: str) -> list[dict[str, Any]]:
+        """Return how the watches of a pipeline stand."""
+        return [kept.watch.status() for kept in self._kept.get(key, {}).values()]
+
+    def _begun(self, triggered: TriggeredPipeline, spec: WatchSpec) -> _RunningWatch:
+        folder = triggered.file.parent
+
+        def opens(is_readonly: bool) -> Ledger:
+            return self._opens(folder, is_readonly)
+
+        async def submit(batch: WatchBatch) -> None:
+            await self._submit(triggered.key, watch, batch)
+
+        watch = FolderWatch(
+            spec,
+            LedgerSeenFiles(spec.name, spec.root, triggered.file, opens),
+            submit,
+            note=log.warning,
+            max_attempts=self._max_attempts,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(watch.run(stop))
+        task.add_done_callback(_log_if_broken)
+        return _RunningWatch(watch, task, stop)
+
+    async def _submit(self, key: str, watch: FolderWatch, batch: WatchBatch) -> None:
+        """Put a batch into the queue as one run."""
+        post = self._run_manager.posts[key]
+
+        async def ended(job: ManagedRun | None, status: str, report: Report | None) -> None:
+            run = job.running.run if job else ""
+            outcome = await asyncio.to_thread(self._outcome, post, run, status, report)
+            await watch.done(batch, outcome)
+
+        made = await self._run_manager.submit(
+            post,
+            f"watch {watch.spec.root.name}",
+            batch.idempotency_key,
+            words=_batch_text(batch),
+            ended=ended,
+            retry_failed=batch.retries_failed,
+        )
+        if made.phase == "ended":  # it ran before `paddock up` was killed
+            outcome = await asyncio.to_thread(self._outcome, post, made.name, made.end, None)
+            await watch.done(batch, outcome)
+
+    def _outcome(
+        self, post: Deployment, run: str, status: str, report: Report | None
+    ) -> BatchOutcome:
+        """Return how a run ended: the ledger knows of each item."""
+        otherwise: BatchStatus = status  # type: ignore[assignment]
+        if not run:
+            return BatchOutcome(run, otherwise)
+        try:
+            with self._opens(post.triggered.file.parent, True) as ledger:
+                return batch_outcome(ledger, run, otherwise, (report and report.message) or "")
+        except LedgerError as error:
+            return BatchOutcome(run, "crashed", message=str(error))
+
+
+async def _end_watches(kept: list[_RunningWatch]) -> None:
+    for one in kept:
+        one.stop.set()
+    tasks = {one.task for one in kept}
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=WATCH_END_S)
+        for task in late:
+            task.cancel()
+
+
+def _log_if_broken(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a watch has ended: %r", task.exception())
+
+
+def _batch_text(batch: WatchBatch) -> str:
+    names = [seen.relpath for seen in batch.files] or list(batch.gone)
+    more = len(batch.files) + len(batch.gone) - 1
+    return names[0] + (f" and {more} more" if more > 0 else "") if names else "nothing"
+
+
+MOST_HANDED_OVER = 50
+"""Runs of a pipeline that wait in Prefect, at which its webhook calls stay in their own table."""
+
+
+class Reconciler:
+    """What is in service. `say` tells a person something once."""
+
+    def __init__(
+        self,
+        board: PrefectQueue,
+        office: RunManager,
+        planner: SchedulePlanner,
+        watching: WatchManager,
+        holding: FolderLocks,
+        say: Callable[[str], None],
+        *,
+        calls: WebhookQueue,
+        is_open: bool,
+    ) -> None:
+        """`is_open`: other machines reach the address at which webhooks are called."""
+        self.hooks = Webhooks(self._called)
+        self._prefect_queue = board
+        self._run_manager = office
+        self._planner = planner
+        self._watching = watching
+        self._folder_locks = holding
+        self._say = say
+        self._calls = calls
+        self._is_open = is_open
+
+    async def reconcile(
+        self, wanted: Mapping[str, TriggeredPipeline], *, is_forced: bool = False
+    ) -> None:
+        """Put these pipelines in service, and no others; `is_anew`: even what seems to be.
+
+        Raises:
+            TrackedError: Prefect is away; another call does the rest.
+        """
+        posts = self._run_manager.posts
+        for key in [key for key in posts if key not in wanted]:
+            await self._withdraw(posts[key], wanted)
+        for key, triggered in wanted.items():
+            if is_forced or key not in posts or posts[key].triggered is not triggered:
+                await self._put(key, triggered)
+        self.serve_hooks([post.triggered for post in posts.values()])
+
+    def serve_hooks(self, triggered: Sequence[TriggeredPipeline]) -> None:
+        """Take calls of these pipelines, and of no others; they need not be in service yet."""
+        hooks, told = webhook_table(triggered, self._secret)
+        self.hooks.hooks = hooks
+        for words in told:
+            self._say(words)
+
+    async def _put(self, key: str, triggered: TriggeredPipeline) -> None:
+        """Put a pipeline in service, or its new form in the place of the old one."""
+        posts, pipeline = self._run_manager.posts, triggered.pipeline
+        made = await self._prefect_queue.deploy(
+            key, pipeline.name, triggered.version, pipeline.description
+        )
+        old, post = posts.get(key), Deployment(triggered, made)
+        if old is not None and old.deployment != made:  # it has another name now
+            await self._prefect_queue.undeploy(old.deployment)
+        await self._planner.forget(post, await self._prefect_queue.open_runs([made]))
+        posts[key] = post
+        await self._watching.put(post)
+
+    async def _withdraw(self, post: Deployment, wanted: Mapping[str, TriggeredPipeline]) -> None:
+        """Take a pipeline out of service; a run at work goes on to its end."""
+        key = post.triggered.key
+        await self._watching.drop(key)
+        for run in await self._prefect_queue.open_runs([post.deployment]):
+            if run.phase == "waiting":
+                await self._run_manager.skip_run(run, post, "its pipeline is no longer there")
+        await self._prefect_queue.undeploy(post.deployment)
+        self._run_manager.posts.pop(key, None)
+        folder = post.triggered.file.parent.resolve()
+        if not any(one.file.parent.resolve() == folder for one in wanted.values()):
+            self._folder_locks.release(folder)
+
+    async def forget_gone(self, folders: Sequence[Path]) -> None:
+        """Take away deployments of files below our folders that are no longer there.
+
+        Raises:
+            TrackedError: Prefect is away.
+        """
+        for id_, file in (await self._prefect_queue.deployments()).items():
+            if await asyncio.to_thread(_is_file_gone, Path(file), folders):
+                await self._prefect_queue.undeploy(id_)
+
+    async def _called(self, call: WebhookCall) -> CallReceipt:
+        """Write a webhook's call down.
+
+        Raises:
+            Full: no more of this pipeline now.
+            QueueBroken: it cannot be written.
+        """
+        key = call.triggered.key
+        if self._run_manager.is_stopping:
+            raise WebhookQueueFull("`paddock up` is being ended.")
+        if self._calls.is_full(key):
+            raise WebhookQueueFull("too many calls of this pipeline wait already.")
+        return await self._calls.put(
+            AcceptedCall(f"{key}:{call.key}", key, call.trigger, call.inputs)
+        )
+
+    async def hand_over(self) -> None:
+        """Let Prefect have calls that were written down, the oldest first.
+
+        Each becomes a flow run by the call's own key, so one that is handed over again after a
+        crash is the same run. Prefect gets a few at a time: with hundreds of waiting runs each of
+        its answers takes seconds.
+
+        Raises:
+            TrackedError: Prefect is away; another call does the rest.
+            QueueBroken: the table cannot be read or written.
+        """
+        self._calls.arrived.clear()
+        for key in [key for key, n in self._calls.waiting.items() if n > 0]:
+            post = self._run_manager.posts.get(key)
+            if post is None:  # its file may come back
+                continue
+            n_free = MOST_HANDED_OVER - self._run_manager.n_waiting(post)
+            for call in await self._calls.oldest(key, n_free) if n_free > 0 else ():
+                made = await self._run_manager.submit(
+                    post,
+                    call.trigger,
+                    f"{post.deployment}:{call.id}",
+                    inputs=call.inputs,
+                    at=datetime.fromtimestamp(call.received_at, UTC),
+                    words="called by its webhook",
+                )
+                await self._calls.queued(call, made.id)
+                if made.phase == "waiting":
+                    self._run_manager.queue.append(made)
+                self._run_manager.wake.set()
+
+    def _secret(self, triggered: TriggeredPipeline, webhook: WebhookKeys) -> str | None:
+        """Return a webhook's secret, filled in.
+
+        Raises:
+            PipelineError: it cannot be, or there is none where strangers may call.
+        """
+        at = ("on", "webhook", triggered.webhooks.index(webhook), "secret")
+        if webhook.secret is None:
+            if not self._is_open:
+                return None
+            what = f"webhook '{webhook.path}' has no secret, and other machines may call it."
+            raise PipelineError(
+                [Fault(what, "Give it a `secret`.", triggered.pipeline.mark(at[:-1]))]
+            )
+        scope: dict[str, object] = {"inputs": {}}
+        if "secrets" in webhook.secret:
+            scope["secrets"] = pipeline_secrets.read_secrets(triggered.pipeline, os.environ).values
+        return str(triggered.rendered(webhook.secret, scope, at))
+
+
+def _is_file_gone(file: Path, folders: Sequence[Path]) -> bool:
+    """Return whether a file below some folders is gone, rather than its whole folder."""
+    is_ours = any(file.is_relative_to(folder.absolute()) for folder in folders)
+    return is_ours and not file.exists() and file.parent.exists()

@@ -1,0 +1,243 @@
+"""Start runs, each in a forked process, and follow them to their end.
+
+Adopt those of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh interpreter
+needs 2 s), and none can take another down. Lives in the event loop that starts it; imports no
+Prefect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from paddock.runner.progress.report import Report
+
+    from .run_process import RunTask
+
+PRELOAD = ["paddock.runner.cli.application", "paddock.runner.schedule.run_process"]
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How a process ended."""
+
+    report: Report | None = None
+    words: str = ""
+    """What it said where there is no report: the error that ended the run."""
+    has_spoken: bool = False
+    """It said how it ended; one that did not has crashed."""
+    is_unreachable: bool = False
+    """It could not reach Prefect, and began nothing."""
+    exitcode: int | None = None
+
+    @property
+    def crash(self) -> str | None:
+        """Return why the run has to be started again; None: it ended by itself."""
+        if self.is_unreachable:
+            return f"its process could not reach Prefect ({self.words})"
+        if self.has_spoken:
+            return None
+        if self.exitcode is None:
+            return "its process is gone"
+        if self.exitcode < 0:
+            return f"its process was ended by {_signal_name(-self.exitcode)}"
+        return f"its process ended with status {self.exitcode}"
+
+
+async def start_fork_server() -> None:
+    """Let the process that runs are forked from import what they need, with today's environment."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    await asyncio.to_thread(forkserver.ensure_running)
+
+
+class RunProcess:
+    """One process at work."""
+
+    def __init__(self, pid: int, process: Any = None, link: Connection | None = None) -> None:
+        self.pid = pid
+        self.mark = process_mark(pid)
+        self.run = ""
+        """The run's name in the ledger, as soon as it is known."""
+        self.waits_for = ""
+        """What it said it waits for."""
+        self.ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
+        self._process = process
+        self._link = link
+
+    def halt(
+        self,
+        words: str,
+        *,
+        is_gentle: bool,
+        is_interrupted: bool = False,
+        is_handed_over: bool = False,
+    ) -> None:
+        """Tell it to stop, at an item's border or at once."""
+        from .run_process import StopRequest
+
+        if self._link is not None:
+            with contextlib.suppress(OSError):
+                self._link.send(StopRequest(words, is_gentle, is_interrupted, is_handed_over))
+        else:
+            self.signal(signal.SIGUSR1 if is_gentle else signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; one that is gone gets none."""
+        if not self.ended.done() and (self._process is not None or is_process_alive(self.mark)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it by force, with all that it started: commands have groups of their own."""
+        started: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            if is_process_alive(self.mark):
+                started = psutil.Process(self.pid).children(recursive=True)
+        self.signal(signal.SIGKILL)  # first, so that it starts nothing more
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+class RunExecutor:
+    """Starts runs. Processes outlive it unless they are told to stop."""
+
+    def __init__(self, began: Callable[[RunProcess], None]) -> None:
+        self._began = began
+        self._context = multiprocessing.get_context("forkserver")
+        self._watched: set[asyncio.Task[None]] = set()
+
+    async def start(self, task: RunTask) -> RunProcess:
+        """Start a run; gives its process at once.
+
+        Raises:
+            OSError: the machine has no room for another process.
+        """
+        from .run_process import run_in_process
+
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=run_in_process, args=(task, theirs), daemon=False)
+        try:
+            await asyncio.to_thread(process.start)
+        except (OSError, EOFError) as error:
+            ours.close()
+            raise OSError(f"a run's process could not be started: {error}") from error
+        finally:
+            theirs.close()
+        running = RunProcess(process.pid or 0, process, ours)
+        self._listen(running, process, ours)
+        return running
+
+    def adopt(self, mark: str) -> RunProcess | None:
+        """Take over a process that another `paddock up` started; None: it is gone."""
+        if not is_process_alive(mark):
+            return None
+        running = RunProcess(int(mark.split(":")[1]))
+        task = asyncio.create_task(self._watch(running))
+        self._watched.add(task)
+        task.add_done_callback(self._watched.discard)
+        return running
+
+    def _listen(self, running: RunProcess, process: Any, link: Connection) -> None:
+        """Hear what a process says until it ends."""
+        from .run_process import RunBegan, RunWaits
+
+        loop = asyncio.get_running_loop()
+        heard: list[Any] = []
+
+        def hear() -> None:
+            try:
+                while link.poll():
+                    said = link.recv()
+                    if isinstance(said, RunBegan):
+                        running.run = said.run
+                        self._began(running)
+                    elif isinstance(said, RunWaits):
+                        running.waits_for = said.words
+                    else:
+                        heard.append(said)
+            except (EOFError, OSError):
+                loop.remove_reader(link.fileno())  # it has closed its end
+
+        def gone() -> None:
+            loop.remove_reader(process.sentinel)
+            hear()
+            loop.remove_reader(link.fileno())
+            link.close()
+            process.join(1.0)
+            said = heard[-1] if heard else None
+            running.ended.set_result(
+                ProcessEnd(
+                    said.report if said else None,
+                    said.words if said else "",
+                    has_spoken=said is not None,
+                    is_unreachable=said.is_unreachable if said else False,
+                    exitcode=process.exitcode,
+                )
+            )
+
+        loop.add_reader(link.fileno(), hear)
+        loop.add_reader(process.sentinel, gone)
+
+    async def _watch(self, running: RunProcess) -> None:
+        """Wait for a process that is not our child."""
+        while is_process_alive(running.mark):  # noqa: ASYNC110 - no event tells of another's child
+            await asyncio.sleep(_POLL_S)
+        running.ended.set_result(ProcessEnd())
+
+
+def process_mark(pid: int) -> str:
+    """Name a process so that no later one with its number is taken for it."""
+    return f"{socket.gethostname()}:{pid}:{_start_time(pid)}"
+
+
+def _start_time(pid: int) -> str:
+    """Return when a process began, in a way that setting the machine's clock does not change."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+        return f"{boot[:8]}.{ticks[19]}"  # the 22nd field, counted from behind the name
+    except (OSError, IndexError):
+        pass
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return "0"
+
+
+def is_process_alive(mark: str) -> bool:
+    """Return whether the process of a mark is still there, on this machine."""
+    host, _, rest = mark.rpartition(":")[0].partition(":")
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(rest))
+        return process_mark(int(rest)) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def is_other_machine(mark: str) -> bool:
+    """Return whether a mark is of another machine."""
+    return bool(mark) and mark.partition(":")[0] != socket.gethostname()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

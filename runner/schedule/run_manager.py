@@ -1,0 +1,559 @@
+"""Run manager of `paddock up`: carry out the decisions of `dispatch`.
+
+Start, hold, stop and restart runs. The queue is Prefect's. Knows no files and no schedules:
+`reconciler` says which pipelines are deployed, and submits runs. Lives in one event loop; what
+fails because Prefect is away is done again in the next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.progress.report import Report
+
+from .cron import missed
+from .dispatch import (
+    ActiveRun,
+    DrainRun,
+    DueRun,
+    HoldRun,
+    NoRestart,
+    RestartRun,
+    RunEnding,
+    RunRule,
+    SkipRun,
+    StartRun,
+    StopReason,
+    after_ending,
+    dispatch,
+)
+from .prefect_queue import (
+    AGAIN_SUFFIX,
+    HELD_STATE,
+    MOST_READ,
+    DeletedInPrefect,
+    PrefectQueue,
+    QueuedRun,
+    QueueError,
+)
+from .run_executor import ProcessEnd, RunExecutor, RunProcess, is_other_machine
+from .run_process import RunTask
+from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
+
+GENTLE_S = 900.0  # an item may be a long document; what is cut off then is done again
+AT_ONCE_S = 20.0
+
+log = logging.getLogger("paddock.up")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A pipeline that stands ready, and its deployment."""
+
+    triggered: TriggeredPipeline
+    deployment: str
+
+
+@dataclass
+class ManagedRun:
+    """A run at work."""
+
+    tracked: QueuedRun
+    post: Deployment
+    group: str
+    running: RunProcess
+    stopped: StopReason | None = None
+    is_adopted: bool = False
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def attempt(self) -> int:
+        """Which start this is since the run last got on, the first being 1."""
+        return int(self.tracked.parameters.get("attempt") or 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """Tell of it."""
+        return {
+            "run": self.running.run or None,
+            "flow_run": self.tracked.id,
+            "pipeline": self.post.triggered.pipeline.name,
+            "trigger": self.tracked.parameters.get("trigger"),
+            "attempt": self.attempt,
+            "pid": self.running.pid,
+            "is_stopping": self.stopped is not None,
+            "waits_for": self.running.waits_for or None,
+        }
+
+
+async def drain_run(running: RunProcess, words: str, *, is_cancelled: bool) -> None:
+    """Have a run stop at an item's border, at once when that takes long, in the end by force."""
+    running.halt(words, is_gentle=True, is_interrupted=is_cancelled)
+    await asyncio.sleep(GENTLE_S)
+    stop_now(running)
+    await asyncio.sleep(AT_ONCE_S)
+    kill_run(running)
+
+
+def stop_now(running: RunProcess) -> None:
+    """Have a run stop, what is in flight given up."""
+    running.halt("", is_gentle=False)
+
+
+def kill_run(running: RunProcess) -> None:
+    """End a run's process, and what it started."""
+    running.kill()
+
+
+def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
+    """Return whether a later run of the same schedule does what is left of this one.
+
+    Of missed runs `catch_up: latest` wants one, and one that was interrupted before is such a run.
+    """
+    if job.post.triggered.rule.on_conflict == "skip":  # then the later one was left out
+        return False
+    trigger = job.tracked.parameters.get("trigger")
+    schedules = (one for one in job.post.triggered.schedules if one.key == trigger)
+    return any(
+        one.catch_up == "latest" and bool(missed(one, job.tracked.at, now)) for one in schedules
+    )
+
+
+def log_end(
+    job: ManagedRun, end: ProcessEnd, ending: RunEnding, next_: NoRestart | RestartRun
+) -> None:
+    """Say how a run ended, in one line."""
+    name = job.post.triggered.pipeline.name
+    run = job.running.run or job.tracked.name
+    if ending.crash is not None:
+        what = f"crashed: {ending.crash}"
+    elif end.report is not None:
+        counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
+        is_told = end.report.message and not counts  # by the machines that did it, say
+        words = counts or ("" if is_told else end.report.done_in_words())
+        message = f": {end.report.message}" if end.report.message else ""
+        what = f"{end.report.status}{f' ({words})' if words else ''}{message}"
+    else:
+        what = f"{ending.status}{': ' if end.words else ''}{end.words}"
+    level = logging.INFO
+    if ending.crash is not None or ending.status == "failed":
+        level = logging.ERROR
+    log.log(level, "%s: run %s %s", name, run, what)
+    if isinstance(next_, RestartRun):
+        at = f"{next_.at.astimezone():%H:%M:%S}"
+        log.info("%s: queued again for %s: %s", name, at, next_.words)
+    elif next_.is_given_up:
+        log.error("%s: run %s is not started again.", name, run)
+
+
+ABANDON_S = 0.3  # a commit takes some milliseconds
+
+
+OnEnd = Callable[[ManagedRun | None, str, Report | None], Awaitable[None]]
+"""Told when a submitted run is over for good: its job, a status, its report where it gave one."""
+
+
+class RunManager:
+    """Everything that is at work or waits for it."""
+
+    def __init__(
+        self,
+        board: PrefectQueue,
+        signer: Signer,
+        *,
+        max_runs: int,
+        max_restarts: int,
+        flags: Mapping[str, object],
+        given_up: Callable[[Deployment, str, str], Coroutine[Any, Any, None]],
+        has_progressed: Callable[[Deployment, str], bool] = lambda post, run: False,
+        known_end: Callable[[Deployment, str], Report | None] = lambda post, run: None,
+        auth_string: str = "",
+    ) -> None:
+        """Take what it works with; it starts nothing yet.
+
+        `has_progressed` says of a run that crashed whether the next start may get further,
+        `known_end` how a run ended by its ledger, None where it does not say,
+        `auth_string` is of our own Prefect server; it is empty where the server is another's.
+        """
+        self.posts: dict[str, Deployment] = {}
+        """By the pipeline's key."""
+        self.jobs: dict[str, ManagedRun] = {}
+        """By the flow run's id."""
+        self.queue: list[QueuedRun] = []
+        """What waited in the last round."""
+        self.wake = asyncio.Event()
+        """Set when there may be something to do at once."""
+        self.is_stopping = False
+        self.wants_rest = False
+        """A window has closed: what is in memory may go."""
+        self.missing: dict[str, tuple[str, ...]] = {}
+        """By pipeline: why its last run did not take missing documents for deleted."""
+        self.lacks_deployments = False
+        """Somebody deleted a deployment of ours: they have to be made anew."""
+        self.executor = RunExecutor(self._began)
+        self._prefect_queue = board
+        self._signer = signer
+        self._auth_string = auth_string
+        self._max_runs, self._max_restarts = max_runs, max_restarts
+        self._flags = dict(flags)
+        self._given_up = given_up
+        self._has_progressed = has_progressed
+        self._known_end = known_end
+        self._waiting: dict[str, OnEnd] = {}
+        self._following: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
+        self._unsettled: list[Callable[[], Awaitable[None]]] = []
+
+    # --- what others ask for
+
+    async def submit(
+        self,
+        post: Deployment,
+        trigger: str,
+        key: str,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        words: str = "",
+        ended: OnEnd | None = None,
+        **more: Any,
+    ) -> QueuedRun:
+        """Put a run into the queue; `ended` is told when it is over for good, restarts included.
+
+        Raises:
+            TrackedError: Prefect does not take it now.
+        """
+        file = str(post.triggered.file)
+        parameters = {"path": file, "inputs": dict(inputs or {}), "trigger": trigger, **more}
+        due = at or datetime.now(UTC)
+        try:
+            made = await self._prefect_queue.submit(
+                post.deployment, parameters, key=key, at=due, words=words
+            )
+            while made.phase == "ended" and (next_ := await self._prefect_queue.successor(made.id)):
+                made = next_  # it was started again since
+        except DeletedInPrefect:
+            self.lacks_deployments = True
+            self.wake.set()
+            raise
+        if ended is not None and made.phase != "ended":
+            self._waiting[made.id] = ended
+        if at is None:
+            self.wake.set()
+        return made
+
+    def n_waiting(self, post: Deployment) -> int:
+        """Return how many runs of a pipeline waited in the last round."""
+        return sum(run.deployment == post.deployment for run in self.queue)
+
+    # --- one round
+
+    async def round(self) -> None:
+        """Look at the queue once, and act.
+
+        Raises:
+            TrackedError: Prefect is away.
+        """
+        await self._retry_unsettled()
+        by_id = {post.deployment: post for post in self.posts.values()}
+        ours = set(self.jobs)  # one that ends while this is read is none that somebody left
+        found = await self._prefect_queue.open_runs(by_id)
+        runs = [run for one in found if (run := await self._admitted(one, by_id)) is not None]
+        for run in runs:
+            if run.phase in ("running", "cancelling") and run.id not in (ours | self.jobs.keys()):
+                await self._found(run, by_id[run.deployment])
+            elif run.phase == "cancelling" and run.id in self.jobs:
+                self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
+        self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
+        if len(found) < MOST_READ:
+            await self._settle_unstarted({run.id for run in found}, by_id)
+        if self.is_stopping:
+            return
+        await self._decide(by_id)
+
+    async def _admitted(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> QueuedRun | None:
+        """Return a run with the parameters that count; None: it was refused."""
+        if run.id in self.jobs:
+            return run
+        post = by_id[run.deployment]
+        try:
+            parameters = admitted_parameters(
+                run.parameters, run.key, post.triggered, self._signer,
+                is_own_server=bool(self._auth_string),
+            )  # fmt: skip
+        except NotAdmitted as error:
+            name = post.triggered.pipeline.name
+            log.warning("%s: run '%s' of Prefect is refused: %s", name, run.name, error)
+            await self._prefect_queue.failed(run.id, f"Refused: {error}")
+            await self._tell(run.id, None, "failed", None)
+            return None
+        process = self._signer.process(run.id, run.process)
+        return replace(run, parameters=parameters, process=process)
+
+    async def _settle_unstarted(
+        self, open_: Collection[str], by_id: Mapping[str, Deployment]
+    ) -> None:
+        """Tell of runs that ended without having begun: somebody cancelled or deleted them."""
+        for id_ in [one for one in self._waiting if one not in open_ and one not in self.jobs]:
+            run = await self._prefect_queue.read(id_)
+            if run is None or run.phase == "ended":
+                await self._tell(id_, None, run.end if run else "interrupted", None)
+            elif run.deployment not in by_id:  # its deployment was deleted
+                await self._prefect_queue.skip(id_, "its deployment is no longer there")
+                await self._tell(id_, None, "skipped", None)
+
+    async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
+        now = datetime.now(UTC)
+        waiting = {run.id: run for run in self.queue if run.is_held or run.at <= now}
+        due = [one for run in waiting.values() if (one := await self._due(run, by_id)) is not None]
+        groups = {one.id: one.group for one in due}
+        active = [
+            ActiveRun(id_, job.running.run or job.tracked.name, job.post.triggered.key, job.group,
+                   is_ending=job.stopped is not None)
+            for id_, job in self.jobs.items()
+        ]  # fmt: skip
+        rules: dict[str, RunRule] = {key: post.triggered.rule for key, post in self.posts.items()}
+        for decision in dispatch(due, active, rules, now, self._max_runs):
+            match decision:
+                case StartRun(id_):
+                    run = waiting[id_]
+                    await self._start(run, by_id[run.deployment], groups[id_])
+                case HoldRun(id_, words, until):
+                    if waiting[id_].shown != f"{HELD_STATE}: {words}":
+                        await self._prefect_queue.hold(id_, words, until)
+                case SkipRun(id_, words):
+                    await self.skip_run(waiting[id_], by_id[waiting[id_].deployment], words)
+                case DrainRun(id_, words, is_again):
+                    self.stop_job(self.jobs[id_], "window" if is_again else "cancelled", words)
+
+    async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
+        post = by_id[run.deployment]
+        try:
+            group = post.triggered.group(run.parameters.get("inputs") or {})
+        except PipelineError as error:
+            await self.skip_run(run, post, error.faults[0].message)
+            return None
+        trigger = str(run.parameters.get("trigger", ""))
+        return DueRun(run.id, post.triggered.key, trigger, run.at, group, run.is_held)
+
+    async def skip_run(self, run: QueuedRun, post: Deployment, words: str) -> None:
+        """Take a run that waits out of the queue for good."""
+        log.info("%s: a run is left out: %s", post.triggered.pipeline.name, words)
+        await self._prefect_queue.skip(run.id, words)
+        await self._tell(run.id, None, "skipped", None)
+
+    # --- starting
+
+    async def _start(self, run: QueuedRun, post: Deployment, group: str) -> None:
+        """Start a run, and show who carries it out."""
+        await self._prefect_queue.claim(run.id)
+        triggered = post.triggered
+        task = RunTask(
+            run.id,
+            run.parameters,
+            triggered.text,
+            self._flags,
+            self._prefect_queue.api_url,
+            self._auth_string,
+            triggered.agreed,
+        )
+        try:
+            running = await self.executor.start(task)
+        except OSError as error:
+            log.warning("%s: %s", post.triggered.pipeline.name, error)
+            await self._prefect_queue.hold(run.id, str(error), None)
+            return
+        job = ManagedRun(run, post, group, running)
+        self._take(job)
+        await self._prefect_queue.started(run.id, running.mark)
+
+    def _take(self, job: ManagedRun) -> None:
+        self.jobs[job.tracked.id] = job
+        task = asyncio.create_task(self._follow(job))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _found(self, run: QueuedRun, post: Deployment) -> None:
+        """See to a run that another `paddock up` began, which was killed."""
+        if is_other_machine(run.process):
+            return
+        running = self.executor.adopt(run.process) if run.process else None
+        try:
+            group = post.triggered.group(run.parameters.get("inputs") or {})
+        except PipelineError:
+            group = run.id
+        if running is not None:
+            log.info("%s: run %s went on by itself", post.triggered.pipeline.name, run.name)
+            running.run = run.name
+            self._take(ManagedRun(run, post, group, running, is_adopted=True))
+            return
+        running = RunProcess(0)
+        running.ended.set_result(ProcessEnd())
+        self._take(ManagedRun(run, post, group, running))
+
+    def _began(self, running: RunProcess) -> None:
+        for job in self.jobs.values():
+            if job.running is running:
+                trigger = job.tracked.parameters.get("trigger", "")
+                name = job.post.triggered.pipeline.name
+                log.info("%s: run %s has begun (%s)", name, running.run, trigger)
+
+    # --- ending
+
+    def stop_job(self, job: ManagedRun, why: StopReason, words: str) -> None:
+        """Tell a run to stop: at an item's border, at once when that takes long, then by force."""
+        if job.stopped is not None:
+            return
+        job.stopped = why
+        log.info("%s: run %s is to stop: %s", job.post.triggered.pipeline.name,
+                 job.running.run or job.tracked.name, words)  # fmt: skip
+        task = asyncio.create_task(drain_run(job.running, words, is_cancelled=why == "cancelled"))
+        job.tasks.add(task)
+        task.add_done_callback(job.tasks.discard)
+
+    async def _follow(self, job: ManagedRun) -> None:
+        """Wait for a run's end and see to what follows."""
+        end = await asyncio.shield(job.running.ended)
+        for task in job.tasks:
+            task.cancel()
+
+        async def settle() -> None:
+            await self._settle(job, end)
+
+        try:
+            await settle()
+        except QueueError as error:
+            log.warning("%s; it is told later how run %s ended.", error, job.running.run)
+            self._unsettled.append(settle)
+        except Exception:  # one run's end must not leave the others waiting for it
+            log.exception("the end of run %s could not be seen to", job.running.run)
+            self.jobs.pop(job.tracked.id, None)
+        finally:
+            self.wake.set()
+
+    async def _retry_unsettled(self) -> None:
+        """Do what could not be done while Prefect was away."""
+        while self._unsettled:
+            try:
+                await self._unsettled[0]()
+            except QueueError:
+                raise
+            except Exception:
+                log.exception("the end of a run could not be seen to")
+            self._unsettled.pop(0)
+
+    async def _settle(self, job: ManagedRun, end: ProcessEnd) -> None:
+        """Write down how a run ended, and start it again if that is due."""
+        shown = await self._prefect_queue.read(job.tracked.id)
+        if end.crash is not None and job.stopped is None:
+            # It may have ended in order while neither `up` nor Prefect was there to be told.
+            run = job.running.run or job.tracked.name
+            report = await asyncio.to_thread(self._known_end, job.post, run)
+            end = end if report is None else ProcessEnd(report, has_spoken=True)
+        ending = self._ending(job, end, shown)
+        if ending.crash is not None:
+            run = job.running.run or job.tracked.name
+            got_on = await asyncio.to_thread(self._has_progressed, job.post, run)
+            ending = replace(ending, has_progressed=got_on)
+        if shown is not None and shown.phase != "ended":
+            await self._show(job, end, ending)
+        now = datetime.now(UTC)
+        next_ = after_ending(ending, now, max_restarts=self._max_restarts)
+        if isinstance(next_, RestartRun) and is_superseded_by_schedule(job, now):
+            next_ = NoRestart()
+        if isinstance(next_, RestartRun):
+            await self._again(job, next_)
+        self.jobs.pop(job.tracked.id, None)
+        if end.report is not None:
+            missing = (item.error or "" for item in end.report.items if item.state == "missing")
+            self.missing[job.post.triggered.key] = tuple(missing)
+        self.wants_rest = self.wants_rest or job.stopped == "window"
+        log_end(job, end, ending, next_)
+        if isinstance(next_, NoRestart):
+            run = job.running.run or job.tracked.name
+            if next_.is_given_up:
+                telling = asyncio.create_task(self._given_up(job.post, run, ending.crash or ""))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
+            status = "crashed" if ending.crash else ending.status
+            job.running.run = run
+            await self._tell(job.tracked.id, job, status, end.report)
+
+    def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
+        """Return how a run ended: by its own words, else by what Prefect has of it."""
+        crash, status = end.crash, str(end.report.status) if end.report else "failed"
+        told = shown.end if shown is not None else ""
+        if crash is not None and job.is_adopted and told not in ("", "crashed"):
+            crash, status = None, told
+        if crash is not None and job.stopped is not None:
+            crash, status = None, "interrupted"  # it was ended by force
+        return RunEnding(job.attempt, crash, status, job.stopped)
+
+    async def _show(self, job: ManagedRun, end: ProcessEnd, ending: RunEnding) -> None:
+        """Give a flow run its last state, where its process could not."""
+        if ending.crash is not None:
+            await self._prefect_queue.crashed(job.tracked.id, ending.crash)
+        elif end.report is not None and end.report.status in ("completed", "quarantined"):
+            await self._prefect_queue.completed(job.tracked.id, end.report.message or "")
+        elif ending.status in ("interrupted", "budget"):
+            await self._prefect_queue.cancelled(job.tracked.id, "It was told to stop.")
+        else:
+            message = end.report.message if end.report else end.words
+            await self._prefect_queue.failed(job.tracked.id, message or "")
+
+    async def _again(self, job: ManagedRun, next_: RestartRun) -> None:
+        """Put a run into the queue again, as a fresh one that goes on with it."""
+        old = job.tracked
+        parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
+        parameters["root"] = old.parameters.get("root") or old.id
+        # The ledger knows by it what all starts have done together.
+        parameters["job"] = old.parameters.get("job") or job.running.run or old.name
+        made = await self._prefect_queue.submit(
+            job.post.deployment,
+            parameters,
+            key=f"{old.id}{AGAIN_SUFFIX}",
+            at=next_.at,
+            words=next_.words,
+        )
+        if old.id in self._waiting:
+            self._waiting[made.id] = self._waiting.pop(old.id)
+
+    async def _tell(
+        self, id_: str, job: ManagedRun | None, status: str, report: Report | None
+    ) -> None:
+        """Tell whoever submitted a run that it is over."""
+        ended = self._waiting.pop(id_, None)
+        if ended is not None:
+            await ended(job, status, report)
+
+    async def stop(self, within_s: float) -> None:
+        """End everything at work in bounded time; it goes on at the next start."""
+        self.is_stopping = True
+        for job in list(self.jobs.values()):
+            if job.stopped is None:
+                job.stopped = "shutdown"
+            for task in job.tasks:
+                task.cancel()
+            job.running.halt("`paddock up` was ended", is_gentle=True, is_handed_over=True)
+        for share, act in ((0.4, stop_now), (0.3, kill_run), (0.2, None)):
+            if not self._following:
+                break
+            await asyncio.wait(self._following, timeout=within_s * share)
+            for job in list(self.jobs.values()):
+                if act is not None:
+                    act(job.running)
+
+    def abandon(self) -> None:
+        """End every process by force, after a moment to note that no item is the reason."""
+        for job in self.jobs.values():
+            stop_now(job.running)
+        time.sleep(ABANDON_S if self.jobs else 0)
+        for job in self.jobs.values():
+            kill_run(job.running)

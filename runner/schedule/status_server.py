@@ -1,0 +1,120 @@
+"""HTTP server of `paddock up`: `/healthz`, `/readyz`, `/status` and the webhooks.
+
+Knows no Prefect and no pipeline. `/healthz` says that the process lives, `/readyz` whether it can
+take work, `/status` shows everything to those who may read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
+from paddock.engine.api.cors import is_own_host
+from paddock.engine.api.server import HttpServer
+from paddock.engine.settings import ServiceSettings
+
+STOP_S = 3
+RequestHandler = Callable[[Request], Awaitable[Response]]
+
+
+def make_status_app(
+    ready: Callable[[], Mapping[str, bool]],
+    status: Callable[[], Mapping[str, Any]],
+    hooks: RequestHandler,
+    reader: StatusAccess | None = None,
+) -> Starlette:
+    """Put the routes together; what is none of them may be a webhook.
+
+    `reader` decides who may read `/status`, which names folders, documents and faults.
+    """
+    reader = reader or StatusAccess()
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"ok": True})
+
+    async def readyz(request: Request) -> Response:
+        parts = ready()
+        return JSONResponse({"ready": all(parts.values()), **parts},
+                            200 if all(parts.values()) else 503)  # fmt: skip
+
+    async def told(request: Request) -> Response:
+        if (refusal := reader.refusal(request)) is not None:
+            return refusal
+        return JSONResponse(dict(status()))
+
+    get = ["GET", "HEAD"]
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz, methods=get),
+            Route("/readyz", readyz, methods=get),
+            Route("/status", told, methods=get),
+            Route("/{rest:path}", hooks, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
+        ]
+    )
+
+
+class StatusAccess:
+    """Decides who may read how everything is.
+
+    On this machine's own address whoever asks by its name; where other machines reach the address,
+    whoever has one of the service's API keys.
+    """
+
+    def __init__(self, *, is_open: bool = False, keys: Path | None = None) -> None:
+        """`is_open`: other machines reach the address. `keys`: the file of API keys.
+
+        Raises:
+            KeysBroken: the file cannot be used.
+        """
+        self._needs_key = is_open
+        self._ring = None
+        if is_open and keys is not None:
+            read_keys(keys)
+            self._ring = KeyRing(keys)
+
+    def refusal(self, request: Request) -> Response | None:
+        """Return why a request is refused; None: it may read."""
+        if not has_own_host_name(request):
+            return JSONResponse({"error": "ask by 'localhost' or by this machine's address."}, 403)
+        if not self._needs_key:
+            return None
+        if self._ring is None:
+            words = "other machines reach this address: set `api_keys` to a file of keys."
+            return JSONResponse({"error": words}, 403)
+        if any(self._ring.find(key) for key in given_keys(request.headers)):
+            return None
+        words = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+        return JSONResponse({"error": words}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})
+
+
+def has_own_host_name(request: Request) -> bool:
+    """Return whether a call names this machine: a page of another name does not (DNS rebinding)."""
+    return is_own_host(request.headers.get("host", ""), socket.gethostname().lower(), _is_near)
+
+
+def _is_near(address: object) -> bool:
+    return True  # whoever asks by a number is no page under a stranger's name
+
+
+@asynccontextmanager
+async def serve_status(
+    app: Starlette, door: socket.socket, settings: ServiceSettings
+) -> AsyncIterator[None]:
+    """Answer at this socket for as long as this lasts."""
+    server = HttpServer(app, settings, stop_s=STOP_S)
+    task = asyncio.create_task(server.serve(sockets=[door]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=STOP_S + 1)

@@ -1,0 +1,327 @@
+"""A pipeline that starts by itself: its validated file, triggers, inputs, concurrency group.
+
+Which queued runs of it are admitted. Who reaches Prefect's API can submit a run with other
+parameters or change those of a waiting one, while consents were given for the pipeline as its file
+stands here. So the path is always that of our own registry, and parameters count that Paddock
+signed. Unsigned runs of our own server were started on its page by someone who has its password:
+their inputs are checked as a webhook's are. Unsigned runs of another server may have the
+deployment's own parameters and no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from paddock.engine.request import Role
+from paddock.pipelines import model, yaml_source
+from paddock.pipelines import plan as plans
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.model import Pipeline
+from paddock.pipelines.plan import Plan
+from paddock.pipelines.triggers import ConcurrencyKeys, ScheduleKeys, WebhookKeys
+from paddock.runner.bind import inputs_and_parameters, permissions
+from paddock.runner.bind.bind import bind, bind_without_inputs, check, document_folders
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.core.concurrency import rendered_value
+from paddock.runner.daemon.prefect_auth import SIGNATURE, Signer
+from paddock.runner.settings import Settings
+
+from .consents import Consents
+from .cron import CronSchedule, TimeWindow
+from .dispatch import RunRule
+
+_LOOKS_TRIGGERED = re.compile(r"^on\s*:", re.MULTILINE), re.compile(r"^steps\s*:", re.MULTILINE)
+_RANKS = {"interactive": 0, "normal": 1, "batch": 2}
+
+
+@dataclass(frozen=True)
+class TriggeredPipeline:
+    """One pipeline under `paddock up`."""
+
+    file: Path
+    """Absolute."""
+    text: str
+    """What the file held when it was found sound; its runs are of this."""
+    pipeline: Pipeline
+    schedules: tuple[CronSchedule, ...] = ()
+    bound: BoundPlan | None = field(default=None, repr=False, compare=False)
+    """With every input's default; None where webhooks alone start it, and have to give some."""
+    agreed: frozenset[str] = frozenset()
+    """What a person has agreed to for its file: digests as `runner.asks` makes them."""
+
+    @property
+    def key(self) -> str:
+        """Name it among the others, as long as its file stays where it is."""
+        return str(self.file)
+
+    @property
+    def version(self) -> str:
+        """A hash of its text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @property
+    def webhooks(self) -> tuple[WebhookKeys, ...]:
+        """The addresses whose calls start it."""
+        return tuple(self.pipeline.on.webhook) if self.pipeline.on else ()
+
+    @property
+    def concurrency(self) -> ConcurrencyKeys:
+        """How its runs share the machine."""
+        return self.pipeline.concurrency or ConcurrencyKeys.model_validate({})
+
+    @property
+    def rule(self) -> RunRule:
+        """What the dispatcher has to know of it."""
+        return RunRule(
+            window=self.window,
+            on_conflict=self.concurrency.on_conflict,
+            rank=_RANKS[self.concurrency.priority],
+            catch_up={timed.key: timed.catch_up for timed in self.schedules},
+        )
+
+    @property
+    def window(self) -> TimeWindow | None:
+        """When it may work; on the clock of its schedules where these agree on one."""
+        written = self.pipeline.on.window if self.pipeline.on else None
+        if written is None:
+            return None
+        zones = {timed.timezone for timed in self.schedules}
+        name = zones.pop() if len(zones) == 1 else None
+        return TimeWindow.of(written, ZoneInfo(name) if name else None)
+
+    def inputs(self, given_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return every input's value; paths are absolute.
+
+        Raises:
+            PipelineError: one is missing, unknown or of the wrong kind.
+        """
+        base = self.file.parent
+        read = inputs_and_parameters.read_inputs(self.pipeline, given_inputs, base=base, cwd=base)
+        if read.faults:
+            raise PipelineError(read.faults)
+        return read.values
+
+    def inputs_from_elsewhere(self, given_inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of inputs that a caller from elsewhere has given, and of no others.
+
+        Such a caller names folders within the pipeline's own alone: what a person opens by
+        `-i folder=` no stranger opens by a call.
+
+        Raises:
+            PipelineError: one is missing, unknown, of the wrong kind, or leads elsewhere.
+        """
+        values, declared = self.inputs(given_inputs), self.pipeline.inputs
+        base = self.file.parent.resolve()
+        faults = [
+            Fault(f"input '{name}' leads outside the pipeline's folder.", "")
+            for name in given_inputs
+            if declared[name].type in ("dir", "path")
+            and not Path(values[name]).resolve().is_relative_to(base)
+        ]
+        if faults:
+            raise PipelineError(faults)
+        return {name: values[name] for name in given_inputs}
+
+    def group(self, given_inputs: Mapping[str, Any]) -> str:
+        """Name the group that a run with these inputs belongs to.
+
+        Raises:
+            PipelineError: an input is wrong, or the name cannot be made.
+        """
+        inputs = self.inputs(given_inputs)
+        written = self.concurrency.group
+        if written is None:
+            places = {n: inputs[n] for n, one in self.pipeline.inputs.items()
+                      if one.type in ("dir", "path")}  # fmt: skip
+            return json.dumps([self.key, places], sort_keys=True)
+        return str(self.rendered(written, {"inputs": inputs}, ("concurrency", "group")))
+
+    def rendered(self, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]) -> Any:
+        """Fill in what stands at `at` outside of the steps.
+
+        Raises:
+            PipelineError: it cannot be filled in.
+        """
+        return rendered_value(self.pipeline, written, scope, at)
+
+
+def read_triggered_pipeline(
+    file: Path,
+    text: str,
+    settings: Settings,
+    *,
+    was_pipeline: bool = False,
+    consents: Consents | None = None,
+    agrees: bool = False,
+) -> TriggeredPipeline | None:
+    """Read a file's text; None: nothing starts it by itself, or it is no pipeline.
+
+    Args:
+        file: where it is.
+        text: what it holds.
+        settings: those of its folder.
+        has_stood: it was a pipeline before, so that one without `steps` is saved by half.
+        consents: what a person has agreed to for each file; None: all that is allowed.
+        agrees: a person agrees now to what each file asks for, as far as it is allowed.
+
+    Raises:
+        PipelineError: it is meant to be one, and has faults.
+    """
+    if not was_pipeline and not looks_triggered(text):
+        return None
+    document = yaml_source.parse_yaml(text, str(file))
+    names = document.data.keys() if isinstance(document.data, dict) else set()
+    if was_pipeline and "steps" not in names:
+        remedy = "Save the whole of it; or remove `on`, or the file, and it is left alone."
+        raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
+    if not {"on", "steps"} <= names:
+        return None
+    plan = plans.plan_with_faults(model.parse_pipeline(document))
+    on = plan.pipeline.on
+    if on is None or not (on.schedule or on.watch or on.webhook):
+        check(plan)
+        return None
+    stored = list(_secrets_in_queue(plan.pipeline))
+    if stored:
+        raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
+    if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
+        whole = bind_without_inputs(plan)
+        if consents is not None:
+            permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
+        agreed = _agreed(whole, file, settings, consents, agrees=agrees)
+        return TriggeredPipeline(file, text, plan.pipeline, agreed=agreed)
+    bound = _bound(plan, file, settings)
+    agreed = _agreed(bound, file, settings, consents, agrees=agrees)
+    return TriggeredPipeline(
+        file, text, plan.pipeline, tuple(map(_cron_schedule, on.schedule)), bound, agreed
+    )
+
+
+def _agreed(
+    bound: BoundPlan, file: Path, settings: Settings, consents: Consents | None, *, agrees: bool
+) -> frozenset[str]:
+    """Return what a person has agreed to for a file.
+
+    Raises:
+        NotAgreed: it asks for more.
+    """
+    own = settings.address.url
+    asked = permissions.consent_digests(bound, own)
+    if consents is None or not asked:
+        return asked
+    if agrees:
+        consents.agree(file, asked)
+    agreed = consents.agreed(file)
+    permissions.refuse_unconsented(bound, own, agreed, file)
+    return agreed
+
+
+def work_folders(file: Path, text: str) -> tuple[Path, ...]:
+    """Return the folders where the documents of a pipeline arrive or are written.
+
+    It need not stand under `paddock up`: one that is run by hand works in folders too. None where
+    the text is no pipeline, or cannot be read as one.
+    """
+    if not _LOOKS_TRIGGERED[1].search(text):
+        return ()
+    try:
+        return document_folders(
+            plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, str(file))))
+        )
+    except Exception:  # what is wrong with it is shown where it is read as a pipeline
+        return ()
+
+
+def looks_triggered(text: str) -> bool:
+    """Return whether a text is meant as a pipeline that starts by itself."""
+    return all(pattern.search(text) for pattern in _LOOKS_TRIGGERED)
+
+
+def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
+    """Find every fault, and what is not allowed; what starts by itself must need no inputs."""
+    missing = list(_missing_inputs(plan.pipeline))
+    if missing:
+        raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
+    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
+    bound = bind(plan, {}, cwd=file.parent, default_models=models)
+    permissions.refuse_unpermitted(bound, settings.allow, settings.address.url)
+    return bound
+
+
+def _missing_inputs(pipeline: Pipeline) -> Iterator[Fault]:
+    """Name the inputs that nobody gives to a run which starts by itself."""
+    for name, one in pipeline.inputs.items():
+        if one.is_required and not one.has_default:
+            what = f"input '{name}' has no value, and the pipeline is to start by itself."
+            mark = pipeline.document.key_mark(one.at)
+            yield Fault(what, "Give it a default.", mark)
+
+
+def _secrets_in_queue(pipeline: Pipeline) -> Iterator[Fault]:
+    """Name the secret inputs that a webhook would write into the queue."""
+    for index, webhook in enumerate(pipeline.on.webhook if pipeline.on else ()):
+        for name in webhook.inputs:
+            if name in pipeline.inputs and pipeline.inputs[name].is_secret:
+                what = f"input '{name}' is secret, and what a webhook gives is stored in the queue."
+                mark = pipeline.mark(("on", "webhook", index, "inputs", name))
+                yield Fault(what, "Read it from `secrets` instead.", mark)
+
+
+def _cron_schedule(schedule: ScheduleKeys) -> CronSchedule:
+    return CronSchedule(schedule.cron, schedule.timezone, schedule.catch_up)
+
+
+class NotAdmitted(Exception):
+    """A run is not carried out: why, in one line."""
+
+
+def admitted_parameters(
+    parameters: Mapping[str, Any],
+    run_key: str,
+    triggered: TriggeredPipeline,
+    signer: Signer,
+    *,
+    is_own_server: bool,
+) -> dict[str, Any]:
+    """Return the parameters with which a run of this pipeline is carried out.
+
+    Raises:
+        Refused: it was not made by Paddock, and asks for more than it may.
+    """
+    file = str(triggered.file)
+    if parameters.get("path") != file:
+        raise NotAdmitted("its path is not that of the deployed pipeline.")
+    plain = {name: value for name, value in parameters.items() if name != SIGNATURE}
+    if signer.has_signed(parameters, run_key):
+        return plain
+    deployed = deployed_parameters(file)
+    # What a run of a schedule has, too: those that were planned under another key are not lost.
+    triggers = (deployed["trigger"], *(timed.key for timed in triggered.schedules))
+    if plain in [deployed | {"trigger": trigger} for trigger in triggers]:
+        return plain
+    if not is_own_server:
+        raise NotAdmitted(
+            "Paddock did not put it into the queue, and on a Prefect server that others use it "
+            "may have no parameters but those of the deployment."
+        )
+    inputs = parameters.get("inputs") or {}
+    if not isinstance(inputs, Mapping):
+        raise NotAdmitted("its inputs are not an object with names.")
+    try:
+        checked = triggered.inputs_from_elsewhere(inputs)
+    except PipelineError as error:
+        raise NotAdmitted(" ".join(fault.message for fault in error.faults)) from None
+    is_retry = parameters.get("retry_failed") is True
+    return {**deployed, "inputs": checked, **({"retry_failed": True} if is_retry else {})}
+
+
+def deployed_parameters(file: str) -> dict[str, Any]:
+    """Return the parameters of a file's deployment; runs that Prefect itself starts have them."""
+    return {"path": file, "inputs": {}, "trigger": "Prefect"}

@@ -1,0 +1,663 @@
+"""`paddock up`: look after folders of pipelines until stopped.
+
+Its status, environment and systemd notifications. Puts the parts together; each knows little of
+the others. One loop keeps the queue, another looks at the files. Prefect may be away for a while,
+or come back at another address: what failed is done in a later round. Modules that import Prefect
+are imported inside functions: Prefect reads the environment, which is set first. systemd's
+protocol is one datagram to NOTIFY_SOCKET (sd_notify(3)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from paddock.engine.api.server import PortTaken, listen
+from paddock.engine.system.hosts import is_loopback
+from paddock.runner.config.setting_values import ServiceAddress
+from paddock.runner.core.run_context import STATE_FOLDER
+from paddock.runner.daemon.daemon_client import request_daemon
+from paddock.runner.daemon.daemon_files import DaemonError
+from paddock.runner.daemon.daemon_server import serve_or_join
+from paddock.runner.daemon.prefect_auth import Signer, own_auth_string, password_file, signer_for
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.report import Report, Status
+from paddock.runner.settings import Settings
+
+from . import status_server
+from .consents import Consents
+from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
+from .run_executor import start_fork_server
+from .triggered_pipeline import TriggeredPipeline
+from .webhooks import WebhookQueue, WebhookQueueBroken
+
+if TYPE_CHECKING:
+    from .alerts import LedgerHealth
+    from .prefect_queue import PrefectQueue, QueuedRun
+    from .reconciler import SchedulePlanner, WatchManager
+    from .run_manager import Deployment, RunManager
+
+
+class UpError(Exception):
+    """It cannot start, or not go on: why, and what to do."""
+
+
+def listen_at(address: ServiceAddress) -> socket.socket:
+    """Take the address.
+
+    Raises:
+        UpError: another program has it.
+        CannotListen: it cannot be had at all.
+    """
+    try:
+        return listen(address.host, address.port)
+    except PortTaken:
+        raise UpError(
+            f"{address.host}:{address.port} is taken, maybe by another `paddock up`.\n"
+            f"  Choose another address: paddock up --listen {address.host}:{address.port + 1}"
+        ) from None
+
+
+def set_prefect_environment(url: str, settings: Settings) -> None:
+    """Set what Prefect reads when it is imported: here, and in the processes of runs."""
+    os.environ["PREFECT_API_URL"] = url
+    os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.pop("CI", None)  # a run of ours uses our pool, wherever we are
+
+
+def notify_systemd(state: str, environ: Mapping[str, str] | None = None) -> bool:
+    """Send a state such as `READY=1`; tells whether somebody was there to take it."""
+    path = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+    if not path or path[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
+        return False
+    address = "\0" + path[1:] if path[0] == "@" else path
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
+        wire.setblocking(False)
+        wire.sendto(state.encode(), address)
+        return True
+    return False
+
+
+def notify_reloaded() -> None:
+    """Say that what was to be read again has been."""
+    usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+    notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={usec}")
+    notify_systemd("READY=1")
+
+
+def watchdog_interval_s(environ: Mapping[str, str] | None = None) -> float | None:
+    """Return how often to send `WATCHDOG=1`: half of what systemd allows; None: it does not ask.
+
+    >>> watchdog_interval_s({"WATCHDOG_USEC": "30000000"})
+    15.0
+    """
+    environ = os.environ if environ is None else environ
+    usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(usec) / 2_000_000
+
+
+MOST_SHOWN, MOST_NAMED = 200, 10
+
+
+def named_pipelines(pipelines: Collection[str]) -> str:
+    """Name pipelines in a line.
+
+    >>> named_pipelines(["b", "a"]), named_pipelines([]), named_pipelines([str(n) for n in range(10, 30)])[-11:]
+    ('a, b', 'no pipeline with `on:` yet', '19, 10 more')
+    """
+    names = sorted(pipelines)
+    more = len(names) - MOST_NAMED
+    told = [*names[:MOST_NAMED], f"{more} more"] if more > 1 else names
+    return ", ".join(told) or "no pipeline with `on:` yet"
+
+
+def status_of(
+    office: RunManager, planner: SchedulePlanner, watching: WatchManager
+) -> dict[str, Any]:
+    """Return pipelines, the runs that run, and the runs that wait.
+
+    As with requests to a model, a run that has been started but has not been let in yet (another
+    run has its folder, or its group's turn) waits.
+    """
+    names = {post.deployment: post.triggered.pipeline.name for post in office.posts.values()}
+    not_let_in = [job for job in office.jobs.values() if job.running.waits_for]
+    return {
+        "pipelines": [
+            _pipeline_json(post, office, planner, watching) for post in office.posts.values()
+        ],
+        "running": [job.as_json() for job in office.jobs.values() if job not in not_let_in],
+        "waiting": len(not_let_in) + len(office.queue),
+        "queue": [
+            *(
+                _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
+                for job in not_let_in
+            ),
+            *(_queued_json(run, names) for run in office.queue[:MOST_SHOWN]),
+        ],
+    }
+
+
+def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "flow_run": run.id,
+        "pipeline": names.get(run.deployment),
+        "trigger": run.parameters.get("trigger"),
+        "at": run.at.isoformat(),
+        "not_before": run.next_at.isoformat(),
+        "state": run.shown,
+    }
+
+
+def _pipeline_json(
+    post: Deployment, office: RunManager, planner: SchedulePlanner, watching: WatchManager
+) -> dict[str, Any]:
+    triggered, now = post.triggered, datetime.now(UTC)
+    window = triggered.window
+    return {
+        "name": triggered.pipeline.name,
+        "file": triggered.key,
+        "next": planner.next_times(triggered.key, now),
+        "window": str(window) if window else None,
+        "is_open": window.is_open(now) if window else True,
+        "watches": watching.status(triggered.key),
+        "missing": office.missing.get(triggered.key, ()),
+        "webhooks": [one.path for one in triggered.webhooks],
+    }
+
+
+LOOK_S = 2.0
+LOOK_SHARE = 20  # a look takes at most a twentieth of the time
+BUSY_S, IDLE_S = 1.0, 5.0  # between two rounds; what is submitted here wakes the loop at once
+PREFECT_S = 180.0  # on a machine with much else to do
+AWAY_S = 3.0
+STUCK_S = 120.0
+"""A round that takes longer is stuck, and systemd is no longer told that all is well."""
+TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
+
+_ORDERLY_ENDS = ("completed", "quarantined", "failed")
+
+log = logging.getLogger("paddock.up")
+
+
+class _StoppedEarly(Exception):
+    """It was to end before everything was in place."""
+
+
+@dataclass
+class UpOptions:
+    """What the caller wants."""
+
+    folders: Sequence[Path]
+    settings: Settings
+    flags: dict[str, object] = field(default_factory=dict)
+    ready: Callable[[str], None] = lambda text: None
+    """Told once, when everything is in place."""
+    is_attended: bool = False
+    """Whether a person started it and is there: what is allowed holds for all that they see."""
+
+
+class Up:
+    """One `paddock up`. `stop` ends it in order, `reload` has it look at once."""
+
+    def __init__(self, wishes: UpOptions) -> None:
+        self.stop = asyncio.Event()
+        self.reload = asyncio.Event()
+        self._wishes = wishes
+        self._settings = wishes.settings
+        self._finder = PipelineFinder(
+            [folder.absolute() for folder in wishes.folders],
+            wishes.flags,
+            consents=Consents(wishes.settings.state_dir),
+            is_attended=wishes.is_attended,
+        )
+        self._folder_locks = FolderLocks(wishes.settings.state_dir)
+        self._calls = WebhookQueue(wishes.settings.state_dir)
+        self._wanted: dict[str, TriggeredPipeline] = {}
+        self._round_at = time.monotonic()
+        self._is_prefect_there: bool | None = None
+        self._is_ours = False
+        """Whether the Prefect server is this machine's own."""
+        self._has_changed = True
+        self._said: set[str] = set()
+        self._in_place: Callable[[], None] | None = None
+
+    async def run(self) -> None:
+        """Look after the folders until `stop` is set.
+
+        Raises:
+            UpError: it cannot start, or its address is taken.
+            Held: another process looks after one of the folders.
+            CannotListen: its address cannot be had at all.
+        """
+        door = listen_at(self._settings.unattended.address)
+        try:
+            self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
+            async with self._opened(door):
+                self._in_place = lambda: self._wishes.ready(self._first_words(door))
+                await self._kept()
+                notify_systemd("STOPPING=1")
+        except _StoppedEarly:
+            notify_systemd("STOPPING=1")
+        finally:
+            door.close()
+            self._folder_locks.close()
+
+    def abandon(self) -> None:
+        """End every process of ours by force: there is no time for more."""
+        office = getattr(self, "_office", None)
+        if office is not None:
+            office.abandon()
+
+    @asynccontextmanager
+    async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
+        """Open pool, Prefect, queue and doors; close them in bounded time."""
+        async with AsyncExitStack() as stack:
+            url = await self._unless_stopped(self._reached(stack))
+            signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
+            from .alerts import LedgerHealth, alert_given_up, alert_trouble
+            from .prefect_queue import QueueError, open_queue
+            from .reconciler import Reconciler, SchedulePlanner, WatchManager
+            from .run_manager import RunManager
+
+            unattended = self._settings.unattended
+            self._prefect_queue: PrefectQueue = await stack.enter_async_context(
+                open_queue(url, signer, auth_string)
+            )
+            self._run_manager: RunManager = RunManager(
+                self._prefect_queue,
+                signer,
+                max_runs=unattended.max_runs,
+                max_restarts=unattended.max_restarts,
+                flags=self._wishes.flags,
+                given_up=partial(alert_given_up, self._wishes.flags),
+                has_progressed=self._has_progressed,
+                known_end=self._known_end,
+                auth_string=auth_string,
+            )
+            self._planner: SchedulePlanner = SchedulePlanner(self._prefect_queue, self._run_manager)
+            self._watching: WatchManager = WatchManager(
+                self._run_manager, self._open_ledger, unattended.max_attempts
+            )
+            self._ledgers: LedgerHealth = LedgerHealth(
+                self._open_ledger, partial(alert_trouble, self._wishes.flags)
+            )
+            self._reconciler = Reconciler(
+                self._prefect_queue, self._run_manager, self._planner, self._watching, self._folder_locks,
+                self._say, calls=self._calls, is_open=not is_loopback(door.getsockname()[0]),
+            )  # fmt: skip
+            stack.push_async_callback(self._calls.close)
+            await self._calls.open()
+            hooks = self._reconciler.hooks
+            is_open = not is_loopback(door.getsockname()[0])
+            reader = status_server.StatusAccess(
+                is_open=is_open, keys=self._settings.service.api_keys_file
+            )
+            app = status_server.make_status_app(self._ready, self.status, hooks.answer, reader)
+            with contextlib.suppress(QueueError):
+                await self._reconciler.forget_gone(self._wishes.folders)
+            stack.push_async_callback(self._closed)
+            # Before Prefect answers: a caller that is told 404 would not call again.
+            self._reconciler.serve_hooks(list(self._wanted.values()))
+            await stack.enter_async_context(
+                status_server.serve_status(app, door, self._settings.service)
+            )
+            yield
+
+    def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
+        """Return what signs runs, and what our own Prefect server asks for. Blocks.
+
+        Raises:
+            UpError: they cannot be had.
+        """
+        settings = self._settings
+        try:
+            signer = signer_for(settings.state_dir, settings.ledger_url)
+            return signer, own_auth_string(settings.state_dir) if is_own_server else ""
+        except (LedgerError, OSError) as error:
+            raise UpError(f"Runs cannot be signed: {error}") from None
+
+    async def _closed(self) -> None:
+        """End what is at work, in the time that is given."""
+        within_s = self._settings.service.stop_timeout_s
+        await self._watching.stop()
+        await self._run_manager.stop(within_s * 0.6)
+        with contextlib.suppress(Exception):  # what could not be told now is told at the next start
+            await asyncio.wait_for(self._run_manager.round(), within_s * 0.1)
+
+    async def _unless_stopped(self, opening: Coroutine[Any, Any, str]) -> str:
+        """Wait for what is opened at the start.
+
+        Raises:
+            _StoppedEarly: it was to end before.
+        """
+        task, stopped = asyncio.create_task(opening), asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if self.stop.is_set():
+                raise _StoppedEarly
+            return task.result()
+        finally:
+            task.cancel()
+            stopped.cancel()
+            await asyncio.wait({task, stopped})
+
+    async def _reached(self, stack: AsyncExitStack) -> str:
+        """Open the pool, and Prefect's server unless another is named; gives its API's address.
+
+        Raises:
+            UpError: it cannot be had.
+        """
+        url = os.environ.get("PREFECT_API_URL", "").strip()
+        here = serve_or_join(self._settings, wants_prefect=not url)
+        try:
+            self._residence = await stack.enter_async_context(here)
+            self._is_ours, url = not url, url or self._residence.prefect_api_url
+            set_prefect_environment(url, self._settings)
+            await start_fork_server()  # which takes as long as Prefect's server
+            if self._is_ours:
+                url = await self._prefect()
+                set_prefect_environment(url, self._settings)
+        except DaemonError as error:
+            raise UpError(str(error)) from None
+        return url
+
+    async def _prefect(self) -> str:
+        """Wait for Prefect's server; gives its address.
+
+        Raises:
+            UpError: it does not start.
+        """
+        deadline = time.monotonic() + PREFECT_S
+        told: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            told = await request_daemon(
+                self._residence, "/prefect", {"within_s": 5.0}, within_s=15.0
+            )
+            if told.get("state") == "ready":
+                return str(told["url"])
+            await asyncio.sleep(0.2)
+        raise UpError(
+            f"Prefect's server did not start: {told.get('why') or 'it took too long'}.\n"
+            "  `paddock service logs` may say why."
+        )
+
+    async def _follow_prefect(self) -> None:
+        """Ask our own Prefect server where it is now: it may have been started at another port."""
+        if not self._is_ours:
+            return
+        with contextlib.suppress(DaemonError):  # another process is about to hold it
+            told = await request_daemon(self._residence, "/prefect", {})
+            url = str(told.get("url", ""))
+            if url and url != self._prefect_queue.api_url:
+                await self._prefect_queue.move(url)
+                set_prefect_environment(url, self._settings)
+
+    # --- the loops
+
+    async def _kept(self) -> None:
+        """Keep everything going until `stop` is set."""
+        tasks = [
+            asyncio.create_task(act())
+            for act in (
+                self._keep_queue,
+                self._keep_calls,
+                self._keep_looking,
+                self._keep_beating,
+                self._keep_tidy,
+                self._keep_ledgers,
+            )
+        ]
+        stopped = asyncio.create_task(self.stop.wait())
+        done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, *tasks):
+            task.cancel()
+        await asyncio.wait({stopped, *tasks})
+        for task in done - {stopped}:
+            task.result()  # an error that nobody foresaw: let it rise
+
+    async def _keep_looking(self) -> None:
+        """Look at the folders every two seconds, or less often where that takes long."""
+        while True:
+            began = time.monotonic()
+            self._take_in(await asyncio.to_thread(self._finder.look))
+            wait_s = max(LOOK_S, LOOK_SHARE * (time.monotonic() - began))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.reload.wait(), wait_s)
+            if self.reload.is_set():
+                self.reload.clear()
+                notify_reloaded()
+
+    async def _keep_queue(self) -> None:
+        """Keep deployments, schedules and runs as they should be."""
+        from .prefect_queue import DeletedInPrefect, QueueError
+
+        while True:
+            try:
+                await self._once()
+                self._prefect_is_there(None)
+                self._tell_ready()
+                if self._calls.waiting.total():  # runs have begun, so more can be handed over
+                    self._calls.arrived.set()
+            except QueueError as error:
+                self._run_manager.lacks_deployments |= isinstance(error, DeletedInPrefect)
+                self._prefect_is_there(error)
+                await self._follow_prefect()
+                await asyncio.sleep(AWAY_S)
+            except Exception:  # whatever nobody has thought of ends this round, not the service
+                log.exception("a round could not be ended")
+                await asyncio.sleep(AWAY_S)
+            self._round_at = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._run_manager.wake.wait(), self._pause_s())
+
+    async def _keep_calls(self) -> None:
+        """Hand the calls of webhooks over to Prefect as it takes them."""
+        from .prefect_queue import QueueError
+
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._calls.arrived.wait(), IDLE_S)
+            try:
+                await self._reconciler.hand_over()
+            except QueueError:  # told by the round that keeps the queue
+                await asyncio.sleep(AWAY_S)
+            except WebhookQueueBroken as error:
+                self._say(str(error))
+                await asyncio.sleep(AWAY_S)
+
+    def _pause_s(self) -> float:
+        """Return how long to wait for the next round, if nothing happens."""
+        now = datetime.now(UTC)
+        next_s = [(run.next_at - now).total_seconds() for run in self._run_manager.queue]
+        if self._run_manager.jobs or any(seconds <= 0 for seconds in next_s):
+            return BUSY_S
+        return max(0.01, min([IDLE_S, *next_s]))
+
+    async def _once(self) -> None:
+        """Do one round."""
+        self._run_manager.wake.clear()
+        if self._has_changed or self._run_manager.lacks_deployments:
+            self._has_changed, is_forced = False, self._run_manager.lacks_deployments
+            try:
+                await self._reconciler.reconcile(self._wanted, is_forced=is_forced)
+                self._run_manager.lacks_deployments = False
+            except BaseException:
+                self._has_changed = True
+                raise
+        await self._planner.plan()
+        await self._run_manager.round()
+        if self._run_manager.wants_rest and not self._run_manager.jobs:
+            self._run_manager.wants_rest = False
+            with contextlib.suppress(DaemonError):
+                await request_daemon(self._residence, "/rest", {})
+
+    async def _keep_beating(self) -> None:
+        """Tell systemd that all is well, as long as rounds come to their end."""
+        every_s = watchdog_interval_s()
+        while True:
+            await asyncio.sleep(min(every_s or 10.0, 10.0))
+            if time.monotonic() - self._round_at < STUCK_S:
+                notify_systemd(f"WATCHDOG=1\nSTATUS={self._in_short()}")
+
+    async def _keep_ledgers(self) -> None:
+        """Look regularly whether runs can read and write their ledgers."""
+        from .alerts import LOOK_S as every_s
+
+        while True:
+            await self._ledgers.look(list(self._run_manager.posts.values()))
+            await asyncio.sleep(every_s if self._run_manager.posts else BUSY_S)
+
+    async def _keep_tidy(self) -> None:
+        """Once a day, let go of what nobody needs any more."""
+        from paddock.runner.ledger.housekeeping import clean_in_subprocess
+
+        await asyncio.sleep(TIDY_FIRST_S)
+        while True:
+            folders = sorted({one.file.parent for one in self._wanted.values()})
+            for words in await clean_in_subprocess(self._settings, folders):
+                log.warning("%s", words)
+            await asyncio.sleep(TIDY_S)
+
+    # --- files
+
+    def _take_in(self, changes: PipelineChanges, *, is_first: bool = False) -> None:
+        """Take in what a look found.
+
+        Raises:
+            Held: at the first look, another process looks after one of the folders.
+        """
+        for words in changes.told:
+            log.warning("%s", words)
+        wanted: dict[str, TriggeredPipeline] = {}
+        for one in changes.triggered:
+            try:
+                self._folder_locks.take(one.file.parent.resolve())
+            except FolderTaken as error:
+                if is_first:
+                    raise
+                self._say(str(error))
+                continue
+            wanted[one.key] = one
+        for one in changes.added:
+            if not is_first and one.key in wanted:
+                what = "has changed" if one.key in self._wanted else "is new"
+                log.info("%s: %s %s", one.pipeline.name, one.file, what)
+        for gone in self._wanted.keys() - wanted.keys():
+            log.info("%s: %s asks for nothing any more", self._wanted[gone].pipeline.name, gone)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._has_changed = True
+            if not is_first:
+                self._run_manager.wake.set()
+
+    def _say(self, words: str) -> None:
+        """Say it once."""
+        if words not in self._said:
+            self._said.add(words)
+            log.warning("%s", words)
+
+    def _has_progressed(self, post: Deployment, run: str) -> bool:
+        """Return whether a run that crashed did something, or died of one item."""
+        try:
+            with self._open_ledger(post.triggered.file.parent, True) as ledger:
+                return ledger.has_progressed(run)
+        except LedgerError:
+            return False
+
+    def _known_end(self, post: Deployment, run: str) -> Report | None:
+        """Return how a run ended in order, by its ledger; None: it was killed, or stopped."""
+        with (
+            contextlib.suppress(LedgerError),
+            self._open_ledger(post.triggered.file.parent, True) as ledger,
+        ):
+            row = ledger.run(run)
+            is_ours = row is not None and row.pipeline == post.triggered.pipeline.name
+            if (
+                row is not None
+                and is_ours
+                and row.ended is not None
+                and row.status in _ORDERLY_ENDS
+            ):
+                status = cast(Status, row.status)
+                return Report(row.run, row.pipeline, status, {}, message=row.message)
+        return None
+
+    def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
+        """Open the ledger of a pipeline's folder."""
+        url = self._settings.ledger_url
+        return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
+
+    # --- how it is
+
+    def _ready(self) -> dict[str, bool]:
+        return {
+            "prefect": bool(self._is_prefect_there),
+            "running": time.monotonic() - self._round_at < STUCK_S and not self.stop.is_set(),
+            "ledgers": not self._ledgers.faults,
+            "webhooks": not self._calls.fault,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Return all, as plain data."""
+        told = status_of(self._run_manager, self._planner, self._watching)
+        return {
+            "pid": os.getpid(),
+            "folders": [str(folder) for folder in self._wishes.folders],
+            "prefect": os.environ.get("PREFECT_API_URL", ""),
+            "is_prefect_there": bool(self._is_prefect_there),
+            "faults": {
+                **self._finder.faults(),
+                **{str(folder): words for folder, words in self._ledgers.faults.items()},
+                **({"webhooks": self._calls.fault} if self._calls.fault else {}),
+            },
+            "calls_waiting": self._calls.waiting.total(),
+            **told,
+        }
+
+    def _first_words(self, door: socket.socket) -> str:
+        host, port = door.getsockname()[:2]
+        what = named_pipelines([one.pipeline.name for one in self._wanted.values()])
+        api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+        password = password_file(self._settings.state_dir) if self._is_ours else None
+        asks = f"\n  That page asks for a password: {password} has it." if password else ""
+        return (
+            f"Paddock looks after {what}.\n"
+            f"  http://{host}:{port}/status tells how it is; {api} shows the runs.{asks}"
+        )
+
+    def _in_short(self) -> str:
+        n, jobs = len(self._run_manager.posts), len(self._run_manager.jobs)
+        return f"{n} pipelines, {jobs} runs at work"
+
+    def _tell_ready(self) -> None:
+        """Say that everything is in place, once."""
+        in_place, self._in_place = self._in_place, None
+        if in_place is not None:
+            in_place()
+            notify_systemd("READY=1")
+
+    def _prefect_is_there(self, error: Exception | None) -> None:
+        """Say once that Prefect is away, and once that it is back."""
+        if error is not None and self._is_prefect_there is not False:
+            words = "%s (%s). What runs goes on; nothing new starts until it is back."
+            log.warning(words, error, os.environ.get("PREFECT_API_URL", ""))
+        elif error is None and not self._is_prefect_there:
+            log.info("Prefect answers.")
+        self._is_prefect_there = error is None

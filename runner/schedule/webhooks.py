@@ -1,0 +1,484 @@
+"""Webhooks: verify the signature, map the payload to inputs, store the call until Prefect has it.
+
+Two signatures: GitHub's `X-Hub-Signature-256: sha256=HEX` over the body; and `X-Paddock-Signature:
+t=SECONDS,v1=HEX` over `SECONDS.body`, which cannot be replayed later. A recorded call can be
+replayed in the first form; its delivery id then gives the run that exists already. A webhook
+without a secret is served on this machine's own address alone.
+
+A call is answered when its row is on the disk (SQLite). Calls that arrive together share one
+transaction, because a commit waits for the disk: 100 at once took 30 s as flow runs of Prefect's
+SQLite. The call's key is the table's key, so a repeated call is one row and one run. Rows are kept
+for a week after Prefect took them, for callers that repeat a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import sqlite3
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from paddock.engine.system import files
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.triggers import WebhookKeys
+
+from .status_server import has_own_host_name
+from .triggered_pipeline import TriggeredPipeline
+
+GITHUB_HEADER, OWN_HEADER = "x-hub-signature-256", "x-paddock-signature"
+MOST_APART_S = 300.0
+"""How far the caller's clock may be from ours."""
+
+
+class BadSignature(Exception):
+    """The call is not to be believed; says why, for whoever set it up."""
+
+
+def check_signature(
+    secret: str, headers: Mapping[str, str], body: bytes, now_s: float
+) -> str | None:
+    """Check a call's signature; `headers` have small letters.
+
+    Gives what no other call has, however it is written; None: the form has no such thing.
+
+    Raises:
+        Refused: there is none, it is wrong, or it is too old.
+    """
+    own, github = headers.get(OWN_HEADER), headers.get(GITHUB_HEADER)
+    if own is not None:
+        return _check_own(secret, own, body, now_s)
+    if github is None:
+        raise BadSignature(
+            "the call is not signed: X-Hub-Signature-256 or X-Paddock-Signature is missing."
+        )
+    if not _is_same(github, f"sha256={_mac(secret, body)}"):
+        raise BadSignature("the signature in X-Hub-Signature-256 is wrong.")
+    return None
+
+
+def sign_body(secret: str, body: bytes, now_s: int) -> str:
+    """Return what X-Paddock-Signature says of a body at this time.
+
+    >>> sign_body("secret", b"{}", 1).startswith("t=1,v1=")
+    True
+    """
+    return f"t={now_s},v1={_mac(secret, f'{now_s}.'.encode() + body)}"
+
+
+def _check_own(secret: str, given: str, body: bytes, now_s: float) -> str:
+    parts = dict(part.strip().partition("=")[::2] for part in given.split(","))
+    at = parts.get("t", "")
+    if not (at.isascii() and at.isdigit() and len(at) < 15) or "v1" not in parts:
+        raise BadSignature("X-Paddock-Signature must read `t=SECONDS,v1=HEX`.")
+    if not _is_same(parts["v1"], _mac(secret, f"{at}.".encode() + body)):
+        raise BadSignature("the signature in X-Paddock-Signature is wrong.")
+    apart_s = now_s - int(at)
+    if abs(apart_s) > MOST_APART_S:
+        when = "in the future" if apart_s < 0 else "ago"
+        raise BadSignature(f"the call was signed {abs(apart_s):.0f} s {when}; compare the clocks.")
+    return parts["v1"]
+
+
+def _mac(secret: str, body: bytes) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def _is_same(given: str, right: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), right.encode())
+
+
+QUEUE_FILE = "webhooks.sqlite"
+MOST_WAITING = 10_000
+"""Calls of one pipeline that Prefect has not taken yet; a call more is answered by 429."""
+KEPT_S = 7 * 86_400.0
+LOCK_S = 10.0
+
+_CALLS_TABLE = """
+CREATE TABLE IF NOT EXISTS calls (
+    id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, trigger TEXT NOT NULL, inputs TEXT NOT NULL,
+    received_at REAL NOT NULL, queued_at REAL, run TEXT
+)
+"""
+
+
+class WebhookQueueBroken(Exception):
+    """The table cannot be read or written: a full disk, a damaged file."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedCall:
+    """One call. `pipeline` is the key of its file, `id` the same for the same call."""
+
+    id: str
+    pipeline: str
+    trigger: str
+    inputs: Mapping[str, Any]
+    received_at: float = 0.0
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallReceipt:
+    """What became of a call that was put into the table."""
+
+    is_known: bool
+    run: str | None
+    """The flow run, once Prefect has taken it."""
+
+
+class WebhookQueue:
+    """The table. Lives in one event loop; one thread of its own does the work on the file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / QUEUE_FILE
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="webhooks")
+        self._connection: sqlite3.Connection | None = None
+        self._arriving: list[tuple[AcceptedCall, asyncio.Future[CallReceipt]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self.waiting: Counter[str] = Counter()
+        """Calls that Prefect has not taken yet, by pipeline."""
+        self.fault = ""
+        """Why the table cannot be used now; empty: it can."""
+        self.arrived = asyncio.Event()
+        """Set when there may be calls to hand over."""
+
+    async def open(self) -> None:
+        """Open the table. A failure is kept in `fault`: each call then tries again.
+
+        Rows that Prefect took long ago are removed.
+        """
+        try:
+            self.waiting = await self._do(self._counted)
+        except WebhookQueueBroken:
+            return
+        if self.waiting.total():
+            self.arrived.set()
+
+    async def close(self) -> None:
+        """Write what has arrived, and close the file."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    def is_full(self, pipeline: str) -> bool:
+        """Return whether a pipeline has as many calls waiting as it may."""
+        return self.waiting[pipeline] >= MOST_WAITING
+
+    async def put(self, call: AcceptedCall) -> CallReceipt:
+        """Write a call down; it is on the disk when this returns.
+
+        Raises:
+            QueueBroken: it cannot be written, so it was not accepted.
+        """
+        future: asyncio.Future[CallReceipt] = asyncio.get_running_loop().create_future()
+        self._arriving.append((call, future))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return await future
+
+    async def oldest(self, pipeline: str, n: int) -> list[AcceptedCall]:
+        """Return the oldest calls of a pipeline that Prefect has not taken yet.
+
+        Raises:
+            QueueBroken: the table cannot be read.
+        """
+        calls: list[AcceptedCall] = await self._do(lambda db: _oldest_calls(db, pipeline, n))
+        return calls
+
+    async def queued(self, call: AcceptedCall, run: str) -> None:
+        """Note that Prefect has taken a call, as this flow run.
+
+        Raises:
+            QueueBroken: it cannot be noted; handed over again, it is the same flow run.
+        """
+        changed = "UPDATE calls SET queued_at = ?, run = ?, inputs = '' WHERE id = ?"
+        await self._do(lambda db: db.execute(changed, (time.time(), run, call.id)))
+        self.waiting[call.pipeline] -= 1
+
+    async def _write(self) -> None:
+        while self._arriving:
+            arrived, self._arriving = self._arriving, []
+            calls = [call for call, _ in arrived]
+            try:
+                answers = await self._do(lambda db, calls=calls: _insert_calls(db, calls))
+            except WebhookQueueBroken as error:
+                for _, future in arrived:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (call, future), answer in zip(arrived, answers, strict=True):
+                self.waiting[call.pipeline] += not answer.is_known
+                if not future.done():
+                    future.set_result(answer)
+            self.arrived.set()
+
+    async def _do(self, work: Any) -> Any:
+        """Run work on the connection in the thread, as one transaction.
+
+        Raises:
+            QueueBroken: the file or the disk is at fault.
+        """
+
+        def act() -> Any:
+            if self._connection is None:
+                self._connection = _open_queue(self._file)
+            with self._connection:
+                return work(self._connection)
+
+        try:
+            done = await asyncio.get_running_loop().run_in_executor(self._thread, act)
+        except (sqlite3.Error, OSError) as error:
+            self.fault = f"{self._file}: webhook calls cannot be written down ({error})."
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            raise WebhookQueueBroken(self.fault) from error
+        self.fault = ""
+        return done
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @staticmethod
+    def _counted(db: sqlite3.Connection) -> Counter[str]:
+        db.execute("DELETE FROM calls WHERE queued_at < ?", (time.time() - KEPT_S,))
+        waiting = "SELECT pipeline, count(*) FROM calls WHERE queued_at IS NULL GROUP BY pipeline"
+        return Counter(dict(db.execute(waiting).fetchall()))
+
+
+def _open_queue(file: Path) -> sqlite3.Connection:
+    files.private_folder(file.parent)
+    db = sqlite3.connect(files.private_database(file), timeout=LOCK_S, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")  # an answered call outlives a power cut
+    with db:
+        db.execute(_CALLS_TABLE)
+        db.execute("CREATE INDEX IF NOT EXISTS waiting ON calls (pipeline, received_at) "
+                   "WHERE queued_at IS NULL")  # fmt: skip
+    return db
+
+
+def _insert_calls(db: sqlite3.Connection, calls: Sequence[AcceptedCall]) -> list[CallReceipt]:
+    answers = []
+    for call in calls:
+        row = (call.id, call.pipeline, call.trigger, json.dumps(dict(call.inputs)), time.time())
+        added = db.execute(
+            "INSERT INTO calls (id, pipeline, trigger, inputs, received_at) "
+            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row
+        )  # fmt: skip
+        run = None
+        if not added.rowcount:
+            (run,) = db.execute("SELECT run FROM calls WHERE id = ?", (call.id,)).fetchone()
+        answers.append(CallReceipt(not added.rowcount, run))
+    return answers
+
+
+def _oldest_calls(db: sqlite3.Connection, pipeline: str, n: int) -> list[AcceptedCall]:
+    rows = db.execute(
+        "SELECT id, pipeline, trigger, inputs, received_at FROM calls "
+        "WHERE pipeline = ? AND queued_at IS NULL ORDER BY received_at, rowid LIMIT ?",
+        (pipeline, n),
+    )
+    return [AcceptedCall(id_, key, trigger, json.loads(inputs), at)
+            for id_, key, trigger, inputs, at in rows]  # fmt: skip
+
+
+MOST_BODY_BYTES = 1 << 19
+"""Of a body, and of the inputs that it is mapped to: Prefect takes no larger parameters."""
+_OTHER_BYTES = 4096
+"""What Prefect is told of a run besides its inputs."""
+BODY_S = 20.0
+RESERVED = ("/healthz", "/readyz", "/status")
+_KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
+
+
+class WebhookQueueFull(Exception):
+    """The queue takes no more for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookCall:
+    """One call that is to become a run."""
+
+    triggered: TriggeredPipeline
+    trigger: str
+    inputs: Mapping[str, Any]
+    key: str
+    """The same call twice has the same one."""
+
+
+AcceptCall = Callable[[WebhookCall], Awaitable[CallReceipt]]
+"""Writes a call down: raises `WebhookQueueFull`, `WebhookQueueBroken`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedWebhook:
+    """A webhook that is served."""
+
+    triggered: TriggeredPipeline
+    webhook: WebhookKeys
+    secret: str | None = field(default=None, repr=False)
+
+
+def webhook_table(
+    triggered: Sequence[TriggeredPipeline],
+    secret_of: Callable[[TriggeredPipeline, WebhookKeys], str | None],
+) -> tuple[dict[str, ServedWebhook], list[str]]:
+    """Return the webhooks by their paths, and what cannot be served, in words."""
+    hooks: dict[str, ServedWebhook] = {}
+    told: list[str] = []
+    for one in triggered:
+        for index, webhook in enumerate(one.webhooks):
+            mark = one.pipeline.mark(("on", "webhook", index, "path"))
+            place = f"{mark.file}:{mark.line}:{mark.column}: webhook '{webhook.path}'"
+            if webhook.path in RESERVED:
+                told.append(f"{place} is this service's own path.\n  Choose another one.")
+            elif webhook.path in hooks:
+                other = hooks[webhook.path].triggered.file
+                told.append(f"{place} is taken by {other}.\n  Choose another path.")
+            else:
+                try:
+                    hooks[webhook.path] = ServedWebhook(one, webhook, secret_of(one, webhook))
+                except PipelineError as error:
+                    told.append(str(error))
+    return hooks, told
+
+
+class Webhooks:
+    """Answers calls. `hooks` is replaced whenever files change."""
+
+    def __init__(self, accept: AcceptCall, clock: Callable[[], float] = time.time) -> None:
+        self.hooks: Mapping[str, ServedWebhook] = {}
+        self._accept = accept
+        self._clock = clock
+        self._signed: dict[str, tuple[float, str]] = {}
+        """Signature → until when it could be believed, and the key that its call had."""
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one call: 202 when it is written down, or why not.
+
+        A call that came before is answered by 200, with its flow run once there is one.
+        """
+        hook = self.hooks.get(request.url.path)
+        if hook is None:
+            return _error_response(404, "there is no webhook of this path.")
+        if request.method != "POST":
+            return _error_response(405, "a webhook is called by POST.")
+        if hook.secret is None and not has_own_host_name(request):
+            return _error_response(
+                403, "there is no secret: ask by 'localhost' or by this machine's address."
+            )
+        media_type = request.headers.get("content-type", "").partition(";")[0]
+        if media_type.strip().lower() != "application/json":
+            return _error_response(415, "the body must be JSON: Content-Type: application/json.")
+        try:
+            body = await _read_body(request)
+            call = self._call(hook, request.headers, body)
+            answer = await self._accept(call)
+        except _BadCall as error:
+            return _error_response(error.status, str(error))
+        except PipelineError as error:
+            return _error_response(422, "\n".join(fault.message for fault in error.faults))
+        except WebhookQueueFull as error:
+            return _error_response(429, str(error), {"Retry-After": "60"})
+        except WebhookQueueBroken:  # its words name a file of this machine
+            return _error_response(
+                503, "calls cannot be written down at the moment.", {"Retry-After": "60"}
+            )
+        except ClientDisconnect:
+            return Response(status_code=499)
+        told = {
+            "call": call.key.removeprefix("webhook:"),
+            "pipeline": hook.triggered.pipeline.name,
+            "is_known": answer.is_known,
+            "run": answer.run,
+        }
+        return JSONResponse(told, 200 if answer.is_known else 202)
+
+    def _call(self, hook: ServedWebhook, headers: Mapping[str, str], body: bytes) -> WebhookCall:
+        """Check a call and map it.
+
+        Raises:
+            _Bad: it is not signed as it should be, or is no JSON.
+            PipelineError: it does not give the pipeline what it needs.
+        """
+        signed = None
+        if hook.secret is not None:
+            try:
+                signed = check_signature(hook.secret, headers, body, self._clock())
+            except BadSignature as error:
+                raise _BadCall(401, str(error)) from None
+        try:
+            payload = json.loads(body)
+            json.dumps(payload, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _BadCall(400, "the body has half of a surrogate pair in a text.") from None
+        except (ValueError, RecursionError):
+            raise _BadCall(400, "the body is not JSON.") from None
+        inputs = mapped_inputs(hook, payload)
+        if len(json.dumps(inputs)) > MOST_BODY_BYTES - _OTHER_BYTES:
+            raise _BadCall(413, "the inputs that it is mapped to are larger than 508 KiB.")
+        key = next((headers[name] for name in _KEYS if headers.get(name)), None)
+        if signed is not None:
+            key = self._first_key(signed, key)
+        digest = hashlib.sha256((key or uuid.uuid4().hex).encode()).hexdigest()[:32]
+        return WebhookCall(
+            hook.triggered, f"webhook {hook.webhook.path}", inputs, f"webhook:{digest}"
+        )
+
+    def _first_key(self, signed: str, key: str | None) -> str:
+        """Return the key that a signature came with first: nobody has signed the key."""
+        now_s = self._clock()
+        for old in [one for one, (until_s, _) in self._signed.items() if until_s < now_s]:
+            del self._signed[old]
+        until_s = now_s + 2 * MOST_APART_S
+        return self._signed.setdefault(signed, (until_s, key or signed))[1]
+
+
+def mapped_inputs(hook: ServedWebhook, payload: Any) -> dict[str, Any]:
+    """Fill in the inputs from a payload.
+
+    Raises:
+        PipelineError: an input is missing or wrong, or names a folder elsewhere.
+    """
+    one, written = hook.triggered, hook.webhook.inputs
+    index = one.webhooks.index(hook.webhook)
+    at = ("on", "webhook", index, "inputs")
+    return one.inputs_from_elsewhere(one.rendered(written, {"payload": payload, "inputs": {}}, at))
+
+
+class _BadCall(Exception):
+    def __init__(self, status: int, words: str) -> None:
+        self.status = status
+        super().__init__(words)
+
+
+async def _read_body(request: Request) -> bytes:
+    """Read the body, bounded in size and time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BODY_BYTES:
+                    raise _BadCall(413, "the body is larger than 512 KiB.")
+    except TimeoutError:
+        raise _BadCall(408, f"the body did not come within {BODY_S:g} s.") from None
+    return bytes(body)
+
+
+def _error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": words}, status, headers)

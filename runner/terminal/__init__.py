@@ -1,1 +1,0 @@
-"""The chat in the terminal: what is typed, what it means, how an answer is shown."""

@@ -1,0 +1,389 @@
+"""Run one test: in a sandbox, over a cassette, as often as it says; then check its claims."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelSpec, Pool
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, TestKeys
+from paddock.runner import api
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, RedactedError, Secrets
+from paddock.runner.core import model_pools
+from paddock.runner.core.step_context import BoundModels
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.settings import Settings
+from paddock.steps.base import StepError
+
+from . import expectations
+from .cassette import Cassette, CassetteError, read_cassette
+from .expectations import FinishedRun
+from .replay import (
+    CassettePool,
+    CassetteSession,
+    CassetteTools,
+    ReseededPool,
+    TextMasking,
+    UnrecordedCall,
+)
+from .results import CaseProblem, CaseResult, ReplySource
+from .sandbox_copy import SandboxCopy, SandboxError, map_texts, sandbox_copy
+
+ReplayMode = Literal["auto", "record", "replay"]
+MAX_SHOWN_UNRECORDED = 3
+MAX_NAMED_REPETITIONS = 6  # that are named
+UNUSED_IN_REPLAY = frozenset(("run", "mcp", "network", "secrets"))
+"""What needs no consent in a replay, since it does none of it: only Python functions are called."""
+_REPORTED_ERRORS = (
+    PipelineError,
+    EngineError,
+    LedgerError,
+    StepError,
+    RedactedError,
+    model_pools.LookupInterrupted,
+)
+"""What ends a test before its claims can be looked at, in words for its author."""
+
+
+class CaseInterrupted(Exception):
+    """Somebody asked to end in the middle of a test."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSpec:
+    """One test of one file, and where its cassette is."""
+
+    file: Path
+    group: str
+    test: TestKeys
+    cassette: Path
+    paths: frozenset[str] = frozenset()
+    """The inputs that name files and folders."""
+    text: str | None = None
+    """What to run in place of the file's own text."""
+
+    @property
+    def shown_cassette(self) -> str:
+        """Name the cassette for people."""
+        return os.path.relpath(self.cassette)
+
+    def source(self, mode: ReplayMode) -> ReplySource:
+        """Return where replies come from: recorded ones only, or models."""
+        if mode != "auto":
+            return mode
+        return "replay" if self.test.replay is not None else "live"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOptions:
+    """How tests are carried out."""
+
+    mode: ReplayMode
+    settings: Settings
+    allow: frozenset[str]
+    environ: Mapping[str, str]
+    stop: asyncio.Event
+    home: Callable[[], Awaitable[Pool]]
+    """Gives this machine's pool, opened at its first use."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Repetition:
+    """What one turn of a test came to."""
+
+    problems: tuple[CaseProblem, ...]
+    notes: tuple[str, ...] = ()
+    is_error: bool = False
+
+
+async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
+    """Carry out a test, and give how it went.
+
+    Raises:
+        Interrupted: `how.stop` was set.
+    """
+    began = time.monotonic()
+    source = subject.source(how.mode)
+    try:
+        cassette = _open_cassette(subject, source)
+        turns = await _run_repetitions(subject, how, source, cassette)
+        notes = _save_cassette(subject, source, cassette, turns)
+    except (CassetteError, SandboxError) as error:
+        kind = "cassette" if isinstance(error, CassetteError) else "files"
+        turns, notes = [_Repetition((CaseProblem(kind, str(error)),), is_error=True)], ()
+    case = CaseResult(subject.test.name, subject.group, source=source, notes=notes)
+    return replace(_combined_result(case, subject.test, turns), seconds=time.monotonic() - began)
+
+
+async def _run_repetitions(
+    subject: CaseSpec, how: CaseOptions, source: ReplySource, cassette: Cassette | None
+) -> list[_Repetition]:
+    try:
+        return [
+            await _run_repetition(subject, how, source, cassette, number)
+            for number in range(subject.test.repeat)
+        ]
+    except CaseInterrupted:
+        if source == "record" and cassette is not None and cassette.calls:
+            cassette.write(subject.test.name, keeps_stale=True)  # the next one goes on from here
+        raise
+
+
+def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition]) -> CaseResult:
+    """Put the turns together; what is wrong in several of them is told once."""
+    passed = tuple(not turn.problems for turn in turns)
+    found: dict[CaseProblem, list[int]] = {}
+    for number, turn in enumerate(turns, 1):
+        for problem in dict.fromkeys(turn.problems):
+            found.setdefault(problem, []).append(number)
+    problems = [
+        replace(problem, message=_repetitions_text(numbers, len(turns)) + problem.message)
+        for problem, numbers in found.items()
+    ]
+    notes = [note for turn in turns for note in turn.notes]
+    if len(turns) > 1:
+        notes.insert(0, f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must")
+    return replace(
+        case,
+        problems=tuple(problems),
+        is_error=all(turn.is_error for turn in turns),
+        turns=passed,
+        # What was not recorded is no whim of a model.
+        needed=1.0 if any(one.kind == "unseen" for one in problems) else test.pass_rate,
+        notes=tuple(dict.fromkeys((*notes, *case.notes))),
+    )
+
+
+def _repetitions_text(numbers: list[int], n_turns: int) -> str:
+    """Say in which turns something was wrong.
+
+    >>> _repetitions_text([2], 3), _repetitions_text([1, 3], 3), _repetitions_text([1, 2, 3], 3), _repetitions_text([1], 1)
+    ('turn 2: ', 'turns 1 and 3: ', 'each turn: ', '')
+    """
+    if n_turns == 1:
+        return ""
+    if len(numbers) == n_turns:
+        return "each turn: "
+    if len(numbers) > MAX_NAMED_REPETITIONS:
+        return f"{len(numbers)} turns: "
+    names = [str(number) for number in numbers]
+    listed = ", ".join([*names[:-2], " and ".join(names[-2:])])
+    return f"turn{'s' if names[1:] else ''} {listed}: "
+
+
+def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
+    if source == "live":
+        return None
+    cassette = read_cassette(subject.cassette)
+    if source == "replay" and not cassette.is_there:
+        raise CassetteError(
+            f"nothing is recorded for this test: there is no {subject.shown_cassette}. "
+            f"Record it with `paddock test {subject.file} --record`."
+        )
+    return cassette
+
+
+def _save_cassette(
+    subject: CaseSpec, source: ReplySource, cassette: Cassette | None, turns: Iterable[_Repetition]
+) -> tuple[str, ...]:
+    """Write the cassette where one is recorded; tell what of it is stale."""
+    if cassette is None:
+        return ()
+    stale = len(cassette.unused)
+    if source == "record":
+        if any(turn.is_error for turn in turns):
+            return ("nothing was recorded, since the test could not be carried out",)
+        if not cassette.write(subject.test.name):
+            return ()
+        dropped = f", {_replies_text(stale)} dropped" if stale else ""
+        return (f"recorded {subject.shown_cassette}{dropped}",)
+    if stale and not any(turn.problems for turn in turns):
+        was = "was" if stale == 1 else "were"
+        return (
+            f"{_replies_text(stale)} in {subject.shown_cassette} {was} not asked for; "
+            f"`--record` drops what is stale",
+        )
+    return ()
+
+
+def _replies_text(n: int) -> str:
+    return f"{n:,} recorded repl{'y' if n == 1 else 'ies'}"
+
+
+async def _run_repetition(
+    subject: CaseSpec, how: CaseOptions, source: ReplySource, cassette: Cassette | None, number: int
+) -> _Repetition:
+    test = subject.test
+    copied = sandbox_copy(subject.file, wanted=test.files, without=[subject.cassette.parent])
+    stage = await asyncio.to_thread(copied.__enter__)
+    try:
+        return await _run_in_sandbox(subject, how, source, cassette, number, stage)
+    except _REPORTED_ERRORS as error:
+        if how.stop.is_set():
+            raise CaseInterrupted from error
+        return _Repetition((CaseProblem("run", stage.for_person(str(error))),), is_error=True)
+    finally:
+        await asyncio.to_thread(copied.__exit__, None, None, None)
+
+
+async def _run_in_sandbox(
+    subject: CaseSpec,
+    how: CaseOptions,
+    source: ReplySource,
+    cassette: Cassette | None,
+    number: int,
+    stage: SandboxCopy,
+) -> _Repetition:
+    inputs = case_inputs(subject, stage)
+    settings = replace(how.settings, ledger_url="")
+    is_replay = source == "replay"
+    environ = PlaceholderSecrets() if is_replay else how.environ
+    allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
+    _, bound, secrets = api.prepare(stage.file, inputs, settings, subject.text, allow, environ)
+    tape = None
+    if cassette is not None:
+        wording = TextMasking(stage, secrets.redact)
+        tape = CassetteSession(
+            cassette, wording, is_replay, subject.shown_cassette, test=subject.test.name
+        )
+    with secrets.guarded():
+        async with _open_pool(subject, how, source, tape, bound, secrets, number) as pool:
+            report = await api.run_async(
+                stage.file,
+                inputs,
+                local=True,
+                settings=settings,
+                pool=pool,
+                stop=how.stop,
+                allow=allow,
+                text=subject.text,
+                notify=False,
+                environ=environ,
+                tape=None if tape is None else CassetteTools(tape, number),
+                keeps_turn=False,
+            )
+            if how.stop.is_set() or report.status == "interrupted":
+                raise CaseInterrupted
+            if tape is not None and tape.unseen:
+                return _Repetition(_unrecorded_problems(tape.unseen))
+            after = FinishedRun(stage, report, bound.inputs)
+            problems = [problem async for problem in _claim_problems(subject, after, pool, bound)]
+            if tape is not None and tape.unseen:  # a judge's prompt, say
+                problems += _unrecorded_problems(tape.unseen)
+    if how.stop.is_set():
+        raise CaseInterrupted
+    found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
+    return _Repetition(tuple(CaseProblem(*one) for one in found))
+
+
+async def _claim_problems(
+    subject: CaseSpec, after: FinishedRun, pool: Pool, bound: BoundPlan
+) -> AsyncIterator[CaseProblem]:
+    claims = subject.test.expect
+    for one in expectations.run_problems(claims, after):
+        yield one
+    models = BoundModels(bound.models, bound.defaults, None)
+    for claim in claims:
+        if claim.claim in EXPECTATIONS_WITH_MODEL:
+            problem = await expectations.judged_claim_problem(claim, after, pool, models)
+        else:
+            problem = await asyncio.to_thread(expectations.claim_problem, claim, after)
+        if problem is not None:
+            yield problem
+
+
+@asynccontextmanager
+async def _open_pool(
+    subject: CaseSpec,
+    how: CaseOptions,
+    source: ReplySource,
+    tape: CassetteSession | None,
+    bound: BoundPlan,
+    secrets: Secrets,
+    number: int,
+) -> AsyncIterator[Pool]:
+    """Yield the pool of one turn: the tape alone, the tape before the real one, or the real one."""
+    if source == "replay" and tape is not None:
+        yield ReseededPool(CassettePool(tape, None), number)
+        return
+    home = await how.home()
+    opened = model_pools.open_pools(
+        bound,
+        how.settings,
+        home=home,
+        secrets=secrets,
+        stop=how.stop,
+        besides=_judge_models(subject.test.expect, bound),
+    )
+    async with opened as (_, real):
+        yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
+
+
+def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelSpec]:
+    """Return the models that claims ask: those that they name, else the defaults of their roles."""
+    models = BoundModels(bound.models, bound.defaults, None)
+    return [
+        models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")
+        for claim in claims
+        if claim.claim in EXPECTATIONS_WITH_MODEL
+    ]
+
+
+def case_inputs(subject: CaseSpec, stage: SandboxCopy) -> dict[str, Any]:
+    """Return a test's inputs; paths absolutely, relative ones as the pipeline's own are.
+
+    Raises:
+        StageError: one leads outside of the test's folders.
+    """
+    try:
+        inputs = Value.of(subject.test.inputs).render({"tmp": str(stage.tmp)})
+    except ExpressionError as error:
+        raise SandboxError(f"`inputs`: {error.message}. {error.remedy}".strip()) from error
+    for name in subject.paths.intersection(inputs):
+        if not isinstance(inputs[name], str):
+            continue  # refused with the pipeline's other inputs
+        try:
+            path = (stage.folder / inputs[name]).resolve()
+        except (OSError, RuntimeError, ValueError):
+            raise SandboxError(f"input '{name}' cannot be used as a path. Name another.") from None
+        if not any(path.is_relative_to(root) for root in (stage.folder, stage.tmp)):
+            raise SandboxError(
+                f"input '{name}' leads outside of the pipeline's folder. A test runs on a copy "
+                f"of it: put what it needs there."
+            )
+        inputs[name] = str(path)
+    return dict(inputs)
+
+
+def _unrecorded_problems(unseen: list[UnrecordedCall]) -> tuple[CaseProblem, ...]:
+    """Return what was not recorded; calls that differ in the same way together."""
+    shown = dict.fromkeys((one.kind, one.difference) for one in unseen[:MAX_SHOWN_UNRECORDED])
+    problems = [
+        CaseProblem(
+            "unseen", _NOT_RECORDED.get(kind, "this call of a tool was not recorded."), detail
+        )
+        for kind, detail in shown
+    ]
+    left = len(unseen) - len(problems)
+    if left:
+        more = "1 more call was" if left == 1 else f"{left:,} more calls were"
+        problems.append(CaseProblem("unseen", f"{more} not recorded."))
+    remedy = "If the change is meant, record the test again with `--record`."
+    last = replace(problems[-1], message=f"{problems[-1].message} {remedy}")
+    return (*problems[:-1], last)
+
+
+_NOT_RECORDED = {
+    "chat": "this prompt was not recorded.",
+    "embed": "these texts were not recorded.",
+}

@@ -1,0 +1,346 @@
+"""Cassette: what one test asked of models and tools, and their replies, as JSON lines.
+
+One file for each test, with a line for each model, each token count and each call. A call is found
+again by all that it asked. Written so that people can read the difference between two versions in
+a review. `call_difference` shows how a call that was not recorded differs from the nearest
+recorded one. Knows no pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.runner.core.fingerprints import canonical_json
+
+VERSION = 1
+MAX_CASSETTE_BYTES = 256 * 1024 * 1024
+SHORT_CHARS = 24  # words whose tokens were counted stand there as they are, longer texts by hash
+CallKind = Literal["chat", "embed", "tool", "listing"]
+CALL_KINDS: tuple[CallKind, ...] = ("chat", "embed", "tool", "listing")
+
+
+MODEL_FACTS = ("ref", "digest", "architecture", "ctx", "ctx_train", "takes_tools", "sees_images")
+"""What is known of a model."""
+_REPLY_FIELDS: Mapping[CallKind, Mapping[str, type]] = {
+    "chat": {"text": str, "done_reason": str, "usage": dict},
+    "embed": {"vectors": list, "usage": dict},
+    "tool": {"results": list},
+    "listing": {"results": list},
+}
+"""What a call was given, unless it was refused."""
+
+
+class CassetteError(Exception):
+    """A cassette that cannot be read or written: file, line, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCall:
+    """One call: `asked` decides `given`; both are plain JSON data."""
+
+    kind: CallKind
+    asked: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Return what it is known by."""
+        return call_key(self.kind, self.asked)
+
+
+def call_key(kind: CallKind, asked: Mapping[str, Any]) -> str:
+    """Return what a call is known by."""
+    return hashlib.sha256(f"{kind}\n{canonical_json(asked)}".encode()).hexdigest()
+
+
+@dataclass(eq=False)
+class Cassette:
+    """What is recorded for one test, and what of it was asked for."""
+
+    file: Path
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is known of each model, by `model_name`."""
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Tokens of texts, by model."""
+    calls: dict[str, RecordedCall] = field(default_factory=dict)
+    is_there: bool = False
+    """Whether its file was there."""
+    _used: set[str] = field(default_factory=set)
+    _used_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what such a call was given, if it was recorded."""
+        call = self.calls.get(call_key(kind, asked))
+        if call is None:
+            return None
+        self._used.add(call.key)
+        return call.given
+
+    def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Record a call."""
+        call = RecordedCall(kind, asked, given)
+        self.calls[call.key] = call
+        self._used.add(call.key)
+
+    def count(self, model: str, text: str) -> int | None:
+        """Return a text's recorded tokens."""
+        name = count_name(text)
+        n_tokens = self.counts.get(model, {}).get(name)
+        if n_tokens is not None:
+            self._used_counts.setdefault(model, {})[name] = n_tokens
+        return n_tokens
+
+    def keep_count(self, model: str, text: str, n_tokens: int) -> None:
+        """Record a text's tokens."""
+        name = count_name(text)
+        self.counts.setdefault(model, {})[name] = n_tokens
+        self._used_counts.setdefault(model, {})[name] = n_tokens
+
+    def model(self, name: str) -> Mapping[str, Any] | None:
+        """Return what is known of a model."""
+        facts = self.models.get(name)
+        if facts is not None:
+            self._used_models[name] = facts
+        return facts
+
+    def keep_model(self, name: str, facts: dict[str, Any]) -> None:
+        """Record what is known of a model; replies of another model of this name are dropped."""
+        before = self.models.get(name)
+        if before is not None and before["digest"] != facts["digest"]:
+            ref = facts["ref"]
+            self.calls = {k: v for k, v in self.calls.items() if v.asked.get("model") != ref}
+            self.counts.pop(ref, None)
+            self._used &= self.calls.keys()
+        self.models[name] = facts
+        self._used_models[name] = facts
+
+    @property
+    def unused(self) -> tuple[RecordedCall, ...]:
+        """The recorded calls that nobody asked for."""
+        return tuple(call for key, call in self.calls.items() if key not in self._used)
+
+    def of_kind(self, kind: CallKind) -> Iterator[RecordedCall]:
+        """Yield the recorded calls of a kind."""
+        return (call for call in self.calls.values() if call.kind == kind)
+
+    def write(self, test: str, *, keeps_stale: bool = False) -> bool:
+        """Write what was asked for, and what is stale if asked to; tells whether the file changed.
+
+        Raises:
+            CassetteError: it cannot be written.
+        """
+        text = "".join(f"{_json_line(one)}\n" for one in self._lines(test, keeps_stale))
+        aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        try:
+            if self.is_there and self.file.read_text("utf-8") == text:
+                return False
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(text, "utf-8", newline="\n")
+            aside.replace(self.file)
+        except (OSError, UnicodeError) as error:
+            with contextlib.suppress(OSError):  # a full disk needs no half of it
+                aside.unlink(missing_ok=True)
+            raise CassetteError(f"{self.file}: cannot be written: {_error_text(error)}.") from error
+        return True
+
+    def _lines(self, test: str, keeps_stale: bool) -> Iterator[Mapping[str, Any]]:
+        yield {"cassette": VERSION, "test": test}
+        models = self.models if keeps_stale else self._used_models
+        for name in sorted(models):
+            yield {"kind": "model", "name": name, "facts": models[name]}
+        counted = self.counts if keeps_stale else self._used_counts
+        for model, counts in sorted(counted.items()):
+            yield {"kind": "counts", "model": model, "tokens": dict(sorted(counts.items()))}
+        used = [call for key, call in self.calls.items() if keeps_stale or key in self._used]
+        # In an order that does not depend on which item came first.
+        for call in sorted(
+            used, key=lambda one: (CALL_KINDS.index(one.kind), canonical_json(one.asked))
+        ):
+            yield {"kind": call.kind, "asked": call.asked, "given": call.given}
+
+
+def read_cassette(file: Path) -> Cassette:
+    """Read a cassette; one that is not there is empty.
+
+    Raises:
+        CassetteError: it cannot be read, with the line.
+    """
+    cassette = Cassette(file)
+    try:
+        if file.stat().st_size > MAX_CASSETTE_BYTES:
+            raise CassetteError(f"{file}: is larger than {MAX_CASSETTE_BYTES // 2**20} MiB.")
+        lines = file.read_text("utf-8").split("\n")  # never at U+2028 and the like
+    except FileNotFoundError:
+        return cassette
+    except (OSError, UnicodeDecodeError) as error:
+        raise CassetteError(f"{file}: cannot be read: {_error_text(error)}.") from error
+    cassette.is_there = True
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                _add_line(cassette, json.loads(line))
+            except CassetteError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise CassetteError(_broken_line_text(file, number, line)) from error
+    return cassette
+
+
+def _add_line(cassette: Cassette, one: dict[str, Any]) -> None:
+    if "cassette" in one:
+        if one["cassette"] != VERSION:
+            raise CassetteError(
+                f"{cassette.file}: was recorded by another version of Paddock "
+                f"(its form is {one['cassette']}, this one reads {VERSION}). "
+                f"Record it again with `--record`."
+            )
+    elif one["kind"] == "model":
+        cassette.models[one["name"]] = {name: one["facts"][name] for name in MODEL_FACTS}
+    elif one["kind"] == "counts":
+        cassette.counts.setdefault(one["model"], {}).update(_checked_counts(one["tokens"]))
+    elif one["kind"] in CALL_KINDS:
+        call = RecordedCall(one["kind"], one["asked"].copy(), one["given"].copy())
+        _check_call(call)
+        cassette.calls[call.key] = call
+    else:
+        raise KeyError(one["kind"])
+
+
+def _check_call(call: RecordedCall) -> None:
+    """Refuse what no call was ever given, since somebody has changed it by hand."""
+    if "error" in call.given:
+        return
+    for name, kind in _REPLY_FIELDS[call.kind].items():
+        if not isinstance(call.given[name], kind):
+            raise TypeError(name)
+    _checked_counts(call.given.get("usage", {}))
+    if not call.given.get("results", True):
+        raise ValueError("a call without a result")
+
+
+def _checked_counts(counts: dict[str, int]) -> dict[str, int]:
+    if not all(isinstance(n, int) for n in counts.values()):
+        raise TypeError("a count")
+    return counts
+
+
+def _broken_line_text(file: Path, number: int, line: str) -> str:
+    if line.startswith(("<<<<<<<", "=======", ">>>>>>>")):
+        what, remedy = "is what a merge left behind", "Take either side, or delete the file"
+    else:
+        what, remedy = "is no line of a cassette", "Delete the file"
+    return f"{file}:{number}: {what}. {remedy}, and record it again with `--record`."
+
+
+def _json_line(value: Mapping[str, Any]) -> str:
+    return (
+        json.dumps(value, ensure_ascii=False)
+        .encode("utf-8", "surrogatepass")
+        .decode("utf-8", "replace")
+    )
+
+
+def _error_text(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8"
+    return error.strerror or str(error)
+
+
+def count_name(text: str) -> str:
+    """Return the name of a text whose tokens are counted."""
+    if len(text) <= SHORT_CHARS:
+        return text
+    return f"#{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def cassette_file_names(stem: str, tests: Iterable[str]) -> dict[str, str]:
+    """Return each test the name of its cassette's file.
+
+    >>> cassette_file_names("digest", ["Two documents, no model", "été"])
+    {'Two documents, no model': 'digest.two-documents-no-model.jsonl', 'été': 'digest.été.jsonl'}
+    """
+    slugs = {test: re.sub(r"[\W_]+", "-", test.lower()).strip("-")[:60] for test in tests}
+    n_of = Counter(slugs.values())
+    apart = {test: hashlib.sha256(test.encode()).hexdigest()[:6] for test in slugs}
+    return {
+        test: f"{stem}.{slug}.jsonl"
+        if slug and n_of[slug] == 1
+        else f"{stem}.{slug or 'test'}-{apart[test]}.jsonl"
+        for test, slug in slugs.items()
+    }
+
+
+MAX_DIFFERENCE_LINES = 60
+MAX_LINE_CHARS = 160
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter end Chinese ones
+
+
+def nearest_call(asked: Mapping[str, Any], calls: Iterable[RecordedCall]) -> RecordedCall | None:
+    """Return the recorded call that has most of its lines and words in common."""
+    wanted = Counter(_call_words(asked))
+    best: tuple[int, RecordedCall] | None = None
+    for call in calls:
+        found = Counter(_call_words(call.asked))
+        common = 2 * (wanted & found).total() - found.total()
+        if best is None or common > best[0]:
+            best = (common, call)
+    return best[1] if best else None
+
+
+def call_difference(asked: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
+    """Return the unified difference of two calls, as lines for a person; bounded."""
+    new = call_lines(asked)
+    if recorded is None:
+        return _bounded_lines([f"+{line}" for line in new])
+    lines = difflib.unified_diff(call_lines(recorded), new, "recorded", "asked", n=1, lineterm="")
+    return _bounded_lines([_shortened(line) for line in lines])
+
+
+def call_lines(asked: Mapping[str, Any]) -> list[str]:
+    """Write what a call asks as lines: the conversation as it reads, the rest as JSON."""
+    lines: list[str] = []
+    for name, value in asked.items():
+        if name == "messages":
+            for role, text, *more in value:
+                lines += [f"[{role}]", *_sentences(text)]
+                lines += [json.dumps(one, ensure_ascii=False, sort_keys=True) for one in more]
+        elif name == "texts":
+            for number, text in enumerate(value):
+                lines += [f"[text {number}]", *_sentences(text)]
+        elif isinstance(value, str):
+            lines += [f"{name}: {line}" for line in _sentences(value)]
+        else:
+            lines.append(f"{name}: {json.dumps(value, ensure_ascii=False, sort_keys=True)}")
+    return lines
+
+
+def _sentences(text: str) -> list[str]:
+    """Cut a text at its lines and sentences: a long paragraph differs in one of them."""
+    return [part for line in text.split("\n") for part in _SENTENCE.split(line)]
+
+
+def _call_words(asked: Mapping[str, Any]) -> list[str]:
+    return [word for line in call_lines(asked) for word in line.split()]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= MAX_LINE_CHARS else f"{line[: MAX_LINE_CHARS - 1]}…"
+
+
+def _bounded_lines(lines: list[str]) -> str:
+    lines = [_shortened(line) for line in lines]
+    if len(lines) > MAX_DIFFERENCE_LINES:
+        left = len(lines) - MAX_DIFFERENCE_LINES
+        lines = [*lines[:MAX_DIFFERENCE_LINES], f"… and {left:,} more lines"]
+    return "\n".join(lines)

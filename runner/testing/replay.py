@@ -1,0 +1,589 @@
+"""Record and replay: a pool, tools and commands that answer from a cassette, or record into it.
+
+A replay has no real pool behind it and needs no model, device or model file: facts and token
+counts are in the cassette, and a call that was not recorded fails. Recorded are model calls, tools
+of MCP servers and of installed packages, `now`, `http.get`, and commands. What this machine
+computes by itself in the sandbox is done again. A replay starts no server and no command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from array import array
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, TypeVar, cast
+
+from paddock.engine.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EngineError,
+    PromptTooLong,
+    TextTooLong,
+)
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Pool,
+    Reply,
+    Sampling,
+    Stream,
+    Tool,
+    ToolCall,
+    Usage,
+    resolve_sampling,
+)
+from paddock.runner.core.call_cache import chat_key, embed_key
+from paddock.runner.core.fingerprints import canonical_json
+from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
+from paddock.steps.tools import tool_names
+
+from .cassette import CallKind, Cassette, CassetteError, call_difference, nearest_call
+from .sandbox_copy import SandboxCopy, map_texts
+
+_REPEATABLE_REFUSALS = (PromptTooLong, TextTooLong, BadRequest)
+"""Refusals that the same request meets again; they are recorded as an answer is."""
+SAVE_EVERY_S = 10.0
+_DEFAULT_SAMPLING = asdict(Sampling())
+# So many characters a token has where nobody counted; only a text that is new is guessed.
+_CHARS_PER_TOKEN = 4
+
+
+R = TypeVar("R", Reply, EmbedReply)
+
+
+class NotRecorded(EngineError):
+    """What was asked is not in the cassette."""
+
+
+class RecordedRefusal(EngineError):
+    """A refusal of the engine that was recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnrecordedCall:
+    """A call that nobody recorded."""
+
+    kind: CallKind
+    asked: Mapping[str, Any]
+    cassette: Cassette
+
+    @property
+    def difference(self) -> str:
+        """Show how it differs from the nearest recorded one; looks at them all, so ask for few."""
+        near = nearest_call(self.asked, self.cassette.of_kind(self.kind))
+        return call_difference(self.asked, near.asked if near else None)
+
+
+@dataclass(frozen=True, slots=True)
+class TextMasking:
+    """How texts are written in a cassette: without secrets, wherever the test runs."""
+
+    stage: SandboxCopy
+    redact: Callable[[str], str]
+
+    def kept(self, value: Any) -> Any:
+        """Return plain data as it is recorded."""
+        return map_texts(value, lambda text: self.stage.marked(self.redact(text)))
+
+    def given(self, value: Any) -> Any:
+        """Return recorded data as the test sees it."""
+        return map_texts(value, self.stage.unmarked)
+
+
+@dataclass(eq=False)
+class CassetteSession:
+    """A cassette in use: what is asked of it, and what was not found."""
+
+    cassette: Cassette
+    wording: TextMasking
+    is_replayed: bool
+    """Nothing but recorded answers is given."""
+    shown: str
+    """The cassette's file, for people."""
+    unseen: list[UnrecordedCall] = field(default_factory=list)
+    test: str = ""
+    _save_at: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
+
+    def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return what a call was given, None where it must be asked.
+
+        Raises:
+            Unrecorded: it was not recorded, and nothing else may be asked.
+        """
+        kept = self.wording.kept(asked)
+        given = self.cassette.find(kind, kept)
+        if given is not None:
+            return dict(self.wording.given(given))
+        if not self.is_replayed:
+            return None
+        self.unseen.append(UnrecordedCall(kind, kept, self.cassette))
+        what = {"chat": "this prompt", "embed": "these texts"}.get(kind, "this call of a tool")
+        raise NotRecorded(f"{what} is not among the recorded ones in {self.shown}.")
+
+    def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Record a call; now and then all that is recorded so far, lest a kill costs hours."""
+        self.cassette.keep(kind, self.wording.kept(asked), self.wording.kept(given))
+        began = time.monotonic()
+        if began >= self._save_at:
+            with contextlib.suppress(CassetteError):  # said at the end, if it is so then
+                self.cassette.write(self.test, keeps_stale=True)
+            ended = time.monotonic()
+            self._save_at = ended + max(SAVE_EVERY_S, 50 * (ended - began))
+
+    def count(self, model: str, text: str) -> int | None:
+        """Return a text's tokens; where nothing may be asked, a text that is new is estimated.
+
+        Whatever such a text becomes part of was not recorded either, and fails with a difference.
+        """
+        text = self.wording.kept(text)
+        n_tokens = self.cassette.count(model, text)
+        if n_tokens is None and self.is_replayed:
+            return max(1, len(text) // _CHARS_PER_TOKEN)
+        return n_tokens
+
+    def keep_count(self, model: str, text: str, n_tokens: int) -> None:
+        """Record a text's tokens."""
+        self.cassette.keep_count(model, self.wording.kept(text), n_tokens)
+
+
+class CassettePool:
+    """Implements `paddock.engine.request.Pool` over a tape, and the real pool when recording."""
+
+    def __init__(self, tape: CassetteSession, real: Pool | None) -> None:
+        self._tape = tape
+        self._real = real
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Return what is known of a model."""
+        name = model_name(model)
+        if self._real is None:
+            return _facts_from_json(self._tape, name, model)
+        facts = await self._real.facts(model)
+        self._tape.cassette.keep_model(name, _facts_json(model, facts))
+        return facts
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count a prompt's tokens."""
+        said = [[one.role, one.content, len(one.images)] for one in messages]
+        # Longer than a short text in any case, so that it never meets a text of that wording.
+        text = canonical_json(["a conversation", said, [asdict(tool) for tool in tools]])
+        n_tokens = self._tape.count(model.ref, text)
+        if n_tokens is None and self._real is not None:
+            n_tokens = await self._real.count_chat(model, messages, tools)
+            self._tape.keep_count(model.ref, text, n_tokens)
+        return n_tokens or 0
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens."""
+        known = {text: self._tape.count(model.ref, text) for text in texts}
+        asked = [text for text, n_tokens in known.items() if n_tokens is None]
+        if asked and self._real is not None:
+            counted = await self._real.count_texts(model, asked)
+            for text, n_tokens in zip(asked, counted, strict=True):
+                self._tape.keep_count(model.ref, text, n_tokens)
+                known[text] = n_tokens
+        return [known[text] or 0 for text in texts]
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Return the recorded answer, or ask for one and record it."""
+        return _CassetteStream(self._answer(request))
+
+    async def _answer(self, request: ChatRequest) -> Reply:
+        asked = _asked_json(request.model, chat_key(request, ""))
+        given, digest = await self._found("chat", asked, request.model)
+        if given is not None:
+            return self._read(_reply_from_json, given, digest)
+        if self._real is None:
+            raise NotRecorded("nothing is recorded.")
+        try:
+            reply = await self._real.chat(request).reply()
+        except _REPEATABLE_REFUSALS as error:
+            self._tape.keep("chat", asked, {"error": str(error)})
+            raise
+        self._tape.keep("chat", asked, _reply_json(reply))
+        return reply
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Return the recorded vectors, or ask for them and record them."""
+        asked = _asked_json(request.model, embed_key(request, ""))
+        given, digest = await self._found("embed", asked, request.model)
+        if given is not None:
+            return self._read(_vectors_from_json, given, digest)
+        if self._real is None:
+            raise NotRecorded("nothing is recorded.")
+        try:
+            reply = await self._real.embed(request)
+        except _REPEATABLE_REFUSALS as error:
+            self._tape.keep("embed", asked, {"error": str(error)})
+            raise
+        self._tape.keep("embed", asked, _vectors_json(reply))
+        return reply
+
+    async def _found(
+        self, kind: CallKind, asked: Mapping[str, Any], model: ModelSpec
+    ) -> tuple[Mapping[str, Any] | None, str]:
+        """Return what was recorded, and the model's digest."""
+        if self._real is not None:
+            await self.facts(model)  # replies of another model of this name go before any is found
+        given = self._tape.find(kind, asked)
+        return given, (await self.facts(model)).digest
+
+    def _read(
+        self, read: Callable[[Mapping[str, Any], str], R], given: Mapping[str, Any], digest: str
+    ) -> R:
+        try:
+            return read(given, digest)
+        except (TypeError, ValueError, KeyError) as error:  # somebody has edited it by hand
+            what = f"a reply in {self._tape.shown} is not as it was recorded."
+            raise NotRecorded(f"{what} Delete the file, and record it again.") from error
+
+
+class ReseededPool:
+    """Implements `Pool`: where a model samples, with another seed for each turn of a test."""
+
+    def __init__(self, pool: Pool, turn: int) -> None:
+        self._pool = pool
+        self._turn = turn
+        self.facts = pool.facts
+        self.count_chat = pool.count_chat
+        self.count_texts = pool.count_texts
+        self.embed = pool.embed
+
+    def chat(self, request: ChatRequest) -> Stream:
+        """Ask with the turn's seed."""
+        sampling = resolve_sampling(request.params, request.model.params, request.defaults)
+        if self._turn and not sampling.is_greedy:
+            seed = sampling.seed + self._turn
+            request = replace(request, params={**request.params, "seed": seed})
+        return self._pool.chat(request)
+
+
+class _CassetteStream:
+    """Implements `paddock.engine.request.Stream`: the whole answer at once."""
+
+    def __init__(self, answer: Coroutine[Any, Any, Reply]) -> None:
+        self._answer = answer
+        self._task: asyncio.Task[Reply] | None = None
+        self._is_cancelled = False
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        reply = await self.reply()
+        yield Chunk(reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls)
+
+    async def reply(self) -> Reply:
+        """Wait for the end."""
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._answer)
+        return await self._task
+
+    def cancel(self) -> None:
+        """Give up."""
+        self._is_cancelled = True
+        if self._task is None:
+            self._answer.close()
+        else:
+            self._task.cancel()
+
+
+def model_name(model: ModelSpec) -> str:
+    """Name a model as it is wanted."""
+    n = model.n_ctx_tokens
+    return f"{model.ref} ({model.role}{f', ctx {n}' if n else ''})"
+
+
+def _asked_json(model: ModelSpec, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is asked for a person to read: the model by its name, what is usual left out."""
+    plain = {"model": model.ref, **asked}
+    del plain["digest"]
+    if "sampling" in plain:
+        chosen = plain.pop("sampling").items()
+        chosen = {
+            name: value
+            for name, value in chosen
+            if _plain_json(value) != _plain_json(_DEFAULT_SAMPLING[name])
+        }
+        plain |= {"sampling": map_texts(chosen, str)} if chosen else {}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _plain_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _facts_json(model: ModelSpec, facts: ModelFacts) -> dict[str, Any]:
+    """Return what a test needs to know of a model; no path, which is another one elsewhere."""
+    return {
+        "ref": model.ref,
+        "digest": facts.identity,
+        "architecture": facts.architecture,
+        "ctx": facts.n_ctx_tokens,
+        "ctx_train": facts.n_ctx_train_tokens,
+        "takes_tools": facts.takes_tools,
+        "sees_images": facts.projector is not None,
+    }
+
+
+def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> ModelFacts:
+    known = tape.cassette.model(name)
+    if known is None:
+        names = ", ".join(f"'{one}'" for one in sorted(tape.cassette.models)) or "none"
+        raise NotRecorded(
+            f"model '{name}' is not among the recorded ones in {tape.shown}. Recorded: {names}. "
+            f"Record the test again with `--record`."
+        )
+    return ModelFacts(
+        name=model.ref,
+        path="",
+        digest=known["digest"],
+        size_bytes=0,
+        architecture=known["architecture"],
+        role=model.role,
+        n_ctx_train_tokens=known["ctx_train"],
+        n_ctx_tokens=known["ctx"],
+        takes_tools=known["takes_tools"],
+        projector="" if known["sees_images"] else None,
+    )
+
+
+def _reply_json(reply: Reply) -> dict[str, Any]:
+    kept: dict[str, Any] = {"text": reply.text}
+    if reply.reasoning:
+        kept["reasoning"] = reply.reasoning
+    if reply.tool_calls:
+        kept["tool_calls"] = [asdict(call) for call in reply.tool_calls]
+    if reply.is_shortened:
+        kept["is_shortened"] = True
+    return {**kept, "done_reason": reply.done_reason, "usage": _usage_json(reply.usage)}
+
+
+def _usage_json(usage: Usage) -> dict[str, int]:
+    """Return what is the same on every machine: no times, and nothing of what was cached."""
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+
+
+def _reply_from_json(given: Mapping[str, Any], digest: str) -> Reply:
+    if "error" in given:
+        raise RecordedRefusal(given["error"])
+    return Reply(
+        text=given["text"],
+        done_reason=given["done_reason"],
+        usage=Usage(**given["usage"]),
+        digest=digest,
+        reasoning=given.get("reasoning", ""),
+        tool_calls=tuple(ToolCall(**call) for call in given.get("tool_calls", ())),
+        is_shortened=given.get("is_shortened", False),
+    )
+
+
+def _vectors_json(reply: EmbedReply) -> dict[str, Any]:
+    return {
+        "vectors": [base64.b64encode(array("f", one).tobytes()).decode() for one in reply.vectors],
+        "usage": _usage_json(reply.usage),
+        **({"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}),
+    }
+
+
+def _vectors_from_json(given: Mapping[str, Any], digest: str) -> EmbedReply:
+    if "error" in given:
+        raise RecordedRefusal(given["error"])
+    vectors = []
+    for packed in given["vectors"]:
+        values = array("f")
+        values.frombytes(base64.b64decode(packed, validate=True))
+        vectors.append(tuple(values))
+    usage = Usage(**given["usage"])
+    return EmbedReply(tuple(vectors), usage, digest, tuple(given.get("n_pieces", ())))
+
+
+T = TypeVar("T")
+_EXTERNAL_TOOLS = frozenset(("now", "http.get"))
+RUN_COMMAND = "run"
+
+
+class CassetteTools:
+    """Implements `paddock.runner.core.step_context.CallTape` over a tape."""
+
+    def __init__(self, tape: CassetteSession, turn: int = 0) -> None:
+        self._tape = tape
+        self._turn = {"turn": turn} if turn else {}
+        self._turns: Counter[str] = Counter()
+        self._said: dict[str, list[Any]] = {}
+
+    def toolset(self, inner: Toolset) -> Toolset:
+        """Return the tools of a step."""
+        return _CassetteToolset(inner, self)
+
+    def memo(self, inner: CallCache) -> CallCache:
+        """Return the ledger of a step's other calls."""
+        return _CassetteCallCache(inner, self)
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether nothing but what was recorded is given."""
+        return self._tape.is_replayed
+
+    def recorded(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any]) -> Any:
+        """Return the next result of a call; the last one again where no more were recorded.
+
+        Raises:
+            StepError: it was an error, or was not recorded.
+        """
+        given = self._tape.find(kind, asked)
+        if given is None:
+            raise StepError("nothing is recorded.")
+        results = given["results"]
+        name = f"{kind} {self._tape.wording.kept(sorted(asked.items(), key=str))}"
+        turn = min(self._turns[name], len(results) - 1)
+        self._turns[name] += 1
+        result = results[turn]
+        if isinstance(result, dict) and "raised" in result:
+            raise StepError(result["raised"], remedy=result["remedy"], kind=result["kind"])
+        return result
+
+    def record(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any], got: Any) -> None:
+        """Keep a result of a call beside those that it gave before in this test."""
+        name = f"{kind} {sorted(asked.items(), key=str)}"
+        results = self._said.setdefault(name, [])
+        results.append(got)
+        told = results[:1] if all(one == got for one in results) else results
+        self._tape.keep(kind, asked, {"results": told})
+
+    async def taped(
+        self,
+        kind: Literal["tool", "listing"],
+        asked: Mapping[str, Any],
+        do: Callable[[], Awaitable[Any]],
+    ) -> Any:
+        """Return what was recorded, or do it and record what came of it."""
+        if kind == "tool":
+            asked = {**asked, **self._turn}
+        if self.is_replayed:
+            return self.recorded(kind, asked)
+        try:
+            got = await do()
+        except StepError as error:
+            told = {"raised": error.reason, "remedy": error.remedy, "kind": error.kind}
+            self.record(kind, asked, told)
+            raise
+        except DeadlineExceeded as error:
+            self.record(kind, asked, {"raised": str(error), "remedy": "", "kind": "timeout"})
+            raise
+        self.record(kind, asked, got)
+        return got
+
+
+class _CassetteToolset:
+    """Implements `paddock.steps.base.Toolset`."""
+
+    def __init__(self, inner: Toolset, tapes: CassetteTools) -> None:
+        self._inner = inner
+        self._tapes = tapes
+
+    async def tool(
+        self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> BoundTool:
+        """Return a tool; what is known of one of a server is recorded as well."""
+        if server is None and not _is_external(name):
+            return await self._inner.tool(name, server, options)
+        opened: list[BoundTool] = []
+
+        async def ask() -> dict[str, Any]:
+            opened.append(await self._inner.tool(name, server, options))
+            return _tool_facts(opened[0])
+
+        asked = _plain_facts({"tool": name, "server": server, "options": dict(options or {})})
+        facts = await self._tapes.taped("listing", asked, ask)
+        made = opened[0] if opened else _tool_from_facts(facts)
+        return replace(made, do=self._calling(made, asked))
+
+    async def names(self, server: str | None = None) -> Sequence[str]:
+        """List tools."""
+        if server is None:
+            return await self._inner.names()
+
+        async def ask() -> list[str]:
+            return list(await self._inner.names(server))
+
+        return tuple(await self._tapes.taped("listing", {"server": server}, ask))
+
+    def _calling(
+        self, tool: BoundTool, of: Mapping[str, Any]
+    ) -> Callable[[Mapping[str, Any]], Awaitable[ToolResult]]:
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            async def ask() -> dict[str, Any]:
+                got = await tool.do(args)
+                return {"text": got.text, "value": got.value, "is_error": got.is_error}
+
+            asked = {**of, "args": dict(args)}
+            return ToolResult(**await self._tapes.taped("tool", asked, ask))
+
+        return do
+
+
+class _CassetteCallCache:
+    """Implements `paddock.steps.base.CallCache`: commands are taped, all else is done."""
+
+    def __init__(self, inner: CallCache, tapes: CassetteTools) -> None:
+        self._inner = inner
+        self._tapes = tapes
+
+    async def once(
+        self,
+        kind: str,
+        asked: Mapping[str, Any],
+        do: Callable[[], Awaitable[T]],
+        *,
+        keeps: bool = True,
+    ) -> T:
+        """Return the recorded result, or do it."""
+        if kind != "tool" or asked.get("tool") != RUN_COMMAND:
+            return await self._inner.once(kind, asked, do, keeps=keeps)
+
+        async def taped() -> T:
+            return cast("T", await self._tapes.taped("tool", asked, do))
+
+        return await self._inner.once(kind, asked, taped, keeps=keeps)
+
+
+def _is_external(name: str) -> bool:
+    if name in _EXTERNAL_TOOLS:
+        return True
+    return name not in tool_names.BUILT_IN_TOOLS and ".py:" not in name
+
+
+def _tool_facts(tool: BoundTool) -> dict[str, Any]:
+    return _plain_facts(
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "schema": dict(tool.schema) or {"type": "object"},
+            "has_effects": tool.has_effects,
+            "timeout_s": tool.timeout_s,
+            "server": tool.server,
+        }
+    )
+
+
+def _tool_from_facts(facts: Mapping[str, Any]) -> BoundTool:
+    async def nobody(args: Mapping[str, Any]) -> ToolResult:
+        raise StepError("this tool is not there in a replay.")
+
+    return BoundTool(**{"server": None, **facts}, do=nobody)
+
+
+def _plain_facts(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if value is not None and value != {}}

@@ -1,0 +1,396 @@
+"""Test results: suites of cases, as JUnit XML and as Markdown.
+
+The documents of a run in the same form. JUnit XML is within Jenkins' junit-10.xsd, which GitLab
+and GitHub's actions read as well. Markdown also goes to the file that `GITHUB_STEP_SUMMARY` names.
+Both are pure and bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree as ET
+
+from paddock.runner.progress.report import STATES, ItemReport, Report
+from paddock.steps.files.atomic_write import write_atomically
+
+ReplySource = Literal["live", "record", "replay"]
+EXIT_TESTS_FAILED = 4
+"""The exit status where tests failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseProblem:
+    """One thing that is not as it should be."""
+
+    kind: str
+    """The claim that does not hold, or `run`, `unseen`, `cassette`."""
+    message: str
+    """One sentence."""
+    detail: str = ""
+    """Lines to read: a difference, an excerpt."""
+
+    def as_json(self) -> dict[str, str]:
+        """Return the keys that machines read."""
+        return {"kind": self.kind, "message": self.message, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One test, or one document."""
+
+    name: str
+    group: str
+    """What it belongs to: the pipeline's name, or that and the block's id."""
+    seconds: float = 0.0
+    problems: tuple[CaseProblem, ...] = ()
+    is_error: bool = False
+    """It could not be carried out at all."""
+    skipped: str | None = None
+    """Why it was not carried out."""
+    notes: tuple[str, ...] = ()
+    source: ReplySource | None = None
+    """Where the replies came from."""
+    turns: tuple[bool, ...] = ()
+    """Of a repeated test: which turns passed."""
+    needed: float = 1.0
+    """Of a repeated test: which share of the turns must pass."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is as it should be."""
+        if self.is_error:
+            return False
+        if len(self.turns) > 1:
+            return sum(self.turns) >= self.needed * len(self.turns) - 1e-9
+        return not self.problems
+
+    @property
+    def word(self) -> str:
+        """Name how it went."""
+        if self.skipped is not None:
+            return "skipped"
+        return "passed" if self.passed else "error" if self.is_error else "failed"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        return {
+            "name": self.name,
+            "outcome": self.word,
+            "seconds": round(self.seconds, 3),
+            "source": self.source,
+            "turns": list(self.turns),
+            "problems": [problem.as_json() for problem in self.problems],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteResult:
+    """The cases of one file."""
+
+    name: str
+    file: str
+    cases: tuple[CaseResult, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long they took together."""
+        return sum(case.seconds for case in self.cases)
+
+    def n(self, *words: str) -> int:
+        """Count the cases that went so."""
+        return sum(case.word in words for case in self.cases)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that machines read."""
+        cases = [case.as_json() for case in self.cases]
+        return {"name": self.name, "file": self.file, "tests": cases, "notes": list(self.notes)}
+
+
+def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
+    """Count the cases of all suites by how they went."""
+    words = ("passed", "failed", "error", "skipped")
+    found = list(suites)
+    return {word: sum(suite.n(word) for suite in found) for word in words}
+
+
+def counts_text(suites: Iterable[SuiteResult]) -> str:
+    """Return how many cases went how; empty for none."""
+    found = count_cases(suites)
+    return ", ".join(f"{n:,} {_count_text(word, n)}" for word, n in found.items() if n)
+
+
+def _count_text(word: str, n: int) -> str:
+    return "errors" if word == "error" and n != 1 else word
+
+
+def suites_exit_status(suites: Iterable[SuiteResult]) -> int:
+    """Return the process's exit status: 4 where a case failed or could not be carried out."""
+    found = count_cases(suites)
+    return EXIT_TESTS_FAILED if found["failed"] or found["error"] else 0
+
+
+def _skip_reason(item: ItemReport) -> str | None:
+    if item.state not in ("skipped", "held", "missing"):
+        return None
+    return item.why or item.error or item.state
+
+
+def run_as_suite(report: Report, file: str) -> SuiteResult:
+    """Return a run as a suite: each document a case, the quarantined ones failures."""
+    cases = [
+        CaseResult(
+            name=item.key,
+            group=f"{report.pipeline}.{item.step}",
+            seconds=item.seconds,
+            problems=(
+                (CaseProblem(item.state, item.error or item.state),)
+                if item.state in ("quarantined", "failed")
+                else ()
+            ),
+            is_error=item.state == "failed",
+            skipped=_skip_reason(item),
+            notes=(item.state,),
+        )
+        for item in report.items
+        if item.state != "deleted"
+    ]
+    stopped = report.status in ("failed", "budget", "interrupted")
+    if stopped and not any(case.is_error for case in cases):
+        words = report.message or f"The run ended as '{report.status}'."
+        problem = CaseProblem(report.status, words)
+        cases.append(
+            CaseResult("the run as a whole", report.pipeline, problems=(problem,), is_error=True)
+        )
+    return SuiteResult(report.pipeline, file, tuple(cases), report.notes)
+
+
+# What XML 1.0 cannot hold, not even escaped.
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+MAX_CASE_CHARS = 20_000  # of one case: GitLab refuses reports that are too large
+
+
+def junit_xml(suites: Iterable[SuiteResult]) -> str:
+    """Return the whole document."""
+    found = list(suites)
+    total = count_cases(found)
+    root = ET.Element("testsuites", _total_attributes(total, sum(suite.seconds for suite in found)))
+    for suite in found:
+        _add_suite(root, suite)
+    ET.indent(root)
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n'
+    return head + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _add_suite(root: ET.Element, suite: SuiteResult) -> None:
+    numbers = _total_attributes(count_cases([suite]), suite.seconds)
+    skipped = {"skipped": str(suite.n("skipped"))}
+    name = {"name": _xml_text(suite.name), "file": _xml_text(suite.file)}
+    made = ET.SubElement(root, "testsuite", name | numbers | skipped)
+    for case in suite.cases:
+        _add_case(made, case)
+    if suite.notes:
+        ET.SubElement(made, "system-out").text = _xml_text("\n".join(suite.notes))
+
+
+def _add_case(suite: ET.Element, case: CaseResult) -> None:
+    named = {"name": _xml_text(case.name), "classname": _xml_text(case.group)}
+    made = ET.SubElement(suite, "testcase", named | {"time": _seconds_text(case.seconds)})
+    if case.skipped is not None:
+        ET.SubElement(made, "skipped", {"message": _xml_text(case.skipped)})
+    elif not case.passed:
+        for problem in case.problems:
+            kind = "error" if case.is_error else "failure"
+            said = {"message": _xml_text(problem.message), "type": _xml_text(problem.kind)}
+            whole = f"{problem.message}\n{problem.detail}".rstrip()
+            ET.SubElement(made, kind, said).text = _xml_text(whole)
+    if case.notes:
+        ET.SubElement(made, "system-out").text = _xml_text("\n".join(case.notes))
+
+
+def _total_attributes(total: dict[str, int], seconds: float) -> dict[str, str]:
+    return {
+        "tests": str(sum(total.values())),
+        "failures": str(total["failed"]),
+        "errors": str(total["error"]),
+        "time": _seconds_text(seconds),
+    }
+
+
+def _seconds_text(seconds: float) -> str:
+    return f"{seconds:.3f}"
+
+
+def _xml_text(text: str) -> str:
+    """Return what XML can hold of a text."""
+    clean = _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return clean if len(clean) <= MAX_CASE_CHARS else f"{clean[:MAX_CASE_CHARS]}…"
+
+
+MAX_TABLE_ROWS = 200
+MAX_SHOWN_PROBLEMS = 20  # whose problems are shown in full
+MAX_SUMMARY_CHARS = 200_000  # GitHub takes 1 MiB from a step
+
+
+def suites_markdown(suites: Iterable[SuiteResult]) -> str:
+    """Return the summary of tests: what failed first."""
+    found = list(suites)
+    lines = [f"## Paddock tests: {counts_text(found) or 'no tests'}", ""]
+    cases = [(suite, case) for suite in found for case in suite.cases]
+    cases.sort(key=lambda one: one[1].word not in ("failed", "error"))
+    rows = [
+        (
+            _case_icon(case),
+            _table_cell(case.name),
+            _table_cell(suite.file),
+            _repetitions_text(case),
+            f"{case.seconds:.1f} s",
+        )
+        for suite, case in cases[:MAX_TABLE_ROWS]
+    ]
+    lines += _table_lines(("", "test", "file", "replies", "time"), rows, len(cases))
+    bad = [(suite, case) for suite, case in cases if not case.passed and case.skipped is None]
+    for _, case in bad[:MAX_SHOWN_PROBLEMS]:
+        lines += _problem_lines(case)
+    notes = [note for suite in found for note in suite.notes]
+    lines += [f"- {_table_cell(note)}" for note in notes[:MAX_SHOWN_PROBLEMS]]
+    return _bounded_text(lines)
+
+
+def run_markdown(report: Report) -> str:
+    """Return the summary of a run: what failed first, then the numbers."""
+    lines = [f"## {_table_cell(report.pipeline)}: {report.status}", ""]
+    if report.message:
+        lines += [_table_cell(report.message), ""]
+    bad = [item for item in report.items if item.state in ("failed", "quarantined")]
+    if bad:
+        rows = [
+            (_table_cell(item.key), item.state, _table_cell(item.error or ""))
+            for item in bad[:MAX_TABLE_ROWS]
+        ]
+        lines += _table_lines(("not done", "state", "why"), rows, len(bad))
+    states = [state for state in STATES if report.counts.get(state)]
+    if states:
+        lines += _table_lines(states, [tuple(f"{report.counts[state]:,}" for state in states)], 1)
+    if not report.run:  # it could not even begin
+        return _bounded_text(lines)
+    tokens = report.tokens
+    lines.append(
+        f"Run `{report.run}`, {report.seconds:.1f} s, {report.calls:,} model calls and "
+        f"{report.cached_calls:,} from the ledger, {tokens.get('prompt', 0):,} prompt tokens "
+        f"({tokens.get('prompt_reused', 0):,} reused), {tokens.get('completion', 0):,} written."
+    )
+    lines += ["", *(f"- {_table_cell(note)}" for note in report.notes[:MAX_SHOWN_PROBLEMS])]
+    return _bounded_text(lines)
+
+
+def _table_lines(head: Iterable[str], rows: Sequence[tuple[str, ...]], n_all: int) -> Iterator[str]:
+    names = list(head)
+    yield f"| {' | '.join(names)} |"
+    yield f"|{'---|' * len(names)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+    yield ""
+    if n_all > len(rows):
+        yield f"… and {n_all - len(rows):,} more."
+        yield ""
+
+
+def _problem_lines(case: CaseResult) -> Iterator[str]:
+    yield f"### {_table_cell(case.name)}"
+    yield ""
+    for problem in case.problems:
+        yield f"- **{_table_cell(problem.kind)}**: {_table_cell(problem.message)}"
+        if problem.detail:
+            fence = _safe_fence(problem.detail)
+            yield f"\n{fence}diff\n{problem.detail}\n{fence}"
+    yield ""
+
+
+def _safe_fence(text: str) -> str:
+    """Return a fence that the text cannot end."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def _repetitions_text(case: CaseResult) -> str:
+    source = case.source or ""
+    if len(case.turns) > 1:
+        return f"{source}, {sum(case.turns)} of {len(case.turns)} turns"
+    return source
+
+
+def _case_icon(case: CaseResult) -> str:
+    return {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"}[case.word]
+
+
+def _table_cell(text: str) -> str:
+    """Make a text one line that no table, tag or mark-up comes out of."""
+    line = " ".join(text.split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;")
+    line = re.sub(r"([\\`*_|\[\]])", r"\\\1", line)
+    return line if len(line) <= 500 else f"{line[:499]}…"
+
+
+def _bounded_text(lines: Iterable[str]) -> str:
+    text = "\n".join(lines).rstrip() + "\n"
+    return (
+        text if len(text) <= MAX_SUMMARY_CHARS else f"{text[:MAX_SUMMARY_CHARS]}\n\n… cut here.\n"
+    )
+
+
+GITHUB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+"""Where GitHub Actions says that a step's summary goes."""
+
+
+def write_test_reports(
+    suites: Sequence[SuiteResult],
+    *,
+    junit: Path | None = None,
+    summary: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> None:
+    """Write the reports of tests that are asked for.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if junit is not None:
+        write_atomically(junit, junit_xml(suites))
+    _write_summary(suites_markdown(suites), summary, os.environ if environ is None else environ)
+
+
+def write_run_reports(
+    report: Report,
+    file: str,
+    *,
+    junit: Path | None = None,
+    summary: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> None:
+    """Write the reports of a run that are asked for: its documents as cases.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    if junit is not None:
+        write_atomically(junit, junit_xml([run_as_suite(report, file)]))
+    _write_summary(run_markdown(report), summary, os.environ if environ is None else environ)
+
+
+def _write_summary(text: str, summary: Path | None, environ: Mapping[str, str]) -> None:
+    if summary is not None:
+        write_atomically(summary, text)
+    if environ.get(GITHUB_SUMMARY_VARIABLE):
+        # Other steps' words stand there already; that they cannot be added to fails no job.
+        with (
+            contextlib.suppress(OSError),
+            Path(environ[GITHUB_SUMMARY_VARIABLE]).open("a", encoding="utf-8") as file,
+        ):
+            file.write(f"{text}\n")

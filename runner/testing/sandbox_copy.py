@@ -1,0 +1,180 @@
+"""Sandbox of a test: a copy of the pipeline's folder, so that a test changes nothing and starts without a ledger.
+
+Left out are hidden folders, outputs that the folder's pipelines wrote themselves, and recorded
+replies. Model files beside the pipeline are linked. Size and number of files are bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.steps.files.walk import BadPattern, Globs
+
+MAX_COPY_BYTES = 256 * 1024 * 1024
+MAX_COPY_FILES = 20_000
+# Kept apart from any real text, so that a reply is never changed by chance.
+FOLDER_MARK = "«folder»"
+TMP_MARK = "«tmp»"
+_LINKED_SUFFIXES = (".gguf", ".safetensors", ".onnx")
+_NOT_COPIED = frozenset(("__pycache__", "node_modules"))
+
+
+class SandboxError(Exception):
+    """The copy cannot be made: one plain sentence, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxCopy:
+    """Where one test runs."""
+
+    file: Path
+    """The pipeline's copy."""
+    tmp: Path
+    """An empty folder, for outputs."""
+    original: Path
+    """The folder that was copied."""
+
+    @property
+    def folder(self) -> Path:
+        """The copy of the pipeline's folder."""
+        return self.file.parent
+
+    def marked(self, text: str) -> str:
+        """Write a text as it would be written wherever the test runs."""
+        return text.replace(str(self.folder), FOLDER_MARK).replace(str(self.tmp), TMP_MARK)
+
+    def unmarked(self, text: str) -> str:
+        """Undo `marked`."""
+        return text.replace(FOLDER_MARK, str(self.folder)).replace(TMP_MARK, str(self.tmp))
+
+    def for_person(self, text: str) -> str:
+        """Write a text with the paths that its author knows."""
+        return (
+            text.replace(f"{self.folder}{os.sep}", "")
+            .replace(str(self.folder), ".")
+            .replace(str(self.tmp), "{{ tmp }}")
+        )
+
+
+@contextmanager
+def sandbox_copy(
+    file: Path, *, wanted: Sequence[str] = ("**/*",), without: Sequence[Path] = ()
+) -> Iterator[SandboxCopy]:
+    """Yield a stage for a pipeline's file; it is removed afterwards.
+
+    `wanted` are globs of what the copy holds, `without` files and folders to leave out.
+
+    Raises:
+        StageError: the folder is too large, or cannot be copied.
+    """
+    folder = file.absolute().parent.resolve()
+    try:
+        globs = Globs.of(wanted)
+    except BadPattern as error:
+        raise SandboxError(f"`files`: {error}.") from error
+    left_out = frozenset(path.resolve() for path in without) | recorded_outputs(folder)
+    with tempfile.TemporaryDirectory(prefix="paddock-test-", ignore_cleanup_errors=True) as name:
+        root = Path(name).resolve()
+        copy, tmp = root / "folder", root / "tmp"
+        copy.mkdir()
+        tmp.mkdir()
+        try:
+            _FolderCopier(folder, copy, globs, left_out).copy()
+            if not (copy / file.name).exists():
+                shutil.copy2(file, copy / file.name)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}"
+            raise SandboxError(f"a copy of '{folder}' cannot be made ({what}).") from error
+        yield SandboxCopy(copy / file.name, tmp, folder)
+
+
+def recorded_outputs(folder: Path) -> frozenset[Path]:
+    """Return the files and stores that pipelines in this folder wrote, as their ledger knows them."""
+    state = folder / ".paddock"
+    if not (state / "ledger.sqlite").is_file():
+        return frozenset()
+    from paddock.runner.ledger.entries import LedgerError
+    from paddock.runner.ledger.ledger import Ledger
+    from paddock.runner.ledger.lineage import LineageStore
+
+    try:
+        with Ledger(state, is_readonly=True) as ledger:
+            paths = {row.path for row in ledger.outputs()} | {*LineageStore(ledger).stores()}
+            return frozenset(folder / path for path in paths)
+    except LedgerError:
+        return frozenset()  # what a broken ledger knows does not matter to a test
+
+
+class _FolderCopier:
+    """Copies one folder within bounds."""
+
+    def __init__(self, source: Path, target: Path, globs: Globs, left_out: frozenset[Path]) -> None:
+        self._source = source
+        self._target = target
+        self._globs = globs
+        self._left_out = left_out
+        self._n_bytes = 0
+        self._n_files = 0
+
+    def copy(self) -> None:
+        named = {self._source: self._globs.names_folder(".")}
+        for at, folders, files in os.walk(self._source):
+            here = Path(at)
+            if not folders and not files and named[here]:  # an empty one matters, too
+                (self._target / here.relative_to(self._source)).mkdir(parents=True, exist_ok=True)
+            folders[:] = [name for name in folders if self._enters(here / name)]
+            for name in folders:
+                relative = (here / name).relative_to(self._source).as_posix()
+                named[here / name] = named[here] or self._globs.names_folder(relative)
+            for name in files:
+                path = here / name
+                relative = path.relative_to(self._source).as_posix()
+                wants = self._globs.names_file(relative, in_named_folder=named[here])
+                if wants and path not in self._left_out:
+                    self._one(path)
+
+    def _enters(self, folder: Path) -> bool:
+        hidden = folder.name.startswith(".") or folder.name in _NOT_COPIED
+        return not hidden and folder not in self._left_out and not folder.is_symlink()
+
+    def _one(self, path: Path) -> None:
+        target = self._target / path.relative_to(self._source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in _LINKED_SUFFIXES:
+            target.symlink_to(path)
+            return
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+            return
+        if not path.is_file():
+            return  # a socket, a pipe
+        self._n_files += 1
+        self._n_bytes += path.stat().st_size
+        if self._n_files > MAX_COPY_FILES or self._n_bytes > MAX_COPY_BYTES:
+            raise SandboxError(
+                f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds more "
+                f"than {MAX_COPY_BYTES // 2**20} MiB or {MAX_COPY_FILES:,} files. Give the test `files:` "
+                f"with globs of what it needs, or the pipeline a folder of its own."
+            )
+        shutil.copy2(path, target)
+
+
+TextChange = Callable[[str], str]
+
+
+def map_texts(value: Any, change: TextChange) -> Any:
+    """Return plain data with every text in it changed, names of members too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(str(name)): map_texts(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_texts(item, change) for item in value]
+    return value

@@ -1,0 +1,460 @@
+"""Test suites: read the tests of pipelines and `.prompt.yml` files, and run them file by file.
+
+A `.prompt.yml` file becomes a pipeline of one step: each row of its data is a test, its evaluators
+are the claims. Cassettes without a test are reported, and dropped when new ones are recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.request import Pool
+from paddock.pipelines import prompt_file, yaml_source
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.model import Pipeline
+from paddock.pipelines.prompt_file import (
+    PromptEvaluator,
+    PromptFile,
+    StringEvaluator,
+    escape_template,
+    is_prompt_file,
+)
+from paddock.runner.api import FILE_THREADS
+from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.core.model_pools import open_home_pool
+from paddock.runner.progress.drain import StopGate, stop_on_signals
+from paddock.runner.settings import read_settings
+
+from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, ReplayMode, run_case
+from .cassette import cassette_file_names
+from .results import CaseResult, SuiteResult
+
+CASSETTE_FOLDER = "tests/cassettes"
+"""Where replies are recorded if a test does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFile:
+    """A file with its tests."""
+
+    __test__ = False  # not one of pytest's
+
+    file: Path
+    name: str
+    stem: str
+    """What the names of its cassettes begin with."""
+    subjects: tuple[CaseSpec, ...]
+    notes: tuple[str, ...] = ()
+
+
+def pipeline_suite(file: Path) -> SuiteFile:
+    """Read a pipeline's tests.
+
+    Raises:
+        PipelineError: with every fault of the file, its tests included.
+    """
+    plan = read_plan(file)
+    check(plan)
+    return case_specs(file, plan.pipeline, file.stem)
+
+
+def case_specs(
+    file: Path,
+    pipeline: Pipeline,
+    stem: str,
+    *,
+    cassettes: str = CASSETTE_FOLDER,
+    text: str | None = None,
+) -> SuiteFile:
+    """Return the tests of a pipeline; `text` is what to run in place of the file's own.
+
+    `cassettes` is the folder beside it for tests that name none.
+
+    Raises:
+        PipelineError: a test's folder of replies, or an input, cannot be used.
+    """
+    faults = [*_test_faults(file, pipeline)]
+    if faults:
+        raise PipelineError(faults)
+    names = cassette_file_names(stem, [test.name for test in pipeline.tests])
+    paths = {name for name, one in pipeline.inputs.items() if one.type in ("dir", "path")}
+    subjects = tuple(
+        CaseSpec(
+            file=file,
+            group=pipeline.name,
+            test=test,
+            cassette=file.parent / (test.replay or cassettes) / names[test.name],
+            paths=frozenset(paths),
+            text=text,
+        )
+        for test in pipeline.tests
+    )
+    return SuiteFile(file, pipeline.name, stem, subjects)
+
+
+def orphaned_cassettes(subjects: Iterable[CaseSpec], stem: str) -> Iterator[Path]:
+    """Yield the cassettes of this file that belong to no test any more."""
+    found = list(subjects)
+    own = {subject.cassette for subject in found}
+    for folder in sorted({cassette.parent for cassette in own}):
+        for file in sorted(folder.glob("*.jsonl")):
+            # What has another dot is of a file `x.y.yaml` beside `x.yaml`.
+            is_named_so = file.name.removesuffix(".jsonl").rpartition(".")[0] == stem
+            if is_named_so and file not in own and _is_cassette(file):
+                yield file
+
+
+def _is_cassette(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return "cassette" in json.loads(lines.readline(10_000))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _test_faults(file: Path, pipeline: Pipeline) -> Iterator[Fault]:
+    base = file.absolute().parent.resolve()
+    for index, test in enumerate(pipeline.tests):
+        if not (base / (test.replay or CASSETTE_FOLDER)).resolve().is_relative_to(base):
+            what = f"the recorded replies of test '{test.name}' lie outside the pipeline's folder."
+            mark = pipeline.mark(("tests", index, "replay"))
+            yield Fault(what, f"Name a folder within it, such as {CASSETTE_FOLDER}.", mark)
+
+
+SIMILAR_ENOUGH = 0.5
+"""From which cosine on an answer is near the expected one; theirs passes from two stars of five."""
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
+PROMPT_CASSETTE_FOLDER = "cassettes"
+"""Where replies are recorded, beside the file."""
+JUDGED_QUALITIES: Mapping[str, str] = {
+    "coherence": "The text is coherent: its sentences follow from one another and are in order.",
+    "fluency": "The text is written in fluent and correct language.",
+    "relevance": "The text answers this: {input}",
+    "groundedness": "The text says nothing that cannot be found in this: {context}",
+}
+"""What theirs of the prefix `github/` ask of an answer, in words for a model as judge."""
+
+
+def prompt_file_suite(file: Path) -> SuiteFile:
+    """Read the tests of a prompt file.
+
+    Raises:
+        PipelineError: with every fault of the file.
+    """
+    document = yaml_source.read_yaml(file)
+    found = prompt_file.prompt_file_of(document)
+    lacking = [*_prompt_file_faults(found, document)]
+    if lacking:
+        raise PipelineError(lacking)
+    text = json.dumps(_prompt_pipeline(found, file), ensure_ascii=False)
+    plan = read_plan(file, text)
+    check(plan)
+    stem = file.name.rpartition(".")[0]
+    made = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
+    if found.model and not _is_stored_model(found.model):
+        note = f"{file.name}: its model '{found.model}' is not asked, but the default one"
+        return replace(made, notes=(note,))
+    return made
+
+
+def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
+    """Yield what of the data and the evaluators cannot be used."""
+    for index, row in enumerate(found.test_data):
+        for name in found.variables:
+            if name not in row:
+                what = f"the messages read '{name}', which this row of `testData` does not have."
+                mark = document.mark(("testData", index))
+                yield Fault(what, f"Add `{name}: …` to it.", mark)
+        for name in row:
+            if name not in found.variables and any(
+                f"{{{{{name}}}}}" in turn.content for turn in found.messages
+            ):
+                what = f"'{name}' cannot be the name of a variable."
+                remedy = "Take letters, digits and `_` alone, in the messages as well."
+                yield Fault(what, remedy, document.key_mark(("testData", index, name)))
+    for index, one in enumerate(found.evaluators):
+        yield from _string_evaluator_faults(found, index, one, document)
+        if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
+            mark = document.mark(("evaluators", index, "llm", "choices"))
+            what = "a judge that can only say one thing decides nothing."
+            yield Fault(what, "Give it at least two different choices.", mark)
+        name = (one.uses or "").removeprefix("github/")
+        if one.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
+            names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
+            mark = document.mark(("evaluators", index, "uses"))
+            yield Fault(f"there is no evaluator '{one.uses}'.", f"Known: {names}.", mark)
+
+
+def _string_evaluator_faults(
+    found: PromptFile, index: int, one: PromptEvaluator, document: yaml_source.YamlDocument
+) -> Iterator[Fault]:
+    """Yield which names a string evaluator reads that some row of the data does not have."""
+    written = {} if one.string is None else one.string.model_dump(by_alias=True, exclude_none=True)
+    for key, text in written.items():
+        for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
+            rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
+            if rows:
+                what = f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
+                remedy = f"Add `{name}: …` to each row, or write the words themselves."
+                mark = document.mark(("evaluators", index, "string", key))
+                yield Fault(what, remedy, mark)
+
+
+def _prompt_pipeline(found: PromptFile, file: Path) -> dict[str, Any]:
+    """Return the pipeline that asks once, with a test for each row."""
+    vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in found.variables}
+    step = {
+        "id": "answer",
+        "uses": "chat",
+        "with": {"prompt": {"file": file.name}, "vars": vars_},
+    }
+    made: dict[str, Any] = {
+        "name": found.name or file.name,
+        "inputs": {_input_name(name): {"type": "json"} for name in found.variables},
+        "steps": [step],
+        "returns": "steps.answer.text",
+        "tests": [
+            {
+                "name": _case_name(number, row, found),
+                "inputs": {
+                    _input_name(name): _literal_value(row[name]) for name in found.variables
+                },
+                "files": [file.name],
+                "expect": [
+                    claim for one in found.evaluators for claim in _evaluator_claims(one, row)
+                ],
+            }
+            for number, row in enumerate(found.test_data, 1)
+        ],
+    }
+    if found.model and _is_stored_model(found.model):
+        made["models"] = {"own": found.model}
+    return made
+
+
+def _is_stored_model(model: str) -> bool:
+    """Return a stored model's name from one of the catalogue that is gone: `publisher/name`."""
+    return "/" not in model or model.startswith(("hf.co/", "./", "/")) or ":" in model
+
+
+def _input_name(variable: str) -> str:
+    """Return a name that an input may have."""
+    return f"of_{variable.lower()}" if not re.match(r"[a-z][a-z0-9_]*\Z", variable) else variable
+
+
+def _case_name(number: int, row: Mapping[str, Any], found: PromptFile) -> str:
+    first = next((str(row[name]) for name in found.variables if name in row), "")
+    words = " ".join(first.split())
+    return f"{number}: {words[:47]}…" if len(words) > 48 else f"{number}: {words}".rstrip(": ")
+
+
+def _literal_value(value: Any) -> Any:
+    return escape_template(value) if isinstance(value, str) else value
+
+
+def _evaluator_claims(one: PromptEvaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if one.string is not None:
+        told = one.string.model_copy(update=_filled_evaluator(one.string, row))
+        if told.equals:
+            yield {"equals": _literal_value(told.equals)}
+        if told.contains:
+            yield {"check": f"contains(text, {_quoted_literal(told.contains)})"}
+        if told.starts_with:
+            yield {
+                "check": f"text.strip().lower().startswith({_quoted_literal(told.starts_with.lower())})"
+            }
+        if told.ends_with:
+            yield {
+                "check": f"text.strip().lower().endswith({_quoted_literal(told.ends_with.lower())})"
+            }
+    elif one.llm is not None:
+        judge = {
+            "prompt": _filled_prompt(one.llm.prompt, row),
+            "choices": {choice.choice: float(choice.score) for choice in one.llm.choices},
+        }
+        if one.llm.system_prompt:
+            judge["system"] = one.llm.system_prompt
+        yield {"judge": judge}
+    elif one.uses == "github/similarity":
+        yield {
+            "similar": _literal_value(_row_text(row.get("expected", ""))),
+            "at_least": SIMILAR_ENOUGH,
+        }
+    elif one.uses is not None:
+        yield {"judge": _literal_value(_quality_prompt(one.uses, row))}
+
+
+def _filled_evaluator(told: StringEvaluator, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return an evaluator's texts with a row's values in them."""
+    return {
+        name: _PLACEHOLDER.sub(lambda found: _row_text(row.get(found[1], "")), text)
+        for name, text in told.model_dump().items()
+        if isinstance(text, str)
+    }
+
+
+def _quality_prompt(uses: str, row: Mapping[str, Any]) -> str:
+    words = JUDGED_QUALITIES[uses.removeprefix("github/")]
+    given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
+    return words.format_map({name: _row_text(value) for name, value in given.items()})
+
+
+def _filled_prompt(prompt: str, row: Mapping[str, Any]) -> str:
+    """Put a row's values into a judge's prompt; the answer comes in when there is one."""
+    parts = _PLACEHOLDER.split(prompt)
+    made = [_literal_value(parts[0])]
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        value = (
+            "{{ text }}" if name == "completion" else _literal_value(_row_text(row.get(name, "")))
+        )
+        made += [value, _literal_value(text)]
+    return "".join(made)
+
+
+def _row_text(value: Any) -> str:
+    """Write a value of a row as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _quoted_literal(text: str) -> str:
+    """Write a text as an expression has it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+CaseCallback = Callable[[SuiteFile, CaseResult], None]
+"""Shows how a test went."""
+BeginCallback = Callable[[str], None]
+"""Shows which test is being carried out."""
+
+
+class UnknownCase(Exception):
+    """A test is asked for by a name that none has."""
+
+
+def read_suite(file: Path) -> SuiteFile:
+    """Read the tests of a pipeline, or of a `.prompt.yml`.
+
+    Raises:
+        PipelineError: with every fault of the file, its tests included.
+    """
+    if is_prompt_file(file.name):
+        return prompt_file_suite(file)
+    return pipeline_suite(file)
+
+
+def read_suites(files: Sequence[Path]) -> list[SuiteFile]:
+    """Read the tests of several files.
+
+    Raises:
+        PipelineError: with every fault of all of them.
+    """
+    found: list[SuiteFile] = []
+    faults: list[Fault] = []
+    for file in files:
+        try:
+            found.append(read_suite(file))
+        except PipelineError as error:
+            faults += error.faults
+    if faults:
+        raise PipelineError(faults)
+    return found
+
+
+def run_suites(
+    files: Sequence[SuiteFile],
+    *,
+    mode: ReplayMode,
+    only: Collection[str] = (),
+    flags: Mapping[str, object] | None = None,
+    pool: Pool | None = None,
+    tell: CaseCallback,
+    begin: BeginCallback = lambda name: None,
+) -> tuple[SuiteResult, ...]:
+    """Carry out tests, and give how they went; each is told as soon as it is over.
+
+    `flags` are settings given by hand; `pool` serves in place of this machine's.
+
+    Raises:
+        NoSuchTest: `only` names one that is not there.
+        KeyboardInterrupt: Ctrl-C; the test in flight was ended in order.
+        PipelineError: a settings file beside a pipeline wants more than is allowed.
+        EngineError: this machine's pool cannot be opened.
+    """
+    _refuse_unknown_names(files, only)
+
+    async def main() -> tuple[SuiteResult, ...]:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
+        with stop_on_signals(stop, StopGate()):
+            suites = [
+                await _run_suite(file, mode, only, flags or {}, pool, stop, tell, begin)
+                for file in files
+            ]
+            return tuple(suites)
+
+    try:
+        return asyncio.run(main())
+    except CaseInterrupted:
+        raise KeyboardInterrupt from None
+
+
+async def _run_suite(
+    file: SuiteFile,
+    mode: ReplayMode,
+    only: Collection[str],
+    flags: Mapping[str, object],
+    pool: Pool | None,
+    stop: asyncio.Event,
+    tell: CaseCallback,
+    begin: BeginCallback,
+) -> SuiteResult:
+    folder = file.file.parent
+    settings = read_settings(folder, flags=flags)
+    async with AsyncExitStack() as stack:
+        opened: list[Pool] = [pool] if pool is not None else []
+
+        async def home() -> Pool:
+            if not opened:
+                opened.append(await stack.enter_async_context(open_home_pool(settings)))
+            return opened[0]
+
+        how = CaseOptions(mode, settings, settings.allow, os.environ, stop, home)
+        cases = []
+        for subject in file.subjects:
+            if only and subject.test.name not in only:
+                continue
+            begin(subject.test.name)
+            case = await run_case(subject, how)
+            tell(file, case)
+            cases.append(case)
+    notes = () if only else await asyncio.to_thread(_orphan_notes, file, mode)
+    return SuiteResult(file.name, str(file.file), tuple(cases), (*file.notes, *notes))
+
+
+def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
+    """Tell of cassettes without a test; drop them where new ones are recorded."""
+    notes = []
+    for cassette in orphaned_cassettes(file.subjects, file.stem):
+        shown = os.path.relpath(cassette)
+        if mode == "record":
+            cassette.unlink(missing_ok=True)
+            notes.append(f"{shown} belonged to no test, and was dropped")
+        else:
+            notes.append(f"{shown} belongs to no test; `--record` drops it")
+    return tuple(notes)
+
+
+def _refuse_unknown_names(files: Sequence[SuiteFile], only: Collection[str]) -> None:
+    names = [subject.test.name for file in files for subject in file.subjects]
+    for name in sorted(set(only) - set(names)):
+        listed = ", ".join(f"'{one}'" for one in names) or "none"
+        raise UnknownCase(f"There is no test '{name}'.\n  There are: {listed}.")

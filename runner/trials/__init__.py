@@ -1,1 +1,0 @@
-"""A pipeline's tests: cases, recorded replies, expectations, reports."""

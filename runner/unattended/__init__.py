@@ -1,1 +1,0 @@
-"""`paddock up`: what starts runs by itself, and what carries them out."""

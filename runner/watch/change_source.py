@@ -1,0 +1,284 @@
+"""File-system events of a watched folder, with polling as the fallback.
+
+The only importer of watchdog. Events are hints, never the truth: a listing finds out what changed.
+They come in watchdog's thread, and the source is restarted when it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import watch_messages
+from .io_thread import FolderIo
+from .watch_messages import WatchMessages
+from .watch_spec import HOT_FOLDERS, WatchSpec, is_temporary
+from .watched_folder import needs_polling
+
+if TYPE_CHECKING:
+    from watchdog.events import FileSystemEvent
+    from watchdog.observers.api import BaseObserver, EventEmitter
+
+MOST_PATHS = 4096
+_QUEUE_FILE = Path("/proc/sys/fs/inotify/max_queued_events")
+_QUEUE_EVENTS = 16_384  # the kernel's default
+_END_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeHints:
+    """What was told since the last time somebody asked."""
+
+    relpaths: frozenset[str] = frozenset()
+    is_overflow: bool = False
+    """More came than is kept: only a look at the whole tells."""
+
+
+class FolderEvents:
+    """The events below one root. `wake` is called from watchdog's thread."""
+
+    def __init__(
+        self, root: Path, wake: Callable[[], None], is_noise: Callable[[str], bool]
+    ) -> None:
+        """Take the root, what to call when something was told, and which paths never matter."""
+        self._root = root
+        self._wake = wake
+        self._is_noise = is_noise
+        self._prefix = f"{root}{os.sep}"
+        self._lock = threading.Lock()
+        self._relpaths: set[str] = set()
+        self._is_overflow = False
+        self._has_told = False
+        self._n_events = 0
+        self._written: set[str] = set()
+        self._hears_closes = sys.platform == "linux"  # inotify alone tells of closed files
+        self._most_events = _queue_length() // 2
+        self._observer: BaseObserver | None = None
+        self._emitters: frozenset[EventEmitter] = frozenset()
+
+    def start(self) -> None:
+        """Begin to listen. Blocking: every folder below the root is registered.
+
+        Raises:
+            OSError: the system has no room for more watches, or the root is not there.
+        """
+        from watchdog.events import FileSystemEventHandler
+        from watchdog.observers import Observer
+
+        observer = Observer()
+        handler = FileSystemEventHandler()
+        handler.on_any_event = self._told  # type: ignore[method-assign]
+        observer.schedule(handler, str(self._root), recursive=True, event_filter=_event_types())
+        self._observer = observer
+        try:
+            observer.start()
+        except BaseException:
+            self.stop()
+            raise
+        self._emitters = frozenset(observer.emitters)
+
+    def stop(self) -> None:
+        """End it, in bounded time."""
+        observer, self._observer = self._observer, None
+        if observer is None:
+            return
+        with contextlib.suppress(Exception):  # whatever a dying observer says
+            observer.stop()
+        if observer.is_alive():
+            observer.join(_END_S)
+
+    def is_alive(self) -> bool:
+        """Return whether events still come: the observer lives on when its emitter has died."""
+        if self._observer is None or not self._observer.is_alive():
+            return False
+        readers = (getattr(emitter, "_inotify_fd", None) for emitter in self._emitters)
+        return all(emitter.is_alive() for emitter in self._emitters) and all(
+            reader is None or reader.is_alive() for reader in readers
+        )
+
+    def covers(self, n_folders: int) -> bool:
+        """Return whether so many folders are listened to.
+
+        Where the system's limit is reached in the middle, watchdog says nothing and goes on.
+        """
+        for emitter in self._emitters:
+            group = getattr(emitter, "_inotify", None)
+            paths = getattr(group, "_active_callbacks_by_path", None)
+            if paths is not None and len(paths) < n_folders:
+                return False
+        return True
+
+    def take(self) -> ChangeHints:
+        """Take what was told since the last time."""
+        with self._lock:
+            hints = ChangeHints(frozenset(self._relpaths), self._is_overflow)
+            self._relpaths = set()
+            self._is_overflow = self._has_told = False
+        return hints
+
+    def written(self) -> frozenset[str]:
+        """Return files that were written to and not closed since, as far as is known."""
+        with self._lock:
+            return frozenset(self._written)
+
+    def _note_writer(self, event: FileSystemEvent) -> None:
+        """Note who writes: the system tells of each write, and when a writer has closed a file."""
+        relpath = os.fsdecode(event.src_path).removeprefix(self._prefix).replace(os.sep, "/")
+        if event.event_type == "modified" and not event.is_directory:
+            if len(self._written) < MOST_PATHS and self._hears_closes:
+                self._written.add(relpath)
+        elif event.event_type in ("closed", "moved", "deleted"):
+            self._written.discard(relpath)
+
+    def _told(self, event: FileSystemEvent) -> None:
+        paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or ""))
+        with self._lock:
+            self._note_writer(event)
+            self._n_events += 1
+            if self._n_events >= self._most_events:
+                # The kernel drops events when its queue is full, and its queue is full only if
+                # at least this many are read after it. So after as many, the whole is looked at.
+                self._n_events, self._is_overflow = 0, True
+                self._written.clear()
+            for path in paths:
+                self._add(path)
+            is_news = bool(self._relpaths or self._is_overflow) and not self._has_told
+            self._has_told = self._has_told or is_news
+        if is_news:
+            self._wake()
+
+    def _add(self, path: str) -> None:
+        if not path.startswith(self._prefix):
+            # The root itself was moved or deleted.
+            self._is_overflow = self._is_overflow or bool(path)
+            return
+        relpath = path.removeprefix(self._prefix).replace(os.sep, "/")
+        if self._is_noise(relpath):
+            return
+        if len(self._relpaths) >= MOST_PATHS:
+            self._is_overflow = True
+        if self._is_overflow:
+            self._relpaths.clear()
+        else:
+            self._relpaths.add(relpath)
+
+
+def _event_types() -> list[type[FileSystemEvent]]:
+    """Name the events that mean that something may have changed: not that somebody has read."""
+    from watchdog import events
+
+    return [
+        events.FileCreatedEvent,
+        events.FileModifiedEvent,
+        events.FileClosedEvent,
+        events.FileMovedEvent,
+        events.FileDeletedEvent,
+        events.DirCreatedEvent,
+        events.DirMovedEvent,
+        events.DirDeletedEvent,
+    ]
+
+
+def _queue_length() -> int:
+    try:
+        return max(int(_QUEUE_FILE.read_text("ascii")), 16)
+    except (OSError, ValueError):
+        return _QUEUE_EVENTS
+
+
+POLL_S = 5.0
+POLL_SHARE = 0.05
+"""The most of its time that a watch spends on reading a folder that tells nothing."""
+EVENTS_RETRY_S = 300.0
+"""How often events are tried again where the system had no room for them."""
+
+
+class ChangeSource:
+    """The hints of one watch."""
+
+    def __init__(
+        self, spec: WatchSpec, look: FolderIo, notices_: WatchMessages, wake: Callable[[], None]
+    ) -> None:
+        self._spec = spec
+        self._look = look
+        self._notices = notices_
+        self._wake = wake
+        self._events: FolderEvents | None = None
+        self._retry_at: float | None = None
+        self.polls = False
+        """Whether the folder must be looked at often."""
+
+    async def start(self, now: float) -> None:
+        """Listen, or begin to poll and say why."""
+        await self.stop()
+        self._retry_at = None
+        kind = await self._look.ask(partial(needs_polling, self._spec.root))
+        if kind is not None:
+            self._poll(kind)
+            return
+        events = FolderEvents(
+            self._spec.root, self._wake, partial(is_noise, is_hot=self._spec.is_hot)
+        )
+        try:
+            await self._look.ask(events.start)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                self._retry_at = now + EVENTS_RETRY_S
+                self._poll(error)
+            return
+        self._events, self.polls = events, False
+        self._notices.over("polled")
+
+    def _poll(self, why: OSError | str | None) -> None:
+        self.polls = True
+        self._notices.tell("polled", watch_messages.polling_message(self._spec.root, why, POLL_S))
+
+    def is_deaf(self, now: float) -> bool:
+        """Return whether events should come and do not: start anew."""
+        if self._events is None:
+            return not self.polls or (self._retry_at is not None and now >= self._retry_at)
+        return not self._events.is_alive()
+
+    def compare(self, n_folders: int) -> None:
+        """Poll as well where the system listens to fewer folders than there are."""
+        if self._events is None:
+            return
+        if not self._events.covers(n_folders):
+            self._poll(None)
+        elif self.polls:
+            self.polls = False
+            self._notices.over("polled")
+
+    def take(self) -> ChangeHints:
+        """Take what was heard."""
+        return self._events.take() if self._events is not None else ChangeHints()
+
+    def written(self) -> frozenset[str]:
+        """Return files that were written to and not closed since, as far as the system tells."""
+        return self._events.written() if self._events is not None else frozenset()
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        events, self._events = self._events, None
+        if events is not None:
+            await self._look.ask(events.stop)
+
+    def drop(self) -> None:
+        """Listen no more, and wait for nobody: at the end, when a folder may hang."""
+        events, self._events = self._events, None
+        if events is not None:
+            self._look.leave(events.stop)
+
+
+def is_noise(relpath: str, *, is_hot: bool) -> bool:
+    """Return whether a change there never matters."""
+    parts = relpath.split("/")
+    return any(map(is_temporary, parts)) or (is_hot and parts[0] in HOT_FOLDERS)

@@ -1,0 +1,425 @@
+"""Watch one folder for years.
+
+Look, let files settle, collect a batch, submit it, record what was done. Events are hints and a
+full listing is the truth; `watch_state` decides what follows from either. No error of the folder
+ends the watch. Knows no Prefect and starts no run: `submit` does, and its caller calls `done` once
+for each batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddock.runner.ledger.entries import LedgerError  # noqa: TID252 - the same class in either way of importing
+
+from . import watch_messages
+from .change_source import POLL_S, POLL_SHARE, ChangeSource
+from .io_thread import SLOW_S, FolderIo, WatchStopped
+from .seen_files import SeenFiles, unknown_versions
+from .watch_messages import WatchMessages
+from .watch_spec import BatchOutcome, FileIdentity, FileVersion, WatchBatch, WatchSpec
+from .watch_state import REFUSED_S, WatchState
+
+ROOT_S = 2.0
+"""How often to see whether the root is still there, and the same."""
+GATHER_S = 0.02  # an event is seldom alone
+BETWEEN_LOOKS_S = 1.0
+"""Between two looks at the whole that hints ask for."""
+SOON_SHARE = 0.2
+"""The most of its time that a watch spends on them, however large the folder."""
+FLUSH_S = 5.0
+"""The longest that the end waits for the book."""
+
+
+@dataclass(frozen=True, slots=True)
+class _EndedBatch:
+    """What is still to be done for a batch whose run has ended."""
+
+    run: str
+    files: Mapping[str, FileIdentity]
+    gone: tuple[str, ...]
+    epoch: int
+    moves: Mapping[str, str | None] = field(default_factory=dict)
+    """Of a hot folder: path → why it failed."""
+
+
+class FolderWatch:
+    """One entry of `on.watch` at work. Used from one event loop."""
+
+    def __init__(
+        self,
+        spec: WatchSpec,
+        book: SeenFiles,
+        submit: Callable[[WatchBatch], Awaitable[None]],
+        *,
+        note: Callable[[str], None],
+        max_attempts: int = 3,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what to watch, where to keep it, who starts a run, and who is told what.
+
+        `clock` must never jump.
+        """
+        self.spec = spec
+        self._submit = submit
+        self._max_attempts = max_attempts
+        self._clock = clock
+        self._notices = WatchMessages(note)
+        self._wake = asyncio.Event()
+        self._look = FolderIo(spec, book, self._slow)
+        self._change_source = ChangeSource(spec, self._look, self._notices, self._awake)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state: WatchState | None = None
+        self._ended: list[_EndedBatch] = []
+        self._stuck: dict[str, str | None] = {}
+        self._root: tuple[int, int] | None = None
+        self._why_away = "not looked at yet"
+        self._doubt = ""
+        self._root_at = self._look_at = self._looked_at = 0.0
+        self._took_s = 0.0
+        self._n_files = 0
+        self._is_slow = False
+
+    # --- from outside
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watch until `stop` is set."""
+        self._loop = asyncio.get_running_loop()
+        self._look.begin(stop)
+        stopped = asyncio.create_task(self._wake_at(stop))
+        try:
+            while not stop.is_set():
+                try:
+                    await self._begin()
+                    await self._round()
+                    self._notices.over("broken")
+                except WatchStopped:
+                    break
+                except Exception as error:
+                    # A watch is meant to last for years: what nobody has thought of is told, and
+                    # everything is looked at anew.
+                    self._notices.tell(
+                        "broken", watch_messages.unexpected_error_message(self.spec.root, error)
+                    )
+                    await self._look.sleep(REFUSED_S)
+                    self._look_at = 0.0
+                await self._pause(stop)
+        except WatchStopped:
+            pass
+        finally:
+            stopped.cancel()
+            self._change_source.drop()
+            await self._flush()
+            self._look.close()
+
+    async def done(self, batch: WatchBatch, outcome: BatchOutcome) -> None:
+        """Take in how the run of a batch ended. Does not wait for the book."""
+        state = self._state
+        record = state.ended(batch, outcome, self._clock()) if state is not None else None
+        if state is None or record is None:
+            return
+        for relpath, why in record.given_up.items():
+            self._notices.tell(
+                "given up", watch_messages.given_up_message(self.spec.root, relpath, why)
+            )
+        moves: dict[str, str | None] = {}
+        if self.spec.is_hot:
+            held = frozenset(record.held)
+            reasons = {**outcome.failed, **record.given_up}
+            names = [seen.relpath for seen in batch.files if seen.relpath not in held]
+            moves = {relpath: reasons.get(relpath) for relpath in names}
+        ended = _EndedBatch(outcome.run, record.files, record.gone, state.epoch, moves)
+        self._ended.append(ended)
+        self._look_soon()
+        self._wake.set()
+
+    def rescan(self) -> None:
+        """Look at the whole soon."""
+        self._look_at = 0.0
+        self._wake.set()
+
+    def status(self) -> dict[str, Any]:
+        """Return how it stands, as plain data."""
+        how = (
+            "away" if self._root is None else "polling" if self._change_source.polls else "watching"
+        )
+        return {
+            "path": str(self.spec.root),
+            "state": "not answering" if self._is_slow else how,
+            "why": self._why_away if self._root is None else self._doubt or None,
+            "files": self._n_files,
+            "is_hot": self.spec.is_hot,
+            "seconds_since_look": round(self._clock() - self._looked_at, 1)
+            if self._looked_at
+            else None,
+            **(self._state.counts() if self._state is not None else {}),
+        }
+
+    def _awake(self) -> None:
+        """Wake the loop from another thread."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._wake.set)
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    def _slow(self, is_slow: bool) -> None:
+        self._is_slow = is_slow
+        if is_slow:
+            text = f"watch '{self.spec.root}': the folder has not answered for {SLOW_S:g} s."
+            self._notices.tell("slow", text)
+        else:
+            self._notices.over("slow", f"watch '{self.spec.root}': the folder answers again.")
+
+    # --- rounds
+
+    async def _begin(self) -> None:
+        """Read the book; wait where it cannot be read."""
+        while self._state is None:
+            try:
+                known = await self._look.known()
+            except LedgerError as error:
+                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+                await self._look.sleep(REFUSED_S)
+                continue
+            self._notices.over("ledger")
+            self._state = WatchState(
+                self.spec,
+                known.done,
+                epoch=known.epoch,
+                roots=known.roots,
+                wants=self._look.wanted.wants,
+                max_attempts=self._max_attempts,
+            )
+
+    async def _round(self) -> None:
+        """Take in what is new, and hand on what is due."""
+        state, now = self._state, self._clock()
+        assert state is not None  # `_begin` made it
+        try:
+            await self._settle_ended()
+            if not await self._is_there(now):
+                return
+            await self._take_hints(state)
+            if self._clock() >= self._look_at or state.needs_look(self._clock()):
+                await self._whole(state)
+            state.release(self._clock())
+            await self._check(state)
+        except OSError as error:
+            await self._away(error)
+            return
+        if state.is_due(self._clock()):
+            await self._hand_on(state)
+
+    async def _pause(self, stop: asyncio.Event) -> None:
+        """Wait for the next thing to do, or for news."""
+        now = self._clock()
+        times = [self._root_at]
+        if self._root is not None and self._state is not None:
+            times += [self._look_at, self._state.next_at() or self._look_at]
+        if self._ended or self._stuck:
+            times.append(now + REFUSED_S)
+        wait_s = max(min(times) - now, GATHER_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), wait_s)
+            if not stop.is_set():
+                await asyncio.sleep(GATHER_S)
+        self._wake.clear()
+
+    async def _is_there(self, now: float) -> bool:
+        """See that the root is there and the same, and that its events are heard."""
+        if now < self._root_at:
+            return self._root is not None
+        self._root_at = now + ROOT_S
+        root = await self._look.root()
+        is_back = self._root is None
+        if root != self._root or self._change_source.is_deaf(now):
+            await self._change_source.start(now)
+            self._look_at = 0.0
+            if self.spec.is_hot:
+                await self._take_up()
+        self._root = root
+        if is_back:
+            self._notices.over("away", f"watch '{self.spec.root}': the folder is there again.")
+        return True
+
+    async def _away(self, error: OSError) -> None:
+        self._notices.tell("away", watch_messages.away_message(self.spec.root, error))
+        self._why_away = error.strerror or type(error).__name__
+        self._root = None
+        self._root_at = self._clock() + ROOT_S
+        await self._change_source.stop()
+
+    async def _take_up(self) -> None:
+        """Take up what a hot folder's `processing/` holds of which nothing is known."""
+        assert self._state is not None  # `_begin` made it
+        known = self._state.claimed()
+        found = await self._look.claimed()
+        new = {relpath: seen for relpath, seen in found.items() if relpath not in known}
+        self._state.found_claimed(new, self._clock())
+
+    async def _take_hints(self, state: WatchState) -> None:
+        hints = self._change_source.take()
+        if hints.is_overflow:
+            state.disturb()
+            self._look_soon()
+        if hints.relpaths:
+            found: dict[str, FileVersion | None] = await self._look.at(hints.relpaths)
+            state.hint(found, self._clock())
+            if None in found.values() and not self.spec.is_hot:
+                self._look_soon()  # only looks at the whole tell what is gone
+
+    def _look_soon(self) -> None:
+        wait_s = max(BETWEEN_LOOKS_S, self._took_s / SOON_SHARE)
+        self._look_at = min(self._look_at, self._looked_at + wait_s)
+
+    async def _whole(self, state: WatchState) -> None:
+        """Look at everything."""
+        began = self._clock()
+        listing = await self._look.whole()
+        now = self._looked_at = self._clock()
+        self._took_s = now - began
+        n_absent = state.look(listing, now)
+        if n_absent and await self._confirmed(state):
+            n_absent = state.look(listing, now)
+        await self._tell_foreign(state, n_absent)
+        if listing.unreadable:
+            text = watch_messages.unreadable_message(self.spec.root, listing.unreadable)
+            self._notices.tell("unreadable", text)
+        else:
+            self._notices.over("unreadable")
+        self._n_files = len(listing.files)
+        self._change_source.compare(listing.n_folders)
+        reconcile_s = self.spec.reconcile_s
+        wait_s = min(POLL_S, reconcile_s) if self._change_source.polls else reconcile_s
+        self._look_at = now + max(wait_s, BETWEEN_LOOKS_S, self._took_s / POLL_SHARE)
+
+    async def _confirmed(self, state: WatchState) -> bool:
+        """Read again which folder it is: a person may have confirmed it by a run."""
+        try:
+            roots = (await self._look.known()).roots
+        except LedgerError as error:
+            self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            return False
+        is_new = list(roots) != state.roots
+        state.roots = list(roots)
+        return is_new
+
+    async def _tell_foreign(self, state: WatchState, n_absent: int) -> None:
+        self._doubt = ""
+        if n_absent:
+            self._doubt = watch_messages.other_folder_message(self.spec, n_absent)
+            self._notices.tell("foreign", self._doubt)
+            return
+        self._notices.over("foreign")
+        if state.is_root_new:
+            try:
+                await self._look.record_root(state.roots[0])
+            except LedgerError as error:
+                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            else:
+                state.is_root_new = False
+
+    async def _check(self, state: WatchState) -> None:
+        """Look again at files whose time to settle is over."""
+        names = state.settling.to_check(self._clock())
+        if names:
+            found: dict[str, FileVersion | None] = dict.fromkeys(names)
+            found.update(await self._look.at(names))
+            state.check(found, self._clock())
+
+    # --- batches
+
+    async def _hand_on(self, state: WatchState) -> None:
+        """Take what has settled and have a run started for it."""
+        try:
+            await self._look.see_owned()
+        except LedgerError as error:
+            self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            state.postpone(self._clock())
+            return
+        for relpath in state.settled():
+            if not self._look.wanted.wants_file(relpath):
+                state.forget(relpath)
+        batch = state.take(await self._claimed(state) if self.spec.is_hot else None)
+        if batch is None:
+            return
+        try:
+            if not self.spec.is_hot:
+                names = (*(seen.relpath for seen in batch.files), *batch.gone)
+                await self._look.record("", unknown_versions(names), (), state.epoch)
+            await self._submit(batch)
+        except WatchStopped:
+            raise
+        except Exception as error:  # whatever stands between us and a run: it must not end a watch
+            self._notices.tell(
+                "submit", watch_messages.not_submitted_message(self.spec.root, error)
+            )
+            state.refused(batch, self._clock())
+            return
+        self._notices.over("submit")
+        self._notices.over("ledger")
+
+    async def _claimed(self, state: WatchState) -> Mapping[str, FileVersion]:
+        settled = state.settled()
+        written = self._change_source.written()
+        moved = await self._look.claim(settled, frozenset(state.claimed()), written)
+        state.changed(moved.changed, self._clock())
+        self._tell_stuck(moved.refused)
+        for relpath in moved.files:
+            self._notices.over(relpath)
+        if len(moved.files) < len(settled):
+            self._look_at = self._clock() + BETWEEN_LOOKS_S  # what is left settles again
+        return moved.files
+
+    # --- what has ended
+
+    async def _settle_ended(self) -> None:
+        """Do what is to be done for the batches that came back."""
+        while self._ended:
+            ended = self._ended[0]
+            try:
+                await self._look.record(ended.run, ended.files, ended.gone, ended.epoch)
+            except LedgerError as error:
+                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+                return
+            self._stuck.update(ended.moves)
+            self._ended.pop(0)
+            self._notices.over("ledger")
+        await self._move()
+
+    async def _move(self) -> None:
+        """Bring a hot folder's files to where they end."""
+        if not self._stuck or self._state is None:
+            return
+        failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}
+        moved = await self._look.finish(self._stuck, failed, self._state.claimed())
+        self._state.left(moved.files)
+        given_up = self._state.changed_in_run(moved.changed, self._clock())
+        for relpath in moved.changed:
+            if relpath in given_up:
+                self._stuck[relpath] = given_up[relpath]
+            else:
+                del self._stuck[relpath]
+        for relpath in moved.files:
+            self._stuck.pop(relpath, None)
+            self._notices.over(relpath)
+        self._tell_stuck(moved.refused)
+
+    def _tell_stuck(self, refused: Mapping[str, str]) -> None:
+        for relpath, why in refused.items():
+            self._notices.tell(relpath, watch_messages.stuck_message(self.spec.root, relpath, why))
+
+    async def _flush(self) -> None:
+        """Write what is left, at the end, in bounded time; what is not is done again."""
+        self._look.end()
+        with contextlib.suppress(TimeoutError, Exception):
+            await asyncio.wait_for(self._settle_ended(), FLUSH_S)

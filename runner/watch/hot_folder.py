@@ -1,0 +1,201 @@
+"""Hot folder: claim documents by renaming them into `processing/`, then move them to `done/` or `failed/`. Blocks.
+
+Nothing is copied and nothing is replaced: a rename is atomic, and a taken name gets a number. What
+lies in `processing/` after a kill is taken up again. A program that has a document open keeps
+writing into it wherever it is moved, so an open one is neither claimed nor finished, and one that
+changed after its claim is done again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.steps.paths import fitted_name, numbered_name
+
+from .watch_spec import DONE, FAILED, PROCESSING, FileVersion, WatchFilter, WatchSpec
+from .watched_folder import file_version_at, list_folder
+
+_MOST_NUMBERS = 100_000
+_REASON_SUFFIX = ".reason.txt"
+OPEN_REASON = "a program still has it open for writing"
+
+
+@dataclass(frozen=True, slots=True)
+class HotFolderMoves:
+    """What became of some moves."""
+
+    files: Mapping[str, FileVersion]
+    refused: Mapping[str, str]
+    """Path → why; it stays where it is."""
+    changed: Mapping[str, FileVersion] = field(default_factory=dict)
+    """Files in `processing/` that are other versions than the ones that were claimed."""
+
+
+def claim_files(
+    spec: WatchSpec,
+    settled: Mapping[str, FileVersion],
+    before: Collection[str],
+    written: Collection[str] = (),
+) -> HotFolderMoves:
+    """Move what has settled into `processing/`; `before` is what lies there already.
+
+    A file that has changed since it settled, that is open for writing, or that is not there any
+    more, is left out. `written` are those that the system reports as open for writing.
+    """
+    claimed: dict[str, FileVersion] = {}
+    refused: dict[str, str] = {}
+    changed: dict[str, FileVersion] = {}
+    for relpath, seen in settled.items():
+        source, target = spec.root / relpath, spec.processing / relpath
+        try:
+            if relpath in before:
+                now = file_version_at(str(target), relpath)
+                if now is None or now.is_same(seen):
+                    claimed[relpath] = seen
+                else:
+                    changed[relpath] = now
+            elif _exists(target):
+                refused[relpath] = "a file of that name lies in 'processing' already"
+            elif relpath in written or is_open_for_writing(source):
+                refused[relpath] = OPEN_REASON
+            elif _is_same_version(source, seen):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target)
+                claimed[relpath] = seen
+        except OSError as error:
+            refused[relpath] = error.strerror or type(error).__name__
+    _remove_empty_folders(spec.root, claimed)
+    return HotFolderMoves(claimed, refused, changed)
+
+
+def claimed_files(spec: WatchSpec, wanted: WatchFilter) -> dict[str, FileVersion]:
+    """Return what lies in `processing/`: what was being worked on when everything ended."""
+    try:
+        return list_folder(spec.processing, wanted).files
+    except OSError:
+        return {}
+
+
+def finish_files(
+    spec: WatchSpec,
+    relpaths: Iterable[str],
+    failed: Mapping[str, str],
+    claimed: Mapping[str, FileVersion] | None = None,
+) -> HotFolderMoves:
+    """Move what has been worked on into `done/`, or into `failed/` with the reason beside it.
+
+    One that is another version than in `claimed`, or open for writing, stays where it is.
+    """
+    moved: dict[str, FileVersion] = {}
+    refused: dict[str, str] = {}
+    changed: dict[str, FileVersion] = {}
+    for relpath in relpaths:
+        source = spec.processing / relpath
+        folder = spec.root / (FAILED if relpath in failed else DONE)
+        try:
+            now, before = file_version_at(str(source), relpath), (claimed or {}).get(relpath)
+            if is_open_for_writing(source):
+                refused[relpath] = OPEN_REASON
+                continue
+            if now is not None and before is not None and not now.is_same(before):
+                changed[relpath] = now
+                continue
+            if _exists(source):
+                target = _free_name(folder / relpath)
+                if relpath in failed:
+                    # First the reason: after a kill between the two the document is tried again.
+                    _write_reason(target, failed[relpath])
+                source.rename(target)
+            moved[relpath] = FileVersion(relpath, 0, 0)
+        except OSError as error:
+            refused[relpath] = error.strerror or type(error).__name__
+    _remove_empty_folders(spec.processing, moved)
+    return HotFolderMoves(moved, refused, changed)
+
+
+def is_open_for_writing(path: Path) -> bool:
+    """Return whether a program of this machine has a file open for writing, where that is known.
+
+    Linux grants a read lease only while no one has the file open for writing. Other systems, other
+    users' files and network shares give none: then only a change of the file tells.
+    """
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # A lease that is broken raises SIGIO, which ends a process; SIGURG is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(fd)
+    return False
+
+
+def make_hot_folders(spec: WatchSpec) -> None:
+    """Make the three folders, so that people see where things go.
+
+    Raises:
+        OSError: they cannot be made.
+    """
+    for name in (PROCESSING, DONE, FAILED):
+        (spec.root / name).mkdir(exist_ok=True)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_same_version(path: Path, seen: FileVersion) -> bool:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return False
+    return (facts.st_size, facts.st_mtime_ns, facts.st_ino) == (*seen.identity, seen.inode)
+
+
+def _free_name(path: Path) -> Path:
+    """Make the folder, and return a name in it that is free: `a.txt`, `a.2.txt`, `a.3.txt`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not _exists(path):
+        return path
+    for number in range(2, _MOST_NUMBERS):
+        other = path.with_name(numbered_name(path.name, f".{number}"))
+        if not _exists(other):
+            return other
+    raise FileExistsError(0, f"{_MOST_NUMBERS:,} files have that name")
+
+
+def _write_reason(target: Path, reason: str) -> None:
+    """Write why beside a failed document; its own folder's name says the rest."""
+    beside = target.with_name(fitted_name(target.name, _REASON_SUFFIX))
+    beside.write_text(f"{reason}\n", "utf-8")
+
+
+def _remove_empty_folders(root: Path, relpaths: Iterable[str]) -> None:
+    """Remove the folders that a move has left empty, never the root."""
+    for relpath in {os.path.dirname(one) for one in relpaths}:  # noqa: PTH120 - relative text
+        folder = relpath
+        while folder:
+            try:
+                (root / folder).rmdir()
+            except OSError:
+                break
+            folder = os.path.dirname(folder)  # noqa: PTH120

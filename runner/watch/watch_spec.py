@@ -1,0 +1,255 @@
+"""What a folder watch watches and hands on: options, file versions, batches, filters.
+
+Pure values; touches no file. A file version is (watch, path below the root, size, mtime_ns); the
+inode only tells whether it is still the same file while it settles. The run that reads a file
+takes its sha256. Temporary names are ignored: their writer renames the file when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from paddock.runner.bind.bound import BoundPlan
+from paddock.steps.files.walk import VECTOR_TABLE_SUFFIX, Globs
+
+_TEMPORARY_PREFIXES = (".", "~$", "#recycle", "#snapshot")
+_TEMPORARY_SUFFIXES = (
+    "~",
+    ".tmp",
+    ".temp",
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".download",
+)
+_TEMPORARY_NAMES = frozenset(
+    (
+        "4913",  # Vim, when it tries whether it may write here
+        "@eadir", "@tmp", "@recycle", "@recently-snapshot",  # Synology, QNAP
+        "__macosx", "icon\r",  # macOS; its others begin with a dot
+        "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
+        "lost+found",
+    )
+)  # fmt: skip
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file or folder of this name is none of ours.
+
+    >>> [is_temporary(name) for name in ("a.pdf", ".~lock.a.odt#", "~$a.docx", "a.part", "4913")]
+    [False, True, True, True, True]
+    """
+    lower = name if name.islower() else name.lower()
+    return (
+        lower.startswith(_TEMPORARY_PREFIXES)
+        or lower.endswith(_TEMPORARY_SUFFIXES)
+        or lower in _TEMPORARY_NAMES
+    )
+
+
+def is_temporary_path(relpath: str) -> bool:
+    """Return whether any part of a path below the root is temporary."""
+    return any(is_temporary(name) for name in relpath.split("/"))
+
+
+FileIdentity: TypeAlias = tuple[int, int]
+"""(size, mtime_ns) of one version of a file."""
+
+UNKNOWN_FILE: FileIdentity = (-1, -1)
+"""What the ledger holds of a file that a run has taken and not yet seen through."""
+
+ALL_FILES = ("**/*",)
+
+PROCESSING, DONE, FAILED = "processing", "done", "failed"
+HOT_FOLDERS = (PROCESSING, DONE, FAILED)
+"""What a hot folder holds besides the documents that nobody has claimed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSpec:
+    """One entry of `on.watch`, with its path rendered."""
+
+    name: str
+    """Its identity in the ledger: the pipeline's file and the root."""
+    root: Path
+    """Absolute; need not be there yet."""
+    include: tuple[str, ...] = ALL_FILES
+    exclude: tuple[str, ...] = ()
+    settle_s: float = 2.0
+    batch_s: float = 10.0
+    reconcile_s: float = 600.0
+    is_hot: bool = False
+    file: str = ""
+    """The pipeline's file, as a person names it."""
+    ignored: tuple[Path, ...] = ()
+    """Files and folders that are never looked at: what the pipeline itself writes."""
+
+    @property
+    def processing(self) -> Path:
+        """Where a hot folder keeps what a run works on."""
+        return self.root / PROCESSING
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """One version of a file, as it was seen. `relpath` has forward slashes."""
+
+    relpath: str
+    size: int
+    mtime_ns: int
+    inode: int = field(default=0, compare=False)
+
+    @property
+    def identity(self) -> FileIdentity:
+        """What the ledger keeps of it."""
+        return (self.size, self.mtime_ns)
+
+    def is_same(self, other: FileVersion) -> bool:
+        """Return whether nothing at all has happened to the file between two looks."""
+        return self == other and self.inode == other.inode
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBatch:
+    """What has settled and goes into one run."""
+
+    watch: str
+    files: tuple[FileVersion, ...]
+    gone: tuple[str, ...] = ()
+    """Files that were seen through once and have been deleted since."""
+    idempotency_key: str = ""
+    """The same for the same change, so that handing it on twice starts one run."""
+    retries_failed: bool = False
+    """A hot folder's: who drops a document again wants it tried again."""
+
+
+BatchStatus: TypeAlias = Literal[
+    "completed", "quarantined", "failed", "crashed", "budget", "interrupted", "skipped"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """How the run that took a batch ended."""
+
+    run: str
+    status: BatchStatus
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Items that failed, key → reason; in a block over files the key is the `relpath`."""
+    again: Collection[str] = frozenset()
+    """Those of them that failed for a passing reason: the next run tries them again."""
+    message: str = ""
+    """Why the run as a whole failed."""
+
+
+def batch_key(watch: str, epoch: int, files: Iterable[FileVersion], gone: Iterable[str]) -> str:
+    """Return a batch's idempotency key.
+
+    `epoch` counts what the watch has recorded, so that a version that comes back after another
+    one, or a further try, is a change of its own.
+    """
+    digest = hashlib.sha256(f"{watch}\0{epoch}\0".encode("utf-8", "surrogateescape"))
+    for seen in files:
+        text = f"{seen.relpath}\0{seen.size}\0{seen.mtime_ns}\0"
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    for relpath in gone:
+        digest.update(f"{relpath}\0gone\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+class WatchFilter:
+    """Decides for one watch. Paths below the root have forward slashes."""
+
+    def __init__(self, spec: WatchSpec) -> None:
+        """Compile the globs.
+
+        Raises:
+            BadPattern: one of them cannot be understood.
+        """
+        self._include = Globs.of(spec.include)
+        self._exclude = Globs.of(spec.exclude)
+        self._prefix = f"{spec.root}{os.sep}"
+        self._ignored = frozenset(map(str, spec.ignored))
+        self._is_hot = spec.is_hot
+        self._takes_all = spec.include == ALL_FILES and not spec.exclude
+        self.owned: Set[str] = frozenset()
+        """Absolute paths that the pipeline wrote; the ledger tells more of them with each run."""
+        self._last = ("", False)
+
+    def wants_folder(self, relpath: str) -> bool:
+        """Return whether to go into a folder."""
+        if self._is_hot and relpath in HOT_FOLDERS:
+            return False
+        if is_temporary(relpath.rpartition("/")[2]) or self._is_ignored(relpath):
+            return False
+        if relpath.endswith(VECTOR_TABLE_SUFFIX):
+            return False
+        return not self._exclude.names_folder(relpath) and not self._include.refuses_folder(relpath)
+
+    def wants_file(self, relpath: str) -> bool:
+        """Return whether a file in a wanted folder counts."""
+        folder, _, name = relpath.rpartition("/")
+        if is_temporary(name) or not _is_utf8(relpath):
+            return False
+        if self._is_ignored(relpath) or (self.owned and self._prefix + relpath in self.owned):
+            return False
+        if self._takes_all:  # as nearly always: spares two matches for each of 100,000 files
+            return True
+        if self._exclude.names_file(relpath):
+            return False
+        return self._include.names_file(relpath, in_named_folder=self._names(folder))
+
+    def wants(self, relpath: str) -> bool:
+        """Return whether a file counts, every folder on the way to it included."""
+        parts = relpath.split("/")
+        folders = ("/".join(parts[:end]) for end in range(1, len(parts)))
+        return all(map(self.wants_folder, folders)) and self.wants_file(relpath)
+
+    def _names(self, folder: str) -> bool:
+        """Return whether a folder, or one around it, is named by `include`."""
+        if not folder:
+            return False
+        # A listing asks for one file after another of the same folder: the last answer is kept.
+        if self._last[0] != folder:
+            around, _, _ = folder.rpartition("/")
+            is_named = self._include.names_folder(folder) or self._names(around)
+            self._last = (folder, is_named)
+        return self._last[1]
+
+    def _is_ignored(self, relpath: str) -> bool:
+        return bool(self._ignored) and self._prefix + relpath in self._ignored
+
+
+def _is_utf8(name: str) -> bool:
+    # The step that lists files leaves such names out, so a run would find nothing to do.
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def watch_specs(bound: BoundPlan) -> tuple[WatchSpec, ...]:
+    """Return what each entry of `on.watch` looks at."""
+    file = bound.roots.base / bound.file.name
+    return tuple(
+        WatchSpec(
+            name=watch.name,
+            root=watch.root,
+            include=tuple(watch.keys.include),
+            exclude=tuple(watch.keys.exclude),
+            settle_s=watch.keys.settle,
+            batch_s=watch.keys.batch,
+            reconcile_s=watch.keys.reconcile,
+            file=str(file),
+            is_hot=watch.keys.claim == "move",
+            ignored=(*watch.own, file),
+        )
+        for watch in bound.watches
+    )

@@ -1,0 +1,152 @@
+"""One machine of a cluster.
+
+Its models, and Prefect's worker process, which is restarted when it ends. Each run is a process of
+its own, started by that worker. On stop, runs drain at the next item and other machines take what
+is left; bounded in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from paddock.runner.progress.drain import stop_on_signals
+from paddock.runner.settings import Settings
+
+from .preflight import HEARTBEAT_S
+
+DRAIN_S = 30.0
+STOP_S = 10.0
+PAUSES_S = (1.0, 5.0, 15.0, 60.0)
+STEADY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
+    """Serve the work pool until asked to end; gives the exit status."""
+    from paddock.runner.daemon.daemon_server import serve_or_join
+
+    stop = asyncio.Event()
+    with stop_on_signals(stop):
+        async with serve_or_join(settings, kind="worker", wants_prefect=False):
+            log.info(
+                "worker %s takes runs of '%s' from %s; they may reach %s",
+                name,
+                settings.unattended.work_pool,
+                api_url,
+                ", ".join(["files", "models", *sorted(settings.allow)]),
+            )
+            await _keep_worker(settings, name, api_url, stop)
+    return 0
+
+
+async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asyncio.Event) -> None:
+    """Run Prefect's worker, again when it ends, until asked to stop."""
+    stopped = asyncio.create_task(stop.wait())
+    n_falls = 0
+    try:
+        while not stopped.done():
+            began = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *worker_command(settings, name),
+                env=worker_environment(os.environ, settings.state_dir, api_url),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            ended = asyncio.create_task(process.wait())
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                await _drain_worker(process, ended)
+                return
+            n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
+            pause_s = PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0.0
+            log.warning(
+                "Prefect's worker ended with status %s; started again in %g s",
+                process.returncode,
+                pause_s,
+            )
+            await asyncio.wait({stopped}, timeout=pause_s)
+    finally:
+        stopped.cancel()
+
+
+def worker_command(settings: Settings, name: str) -> list[str]:
+    """Return the command of Prefect's worker."""
+    unattended = settings.unattended
+    return [
+        sys.executable, "-m", "paddock.runner.workers.prefect_worker",
+        unattended.work_pool, name, str(unattended.max_runs),
+    ]  # fmt: skip
+
+
+def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:
+    """Return the environment of the worker and of its runs."""
+    return {
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # A run of which nothing is heard for three times as long is marked as crashed.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
+        "DO_NOT_TRACK": "1",
+        **environ,
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_HOME": str(state_dir / "prefect-worker"),
+        "PREFECT_API_URL": api_url,
+        "PADDOCK_HOME": str(state_dir),
+    }
+
+
+async def _drain_worker(process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
+    """End the worker: it takes nothing new, its runs stop at a border, then all are ended."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGSTOP)  # it takes no more runs, and does not touch its own
+    runs = run_pids(process.pid)
+    if runs:
+        log.info("waiting for %d runs to come to an item's border", len(runs))
+    for number, within_s in ((signal.SIGUSR1, DRAIN_S), (signal.SIGTERM, STOP_S)):
+        for run in runs:
+            with suppress(OSError):
+                os.kill(run, number)
+        await _wait_until_gone(runs, within_s)
+        runs = [run for run in runs if _is_alive(run)]
+    with suppress(ProcessLookupError):
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+    await asyncio.wait({ended}, timeout=STOP_S)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await ended
+
+
+async def _wait_until_gone(runs: list[int], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    for run in runs:
+        while _is_alive(run) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our child
+            await asyncio.sleep(0.1)
+
+
+def run_pids(worker: int) -> list[int]:
+    """Return the processes that the worker began, one for each run."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(worker).children()]
+    return []
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process runs; one that has ended and waits to be noticed does not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

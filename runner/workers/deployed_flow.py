@@ -1,0 +1,315 @@
+"""The one flow that is deployed: a pipeline's file, its inputs, and what triggered it.
+
+Run by `paddock up` in a process of its own, or by a Prefect worker on any machine. The run is the
+same as that of `paddock run`; when, how often and whether again is decided by the process that
+starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4
+
+import httpx
+
+from paddock.runner.prefect import (
+    flow as flows,  # sets what Prefect reads when it is imported, so it comes first
+)
+
+# isort: split
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext, refresh_global_settings_context
+from prefect.exceptions import PrefectException
+from prefect.flow_engine import run_flow
+from prefect.settings import get_current_settings
+
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, basic_auth_headers, headers_from
+from paddock.runner.progress.drain import StopGate, stop_on_signals
+from paddock.runner.progress.events import MultiObserver, NullObserver, Observer
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from .delegation import SharedJob
+
+REACH_S = 60.0  # our own server is started again within some seconds, 12 on a busy machine
+REACH_PAUSE_S = 1.0
+
+_PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
+"""What Prefect puts before an error's own words."""
+
+
+class PrefectUnreachable(Exception):
+    """Prefect's API cannot be reached, and nothing of the run has begun."""
+
+
+@dataclass
+class RunOrders:
+    """What the process that carries out a run was told, besides the flow's parameters."""
+
+    text: str | None = None
+    """The pipeline's text, where it was read before; else the file is."""
+    flags: dict[str, object] = field(default_factory=dict)
+    """Settings given by hand."""
+    agreed: frozenset[str] | None = None
+    """What a person agreed to for the pipeline's file; None: all that is allowed."""
+    stop_gate: StopGate = field(default_factory=StopGate)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    began: Callable[[str], None] | None = None
+    """Told the run's name in the ledger."""
+    waits: Callable[[str], None] | None = None
+    """Told what it waits for while other machines are to work; empty words: they do."""
+    report: Report | None = None
+    """How it ended."""
+    has_begun: bool = False
+    """The flow's own code has begun."""
+    is_handed_over: bool = False
+    """It is to end since `paddock up` is, and goes on with the next one."""
+
+
+_orders: ContextVar[RunOrders] = ContextVar("orders")
+
+
+@contextlib.contextmanager
+def with_orders(orders: RunOrders) -> Iterator[None]:
+    """Let the flow runs within know what was told."""
+    token = _orders.set(orders)
+    try:
+        yield
+    finally:
+        _orders.reset(token)
+
+
+@flow(name="paddock", validate_parameters=False, persist_result=False)
+async def run_pipeline(
+    path: str,
+    inputs: dict[str, Any] | None = None,
+    trigger: str = "Prefect",
+    attempt: int = 1,
+    retry_failed: bool = False,
+    share: int = 0,
+    parent: str = "",
+    job: str = "",
+    root: str = "",
+) -> State[Any]:
+    """Run the pipeline that `path` names; the state says how it ended.
+
+    Only within `with_orders`: who carries it out has checked the parameters.
+
+    `attempt` counts the starts after crashes, `parent` names the flow run that it goes on with.
+    `share` tells apart the flow runs that do `job` together; 0 has the workers do it, where a work
+    pool is set and the ledger is one that they share. `root` is the first flow run of all that went
+    on with one another.
+    """
+    from paddock.runner import api
+    from paddock.runner.progress.events import run_log
+    from paddock.runner.settings import read_settings
+
+    from .delegation import REPORTED_ERRORS, failure_message
+
+    orders = _orders.get(None)
+    if orders is None:
+        raise RuntimeError(
+            "Nobody checked these parameters. Runs are carried out by `paddock up` and by "
+            "`paddock worker`, not by another worker of Prefect's."
+        )
+    orders.has_begun = True
+    named = _FlowRunNamer(orders)
+    settings = read_settings(Path(path).parent, flags=orders.flags)
+    if not share and settings.unattended.work_pool and settings.ledger_url:
+        with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
+            told = MultiObserver(named, log)
+            made = _job(settings, Path(path), inputs or {}, trigger, root, retry_failed)
+            try:
+                orders.report = await _delegated(orders, made, told, settings)
+            finally:
+                await named.shown()
+        return flows.state_of(orders.report)
+    with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
+        try:
+            orders.report = await api.run_async(
+                path,
+                inputs or {},
+                settings=settings,
+                observer=MultiObserver(named, log),
+                retry_failed=retry_failed,
+                stop=orders.stop,
+                stop_gate=orders.stop_gate,
+                trigger=trigger,
+                job=job,
+                text=orders.text,
+                agreed=orders.agreed,
+            )
+        except REPORTED_ERRORS as error:
+            if not share:
+                raise
+            words = failure_message(error, socket.gethostname())
+            orders.report = Report("", Path(path).stem, "failed", {}, message=words)
+        finally:
+            await named.shown()
+    return flows.state_of(orders.report)
+
+
+def _job(
+    settings: Settings,
+    path: Path,
+    inputs: dict[str, Any],
+    trigger: str,
+    root: str,
+    retry_failed: bool,
+) -> SharedJob:
+    """Return what the machines of the work pool are to do; the same for all that go on with a run."""
+    from .delegation import SharedJob
+
+    context = FlowRunContext.get()
+    own = context.flow_run.id if context is not None and context.flow_run is not None else uuid4()
+    return SharedJob(
+        f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}",
+        path,
+        inputs,
+        settings.unattended.work_pool,
+        trigger=trigger,
+        retry_failed=retry_failed,
+        max_restarts=settings.unattended.max_restarts,
+    )
+
+
+async def _delegated(
+    orders: RunOrders, job: SharedJob, told: Observer, settings: Settings
+) -> Report:
+    """Have the machines of the work pool do it, and wait for them."""
+    from paddock.runner.daemon.prefect_auth import signer_for
+
+    from .delegation import delegate_job
+
+    signer: Any = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
+    last = ""
+
+    def note(words: str) -> None:
+        nonlocal last
+        if words == last:
+            return
+        last = words
+        if words:
+            told.note(words)
+        if orders.waits is not None:
+            orders.waits(words)
+
+    told.began(job.name, job.path.parent.name, ())
+    api = get_current_settings().api
+    auth_string = api.auth_string.get_secret_value() if api.auth_string else ""
+    headers = basic_auth_headers(auth_string) if auth_string else headers_from(os.environ)
+    stop_gate: Any = orders.stop_gate  # type checkers see the classes of a closet's imports twice
+    report: Any = await delegate_job(
+        job,
+        str(api.url),
+        signer,
+        headers,
+        stop=orders.stop,
+        stop_gate=stop_gate,
+        is_handed_over=lambda: orders.is_handed_over,
+        note=note,
+    )
+    return cast(Report, report)
+
+
+def use_server(api_url: str = "", auth_string: str = "") -> None:
+    """Point Prefect's client to this server; empty: the one that the environment names.
+
+    The password is kept out of the environment of what this process starts.
+    """
+    if api_url:
+        os.environ["PREFECT_API_URL"] = api_url
+    if auth_string:
+        os.environ[CLIENT_VARIABLE] = auth_string
+    if api_url or auth_string:
+        refresh_global_settings_context()
+    os.environ.pop(CLIENT_VARIABLE, None)  # Prefect's settings have it
+
+
+async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
+    """Carry out a flow run with parameters that were checked; return its last state's message.
+
+    Raises:
+        PrefectUnreachable: nothing was begun, so it can be started again.
+
+    >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
+    'the disk is full.'
+    """
+    found = await _read(UUID(flow_run))
+    coming: Any = run_flow(
+        run_pipeline, flow_run=found, parameters=dict(parameters), return_type="state"
+    )
+    try:
+        state = await coming
+    except httpx.TransportError as error:
+        if _orders.get().has_begun:
+            raise
+        raise PrefectUnreachable(str(error)) from error
+    return _PREFIX.sub("", str(state.message or ""))
+
+
+async def _read(flow_run: UUID) -> FlowRun:
+    """Read a flow run; wait for a server that is being started again.
+
+    Raises:
+        PrefectUnreachable: it stays away.
+    """
+    deadline = time.monotonic() + REACH_S
+    while True:
+        try:
+            async with get_client() as client:
+                return await client.read_flow_run(flow_run)
+        except httpx.TransportError as error:
+            if time.monotonic() > deadline:
+                raise PrefectUnreachable(str(error)) from error
+        await asyncio.sleep(REACH_PAUSE_S)
+
+
+class _FlowRunNamer(NullObserver):
+    """Gives the flow run the ledger's name for the run, as soon as it has one."""
+
+    def __init__(self, orders: RunOrders) -> None:
+        self._began, self._waits = orders.began, orders.waits
+        self._has_begun = False
+        self._task: asyncio.Task[None] | None = None
+
+    def note(self, text: str) -> None:
+        """Tell what it waits for before it begins: another run of its group, or on its folders."""
+        if self._waits is not None and not self._has_begun and text.startswith("waiting for "):
+            self._waits(text)
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        """Tell it, and show it beside the work."""
+        if self._waits is not None:
+            self._waits("")
+        self._has_begun = True
+        if self._began is not None:
+            self._began(run)
+        context = FlowRunContext.get()
+        if context is not None and context.flow_run is not None:
+            self._task = asyncio.create_task(_rename_flow_run(context.flow_run.id, run))
+
+    async def shown(self) -> None:
+        """Wait until it is shown; it need not be."""
+        if self._task is not None:
+            await self._task
+
+
+async def _rename_flow_run(flow_run: Any, name: str) -> None:
+    with contextlib.suppress(PrefectException, httpx.HTTPError):
+        async with get_client() as client:
+            await client.update_flow_run(flow_run, name=name)

@@ -1,0 +1,122 @@
+"""Prefect worker that carries out the runs that Paddock signed and nothing else.
+
+A worker of Prefect's own runs whatever command, environment and code a deployment or a work pool
+names: whoever reaches Prefect's API could run code on every machine. This one starts a fixed
+command for each run, this module without arguments, which checks the run's signature with the key
+of the common ledger and carries out our own flow. With the arguments `POOL NAME LIMIT` it is the
+worker itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from . import deployed_flow  # sets what Prefect reads when it is imported, so it comes first
+
+# isort: split
+
+from prefect.client.orchestration import get_client
+from prefect.engine import handle_engine_signals
+from prefect.flow_engine import load_flow_run, run_flow
+from prefect.runner import runner
+from prefect.settings import PREFECT_WORKER_HEARTBEAT_SECONDS, PREFECT_WORKER_PREFETCH_SECONDS
+from prefect.states import Failed
+from prefect.utilities.processutils import setup_signal_handlers_worker
+from prefect.workers import process
+
+from paddock.runner.daemon.prefect_auth import SIGNATURE, signer_for
+from paddock.runner.settings import read_settings
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.flows import Flow
+
+MODULE = "paddock.runner.workers.prefect_worker"
+REFUSED = (
+    "Refused: it was not put into the queue by `paddock up` or `paddock cluster run`, or its "
+    "parameters were changed since. Machines whose runs are refused use another ledger."
+)
+
+log = logging.getLogger(__name__)
+
+
+class FixedCommandConfiguration(process.ProcessJobConfiguration):
+    """How a run's process is started: as here, whatever deployment and work pool say."""
+
+    def prepare_for_flow_run(self, flow_run: FlowRun, *more: Any, **named: Any) -> None:
+        """Set command, folder and environment."""
+        self.command = shlex.join([sys.executable, "-m", MODULE])
+        self.working_dir = None
+        self.env = {}
+        super().prepare_for_flow_run(flow_run, *more, **named)
+
+
+class SignedRunWorker(process.ProcessWorker):
+    """Takes runs from a work pool of type `process`."""
+
+    job_configuration = FixedCommandConfiguration
+
+
+async def serve(pool: str, name: str, max_runs: int) -> None:
+    """Take runs from a work pool until the process is told to end."""
+    # Prefect looks into the flow for what to do after a crash; the deployment's code is not loaded.
+    for module in (process, runner):
+        module.load_flow_from_flow_run = _own_flow  # type: ignore[attr-defined]
+    worker = SignedRunWorker(
+        name=name,
+        work_pool_name=pool,
+        limit=max_runs,
+        prefetch_seconds=PREFECT_WORKER_PREFETCH_SECONDS.value(),
+        heartbeat_interval_seconds=int(PREFECT_WORKER_HEARTBEAT_SECONDS.value()),
+    )
+    setup_signal_handlers_worker(os.getpid(), f"the worker {name}", log.info)
+    with contextlib.suppress(asyncio.CancelledError):
+        await worker.start()
+
+
+async def _own_flow(*_: object, **__: object) -> Flow[..., Any]:
+    return deployed_flow.run_pipeline
+
+
+def run_in_this_process(flow_run: UUID) -> None:
+    """Carry out one run in this process, or refuse it."""
+    with contextlib.suppress(ImportError):  # how Prefect's worker tells of a cancellation
+        from prefect._internal.control_listener import configure_from_env
+
+        configure_from_env()
+    with handle_engine_signals(flow_run):
+        found = load_flow_run(flow_run_id=flow_run)
+        settings = read_settings()  # not those beside the pipeline, whose path is not checked yet
+        signer = signer_for(settings.state_dir, settings.ledger_url)
+        deployed_flow.use_server()
+        if not signer.has_signed(found.parameters, found.idempotency_key or ""):
+            log.warning("run %s of Prefect is refused: nobody of ours has signed it", flow_run)
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(flow_run, Failed(message=REFUSED), force=True)
+            return
+        parameters = {name: one for name, one in found.parameters.items() if name != SIGNATURE}
+        with deployed_flow.with_orders(deployed_flow.RunOrders()):
+            coming: Any = run_flow(
+                deployed_flow.run_pipeline, flow_run=found, parameters=parameters
+            )
+            asyncio.run(coming)
+
+
+def main() -> None:
+    """Be the worker, or the process of one run."""
+    if len(sys.argv) > 1:
+        pool, name, max_runs = sys.argv[1:]
+        asyncio.run(serve(pool, name, int(max_runs)))
+    else:
+        run_in_this_process(UUID(os.environ["PREFECT__FLOW_RUN_ID"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""A model that may call tools: its turns, its memory, what it may be told."""

@@ -1,1 +1,0 @@
-"""A model's answer: asked for, held to a form, repaired, folded."""

@@ -1,0 +1,1 @@
+"""Steps on files: scan, read, rows, write, move."""

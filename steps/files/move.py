@@ -1,0 +1,239 @@
+"""The step `files.move`: move, copy or delete one file, atomically.
+
+Never replaces another file unless the author asks for it.
+
+A move is noted in the ledger before it is made, so that after a kill the run recognises its own
+file. A moved file is the user's own and is never pruned; a copy is an output. A file that arrives
+again at a place that another one has left is moved too, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.paths import numbered_name, os_refusal, printable, resolve_path
+
+from .atomic_write import TemporaryFile
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+_MOST_NAMES = 1000
+
+MoveMode = Literal["move", "copy", "delete"]
+
+
+class FilesMoveParams(Params):
+    """Parameters of `files.move`."""
+
+    path: str = Field(min_length=1, description="The file.")
+    to: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Its new path; with a `/` at the end, or of a folder, the folder it goes to.",
+        examples=["done/a.md"],
+    )
+    mode: MoveMode = Field(
+        default="move", description="What happens to the file; `delete` needs no `to`."
+    )
+    on_exists: Literal["rename", "replace", "fail"] = Field(
+        default="rename",
+        description="What happens if another file is there; `rename` adds a number to the name.",
+    )
+
+    @classmethod
+    def faults(cls, given: Collection[str]) -> tuple[str, ...]:
+        """Return the message that `to` is missing; with `mode`, which may be `delete`, only a run knows."""
+        lacks = "to" not in given and "mode" not in given
+        return (*super().faults(given), *(("Give `to`, or `mode: delete`.",) if lacks else ()))
+
+
+class FilesMoveOutput(Output):
+    """Outputs of `files.move`: where the file is now, absolute; after `delete` where it was."""
+
+    path: str
+
+
+class FilesMove:
+    """Move, copy or delete a file, across devices too."""
+
+    params: ClassVar[type[FilesMoveParams]] = FilesMoveParams
+    output: ClassVar[type[FilesMoveOutput]] = FilesMoveOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesMoveParams) -> Sequence[str]:
+        """Name the file where it stays; one that goes away was not changed by anybody else."""
+        return (params.path,) if params.mode == "copy" else ()
+
+    async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:
+        """Do it, or know that it is done.
+
+        Raises:
+            StepError: the file is not there, another one is in its place, or the system refused.
+        """
+        import asyncio
+
+        source = resolve_path(tools.roots, params.path)
+        if params.mode != "copy":
+            tools.outputs.check_target(source, is_new=False)
+        if params.mode == "delete":
+            await asyncio.to_thread(_delete, source)
+            await tools.outputs.note_removed(source)
+            return FilesMoveOutput(path=str(source))
+        if params.to is None:
+            raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
+        target = _target_of_move(source, params.to, tools)
+        tools.outputs.check_target(target)
+        digest = await asyncio.to_thread(_digest_of, source)
+        if source == target and digest is not None:
+            return FilesMoveOutput(path=str(source))
+        if digest is None:
+            target = await _moved_before(source, target, params, tools)
+        else:
+            target = await _free_target(target, digest, params, tools)
+            await _move_or_copy(source, target, digest, params.mode, tools)
+        if params.mode == "move":
+            await tools.outputs.note_removed(source)
+        return FilesMoveOutput(path=str(target))
+
+
+def _target_of_move(source: Path, text: str, tools: Tools) -> Path:
+    """Return the new path; a folder gets the file under its own name."""
+    path = resolve_path(tools.roots, text)
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        return resolve_path(tools.roots, str(path / source.name))
+    return path
+
+
+def _digest_of(path: Path) -> str | None:
+    """Hash a file; None if nothing is there."""
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+            raise StepError(f"'{printable(path)}' is {what}; `files.move` takes files.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
+
+
+async def _moved_before(source: Path, target: Path, params: FilesMoveParams, tools: Tools) -> Path:
+    """Find the file where a run that was killed, or an earlier one, has brought it."""
+    import asyncio
+
+    if params.mode == "move":
+        for path in _numbered_names(target):
+            known = await tools.outputs.known_sha256(path)
+            if not known and path != target:
+                break
+            if known and await asyncio.to_thread(_digest_of, path) in known:
+                return path
+    raise StepError(f"'{printable(source)}' is not there.", kind="io")
+
+
+async def _free_target(target: Path, digest: str, params: FilesMoveParams, tools: Tools) -> Path:
+    """Return the path that the file may have, by what is there, noted in the ledger."""
+    for path in _numbered_names(target):
+        if await _may_take_name(path, digest, params, tools):
+            try:
+                await tools.outputs.intend(path, digest)
+            except StepError:  # another item of this run is about to take it
+                if params.on_exists != "rename":
+                    raise
+            else:
+                return path
+        elif params.on_exists == "fail":
+            raise StepError(
+                f"'{printable(path)}' is there already, and `on_exists` is `fail`.",
+                remedy="Move it away, or set `on_exists` to `rename` or `replace`.",
+            )
+    raise StepError(f"'{printable(target)}' and {_MOST_NAMES:,} names beside it are taken.")
+
+
+async def _may_take_name(path: Path, digest: str, params: FilesMoveParams, tools: Tools) -> bool:
+    """Return whether the file may have a path: nothing is there, or what is there is ours."""
+    import asyncio
+
+    there = await asyncio.to_thread(_digest_of, path)
+    if there is None or params.on_exists == "replace":
+        return True
+    known = await tools.outputs.known_sha256(path)
+    is_ours = there in known or (bool(known) and tools.outputs.takes_over)
+    # What was copied there before is an older state of the same file; what was moved is not.
+    return is_ours and (there == digest or params.mode == "copy")
+
+
+def _numbered_names(target: Path) -> Iterator[Path]:
+    """Yield a name and those that follow it: `a.txt`, `a-1.txt`, `a-2.txt`."""
+    yield target
+    for number in range(1, _MOST_NAMES):
+        yield target.with_name(numbered_name(target.name, f"-{number}"))
+
+
+async def _move_or_copy(
+    source: Path, target: Path, digest: str, mode: MoveMode, tools: Tools
+) -> None:
+    """Bring the file into place: renamed where that can be, else copied aside and then renamed."""
+    import asyncio
+
+    try:
+        if mode == "move" and await asyncio.to_thread(_renamed, source, target):
+            return
+        aside, copied, n_bytes = await asyncio.to_thread(_copy_to_temporary_file, source, target)
+        try:
+            if copied != digest:
+                raise StepError(f"'{printable(source)}' is being changed by somebody.", kind="io")
+            aside.replace(target)
+        finally:
+            aside.close()
+        if mode == "copy":
+            await tools.outputs.wrote(target, digest, n_bytes)
+        else:
+            await asyncio.to_thread(_delete, source)
+    except OSError as error:
+        raise os_refusal(
+            f"'{printable(source)}' cannot be brought to '{printable(target)}'", error
+        ) from error
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Rename a file; tells whether it could be done on this device."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        raise
+    return True
+
+
+def _copy_to_temporary_file(source: Path, target: Path) -> tuple[TemporaryFile, str, int]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return TemporaryFile.copied(target, source)
+
+
+def _delete(path: Path) -> None:
+    """Remove a file; one that is gone is as good as removed."""
+    try:
+        if stat.S_ISDIR(path.lstat().st_mode):
+            raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be removed", error) from error

@@ -1,0 +1,146 @@
+"""The step `files.read`: read the text of one document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from paddock.pipelines.keys import SizeBytes
+from paddock.steps.base import Output, Params, StepSkipped, Tools
+from paddock.steps.paths import printable, resolve_path
+from paddock.steps.readers import reader
+from paddock.steps.readers.document_kinds import MEDIA_TYPES
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024
+
+
+def _known_kinds() -> tuple[str, ...]:
+    return ("auto", *MEDIA_TYPES, *reader.plugin_kinds())
+
+
+def _kinds_schema(schema: dict[str, Any]) -> None:
+    """Name the kinds in the schema for editors, those of plug-ins as well."""
+    schema["enum"] = list(_known_kinds())
+
+
+class FilesReadParams(Params):
+    """Parameters of `files.read`."""
+
+    path: str = Field(min_length=1, description="The document.")
+    type: str = Field(
+        default="auto",
+        description="What it is; by default found out from its content and its name.",
+        json_schema_extra=_kinds_schema,
+    )
+    encoding: str = Field(
+        default="auto",
+        description="A text's encoding, such as `utf-8` or `gbk`; by default found out.",
+    )
+    empty: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="What happens if nothing is in it: a failure, or the item is skipped.",
+    )
+    max_bytes: SizeBytes = Field(
+        default=DEFAULT_MAX_FILE_BYTES,
+        description="A larger document is a failure. Default: 64MiB.",
+    )
+    ocr: Literal["auto", "off"] = Field(
+        default="auto",
+        description="Whether scans and pictures are read, by the extra `ocr`.",
+    )
+
+    @field_validator("type")
+    @classmethod
+    def _is_a_kind(cls, value: str) -> str:
+        if value not in _known_kinds():
+            raise ValueError(
+                f"'{value}' is no kind of document; known: {', '.join(_known_kinds())}"
+            )
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            if value != "auto":
+                "".encode(value)
+        except LookupError as error:
+            what = f"'{value}' is no known encoding; try `utf-8`, or leave it out"
+            raise ValueError(what) from error
+        return value
+
+
+class DocumentPage(Output):
+    """The text of one page; a document without pages has one."""
+
+    number: int
+    text: str
+
+
+class FilesReadOutput(Output):
+    """Outputs of `files.read`."""
+
+    text: str
+    pages: list[DocumentPage]
+    title: str
+    media_type: str
+
+
+class FilesRead:
+    """Text of one document, by what its content is: plain texts in any encoding, HTML, PDF.
+
+    With the extra `documents` also Word, PowerPoint and Excel; mails and electronic books; with
+    the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
+    """
+
+    params: ClassVar[type[FilesReadParams]] = FilesReadParams
+    output: ClassVar[type[FilesReadOutput]] = FilesReadOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesReadParams) -> Sequence[str]:
+        """Name the document."""
+        return (params.path,)
+
+    @classmethod
+    def installed(cls) -> Sequence[str]:
+        """Name what reads here: with another extra or plug-in a text may come out otherwise."""
+        from paddock.steps.readers import documents
+
+        return documents.reader_versions()
+
+    async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
+        """Read it.
+
+        Raises:
+            StepError: it cannot be read; the reason says why.
+            StepSkipped: it is empty, and the author asked for that.
+        """
+        from paddock.steps.readers import documents
+
+        path = resolve_path(tools.roots, params.path)
+        document = await documents.load_document(
+            path,
+            readers=tools.readers,
+            kind=None if params.type == "auto" else params.type,
+            encoding=params.encoding,
+            max_bytes=params.max_bytes,
+            ocr=params.ocr == "auto",
+        )
+        for note in document.notes:
+            tools.log.note(note)
+        if document.is_empty and params.empty == "skip":
+            raise StepSkipped(f"'{printable(path.name)}' {document.why_empty}")
+        documents.refuse_empty(document, path)
+        return FilesReadOutput(
+            text=document.text,
+            pages=[DocumentPage(number=n, text=text) for n, text in enumerate(document.pages, 1)],
+            title=document.title,
+            media_type=document.media_type,
+        )

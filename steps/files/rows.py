@@ -1,0 +1,451 @@
+"""The step `files.rows`: rows of CSV, TSV, JSONL and JSON files, read and written.
+
+The step reads them; `files.write` writes them with `format_rows`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from paddock.pipelines.keys import SizeBytes
+from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.paths import os_refusal, printable, resolve_path
+
+from .read import DEFAULT_MAX_FILE_BYTES
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+FORMAT_OF_SUFFIX = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}
+"""What is written, by the end of the file's name."""
+
+_MOST_ROWS = 1_000_000
+_MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
+_DELIMITERS = (",", ";", "\t", "|")
+_SAMPLE_ROWS = 50
+_HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
+_EXCEL_HINT = re.compile(r"\Asep=(.)\n")
+# A spreadsheet takes such a cell for a formula; a number or a telephone number is none.
+_FORMULA = re.compile(r"\A(?:[=@\t\r]|[+-](?![\d\s().,/%+-]*\Z))")
+
+
+class UnreadableRows(ValueError):
+    """A text that is no table; the message says where and follows the file's name."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class RowTable:
+    """Rows by the names of their columns."""
+
+    rows: list[dict[str, Any]]
+    columns: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """A text, and how many cells have a mark so that no spreadsheet computes them."""
+
+    text: str
+    n_guarded: int = 0
+
+
+def parse_rows(
+    text: str, format_: str, columns: Sequence[str] | None, has_header: bool = True
+) -> RowTable:
+    """Read rows; `columns` picks and orders them, or names them where there is no header.
+
+    Raises:
+        NoRows: with the line.
+    """
+    if format_ in ("csv", "tsv"):
+        return _from_csv(text, "\t" if format_ == "tsv" else "", columns, has_header)
+    found = list(_json_lines(text) if format_ == "jsonl" else _objects_in_list(text))
+    names = list(dict.fromkeys(name for row in found for name in row))
+    return _picked_columns(found, names, columns)
+
+
+def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
+    """Write rows; those that are null are left out.
+
+    Raises:
+        NoRows: a row is no mapping.
+    """
+    kept = [row for row in rows if row is not None]
+    for index, row in enumerate(kept):
+        if not isinstance(row, Mapping):
+            what = type(row).__name__
+            raise UnreadableRows(f"row {index + 1} is a {what}, and rows must be mappings of names")
+    if format_ == "json":
+        return WrittenRows(json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
+    if format_ == "jsonl":
+        return WrittenRows("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+    return _to_csv(kept, "\t" if format_ == "tsv" else ",")
+
+
+def _from_csv(
+    text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
+) -> RowTable:
+    hint = _EXCEL_HINT.match(text)
+    n_before = 0
+    if hint and not delimiter:
+        delimiter, text, n_before = hint[1], text[hint.end() :], 1
+    n_most = _MOST_ROWS + has_header
+    lines = list(_cells(text, delimiter or _delimiter(text), n_before, n_most))
+    if not lines:
+        raise UnreadableRows("is empty: it has no row")
+    if has_header:
+        names, body, wanted = _header(lines[0][1]), lines[1:], columns
+    else:
+        names, body, wanted = list(columns or ()), lines, None
+        names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
+    return _picked_columns(list(_named_row(names, body, max(len(text), _MOST_ROWS))), names, wanted)
+
+
+def _cells(
+    text: str, delimiter: str, n_before: int, n_most: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, with the line on which it begins."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    begins = 1 + n_before
+    n = 0
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            why = str(error)
+            if "field larger" in why:
+                why = "a cell has more than 131,072 characters"
+            elif "unexpected end" in why:
+                why = "a quote is opened here and never closed"
+            raise UnreadableRows(f"cannot be read as CSV: line {begins}: {why}") from error
+        if row is None:
+            return
+        if row and not (len(row) == 1 and not row[0].strip()):
+            n += 1
+            if n > n_most:
+                raise _too_many()
+            yield begins, row
+        begins = reader.line_num + 1 + n_before
+
+
+def _too_many() -> UnreadableRows:
+    return UnreadableRows(f"has more than {_MOST_ROWS:,} rows, which are not read at once")
+
+
+def _delimiter(text: str) -> str:
+    """Find what separates cells: what gives the first rows as many cells each, and most of them."""
+    head = "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
+
+    def rank(delimiter: str) -> tuple[float, int]:
+        reader = csv.reader(StringIO(head, newline=""), delimiter=delimiter)
+        try:
+            widths = [len(row) for row in reader if row]
+        except csv.Error:
+            return (0.0, 0)
+        if not widths or widths[0] < 2:
+            return (0.0, 0)
+        return (sum(width == widths[0] for width in widths) / len(widths), widths[0])
+
+    best = max(_DELIMITERS, key=rank)
+    return best if rank(best)[1] else ","
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    names = [cell.strip() or f"column_{n}" for n, cell in enumerate(cells, 1)]
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise UnreadableRows(
+            f"names column '{twice}' twice in its first row",
+            "Rename one, or set `header: false` and name them under `columns`.",
+        )
+    return names
+
+
+def _named_row(
+    names: Sequence[str], body: Sequence[tuple[int, list[str]]], most_cells: int
+) -> Iterator[dict[str, Any]]:
+    """Yield rows by name, short ones filled up: to no more cells than such a text could hold."""
+    if len(names) * len(body) > most_cells:
+        n = len(names) * len(body)
+        what = f"has {len(body):,} rows of {len(names):,} columns, most of them empty"
+        raise UnreadableRows(f"{what}: {n:,} cells", "Name the columns that are there.")
+    for line, cells in body:
+        if len(cells) > len(names):
+            remedy = "Quote the cells that have the delimiter in them."
+            n = len(names)
+            what = f"line {line} has {len(cells)} cells, and there are {n} columns"
+            raise UnreadableRows(what, remedy)
+        yield dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=True))
+
+
+def _json_lines(text: str) -> Iterator[dict[str, Any]]:
+    n = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        n += 1
+        if n > _MOST_ROWS:
+            raise _too_many()
+        try:
+            row = _json_value(line)
+        except json.JSONDecodeError as error:
+            why = f"line {number}, column {error.colno}: {error.msg}"
+            raise UnreadableRows(f"is no valid JSONL: {why}") from error
+        except (ValueError, RecursionError) as error:
+            raise UnreadableRows(f"is no valid JSONL: line {number}: {_why_not(error)}") from error
+        if not isinstance(row, dict):
+            raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
+        yield row
+
+
+def _objects_in_list(text: str) -> Iterator[dict[str, Any]]:
+    try:
+        rows = _json_value(text)
+    except json.JSONDecodeError as error:
+        why = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise UnreadableRows(f"is no valid JSON: {why}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableRows(f"is no valid JSON: {_why_not(error)}") from error
+    if not isinstance(rows, list):
+        raise UnreadableRows(
+            "holds no list of rows", "Read a JSON file of another form with `files.read`."
+        )
+    if len(rows) > _MOST_ROWS:
+        raise _too_many()
+    for index, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UnreadableRows(f"holds a list whose element {index} is no object `{{…}}`")
+        yield row
+
+
+class _NotJson(ValueError):
+    """What JSON cannot have, or has far too much of."""
+
+
+def _json_value(text: str) -> Any:
+    """Read a value of JSON; half a character, which no text can have, becomes U+FFFD."""
+    if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
+        raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
+    value = json.loads(text, parse_constant=_constant, parse_float=_float)
+    if not _HALF_ESCAPED.search(text):
+        return value
+    return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+
+
+def _constant(word: str) -> float:
+    raise _NotJson(f"{word} is no number of JSON")
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _NotJson(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _why_not(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) if isinstance(error, _NotJson) else "a number has thousands of digits"
+
+
+def _picked_columns(
+    found: list[dict[str, Any]], names: list[str], columns: Sequence[str] | None
+) -> RowTable:
+    """Return the wanted columns; what a row of JSON lacks is null."""
+    if columns is None:
+        return RowTable(found, names)
+    for column in columns:
+        if names and column not in names:
+            near = get_close_matches(column, names, 1)
+            hint = f"Did you mean '{near[0]}'? " if near else ""
+            known = ", ".join(f"'{name}'" for name in names[:20])
+            raise UnreadableRows(f"has no column '{column}'", f"{hint}Known: {known}.")
+    return RowTable([{name: row.get(name) for name in columns} for row in found], list(columns))
+
+
+def _to_csv(rows: Sequence[Mapping[str, Any]], delimiter: str) -> WrittenRows:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    n_guarded = 0
+    if names:
+        writer.writerow([_formula_escaped(name) for name in names])
+    for row in rows if names else ():
+        cells = [_formula_escaped(row.get(name)) for name in names]
+        n_guarded += sum(_is_formula(row.get(name)) for name in names)
+        writer.writerow(cells)
+    return WrittenRows(out.getvalue(), n_guarded)
+
+
+def _is_formula(value: Any) -> bool:
+    return isinstance(value, str) and _FORMULA.match(value) is not None
+
+
+def _formula_escaped(value: Any) -> str:
+    """Write a cell so that no spreadsheet computes it: what comes from a document may be anything.
+
+    >>> _formula_escaped("=HYPERLINK(A1)"), _formula_escaped("-5,5 %"), _formula_escaped(-5)
+    ("'=HYPERLINK(A1)", '-5,5 %', '-5')
+    """
+    return f"'{value}" if _is_formula(value) else _cell(value)
+
+
+def _cell(value: Any) -> str:
+    """Write a value: nothing for null, JSON for what has parts.
+
+    >>> _cell(None), _cell(True), _cell(1.5), _cell(["a"]), _cell("x")
+    ('', 'true', '1.5', '["a"]', 'x')
+    """
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_THREAD_FROM_BYTES = 256 * 1024
+
+
+class FilesRowsParams(Params):
+    """Parameters of `files.rows`."""
+
+    path: str = Field(min_length=1, description="The file.")
+    format: Literal["auto", "csv", "tsv", "jsonl", "json"] = Field(
+        default="auto", description="How it is written; by default found out from its name."
+    )
+    columns: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Which columns, in this order; by default all. In a file without a header "
+        "(`header: false`) the names of its columns.",
+    )
+    header: bool = Field(default=True, description="Whether the first row names the columns.")
+    encoding: str = Field(default="auto", description="Its encoding; by default found out.")
+    max_bytes: SizeBytes = Field(
+        default=DEFAULT_MAX_FILE_BYTES, description="A larger file is a failure. Default: 64MiB."
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _are_different(cls, value: list[str] | None) -> list[str] | None:
+        for name in value or ():
+            if (value or []).count(name) > 1:
+                raise ValueError(f"column '{name}' is named twice")
+        return value
+
+
+class FilesRowsOutput(Output):
+    """Outputs of `files.rows`: each row by the names of its columns.
+
+    What comes from CSV is text, an empty cell an empty text; JSON keeps its types.
+    """
+
+    rows: list[dict[str, Any]]
+    columns: list[str]
+    count: int
+
+
+class FilesRows:
+    """The rows of a CSV, TSV, JSONL or JSON file; delimiter and encoding are found out."""
+
+    params: ClassVar[type[FilesRowsParams]] = FilesRowsParams
+    output: ClassVar[type[FilesRowsOutput]] = FilesRowsOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = True
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesRowsParams) -> Sequence[str]:
+        """Name the file."""
+        return (params.path,)
+
+    async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
+        """Read them.
+
+        Raises:
+            StepError: it cannot be read, or is not what it says; the reason says where.
+        """
+        path = resolve_path(tools.roots, params.path)
+        data = _read_bytes(path, params.max_bytes)
+        if len(data) < _THREAD_FROM_BYTES:
+            return _rows_output(data, path, params)
+        import asyncio
+
+        return await asyncio.to_thread(_rows_output, data, path, params)
+
+
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
+    name = f"'{printable(path.name)}'"
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "cannot be read: it is not there"
+            raise StepError(f"{name} {what}.", kind="io")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise os_refusal(f"{name} cannot be read", error) from error
+    if len(data) > max_bytes:
+        raise StepError(
+            f"{name} has more than the {max_bytes:,} bytes that `max_bytes` allows.",
+            remedy="Raise `max_bytes` to read it.",
+        )
+    return data
+
+
+def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsOutput:
+    from paddock.steps.readers.text_encoding import NotText, decode_text
+
+    name = f"'{printable(path.name)}'"
+    try:
+        text = decode_text(data, params.encoding).text
+        table = parse_rows(
+            text, _chosen_format(path, params.format, text), params.columns, params.header
+        )
+    except NotText as error:
+        remedy = "Save the sheet as CSV, or read it as text with `files.read`."
+        is_sheet = data.startswith(b"PK")
+        raise StepError(f"{name} is not text: {error}.", remedy=remedy * is_sheet) from error
+    except LookupError as error:
+        remedy = "Try `utf-8`, or leave it out."
+        raise StepError(f"'{params.encoding}' is no known encoding.", remedy=remedy) from error
+    except UnreadableRows as error:
+        raise StepError(f"{name} {error}.", remedy=error.remedy) from error
+    # Made without validation: these are our own values, and there may be a million.
+    return FilesRowsOutput.model_construct(
+        rows=table.rows, columns=table.columns, count=len(table.rows)
+    )
+
+
+def _chosen_format(path: Path, wish: str, text: str) -> str:
+    if wish != "auto":
+        return wish
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return "jsonl"
+        case ".json":
+            return "json"
+        case ".tsv" | ".tab":
+            return "tsv"
+        case ".csv":
+            return "csv"
+    return "jsonl" if text.lstrip().startswith("{") else "csv"

@@ -1,0 +1,189 @@
+"""The step `files.scan`: list the files under a root, each with the hash of its content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, field_validator
+
+from paddock.pipelines.keys import SizeBytes
+from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.paths import printable, resolve_path
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+    from .walk import FoundFile, Globs
+
+_HASH_PIECE_BYTES = 1 << 20
+
+
+class FilesScanParams(Params):
+    """Parameters of `files.scan`."""
+
+    root: str = Field(min_length=1, description="The folder.")
+    include: list[str] = Field(
+        default=["**/*"],
+        min_length=1,
+        description="Patterns as in .gitignore, with braces, to list.",
+    )
+    exclude: list[str] = Field(default=[], description="Patterns to leave out, folders included.")
+    newest: int | None = Field(
+        default=None, ge=1, description="List only so many, those changed last."
+    )
+    max_bytes: SizeBytes | None = Field(
+        default=None, description="Leave out larger files, and say so."
+    )
+    follow_links: bool = Field(
+        default=False,
+        description="Also list what symbolic links lead to, within the allowed folders.",
+    )
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _are_patterns(cls, value: list[str]) -> list[str]:
+        for pattern in value:
+            if not pattern.strip("!/ "):
+                raise ValueError(f"'{pattern}' is no pattern")
+        return value
+
+
+class ScannedFile(Output):
+    """One file. `relpath` has forward slashes; `modified` is ISO 8601 in UTC."""
+
+    path: str
+    relpath: str
+    name: str
+    stem: str
+    suffix: str
+    size: int
+    modified: str
+    sha256: str | None
+    """None for a file that cannot be read: the step that reads it says why."""
+
+
+class FilesScanOutput(Output):
+    """Outputs of `files.scan`: the files, sorted by `relpath`."""
+
+    files: list[ScannedFile]
+
+
+class FilesScan:
+    """List the files under a root; hidden ones and the pipeline's own outputs are left out."""
+
+    params: ClassVar[type[FilesScanParams]] = FilesScanParams
+    output: ClassVar[type[FilesScanOutput]] = FilesScanOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = True
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesScanParams) -> Sequence[str]:
+        """Name nothing: the listing itself is looked at anew in each run."""
+        return ()
+
+    async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
+        """List them.
+
+        Raises:
+            StepError: the root is missing, no folder, or outside the allowed folders.
+        """
+        import asyncio
+
+        root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()
+        files, notes = await asyncio.to_thread(
+            scan_folder, params, root, tools.roots.allowed, owned
+        )
+        for note in notes:
+            tools.log.note(f"{printable(params.root)}: {note}")
+        return FilesScanOutput(files=files)
+
+
+def scan_folder(
+    params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: Collection[Path]
+) -> tuple[list[ScannedFile], Sequence[str]]:
+    """Walk and hash, in a thread; gives the files, and what is to be told.
+
+    Raises:
+        StepError: the root is missing or no folder, or a pattern is none.
+    """
+    from .walk import FolderWalk
+
+    walk = FolderWalk(
+        root=root,
+        include=_parse_globs(params.include),
+        exclude=_parse_globs(params.exclude),
+        left_out=frozenset(map(str, owned)),
+        max_bytes=params.max_bytes,
+        allowed=allowed if params.follow_links else (),
+    )
+    files = [file for one in walk.files(params.newest) if (file := _hashed_file(one)) is not None]
+    hint = () if walk.found or walk.too_large else (_no_files_note(params, walk.unmatched),)
+    return files, (*hint, *walk.notes())
+
+
+def _no_files_note(params: FilesScanParams, unmatched: list[str]) -> str:
+    """Return why a listing is empty."""
+    from .walk import join_names
+
+    if not unmatched:
+        return "no file is there."
+    n = "1 file is" if len(unmatched) == 1 else f"{len(unmatched):,} files are"
+    patterns = f"`include` ({_quoted(params.include)})"
+    if params.exclude:
+        patterns += f" without `exclude` ({_quoted(params.exclude)})"
+    return f"{n} there, and none matches {patterns}: {join_names(unmatched)}."
+
+
+def _quoted(patterns: Sequence[str]) -> str:
+    return ", ".join(f"'{pattern}'" for pattern in patterns)
+
+
+def _parse_globs(patterns: Sequence[str]) -> Globs:
+    from .walk import BadPattern, Globs
+
+    try:
+        return Globs.of(patterns)
+    except BadPattern as error:
+        raise StepError(str(error)) from error
+
+
+def _hashed_file(one: FoundFile) -> ScannedFile | None:
+    """Hash a file; nothing if it has vanished meanwhile."""
+    try:
+        sha256: str | None = _sha256_of_file(one.path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        sha256 = None
+    name = PurePosixPath(one.relpath)
+    # Made without validation: these are our own values, and there may be ten thousand.
+    return ScannedFile.model_construct(
+        path=one.path,
+        relpath=one.relpath,
+        name=name.name,
+        stem=name.stem,
+        suffix=name.suffix,
+        size=one.facts.st_size,
+        modified=_iso_time(one.facts.st_mtime),
+        sha256=sha256,
+    )
+
+
+def _sha256_of_file(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - three times as fast as Path here
+        while piece := file.read(_HASH_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _iso_time(seconds: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):  # a clock that was never set
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

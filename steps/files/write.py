@@ -1,0 +1,222 @@
+"""The step `files.write`: write one file atomically, and never over someone's own edits.
+
+Order: temporary file in the same folder → fsync → the ledger notes the intent → rename → the
+ledger notes what is there. A kill between any two leaves the old file or the new one, and the
+ledger knows both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from paddock.pipelines.expressions import Template
+from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.prompt import render_template
+
+from .atomic_write import TemporaryFile
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+_THREAD_FROM_ROWS = 1_000  # about 5 ms
+
+
+class FilesWriteParams(Params):
+    """Parameters of `files.write`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
+
+    path: str = Field(min_length=1, description="The file; missing folders are made.")
+    text: str | None = Field(default=None, description="What to write.")
+    template: Template | None = Field(default=None, description="What to write, as a template.")
+    rows: list[Any] | None = Field(
+        default=None,
+        description="Rows to write, mappings of names: as CSV, TSV, JSONL or JSON by the suffix.",
+    )
+    vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
+    on_edited: Literal["keep", "overwrite", "fail"] = Field(
+        default="keep",
+        description="What happens to a file whose content is not what Paddock wrote last.",
+    )
+
+
+class FilesWriteOutput(Output):
+    """Outputs of `files.write`: the absolute path, and whether its content is another one now."""
+
+    path: str
+    changed: bool
+
+
+class FilesWrite:
+    """Text, a template or rows (CSV, TSV, JSONL, JSON) to a file, written aside and renamed."""
+
+    params: ClassVar[type[FilesWriteParams]] = FilesWriteParams
+    output: ClassVar[type[FilesWriteOutput]] = FilesWriteOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: FilesWriteParams) -> Sequence[str]:
+        """Name nothing: what was there before does not change the result."""
+        return ()
+
+    async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
+        """Write it, unless it is there already or someone has edited it.
+
+        Raises:
+            StepError: edited with `on_edited: fail`, written by two items, or refused by the
+                system; a full disk is fatal.
+        """
+        path = _target_path(params.path, tools)
+        data = await _bytes_to_write(params, path, tools)
+        sha256 = hashlib.sha256(data).hexdigest()
+        there = _sha256_of(path)
+        if there == sha256:
+            await tools.outputs.intend(path, sha256)
+            await tools.outputs.wrote(path, sha256, len(data))
+            return FilesWriteOutput(path=str(path), changed=False)
+        if there is not None and not await _may_replace(path, there, params.on_edited, tools):
+            await tools.outputs.holds(path, sha256)
+            if params.on_edited == "fail":
+                raise _edited_error(path)
+            tools.log.note(f"'{printable(path)}' was edited, or is not ours: it is kept as it is.")
+            return FilesWriteOutput(path=str(path), changed=False)
+        await _replace(path, data, sha256, tools)
+        return FilesWriteOutput(path=str(path), changed=True)
+
+
+def _target_path(text: str, tools: Tools) -> Path:
+    path = resolve_path(tools.roots, text)
+    if text.endswith(("/", os.sep)):
+        raise StepError(f"'{printable(text)}' names a folder; `path` must name a file.")
+    tools.outputs.check_target(path)
+    return path
+
+
+async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
+    if params.rows is not None:
+        text = await _rows_text(params.rows, path, tools)
+    elif params.template is not None:
+        text = render_template(params.template, "template", params.vars)
+    elif params.text is not None:
+        text = params.text
+    else:
+        given = "rows" if "rows" in params.model_fields_set else "text"
+        raise StepError(f"`{given}` is null, so there is nothing to write.")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StepError(f"the text has half a character at position {error.start}.") from error
+
+
+async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
+    """Write rows as the file's suffix says, and tell what a reader may not expect."""
+    import asyncio
+
+    from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
+
+    name = f"'{printable(path.name)}'"
+    if path.suffix.lower() not in FORMAT_OF_SUFFIX:
+        known = ", ".join(f"`{suffix}`" for suffix in FORMAT_OF_SUFFIX)
+        raise StepError(f"{name} does not say how to write rows.", remedy=f"End it in {known}.")
+    try:
+        if len(rows) < _THREAD_FROM_ROWS:
+            written = format_rows(rows, FORMAT_OF_SUFFIX[path.suffix.lower()])
+        else:
+            written = await asyncio.to_thread(
+                format_rows, rows, FORMAT_OF_SUFFIX[path.suffix.lower()]
+            )
+    except UnreadableRows as error:
+        raise StepError(f"{name} cannot be written: {error}.") from error
+    if n_null := sum(row is None for row in rows):
+        tools.log.note(f"{name}: {n_null} of {len(rows)} rows are null and left out.")
+    if written.n_guarded:
+        tools.log.note(
+            f"{name}: {written.n_guarded} cells that a spreadsheet would take for formulas begin "
+            f"with an apostrophe; JSONL has them as they are."
+        )
+    return written.text
+
+
+def _sha256_of(path: Path) -> str | None:
+    """Hash what is there; None if nothing is."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+            raise StepError(f"'{printable(path)}' is {what}; `path` must name a file.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
+
+
+async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:
+    """Return whether to replace a file: ours is replaced, others' by `on_edited` or `--take`."""
+    if on_edited == "overwrite" or tools.outputs.takes_over:
+        return True
+    return there in await tools.outputs.known_sha256(path)
+
+
+def _edited_error(path: Path) -> StepError:
+    return StepError(
+        f"'{printable(path)}' was edited, or is not ours, and `on_edited` is `fail`.",
+        remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with `--take`.",
+    )
+
+
+async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
+    """Bring the new content into place; on any failure the file aside goes."""
+    aside = await _to_temporary_file(path, data)
+    try:
+        await tools.outputs.intend(path, sha256)
+        # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
+        aside.replace(path)
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
+    finally:
+        aside.close()
+    await tools.outputs.wrote(path, sha256, len(data))
+
+
+async def _to_temporary_file(path: Path, data: bytes) -> TemporaryFile:
+    """Wait for the disk in a thread: it takes milliseconds, during which other items can go on."""
+    import asyncio
+
+    def let_go(written: asyncio.Future[TemporaryFile]) -> None:
+        if not written.cancelled() and written.exception() is None:
+            written.result().close()
+
+    written = asyncio.get_running_loop().run_in_executor(None, _write_temporary_file, path, data)
+    try:
+        return await asyncio.shield(written)
+    except asyncio.CancelledError:
+        written.add_done_callback(let_go)  # a thread cannot be cancelled; its file goes behind it
+        raise
+
+
+def _write_temporary_file(path: Path, data: bytes) -> TemporaryFile:
+    """Write and sync a hidden file beside `path`; it is gone again if that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return TemporaryFile.written(path, data, _mode_of(path))
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
+
+
+def _mode_of(path: Path) -> int | None:
+    """Return the permissions of the file that is replaced, so that it keeps them."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None

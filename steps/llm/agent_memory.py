@@ -1,0 +1,337 @@
+"""Memory of an agent: keep its conversation within the context by dropping old turns.
+
+`window` keeps nothing of dropped turns; `summary` keeps notes that the model makes when turns are
+dropped; `store` keeps their texts in a vector store, of which those nearest to the latest turn
+come back. The system message and the task always stay. Knows no tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from paddock.engine.request import EmbedRequest, Message, ModelSpec, Tool, ToolCall
+from paddock.engine.system import files
+from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
+
+from .ask import Asker, most_that_fits, without_middle
+from .tool_protocol import ToolCallResult, as_data
+
+_MOST_RESULTS_SHARE = 0.6
+"""Of the room beside the task: more, and a turn later nothing else is left of the conversation."""
+_TARGET_FILL_SHARE = 0.75
+"""So full it is after turns went: or one would go at each turn, and no prompt begin as the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTurn:
+    """What the model said, and what its calls gave: it stays or goes as a whole."""
+
+    said: Message
+    results: tuple[Message, ...]
+    words: str
+    """The same in plain words."""
+    found: str = ""
+    """Of these, what calls gave that went well."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """Give it as the model is shown it."""
+        return [self.said, *self.results]
+
+
+def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
+    """Write a turn in plain words."""
+    calls = [f"{_call_text(one.call)} gave:\n{as_data(one.text)}" for one in given]
+    return "\n\n".join(filter(None, [text, *calls]))
+
+
+def _call_text(call: ToolCall) -> str:
+    return f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}"
+
+
+class TurnStore(Protocol):
+    """What is kept of turns that are no longer shown."""
+
+    async def add(self, turns: Sequence[AgentTurn]) -> None:
+        """Take turns that go now, the oldest first."""
+        ...
+
+    async def words(self, about: str) -> str:
+        """Return what to tell of them beside the task; empty for nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all of them: the conversation has ended."""
+        ...
+
+    @property
+    def told(self) -> str:
+        """Return what becomes of turns that go, for the person who reads the report."""
+        ...
+
+
+class NoTurnStore:
+    """Keeps nothing."""
+
+    told = "left out"
+
+    async def add(self, turns: Sequence[AgentTurn]) -> None:
+        """Let them go."""
+
+    async def words(self, about: str) -> str:
+        """Tell nothing."""
+        return ""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class ConversationMemory:
+    """One conversation: its beginning, and of its turns those that fit."""
+
+    asker: Asker
+    tools: Sequence[Tool]
+    head: list[Message]
+    """The system's words and the task, which is the last of them."""
+    kept: TurnStore
+    turns: list[AgentTurn] = field(default_factory=list)
+    _n_gone: int = 0
+
+    async def shown(self, closing: str = "") -> list[Message]:
+        """Return what the model is shown now: all of it fits, and `closing` is said last.
+
+        Raises:
+            PromptTooLong: the beginning and the last turn alone do not fit.
+        """
+        messages = await self._with(self._n_gone, closing)
+        overflow = await self.asker.overflow(messages, self.tools)
+        if overflow is None:
+            return messages
+        most_gone = len(self.turns) - 1
+        goal = _TARGET_FILL_SHARE * await self.asker.room()
+        while self._n_gone < most_gone:
+            n_gone = self._n_gone + await self._n_to_go(goal)
+            gone = self.turns[self._n_gone : n_gone]
+            self._n_gone = n_gone
+            await self.kept.add(gone)
+            messages = await self._with(self._n_gone, closing)
+            overflow = await self.asker.overflow(messages, self.tools)
+            if overflow is None:
+                return messages
+        bare = self._beside("", self._n_gone, closing)
+        if await self.asker.overflow(bare, self.tools):
+            raise overflow
+        return bare  # what is kept of the others finds no room beside the last turn
+
+    async def in_plain_words(self, messages: Sequence[Message]) -> list[Message]:
+        """Return `messages` without any talk of tools, with what they gave before the last of them.
+
+        As many of the latest turns as fit; before the task, since small models lose what stands
+        before a long text (tried with 135M).
+
+        Raises:
+            PromptTooLong: not even the last turn fits.
+        """
+        last = messages[-1]
+        for n_gone in range(self._n_gone, max(len(self.turns), self._n_gone + 1)):
+            found = "\n\n".join(turn.found for turn in self.turns[n_gone:] if turn.found)
+            kept = await self.kept.words(found) if self._n_gone else ""
+            content = "\n\n".join(filter(None, [kept, found, last.content]))
+            plain = [*messages[:-1], replace(last, content=content)]
+            overflow = await self.asker.overflow(plain)
+            if overflow is None:
+                self._n_gone = n_gone
+                return plain
+        assert overflow is not None
+        raise overflow
+
+    async def _n_to_go(self, goal: float) -> int:
+        """Return how many turns, one at least, must go for the others to leave some room."""
+        n_most = len(self.turns) - 1 - self._n_gone
+        for n in range(1, n_most):
+            left = self._beside("", self._n_gone + n, "")
+            if await self.asker.size(left, self.tools) <= goal:
+                return n
+        return n_most
+
+    async def _with(self, n_gone: int, closing: str) -> list[Message]:
+        about = self.turns[-1].words if self.turns else ""
+        return self._beside(await self.kept.words(about) if n_gone else "", n_gone, closing)
+
+    def _beside(self, words: str, n_gone: int, closing: str) -> list[Message]:
+        head = list(self.head)
+        if words:
+            head[-1] = replace(head[-1], content=f"{head[-1].content}\n\n{words}")
+        messages = [*head, *(one for turn in self.turns[n_gone:] for one in turn.messages)]
+        return [*messages, Message("user", closing)] if closing else messages
+
+    async def fitting(self, said: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
+        """Cut results that would leave no room for anything else, and say so."""
+        room = await self.asker.room() - await self.asker.size([*self.head, said], self.tools)
+        limit = max(0, int(room * _MOST_RESULTS_SHARE)) // max(1, len(given))
+        return [await self._cut(one, limit) for one in given]
+
+    async def _cut(self, given: ToolCallResult, limit: int) -> ToolCallResult:
+        text = given.text
+        if len(text) <= limit:  # a token has a character at least
+            return given
+
+        def shortened(n: int) -> str:
+            return without_middle(text, n, f"\n[… {len(text) - n:,} characters left out …]\n")
+
+        async def fits(n: int) -> bool:
+            return (await self.asker.count([shortened(n)]))[0] <= limit
+
+        n = await most_that_fits(fits, len(text))
+        if n == len(text):
+            return given
+        self.asker.characters_cut += len(text) - n
+        self.asker.tools.log.note(
+            f"the result of '{given.call.name}' is too long to stand beside the task: "
+            f"{len(text) - n:,} of its {len(text):,} characters were left out of its middle."
+        )
+        return ToolCallResult(given.call, shortened(n))
+
+    def tell(self) -> None:
+        """Note what was not shown to the end."""
+        if self._n_gone:
+            turns = "turn was" if self._n_gone == 1 else "turns were"
+            self.asker.tools.log.note(
+                f"the conversation outgrew the context: its {self._n_gone} oldest {turns} "
+                f"{self.kept.told}."
+            )
+
+
+_NOTES_SYSTEM = "You keep the notes of somebody who works on a task. You add nothing of your own."
+_MOST_NOTES_TOKENS = 512
+_RECALLED_TURNS = 3
+_RECALLED_CHARS = 2_000
+"""Of each turn that comes back: three of them are about 1,500 tokens at most."""
+
+
+@dataclass
+class TurnNotes:
+    """Keeps notes that the model makes of turns before they go."""
+
+    asker: Asker
+    limited: Asker
+    """The same with a limit to what it says, at which it may end: notes are no answer."""
+    task: str
+    told: str = "summed up"
+    _notes: str = ""
+
+    async def add(self, turns: Sequence[AgentTurn]) -> None:
+        """Fold turns into the notes, one after the other."""
+        for turn in turns:
+            reply = await self.limited.ask(await self._fitting(turn.words))
+            self._notes = reply.text.strip() or self._notes
+
+    async def words(self, about: str) -> str:
+        """Return the notes."""
+        return f"Your notes on what you have done so far:\n{as_data(self._notes)}"
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def _messages(self, words: str) -> list[Message]:
+        before = f"Notes so far:\n{as_data(self._notes)}\n\n" if self._notes else ""
+        return [
+            Message("system", _NOTES_SYSTEM),
+            Message(
+                "user",
+                f"Task:\n{self.task}\n\n{before}New:\n{words}\n\nWrite the notes anew, in "
+                "few words, with all facts, names and numbers that the task needs.",
+            ),
+        ]
+
+    async def _fitting(self, words: str) -> list[Message]:
+        async def fits(n: int) -> bool:
+            messages = self._messages(without_middle(words, n))
+            return await self.limited.overflow(messages) is None
+
+        n = await most_that_fits(fits, len(words))
+        if n == 0 and words:
+            raise await self.limited.overflow(self._messages("")) or StepError(
+                "the task leaves no room for notes.", remedy="Raise the model's `ctx`."
+            )
+        self.asker.characters_cut += len(words) - n
+        return self._messages(without_middle(words, n))
+
+
+async def turn_notes(asker: Asker, task: str) -> TurnNotes:
+    """Return a memory of notes."""
+    limit = max(1, min(_MOST_NOTES_TOKENS, await asker.room() // 4))
+    return TurnNotes(asker, replace(asker, params={**asker.params, "max_tokens": limit}), task)
+
+
+@dataclass
+class RecalledTurns:
+    """Keeps turns in a vector store, for as long as the conversation lasts."""
+
+    asker: Asker
+    embedder: ModelSpec
+    folder: Path
+    name: str
+    item: ItemName
+    told: str = "put into the store, from where the nearest came back"
+    _store: VectorStore | None = None
+    _rows: list[VectorRow] = field(default_factory=list)
+
+    async def add(self, turns: Sequence[AgentTurn]) -> None:
+        """Write turns to the store."""
+        vectors = await self._vectors([turn.words for turn in turns])
+        for turn, vector in zip(turns, vectors, strict=True):
+            self._rows.append(VectorRow(len(self._rows), turn.words, vector))
+        store = await self._opened(len(vectors[0]))
+        await store.replace(self.item, self._rows)
+
+    async def words(self, about: str) -> str:
+        """Return the turns that are nearest to the latest one, in their order."""
+        if not self._rows:
+            return ""
+        (vector,) = await self._vectors([about])
+        store = await self._opened(len(vector))
+        found = await store.nearest(vector, _RECALLED_TURNS, {"item": self.item.key})
+        own = sorted((hit.index, hit.text) for hit in found if hit.step == self.item.step)
+        texts = [without_middle(text, _RECALLED_CHARS) for _, text in own]
+        return f"From earlier in this conversation:\n{as_data(chr(10).join(texts))}" if own else ""
+
+    async def close(self) -> None:
+        """Take the turns out of the store again."""
+        if self._store is not None:
+            await self._store.replace(self.item, [])
+
+    async def _opened(self, n_dimensions: int) -> VectorStore:
+        if self._store is None:
+            facts = await self.asker.tools.pool.facts(self.embedder)
+            model = EmbedModel(self.embedder.ref, facts.identity)
+            # Another model's vectors cannot be compared with these, so it has a store of its own.
+            path = self.folder / f"{self.name}-{facts.identity[:8]}.lance"
+            self._store = await self.asker.tools.stores.open(path, n_dimensions, model)
+        return self._store
+
+    async def _vectors(self, texts: Sequence[str]) -> list[Sequence[float]]:
+        tools = self.asker.tools
+        request = EmbedRequest(
+            self.embedder,
+            tuple(texts),
+            priority=tools.priority,
+            total_s=tools.total_s,
+            on_overflow="split",
+        )
+        return list((await tools.pool.embed(request)).vectors)
+
+
+def recalled_turns(asker: Asker) -> RecalledTurns:
+    """Return a memory in a store of the step's own, beside the pipeline's ledger."""
+    tools = asker.tools
+    name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
+    folder = files.private_folder(tools.roots.base / ".paddock" / "memory")
+    own = f"{tools.item.owner} (memory)"  # rows of its own, which no item of the pipeline has
+    item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
+    return RecalledTurns(asker, tools.models.resolve(None, "embed"), folder, name, item)

@@ -1,0 +1,352 @@
+"""Ask a model once: fit the prompt, state the answer's schema, refuse a truncated answer.
+
+The decoder can only produce what the schema allows; a model that does not know the schema fills it
+badly, so one line with a sketch of the schema is added to the prompt. `most_that_fits` finds how
+much of a text fits where its author allows that it is cut; it calls no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import Field
+
+from paddock.engine.errors import PromptTooLong
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelSpec,
+    Reply,
+    Tool,
+    Usage,
+    reserved_tokens,
+    resolve_sampling,
+)
+from paddock.steps.base import Output, ReplyForm, StepError, Tools
+
+_CLOSE_ENOUGH = 0.98
+_LEAST_KEPT = 0.9
+"""Of what fits: a beginning does not go back further than that to the end of a word."""
+
+
+async def most_that_fits(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
+    """Return the largest of 0 … `n` that fits, to within 2 %, by halving; 0 if none does."""
+    if await fits(n):
+        return n
+    low, high = 0, n
+    while high - low > 1 and low < _CLOSE_ENOUGH * high:
+        middle = (low + high) // 2
+        if await fits(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str:
+    """Keep `n_characters`, three quarters from the beginning, the rest from the end.
+
+    >>> without_middle("abcdefgh", 4, "-")
+    'abc-h'
+    """
+    if n_characters >= len(text):
+        return text
+    head = n_characters * 3 // 4
+    return text[:head] + mark + text[len(text) - (n_characters - head) :]
+
+
+def first_part(text: str, n_characters: int) -> str:
+    """Keep the beginning, to the end of a word where one ends in the last tenth of it.
+
+    Chinese, a line of JSON or a long address has no space near the end: it is cut at the character.
+
+    >>> first_part("one two three four five", 20), first_part("one" * 9, 10)
+    ('one two three four', 'oneoneoneo')
+    """
+    if n_characters >= len(text):
+        return text
+    cut = text[:n_characters]
+    if text[n_characters].isspace():
+        return cut.rstrip()
+    least = int(_LEAST_KEPT * n_characters)
+    space = next((at for at in range(n_characters - 1, least - 1, -1) if cut[at].isspace()), None)
+    return cut if space is None else cut[:space].rstrip()
+
+
+MOST_SKETCH_CHARS = 1500
+"""A longer sketch is left out: it would take a small context, and a small model's attention."""
+_MOST_SKETCH_DEPTH = 6
+_TYPE_WORDS = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "null": "null",
+    "object": "{…}",
+    "array": "[…]",
+}
+
+
+def with_schema_hint(messages: Sequence[Message], form: ReplyForm | None) -> list[Message]:
+    """Return what is sent for an answer of this form: what is counted, too."""
+    if form is None or form.schema is None:
+        return list(messages)
+    return with_ending(messages, schema_hint(form.schema))
+
+
+def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
+    """Let the user's last message end with these words: a small model minds what comes last."""
+    where = max((n for n, one in enumerate(messages) if one.role == "user"), default=None)
+    if where is None:
+        return [*messages, Message("user", words)]
+    ended = replace(messages[where], content=f"{messages[where].content.rstrip()}\n\n{words}")
+    return [*messages[:where], ended, *messages[where + 1 :]]
+
+
+def schema_hint(schema: Any) -> str:
+    """Return the line that ends a prompt whose answer must match a schema.
+
+    >>> schema_hint({"type": "object", "properties": {"a": {"type": "string"}}})
+    'Answer with JSON of this form: {"a": text}'
+    """
+    form = schema_sketch(schema)
+    if not form or len(form) > MOST_SKETCH_CHARS:
+        return "Answer with JSON."
+    return f"Answer with JSON of this form: {form}"
+
+
+def schema_sketch(schema: Any) -> str:
+    """Draw a schema as JSON with words for what is to be filled in.
+
+    >>> schema_sketch({"properties": {"n": {"type": ["integer", "null"], "description": "How many."}}})
+    '{"n": whole number or null (How many)}'
+    """
+    return _sketch_of(schema, schema, 0)
+
+
+def _sketch_of(schema: Any, root: Any, depth: int) -> str:
+    if not isinstance(schema, dict) or depth > _MOST_SKETCH_DEPTH:
+        return "…"
+    said = str(schema.get("description", "")).strip().rstrip(".")
+    form = _object_sketch(schema, root, depth)
+    return f"{form} ({' '.join(said.split())})" if said and depth else form
+
+
+def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
+    if "const" in schema:
+        return _compact_json(schema["const"])
+    if isinstance(schema.get("enum"), list):
+        return " or ".join(map(_compact_json, schema["enum"]))
+    if "$ref" in schema:
+        return _sketch_of(_ref_target(root, str(schema["$ref"])), root, depth + 1)
+    for name in ("anyOf", "oneOf"):
+        if isinstance(schema.get(name), list):
+            return " or ".join(_sketch_of(one, root, depth + 1) for one in schema[name])
+    names = schema.get("properties")
+    if isinstance(names, dict):
+        inner = (
+            f"{_compact_json(name)}: {_sketch_of(held, root, depth + 1)}"
+            for name, held in names.items()
+        )
+        return "{" + ", ".join(inner) + "}"
+    kinds = schema.get("type", "")
+    return (
+        " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in _type_list(kinds))
+        or "…"
+    )
+
+
+def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) -> str:
+    if kind == "array" and isinstance(schema.get("items"), dict):
+        return f"[{_sketch_of(schema['items'], root, depth + 1)}, …]"
+    if kind == "string" and isinstance(schema.get("format"), str):
+        return str(schema["format"])
+    return _TYPE_WORDS.get(kind, "…")
+
+
+def _type_list(kinds: Any) -> list[Any]:
+    return kinds if isinstance(kinds, list) else [kinds] if kinds else []
+
+
+def _ref_target(root: Any, ref: str) -> Any:
+    for part in ref.lstrip("#").split("/")[1:]:
+        root = root.get(part) if isinstance(root, dict) else None
+    return root
+
+
+def _compact_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+CALLS_AT_ONCE = 8  # where a pool does not tell its places; it mixes those of many documents
+_NEAR_LIMIT = 0.9  # of the limit, in tokens
+_RETRY_TEMPERATURE_STEP, _MOST_RETRY_TEMPERATURE = 0.3, 0.9  # temperatures
+
+
+class UsageOutput(Output):
+    """What a step's model calls cost."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    prompt_reused_tokens: int = Field(
+        default=0, description="Of `prompt_tokens`, found in the KV cache."
+    )
+    completion_tokens: int = 0
+    characters_cut: int = Field(default=0, description="What `on_overflow: truncate` left out.")
+
+
+@dataclass
+class Asker:
+    """One step's way to one model; adds up what the calls cost."""
+
+    tools: Tools
+    model: ModelSpec
+    params: Mapping[str, Any]
+    """The step's own sampling parameters."""
+    characters_cut: int = 0
+    _usages: list[Usage] = field(default_factory=list)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The limit that the author set, on the step or on the model."""
+        return resolve_sampling(self.params, self.model.params).max_tokens
+
+    async def reserved(self) -> int:
+        """Return how many tokens are kept free for an answer."""
+        facts = await self.tools.pool.facts(self.model)
+        return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
+
+    async def room(self) -> int:
+        """Return how many tokens a prompt may have, the answer's share already taken off."""
+        facts = await self.tools.pool.facts(self.model)
+        return facts.n_ctx_tokens - await self.reserved()
+
+    async def n_at_once(self) -> int:
+        """Return how many calls of one document are worth making at once."""
+        facts = await self.tools.pool.facts(self.model)
+        return facts.n_parallel or CALLS_AT_ONCE
+
+    async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Count a prompt, with what tells the model of `tools`, and of its answer's form."""
+        wanted = with_schema_hint(messages, self.tools.reply)
+        return await self.tools.pool.count_chat(self.model, wanted, tools)
+
+    async def count(self, texts: Sequence[str]) -> list[int]:
+        """Count texts."""
+        return await self.tools.pool.count_texts(self.model, texts)
+
+    async def overflow(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> PromptTooLong | None:
+        """Return the error for a prompt that does not fit, with the numbers."""
+        n_tokens, reserved, room = (
+            await self.size(messages, tools),
+            await self.reserved(),
+            await self.room(),
+        )
+        return None if n_tokens <= room else PromptTooLong(n_tokens, reserved, room + reserved)
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        *,
+        constraint: Constraint | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: str = "auto",
+    ) -> Reply:
+        """Get an answer; `constraint` and `tools` as in `ChatRequest`.
+
+        Raises:
+            StepError: it ended at a limit that the author did not set, or went in circles.
+            EngineError: the pool could not do it.
+        """
+        request = ChatRequest(
+            model=self.model,
+            messages=tuple(messages),
+            params=self._sampling(),
+            priority=self.tools.priority,
+            total_s=self.tools.total_s,
+            idle_s=self.tools.idle_s,
+            constraint=constraint,
+            tools=tuple(tools),
+            tool_choice=tool_choice,
+        )
+        reply = await self._reply(request)
+        self._usages.append(reply.usage)
+        await self._accept(reply)
+        return reply
+
+    async def _accept(self, reply: Reply) -> None:
+        """Refuse an answer that ended at a limit of which its author said nothing."""
+        if reply.done_reason == "repetition" and self.max_tokens is None:
+            raise StepError(
+                f"the answer went in circles, and was ended after "
+                f"{reply.usage.completion_tokens} tokens.",
+                remedy="Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it.",
+                kind="check",
+            )
+        if reply.done_reason == "length" and self.max_tokens is None:
+            raise StepError(
+                f"the answer ended at its limit of {reply.usage.completion_tokens} tokens.",
+                remedy="Ask for a shorter one, raise `repeat_penalty` if it goes in circles, "
+                "or set `max_tokens` under `params` to accept it.",
+                kind="check",
+            )
+        if reply.is_shortened and self.max_tokens is None:
+            await self._accept_shortened(reply)
+
+    async def _accept_shortened(self, reply: Reply) -> None:
+        """Refuse what its form alone has ended at the limit; what was led out of a circle passes.
+
+        The form's end is found a few tokens before the limit.
+        """
+        n_tokens = reply.usage.completion_tokens
+        if n_tokens >= _NEAR_LIMIT * await self.reserved():
+            raise StepError(
+                f"the answer reached its limit of {await self.reserved()} tokens, and was cut "
+                "to an end there.",
+                remedy="Ask for less, bound its lists by `maxItems` and its texts by `maxLength`, "
+                "or set `max_tokens` under `params`.",
+                kind="check",
+            )
+        self.tools.log.note("the answer went in circles, and was brought to an end there.")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the same prompt always gets the same answer."""
+        return resolve_sampling(self._sampling(), self.model.params).is_greedy
+
+    def _sampling(self) -> Mapping[str, Any]:
+        """Return the parameters of a call; another answer is wanted where one was refused before."""
+        n_refused = self.tools.n_refused
+        if not n_refused:
+            return self.params
+        usual = resolve_sampling(self.params, self.model.params)
+        freer = max(
+            usual.temperature, min(_MOST_RETRY_TEMPERATURE, _RETRY_TEMPERATURE_STEP * n_refused)
+        )
+        return {**self.params, "seed": usual.seed + n_refused, "temperature": freer}
+
+    async def _reply(self, request: ChatRequest) -> Reply:
+        import asyncio
+
+        stream = self.tools.pool.chat(request)
+        try:
+            return await stream.reply()
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+
+    def usage(self) -> UsageOutput:
+        """Add up the calls so far."""
+        return UsageOutput(
+            calls=len(self._usages),
+            prompt_tokens=sum(usage.prompt_tokens for usage in self._usages),
+            prompt_reused_tokens=sum(usage.prompt_reused_tokens for usage in self._usages),
+            completion_tokens=sum(usage.completion_tokens for usage in self._usages),
+            characters_cut=self.characters_cut,
+        )

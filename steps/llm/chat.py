@@ -1,0 +1,249 @@
+"""The step `chat`: messages or a prompt to a model, with images for a model with vision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from paddock.engine.request import Message, Role
+from paddock.pipelines.expressions import Template
+from paddock.pipelines.prompt_file import ConversationTemplate
+from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.prompt import render_template
+
+from .ask import Asker, UsageOutput, most_that_fits, without_middle
+from .repair import ask_checked
+from .sampling_params import SamplingParams
+from .tool_protocol import request_tool_calls
+from .tool_specs import ChatTools, function_files, refuse_duplicates, refuse_unknown_choice
+
+
+class MessageParam(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
+    content: str = Field(description="What is said.")
+
+
+class ChatParams(Params):
+    """Parameters of `chat`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
+    conversations: ClassVar[frozenset[str]] = frozenset({"prompt"})
+
+    prompt: Template | None = Field(default=None, description="What the user says.")
+    messages: list[MessageParam] | None = Field(
+        default=None,
+        min_length=1,
+        description="A conversation; the model answers its last message.",
+    )
+    model: str | None = Field(default=None, description="Which model answers.")
+    system: Template | None = Field(default=None, description="What the model is told beforehand.")
+    vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
+    images: list[str] = Field(
+        default=[],
+        description="Files of pictures (PNG, JPEG, GIF, BMP) that the last message shows.",
+    )
+    tools: list[ChatTools] = Field(
+        default=[],
+        description="Tools that it may ask for. Nobody calls them here: its calls are the step's "
+        "`tool_calls` (`agent` calls them).",
+    )
+    tool_choice: str = Field(
+        default="auto",
+        min_length=1,
+        description="`auto`, `none`, `required`, or the name of the tool that must be called.",
+    )
+    params: SamplingParams = Field(
+        default=SamplingParams(), description="How the answer is sampled; deterministic by default."
+    )
+    on_overflow: Literal["error", "truncate", "map-reduce", "refine"] = Field(
+        default="error",
+        description="What happens to a prompt that does not fit: an error; the middle of its "
+        "longest message is left out, and it is said so; or the longest text that `prompt` takes "
+        "from elsewhere is read in parts.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> ChatParams:
+        if self.on_overflow in ("map-reduce", "refine"):
+            if self.prompt is None:
+                raise ValueError(
+                    f"`on_overflow: {self.on_overflow}` needs `prompt`: it divides the longest "
+                    "text that the prompt takes from elsewhere"
+                )
+            if self.images or self.tools:
+                raise ValueError(
+                    f"`on_overflow: {self.on_overflow}` cannot stand beside `images` or `tools`"
+                )
+        refuse_duplicates(self.tools)
+        if isinstance(self.tool_choice, str):  # else it is known when the step runs
+            if self.tool_choice not in ("auto", "none") and not self.tools:
+                raise ValueError(f"`tool_choice: {self.tool_choice}` needs `tools`")
+            refuse_unknown_choice(self.tool_choice, self.tools)
+        return self
+
+
+class ChatOutput(Output):
+    """Outputs of `chat`."""
+
+    text: str
+    reasoning: str | None = Field(
+        default=None,
+        description="What the model thought before it spoke; null if it did not, or is told to "
+        "drop it (`models.<alias>.think: drop`).",
+    )
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    usage: UsageOutput
+    tool_calls: list[Any] | None = Field(
+        default=None,
+        description="Calls that the model asks for, as `{name, arguments, id}`, and the `server`.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _PromptFileForm:
+    """Implements `paddock.steps.base.ReplyForm`: the schema that a prompt file brings along."""
+
+    schema: Any
+    repair: int = 0
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        """Find nothing: the decoder holds to the schema."""
+        return []
+
+
+class Chat:
+    """Messages or a prompt to a model."""
+
+    params: ClassVar[type[ChatParams]] = ChatParams
+    output: ClassVar[type[ChatOutput]] = ChatOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    takes_reply: ClassVar[bool] = True
+
+    def reads(self, params: ChatParams) -> Sequence[str]:
+        """Name the pictures, and the files of the functions that it may ask for."""
+        return [*params.images, *function_files(params.tools)]
+
+    async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
+        """Ask.
+
+        Raises:
+            StepError: a template failed, or the answer ended at a limit the author did not set.
+            EngineError: the prompt does not fit, or the pool could not do it.
+        """
+        model = tools.models.resolve(params.model, "chat")
+        conversation = params.prompt if isinstance(params.prompt, ConversationTemplate) else None
+        own = conversation.params if conversation else {}
+        asker = Asker(tools, model, {**own, **params.params.given()})
+        if conversation and conversation.schema is not None and tools.reply is None:
+            asker.tools = tools = replace(tools, reply=_PromptFileForm(conversation.schema))
+        messages = _messages_of(params)
+        if params.images:
+            messages = await _with_images(messages, params.images, tools)
+        if params.tools:
+            return await self._with_tools(params, asker, messages)
+        overflow = await asker.overflow(messages)
+        if overflow and params.on_overflow == "error":
+            raise overflow
+        if overflow:
+            messages = await _fit_messages(params, asker, messages, str(overflow))
+        answer = await ask_checked(asker, messages, form=tools.reply)
+        reply = answer.reply
+        return ChatOutput(
+            text=answer.text,
+            reasoning=(reply.reasoning or None) if model.keeps_reasoning else None,
+            output=answer.output,
+            usage=asker.usage(),
+            tool_calls=[asdict(call) for call in reply.tool_calls] or None,
+        )
+
+    async def _with_tools(
+        self, params: ChatParams, asker: Asker, messages: list[Message]
+    ) -> ChatOutput:
+        """Ask a model that may want a tool called; only an answer is held to `reply`."""
+        wish = await request_tool_calls(asker, messages, params.tools, params.tool_choice)
+        text, output = wish.text, None
+        if not wish.calls and asker.tools.reply is not None:
+            answer = await ask_checked(asker, messages, form=asker.tools.reply)
+            text, output = answer.text, answer.output
+        return ChatOutput(
+            text=text,
+            reasoning=(wish.reasoning or None) if asker.model.keeps_reasoning else None,
+            output=output,
+            usage=asker.usage(),
+            tool_calls=list(wish.calls) or None,
+        )
+
+
+def _messages_of(params: ChatParams) -> list[Message]:
+    messages = [Message(one.role, one.content) for one in params.messages or ()]
+    if isinstance(params.prompt, ConversationTemplate):
+        messages = [
+            Message(role, render_template(template, "prompt", params.vars))
+            for role, template in params.prompt.turns
+        ]
+    elif params.prompt is not None:
+        messages = [Message("user", render_template(params.prompt, "prompt", params.vars))]
+    if params.system is None:
+        return messages
+    if messages[0].role == "system":
+        raise StepError("both `system` and the first of `messages` are what the model is told.")
+    return [Message("system", render_template(params.system, "system", params.vars)), *messages]
+
+
+async def _with_images(
+    messages: list[Message], paths: Sequence[str], tools: Tools
+) -> list[Message]:
+    """Show pictures with the user's last words."""
+    from paddock.steps.readers.documents import read_images
+
+    images = await read_images(tools.roots, paths)
+    for where in range(len(messages) - 1, -1, -1):
+        if messages[where].role == "user":
+            shown = replace(messages[where], images=images)
+            return [*messages[:where], shown, *messages[where + 1 :]]
+    raise StepError("`images` need a message of the user to be shown with.")
+
+
+async def _fit_messages(
+    params: ChatParams, asker: Asker, messages: list[Message], why: str
+) -> list[Message]:
+    """Do what the author wants done with a prompt that does not fit."""
+    if params.on_overflow == "truncate" or params.prompt is None:
+        return await _truncate_messages(asker, messages)
+    from .map_reduce import divisible_prompt, map_reduced_prompt, refined_prompt
+
+    whole = divisible_prompt(messages, params.prompt.texts(**params.vars), why)
+    ask = map_reduced_prompt if params.on_overflow == "map-reduce" else refined_prompt
+    return await ask(asker, whole)
+
+
+async def _truncate_messages(asker: Asker, messages: list[Message]) -> list[Message]:
+    """Leave out the middle of the longest message: instructions stand at either end."""
+    where = max(range(len(messages)), key=lambda index: len(messages[index].content))
+    text = messages[where].content
+
+    def kept(n: int) -> list[Message]:
+        message = replace(messages[where], content=without_middle(text, n))
+        return [*messages[:where], message, *messages[where + 1 :]]
+
+    async def fits(n: int) -> bool:
+        return await asker.overflow(kept(n)) is None
+
+    n = await most_that_fits(fits, len(text))
+    if n == 0:
+        raise await asker.overflow(kept(0)) or StepError("the prompt does not fit.")
+    asker.characters_cut = len(text) - n
+    asker.tools.log.note(
+        f"the prompt does not fit: {asker.characters_cut:,} of its {len(text):,} characters were "
+        f"left out of the middle (on_overflow: truncate)."
+    )
+    return kept(n)

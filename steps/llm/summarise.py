@@ -1,0 +1,254 @@
+"""The step `summarise`: a summary of a text, chunks or a file, and how much of it was read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from paddock.engine.request import Role
+from paddock.pipelines.expressions import Template
+from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.files.read import DEFAULT_MAX_FILE_BYTES
+from paddock.steps.paths import resolve_path
+from paddock.steps.prompt import render_template
+from paddock.steps.readers.reader import page_offsets
+from paddock.steps.text.citations import (
+    CitedSource,
+    Passage,
+    merged_source,
+    passages_by_chunk,
+    passages_by_page,
+    source_of,
+    with_citations,
+)
+
+from .ask import Asker, UsageOutput
+from .sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from paddock.steps.text.split import TextPart
+
+    from .map_reduce import CondensedText
+
+
+class ContextParam(BaseModel):
+    """How much of what came before a chunk its prompt shows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    previous: int = Field(
+        default=0, ge=0, le=16, description="So many of the notes before it; they come in order."
+    )
+
+
+class SummariseParams(Params):
+    """Parameters of `summarise`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("text", "chunks", "file")
+
+    text: str | None = Field(default=None, description="The text.")
+    chunks: list[Any] | None = Field(
+        default=None,
+        description="Its parts: chunks of `split`, texts, or results of a block (mappings).",
+    )
+    file: str | None = Field(default=None, min_length=1, description="A document to read.")
+    model: str | None = Field(default=None, description="Which model writes.")
+    words: int | None = Field(default=None, ge=1, description="About how many words.")
+    style: str | None = Field(default=None, description="Such as `bullet points` or `formal`.")
+    instructions: Template | None = Field(
+        default=None, description="More wishes; they stand at the end of each prompt."
+    )
+    map: Template | None = Field(
+        default=None, description="The prompt for each chunk; sees `chunk`, `index`, `previous`."
+    )
+    reduce: Template | None = Field(
+        default=None, description="The prompt that makes one text of the notes; sees `notes`."
+    )
+    context: ContextParam = Field(
+        default=ContextParam(), description="What each chunk's prompt shows besides the chunk."
+    )
+    params: SamplingParams = Field(
+        default=SamplingParams(), description="How answers are sampled; deterministic by default."
+    )
+    on_overflow: Literal["map-reduce", "refine", "truncate", "error"] = Field(
+        default="map-reduce", description="What happens to a text that does not fit."
+    )
+    cite: bool = Field(
+        default=False,
+        description="Put behind each sentence which page, or heading, most of its words are of.",
+    )
+
+
+class Coverage(Output):
+    """How much was read, and in how many steps."""
+
+    characters_read: int
+    characters: int
+    share: float
+    """1.0 unless `on_overflow: truncate` cut something."""
+    chunks: int
+    levels: int
+
+
+class SummariseOutput(Output):
+    """Outputs of `summarise`."""
+
+    text: str
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    notes: list[str] = Field(description="The notes on the parts; none if it was read at once.")
+    sources: list[CitedSource] = Field(
+        description="Pages and headings of each part that was read, so of each note; one in all "
+        "if it was read at once."
+    )
+    coverage: Coverage
+    usage: UsageOutput
+
+
+class Summarise:
+    """A text, chunks or a file of any length: one shot, map-reduce or refine."""
+
+    params: ClassVar[type[SummariseParams]] = SummariseParams
+    output: ClassVar[type[SummariseOutput]] = SummariseOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    takes_reply: ClassVar[bool] = True
+
+    def reads(self, params: SummariseParams) -> Sequence[str]:
+        """Name the document, if it is one."""
+        return () if params.file is None else (params.file,)
+
+    @classmethod
+    def installed(cls) -> Sequence[str]:
+        """Name what reads a `file` here: what could not be read is tried again with more."""
+        from paddock.steps.readers import documents
+
+        return documents.reader_versions()
+
+    async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
+        """Summarise.
+
+        Raises:
+            StepError: there is nothing to read, a note does not come out, or an answer ended at a
+                limit that the author did not set.
+            EngineError: it does not fit and that is an error, or the pool could not do it.
+        """
+        material = await _read_input(params, tools)
+        if not material.text.strip():
+            raise StepError("there is nothing to summarise: the text is empty.")
+        asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
+        done = await _summarise_input(params, material, asker)
+        n_characters = len(material.text)
+        n_read = n_characters - asker.characters_cut
+        # JSON has no room for marks; there `sources` says it.
+        cites = params.cite and (tools.reply is None or tools.reply.schema is None)
+        return SummariseOutput(
+            text=await _add_citations(done.text, material) if cites else done.text,
+            output=done.output,
+            notes=list(done.notes),
+            sources=material.sources(done.parts),
+            coverage=Coverage(
+                characters_read=n_read,
+                characters=n_characters,
+                share=n_read / n_characters,
+                chunks=done.n_chunks,
+                levels=done.n_levels,
+            ),
+            usage=asker.usage(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _SummaryInput:
+    parts: list[TextPart]
+    text: str
+    is_cut: bool
+    """The author gave chunks."""
+    pages: tuple[str, ...] = ()
+    """The document's own, if it was read here."""
+
+    def passages(self) -> list[Passage]:
+        """Return what sentences can be of."""
+        return (
+            passages_by_chunk(self.parts)
+            if self.is_cut
+            else passages_by_page(self.pages or (self.text,))
+        )
+
+    def sources(self, read: Sequence[TextPart]) -> list[CitedSource]:
+        """Return where each part that was read comes from."""
+        offsets = page_offsets(self.pages)
+
+        def page_of(offset: int) -> int:
+            return bisect_right(offsets, offset)
+
+        known = page_of if len(self.pages) > 1 else None
+        if self.is_cut and len(read) == 1 and len(self.parts) > 1:
+            each = [source_of(index, one, None) for index, one in enumerate(self.parts)]
+            return [merged_source(each, len(self.text))]
+        return [source_of(index, one, known) for index, one in enumerate(read)]
+
+
+async def _add_citations(text: str, material: _SummaryInput) -> str:
+    """Compare a summary with all that was read, in a thread: that may be a book."""
+    import asyncio
+
+    return await asyncio.to_thread(lambda: with_citations(text, material.passages()))
+
+
+async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
+    from paddock.steps.readers import documents
+    from paddock.steps.text.split import TextPart, join_parts, to_parts
+
+    if params.chunks is not None:
+        several = to_parts(params.chunks)
+        return _SummaryInput(several, join_parts(several), is_cut=True)
+    text, pages = params.text or "", tuple[str, ...]()
+    if params.file is not None:
+        path = resolve_path(tools.roots, params.file)
+        document = await documents.load_document(
+            path, readers=tools.readers, max_bytes=DEFAULT_MAX_FILE_BYTES
+        )
+        for note in document.notes:
+            tools.log.note(note)
+        documents.refuse_empty(document, path)
+        text, pages = document.text, document.pages
+    whole = TextPart(text, {"text": text, "start": 0, "end": len(text)})
+    return _SummaryInput([whole], text, is_cut=False, pages=pages)
+
+
+async def _summarise_input(
+    params: SummariseParams, material: _SummaryInput, asker: Asker
+) -> CondensedText:
+    """Read it at once if it fits and the author did not ask for a note on each chunk."""
+    from paddock.steps.text.split import to_part
+
+    from .map_reduce import MapReduce, SummaryPrompts
+
+    instructions = params.instructions
+    wording = SummaryPrompts(
+        words=params.words,
+        style=params.style,
+        instructions=render_template(instructions, "instructions", {}) if instructions else "",
+        map=params.map,
+        reduce=params.reduce,
+    )
+    condenser = MapReduce(
+        asker, wording, params.context.previous, is_strict=params.on_overflow == "error"
+    )
+    wants_notes = material.is_cut and params.map is not None and len(material.parts) > 1
+    if not wants_notes:
+        only = material.parts[0] if len(material.parts) == 1 else to_part(material.text)
+        done = await condenser.at_once(only)
+        if done is not None:
+            return done
+    match params.on_overflow:
+        case "truncate":
+            return await condenser.truncated(material.text)
+        case "refine":
+            return await condenser.refined(material.parts)
+    return await condenser.map_reduce(material.parts)

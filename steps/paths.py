@@ -1,0 +1,108 @@
+"""Paths: resolution within the allowed folders, file names, the system's errors in words."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+from .base import OutsideRoots, Roots, StepError
+
+MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
+_LONGEST_SUFFIX = 32  # a longer one is no suffix
+_DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ERRNO_REASONS = {
+    errno.EACCES: "the permissions do not allow it",
+    errno.EPERM: "the system does not allow it",
+    errno.EROFS: "its file system is read-only",
+    errno.ENAMETOOLONG: "its name is too long for this file system",
+    errno.ENOENT: "it is not there",
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "a part of its path is a file, not a folder",
+    errno.EEXIST: "a part of its path is a file, not a folder",
+    errno.ELOOP: "its symbolic links run in a circle",
+    errno.EMFILE: "too many files are open",
+    errno.EIO: "the device reports an input/output error",
+}
+
+
+def resolve_path(roots: Roots, text: str) -> Path:
+    """Return the absolute path, symlinks resolved, also of a file that is not there yet.
+
+    Raises:
+        StepError: it leads outside the pipeline's folders, or is no path at all.
+    """
+    try:
+        return roots.resolve(text)
+    except OutsideRoots as error:
+        raise StepError(str(error)) from error
+    except OSError as error:
+        raise os_refusal(f"path '{printable(text)}' cannot be used", error) from error
+    except RuntimeError as error:  # Python below 3.13 on a circle of symlinks
+        raise StepError(f"path '{printable(text)}' runs in a circle of symbolic links.") from error
+    except ValueError as error:  # a NUL in the middle, half a character
+        raise StepError(f"path '{printable(text)}' is not a possible path: {error}.") from error
+
+
+def os_refusal(what: str, error: OSError) -> StepError:
+    """Word what the system refused: `what`, then why; a full disk is fatal.
+
+    >>> os_refusal("'a.txt' cannot be read", OSError(errno.EACCES, "")).reason
+    "'a.txt' cannot be read: the permissions do not allow it."
+    """
+    if error.errno in _DISK_FULL_ERRNOS:
+        remedy = "Make room and run again; what is finished is kept."
+        return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
+    why = _ERRNO_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
+    return StepError(f"{what}: {why}.", kind="io")
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return a folder, or the closest one above it that is there; it may turn out to be a file."""
+    return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+
+
+def write_refusal(folder: Path) -> str | None:
+    """Return why no file can be made in a folder, or below one that is not there yet; else None."""
+    there = nearest_existing(folder)
+    if not there.is_dir():
+        return f"'{there}' is no folder"
+    if os.access(there, os.W_OK | os.X_OK):
+        return None
+    try:
+        if os.statvfs(there).f_flag & os.ST_RDONLY:
+            return f"the file system of '{there}' is read-only"
+        return f"'{there}' belongs to '{there.owner()}' and its permissions do not allow it"
+    except (OSError, KeyError):  # gone meanwhile, or an owner without a name
+        return f"the permissions of '{there}' do not allow it"
+
+
+def numbered_name(name: str, number: str) -> str:
+    """Return a file name with a number before its suffix, within what a name may be long.
+
+    >>> numbered_name("a.txt", ".2")
+    'a.2.txt'
+    """
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a text
+    if len(suffix) > _LONGEST_SUFFIX:
+        stem, suffix = name, ""
+    return fitted_name(stem, f"{number}{suffix}")
+
+
+def fitted_name(stem: str, ending: str) -> str:
+    """Return a file name of two parts, with the first shortened where a name may not be so long.
+
+    A shortened one has a digest of the whole, so that different names stay different.
+    """
+    whole = stem + ending
+    if len(os.fsencode(whole)) <= MOST_NAME_BYTES:
+        return whole
+    raw = os.fsencode(stem)
+    mark = f"-{hashlib.sha256(raw).hexdigest()[:8]}{ending}"
+    return raw[: MOST_NAME_BYTES - len(os.fsencode(mark))].decode("utf-8", "ignore") + mark
+
+
+def printable(name: str | Path) -> str:
+    """Return a file name that any terminal can print; bytes that are no UTF-8 in hexadecimal."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

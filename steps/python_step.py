@@ -1,0 +1,220 @@
+"""A function of a Python file next to the pipeline, as a step: `uses: ./my_steps.py:clean`.
+
+Its parameters are read from the file's text, so that checking a pipeline runs none of it. It is
+called in another process, as a tool is, and only where the caller permits that.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from .base import Output, Params, Step, StepError, Tools
+from .run_pipeline import named_outputs
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
+DEFAULT_TIMEOUT_S = 600.0  # ten times a tool's: nobody sits before it
+_PLAIN_TYPES: dict[str, Any] = {
+    **{"str": str, "int": int, "float": float, "bool": bool, "None": None},
+    **{"list": list[Any], "dict": dict[str, Any], "List": list[Any], "Dict": dict[str, Any]},
+}
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class FunctionNotFound(Exception):
+    """The file has no function that can be a step: a sentence without its end, and what to do."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}. {remedy}".strip())
+
+
+class FunctionOutput(Output):
+    """Outputs of a function: the names of the mapping that it gives, else `result`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+class PythonStep:
+    """A function of a Python file, called in another process."""
+
+    uses: ClassVar[str] = ""
+    params: ClassVar[type[Params]] = Params
+    output: ClassVar[type[FunctionOutput]] = FunctionOutput
+    version: ClassVar[int] = 0
+    """Made of the file's content: another one makes results old."""
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: Params) -> Sequence[str]:
+        """Name nothing: the function says what it needs by its arguments alone."""
+        return ()
+
+    async def run(self, params: Params, tools: Tools) -> FunctionOutput:
+        """Call it.
+
+        Raises:
+            StepError: it raised something, took too long, or gave what is no plain data.
+        """
+        limit_s = tools.total_s or DEFAULT_TIMEOUT_S
+        tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
+        result = await tool.call(params.model_dump(exclude_unset=True, mode="json"))
+        if result.is_error:
+            raise StepError(result.sentence())
+        return FunctionOutput(**named_outputs(result.value))
+
+
+def is_function_reference(uses: str) -> bool:
+    """Return whether `uses` names a function of a file.
+
+    >>> is_function_reference("./my_steps.py:clean"), is_function_reference("files.read")
+    (True, False)
+    """
+    return FUNCTION_REFERENCE.match(uses) is not None
+
+
+def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
+    """Return the step that a function is; runs nothing of its file, which must lie under `base`.
+
+    Raises:
+        NoFunction: there is none, or it takes what no step can be given.
+    """
+    found = FUNCTION_REFERENCE.match(uses)
+    assert found is not None
+    content, tree = _parsed_file(found["file"], base.resolve())
+    functions = {node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)}
+    function = functions.get(found["name"])
+    if function is None:
+        from paddock.pipelines.errors import did_you_mean
+
+        what = f"there is no function '{found['name']}' in '{found['file']}'"
+        raise FunctionNotFound(what, did_you_mean(found["name"], functions))
+    doc = ast.get_docstring(function) or ""
+    members = {
+        "__doc__": " ".join(doc.partition("\n\n")[0].split()) or f"The function {function.name}.",
+        "uses": uses,
+        "params": _params_model(function, doc),
+        "version": int(hashlib.sha256(content).hexdigest()[:12], 16),
+    }
+    return type("OwnFunction", (PythonStep,), members)
+
+
+def _parsed_file(name: str, base: Path) -> tuple[bytes, ast.Module]:
+    try:
+        path = (base / name).resolve()
+        if not path.is_relative_to(base):
+            what = f"the file '{name}' lies outside the pipeline's folder"
+            raise FunctionNotFound(what, "Move or copy it there.")
+        content = path.read_bytes()
+        return content, ast.parse(content)
+    except FileNotFoundError:
+        remedy = "Paths are relative to the YAML; create or correct it."
+        raise FunctionNotFound(f"there is no file '{name}'", remedy) from None
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise FunctionNotFound(f"the file '{name}' is no Python{line}: {error.msg}") from error
+    except OSError as error:
+        what = f"the file '{name}' cannot be read: {error.strerror or error}"
+        raise FunctionNotFound(what) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FunctionNotFound(f"the file '{name}' is no Python: {error}") from error
+
+
+def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> type[Params]:
+    from paddock.steps.tools.function_worker import documented_arguments
+
+    told = documented_arguments(doc)
+    fields: dict[str, Any] = {}
+    for argument, default in _arguments(function):
+        _refuse_argument(function.name, argument.arg)
+        hint = _type_of_hint(argument.annotation)
+        given = ... if default is None else _default_value(default)
+        fields[argument.arg] = (hint, Field(default=given, description=told.get(argument.arg)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an argument called `schema` or `json`
+        return create_model(f"{function.name}_params", __base__=Params, **fields)
+
+
+def _arguments(
+    function: ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[tuple[ast.arg, ast.expr | None]]:
+    """Yield the arguments with their defaults.
+
+    Raises:
+        NoFunction: some have no names.
+    """
+    args = function.args
+    star = args.vararg or args.kwarg
+    if args.posonlyargs or star is not None:
+        stars = "**" if star is args.kwarg else "*"
+        shown = f"{stars}{star.arg}" if star is not None else args.posonlyargs[0].arg
+        what = f"the function '{function.name}' takes `{shown}`, and a step's parameters have names"
+        raise FunctionNotFound(what, "Give each argument a name of its own.")
+    missing = [None] * (len(args.args) - len(args.defaults))
+    yield from zip(args.args, [*missing, *args.defaults], strict=True)
+    yield from zip(args.kwonlyargs, args.kw_defaults, strict=True)
+
+
+def _refuse_argument(function: str, argument: str) -> None:
+    """Refuse the names that a type of parameters has for itself."""
+    is_taken = argument in Params.__dict__ or argument.startswith(("_", "model_"))
+    if is_taken or not callable(getattr(BaseModel, argument, len)):
+        what = f"the argument '{argument}' of '{function}' has a name that no parameter can have"
+        raise FunctionNotFound(what, "Rename it.")
+
+
+def _default_value(default: ast.expr) -> Any:
+    """Return a default for showing; one that is computed shows as none, as the function has it."""
+    try:
+        return ast.literal_eval(default)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _type_of_hint(node: ast.expr | None) -> Any:
+    """Return the type that a hint names; whatever is not plain may be anything.
+
+    >>> _type_of_hint(ast.parse("list[str] | None", mode="eval").body) == (list[str] | None)
+    True
+    """
+    if isinstance(node, ast.Constant):
+        if node.value is None:
+            return None
+        text = node.value if isinstance(node.value, str) else "object"
+        try:
+            return _type_of_hint(ast.parse(text, mode="eval").body)
+        except (SyntaxError, ValueError, RecursionError):
+            return Any
+    if isinstance(node, ast.Name | ast.Attribute):
+        return _PLAIN_TYPES.get(node.id if isinstance(node, ast.Name) else node.attr, Any)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return Union[_type_of_hint(node.left), _type_of_hint(node.right)]  # noqa: UP007 - of values, not of hints
+    return _generic_type(node) if isinstance(node, ast.Subscript) else Any
+
+
+def _generic_type(node: ast.Subscript) -> Any:
+    holder = node.value.attr if isinstance(node.value, ast.Attribute) else None
+    holder = node.value.id if isinstance(node.value, ast.Name) else holder
+    inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    if holder in ("list", "List", "Sequence", "Iterable") and len(inner) == 1:
+        return list[_type_of_hint(inner[0])]  # type: ignore[misc]  # a type that is made here
+    if holder in ("dict", "Dict", "Mapping") and len(inner) == 2:
+        return dict[str, _type_of_hint(inner[1])]  # type: ignore[misc]
+    if holder == "Optional" and len(inner) == 1:
+        return Union[_type_of_hint(inner[0]), None]  # noqa: UP007
+    if holder == "Annotated":
+        return _type_of_hint(inner[0])
+    if holder == "Literal" and all(isinstance(one, ast.Constant) for one in inner):
+        return Literal[tuple(one.value for one in inner if isinstance(one, ast.Constant))]
+    return Any

@@ -1,0 +1,162 @@
+"""Mails: sender, recipients and date, the text, and attachments. Standard library's parser.
+
+The mail is the first page. Each attachment that can be read is one or several pages after it; the
+others are named. A mail within a mail is read in the same way.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.message import EmailMessage, MIMEPart
+from io import BytesIO
+from typing import BinaryIO
+
+from . import text_files
+from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
+from .reader import Document, ReadRequest, Unreadable
+
+_SHOWN_HEADERS = ("From", "To", "Cc", "Date", "Subject")
+_MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
+_MOST_ATTACHMENTS = 100
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def read_mail(file: BinaryIO, wish: ReadRequest) -> Document:
+    """Read it.
+
+    Raises:
+        Unreadable: it is no mail.
+    """
+    message = email.message_from_binary_file(file, policy=email.policy.default)
+    if not isinstance(message, EmailMessage) or not any(
+        _header(message, n) for n in _SHOWN_HEADERS
+    ):
+        raise Unreadable("is damaged or no mail: it has none of a mail's headers")
+    mail = _MailText(wish)
+    mail.add(message, 0)
+    title = _header(message, "Subject")
+    return Document(tuple(mail.pages), title, MEDIA_TYPES["eml"], tuple(mail.notes))
+
+
+@dataclass
+class _MailText:
+    wish: ReadRequest
+    pages: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    n_attachments: int = 0
+
+    def add(self, message: EmailMessage, depth: int) -> None:
+        """Add a mail's page, then those of what is attached to it."""
+        self.wish.check()
+        index = len(self.pages)
+        self.pages.append("")
+        listed = [self._attached(part, depth) for part in _attachments(message)]
+        heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
+        blocks = ["\n".join(heads), self._body(message)]
+        if listed:
+            blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
+        self.pages[index] = "\n\n".join(block for block in blocks if block)
+
+    def _body(self, message: EmailMessage) -> str:
+        body = message.get_body(("plain", "html"))
+        if body is None:
+            return ""
+        kind = "html" if body.get_content_subtype() == "html" else "txt"
+        return self._decoded(body, kind)
+
+    def _decoded(self, part: MIMEPart, kind: str) -> str:
+        data = part.get_payload(decode=True)
+        charset = part.get_content_charset() or "auto"
+        if not isinstance(data, bytes):
+            return ""
+        for encoding in (charset, "auto"):  # what a mail says of its encoding is often wrong
+            try:
+                return text_files.read_text_file(data, kind, encoding).text.strip()
+            except (Unreadable, LookupError):
+                continue
+        self.notes.append(": its text is in no known encoding and was not read")
+        return ""
+
+    def _attached(self, part: MIMEPart, depth: int) -> str:
+        """Read an attachment; gives the line that names it."""
+        self.n_attachments += 1
+        media_type = part.get_content_type()
+        name = _one_line(part.get_filename() or "") or _name_of(part)
+        if media_type == "message/rfc822":
+            return self._nested(part, name, depth)
+        data = part.get_payload(decode=True)
+        if not isinstance(data, bytes):
+            return f"{name} ({media_type})"
+        line = f"{name} ({media_type}, {len(data):,} bytes)"
+        if self.n_attachments > _MOST_ATTACHMENTS:
+            return self._unread(line, name, f"only the first {_MOST_ATTACHMENTS} are read")
+        try:
+            document = self._document(data, name, media_type)
+        except UnknownKind as error:
+            return self._unread(line, name, str(error))
+        except Unreadable as error:
+            return self._unread(line, name, f"it {error}")
+        self.notes += [f": attachment '{name}'{_note_line(note)}" for note in document.notes]
+        pages = [page for page in document.pages if page.strip()]
+        if pages:
+            pages[0] = f"# {name}\n\n{pages[0]}"
+        self.pages += pages
+        return line
+
+    def _document(self, data: bytes, name: str, media_type: str) -> Document:
+        kind = kind_within(name, media_type, data[:HEAD_BYTES])
+        if kind in text_files.TEXT_KINDS:
+            return text_files.read_text_file(data, kind)
+        return self.wish.within(kind, BytesIO(data))
+
+    def _nested(self, part: MIMEPart, name: str, depth: int) -> str:
+        inner = part.get_content()
+        if depth >= _MOST_DEPTH or self.n_attachments > _MOST_ATTACHMENTS:
+            return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
+        if isinstance(inner, EmailMessage):
+            self.add(inner, depth + 1)
+        return f"{name} (a mail)"
+
+    def _unread(self, line: str, name: str, why: str) -> str:
+        self.notes.append(f": attachment '{name}' is not read: {why}")
+        return f"{line}, not read"
+
+
+def _attachments(message: MIMEPart) -> Iterator[MIMEPart]:
+    """Yield what is attached; pictures that belong to the page are no attachments."""
+    for part in message.iter_attachments():
+        is_inline = part.get_content_disposition() == "inline" or part.get("Content-ID")
+        if is_inline and part.get_content_maintype() == "image":
+            continue
+        if part.get_content_type() != "message/rfc822" and part.is_multipart():
+            yield from _attachments(part)
+        else:
+            yield part
+
+
+def _header(message: MIMEPart, name: str) -> str:
+    """Return a header on one line; one that cannot be parsed as it stands."""
+    try:
+        return _one_line(str(message.get(name, "")))
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError):  # on rubbish
+        return ""
+
+
+def _name_of(part: MIMEPart) -> str:
+    if part.get_content_type() == "message/rfc822":
+        inner = part.get_content()
+        return _header(inner, "Subject") if isinstance(inner, EmailMessage) else "mail"
+    return f"attachment.{part.get_content_subtype()}"
+
+
+def _one_line(text: str) -> str:
+    """Give it on one line, without what an encoded header may smuggle in."""
+    return " ".join(_CONTROLS.sub(" ", text).split())
+
+
+def _note_line(note: str) -> str:
+    return note if note.startswith(":") else f" {note}"

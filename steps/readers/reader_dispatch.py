@@ -1,0 +1,216 @@
+"""Read one document in this process with the reader of its kind.
+
+Reader processes do so for documents that may need much time or memory; in the run's own process
+only small texts are read (`read_small`). Imports no step, so that a reader process starts quickly.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from . import reader, text_files
+from .document_kinds import (
+    HEAD_BYTES,
+    MEDIA_TYPES,
+    UnknownKind,
+    kind_of,
+    needs_parsing,
+    type_by_name,
+)
+from .reader import Document, ReadsFile, Unreadable
+
+SMALL_BYTES = 256 * 1024
+"""A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
+_SMALL_KINDS = text_files.TEXT_KINDS - {"html"}
+
+
+def _no_progress() -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read. Implements `paddock.steps.readers.reader.ReadRequest`."""
+
+    kind: str | None = None
+    """None finds it out by content and name."""
+    encoding: str = "auto"
+    ocr: bool = True
+    check: Callable[[], None] = _no_progress
+    """Called before each page or part: the time that one may take begins again."""
+
+    def within(self, kind: str, file: BinaryIO) -> Document:
+        """Read a document of another kind that lies within this one.
+
+        Raises:
+            Unreadable: it cannot be read; the reason says why.
+        """
+        return _reader_for(kind)(file, self)
+
+
+def read_document(path: Path, wishes: ReadOptions, max_bytes: int) -> Document:
+    """Read a document.
+
+    Raises:
+        Unreadable: it cannot be read; the reason says why.
+        OSError: the system refuses.
+    """
+    _check_size(path, max_bytes)
+    try:
+        document = _read_by_kind(path, wishes)
+    except UnknownKind as error:
+        raise Unreadable(f"is {error}", error.remedy) from error
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply to be read") from error
+    return _checked_length(document, max_bytes)
+
+
+def read_document_bytes(data: bytes, wishes: ReadOptions, max_bytes: int) -> Document:
+    """Read a document of a known kind that is no file, such as a page that was fetched.
+
+    Raises:
+        Unreadable: it cannot be read; the reason says why.
+    """
+    kind = wishes.kind or "txt"
+    try:
+        if kind in text_files.TEXT_KINDS:
+            return _checked_length(
+                text_files.read_text_file(data, kind, wishes.encoding), max_bytes
+            )
+        return _checked_length(_reader_for(kind)(BytesIO(data), wishes), max_bytes)
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply to be read") from error
+
+
+def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | None:
+    """Read a plain text that takes next to no time and memory; None: it is another document.
+
+    Raises:
+        Unreadable: it cannot be read; the reason says why.
+        OSError: the system refuses.
+    """
+    kind = wishes.kind
+    if kind not in (None, *_SMALL_KINDS) or (
+        kind is None and (needs_parsing(path) or _plugin_for(path))
+    ):
+        return None
+    if _check_size(path, max_bytes) > SMALL_BYTES:
+        return None
+    with path.open("rb") as file:
+        data = file.read(SMALL_BYTES + 1)
+    if not data or len(data) > SMALL_BYTES:
+        return _empty_document(path, kind) if not data else None
+    try:
+        kind = wishes.kind or kind_of(path, data[:HEAD_BYTES])
+    except UnknownKind as error:
+        raise Unreadable(f"is {error}", error.remedy) from error
+    if kind not in _SMALL_KINDS:
+        return None
+    return text_files.read_text_file(data, kind, wishes.encoding, is_named=wishes.kind is not None)
+
+
+def _check_size(path: Path, max_bytes: int) -> int:
+    """Return the size of a regular file; a pipe would make us wait for ever.
+
+    Raises:
+        Unreadable: it is no file, or larger than it may be.
+    """
+    facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise Unreadable("is a folder, not a document")
+    if not stat.S_ISREG(facts.st_mode):
+        raise Unreadable("is a device or a pipe, not a document")
+    if facts.st_size > max_bytes:
+        raise Unreadable(
+            f"has {facts.st_size:,} bytes, and `max_bytes` allows {max_bytes:,}",
+            "Raise `max_bytes` to read it.",
+        )
+    return facts.st_size
+
+
+def _checked_length(document: Document, max_bytes: int) -> Document:
+    """Refuse more text than a text file may have: a small archive or PDF can hold gigabytes."""
+    n_characters = sum(map(len, document.pages))
+    if n_characters > max_bytes:
+        raise Unreadable(
+            f"has {n_characters:,} characters of text, and `max_bytes` allows {max_bytes:,}",
+            "Raise `max_bytes` to read it.",
+        )
+    return document
+
+
+def _read_by_kind(path: Path, wishes: ReadOptions) -> Document:
+    plugin = wishes.kind or _plugin_for(path)
+    if plugin and plugin not in MEDIA_TYPES:
+        return _read_by_plugin(path, plugin)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if not head:  # which is no PDF, nor anything else
+            return _empty_document(path, wishes.kind)
+        kind = wishes.kind or kind_of(path, head)
+        if kind in text_files.TEXT_KINDS:
+            is_named = wishes.kind is not None
+            return text_files.read_text_file(
+                head + file.read(), kind, wishes.encoding, is_named=is_named
+            )
+        file.seek(0)
+        return _reader_for(kind)(file, wishes)
+
+
+def _empty_document(path: Path, kind: str | None) -> Document:
+    return Document(("",), "", MEDIA_TYPES.get(kind or "", type_by_name(path)))
+
+
+def _plugin_for(path: Path) -> str:
+    """Return which plug-in reads a file; what we read ourselves is ours."""
+    suffix = path.suffix.lower()
+    if needs_parsing(path) or suffix in text_files.TEXT_FILE_SUFFIXES or not reader.plugin_kinds():
+        return ""
+    return reader.plugin_for_suffix(suffix)
+
+
+def _read_by_plugin(path: Path, name: str) -> Document:
+    """Let a plug-in read, and check the type of what it returns."""
+    kind = reader.load_reader(name)
+    try:
+        document = kind().read(path)
+    except (Unreadable, OSError, MemoryError):
+        raise
+    except Exception as error:  # a plug-in may raise anything; its name is in the message
+        why = f"{type(error).__name__}: {error}"
+        is_missing = isinstance(error, ModuleNotFoundError)
+        raise reader.BrokenReader(name, why, is_missing=is_missing) from error
+    if not isinstance(document, Document):
+        raise reader.BrokenReader(name, "it gives no `Document`")
+    return replace(document, media_type=document.media_type or kind.media_type)
+
+
+def _reader_for(kind: str) -> ReadsFile:
+    """Return what reads a kind that is not plain text; its library is imported when it reads.
+
+    Raises:
+        Unreadable: nothing reads it.
+    """
+    match kind:
+        case "pdf":
+            from .pdf import read_pdf
+        case "docx":
+            pass
+        case "pptx":
+            pass
+        case "xlsx":
+            pass
+        case "eml":
+            pass
+        case "epub":
+            pass
+        case "image":
+            pass
+        case _:
+            raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
+    return read_pdf

@@ -1,1 +1,0 @@
-"""Vector stores on the disk."""

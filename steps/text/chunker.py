@@ -1,0 +1,500 @@
+"""Cut a text along headings, paragraphs and sentences into pieces of at most so many tokens.
+
+The splitter asks for the size of hundreds of overlapping pieces; asking the model each time would
+be hundreds of requests. So each different word is counted once, all in one request, a piece is
+estimated as the sum of its words, and the result is counted exactly: three requests in all.
+
+Rows of tables (Markdown, or a whole text that is CSV) stay whole as long as one alone is not too
+long; a piece that continues a table begins with its header again. For that the rows are masked:
+each becomes a run of one private-use character, as long as the row, so that every offset and every
+line end stays and no run is ever cut. Which character says how many tokens the row has.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar
+
+_TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
+_TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")
+_DELIMITERS = ",;\t|"
+_LEAST_ROWS = 3  # two lines with one comma each are hardly a table
+# A cell of eight words is more likely a sentence. Each word is looked at where it begins and
+# nowhere else: a cell of 100,000 letters must not take minutes.
+_EIGHT_WORDS = re.compile(r"(?<!\S)(?=(\S+)(?: \S+){7})")
+_LETTER = re.compile(r"[^\W\d]")
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table by its offsets into the text: `rows` begins with what follows the header."""
+
+    header: tuple[int, int]
+    """Where the header stands, from its first character to its last; empty if there is none."""
+    rows: tuple[tuple[int, int], ...]
+
+
+def find_tables(text: str) -> list[TextTable]:
+    """Return the tables of a text, in order."""
+    table = _csv_table(text)
+    return [table] if table else list(_markdown_tables(text))
+
+
+def _markdown_tables(text: str) -> Iterator[TextTable]:
+    if "|" not in text:
+        return
+    run: list[tuple[int, int]] = []
+    for match in _TABLE_ROW.finditer(text):
+        if run and match.start() != run[-1][1] + 1:
+            yield from _table_at(text, run)
+            run = []
+        run.append(match.span())
+    yield from _table_at(text, run)
+
+
+def _table_at(text: str, run: Sequence[tuple[int, int]]) -> Iterator[TextTable]:
+    """Make a table of consecutive rows; the one over a rule of dashes is its header."""
+    if len(run) < 2:
+        return
+    start, end = run[1]
+    has_header = bool(_TABLE_RULE.match(text[start:end]))
+    first = 2 if has_header else 0
+    if len(run) > first:
+        yield TextTable(
+            (run[0][0], end) if has_header else (run[0][0], run[0][0]), tuple(run[first:])
+        )
+
+
+def _csv_table(text: str) -> TextTable | None:
+    """Take the whole text for CSV if every row has as many cells as the first, two at least."""
+    head = text.lstrip("\n").partition("\n")[0]
+    for delimiter in _DELIMITERS:
+        if delimiter in head and not head.lstrip().startswith("|"):
+            rows = _csv_rows(text, delimiter)
+            if rows:
+                return TextTable(rows[0], tuple(rows[1:]))
+    return None
+
+
+def _csv_rows(text: str, delimiter: str) -> list[tuple[int, int]]:
+    """Return each row's place; none if it is no CSV with this delimiter."""
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    starts = list(accumulate(map(len, lines), initial=0))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    spans: list[tuple[int, int]] = []
+    width = before = 0
+    try:
+        for row in reader:
+            after = reader.line_num
+            if row and not spans and not _is_header(row):
+                return []
+            if row:
+                width = width or len(row)
+                if len(row) != width:
+                    return []
+                is_ended = lines[after - 1].endswith("\n")
+                spans.append((starts[before], starts[after] - is_ended))
+            before = after
+    except csv.Error:
+        return []
+    return spans if len(spans) >= _LEAST_ROWS else []
+
+
+def _is_header(row: Sequence[str]) -> bool:
+    """Return whether these may be the names of columns: all there, all different, none a sentence.
+
+    A letter's first line with a comma in it is none.
+    """
+    is_named = all(cell and cell == cell.strip() for cell in row)
+    return is_named and len({*row}) == len(row) > 1 and not any(map(_is_prose, row))
+
+
+def _is_prose(cell: str) -> bool:
+    """Return whether eight words follow each other, the first of them with a letter.
+
+    >>> _is_prose("As agreed on 3 May we will send"), _is_prose("1 2 3 4 5 6 7 8 a")
+    (True, False)
+    """
+    return any(_LETTER.search(found[1]) for found in _EIGHT_WORDS.finditer(cell))
+
+
+_PRIVATE_PLANES = ("\U000f0000", "\U000ffffd")
+_MOST_MASK_SIGNS = ord(_PRIVATE_PLANES[1]) - ord(_PRIVATE_PLANES[0])
+_HEADING = re.compile(r"(?:\A|\n)(#{1,6}[ \t][^\n]*\n\s*)\Z")
+_MOST_HEADING_CHARACTERS = 300
+_MASKED_RUN = re.compile(f"([{_PRIVATE_PLANES[0]}-{_PRIVATE_PLANES[1]}])\\1*")
+
+TokenRuler = Callable[[str], int]
+"""Estimates a text's tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedRow:
+    """A row, the first of a table with its header; `header` is what goes before a later one."""
+
+    start: int
+    end: int
+    size: int
+    header: str
+    header_size: int
+    heading: int
+    """Where the heading over a table begins, for its first row; for any other its own start."""
+    rest: int = 0
+    """For a table's first row: how many tokens the others have."""
+
+
+@dataclass(slots=True)
+class TableMask:
+    """The rows of a text's tables, in order."""
+
+    text: str
+    ruler: TokenRuler
+    _rows: list[_MaskedRow]
+    _starts: list[int]
+    _bare: set[int] = field(default_factory=set)
+    """Starts of rows that go without a header: with it they would be too long."""
+
+    @classmethod
+    def of(cls, text: str, ruler: TokenRuler) -> TableMask:
+        """Find the tables; a text that has such characters itself has none."""
+        found = [] if _MASKED_RUN.search(text) else find_tables(text)
+        rows: list[_MaskedRow] = []
+        for table in found:
+            begin, end = table.header
+            header = f"{text[begin:end]}\n" if end > begin else ""
+            header_size = ruler(header) if header else 0
+            sizes = [ruler(text[start:stop]) for start, stop in table.rows]
+            (_, stop), *others = table.rows
+            first = ruler(text[begin:stop]) if header else sizes[0]
+            heading = _heading_over(text, begin)
+            rows.append(_MaskedRow(begin, stop, first, "", 0, heading, sum(sizes[1:])))
+            rows += [
+                _MaskedRow(start, stop, size, header, header_size, start)
+                for (start, stop), size in zip(others, sizes[1:], strict=True)
+            ]
+        return cls(text, ruler, rows, [row.start for row in rows])
+
+    def hidden(self, span: tuple[int, int], capacity: int) -> tuple[TokenRuler, str]:
+        """Return the part with its rows hidden, those that do not fit left as they are.
+
+        The first of the two sizes what is hidden, with the header that goes before it.
+        """
+        start, end = span
+        signs: dict[tuple[int, int, int], str] = {}
+        known: dict[str, tuple[int, int, int]] = {}
+        out: list[str] = []
+        at = start
+        for index in range(bisect_left(self._starts, start), len(self._rows)):
+            row = self._rows[index]
+            if row.end > end:
+                break
+            if row.size > capacity:
+                continue
+            begin, size = self._with_heading(row, at, capacity)
+            if row.header and row.size + row.header_size > capacity:
+                self._bare.add(row.start)
+            header_size = 0 if row.start in self._bare else row.header_size
+            facts = (size, row.end - begin, header_size)
+            sign = signs.get(facts)
+            if sign is None:
+                if len(signs) >= _MOST_MASK_SIGNS:
+                    continue
+                sign = signs[facts] = chr(ord(_PRIVATE_PLANES[0]) + len(signs))
+                known[sign] = facts
+            out += [self.text[at:begin], sign * facts[1]]
+            at = row.end
+        out.append(self.text[at:end])
+        return (self._sizer(known) if known else self.ruler), "".join(out)
+
+    def zones(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        """Cut a span where a heading stands over a table that does not fit.
+
+        Whoever cuts would leave such a heading alone, since the table goes to pieces.
+        """
+        borders = [span[0]]
+        for index in range(bisect_left(self._starts, span[0]), len(self._rows)):
+            row = self._rows[index]
+            if row.end > span[1]:
+                break
+            begin, _ = self._with_heading(row, span[0], capacity)
+            if row.start > begin > borders[-1]:
+                borders.append(begin)
+        return list(pairwise([*borders, span[1]]))
+
+    def _with_heading(self, row: _MaskedRow, least: int, capacity: int) -> tuple[int, int]:
+        """Return where a row begins, and its size: with its table's heading if that is to stay."""
+        if least <= row.heading < row.start and row.size + row.rest > capacity:
+            size = row.size + self.ruler(self.text[row.heading : row.start])
+            if size <= capacity:
+                return row.heading, size
+        return row.start, row.size
+
+    def _sizer(self, known: dict[str, tuple[int, int, int]]) -> TokenRuler:
+        def size(hidden: str) -> int:
+            total = at = 0
+            for run in _MASKED_RUN.finditer(hidden):
+                n, length, header = known[run[1]]
+                before = hidden[at : run.start()]
+                total += self.ruler(before) if before else 0
+                total += n if len(run[0]) == length else -(-n * len(run[0]) // length)
+                if not hidden[: run.start()].strip():
+                    total += header
+                at = run.end()
+            return total + (self.ruler(hidden[at:]) if at < len(hidden) else 0)
+
+        return size
+
+    def header(self, span: tuple[int, int]) -> str:
+        """Return what goes before a piece that begins with a later row; empty for any other."""
+        row = self._row_at(span)
+        return row.header if row is not None and row.start not in self._bare else ""
+
+    def drop_header(self, span: tuple[int, int]) -> bool:
+        """Let a piece of one row go without its header; False if it has none, or several rows."""
+        row = self._row_at(span)
+        if row is None or not self.header(span) or self.text[row.end : span[1]].strip():
+            return False
+        self._bare.add(row.start)
+        return True
+
+    def row_from(self, at: int) -> int:
+        """Return the next start of a row for a place within one; any other place is itself."""
+        index = bisect_right(self._starts, at) - 1
+        if index < 0 or not self._rows[index].start < at < self._rows[index].end:
+            return at
+        return self._starts[index + 1] if index + 1 < len(self._rows) else self._rows[index].end
+
+    def _row_at(self, span: tuple[int, int]) -> _MaskedRow | None:
+        """Return the row that a piece begins with, if the whole of it is in it."""
+        index = bisect_left(self._starts, span[0])
+        if index == len(self._rows) or self._starts[index] != span[0]:
+            return None
+        return self._rows[index] if self._rows[index].end <= span[1] else None
+
+
+def _heading_over(text: str, begin: int) -> int:
+    """Find the heading that stands directly over a table; its own beginning if none does."""
+    above = text[max(0, begin - _MOST_HEADING_CHARACTERS) : begin]
+    found = _HEADING.search(above)
+    return begin - len(found[1]) if found else begin
+
+
+T = TypeVar("T")
+
+TokenCounter = Callable[[Sequence[str]], Awaitable[list[int]]]
+"""Counts each text's tokens."""
+
+CUT_BORDERS = ("heading", "paragraph", "sentence")
+
+_CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
+_WORD = rf"[{_CJK}]|\s?[^\s{_CJK}]{{1,24}}|\s+"
+_ALONE = rf"[{_CJK}]|\s|\Z"
+_SENTENCE = r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])\s*|\n\s*"
+_WORD_START = rf"\s+|(?=[{_CJK}])"
+_SLICE_CHARACTERS = 4_000
+_THREAD_FROM_CHARACTERS = 20_000  # cutting takes about 1 ms for each 2,000 characters
+_MAX_SECOND_CUTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class CutPiece:
+    """A part of a text, white space around it left out: `text[repeated:] == whole[start:end]`."""
+
+    text: str
+    start: int
+    end: int
+    n_tokens: int
+    repeated: int = 0
+    """So many characters at the beginning are the header of a table, said again."""
+
+
+async def cut_text(
+    text: str,
+    *,
+    n_tokens: int,
+    count: TokenCounter,
+    overlap: int = 0,
+    by: Collection[str] = CUT_BORDERS,
+) -> list[CutPiece]:
+    """Cut `text` into pieces of at most `n_tokens`, in order; nothing but white space is lost.
+
+    Only a single character that alone has more tokens than that makes a larger piece.
+    """
+    slices = [text[i : i + _SLICE_CHARACTERS] for i in range(0, len(text), _SLICE_CHARACTERS)]
+    sizes = await count(slices)
+    if sum(sizes) <= n_tokens:
+        return _single_piece(text, sum(sizes))
+    ruler = await _WordRuler.of(text, count)
+    scale = _scale(ruler, slices, sizes)
+    cutter = _TextCutter(text, ruler, by, await _in_thread(text, TableMask.of, text, ruler))
+    spans = await cutter.cut((0, len(text)), max(1, int((n_tokens - overlap) / scale)))
+    if overlap:
+        spans = _with_overlap(cutter, spans, int(overlap / scale))
+    return await _within_limit(cutter, spans, n_tokens, count)
+
+
+def _single_piece(text: str, n_tokens: int) -> list[CutPiece]:
+    bare = text.strip()
+    start = len(text) - len(text.lstrip())
+    return [CutPiece(bare, start, start + len(bare), n_tokens)] if bare else []
+
+
+@dataclass(frozen=True, slots=True)
+class _WordRuler:
+    """Estimates a text's tokens by its words."""
+
+    sizes: dict[str, int]
+
+    @classmethod
+    async def of(cls, text: str, count: TokenCounter) -> _WordRuler:
+        """Size every word of `text`, and a line end, in one request."""
+        words = list({word.strip(): None for word in re.findall(_WORD, text)} | {"\n": None})
+        # Most words stand after a space, and tokenizers tell that from a word alone.
+        sizes = await count([word if re.match(_ALONE, word) else f" {word}" for word in words])
+        return cls(dict(zip(words, sizes, strict=True)) | {"": 0})
+
+    def __call__(self, text: str) -> int:
+        sizes = self.sizes
+        total = 0
+        for word in re.findall(_WORD, text):
+            bare = word.strip() or ("\n" if "\n" in word else "")
+            size = sizes.get(bare)
+            # Cut in its middle it is none of the words of the whole text.
+            total += max(1, len(bare.encode()) // 3) if size is None else size
+        return total
+
+
+def _scale(ruler: _WordRuler, slices: Sequence[str], sizes: Sequence[int]) -> float:
+    """Return how far the worst slice is from its estimate: tokens merge across words, or do not."""
+    ratios = [
+        size / estimate
+        for part, size in zip(slices, sizes, strict=True)
+        if (estimate := ruler(part)) and len(part) > _SLICE_CHARACTERS // 4
+    ]
+    return min(4.0, max(0.25, max(ratios, default=1.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class _TextCutter:
+    text: str
+    ruler: _WordRuler
+    by: Collection[str]
+    board: TableMask
+
+    async def cut(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        """Return the spans of a span's pieces; `capacity` in estimated tokens."""
+        part = self.text[span[0] : span[1]]
+        return await _in_thread(part, self._spans, span, capacity)
+
+    def shown(self, span: tuple[int, int]) -> str:
+        """Return a piece's text, with its table's header if it goes on with one."""
+        return self.board.header(span) + self.text[span[0] : span[1]]
+
+    def piece(self, span: tuple[int, int], n_tokens: int) -> CutPiece:
+        """Make a piece."""
+        return CutPiece(self.shown(span), *span, n_tokens, len(self.board.header(span)))
+
+    def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
+        for zone in self.board.zones(span, capacity):
+            size, hidden = self.board.hidden(zone, capacity)
+            splitter = self._kind().from_callback(size, capacity)
+            found = splitter.chunk_indices(self._masked(hidden))
+            spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
+        return [(start, end) for start, end in spans if self.text[start:end].strip()]
+
+    def _kind(self) -> Any:
+        import semantic_text_splitter as library
+
+        return library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
+
+    def _masked(self, text: str) -> str:
+        """Hide line ends where paragraphs are no borders; every offset stays as it is."""
+        if "heading" in self.by or "paragraph" in self.by:
+            return text
+        return re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", text)
+
+
+async def _in_thread(text: str, work: Callable[..., T], *given: Any) -> T:
+    """Work on a text, in a thread if it is long."""
+    if len(text) < _THREAD_FROM_CHARACTERS:
+        return work(*given)
+    import asyncio
+
+    return await asyncio.to_thread(work, *given)
+
+
+def _with_overlap(
+    cutter: _TextCutter, spans: list[tuple[int, int]], overlap: int
+) -> list[tuple[int, int]]:
+    """Let each piece begin earlier, at a sentence if one begins there, else at a word.
+
+    The library's own overlap takes whole paragraphs or nothing.
+    """
+    first, *others = spans or [(0, 0)]
+    befores = [begin for begin, _ in spans]
+    return [first][: len(spans)] + [
+        (min(begin, cutter.board.row_from(_overlap_start(cutter, before, begin, overlap))), end)
+        for before, (begin, end) in zip(befores, others, strict=False)
+    ]
+
+
+def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -> int:
+    """Find where to begin so that at most `overlap` tokens come before `begin`."""
+    text = cutter.text
+    for stop_gate in (_SENTENCE, _WORD_START):
+        starts = [match.end() for match in re.compile(stop_gate).finditer(text, before, begin)]
+        index = bisect_left(starts, True, key=lambda at: cutter.ruler(text[at:begin]) <= overlap)
+        if index < len(starts) and text[starts[index] : begin].strip():
+            return starts[index]
+    return begin
+
+
+async def _within_limit(
+    cutter: _TextCutter, spans: list[tuple[int, int]], n_tokens: int, count: TokenCounter
+) -> list[CutPiece]:
+    """Count what was cut, and cut again where an estimate was too small."""
+    done: list[CutPiece] = []
+    capacity = {span: n_tokens for span in spans}
+    for _ in range(_MAX_SECOND_CUTS):
+        sizes = await count([cutter.shown(span) for span in spans])
+        left: list[tuple[int, int]] = []
+        for span, size in zip(spans, sizes, strict=True):
+            if size <= n_tokens or span[1] - span[0] <= 1:
+                done.append(cutter.piece(span, size))
+            elif cutter.board.drop_header(span):
+                left.append(span)
+            else:
+                smaller = max(1, min(capacity[span] - 1, n_tokens * n_tokens // size))
+                for inner in await cutter.cut(span, smaller):
+                    capacity[inner] = smaller
+                    left.append(inner)
+        spans = left
+        if not spans:
+            break
+    done += await _halved(cutter, spans, n_tokens, count)
+    return sorted(done, key=lambda piece: (piece.start, piece.end))
+
+
+async def _halved(
+    cutter: _TextCutter, spans: list[tuple[int, int]], n_tokens: int, count: TokenCounter
+) -> list[CutPiece]:
+    """Cut what no border helps with in the middle, until it fits."""
+    done: list[CutPiece] = []
+    while spans:
+        sizes = await count([cutter.shown(span) for span in spans])
+        left: list[tuple[int, int]] = []
+        for span, size in zip(spans, sizes, strict=True):
+            start, end = span
+            if size <= n_tokens or end - start <= 1:
+                done.append(cutter.piece(span, size))
+            else:
+                middle = (start + end) // 2
+                left += [(start, middle), (middle, end)]
+        spans = left
+    return [piece for piece in done if piece.text[piece.repeated :].strip()]

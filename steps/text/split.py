@@ -1,0 +1,237 @@
+"""The step `split`: chunks of a text by tokens; and chunks as other steps take them.
+
+`TextPart` is what `summarise`, `embed` and `reduce` make of a text, a chunk of `split`, or any
+result. `Headings` finds the headings above a place in a Markdown text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from paddock.pipelines.keys import Tokens
+from paddock.steps.base import Output, Params, Tools
+from paddock.steps.files.read import DocumentPage
+from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+_HEADING_LINE = r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?P<title>.*))"
+
+
+@dataclass(frozen=True, slots=True)
+class Headings:
+    """The headings of a text, by their offsets."""
+
+    offsets: tuple[int, ...]
+    paths: tuple[tuple[str, ...], ...]
+    """For each heading: the titles from the outermost down to it."""
+
+    @classmethod
+    def of(cls, text: str) -> Headings:
+        """Find the `#` headings that do not stand in fenced code."""
+        offsets: list[int] = []
+        paths: list[tuple[str, ...]] = []
+        open_ones: list[tuple[int, str]] = []
+        fence = ""
+        for line in re.finditer(_HEADING_LINE, text, re.MULTILINE):
+            if line["fence"]:
+                fence = _fence_after(line["fence"].strip(), fence)
+            elif not fence:
+                level = len(line["level"])
+                open_ones = [one for one in open_ones if one[0] < level]
+                open_ones.append((level, line["title"].strip().rstrip("#").strip()))
+                offsets.append(line.start())
+                paths.append(tuple(title for _, title in open_ones))
+        return cls(tuple(offsets), tuple(paths))
+
+    def at(self, offset: int) -> tuple[str, ...]:
+        """Return the titles over `offset`, the outermost first; a heading stands over itself."""
+        index = bisect_right(self.offsets, offset)
+        return self.paths[index - 1] if index else ()
+
+
+def _fence_after(mark: str, fence: str) -> str:
+    """Return which fence is open after this mark: one ends with its like, as long or longer."""
+    if not fence:
+        return mark
+    return "" if mark.startswith(fence) else fence
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A part of what is to be read. `data` is what a template sees as `chunk`; it has `text`."""
+
+    text: str
+    data: Mapping[str, Any]
+
+
+def to_part(chunk: Any) -> TextPart:
+    """Make a part of a chunk.
+
+    A text is itself, a mapping its `text`; one without a text becomes lines of `name: value`.
+
+    >>> to_part({"file": "a.md", "summary": "Short."}).text.splitlines()
+    ['file: a.md', 'summary: Short.']
+    """
+    if isinstance(chunk, str):
+        return TextPart(chunk, {"text": chunk})
+    if not isinstance(chunk, Mapping):
+        text = json.dumps(chunk, ensure_ascii=False)
+        return TextPart(text, {"text": text})
+    given = chunk.get("text")
+    lines = (f"{name}: {_value_text(value)}" for name, value in chunk.items())
+    text = given if isinstance(given, str) else "\n".join(lines)
+    return TextPart(text, {**chunk, "text": text})
+
+
+def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
+    """Make parts of chunks, those that are null or blank left out: there is nothing in them."""
+    made = [to_part(chunk) for chunk in chunks if chunk is not None]
+    return [one for one in made if one.text.strip()]
+
+
+def join_parts(several: Sequence[TextPart]) -> str:
+    """Join parts to one text; what neighbours share, or say again of a table, comes once.
+
+    They share what the one ends with and the other begins with, by its words and by its place:
+    chunks of several documents may have the same places.
+    """
+    texts: list[str] = []
+    before, began, reached = "", 0, 0
+    for one in several:
+        start, end = one.data.get("start"), one.data.get("end")
+        text = whole = one.text[repeated_chars(one) :]
+        if isinstance(start, int) and isinstance(end, int) and end - start == len(text):
+            shared = text[: max(0, reached - start)] if start > began else ""
+            text = text[len(shared) :] if before.endswith(shared) else text
+            before, began, reached = whole, start, end
+        texts.append(text)
+    return PAGE_BREAK.join(text for text in texts if text)
+
+
+def repeated_chars(one: TextPart) -> int:
+    """Return how many characters at its beginning stand elsewhere: the header of a table."""
+    n = one.data.get("repeated")
+    return n if isinstance(n, int) and 0 < n < len(one.text) else 0
+
+
+def _value_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+CutBorder = Literal["heading", "paragraph", "sentence"]
+
+
+class SplitParams(Params):
+    """Parameters of `split`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("text", "pages")
+
+    text: str | None = Field(default=None, description="The text to cut.")
+    pages: list[DocumentPage] | None = Field(
+        default=None, description="The pages to cut, as files.read gives them."
+    )
+    tokens: Tokens = Field(default=1000, ge=1, description="The most tokens of a chunk.")
+    overlap: Tokens = Field(
+        default=0, ge=0, description="About how many tokens a chunk shares with the one before it."
+    )
+    by: list[CutBorder] = Field(
+        default=["heading", "paragraph", "sentence"],
+        min_length=1,
+        description="Where to cut, as long as it is possible; else between words.",
+    )
+    model: str | None = Field(default=None, description="Whose tokens are counted.")
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self) -> SplitParams:
+        if self.overlap >= self.tokens:
+            raise ValueError(f"`overlap` ({self.overlap}) must be below `tokens` ({self.tokens})")
+        return self
+
+
+class SplitChunk(Output):
+    """A part of the text: `start` and `end` are character offsets into the whole text.
+
+    `text[repeated:]` is what stands there.
+    """
+
+    text: str
+    index: int
+    start: int
+    end: int
+    page: int | None
+    """The page it starts on; None if no pages were given."""
+    page_end: int | None
+    """The page it ends on."""
+    headings: list[str]
+    """The headings over its start, the outermost first."""
+    repeated: int = 0
+    """So many characters at its beginning are the header of a table that it goes on with."""
+
+
+class SplitOutput(Output):
+    """Outputs of `split`."""
+
+    chunks: list[SplitChunk]
+
+
+class Split:
+    """Chunks by tokens of a given model, along headings, paragraphs, sentences.
+
+    Rows of tables stay whole; a chunk that goes on with a table begins with its header again.
+    """
+
+    params: ClassVar[type[SplitParams]] = SplitParams
+    output: ClassVar[type[SplitOutput]] = SplitOutput
+    version: ClassVar[int] = 2
+    compatible_versions: ClassVar[frozenset[int]] = frozenset({1})
+    is_pure: ClassVar[bool] = True
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
+
+    def reads(self, params: SplitParams) -> Sequence[str]:
+        """Name nothing."""
+        return ()
+
+    async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
+        """Cut it; a text without anything but white space has no chunks."""
+        from .chunker import cut_text
+
+        model = tools.models.resolve(params.model, "chat")
+        text = params.text or join_pages(page.text for page in params.pages or ())
+        pieces = await cut_text(
+            text,
+            n_tokens=params.tokens,
+            overlap=params.overlap,
+            by=params.by,
+            count=lambda texts: tools.pool.count_texts(model, texts),
+        )
+        headings = Headings.of(text) if "heading" in params.by else Headings((), ())
+        offsets = page_offsets([page.text for page in params.pages or ()])
+        chunks = [
+            SplitChunk.model_construct(
+                text=piece.text,
+                index=index,
+                start=piece.start,
+                end=piece.end,
+                page=_page_at_offset(piece.start, offsets, params.pages),
+                page_end=_page_at_offset(max(piece.start, piece.end - 1), offsets, params.pages),
+                headings=list(headings.at(piece.start)),
+                repeated=piece.repeated,
+            )
+            for index, piece in enumerate(pieces)
+        ]
+        return SplitOutput(chunks=chunks)
+
+
+def _page_at_offset(
+    offset: int, offsets: Sequence[int], pages: Sequence[DocumentPage] | None
+) -> int | None:
+    return pages[bisect_right(offsets, offset) - 1].number if pages else None

@@ -1,1 +1,0 @@
-"""Tools: built-in ones, Python functions, those of MCP servers."""

@@ -1,0 +1,1 @@
+"""Tools for the step `tool` and for models: built-in ones, Python functions, MCP servers."""

@@ -1,0 +1,275 @@
+"""Worker process for users' Python functions; a function's signature as JSON Schema.
+
+Functions are called one after the other.
+
+Requests come as lines of JSON on the original standard input, answers go to the original standard
+output; what the functions print goes to standard error. The process ends when its input ends, and
+a function that never returns is ended by the guard that started the process. Type hints become the
+JSON Schema of the arguments, the docstring their descriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, BinaryIO, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+_DOC_SECTION = re.compile(r"^(\w[\w ]*):\s*$")
+_GOOGLE_ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+_SPHINX_ARGUMENT = re.compile(r"^\s*:param\s+(?:[^:]*\s)?(\w+)\s*:\s*(.*)$")
+_PARAMETER_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class NotATool(Exception):
+    """A function that cannot be called as a tool; one plain sentence."""
+
+
+def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
+    """Make the type of a function's arguments.
+
+    Raises:
+        NoTool: they have no names, or their hints cannot be read.
+    """
+    name = getattr(function, "__name__", "function")
+    try:
+        signature, hints = (
+            inspect.signature(function),
+            get_type_hints(function, include_extras=True),
+        )
+    except (NameError, TypeError, ValueError) as error:
+        raise NotATool(f"the type hints of '{name}' cannot be read: {error}.") from error
+    told = documented_arguments(inspect.getdoc(function) or "")
+    fields: dict[str, Any] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind not in _PARAMETER_KINDS:
+            raise NotATool(f"'{name}' takes `{parameter}`; a tool's arguments have names.")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        hint = hints.get(parameter.name, Any)
+        # Under names of ours: a function's own, such as `schema`, may be taken by the type.
+        fields[f"argument_{len(fields)}"] = _argument_field(parameter.name, hint, default, told)
+    try:
+        return create_model(name, __config__=_ARGUMENTS_CONFIG, **fields)
+    except Exception as error:  # whatever Pydantic says of a type that it does not know
+        raise NotATool(f"the type hints of '{name}' cannot be used: {error}") from error
+
+
+_ARGUMENTS_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+
+
+def _argument_field(name: str, hint: Any, default: Any, told: Mapping[str, str]) -> tuple[Any, Any]:
+    described = told.get(name)
+    if get_origin(hint) is Annotated:  # `Annotated[str, "what it is for"]`
+        words = (one for one in get_args(hint)[1:] if isinstance(one, str))
+        described = next(words, described)
+    return (hint, Field(default=default, alias=name, description=described))
+
+
+def schema_of_arguments(table: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema of a function's arguments."""
+    schema = table.model_json_schema(by_alias=True)
+    for one in schema.setdefault("properties", {}).values():
+        one.pop("title", None)
+    schema.pop("title", None)
+    return schema
+
+
+def typed_arguments(table: type[BaseModel], args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as the function's own types.
+
+    Raises:
+        ValidationError: they do not fit.
+    """
+    made = table.model_validate(dict(args))
+    fields = type(made).model_fields
+    return {str(field.alias): getattr(made, name) for name, field in fields.items()}
+
+
+def description_of(function: Callable[..., Any]) -> str:
+    """Return the first paragraph of a docstring.
+
+    >>> description_of(typed_arguments)
+    "Give the arguments as the function's own types."
+    """
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
+def documented_arguments(text: str) -> dict[str, str]:
+    """Read what a docstring says of the arguments, in Google's form or in Sphinx's.
+
+    >>> documented_arguments(":param str name: Who.")
+    {'name': 'Who.'}
+    """
+    found: dict[str, str] = {}
+    is_inside, last, indent = False, "", 0
+    for line in text.splitlines():
+        section = _DOC_SECTION.match(line)
+        if section:
+            is_inside, last = section[1] in ("Args", "Arguments", "Parameters"), ""
+            continue
+        sphinx, google = _SPHINX_ARGUMENT.match(line), _GOOGLE_ARGUMENT.match(line)
+        depth = len(line) - len(line.lstrip())
+        if sphinx:
+            found[sphinx[1]] = sphinx[2].strip()
+        elif is_inside and google and (not last or depth <= indent):
+            last, indent = google[1], depth
+            found[last] = google[2].strip()
+        elif is_inside and last and line.strip():
+            found[last] = f"{found[last]} {line.strip()}".strip()
+    return found
+
+
+MOST_MESSAGE_BYTES = 16 * 1024 * 1024
+"""Of an answer."""
+
+
+class FunctionRefused(Exception):
+    """Arguments that do not fit; one plain sentence."""
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # Functions, and what they start, print to standard error, and have nothing to read: what is
+    # asked next is not for them.
+    os.dup2(2, 1)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    sys.stdout = sys.stderr
+
+    _send_line(answers, {"ready": __name__})
+    loaded: dict[str, ModuleType] = {}
+    for line in requests:
+        _send_line(answers, _answer_request(json.loads(line), loaded))
+
+
+def _send_line(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
+    line = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
+    if len(line) > MOST_MESSAGE_BYTES:
+        what = f"it gave {len(line):,} bytes, and {MOST_MESSAGE_BYTES:,} are the most."
+        line = json.dumps({"refused": what}).encode()
+    answers.write(line + b"\n")
+    answers.flush()
+
+
+def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> dict[str, Any]:
+
+    try:
+        function = _load_function(request, loaded)
+        if request["do"] == "describe":
+            return {"value": _describe_function(function)}
+        return {"value": _call_function(function, request["args"])}
+    except NotATool as error:
+        is_missing = isinstance(error.__cause__, ModuleNotFoundError)
+        return {"unusable": str(error), "is_missing": is_missing}
+    except FunctionRefused as error:
+        return {"refused": str(error)}
+    except ModuleNotFoundError as error:  # no fault of what it was called with
+        traceback.print_exc()
+        return {"unusable": f"{_error_words(error, request)}.", "is_missing": True}
+    except BaseException as error:  # a user's function may raise anything, `SystemExit` too
+        traceback.print_exc()
+        return {"refused": _error_words(error, request)}
+
+
+def _load_function(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> Callable[..., Any]:
+
+    module, name = _load_module(request, loaded), request["name"]
+    function: Any = module
+    for part in name.split("."):
+        function = getattr(function, part, None)
+    if not callable(function):
+        raise NotATool(f"there is no function '{name}' in '{request['of']}'.")
+    return function  # type: ignore[no-any-return]  # it was looked at
+
+
+def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> ModuleType:
+    """Import a file or an installed module, once.
+
+    Raises:
+        NoTool: it cannot be imported.
+    """
+    of, file = request["of"], request.get("file")
+    place = file or of  # two pipelines of one run may both have a `tools.py`
+    if place not in loaded:
+        try:
+            loaded[place] = _import_file(Path(file)) if file else importlib.import_module(of)
+        except BaseException as error:  # a user's module may even end the process
+            traceback.print_exc()
+            what = f"'{of}' cannot be imported: {type(error).__name__}: {error}".rstrip(": ")
+            raise NotATool(f"{what}.") from error
+    return loaded[place]
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Import a file; modules beside it can be imported by it."""
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _describe_function(function: Callable[..., Any]) -> dict[str, Any]:
+
+    return {
+        "description": description_of(function),
+        "schema": schema_of_arguments(arguments_model(function)),
+        "has_effects": bool(getattr(function, "has_effects", True)),
+    }
+
+
+def _call_function(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
+    from pydantic import ValidationError
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+    from .builtin_tools import validation_sentence
+
+    table = arguments_model(function)
+    try:
+        given = typed_arguments(table, args)
+    except ValidationError as error:
+        names = tuple(str(field.alias) for field in table.model_fields.values())
+        raise FunctionRefused(validation_sentence(error, names)) from error
+    value = function(**given)
+    if inspect.iscoroutine(value):
+        value = asyncio.run(value)
+    try:
+        plain = to_jsonable_python(value)
+        json.dumps(plain, allow_nan=False)
+    except (PydanticSerializationError, ValueError) as error:
+        kind = type(value).__name__
+        raise NotATool(f"it gave what is no plain data ({kind}): {error}.") from error
+    return plain
+
+
+def _error_words(error: BaseException, request: Mapping[str, Any]) -> str:
+    """Return what a function raised, and in which line of its file."""
+    file = request.get("file")
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if file and frame.filename == file
+    ]
+    where = f" ({request['of']}, line {lines[-1]})" if lines else ""
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"{words}{where}"
+
+
+if __name__ == "__main__":
+    main()

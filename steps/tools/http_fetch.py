@@ -1,0 +1,295 @@
+"""Fetch from hosts that the author has named, and from no others.
+
+A name is resolved once and that very address is asked, so that no name can lead to another address
+between the check and the request (DNS rebinding). Addresses of this machine and of private
+networks are asked only where they are named themselves (`hosts.Pattern`). Redirects follow the
+same rules.
+
+Where the environment names a proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, except for hosts of
+`NO_PROXY`), the proxy is asked for the name; a name that leads into a private network from here is
+refused all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from paddock.engine.system.hosts import (
+    Address,
+    BadHost,
+    Host,
+    Pattern,
+    is_reachable,
+    read_authority,
+    read_pattern,
+)
+from paddock.pipelines.reply_schema import is_nested_too_deep
+from paddock.steps.base import DocumentReaders, StepError, ToolResult
+
+from .tool import tool_refusal, tool_result
+
+if TYPE_CHECKING:
+    import httpx
+
+_CONNECT_S, _READ_S = 10.0, 20.0
+_MOST_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_AGENT = "paddock"
+_SAID_CHARS = 300
+
+
+class HostNotAllowed(Exception):
+    """An address that may not be asked; one plain sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTarget:
+    """An address that may be asked: the name that it is asked for, and where that leads."""
+
+    url: str
+    host: str
+    address: str
+    """Of a server that a proxy is asked for, its name."""
+    port: int | None
+    proxy: str | None = None
+
+
+async def fetch(
+    url: str, hosts: Sequence[str], max_bytes: int, readers: DocumentReaders | None = None
+) -> ToolResult:
+    """Get what stands at an address.
+
+    Raises:
+        StepError: the server cannot be reached, or is in trouble; another try may succeed.
+    """
+    try:
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = await _request(await allowed_target(url, hosts), max_bytes, readers)
+            if isinstance(answer, ToolResult):
+                return answer
+            url = urljoin(url, answer)
+    except HostNotAllowed as error:
+        return tool_refusal(str(error))
+    return tool_refusal(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
+
+
+async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
+    """Check an address, and find out where it leads.
+
+    Raises:
+        NotAllowed: its server is not named, or leads into a private network.
+        StepError: there is no such server.
+    """
+    try:
+        patterns = [read_pattern(one) for one in hosts]
+        found = read_authority(url)
+    except BadHost as error:
+        raise HostNotAllowed(f"{error}.") from None
+    if found.has_user:
+        raise HostNotAllowed("an address with a user's name in it is not asked.")
+    host, at = found.host, found.port
+    if not any(one.names(host, at) for one in patterns):
+        raise HostNotAllowed(f"'{host.name}' may not be asked; allowed: {', '.join(hosts)}.")
+    proxy = proxy_of(found.scheme, host.name, at)
+    if proxy is None:
+        address = await _address_of(host, at, patterns)
+    else:
+        address = host.name
+        await _refuse_private(host, at, patterns)
+    parts = urlsplit(url.strip())
+    port = parts.port
+    netloc = host.written if port is None else f"{host.written}:{port}"
+    url = parts._replace(netloc=netloc, fragment="").geturl()
+    return FetchTarget(url, host.name, address, port, proxy)
+
+
+def proxy_of(scheme: str, host: str, port: int) -> str | None:
+    """Return the proxy that the environment names for a server; None: it is asked directly."""
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    named = getproxies_environment()
+    proxy, address = named.get(scheme) or named.get("all"), _literal_address(host)
+    networks = named.get("no", "").split(",")
+    if not proxy or host.lower() == "localhost" or proxy_bypass(f"{host}:{port}", named):
+        return None
+    if address is not None and (
+        address.is_loopback or any(_is_within(address, one.strip()) for one in networks)
+    ):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_within(address: Address, network: str) -> bool:
+    """Return whether `NO_PROXY` names an address by its network, which it may write loosely."""
+    try:
+        return address in ipaddress.ip_network(network, strict=False)
+    except (ValueError, TypeError):
+        return False
+
+
+def _literal_address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+async def _address_of(host: Host, port: int, patterns: list[Pattern]) -> str:
+    try:
+        found = await _resolve(host.name, port)
+    except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
+        raise StepError(
+            f"there is no server '{host.name}', as far as one can see.", kind="io"
+        ) from error
+    for place in found:
+        address = _literal_address(place)
+        if address is not None and is_reachable(address, patterns, host):
+            return place
+    raise _leads_inside(host.name)
+
+
+async def _refuse_private(host: Host, port: int, patterns: list[Pattern]) -> None:
+    """Refuse a name that leads into a private network, as far as this machine can see.
+
+    Raises:
+        NotAllowed: one of its addresses does; the proxy may choose any.
+    """
+    try:
+        found = await _resolve(host.name, port)
+    except (OSError, UnicodeError):  # behind a proxy, names of the outside often lead nowhere
+        return
+    addresses = [address for place in found if (address := _literal_address(place)) is not None]
+    if not all(is_reachable(address, patterns, host) for address in addresses):
+        raise _leads_inside(host.name)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(_CONNECT_S):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(place[0]) for *_, place in found]
+
+
+def _leads_inside(host: str) -> HostNotAllowed:
+    return HostNotAllowed(
+        f"'{host}' leads into a private network, and only an address that is named itself, "
+        f"such as 10.0.0.0/8, may be asked there."
+    )
+
+
+async def _request(
+    target: FetchTarget, max_bytes: int, readers: DocumentReaders | None
+) -> ToolResult | str:
+    """Ask once; gives the result, or where it is to be asked next."""
+    import httpx
+
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    named = host if target.port is None else f"{host}:{target.port}"
+    url = httpx.URL(target.url).copy_with(host=target.address)
+    headers = {"Host": named, "User-Agent": _AGENT, "Accept-Encoding": "identity"}
+    try:
+        async with (
+            _client(target.proxy) as client,
+            client.stream(
+                "GET", url, headers=headers, extensions={"sni_hostname": target.host}
+            ) as answer,
+        ):
+            if answer.status_code in _REDIRECTS and "location" in answer.headers:
+                return str(answer.headers["location"])
+            body = await _read_body(answer, max_bytes)
+            result = await asyncio.to_thread(_response_result, target.url, answer, body)
+            return (
+                await _page_result(result, readers)
+                if _content_kind(answer) == "text/html"
+                else result
+            )
+    except _BodyTooLarge:
+        return tool_refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
+    except httpx.HTTPError as error:
+        why = str(error) or type(error).__name__
+        why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
+        what = f"'{target.url}' cannot be fetched: {why.rstrip('.')}."
+        raise StepError(what, kind="io") from error
+
+
+def _client(proxy: str | None) -> httpx.AsyncClient:
+    """Return a client that heeds nothing of the environment but the proxy that was found there.
+
+    Raises:
+        StepError: it cannot be used.
+    """
+    import httpx
+
+    timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+    try:
+        return httpx.AsyncClient(timeout=timeout, trust_env=False, proxy=proxy)
+    except (httpx.InvalidURL, ValueError, ImportError) as error:
+        remedy = "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
+        raise StepError("the proxy of the environment cannot be used.", remedy=remedy) from error
+
+
+class _BodyTooLarge(Exception):
+    pass
+
+
+async def _read_body(answer: httpx.Response, max_bytes: int) -> bytes:
+    found = bytearray()
+    async for piece in answer.aiter_bytes():
+        found.extend(piece)
+        if len(found) > max_bytes:
+            raise _BodyTooLarge
+    return bytes(found)
+
+
+def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResult:
+    kind = _content_kind(answer)
+    try:
+        text = body.decode(answer.charset_encoding or "utf-8", "replace")
+    except LookupError:
+        text = body.decode("utf-8", "replace")
+    if answer.status_code >= 500 or answer.status_code == 429:
+        raise StepError(f"'{url}' answers with status {answer.status_code}.", kind="io")
+    if answer.status_code >= 400:
+        said = " ".join(text.split())[:_SAID_CHARS]
+        return tool_refusal(f"'{url}' answers with status {answer.status_code}: {said}")
+    is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
+    if not is_text:
+        return tool_refusal(f"'{url}' is no text but {kind}.")
+    return tool_result(*_result_text(kind, text))
+
+
+async def _page_result(result: ToolResult, readers: DocumentReaders | None) -> ToolResult:
+    """Return what a reader sees of a page; one that cannot be parsed as it was sent."""
+    from paddock.steps.readers import documents
+
+    if result.is_error:
+        return result
+    try:
+        text = await documents.web_page_text(str(result.value), readers)
+    except StepError:
+        return result
+    return tool_result(text, text)
+
+
+def _content_kind(answer: httpx.Response) -> str:
+    return str(answer.headers.get("content-type", "").partition(";")[0].strip().lower())
+
+
+def _result_text(kind: str, text: str) -> tuple[Any, str]:
+    """Return data and text: JSON is data."""
+    if kind.endswith("json"):
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError):
+            return text, text
+        if is_nested_too_deep(data):
+            return text, text
+        return (data, text) if isinstance(data, Mapping | list) else (data, str(data))
+    return text, text

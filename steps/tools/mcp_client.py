@@ -1,0 +1,516 @@
+"""MCP client: sessions with the servers of a run, over standard streams or HTTP.
+
+The only module that knows `mcp`.
+
+One session for each server, opened at first use and again where it died. A session lives in a task
+of its own: the caller of a tool only waits. What a server writes to standard error, and lines that
+are no messages, are kept for the error that says that it failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import process_guard
+from paddock.steps import processes
+from paddock.steps.base import StepError, ToolResult
+
+from .tool import RunnableTool, tool_refusal, tool_result
+
+_KEPT_STDERR_BYTES = 4096
+_INVALID_LINE_CHARS = 80
+
+
+@dataclass
+class ServerOutput:
+    """What a server wrote besides answers."""
+
+    stderr: bytearray = field(default_factory=bytearray)
+    garbage: str = ""
+    is_over: bool = False
+
+    def words(self) -> str:
+        """Give them as the end of a sentence."""
+        if self.garbage:
+            return f": it writes what is no JSON-RPC: '{self.garbage}'"
+        said = processes.last_lines(bytes(self.stderr))
+        return f": {said}" if said else "."
+
+
+@asynccontextmanager
+async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
+    """Yield a file in which a server may complain; its last words are kept."""
+    read, write = os.pipe()
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", buffering=0)
+    )
+    hearing = asyncio.create_task(_read_stderr(reader, heard.stderr))
+    errors = os.fdopen(write, "w")
+    try:
+        yield errors
+    finally:
+        errors.close()
+        transport.close()
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+
+
+async def _read_stderr(reader: asyncio.StreamReader, said: bytearray) -> None:
+    while piece := await reader.read(_KEPT_STDERR_BYTES):
+        said.extend(piece)
+        del said[: max(0, len(said) - _KEPT_STDERR_BYTES)]
+
+
+class WatchedTransport:
+    """A transport that tells when the other side has ended, and keeps what is no message."""
+
+    def __init__(self, transport: Any, heard: ServerOutput) -> None:
+        self._transport = transport
+        self._heard = heard
+
+    async def __aenter__(self) -> Any:
+        """Return both directions."""
+        read, write = await self._transport.__aenter__()
+        return _WatchedStream(read, self._heard), write
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        """End the other side."""
+        self._heard.is_over = True
+        ended: bool | None = await self._transport.__aexit__(*error)
+        return ended
+
+
+class _WatchedStream:
+    """What comes in, looked at on its way."""
+
+    def __init__(self, stream: Any, heard: ServerOutput) -> None:
+        self._stream = stream
+        self._heard = heard
+
+    async def receive(self) -> Any:
+        try:
+            item = await self._stream.receive()
+        except BaseException:
+            self._heard.is_over = True
+            raise
+        return self._looked_at(item)
+
+    def __aiter__(self) -> _WatchedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return self._looked_at(await self._stream.__anext__())
+        except StopAsyncIteration:
+            self._heard.is_over = True
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> _WatchedStream:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._stream.__aexit__(*error)
+
+    def _looked_at(self, item: Any) -> Any:
+        if isinstance(item, Exception) and not self._heard.garbage:
+            self._heard.garbage = _invalid_line(item)
+        return item
+
+
+def _invalid_line(error: Exception) -> str:
+    """Return the line that was no message."""
+    errors: Sequence[Any] = ()
+    with contextlib.suppress(Exception):
+        errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
+    line = str(errors[0].get("input", "")) if errors else str(error)
+    return " ".join(line.split())[:_INVALID_LINE_CHARS]
+
+
+_MOST_PAGES = 100
+_CLOSE_S = 8.0  # the protocol's own end of a process: 2 s by itself, 2 s asked, then killed
+_LAST_WORDS_S = 0.5
+_ANSWER_S = 5.0
+_CONNECTION_CLOSED = -32000  # the library's own code for a connection that is closed
+
+
+@dataclass(frozen=True, slots=True)
+class StdioServerSpec:
+    """A server that is started."""
+
+    name: str
+    timeout_s: float
+    command: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: Path = Path()
+
+    def __str__(self) -> str:
+        """Give it as it is told, without its arguments: they may be keys."""
+        return f"the MCP server '{self.name}' (`{self.command}`)"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpServerSpec:
+    """A server that is there already."""
+
+    name: str
+    timeout_s: float
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        """Give it as it is told."""
+        return f"the MCP server '{self.name}' at {self.url}"
+
+
+McpServerSpec = StdioServerSpec | HttpServerSpec
+
+
+class SessionLost(StepError):
+    """The session ended; another one may be better."""
+
+
+def missing_mcp_library() -> tuple[str, str] | None:
+    """Return what is wrong and what to do where the library is not installed; imports nothing."""
+    from importlib.util import find_spec
+
+    if find_spec("mcp") is not None:
+        return None
+    what = "MCP servers need the package 'mcp', which is not installed."
+    return what, "Install it: `pip install 'paddock-llm[mcp]'`."
+
+
+async def load_mcp_library() -> None:
+    """Read the library's modules: a second, or several, in which other items can go on.
+
+    Raises:
+        StepError: it is not installed, so that no other item can use a server either.
+    """
+    if (missing := missing_mcp_library()) is not None:
+        raise StepError(missing[0], remedy=missing[1], is_fatal=True)
+    for name in ("mcp.client.client", "mcp.client.stdio", "mcp.client.streamable_http"):
+        await asyncio.to_thread(importlib.import_module, name)
+
+
+class McpSession:
+    """One session, from its first use to its end; `load_mcp_library` was waited for."""
+
+    def __init__(self, spec: McpServerSpec) -> None:
+        self.spec = spec
+        self._heard = ServerOutput()
+        self._closing = asyncio.Event()
+        self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._life = asyncio.create_task(self._live())
+        self._tools: Mapping[str, RunnableTool] = {}
+        self._client: Any = None
+        self._is_doubted = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it can be asked nothing more."""
+        return self._life.done() or self._heard.is_over
+
+    async def tools(self) -> Mapping[str, RunnableTool]:
+        """Return the server's tools, once it is there.
+
+        Raises:
+            StepError: it is not, or not in time.
+        """
+        limit_s = self.spec.timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(self._ready)
+        except TimeoutError:
+            what = f"{self.spec} gave no answer within {limit_s:g} s{self._heard.words()}"
+            await self.close()
+            raise StepError(what, kind="timeout") from None
+        return self._tools
+
+    async def answers(self) -> bool:
+        """Return whether the server still answers, where somebody has waited in vain."""
+        if self.is_over or not self._is_doubted:
+            return not self.is_over
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await self._client.list_tools()
+        except Exception:  # late, closed, garbage: whatever it is, it is no answer
+            return False
+        self._is_doubted = False
+        return True
+
+    async def close(self) -> None:
+        """End it, and the process with all that it started."""
+        self._closing.set()
+        if not self._ready.done():
+            self._life.cancel()
+        _, late = await asyncio.wait({self._life}, timeout=_CLOSE_S)
+        for task in late:
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CLOSE_S)
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # seen
+        self._ready.cancel()
+
+    # --- its life
+
+    async def _live(self) -> None:
+        try:
+            from mcp.client.client import Client
+
+            async with self._transport() as transport:
+                client = Client(transport, cache=None, input_required_max_rounds=1)
+                async with client:
+                    self._client = client
+                    self._tools = {tool.name: tool for tool in await self._listed(client)}
+                    if not self._ready.done():
+                        self._ready.set_result(None)
+                    await self._closing.wait()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            await asyncio.sleep(_LAST_WORDS_S if not self._heard.stderr else 0)
+            if not self._ready.done():
+                self._ready.set_exception(self._failure(error))
+            if not isinstance(error, Exception | BaseExceptionGroup):
+                raise
+
+    @asynccontextmanager
+    async def _transport(self) -> AsyncIterator[Any]:
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it is told by us, with its place
+        if isinstance(self.spec, HttpServerSpec):
+            from mcp.client.streamable_http import streamable_http_client
+            from mcp.shared._httpx_utils import create_mcp_http_client
+
+            async with create_mcp_http_client(headers=dict(self.spec.headers)) as client:
+                yield streamable_http_client(self.spec.url, http_client=client)
+            return
+        from mcp.client.stdio import StdioServerParameters, stdio_client
+
+        spec = self.spec
+        environ = processes.clean_environ(dict(spec.env), os.environ)
+        if not processes.is_program(spec.command, spec.cwd, environ):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spec.command)
+        command, *args = process_guard.guarded_command(
+            [spec.command, *spec.args], 0
+        )  # its standard input
+        server = StdioServerParameters(
+            command=command,
+            args=args,
+            env=environ,
+            cwd=spec.cwd,
+            encoding_error_handler="replace",
+        )
+        async with stderr_file(self._heard) as errors:
+            yield WatchedTransport(stdio_client(server, errlog=errors), self._heard)
+
+    # --- asking it
+
+    async def _listed(self, client: Any) -> list[RunnableTool]:
+        found: list[RunnableTool] = []
+        cursor: str | None = None
+        for _ in range(_MOST_PAGES):
+            page = await client.list_tools(cursor=cursor)
+            found += [self._tool(client, tool) for tool in page.tools]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
+
+    def _tool(self, client: Any, tool: Any) -> RunnableTool:
+        hints = tool.annotations
+        # A server that says nothing may do anything. One whose tool looks at the open world sends
+        # there what it is asked, so that is an effect as well.
+        is_harmless = hints is not None and hints.read_only_hint and not hints.open_world_hint
+        wraps = list((tool.output_schema or {}).get("properties", {})) == ["result"]
+
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            return await self._called(client, tool.name, args, wraps=wraps)
+
+        return RunnableTool(
+            name=tool.name,
+            description=tool.description or tool.title or "",
+            schema=dict(tool.input_schema),
+            has_effects=not is_harmless,
+            timeout_s=self.spec.timeout_s,
+            do=do,
+            server=self.spec.name,
+        )
+
+    async def _called(
+        self, client: Any, name: str, args: Mapping[str, Any], *, wraps: bool
+    ) -> ToolResult:
+        from mcp.shared.exceptions import MCPError
+
+        try:
+            found = await client.call_tool(name, dict(args))
+        except asyncio.CancelledError:
+            self._is_doubted = True
+            raise
+        except MCPError as error:
+            if error.code == _CONNECTION_CLOSED or self.is_over:
+                raise self._failure(error) from error
+            self._is_doubted = True  # over HTTP a session may have ended, and only say so
+            return tool_refusal(error.message)
+        except (RuntimeError, ValueError) as error:  # what it gave is not what it had promised
+            return tool_refusal(f"the result of '{name}' cannot be used: {error}")
+        except Exception as error:  # of the connection: several libraries' own
+            raise self._failure(error) from error
+        text = "\n".join(map(_block_text, found.content))
+        if found.is_error:
+            return tool_refusal(text or f"'{name}' failed and did not say why.")
+        value = found.structured_content
+        if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
+            value = value["result"]
+        return tool_result(text if value is None else value, text or json.dumps(value))
+
+    def _failure(self, error: BaseException) -> StepError:
+        """Return what became of the server."""
+        first = _first_error(error)
+        if isinstance(first, StepError):
+            return first
+        if isinstance(first, FileNotFoundError) and isinstance(self.spec, StdioServerSpec):
+            if str(first.filename) == str(self.spec.cwd):
+                return StepError(
+                    f"{self.spec} cannot be started: there is no folder '{self.spec.cwd}'."
+                )
+            what = f"{self.spec} cannot be started: there is no such program here."
+            return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
+        if isinstance(self.spec, StdioServerSpec):
+            is_started = not isinstance(first, OSError | ValueError) or self._heard.is_over
+            if is_started:
+                return SessionLost(f"{self.spec} ended{self._heard.words()}", kind="io")
+            return StepError(f"{self.spec} cannot be started: {first}.")
+        self._heard.is_over = True
+        why = " ".join(str(first).split()) or type(first).__name__
+        return SessionLost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
+
+
+def _first_error(error: BaseException) -> BaseException:
+    """Return the error that a group of tasks was ended by."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _block_text(block: Any) -> str:
+    """Return one part of a result as a model can read it."""
+    if block.type == "text":
+        return str(block.text)
+    if block.type == "resource":
+        text = getattr(block.resource, "text", None)
+        return str(text) if text is not None else f"[{block.resource.uri}]"
+    if block.type == "resource_link":
+        return f"[{block.name}: {block.uri}]"
+    size = len(getattr(block, "data", "")) * 3 // 4
+    return f"[{block.type}, {getattr(block, 'mime_type', '')}, {size:,} bytes]"
+
+
+__all__ = ["HttpServerSpec", "StdioServerSpec", "McpSessions", "McpServerSpec"]
+
+_RETRY_AFTER_S = 2.0
+_MOST_STARTS = 5
+"""How often one server is started in a run: one that dies at every call would go on for ever."""
+
+
+@dataclass
+class _ServerState:
+    """One server, and its session if it has one."""
+
+    spec: McpServerSpec
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    session: McpSession | None = None
+    n_starts: int = 0
+    failure: tuple[float, StepError] | None = None
+    """When it last could not be opened, and why: others that wait for it need not try as well."""
+
+
+class McpSessions:
+    """The sessions of one run. Lives in the run's event loop; `close` ends them."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._servers: dict[McpServerSpec, _ServerState] = {}
+
+    async def tools(self, spec: McpServerSpec) -> Mapping[str, RunnableTool]:
+        """Return a server's tools by their names.
+
+        Raises:
+            StepError: it cannot be started or reached, or gives no answer.
+        """
+        session = await self._session(spec)
+        return {name: self._lasting(spec, tool) for name, tool in (await session.tools()).items()}
+
+    def _lasting(self, spec: McpServerSpec, tool: RunnableTool) -> RunnableTool:
+        """Return a tool that outlives its session: the next call is made in the one that is there."""
+
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            try:
+                return await self._called(spec, tool.name, args)
+            except SessionLost:
+                if tool.has_effects:
+                    raise  # it may have been done
+                return await self._called(spec, tool.name, args)
+
+        return replace(tool, do=do)
+
+    async def _called(self, spec: McpServerSpec, name: str, args: Mapping[str, Any]) -> ToolResult:
+        found = await (await self._session(spec)).tools()
+        if name not in found:
+            raise StepError(f"{spec} has no tool '{name}' any more.")
+        return await found[name].do(args)
+
+    async def _session(self, spec: McpServerSpec) -> McpSession:
+        await load_mcp_library()
+        server = self._servers.setdefault(spec, _ServerState(spec))
+        async with server.turn:
+            session = server.session
+            if session is not None and not await session.answers():
+                await session.close()
+                session = server.session = None
+            if session is None:
+                session = server.session = await self._opened(server)
+        return session
+
+    async def _opened(self, server: _ServerState) -> McpSession:
+        now = asyncio.get_running_loop().time()
+        if server.failure is not None and now - server.failure[0] < _RETRY_AFTER_S:
+            raise server.failure[1]
+        if server.n_starts >= _MOST_STARTS:
+            what = (
+                f"{server.spec} was opened {_MOST_STARTS} times in this run, and ended each time."
+            )
+            raise StepError(what)
+        server.n_starts += 1
+        if server.n_starts > 1:
+            self._note(f"{server.spec} has ended, or hangs, and is opened again")
+        session = McpSession(server.spec)
+        try:
+            await session.tools()
+        except BaseException as error:
+            await asyncio.shield(session.close())
+            if isinstance(error, StepError):
+                server.failure = asyncio.get_running_loop().time(), error
+            raise
+        return session
+
+    async def close(self) -> None:
+        """End every session, all at once."""
+        open_ = [one.session for one in self._servers.values() if one.session is not None]
+        await asyncio.gather(*(session.close() for session in open_), return_exceptions=True)
+        self._servers.clear()

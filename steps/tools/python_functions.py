@@ -1,0 +1,326 @@
+"""Call Python functions of users, each call in another process and within a time limit.
+
+A few processes serve a whole run, one call at a time each; a process that dies or takes too long
+is ended with all that it started, and the next call gets a new one. Imports nothing of the user's
+before a call: permission is decided before a run begins.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from paddock.steps import processes
+from paddock.steps.base import StepError, ToolResult
+
+from . import function_worker, tool_names
+from .tool import DEFAULT_TOOL_TIMEOUT_S, RunnableTool, tool_refusal, tool_result
+
+MOST_FUNCTION_PROCESSES = 4
+_START_S = 60.0
+_KEPT_BYTES = 4096
+_COMMAND = (sys.executable, "-m", "paddock.steps.tools.function_worker")
+
+
+@dataclass(frozen=True, slots=True)
+class PythonFunction:
+    """A function, by the file or the module that has it."""
+
+    of: str
+    """The file as the author wrote it, or the module's name."""
+    name: str
+    file: Path | None = None
+    version: str = ""
+    """Of an installed one: its package and version."""
+
+    def asked(self) -> dict[str, Any]:
+        """Return what the other process needs to find it."""
+        return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
+
+    def digest(self) -> str:
+        """Return the sha256 of its file, or the version of its package."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else self.version
+
+
+class FunctionTimeout(StepError):
+    """A function did not end in time."""
+
+
+def installed_function(name: str) -> PythonFunction:
+    """Find the function of an installed tool.
+
+    Raises:
+        StepError: more than one package brings it, or what it names is no place in a module.
+    """
+    points = [point for point in entry_points(group=tool_names.TOOL_GROUP) if point.name == name]
+    if len(points) != 1 or not points[0].attr:
+        what = "is brought by more than one package" if points[1:] else "names no function"
+        raise StepError(f"the tool '{name}' {what}.")
+    return PythonFunction(points[0].module, points[0].attr, version=tool_names.tool_version(name))
+
+
+def function_fault(file: Path, written: str, name: str) -> str | None:
+    """Return why a file cannot have this function, without running any of it; None: it may.
+
+    >>> function_fault(Path("/nowhere.py"), "nowhere.py", "clean")
+    "there is no file 'nowhere.py'"
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except FileNotFoundError:
+        return f"there is no file '{written}'"
+    except OSError as error:
+        return f"the file '{written}' cannot be read: {error.strerror or error}"
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"the file '{written}' is no Python: {error}"
+    if name in set(_function_names(tree)):
+        return None
+    functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
+    from paddock.pipelines.errors import did_you_mean
+
+    return f"there is no function '{name}' in '{written}'. {did_you_mean(name, functions)}"
+
+
+def missing_imports(file: Path) -> list[str]:
+    """Return the modules that a file imports at its top level and that are not installed.
+
+    Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []  # a fault that was told
+    names: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            names.append(node.module)
+    roots = dict.fromkeys(name.partition(".")[0] for name in names)
+    return [name for name in roots if not _is_importable(name, file.parent)]
+
+
+def _is_importable(name: str, folder: Path) -> bool:
+    from importlib.util import find_spec
+
+    if (folder / f"{name}.py").exists() or (folder / name).is_dir():
+        return True
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _function_names(tree: ast.Module) -> list[str]:
+    """Return every name that a module may have, as far as its text shows."""
+    names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
+    names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+    return names
+
+
+@dataclass
+class FunctionPool:
+    """The processes of one run. Lives in the run's event loop; `close` ends them."""
+
+    _free: list[_FunctionProcess] = field(default_factory=list)
+    _room: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MOST_FUNCTION_PROCESSES)
+    )
+    _described: dict[PythonFunction, asyncio.Task[Mapping[str, Any]]] = field(default_factory=dict)
+
+    async def tool(self, name: str, function: PythonFunction) -> RunnableTool:
+        """Return a function as a tool.
+
+        Raises:
+            StepError: it cannot be loaded, or be called as a tool.
+        """
+        described = await self.described(function)
+
+        async def do(args: Mapping[str, Any]) -> ToolResult:
+            return await self._called(function, args)
+
+        has_effects = bool(described["has_effects"])
+        return RunnableTool(
+            name=name,
+            description=described["description"] or f"The function {function.name}.",
+            schema=described["schema"],
+            has_effects=has_effects,
+            timeout_s=DEFAULT_TOOL_TIMEOUT_S,
+            do=do,
+            keeps=not has_effects,
+            digest=await asyncio.to_thread(function.digest),
+            turn=self._turn,
+        )
+
+    async def described(self, function: PythonFunction) -> Mapping[str, Any]:
+        """Return `description`, `schema` and `has_effects` of a function.
+
+        Raises:
+            StepError: it cannot be loaded, or be called as a tool.
+        """
+        if function not in self._described:
+            self._described[function] = asyncio.create_task(self._describe(function))
+        task = self._described[function]
+        try:
+            answer = await asyncio.shield(task)
+        except BaseException:
+            if task.done():
+                self._described.pop(function, None)
+            raise
+        value: Mapping[str, Any] = answer["value"]
+        return value
+
+    async def call(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
+        """Call a function; what it raises is an error result.
+
+        Whoever stops waiting ends the process in which it runs.
+
+        Raises:
+            StepError: it cannot be loaded, or its process died.
+        """
+        async with self._turn():
+            return await self._called(function, args)
+
+    async def _describe(self, function: PythonFunction) -> Mapping[str, Any]:
+        async with self._turn():
+            return await self._asked({"do": "describe", **function.asked()}, _START_S)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for room, and for a process that is ready: neither is a function's own time."""
+        async with self._room:
+            if not self._free:
+                self._free.append(await _FunctionProcess.started())
+            yield
+
+    async def _called(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
+        answer = await self._asked({"do": "call", "args": dict(args), **function.asked()}, None)
+        if "refused" in answer:
+            return tool_refusal(str(answer["refused"]))
+        return tool_result(answer["value"])
+
+    async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
+        # Another call may have taken the process that was ready for this one.
+        one = self._free.pop() if self._free else await _FunctionProcess.started()
+        is_well = False
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await one.asked(request)
+            is_well = True
+        except TimeoutError:
+            raise StepError(f"'{request['of']}' took more than {limit_s:g} s to load.") from None
+        finally:
+            if is_well:
+                self._free.append(one)
+            else:
+                await asyncio.shield(one.end())
+        if "unusable" in answer:
+            kind: Literal["missing", "other"] = "missing" if answer.get("is_missing") else "other"
+            raise StepError(str(answer["unusable"]), kind=kind)
+        return answer
+
+    async def close(self) -> None:
+        """End the processes."""
+        for task in self._described.values():
+            task.cancel()
+        await asyncio.gather(*self._described.values(), return_exceptions=True)
+        await asyncio.gather(*(one.end() for one in self._free))
+        self._free.clear()
+
+
+class _FunctionProcess:
+    """One process, serving one call at a time."""
+
+    def __init__(self, held: processes.GuardedProcess) -> None:
+        self._held = held
+        self._process = held.process
+        self._said = bytearray()
+        self._hearing = asyncio.create_task(self._hear())
+
+    @classmethod
+    async def started(cls) -> _FunctionProcess:
+        try:
+            held = await processes.start_guarded(
+                _COMMAND,
+                environ=processes.python_environ(os.environ),
+                limit=function_worker.MOST_MESSAGE_BYTES + 1024,
+            )
+        except OSError as error:
+            raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
+        made = cls(held)
+        try:
+            async with asyncio.timeout(_START_S):
+                await made.ready()
+        except BaseException as error:
+            await asyncio.shield(made.end())
+            if isinstance(error, TimeoutError):
+                raise StepError("Python takes too long to start.", kind="io") from None
+            raise
+        return made
+
+    async def ready(self) -> None:
+        """Wait until the process can be asked.
+
+        Raises:
+            StepError: it ended at once.
+        """
+        assert self._process.stdout is not None
+        if not await self._process.stdout.readline():
+            said = processes.last_lines(bytes(self._said))
+            raise StepError(f"Python ended at its start: {said}")
+
+    async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Get the answer to one request.
+
+        Raises:
+            StepError: it died, or its answer cannot be read.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._said.clear()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            await self._process.stdin.drain()
+        try:
+            line = await self._process.stdout.readline()
+            answer: Mapping[str, Any] = json.loads(line)
+        except ValueError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(self._hearing)
+            said = processes.last_lines(bytes(self._said))
+            what = f"'{request['of']}:{request['name']}' ended its process"
+            raise StepError(what + (f": {said}" if said else ".")) from None
+        return answer
+
+    async def _hear(self) -> None:
+        """Keep the last of what functions print and complain of, and let no pipe fill up."""
+        assert self._process.stderr is not None
+        while piece := await self._process.stderr.read(_KEPT_BYTES):
+            self._said.extend(piece)
+            del self._said[: max(0, len(self._said) - _KEPT_BYTES)]
+
+    async def end(self) -> None:
+        """End the process and all that it started; asked first where it is at rest."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await self._held.end()
+        self._hearing.cancel()
+        await asyncio.gather(self._hearing, return_exceptions=True)

@@ -1,0 +1,134 @@
+"""A callable tool, without call cache and time limit; and the step `tool`.
+
+The step `tool` calls one tool by its name: built in, installed, a function of a file, or an MCP
+server's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from paddock.steps.base import DocumentReaders, Output, Params, Roots, StepError, ToolResult, Tools
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
+
+MOST_RESULT_CHARS = 1_000_000
+"""Of a result: what is more helps no model, and would fill the ledger."""
+DEFAULT_TOOL_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What a built-in tool may reach besides its arguments."""
+
+    roots: Roots
+    readers: DocumentReaders | None = None
+    """None: a process is started for each document."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnableTool:
+    """One tool. `keeps` says that its result depends on nothing but what it is asked."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    has_effects: bool
+    timeout_s: float
+    do: Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
+    keeps: bool = False
+    server: str | None = None
+    digest: str = ""
+    """What besides its name and its arguments decides the result: a file's content."""
+    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """What a call waits for before its time counts: room among others, a process that is there."""
+
+
+def tool_result(value: Any, text: str | None = None, *, is_error: bool = False) -> ToolResult:
+    """Return plain data as a result; one that is too large is an error that says so.
+
+    >>> tool_result({"a": 1}).text, tool_result("so").text
+    ('{"a": 1}', 'so')
+    """
+    if text is None:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) > MOST_RESULT_CHARS:
+        what = f"the result has {len(text):,} characters, and {MOST_RESULT_CHARS:,} are the most."
+        return ToolResult(what, None, is_error=True)
+    return ToolResult(text, value, is_error)
+
+
+def tool_refusal(text: str) -> ToolResult:
+    """Return the sentence of a tool that ran and said no."""
+    return ToolResult(text, None, is_error=True)
+
+
+_FUNCTION_FILE = re.compile(r"(.+\.py):[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class ToolParams(Params):
+    """Parameters of `tool`."""
+
+    name: str = Field(
+        min_length=1,
+        description="`calculator`, `now`, `http.get`, `files.search`, `files.read`, an installed "
+        "tool, a function such as `tools.py:clean`, or a server's tool such as `web.fetch`.",
+        examples=["calculator"],
+    )
+    args: dict[str, Any] = Field(
+        default={}, description="What the tool is asked.", examples=[{"expression": "6 * 7"}]
+    )
+    server: str | None = Field(
+        default=None, min_length=1, description="The MCP server that has it, of `mcpServers`."
+    )
+    options: dict[str, Any] = Field(
+        default={},
+        description="What is fixed of it: `timeout`, `hosts` of `http.get`, `root` of `files.…`.",
+    )
+
+
+class ToolOutput(Output):
+    """Outputs of `tool`: plain data, and the same as text."""
+
+    result: Any
+    text: str
+
+
+class CallTool:
+    """One call of a tool; some tools need the caller's consent."""
+
+    params: ClassVar[type[ToolParams]] = ToolParams
+    output: ClassVar[type[ToolOutput]] = ToolOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: ToolParams) -> Sequence[str]:
+        """Name the file that decides the result: a function's own, or the one that is read."""
+        file = _FUNCTION_FILE.match(params.name) if params.server is None else None
+        if file:
+            return (file[1],)
+        path = params.args.get("path")
+        if params.name == "files.read" and params.server is None and isinstance(path, str):
+            return (f"{params.options.get('root', '.')}/{path}",)
+        return ()
+
+    async def run(self, params: ToolParams, tools: Tools) -> ToolOutput:
+        """Call it.
+
+        Raises:
+            StepError: there is no such tool, it could not be run, or it said no.
+        """
+        tool = await tools.toolset.tool(params.name, params.server, params.options)
+        result = await tool.call(params.args)
+        if result.is_error:
+            raise StepError(f"the tool '{params.name}' said no: {result.sentence()}")
+        return ToolOutput(result=result.value, text=result.text)

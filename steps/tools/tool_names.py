@@ -1,0 +1,132 @@
+"""What a tool's name means: built in, installed, a function of a file, or a tool of an MCP server.
+
+The names come from the YAML alone, never from a model or a document, so that what a pipeline
+reaches for is known before it starts. Imports no tool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.expressions import Path
+
+TOOL_GROUP = "paddock.tools"
+BUILT_IN_TOOLS = ("calculator", "files.read", "files.search", "http.get", "now")
+TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
+    "http.get": frozenset(("hosts", "max_bytes")),
+    "files.read": frozenset(("root",)),
+    "files.search": frozenset(("root",)),
+}
+"""What an author may fix of a built-in tool, besides `timeout`, which any tool has."""
+
+ToolKind = Literal["built-in", "installed", "function", "server"]
+_EXPRESSION = re.compile(r"\{[{%#]")
+_FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReference:
+    """What a name stands for."""
+
+    kind: ToolKind
+    name: str
+    """The tool's own name: of a function its name alone; empty for all tools of a server."""
+    server: str | None = None
+    file: str | None = None
+    """As it is written, relative to the pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A tool that a step names, where it does so, and what the author fixes of it."""
+
+    path: Path
+    """Within the step's parameters."""
+    name: str
+    server: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    is_written: bool = True
+    """Whether it stands there as it is, and not as an expression."""
+
+
+@cache
+def installed_tools() -> tuple[str, ...]:
+    """Return the names of the tools that installed packages bring; imports none of them."""
+    return tuple(sorted({point.name for point in entry_points(group=TOOL_GROUP)}))
+
+
+@cache
+def tool_version(name: str) -> str:
+    """Return package and version of what brings an installed tool: another one may work otherwise."""
+    points = [point for point in entry_points(group=TOOL_GROUP) if point.name == name]
+    return " ".join(f"{one.dist.name} {one.dist.version}" for one in points if one.dist)
+
+
+def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> ToolReference | None:
+    """Return what a name stands for; None for nothing that is known.
+
+    >>> resolve_tool("tools.py:clean", None, ()).file, resolve_tool("web.fetch", None, ["web"]).server
+    ('tools.py', 'web')
+    """
+    if server is not None:
+        return ToolReference("server", name, server) if server in servers else None
+    if name in BUILT_IN_TOOLS:
+        return ToolReference("built-in", name)
+    found = _FUNCTION.match(name)
+    if found:
+        return ToolReference("function", found["name"], file=found["file"])
+    if name in installed_tools():
+        return ToolReference("installed", name)
+    head, dot, rest = name.partition(".")
+    if dot and rest and head in servers:
+        return ToolReference("server", rest, head)
+    return None
+
+
+def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tuple[str, str]:
+    """Return the message that there is no such tool, and what to do: sentence without its end, and remedy."""
+    if server is not None:
+        remedy = did_you_mean(server, servers) if servers else "Name it under `mcpServers`."
+        return f"there is no MCP server '{server}'", remedy
+    names = [*BUILT_IN_TOOLS, *installed_tools(), *(f"{one}.…" for one in servers)]
+    more = "" if "." in name else " A function of your own is named like `tools.py:clean`."
+    return f"there is no tool '{name}'", f"{did_you_mean(name, names)}{more}"
+
+
+def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:
+    """Yield the tools that a step names: `tool` by `name`, others in the list `tools`."""
+    if uses == "tool":
+        yield from _tool_use(written, (), ("name",))
+        return
+    tools = written.get("tools")
+    if isinstance(tools, str):
+        yield ToolUse(("tools",), tools, is_written=False)
+    for index, entry in enumerate(tools if isinstance(tools, list) else ()):
+        if isinstance(entry, str):
+            yield ToolUse(("tools", index), entry, is_written=not _EXPRESSION.search(entry))
+        elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
+            yield from _tool_use(
+                entry, ("tools", index), ("tools", index)
+            )  # others are the author's
+
+
+def _tool_use(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[ToolUse]:
+    name, server = entry.get("name"), entry.get("server")
+    words = [word for word in (name, server) if word is not None]
+    if not words or not all(isinstance(word, str) for word in words):
+        return  # told with the parameters
+    options = entry.get("options")
+    is_written = not any(map(_EXPRESSION.search, words))
+    yield ToolUse(
+        place if name is not None else (*at, "server"),
+        name if isinstance(name, str) else "",
+        server if isinstance(server, str) else None,
+        options if isinstance(options, Mapping) else {},
+        is_written,
+    )

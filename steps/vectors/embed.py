@@ -1,0 +1,158 @@
+"""The step `embed`: vectors for texts or chunks, returned or kept in a vector store.
+
+In a store an item's rows replace those that it kept before, and a text whose vector is already
+there is not embedded again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from paddock.engine.request import EmbedRequest, ModelSpec, OnOverflow, Role
+from paddock.steps.base import EmbedModel, Output, Params, StepError, Tools, Vector, VectorRow
+from paddock.steps.text.split import TextPart, to_part
+
+REQUEST_TEXTS = 256
+"""So many texts for a store go in one request: what is known of them survives a kill."""
+
+
+class EmbedParams(Params):
+    """Parameters of `embed`."""
+
+    one_of: ClassVar[tuple[str, ...]] = ("texts", "chunks")
+
+    texts: list[str] | None = Field(default=None, description="The texts.")
+    chunks: list[Any] | None = Field(default=None, description="Chunks of `split`, or texts.")
+    model: str | None = Field(default=None, description="Which model embeds.")
+    store: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A folder, such as 'index.lance', to keep the texts and vectors in, with what "
+        "they come from; `search` finds them there. Made if it is not there.",
+    )
+    dimensions: int | None = Field(
+        default=None, ge=1, description="Keep the first so many, normalised again."
+    )
+    on_overflow: OnOverflow = Field(
+        default="error",
+        description="What happens to a text that the model cannot read whole: an error, or the "
+        "mean of its parts' vectors, weighted by their tokens.",
+    )
+
+
+class EmbedOutput(Output):
+    """Outputs of `embed`: one vector for each text, in their order."""
+
+    vectors: list[list[float]] | None = Field(description="Null where a `store` keeps them.")
+    count: int
+    store: str | None = Field(default=None, description="The store's path; null without one.")
+
+
+class Embed:
+    """Vectors for texts or chunks."""
+
+    params: ClassVar[type[EmbedParams]] = EmbedParams
+    output: ClassVar[type[EmbedOutput]] = EmbedOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"embed"})
+
+    def reads(self, params: EmbedParams) -> Sequence[str]:
+        """Name nothing."""
+        return ()
+
+    async def run(self, params: EmbedParams, tools: Tools) -> EmbedOutput:
+        """Embed them.
+
+        Raises:
+            StepError: a text is empty; the store cannot be used.
+            TextTooLong: a text does not fit, and that is an error.
+            TextRefused: a text has no vector, by its index.
+        """
+        parts = _input_parts(params)
+        if params.store is not None:
+            return await _embed_into_store(params, params.store, parts, tools)
+        if not parts:
+            return EmbedOutput(vectors=[], count=0)
+        model = tools.models.resolve(params.model, "embed")
+        vectors = await _embed_texts(params, model, [one.text for one in parts], tools)
+        return EmbedOutput.model_construct(
+            vectors=[list(vector) for vector in vectors], count=len(vectors), store=None
+        )
+
+
+async def _embed_into_store(
+    params: EmbedParams, written: str, parts: Sequence[TextPart], tools: Tools
+) -> EmbedOutput:
+    """Let the item keep these texts in a store, and nothing else."""
+    model = tools.models.resolve(params.model, "embed")
+    facts = await tools.pool.facts(model)
+    path = tools.roots.resolve(written)
+    tools.outputs.check_target(path)
+    store = await tools.stores.open(path, params.dimensions, EmbedModel(model.ref, facts.identity))
+    # Where parts of a text are embedded, what a part is depends on the context, too.
+    made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
+    vectors: dict[str, Vector] = dict(await store.known(tools.item, made))
+    new = [text for text in dict.fromkeys(one.text for one in parts) if text not in vectors]
+    for first in range(0, len(new), REQUEST_TEXTS):
+        texts = new[first : first + REQUEST_TEXTS]
+        for text, vector in zip(
+            texts, await _embed_texts(params, model, texts, tools), strict=True
+        ):
+            vectors[text] = array("f", vector)
+    rows = [_vector_row(index, one, vectors[one.text], made) for index, one in enumerate(parts)]
+    await tools.outputs.note_rows_kept(path)
+    await store.replace(tools.item, rows)
+    return EmbedOutput(vectors=None, count=len(rows), store=str(path))
+
+
+async def _embed_texts(
+    params: EmbedParams, model: ModelSpec, texts: Sequence[str], tools: Tools
+) -> Sequence[Vector]:
+    reply = await tools.pool.embed(
+        EmbedRequest(
+            model=model,
+            texts=tuple(texts),
+            dimensions=params.dimensions,
+            priority=tools.priority,
+            total_s=tools.total_s,
+            on_overflow=params.on_overflow,
+        )
+    )
+    return reply.vectors
+
+
+def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorRow:
+    """Make a row of a text; what a chunk of `split` says of its place goes with it."""
+    page = _int_field(one.data, "page")
+    last = _int_field(one.data, "page_end")
+    headings = one.data.get("headings")
+    source = one.data.get("source")
+    return VectorRow(
+        index=index,
+        text=one.text,
+        vector=vector,
+        page=page,
+        page_end=page if last is None else last,
+        headings=tuple(map(str, headings)) if isinstance(headings, list) else (),
+        source=source if isinstance(source, str) else "",
+        made=made,
+    )
+
+
+def _int_field(data: Mapping[str, Any], name: str) -> int | None:
+    value = data.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _input_parts(params: EmbedParams) -> list[TextPart]:
+    given: Sequence[Any] = params.texts if params.texts is not None else params.chunks or ()
+    parts = [to_part(one) for one in given]
+    for index, one in enumerate(parts):
+        if not one.text.strip():
+            raise StepError(f"text {index} is empty, so it has no vector.")
+    return parts

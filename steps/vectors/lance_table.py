@@ -1,0 +1,384 @@
+"""Table of a vector store in LanceDB. Blocking: call it in a thread.
+
+The only module that knows the library.
+
+Every change is one commit: it is there as a whole or not at all, whenever the process is killed. A
+commit's files are synced to the disk before it counts, since a ledger entry will say that it is
+done. `store_writer` decides who writes when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from paddock.steps.base import EmbedModel, SearchHit, StepError
+
+from .row_changes import HashedRow, KnownRow, RowChanges, RowsToDrop, RowsToKeep, RowSum
+from .store_manifest import TABLE_NAME, StoreFormat, store_errors, table_folder
+
+_METADATA_KEY = b"paddock"
+_TABLE_VERSION = 1
+_BATCH_ROWS = 8_192
+_EXTRA_ROWS = 16
+"""So many more are looked at, so that equal scores are cut in one way only."""
+
+
+class MissingTable(Exception):
+    """There is no table here."""
+
+
+class LanceTable:
+    """An open table. Reading may go on in several threads; one writes at a time."""
+
+    def __init__(self, path: Path, table: Any, label: StoreFormat) -> None:
+        self.path = path
+        self.label = label
+        self._table = table
+        self._on_disk: set[str] = set()
+
+    @classmethod
+    def open(cls, path: Path) -> LanceTable:
+        """Open the table of a store.
+
+        Raises:
+            Missing: there is none.
+            StepError: it cannot be read, or is none of ours.
+        """
+        library = _lancedb()
+        if not table_folder(path).is_dir():
+            raise MissingTable
+        with store_errors(path, "read"):
+            table = library.connect(path).open_table(TABLE_NAME)
+            said = (table.schema.metadata or {}).get(_METADATA_KEY)
+        if said is None:
+            raise StepError(
+                f"'{path}' holds a table that Paddock did not make.",
+                remedy="Name another folder for the store.",
+            )
+        return cls(path, table, _format_from(path, said))
+
+    @classmethod
+    def make(cls, path: Path, label: StoreFormat) -> LanceTable:
+        """Make an empty one; its label is part of the same commit.
+
+        Raises:
+            StepError: it cannot be written.
+        """
+        library = _lancedb()
+        with store_errors(path, "written"):
+            path.mkdir(parents=True, exist_ok=True)
+            table = library.connect(path).create_table(TABLE_NAME, schema=_arrow_schema(label))
+        made = cls(path, table, label)
+        made._to_disk()
+        return made
+
+    # --- what it holds
+
+    @property
+    def version(self) -> int:
+        """Return the version that is read from here."""
+        return int(self._table.version)
+
+    def renew(self) -> int:
+        """Look at the newest version, whoever wrote it, and give its number."""
+        with store_errors(self.path, "read"):
+            self._table.checkout_latest()
+            return self.version
+
+    def sums(self) -> dict[str, RowSum]:
+        """Return what each owner has."""
+        found: dict[str, RowSum] = {}
+        for batch in self._scan("", ["owner", "print"]):
+            for owner, print_ in zip(*(batch[name].to_pylist() for name in batch), strict=True):
+                found[owner] = found.get(owner, RowSum()) + RowSum(int(print_, 16), 1)
+        return found
+
+    def known(self, owners: Iterable[str]) -> list[KnownRow]:
+        """Return the rows of some owners, in short."""
+        names = ["owner", "step", "index", "print"]
+        batches = self._scan(_owned_by(owners), names)
+        return [
+            KnownRow(*row)
+            for batch in batches
+            for row in zip(*(batch[name].to_pylist() for name in names), strict=True)
+        ]
+
+    def vectors(self, owner: str, step: str, made: str) -> dict[str, array[float]]:
+        """Return the vectors that a step keeps for an owner and made in this way, by text."""
+        where = f"{_owned_by([owner])} AND step = {_sql_text(step)} AND made = {_sql_text(made)}"
+        found = {}
+        for batch in self._scan(where, ["text", "vector"]):
+            for text, vector in zip(batch["text"].to_pylist(), batch["vector"], strict=True):
+                found[text] = array("f", vector.as_py())
+        return found
+
+    def _scan(self, where: str, names: list[str]) -> Iterator[dict[str, Any]]:
+        """Yield the columns of the rows that meet a condition, some thousand rows at a time."""
+        with store_errors(self.path, "read"):
+            query = self._table.search().select(names)
+            if where:
+                query = query.where(where)
+            for batch in query.to_batches(batch_size=_BATCH_ROWS):
+                yield {name: batch.column(name) for name in names}
+
+    # --- changing it
+
+    def commit(self, change: RowChanges) -> None:
+        """Write a change, as one commit.
+
+        Raises:
+            StepError: it cannot be written; then nothing has changed.
+        """
+        with store_errors(self.path, "written"):
+            if change.put and not change.has_old and not change.drop:
+                self._table.add(self._rows(change.put))
+            elif change.put:
+                merge = self._table.merge_insert("id").when_matched_update_all()
+                merge = merge.when_not_matched_insert_all()
+                if change.drop:
+                    merge = merge.when_not_matched_by_source_delete(_drop_conditions(change.drop))
+                merge.execute(self._rows(change.put))
+            else:
+                self._table.delete(_drop_conditions(change.drop))
+        self._to_disk()
+
+    def drop(self, owners: Sequence[str]) -> None:
+        """Drop all rows of some owners, as one commit."""
+        with store_errors(self.path, "written"):
+            self._table.delete(_owned_by(owners))
+        self._to_disk()
+
+    def tidy(self, old_s: float) -> None:
+        """Put what many commits wrote together, and drop versions that are older than this.
+
+        Raises:
+            StepError: it cannot be written; nothing is lost by that.
+        """
+        with store_errors(self.path, "written"):
+            self._table.optimize(cleanup_older_than=timedelta(seconds=old_s))
+        self._to_disk()
+
+    def n_versions(self) -> int:
+        """Return how many versions lie on the disk."""
+        try:
+            return len(os.listdir(table_folder(self.path) / "_versions"))  # noqa: PTH208
+        except OSError:
+            return 0
+
+    def index_words(self) -> None:
+        """Index the words of all rows anew.
+
+        From scratch: an index that grew with its rows ranks by other numbers than one that was
+        made of the same rows at once, and leaves out some of the nearest.
+        """
+        from lancedb.index import FTS
+
+        words = FTS(
+            base_tokenizer="icu/split",  # words of languages that write no spaces, too
+            stem=False,  # documents are in any language
+            remove_stop_words=False,
+            max_token_length=None,
+        )
+        with store_errors(self.path, "written"):
+            self._table.create_index("text", config=words, replace=True)
+        self._to_disk()
+
+    def are_words_indexed(self) -> bool:
+        """Return whether an index of words has all rows."""
+        with store_errors(self.path, "read"):
+            names = [one.name for one in self._table.list_indices() if "text" in one.columns]
+            if not names:
+                return False
+            stats = self._table.index_stats(names[0])
+            return stats is not None and stats.num_unindexed_rows == 0
+
+    def _rows(self, put: Sequence[tuple[RowsToKeep, HashedRow]]) -> Any:
+        arrow = _pyarrow()
+        schema = _arrow_schema(self.label)
+        floats = array("f")
+        for _, kept in put:
+            floats.extend(kept.row.vector)
+        values = arrow.FloatArray.from_buffers(
+            arrow.float32(), len(floats), [None, arrow.py_buffer(floats.tobytes())]
+        )
+        vectors = arrow.FixedSizeListArray.from_arrays(values, self.label.dimensions)
+        fields = [name for name in schema.names if name != "vector"]
+        said = [_row_values(wish, kept) for wish, kept in put]
+        columns = [
+            arrow.array([one[name] for one in said], schema.field(name).type) for name in fields
+        ]
+        return arrow.Table.from_arrays([*columns, vectors], schema=schema)
+
+    def _to_disk(self) -> None:
+        """Wait until the files that came since the last time would survive a power cut."""
+        for folder in (
+            table_folder(self.path) / name for name in ("data", "_deletions", "_versions")
+        ):
+            with contextlib.suppress(OSError):  # gone by now, or a file system that cannot
+                for name in {*os.listdir(folder)} - self._on_disk:  # noqa: PTH208
+                    _fsync(folder / name)
+                    self._on_disk.add(name)
+                _fsync(folder)
+
+    # --- searching it
+
+    def nearest(self, vector: Sequence[float], k: int, where: str) -> list[SearchHit]:
+        """Return the rows whose vectors are the most alike; every one is compared."""
+        with store_errors(self.path, "read"):
+            query = self._table.search(list(vector)).distance_type("cosine")
+            if where:
+                query = query.where(where, prefilter=True)
+            rows = query.limit(k + _EXTRA_ROWS).to_list()
+        return _ranked_hits(rows, k, lambda row: 1.0 - row["_distance"])
+
+    def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
+        """Return the rows whose words match the best; the words must have been indexed."""
+        from lancedb.query import MatchQuery
+
+        with store_errors(self.path, "read"):
+            words: Any = MatchQuery  # its stub asks for what has defaults
+            query = self._table.search(words(text, "text"), query_type="fts")
+            if where:
+                query = query.where(where, prefilter=True)
+            rows = query.limit(k + _EXTRA_ROWS).to_list()
+        return _ranked_hits(rows, k, lambda row: row["_score"])
+
+
+_NEEDS = "vector stores need LanceDB, which is not installed."
+_REMEDY = "Install it: pip install 'paddock-llm[retrieval]'."
+
+
+def missing_lancedb() -> tuple[str, str] | None:
+    """Return what is wrong and what to do where the library is not installed; imports nothing."""
+    from importlib.util import find_spec
+
+    return (_NEEDS, _REMEDY) if find_spec("lancedb") is None else None
+
+
+def _lancedb() -> Any:
+    try:
+        import lancedb
+    except ImportError as error:
+        raise StepError(_NEEDS, remedy=_REMEDY, is_fatal=True) from error
+    return lancedb
+
+
+def _pyarrow() -> Any:
+    import pyarrow  # type: ignore[import-untyped]  # comes with LanceDB, whose tables it makes
+
+    return pyarrow
+
+
+def _arrow_schema(label: StoreFormat) -> Any:
+    arrow = _pyarrow()
+    text, number = arrow.string(), arrow.int32()
+    model = {"ref": label.model.ref, "digest": label.model.digest}
+    about = {"version": _TABLE_VERSION, "model": model, "dimensions": label.dimensions}
+    columns = [
+        arrow.field("id", text, nullable=False),
+        *((name, text) for name in ("owner", "step", "item", "source")),
+        ("index", number),
+        ("page", number),
+        ("page_end", number),
+        ("headings", arrow.list_(text)),
+        ("text", text),
+        ("print", text),
+        ("made", text),
+        ("vector", arrow.list_(arrow.float32(), label.dimensions)),
+    ]
+    return arrow.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
+
+
+def _format_from(path: Path, said: bytes) -> StoreFormat:
+    about = json.loads(said)
+    if about["version"] > _TABLE_VERSION:
+        raise StepError(
+            f"the store '{path}' was written by a newer Paddock.",
+            remedy="Update Paddock, or name another folder for the store.",
+            is_fatal=True,
+        )
+    model = EmbedModel(about["model"]["ref"], about["model"]["digest"])
+    return StoreFormat(model, about["dimensions"])
+
+
+def _row_values(wish: RowsToKeep, kept: HashedRow) -> dict[str, Any]:
+    row = kept.row
+    return {
+        "id": kept.id,
+        "owner": wish.owner,
+        "step": wish.step,
+        "item": _clean_text(wish.item),
+        "source": _clean_text(row.source or wish.source),
+        "index": row.index,
+        "page": row.page,
+        "page_end": row.page_end,
+        "headings": [_clean_text(one) for one in row.headings],
+        "text": _clean_text(row.text),
+        "print": kept.print,
+        "made": row.made,
+    }
+
+
+def _clean_text(text: str) -> str:
+    """Return what can be written: half a character, as in some file names, cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _ranked_hits(
+    rows: Sequence[dict[str, Any]], k: int, score: Callable[[dict[str, Any]], float]
+) -> list[SearchHit]:
+    """Order by score; equal ones by where they come from, so that every machine agrees."""
+    hits = [
+        SearchHit(
+            text=row["text"],
+            score=round(score(row), 6),
+            source=row["source"],
+            item=row["item"],
+            step=row["step"],
+            index=row["index"],
+            page=row["page"],
+            page_end=row["page_end"],
+            headings=tuple(row["headings"] or ()),
+        )
+        for row in rows
+    ]
+    hits.sort(key=lambda hit: (-hit.score, hit.source, hit.item, hit.step, hit.index))
+    return hits[:k]
+
+
+def _owned_by(owners: Iterable[str]) -> str:
+    return f"owner IN ({', '.join(_sql_text(owner) for owner in owners)})"
+
+
+def _drop_conditions(cuts: Iterable[RowsToDrop]) -> str:
+    return " OR ".join(f"({_drop_condition(one)})" for one in cuts)
+
+
+def _drop_condition(cut: RowsToDrop) -> str:
+    parts = [f"owner = {_sql_text(cut.owner)}"]
+    if cut.step is not None:
+        parts.append(f"step = {_sql_text(cut.step)}")
+    if cut.above is not None:
+        parts.append(f"`index` > {cut.above}")
+    if cut.indexes:
+        parts.append(f"`index` IN ({', '.join(map(str, cut.indexes))})")
+    return " AND ".join(parts)
+
+
+def _sql_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

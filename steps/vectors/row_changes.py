@@ -1,0 +1,189 @@
+"""Rows of a vector store: their digests, and which rows one commit must write and drop.
+
+A row belongs to an owner (an item) and a step, and has an index there. Its digest covers
+everything but the vector, which follows from the text. The digests of an owner's rows, combined,
+tell in one number whether all of them are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paddock.steps.base import ItemName, VectorRow
+
+_DIGEST_BYTES = 16
+_MOST_LISTED_ROWS = 500
+"""More rows than these are not named one by one where they are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowSum:
+    """What some rows come to, in whatever order: the prints' exclusive or, and how many."""
+
+    prints: int = 0
+    n_rows: int = 0
+
+    def __add__(self, other: RowSum) -> RowSum:
+        """Return what both come to together."""
+        return RowSum(self.prints ^ other.prints, self.n_rows + other.n_rows)
+
+    def __sub__(self, other: RowSum) -> RowSum:
+        """Return what is left without the others, which must be among them."""
+        return RowSum(self.prints ^ other.prints, self.n_rows - other.n_rows)
+
+    @property
+    def text(self) -> str:
+        """Write it down; empty for no rows."""
+        return f"{self.n_rows}:{self.prints:032x}" if self.n_rows else ""
+
+    @classmethod
+    def read(cls, text: str) -> RowSum:
+        """Read what `text` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not text:
+            return cls()
+        n_rows, _, prints = text.partition(":")
+        return cls(int(prints, 16), int(n_rows))
+
+    @classmethod
+    def of(cls, prints: Iterable[str]) -> RowSum:
+        """Return what these prints come to."""
+        whole, n_rows = 0, 0
+        for one in prints:
+            whole ^= int(one, 16)
+            n_rows += 1
+        return cls(whole, n_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class HashedRow:
+    """One row as it is to be stored."""
+
+    id: str
+    print: str
+    row: VectorRow
+
+
+@dataclass(frozen=True, slots=True)
+class RowsToKeep:
+    """What a step wants to keep for an item, in place of all that it kept before."""
+
+    owner: str
+    step: str
+    item: str
+    source: str
+    rows: tuple[HashedRow, ...]
+
+    @classmethod
+    def of(cls, owner: str, item: ItemName, rows: Sequence[VectorRow]) -> RowsToKeep:
+        """Make it of an item's rows."""
+        source = item.source or item.key
+        return cls(
+            owner, item.step, item.key, source, tuple(_hashed_row(owner, item, row) for row in rows)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """One row as it is in the store."""
+
+    owner: str
+    step: str
+    index: int
+    print: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowsToDrop:
+    """Rows to drop: a step's of an owner, all of an owner's where `step` is None."""
+
+    owner: str
+    step: str | None = None
+    above: int | None = None
+    """Only those whose index is larger."""
+    indexes: tuple[int, ...] = ()
+    """Only these; empty for all."""
+
+
+@dataclass
+class RowChanges:
+    """What one commit does: rows to put in place of those of the same id, and rows to drop."""
+
+    put: list[tuple[RowsToKeep, HashedRow]] = field(default_factory=list)
+    drop: list[RowsToDrop] = field(default_factory=list)
+    has_old: bool = False
+    """Whether some of what is put takes the place of something."""
+    sums: dict[str, RowSum] = field(default_factory=dict)
+    """What each owner has afterwards."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the store is as it should be."""
+        return not self.put and not self.drop
+
+
+def row_owner(item: ItemName, store: Path, home: Path) -> str:
+    """Name an item's rows, the same in every run.
+
+    A store beside its pipeline moves with it; in one that lies elsewhere the rows of two
+    pipelines of the same name are told apart by where the pipelines lie.
+    """
+    place = "" if store.is_relative_to(home) else str(home)
+    return hashlib.sha256(f"{place}\n{item.owner or item.key}".encode()).hexdigest()[:32]
+
+
+def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowChanges:
+    """Compare what is wanted with what is there; `known` has all rows of the wishes' owners."""
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for one in known:
+        found.setdefault(one.owner, {})[one.step, one.index] = one.print
+    made = RowChanges()
+    for wish in wishes:
+        here = found.setdefault(wish.owner, {})
+        wanted = {kept.row.index: kept for kept in wish.rows}
+        gone = [i for step, i in here if step == wish.step and i not in wanted]
+        for index, kept in wanted.items():
+            old = here.get((wish.step, index))
+            if old != kept.print:
+                made.put.append((wish, kept))
+                made.has_old = made.has_old or old is not None
+            here[wish.step, index] = kept.print
+        made.drop += _rows_to_drop(wish, gone, wanted)
+        for index in gone:
+            del here[wish.step, index]
+        made.sums[wish.owner] = RowSum.of(here.values())
+    return made
+
+
+def _rows_to_drop(
+    wish: RowsToKeep, gone: Sequence[int], wanted: Mapping[int, HashedRow]
+) -> Iterable[RowsToDrop]:
+    """Name the rows to drop in as few words as can be."""
+    if not gone:
+        return
+    if not wanted:
+        yield RowsToDrop(wish.owner, wish.step)
+        return
+    most = max(wanted)
+    between = [index for index in gone if index < most]
+    if len(between) < len(gone):
+        yield RowsToDrop(wish.owner, wish.step, above=most)
+    for first in range(0, len(between), _MOST_LISTED_ROWS):
+        yield RowsToDrop(
+            wish.owner, wish.step, indexes=tuple(between[first : first + _MOST_LISTED_ROWS])
+        )
+
+
+def _hashed_row(owner: str, item: ItemName, row: VectorRow) -> HashedRow:
+    said = [owner, item.step, item.key, row.source or item.source or item.key, row.index, row.text]
+    said += [row.page, row.page_end, list(row.headings), row.made]
+    text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
+    return HashedRow(f"{owner}:{item.step}:{row.index}", digest.hex(), row)

@@ -1,0 +1,202 @@
+"""The step `search`: rows of a vector store, by vectors, words or both (rank fusion).
+
+The result depends on what the store holds, so the search is repeated when that has changed. Every
+vector is compared: nothing near is left out.
+
+Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+Learning Methods", SIGIR 2009: scores of different kinds cannot be added, ranks can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, WithJsonSchema, field_validator
+
+from paddock.engine.request import EmbedRequest, Role
+from paddock.pipelines.expressions import Template
+from paddock.steps.base import (
+    EmbedModel,
+    Output,
+    Params,
+    SearchHit,
+    StepError,
+    Tools,
+    Vector,
+    VectorStore,
+)
+
+from .where_filter import FILTER_COLUMNS, sql_condition
+
+RANK_OFFSET = 60
+"""The paper's k: how little the first ranks weigh more than those that follow."""
+
+
+def rank_fusion(*orders: Sequence[SearchHit]) -> list[SearchHit]:
+    """Return all hits in one order, each once; its score is the sum of 1 / (60 + rank)."""
+    scores: dict[tuple[str, str, str, int], float] = {}
+    known: dict[tuple[str, str, str, int], SearchHit] = {}
+    for order in orders:
+        for rank, hit in enumerate(order, 1):
+            name = (hit.source, hit.item, hit.step, hit.index)
+            known[name] = hit
+            scores[name] = scores.get(name, 0.0) + 1 / (RANK_OFFSET + rank)
+    names = sorted(known, key=lambda name: (-scores[name], name))
+    return [replace(known[name], score=round(scores[name], 6)) for name in names]
+
+
+SearchMode = Literal["vector", "text", "hybrid"]
+
+_WIDER, _AT_LEAST = 4, 20
+"""How much further each of two orders is read than what comes out of both."""
+
+
+_WHERE_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "object", "properties": {name: {} for name in FILTER_COLUMNS}},
+        {"type": "string"},
+        {"type": "null"},
+    ]
+}
+"""For editors: without it they would offer the name of a file, as for other templates."""
+
+
+class SearchParams(Params):
+    """Parameters of `search`."""
+
+    store: str = Field(min_length=1, description="The folder that `embed` keeps its rows in.")
+    query: str = Field(description="What is asked for.")
+    k: int = Field(default=5, ge=1, le=1000, description="How many rows at most.")
+    mode: SearchMode = Field(
+        default="vector",
+        description="By meaning, by words (BM25), or both in one order (reciprocal rank fusion).",
+    )
+    where: Annotated[dict[str, Any] | Template | None, WithJsonSchema(_WHERE_SCHEMA)] = Field(
+        default=None,
+        description="Which rows are looked at: a mapping such as {source: '*.md', page: {from: 3}}"
+        ", or a condition such as \"page >= 3 and source == 'a.md'\".",
+    )
+    model: str | None = Field(default=None, description="Which model embeds the question.")
+
+    @field_validator("where", mode="after")
+    @classmethod
+    def _is_filter(cls, where: Any) -> Any:
+        if isinstance(where, Template) and "{" in where.source:
+            raise ValueError(
+                "a condition takes no `{{ }}`, since a value could change what it says: give "
+                'values as a mapping, such as {source: "{{ inputs.file }}"}'
+            )
+        if isinstance(where, Template | dict):
+            sql_condition(where.source if isinstance(where, Template) else where)
+        return where
+
+
+class FoundRow(Output):
+    """One row that was found."""
+
+    number: int
+    """1 for the nearest: what an answer cites it by."""
+    text: str
+    score: float
+    """Of `vector`: the cosine; of `text`: BM25; of `hybrid`: of use for the order only."""
+    source: str
+    """The file that it comes from, as `relpath` names it."""
+    page: int | None
+    page_end: int | None
+    headings: list[str]
+    index: int
+    """Its place among the texts of its item, from 0."""
+    item: str
+    """The key of the item that kept it."""
+
+
+class SearchOutput(Output):
+    """Outputs of `search`."""
+
+    hits: list[FoundRow]
+
+
+class Search:
+    """The nearest items of a store: vector, text or both."""
+
+    params: ClassVar[type[SearchParams]] = SearchParams
+    output: ClassVar[type[SearchOutput]] = SearchOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset({"embed"})
+
+    def reads(self, params: SearchParams) -> Sequence[str]:
+        """Name nothing: a store is no file, and what it holds is noted by `reads_rows`."""
+        return ()
+
+    async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:
+        """Search.
+
+        Raises:
+            StepError: the question is empty; the store is missing, empty, broken, or of another
+                model.
+            TextTooLong: the question does not fit.
+        """
+        if not params.query.strip():
+            raise StepError("the `query` is empty.", remedy="Say what to search for.")
+        path = tools.roots.resolve(params.store)
+        model = tools.models.resolve(params.model, "embed")
+        facts = await tools.pool.facts(model)
+        known = EmbedModel(model.ref, facts.identity)
+        store = await tools.stores.open(path, None, known, is_new_allowed=False)
+        await tools.outputs.note_rows_read(path)
+        if not store.n_rows:
+            raise StepError(
+                f"the store '{path}' is empty: there is nothing to find.",
+                remedy="Run what fills it (`embed` with `store`) on some documents first.",
+            )
+        hits = await _search_store(params, store, tools)
+        return SearchOutput(hits=[_found_row(number, hit) for number, hit in enumerate(hits, 1)])
+
+
+async def _search_store(
+    params: SearchParams, store: VectorStore, tools: Tools
+) -> Sequence[SearchHit]:
+    where = _where_condition(params)
+    if params.mode == "text":
+        return await store.matching(params.query, params.k, where)
+    vector = await _query_vector(params, store, tools)
+    if params.mode == "vector":
+        return await store.nearest(vector, params.k, where)
+    wide = max(_WIDER * params.k, _AT_LEAST)
+    by_meaning = await store.nearest(vector, wide, where)
+    by_words = await store.matching(params.query, wide, where)
+    return rank_fusion(by_meaning, by_words)[: params.k]
+
+
+async def _query_vector(params: SearchParams, store: VectorStore, tools: Tools) -> Vector:
+    reply = await tools.pool.embed(
+        EmbedRequest(
+            model=tools.models.resolve(params.model, "embed"),
+            texts=(params.query,),
+            dimensions=store.dimensions,
+            priority=tools.priority,
+            total_s=tools.total_s,
+        )
+    )
+    return reply.vectors[0]
+
+
+def _where_condition(params: SearchParams) -> Mapping[str, Any] | str | None:
+    return params.where.source if isinstance(params.where, Template) else params.where
+
+
+def _found_row(number: int, hit: SearchHit) -> FoundRow:
+    return FoundRow(
+        number=number,
+        text=hit.text,
+        score=hit.score,
+        source=hit.source,
+        page=hit.page,
+        page_end=hit.page_end,
+        headings=list(hit.headings),
+        index=hit.index,
+        item=hit.item,
+    )

@@ -1,0 +1,285 @@
+"""Filter of a search: what an author writes under `where`, compiled to an SQL condition.
+
+A mapping takes values from anywhere: `{source: "notes/*.md", page: {from: 3}}`. An expression,
+`page >= 3 and source != 'a.md'`, is a literal of the author, since a value put into its text could
+change what it says. Only known columns and quoted values reach the library: the condition is made
+here, never copied. Knows no LanceDB, but the SQL that it reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+ColumnKind = Literal["text", "number", "list"]
+
+FILTER_COLUMNS: Mapping[str, ColumnKind] = {
+    "source": "text",
+    "item": "text",
+    "step": "text",
+    "text": "text",
+    "index": "number",
+    "page": "number",
+    "page_end": "number",
+    "headings": "list",
+}
+FILTER_OPERATORS = ("is", "not", "from", "to")
+_MOST_CHARACTERS = 2_000
+_MOST_VALUES = 1_000
+
+Where = Mapping[str, Any] | str | None
+
+
+class InvalidFilter(ValueError):
+    """What stands under `where` is no filter: a plain sentence, without a place."""
+
+
+def sql_condition(where: Where) -> str:
+    """Return the condition that rows must meet; empty for every row.
+
+    >>> sql_condition({"source": "notes/*.md", "page": {"from": 3, "to": 9}})
+    "(source LIKE 'notes/%.md') AND ((page >= 3) AND (page <= 9))"
+    >>> sql_condition("page == 1 or 'Scope' in headings")
+    "(page = 1) OR (array_has(headings, 'Scope'))"
+
+    Raises:
+        BadFilter: it names no column, or compares what cannot be compared.
+    """
+    if where is None:
+        return ""
+    if isinstance(where, str):
+        return _expression(where)
+    parts = [_column_condition(name, wanted) for name, wanted in where.items()]
+    return _all_of(parts)
+
+
+# --- mappings
+
+
+def _column_condition(name: str, wanted: Any) -> str:
+    kind = _kind(name)
+    if isinstance(wanted, Mapping):
+        if not wanted:
+            raise InvalidFilter(f"'{name}' is followed by nothing")
+        return _all_of(
+            [_operator_condition(name, kind, one, value) for one, value in wanted.items()]
+        )
+    return _equal_or_pattern(name, kind, wanted)
+
+
+def _operator_condition(name: str, kind: ColumnKind, operator: str, value: Any) -> str:
+    if operator == "is":
+        return _any_of([_equal(name, kind, one) for one in _value_list(value)])
+    if operator == "not":
+        return _not(_equal_or_pattern(name, kind, value))
+    if operator in ("from", "to"):
+        return _compared(name, kind, ">=" if operator == "from" else "<=", value)
+    raise InvalidFilter(
+        f"'{operator}' says nothing about '{name}': use "
+        f"{', '.join(f'`{one}`' for one in FILTER_OPERATORS)}"
+    )
+
+
+def _equal_or_pattern(name: str, kind: ColumnKind, value: Any) -> str:
+    """Compare with a value, any of several ones, or a text with `*` and `?`."""
+    return _any_of([_values_condition(name, kind, one) for one in _value_list(value)])
+
+
+def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
+    if kind == "number" or not isinstance(value, str) or not set("*?") & set(value):
+        return _equal(name, kind, value)
+    pattern = _literal(_like_pattern(value))
+    if kind == "text":
+        return f"{name} LIKE {pattern}"
+    # Headings are short and many pages have few: joined by what no heading has, then looked at.
+    whole = _literal(f"%\n{_like_pattern(value)}\n%")
+    return f"concat('\n', array_to_string({name}, '\n\n'), '\n') LIKE {whole}"
+
+
+def _value_list(value: Any) -> Sequence[Any]:
+    several = value if isinstance(value, list | tuple) else [value]
+    if len(several) > _MOST_VALUES:
+        raise InvalidFilter(f"it names {len(several):,} values; {_MOST_VALUES:,} are the most")
+    return several
+
+
+# --- expressions
+
+_SIGNS: Mapping[type[ast.cmpop], str] = {
+    ast.Eq: "=",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
+_WORDS = {"none": None, "null": None}
+
+
+def _expression(text: str) -> str:
+    if len(text) > _MOST_CHARACTERS:
+        raise InvalidFilter(f"it is longer than {_MOST_CHARACTERS:,} characters")
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        return _condition_of(tree.body)
+    except InvalidFilter:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidFilter(
+            f"'{text}' is no condition: compare a column by ==, !=, <, <=, >, >= or `in`"
+        ) from error
+
+
+def _condition_of(node: ast.expr) -> str:
+    if isinstance(node, ast.BoolOp):
+        join = _all_of if isinstance(node.op, ast.And) else _any_of
+        return join([_condition_of(one) for one in node.values])
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return _not(_condition_of(node.operand))
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        pairs = zip(sides, node.ops, sides[1:], strict=False)
+        return _all_of([_comparison(left, op, right) for left, op, right in pairs])
+    raise InvalidFilter(
+        f"'{ast.unparse(node)}' is no condition: compare a column, "
+        f"such as `page >= 3 and source == 'a.md'`"
+    )
+
+
+def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> str:
+    if isinstance(op, ast.In | ast.NotIn):
+        found = _within(left, right)
+        return _not(found) if isinstance(op, ast.NotIn) else found
+    sign = _SIGNS.get(type(op))
+    if sign is None:
+        raise InvalidFilter("`is` compares nothing here: use `==`")
+    if _is_column(right) and not _is_column(left):
+        left, right, sign = right, left, _MIRRORED[sign]
+    name, value = _column_name(left), _constant(right)
+    if sign in ("=", "!="):
+        equal = _equal(name, _kind(name), value)
+        return _not(equal) if sign == "!=" else equal
+    return _compared(name, _kind(name), sign, value)
+
+
+def _within(left: ast.expr, right: ast.expr) -> str:
+    """Read `source in ['a.md', 'b.md']`, `'word' in text` and `'Scope' in headings`."""
+    if _is_column(left):
+        name = _column_name(left)
+        if not isinstance(right, ast.List | ast.Tuple):
+            raise InvalidFilter(f"'{ast.unparse(right)}' is no list: write `{name} in ['a', 'b']`")
+        values = _value_list([_constant(one) for one in right.elts])
+        return _any_of([_equal(name, _kind(name), value) for value in values])
+    name, value = _column_name(right), _constant(left)
+    kind = _kind(name)
+    if kind == "list":
+        return _equal(name, kind, value)
+    if kind != "text" or not isinstance(value, str):
+        raise InvalidFilter(f"'{name}' holds {_kind_words(kind)}: nothing can be in it")
+    return f"strpos({name}, {_literal(value)}) > 0"
+
+
+def _is_column(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id.lower() not in _WORDS
+
+
+def _column_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Name):
+        _kind(node.id)
+        return node.id
+    raise InvalidFilter(f"'{ast.unparse(node)}' is no column. {_known_columns()}")
+
+
+def _constant(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name) and node.id.lower() in _WORDS:
+        return _WORDS[node.id.lower()]
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError) as error:
+        what = f"'{ast.unparse(node)}' is no value: write texts in quotes"
+        raise InvalidFilter(what) from error
+
+
+# --- what both are made of
+
+
+def _kind(name: str) -> ColumnKind:
+    if name not in FILTER_COLUMNS:
+        near = difflib.get_close_matches(name, FILTER_COLUMNS, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise InvalidFilter(f"rows have no '{name}'{hint}. {_known_columns()}")
+    return FILTER_COLUMNS[name]
+
+
+def _known_columns() -> str:
+    return f"They have {', '.join(f'`{one}`' for one in FILTER_COLUMNS)}"
+
+
+def _equal(name: str, kind: ColumnKind, value: Any) -> str:
+    if kind == "list":
+        return f"array_has({name}, {_literal(_typed_value(name, 'text', value))})"
+    if value is None:
+        return f"{_quoted(name)} IS NULL"
+    return f"{_quoted(name)} = {_literal(_typed_value(name, kind, value))}"
+
+
+def _compared(name: str, kind: ColumnKind, sign: str, value: Any) -> str:
+    if kind == "list" or value is None:
+        raise InvalidFilter(f"'{name}' cannot be compared by `{sign}` with {_short_value(value)}")
+    return f"{_quoted(name)} {sign} {_literal(_typed_value(name, kind, value))}"
+
+
+def _typed_value(name: str, kind: ColumnKind, value: Any) -> Any:
+    """Return the value if it is of the column's kind."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_good = is_number if kind == "number" else isinstance(value, str)
+    if not is_good or (isinstance(value, float) and not math.isfinite(value)):
+        raise InvalidFilter(f"'{name}' holds {_kind_words(kind)}; {_short_value(value)} is none")
+    return value
+
+
+def _literal(value: str | float) -> str:
+    """Write a value as SQL does: a quote within a text doubled, and nothing else special."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''").replace("\0", "") + "'"
+    return repr(value)
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`" if name == "index" else name
+
+
+def _like_pattern(glob: str) -> str:
+    """Return a text with `*` and `?` as LIKE takes it."""
+    escaped = glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+def _not(part: str) -> str:
+    """Turn a condition round; what has no page, say, is not on page 3."""
+    return f"NOT coalesce({part}, false)"
+
+
+def _all_of(parts: Sequence[str]) -> str:
+    return _joined(parts, " AND ")
+
+
+def _any_of(parts: Sequence[str]) -> str:
+    return _joined(parts, " OR ") if parts else "false"
+
+
+def _joined(parts: Sequence[str], word: str) -> str:
+    return parts[0] if len(parts) == 1 else word.join(f"({part})" for part in parts)
+
+
+def _kind_words(kind: ColumnKind) -> str:
+    return {"text": "a text", "number": "a number", "list": "texts"}[kind]
+
+
+def _short_value(value: Any) -> str:
+    text = str(value)
+    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"

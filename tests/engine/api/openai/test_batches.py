@@ -1,0 +1,350 @@
+"""Files and batches through OpenAI's own client, against a live service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import OpenAI
+
+from paddock.engine.api.openai.batch_lines import BatchProgress, InvalidBatchFile, run_lines
+from paddock.engine.api.openai.batch_runner import BatchRunner
+from paddock.engine.api.openai.batch_storage import FINAL_STATUSES, BatchRecord
+from paddock.engine.api.openai.generation_calls import new_id
+from tests.live import CHAT, VECTORS, Live
+
+CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+ROOT = Path(__file__).parents[5]
+
+
+def connected(url: str) -> OpenAI:
+    http = openai.DefaultHttpxClient(trust_env=False)
+    return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[OpenAI]:
+    with connected(live.url) as client:
+        yield client
+
+
+def chat_line(number: int, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": f"Count from {number}."}]
+    body = {"model": CHAT, "messages": messages, "max_tokens": 6, "temperature": 0, **more}
+    return {"custom_id": f"n-{number}", "method": "POST", "url": CHATS, "body": body}
+
+
+def written(lines: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def begun(client: OpenAI, lines: list[dict[str, Any]], endpoint: Any = CHATS) -> Any:
+    file = client.files.create(file=("in.jsonl", written(lines)), purpose="batch")
+    return client.batches.create(
+        input_file_id=file.id, endpoint=endpoint, completion_window="24h", metadata={"who": "me"}
+    )
+
+
+def over(client: OpenAI, batch_id: str, within_s: float = 60) -> Any:
+    until = time.monotonic() + within_s
+    while (batch := client.batches.retrieve(batch_id)).status not in FINAL_STATUSES:
+        assert time.monotonic() < until, batch
+        time.sleep(0.1)
+    return batch
+
+
+def counts(client: OpenAI, batch_id: str) -> int:
+    found = client.batches.retrieve(batch_id).request_counts
+    return found.completed if found else 0
+
+
+def results(client: OpenAI, file_id: str | None) -> dict[str, Any]:
+    assert file_id is not None
+    lines = client.files.content(file_id).text.splitlines()
+    told = {line["custom_id"]: line for line in map(json.loads, lines)}
+    assert len(told) == len(lines), "each once"
+    return told
+
+
+def test_files_come_and_go(client: OpenAI) -> None:
+    data = b'{"a": 1}\n' * 100_000
+    file = client.files.create(file=("naïve \U0001f999.jsonl", data), purpose="user_data")
+    assert (file.bytes, file.filename) == (len(data), "naïve \U0001f999.jsonl")
+    assert client.files.retrieve(file.id) == file
+    assert client.files.content(file.id).content == data
+    other = client.files.create(
+        file=b"", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert other.bytes == 0
+    assert other.expires_at == other.created_at + 3600
+    assert [one.id for one in client.files.list()][:2] == [other.id, file.id]
+    assert [one.id for one in client.files.list(limit=1)][:2] == [other.id, file.id], "by pages"
+    assert file.id not in [one.id for one in client.files.list(purpose="batch")]
+    assert client.files.delete(file.id).deleted
+    for gone in (client.files.retrieve, client.files.content, client.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            gone(file.id)
+
+
+def test_a_form_that_is_none_is_refused(live: Live) -> None:
+    file = {"file": ("a.jsonl", b"x")}
+    with live.client() as client:
+        for more in (
+            {"content": b"x"},
+            {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+            {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+            {"files": {"other": ("a", b"x")}, "data": {"purpose": "batch"}},
+            {"files": file},
+            {"files": file, "data": {"purpose": "mischief"}},
+            {"files": file, "data": {"purpose": "batch", "expires_after[seconds]": "7"}},
+            {"files": [("file", ("a", b"x")), ("file", ("b", b"y"))]},
+        ):
+            answer = client.post("/v1/files", **more)
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+        many = client.post("/v1/files", files=file, data={"x": "y" * 100_000})
+        assert many.status_code == 413
+    folder = live.service.settings.state_dir / "files"
+    assert not list(folder.glob("*.part")), "nothing is left of what was refused"
+
+
+WHOLE = (
+    b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{}\r\n'
+    b"--b--\r\n"
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(at=st.integers(0, len(WHOLE)), n=st.integers(0, 40), more=st.binary(max_size=20))
+def test_no_form_of_any_kind_breaks_the_service(live: Live, at: int, n: int, more: bytes) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    with live.client() as client:
+        answer = client.post(
+            "/v1/files", content=WHOLE[:at] + more + WHOLE[at + n :], headers=headers
+        )
+        assert answer.status_code < 500, answer.text
+        if answer.status_code == 200:
+            client.delete(f"/v1/files/{answer.json()['id']}")
+
+
+def test_a_batch_has_an_answer_for_each_line(client: OpenAI) -> None:
+    lines = [chat_line(number) for number in range(5)]
+    lines.append(chat_line(5, model="no-such-model"))
+    lines.append(chat_line(6, temperature="hot"))
+    batch = begun(client, lines)
+    assert batch.id.startswith("batch_")
+    done = over(client, batch.id)
+    assert done.status == "completed"
+    assert done.request_counts.model_dump() == {"total": 7, "completed": 5, "failed": 2}
+    assert done.metadata == {"who": "me"}
+    assert done.created_at <= done.in_progress_at <= done.finalizing_at <= done.completed_at
+    good, bad = results(client, done.output_file_id), results(client, done.error_file_id)
+    assert set(good) == {f"n-{number}" for number in range(5)}
+    whole = client.chat.completions.create(**lines[3]["body"])
+    told = good["n-3"]["response"]
+    assert told["status_code"] == 200
+    assert told["body"]["object"] == "chat.completion"
+    assert told["body"]["choices"][0]["message"]["content"]
+    assert told["body"]["usage"]["completion_tokens"] == whole.usage.completion_tokens
+    assert bad["n-5"]["response"]["status_code"] == 404
+    assert bad["n-6"]["response"]["body"]["error"]["param"] == "temperature"
+    assert done.usage.output_tokens == sum(
+        line["response"]["body"]["usage"]["completion_tokens"] for line in good.values()
+    )
+    assert client.files.retrieve(done.output_file_id).purpose == "batch_output"
+    assert next(iter(client.batches.list())).id == batch.id
+
+
+def test_every_endpoint_can_be_asked_in_a_batch(client: OpenAI) -> None:
+    bodies = {
+        EMBEDDINGS: {"model": VECTORS, "input": ["a", "b"]},
+        "/v1/completions": {"model": CHAT, "prompt": "One, two,", "max_tokens": 3},
+        "/v1/responses": {"model": CHAT, "input": "Hi", "max_output_tokens": 16, "stream": True},
+    }
+    for url, body in bodies.items():
+        line = {"custom_id": "a", "method": "POST", "url": url, "body": body}
+        done = over(client, begun(client, [line], url).id)
+        (told,) = results(client, done.output_file_id).values()
+        assert told["response"]["body"]["usage"]
+
+
+def test_wrong_lines_fail_a_batch_before_anything_is_run(client: OpenAI) -> None:
+    lines = [chat_line(1), chat_line(1), {**chat_line(2), "url": EMBEDDINGS}]
+    done = over(client, begun(client, lines).id)
+    assert done.status == "failed"
+    assert [(one.line, one.code) for one in done.errors.data] == [
+        (2, "duplicate_custom_id"),
+        (3, "invalid_url"),
+    ]
+    assert done.output_file_id is None
+
+
+def test_a_batch_that_cannot_be_is_refused(client: OpenAI) -> None:
+    file = client.files.create(file=b"x", purpose="user_data")
+    good: Any = {"input_file_id": file.id, "endpoint": CHATS, "completion_window": "24h"}
+    for more, param in (
+        ({}, "input_file_id"),
+        ({"input_file_id": "file-none"}, "input_file_id"),
+        ({"endpoint": "/v1/images"}, "endpoint"),
+        ({"completion_window": "soon"}, "completion_window"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+    ):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.batches.create(**{**good, **more})
+        assert caught.value.param == param
+    with pytest.raises(openai.NotFoundError):
+        client.batches.retrieve("batch_none")
+
+
+def test_a_cancelled_batch_keeps_what_is_answered(client: OpenAI) -> None:
+    long = [chat_line(number, max_tokens=300, stop=["\u0000"]) for number in range(40)]
+    batch = begun(client, [chat_line(99, max_tokens=1), *long])
+    until = time.monotonic() + 60
+    while not counts(client, batch.id):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert client.batches.cancel(batch.id).status == "cancelling"
+    done = over(client, batch.id, within_s=10)
+    assert done.status == "cancelled"
+    assert 1 <= done.request_counts.completed < 41
+    assert len(results(client, done.output_file_id)) == done.request_counts.completed
+    assert client.batches.cancel(batch.id).status == "cancelled"
+
+
+def test_a_batch_whose_time_is_up_says_so_line_by_line(client: OpenAI, live: Live) -> None:
+    async def run() -> str:
+        batches = BatchRunner(live.service)
+        source = live.root / "late.jsonl"
+        long = [chat_line(number, max_tokens=400) for number in range(30)]
+        source.write_bytes(written(long))
+        facts = BatchRecord(
+            new_id("batch_"), CHATS, "file-x", "1m", time.time_ns(), int(time.time()) + 1
+        )
+        await batches.create(facts, source)
+        for _ in range(1200):
+            found = await batches.find(facts.id)
+            if found is not None and found.is_over:
+                break
+            await asyncio.sleep(0.05)
+        return facts.id
+
+    # What this process knows comes to the disk, where the service reads it, a moment later.
+    done = over(client, live.call(run()))
+    assert done.status == "expired"
+    assert done.request_counts is not None
+    assert done.request_counts.completed + done.request_counts.failed == 30
+    late = [one for one in results(client, done.error_file_id).values() if one["error"]]
+    assert late and all(one["error"]["code"] == "batch_expired" for one in late)
+
+
+def test_a_chat_does_not_wait_for_a_batch(client: OpenAI) -> None:
+    batch = begun(client, [chat_line(number, max_tokens=100) for number in range(40)])
+    time.sleep(0.5)
+    began = time.monotonic()
+    client.chat.completions.create(
+        model=CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=2
+    )
+    took = time.monotonic() - began
+    assert client.batches.retrieve(batch.id).status == "in_progress", "it is still running"
+    assert took < 5
+    client.batches.cancel(batch.id)
+    over(client, batch.id)
+
+
+def test_a_batch_is_run_by_one_process_at_a_time(client: OpenAI, live: Live) -> None:
+    batch = begun(client, [chat_line(number) for number in range(6)])
+    other = BatchRunner(live.service)
+    live.call(other.start())
+    done = over(client, batch.id)
+    assert done.request_counts.completed == 6
+    assert len(results(client, done.output_file_id)) == 6
+    live.call(other.stop())
+
+
+# Survival
+
+
+@contextmanager
+def process(root: Path) -> Iterator[tuple[subprocess.Popen[str], OpenAI]]:
+    """Run a service in a process of its own, and kill it at the end."""
+    command = [sys.executable, "-m", "tests.fakes.service", str(root)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            assert running.stdout is not None
+            with connected(running.stdout.readline().strip()) as client:
+                yield running, client
+        finally:
+            running.kill()
+
+
+def test_a_batch_goes_on_after_kill_9_and_repeats_nothing(tmp_path: Path) -> None:
+    with process(tmp_path) as (running, client):
+        batch = begun(client, [chat_line(number, max_tokens=10) for number in range(24)])
+        found = tmp_path / "service" / "batches" / f"{batch.id}.results"
+        while not found.exists() or found.read_bytes().count(b"\n") < 3:
+            time.sleep(0.02)
+        running.kill()
+        running.wait()
+    before = [line for line in found.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
+    assert 3 <= len(before) < 24
+    with process(tmp_path) as (_, client):
+        done = over(client, batch.id, within_s=150)
+        assert done.status == "completed"
+        assert done.request_counts.model_dump() == {"total": 24, "completed": 24, "failed": 0}
+        text = client.files.content(done.output_file_id).content
+        assert len(results(client, done.output_file_id)) == 24
+    assert text.startswith(b"".join(before)), "what was answered before was not asked again"
+    left = {path.suffix for path in found.parent.iterdir()}
+    assert left == {".json"}
+
+
+# run_lines
+
+
+def ran(live: Live, source: Path, target: Path, **more: Any) -> list[BatchProgress]:
+    async def run() -> list[BatchProgress]:
+        return [tally async for tally in run_lines(live.service.pool, source, target, **more)]
+
+    return live.call(run())
+
+
+def test_lines_are_run_once_and_a_second_run_goes_on(live: Live, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out" / "results.jsonl"
+    lines = [chat_line(number) for number in range(6)]
+    source.write_bytes(written(lines))
+    tallies = ran(live, source, target, n_at_once=2)
+    assert tallies[0] == BatchProgress(6, 0, 0)
+    assert tallies[-1] == BatchProgress(6, 6, 0)
+    whole = target.read_bytes()
+    assert ran(live, source, target) == [BatchProgress(6, 6, 0)]
+    assert target.read_bytes() == whole
+    kept = whole.splitlines(keepends=True)[:2]
+    target.write_bytes(b"".join(kept) + b'{"id":"batch_r')
+    assert ran(live, source, target)[-1] == BatchProgress(6, 6, 0)
+    again = target.read_bytes().splitlines(keepends=True)
+    assert again[:2] == kept
+    assert {json.loads(line)["custom_id"] for line in again} == {
+        line["custom_id"] for line in lines
+    }
+
+
+def test_a_run_of_wrong_lines_leaves_the_results_alone(live: Live, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b"x\n")
+    with pytest.raises(InvalidBatchFile):
+        ran(live, source, target)
+    assert not target.exists()

@@ -1,0 +1,330 @@
+"""Servers of OpenAI's API, each as it is: what is asked of them, and what their answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.openai_client import ServerAway, ServerBusy
+from paddock.engine.errors import (
+    BadRequest,
+    EngineError,
+    ModelBroken,
+    PromptCut,
+    PromptTooLong,
+    TextTooLong,
+)
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    Constraint,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Tool,
+    ToolCall,
+)
+from paddock.engine.system.hosts import ServerAddress
+from tests.fakes.openai_server import OpenAIService
+from tests.in_loop import in_loop
+
+KEY = "sk-12345678"
+M = ModelSpec("m", n_ctx_tokens=400)
+TWO_WORDS = (Message("user", "Say noon"),)
+
+
+@asynccontextmanager
+async def opened(
+    service: OpenAIService, key: str = KEY
+) -> AsyncIterator[tuple[DetectedServer, list[str]]]:
+    notes: list[str] = []
+    address = ServerAddress("http://far:1", key)
+    server = DetectedServer(address, notes.append, transport=service.transport)
+    yield server, notes
+    await server.aclose()
+
+
+async def said(server: DetectedServer, request: ChatRequest) -> tuple[Any, list[Chunk]]:
+    chunks: list[Chunk] = []
+    return await server.chat(request, chunks.append), chunks
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_ctx_tokens", "told"),
+    [
+        ("vllm", 400, []),
+        ("ollama", 400, []),
+        (
+            "other",
+            400,
+            [
+                "http://far:1 tells of 'm' nothing but its name: its answers are known by that, "
+                "also when another model comes under the same name."
+            ],
+        ),
+    ],
+)
+def test_each_program_is_known_by_what_it_tells(
+    kind: str, n_ctx_tokens: int, told: list[str]
+) -> None:
+    @in_loop
+    async def known() -> None:
+        async with opened(OpenAIService(kind)) as (server, notes):
+            facts = await server.facts(M)
+        assert (facts.architecture, facts.n_ctx_tokens) == (kind, n_ctx_tokens)
+        assert notes == told
+
+    known()
+
+
+@in_loop
+async def test_where_nobody_says_how_long_a_prompt_may_be_the_author_must() -> None:
+    async with opened(OpenAIService()) as (server, _):
+        with pytest.raises(ModelBroken) as caught:
+            await server.facts(ModelSpec("m"))
+    assert str(caught.value) == (
+        "http://far:1: the server does not say how many tokens a request to 'm' may fill. "
+        "Write it as the model's `ctx`, such as `ctx: 8k`"
+    )
+
+
+@in_loop
+async def test_the_key_is_shown_and_every_sampling_value_is_said() -> None:
+    service = OpenAIService("vllm")
+    async with opened(service) as (server, notes):
+        ended, chunks = await said(server, ChatRequest(M, TWO_WORDS, {"max_tokens": 9}))
+    assert service.headers["authorization"] == f"Bearer {KEY}"
+    assert service.bodies == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Say noon"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0.0,
+            "seed": 0,
+            "max_tokens": 9,
+        }
+    ]
+    assert "".join(chunk.text for chunk in chunks) == "It leaves at noon."
+    assert (ended.reason, ended.usage.prompt_tokens, ended.usage.completion_tokens) == (
+        "stop",
+        2,
+        4,
+    )
+    assert notes == []
+
+
+@in_loop
+async def test_what_a_server_cannot_be_told_is_said_once() -> None:
+    service = OpenAIService("ollama")
+    async with opened(service) as (server, notes):
+        params = {"temperature": 0.7, "top_k": 5, "repeat_penalty": 1.1}
+        await said(server, ChatRequest(M, TWO_WORDS, params))
+    assert "top_k" not in service.bodies[0]
+    assert notes == [
+        "http://far:1 takes no `repeat_penalty`; it is left out.",
+        "http://far:1 takes no `top_k`; it is left out.",
+    ]
+
+
+@in_loop
+async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_nobody_can_count() -> None:
+    service = OpenAIService("ollama")
+    service.n_most_tokens = 20
+    async with opened(service) as (server, _):
+        await said(server, ChatRequest(M, TWO_WORDS))
+        with pytest.raises(PromptCut) as caught:
+            await said(server, ChatRequest(M, (Message("user", "the ferry " * 15),)))
+    assert str(caught.value) == (
+        "the server at http://far:1 read 20 tokens of a prompt of at least 30: it cuts what is "
+        "longer and reports no error. Set the model's `ctx` to what the server really has, or "
+        "raise the server's context."
+    )
+
+
+@in_loop
+async def test_texts_that_a_server_cuts_are_a_failure() -> None:
+    service = OpenAIService("ollama")
+    service.n_most_tokens = 5
+    async with opened(service) as (server, _):
+        with pytest.raises(PromptCut):
+            await server.embed(EmbedRequest(ModelSpec("m", "embed", 400), ("the ferry " * 4,)))
+
+
+@in_loop
+async def test_vectors_come_in_the_order_of_their_texts() -> None:
+    spec = ModelSpec("m", "embed", 400)
+    async with opened(OpenAIService("ollama")) as (server, _):
+        told = await server.embed(EmbedRequest(spec, ("a", "b", "c")))
+        with pytest.raises(TextTooLong):
+            await server.embed(EmbedRequest(spec, ("a", "wordy " * 500)))
+    assert [round(vector[1] / vector[0] * 3) for vector in told.vectors] == [0, 1, 2]
+
+
+@in_loop
+async def test_a_server_that_tells_no_usage_is_said_to() -> None:
+    service = OpenAIService("vllm")
+    service.tells_usage = False
+    async with opened(service) as (server, notes):
+        ended, _ = await said(server, ChatRequest(M, TWO_WORDS))
+    assert ended.usage.completion_tokens == 4
+    assert notes == [
+        "http://far:1 does not say how much it reads; a prompt that it cuts would go unseen."
+    ]
+
+
+@in_loop
+async def test_reasoning_and_tool_calls_are_heard() -> None:
+    service = OpenAIService("vllm", answer="")
+    service.delta = {
+        "reasoning_content": "Hm.",
+        "tool_calls": [
+            {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"at": '}},
+            {"index": 0, "function": {"arguments": '"noon"}'}},
+        ],
+    }
+    service.finish = "tool_calls"
+    async with opened(service) as (server, _):
+        tools = (Tool("look", "Looks.", {"type": "object"}),)
+        ended, chunks = await said(server, ChatRequest(M, TWO_WORDS, tools=tools, think=True))
+    assert [chunk.reasoning for chunk in chunks if chunk.reasoning] == ["Hm."]
+    assert chunks[-1].tool_calls == (ToolCall("look", {"at": "noon"}, "c1"),)
+    assert ended.reason == "stop"
+    assert service.bodies[0]["tools"][0]["function"]["name"] == "look"
+    assert service.bodies[0]["chat_template_kwargs"] == {"enable_thinking": True}
+
+
+LATER = {"error": {"message": "slow down"}}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind", "told"),
+    [
+        ((429, LATER, {"retry-after": "7"}), ServerBusy, "http://far:1 is busy: slow down"),
+        ((503, "Loading model", {}), ServerBusy, "http://far:1 is busy: Service Unavailable"),
+        (
+            (500, {"error": "out of memory"}, {}),
+            ServerAway,
+            "http://far:1 failed (500: out of memory)",
+        ),
+        ((502, "<html>", {}), ServerAway, "http://far:1 failed (502: Bad Gateway)"),
+        (
+            (401, {"error": {"message": f"Incorrect key: {KEY}"}}, {}),
+            ModelBroken,
+            "http://far:1: the server refuses the key that it is shown (401: Incorrect key: ***). "
+            "Correct the model's `pool.key`, or PADDOCK_POOL_KEY",
+        ),
+        (
+            (400, {"error": {"message": "bad", "type": "x"}}, {}),
+            BadRequest,
+            "the server at http://far:1 refuses the request (400: bad)",
+        ),
+        (
+            (
+                400,
+                {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8}},
+                {},
+            ),
+            PromptTooLong,
+            "the prompt has 9 tokens and 0 are reserved for the answer, but the context holds 8; "
+            "nothing was cut",
+        ),
+        ((422, {"detail": "no such field"}, {}), BadRequest, "(422: no such field)"),
+        ((418, "[" * 10_000, {}), BadRequest, "refuses the request (418: "),
+    ],
+)
+def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
+    refusal: tuple[int, Any, dict[str, str]], kind: type[Exception], told: str
+) -> None:
+    service = OpenAIService("vllm")
+
+    @in_loop
+    async def refused() -> None:
+        async with opened(service) as (server, _):
+            await server.facts(M)
+            service.refusal = refusal
+            with pytest.raises(kind) as caught:
+                await said(server, ChatRequest(M, TWO_WORDS))
+        assert told in str(caught.value)
+        if isinstance(caught.value, ServerBusy):
+            assert caught.value.after_s == (7.0 if refusal[2] else None)
+
+    refused()
+
+
+@pytest.mark.parametrize(
+    ("events", "kind", "told"),
+    [
+        ([b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'], ServerAway, "broke off"),
+        ([b"data: [DONE]\n\n"], ServerAway, "has no end"),
+        ([b"data: {}}\n\n"], BadRequest, "something that is no JSON object"),
+        ([b"data: [1]\n\n"], BadRequest, "something that is no JSON object"),
+        ([b'data: {"error":{"code":503,"message":"full"}}\n\n'], ServerBusy, "is busy: full"),
+        ([b'data: {"error":{"message":"dead"}}\n\n'], ServerAway, "failed (500: dead)"),
+        (
+            [b'data: {"choices":[{"delta":{},"finish_reason":"content_filter"}]}\n\n'],
+            BadRequest,
+            "the server withheld the answer (content_filter)",
+        ),
+    ],
+)
+def test_an_answer_that_goes_wrong_in_the_middle_is_none(
+    events: list[bytes], kind: type[Exception], told: str
+) -> None:
+    service = OpenAIService("vllm")
+    service.events = events
+
+    @in_loop
+    async def broken() -> None:
+        async with opened(service) as (server, _):
+            with pytest.raises(kind) as caught:
+                await said(server, ChatRequest(M, TWO_WORDS))
+        assert told in str(caught.value)
+
+    broken()
+
+
+@in_loop
+async def test_what_is_no_server_of_this_api_is_named() -> None:
+    service = OpenAIService()
+    service.refusal = (404, "no", {})
+    async with opened(service) as (server, _):
+        with pytest.raises(ModelBroken) as caught:
+            await server.facts(M)
+    told = "http://far:1: no server of OpenAI's API answers here (GET /v1/models)"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (ChatRequest(M, (), prompt="raw"), "a raw prompt cannot be sent to another server"),
+        (
+            ChatRequest(M, TWO_WORDS, constraint=Constraint("regex", "a+")),
+            "an answer within a regex grammar can only be asked of vLLM",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, told: str) -> None:
+    @in_loop
+    async def refused() -> None:
+        async with opened(OpenAIService("ollama")) as (server, _):
+            with pytest.raises(EngineError, match=told):
+                await said(server, request_)
+
+    refused()
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "ends in a space ", "\x7f"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ModelBroken) as caught:
+        DetectedServer(ServerAddress("http://gpu-1:8000", key), lambda text: None)
+    assert str(caught.value) == (
+        "http://gpu-1:8000: the key that it is to be shown has a character that no header carries: "
+        "only letters, digits and signs of ASCII do. Correct the model's `pool.key`, "
+        "or PADDOCK_POOL_KEY"
+    )

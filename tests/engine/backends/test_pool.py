@@ -1,0 +1,332 @@
+"""A pool in another process: the door on its side, `RemotePool` on the other, a socket between."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from paddock.engine.api import pool_server
+from paddock.engine.backends.rpc import PoolAddress, RemotePool
+from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
+from paddock.engine.memory.pool_events import LoadCount
+from paddock.engine.memory.pool_stats import ModelStats, PoolStats
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Tool,
+)
+from tests.fakes.pool import FakePool
+
+MODEL = ModelSpec("writer")
+T = TypeVar("T")
+
+
+class Served(FakePool):
+    """A pool that is asked over a socket."""
+
+    loads: dict[str, LoadCount]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.loads = {}
+        self.n_cancelled = 0
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        if model.ref == "none":
+            raise ModelNotFound("none", ["writer"])
+        return replace(await super().facts(model), params={"stop": ("a",)})
+
+    async def answer_to(self, request: ChatRequest) -> Any:
+        try:
+            return await super().answer_to(request)
+        except asyncio.CancelledError:
+            self.n_cancelled += 1
+            raise
+
+    async def load(self, model: ModelSpec) -> float:
+        return 0.5
+
+    async def unload(self, ref: str) -> bool:
+        return ref == "writer"
+
+    def stats(self) -> PoolStats:
+        return PoolStats((ModelStats("writer", "ready", 1, 4, 9),), dict(self.loads))
+
+
+@dataclass
+class Door:
+    """A socket that a pool can stand behind, and go away from."""
+
+    path: Path
+    server: uvicorn.Server | None = None
+    serving: asyncio.Task[None] | None = None
+    n_finds: int = 0
+    opens_again: Callable[[], Awaitable[None]] | None = None
+    doors: list[socket.socket] = field(default_factory=list)
+
+    async def open(self, pool: Served) -> None:
+        self.path.unlink(missing_ok=True)
+        wire = socket.socket(socket.AF_UNIX)
+        wire.bind(str(self.path))
+        wire.listen()
+        self.doors.append(wire)
+        app = Starlette(routes=pool_server.pool_routes(pool))
+        config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False,
+                                timeout_graceful_shutdown=0)  # fmt: skip
+        self.server = server = uvicorn.Server(config)
+        self.serving = asyncio.create_task(self.server.serve(sockets=[wire]))
+        await until(lambda: bool(server.started))
+
+    async def slam(self) -> None:
+        """Break every connection, as a killed process does."""
+        server, serving, wire = self.server, self.serving, self.doors.pop()
+        assert server is not None and serving is not None
+        self.path.unlink(missing_ok=True)
+        for connection in list(server.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+        server.force_exit = server.should_exit = True
+        try:
+            await serving
+        finally:
+            wire.close()
+
+    async def find(self, broken: PoolAddress | None) -> PoolAddress:
+        self.n_finds += 1
+        if broken is not None and self.opens_again is not None:
+            await self.opens_again()
+        return PoolAddress(socket=self.path)
+
+
+def ran(tmp_path: Path, pool: Served, work: Callable[[RemotePool, Door], Awaitable[T]]) -> T:
+    """Do something with a pool behind a door."""
+
+    async def main() -> T:
+        async with (
+            asyncio.timeout(60),
+            opened(tmp_path, pool) as way,
+            RemotePool(way.find) as remote,
+        ):
+            return await work(remote, way)
+
+    return asyncio.run(main())
+
+
+@asynccontextmanager
+async def opened(tmp_path: Path, pool: Served) -> AsyncIterator[Door]:
+    way = Door(tmp_path / "s")
+    await way.open(pool)
+    try:
+        yield way
+    finally:
+        await way.slam()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait within the deadline of `ran`."""
+    while not is_so():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.01)
+
+
+def asked(text: str = "Tell of the ferry") -> ChatRequest:
+    return ChatRequest(MODEL, (Message("user", text),))
+
+
+def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -> None:
+    async def work(remote: RemotePool, way: Door) -> None:
+        beside = Served()
+        assert await remote.facts(MODEL) == await beside.facts(MODEL)
+        assert await remote.count_texts(MODEL, ["a b", ""]) == [2, 0]
+        assert await remote.count_chat(MODEL, [Message("user", "a b")]) == 6
+        assert await remote.count_chat(MODEL, [Message("user", "a b")], [Tool("t", "c d")]) == 10
+        assert await remote.chat(asked()).reply() == await beside.chat(asked()).reply()
+        embed = EmbedRequest(MODEL, ("a", "b"))
+        assert await remote.embed(embed) == await beside.embed(embed)
+        assert await remote.load(MODEL) == 0.5
+        assert await remote.unload("writer") is True
+        assert await remote.unload("other") is False
+
+    ran(tmp_path, Served(), work)
+
+
+def test_an_answer_can_be_read_piece_by_piece(tmp_path: Path) -> None:
+    async def work(remote: RemotePool, way: Door) -> str:
+        return "".join([chunk.text async for chunk in remote.chat(asked())])
+
+    assert ran(tmp_path, Served(answer=lambda _: "word " * 40), work) == "word " * 40
+
+
+def test_the_pools_errors_are_raised_here(tmp_path: Path) -> None:
+    async def work(remote: RemotePool, way: Door) -> tuple[str, ...]:
+        with pytest.raises(ModelNotFound) as error:
+            await remote.facts(ModelSpec("none"))
+        return error.value.known
+
+    assert ran(tmp_path, Served(), work) == ("writer",)
+
+
+def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
+    pool = Served(delay_s=60)
+
+    async def work(remote: RemotePool, way: Door) -> None:
+        answer = remote.chat(asked())
+        await until(lambda: bool(pool.n_running))
+        answer.cancel()
+        await until(lambda: not pool.n_running)
+
+    ran(tmp_path, pool, work)
+    assert pool.n_cancelled == 1
+
+
+def test_many_requests_go_at_the_same_time(tmp_path: Path) -> None:
+    pool = Served(delay_s=0.3)
+
+    async def work(remote: RemotePool, way: Door) -> None:
+        await asyncio.gather(*(remote.chat(asked(str(n))).reply() for n in range(120)))
+
+    ran(tmp_path, pool, work)
+    assert pool.n_running_most > 100
+
+
+def test_a_request_whose_service_is_killed_is_sent_to_the_next_one(tmp_path: Path) -> None:
+    first, second = Served(delay_s=60), Served()
+
+    async def work(remote: RemotePool, way: Door) -> None:
+        way.opens_again = lambda: way.open(second)
+        answers = [remote.chat(asked(str(n))) for n in range(5)]
+        await until(lambda: first.n_running == 5)
+        await way.slam()
+        replies = await asyncio.gather(*(answer.reply() for answer in answers))
+        assert [reply.text.split()[-1] for reply in replies] == ["0", "1", "2", "3", "4"]
+
+    ran(tmp_path, first, work)
+    assert len(second.chats) == 5
+
+
+def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
+    pool = Served(delay_s=60)
+
+    async def work(remote: RemotePool, way: Door) -> str:
+        slamming = asyncio.create_task(slam_always(way))
+        with pytest.raises(WorkerLost) as error:
+            await remote.chat(asked()).reply()
+        slamming.cancel()
+        await asyncio.wait({slamming})
+        return str(error.value)
+
+    async def slam_always(way: Door) -> None:
+        way.opens_again = lambda: way.open(pool)
+        while True:
+            await until(lambda: bool(pool.n_running))
+            await asyncio.shield(way.slam())
+
+    said = ran(tmp_path, pool, work)
+    assert said.startswith("the worker of model 'writer' died: the service that has it went away")
+
+
+def test_where_nobody_serves_again_the_reason_is_said(tmp_path: Path) -> None:
+    async def work(remote: RemotePool, way: Door) -> str:
+        async def refuse() -> None:
+            raise EngineError("The local service did not start.")
+
+        way.opens_again = refuse
+        await way.slam()
+        with pytest.raises(EngineError) as error:
+            await remote.facts(MODEL)
+        await way.open(Served())
+        return str(error.value)
+
+    assert ran(tmp_path, Served(), work) == "The local service did not start."
+
+
+def test_a_pool_that_says_nothing_for_long_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Signs of life come while a queue is long; without them the link would break.
+    monkeypatch.setattr("paddock.engine.api.pool_server.BEAT_S", 0.1)
+    monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 0.6)
+
+    async def work(remote: RemotePool, way: Door) -> int:
+        await remote.chat(asked()).reply()
+        return way.n_finds
+
+    assert ran(tmp_path, Served(delay_s=2.0), work) == 1
+
+
+def test_loads_are_those_of_this_pools_time_and_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.engine.backends.rpc.STATS_EVERY_S", 0.05)
+    pool = Served()
+    pool.loads = {"writer": LoadCount(3, 9.0), "other": LoadCount(1, 1.0)}
+
+    async def work(remote: RemotePool, way: Door) -> None:
+        assert remote.stats().loads == {}
+        assert remote.stats().resident[0].name == "writer"
+        await remote.chat(asked()).reply()
+        assert remote.stats().loads == {"writer": LoadCount()}
+        pool.loads = {"writer": LoadCount(4, 11.0), "other": LoadCount(2, 2.0)}
+        await until(lambda: remote.stats().loads["writer"].loads == 1)
+        assert remote.stats().loads == {"writer": LoadCount(1, 2.0)}
+
+    ran(tmp_path, pool, work)
+
+
+def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it(
+    tmp_path: Path,
+) -> None:
+    class Loading(Served):
+        note = ""
+
+        async def embed(self, request: EmbedRequest) -> EmbedReply:
+            reply = await super().embed(request)
+            self.note = "runs without extra buffer types"
+            return replace(reply, usage=replace(reply.usage, load_s=1.0))
+
+        def stats(self) -> PoolStats:
+            one = ModelStats("writer", "ready", 1, 4, 9, fallback=self.note)
+            return PoolStats((one,), {})
+
+    async def work(remote: RemotePool, way: Door) -> None:
+        assert remote.stats().resident[0].fallback == ""
+        await remote.embed(EmbedRequest(MODEL, ("a",)))
+        assert remote.stats().resident[0].fallback == "runs without extra buffer types"
+
+    ran(tmp_path, Loading(), work)
+
+
+def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:
+    async def work(remote: RemotePool, way: Door) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(way.path))
+        writer.write(b"POST /paddock/pool/chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                     b"Content-Length: 3\r\n\r\nabc")  # fmt: skip
+        said = await reader.read()
+        writer.close()
+        return said
+
+    said = ran(tmp_path, Served(), work)
+    assert b'"kind":"BadRequest"' in said
+    assert b"this request cannot be read" in said
+
+
+def test_chunks_that_come_together_go_as_one() -> None:
+    from paddock.engine.api.pool_server import _joined_text_chunks
+    from paddock.engine.request import Chunk, ToolCall
+
+    calls = (ToolCall("look", {}),)
+    told: Sequence[Chunk] = [Chunk("a", 1), Chunk("b", 2, "r"), Chunk("", 1, "", calls), Chunk("c")]
+    assert _joined_text_chunks(told) == [Chunk("ab", 3, "r"), Chunk("", 1, "", calls), Chunk("c")]

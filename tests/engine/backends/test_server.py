@@ -1,0 +1,197 @@
+"""A real llama-server: what it tells, counts, answers and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from paddock.engine.backends.balancer import BalancedPool
+from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.token_counting import least_in_chat, most_in_chat, most_tokens
+from paddock.engine.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EngineError,
+    ModelBroken,
+    NotServed,
+    PromptTooLong,
+    TextTooLong,
+)
+from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec
+from paddock.engine.system.hosts import ServerAddress
+from tests.in_loop import in_loop
+from tests.llama_server import EMBEDDER, KEY, MODEL, LlamaServer, llama_server
+
+SPEC = ModelSpec(MODEL, params={"max_tokens": 12})
+VECTORS = ModelSpec(EMBEDDER, "embed")
+
+TEXTS = {
+    "English": "The ferry leaves the harbour at 7:40 and arrives at noon, weather permitting. " * 4,
+    "German": "Die Donaudampfschifffahrtsgesellschaft übernahm die Verantwortung. " * 4,
+    "French": "Les voyageurs s'étonnèrent de l'élégance des cheminées. " * 4,
+    "Chinese": "渡轮每天早上七点四十分从港口出发。" * 4,
+    "Russian": "Паром отправляется из гавани каждое утро. " * 4,
+    "code": "def f(x: int) -> str:\n    return f'{x:>8}'\n\n\n" * 4,
+    "numbers": "2024-01-02,17.5,abc123,x\n" * 8,
+    "base64": "aGVsbG8gd29ybGQK9xZqQ0pEbFZ3" * 8,
+    "white space": "   \n\n\t\t  a   b\n        return\n" * 4,
+    "emoji": "🙂👩‍👩‍👧" * 8,
+}
+
+
+@pytest.fixture(scope="module")
+def chatting() -> Iterator[LlamaServer]:
+    with llama_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def embedding() -> Iterator[LlamaServer]:
+    with llama_server(role="embed") as server:
+        yield server
+
+
+@asynccontextmanager
+async def opened(server: LlamaServer, key: str = KEY) -> AsyncIterator[BalancedPool]:
+    notes: list[str] = []
+    far = DetectedServer(ServerAddress(server.url, key), notes.append)
+    async with BalancedPool([far], notes.append) as pool:
+        yield pool
+    assert notes == []
+
+
+def asked(text: str, **more: object) -> ChatRequest:
+    return ChatRequest(SPEC, (Message("user", text),), **more)  # type: ignore[arg-type]
+
+
+@in_loop
+async def test_a_model_is_known_by_what_the_server_tells_of_it(chatting: LlamaServer) -> None:
+    async with opened(chatting) as pool:
+        facts = await pool.facts(SPEC)
+        same = await pool.facts(ModelSpec(MODEL.removesuffix(".gguf"), n_ctx_tokens=600))
+    assert (facts.architecture, facts.role, facts.n_ctx_tokens) == ("llama-server", "chat", 1024)
+    assert facts.size_bytes == 96_576_768
+    # Not by its name here, nor by where it is asked, nor by how much of it is wanted.
+    assert (same.identity, same.n_ctx_tokens) == (facts.identity, 600)
+
+
+@in_loop
+async def test_prompts_are_counted_as_the_server_reads_them(chatting: LlamaServer) -> None:
+    async with opened(chatting) as pool:
+        messages = (Message("system", "Be brief."), Message("user", "Where is the ferry?"))
+        counted = await pool.count_chat(SPEC, messages)
+        reply = await pool.chat(ChatRequest(SPEC, messages)).reply()
+        assert await pool.count_texts(SPEC, ["Hello there", ""]) == [2, 0]
+    assert reply.usage.prompt_tokens == counted
+
+
+@in_loop
+async def test_an_answer_comes_in_pieces_and_the_same_again(chatting: LlamaServer) -> None:
+    async with opened(chatting) as pool:
+        stream = pool.chat(asked("Name a colour."))
+        pieces = [chunk.text async for chunk in stream]
+        reply = await stream.reply()
+        again = await pool.chat(asked("Name a colour.")).reply()
+    assert "".join(pieces) == reply.text == again.text
+    assert len(pieces) > 3
+    assert reply.done_reason in ("stop", "length")
+    assert 0 < reply.usage.completion_tokens <= 12
+    assert again.usage.prompt_reused_tokens > 0
+
+
+@in_loop
+async def test_an_answer_matches_its_schema(chatting: LlamaServer) -> None:
+    schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
+    async with opened(chatting) as pool:
+        constraint = Constraint("json_schema", schema)
+        request = asked("Give a number.", constraint=constraint, params={"max_tokens": 60})
+        reply = await pool.chat(request).reply()
+    if reply.done_reason == "stop":
+        assert isinstance(json.loads(reply.text)["n"], int)
+    assert reply.text.lstrip().startswith("{")
+
+
+@in_loop
+async def test_a_prompt_that_does_not_fit_is_never_sent(chatting: LlamaServer) -> None:
+    async with opened(chatting) as pool:
+        with pytest.raises(PromptTooLong) as caught:
+            await pool.chat(asked("word " * 2000)).reply()
+    error = caught.value
+    assert (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens) == (2031, 12, 1024)
+
+
+@in_loop
+async def test_deadlines_hold(chatting: LlamaServer) -> None:
+    async with opened(chatting) as pool:
+        request = asked("Tell a long story.", params={"max_tokens": 900}, total_s=0.5)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await pool.chat(request).reply()
+    assert str(caught.value) == "no answer within 0.5 s (timeout.total)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "kind", "told"),
+    [
+        (ModelSpec("qwen3"), KEY, NotServed, "has no model 'qwen3'. It has: '"),
+        (SPEC, "sk-wrong", ModelBroken, "the server refuses the key that it is shown (401: "),
+        (SPEC, "", ModelBroken, "the server asks for a key (401: Invalid API Key). Give it as "),
+        (ModelSpec(MODEL, "embed"), KEY, BadRequest, "does not support embeddings"),
+    ],
+)
+def test_what_the_server_refuses_is_said_in_its_words(
+    chatting: LlamaServer, spec: ModelSpec, key: str, kind: type[EngineError], told: str
+) -> None:
+    @in_loop
+    async def refused() -> None:
+        async with opened(chatting, key) as pool:
+            with pytest.raises(kind) as caught:
+                if spec.role == "embed":
+                    await pool.embed(EmbedRequest(spec, ("a",)))
+                await pool.chat(ChatRequest(spec, (Message("user", "x"),))).reply()
+        assert told in str(caught.value)
+
+    refused()
+
+
+@in_loop
+async def test_estimates_lie_around_what_the_tokenizer_says(chatting: LlamaServer) -> None:
+    async with opened(chatting) as pool:
+        counts = await pool.count_texts(SPEC, list(TEXTS.values()))
+        for (name, text), n_tokens in zip(TEXTS.items(), counts, strict=True):
+            assert n_tokens <= most_tokens(text), name
+            messages = (Message("user", text),)
+            n_chat = await pool.count_chat(SPEC, messages)
+            assert least_in_chat(messages) <= n_chat <= most_in_chat(messages), name
+
+
+@in_loop
+async def test_vectors_have_length_one_and_come_in_the_order_of_their_texts(
+    embedding: LlamaServer,
+) -> None:
+    texts = tuple(f"Ferry number {i}" for i in range(70))
+    async with opened(embedding) as pool:
+        reply = await pool.embed(EmbedRequest(VECTORS, texts))
+        alone = await pool.embed(EmbedRequest(VECTORS, (texts[69],)))
+        short = await pool.embed(EmbedRequest(VECTORS, (texts[69],), dimensions=16))
+    assert [len(vector) for vector in reply.vectors] == [384] * 70
+    assert all(abs(sum(x * x for x in vector) - 1) < 1e-5 for vector in reply.vectors)
+    assert sum(a * b for a, b in zip(reply.vectors[69], alone.vectors[0], strict=True)) > 0.999
+    assert abs(sum(x * x for x in short.vectors[0]) - 1) < 1e-5
+    assert len(short.vectors[0]) == 16
+    assert reply.usage.prompt_tokens > 70
+
+
+@in_loop
+async def test_a_text_that_is_too_long_is_refused_or_read_in_pieces(embedding: LlamaServer) -> None:
+    long = "The ferry leaves the harbour. " * 200
+    async with opened(embedding) as pool:
+        with pytest.raises(TextTooLong) as caught:
+            await pool.embed(EmbedRequest(VECTORS, ("short", long)))
+        split = await pool.embed(EmbedRequest(VECTORS, ("short", long), on_overflow="split"))
+    assert (caught.value.index, caught.value.n_ctx_tokens) == (1, 512)
+    assert split.n_pieces[0] == 1
+    assert split.n_pieces[1] >= 3
+    assert abs(sum(x * x for x in split.vectors[1]) - 1) < 1e-5

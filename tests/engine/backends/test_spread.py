@@ -1,0 +1,379 @@
+"""One pool over several servers: what happens when they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from paddock.engine.backends import balancer
+from paddock.engine.backends.balancer import BalancedPool
+from paddock.engine.backends.openai_client import ServerAway, ServerBusy
+from paddock.engine.errors import BadRequest, ModelBroken, NoServer, NotServed, ServerLost
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
+from tests.fakes.far_servers import FarServer
+from tests.in_loop import in_loop
+
+M = ModelSpec("m")
+
+
+def ask(text: str = "hello") -> ChatRequest:
+    return ChatRequest(M, (Message("user", text),))
+
+
+@asynccontextmanager
+async def opened(
+    servers: Sequence[FarServer], *, reach_s: float = 5.0
+) -> AsyncIterator[tuple[BalancedPool, list[str]]]:
+    notes: list[str] = []
+    async with BalancedPool(servers, notes.append, reach_s=reach_s, pulse_s=0.05) as pool:
+        yield pool, notes
+    assert all(server.is_closed for server in servers)
+
+
+async def asked(pool: BalancedPool, n: int) -> list[Reply]:
+    return await asyncio.gather(*(pool.chat(ask(f"{i}")).reply() for i in range(n)))
+
+
+async def until(holds: Callable[[], object], within_s: float = 20.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110 - whatever a test waits for
+            await asyncio.sleep(0.01)
+
+
+@in_loop
+async def test_requests_are_divided_by_places_and_no_server_gets_more_than_it_has() -> None:
+    large, small = FarServer("large", n_slots=4), FarServer("small", n_slots=1)
+    async with opened([large, small]) as (pool, notes):
+        await asked(pool, 50)
+    assert (large.n_running_most, small.n_running_most) == (4, 1)
+    assert len(large.asked) > len(small.asked) > 0
+    assert notes == []
+
+
+@in_loop
+async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once() -> None:
+    dying, other = FarServer("dying"), FarServer("other")
+    async with opened([dying, other]) as (pool, notes):
+        work = asyncio.create_task(asked(pool, 30))
+        await until(lambda: len(dying.asked) > 3)
+        dying.die()
+        replies = await work
+    assert len(replies) == 30
+    assert {f"{i}" for i in range(30)} == {*dying.asked, *other.asked}
+    assert len(other.asked) == len(set(other.asked))
+    assert notes == ["the connection to http://dying:1 broke: the others go on."]
+
+
+@in_loop
+async def test_the_places_of_all_servers_are_told_together() -> None:
+    servers = [FarServer("one", n_slots=2), FarServer("two", n_slots=4), FarServer("mute")]
+    servers[2].slots = None
+    async with opened(servers) as (pool, _):
+        assert (await pool.facts(M)).n_parallel == 6
+
+
+@in_loop
+async def test_a_server_that_hangs_is_left_as_one_that_died() -> None:
+    hanging, other = FarServer("hanging"), FarServer("other")
+    async with opened([hanging, other]) as (pool, notes):
+        await pool.facts(M)
+        hanging.hangs = True
+        await asked(pool, 6)
+    assert notes == ["http://hanging:1 does not answer any more: its requests go to others."]
+
+
+@in_loop
+async def test_a_server_that_is_back_is_asked_again() -> None:
+    server = FarServer("only")
+    async with opened([server]) as (pool, notes):
+        await asked(pool, 1)
+        server.die()
+        work = asyncio.create_task(asked(pool, 2))
+        await until(lambda: notes)
+        server.come_back()
+        assert len(await work) == 2
+    assert notes == [
+        "http://only:1 cannot be reached: it is tried again.",
+        "http://only:1 is there.",
+    ]
+
+
+@in_loop
+async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
+    late, other = FarServer("late"), FarServer("other")
+    late.die()
+    async with opened([late, other]) as (pool, notes):
+        await asked(pool, 1)
+        late.come_back()
+        await until(lambda: len(notes) == 2)
+        await asked(pool, 10)
+    assert late.asked
+    assert notes == [
+        "http://late:1 cannot be reached: the others go on.",
+        "http://late:1 is there.",
+    ]
+
+
+@in_loop
+async def test_where_no_server_is_there_at_the_start_one_is_told_at_once() -> None:
+    one, other = FarServer("one"), FarServer("other")
+    one.die()
+    other.die()
+    async with opened([one, other]) as (pool, _):
+        with pytest.raises(NoServer) as caught:
+            await pool.facts(M)
+    assert str(caught.value) == (
+        "no server can be reached for model 'm': http://one:1 cannot be reached; "
+        "http://other:1 cannot be reached. "
+        "Start one, or correct the address; the same command goes on."
+    )
+
+
+@in_loop
+async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
+    one, other = FarServer("one"), FarServer("other")
+    one.die()
+    other.die()
+    notes: list[str] = []
+    async with BalancedPool([one, other], notes.append, is_patient=True) as pool:
+        looked = asyncio.create_task(pool.facts(M))
+        await until(lambda: notes)
+        other.come_back()
+        await looked
+        assert (await pool.chat(ask()).reply()).text == "from http://other:1"
+    assert notes[0] == "http://one:1 cannot be reached; http://other:1 cannot be reached: waiting."
+
+
+@in_loop
+async def test_where_none_comes_back_in_time_the_run_stops() -> None:
+    server = FarServer("only")
+    async with opened([server], reach_s=0.3) as (pool, _):
+        await pool.facts(M)
+        server.die()
+        with pytest.raises(NoServer) as caught:
+            await pool.chat(ask()).reply()
+    assert str(caught.value) == (
+        "no server can be reached for model 'm': http://only:1 cannot be reached, waited 0.3 s. "
+        "Start one, or correct the address; the same command goes on."
+    )
+
+
+@in_loop
+async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
+    server = FarServer("only")
+    server.loads = 2
+    async with opened([server]) as (pool, notes):
+        assert (await pool.chat(ask()).reply()).text == "from http://only:1"
+    assert set(notes) == {"http://only:1 is busy: Loading model: waiting for it."}
+
+
+@in_loop
+async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
+    one, other = FarServer("one"), FarServer("other")
+
+    def poison(request: ChatRequest) -> None:
+        raise ServerAway("it broke", was_sent=True)
+
+    one.on_chat = other.on_chat = poison
+    async with opened([one, other]) as (pool, _):
+        with pytest.raises(ServerLost, match="no server answered for model 'm': it broke"):
+            await pool.chat(ask()).reply()
+    assert len(one.asked) + len(other.asked) == 3
+
+
+@in_loop
+async def test_an_answer_of_which_a_part_was_read_is_not_begun_anew() -> None:
+    server = FarServer("only")
+    async with opened([server]) as (pool, _):
+        await pool.facts(M)
+        server.hangs = True
+        stream = pool.chat(ask())
+        chunks = aiter(stream)
+        assert (await anext(chunks)).text == "from "
+        server.die()
+        with pytest.raises(ServerLost):
+            await anext(chunks)
+
+
+@in_loop
+async def test_an_answer_that_was_only_heard_is_begun_anew() -> None:
+    dying, other = FarServer("dying"), FarServer("other")
+    heard: list[str] = []
+    async with opened([dying, other]) as (pool, _):
+        await pool.facts(M)
+        dying.hangs = True
+        stream = pool.chat(ask())
+        stream.heard_by(lambda chunk: heard.append(chunk.text))
+        await until(lambda: heard)
+        dying.die()
+        reply = await stream.reply()
+    assert reply.text == "from http://other:1"
+    assert heard == ["from ", "from ", "http://other:1"]
+
+
+@in_loop
+async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
+    full, other = FarServer("full", n_slots=None), FarServer("other", n_slots=None)
+
+    def refuse(request: ChatRequest) -> None:
+        raise ServerBusy("it is full", 60.0)
+
+    full.on_chat = refuse
+    async with opened([full, other]) as (pool, notes):
+        await asked(pool, 10)
+        n_first = len(full.asked)
+        await asked(pool, 10)
+    assert len(full.asked) == n_first
+    assert notes == []
+
+
+@in_loop
+async def test_a_request_waits_for_a_full_server_where_there_is_no_other() -> None:
+    server = FarServer("only")
+    refusals = iter([ServerBusy("full", 0.05), ServerBusy("full", 0.05)])
+
+    def refuse(request: ChatRequest) -> None:
+        for refusal in refusals:
+            raise refusal
+
+    server.on_chat = refuse
+    async with opened([server]) as (pool, _):
+        assert (await pool.chat(ask()).reply()).text == "from http://only:1"
+
+
+@in_loop
+async def test_what_the_server_refuses_is_not_asked_again() -> None:
+    server = FarServer("only")
+
+    def refuse(request: ChatRequest) -> None:
+        raise BadRequest("no")
+
+    server.on_chat = refuse
+    async with opened([server]) as (pool, _):
+        with pytest.raises(BadRequest, match="no"):
+            await pool.chat(ask()).reply()
+    assert len(server.asked) == 1
+
+
+@in_loop
+async def test_servers_with_other_models_are_asked_for_theirs_alone() -> None:
+    one, two = FarServer("one", models=["m"]), FarServer("two", models=["n"])
+    async with opened([one, two]) as (pool, _):
+        await asked(pool, 5)
+        await pool.chat(ChatRequest(ModelSpec("n"), (Message("user", "x"),))).reply()
+        with pytest.raises(NotServed) as caught:
+            await pool.facts(ModelSpec("o"))
+    assert (len(one.asked), len(two.asked)) == (5, 1)
+    assert str(caught.value) == (
+        "the server at http://one:1, http://two:1 has no model 'o'. It has: 'm', 'n'. "
+        "Write one of them as the model's `ref`."
+    )
+
+
+@in_loop
+async def test_a_server_with_another_model_under_the_same_name_is_left_out_and_named() -> None:
+    one, other = FarServer("one"), FarServer("other", version="2")
+    async with opened([one, other]) as (pool, notes):
+        await asked(pool, 10)
+    assert other.asked == []
+    assert notes == [
+        "http://other:1: it has another model under the name 'm' than http://one:1; it is left out"
+    ]
+
+
+@in_loop
+async def test_a_server_that_comes_back_with_another_model_is_left_out() -> None:
+    server = FarServer("only")
+    async with opened([server], reach_s=2) as (pool, notes):
+        await asked(pool, 1)
+        server.die()
+        work = asyncio.create_task(asked(pool, 1))
+        await until(lambda: notes)
+        server.version = "2"
+        server.come_back()
+        with pytest.raises(NoServer, match="http://only:1 has it no more"):
+            await work
+    assert "another model has come under the name 'm'; it is left out" in notes[1]
+    assert len(server.asked) == 1
+
+
+@in_loop
+async def test_a_cancelled_answer_leaves_its_place() -> None:
+    server = FarServer("only", n_slots=1)
+    async with opened([server]) as (pool, _):
+        await pool.facts(M)
+        server.hangs = True
+        stream = pool.chat(ask("first"))
+        await until(lambda: server.asked)
+        stream.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stream.reply()
+        server.hangs = False
+        assert (await pool.chat(ask("second")).reply()).text == "from http://only:1"
+
+
+@in_loop
+async def test_texts_to_embed_go_in_portions_over_all_servers() -> None:
+    one, other = FarServer("one"), FarServer("other")
+    spec = ModelSpec("m", "embed")
+    async with opened([one, other]) as (pool, _):
+        reply = await pool.embed(EmbedRequest(spec, tuple(f"text {i}" for i in range(200))))
+    assert len(reply.vectors) == 200
+
+
+@in_loop
+async def test_counting_waits_behind_no_answer() -> None:
+    server = FarServer("only", n_slots=1)
+    async with opened([server]) as (pool, _):
+        await pool.facts(M)
+        server.hangs = True
+        stream = pool.chat(ask())
+        await until(lambda: server.asked)
+        assert await pool.count_texts(M, ["two words"]) == [2]
+        stream.cancel()
+
+
+@in_loop
+async def test_a_key_that_is_refused_stops_at_once() -> None:
+    server = FarServer("only")
+
+    def refuse(request: ChatRequest) -> None:
+        raise ModelBroken(server.url, "the server refuses the key")
+
+    server.on_chat = refuse
+    async with opened([server]) as (pool, _):
+        with pytest.raises(ModelBroken, match="refuses the key"):
+            await pool.chat(ask()).reply()
+
+
+@in_loop
+async def test_of_two_models_under_one_name_the_first_servers_counts_however_slow_it_is() -> None:
+    first, quicker = FarServer("first"), FarServer("quicker", version="2")
+    first.answers_after_s = 0.1
+    async with opened([first, quicker]) as (pool, notes):
+        replies = await asked(pool, 5)
+    assert quicker.asked == [] and len(replies) == 5
+    assert notes == [
+        "http://quicker:1: it has another model under the name 'm' than http://first:1; "
+        "it is left out"
+    ]
+
+
+@in_loop
+async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(balancer, "GRACE_S", 0.2)
+    silent, other = FarServer("silent"), FarServer("other")
+    silent.answers_after_s = 30.0
+    async with opened([silent, other]) as (pool, notes):
+        await asyncio.wait_for(asked(pool, 3), 5.0)
+        assert notes == ["http://silent:1 has not answered within 0.2 s: the others go on."]
+        silent.answers_after_s = 0.0
+        await until(lambda: len(notes) == 2)
+        await asked(pool, 10)
+    assert silent.asked
+    assert notes[1] == "http://silent:1 is there."

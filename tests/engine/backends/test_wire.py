@@ -1,0 +1,178 @@
+"""What crosses between a pool and who asks it: the same on both sides."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine import errors
+from paddock.engine.backends.rpc import (
+    BEAT,
+    CountRequest,
+    PoolCodec,
+    WireLine,
+    pack_error,
+    read_error,
+)
+from paddock.engine.errors import (
+    BadRequest,
+    Busy,
+    DeadlineExceeded,
+    EngineError,
+    ManifestBroken,
+    ModelNotFound,
+    PromptTooLong,
+    WorkerLost,
+)
+from paddock.engine.request import (
+    ChatRequest,
+    Chunk,
+    Constraint,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelFacts,
+    ModelSpec,
+    Reply,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    Usage,
+)
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    content=TEXTS,
+    image=st.binary(max_size=20),
+    total_s=st.none() | st.floats(0.1, 1e6),
+    think=st.sampled_from([None, True, False, "low"]),
+    arguments=st.dictionaries(TEXTS, st.none() | st.booleans() | st.integers() | TEXTS),
+)
+def test_a_chat_arrives_as_it_was_sent(
+    content: str, image: bytes, total_s: float | None, think: Any, arguments: dict[str, Any]
+) -> None:
+    request = ChatRequest(
+        ModelSpec("m", n_ctx_tokens=512, keep_alive_s=-1.0, params={"temperature": 0.5}),
+        (
+            Message("user", content, images=(image,)),
+            Message("assistant", "", tool_calls=(ToolCall("look", arguments, "1"),)),
+        ),
+        params={"seed": 7},
+        priority="batch",
+        total_s=total_s,
+        tools=(Tool("look", "Looks.", {"type": "object"}),),
+        constraint=Constraint("regex", "a+"),
+        think=think,
+        prompt_tokens=(1, 2),
+    )
+    wire = PoolCodec()
+    assert wire.chat(wire.write(request)) == request
+
+
+def test_what_else_is_asked_arrives_as_it_was_sent() -> None:
+    wire, model = PoolCodec(), ModelSpec("m", "embed", is_pinned=True)
+    embed = EmbedRequest(model, ("a", ""), dimensions=3, on_overflow="split")
+    counting = CountRequest(model, texts=("a", "b"))
+    assert wire.embed(wire.write(embed)) == embed
+    assert wire.counting(wire.write(counting)) == counting
+    assert wire.model(wire.write(model)) == model
+
+
+@given(st.lists(st.lists(st.floats(allow_nan=False), min_size=3, max_size=3), max_size=4))
+def test_vectors_arrive_to_the_last_bit(rows: list[list[float]]) -> None:
+    wire = PoolCodec()
+    reply = EmbedReply(tuple(map(tuple, rows)), Usage(5, load_s=0.25), "d", (1, 2), (0, 3))
+    assert wire.line(wire.write_line(WireLine(embedded=reply))).embedded == reply
+
+
+def test_an_answer_arrives_as_it_was_given() -> None:
+    wire = PoolCodec()
+    logprob = TokenLogprob("é", -0.5, "é".encode()[:1], (("e", -1.0, b"e"),))
+    lines = [
+        WireLine(chunk=Chunk("x\u2028\n", 2, "hm", (ToolCall("look", {"a": [1]}),), (logprob,))),
+        WireLine(reply=Reply("x", "length", Usage(1), "d", tokens=(1, 2), stop="END")),
+        WireLine(numbers=(3, 4)),
+        WireLine(number=0.0),
+    ]
+    assert [wire.line(wire.write_line(line)) for line in lines] == lines
+    assert all(wire.write_line(line).count(b"\n") == 1 for line in lines)
+    assert [line.is_last for line in lines] == [False, True, True, True]
+    assert not wire.line(BEAT).is_last
+
+
+def test_a_model_has_the_same_identity_on_both_sides() -> None:
+    # Values of a Modelfile count for it by what Python makes of them, tuples and all.
+    facts = ModelFacts(
+        "m", "/m", "d", 1, "llama", "chat", 4096, 4096,
+        params={"stop": ("a", "b"), "temperature": 1.0, "top_k": 5},
+        messages=(Message("user", "hi"),), adapters=("/a",),
+    )  # fmt: skip
+    wire = PoolCodec()
+    seen = wire.line(wire.write_line(WireLine(facts=facts))).facts
+    assert seen == facts
+    assert seen is not None and seen.identity == facts.identity
+
+
+def test_half_a_character_is_no_reason_to_fail() -> None:
+    wire = PoolCodec()
+    request = ChatRequest(ModelSpec("m"), (Message("user", "a\ud800b", images=(b"\xff",)),))
+    read = wire.chat(wire.write(request))
+    assert read.messages[0].content[0] == "a"
+    assert read.messages[0].images == (b"\xff",)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelNotFound("m", ["a", "b"]),
+        PromptTooLong(10, 5, 12),
+        WorkerLost("m", "it was killed"),
+        DeadlineExceeded("idle", 3.0),
+        ManifestBroken("/p", "no JSON"),
+        Busy.of("m", 5),
+        BadRequest("no"),
+    ],
+)
+def test_an_error_comes_back_as_itself_with_its_data(error: EngineError) -> None:
+    wire = PoolCodec()
+    line = wire.line(wire.write_line(WireLine(error=pack_error(error))))
+    assert line.error is not None
+    again = read_error(line.error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_an_error_that_is_not_the_engines_tells_its_name() -> None:
+    again = read_error(pack_error(KeyError("x")))
+    assert type(again) is EngineError
+    assert str(again) == "the pool met an error of its own: KeyError: 'x'"
+
+
+def test_no_other_class_can_be_made_of_an_error() -> None:
+    for name in ("annotations", "Sequence", "Literal", "__import__", "Exception"):
+        again = read_error({"kind": name, "text": "t", "data": {}})
+        assert type(again) is EngineError
+    assert {type(read_error({"kind": n, "text": "", "data": {}})) for n in ("Busy",)} == {
+        errors.Busy
+    }
+
+
+def test_a_request_that_is_none_is_a_value_error() -> None:
+    wire = PoolCodec()
+    for body in (b"", b"[]", b"{}", b'{"value": {"model": 3}}', b"\xff"):
+        with pytest.raises(ValueError, match=r"."):
+            wire.chat(body)
+
+
+def test_numbers_without_an_end_can_be_told() -> None:
+    wire = PoolCodec()
+    usage = Usage(load_s=math.inf)
+    line = wire.line(wire.write_line(WireLine(reply=Reply("", "stop", usage, "d"))))
+    assert line.reply is not None and line.reply.usage.load_s == math.inf

@@ -1,0 +1,81 @@
+"""Hear an answer in pieces: for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import count, pairwise
+from pathlib import Path
+
+from paddock.engine.chat.chat_template import ChatTemplate
+from paddock.engine.chat.stream_parser import (
+    AnswerDelta,
+    AnswerMarkup,
+    HarmonyParser,
+    MarkupParser,
+    StreamParser,
+)
+from paddock.engine.request import Tool
+
+TEMPLATES = Path(__file__).parent / "data" / "templates"
+
+WEATHER = Tool(
+    "get_weather",
+    "Tells the weather of a city",
+    {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "Where"},
+            "days": {"type": "integer", "description": "How many"},
+            "unit": {"type": "string", "enum": ["celsius", "kelvin"], "description": "Of what"},
+        },
+        "required": ["city"],
+    },
+)
+
+
+@cache
+def template(name: str) -> ChatTemplate:
+    """Give the template whose file begins with `name`."""
+    (path,) = TEMPLATES.glob(f"{name}*.jinja")
+    return ChatTemplate(path.read_text("utf-8"), bos="<BOS>", eos="<EOS>")
+
+
+def listener(
+    name: str,
+    tools: Sequence[Tool] = (WEATHER,),
+    stop: tuple[str, ...] = (),
+    *,
+    is_inside: bool = False,
+) -> StreamParser:
+    """Give who listens to a model with this template; ids are counted."""
+    numbers = count(1)
+    manner = template(name).manner
+
+    def new_id() -> str:
+        return f"id{next(numbers)}"
+
+    if manner.is_harmony:
+        return HarmonyParser(stop, new_id)
+    by_name = {tool.name: tool for tool in tools}
+    forms = manner.forms if tools else ()
+    return MarkupParser(
+        AnswerMarkup(manner.tags, forms, by_name, manner.wrappers, is_inside), stop, new_id
+    )
+
+
+def hear(made: Callable[[], StreamParser], answer: str, cuts: Sequence[int] = ()) -> AnswerDelta:
+    """Hear an answer, its bytes cut at these places."""
+    one, raw = made(), answer.encode()
+    edges = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
+    parts = []
+    for start, end in pairwise(edges):
+        parts.append(one.feed(raw[start:end]))
+        if one.is_stopped:
+            break
+    parts.append(one.close())
+    return AnswerDelta(
+        "".join(part.text for part in parts),
+        "".join(part.reasoning for part in parts),
+        tuple(call for part in parts for call in part.tool_calls),
+    )

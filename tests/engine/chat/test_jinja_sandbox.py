@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from paddock.engine.chat.jinja_template import JinjaTemplate
+from paddock.engine.chat.template_messages import TemplateRefused
+from paddock.engine.errors import BadRequest
+
+BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+         "it takes (more than 1,000,000 steps|longer than 3 s)"),
+        ("{{ 'x' * 1000000000 }}", "it makes too large texts"),
+        ("{{ 1000000000 * [1] }}", "it makes too large texts"),
+        ("{{ 10 ** (10 ** 10) }}", "it makes a huge number"),
+        (BIG + "{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "it makes too large texts"),
+        (BIG + "{% set ns.x = ns.x + ns.x %}{% endfor %}", "it makes too large texts"),
+        (BIG + "{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}", "it makes too large texts"),
+        (BIG + "{% set ns.x = ns.x | replace('a', ns.x) %}{% endfor %}",
+         "it makes too large texts"),
+        (BIG + "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+         "it makes a list or mapping of more than 1,000,000 values"),
+        ("{% set a = [[1]] %}{% for _ in range(60) %}{% set b = [] %}{{ b.append(a[-1]) or '' }}"
+         "{{ b.append(a[-1]) or '' }}{{ a.append(b) or '' }}{% endfor %}{{ a }}",
+         "it makes a list or mapping of more than|it takes longer than 3 s"),
+        ("{{ 'x'.center(1000000000) }}", "widths above 10,000 are not possible here"),
+        ("{{ 'x' | center(1000000000) }}", "widths above 10,000 are not possible here"),
+        ("{{ 'x' | indent(1000000000) }}", "widths above 10,000 are not possible here"),
+        ("{{ {'a': 1} | tojson(indent=1000000000) }}",
+         "widths above 10,000 are not possible here"),
+        ("{{ ('x' * 1000000) | wordwrap(1) }}", "it wraps a text of more than 100,000 characters"),
+        ("{{ '%1000000000d' % 1 }}", "large widths in a format are not possible here"),
+        ("{{ '%*d' % (1000000000, 1) }}", "large widths in a format are not possible here"),
+        ("{{ '%1000000000d' | format(1) }}", "large widths in a format are not possible here"),
+        ("{{ '{:1000000000}'.format(1) }}", "large widths in a format are not possible here"),
+        ("{{ '{:{}}'.format(1, 1000000000) }}", "large widths in a format are not possible here"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ range(1000000000) }}", "Range too big"),
+        ("{{ lipsum(1000000) }}", "'lipsum' is undefined"),
+    ],
+)  # fmt: skip
+def test_a_template_cannot_use_up_the_machine(source: str, why: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(TemplateRefused, match=why):
+        JinjaTemplate(source, bos="", eos="").render([{"role": "user", "content": "x"}])
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("{{ '%.2f and %s' % (0.5, 'x') }}", "0.50 and x"),
+        ("{{ '%05d' | format(42) }}", "00042"),
+        ("{{ '{} {:>4}'.format(1, 2) }}", "1    2"),
+        ("{{ 'a,b'.split(',') | join('+') }}", "a+b"),
+        ("{{ 'a\nb' | indent(2) }}", "a\n  b"),
+        ("{% for i in range(3) %}{{ loop.index }}/{{ loop.length }}{{ ' last' if loop.last }} "
+         "{% endfor %}", "1/3 2/3 3/3 last "),
+        ("{{ messages[0].content ~ 1 ~ [2] }}", "x1[2]"),
+        ("{{ {'a': [1, 2]} | tojson }}", '{"a": [1, 2]}'),
+        ("{{ 1000000 + 1 }} {{ 5000000 | default(0) }}", "1000001 5000000"),
+        ("{% set x %}a{% endset %}{% macro m(y) %}<{{ y }}>{% endmacro %}{{ m(x) }}", "<a>"),
+        ("{% for k, v in {'b': 1, 'a': 2}.items() | sort %}{{ k }}{{ v }}{% endfor %}", "a2b1"),
+        ("{% for m in messages recursive %}{{ m.role }}{% endfor %}", "user"),
+    ],
+)  # fmt: skip
+def test_what_templates_do_is_possible(source: str, wanted: str) -> None:
+    turns = [{"role": "user", "content": "x"}]
+    assert JinjaTemplate(source, bos="", eos="").render(turns) == wanted
+
+
+def test_a_long_conversation_is_no_burden() -> None:
+    source = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}"
+    turns = [{"role": "user", "content": "word " * 1000}] * 3000
+    assert len(JinjaTemplate(source, bos="", eos="").render(turns)) > 15_000_000
+
+
+WORDS = (
+    "for", "x", "in", "if", "else", "endif", "endfor", "set", "macro", "endmacro", "messages",
+    "messages[0]", ".content", ".items()", "['role']", "|", "tojson", "trim", "join", "(", ")",
+    "[", "]", "{", "}", "~", "+", "*", "**", "%", "==", "not", "is", "defined", "1", "99999999999",
+    "'y'", ",", ":", "loop", "namespace()", "range(3)", "raise_exception('no')", "none", "=",
+)  # fmt: skip
+PARTS = some.one_of(
+    some.text(max_size=4),
+    some.lists(some.sampled_from(WORDS), max_size=6).map(
+        lambda all_: f"{{{{ {' '.join(all_)} }}}}"
+    ),
+    some.lists(some.sampled_from(WORDS), max_size=6).map(lambda all_: f"{{% {' '.join(all_)} %}}"),
+    some.sampled_from(["{% for x in messages %}", "{% endfor %}", "{% if x %}", "{% endif %}"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(some.lists(PARTS, max_size=8).map("".join))
+def test_no_template_ends_otherwise_than_by_a_text_or_a_refusal(source: str) -> None:
+    with suppress(BadRequest, TemplateRefused):
+        template = JinjaTemplate(source, bos="", eos="")
+        assert isinstance(template.render([{"role": "user", "content": "x"}]), str)

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.chat.prompt_builder import PromptBuilder
+from paddock.engine.errors import BadRequest, NoInsert
+from paddock.engine.llama import library
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.vision import ImagePiece
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
+
+TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    library.quiet_logs()
+    home = tmp_path_factory.mktemp("models")
+    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
+    yield one
+    one.close()
+
+
+def asked(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
+    """Give the prompt's text and the constraint of a request."""
+    request = ChatRequest(ModelSpec("x"), (Message("user", "What time is it?"),), **wishes)
+    prompted = PromptBuilder(model).chat(request, Sampling())
+    text = b"".join(model.piece(int(one), shows_control=True) for one in prompted.tokens)
+    return text.decode(), prompted.constraint
+
+
+def test_tools_are_shown_unless_none_may_be_called(model: Model) -> None:
+    assert "Tells the time" in asked(model, tools=(TOOL,))[0]
+    assert "Tells the time" not in asked(model, tools=(TOOL,), tool_choice="none")[0]
+
+
+def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
+    assert asked(model, tools=(TOOL,))[1] is None
+    for choice in ("required", "get_time"):
+        constraint = asked(model, tools=(TOOL,), tool_choice=choice)[1]
+        assert constraint is not None
+        assert constraint.kind == "lark"
+        assert '"get_time"' in constraint.source
+
+
+def test_a_schema_stays_as_it_is_for_a_model_that_does_not_reason(model: Model) -> None:
+    schema = Constraint("json_schema", '{"type": "object"}')
+    assert asked(model, constraint=schema)[1] is schema
+
+
+def test_a_tool_that_is_not_offered_cannot_be_demanded(model: Model) -> None:
+    with pytest.raises(BadRequest) as caught:
+        asked(model, tools=(TOOL,), tool_choice="get_tim")
+    assert str(caught.value) == (
+        "the tool 'get_tim' must be called, but is not offered. Known: 'get_time'."
+    )
+    with pytest.raises(BadRequest) as caught:
+        asked(model, tool_choice="required")
+    assert str(caught.value) == (
+        "a tool must be called (tool_choice: required), but none is offered"
+    )
+
+
+def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
+    specials = model.special_tokens()
+    assert specials["<|im_start|>"] == 1
+    assert "<|im_end|>" in model.control_texts()
+    assert model.chat_template("tool_use") is None
+
+
+class Eyes:
+    """Looks at nothing: an image is four positions."""
+
+    def look(self, image: bytes) -> list[ImagePiece]:
+        return [ImagePiece(sha256(image).hexdigest(), np.zeros((4, 8), np.float32))]
+
+
+def test_images_are_put_where_their_turn_begins(model: Model) -> None:
+    image = b"GIF89a\x01\0\x01\0"
+    message = Message("user", "What is <__media__>?", images=(image,))
+    request = ChatRequest(ModelSpec("x"), (Message("user", "Hi"), message))
+    prompted = PromptBuilder(model, Eyes()).chat(request, Sampling())  # type: ignore[arg-type]
+    [placed] = prompted.images
+    tokens = prompted.tokens
+    assert (tokens < 0).sum() == 4
+    assert (tokens[placed.start : placed.start + 4] < 0).all()
+    before = b"".join(model.piece(int(one), shows_control=True) for one in tokens[: placed.start])
+    after = b"".join(model.piece(int(one)) for one in tokens[placed.start + 4 :])
+    assert before.endswith(b"<|im_start|>user\n")
+    assert after.startswith(b"What is <__media__>?")
+
+
+def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
+    request = ChatRequest(ModelSpec("x"), (Message("user", "Hi", images=(b"GIF89a\0\0\0\0",)),))
+    with pytest.raises(BadRequest) as caught:
+        PromptBuilder(model).chat(request, Sampling())
+    assert str(caught.value) == "this model cannot see images: it has no projector"
+
+
+def spelled(model: Model, tokens: Tokens) -> str:
+    """Give a prompt's text; `_` stands for each position of an image."""
+    pieces = [model.piece(one, shows_control=True) if one >= 0 else b"_" for one in tokens.tolist()]
+    return b"".join(pieces).decode()
+
+
+def raw(prompt: str, **more: Any) -> ChatRequest:
+    return ChatRequest(ModelSpec("x"), (), prompt=prompt, **more)
+
+
+def test_images_stand_before_a_raw_prompt_and_behind_what_came_earlier(model: Model) -> None:
+    prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
+    images = (b"GIF89a\x01\0\x01\0", b"GIF89a\x02\0\x01\0")
+    prompted = prompter.chat(raw("What is it?", images=images), Sampling())
+    assert spelled(model, prompted.tokens) == "________What is it?"
+    assert [one.start for one in prompted.images] == [0, 4]
+    earlier = tuple(prompter.tokenise("Look."))
+    prompted = prompter.chat(
+        raw("What is it?", images=images[:1], prompt_tokens=earlier), Sampling()
+    )
+    assert spelled(model, prompted.tokens) == "Look.____What is it?"
+    [placed] = prompted.images
+    assert (prompted.tokens[placed.start : placed.start + 4] < 0).all()
+
+
+def test_a_raw_prompt_is_cut_behind_its_images(model: Model) -> None:
+    prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
+    long = raw("word " * 300, images=(b"GIF89a\x01\0\x01\0",), truncates=True, n_keep_tokens=0)
+    prompted = prompter.chat(long, Sampling(max_tokens=20), 100)
+    assert (len(prompted.tokens), prompted.n_original) == (80, 305)
+    assert (prompted.tokens[:4] < 0).all() and (prompted.tokens[4:] >= 0).all()
+
+
+def test_a_conversation_goes_on_behind_earlier_tokens_images_and_all(model: Model) -> None:
+    prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
+    earlier = tuple(prompter.tokenise("Before."))
+    turns = (
+        Message("system", "Hm."),
+        Message("user", "See?", images=(b"GIF89a\x01\0\x01\0",)),
+    )
+    prompted = prompter.chat(ChatRequest(ModelSpec("x"), turns, prompt_tokens=earlier), Sampling())
+    text = spelled(model, prompted.tokens)
+    assert text.startswith("Before.<|im_start|>system\nHm.<|im_end|>\n<|im_start|>user\n____See?")
+    [placed] = prompted.images
+    assert (prompted.tokens[placed.start : placed.start + 4] < 0).all()
+
+
+def test_a_gap_is_filled_by_the_models_own_tokens(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompter = PromptBuilder(model)
+    gap = raw("def f(x):\n", suffix="\n    return x<|im_end|>")
+    with pytest.raises(NoInsert):
+        prompter.chat(gap, Sampling())
+    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
+    marks = [model.piece(one, shows_control=True).decode() for one in (4, 6, 5)]
+    tokens = prompter.chat(gap, Sampling()).tokens
+    before, behind, between = marks
+    assert spelled(model, tokens) == f"{before}def f(x):\n{behind}\n    return x<|im_end|>{between}"
+    assert 2 not in tokens.tolist(), "what the text spells is mere text"
+
+
+def test_a_template_with_a_place_for_the_suffix_goes_before_the_models_tokens(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
+    template = "[PRE]{{ .Prompt }}[SUF]{{ .Suffix }}[MID]"
+    tokens = (
+        PromptBuilder(model).chat(raw("one", suffix="three", template=template), Sampling()).tokens
+    )
+    assert spelled(model, tokens) == "[PRE]one[SUF]three[MID]"
+
+
+def test_what_is_far_from_a_gap_is_cut_where_that_is_asked_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
+    gap = raw("far " * 200 + "near", suffix="near" + " far" * 200, truncates=True)
+    prompted = PromptBuilder(model).chat(gap, Sampling(max_tokens=20), 100)
+    assert len(prompted.tokens) == 80
+    assert prompted.n_original is not None and prompted.n_original > 400
+    text = spelled(model, prompted.tokens)
+    behind, between = (model.piece(one, shows_control=True).decode() for one in (6, 5))
+    assert f"near{behind}near" in text and text.endswith(between)

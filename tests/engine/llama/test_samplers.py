@@ -1,0 +1,104 @@
+"""Whole rows through llama.cpp's own chain are the reference for what is found in another way."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from paddock.engine.arrays import Logits
+from paddock.engine.llama.llama_context import SamplerChain
+from paddock.engine.native.library import lib
+from paddock.engine.request import Sampling
+from paddock.engine.sampling.logits import Penalties, top_candidates
+from tests.engine.sampling.world import picker
+
+N_VOCAB = 3000  # of this, 56 tokens are beyond the last full line
+PROMPT = [5, 6, 7, 7, 8, 8, 8, 2999]
+
+
+def rows(n: int) -> Iterator[Logits]:
+    """Yield random rows: flat ones and steep ones, with equal logits, with impossible tokens."""
+    random = np.random.default_rng(0)
+    for number in range(n):
+        row = random.standard_normal(N_VOCAB, np.float32) * np.float32(random.choice([0.5, 2, 6]))
+        if number % 5 == 0:
+            row = np.round(row * 4) / 4
+        if number % 7 == 0:
+            row[random.permutation(N_VOCAB)[random.integers(1, 60) :]] = -np.inf
+        yield row
+
+
+def sampled(**more: float) -> Sampling:
+    return Sampling(temperature=0.8, seed=3, guards_repetition=False, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        sampled(),
+        sampled(top_p=1.0),
+        sampled(top_k=5, top_p=0.5, min_p=0.1),
+        sampled(top_k=300, typical_p=0.7),
+        sampled(top_k=10_000),
+        sampled(top_k=0, top_p=0.7),
+        sampled(top_k=20, typical_p=0.5),
+    ],
+)
+def test_draws_are_those_of_the_whole_row(sampling: Sampling) -> None:
+    one, whole = picker(None, sampling=sampling), SamplerChain(sampling)
+    drawn = [(one.choose(row.copy()).token, whole.pick_of_all(row)) for row in rows(400)]
+    assert [ours for ours, _ in drawn] == [theirs for _, theirs in drawn]
+    whole.close()
+
+
+def test_most_rows_need_no_more_than_their_likeliest_tokens() -> None:
+    few = [len(top_candidates(row, 40).tokens) for row in rows(200)]
+    assert max(few) <= N_VOCAB
+    assert sum(n == 40 for n in few) > 100
+
+
+@pytest.mark.parametrize("n", [1, 2, 40, 3000])
+def test_the_likeliest_are_found_in_their_order(n: int) -> None:
+    for row in rows(50):
+        found = top_candidates(row, n)
+        order = [token for token in np.argsort(-row, kind="stable") if row[token] > -np.inf]
+        n_found = len(found.tokens)
+        assert found.tokens.tolist() == order[:n_found]
+        assert n_found >= min(n, len(order))
+        bound = row[order[min(n, len(order)) - 1]]
+        assert n_found == np.count_nonzero(row >= bound)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(repeat_penalty=1.3, repeat_last_n=4),
+        Sampling(frequency_penalty=0.3, presence_penalty=0.7, repeat_penalty=1.1),
+        Sampling(frequency_penalty=-0.1, repeat_last_n=6),
+    ],
+)
+def test_penalties_are_llama_cpps_to_the_bit(sampling: Sampling) -> None:
+    theirs = lib.llama_sampler_init_penalties(
+        N_VOCAB,
+        sampling.repeat_last_n,
+        sampling.repeat_penalty,
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+    )
+    ours = Penalties(sampling, np.array(PROMPT, np.int32))
+    for token in PROMPT:
+        lib.llama_sampler_accept(theirs, token)
+    for number, row in enumerate(rows(100)):
+        pairs = enumerate(row.tolist())
+        data = (lib.llama_token_data * N_VOCAB)(*(lib.llama_token_data(*one) for one in pairs))
+        array = lib.llama_token_data_array(data, N_VOCAB, -1, False)
+        lib.llama_sampler_apply(theirs, ctypes.byref(array))
+        ours.apply(row)
+        assert row.tolist() == [one.logit for one in data]
+        token = number * 7 % 11
+        lib.llama_sampler_accept(theirs, token)
+        ours.add(token)
+    lib.llama_sampler_free(theirs)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from paddock.engine.llama.llama_context import ThreadGovernor
+
+
+def test_threads_that_do_not_run_are_let_go_at_once() -> None:
+    governor = ThreadGovernor(2)
+    assert governor.observe(0.3, 0.45) == 1
+
+
+def test_an_undisturbed_machine_keeps_all_its_threads() -> None:
+    governor = ThreadGovernor(8)
+    assert {governor.observe(0.25, 0.25 * 7.6) for _ in range(50)} == {8}
+
+
+def test_short_decodes_are_judged_together() -> None:
+    governor = ThreadGovernor(2)
+    assert [governor.observe(0.05, 0.05) for _ in range(4)][:3] == [2, 2, 2]
+    assert governor.n_threads == 1
+
+
+def test_a_program_that_slows_steps_by_less_than_fewer_threads_would_takes_none_away() -> None:
+    governor = ThreadGovernor(2)
+    for _ in range(10):
+        governor.observe(0.05, 0.099)
+    seen = {governor.observe(0.0625, 0.1) for _ in range(50)}
+    assert seen == {2}, "a fifth of the processor is used by others"
+    assert governor.observe(0.4, 0.6) == 1, "a stall: half as quick with one thread would be 0.1"
+
+
+def test_steps_of_another_size_are_compared_with_their_own_kind() -> None:
+    governor = ThreadGovernor(2)
+    for _ in range(4):
+        governor.observe(0.05, 0.099, 1)
+        governor.observe(0.6, 1.19, 512)
+    assert governor.observe(0.75, 1.2, 512) == 2
+    assert governor.observe(0.75, 1.1, 1) == 1
+
+
+def test_when_all_threads_are_tried_again_they_are_compared_with_what_fewer_took() -> None:
+    governor = ThreadGovernor(2)
+    assert governor.observe(0.3, 0.45) == 1
+    while governor.observe(0.08, 0.08) == 1:
+        pass
+    assert {governor.observe(0.06, 0.096) for _ in range(20)} == {2}, "0.08 s with one"
+    assert governor.observe(0.2, 0.25) == 1
+
+
+def test_all_threads_are_tried_again_after_a_pause_that_grows() -> None:
+    governor = ThreadGovernor(2)
+    tried_after_s = []
+    for _ in range(3):
+        assert governor.observe(0.5, 0.6) == 1
+        waited_s = 0.0
+        while governor.observe(0.25, 0.25) == 1:
+            waited_s += 0.25
+        tried_after_s.append(round(waited_s))
+    assert tried_after_s == [2, 4, 8]
+
+
+def test_after_a_quiet_spell_the_pause_is_short_again() -> None:
+    governor = ThreadGovernor(2)
+    for _ in range(3):
+        governor.observe(0.5, 0.6)
+        while governor.observe(0.25, 0.25) == 1:
+            pass
+    governor.observe(0.5, 0.99)
+    governor.observe(0.5, 0.6)
+    waited_s = 0.0
+    while governor.observe(0.25, 0.25) == 1:
+        waited_s += 0.25
+    assert round(waited_s) == 2

@@ -1,0 +1,99 @@
+"""A machine without models and the actor of its residents, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from paddock.engine.memory.loaded_models import ModelUse
+from paddock.engine.memory.manager import ModelManager
+from paddock.engine.memory.pool_events import NoPoolEvents, UnloadReason
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.worker_protocol import WorkerGone
+from tests.fakes.virtual import run
+from tests.fakes.worker import FakeMachine, FakeWorker
+
+SETTINGS = PoolSettings(keep_alive_s=300, max_wait_s=5, step_timeout_s=30)
+
+
+class Notes(NoPoolEvents):
+    """Remembers what happened."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.waited_s: list[float] = []
+        self.n_turns = 0
+
+    def loaded(self, model: str, seconds: float) -> None:
+        self.lines.append(f"loaded {model}")
+
+    def unloaded(self, model: str, why: UnloadReason) -> None:
+        self.lines.append(f"unloaded {model}: {why}")
+
+    def died(self, model: str, reason: str) -> None:
+        self.lines.append(f"died {model}: {reason}")
+
+    def waited(self, model: str, seconds: float) -> None:
+        self.waited_s.append(seconds)
+
+    def turn(self, model: str, told: Mapping[str, Any]) -> None:
+        self.n_turns += 1
+
+
+class House:
+    """One machine and its actor."""
+
+    def __init__(self, machine: FakeMachine, chosen: PoolSettings) -> None:
+        self.machine = machine
+        self.notes = Notes()
+        self.residents = ModelManager[FakeWorker](chosen, machine.start, machine, self.notes)
+
+    def ask(self, name: str, **more: Any) -> ModelUse:
+        facts = self.machine.models[name].facts
+        n_ctx = more.pop("n_ctx_tokens", facts.n_ctx_tokens)
+        return ModelUse(replace(facts, n_ctx_tokens=n_ctx), **more)
+
+    async def chat(self, name: str, n_tokens: int = 10, **more: Any) -> str:
+        """Have one answer made; once more where the worker dies, as the pool does."""
+        ask = self.ask(name, **more)
+        for n_left in (2, 1, 0):
+            try:
+                async with self.residents.use(ask) as worker:
+                    return await worker.chat(n_tokens)
+            except WorkerGone:
+                if not n_left:
+                    raise
+        raise AssertionError
+
+    def there(self) -> dict[str, str]:
+        return {one.facts.name: one.state for one in self.residents.resident()}
+
+
+@asynccontextmanager
+async def opened(machine: FakeMachine, chosen: PoolSettings) -> AsyncIterator[House]:
+    house = House(machine, chosen)
+    try:
+        yield house
+    finally:
+        await house.residents.close()
+        assert machine.n_there == 0 and machine.taken == 0, "no worker is left behind"
+    assert machine.taken_most <= machine.memory, "never more is taken than there is"
+
+
+def go(
+    machine: FakeMachine,
+    work: Callable[[House], Awaitable[None]],
+    chosen: PoolSettings = SETTINGS,
+) -> None:
+    async def main() -> None:
+        async with opened(machine, chosen) as house:
+            await work(house)
+
+    run(main())
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()

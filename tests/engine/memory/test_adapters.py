@@ -1,0 +1,96 @@
+"""LoRA adapters over the real small model."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.errors import AdapterBroken, ModelBroken
+from paddock.engine.memory.loader import resolve_adapters
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
+from paddock.engine.settings import PoolSettings
+from tests.fakes.adapter import write_adapter
+
+CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=512)
+TENSOR = "blk.20.attn_output.weight"
+
+
+def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(
+    tmp_path: Path,
+) -> None:
+    nothing = write_adapter(tmp_path / "nothing.gguf", TENSOR, 576, 576, strength=0)
+    much = write_adapter(tmp_path / "much.gguf", TENSOR, 576, 576, strength=0.5)
+    settings = PoolSettings(n_threads=1, num_parallel=1, cache_dir=tmp_path / "cache", profile_s=0)
+    finder = Made(tmp_path, tmp_path / "cache", str(much))
+
+    async def work() -> None:
+        async with asyncio.timeout(100), LocalPool(settings, models=finder) as pool:
+
+            async def answer(*adapters: Path, ref: str = CHAT.ref) -> str:
+                spec = replace(CHAT, ref=ref, adapters=tuple(map(str, adapters)))
+                message = Message("user", "Name three animals.")
+                request = ChatRequest(spec, (message,), {"max_tokens": 12})
+                return (await pool.chat(request).reply()).text
+
+            plain = await answer()
+            assert await answer(nothing) == plain
+            other = await answer(much)
+            assert other != plain
+            assert await answer() == plain
+            held = {one.adapters for one in pool.stats().resident}
+            assert held == {(), (str(nothing),), (str(much),)}, "each is a model of its own"
+            assert await answer(ref="made") == other, "what was made with one has it always"
+            assert await pool.unload("made")
+            left = {one.adapters for one in pool.stats().resident}
+            assert left == {(), (str(nothing),)}
+
+    asyncio.run(work())
+
+
+class Made(ModelFinder):
+    """Knows a model that was made from the small one, with an adapter."""
+
+    def __init__(self, models_dir: Path, cache_dir: Path, adapter: str) -> None:
+        super().__init__(models_dir, cache_dir)
+        self._adapter = adapter
+
+    def find(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
+        if ref != "made":
+            return super().find(ref, n_ctx_tokens)
+        return replace(super().find(CHAT.ref, n_ctx_tokens), name="made", adapters=(self._adapter,))
+
+
+def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
+    foreign = write_adapter(tmp_path / "foreign.gguf", TENSOR, 64, 64, strength=1)
+    settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
+
+    async def work() -> None:
+        async with asyncio.timeout(100), LocalPool(settings) as pool:
+            spec = replace(CHAT, adapters=(str(foreign),))
+            with pytest.raises(ModelBroken) as caught:
+                await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()
+        assert f"llama.cpp cannot lay the adapter {foreign} over this model" in str(caught.value)
+        assert "maybe wrong base model?" in str(caught.value), "in llama.cpp's own words"
+
+    asyncio.run(work())
+
+
+def test_an_adapter_that_is_missing_or_none_is_told_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(AdapterBroken) as caught:
+        resolve_adapters([str(tmp_path / "none.gguf")])
+    assert str(caught.value) == (
+        f"adapter {tmp_path / 'none.gguf'}: there is no such file. Name the path of a GGUF adapter."
+    )
+    model = ModelFinder(tmp_path, tmp_path / "cache").locate("smollm2:135m").path
+    with pytest.raises(AdapterBroken) as caught:
+        resolve_adapters([str(model)])
+    assert str(caught.value) == (
+        f"adapter {model}: this is not a LoRA adapter, but a GGUF file of a model"
+    )

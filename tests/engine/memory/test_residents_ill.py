@@ -1,0 +1,166 @@
+"""Loads that fail and workers that die: what is tried again, what is told, who stays."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
+from tests.engine.memory.house import House, go, now
+from tests.fakes.worker import FakeMachine, FakeModel
+
+
+def test_out_of_memory_while_loading_sends_the_idle_away_and_tries_once_more() -> None:
+    greedy = FakeModel("greedy", size=2, when_loading=["no memory"])
+    machine = FakeMachine(10, FakeModel("idle"), greedy)
+
+    async def work(house: House) -> None:
+        await house.chat("idle")
+        assert await house.chat("greedy") == "greedy"
+        assert house.there() == {"greedy": "ready"}
+        assert machine.n_loads("greedy") == 2
+
+    go(machine, work)
+
+
+def test_out_of_memory_with_nobody_to_send_away_halves_the_sequences() -> None:
+    machine = FakeMachine(10, FakeModel("a", n_parallel=8, when_loading=["no memory"]))
+
+    async def work(house: House) -> None:
+        await house.chat("a")
+        assert machine.workers[-1].load.n_parallel == 4
+
+    go(machine, work)
+
+
+def test_out_of_memory_again_is_refused_with_the_numbers() -> None:
+    machine = FakeMachine(10 << 20, FakeModel("a", 4 << 20, when_loading=["no memory"] * 2))
+
+    async def work(house: House) -> None:
+        with pytest.raises(ModelTooLarge) as caught:
+            await house.chat("a")
+        assert (caught.value.needed_bytes, caught.value.free_bytes) == (4 << 20, 10 << 20)
+        assert await house.chat("a") == "a", "the next request tries again"
+
+    go(machine, work)
+
+
+def test_a_load_that_fails_for_another_reason_is_told_to_all_who_wait() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_loading=["abort"]))
+
+    async def work(house: House) -> None:
+        errors = await asyncio.gather(*(house.chat("a") for _ in range(3)), return_exceptions=True)
+        assert [type(error) for error in errors] == [ModelUnusable] * 3
+        assert machine.n_loads() == 1
+
+    go(machine, work)
+
+
+def test_a_load_that_somebody_ends_is_begun_again_and_not_for_ever() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_loading=["killed"] * 5))
+
+    async def work(house: House) -> None:
+        with pytest.raises(WorkerLost) as caught:
+            await house.chat("a")
+        assert str(caught.value) == (
+            "the worker of model 'a' died: killed by SIGKILL; it was started 3 times"
+        )
+        assert machine.n_loads() == 3
+        assert await house.chat("a") == "a", "the third start succeeds"
+
+    go(machine, work)
+
+
+def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_nobody_goes() -> None:
+    mib = 1 << 20
+    machine = FakeMachine(100 * mib, FakeModel("a", 40 * mib), FakeModel("huge", 200 * mib))
+
+    async def work(house: House) -> None:
+        await house.chat("a")
+        with pytest.raises(ModelTooLarge) as caught:
+            await house.chat("huge")
+        assert str(caught.value) == (
+            "model 'huge' needs about 200 MiB with its context, and 100 MiB are free. "
+            "Use a smaller model or a smaller `ctx`."
+        )
+        assert house.there() == {"a": "ready"}
+
+    go(machine, work)
+
+
+def test_out_of_memory_while_running_the_next_load_asks_for_less() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_running=["killed for memory"]))
+
+    async def work(house: House) -> None:
+        answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
+        assert answers == ["a"] * 6
+        assert [worker.load.n_parallel for worker in machine.workers] == [4, 2]
+        assert "died a: killed by SIGKILL" in house.notes.lines
+
+    go(machine, work)
+
+
+def test_a_worker_that_aborts_is_started_again_as_it_was() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_running=["abort"]))
+
+    async def work(house: House) -> None:
+        answers = await asyncio.gather(*(house.chat("a") for _ in range(6)))
+        assert answers == ["a"] * 6
+        assert [worker.load.n_parallel for worker in machine.workers] == [4, 4]
+        assert "died a: killed by SIGABRT: GGML_ASSERT failed" in house.notes.lines
+
+    go(machine, work)
+
+
+def test_a_worker_that_hangs_is_killed_and_started_again() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_running=["hang"]))
+
+    async def work(house: House) -> None:
+        assert await house.chat("a") == "a"
+        assert "died a: it made no step within 30 s" in house.notes.lines
+        assert 30 < now() < 40
+
+    go(machine, work)
+
+
+def test_idle_models_make_room_for_a_context_that_could_not_grow() -> None:
+    machine = FakeMachine(10, FakeModel("a", when_running=["lacks cells"]), FakeModel("b"))
+
+    async def work(house: House) -> None:
+        await house.chat("b")
+        await house.chat("a", n_tokens=500)
+        assert house.there() == {"a": "ready"}
+        assert house.notes.lines.count("unloaded b: room") == 1
+        await house.chat("b")
+        await house.chat("a", n_tokens=500)
+        assert house.there() == {"a": "ready", "b": "ready"}, "it is asked of them once"
+
+    go(machine, work)
+
+
+def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> None:
+    machine = FakeMachine(10, FakeModel("a", token_s=45, when_running=["none", "hang"]))
+
+    async def work(house: House) -> None:
+        assert await house.chat("a", n_tokens=4) == "a"
+        assert not [line for line in house.notes.lines if line.startswith("died")]
+        await machine.workers[0].kill("somebody ended it")
+        assert await house.chat("a", n_tokens=4) == "a"
+        assert "died a: it made no step within 180 s" in house.notes.lines
+
+    go(machine, work)
+
+
+def test_what_waits_for_other_programs_to_give_memory_back_gets_it() -> None:
+    machine = FakeMachine(10, FakeModel("a"), FakeModel("b"))
+
+    async def work(house: House) -> None:
+        await house.chat("a", is_pinned=True)
+        machine.taken_by_others = 4
+        with pytest.raises(ModelTooLarge):
+            await house.chat("b")
+        machine.taken_by_others = 0
+        assert await house.chat("b") == "b"
+
+    go(machine, work)

@@ -1,0 +1,242 @@
+"""Which model comes and which goes, asked of the pure rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine.memory.device_memory import MemoryAmount
+from paddock.engine.memory.policy import (
+    EvictModels,
+    KeepModel,
+    LoadedState,
+    LoadModel,
+    MemoryLimits,
+    RefuseModel,
+    WaitForChange,
+    WaitingModel,
+    decide,
+    in_order,
+    may_evict_at,
+)
+
+ONE = MemoryLimits(max_loaded_models=1, max_wait_s=5)
+THREE = MemoryLimits(max_loaded_models=3, max_wait_s=5)
+A = LoadedState("a", "ready", MemoryAmount(4), load_s=2, ready_at=0, last_used_at=100)
+B = WaitingModel("b", since=100, is_interactive=False, options=(MemoryAmount(4),), n_good=1)
+
+
+def test_what_fits_is_started_at_once() -> None:
+    assert decide([A], [B], MemoryAmount(4), THREE, 100) == LoadModel("b", 0)
+
+
+def test_the_best_layout_that_fits_is_taken() -> None:
+    wish = replace(B, options=(MemoryAmount(9), MemoryAmount(6), MemoryAmount(3)), n_good=2)
+    assert decide([], [wish], MemoryAmount(6), THREE, 100) == LoadModel("b", 1)
+
+
+def test_a_poor_layout_is_only_a_last_resort() -> None:
+    wish = replace(B, options=(MemoryAmount(8), MemoryAmount(3)), n_good=1)
+    idle = replace(A, last_used_at=0)
+    assert decide([idle], [wish], MemoryAmount(4), THREE, 100) == EvictModels(("a",))
+    assert decide(
+        [replace(idle, is_pinned=True)], [wish], MemoryAmount(4), THREE, 100
+    ) == LoadModel("b", 1)
+
+
+def test_of_good_layouts_the_one_for_which_less_must_go_is_made_room_for() -> None:
+    small = LoadedState("small", "ready", MemoryAmount(1), load_s=1, last_used_at=0)
+    idle = replace(A, last_used_at=0)
+    wish = replace(B, options=(MemoryAmount(9), MemoryAmount(5)), n_good=2)
+    assert decide([idle, small], [wish], MemoryAmount(4), THREE, 100) == EvictModels(("small",))
+
+
+def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
+    one = LoadedState("one", "unloading", MemoryAmount(0, (4, 0)), load_s=2, last_used_at=0)
+    two = replace(one, key="two", state="ready", room=MemoryAmount(0, (0, 4)))
+    wish = replace(B, options=(MemoryAmount(0, (4, 0)), MemoryAmount(0, (0, 4))), n_good=2)
+    assert decide([one, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
+
+
+def test_a_long_idle_model_goes_at_once() -> None:
+    assert decide([replace(A, last_used_at=0)], [B], MemoryAmount(), THREE, 100) == EvictModels(
+        ("a",)
+    )
+
+
+def test_a_model_that_has_just_fallen_idle_stays_as_long_as_loading_it_takes() -> None:
+    assert decide([A], [B], MemoryAmount(), THREE, 100) == WaitForChange(102)
+
+
+def test_a_busy_model_goes_on_for_max_wait_and_then_drains() -> None:
+    busy = replace(A, n_users=3)
+    assert decide([busy], [B], MemoryAmount(), ONE, 100) == WaitForChange(105)
+    assert decide([busy], [B], MemoryAmount(), ONE, 105) == EvictModels(("a",))
+
+
+def test_a_model_that_was_just_loaded_has_a_turn_as_long_as_its_load() -> None:
+    slow = replace(A, n_users=1, load_s=30, ready_at=99)
+    assert decide([slow], [B], MemoryAmount(), ONE, 105) == WaitForChange(129)
+
+
+def test_a_person_does_not_wait_for_a_job() -> None:
+    busy = replace(A, n_users=3)
+    person = replace(B, is_interactive=True)
+    assert decide([busy], [person], MemoryAmount(), ONE, 100) == EvictModels(("a",))
+    assert decide([A], [person], MemoryAmount(), ONE, 100) == EvictModels(("a",))
+
+
+def test_a_leased_model_that_is_idle_is_spared_for_max_wait_and_no_longer() -> None:
+    leased = replace(A, is_leased=True, last_used_at=98)
+    assert decide([leased], [B], MemoryAmount(), ONE, 100) == WaitForChange(103)
+    assert decide([leased], [B], MemoryAmount(), ONE, 103) == EvictModels(("a",))
+
+
+def test_another_goes_rather_than_a_leased_one() -> None:
+    leased = replace(A, is_leased=True, last_used_at=0)
+    other = replace(A, key="c", load_s=90, last_used_at=0)
+    assert decide([leased, other], [B], MemoryAmount(), THREE, 1000) == EvictModels(("c",))
+
+
+def test_a_pinned_model_never_goes() -> None:
+    pinned = replace(A, is_pinned=True, last_used_at=0)
+    assert decide([pinned], [B], MemoryAmount(1), THREE, 1000) == RefuseModel(
+        "b", MemoryAmount(4), MemoryAmount(1), False
+    )
+    assert decide([pinned], [B], MemoryAmount(9), ONE, 1000) == RefuseModel(
+        "b", MemoryAmount(4), MemoryAmount(9), True
+    )
+
+
+def test_what_can_never_fit_is_refused_though_all_the_others_would_go() -> None:
+    wish = replace(B, options=(MemoryAmount(20), MemoryAmount(10)), n_good=1)
+    assert decide([A], [wish], MemoryAmount(5), THREE, 100) == RefuseModel(
+        "b", MemoryAmount(10), MemoryAmount(9), False
+    )
+
+
+def test_who_drains_already_is_waited_for() -> None:
+    leaving = replace(A, state="draining", n_users=1)
+    assert decide([leaving], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
+
+
+def test_a_draining_model_stays_when_nobody_wants_its_room_any_more() -> None:
+    leaving = replace(A, state="draining", n_users=1)
+    assert decide([leaving], [], MemoryAmount(), ONE, 100) == KeepModel("a")
+
+
+def test_a_model_that_loads_for_somebody_is_not_stopped() -> None:
+    loading = replace(A, state="loading", n_waiting=1)
+    assert decide([loading], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
+
+
+def test_a_model_that_loads_for_nobody_is_stopped() -> None:
+    loading = replace(A, state="loading")
+    assert decide([loading], [B], MemoryAmount(), ONE, 100) == EvictModels(("a",))
+
+
+def test_who_fits_beside_the_first_in_line_need_not_wait_for_it() -> None:
+    busy = replace(A, n_users=1, room=MemoryAmount(6))
+    large = replace(B, key="large", since=90, options=(MemoryAmount(9),))
+    small = replace(B, key="small", since=91, options=(MemoryAmount(1),))
+    house = replace(THREE, max_wait_s=60)
+    # The large one claims 9 of the 10 that are free or will be given by the busy one.
+    assert decide([busy], [large, small], MemoryAmount(4), house, 100) == LoadModel("small", 0)
+    medium = replace(small, options=(MemoryAmount(2),))
+    assert decide([busy], [large, medium], MemoryAmount(4), house, 100) == WaitForChange(150)
+
+
+def test_newcomers_cannot_put_off_the_first_in_line_for_ever() -> None:
+    early = replace(A, n_users=1, room=MemoryAmount(6))
+    late = replace(A, key="late", n_users=1, room=MemoryAmount(2), ready_at=95)
+    large = replace(B, key="large", since=90, options=(MemoryAmount(9),))
+    small = replace(B, key="small", since=91, options=(MemoryAmount(1),))
+    assert isinstance(
+        decide([early, late], [large, small], MemoryAmount(2), THREE, 93), WaitForChange
+    )
+
+
+def test_people_come_first_and_then_those_who_wait_longest() -> None:
+    person = replace(B, key="person", since=100, is_interactive=True)
+    early = replace(B, key="early", since=50)
+    assert [one.key for one in in_order([B, early, person])] == ["person", "early", "b"]
+    assert decide([], [B, early, person], MemoryAmount(4), THREE, 200) == LoadModel("person", 0)
+
+
+def test_a_job_that_has_waited_for_long_is_not_put_off_for_people_any_more() -> None:
+    person = replace(B, key="person", since=100, is_interactive=True)
+    old = replace(B, key="old", since=39)
+    assert [one.key for one in in_order([person, old])] == ["old", "person"]
+
+
+def test_a_model_that_made_room_does_not_come_back_before_the_one_it_went_for() -> None:
+    victim = replace(B, key="victim", is_interactive=True, after="b")
+    assert [one.key for one in in_order([victim, B])] == ["b", "victim"]
+    assert [one.key for one in in_order([victim])] == ["victim"]
+
+
+stays = st.lists(
+    st.builds(
+        LoadedState,
+        st.sampled_from("abcdef"),
+        st.sampled_from(["loading", "ready", "draining", "unloading"]),
+        st.integers(1, 5).map(MemoryAmount),
+        st.floats(0.1, 20),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.floats(0, 100),
+        st.floats(0, 100),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=4,
+    unique_by=lambda one: one.key,
+)
+wishes = st.lists(
+    st.builds(
+        lambda key, since, person, sizes, n: WaitingModel(
+            key,
+            since,
+            person,
+            tuple(map(MemoryAmount, sorted(sizes, reverse=True))),
+            min(n, len(sizes)),
+        ),
+        st.sampled_from("uvwxyz"),
+        st.floats(0, 100),
+        st.booleans(),
+        st.lists(st.integers(1, 9), min_size=1, max_size=3),
+        st.integers(1, 3),
+    ),
+    max_size=3,
+    unique_by=lambda one: one.key,
+)
+
+
+@given(stays, wishes, st.integers(0, 12), st.integers(1, 4), st.floats(100, 200))
+def test_every_move_keeps_the_rules(
+    there: list[LoadedState], wanted: list[WaitingModel], free: int, n_most: int, now: float
+) -> None:
+    house = MemoryLimits(n_most, 5)
+    move = decide(there, wanted, MemoryAmount(free), house, now)
+    by_key = {one.key: one for one in there}
+    if isinstance(move, LoadModel):
+        wish = next(one for one in wanted if one.key == move.key)
+        assert MemoryAmount(free).holds(wish.options[move.option]) and len(there) < n_most
+    elif isinstance(move, EvictModels):
+        going = [by_key[key] for key in move.keys]
+        assert going and not any(one.is_pinned or one.is_leaving for one in going)
+        head = in_order(wanted)[0]
+        for one in going:
+            assert one.state == "loading" or may_evict_at(one, head, house) <= now
+    elif isinstance(move, WaitForChange):
+        assert move.until is None or move.until > now
+        # Whoever waits for nothing in particular waits for somebody who is on the way.
+        if wanted and move.until is None:
+            assert any(one.state != "ready" for one in there)
+    elif isinstance(move, RefuseModel):
+        rest = sum((o.room for o in there if o.is_leaving or not o.is_pinned), MemoryAmount(free))
+        n_pinned = sum(one.is_pinned and not one.is_leaving for one in there)
+        wish = next(one for one in wanted if one.key == move.key)
+        assert n_pinned >= n_most or not any(rest.holds(room) for room in wish.options)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import BadDigest, BlobMissing, DigestMismatch, StoreFull, StoreReadOnly
+from paddock.engine.models.blobs import BlobStore, digest_hex
+
+CONTENT = b"weights " * 1000
+DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+
+
+def files(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+def test_a_blob_is_named_by_what_it_contains(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    assert not blobs.has(DIGEST)
+    assert blobs.add(CONTENT) == DIGEST
+    assert blobs.add(io.BytesIO(CONTENT), DIGEST) == DIGEST
+    assert blobs.read(DIGEST) == CONTENT
+    assert blobs.size_bytes(DIGEST) == len(CONTENT)
+    assert blobs.digests() == (DIGEST,)
+    assert files(tmp_path) == [DIGEST.replace(":", "-")]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert blobs.path(DIGEST).stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_what_is_not_what_it_should_be_is_not_kept(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    with pytest.raises(DigestMismatch) as caught:
+        blobs.add(b"other", DIGEST)
+    got = f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+    assert str(caught.value) == f'digest mismatch, expected "{DIGEST}", got "{got}"'
+    assert files(tmp_path) == []
+
+
+def test_a_writer_that_is_left_early_leaves_nothing(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt), blobs.writer(DIGEST) as writer:
+        writer.write(CONTENT[:100])
+        assert len(files(tmp_path)) == 1
+        assert not blobs.has(DIGEST)
+        raise KeyboardInterrupt
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [
+        "", "sha256:", "sha256:12", "sha512:" + "a" * 64, "sha256:" + "g" * 64, "a" * 64,
+        "sha256:" + "a" * 65, "sha256:../../../etc/passwd", "sha256:" + "a" * 64 + "\n",
+        "SHA256:" + "a" * 64,
+    ],
+)  # fmt: skip
+def test_what_is_no_digest_is_never_a_path(tmp_path: Path, digest: str) -> None:
+    with pytest.raises(BadDigest) as caught:
+        BlobStore(tmp_path).path(digest)
+    assert str(caught.value) == "invalid digest format"
+
+
+def test_a_digest_may_be_written_as_files_are_and_in_capitals() -> None:
+    assert digest_hex("sha256-" + "AB" * 32) == "ab" * 32
+
+
+def test_a_blob_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BlobMissing) as caught:
+        BlobStore(tmp_path).read(DIGEST)
+    assert caught.value.digest == DIGEST
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file, where a folder should be")
+    with pytest.raises(StoreReadOnly) as caught:
+        BlobStore(tmp_path / "store").add(CONTENT)
+    assert caught.value.path == str(tmp_path / "store" / "blobs")
+    assert str(caught.value).endswith("Set PADDOCK_MODELS to a folder that can.")
+
+
+def test_a_file_beyond_the_limit_of_its_size_leaves_nothing(tmp_path: Path) -> None:
+    program = f"""
+        import resource, signal, sys
+        from pathlib import Path
+        from paddock.engine.errors import StoreFull
+        from paddock.engine.models.blobs import Blobs
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            Blobs(Path({str(tmp_path)!r})).add(b"x" * 300_000)
+        except StoreFull as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"no room left in {tmp_path / 'blobs'} (")
+    assert done.stdout.endswith(
+        "nothing half was kept. Make room, or set PADDOCK_MODELS to another disk.\n"
+    )
+    assert files(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("a full disk needs `mount`, which is not here")
+    if done.returncode:
+        pytest.skip(f"a full disk needs the right to mount one: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_no_half_blob_and_what_was_there(small_disk: Path) -> None:
+    blobs = BlobStore(small_disk)
+    digest = blobs.add(CONTENT)
+    with pytest.raises(StoreFull) as caught:
+        blobs.add(os.urandom(400_000))
+    assert caught.value.path == str(small_disk / "blobs")
+    assert files(small_disk) == [digest.replace(":", "-")]
+    assert blobs.true_digest(digest) == digest
+
+
+def test_what_is_half_is_swept_away_when_nobody_goes_on_with_it(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    blobs.add(CONTENT)
+    hour, partial = 3600, f"sha256-{'a' * 64}-partial"
+    ages = {".12-old.part": 2 * hour, ".12-new.part": 0, partial: 48 * hour, f"{partial}-0": 0,
+            f"{partial}-1": 200 * hour, "notes.txt": 900 * hour}  # fmt: skip
+    for name, age in ages.items():
+        (blobs.folder / name).write_bytes(b"half")
+        then = time.time() - age
+        os.utime(blobs.folder / name, (then, then))
+    blobs.sweep()
+    left = [".12-new.part", "notes.txt", DIGEST.replace(":", "-"), partial, f"{partial}-0"]
+    assert files(tmp_path) == sorted(left)

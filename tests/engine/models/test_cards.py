@@ -1,0 +1,263 @@
+"""What is told of a model, by its manifest and its file's header, without loading it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
+from paddock.engine.models.manifests import (
+    CONFIG_TYPE,
+    LICENSE_TYPE,
+    MODEL_TYPE,
+    PARAMS_TYPE,
+    ManifestLayer,
+    make_manifest,
+)
+from paddock.engine.models.model_cards import (
+    ModelDetails,
+    describe_model,
+    list_cards,
+    model_capabilities,
+    weight_count_text,
+    weights_format,
+)
+from paddock.engine.models.model_creation import copy_model, create_model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_names import parse_name
+from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_recipe
+from paddock.engine.request import Message
+from tests.fakes.gguf import LLAMA, Value, write_gguf
+
+GO = (
+    "{{- if .Suffix }}<P>{{ .Prompt }}<S>{{ .Suffix }}<M>{{ else }}{{ if .Tools }}{{ .Tools }}"
+    "{{ end }}{{ .System }} {{ .Prompt }}{{ end }}{{ .Response }}"
+)
+JINJA = (
+    "{% if tools %}{{ tools }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    "{% if enable_thinking %}<think>{% endif %}</think>"
+)
+
+
+@pytest.fixture
+def finder(tmp_path: Path) -> ModelFinder:
+    return ModelFinder(tmp_path / "models", tmp_path / "cache")
+
+
+def make(
+    finder: ModelFinder, name: str, values: dict[str, Value], recipe: ModelRecipe | None
+) -> Path:
+    """Make a model of a small file; gives the file."""
+    path = write_gguf(finder.models_dir.parent / f"{name}.gguf", {**LLAMA, **values})
+    if recipe is not None:
+        create_model(finder.store, finder, recipe, lambda _: None)
+    return path
+
+
+def test_a_packaged_model_is_described_without_a_store(finder: ModelFinder) -> None:
+    card = describe_model(finder, "smollm2:135m")
+    found = finder.locate("smollm2:135m")
+    assert (card.name, card.origin, card.path) == ("smollm2:135m", "package", str(found.path))
+    assert re.fullmatch("[0-9a-f]{64}", card.digest)
+    assert card.size_bytes == found.path.stat().st_size
+    assert card.details == ModelDetails(
+        "gguf", "llama", ("llama",), "134.52M", "Q4_1", context_length=8192, embedding_length=576
+    )
+    assert card.capabilities == ("completion",)
+    assert card.parameters == "repeat_penalty                 1.1"
+    assert "{% for message in messages %}" in card.template
+    assert card.model_info["general.parameter_count"] == 134_515_008
+    assert card.model_info["general.languages"] == ["en"]
+    assert card.model_info["tokenizer.ggml.tokens"] == []
+    assert "tokenizer.chat_template" not in card.model_info
+    assert card.projector_info is None
+    assert (card.tensors[0].name, card.tensors[0].shape) == ("token_embd.weight", (576, 49152))
+    json.dumps(dict(card.model_info), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["smollm2:135m", "all-minilm"])
+def test_a_packaged_model_and_its_copy_have_one_digest(finder: ModelFinder, name: str) -> None:
+    copy_model(finder.store, finder, parse_name(name), parse_name("twin"))
+    assert describe_model(finder, "twin").digest == describe_model(finder, name).digest
+
+
+def test_a_copy_under_the_packaged_name_is_listed_once(finder: ModelFinder) -> None:
+    copy_model(finder.store, finder, parse_name("all-minilm"), parse_name("all-minilm"))
+    listed = {card.name: card.origin for card in list_cards(finder)}
+    assert listed == {"all-minilm:latest": "store", "smollm2:135m": "package"}
+
+
+def test_the_vocabulary_is_told_on_request(finder: ModelFinder) -> None:
+    tokens = describe_model(finder, "all-minilm", is_verbose=True).model_info[
+        "tokenizer.ggml.tokens"
+    ]
+    assert (len(tokens), tokens[101]) == (30522, "[CLS]")
+    assert describe_model(finder, "all-minilm").capabilities == ("embedding",)
+
+
+def test_a_known_file_is_described_within_50_ms(finder: ModelFinder) -> None:
+    describe_model(finder, "smollm2:135m")
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        describe_model(finder, "smollm2:135m")
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.05
+
+
+def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", {**LLAMA, "general.file_type": 15})
+    text = (
+        "FROM ./m.gguf\nTEMPLATE " + GO + '\nSYSTEM """Be\nbrief."""\nPARAMETER stop "a b"\n'
+        "PARAMETER stop c\nPARAMETER temperature 0.5\nPARAMETER num_ctx 512\n"
+        "MESSAGE user hi\nMESSAGE assistant ho\nLICENSE MIT\nLICENSE Apache\nREQUIRES 0.9.0\n"
+    )
+    recipe = read_recipe("eva/mine", parse_modelfile(text), tmp_path)
+    create_model(finder.store, finder, recipe, lambda _: None)
+    manifest = finder.store.manifest(parse_name("eva/mine"))
+    assert manifest is not None
+    card = describe_model(finder, "Eva/Mine")
+    assert (card.name, card.digest) == ("eva/mine:latest", manifest.digest)
+    assert card.size_bytes == manifest.size_bytes > path.stat().st_size
+    assert card.details.quantization_level == "Q4_K_M"
+    assert card.capabilities == ("completion", "tools", "insert")
+    assert card.license == "MIT\nApache"
+    assert (card.system, card.template, card.requires) == ("Be\nbrief.", GO, "0.9.0")
+    assert card.messages == (Message("user", "hi"), Message("assistant", "ho"))
+    assert card.parameters.splitlines() == [
+        "num_ctx                        512",
+        'stop                           "a b"',
+        'stop                           "c"',
+        "temperature                    0.5",
+    ]
+    again = read_recipe("other", parse_modelfile(card.modelfile), tmp_path)
+    create_model(finder.store, finder, again, lambda _: None)
+    other = describe_model(finder, "other")
+    assert (other.template, other.system, other.parameters, other.messages, other.license) == (
+        card.template,
+        card.system,
+        card.parameters,
+        card.messages,
+        card.license,
+    )
+
+
+def test_a_manifest_of_ollamas_registry_is_read(finder: ModelFinder, tmp_path: Path) -> None:
+    raw = write_gguf(tmp_path / "m.gguf").read_bytes()
+    config = (
+        b'{"model_format":"gguf","model_family":"llama","model_families":["llama"],'
+        b'"model_type":"3.2B","file_type":"Q4_K_M","architecture":"amd64","os":"linux",'
+        b'"rootfs":{"type":"layers","diff_ids":[]}}'
+    )
+    params = b'{"stop":["<|start_header_id|>","<|end_header_id|>","<|eot_id|>"],"num_keep":24}'
+    parts = ((MODEL_TYPE, raw), (LICENSE_TYPE, b"LLAMA 3.2"), (PARAMS_TYPE, params))
+    layers = [ManifestLayer(kind, finder.store.add_blob(text), len(text)) for kind, text in parts]
+    head = ManifestLayer(CONFIG_TYPE, finder.store.add_blob(config), len(config))
+    finder.store.put_manifest(parse_name("llama3.2:3b"), make_manifest(head, layers))
+    card = describe_model(finder, "llama3.2:3b")
+    assert card.details == ModelDetails("gguf", "llama", ("llama",), "3.2B", "Q4_K_M", 2048, 64)
+    assert card.parameters.splitlines()[0] == 'stop                           "<|start_header_id|>"'
+    assert finder.find("llama3.2:3b").params == {
+        "stop": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    }
+
+
+def test_what_a_model_can_is_told_by_its_files_template(finder: ModelFinder) -> None:
+    path = make(finder, "m", {"tokenizer.chat_template": JINJA}, None)
+    card = describe_model(finder, str(path))
+    assert card.capabilities == ("completion", "tools", "thinking")
+    assert card.template == JINJA
+    assert model_capabilities(finder, finder.find(str(path))) == card.capabilities
+    assert card.origin == "path"
+
+
+def test_a_model_that_fills_in_by_its_tokens_says_so_as_editors_look_for_it(
+    finder: ModelFinder,
+) -> None:
+    tokens = ["a", "b", "c", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+    path = make(
+        finder, "m", {"tokenizer.ggml.tokens": tokens, "tokenizer.chat_template": "x"}, None
+    )
+    card = describe_model(finder, str(path))
+    assert card.capabilities == ("completion", "insert")
+    assert card.template == (
+        "{{- if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}<|fim_middle|>"
+        "{{- else }}x{{- end }}"
+    )
+
+
+def test_a_projector_is_told_of(finder: ModelFinder, tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    model = write_gguf(folder / "m.gguf")
+    write_gguf(folder / "mmproj.gguf", {"general.architecture": "clip", "clip.vision.n": 3})
+    card = describe_model(finder, str(model))
+    assert "vision" in card.capabilities
+    assert card.projector_info is not None
+    assert card.projector_info["clip.vision.n"] == 3
+    assert card.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_the_list_is_newest_first_and_of_equal_names_the_store_goes_first(
+    finder: ModelFinder, tmp_path: Path
+) -> None:
+    weights = write_gguf(tmp_path / "m.gguf")
+    for age, name in ((0, "new"), (3600, "old"), (7200, "SmolLM2:135m")):
+        create_model(finder.store, finder, ModelRecipe(name, files={"m": weights}), lambda _: None)
+        path = finder.store.manifest_path(parse_name(name))
+        assert path is not None
+        then = time.time() - age
+        os.utime(path, (then, then))
+    listed = list_cards(finder)
+    stored = [card.name for card in listed if card.origin == "store"]
+    assert stored == ["new:latest", "old:latest", "SmolLM2:135m"]
+    assert [card.name for card in listed if card.origin != "store"] == ["all-minilm:latest"]
+    times = [card.modified_at for card in listed]
+    assert times == sorted(times, reverse=True)
+    assert all(one.tzinfo is not None for one in times)
+    assert listed[[card.name for card in listed].index("new:latest")].capabilities == (
+        "completion",
+    )
+
+
+def test_a_broken_file_is_listed_by_its_config_and_said_to_be_broken(
+    finder: ModelFinder, tmp_path: Path
+) -> None:
+    weights = write_gguf(tmp_path / "m.gguf")
+    create_model(finder.store, finder, ModelRecipe("mine", files={"m": weights}), lambda _: None)
+    blob = finder.locate("mine").path
+    blob.write_bytes(blob.read_bytes()[:-9])
+    row = next(card for card in list_cards(finder) if card.name == "mine:latest")
+    assert (row.capabilities, row.details.family) == ((), "llama")
+    with pytest.raises(ModelBroken, match="truncated"):
+        describe_model(finder, "mine")
+    blob.unlink()
+    with pytest.raises(ModelBroken) as caught:
+        describe_model(finder, "mine")
+    assert caught.value.path == str(blob)
+
+
+def test_what_is_not_there_and_what_is_no_name_are_told_apart(finder: ModelFinder) -> None:
+    with pytest.raises(ModelNotFound):
+        describe_model(finder, "nobody")
+    with pytest.raises(InvalidName):
+        describe_model(finder, "a b")
+
+
+def test_weights_are_counted_as_ollama_does() -> None:
+    numbers = (999, 22_565_376, 134_515_008, 7_241_732_096, 8_000_000_000, 4500)
+    assert [weight_count_text(number) for number in numbers] == [
+        "999", "22.57M", "134.52M", "7.2B", "8B", "4K",
+    ]  # fmt: skip
+
+
+def test_a_file_that_does_not_name_its_format_has_that_of_most_weights(
+    finder: ModelFinder, tmp_path: Path
+) -> None:
+    header = finder.files.header(write_gguf(tmp_path / "m.gguf", kind=1))
+    assert (header.file_type, weights_format(header)) == ("unknown", "F16")

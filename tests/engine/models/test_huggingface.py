@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.gguf import read_header
+from paddock.engine.models.manifests import MODEL_TYPE, PARAMS_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE
+from paddock.engine.models.model_names import parse_name
+from paddock.engine.models.model_store import ModelStore
+from paddock.engine.models.transfer import (
+    HostNotTrusted,
+    HostUnreachable,
+    NotPublished,
+    NoUsableModel,
+    TransferRefused,
+)
+from tests.engine.models.pulling import QUICK, model_of, pulled, statuses
+from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
+from tests.fakes.gguf import split_gguf
+
+Q4, Q8, EYES = gguf(50_000, seed=4), gguf(90_000, seed=8), gguf(3_000, architecture="clip")
+COMMIT = "c" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[FarSide]:
+    """A stand-in for the hub: its listing, and files behind a redirect to another host."""
+    whole = tmp_path / "big-F16.gguf"
+    whole.write_bytes(gguf(50_000, seed=5))
+    parts = {f"F16/{part.name}": part.read_bytes() for part in split_gguf(whole, whole)}
+    with far_side() as side, far_side() as cdn:
+        repository = {
+            "README.md": b"# Mini",
+            "mini-Q8_0.gguf": Q8,
+            "mini-Q4_K_M.gguf": Q4,
+            "mmproj-mini-f16.gguf": EYES,
+            "template": b"{{ .Prompt }}",
+            "params": b'{"temperature": 0.3}',
+            **parts,
+        }
+        siblings = []
+        for name, content in repository.items():
+            told: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "b"}
+            path = f"/team/Mini-GGUF/resolve/{COMMIT}/{name}"
+            if name.endswith(".gguf"):
+                told["lfs"] = {
+                    "sha256": digest_of(content).removeprefix("sha256:"),
+                    "size": len(content),
+                    "pointerSize": 130,
+                }
+                cdn.files[f"/lfs/{name}"] = content
+                side.redirects[path] = f"{cdn.url}/lfs/{name}?signed=1"
+            else:
+                side.files[path] = content
+            siblings.append(told)
+        listing = {"id": "team/Mini-GGUF", "sha": COMMIT, "siblings": siblings, "tags": []}
+        side.files["/api/models/team/Mini-GGUF"] = json.dumps(listing).encode()
+        side.cdn = cdn  # type: ignore[attr-defined]
+        yield side
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+def test_the_default_quantisation_comes_with_projector_template_and_parameters(
+    hub: FarSide, store: ModelStore
+) -> None:
+    lines = pulled(store, "hf:team/Mini-GGUF", hub=hub.url, insecure=False)
+    short = [digest_of(content).removeprefix("sha256:")[:12] for content in (Q4, EYES)]
+    assert statuses(lines) == [
+        "pulling manifest",
+        "found mini-Q4_K_M.gguf at 127.0.0.1/team/Mini-GGUF",
+        f"pulling {short[0]}",
+        f"pulling {short[1]}",
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    name = parse_name("hf.co/team/Mini-GGUF:latest")
+    assert model_of(store, name) == Q4
+    manifest = store.manifest(name)
+    assert manifest is not None
+    assert [layer.media_type for layer in manifest.layers] == [
+        MODEL_TYPE,
+        PROJECTOR_TYPE,
+        TEMPLATE_TYPE,
+        PARAMS_TYPE,
+    ]
+    assert store.blobs.read(manifest.layers[3].digest) == b'{"temperature": 0.3}'
+    assert store.check() == []
+
+
+def test_a_quantisation_can_be_asked_for(hub: FarSide, store: ModelStore) -> None:
+    pulled(store, "hf.co/team/Mini-GGUF:Q8_0", hub=hub.url)
+    assert model_of(store, parse_name("hf.co/team/Mini-GGUF:Q8_0")) == Q8
+    with pytest.raises(NoUsableModel, match="it has no Q5_0; it has Q8_0, Q4_K_M, F16"):
+        pulled(store, "hf:team/Mini-GGUF:Q5_0", hub=hub.url)
+
+
+def test_a_split_model_comes_with_all_its_parts(hub: FarSide, store: ModelStore) -> None:
+    lines = pulled(store, "hf:team/Mini-GGUF:F16", hub=hub.url)
+    assert any("-00001-of-00002.gguf and 1 more at " in one for one in statuses(lines))
+    manifest = store.manifest(parse_name("hf.co/team/Mini-GGUF:F16"))
+    assert manifest is not None
+    kinds = [layer.media_type for layer in manifest.layers]
+    assert kinds == [MODEL_TYPE, MODEL_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE, PARAMS_TYPE]
+    parts = [read_header(store.blob_path(one.digest)).part for one in manifest.all_of(MODEL_TYPE)]
+    assert parts == [0, 1]
+    assert store.check() == []
+
+
+def test_a_file_of_a_repository_can_be_asked_for(hub: FarSide, store: ModelStore) -> None:
+    pulled(store, "hf:team/Mini-GGUF/mini-Q8_0.gguf", hub=hub.url)
+    assert model_of(store, parse_name("hf.co/team/Mini-GGUF:Q8_0")) == Q8
+
+
+def test_what_the_hub_sends_is_verified_by_the_digest_that_it_told(
+    hub: FarSide, store: ModelStore
+) -> None:
+    hub.cdn.files["/lfs/mini-Q4_K_M.gguf"] = gguf(50_000, seed=5)  # type: ignore[attr-defined]
+    with pytest.raises(Exception, match="digest mismatch"):
+        pulled(store, "hf:team/Mini-GGUF", hub=hub.url)
+    assert store.names() == []
+
+
+def test_the_token_goes_to_the_hub_alone(
+    hub: FarSide, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    pulled(store, "hf:team/Mini-GGUF", hub=hub.url)
+    cdn: FarSide = hub.cdn  # type: ignore[attr-defined]
+    assert all(one.headers.get("authorization") == "Bearer hf_secret" for one in hub.seen)
+    assert cdn.seen
+    assert all("authorization" not in one.headers for one in cdn.seen)
+
+
+def test_what_is_not_there_or_not_open_is_said(hub: FarSide, store: ModelStore) -> None:
+    with pytest.raises(
+        NotPublished, match=r"127\.0\.0\.1:\d+/team/None: file does not exist\. Look how"
+    ):
+        pulled(store, "hf:team/None", hub=hub.url)
+    hub.statuses["/api/models/team/Mini-GGUF"] = [403]
+    with pytest.raises(TransferRefused) as caught:
+        pulled(store, "hf:team/Mini-GGUF", hub=hub.url)
+    assert caught.value.status == 403
+    with pytest.raises(HostNotTrusted):
+        pulled(store, "hf:team/Mini-GGUF", hub=hub.url, trusted_hosts=("registry.ollama.ai",))
+
+
+def test_a_hub_that_is_not_there_is_named(store: ModelStore) -> None:
+    with pytest.raises(HostUnreachable, match=r"^127\.0\.0\.1:9 cannot be reached: "):
+        pulled(store, "hf:team/Mini-GGUF", hub="http://127.0.0.1:9")
+
+
+def test_hf_endpoint_is_heeded(hub: FarSide, store: ModelStore) -> None:
+    script = (
+        "import sys; from pathlib import Path; from paddock.engine.models.model_store import Store;"
+        "from tests.engine.models.pulling import pulled;"
+        "pulled(Store(Path(sys.argv[1])), 'hf:team/Mini-GGUF:Q8_0')"
+    )
+    root = Path(__file__).parents[4]
+    environment = {**os.environ, "HF_ENDPOINT": hub.url}
+    command = [sys.executable, "-c", script, str(store.root)]
+    subprocess.run(command, cwd=root, env=environment, check=True, timeout=60)
+    assert model_of(store, parse_name("hf.co/team/Mini-GGUF:Q8_0")) == Q8
+
+
+def test_nothing_else_of_the_repository_is_brought(hub: FarSide, store: ModelStore) -> None:
+    pulled(store, "hf:team/Mini-GGUF", QUICK, hub=hub.url)
+    assert not [one for one in hub.seen if one.path.endswith(("README.md", "Q8_0.gguf"))]

@@ -1,0 +1,256 @@
+"""Pulls that something cuts short: wires, kills, full disks, other pulls. They are gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.models.manifests import Manifest
+from paddock.engine.models.model_names import ModelName
+from paddock.engine.models.model_store import ModelStore
+from paddock.engine.models.pull import pull
+from paddock.engine.models.transfer import (
+    DiskRanFull,
+    NotEnoughDiskSpace,
+    ProgressLine,
+    TransferInterrupted,
+)
+from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled
+from tests.fakes.far_side import FarSide, Seen, digest_of
+
+
+def test_cut_connections_go_on_where_they_were_cut(far: FarSide, store: ModelStore) -> None:
+    far.publish("team/mini", "v1", model=BIG)
+    far.cuts = [7_000] * 6
+    pulled(store, named(far))
+    assert model_of(store, named(far)) == BIG
+    assert far.sent(digest_of(BIG)) == len(BIG), "no byte came twice"
+
+
+def test_a_connection_that_stands_still_is_made_again(far: FarSide, store: ModelStore) -> None:
+    far.publish("team/mini", "v1", model=BIG)
+    far.stalls = 2
+    began = time.monotonic()
+    pulled(store, named(far), stall_s=0.3)
+    assert model_of(store, named(far)) == BIG
+    assert time.monotonic() - began < 10
+
+
+def test_a_server_that_always_cuts_is_given_up_and_what_came_is_kept(
+    far: FarSide, store: ModelStore
+) -> None:
+    far.publish("team/mini", "v1", model=BIG)
+    far.cuts = [0] * 100
+    with pytest.raises(TransferInterrupted) as caught:
+        pulled(store, named(far))
+    assert caught.value.host == far.host
+    assert str(caught.value).endswith("Do it again, and it goes on from where it stopped.")
+    assert store.names() == []
+    assert not store.has_blob(digest_of(BIG))
+    assert any(name.endswith("-partial") for name in leftovers(store))
+
+
+def test_servers_troubles_pass(far: FarSide, store: ModelStore) -> None:
+    path = far.publish("team/mini", "v1", model=BIG)
+    far.statuses[path] = [503, 429]
+    far.statuses[f"/v2/team/mini/blobs/{digest_of(BIG)}"] = [500, 502]
+    assert pulled(store, named(far))[-1].status == "success"
+
+
+def test_a_server_without_ranges_that_cuts_is_not_asked_for_ever(
+    far: FarSide, store: ModelStore
+) -> None:
+    far.knows_ranges = False
+    far.publish("team/mini", "v1", model=BIG)
+    far.cuts = [50_000] * 100
+    with pytest.raises(TransferInterrupted):
+        pulled(store, named(far))
+    assert len(far.asked(digest_of(BIG))) < 20
+
+
+def test_two_pulls_at_once_bring_a_model_once(far: FarSide, store: ModelStore) -> None:
+    far.bytes_per_s = 30_000
+    far.publish("team/mini", "v1", model=BIG)
+
+    async def one() -> list[ProgressLine]:
+        return [line async for line in pull(store, named(far), options=QUICK)]
+
+    async def main() -> list[list[ProgressLine]]:
+        return list(await asyncio.gather(one(), one()))
+
+    both = asyncio.run(main())
+    assert [lines[-1].status for lines in both] == ["success", "success"]
+    assert far.sent(digest_of(BIG)) == len(BIG)
+    for lines in both:
+        told = [line.completed for line in lines if line.digest and line.completed]
+        assert len(set(told)) > 2, "the one that waits sees the other one's progress"
+
+
+def test_who_stops_listening_ends_the_work_and_keeps_what_came(
+    far: FarSide, store: ModelStore
+) -> None:
+    far.bytes_per_s = 20_000
+    far.publish("team/mini", "v1", model=BIG)
+
+    async def main() -> None:
+        lines = pull(store, named(far), options=QUICK)
+        async for line in lines:
+            if line.completed and line.completed > 10_000:
+                break
+        await lines.aclose()
+
+    asyncio.run(main())
+    assert store.names() == []
+    far.settle()
+    at_first = far.sent(digest_of(BIG))
+    assert 10_000 < at_first < len(BIG)
+    far.bytes_per_s = 0
+    pulled(store, named(far))
+    assert model_of(store, named(far)) == BIG
+    assert far.sent(digest_of(BIG)) - at_first < len(BIG) - 10_000
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from paddock.engine.models.model_store import Store
+from paddock.engine.models.pull import pull
+from tests.engine.models.pulling import QUICK
+
+async def main():
+    async for line in pull(Store(Path(sys.argv[1])), sys.argv[2], options=QUICK):
+        if line.completed:
+            print(line.completed, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_pull_is_gone_on_with(
+    far: FarSide, store: ModelStore, how: signal.Signals
+) -> None:
+    far.bytes_per_s = 20_000
+    far.publish("team/mini", "v1", model=BIG)
+    command = [sys.executable, "-c", KILLED, str(store.root), str(named(far))]
+    root = Path(__file__).parents[4]
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 20_000:
+            pass
+        process.send_signal(how)
+        process.wait(timeout=20)
+    assert store.names() == []
+    assert not store.has_blob(digest_of(BIG))
+    far.settle()
+    before = far.sent(digest_of(BIG))
+    far.bytes_per_s = 0
+    pulled(store, named(far))
+    assert model_of(store, named(far)) == BIG
+    assert far.sent(digest_of(BIG)) - before <= len(BIG) - 20_000
+    assert leftovers(store) == []
+
+
+def test_a_pull_that_waits_for_another_process_takes_over_when_that_is_killed(
+    far: FarSide, store: ModelStore
+) -> None:
+    far.bytes_per_s = 20_000
+    far.publish("team/mini", "v1", model=BIG)
+    command = [sys.executable, "-c", KILLED, str(store.root), str(named(far))]
+    root = Path(__file__).parents[4]
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        async def main() -> list[ProgressLine]:
+            lines = []
+            async for line in pull(store, named(far), options=QUICK):
+                lines.append(line)
+                if line.completed and line.completed > 20_000 and process.poll() is None:
+                    process.kill()
+                    process.wait()
+                    asked_before.extend(far.seen)
+                    far.bytes_per_s = 0
+            return lines
+
+        asked_before: list[Seen] = []
+
+        lines = asyncio.run(main())
+    assert lines[-1].status == "success"
+    assert model_of(store, named(far)) == BIG
+    far.settle()
+    ours = far.asked(digest_of(BIG))
+    sent_to_us = sum(one.n_sent for one in ours if one not in asked_before)
+    assert 0 < sent_to_us < len(BIG) - 20_000
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+from pathlib import Path
+from paddock.engine.models.model_store import Store
+from tests.engine.models.pulling import pulled
+pulled(Store(Path(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_a_disk_that_is_full_in_the_middle_is_said_plainly(far: FarSide, store: ModelStore) -> None:
+    far.publish("team/mini", "v1", model=BIG)
+    command = [sys.executable, "-c", LIMITED, str(store.root), str(named(far))]
+    root = Path(__file__).parents[4]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        f"{DiskRanFull.__module__}.RanFull: no room left in {store.blobs.folder} ("
+    )
+    assert last.endswith(
+        "What arrived is kept: make room and do it again, or set PADDOCK_MODELS to another disk."
+    )
+    assert store.names() == []
+    assert not store.has_blob(digest_of(BIG))
+    pulled(store, named(far))
+    assert model_of(store, named(far)) == BIG
+
+
+def test_room_is_looked_for_before_anything_is_brought(far: FarSide, store: ModelStore) -> None:
+    path = far.publish("team/mini", "v1", model=BIG)
+    said = far.files[path].replace(str(len(BIG)).encode(), str(10**16).encode())
+    far.files[path] = said
+    with pytest.raises(NotEnoughDiskSpace) as caught:
+        pulled(store, named(far))
+    assert caught.value.needed_bytes == 10**16
+    assert "and 10000000.0 GB are to come. Make room" in str(caught.value)
+    assert far.sent(digest_of(BIG)) == 0
+
+
+class Pruned(ModelStore):
+    """A store of which another one removes a blob at the last moment, as long as it is unnamed."""
+
+    unlucky: str | None = None
+
+    def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
+        if self.unlucky is not None:
+            assert self.prune([self.unlucky]) == [self.unlucky]
+            self.unlucky = None
+        return super().put_manifest(name, manifest)
+
+
+def test_a_blob_that_is_pruned_while_others_come_is_brought_again(
+    far: FarSide, tmp_path: Path
+) -> None:
+    far.publish("team/mini", "v1", model=BIG, template=b"x")
+    store = Pruned(tmp_path / "models")
+    store.unlucky = digest_of(b"x")
+    assert pulled(store, named(far))[-1].status == "success"
+    assert store.check() == []
+    assert far.sent(digest_of(b"x")) == 2

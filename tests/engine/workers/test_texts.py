@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine.errors import TextTooLong
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.workers.embed_service import TextReader, split_tokens
+
+
+@given(st.lists(st.sampled_from([" a", "b", " c.", "d", " e"]), min_size=1), st.integers(1, 20))
+def test_a_split_loses_nothing_and_keeps_to_the_room(words: list[str], room: int) -> None:
+    parts = split_tokens(words, room)
+    assert [i for begin, end in parts for i in range(begin, end)] == list(range(len(words)))
+    assert all(0 < end - begin <= room for begin, end in parts)
+
+
+def test_a_split_prefers_the_end_of_a_sentence_then_that_of_a_word() -> None:
+    words = [" one", " two", " three", " four", " five.", " six", " se", "ven", " eight", " nine"]
+    assert split_tokens(words, 6) == [(0, 5), (5, 10)]
+    assert split_tokens([" a"] * 6 + [" b", "c", "d"] + [" e"] * 7, 8) == [
+        (0, 6),
+        (6, 11),
+        (11, 16),
+    ]
+
+
+def test_parts_wear_what_the_model_puts_around_a_text() -> None:
+    model = Model(ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path)
+    reader = TextReader(model)
+    text = "The boat leaves at nine. " * 20
+    (whole,) = reader.read([text], 512, "split")[0].pieces
+    parts = reader.read([text], 50, "split")[0].pieces
+    first, last = whole[:1], whole[-1:]
+    assert len(parts) == 3
+    for part in parts:
+        assert len(part) <= 50
+        assert (part[:1], part[-1:]) == (first, last)
+    assert np.array_equal(np.concatenate([part[1:-1] for part in parts]), whole[1:-1])
+    assert [len(one.pieces) for one in reader.read(["", " "], 512)] == [1, 1]
+    short, cut = reader.read(["short", text], 50, "cut")
+    assert (short.n_cut, cut.n_cut) == (0, len(whole) - 50)
+    assert np.array_equal(cut.pieces[0], np.concatenate([whole[:49], last]))
+    with pytest.raises(TextTooLong) as caught:
+        reader.read(["short", text], 50)
+    assert (caught.value.index, caught.value.n_tokens) == (1, len(whole))
+    model.close()

@@ -1,0 +1,444 @@
+"""Typed steps, inputs and models: the last place where the YAML's author can be wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import Role
+from paddock.pipelines import model, yaml_source
+from paddock.pipelines import plan as plans
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.bind import bind, check, read_plan
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundRetry, BoundStep, BoundTimeout
+from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.ledger.budget import RunBudget
+from paddock.steps import registry
+
+DEFAULTS: Mapping[Role, str] = {"chat": "smollm2:135m", "embed": "all-minilm"}
+
+
+def bound(text: str, folder: Path, cwd: Path | None = None, **inputs: Any) -> BoundPlan:
+    file = folder / "news.yaml"
+    file.write_text(text, encoding="utf-8")
+    return bind(read_plan(file), inputs, cwd=cwd or folder, default_models=DEFAULTS)
+
+
+def fault(text: str, **inputs: Any) -> str:
+    made = plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, "news.yaml")))
+    with pytest.raises(PipelineError) as caught:
+        bind(made, inputs, cwd=Path.cwd(), default_models=DEFAULTS)
+    return str(caught.value)
+
+
+def messages(text: str, **inputs: Any) -> list[str]:
+    made = plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, "news.yaml")))
+    with pytest.raises(PipelineError) as caught:
+        bind(made, inputs, cwd=Path.cwd(), default_models=DEFAULTS)
+    return [one.message for one in caught.value.faults]
+
+
+def step(node: object) -> BoundStep:
+    assert isinstance(node, BoundStep)
+    return node
+
+
+# --- what is bound
+
+
+def test_a_step_gets_its_class_and_typed_parameters(tmp_path: Path) -> None:
+    made = bound(
+        """
+inputs: {words: 5}
+steps:
+  - id: one
+    uses: summarize
+    with: {text: "{{ inputs.words }} x", words: "{{ inputs.words }}", params: {seed: 3}}
+""",
+        tmp_path,
+    )
+    one = step(made.nodes[0])
+    assert one.uses == "summarise"
+    params = one.params.render(Scope.of(made.inputs))
+    assert isinstance(params, one.kind.params)
+    assert (params.text, params.words, params.params.seed) == ("5 x", 5, 3)
+    assert one.references == {("inputs", "words")}
+
+
+def test_constant_parameters_are_made_once(tmp_path: Path) -> None:
+    made = bound("steps: [{uses: files.scan, with: {root: .}}]", tmp_path)
+    params = step(made.nodes[0]).params
+    assert params.render({}) is params.render({"x": 1})
+
+
+def test_templates_are_bound_to_the_scope_and_rendered_by_the_step(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("{{ doc.name }}: {{ s }}\n", encoding="utf-8")
+    made = bound(
+        """
+steps:
+  - for_each: "doc in [{'name': 'n'}]"
+    do:
+      - uses: files.write
+        with: {path: "{{ doc.name }}.md", template: {file: page.md}, vars: {s: "{{ doc.name }}!"}}
+""",
+        tmp_path,
+    )
+    block = made.nodes[0]
+    assert isinstance(block, BoundBlock)
+    params = step(block.body[0]).params.render(Scope.of({}).child("doc", {"name": "n"}))
+    assert params.template.render(**params.vars) == "n: n!\n"
+    assert params.path == "n.md"
+    assert "{{ doc.name }}: {{ s }}" in json.loads(step(block.body[0]).spec)["with"]["template"]
+
+
+def test_a_block_knows_what_it_reads_of_its_item_and_from_outside(tmp_path: Path) -> None:
+    made = bound(
+        """
+inputs: {tone: plain}
+defaults: {max_parallel: 3, on_error: skip}
+steps:
+  - {id: docs, uses: files.scan, with: {root: .}}
+  - id: each
+    for_each: doc in steps.docs.files
+    key: doc.stem
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: prompt, with: {template: "{{ steps.text.text }} {{ inputs.tone }}"}}
+    returns: {file: doc.relpath}
+  - id: whole
+    for_each: doc in steps.docs.files
+    on_error: fail
+    max_parallel: 1
+    do: [{uses: prompt, with: {template: "{{ doc|tojson }}"}}]
+""",
+        tmp_path,
+    )
+    each, whole = made.nodes[1:]
+    assert isinstance(each, BoundBlock)
+    assert isinstance(whole, BoundBlock)
+    assert each.item_attributes == frozenset({"stem", "path", "relpath"})
+    assert whole.item_attributes is None
+    assert each.references == {("steps", "docs", "files"), ("inputs", "tone")}
+    assert (each.max_parallel, each.on_error) == (3, "skip")
+    assert (whole.max_parallel, whole.on_error) == (1, "fail")
+    assert json.loads(each.spec)["for_each"] == "doc in steps.docs.files"
+
+
+def test_defaults_hold_where_a_step_says_nothing(tmp_path: Path) -> None:
+    made = bound(
+        """
+defaults: {retry: {times: 2, on: [io]}, timeout: {idle: 60s}, cache: off}
+steps:
+  - {uses: prompt, with: {template: x}}
+  - uses: prompt
+    with: {template: x}
+    retry: {times: 1, backoff: 2s}
+    timeout: {total: 5m}
+    cache: auto
+  - {for_each: "x in [1]", timeout: {idle: 1s}, do: [{uses: prompt, with: {template: x}}]}
+""",
+        tmp_path,
+    )
+    first, second, block = made.nodes
+    assert step(first).retry == BoundRetry(2, frozenset({"io"}), 1.0)
+    assert (step(first).timeout, step(first).cache) == (BoundTimeout(None, 60), False)
+    assert step(second).retry == BoundRetry(1, frozenset({"timeout", "worker", "busy"}), 2.0)
+    assert (step(second).timeout, step(second).cache) == (BoundTimeout(300, 60), True)
+    assert isinstance(block, BoundBlock)
+    assert step(block.body[0]).timeout == BoundTimeout(None, 1)
+
+
+def test_models_are_named_by_alias_else_the_only_one_of_the_role(tmp_path: Path) -> None:
+    made = bound(
+        """
+models:
+  writer: {ref: smollm2:135m, ctx: 4k, keep_alive: 15m, params: {num_predict: 9}}
+  local: {ref: models/x.gguf, role: embed}
+steps:
+  - {uses: chat, with: {prompt: x, model: writer}}
+  - {uses: chat, with: {prompt: x}}
+  - {uses: embed, with: {texts: [x]}}
+  - {uses: prompt, with: {template: x}}
+""",
+        tmp_path,
+    )
+    specs = [step(node).model for node in made.nodes]
+    assert specs[0] == specs[1] == made.models["writer"]
+    assert specs[0] is not None
+    assert (specs[0].n_ctx_tokens, specs[0].keep_alive_s) == (4096, 900)
+    assert specs[0].params == {"max_tokens": 9}
+    assert specs[2] is not None
+    assert specs[2].ref == str(tmp_path / "models/x.gguf")
+    assert specs[3] is None
+
+
+def test_without_models_the_settings_decide(tmp_path: Path) -> None:
+    made = bound("steps: [{uses: chat, with: {prompt: x}}]", tmp_path)
+    spec = step(made.nodes[0]).model
+    assert spec is not None
+    assert (spec.ref, spec.role) == ("smollm2:135m", "chat")
+
+
+def test_paths_given_are_relative_to_the_caller_and_defaults_to_the_yaml(tmp_path: Path) -> None:
+    folder, cwd = tmp_path / "pipe", tmp_path / "me"
+    folder.mkdir()
+    cwd.mkdir()
+    text = """
+inputs: {a: {type: dir, default: ./inbox}, b: {type: path}, key: {type: str, secret: true}}
+steps: [{uses: prompt, with: {template: x}}]
+"""
+    made = bound(text, folder, cwd, b="../x/y.md", key="s")
+    assert made.inputs == {"a": str(folder / "inbox"), "b": str(tmp_path / "x/y.md"), "key": "s"}
+    assert made.roots.base == folder
+    assert made.roots.allowed == (folder, tmp_path / "x/y.md")
+    assert made.secret_inputs == {"key"}
+    assert made.input_types == {"a": "dir", "b": "path", "key": "str"}
+
+
+# --- what is a fault
+
+
+def test_a_model_that_is_not_listed_reads_as_the_language_page_shows_it() -> None:
+    text = """
+models: {writer: smollm2:135m, vec: {ref: all-minilm, role: embed}}
+steps:
+  - id: summary
+    uses: summarise
+    with:
+        text: x
+        model: qwen3-8b
+"""
+    assert fault(text) == (
+        "news.yaml:8:16: step 'summary' asks for model 'qwen3-8b', which is not under `models`.\n"
+        "       8 |         model: qwen3-8b\n"
+        "         |                ^^^^^^^^\n"
+        "  Known: 'writer', 'vec'. Add it under `models` or correct the name."
+    )
+
+
+def test_an_unknown_step_is_told_with_the_known_ones() -> None:
+    known = ", ".join(f"'{name}'" for name in registry.step_names())
+    assert fault("steps:\n  - uses: files.scna\n") == (
+        "news.yaml:2:11: there is no step called 'files.scna'.\n"
+        "       2 |   - uses: files.scna\n"
+        "         |           ^^^^^^^^^^\n"
+        f"  Known: {known}. Did you mean 'files.scan'?"
+    )
+
+
+def test_every_fault_of_a_file_comes_at_once() -> None:
+    assert messages(
+        """
+inputs: {n: {type: int, min: 3}, out: {type: dir, default: ../..}, must: {type: str}}
+models:
+  writer: {ref: x, params: {temprature: 1}}
+  vec: {ref: b, role: embed, pool: {url: x}}
+  far: {ref: "hf:a"}
+steps:
+  - {id: docs, uses: files.scan, with: {rot: x, include: 5}}
+  - {id: s, uses: summarise, with: {text: "{{ steps.docs.filez }}", words: "80", model: 5}}
+  - {id: s2, uses: summarise, with: {model: vec, text: x, file: y, map: "{{ chunk }} {{ chnk }}"}}
+  - {id: r, uses: summarise, with: {text: x, instructions: "{{ foo }}", params: {temperature: 9}}}
+  - {id: p, uses: split, with: {text: "{{ inputs.n }}", tokens: 10, overlap: 20}}
+  - {id: w, uses: files.write, with: {path: 5, text: "{{ steps.p.chunk }}"}}
+  - {id: w2, uses: files.write, with: {path: "{{ dok.x }}", rows: 5}}
+  - {id: c, uses: chat, with: {prompt: 5, system: {file: zz.md}}}
+  - {id: d, uses: chat, with: {prompt: "{{ a }} {{ b }}", vars: {a: 1}, model: "{{ inputs.n }}"}}
+  - {uses: chat, nam: x}
+returns: {x: steps.w.file}
+""",
+        n="2",
+        zz="1",
+    ) == [
+        "the default of input 'out' leads outside the pipeline's folder.",
+        "input 'must' has no value.",
+        "unknown key 'temprature'.",
+        "'x' is no address of a server.",
+        "'hf:a' names no model of a hub.",
+        "step 'files.scan' needs the parameter 'root'.",
+        "step 'files.scan' has no parameter 'rot'.",
+        "'include' must be a list; '5' is a whole number.",
+        "step 'docs' has no output 'filez'.",
+        "'words' must be a whole number; '80' is text.",
+        "'model' must be text; '5' is a whole number.",
+        "step 'summarise': give exactly one of `text`, `chunks`, `file`, not `text` and `file`.",
+        "step 's2' writes text, but model 'vec' has the role 'embed'.",
+        "'chnk' is not known here.",
+        "'foo' is not known here.",
+        "'temperature' must be at most 5.0; it is '9'.",
+        "in 'with': `overlap` (20) must be below `tokens` (10).",
+        "'path' must be text; '5' is a whole number.",
+        "step 'p' has no output 'chunk'.",
+        "'dok' is not known here.",
+        "'rows' must be a list; '5' is a whole number.",
+        "'prompt' must be text, or {file: PATH}; it is '5'.",
+        "there is no file 'zz.md'.",
+        "'b' is not known here.",
+        "the model of step 'd' must be named as it is.",
+        "step 'chat': give exactly one of `prompt`, `messages`.",
+        "unknown key 'nam'.",
+        "step 'w' has no output 'file'.",
+        "the pipeline has no input 'zz'.",
+        "input 'n' must be at least 3, not '2'.",
+    ]
+
+
+def test_outputs_are_those_that_returns_names_and_blocks_have_their_own() -> None:
+    assert messages(
+        """
+steps:
+  - {id: a, uses: prompt, with: {template: x}, returns: {t: steps.a.text}}
+  - {id: b, for_each: "x in [1]", do: [{uses: prompt, with: {template: x}}]}
+  - {uses: prompt, if: steps.a.t and steps.a.skipped and steps.b.results, with: {template: x}}
+  - {uses: prompt, if: steps.a.text, with: {template: x}}
+  - {uses: prompt, if: steps.b.text, with: {template: x}}
+"""
+    ) == ["step 'a' has no output 'text'.", "step 'b' has no output 'text'."]
+
+
+def test_names_of_maps_and_vars_are_known_in_their_texts() -> None:
+    text = """
+steps:
+  - uses: summarise
+    with: {text: x, map: "{{ chunk }} {{ index }} {{ previous }}", reduce: "{{ notes }}"}
+  - {uses: chat, with: {prompt: "{{ a }}", system: "{{ a }}", vars: {a: 1}}}
+"""
+    check(plans.plan(model.validate(yaml_source.parse_yaml(text, "news.yaml"))))
+
+
+def test_checking_a_file_asks_for_no_inputs() -> None:
+    text = "inputs: {must: {type: str}}\nsteps: [{uses: prompt, with: {template: x}}]"
+    check(plans.plan(model.validate(yaml_source.parse_yaml(text, "news.yaml"))))
+    assert messages(text) == ["input 'must' has no value."]
+
+
+def test_inputs_without_a_value_are_null_where_they_may_be(tmp_path: Path) -> None:
+    text = "inputs: {a: {type: str, required: false}}\nsteps: [{uses: prompt, with: {template: x}}]"
+    assert bound(text, tmp_path).inputs == {"a": None}
+
+
+def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    text = "inputs: {d: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
+    with pytest.raises(PipelineError, match="input 'd' cannot be used as a path"):
+        bound(text, tmp_path, d="a/c")
+
+
+# --- while running
+
+
+def test_a_value_that_turns_out_wrong_is_told_with_its_place(tmp_path: Path) -> None:
+    made = bound(
+        'steps:\n  - {for_each: "d in [1]", do: [{uses: split, with: {text: "{{ d.x }}"}}]}\n',
+        tmp_path,
+    )
+    block = made.nodes[0]
+    assert isinstance(block, BoundBlock)
+    params = step(block.body[0]).params
+    with pytest.raises(BindError) as caught:
+        params.render(Scope.of({}).child("d", {"x": 5}))
+    assert caught.value.reason == "'text' must be text; '5' is a whole number."
+    assert caught.value.mark is not None
+    assert caught.value.mark.line == 2
+    with pytest.raises(BindError, match=r"`text`: there is no 'x' here .* Known: 'y'\."):
+        params.render(Scope.of({}).child("d", {"y": 5}))
+
+
+def test_ten_thousand_documents_of_three_steps_cost_little(tmp_path: Path) -> None:
+    made = bound(
+        """
+steps:
+  - id: each
+    for_each: doc in []
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+""",
+        tmp_path,
+    )
+    block = made.nodes[0]
+    assert isinstance(block, BoundBlock)
+    outer = Scope.of({})
+
+    def item() -> None:
+        scope = outer.child("doc", {"path": "/a/b.md", "relpath": "b.md"})
+        for node, outputs in zip(block.body, ({"text": "t"}, {"text": "s"}, {}), strict=True):
+            params = step(node).params.render(scope)
+            if step(node).uses == "chat":
+                params.prompt.render()
+            scope = scope.with_step(node.id, outputs)
+
+    item()
+    started = time.perf_counter()
+    for _ in range(500):
+        item()
+    assert (time.perf_counter() - started) / 500 < 0.003  # 0.1 ms where nothing else runs
+
+
+def test_a_budget_and_a_priority_are_bound(tmp_path: Path) -> None:
+    made = bound(
+        """
+concurrency: {priority: interactive}
+budget: {time: 2h, tokens: 5000}
+steps: [{uses: prompt, with: {template: x}}]
+""",
+        tmp_path,
+    )
+    assert made.budget == RunBudget(time_s=7200.0, tokens=5000)
+    assert made.priority == "interactive"
+    plain = bound("steps: [{uses: prompt, with: {template: x}}]", tmp_path)
+    assert (plain.budget, plain.priority) == (RunBudget(), "batch")
+
+
+RESULTS = """\
+steps:
+  - id: each
+    for_each: n in [1, 2]
+    do: [{id: said, uses: prompt, with: {template: "{{ n }}"}}]
+    RETURNS
+  - id: more
+    for_each: one in steps.each.results
+    do: [{uses: prompt, with: {template: "{{ one.FIELD }}"}}]
+  - id: page
+    uses: prompt
+    with:
+      template: |
+        {% for r in steps.each.results %}{{ r.FIELD }}{{ loop.index }}
+        {%- for s in r.FIELD %}{{ s.more }}{% endfor %}{% endfor %}
+        {{ steps.each.results[0].FIELD }} {{ (steps.each.results | last)['FIELD'] }}
+returns: {all: "steps.each.results | map(attribute='FIELD') | list", n: steps.each.results | length}
+"""
+
+
+@pytest.mark.parametrize(
+    ("returns", "field", "n_faults"),
+    [
+        ("returns: {kind: n, text: steps.said.text}", "kind", 0),
+        ("returns: {kind: n, text: steps.said.text}", "kinnd", 3),
+        ("", "text", 0),
+        ("", "texts", 3),
+        ("returns: n", "real", 0),
+    ],
+)
+def test_what_is_read_of_a_blocks_results_is_checked(
+    tmp_path: Path, returns: str, field: str, n_faults: int
+) -> None:
+    text = RESULTS.replace("RETURNS", returns or "on_error: fail").replace("FIELD", field)
+    (tmp_path / "p.yaml").write_text(text)
+    try:
+        check(read_plan(tmp_path / "p.yaml"))
+    except PipelineError as error:
+        told = [f"{one.message} {one.remedy}" for one in error.faults]
+        known = "Known: 'kind', 'text'." if returns else "Known: 'text'."
+        near = " Did you mean 'kind'?" if returns else " Did you mean 'text'?"
+        assert set(told) == {f"the results of 'each' have no field '{field}'. {known}{near}"}
+        assert len(told) == n_faults
+    else:
+        assert n_faults == 0

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines import model, yaml_source
+from paddock.runner.bind import inputs_and_parameters
+
+PIPELINE = "inputs: {folder: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
+
+
+def folder_of(value: str, tmp_path: Path) -> str:
+    pipeline = model.validate(yaml_source.parse_yaml(PIPELINE, "news.yaml"))
+    read = inputs_and_parameters.read_inputs(
+        pipeline, {"folder": value}, base=tmp_path, cwd=tmp_path
+    )
+    assert read.faults == []
+    assert read.opened == [Path(read.values["folder"])]
+    return str(read.values["folder"])
+
+
+def test_a_callers_path_is_relative_to_where_the_caller_stands(tmp_path: Path) -> None:
+    assert folder_of("papers", tmp_path) == str(tmp_path / "papers")
+
+
+def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert folder_of("~/papers", tmp_path) == str(tmp_path / "home" / "papers")
+    assert folder_of("papers/~", tmp_path) == str(tmp_path / "papers" / "~")

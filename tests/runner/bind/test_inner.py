@@ -1,0 +1,249 @@
+"""The pipelines that a pipeline runs as steps, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import plan, validate
+from paddock.runner.bind.bind import bind, check, read_plan
+from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.permissions import needs
+from paddock.runner.bind.subpipelines import all_plans
+from paddock.runner.config.pipeline_secrets import read_secrets
+from tests.runner.world import settings
+
+INNER = """\
+inputs:
+  folder: {type: dir, required: true}
+  n: {type: int, default: 3}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
+returns: {files: steps.docs.files, n: inputs.n}
+"""
+
+
+def written(folder: Path, outer: str, **inner: str) -> Path:
+    for name, text in {"pipeline": outer, "inner": INNER, **inner}.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / "pipeline.yaml"
+
+
+def faults(folder: Path, outer: str, **inner: str) -> str:
+    try:
+        check(read_plan(written(folder, outer, **inner)))
+    except PipelineError as error:
+        return str(error).replace(f"{folder}/", "")
+    return ""
+
+
+def bound(file: Path, inputs: Mapping[str, Any] | None = None) -> BoundPlan:
+    return bind(read_plan(file), inputs or {}, cwd=file.parent, default_models={})
+
+
+def test_inputs_and_returns_are_checked_where_they_are_written(tmp_path: Path) -> None:
+    outer = """\
+steps:
+  - {id: a, uses: pipeline, with: {file: inner.yaml, inputs: {folder: x, n: few, m: 1}}}
+  - {id: b, uses: pipeline, with: {file: inner.yaml}}
+  - {id: c, uses: pipeline, with: {file: inner.yaml, inputs: {folder: ../..}}}
+  - {uses: prompt, with: {template: "{{ steps.a.fils }}"}}
+"""
+    assert (
+        faults(tmp_path, outer)
+        == """\
+pipeline.yaml:2:77: input 'n' of 'inner.yaml' must be a whole number, not 'few'.
+       2 |   - {id: a, uses: pipeline, with: {file: inner.yaml, inputs: {folder: x, n: few, m: 1}}}
+         |                                                                             ^^^
+pipeline.yaml:2:82: 'inner.yaml' has no input 'm'.
+       2 |   - {id: a, uses: pipeline, with: {file: inner.yaml, inputs: {folder: x, n: few, m: 1}}}
+         |                                                                                  ^
+  Known: 'folder', 'n'.
+pipeline.yaml:3:35: 'inner.yaml' needs the input 'folder'.
+       3 |   - {id: b, uses: pipeline, with: {file: inner.yaml}}
+         |                                   ^^^^^^^^^^^^^^^^^^
+  Add `folder: …` under `inputs`.
+pipeline.yaml:4:71: input 'folder' of 'inner.yaml' leads outside the pipeline's folders: '../..'.
+       4 |   - {id: c, uses: pipeline, with: {file: inner.yaml, inputs: {folder: ../..}}}
+         |                                                                       ^^^^^
+  Give that folder as a `dir` or `path` input to allow it.
+pipeline.yaml:5:37: step 'a' has no output 'fils'.
+       5 |   - {uses: prompt, with: {template: "{{ steps.a.fils }}"}}
+         |                                     ^^^^^^^^^^^^^^^^^^^^
+  Known: 'files', 'n'. Did you mean 'files'?"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("gone.yaml", "there is no file 'gone.yaml'.\n"
+         "  Paths are relative to the YAML; create or correct it."),
+        ("parts", "'parts' is a folder.\n  Name the YAML file in it."),
+        ("../outer.yaml", "the file '../outer.yaml' lies outside the pipeline's folder.\n"
+         "  Move or copy it there."),
+        ('"{{ inputs.which }}"', "the file of a pipeline must stand there as it is, not as "
+         "'{{ inputs.which }}'.\n  Choose between files with `if` on two steps."),
+        ("pipeline.yaml", "these pipelines run one another without end: 'pipeline.yaml' → "
+         "'pipeline.yaml'.\n  Remove one of the steps."),
+    ],
+)  # fmt: skip
+def test_which_file_it_is_must_be_plain(tmp_path: Path, file: str, told: str) -> None:
+    (tmp_path / "parts").mkdir()
+    outer = f"inputs: {{which: x}}\nsteps: [{{uses: pipeline, with: {{file: {file}}}}}]\n"
+    report = validate(written(tmp_path, outer))
+    (fault,) = report.faults
+    assert f"{fault.message}\n  {fault.remedy}" == told
+    assert fault.mark is not None and fault.mark.line == 2
+
+
+def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> None:
+    told = faults(tmp_path, "steps: [{uses: ./parts/a.yaml}, {uses: mine.py}]\n")
+    assert [line.strip() for line in told.splitlines() if "|" not in line] == [
+        "pipeline.yaml:1:16: there is no step called './parts/a.yaml'.",
+        "Another pipeline is run so: `uses: pipeline`, `with: {file: ./parts/a.yaml}`.",
+        "pipeline.yaml:1:40: there is no step called 'mine.py'.",
+        "Name a function of that file: `uses: mine.py:name`.",
+    ]
+
+
+def test_a_circle_of_files_is_told_with_all_of_them(tmp_path: Path) -> None:
+    told = faults(
+        tmp_path,
+        "steps: [{id: a, uses: pipeline, with: {file: b.yaml}}]\n",
+        b="steps: [{id: b, uses: pipeline, with: {file: c.yaml}}]\n",
+        c="steps: [{id: c, uses: pipeline, with: {file: b.yaml}}]\n",
+    )
+    assert told.splitlines()[0] == (
+        "c.yaml:1:46: these pipelines run one another without end: 'b.yaml' → 'c.yaml' → 'b.yaml'."
+    )
+
+
+def test_a_flood_of_pipelines_is_refused_at_once(tmp_path: Path) -> None:
+    names = [f"p{n}" for n in range(7)]
+    one = "{{uses: pipeline, with: {{file: {0}.yaml}}}}"
+    two = f"steps: [{one}, {one}]\n"
+    texts = {name: two.format(after) for name, after in pairwise(names)}
+    texts[names[-1]] = "steps: [{uses: prompt, with: {template: x}}]\n"
+    told = faults(tmp_path, two.format("p0"), **texts)
+    assert "more than 100 steps run other pipelines." in told
+    assert told.count("\n") < 8
+    texts = {
+        f"q{n}": f"steps: [{{uses: pipeline, with: {{file: q{n + 1}.yaml}}}}]\n" for n in range(9)
+    }
+    told = faults(tmp_path, "steps: [{uses: pipeline, with: {file: q0.yaml}}]\n", **texts)
+    assert "pipelines run one another more than 8 levels deep." in told
+
+
+def test_what_is_wrong_with_the_inner_file_is_told_there_and_once(tmp_path: Path) -> None:
+    outer = """\
+steps:
+  - {id: a, uses: pipeline, with: {file: inner.yaml}}
+  - {id: b, uses: pipeline, with: {file: inner.yaml}}
+"""
+    told = faults(tmp_path, outer, inner="steps: [{uses: promt, with: {template: x}}]\n")
+    assert told.count("inner.yaml:1:16: there is no step called 'promt'.") == 1
+    told = faults(tmp_path, outer, inner="steps: [\n")
+    assert told.count("this is not valid YAML") == 1 and told.startswith("inner.yaml:2:1:")
+
+
+def test_what_is_made_of_the_runs_inputs_is_checked_before_it_begins(tmp_path: Path) -> None:
+    outer = """\
+inputs: {k: {type: str, required: true}}
+steps: [{uses: pipeline, with: {file: inner.yaml, inputs: {folder: ".", n: "{{ inputs.k }}"}}}]
+"""
+    file = written(tmp_path, outer)
+    check(read_plan(file))
+    with pytest.raises(PipelineError, match=r"input 'n' of 'inner.yaml' must be a whole number"):
+        bound(file, {"k": "many"})
+    (step,) = bound(file, {"k": "4"}).nodes
+    assert isinstance(step, BoundStep) and step.inner is not None
+    assert step.inner.inputs == {"folder": str(tmp_path), "n": 4}
+
+
+SERVED = """\
+inputs: {url: {type: str, default: "http://gpu:1"}}
+secrets: {word: {env: INNER_WORD}}
+models: {writer: {ref: x, pool: {url: "{{ inputs.url }}", key: "{{ secrets.word }}"}}}
+on: {notify: [{when: failed, webhook: "http://far/x"}]}
+steps: [{uses: chat, with: {prompt: hello}}]
+"""
+
+
+def test_what_inner_pipelines_reach_for_needs_consent_as_well(tmp_path: Path) -> None:
+    outer = "steps: [{id: a, uses: pipeline, with: {file: inner.yaml}}]\n"
+    plan = bound(written(tmp_path, outer, inner=SERVED.replace("when: failed", "when: [failed]")))
+    assert [(need.name, need.what) for need in needs(plan, "http://127.0.0.1:11434")] == [
+        ("secrets", "read the environment variable INNER_WORD"),
+        ("network", "ask http://gpu:1 for a model"),
+    ]
+    inner = [one for one in all_plans(plan) if one is not plan]
+    assert [list(one.pools) for one in inner] == [["a.writer"]]
+    found = read_secrets(
+        plan.pipeline, {"INNER_WORD": "hush-hush"}, {}, [i.pipeline for i in inner]
+    )
+    assert found.of(inner[0].file) == {"word": "hush-hush"} and found.of(plan.file) == {}
+    assert found.redact("say hush-hush") == "say ***"
+
+
+def test_the_address_of_a_server_must_be_known_before_the_run(tmp_path: Path) -> None:
+    outer = """\
+steps:
+  - {id: p, uses: prompt, with: {template: "http://elsewhere:1"}}
+  - {id: a, uses: pipeline, with: {file: inner.yaml, inputs: {url: "{{ steps.p.text }}"}}}
+"""
+    told = faults(tmp_path, outer, inner=SERVED.replace("on:", "x-on:"))
+    assert "input 'url' is the address of a server, and must be known before a run." in told
+
+
+WRITES = """\
+inputs: {to: {type: dir, required: true}}
+steps:
+  - {id: note, uses: files.write, with: {path: "{{ inputs.to }}/note.txt", text: x}}
+"""
+
+
+def test_a_watch_that_would_see_what_is_written_within_is_a_fault(tmp_path: Path) -> None:
+    outer = """\
+inputs: {inbox: {type: dir, default: ./inbox}}
+on: {watch: [{path: "{{ inputs.inbox }}"}]}
+steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {to: "{{ inputs.inbox }}/own"}}}]
+"""
+    file = written(tmp_path, outer, inner=WRITES)
+    with pytest.raises(PipelineError) as caught:
+        bound(file)
+    (fault,) = caught.value.faults
+    assert fault.message == (
+        "the watch on '{{ inputs.inbox }}' would see what step 'note' writes, "
+        "'" + str(tmp_path) + "/inbox/own/note.txt', and start the pipeline again and again."
+    )
+    assert fault.remedy == ('Write into another folder, or set `exclude: ["/own/"]`.')
+
+
+def test_what_counts_for_whole_runs_alone_is_told_once_for_each_file(tmp_path: Path) -> None:
+    outer = """\
+budget: {tokens: 10}
+steps:
+  - {id: a, uses: pipeline, with: {file: inner.yaml}}
+  - {id: b, uses: pipeline, with: {file: inner.yaml}}
+  - {id: c, uses: pipeline, with: {file: other.yaml}}
+  - {id: d, uses: pipeline, with: {file: plain.yaml}}
+"""
+    steps = "steps: [{uses: prompt, with: {template: hello}}]\n"
+    starts = "on: {schedule: [{cron: '0 6 * * *'}]}\nconcurrency: {priority: normal}\n"
+    more = {"inner": f"{starts}budget: {{time: 1h}}\n{steps}", "other": f"budget: {{}}\n{steps}"}
+    file = written(tmp_path, outer, **more, plain=f"defaults: {{cache: off}}\n{steps}")
+    report = validate(file)
+    assert report.ok
+    assert [note.replace(f"{tmp_path}/", "") for note in report.notes] == [
+        "`on`, `concurrency` and `budget` of inner.yaml do not count where a step runs it, "
+        "only those of the file that is run.",
+        "`budget` of other.yaml does not count where a step runs it, "
+        "only that of the file that is run.",
+    ]
+    assert plan(file, settings=settings(tmp_path)).advice == report.notes

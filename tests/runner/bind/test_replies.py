@@ -1,0 +1,124 @@
+"""What `reply` asks for and cannot be had is refused before anything runs, at its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from paddock.pipelines import yaml_source
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.runner.bind import bind
+from paddock.runner.bind import reply as replies
+
+
+def faults(text: str, base: Path = Path()) -> list[Fault]:
+    document = yaml_source.parse_yaml(text, "news.yaml")
+    return list(replies.schema_faults(document, ("steps", 0), base))
+
+
+def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> None:
+    text = """\
+steps:
+  - uses: chat
+    reply:
+      schema:
+        type: object
+        properties:
+          tags: {type: array, uniqueItems: true, items: {type: string}}
+"""
+    assert [fault.render() for fault in faults(text)] == [
+        "news.yaml:7:31: `reply.schema`, at /properties/tags/uniqueItems: an answer cannot be "
+        "held to `uniqueItems` while it is written.\n"
+        "       7 |           tags: {type: array, uniqueItems: true, items: {type: string}}\n"
+        "         |                               ^^^^^^^^^^^\n"
+        "  Remove it, and check the answer afterwards."
+    ]
+
+
+def test_a_fault_in_a_file_is_told_by_its_pointer_there(tmp_path: Path) -> None:
+    schema = {"properties": {"a": {"type": "strnig"}}}
+    (tmp_path / "form.json").write_text(json.dumps(schema), encoding="utf-8")
+    (fault,) = faults("steps: [{uses: chat, reply: {schema: {file: form.json}}}]", tmp_path)
+    assert fault.message == (
+        "`reply.schema` in the file 'form.json', at /properties/a: there is no type 'strnig'."
+    )
+    assert fault.mark is not None
+    assert (fault.mark.line, fault.mark.column) == (1, 30)
+
+
+def test_a_short_form_is_checked_too() -> None:
+    (fault,) = faults('steps: [{uses: chat, reply: {schema: {title: str, x: "lst[str]"}}}]')
+    assert fault.message == "`reply.schema`, at /x: 'lst[str]' is not a type."
+    assert fault.mark is not None
+    assert fault.mark.snippet[fault.mark.column - 1 :].startswith('"lst[str]"')
+
+
+def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
+    assert faults('steps: [{uses: chat, reply: {schema: {title: str, points: "list[str]"}}}]') == []
+    assert faults("steps: [{uses: chat}]") == []
+    assert faults("steps: [{uses: chat, reply: 3}]") == []
+
+
+def told(reply: str, uses: str = "chat", after: str = "") -> list[str]:
+    """Give what is wrong with a file whose step has this `reply`."""
+    text = f"steps:\n  - {{id: a, uses: {uses}, with: {{prompt: x}}, reply: {reply}}}\n{after}"
+    try:
+        bind.check(bind.read_plan(Path("news.yaml"), text))
+    except PipelineError as error:
+        return [f"{fault.message} {fault.remedy}".strip() for fault in error.faults]
+    return []
+
+
+FUNCTIONS = (
+    "Known: 'cites', 'contains', 'differs', 'grounded', 'is_date', 'is_email', 'is_url', 'lacks', "
+    "'language', 'matches', 'one_of', 'quotes', 'sentences', 'unique', 'words'."
+)
+
+
+def test_a_check_that_cannot_work_is_told_before_anything_runs() -> None:
+    assert told('{check: "wrods(text) < 3"}') == [
+        f"`check`: there is no check function 'wrods'. {FUNCTIONS} Did you mean 'words'?"
+    ]
+    assert told('{check: "words(text, mots=3)"}') == [
+        "`check`: `words`: got an unexpected keyword argument 'mots'. "
+        "It takes `value`, `least`, `most`."
+    ]
+    assert told("{check: text == tone}") == [
+        "'tone' is not known here. Known: 'inputs', 'output', 'steps', 'text'."
+    ]
+    assert told('{check: "grounded(text, source=steps.b.text)"}') == [
+        "there is no step 'b'. Known: 'a'."
+    ]
+
+
+def test_a_field_that_an_answer_never_has_is_told_with_those_that_it_has() -> None:
+    assert told('{schema: {title: str}, check: output.titel != ""}') == [
+        "`check`: the answer has no field 'titel'. Known: 'title'. Did you mean 'title'?"
+    ]
+    assert told('{check: output.title != ""}') == [
+        "`check` reads `output`, which is null without a `schema`. Add `schema`, or look at `text`."
+    ]
+    after = '  - {uses: chat, with: {prompt: "{{ steps.a.output.titel }}"}}'
+    assert told("{schema: {title: str}}", after=after) == [
+        "the answer of step 'a' has no field 'titel'. Known: 'title'. Did you mean 'title'?"
+    ]
+
+
+def test_a_reply_of_a_step_that_asks_no_model_is_a_fault() -> None:
+    sentence = (
+        "step 'files.scan' gives no answer of a model, so `reply` has nothing to look at. "
+        "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+    )
+    assert sentence in told("{schema: {a: str}}", uses="files.scan")
+
+
+def test_a_schema_that_never_ends_is_told_at_its_place_and_one_that_may_end_is_sound() -> None:
+    chain = '{type: object, properties: {next: {$ref: "#"}}, required: [next]}'
+    assert told(f"{{schema: {chain}}}") == [
+        "`reply.schema`, at /properties/next/$ref: an answer to this would never end: each one "
+        "must hold another. Leave it out of `required`, or allow `null`."
+    ]
+    tree = (
+        '{type: object, properties: {parts: {type: array, items: {$ref: "#"}}}, required: [parts]}'
+    )
+    assert told(f"{{schema: {tree}}}") == []

@@ -1,0 +1,155 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.bind.bind import bind, read_plan
+from paddock.runner.bind.bound import BoundBlock, BoundNode
+
+HEAD = """\
+inputs:
+  topic: {type: str, default: ferries}
+  text: {type: str, default: ""}
+on:
+  webhook: [{path: /call, secret: "{{ secrets.key }}", inputs: {text: "payload.text"}}]
+secrets: {key: {env: HOOK_KEY}}
+steps:
+"""
+
+
+def untrusted(tmp_path: Path, steps: str) -> dict[str, tuple[str, ...]]:
+    """Give what each step takes of others' words, by its id."""
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(HEAD + steps)
+    bound = bind(read_plan(file), {}, cwd=tmp_path, default_models={"chat": "m", "embed": "v"})
+    found: dict[str, tuple[str, ...]] = {}
+
+    def walk(nodes: Any) -> None:
+        for node in nodes:
+            one: BoundNode = node
+            if isinstance(one, BoundBlock):
+                walk(one.body)
+            else:
+                found[one.id] = one.untrusted
+                walk(one.inner.nodes if one.inner is not None else ())
+
+    walk(bound.nodes)
+    return found
+
+
+def test_what_is_made_of_documents_is_of_others_however_often_it_is_rewritten(
+    tmp_path: Path,
+) -> None:
+    steps = """\
+  - {id: docs, uses: files.scan, with: {root: .}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: about, uses: prompt, with: {template: "{{ steps.text.text }}, {{ doc.sha256 }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Sum up {{ t }}", vars: {t: "{{ steps.about.text }}"}}}
+  - {id: all, uses: chat, with: {prompt: "{{ steps.each.results }}"}}
+  - {id: many, uses: chat, with: {prompt: "{{ steps.each.counts }}"}}
+"""
+    assert untrusted(tmp_path, steps) == {
+        "docs": (),
+        "text": ("doc.path",),
+        "about": ("steps.text.text",),
+        "sum": ("steps.about.text",),
+        "all": ("steps.each.results",),
+        "many": (),
+    }
+
+
+def test_a_field_of_others_is_theirs_whatever_its_name(tmp_path: Path) -> None:
+    steps = """\
+  - {id: docs, uses: files.scan, with: {root: .}}
+  - {id: rows, uses: files.rows, with: {path: a.csv}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: found
+        uses: chat
+        with: {prompt: "{{ doc.path }}"}
+        reply: {schema: {size: str, usage: str}}
+      - {id: spent, uses: prompt, with: {template: "{{ steps.found.usage.calls }} {{ doc.size }}"}}
+      - {id: told, uses: prompt, with: {template: "{{ steps.found.output.size }}"}}
+      - {id: given, uses: prompt, with: {template: "-"}, returns: {usage: steps.found.text}}
+      - {id: after, uses: prompt, with: {template: "{{ steps.given.usage }}"}}
+  - id: lines
+    for_each: row in steps.rows.rows
+    do:
+      - {id: line, uses: prompt, with: {template: "{{ row.size }}, {{ row.modified }}"}}
+      - id: inner
+        for_each: n in [1, 2]
+        do: [{id: n, uses: prompt, with: {template: "{{ n }}"}}]
+        returns: {counts: row.size}
+      - {id: last, uses: prompt, with: {template: "{{ steps.inner.results }}"}}
+"""
+    assert untrusted(tmp_path, steps) == {
+        "docs": (),
+        "rows": (),
+        "found": ("doc.path",),
+        "spent": (),
+        "told": ("steps.found.output.size",),
+        "given": (),
+        "after": ("steps.given.usage",),
+        "line": ("row.modified", "row.size"),
+        "n": (),
+        "last": ("steps.inner.results",),
+    }
+
+
+def test_what_the_caller_and_the_author_wrote_is_not(tmp_path: Path) -> None:
+    steps = """\
+  - {id: one, uses: chat, with: {prompt: "Of {{ inputs.topic }}"}}
+  - {id: two, uses: chat, with: {prompt: "Once more: {{ steps.one.text }}"}}
+"""
+    assert untrusted(tmp_path, steps) == {"one": (), "two": ()}
+
+
+def test_what_a_webhook_fills_in_is_of_others(tmp_path: Path) -> None:
+    steps = '  - {id: one, uses: chat, with: {prompt: "{{ inputs.topic }}: {{ inputs.text }}"}}\n'
+    assert untrusted(tmp_path, steps) == {"one": ("inputs.text",)}
+
+
+@pytest.mark.parametrize(
+    ("step", "is_foreign"),
+    [
+        ("{id: a, uses: chat, with: {prompt: Hi}}", False),
+        ("{id: a, uses: chat, with: {prompt: Hi, images: [a.png]}}", True),
+        ("{id: a, uses: summarise, with: {text: Hi}}", False),
+        ("{id: a, uses: summarise, with: {file: a.md}}", True),
+        ("{id: a, uses: agent, with: {prompt: Hi, tools: [calculator, now]}}", False),
+        ("{id: a, uses: agent, with: {prompt: Hi, tools: [calculator, files.read]}}", True),
+        ("{id: a, uses: agent, with: {prompt: Hi, tools: [{server: notes}]}}", True),
+    ],
+)
+def test_a_step_that_reads_more_than_it_is_given_gives_words_of_others(
+    tmp_path: Path, step: str, is_foreign: bool
+) -> None:
+    steps = (
+        f"  - {step}\n  - {{id: b, uses: prompt, with: {{template: '{{{{ steps.a.text }}}}'}}}}\n"
+    )
+    if "server: notes" in step:
+        steps = f"{steps}mcpServers: {{notes: {{command: none}}}}\n"
+    assert untrusted(tmp_path, steps)["b"] == (("steps.a.text",) if is_foreign else ())
+
+
+def test_an_inner_pipeline_knows_which_of_its_inputs_are_of_others(tmp_path: Path) -> None:
+    (tmp_path / "inner.yaml").write_text(
+        "inputs: {tone: {type: str}, text: {type: str}}\n"
+        "steps:\n"
+        '  - {id: say, uses: chat, with: {prompt: "{{ inputs.tone }}: {{ inputs.text }}"}}\n'
+    )
+    steps = """\
+  - {id: text, uses: files.read, with: {path: pipeline.yaml}}
+  - id: within
+    uses: pipeline
+    with: {file: inner.yaml, inputs: {tone: dry, text: "{{ steps.text.text }}"}}
+"""
+    assert untrusted(tmp_path, steps) == {
+        "text": (),
+        "within": ("steps.text.text",),
+        "say": ("inputs.text",),
+    }

@@ -1,0 +1,251 @@
+"""What cannot go well with a watch is refused before anything runs, each thing by its full text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.runner.bind.bind import bind, check, read_plan
+from paddock.runner.watch.watch_spec import WatchSpec, watch_specs
+
+HEAD = """\
+name: news
+inputs:
+  folder: {type: dir, default: ./inbox}
+  out: {type: dir, default: ./sums}
+  other: {type: dir, required: true}
+on:
+  watch:
+    - WATCH
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: page, uses: files.write, with: {path: "PATH", text: "{{ steps.text.text }}"}}
+"""
+
+
+def written(folder: Path, watch: str, path: str) -> Path:
+    file = folder / "news.yaml"
+    file.write_text(HEAD.replace("WATCH", watch).replace("PATH", path), "utf-8")
+    return file
+
+
+def faults(
+    folder: Path, watch: str, path: str = "{{ inputs.out }}/{{ doc.relpath }}"
+) -> list[Fault]:
+    try:
+        check(read_plan(written(folder, watch, path)))
+    except PipelineError as error:
+        return list(error.faults)
+    return []
+
+
+def test_a_watch_on_its_own_output_folder_is_refused(tmp_path: Path) -> None:
+    watch = '{path: "{{ inputs.folder }}"}'
+    (fault,) = faults(tmp_path, watch, "inbox/sums/{{ doc.relpath }}.md")
+    file = tmp_path / "news.yaml"
+    assert str(PipelineError([fault])) == (
+        f"{file}:8:14: the watch on '{{{{ inputs.folder }}}}' would see what step 'page' writes, "
+        f"'inbox/sums/….md', and start the pipeline again and again.\n"
+        f'       8 |     - {{path: "{{{{ inputs.folder }}}}"}}\n'
+        f"         |              ^^^^^^^^^^^^^^^^^^^^^\n"
+        f'  Write into another folder, or set `exclude: ["/sums/"]`.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("watch", "path"),
+    [
+        ("{path: inbox}", "inbox/{{ doc.stem }}.md"),
+        ("{path: inbox}", "{{ inputs.folder }}/DIGEST.md"),
+        ("{path: .}", "{{ inputs.out }}/{{ doc.relpath }}"),
+        ("{path: sums}", "{{ inputs.out }}/{% if doc.size %}a{% endif %}.md"),
+        ('{path: inbox, include: ["*.md"]}', "inbox/{{ doc.stem }}.md"),
+        ("{path: ./inbox/../sums}", "sums/a.md"),
+    ],
+)
+def test_however_it_is_written(tmp_path: Path, watch: str, path: str) -> None:
+    (fault,) = faults(tmp_path, watch, path)
+    assert "start the pipeline again and again" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("watch", "path"),
+    [
+        ("{path: inbox}", "sums/{{ doc.stem }}.md"),
+        ("{path: inbox}", "{{ doc.path }}.md"),
+        ('{path: inbox, include: ["*.txt"]}', "inbox/{{ doc.stem }}.md"),
+        ('{path: inbox, exclude: ["/sums/"]}', "inbox/sums/{{ doc.relpath }}.md"),
+        ('{path: ., include: ["inbox/**"]}', "{{ inputs.out }}/{{ doc.relpath }}"),
+        ("{path: inbox}", "inbox/.sums/{{ doc.relpath }}"),
+        ('{path: "{{ inputs.other }}"}', "inbox/{{ doc.relpath }}"),
+        ("{path: inbox}", "inboxes/{{ doc.relpath }}"),
+    ],
+)
+def test_what_does_not_start_itself_is_taken(tmp_path: Path, watch: str, path: str) -> None:
+    assert faults(tmp_path, watch, path) == []
+
+
+def test_the_folder_that_an_input_gives_is_looked_at_when_it_is_given(tmp_path: Path) -> None:
+    file = written(tmp_path, '{path: "{{ inputs.other }}"}', "{{ inputs.out }}/a.md")
+    models = {"chat": "m", "embed": "e"}
+    with pytest.raises(PipelineError) as caught:
+        bind(read_plan(file), {"other": "sums"}, cwd=tmp_path, default_models=models)  # type: ignore[arg-type]
+    assert "start the pipeline again and again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("watch", "message", "remedy"),
+    [
+        (
+            "{path: ../elsewhere}",
+            "path '../elsewhere' leads outside the pipeline's folders ('BASE').",
+            "Give that folder as a `dir` or `path` input to allow it.",
+        ),
+        (
+            '{path: inbox, include: ["a[b"]}',
+            None,
+            None,
+        ),
+        (
+            "{path: hot, claim: move}",
+            "with `claim: move` documents are worked on in 'hot/processing', and no "
+            "`files.scan` lists that folder.",
+            'Scan it: `root: "hot/processing"`.',
+        ),
+    ],
+)
+def test_other_faults(tmp_path: Path, watch: str, message: str | None, remedy: str | None) -> None:
+    found = faults(tmp_path, watch)
+    if message is None:
+        assert found == []  # a bracket that does not close is a bracket
+        return
+    assert [(one.message, one.remedy) for one in found] == [
+        (message.replace("BASE", str(tmp_path)), remedy)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("move", "is_refused"),
+    [
+        ('{path: "{{ doc.path }}", to: done/}', True),
+        ('{path: "{{ doc.path }}", mode: delete}', True),
+        ('{path: "{{ doc.path }}", to: copies/, mode: copy}', False),
+        ('{path: "{{ inputs.out }}/log", to: old/}', False),
+    ],
+)
+def test_who_moves_documents_away_prunes_nothing(
+    tmp_path: Path, move: str, is_refused: bool
+) -> None:
+    step = f"      - {{id: away, uses: files.move, with: {move}}}\n"
+    file = written(tmp_path, "{path: inbox, deletes: prune}", "sums/{{ doc.relpath }}")
+    file.write_text(file.read_text() + step)
+    told = (
+        "step 'away' takes documents out of their folder, so `deletes: prune` would remove all "
+        "that was made of them. Remove one of the two, or copy with `mode: copy`."
+    )
+    try:
+        check(read_plan(file))
+    except PipelineError as error:
+        assert [f"{one.message} {one.remedy}" for one in error.faults] == [told]
+        assert is_refused
+    else:
+        assert not is_refused
+
+
+@pytest.mark.parametrize(
+    ("watch", "step", "exclude"),
+    [
+        ("{path: inbox}", 'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}', "/done/"),
+        (
+            '{path: inbox, include: ["*.txt"]}',
+            'files.move, with: {path: "{{ doc.path }}", to: inbox/done/}',
+            "/done/",
+        ),
+        (
+            '{path: inbox, include: ["**/*.{txt,md}"]}',
+            'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.name }}"}',
+            "/done/",
+        ),
+        (
+            '{path: inbox, include: ["*.txt"]}',
+            'files.move, with: {path: "{{ doc.path }}", to: inbox/there}',
+            "/there/",
+        ),
+        ("{path: inbox}", "embed, with: {texts: [a], store: inbox/index.lance}", None),
+    ],
+)
+def test_what_other_steps_bring_into_a_watched_folder_is_refused_as_well(
+    tmp_path: Path, watch: str, step: str, exclude: str | None
+) -> None:
+    (tmp_path / "inbox/there").mkdir(parents=True)
+    file = written(tmp_path, watch, "sums/{{ doc.relpath }}")
+    file.write_text(file.read_text() + f"      - {{id: more, uses: {step}}}\n")
+    with pytest.raises(PipelineError) as caught:
+        check(read_plan(file))
+    (fault,) = caught.value.faults
+    assert "would see what step 'more' writes" in fault.message
+    if exclude is not None:
+        assert fault.remedy.endswith(f'or set `exclude: ["{exclude}"]`.')
+        heeded = watch.replace("path: inbox", f'path: inbox, exclude: ["{exclude}"]')
+        file.write_text(file.read_text().replace(watch, heeded))
+        check(read_plan(file))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        'files.move, with: {path: "{{ doc.path }}", to: done/}',
+        'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.stem }}.md"}',
+        "embed, with: {texts: [a], store: index.lance}",
+    ],
+)
+def test_what_other_steps_bring_elsewhere_is_taken(tmp_path: Path, step: str) -> None:
+    file = written(tmp_path, '{path: inbox, include: ["/new/*.txt", "*.txt"]}', "sums/a.md")
+    file.write_text(file.read_text() + f"      - {{id: more, uses: {step}}}\n")
+    check(read_plan(file))
+
+
+def test_a_hot_folder_prunes_nothing(tmp_path: Path) -> None:
+    file = written(tmp_path, "{path: inbox, claim: move, deletes: prune}", "sums/a.md")
+    text = file.read_text("utf-8").replace('root: "{{ inputs.folder }}"', "root: inbox/processing")
+    file.write_text(text, "utf-8")
+    with pytest.raises(PipelineError) as caught:
+        check(read_plan(file))
+    assert [one.message for one in caught.value.faults] == [
+        "with `claim: move` documents leave the folder when they are done, so `deletes: prune` "
+        "would remove all that was made of them."
+    ]
+
+
+def test_two_watches_on_one_folder_are_refused(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, "{path: inbox}\n    - {path: ./inbox/}")
+    assert fault.message == "two watches are on the same folder './inbox/'."
+    assert fault.remedy == "Make one of them, with both globs in `include`."
+
+
+def test_what_a_watch_looks_at(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '{path: inbox, include: ["*.txt"], settle: 5s, batch: 1m, reconcile: 1h, deletes: prune}',
+        "sums/DIGEST.md",
+    )
+    models = {"chat": "m", "embed": "e"}
+    bound = bind(read_plan(file), {"other": "x"}, cwd=tmp_path, default_models=models)  # type: ignore[arg-type]
+    assert watch_specs(bound) == (
+        WatchSpec(
+            name="news.yaml:inbox",
+            root=tmp_path / "inbox",
+            include=("*.txt",),
+            settle_s=5,
+            batch_s=60,
+            reconcile_s=3600,
+            file=str(tmp_path / "news.yaml"),
+            ignored=(tmp_path / "sums/DIGEST.md", tmp_path / "news.yaml"),
+        ),
+    )

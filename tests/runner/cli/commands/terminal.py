@@ -1,0 +1,97 @@
+"""A terminal for tests: a process that believes that a person sits before it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.runner.cli.commands.shell import PADDOCK
+
+# The new process makes the terminal its own, so that Ctrl-C reaches it as it does a person's.
+_OWN = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+CTRL_C, CTRL_D = "\x03", "\x04"
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|[\x01\x02\x07\r]")
+
+
+class Terminal:
+    """What stands on the screen, and what is typed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process = process
+        self._master = master
+        self.text = ""
+        self._seen = 0
+
+    def type(self, text: str) -> None:
+        """Type as a person does; a line needs its end."""
+        os.write(self._master, text.encode())
+
+    def wait_for(self, words: str, timeout_s: float = 60) -> str:
+        """Read until these words come; gives what was read up to them."""
+        ends = time.monotonic() + timeout_s
+        while words not in self.text[self._seen :]:
+            left = ends - time.monotonic()
+            if left <= 0 or not self._read(left):
+                raise AssertionError(f"{words!r} did not come; the screen:\n{self.text}")
+        at = self.text.index(words, self._seen) + len(words)
+        found, self._seen = self.text[self._seen : at], at
+        return found
+
+    def rest(self) -> None:
+        """Wait as a person does who sees a prompt: Python misses signals just before it reads."""
+        time.sleep(0.5)
+
+    def ended(self, timeout_s: float = 30) -> int:
+        """Wait for the end; gives the exit status."""
+        ends = time.monotonic() + timeout_s
+        while self._read(max(0.0, ends - time.monotonic())):
+            pass
+        return self.process.wait(max(0.1, ends - time.monotonic()))
+
+    def _read(self, timeout_s: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], timeout_s)
+        if not ready:
+            return False
+        try:
+            piece = os.read(self._master, 65536)
+        except OSError:  # the other side is closed
+            return False
+        self.text += _CONTROL.sub("", piece.decode("utf-8", "replace"))
+        return bool(piece)
+
+
+@contextmanager
+def terminal(
+    *arguments: str, environ: Mapping[str, str], cwd: Path, program: str = PADDOCK
+) -> Iterator[Terminal]:
+    """Run `paddock`, or another program, with these arguments at a terminal."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _OWN, program, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=cwd,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", **environ},
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        os.close(master)

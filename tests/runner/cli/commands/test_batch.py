@@ -1,0 +1,119 @@
+"""A file of requests, answered once each; by a service, and without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live import CHAT, VECTORS, Live
+from tests.runner.cli.commands.shell import PADDOCK, paddock
+
+
+def line(custom_id: str, url: str, **body: Any) -> str:
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": body}) + "\n"
+
+
+REQUESTS = (
+    line("a", "/v1/embeddings", model=VECTORS, input="one")
+    + line("b", "/v1/embeddings", model="nobody", input="two")
+    + line("c", "/v1/embeddings", model=VECTORS, input=["three", "four"])
+)
+
+
+@pytest.fixture(params=["here", "service"])
+def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    home = {"PADDOCK_HOME": str(tmp_path / "home"), "PADDOCK_NUM_THREAD": "1"}
+    if request.param == "here":
+        return home
+    service: Live = request.getfixturevalue("live")
+    return {**home, "PADDOCK_HOST": service.url}
+
+
+def answers(file: Path) -> dict[str, Any]:
+    lines = (json.loads(text) for text in file.read_text().splitlines())
+    return {one["custom_id"]: one["response"] for one in lines}
+
+
+def test_every_request_is_answered_once(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(REQUESTS)
+    ended = paddock("batch", "in.jsonl", "out.jsonl", environ=environ, cwd=tmp_path)
+    assert (ended.status, ended.out) == (3, "3 of 3 requests answered, 1 failed: out.jsonl\n")
+    found = answers(tmp_path / "out.jsonl")
+    assert {name: one["status_code"] for name, one in found.items()} == {
+        **{"a": 200, "b": 404, "c": 200}
+    }
+    assert len(found["c"]["body"]["data"]) == 2
+    before = (tmp_path / "out.jsonl").read_bytes()
+    again = paddock("batch", "in.jsonl", "out.jsonl", "--json", environ=environ, cwd=tmp_path)
+    assert json.loads(again.out) == {"ok": False, "total": 3, "completed": 2, "failed": 1}
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_an_interrupted_batch_goes_on_where_it_stopped(live: Live, tmp_path: Path) -> None:
+    environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_HOST": live.url}
+    asked = {"model": CHAT, "messages": [{"role": "user", "content": "Write a story."}]}
+    (tmp_path / "in.jsonl").write_text(
+        "".join(
+            line(str(n), "/v1/chat/completions", **asked, max_tokens=40, seed=n) for n in range(8)
+        )
+    )
+    command = [PADDOCK, "batch", "in.jsonl", "out.jsonl", "--at-once", "1"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **environ},
+        text=True,
+    )
+    out = tmp_path / "out.jsonl"
+    ends = time.monotonic() + 60
+    while not (out.exists() and out.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert told.endswith(
+        "Interrupted. `paddock batch in.jsonl out.jsonl` goes on where it stopped.\n"
+    )
+    begun = out.read_bytes()
+    assert 2 <= begun.count(b"\n") < 8
+    ended = paddock("batch", "in.jsonl", "out.jsonl", environ=environ, cwd=tmp_path)
+    assert ended.status == 0, ended.err
+    assert out.read_bytes().startswith(begun)
+    assert set(answers(out)) == {str(n) for n in range(8)}
+
+
+def test_a_file_that_is_no_batch_is_told_with_every_fault(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"custom_id": 1}\nnonsense\n')
+    refused = paddock("batch", "in.jsonl", "out.jsonl", "--json", cwd=tmp_path)
+    assert refused.status == 1
+    assert refused.err.startswith("in.jsonl:1: ")
+    assert "\nin.jsonl:2: " in refused.err
+    assert json.loads(refused.out)["ok"] is False
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("gone.jsonl", "out.jsonl"), "There is no file 'gone.jsonl'.\n"),
+        (("in.jsonl", "no/out.jsonl"), "There is no folder 'no'.\n"),
+        (("in.jsonl", "./in.jsonl"), "The results would be written over the requests: name another "
+         "file.\n"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_used_are_told(
+    tmp_path: Path, names: tuple[str, str], words: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(REQUESTS)
+    refused = paddock("batch", *names, cwd=tmp_path)
+    assert (refused.status, refused.err) == (2, words)

@@ -1,0 +1,249 @@
+"""`paddock chat` as a person at a terminal meets it, and as a script does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.cli.commands.chat import _think_option
+from tests.live import CHAT, VECTORS, Live
+from tests.runner.cli.commands.shell import PADDOCK, paddock
+from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
+
+
+@pytest.fixture
+def environ(live: Live, tmp_path: Path) -> dict[str, str]:
+    """What a person has set who uses the running service."""
+    return {"PADDOCK_HOST": live.url, "PADDOCK_HOME": str(tmp_path / "home")}
+
+
+def test_a_conversation_at_the_terminal(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "capital.json").write_text('{"enum": ["Paris", "Rome"]}')
+    surely = ("-p", "temperature=0")
+    with terminal("chat", CHAT, *surely, environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for("/? shows the commands, Ctrl-D or /bye leaves.")
+        screen.wait_for(">>> ")
+        screen.type("/set parameter num_predict 12\n")
+        screen.wait_for("num_predict is 12.")
+        screen.wait_for(">>> ")
+        screen.type("/set format capital.json\n")
+        screen.wait_for("Answers match capital.json.")
+        screen.wait_for(">>> ")
+        screen.type('"""What is\nthe capital of France?"""\n')
+        screen.wait_for("... ")
+        answer = screen.wait_for(">>> ")
+        assert '"Paris"' in answer or '"Rome"' in answer
+        screen.type("/show\n")
+        assert "quantization" in screen.wait_for(">>> ")
+        screen.type("/frob\n")
+        screen.wait_for("There is no command '/frob'. /? shows them.")
+        screen.type("/bye\n")
+        assert screen.ended() == 0
+    history = tmp_path / "home" / "chat-history"
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert "/set parameter num_predict 12" in history.read_text().splitlines()
+
+
+LONG = json.dumps({"type": "string", "minLength": 3000})
+"""A schema that no model can answer within seconds, whatever it would like to say."""
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
+    environ: dict[str, str], live: Live, tmp_path: Path
+) -> None:
+    (tmp_path / "long.json").write_text(LONG)
+    asked = ("chat", CHAT, "--plain", "--format", "long.json")
+    with terminal(*asked, environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for(">>> ")
+        screen.type("Write a very long story about a horse, a river and a king.\n")
+        asked_at = time.monotonic()
+        while not live.n_users():
+            assert time.monotonic() - asked_at < 60
+            time.sleep(0.02)
+        time.sleep(0.5)
+        screen.type(CTRL_C)
+        screen.wait_for("(Stopped.)")
+        stopped_at = time.monotonic()
+        while live.n_users():
+            assert time.monotonic() - stopped_at < 5
+            time.sleep(0.05)
+        screen.wait_for(">>> ")
+        screen.rest()
+        screen.type(CTRL_C)
+        screen.wait_for("Ctrl-D or /bye leaves.")
+        screen.wait_for(">>> ")
+        screen.type("/set parameter num_predict 4\n")
+        screen.wait_for(">>> ")
+        screen.type("And then?\n")
+        screen.wait_for(">>> ")
+        screen.rest()
+        screen.type(CTRL_D)
+        assert screen.ended() == 0
+
+
+def test_what_is_typed_during_an_answer_waits_for_the_next_question(
+    environ: dict[str, str], live: Live, tmp_path: Path
+) -> None:
+    with terminal("chat", CHAT, "-p", "num_predict=40", environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for(">>> ")
+        screen.type("Write a long story.\n")
+        asked_at = time.monotonic()
+        while not live.n_users():
+            assert time.monotonic() - asked_at < 60
+            time.sleep(0.02)
+        screen.type("/clear\n")
+        assert "/clear" not in screen.wait_for("(The answer reached its limit")
+        screen.wait_for("The conversation is forgotten.")
+        screen.wait_for(">>> ")
+        screen.rest()
+        screen.type(CTRL_D)
+        assert screen.ended() == 0
+
+
+def test_sigterm_ends_the_chat(environ: dict[str, str], tmp_path: Path) -> None:
+    with terminal("chat", CHAT, environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for(">>> ")
+        screen.rest()
+        screen.process.send_signal(signal.SIGTERM)
+        assert screen.ended() == 128 + signal.SIGTERM
+
+
+def test_a_prompt_is_answered_once(environ: dict[str, str], tmp_path: Path) -> None:
+    asked = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
+    answer = paddock(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
+    assert (answer.status, answer.err) == (
+        0,
+        "(The answer reached its limit; /set parameter num_predict changes it.)\n"
+        if answer.err
+        else "",
+    )
+    assert answer.out.strip()
+    assert answer.out.endswith("\n")
+
+
+def test_a_pipe_and_a_file_are_read_after_the_prompt(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "town.txt").write_text("The town is called Zürnau.", encoding="utf-8")
+    one = ("-p", "num_predict=1", "--verbose")
+    piped = paddock(
+        "chat", CHAT, "Repeat:", *one, environ=environ, cwd=tmp_path, given="word " * 200
+    )
+    filed = paddock("chat", CHAT, "Repeat:", "-f", "town.txt", *one, environ=environ, cwd=tmp_path)
+    assert (piped.status, filed.status) == (0, 0)
+    assert n_prompt_tokens(piped.err) > n_prompt_tokens(filed.err) + 100
+
+
+def n_prompt_tokens(told: str) -> int:
+    line = next(line for line in told.splitlines() if line.startswith("prompt"))
+    return int(line.split()[1].replace(",", ""))
+
+
+def test_an_answer_matches_a_schema(environ: dict[str, str], tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"capital": {"type": "string", "maxLength": 20}},
+        "required": ["capital"],
+    }
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    asked = ("chat", CHAT, "What is the capital of France?", "--format", "schema.json")
+    answer = paddock(*asked, environ=environ, cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert set(json.loads(answer.out)) == {"capital"}
+
+
+def test_a_script_that_is_interrupted_ends_at_once(
+    environ: dict[str, str], live: Live, tmp_path: Path
+) -> None:
+    (tmp_path / "long.json").write_text(LONG)
+    process = subprocess.Popen(
+        [PADDOCK, "chat", CHAT, "Write about a horse and a river.", "--format", "long.json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, **environ},
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    process.stdout.read()
+    assert process.wait(10) == 130
+    process.stdout.close()
+
+
+def test_a_reader_that_goes_away_ends_the_answer(
+    environ: dict[str, str], live: Live, tmp_path: Path
+) -> None:
+    line = f"'{PADDOCK}' chat {CHAT} 'Write a long story about a horse.' | head -c 1"
+    answer = subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, **environ},
+        timeout=60,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    began = time.monotonic()
+    while live.n_users():
+        assert time.monotonic() - began < 5
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "status", "words"),
+    [
+        (("no-such-model", "x"), None, 1, "There is no model 'no-such-model' here.\n"
+         "  paddock pull no-such-model\n"),
+        ((VECTORS, "x"), None, 1, "'all-minilm' does not chat.\n"
+         "  For vectors of texts: paddock embed all-minilm 'a text'\n"),
+        ((CHAT, "x", "-f", "gone.txt"), None, 2, "There is no file 'gone.txt'.\n"),
+        ((CHAT, "x", "--format", "gone.json"), None, 2, "--format: There is no file 'gone.json'.\n"
+         "  Give 'json', or a file with a JSON Schema.\n"),
+        ((CHAT,), "", 2, "Nothing is asked: the input is empty.\n"),
+        ((CHAT, "x"), b"\0\1\2" * 100, 2, "The input is no text: "),
+        ((CHAT, "x", "--think=much"), None, 2, "--think: 'much' is not how much: low, medium, "
+         "high, max.\n"),
+        ((CHAT, "x", "--think"), None, 1, '"smollm2:135m" does not support thinking\n'),
+        ((CHAT, "x", "--image", "gone.png"), None, 1, "'smollm2:135m' sees no images.\n"),
+        ((CHAT, "x", "-p", "top_k"), None, 2, "'-p top_k' is no parameter.\n"
+         "  Write it as `-p name=value`.\n"),
+        ((CHAT, "x", "-p", "top_k=a"), None, 2, "-p: parameter 'top_k' must be a whole number, "
+         "not 'a'\n"),
+        ((CHAT, "x", "--keepalive", "soon"), None, 2, "--keepalive: 'soon' is not a duration.\n"),
+        (("./x.gguf", "x"), None, 2, "no such file: './x.gguf'.\n"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_told(
+    environ: dict[str, str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    given: Any,
+    status: int,
+    words: str,
+) -> None:
+    answer = paddock("chat", *arguments, environ=environ, cwd=tmp_path, given=given)
+    assert (answer.status, answer.out) == (status, "")
+    assert answer.err.startswith(words)
+
+
+def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
+    environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PADDOCK_NUM_THREAD": "1"}
+    asked = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
+    answer = paddock(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert answer.out.strip()
+
+
+def test_thinking_may_be_asked_with_a_level_and_without() -> None:
+    assert [
+        _think_option(arg) for arg in ("--think", "--think=true", "--think=none", "--thinking")
+    ] == [*("--think", "--think", "--no-think", "--thinking")]

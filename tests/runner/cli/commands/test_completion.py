@@ -1,0 +1,127 @@
+"""Completion as a person meets it: in real shells, by the Tab key."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.gguf import write_gguf
+from tests.runner.cli.commands.shell import PADDOCK, Ended
+from tests.runner.cli.commands.shell import paddock as run_paddock
+from tests.runner.cli.commands.terminal import CTRL_C, Terminal, terminal
+
+STARTED = {
+    "bash": (("--norc", "--noprofile", "-i"), 'eval "$(paddock completion bash)"'),
+    "zsh": (("-f", "-i"), 'autoload -Uz compinit; compinit -D; eval "$(paddock completion zsh)"'),
+    "fish": (("--no-config", "-i"), "paddock completion fish | source"),
+}
+# What is completed is asked of the real command; what is then typed is only shown.
+STAND_IN = """#!/bin/sh
+case "$_PADDOCK_COMPLETE$1" in ?*fish|completion) exec "{paddock}" "$@";; esac
+printf 'GOT'; printf '[%s]' "$@"; echo .
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a pipeline, before a home whose store has a model."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "paddock"
+    program.write_text(STAND_IN.format(paddock=PADDOCK))
+    program.chmod(0o755)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "news.yaml").write_text("steps: []\n")
+    return here
+
+
+@contextmanager
+def at_a_prompt(shell: str, folder: Path) -> Iterator[Terminal]:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"NOT TRIED: {shell} is not installed")
+    home = folder.parent
+    environ = {
+        "HOME": str(home),
+        "ZDOTDIR": str(home),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "PADDOCK_HOME": str(home / "home"),
+        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+        "PS1": "> ",
+    }
+    options, begin = STARTED[shell]
+    with terminal(*options, environ=environ, cwd=folder, program=program) as screen:
+        screen.rest()
+        screen.type(f"{begin}; paddock ready\n")
+        screen.wait_for("GOT[ready].")
+        yield screen
+
+
+@pytest.mark.parametrize("shell", STARTED)
+def test_tab_completes_commands_options_values_models_and_files(shell: str, folder: Path) -> None:
+    with at_a_prompt(shell, folder) as screen:
+        for typed, got in (
+            ("paddock valid\tnew\t", "GOT[validate][news.yaml]."),
+            ("paddock run --retr\tnew\t", "GOT[run][--retry-failed][news.yaml]."),
+            ("paddock graph --format mer\t", "GOT[graph][--format][mermaid]."),
+            ("paddock chat smoll\t", "GOT[chat][smollm2:135m]."),
+            ("paddock chat smollm2:1\t", "GOT[chat][smollm2:135m]."),
+            ("paddock cluster ini\t", "GOT[cluster][init]."),
+            ("true | paddock embed all-m\t", "GOT[embed][all-minilm]."),
+        ):
+            for key in typed:
+                screen.type(key)
+                if key == "\t":
+                    screen.rest()
+            screen.type("\n")
+            screen.wait_for(got)
+
+
+@pytest.mark.parametrize("shell", STARTED)
+def test_tab_lists_what_may_come_next(shell: str, folder: Path) -> None:
+    with at_a_prompt(shell, folder) as screen:
+        screen.type("paddock graph --format ")
+        screen.type("\t\t")
+        screen.wait_for("mermaid")
+        screen.wait_for("svg")
+        screen.type(CTRL_C)
+
+
+def asked(line: str, cwd: Path, more: Mapping[str, str] | None = None) -> list[str]:
+    environ = {
+        **(more or {}),
+        "_PADDOCK_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": line,
+    }
+    answer: Ended = run_paddock(environ=environ, cwd=cwd)
+    assert (answer.status, answer.err) == (0, "")
+    return answer.out.split("\n")[:-1]
+
+
+def test_each_value_comes_with_what_it_is_for(tmp_path: Path) -> None:
+    assert asked("paddock gra", tmp_path) == ["graph\tDraw a pipeline with what its last run..."]
+    assert "--only\tDo this item alone; can be repeated." in asked("paddock run --o", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command", ["chat", "embed", "show", "cp", "rm", "check", "push", "tune", "stop"]
+)
+def test_what_takes_a_model_completes_those_of_the_store(command: str, tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "tiny.gguf", axes={"token_embd.weight": (64, 8)})
+    environ = {"PADDOCK_MODELS": str(tmp_path / "models")}
+    (tmp_path / "Modelfile").write_text(f"FROM {model}\n")
+    made = run_paddock("create", "smol:mine", environ=environ, cwd=tmp_path)
+    assert made.status == 0, made.err
+    listed = asked(f"paddock {command} smol", tmp_path, environ)
+    assert listed == ["smol:mine", "smollm2:135m"]
+
+
+def test_settings_that_cannot_be_read_complete_nothing_and_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "paddock.toml").write_text("]")
+    assert asked("paddock chat ", tmp_path) == [""]

@@ -1,0 +1,71 @@
+"""Each setting, and where it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from paddock.runner.cli.application import application
+from paddock.runner.cli.commands import config
+from paddock.runner.settings import SETTING_SPECS, read_settings
+
+
+def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:
+    """Give value and origin by name, as the table has them."""
+    text = config.settings_table(config.setting_rows(read_settings(environ=environ, home=tmp_path)))
+    lines = (line.split("   ") for line in text.splitlines()[1:])
+    cells = ([cell.strip() for cell in line if cell.strip()] for line in lines)
+    return {name: (value, origin) for name, value, origin in cells}
+
+
+def test_every_setting_is_shown_with_its_value_and_its_origin(tmp_path: Path) -> None:
+    told = shown(tmp_path, PADDOCK_KEEP_ALIVE="1h", OLLAMA_HOST="0.0.0.0", OLLAMA_ORIGINS="a://*")
+    assert set(told) == set(SETTING_SPECS)
+    assert told["keep_alive"] == ("3600", "PADDOCK_KEEP_ALIVE")
+    assert told["host"] == ("http://0.0.0.0:11434", "OLLAMA_HOST")
+    assert told["origins"] == ("a://*", "OLLAMA_ORIGINS")
+    assert told["num_parallel"] == ("auto", "default")
+    assert told["rate"] == ("none", "default")
+    assert told["models"] == (str(tmp_path / ".paddock/models"), "default")
+
+
+def test_times_sizes_and_addresses_are_shown_as_the_documentation_has_them(tmp_path: Path) -> None:
+    told = {name: value for name, (value, _) in shown(tmp_path).items()}
+    assert (told["keep_runs"], told["keep_calls"], told["keep_tracking"]) == ("90d", "180d", "14d")
+    assert (told["cache_shelf"], told["max_body"], told["max_ledger"]) == ("auto", "64MiB", "0")
+    assert (told["up_host"], told["split_mode"]) == ("http://127.0.0.1:11436", "auto")
+
+
+def test_what_is_allowed_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    told = shown(tmp_path, PADDOCK_ALLOW="secrets, network")
+    assert told["allow"] == ("network,secrets", "PADDOCK_ALLOW")
+    assert [told[name][0] for name in ("pool_key", "ledger", "work_pool")] == ["none"] * 3
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    settings = read_settings(environ={"PADDOCK_API_KEY": "hush"}, home=tmp_path)
+    rows = config.setting_rows(settings)
+    assert "hush" not in config.settings_table(rows) + repr(rows)
+    assert next(row for row in rows if row.name == "api_key").value == "(set, not shown)"
+
+
+def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
+    told = shown(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
+    assert told["OLLAMA_LLM_LIBRARY"] == ("(has no effect)", "environment")
+
+
+def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paddock.toml").write_text("max_queue = 7\nnum_batch = 60")
+    settings = json.loads(CliRunner().invoke(application(), ["config", "--json"]).stdout)[
+        "settings"
+    ]
+    assert settings["max_queue"] == {
+        "value": 7,
+        "from": f"{tmp_path / 'paddock.toml'}: max_queue",
+    }
+    assert settings["num_batch"]["value"] == 60
+    assert settings["flash_attention"] == {"value": "auto", "from": "default"}

@@ -1,0 +1,247 @@
+"""What `paddock doctor` finds, and what it tells to do."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.llama.build import LlamaBuild
+from paddock.engine.system.hardware import Gpu
+from paddock.runner.cli import doctor
+from paddock.runner.cli.doctor import Finding, NativeBuild
+from paddock.runner.config.setting_values import ServiceAddress
+from paddock.runner.settings import read_settings
+
+H200 = Gpu("cuda", "NVIDIA H200", 143771 * 1024**2, "9.0")
+CPU_BUILD = NativeBuild(supports_gpu=False, features=("AVX2",))
+GPU_BUILD = NativeBuild(supports_gpu=True, features=("AVX2",))
+
+
+def test_this_machine_is_examined(tmp_path: Path) -> None:
+    settings = read_settings(environ={"PADDOCK_HOME": str(tmp_path)}, home=tmp_path)
+    found = doctor.examine(settings, {})
+    about = {finding.about for finding in found}
+    assert {"python", "processor", "memory", "llama.cpp", "models disk", "state"} <= about
+    assert doctor.findings_exit_status(found) == 0
+    native = next(finding for finding in found if finding.about == "llama.cpp")
+    assert native.level == "ok"
+
+
+def test_a_processor_build_that_meets_a_device_is_loud_about_it() -> None:
+    found = list(doctor.gpu_findings([H200], CPU_BUILD, {}))
+    assert found[1] == Finding(
+        "graphics",
+        "warning",
+        "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
+        "for the processor only",
+        "Build it for the device, which needs the vendor's toolkit:\n"
+        'CXXFLAGS="-fno-dse" CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall '
+        "--no-cache-dir --no-binary llama-cpp-python llama-cpp-python",
+    )
+    assert doctor.findings_exit_status(found) == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "flag"),
+    [(Gpu("rocm", "gfx942"), "-DGGML_HIP=on"), (Gpu("metal", "Apple"), "-DGGML_METAL=on")],
+)
+def test_each_kind_of_device_gets_its_own_line(gpu: Gpu, flag: str) -> None:
+    found = list(doctor.gpu_findings([gpu], CPU_BUILD, {}))
+    assert f'CMAKE_ARGS="{flag}"' in found[1].remedy
+
+
+def test_a_build_for_the_device_is_content() -> None:
+    found = list(doctor.gpu_findings([H200], GPU_BUILD, {}))
+    assert [finding.level for finding in found] == ["ok", "ok"]
+
+
+def test_device_memory_driver_and_build_are_named() -> None:
+    mib = 1024**2
+    gpu = Gpu("cuda", "NVIDIA H200", 143771 * mib, "9.0", 143156 * mib, "GPU-7c1f0a2e", "570.86.10")
+    native = NativeBuild(supports_gpu=True, features=("CUDA",), backends=("cuda",))
+    build, device = doctor.gpu_findings([gpu], native, {})
+    assert build.text.endswith(", built for CUDA; CUDA")
+    assert device == Finding(
+        "graphics",
+        "ok",
+        "NVIDIA H200, 150.8 GB, 150.1 GB free, compute capability 9.0, driver 570.86.10",
+    )
+
+
+def test_a_build_for_the_device_that_does_not_find_it_is_told_apart() -> None:
+    native = NativeBuild(supports_gpu=False, features=(), backends=("cuda",))
+    found = list(doctor.gpu_findings([H200], native, {}))
+    assert found[1] == Finding(
+        "graphics",
+        "warning",
+        "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
+        "for CUDA, but it finds no device that it can use",
+        "See whether the vendor's driver works and is new enough for the build.",
+    )
+    hidden = list(doctor.gpu_findings([H200], native, {"CUDA_VISIBLE_DEVICES": ""}))
+    assert [finding.level for finding in hidden] == ["ok", "ok", "warning"]
+
+
+def ours(folder: Path) -> dict[str, str]:
+    """Name a folder with the variable that points to libraries."""
+    return {"LLAMA_CPP_LIB_PATH": str(folder)}
+
+
+def test_the_chosen_processor_library_is_named(tmp_path: Path) -> None:
+    native = NativeBuild(
+        supports_gpu=False, features=("AVX512",), backends=("vulkan",), variant="zen4"
+    )
+    found = next(doctor.gpu_findings([], native, ours(tmp_path)))
+    assert found.text.endswith(
+        f"with libraries of {tmp_path}, built for VULKAN, on this processor as zen4; AVX512"
+    )
+
+
+def test_a_graphics_library_that_cannot_be_loaded_is_told() -> None:
+    why = "vulkan: libvulkan.so.1: cannot open shared object file"
+    native = NativeBuild(supports_gpu=False, features=(), backends=("vulkan",), unusable=(why,))
+    found = list(doctor.gpu_findings([], native, {}))
+    assert [finding.level for finding in found] == ["ok", "warning", "ok"]
+    assert why in found[1].text
+
+
+def test_with_our_libraries_a_device_needs_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = LlamaBuild("paddock-llama", tmp_path, "0.3.36", version="0.3.36")
+    monkeypatch.setattr(doctor, "find_build", lambda environ: build)
+    found = list(doctor.gpu_findings([H200], CPU_BUILD, {}))
+    assert "paddock-llama was built for the processor only" in found[1].text
+    assert found[1].remedy == "pip install 'paddock-llama[cuda]==0.3.36'"
+
+
+def test_our_libraries_for_other_bindings_are_a_warning(tmp_path: Path) -> None:
+    why = "paddock-llama 0.3.35 is for llama-cpp-python 0.3.35, but 0.3.36 is there"
+    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36", mismatch=why)
+    (found,) = doctor.bundle_findings(build)
+    assert found == Finding(
+        "llama.cpp", "warning", f"{why}: it is not used", "pip install paddock-llama==0.3.36"
+    )
+
+
+def test_bindings_without_libraries_are_told_what_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36+nolibs")
+    monkeypatch.setattr(doctor, "find_build", lambda environ: build)
+    (found,) = doctor.gpu_findings([], "Shared library with base name 'llama' not found", {})
+    assert (found.level, found.remedy) == ("fault", "pip install paddock-llama==0.3.36")
+
+
+def test_a_setting_that_hides_the_device_is_told() -> None:
+    found = list(doctor.gpu_findings([H200], GPU_BUILD, {"CUDA_VISIBLE_DEVICES": ""}))
+    assert found[-1] == Finding(
+        "graphics",
+        "warning",
+        'CUDA_VISIBLE_DEVICES="" hides every CUDA device, so models run on the processor',
+        "unset CUDA_VISIBLE_DEVICES",
+    )
+
+
+def test_a_llama_that_does_not_start_is_a_fault() -> None:
+    found = list(doctor.gpu_findings([], "libcuda.so.1: cannot open shared object file", {}))
+    assert doctor.findings_exit_status(found) == 1
+    assert found[0].text.endswith("cannot be used: libcuda.so.1: cannot open shared object file")
+
+
+def test_missing_default_models_are_told_with_the_way_to_get_them(tmp_path: Path) -> None:
+    environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_CHAT_MODEL": "qwen3:4b"}
+    found = doctor.model_findings(read_settings(environ=environ, home=tmp_path))
+    warnings = [finding for finding in found if finding.level == "warning"]
+    assert warnings == [
+        Finding(
+            "models",
+            "warning",
+            "the default to chat, 'qwen3:4b', is missing",
+            "Set PADDOCK_CHAT_MODEL to a model that `paddock list` shows.",
+        )
+    ]
+
+
+def test_a_state_folder_that_cannot_be_one_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environ = {"PADDOCK_HOME": str(tmp_path / "file" / "state")}
+    found = list(doctor.disk_findings(read_settings(environ=environ, home=tmp_path)))
+    assert [finding.level for finding in found] == ["warning", "fault"]
+    assert found[1].text.endswith("but it cannot be written")
+
+
+class _Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path in ("/api/health", "/v1/models") else 404)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server on this machine that answers as Prefect's does."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Healthy) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+        thread.join()
+
+
+def test_a_prefect_server_that_answers_is_found_and_no_password_shown(server: str) -> None:
+    found = list(doctor.prefect_findings({"PREFECT_API_URL": f"http://me:secret@{server}/api"}))
+    assert found == [Finding("prefect", "ok", f"http://{server}/api answers")]
+
+
+def test_servers_in_place_of_the_pool_are_asked(server: str, tmp_path: Path) -> None:
+    environ = {"PADDOCK_POOL": f"http://{server}/v1, http://127.0.0.1:1"}
+    found = list(doctor.pool_findings(read_settings(environ=environ, home=tmp_path)))
+    assert found[0] == Finding("pool", "ok", f"http://{server} answers")
+    assert (found[1].level, found[1].remedy) == (
+        "warning",
+        "Start it there, or correct PADDOCK_POOL.",
+    )
+    assert found[1].text.startswith("http://127.0.0.1:1 does not answer: ")
+
+
+def test_a_prefect_server_that_does_not_answer_is_a_warning() -> None:
+    found = list(doctor.prefect_findings({"PREFECT_API_URL": "http://127.0.0.1:1/api"}))
+    assert found[0].level == "warning"
+    assert found[0].text.startswith("http://127.0.0.1:1/api does not answer: ")
+    assert found[0].remedy == (
+        "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
+    )
+
+
+def test_who_holds_the_port_is_told(server: str) -> None:
+    port = int(server.partition(":")[2])
+    finding = next(doctor.port_findings(ServiceAddress(port=port)))
+    assert finding.text.startswith(f"{server}: taken by another program (")
+    assert finding.text.endswith(f", process {os.getpid()})")
+    assert finding.remedy == f"paddock serve --port {port + 1}, or end the other first."
+
+
+def test_beside_a_port_of_ones_own_ollamas_is_looked_at_too() -> None:
+    about = [finding.text for finding in doctor.port_findings(ServiceAddress(port=1))]
+    assert about[0] == "127.0.0.1:1 is free"
+    assert about[1].startswith("127.0.0.1:11434")
+
+
+def test_a_process_is_told_from_a_unit() -> None:
+    assert not doctor.is_systemd_unit(os.getpid(), "ollama.service")
+
+
+def test_warnings_stand_out_with_what_to_do_below() -> None:
+    text = doctor.findings_text(
+        [Finding("a", "ok", "fine"), Finding("bb", "warning", "bad\x1b", "Do it.")]
+    )
+    assert text == ("ok       a   fine\nWARNING  bb  bad\\x1b\n             Do it.")

@@ -1,0 +1,69 @@
+"""Vectors of texts, as a script asks for them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.cli.commands.embed_batch import gather_texts
+from paddock.runner.cli.exit_status import CommandError
+from tests.live import CHAT, VECTORS, Live
+from tests.runner.cli.commands.shell import paddock
+
+
+@pytest.fixture
+def environ(live: Live, tmp_path: Path) -> dict[str, str]:
+    return {"PADDOCK_HOST": live.url, "PADDOCK_HOME": str(tmp_path)}
+
+
+def test_each_text_has_a_line(environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat\n")
+    ended = paddock(
+        "embed", VECTORS, "a cat", "a dog", "-f", "a.txt", environ=environ, cwd=tmp_path
+    )
+    assert ended.status == 0, ended.err
+    cat, dog, file = (json.loads(line) for line in ended.out.splitlines())
+    assert len(cat) == 384
+    assert math.isclose(sum(x * x for x in cat), 1.0, rel_tol=1e-3)
+    assert cat != dog
+    assert len(file) == 384
+
+
+def test_lines_of_a_pipe_are_texts_of_their_own(environ: dict[str, str]) -> None:
+    wanted = ("embed", VECTORS, "--lines", "--dimensions", "16", "--json")
+    ended = paddock(*wanted, environ=environ, given="one\n\ntwo\n")
+    assert [len(vector) for vector in json.loads(ended.out)["embeddings"]] == [16, 16]
+
+
+def test_a_text_that_is_too_long_is_cut_only_if_that_is_asked_for(
+    environ: dict[str, str],
+) -> None:
+    long = "word " * 1000
+    refused = paddock("embed", VECTORS, environ=environ, given=long)
+    assert (refused.status, refused.out) == (1, "")
+    assert "exceeds the context length" in refused.err
+    assert paddock("embed", VECTORS, "--truncate", environ=environ, given=long).status == 0
+
+
+def test_a_chat_model_makes_no_vectors(environ: dict[str, str]) -> None:
+    refused = paddock("embed", CHAT, "a cat", environ=environ)
+    assert (refused.status, refused.out) == (1, "")
+    assert "embed" in refused.err
+
+
+def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
+    environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_NUM_THREAD": "1"}
+    ended = paddock("embed", VECTORS, "a cat", environ=environ)
+    assert ended.status == 0, ended.err
+    assert len(json.loads(ended.out)) == 384
+
+
+def test_no_text_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    empty = tmp_path / "lines.txt"
+    empty.write_text("\n \n.")
+    assert gather_texts([], [str(empty)], is_by_lines=True) == ["."]
+    with pytest.raises(CommandError, match=r"There is no file 'gone\.txt'"):
+        gather_texts([], ["gone.txt"], is_by_lines=False)

@@ -1,0 +1,62 @@
+"""The template for a coding assistant: valid itself, and complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.keys import FileKeys, StepKeys
+from paddock.pipelines.pipeline_tests import EXPECTATION_KEYS
+from paddock.pipelines.template_filters import FILTERS
+from paddock.runner.api import run, validate
+from paddock.runner.cli.application import application
+from paddock.steps import registry
+from paddock.steps.llm.sampling_params import SamplingParams
+from tests.fakes.pool import FakePool
+from tests.runner.world import settings
+
+
+def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
+    told = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
+    assert told.exit_code == 0
+    file = tmp_path / "template.yaml"
+    file.write_text(told.stdout, encoding="utf-8")
+    assert validate(file).faults == ()
+    for name in registry.step_names():
+        assert f"\n# {name}: " in told.stdout
+    assert "#   words(value, least, most): " in told.stdout
+    assert "#   calculator(expression): " in told.stdout
+    assert "\n#   exactly one of text, chunks, file\n" in told.stdout
+    assert "\n#   gives files (each path relpath name stem suffix size " in told.stdout
+    words = set(re.findall(r"\w+", told.stdout.partition("\n\n")[0]))
+    fields = (FileKeys, StepKeys, SamplingParams)
+    keys = {info.alias or name for one in fields for name, info in one.model_fields.items()}
+    assert {*keys, *EXPECTATION_KEYS, *FILTERS} - words == {"num_predict"}, (
+        "an alias that need not be told"
+    )
+    assert max(map(len, told.stdout.splitlines())) <= 100
+    assert len(told.stdout) < 24_000, "an assistant reads it with each task"
+
+
+def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:
+    told = CliRunner().invoke(application("schema"), ["schema", "--for", "llm"])
+    (tmp_path / "template.yaml").write_text(told.stdout, encoding="utf-8")
+    (tmp_path / "inbox").mkdir()
+    for name in ("boats", "nothing"):
+        (tmp_path / "inbox" / f"{name}.txt").write_text(f"About {name}.")
+
+    def answer(request: ChatRequest) -> str:
+        if request.constraint is None:
+            return "A text."
+        points = '["They float."]' if "boats" in request.messages[-1].content else "[]"
+        return f'{{"title": "Boats", "points": {points}, "kind": "letter", "year": null}}'
+
+    pool = FakePool(answer=answer)
+    report = run(tmp_path / "template.yaml", local=True, pool=pool, settings=settings(tmp_path))
+    assert (report.status, report.exit_status()) == ("completed", 0), report.message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "DIGEST.md", "boats.txt.md",
+    ]  # fmt: skip

@@ -1,0 +1,155 @@
+"""`graph`, `run --report` and `logs --report` as a person calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.cli.application import application
+
+COPIES = """\
+name: copies
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}
+"""
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("A letter.")
+    (tmp_path / "pipeline.yaml").write_text(COPIES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_pipeline_is_drawn_as_the_files_ending_says(folder: Path) -> None:
+    for name, start in (("p.svg", "<svg"), ("p.html", "<!doctype html>"), ("new/p.mmd", "---")):
+        result = paddock("graph", ".", "-o", name)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == f"Drew pipeline.yaml to {name}.\n"
+        assert (folder / name).read_text("utf-8").startswith(start)
+    assert "Not run yet." in (folder / "p.svg").read_text("utf-8")
+    assert paddock("graph", ".").stdout.splitlines()[3] == "flowchart TD"
+    assert paddock("graph", ".", "--format", "svg").stdout.startswith("<svg")
+
+
+def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
+    result = paddock("graph", ".", "-o", "p.png")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "'p.png' does not say what to draw.\n"
+        "  End it in .svg, .html or .mmd, or give `--format`.\n",
+    )
+    (folder / "pipeline.yaml").write_text(COPIES.replace("steps.docs.files", "steps.dogs.files"))
+    result = paddock("graph", ".", "-o", "p.svg")
+    assert (result.exit_code, (folder / "p.svg").exists()) == (2, False)
+    assert "'dogs'" in result.stderr
+    (folder / "pipeline.yaml").write_text(COPIES.replace("root: inbox", "roots: inbox"))
+    result = paddock("graph", ".", "-o", "p.svg")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(
+        "It cannot be run as it is: `paddock validate .` says why (2 faults).\n"
+    )
+
+
+def test_the_last_run_is_on_the_picture_and_has_a_page(folder: Path) -> None:
+    result = paddock("run", ".", "--local", "--report", "reports/run.html")
+    assert result.exit_code == 0
+    page = (folder / "reports/run.html").read_text("utf-8")
+    assert '<a href="../inbox/a.txt">a.txt</a>' in page
+    assert '<a href="../out/a.txt">a.txt</a>' in page
+    paddock("graph", ".", "-o", "p.svg")
+    picture = (folder / "p.svg").read_text("utf-8")
+    assert "completed" in picture
+    assert '<text class="state"' in picture
+    assert "1 new" in picture
+    paddock("run", ".", "--local")
+    assert "1 fresh" in paddock("graph", ".").stdout
+    again = paddock("logs", "--report", "again.html")
+    assert again.exit_code == 0
+    assert "were fresh: nothing had to be done." in (folder / "again.html").read_text("utf-8")
+
+
+OUTER = """\
+name: outer
+steps:
+  - {id: copy, uses: pipeline, with: {file: pipeline.yaml}}
+  - {id: more, uses: pipeline, with: {file: other.yaml}, needs: [copy]}
+"""
+OTHER = """\
+steps:
+  - {id: again, uses: pipeline, with: {file: pipeline.yaml}}
+"""
+
+
+def test_what_a_step_runs_is_drawn_in_it(folder: Path) -> None:
+    (folder / "outer.yaml").write_text(OUTER)
+    (folder / "other.yaml").write_text(OTHER.replace("pipeline.yaml", "third.yaml"))
+    (folder / "third.yaml").write_text(COPIES.replace("out/", "third/"))
+    before = paddock("graph", "outer.yaml").stdout
+    for name in ("copy", "copy_2eeach", "more", "more_2eagain", "more_2eagain_2eeach"):
+        assert f"subgraph n_{name}[" in before
+    assert "n_copy_2edocs --> n_copy_2eeach" in before
+    assert "<b>copy</b><br/>pipeline pipeline.yaml" in before
+    assert paddock("run", "outer.yaml", "--local").exit_code == 0
+    paddock("graph", "outer.yaml", "-o", "p.svg")
+    picture = (folder / "p.svg").read_text("utf-8")
+    assert picture.count('<g class="block ') == 5
+    assert "each: for each doc in steps.docs.files. 1 new" in picture
+    assert "text: files.read. done" in picture
+    page = paddock("graph", "outer.yaml", "--format", "html").stdout
+    assert '<tr id="row-more_2eagain_2eeach"><th scope="row" style="padding-left:3.0rem">' in page
+    assert paddock("run", "outer.yaml", "--local").exit_code == 0
+    assert "<b>text</b><br/>files.read<br/>nothing to do" in paddock("graph", "outer.yaml").stdout
+
+
+def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path) -> None:
+    (folder / "pipeline.yaml").write_text(OUTER)
+    (folder / "other.yaml").write_text(OTHER)
+    result = paddock("graph", ".")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("It cannot be run as it is:")
+    assert result.stdout.count("subgraph n_more[") == 1
+    assert 'n_copy["<b>copy</b><br/>pipeline pipeline.yaml"]' in result.stdout
+
+
+def test_what_is_deep_or_broken_is_one_box(folder: Path) -> None:
+    for n in range(1, 8):
+        text = f"steps: [{{id: s, uses: pipeline, with: {{file: {n + 1}.yaml}}}}]\n"
+        (folder / f"{n}.yaml").write_text(text)
+    (folder / "8.yaml").write_text(COPIES)
+    assert paddock("graph", "1.yaml").stdout.count("subgraph") == 4
+    (folder / "2.yaml").write_text("steps: {")
+    result = paddock("graph", "1.yaml")
+    assert result.exit_code == 0
+    assert 'n_s["<b>s</b><br/>pipeline 2.yaml"]' in result.stdout
+
+
+def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> None:
+    (folder / "reports").write_text("in the way")
+    for target, words in (
+        (
+            "reports/run.html",
+            "'reports/run.html' cannot be written: 'reports' is no folder.\n"
+            "  Name another place.\n",
+        ),
+        ("inbox", "'inbox' is a folder.\n  Name a file, such as inbox/run.html.\n"),
+    ):
+        result = paddock("run", ".", "--local", "--report", target)
+        assert (result.exit_code, result.stderr) == (2, words)
+    assert not (folder / "out").exists()
+    assert paddock("graph", ".", "-o", "inbox").stderr.startswith("'inbox' is a folder.\n")

@@ -1,0 +1,155 @@
+"""A new pipeline folder from a template that comes with the package."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.api import validate
+from paddock.runner.cli.commands.init_schema_steps import (
+    copy_template,
+    list_templates,
+    write_schema,
+)
+from paddock.runner.cli.exit_status import CommandError
+
+SCHEMA = {"title": "A pipeline"}
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """Two templates, one with what its own runs left behind, and folders that are none."""
+    folder = tmp_path / "examples"
+    for name, text in {
+        "minimal/pipeline.yaml": "# Summarise a folder.\nsteps: []\n",
+        "digest/pipeline.yaml": "name: digest\ndescription: Every document, then a digest.\n",
+        "digest/inbox/sub/a.md": "A",
+        "digest/prompts/map.md": "Say it shortly.",
+        "digest/.paddock/ledger.sqlite": "x",
+        "digest/summaries/a.md.md": "x",
+        "digest/__pycache__/a.pyc": "x",
+        "package/pyproject.toml": '[project]\ndescription = "A step of my own"\n',
+        "package/build/left.py": "x",
+        "models/model.gguf": "x",
+        "__init__.py": "",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_templates_are_the_folders_with_a_pipeline(examples: Path) -> None:
+    assert [(template.name, template.description) for template in list_templates(examples)] == [
+        ("digest", "Every document, then a digest."),
+        ("minimal", "Summarise a folder."),
+        ("package", "A step of my own"),
+    ]
+
+
+def test_the_package_brings_its_templates() -> None:
+    assert {"folder-digest", "minimal"} <= {template.name for template in list_templates()}
+    assert all(template.description for template in list_templates())
+
+
+def test_documents_come_along_but_not_what_runs_left_behind(examples: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "place"
+    written = copy_template("digest", folder, SCHEMA, examples=examples)
+    assert sorted(str(file.relative_to(folder)) for file in written) == [
+        ".paddock/pipeline.schema.json",
+        "inbox/sub/a.md",
+        "pipeline.yaml",
+        "prompts/map.md",
+    ]
+    assert sorted(written) == sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_package_is_a_template_as_well(examples: Path, tmp_path: Path) -> None:
+    written = copy_template("package", tmp_path / "mine", SCHEMA, examples=examples)
+    assert [file.name for file in written] == ["pyproject.toml"]
+
+
+def test_without_a_template_it_is_the_smallest_one(examples: Path, tmp_path: Path) -> None:
+    copy_template(None, tmp_path / "new", SCHEMA, examples=examples)
+    assert (tmp_path / "new/pipeline.yaml").read_text().startswith("# Summarise a folder.")
+
+
+def test_the_schema_lies_where_the_first_line_of_the_template_points(tmp_path: Path) -> None:
+    copy_template("folder-digest", tmp_path / "new", SCHEMA)
+    first = (tmp_path / "new/pipeline.yaml").read_text("utf-8").splitlines()[0]
+    schema = tmp_path / "new" / first.partition("$schema=")[2]
+    assert json.loads(schema.read_text()) == SCHEMA
+
+
+def test_a_schema_can_be_written_anew(tmp_path: Path) -> None:
+    write_schema(tmp_path, {})
+    assert json.loads(write_schema(tmp_path, SCHEMA).read_text()) == SCHEMA
+
+
+def test_an_empty_folder_is_filled(examples: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    assert copy_template(None, tmp_path / "new", SCHEMA, examples=examples)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(CommandError) as caught:
+        copy_template("digest", folder, SCHEMA, examples=examples)
+    assert str(caught.value) == (
+        f"'{folder}' is not empty, so nothing was written.\n"
+        "  Give the name of a new folder, or empty that one first."
+    )
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_is_no_folder(examples: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandError) as caught:
+        copy_template(None, tmp_path / "file", SCHEMA, examples=examples)
+    assert str(caught.value) == (
+        f"'{tmp_path / 'file'}' is a file.\n  Give the name of a new folder."
+    )
+
+
+def test_an_unknown_template_is_told_with_the_known_ones(examples: Path, tmp_path: Path) -> None:
+    with pytest.raises(CommandError) as caught:
+        copy_template("digset", tmp_path / "new", SCHEMA, examples=examples)
+    assert str(caught.value) == (
+        "There is no template 'digset'.\n  Known: 'digest', 'minimal', 'package'. "
+        "Did you mean 'digest'?"
+    )
+
+
+def test_what_the_templates_write_is_not_copied() -> None:
+    """`init` leaves result folders out by name, so templates must keep to these names."""
+    for template in list_templates():
+        if not template.is_package:
+            text = (template.folder / "pipeline.yaml").read_text("utf-8")
+            assert re.search(r"\bout/|default: \./(out|summaries)\b", text), template.name
+
+
+def test_what_every_template_makes_is_valid_and_complete(tmp_path: Path) -> None:
+    for template in list_templates():
+        folder = tmp_path / template.name
+        copy_template(template.name, folder, SCHEMA)
+        if not template.is_package:
+            assert validate(folder / "pipeline.yaml").faults == (), template.name
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        kept = subprocess.run(
+            ["git", "ls-files", "."], cwd=template.folder, capture_output=True, text=True
+        )
+        assert {line for line in kept.stdout.splitlines() if '"' not in line} <= there
+
+
+def test_every_template_says_in_its_readme_how_it_is_used() -> None:
+    for template in list_templates():
+        lines = (template.folder / "README.md").read_text("utf-8").splitlines()
+        assert lines[0].startswith("# "), template.name
+        assert 5 <= len(lines) <= 30, template.name
+        assert any("paddock " in line for line in lines), template.name
+        assert 10 <= len(template.description) <= 110, template.name

@@ -1,0 +1,123 @@
+"""Which pipeline a command means that is given a file, a folder or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.cli.application import application
+from paddock.runner.cli.arguments import pipeline_file
+from paddock.runner.cli.exit_status import CommandError
+
+PIPELINE = (
+    "steps:\n"
+    "  - {id: docs, uses: files.scan, with: {root: ./inbox}}\n"
+    "tests:\n"
+    "  - {name: nothing, expect: [{check: 'true'}]}\n"
+)
+COMMANDS = ("run", "plan", "validate", "graph", "test")
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(), list(arguments))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "here"
+    (folder / "inbox").mkdir(parents=True)
+    (folder / "inbox" / "a.txt").write_text("A letter.")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["pipeline.yaml", "news.yaml", "NEWS.YML"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_file_the_pipeline_of_the_current_folder_is_meant(
+    command: str, name: str, here: Path
+) -> None:
+    (here / name).write_text(PIPELINE)
+    (here / "compose.yaml").write_text("services: {}\n")
+    result = paddock(command)
+    assert result.exit_code == 0, result.output
+
+
+def test_pipeline_yaml_goes_before_others(here: Path) -> None:
+    for name in ("a.yaml", "pipeline.yaml"):
+        (here / name).write_text(PIPELINE)
+    assert pipeline_file(".", "run") == Path("pipeline.yaml")
+    assert pipeline_file(str(here), "run") == here / "pipeline.yaml"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_with_several_pipelines_is_told_with_what_to_type(
+    command: str, here: Path
+) -> None:
+    for name in ("b news.yaml", "c.yml"):
+        (here / name).write_text(PIPELINE)
+    result = paddock(command)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "The current folder has 2 pipelines and no pipeline.yaml: 'b news.yaml', 'c.yml'.\n"
+        f"  Name the one that is meant: `paddock {command} 'b news.yaml'`.\n"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_without_a_pipeline_is_told_with_what_to_type(command: str, here: Path) -> None:
+    (here / "compose.yaml").write_text("services:\n  steps: {}\n")
+    (here / ".hidden.yaml").write_text(PIPELINE)
+    result = paddock(command)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "The current folder has no pipeline. It has 'compose.yaml', without `steps`.\n"
+        f"  Name one: `paddock {command} FILE`. `paddock init minimal DIR` makes one.\n"
+    )
+
+
+def test_a_folder_that_is_named_is_told_by_its_name(here: Path) -> None:
+    with pytest.raises(CommandError) as caught:
+        pipeline_file("inbox", "run")
+    assert str(caught.value) == (
+        "The folder 'inbox' has no pipeline.\n"
+        "  Name one: `paddock run FILE`. `paddock init minimal DIR` makes one."
+    )
+
+
+def test_a_pipeline_with_faults_is_still_the_pipeline_of_its_folder(here: Path) -> None:
+    (here / "news.yaml").write_text("steps:\n  - {uses: chatt\n")
+    result = paddock("validate")
+    assert (result.exit_code, result.stderr[:9]) == (2, "news.yaml")
+
+
+def test_the_tests_of_the_only_file_of_prompts_are_meant_where_there_is_no_pipeline(
+    here: Path,
+) -> None:
+    (here / "sort.prompt.yml").write_text("messages: []\n")
+    assert pipeline_file(".", "test", with_prompts=True) == Path("sort.prompt.yml")
+    (here / "other.prompt.yaml").write_text("messages: []\n")
+    with pytest.raises(CommandError, match=r"has 2 files of prompts and no pipeline.yaml: 'other"):
+        pipeline_file(".", "test", with_prompts=True)
+    (here / "news.yaml").write_text(PIPELINE)
+    assert pipeline_file(".", "test", with_prompts=True) == Path("news.yaml")
+
+
+def test_a_mistyped_file_is_told_with_the_one_that_is_near(here: Path) -> None:
+    (here / "pipeline.yaml").write_text("")
+    with pytest.raises(CommandError) as caught:
+        pipeline_file(str(here / "pipelin.yaml"), "run")
+    assert str(caught.value) == (
+        f"There is no file '{here / 'pipelin.yaml'}'.\n  Did you mean '{here / 'pipeline.yaml'}'?"
+    )
+
+
+def test_an_empty_name_is_not_the_current_folder(here: Path) -> None:
+    (here / "pipeline.yaml").write_text(PIPELINE)
+    result = paddock("run", "")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "The name of the pipeline is empty.\n  Name a file, or a folder with one.\n",
+    )

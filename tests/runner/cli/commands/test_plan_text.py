@@ -1,0 +1,58 @@
+"""What `paddock plan` shows a person."""
+
+from __future__ import annotations
+
+from paddock.runner.cli.commands.validate_plan_run import plan_text
+from paddock.runner.progress.report import PlanItem, PlanReport
+
+
+def test_items_stand_in_groups_of_the_same_reason() -> None:
+    items = (
+        PlanItem("each", "a.md", "new"),
+        *(
+            PlanItem("each", f"{n}.md", "stale", "the prompt of step 'sum' changed")
+            for n in range(7)
+        ),
+        PlanItem("each", "b\x1b.md", "deleted", "its document is gone"),
+        *(PlanItem("each", f"f{n}.md", "fresh") for n in range(1200)),
+        PlanItem("digest", "digest", "changed", "an item of 'each' changed"),
+    )
+    report = PlanReport("folder-digest", items, calls=9, tokens=12345, loads=1, seconds=75.0)
+    assert plan_text(report) == (
+        "folder-digest: 10 of 1,210 items to do\n"
+        "  each    new          a.md\n"
+        "          stale        0.md, 1.md, 2.md, 3.md, 4.md and 2 more"
+        "  (the prompt of step 'sum' changed)\n"
+        "          deleted      b\\x1b.md  (its document is gone)\n"
+        "          fresh        1,200 items\n"
+        "  digest  changed      as a whole  (an item of 'each' changed)\n"
+        "That would take 9 model calls, about 12,345 tokens, 1 model load, about 1 min 15 s."
+    )
+
+
+def test_nothing_to_do_is_said_first() -> None:
+    report = PlanReport("p", (PlanItem("each", "a.md", "fresh"),), calls=0, loads=0)
+    assert plan_text(report) == "p: nothing to do\n  each  fresh        1 item"
+
+
+def test_what_only_the_run_can_tell_is_said() -> None:
+    report = PlanReport("p", (), notes=("block 'each' depends on what step 'list' finds.",))
+    assert plan_text(report) == (
+        "p: what there is to do shows only during the run\n"
+        "block 'each' depends on what step 'list' finds.\n"
+        "How much that costs is not known yet."
+    )
+
+
+def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
+    items = (PlanItem("each", "a.md", "new"),)
+    for calls_are in ("at most", "about"):
+        report = PlanReport("folder-digest", items, calls=9, calls_are=calls_are)
+        assert plan_text(report).endswith(f"That would take {calls_are} 9 model calls.")
+        assert report.as_json()["calls_are"] == calls_are
+
+
+def test_a_time_too_short_to_be_told_is_not_about_under_it() -> None:
+    items = (PlanItem("each", "a.md", "new"),)
+    report = PlanReport("folder-digest", items, calls=1, seconds=0.01)
+    assert plan_text(report).endswith("That would take 1 model call, under 0.1 s.")

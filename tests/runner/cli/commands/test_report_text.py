@@ -1,0 +1,85 @@
+"""The three lines that close a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.cli.commands.validate_plan_run import closing_lines
+from paddock.runner.progress.report import ItemReport, Report
+
+
+def report(**changes: object) -> Report:
+    values: dict[str, object] = {
+        "run": "swift-otter",
+        "pipeline": "digest",
+        "status": "completed",
+        "counts": {"new": 1, "fresh": 12},
+        "calls": 3,
+        "tokens": {"prompt": 8123, "prompt_reused": 3100, "completion": 911},
+        "seconds": 12.7,
+        **changes,
+    }
+    return Report(**values)  # type: ignore[arg-type]
+
+
+def test_three_lines_close_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    items = (
+        ItemReport("each", "a.pdf", "quarantined", error="damaged"),
+        ItemReport("each", "b.md", "new"),
+    )
+    written = (str(tmp_path / "out" / "sub" / "a.md"), str(tmp_path / "out" / "b.md"))
+    lines = closing_lines(
+        report(items=items, written=written, cached_calls=1),
+        fail_hint="`paddock plan p.yaml` says why.",
+    )
+    assert lines == (
+        "Wrote 2 files under out.",
+        "Not done: a.pdf. `paddock plan p.yaml` says why.",
+        "Took 13 s, 3 model calls and 1 from the ledger; saved: 12 items fresh, "
+        "3,100 of 8,123 prompt tokens reused.",
+    )
+
+
+def test_a_run_without_anything_to_do_says_so() -> None:
+    lines = closing_lines(report(calls=0, tokens={}, seconds=0.31), fail_hint="")
+    assert lines == (
+        "Wrote nothing new.",
+        "Nothing failed.",
+        "Took 0.3 s, 0 model calls; saved: 12 items fresh.",
+    )
+
+
+def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written: tuple[str, ...] = (str(tmp_path / "DIGEST.md"),)
+    assert closing_lines(report(written=written), fail_hint="")[0] == "Wrote DIGEST.md."
+    written += (str(tmp_path / "out/a.md"),)
+    assert (
+        closing_lines(report(written=written), fail_hint="")[0] == "Wrote 2 files in this folder."
+    )
+
+
+def test_failures_that_were_known_are_told_apart() -> None:
+    items = (ItemReport("each", "a.pdf", "quarantined", error="damaged", is_known=True),)
+    assert closing_lines(report(items=items), fail_hint="See.")[1] == "Still not done: a.pdf. See."
+
+
+def test_many_failures_are_counted() -> None:
+    items = tuple(ItemReport("each", f"{n}.md", "failed", error="x") for n in range(5))
+    assert closing_lines(report(items=items), fail_hint="See.")[1] == (
+        "Not done: 0.md, 1.md, 2.md and 2 more. See."
+    )
+
+
+def test_the_reason_why_a_run_stopped_is_told() -> None:
+    assert closing_lines(report(status="failed", message="The disk is full."), fail_hint="")[1] == (
+        "The disk is full."
+    )
+
+
+def test_tracebacks_of_unexpected_errors_are_pointed_at() -> None:
+    ended = report(status="failed", message="Step 'x' failed.", log=".paddock/runs/a.log")
+    assert closing_lines(ended, fail_hint="")[1] == "Step 'x' failed. Details: .paddock/runs/a.log"

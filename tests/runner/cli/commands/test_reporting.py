@@ -1,0 +1,36 @@
+"""What CI reads of a run, also of one that could not begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.cli.commands.validate_plan_run import CiReports
+from paddock.runner.progress.report import Report
+
+RUN = Report("swift-otter", "digest", "completed", {})
+
+
+def test_a_run_that_could_not_begin_is_an_error_for_ci(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "step.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
+    reports = CiReports(tmp_path / "digest" / "pipeline.yaml", tmp_path / "j.xml", None)
+    with pytest.raises(RuntimeError), reports.even_if_it_fails():
+        raise RuntimeError("there is no model.")
+    assert '<error message="there is no model." type="failed">' in (tmp_path / "j.xml").read_text()
+    assert place.read_text() == "## digest: failed\n\nthere is no model.\n\n"
+
+
+def test_a_report_that_cannot_be_written_is_told_and_the_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    (tmp_path / "taken").mkdir()
+    file = tmp_path / "pipeline.yaml"
+    assert not CiReports(file, tmp_path / "taken", None).write(RUN)
+    assert capsys.readouterr().err == f"{tmp_path}/taken: cannot be written: Is a directory.\n"
+    assert CiReports(file, None, None).write(RUN)
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]

@@ -1,0 +1,71 @@
+"""What is in memory, and letting it go."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from paddock.runner.cli.application import application
+from paddock.runner.cli.commands import model_commands
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def test_what_is_in_memory_reads_as_with_ollama() -> None:
+    row = {
+        "name": "qwen3:4b",
+        "digest": "ab" * 32,
+        "size": 4_000_000_000,
+        "size_vram": 3_000_000_000,
+        "context_length": 4096,
+        "running": 3,
+        "queue_depth": 2,
+        "tokens_per_second": 41.23,
+        "expires_at": "2026-11-20T12:05:00Z",
+        "service": "background",
+    }
+    assert model_commands.loaded_table([row], NOW) == (
+        "NAME       ID             SIZE     PROCESSOR         CONTEXT   RUNNING   QUEUE   "
+        "TOKENS/S   UNTIL      SERVICE\n"
+        "qwen3:4b   abababababab   4.0 GB   25%/75% CPU/GPU   4096      3         2       "
+        "41         in 5 min   background"
+    )
+
+
+def test_what_a_model_goes_without_stands_below_the_table() -> None:
+    note = "runs without extra buffer types, because …"
+    told = model_commands.loaded_table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
+    assert told.splitlines()[3:] == ["", f"x {note}"]
+
+
+def test_a_service_that_tells_little_is_no_fault() -> None:
+    assert model_commands.loaded_table([{"name": "x"}], NOW).splitlines()[1].split() == [
+        *("x", "0", "B", "100%", "CPU")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "words"),
+    [
+        ("2318-01-01T00:00:00Z", "for ever"),
+        ("2026-11-20T11:59:59Z", "soon"),
+        ("2026-11-20T12:00:09.5Z", "in 9.5 s"),
+        ("2026-11-20 12:01", ""),
+        ("", ""),
+        ("nonsense", ""),
+    ],
+)
+def test_when_a_model_goes_is_told(expires_at: str, words: str) -> None:
+    assert model_commands.until_text(expires_at, NOW) == words
+
+
+@pytest.mark.parametrize("arguments", [("ps",), ("stop", "x")])
+def test_without_a_service_it_is_told_how_to_start_one(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(application(), list(arguments))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "No model is in memory: no service of Paddock's runs.\n"
+        "  The next `paddock run` starts one; `paddock serve` is one for other programs.\n"
+    )

@@ -1,0 +1,165 @@
+"""`paddock serve`: a door that opens, is refused, or is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.runner.cli.commands.shell import PADDOCK, paddock
+
+
+@contextmanager
+def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve, and give the process with its address."""
+    process = subprocess.Popen(
+        [PADDOCK, "serve", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+    )
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        found = re.match(r"Paddock serves at (\S+), models in ", line)
+        assert found, line + process.stderr.read()
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
+    with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, url):
+        assert get(f"{url}/") == "Ollama is running"
+        near = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)}
+        assert paddock("ps", environ=near).out.split()[:2] == ["NAME", "ID"]
+        listed = json.loads(paddock("list", "--json", environ=near).out)["models"]
+        assert "all-minilm:latest" in {one["name"] for one in listed}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "GET /api/tags 200" in said
+    assert said.endswith("Stopped.\n")
+
+
+def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
+    with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    refused = paddock("serve", "--host", "0.0.0.0:0", environ={"PADDOCK_HOME": str(home)})
+    make = f"mkdir -p '{home}' && (umask 077; openssl rand -hex 24 >> '{home}/api-keys')"
+    line = f"{make} && paddock serve --host 0.0.0.0:0 --api-keys '{home}/api-keys'"
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err == (
+        f"Whoever reaches 0.0.0.0:0 could use this machine: there are no API keys.\n  {line}\n"
+    )
+    subprocess.run(["bash", "-c", make], check=True)
+    assert (home / "api-keys").stat().st_mode & 0o777 == 0o600
+    wide = ("--host", "0.0.0.0:0", "--api-keys", f"{home}/api-keys")
+    with serving(*wide, PADDOCK_HOME=str(home)) as (process, url):
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert re.fullmatch(r"It listens on 0\.0\.0\.0:\d+: whoever has a key may use it\.\n", told)
+        key = (home / "api-keys").read_text().strip()
+        environ = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(home)}
+        without = paddock("list", environ=environ)
+        assert (without.status, without.out) == (1, "")
+        assert without.err.endswith("Set PADDOCK_API_KEY to one of the service's keys.\n")
+        assert paddock("list", environ={**environ, "PADDOCK_API_KEY": key}).status == 0
+
+
+def test_a_wide_bind_without_keys_can_be_asked_for(tmp_path: Path) -> None:
+    wide = ("--host", "0.0.0.0:0", "--insecure")
+    with serving(*wide, PADDOCK_HOME=str(tmp_path)) as (process, _):
+        assert process.stderr is not None
+        assert "ANYBODY, WITHOUT A KEY may use it." in process.stderr.readline()
+
+
+_OLLAMA = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"Ollama is running" if self.path == "/" else b"404 page not found"
+        self.send_response(200 if self.path == "/" else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_port_that_ollama_holds_is_one_line_to_copy(tmp_path: Path) -> None:
+    ollama = subprocess.Popen([sys.executable, "-c", _OLLAMA], stdout=subprocess.PIPE, text=True)
+    assert ollama.stdout is not None
+    try:
+        port = int(ollama.stdout.readline())
+        environ = {"PADDOCK_HOST": f"127.0.0.1:{port}", "PADDOCK_HOME": str(tmp_path)}
+        refused = paddock("serve", environ=environ)
+    finally:
+        ollama.kill()
+        ollama.wait()
+        ollama.stdout.close()
+    first, second = refused.err.splitlines()
+    assert refused.status == 2
+    assert re.fullmatch(rf"Port {port} is taken by Ollama \(.*process {ollama.pid}\)\.", first)
+    other = re.fullmatch(r"  paddock serve --host 127\.0\.0\.1 --port (\d+)", second)
+    assert other
+    assert int(other[1]) > port
+
+
+def test_a_second_service_is_told_of_the_first(tmp_path: Path) -> None:
+    with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, url):
+        refused = paddock("serve", environ={"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)})
+        first, second = refused.err.splitlines()
+        assert re.match(rf"Paddock serves at {url} already \(.*process {process.pid}\)\.", first)
+        assert (refused.status, second) == (2, "  paddock ps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("--host", "192.0.2.1:0", "--insecure"), 1, "cannot listen on 192.0.2.1:0: "),
+        (("--host", "a:b"), 2, "--host: 'a:b' has a port that is none.\n"),
+        (("--rate", "fast"), 2, "--rate: 'fast' is not a rate.\n"),
+    ],
+)
+def test_what_cannot_be_served_is_told(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    refused = paddock("serve", *arguments, environ={"PADDOCK_HOME": str(tmp_path)})
+    assert refused.status == status
+    assert refused.err.startswith(words)
+
+
+def test_keys_that_cannot_be_read_keep_it_from_serving(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    wanted = ("serve", "--port", str(port), "--api-keys", str(tmp_path / "gone"))
+    refused = paddock(*wanted, environ={"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path)})
+    assert refused.status == 1
+    assert refused.err.startswith(f"{tmp_path / 'gone'}: the keys cannot be read: ")

@@ -1,0 +1,132 @@
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner import api
+from paddock.runner.cli.application import application
+from paddock.runner.lineage.explain import explain_path
+from tests.fakes.pool import FakePool
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two documents, and no model: what is asked is echoed."""
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(api, "run", partial(api.run, pool=FakePool()))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b/c.md"):
+        path = tmp_path / "in box" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"Document {name}.")
+    return tmp_path
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application("summarise"), list(arguments))
+
+
+def test_a_folder_is_summarised_without_yaml_and_then_only_what_changes(folder: Path) -> None:
+    first = paddock("summarise", "in box", "-o", "out", "--words", "30", "--local")
+    assert first.exit_code == 0, first.output
+    assert (folder / "out" / "a.txt.md").exists() and (folder / "out" / "b" / "c.md.md").exists()
+    assert sorted(path.name for path in (folder / "in box").iterdir()) == ["a.txt", "b"]
+    again = paddock("summarize", "in box", "-o", "out", "--words", "30", "--local")
+    assert "Wrote nothing new." in again.stdout
+    (folder / "in box" / "a.txt").write_text("Another one.")
+    changed = paddock("summarise", "in box", "-o", "out", "--words", "30", "--local")
+    assert "1 model call" in changed.stdout
+
+
+def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
+    arguments = ("summarise", "in box", "-o", "in box/out", "--local", "--save", "in box/s.yaml")
+    first = paddock(*arguments)
+    assert first.exit_code == 0, first.output
+    assert "Saved as 'in box/s.yaml'. From now on: paddock run 'in box/s.yaml'\n" in first.stderr
+    assert (folder / "in box" / ".paddock" / "pipeline.schema.json").exists()
+    report = api.run(folder / "in box" / "s.yaml", local=True)
+    assert (report.status, report.calls) == ("completed", 0)
+    assert report.counts["fresh"] == 2, "the pipeline and its outputs are no documents"
+    assert paddock(*arguments).exit_code == 0, "the same again is no conflict"
+    (folder / "bytes").write_bytes(b"\xff\xfe")
+    refused = paddock(*arguments[:-1], "bytes")
+    assert refused.exit_code == 2 and "exists already, and says something else" in refused.stderr
+    refused = paddock(*arguments, "--words", "10")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        f"'{folder}/in box/s.yaml' exists already, and says something else; nothing was done.\n"
+        "  Give another name, or remove it first.\n",
+    )
+
+
+@pytest.mark.parametrize("file", ["s.yaml", "in box/s.yaml", "out/s.yaml", "elsewhere/s.yaml"])
+def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) -> None:
+    arguments = ("summarise", "in box", "-o", "out", "--words", "30", "--local")
+    assert paddock(*arguments).exit_code == 0
+    (folder / "out/b/c.md.md").write_text("Mine.")
+    saved = paddock(*arguments, "--save", file)
+    assert saved.exit_code == 0, saved.output
+    assert (
+        f"It goes on with 2 documents of '{folder}/out', whose summaries are its own now.\n"
+        in saved.stderr
+    )
+    assert "0 model calls; saved: 1 item fresh" in saved.stdout
+    assert "Held 1 item: b/c.md." in saved.stdout
+    assert not (folder / "out/.summarise.yaml").exists()
+    inputs = {"folder": str(folder / "in box"), "out": str(folder / "out")}
+    report = api.run(folder / file, inputs, local=True, take=True)
+    assert (report.calls, report.counts) == (0, {"fresh": 1, "stale": 1})
+    pipeline = folder / file
+    pipeline.write_text(pipeline.read_text().replace("words: 30", "words: 20"))
+    report = api.run(pipeline, inputs, local=True)
+    assert report.counts == {"stale": 2}, "its own outputs are written over"
+    (folder / "in box/a.txt").unlink()
+    api.run(pipeline, inputs, local=True, prune=True)
+    assert not (folder / "out/a.txt.md").exists()
+
+
+def test_the_same_saved_again_takes_over_what_was_made_meanwhile(folder: Path) -> None:
+    arguments = ("summarise", "in box", "-o", "out", "--local")
+    assert paddock(*arguments, "--save", "s.yaml").exit_code == 0
+    (folder / "in box/new.txt").write_text("A new one.")
+    assert paddock(*arguments).exit_code == 0
+    again = paddock(*arguments, "--save", "s.yaml")
+    assert "It goes on with 1 document of" in again.stderr
+    assert "0 model calls; saved: 3 items fresh" in again.stdout
+
+
+def test_where_an_output_came_from_is_known_after_it_was_handed_over(folder: Path) -> None:
+    arguments = ("summarise", "in box", "-o", "out", "--local")
+    paddock(*arguments)
+    paddock(*arguments, "--save", "s.yaml")
+    (origin,) = explain_path(folder / "out/a.txt.md").origins
+    assert origin.source is not None
+    assert (origin.source.path, origin.source.state) == (str(folder / "in box/a.txt"), "same")
+    assert origin.condition == "same"
+    assert [call.kind for step in origin.steps for call in step.calls] == ["chat"]
+
+
+def test_a_folder_without_documents_is_told(folder: Path) -> None:
+    result = paddock("summarise", "in box", "-o", "out", "--local", "--include", "*.pdf")
+    assert result.exit_code == 0
+    folder_ = (folder / "in box").resolve()
+    (hint,) = (line for line in result.stderr.splitlines() if " there, and none " in line)
+    assert hint.startswith(f"docs: {folder_}: ") and "matches `include` ('*.pdf'): '" in hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nowhere", "-o", "out"), "There is no folder 'nowhere'.\n"),
+        (("in box/a.txt", "-o", "out"), "'in box/a.txt' is a file.\n"
+         "  Name its folder; --include takes a name.\n"),
+        (("in box", "-o", "in box/a.txt"), "'in box/a.txt' is a file.\n"
+         "  Name a folder for the summaries.\n"),
+        (("in box", "-o", "out", "--save", "in box"), "'FOLDER/in box' is a folder.\n"
+         "  Name a file for the pipeline.\n"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told(folder: Path, arguments: tuple[str, ...], told: str) -> None:
+    result = paddock("summarise", *arguments, "--local")
+    assert (result.exit_code, result.stderr.replace(str(folder), "FOLDER")) == (2, told)

@@ -1,0 +1,100 @@
+"""Proxies, keys and firewalls, as `paddock doctor` sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.cli import doctor
+from paddock.runner.cli.doctor import Finding
+from paddock.runner.settings import Settings, read_settings
+
+
+def settings(tmp_path: Path, **environ: str) -> Settings:
+    return read_settings(environ=environ, home=tmp_path)
+
+
+def test_a_proxy_that_would_be_asked_for_this_machine_is_a_warning(tmp_path: Path) -> None:
+    environ = {"HTTP_PROXY": "http://me:secret@proxy:3128", "no_proxy": "intern"}
+    assert list(doctor.proxy_findings(settings(tmp_path), environ)) == [
+        Finding("proxy", "ok", "HTTP_PROXY is http://proxy:3128"),
+        Finding(
+            "proxy",
+            "warning",
+            "NO_PROXY lacks localhost and 127.0.0.1: clients would ask the proxy for "
+            "http://127.0.0.1:11434",
+            "export NO_PROXY='intern,localhost,127.0.0.1,::1'",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("spared", ["localhost,127.0.0.1", "*"])
+def test_a_proxy_that_spares_this_machine_is_fine(tmp_path: Path, spared: str) -> None:
+    environ = {"http_proxy": "http://proxy", "NO_PROXY": spared}
+    assert [one.level for one in doctor.proxy_findings(settings(tmp_path), environ)] == ["ok"]
+
+
+def test_a_proxy_for_https_alone_is_no_matter_for_this_machine(tmp_path: Path) -> None:
+    found = list(doctor.proxy_findings(settings(tmp_path), {"HTTPS_PROXY": "http://proxy"}))
+    assert [one.level for one in found] == ["ok"]
+
+
+def test_who_may_ask_is_told(tmp_path: Path) -> None:
+    (near,) = doctor.service_findings(settings(tmp_path))
+    assert near == Finding("service", "ok", "127.0.0.1:11434, for programs on this machine")
+    wide = next(iter(doctor.service_findings(settings(tmp_path, OLLAMA_HOST="0.0.0.0"))))
+    assert (wide.level, wide.text) == (
+        "warning",
+        "0.0.0.0:11434 is for other machines too, and asks for no key",
+    )
+
+
+def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a")
+    wanted = settings(tmp_path, PADDOCK_API_KEYS=str(keys))
+    keys.chmod(0o644)
+    found = next(iter(doctor.service_findings(wanted)))
+    assert (found.level, found.remedy) == ("warning", f"chmod 600 '{keys}'")
+    keys.chmod(0o600)
+    assert next(iter(doctor.service_findings(wanted))).level == "ok"
+    keys.unlink()
+    assert next(iter(doctor.service_findings(wanted))).level == "warning"
+
+
+NFT = """table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		tcp dport { 22, 443 } accept
+	}
+	chain output { type filter hook output priority filter; policy accept; }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("nft", "iptables", "who"),
+    [
+        ("", "", ""),
+        (NFT, "", "nftables"),
+        (NFT.replace("22, 443", "22, 11434"), "", ""),
+        (NFT.replace("policy drop", "policy accept"), "", ""),
+        ("", "-P INPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT", "iptables"),
+        ("", "-P INPUT DROP\n-A INPUT -p tcp --dport 11434 -j ACCEPT", ""),
+        ("", "-P INPUT ACCEPT", ""),
+    ],
+)
+def test_a_filter_that_keeps_others_out_is_named(nft: str, iptables: str, who: str) -> None:
+    assert doctor._blocking_filter(nft, iptables, 11434) == who
+
+
+def test_an_active_ufw_without_a_rule_is_told_with_the_rule(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = "Status: active\n\n22/tcp  ALLOW  Anywhere\n114340/tcp  ALLOW  Anywhere\n"
+    monkeypatch.setattr(doctor, "_tool_output", lambda *command: status)
+    (found,) = doctor.firewall_findings(11434)
+    assert found.remedy == "sudo ufw allow 11434/tcp"
+    monkeypatch.setattr(doctor, "_tool_output", lambda *command: status + "11434  ALLOW  Any\n")
+    (found,) = doctor.firewall_findings(11434)
+    assert found.level == "ok"

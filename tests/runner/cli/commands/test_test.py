@@ -1,0 +1,115 @@
+"""`paddock test` as a person and as CI see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.cli.commands.test import test as command
+from paddock.runner.cli.exit_status import CommandError
+from paddock.steps import registry
+from tests.runner.cli.commands.shell import paddock
+
+PIPELINE = """\
+name: greeting
+steps:
+  - {id: one, uses: prompt, with: {template: "Hello, harbour."}}
+returns: steps.one.text
+tests:
+  - {name: says hello, expect: [{contains: Hello}]}
+  - {name: says goodbye, expect: [{contains: Goodbye}]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
+def test_a_person_reads_each_test_and_what_is_wrong_with_it(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["pipeline.yaml"]) == 4
+    lines = capsys.readouterr().out.splitlines()
+    lines = [line.partition(" (live")[0].partition(", in ")[0] for line in lines]
+    assert lines == [
+        "pipeline.yaml",
+        "  passed  says hello",
+        "  failed  says goodbye",
+        "      contains: what the run returns does not contain 'Goodbye'.",
+        "        Hello, harbour.",
+        "2 tests: 1 passed, 1 failed",
+    ]
+
+
+def test_one_test_alone_and_its_reports(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["."], only=["says hello"], junit=Path("j.xml"), summary=Path("s.md")) == 0
+    assert 'tests="1" failures="0"' in Path("j.xml").read_text()
+    assert Path("s.md").read_text().startswith("## Paddock tests: 1 passed")
+
+    with pytest.raises(CommandError) as caught:
+        command(["."], only=["says helo"])
+    assert str(caught.value) == (
+        "There is no test 'says helo'.\n  There are: 'says hello', 'says goodbye'."
+    )
+
+
+def test_where_reports_go_is_looked_at_before_anything_runs(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong: list[dict[str, Any]] = [{"junit": Path()}, {"summary": file / "s.md"}]
+    for options in wrong:
+        with pytest.raises(CommandError):
+            command(["."], **options)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_cannot_be_carried_out_is_counted(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["."], replay=True) == 4
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 tests: 2 errors, in ")
+
+
+def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
+    ended = paddock("test", "pipeline.yaml", "--json", cwd=file.parent)
+    told = json.loads(ended.out)
+    assert (ended.status, told["ok"]) == (4, False)
+    assert told["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
+    assert [test["outcome"] for test in told["files"][0]["tests"]] == ["passed", "failed"]
+    assert "says goodbye" in ended.err
+
+
+def test_what_a_step_prints_does_not_stand_before_the_object(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = registry.load_step("prompt").run
+
+    async def printing(*given: Any) -> Any:
+        print("said by a plug-in")
+        return await inner(*given)
+
+    monkeypatch.setattr(registry.load_step("prompt"), "run", printing)
+    assert command(["."], only=["says hello"], as_json=True) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["ok"] and "said by a plug-in" in told.err
+
+
+def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
+    with pytest.raises(CommandError) as caught:
+        command(["."], record=True, replay=True)
+    assert str(caught.value) == "Give `--record` or `--replay`, not both."
+    file.write_text(PIPELINE.partition("tests:")[0])
+    with pytest.raises(CommandError) as caught:
+        command(["."])
+    assert str(caught.value) == (
+        "There are no tests in pipeline.yaml.\n"
+        "  Write some under `tests:`; in a .prompt.yml, under `testData`."
+    )

@@ -1,0 +1,138 @@
+"""`paddock tune` in words: what it makes, lists, undoes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.engine.gguf import TYPE_NAMES
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile.profile_store import ProfileStore
+from paddock.engine.settings import PoolSettings
+from paddock.runner.cli import doctor, model_tables
+from paddock.runner.cli.application import application
+from paddock.runner.cli.commands.tune import document_texts, example_texts
+from paddock.runner.settings import read_settings
+from paddock.steps.base import StepError
+from tests.engine.tuning.test_tuned import copy_in
+from tests.runner.test_speed import profile
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep copies and records out of the home of whoever runs the tests."""
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PADDOCK_NUM_THREAD", "1")
+    return tmp_path
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(), list(arguments))
+
+
+def digest(home: Path) -> str:
+    return ModelFinder(home / "models", home / "cache").find_original("smollm2:135m").digest
+
+
+def test_copies_are_listed_and_undone(home: Path) -> None:
+    assert paddock("tune").stderr == (
+        "No model has a tuned copy, and of none it is known that one would help.\n"
+    )
+    finder = ModelFinder(home / "models", home / "cache")
+    finder.tuned.keep(copy_in(home, digest(home)))
+    assert paddock("tune").stdout == (
+        "NAME           FORMAT   ID             PROMPTS   ANSWERS   AGREEMENT   MORE\n"
+        "smollm2:135m   Q8_0     eeeeeeeeeeee   2.0 x     1.4 x     95.4 %      2 B\n"
+    )
+    (told,) = json.loads(paddock("tune", "--json").stdout)["tuned"]
+    assert (told["name"], told["tuned_from"], told["prompts"]) == (
+        "smollm2:135m", digest(home), 2.0
+    )  # fmt: skip
+    (row,) = (
+        one
+        for one in model_tables.local_models(
+            PoolSettings(models_dir=home / "models", cache_dir=home / "cache")
+        )
+        if one.name == "smollm2:135m"
+    )
+    assert "tuned: Q8_0" in model_tables.model_table([row])
+    found = list(doctor.tuned_copy_findings(read_settings(home)))
+    assert found[0].text.startswith("smollm2:135m is served by its tuned copy: Q8_0, prompts 2.0")
+
+    assert paddock("tune", "smollm2:135m", "--off").stdout == (
+        "Removed the tuned copy of smollm2:135m; the original serves again.\n"
+    )
+    assert paddock("tune", "smollm2:135m", "--off").stdout == ("smollm2:135m has no tuned copy.\n")
+    assert json.loads(paddock("tune", "smollm2:135m", "--off", "--json").stdout) == {
+        "name": "smollm2:135m",
+        "removed": False,
+    }
+
+
+def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
+    pool = read_settings(home).pool
+    ProfileStore(pool.cache_dir).keep(profile(pool))
+    assert paddock("tune").stdout == (
+        "A tuned copy of smollm2:135m would read prompts about 1.9 times as fast: "
+        "paddock tune smollm2:135m\n"
+    )
+    (found,) = doctor.tuned_copy_findings(read_settings(home))
+    assert (found.level, found.remedy) == ("ok", "paddock tune smollm2:135m")
+    assert not (home / "models" / "blobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("all-minilm",),
+            "'all-minilm' is an embedding model; only chat models are tuned.\n"
+            "  The vectors of a copy would not quite match those that are stored already.\n",
+        ),
+        (
+            ("smollm2:135m", "--format", "q9"),
+            "'q9' is not a format of tensors.\n"
+            "  Known: BF16, F16, F32, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, "
+            "Q5_K, Q6_K, Q8_0.\n",
+        ),
+        (
+            ("--off",),
+            "Say which model: `paddock tune MODEL`. `paddock list` shows them.\n",
+        ),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(arguments: tuple[str, ...], words: str) -> None:
+    result = paddock("tune", *arguments)
+    assert (result.exit_code, result.stderr) == (2, words)
+
+
+def test_own_documents_are_read_from_files_and_folders(home: Path) -> None:
+    folder = home / "letters"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "config").write_text("hidden")
+    (folder / "a.txt").write_text("The roof leaks.")
+    (folder / "b.html").write_text("<p>The gutters, too.</p>")
+    (folder / "c.txt").write_text("  ")
+    (folder / "d.zip").write_bytes(b"PK\x03\x04 no document")
+    found = document_texts([folder, folder / "a.txt"])
+    assert [text.strip() for text in found] == [
+        "The roof leaks.", "The gutters, too.", "The roof leaks."
+    ]  # fmt: skip
+    with pytest.raises(StepError):
+        document_texts([folder / "d.zip"])
+    for path, words in (
+        (folder / "c.txt", f"There is no text in '{folder / 'c.txt'}'."),
+        (folder / "e.txt", f"There is no file or folder '{folder / 'e.txt'}'."),
+    ):
+        result = paddock("tune", "smollm2:135m", "--on", str(path))
+        assert (result.exit_code, result.stderr) == (2, f"{words}\n")
+
+
+def test_the_text_of_the_comparison_comes_with_the_package() -> None:
+    found = example_texts()
+    assert len(found) >= 8
+    assert sum(len(text.split()) for text in found) > 3000
+    assert "Q8_0" in TYPE_NAMES.values()

@@ -1,0 +1,41 @@
+"""What a person gives a command."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.cli.arguments import parse_keep_alive, read_document_text, read_stdin
+from paddock.runner.cli.exit_status import CommandError
+from paddock.steps.base import StepError
+
+
+def given(monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+
+def test_text_is_read_in_whatever_encoding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Zürnau".encode("utf-16"))
+    assert read_document_text(str(tmp_path / "a.txt")) == "Zürnau"
+    given(monkeypatch, b"\xef\xbb\xbfline\r\n")
+    assert read_stdin() == "line\n"
+
+
+def test_what_is_no_text_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given(monkeypatch, b"\0\1\2\3" * 100)
+    with pytest.raises(CommandError, match="The input is no text: "):
+        read_stdin()
+    with pytest.raises(CommandError, match="There is no file"):
+        read_document_text(str(tmp_path / "gone"))
+    with pytest.raises(StepError, match="is a folder"):
+        read_document_text(str(tmp_path))
+
+
+def test_a_duration_is_read_or_told() -> None:
+    assert parse_keep_alive("1h") == 3600
+    assert parse_keep_alive("-1") == -1
+    with pytest.raises(CommandError, match="--keepalive: 'soon' is not a duration"):
+        parse_keep_alive("soon")

@@ -1,0 +1,56 @@
+"""A model's card as `ollama show` lays it out."""
+
+from __future__ import annotations
+
+from paddock.runner.cli import model_tables
+
+TOLD = {
+    "details": {"family": "llama", "parameter_size": "134.52M", "quantization_level": "Q4_1"},
+    "model_info": {
+        "general.architecture": "llama",
+        "llama.context_length": 2048,
+        "llama.embedding_length": 576,
+        "tokenizer.ggml.tokens": list(range(2000)),
+    },
+    "capabilities": ["completion", "tools"],
+    "parameters": 'stop                           "<|im_end|>"\ntemperature                    0.2',
+    "system": "You are\x1b brief.",
+    "license": "Apache License\nVersion 2.0\nJanuary 2004",
+    "tensors": [{"name": "output.weight", "type": "Q8_0", "shape": [576, 49152]}],
+}
+
+
+def test_what_is_known_is_told_in_parts() -> None:
+    assert model_tables.model_card(TOLD) == (
+        "  Model\n"
+        "    architecture      llama\n"
+        "    parameters        134.52M\n"
+        "    context length    2048\n"
+        "    embedding length  576\n"
+        "    quantization      Q4_1\n"
+        "\n"
+        "  Capabilities\n"
+        "    completion\n"
+        "    tools\n"
+        "\n"
+        "  Parameters\n"
+        '    stop         "<|im_end|>"\n'
+        "    temperature  0.2\n"
+        "\n"
+        "  System\n"
+        "    You are\\x1b brief.\n"
+        "\n"
+        "  License\n"
+        "    Apache License\n"
+        "    Version 2.0"
+    )
+
+
+def test_in_full_the_files_values_and_tensors_are_told_too() -> None:
+    text = model_tables.model_card(TOLD, is_verbose=True)
+    assert "    tokenizer.ggml.tokens   [0, 1, 2, ... 2,000 in all]" in text
+    assert "    output.weight  Q8_0  [576, 49152]" in text
+
+
+def test_a_service_that_tells_little_is_no_fault() -> None:
+    assert model_tables.model_card({}) == "  Model\n    architecture"

@@ -1,0 +1,227 @@
+"""What a person sees of a run while it goes: plain lines, the live table."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from paddock.engine.memory.pool_stats import ModelStats, PoolStats
+from paddock.engine.request import Usage
+from paddock.runner.cli.live_table import LiveTable
+from paddock.runner.cli.run_display import ProgressLines, run_observer
+from paddock.runner.cli.run_progress import RunProgress
+from tests.runner.world import World
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_tell_beginning_failures_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    lines = ProgressLines(clock)
+    lines.began("swift-otter", "digest", ["docs", "each"])
+    lines.item("docs", "", "running", None)
+    clock.now += 0.5
+    lines.item("docs", "", "done", None)
+    lines.step("each", 4, 2)
+    lines.item("each", "a.md", "running", "summary")
+    lines.item("each", "b.pdf", "running", "text")
+    clock.now += 2
+    lines.item("each", "b.pdf", "quarantined", "the PDF is damaged")
+    clock.now += 1.5
+    lines.item("each", "a.md", "done", None)
+    assert capsys.readouterr() == (
+        "",
+        "run swift-otter of digest\n"
+        "docs: running\n"
+        "docs: done in 0.5 s\n"
+        "each: 4 items, 2 fresh, 2 to do\n"
+        "each: quarantined b.pdf: the PDF is damaged\n"
+        "each: 1 done, 1 quarantined in 3.5 s\n",
+    )
+
+
+def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    world.write("inbox/broken.pdf", "no PDF")
+    world.run()
+    capsys.readouterr()
+    world.run(observer=ProgressLines())
+    assert "each: 3 items, 3 fresh, 0 to do\n" in capsys.readouterr().err
+    world.edit("Sum up:", "In short:")
+    world.run(observer=ProgressLines(), only=["1.txt"])
+    told = capsys.readouterr().err
+    assert "fresh" not in told
+    assert "each: done in " in told
+
+
+def test_plain_lines_between_come_every_few_seconds_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    lines = ProgressLines(clock)
+    lines.began("swift-otter", "digest", ["each"])
+    lines.step("each", 10_000, 0)
+    for number in range(200):
+        lines.item("each", str(number), "running", "summary")
+        lines.tokens(12)
+        clock.now += 0.125
+        lines.item("each", str(number), "done", None)
+    told = capsys.readouterr().err.splitlines()[2:]
+    assert len(told) == 5
+    assert told[0] == "each: 40 of 10,000 done, 96 tokens/s, about 20 min 45 s to go"
+
+
+def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ProgressLines()
+    lines.began("r", "p", ["each"])
+    lines.item("each", "a\x1b[2J\nb\u202etxt", "quarantined", "bad \x07 byte")
+    lines.note("note\x1b]0;title\x07")
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "each: quarantined a\\x1b[2J\\nb\\u202etxt: bad \\x07 byte",
+        "note\\x1b]0;title\\x07",
+    ]
+
+
+def picture(table: LiveTable, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(table.picture())
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def live(clock: Clock, width: int = 100) -> LiveTable:
+    return LiveTable(Console(file=io.StringIO(), width=width), clock)
+
+
+def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
+    clock = Clock()
+    table = live(clock)
+    table.began("swift-otter", "digest", ["docs", "each", "digest"])
+    table.item("docs", "", "done", None)
+    table.step("each", 20, 10)
+    for key in ("a.md", "b.md", "c.pdf"):
+        table.item("each", key, "running", "summary")
+    clock.now += 4
+    table.tokens(200)
+    clock.now += 2
+    table.item("each", "a.md", "done", None)
+    table.item("each", "c.pdf", "quarantined", "damaged")
+    shown = picture(table).splitlines()
+    assert shown[0].split() == ["step", "done", "running", "left", "tokens/s", "to", "go"]
+    assert shown[2].replace("━", "").replace("╸", "").split() == [
+        *("each", "11", "+1", "failed", "1", "8", "100", "24", "s")
+    ]
+    assert shown[3].split() == ["digest", "waiting"]
+    assert shown[4] == "reading: b.md (summary)"
+    assert shown[5] == "6.0 s, 100 tokens/s"
+
+
+def test_what_the_pool_holds_is_shown() -> None:
+    table = live(Clock())
+    held = (ModelStats("smollm2:135m", "ready", 9, 8, 90, 3), ModelStats("vec", "loading", 1, 0, 0))
+    table.pool(lambda: PoolStats(held, {}))
+    assert "pool: smollm2:135m 3 of 8 sequences, vec loading" in picture(table)
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    clock = Clock()
+    table = live(clock, width=50)
+    table.began("swift-otter", "digest", ["each"])
+    table.step("each", 3, 0)
+    table.item("each", "a-very-long-name-of-a-document-" * 3, "running", "summary")
+    assert max(map(len, picture(table, 50).splitlines())) <= 50
+
+
+def test_more_documents_than_fit_are_counted() -> None:
+    table = live(Clock())
+    table.began("r", "p", ["each"])
+    table.step("each", 9, 0)
+    for number in range(6):
+        table.item("each", f"{number}.md", "running", None)
+    assert "reading: 0.md, 1.md, 2.md, 3.md, and 2 more" in picture(table)
+
+
+def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
+    table = live(Clock())
+    table.began("r", "p", ["each"])
+    table.step("each", 1000, 0)
+    for number in range(1000):
+        table.item("each", f"{number}.pdf", "quarantined", "damaged")
+    table.tell_news()
+    file = table._console.file
+    assert isinstance(file, io.StringIO)
+    lines = file.getvalue().splitlines()
+    assert lines[50:] == [
+        "each: quarantined 49.pdf: damaged",
+        "Further failures are counted, and listed in the report.",
+    ]
+
+
+def test_the_last_picture_and_every_line_stay() -> None:
+    clock = Clock()
+    with live(clock) as table:
+        table.began("swift-otter", "digest", ["each"])
+        table.step("each", 1, 0)
+        table.item("each", "a.md", "running", "text")
+        table.item("each", "a.md", "failed", "damaged")
+    file = table._console.file
+    assert isinstance(file, io.StringIO)
+    shown = [line.split() for line in file.getvalue().splitlines()]
+    assert shown[0] == ["run", "swift-otter", "of", "digest"]
+    assert shown[1] == ["each:", "failed", "a.md:", "damaged"]
+    assert [line[0] for line in shown[2:]] == ["step", "each", "under"]
+
+
+def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls() -> None:
+    clock = Clock()
+    pace = RunProgress(clock)
+    pace.began("r", "p", ["one", "two"])
+    for step in ("one", "two"):
+        pace.step(step, 2, 0)
+        pace.item(step, "a", "running", None)
+    clock.now += 1
+    pace.call("two", "a", Usage(completion_tokens=60), is_cached=False)
+    pace.call("one", "a", Usage(completion_tokens=90), is_cached=True)
+    clock.now += 2
+    assert pace.steps["one"].meter.rate() is None
+    assert pace.steps["two"].meter.rate() == 30
+
+
+def test_without_a_terminal_plain_lines_are_used() -> None:
+    with run_observer(environ={"TERM": "xterm"}) as observer:
+        assert type(observer) is ProgressLines
+
+
+def test_a_single_step_that_is_fresh_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ProgressLines(Clock())
+    lines.step("docs", 1, 0)
+    lines.step("digest", 1, 1)
+    assert capsys.readouterr().err == "digest: fresh\n"
+
+
+def test_what_a_step_prints_is_kept_from_whoever_reads_one_object(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for is_log in (False, True):
+        with run_observer(environ={}, is_quiet_stdout=True, is_log=is_log):
+            print("said by a plug-in")
+        print("{}")
+        told = capsys.readouterr()
+        assert (told.out, told.err) == ("{}\n", "said by a plug-in\n")
+    with run_observer(environ={}):
+        print("said by a plug-in")
+    assert capsys.readouterr().out == "said by a plug-in\n"

@@ -1,0 +1,163 @@
+"""What begins with a slash."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.cli.conversation import ChatConversation, SlashCommands
+from paddock.runner.daemon.service_client import ServiceError
+
+CARD = {
+    "capabilities": ["completion"],
+    "details": {"family": "llama"},
+    "license": "Apache",
+    "parameters": "top_k                          1",
+}
+
+
+class Service:
+    """Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append((path, body))
+        return dict(CARD)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        self.asked.append((path, body))
+        yield {"status": "success"}
+
+
+def desk(**wishes: Any) -> SlashCommands:
+    return SlashCommands(
+        Service(), ChatConversation("m", **wishes), lambda service, model: frozenset({"thinking"})
+    )
+
+
+def test_settings_change_the_session(tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    one = desk(abilities=frozenset({"thinking"}))
+    for text in (
+        "/set parameter temperature 0.2",
+        "/set parameter stop a b",
+        "/set system Be brief.\nVery.",
+        f"/set format {schema}",
+        "/set think high",
+        "/set verbose",
+        "/set nomarkdown",
+    ):
+        one.carry_out(text)
+    session = one.session
+    assert session.options == {"temperature": 0.2, "stop": ["a", "b"]}
+    assert session.system == "Be brief.\nVery."
+    assert session.format == {"type": "object"}
+    assert session.think == "high"
+    assert session.is_verbose
+    assert not session.draws_markdown
+    for text in ("/set noformat", "/set nothink", "/set quiet", "/set markdown", "/set system"):
+        one.carry_out(text)
+    assert session == ChatConversation(
+        "m", frozenset({"thinking"}), options=session.options, think=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/frob", "There is no command '/frob'. /? shows them."),
+        ("/set parameter temprature 1", "there is no parameter 'temprature'. Did you mean"),
+        ("/set parameter top_k much", "parameter 'top_k' must be a whole number, not 'much'"),
+        ("/set parameter top_k", "Write it as /set parameter temperature 0.2."),
+        ("/set parameter", "Write it as /set parameter temperature 0.2."),
+        ("/set think much", "'much' is not how much: low, medium, high, max."),
+        ("/set think", "'m' does not reason before it answers."),
+        ("/set format nowhere.json", "There is no file 'nowhere.json'."),
+        ("/show me", "/show knows info, license, modelfile, parameters, system, template."),
+        ("/load", "Say which: /load MODEL."),
+        ("/save", "Say how it is to be called: /save MODEL."),
+    ],
+)
+def test_what_cannot_be_done_is_told_and_changes_nothing(text: str, words: str) -> None:
+    one = desk()
+    with pytest.raises(ServiceError) as caught:
+        one.carry_out(text)
+    assert str(caught.value).startswith(words)
+    assert one.session == ChatConversation("m")
+
+
+def test_an_unknown_setting_lists_those_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    desk().carry_out("/set frob")
+    told = capsys.readouterr().err
+    assert told.startswith("There is no setting 'frob'.\n")
+    assert "/set parameter NAME VALUE" in told
+
+
+def test_another_model_is_looked_for_and_begins_anew() -> None:
+    one = desk()
+    one.session.asked("one")
+    one.carry_out("/load n")
+    assert (one.session.model, one.session.turns) == ("n", [])
+    assert one.session.abilities == {"thinking"}
+
+
+def test_a_conversation_is_saved_as_a_model() -> None:
+    one = desk(system="Be brief.")
+    one.carry_out("/save mine")
+    assert isinstance(one.service, Service)
+    assert one.service.asked == [
+        ("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})
+    ]
+
+
+def test_the_model_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    one = desk(options={"top_k": 2})
+    one.carry_out("/show license")
+    assert capsys.readouterr().out == "Apache\n"
+    one.carry_out("/show parameters")
+    assert capsys.readouterr().out == (
+        "top_k                          1\nSet here:\ntop_k                          2\n"
+    )
+    one.carry_out("/show template")
+    assert capsys.readouterr().out == "The model has no template.\n"
+    one.carry_out("/show")
+    assert capsys.readouterr().out.startswith("  Model\n    architecture  llama\n")
+
+
+def test_the_conversation_is_forgotten_and_left(capsys: pytest.CaptureFixture[str]) -> None:
+    one = desk()
+    one.session.asked("one")
+    one.carry_out("/clear")
+    assert one.session.turns == []
+    one.carry_out("/?")
+    assert "/bye" in capsys.readouterr().err
+    one.carry_out("/bye")
+    assert one.is_over
+
+
+def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
+    one = desk()
+    one.carry_out("/load ./own.gguf")
+    file = str(tmp_path / "own.gguf")
+    assert one.session.model == file
+    with pytest.raises(ServiceError) as saved:
+        one.carry_out("/save mine")
+    assert str(saved.value) == (
+        f"'{file}' is a file, and only a model of the store can be saved anew.\n"
+        f"  Bring it in first: paddock pull {file}"
+    )
+    with pytest.raises(ServiceError) as missing:
+        one.carry_out("/load ./other.gguf")
+    assert (str(missing.value), one.session.model) == ("no such file: './other.gguf'.", file)

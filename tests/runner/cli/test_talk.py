@@ -1,0 +1,119 @@
+"""One answer to one question: shown as it comes, stopped, failed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.cli import conversation
+from paddock.runner.cli.chat_terminal import PlainAnswer
+from paddock.runner.cli.conversation import ChatConversation
+from paddock.runner.daemon.service_client import ServiceError
+
+
+class Service:
+    """Answers with these pieces; an exception among them is raised there."""
+
+    def __init__(self, *pieces: dict[str, Any] | BaseException, card: Any = None) -> None:
+        self.pieces = pieces
+        self.card = card or {"capabilities": ["completion"]}
+        self.bodies: list[Mapping[str, Any]] = []
+        self.was_closed = False
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self.card)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        self.bodies.append(body)
+        try:
+            for piece in self.pieces:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            self.was_closed = True
+
+
+def piece(content: str = "", **more: Any) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": content, **more}, "done": False}
+
+
+LAST = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+
+
+def test_an_answer_is_shown_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    service, session = (
+        Service(piece("", thinking="hm"), piece("Y"), piece("es."), LAST),
+        ChatConversation("m"),
+    )
+    conversation.add_question(session, "Is it?")
+    conversation.stream_answer(service, session, PlainAnswer())
+    assert capsys.readouterr() == ("Yes.\n", "")
+    assert session.turns[-1] == {"role": "assistant", "content": "Yes.", "thinking": "hm"}
+
+
+def test_a_stopped_answer_ends_the_request_and_keeps_what_came() -> None:
+    service, session = Service(piece("Y"), KeyboardInterrupt()), ChatConversation("m")
+    conversation.add_question(session, "Is it?")
+    with pytest.raises(conversation.AnswerInterrupted):
+        conversation.stream_answer(service, session, PlainAnswer())
+    assert service.was_closed
+    assert session.turns[-1] == {"role": "assistant", "content": "Y"}
+
+
+def test_a_question_that_failed_is_forgotten() -> None:
+    service, session = Service(ServiceError("busy", 503)), ChatConversation("m")
+    conversation.add_question(session, "Is it?")
+    with pytest.raises(ServiceError):
+        conversation.stream_answer(service, session, PlainAnswer())
+    assert session.turns == []
+
+
+def test_a_reader_that_went_away_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, session = Service(*[piece("word ")] * 100, LAST), ChatConversation("m")
+    said: list[str] = []
+
+    class Gone(PlainAnswer):
+        def say(self, text: str) -> bool:
+            said.append(text)
+            return len(said) < 3
+
+    conversation.add_question(session, "Go on.")
+    conversation.stream_answer(service, session, Gone())
+    assert (len(said), service.was_closed) == (3, True)
+
+
+def test_it_is_told_when_something_was_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    last = {**LAST, "truncated": True, "prompt_tokens_original": 5200, "done_reason": "length"}
+    session = ChatConversation("m")
+    conversation.add_question(session, "Is it?")
+    conversation.stream_answer(Service(piece("Yes."), last), session, PlainAnswer())
+    assert capsys.readouterr().err == (
+        "(The conversation has 5,200 tokens, more than the context holds: its oldest turns were "
+        "left out. /clear begins anew.)\n"
+        "(The answer reached its limit; /set parameter num_predict changes it.)\n"
+    )
+
+
+def test_a_model_that_makes_vectors_does_not_chat() -> None:
+    with pytest.raises(ServiceError) as caught:
+        conversation.open_conversation(Service(card={"capabilities": ["embedding"]}), "all-minilm")
+    assert str(caught.value) == (
+        "'all-minilm' does not chat.\n  For vectors of texts: paddock embed all-minilm 'a text'"
+    )
+
+
+def test_images_are_for_models_that_see(tmp_path: Path) -> None:
+    image = tmp_path / "cat.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    blind, seeing = ChatConversation("m"), ChatConversation("m", frozenset({"vision"}))
+    with pytest.raises(ServiceError, match="'m' sees no images"):
+        conversation.add_question(blind, "What is it?", [image])
+    conversation.add_question(blind, f"What is {image}?")
+    assert blind.turns == [{"role": "user", "content": f"What is {image}?"}]
+    conversation.add_question(seeing, f"What is {image} ?")
+    assert seeing.turns[0]["content"] == "What is ?"
+    assert len(seeing.turns[0]["images"]) == 1

@@ -1,0 +1,271 @@
+"""Runs are shown in Prefect as their processes tell of them, by a server that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from paddock.runner.daemon import prefect_mirror, run_session
+from paddock.runner.daemon.leases import Lease
+from paddock.runner.daemon.prefect_mirror import PrefectMirrors
+from paddock.runner.daemon.prefect_server import PrefectServer, PrefectServerStatus
+
+DONE = {"type": "COMPLETED", "name": "Completed", "message": "2 new"}
+ROWS = [{"step": "each", "key": "a.txt", "state": "new"}]
+
+
+class Api:
+    """As much of Prefect's REST API as runs need, over the network; it can be away."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.n_refused = 0
+        self.made: dict[str, dict[str, Any]] = {}
+        self.wanted = asyncio.Event()
+
+    @property
+    def told(self) -> PrefectServerStatus:
+        return PrefectServerStatus("ready", self.url)
+
+    def want(self) -> str:
+        self.wanted.set()
+        return self.url
+
+    async def ready(self, within_s: float = 0.0) -> PrefectServerStatus:
+        return self.told
+
+    async def __aenter__(self) -> Api:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/api"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        n_bytes = int(head.lower().partition("content-length: ")[2].split("\r\n")[0])
+        body = json.loads(await reader.readexactly(n_bytes))
+        method, path, _ = head.split(" ", 2)
+        if self.is_away:
+            self.n_refused += 1
+            writer.write(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        else:
+            said = json.dumps(self._told(method, path.removeprefix("/api/"), body)).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+                % (len(said), said)
+            )
+        await writer.drain()
+        writer.close()
+
+    def _told(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        kind, _, rest = path.partition("/")
+        if rest == "filter":
+            wanted = body[kind]["type"]["any_"]
+            return [one for one in self.made.values() if one.get("type") in wanted]
+        if rest.endswith("/set_state"):
+            self.made[rest.removesuffix("/set_state")]["state"] = body["state"]
+            return {}
+        if method == "PATCH":
+            return self.made[rest].update(body) or {}
+        names = ("idempotency_key", "dynamic_key", "key", "name")
+        id_ = f"{kind}-{next(body[name] for name in names if name in body)}"
+        if kind == "artifacts":  # each is a new version
+            id_ += str(len(self.made))
+        return self.made.setdefault(id_, {"id": id_, "kind": kind, **body})
+
+    def of(self, kind: str) -> dict[str, tuple[str, str]]:
+        """Give names and states of what is shown; a slow machine makes every run a late one."""
+        return {
+            one["name"]: (one["state"]["name"], _words(one["state"]))
+            for one in self.made.values()
+            if one["kind"] == kind and "state" in one
+        }
+
+    def data(self, key: str) -> list[Any]:
+        """Give what all artefacts with this key hold."""
+        return [one["data"] for one in self.made.values() if one.get("key") == key]
+
+
+def _words(state: dict[str, Any]) -> str:
+    return str(state.get("message", "")).partition(". It ran from")[0].removesuffix(".")
+
+
+def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Tell of a run with a step and a chunk."""
+    tasks = {"0": ["docs", "COMPLETED", "Completed", "done"], "1": ["each: a", "RUNNING", "R", ""]}
+    return {
+        "id": "1f", "pid": os.getpid(), "lease": "lease", "pipeline": "Ferries",
+        "run": "calm-jay", "parameters": {}, "began": time.time(),
+        "tasks": tasks, "percent": 50.0, "end": end, **more,
+    }  # fmt: skip
+
+
+def ended(**more: Any) -> dict[str, Any]:
+    """Tell of the run's end."""
+    end = {"state": DONE, "ended": time.time(), "rows": ROWS, "description": "1 items"}
+    tasks = {"1": ["each: a", "COMPLETED", "Completed", "2 done"]}
+    return update(end, **{"tasks": tasks, "percent": 100.0, **more})
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110 - there is nothing else to wait for
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give what runs a scene with a Prefect server and what mirrors runs there."""
+    monkeypatch.setattr(prefect_mirror, "PAUSES_S", (0.01,) * 4)
+
+    def run(scene: Callable[[Api, PrefectMirrors, Path], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with Api() as api:
+                mirrors = PrefectMirrors(cast(PrefectServer, api), tmp_path)
+                await scene(api, mirrors, tmp_path)
+                await mirrors.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_a_run_is_shown_with_its_tasks_and_ends_at_100_percent(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        assert mirrors.take(update())
+        await until(lambda: "ferries-progress" in str(api.made))
+        assert api.of("flow_runs") == {"calm-jay": ("Running", "")}
+        assert api.of("task_runs") == {"docs": ("Completed", "done"), "each: a": ("Running", "")}
+        assert not mirrors.take(ended())
+        await until(lambda: not mirrors.n_ended)
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+        assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
+        assert api.data("ferries-progress") == [100.0]
+        assert api.data("ferries-results") == [json.dumps(ROWS)]
+        assert not run_session.kept_runs(state_dir)
+
+    show(scene)
+
+
+def test_a_server_that_is_away_loses_nothing(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        mirrors.take(update())
+        await until(lambda: api.of("flow_runs"))
+        api.is_away = True
+        mirrors.take(ended())
+        await until(lambda: api.n_refused > 2)
+        api.is_away = False
+        await until(lambda: not mirrors.n_ended)
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+        assert api.of("task_runs")["each: a"] == ("Completed", "2 done")
+
+    show(scene)
+
+
+def test_a_process_that_goes_without_an_end_is_crashed(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        mirrors.take(update())
+        mirrors.take(ended(id="2f", run="other", lease="other"))
+        mirrors.crashed(Lease("other", 1, "ferries", 0.0))
+        mirrors.crashed(Lease("lease", 77, "ferries", 0.0))
+        await until(lambda: not mirrors.n_ended)
+        words = "Its process 77 is gone; the same command continues"
+        assert api.of("flow_runs") == {
+            "calm-jay": ("Crashed", words), "other": ("Completed", "2 new"),
+        }  # fmt: skip
+        assert api.of("task_runs")["each: a"] == ("Crashed", words)
+
+    show(scene)
+
+
+def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        api.is_away = True
+        mirrors.take(update())
+        mirrors.take(ended(began=time.time() - 60))
+        await until(lambda: api.n_refused)
+        await mirrors.close()
+        api.is_away = False
+        later = PrefectMirrors(cast(PrefectServer, api), state_dir)
+        later.take_kept()
+        await until(lambda: not later.n_ended)
+        (shown,) = [one for one in api.made.values() if one["kind"] == "flow_runs"]
+        assert shown["state"]["name"] == "Completed"
+        assert shown["state"]["message"].startswith("2 new. It ran from 20")
+        assert set(api.of("task_runs")) == {"docs", "each: a"}
+        assert not run_session.kept_runs(state_dir)
+        later.take_kept()
+        assert not later.n_ended
+
+    show(scene)
+
+
+def test_a_run_goes_on_with_another_service_where_it_was(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        mirrors.take(update())
+        await until(lambda: api.data("ferries-progress"))
+        await mirrors.close()
+        other = PrefectMirrors(cast(PrefectServer, api), state_dir)
+        assert other.take(ended())
+        await until(lambda: not other.n_ended)
+        assert api.data("ferries-progress") == [100.0]
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+
+    show(scene)
+
+
+def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[..., None]) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        began = time.time()
+        run = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "input()", stdin=subprocess.PIPE
+        )
+        try:
+            mirrors.take(update(pid=run.pid, began=began + 60))
+            await until(lambda: api.data("ferries-progress"))
+            await mirrors.close()
+            later = PrefectMirrors(cast(PrefectServer, api), state_dir)
+            later.take_kept()
+            assert not later.n_ended  # it runs, and tells of itself
+        finally:
+            run.kill()
+            await run.wait()
+        later.take_kept()
+        await until(lambda: not later.n_ended)
+        words = f"Its process {run.pid} is gone; the same command continues"
+        assert api.of("flow_runs") == {"calm-jay": ("Crashed", words)}
+        await later.close()
+
+    show(scene)
+
+
+def test_the_latest_are_kept_and_a_broken_file_is_passed_over(tmp_path: Path) -> None:
+    for number in range(run_session.MOST_KEPT_RUNS + 2):
+        run_session.keep_run(tmp_path, ended(id=f"{number:04}", began=float(number)))
+        os.utime(tmp_path / f"residence/unshown/{number:04}.json", (number, number))
+    (tmp_path / "residence/unshown/half.json").write_text('{"id": "half", "end": {}}')
+    kept = [one["id"] for one in run_session.kept_runs(tmp_path)]
+    assert kept == [f"{number:04}" for number in range(2, run_session.MOST_KEPT_RUNS + 2)]
+
+
+def test_what_prefect_refuses_for_good_is_left(
+    show: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
+        mirrors.take(ended(pipeline=None))
+        monkeypatch.setattr(api, "_told", lambda *_: [])
+        await until(lambda: not mirrors.n_ended)
+        assert not run_session.kept_runs(state_dir)
+
+    show(scene)

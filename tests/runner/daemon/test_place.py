@@ -1,0 +1,124 @@
+"""Where the local service is found, and that nobody else gets in there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.daemon import daemon_files
+from paddock.runner.daemon.daemon_files import (
+    DaemonError,
+    DaemonInfo,
+    make_daemon_folders,
+    paths_of,
+)
+from paddock.runner.settings import Settings, UnattendedSettings
+
+
+def settings(folder: Path, **pool: object) -> Settings:
+    return Settings(
+        pool=PoolSettings(models_dir=folder / "m", cache_dir=folder / "c", **pool),  # type: ignore[arg-type]
+        state_dir=folder,
+    )
+
+
+def test_other_settings_of_the_pool_or_another_version_mean_another_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = paths_of(settings(tmp_path))
+    assert paths_of(settings(tmp_path)) == one
+    assert paths_of(replace(settings(tmp_path), is_debug=True)) == one
+    assert paths_of(settings(tmp_path, num_parallel=3)).name != one.name
+    monkeypatch.setattr(daemon_files, "own_version", lambda: "9.9.9")
+    assert paths_of(settings(tmp_path)).name != one.name
+
+
+def test_a_service_that_is_started_has_the_settings_of_whoever_starts_it(tmp_path: Path) -> None:
+    wanted = replace(
+        settings(tmp_path, keep_alive_s=-1.0, draft_models={"a": "b"}, n_threads=2),
+        unattended=UnattendedSettings(service_idle_s=7.0, keep_tracking_s=99.0),
+    )
+    order = daemon_files.decode_start_options(
+        daemon_files.encode_start_options(daemon_files.StartOptions(wanted, wants_prefect=True))
+    )
+    assert paths_of(order.settings) == paths_of(wanted)
+    assert order.settings.unattended.service_idle_s == 7.0
+    assert order.settings.unattended.keep_tracking_s == 99.0
+    assert order.wants_prefect
+
+
+def test_its_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "residence").mkdir(mode=0o755)
+    where = make_daemon_folders(paths_of(settings(tmp_path)))
+    assert where.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_path_has_its_socket_elsewhere_and_alone(tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 60) / ("b" * 60)
+    where = make_daemon_folders(paths_of(settings(long)))
+    assert len(os.fsencode(where.socket)) <= daemon_files.MOST_SOCKET_LETTERS
+    assert where.socket.parent.stat().st_mode & 0o777 == 0o700
+    assert where.socket != paths_of(settings(long / "c")).socket
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DaemonError) as error:
+        make_daemon_folders(paths_of(settings(tmp_path)))
+    assert str(error.value) == (
+        f"{tmp_path}/residence cannot be used for the local service: Permission denied.\n"
+        "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
+    )
+
+
+def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "residence").write_text("")
+    with pytest.raises(DaemonError) as error:
+        make_daemon_folders(paths_of(settings(tmp_path)))
+    assert str(error.value) == (
+        f"{tmp_path}/residence cannot be used for the local service: File exists.\n"
+        "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
+    )
+
+
+def test_a_record_without_anybody_behind_its_socket_is_nobodys(tmp_path: Path) -> None:
+    where = make_daemon_folders(paths_of(settings(tmp_path)))
+    residence = DaemonInfo(tmp_path, where.socket, "", "1", 1)
+    daemon_files.write_record(where.record, daemon_files.record_of(residence))
+    assert where.record.stat().st_mode & 0o777 == 0o600
+    assert daemon_files.find_daemon(settings(tmp_path)) is None
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(where.socket))
+        assert daemon_files.find_daemon(settings(tmp_path)) is None
+        door.listen()
+        assert daemon_files.find_daemon(settings(tmp_path)) == residence
+        assert daemon_files.running_daemons(tmp_path) == [residence]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT tried: only root can make another user's socket")
+def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
+    """It may lie in the system's temporary folder, where anyone can make one that is gone."""
+    where = make_daemon_folders(paths_of(settings(tmp_path)))
+    daemon_files.write_record(
+        where.record, daemon_files.record_of(DaemonInfo(tmp_path, where.socket, "", "1", 1))
+    )
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(where.socket))
+        door.listen()
+        assert daemon_files.find_daemon(settings(tmp_path)) is not None
+        os.chown(where.socket, 54321, 54321)
+        assert daemon_files.find_daemon(settings(tmp_path)) is None
+        assert daemon_files.running_daemons(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
+def test_a_record_that_is_none_is_nobodys(tmp_path: Path, text: str) -> None:
+    where = make_daemon_folders(paths_of(settings(tmp_path)))
+    where.record.write_text(text)
+    assert daemon_files.find_daemon(settings(tmp_path)) is None

@@ -1,0 +1,115 @@
+"""How long Prefect keeps what it knows of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.runner.daemon import prefect_retention
+from paddock.runner.daemon.prefect_retention import delete_old_runs, retention_settings
+from tests.fakes.answers import serving
+
+READ = """
+import json
+from prefect.settings import get_current_settings
+server = get_current_settings().server
+vacuum = server.services.db_vacuum
+print(json.dumps({
+    "types": sorted(vacuum.enabled_vacuum_types),
+    "runs": vacuum.retention_period.total_seconds(),
+    "events": server.events.retention_period.total_seconds(),
+    "heartbeats": {k: v.total_seconds() for k, v in vacuum.event_retention_overrides.items()},
+}))
+"""
+
+
+def read_by_prefect(environ: dict[str, str]) -> dict[str, Any]:
+    answer = subprocess.run(
+        [sys.executable, "-c", READ], env={**os.environ, **environ},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = json.loads(answer.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_prefect_understands_how_long_it_keeps_runs_and_events() -> None:
+    assert read_by_prefect(retention_settings(14 * 86_400)) == {
+        "types": ["events", "flow_runs", "orphans"],
+        "runs": 14 * 86_400,
+        "events": 14 * 86_400,
+        "heartbeats": {"prefect.flow-run.heartbeat": 86_400},
+    }
+
+
+def test_less_than_prefect_takes_is_the_least_that_it_takes() -> None:
+    kept = retention_settings(0)
+    assert read_by_prefect(kept)["runs"] == 3601
+
+
+def posted(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Send something, again where the server's database is busy (503), as Prefect's client does."""
+    for _ in range(20):
+        answer = client.post(path, json=body)
+        if answer.status_code != 503:
+            break
+        time.sleep(1.0)
+    return dict(answer.raise_for_status().json())
+
+
+def made(api: str, name: str, state: str | None) -> str:
+    with httpx.Client(base_url=api) as client:
+        flow = posted(client, "/flows/", {"name": "kept"})["id"]
+        asked = {"name": name, "flow_id": flow, "state": {"type": "RUNNING"}}
+        run = posted(client, "/flow_runs/", asked)["id"]
+        if state is not None:
+            wanted = {"state": {"type": state}, "force": True}
+            posted(client, f"/flow_runs/{run}/set_state", wanted)
+        return str(run)
+
+
+def is_there(api: str, run: str) -> bool:
+    return httpx.get(f"{api}/flow_runs/{run}").status_code == 200
+
+
+def test_runs_that_ended_long_ago_are_forgotten_and_no_others(prefect_api: str) -> None:
+    over, running = made(prefect_api, "over", "COMPLETED"), made(prefect_api, "running", None)
+    assert delete_old_runs(prefect_api, time.time() - 3600, {}) == 0
+    assert is_there(prefect_api, over)
+    soon = time.time() + 60
+    n_would = delete_old_runs(prefect_api, soon, {}, is_dry=True)
+    assert n_would >= 1 and is_there(prefect_api, over)
+    assert delete_old_runs(prefect_api, soon, {}) == n_would
+    assert not is_there(prefect_api, over)
+    assert is_there(prefect_api, running)
+
+
+def test_a_server_whose_database_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(api__flow_runs__count=(503, b"{}")) as server:
+
+        def ready_now(_: float) -> None:
+            server.table["/api/flow_runs/count"] = (200, b"7")
+
+        monkeypatch.setattr("paddock.runner.daemon.prefect_retention.time.sleep", ready_now)
+        assert delete_old_runs(f"http://{server.host}/api", 0.0, {}, is_dry=True) == 7
+        assert len(server.seen) == 2
+
+
+def test_a_server_that_stays_busy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefect_retention, "BUSY_WAIT_S", 0.0)
+    with serving(api__flow_runs__filter=(503, b"{}")) as server:
+        with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
+            delete_old_runs(f"http://{server.host}/api", 0.0, {})
+        assert len(server.seen) == prefect_retention.BUSY_TRIES
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with pytest.raises(OSError, match="Prefect's server does not answer"):
+        delete_old_runs("http://127.0.0.1:1/api", 0.0, {})

@@ -1,0 +1,515 @@
+"""Where an output came from, and what changed since: asked as `paddock why` asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.api import run_async
+from paddock.runner.cli.application import application
+from paddock.runner.cli.history_text import lineage_text
+from paddock.runner.ledger.entries import StoredRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.lineage.traces import LineageChange, Origin, PathLineage
+from tests.fakes.pool import FakePool
+from tests.runner.ledger.test_tables import worked_in
+from tests.runner.world import World, settings
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the models that are looked up be those that the runs of these tests had."""
+    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    world = World(tmp_path / "letters")
+    world.write("inbox/a.txt", "The ferry leaves at nine.")
+    world.write("inbox/b.txt", "The pier is closed.")
+    world.run()
+    monkeypatch.chdir(world.folder)
+    return world
+
+
+def the_one(path: str) -> Origin:
+    answer = explain_path(Path(path))
+    (origin,) = answer.origins
+    return origin
+
+
+def changes(path: str) -> list[str]:
+    return [change.what for change in the_one(path).changes]
+
+
+def test_an_output_leads_to_its_document_its_prompt_and_its_raw_reply(world: World) -> None:
+    origin = the_one("out/a.txt")
+    assert (origin.step, origin.key, origin.state) == ("each", "a.txt", "done")
+    assert (origin.path, origin.condition) == (str(world.folder / "out/a.txt"), "same")
+    assert origin.source is not None
+    assert (origin.source.path, origin.source.state) == (str(world.folder / "inbox/a.txt"), "same")
+    steps = {step.id: step for step in origin.steps}
+    (call,) = steps["sum"].calls
+    assert call.request["messages"] == [["user", "Sum up: The ferry leaves at nine. (plain)"]]
+    assert call.reply == world.output("a.txt")
+    assert (call.kind, call.model, call.is_known, call.run) == (
+        "chat", "smollm2:135m", False, origin.run,
+    )  # fmt: skip
+    assert steps["sum"].uses == "chat"
+    assert [step.id for step in origin.steps] == ["text", "sum", "(files.write)"]
+
+
+def test_a_file_that_a_step_only_writes_down_leads_to_what_the_model_said(world: World) -> None:
+    origin = the_one("out/DIGEST.md")
+    assert (origin.step, origin.key, origin.made_of) == ("report", "report", ("digest",))
+    (call,) = next(step for step in origin.steps if step.id == "digest").calls
+    assert call.reply == world.output("DIGEST.md")
+
+
+def test_a_known_reply_is_told_as_known_with_the_run_that_asked(world: World) -> None:
+    first = the_one("out/a.txt").run
+    (world.folder / "out/a.txt").unlink()
+    world.run()
+    origin = the_one("out/a.txt")
+    (call,) = origin.steps[1].calls
+    assert (call.is_known, origin.run != first) == (True, True)
+
+
+def test_each_thing_that_changed_since_is_told(world: World) -> None:
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.write("out/a.txt", "Mine.")
+    origin = the_one("out/a.txt")
+    assert origin.condition == "edited"
+    assert changes("out/a.txt")[0] == "its document is another one now: inbox/a.txt"
+    (world.folder / "inbox/a.txt").unlink()
+    (world.folder / "out/a.txt").unlink()
+    assert the_one("out/a.txt").condition == "missing"
+    assert changes("out/a.txt")[0] == "its document is gone: inbox/a.txt"
+
+
+def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world: World) -> None:
+    assert the_one("out/a.txt").changes == ()
+    world.edit("Sum up:", "In one line:")
+    world.edit("default: plain", "default: merry")
+    origin = the_one("out/a.txt")
+    assert [change.what for change in origin.changes] == [
+        "prompt changed (step 'sum')", "value changed: inputs.tone",
+    ]  # fmt: skip
+    assert origin.changes[0].detail == (
+        "-sum.prompt: Sum up: {{ steps.text.text }} ({{ inputs.tone }})",
+        "+sum.prompt: In one line: {{ steps.text.text }} ({{ inputs.tone }})",
+    )
+    assert "prompt changed (step 'sum')" in str(world.plan().items[0].why)
+
+
+def test_what_a_run_was_given_is_no_change(world: World) -> None:
+    world.run({"tone": "merry"})
+    assert the_one("out/a.txt").changes == ()
+
+
+def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.write("inbox/b.txt", "The pier is open.")
+    world.run(only=["a.txt"])
+    assert "'each', which it reads, has a newer result" in changes("out/DIGEST.md")
+
+
+def test_a_file_that_an_item_read_is_looked_at(world: World) -> None:
+    world.write("style.md", "Plain words.")
+    world.edit(
+        "      - {id: sum,",
+        "      - {id: style, uses: files.read, with: {path: style.md}}\n      - {id: sum,",
+    )
+    world.edit("({{ inputs.tone }})", "({{ steps.style.text }})")
+    world.run()
+    origin = the_one("out/a.txt")
+    assert [(Path(r.path).name, r.state) for r in origin.reads] == [("style.md", "same")]
+    world.write("style.md", "Merry words.")
+    assert changes("out/a.txt") == ["a file that it read is another one now: style.md"]
+
+
+def test_a_pipeline_that_is_gone_broken_or_without_the_step_is_told(world: World) -> None:
+    world.edit("id: each", "id: every")
+    world.edit("steps.each", "steps.every")
+    assert changes("out/a.txt") == ["the pipeline has no 'each' any more"]
+    world.file.write_text("steps: [")
+    assert changes("out/a.txt")[0].startswith("the pipeline cannot be used as it is now: ")
+    world.file.unlink()
+    assert changes("out/a.txt") == ["the pipeline is gone: pipeline.yaml"]
+
+
+def test_a_document_tells_what_was_made_of_it(world: World) -> None:
+    answer = explain_path(Path("inbox/b.txt"))
+    assert answer.read_by == ("item 'b.txt' of 'each' → out/b.txt",)
+
+
+def test_a_folder_of_documents_tells_what_was_made_of_each(world: World) -> None:
+    assert explain_path(Path("inbox")).read_by == (
+        "item 'a.txt' of 'each' → out/a.txt", "item 'b.txt' of 'each' → out/b.txt",
+    )  # fmt: skip
+    for number in range(22):
+        world.write(f"inbox/more/{number:02}.txt", "More.")
+    world.run()
+    lines = paddock("why", "inbox/").stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("inbox is what these were made of:", "  and 4 more")
+    assert len(lines) == 22
+    assert not explain_path(Path("inbo")).is_known
+
+
+def test_a_document_of_which_nothing_could_be_made_tells_why(world: World) -> None:
+    world.write("inbox/broken.pdf", "no PDF")
+    world.run()
+    assert explain_path(Path("inbox/broken.pdf")).read_by == (
+        "item 'broken.pdf' of 'each', quarantined: step 'text': 'broken.pdf' is damaged or no PDF.",
+    )
+
+
+def test_a_folder_tells_of_each_of_its_files(world: World) -> None:
+    answer = explain_path(Path("out"))
+    assert [Path(o.path).name for o in answer.origins] == ["DIGEST.md", "a.txt", "b.txt"]
+    assert lineage_text(answer, is_full=False).splitlines()[0] == "out/DIGEST.md"
+
+
+def test_an_item_within_an_item_is_told_with_both_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, NESTED)
+    world.documents(1)
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    origin = the_one("out/0-fr.txt")
+    assert (origin.step, origin.key) == ("langs", "0.txt/fr")
+    assert [step.id for step in origin.steps if step.calls] == ["tr"]
+
+
+NESTED = """\
+name: nested
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: langs
+        for_each: lang in ["fr", "de"]
+        key: lang
+        do:
+          - {id: tr, uses: chat, with: {prompt: "{{ lang }}: {{ steps.text.text }}"}}
+          - uses: files.write
+            with: {path: "out/{{ doc.stem }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
+"""
+
+
+def test_an_item_that_an_older_version_did_is_told_by_its_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        world = worked_in(version, tmp_path / str(version))
+        monkeypatch.chdir(world.folder)
+        origin = the_one("out/1.txt")
+        (step,) = origin.steps
+        (call,) = step.calls
+        assert (origin.key, origin.source, call.seconds) == ("1.txt", None, None)
+        assert call.reply == (world.folder / "out/1.txt").read_text()
+
+
+def test_a_secret_that_a_model_was_told_is_in_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.edit("  tone:", "  word: {type: str, secret: true, default: none}\n  tone:")
+    world.edit("({{ inputs.tone }})", "({{ inputs.word }})")
+    world.documents(1)
+    world.run({"word": "abracadabra"}, pool=FakePool())
+    monkeypatch.chdir(tmp_path)
+    told = json.dumps(explain_path(Path("out/0.txt")).as_json())
+    assert "abracadabra" not in told
+    assert "Sum up" in told
+    assert changes("out/0.txt") == []  # what it was is not known, so nothing is claimed of it
+
+
+def test_a_file_that_nobody_wrote_is_told_with_its_neighbours(world: World) -> None:
+    result = paddock("why", "out/aa.txt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "'out/aa.txt': there is no such file, and no pipeline here wrote one of this name.\n"
+        "  Did you mean 'out/a.txt', 'out/b.txt'?\n"
+    )
+    world.write("notes.md", "By hand.")
+    result = paddock("why", "notes.md")
+    assert result.stderr == (
+        "'notes.md': no pipeline here wrote it, or is known to have read it.\n"
+        "  Name the pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
+    )
+
+
+def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> None:
+    (world.folder / "out/a.txt").rename(world.folder / "best.txt")
+    result = paddock("why", "best.txt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "'best.txt': no pipeline here wrote it, or is known to have read it.\n"
+        "  It holds what was written as 'out/a.txt': `paddock why out/a.txt`.\n"
+    )
+
+
+def test_the_command_tells_the_whole_in_lines(world: World) -> None:
+    world.edit("Sum up:", "In one line:")
+    result = paddock("why", "out/a.txt")
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0:2] == ["out/a.txt", "from item 'a.txt' of 'each' of pipeline.yaml"]
+    assert "document inbox/a.txt, as it was" in lines
+    assert "asked [user] Sum up: The ferry leaves at nine. (plain)" in lines
+    assert f"answered {' '.join(world.output('a.txt').split())}" in lines
+    assert lines[-3] == "since prompt changed (step 'sum')"
+    told = json.loads(paddock("why", "out/a.txt", "--json").stdout)
+    assert told["known"] is True
+    assert told["origins"][0]["steps"][1]["calls"][0]["reply"] == world.output("a.txt")
+
+
+def test_what_a_reply_smuggles_in_does_nothing_to_a_terminal(world: World) -> None:
+    world.write("inbox/c.txt", "A third.")
+    world.run(pool=FakePool(answer=lambda request: "\x1b[2J\u202eevil\nline"))
+    text = lineage_text(explain_path(Path("out/c.txt")), is_full=True)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_a_store_tells_whose_rows_it_has(world: World) -> None:
+    with Ledger(world.folder / ".paddock") as ledger:
+        scope = next(iter(ledger.outputs())).scope
+        for key, n_rows in (("a.txt", 3), ("b.txt", 1)):
+            LineageStore(ledger).record_stored(
+                StoredRow(scope, "index.lance", key, "x", n_rows), "r"
+            )
+    (world.folder / "index.lance").mkdir()
+    origins = explain_path(Path("index.lance")).origins
+    assert [(o.key, o.n_rows, o.condition) for o in origins] == [
+        ("a.txt", 3, "same"), ("b.txt", 1, "same"),
+    ]  # fmt: skip
+    assert "index.lance, 3 rows" in paddock("why", "index.lance").stdout
+
+
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> World:
+    world = World(tmp_path, text)
+    world.documents(2)
+    monkeypatch.chdir(tmp_path)
+    return world
+
+
+INDEXED = """\
+name: indexed
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: index.lance}}
+  - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry}}
+  - {id: report, uses: files.write, with: {path: FOUND.md, text: "Found: {{ steps.found.hits }}"}}
+  - id: answers
+    needs: [each]
+    for_each: word in ["pier"]
+    key: word
+    do:
+      - {id: hits, uses: search, with: {store: index.lance, query: "{{ word }}"}}
+      - {uses: files.write, with: {path: "out/{{ word }}.txt", text: "- {{ steps.hits.hits }}"}}
+"""
+
+
+def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = in_a_folder(tmp_path, monkeypatch, INDEXED)
+    world.run()
+    for path in ("out/pier.txt", "FOUND.md", "index.lance"):
+        assert [change for one in explain_path(Path(path)).origins for change in one.changes] == []
+    import lancedb
+
+    lancedb.connect(tmp_path / "index.lance").open_table("rows").delete("item = '1.txt'")
+    behind = "'each', which comes before it, is not up to date: 1.txt (stale)"
+    assert changes("out/pier.txt") == [
+        "a store that it searched holds something else now: index.lance",
+        "'each', which comes before it, is not up to date: 1.txt (stale)",
+    ]
+    assert changes("FOUND.md") == [
+        "a store that 'found' searched holds something else now: index.lance", behind,
+    ]  # fmt: skip
+    mine, others = explain_path(Path("index.lance")).origins
+    assert mine.changes == ()
+    assert others.changes == (
+        LineageChange("a store that it kept rows in has not all of them as they were: index.lance"),
+    )
+    assert explain_path(Path("index.lance/rows.lance/data")).origins == (mine, others)
+    assert explain_path(Path("inbox/1.txt")).read_by == (
+        "item '1.txt' of 'each' → rows in index.lance",
+    )
+    shutil.rmtree(tmp_path / "index.lance")
+    assert changes("out/pier.txt")[0] == "a store that it searched is gone: index.lance"
+    assert "a store that it kept rows in is gone: index.lance" in {
+        change.what for one in explain_path(Path("index.lance")).origins for change in one.changes
+    }
+
+
+LISTED = """\
+name: listed
+steps:
+  - id: each
+    for_each: name in ["inbox"]
+    key: name
+    do:
+      - {id: docs, uses: files.scan, with: {root: "{{ name }}", include: ["*.txt"]}}
+      - {uses: files.write, with: {path: "inbox/list.txt", text: "Has: {{ steps.docs.files }}"}}
+"""
+
+
+def test_a_folder_that_was_listed_and_holds_something_else_now_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = in_a_folder(tmp_path, monkeypatch, LISTED)
+    world.run()
+    assert changes("inbox/list.txt") == []  # its own outputs are in no listing
+    world.write("inbox/notes.md", "Not asked for.")
+    assert changes("inbox/list.txt") == []
+    world.write("inbox/2.txt", "A third.")
+    told = ["a folder that it listed holds something else now: inbox"]
+    assert changes("inbox/list.txt") == told
+    shutil.rmtree(tmp_path / "inbox")
+    assert changes("inbox/list.txt") == ["a folder that it listed is gone: inbox"]
+
+
+def test_what_is_made_of_a_block_tells_which_of_its_documents_are_others_now(world: World) -> None:
+    assert changes("out/DIGEST.md") == []
+    world.write("inbox/a.txt", "The ferry leaves at ten.")
+    world.write("inbox/c.txt", "A third.")
+    (world.folder / "inbox/b.txt").unlink()
+    assert changes("out/DIGEST.md") == [
+        "'each', which comes before it, is not up to date: "
+        "a.txt (changed), c.txt (new), b.txt (deleted)"
+    ]
+    world.edit("Sum up:", "In one line:")
+    for number in range(6):
+        world.write(f"inbox/d{number}.txt", "One more.")
+    assert changes("out/DIGEST.md") == [
+        "'each', which comes before it, is not up to date: "
+        "a.txt (changed), c.txt (new), d0.txt (new) and 6 more"
+    ]
+    world.run()
+    assert changes("out/DIGEST.md") == []
+
+
+def test_a_step_without_a_name_knows_what_comes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes before it here is another pipeline."""
+    world = in_a_folder(tmp_path, monkeypatch, OUTER)
+    world.write("parts/part.yaml", INNER)
+    assert world.run().status == "completed"
+    assert changes("ALL.md") == []
+    world.write("inbox/0.txt", "Another one.")
+    assert changes("ALL.md") == [
+        "'part', which comes before it, is not up to date: 0.txt (changed)"
+    ]
+
+
+OUTER = """\
+inputs: {here: {type: dir, default: .}}
+steps:
+  - {id: part, uses: pipeline, with: {file: parts/part.yaml, inputs: {here: "{{ inputs.here }}"}}}
+  - {uses: files.write, with: {path: ALL.md, text: "- {{ steps.part.counts }}"}}
+"""
+INNER = """\
+inputs: {here: {type: dir}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.here }}/inbox"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: say, uses: chat, with: {prompt: "Short: {{ steps.text.text }}"}}
+returns: {counts: steps.each.counts}
+"""
+
+
+def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world: World) -> None:
+    (world.folder / "inbox").rename(world.folder / "elsewhere")
+    assert changes("out/DIGEST.md") == [
+        f"what comes before it cannot be looked at: step 'docs': the folder '{world.folder}/inbox' "
+        f"is not there. Correct `root`, or make the folder."
+    ]
+
+
+def test_what_is_not_looked_at_is_not_claimed_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.edit("  tone:", "  word: {type: str, secret: true, default: none}\n  tone:")
+    world.documents(1)
+    world.run({"word": "abracadabra"})
+    monkeypatch.chdir(tmp_path)
+    assert the_one("out/0.txt").notes == ()
+    world.write("inbox/1.txt", "New.")
+    lines = paddock("why", "out/DIGEST.md").stdout.splitlines()
+    assert [" ".join(line.split()) for line in lines][-2:] == [
+        "note whether what comes before it is up to date is not looked at",
+        "since nothing that was looked at has changed",
+    ]
+
+
+def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = "{id: style, uses: tool, with: {name: files.search, options: {root: inbox}}}"
+    world = World(tmp_path)
+    world.documents(1)
+    world.edit("      - {id: sum,", f"      - {tool}\n      - {{id: sum,")
+    world.run()
+    monkeypatch.chdir(tmp_path)
+    assert the_one("out/0.txt").notes == (
+        "what 'files.search' looked at then is not looked at now",
+    )
+    lines = paddock("why", "out/0.txt").stdout.splitlines()
+    assert lines[-1].endswith("nothing that was looked at has changed")
+
+
+def test_nothing_is_written_by_asking(world: World) -> None:
+    file = world.folder / ".paddock/ledger.sqlite"
+    before = file.read_bytes()
+    explain_path(Path("out/a.txt"))
+    assert file.read_bytes() == before
+    assert explain_path(Path("/etc/hostname"), [world.file]) == PathLineage("/etc/hostname")
+
+
+def test_a_ledger_that_machines_share_answers_the_same(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    world = World(tmp_path / "shared")
+    world.documents(2)
+    shared = replace(settings(world.folder), ledger_url=url)
+    asyncio.run(run_async(world.file, {}, local=True, settings=shared, pool=FakePool()))
+    monkeypatch.chdir(world.folder)
+    assert [step.id for step in the_one("out/0.txt").steps if step.calls] == ["sum"]
+    assert the_one("out/DIGEST.md").changes == ()
+    assert len(explain_path(Path("out")).origins) == 3
+    assert explain_path(Path("inbox/1.txt")).read_by == ("item '1.txt' of 'each' → out/1.txt",)
+    assert explain_path(Path("out/9.txt")).near[0].endswith("out/1.txt")
+    assert len(explain_path(Path("inbox")).read_by) == 2
+    (world.folder / "out/1.txt").rename(world.folder / "mine.txt")
+    assert explain_path(Path("mine.txt")).same_as == (str(world.folder / "out/1.txt"),)

@@ -1,0 +1,98 @@
+"""What a picture says of the last run: one that ended, one that stopped early, one that died."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from pathlib import Path
+
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.render.graph_model import GraphBox, LastStepRun, box_text, read_last_run
+from tests.runner.world import World
+
+LINES = (
+    {"event": "began", "run": "calm-otter"},
+    {"event": "step", "step": "docs", "items": 1, "fresh": 0},
+    {"event": "item", "step": "docs", "state": "done", "seconds": 0.5},
+    {"event": "step", "step": "each", "items": 9, "fresh": 5},
+    {"event": "item", "step": "each", "key": "a", "state": "done", "seconds": 1.5, "calls": 2},
+    {"event": "item", "step": "each", "key": "b", "state": "quarantined", "seconds": 1.0},
+)
+
+
+def left_behind(folder: Path, status: str, summary: dict[str, object] | None) -> Path:
+    """Make what a run leaves behind that did not end as it should."""
+    state = folder / ".paddock"
+
+    async def write() -> None:
+        with Ledger(state) as ledger:
+            row = {"run": "calm-otter", "pipeline": "p", "file": "p.yaml", "started": time.time()}
+            row |= {"status": status, "host": socket.gethostname(), "pid": 2**22 + 1}
+            ledger.record_run({**row, "summary": json.dumps(summary) if summary else None})
+            await ledger.durable()
+
+    asyncio.run(write())
+    (state / "runs").mkdir()
+    text = "\n".join(map(json.dumps, LINES)) + '\n{"event": "it'
+    (state / "runs/calm-otter.jsonl").write_text(text)
+    return folder / "p.yaml"
+
+
+def test_of_a_run_that_died_its_journal_tells(tmp_path: Path) -> None:
+    last = read_last_run(left_behind(tmp_path, "running", None))
+    assert last.words.endswith(": died")
+    assert last.steps["docs"] == LastStepRun("done", {}, 1, seconds=0.5)
+    each = last.steps["each"]
+    assert each.counts == {"fresh": 5, "done": 1, "quarantined": 1, "left": 2}
+    assert (each.state, each.calls) == ("failed", 2)
+    assert (
+        box_text(GraphBox("each", "each", "", last=each))
+        == "5 fresh · 1 done · 1 quarantined · 2 left · 2.5 s · 2 calls"
+    )
+    assert last.otherwise == LastStepRun()  # of what happened within items it tells nothing
+
+
+def test_of_a_run_that_stopped_early_it_is_told_what_is_left(tmp_path: Path) -> None:
+    steps = {"each": {"counts": {"new": 1, "fresh": 5}}, "sum": {"n": 1, "seconds": 1.5}}
+    last = read_last_run(left_behind(tmp_path, "interrupted", {"steps": steps}))
+    assert last.steps["each"].counts == {"new": 1, "fresh": 5, "left": 2}
+    assert last.steps["each"].state == "running"
+    assert last.steps["sum"] == LastStepRun("done", {}, 1, seconds=1.5)
+    assert last.otherwise.state == "left"
+
+
+def test_a_run_that_ended_tells_of_each_step(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    assert read_last_run(world.file).words == "Not run yet."
+    world.run()
+    last = read_last_run(world.file)
+    assert {name: (one.state, one.n, one.calls) for name, one in last.steps.items()} == {
+        "docs": ("done", 1, 0), "text": ("done", 2, 0), "sum": ("done", 2, 2),
+        "(files.write)": ("done", 2, 0), "each": ("done", 0, 0), "digest": ("done", 1, 1),
+        "report": ("done", 1, 0),
+    }  # fmt: skip
+    world.run()
+    last = read_last_run(world.file)
+    assert last.steps["each"].state == "fresh"
+    assert "text" not in last.steps
+    assert box_text(GraphBox("text", "text", "files.read", last=last.otherwise)) == "nothing to do"
+
+
+def test_a_step_at_which_items_failed_says_so_and_one_that_was_skipped_did_nothing(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    world.edit("{id: sum, uses: chat,", "{id: sum, uses: chat, if: doc.stem != '0',")
+    world.edit('text: "{{ steps.sum.text }}"', 'text: "{{ steps.text.text }}"')
+    world.edit("sum: steps.sum.text", "size: doc.size")
+    world.documents(3)
+    world.write("inbox/broken.pdf", "no PDF")
+    world.run()
+    steps = read_last_run(world.file).steps
+    assert (steps["text"].state, steps["text"].n, steps["text"].failed) == ("failed", 4, 1)
+    assert (steps["sum"].state, steps["sum"].n, steps["sum"].failed) == ("done", 2, 0)
+    told = box_text(GraphBox("text", "text", "files.read", last=steps["text"]))
+    assert told.startswith("4 times · 1 failed")

@@ -1,0 +1,68 @@
+"""Pictures and pages in a real Chromium: nothing refused, nothing fetched, keys and colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paddock.pipelines.plan import Plan
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.render.graph_drawing import draw_graph
+from paddock.runner.render.run_report import write_named_run_report
+from paddock.steps.files.atomic_write import write_atomically
+from tests.browser import Page, browser, needs_browser
+from tests.runner.world import World
+
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+WHOLE = (
+    "[...document.querySelectorAll('.scroll>svg.chart')]"
+    ".every(e => e.clientWidth <= e.parentElement.clientWidth)"
+)
+"""Whether the charts are seen without scrolling, however narrow the window."""
+FILL = "getComputedStyle(document.querySelector('rect.paper')).fill"
+
+
+def addresses(page: Page) -> set[str]:
+    return {url.partition("?")[0] for url in page.asked_for() if not url.startswith("data:")}
+
+
+@needs_browser
+def test_pages_work_by_keyboard_in_both_colours_and_ask_nobody(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(12)
+    world.write("inbox/broken <1>.pdf", "no PDF")
+    report = world.run()
+    plan: Plan = read_plan(world.file)
+    for name, kind in (("g.html", "html"), ("g.svg", "svg")):
+        write_atomically(tmp_path / name, draw_graph(plan, world.file, kind))  # type: ignore[arg-type]
+    write_named_run_report(world.file, report.run, tmp_path / "run.html")
+    with browser() as chromium:
+        page = chromium.page((tmp_path / "g.html").as_uri(), width=420, height=800)
+        assert page.ask("document.querySelectorAll('svg.graph rect').length") == 7
+        page.press("Tab")  # the picture itself, which scrolls where it is wider than the screen
+        page.press("Tab")
+        assert page.ask("document.activeElement.getAttribute('aria-label')").startswith("docs:")
+        page.press("Enter", text="\r")
+        page.wait("location.hash === '#row-docs'")
+        assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        seen = set()
+        for scheme in ("light", "dark"):
+            page.prefer(scheme)
+            seen.add(page.ask(BACKGROUND))
+        assert seen == {"rgb(255, 255, 255)", "rgb(13, 17, 23)"}
+        assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "g.html").as_uri()})
+
+        picture = chromium.page((tmp_path / "g.svg").as_uri())
+        assert picture.ask("document.documentElement.tagName") == "svg"
+        assert picture.ask(FILL) in ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
+        assert picture.ask("document.querySelectorAll('[tabindex]').length") == 6
+        assert picture.complaints() == []
+
+        page = chromium.page((tmp_path / "run.html").as_uri(), width=420, height=800)
+        assert page.text("h2") == "Failed (1)"
+        assert page.text(".error a") == "broken <1>.pdf"
+        assert page.ask("document.querySelectorAll('.scroll>svg.chart').length") == 3
+        assert page.ask(WHOLE)
+        assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        link = (tmp_path / "inbox/broken <1>.pdf").as_uri()
+        assert page.ask("document.querySelector('.error a').href") == link
+        assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "run.html").as_uri()})

@@ -1,0 +1,381 @@
+"""A run as one page: failures first, bounded, honest about what it leaves out."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examined
+from hypothesis import strategies as st
+
+from paddock.runner.ledger.entries import RunRow
+from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
+from paddock.runner.render.run_details import RunCall, RunDetails, RunItem, read_run_details
+from paddock.runner.render.run_report import (
+    MAX_FAILURES,
+    MAX_ITEMS,
+    run_report_page,
+    write_named_run_report,
+)
+from paddock.runner.render.timeline import (
+    TimeSpan,
+    bars_of,
+    concurrency_stats,
+    lanes_of,
+    mean_concurrency,
+)
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+VOID = {"meta", "path", "rect", "br", "link"}
+
+
+class Checked(HTMLParser):
+    """Sees that every tag is closed, and keeps links and texts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page.split("</style>")[1]).split())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.write("inbox/a & <b>.txt", "The ferry leaves at nine.")
+    world.write("inbox/x:1.txt", "The pier is closed.")
+    world.write("inbox/broken.pdf", "no PDF")
+    return world
+
+
+def test_a_page_tells_failures_first_and_leads_to_documents_and_outputs(world: World) -> None:
+    report = world.run()
+    target = world.folder / "reports" / "run.html"
+    write_named_run_report(world.file, report.run, target)
+    page = target.read_text("utf-8")
+    checked = Checked(page)
+    told = words(page)
+    assert told.index("Failed (1)") < told.index("Items over time") < told.index("Items Item")
+    assert "step 'text': 'broken.pdf' is damaged or no PDF." in told.replace("&#x27;", "'")
+    for link in checked.links:
+        assert (target.parent / unquote(link)).exists(), link
+    assert len(checked.links) == 6
+    assert "script" not in checked.tags
+    assert report.run in told
+
+
+def test_the_story_of_a_run_has_its_items_and_calls_with_their_times(world: World) -> None:
+    report = world.run()
+    (past,) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=1).runs
+    story = read_run_details(past)
+    assert {(item.key, item.state) for item in story.items} == {
+        ("a & <b>.txt", "new"), ("x:1.txt", "new"), ("broken.pdf", "quarantined"),
+        ("digest", "new"),
+    }  # fmt: skip
+    assert len(story.calls) == report.calls == 3
+    assert all(0 <= call.began <= story.seconds + 0.1 for call in story.calls)
+    assert sum(call.prompt for call in story.calls) == report.tokens["prompt"]
+    assert story.n_taken_over == 0
+
+
+def test_an_item_that_later_runs_did_again_is_on_the_page_once_with_what_became_of_it(
+    world: World,
+) -> None:
+    first = world.run()
+    world.write("inbox/broken.pdf", "Still no PDF.")
+    second = world.run()
+    world.edit("Sum up:", "In short:")
+    (world.folder / "inbox/x:1.txt").unlink()
+    third = world.run()
+    target = world.folder / "run.html"
+    write_named_run_report(world.file, first.run, target)
+    told = words(target.read_text("utf-8"))
+    assert "Failed (1) broken.pdf of each, quarantined step" in told
+    assert f"Run {third.run} tried it again: quarantined." in told
+    assert second.run not in told, "the latest run alone"
+    items = told.split("Items Item")[1]
+    assert items.count("broken.pdf") == items.count("a &amp; &lt;b&gt;.txt") == 1
+    assert f"a &amp; &lt;b&gt;.txt each done Done again by run {third.run}." in items
+    assert f"x:1.txt each done Run {third.run} found its document deleted." in items
+    assert "3 calls are not drawn: of items that later runs did again." in told
+
+
+def test_what_neither_ledger_nor_journal_keeps_is_counted(world: World) -> None:
+    first = world.run()
+    world.edit("Sum up:", "In short:")
+    world.run()
+    (world.folder / ".paddock/runs" / f"{first.run}.jsonl").unlink()
+    target = world.folder / "run.html"
+    write_named_run_report(world.file, first.run, target)
+    lost = "3 were done again by later runs, and what this run did with them is no longer kept."
+    assert lost in words(target.read_text("utf-8"))
+
+
+def test_a_deleted_document_is_told_as_deleted_and_has_no_bar(world: World) -> None:
+    world.run()
+    (world.folder / "inbox/x:1.txt").unlink()
+    report = world.run()
+    target = world.folder / "run.html"
+    write_named_run_report(world.file, report.run, target)
+    page = target.read_text("utf-8")
+    assert "x:1.txt each deleted" in words(page)
+    assert "each: x:1.txt" not in page
+
+
+KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held")
+
+
+def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
+    from paddock.runner.render.timeline import look_of
+
+    items = tuple(
+        RunItem("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
+        for n, kind in enumerate(KINDS)
+    )
+    calls = (
+        RunCall("sum", "a", "chat", "m", 0.0, 30.0, 10.0, 1, 0, 1, False),
+        RunCall("sum", "b", "chat", "m", 40.0, 9.0, 0.0, 1, 0, 1, True),
+        RunCall("ask", "c", "tool", "", 50.0, 9.0, 0.0, 0, 0, 0, False),
+    )
+    page = run_report_page(
+        RunDetails(past(tmp_path, {}), items, calls, 70.0, 0), tmp_path / "run.html"
+    )
+    Checked(page)
+    labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
+    assert labels[:7] == [f"{kind[:6]}, 9.0 s" for kind in KINDS]
+    assert labels[7:] == ["sum, a, 20 s", "sum, b, 9.0 s", "ask, c, 9.0 s"]
+    charts = re.sub(r'<ul class="legend">.*?</ul>', "", page)
+    drawn = set(re.findall(r'<(?:rect|path) class="(?:bar )?(\w+)"', charts)) - {"over"}
+    shown = set(re.findall(r'aria-hidden="true"><rect class="(?:bar )?(\w+)"', page))
+    assert drawn == shown == {*map(look_of, KINDS), "call", "known", "tool", "waited", "area"}
+    patterns = set(re.findall(r'id="over-(\w+)"', page))
+    assert patterns == set(re.findall(r'class="over (\w+)"', page))
+
+
+def test_a_bar_for_several_says_how_many_and_a_long_name_is_cut_in_its_middle(
+    tmp_path: Path,
+) -> None:
+    short = [
+        RunItem("each", f"{n}.txt", "new", n / 50, 0.01, 1, 0, 1, 1, None, None, ())
+        for n in range(40)
+    ]
+    name = "a-very-long-name-" * 20 + "the-end.txt"
+    long = RunItem("each", name, "new", 20.0, 80.0, 1, 0, 1, 1, None, None, ())
+    story = RunDetails(past(tmp_path, {}), (*short, long), (), 100.0, 0)
+    page = run_report_page(story, tmp_path / "run.html")
+    labels = re.findall(r'class="label \w+"[^>]*>([^<]+)<', page)
+    assert labels[0].startswith("40 \N{MULTIPLICATION SIGN} ")
+    (cut,) = (label for label in labels if "…" in label)
+    assert cut.startswith("a-very-long-name-") and cut.endswith("the-end.txt, 1 min 20 s")
+    assert "several that are too short to be drawn alone" in words(page)
+    assert "point at a bar without a label" not in words(page)
+    dense = tuple(
+        RunItem("each", f"{n}.txt", "new", float(n), 0.9, 1, 0, 1, 1, None, None, ())
+        for n in range(100)
+    )
+    story = RunDetails(past(tmp_path, {}), dense, (), 100.0, 0)
+    assert "point at a bar without a label" in words(run_report_page(story, tmp_path / "run.html"))
+
+
+def test_known_replies_are_told_apart(world: World) -> None:
+    world.run()
+    (world.folder / "out/x:1.txt").unlink()
+    report = world.run()
+    (past, _) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=2).runs
+    calls = read_run_details(past).calls
+    assert [call.is_known for call in calls] == [True]
+    assert report.cached_calls == 1
+
+
+def test_a_run_that_is_not_there_writes_nothing(world: World) -> None:
+    world.run()
+    write_named_run_report(world.file, "nobody", world.folder / "run.html")
+    assert not (world.folder / "run.html").exists()
+
+
+def past(folder: Path, summary: dict[str, object]) -> PastRun:
+    row = RunRow("r", "p", "p.yaml", 0.0, 100.0, "quarantined", json.dumps(summary))
+    return PastRun(LedgerFolder(folder / ".paddock"), row, "quarantined")
+
+
+def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) -> None:
+    items = tuple(
+        RunItem("each", f"folder/document-{n}.txt", "quarantined" if n % 20 == 0 else "new", n / 100,
+             1 + n % 7 / 10, 1, 0, 100, 20, "it is broken" if n % 20 == 0 else None,
+             f"/in/{n}.txt", (f"/out/{n}.md",))
+        for n in range(10_000)
+    )  # fmt: skip
+    calls = tuple(
+        RunCall("sum", item.key, "chat", "m", item.began or 0, 0.5, 0.1, 100, 50, 20, n % 3 == 0)
+        for n, item in enumerate(items * 3)
+    )
+    story = RunDetails(past(tmp_path, {}), items, calls, 100.0, 0)
+    page = run_report_page(story, tmp_path / "run.html")
+    assert len(page) < 2_500_000
+    Checked(page)
+    assert page.count('<div class="error">') == MAX_FAILURES
+    assert page.count('<td class="name"><a') == 2 * MAX_ITEMS
+    assert "300 more; paddock logs r --failed lists them." in words(page).replace(" ;", ";")
+    assert "9,000 more, all done and quicker than these." in words(page)
+
+
+def test_a_run_without_anything_to_do_has_a_page(tmp_path: Path) -> None:
+    page = run_report_page(
+        RunDetails(past(tmp_path, {"counts": {"fresh": 96}}), (), (), 0.1, 0), tmp_path / "run.html"
+    )
+    assert "96 were fresh: nothing had to be done." in words(page)
+    Checked(page)
+
+
+def test_a_run_that_was_ended_before_an_item_was_done_does_not_claim_that_all_was(
+    tmp_path: Path,
+) -> None:
+    row = RunRow("r", "p", "p.yaml", 0.0, 3.0, "interrupted", json.dumps({"counts": {}}))
+    story = RunDetails(
+        PastRun(LedgerFolder(tmp_path / ".paddock"), row, "interrupted"), (), (), 3.0, 0
+    )
+    told = words(run_report_page(story, tmp_path / "run.html"))
+    assert "No item was finished." in told and "Nothing had to be done." not in told
+
+
+SPANS = st.lists(
+    st.tuples(st.floats(0, 100), st.floats(0, 20)).map(
+        lambda pair: TimeSpan(pair[0], pair[0] + pair[1], "a", "done")
+    ),
+    max_size=60,
+)
+
+
+@examined(max_examples=60, deadline=None)
+@given(SPANS)
+def test_spans_of_a_lane_follow_one_another_and_none_is_lost(spans: list[TimeSpan]) -> None:
+    lanes = lanes_of(spans)
+    assert sum(map(len, lanes)) == len(spans)
+    for lane in lanes:
+        assert all(one.end <= other.start for one, other in pairwise(lane))
+        bars = bars_of(lane, 1.0)
+        assert sum(bar.n for bar in bars) == len(lane)
+        assert len(bars) <= 2 * 121
+    busy = sum(level * 120 / 50 for level in mean_concurrency(spans, 120.0, 50))
+    assert busy == pytest.approx(sum(span.end - span.start for span in spans), abs=1e-6)
+
+
+@examined(max_examples=60, deadline=None)
+@given(SPANS)
+def test_the_most_at_once_is_a_number_of_spans_that_were_under_way_together(
+    spans: list[TimeSpan],
+) -> None:
+    most, mean = concurrency_stats(spans)
+    long = [span for span in spans if span.end - span.start > 0.01]
+    together = [sum(s.start <= one.start < s.end - 0.001 for s in long) for one in long]
+    assert isinstance(most, int)
+    assert max(together, default=0) <= most <= len(spans)
+    assert 0 <= mean <= most + 1e-9
+
+
+def test_what_follows_one_another_is_one_at_once_however_short_the_run() -> None:
+    one_by_one = [TimeSpan(n * 0.01, n * 0.01 + 0.0104, "a", "call") for n in range(100)]
+    assert concurrency_stats(one_by_one) == (1, 1.0)
+    assert concurrency_stats([]) == (0, 0.0)
+    waits = [TimeSpan(0, 10, "a", "call"), TimeSpan(0, 12, "b", "call", waited=10)]
+    assert concurrency_stats(waits)[0] == 1
+
+
+def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
+    # Six long ones, and a seventh for too short a time to fill a part of the picture.
+    calls = tuple(
+        RunCall("sum", str(n), "chat", "m", 0.0, 50.0 if n else 0.1, 0.0, 100, 0, 20, False)
+        for n in range(7)
+    )
+    page = run_report_page(
+        RunDetails(past(tmp_path, {}), (), calls, 100.0, 0), tmp_path / "run.html"
+    )
+    told = words(page)
+    assert "At most 7; 6.0 on average while any was." in told
+    chart = page.split("Calls at work at once: ")[1].split("</svg>")[0]
+    assert chart.startswith("at most 7")
+    assert re.findall(r'level"[^>]*>([^<]+)<', chart) == ["0", "3", "7"]
+
+
+def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has(tmp_path: Path) -> None:
+    calls = (
+        RunCall("sum", "a", "chat", "m", 0.0, 1.0, 0.0, 100, 40, 20, False),
+        RunCall("sum", "b", "chat", "m", 1.0, 0.0, 0.0, 70, 0, 20, True),
+        RunCall("ask", "b", "tool", "", 1.0, 0.0, 0.0, 0, 0, 0, False),
+    )
+    row = RunRow("r", "p", "p.yaml", 0.0, None, "running", None)
+    died = PastRun(LedgerFolder(tmp_path / ".paddock"), row, "died")
+    told = words(run_report_page(RunDetails(died, (), calls, 2.0, 0), tmp_path / "run.html"))
+    chips = "calls 1 known calls 1 tokens read 100 of them reused 40 tokens written 20"
+    assert chips in told
+
+
+def test_what_was_known_to_fail_is_told_though_nobody_tried_it(world: World) -> None:
+    world.run()
+    again = world.run()
+    target = world.folder / "run.html"
+    write_named_run_report(world.file, again.run, target)
+    told = words(target.read_text("utf-8"))
+    assert "Failed (1) 1 of them known to fail and not tried again" in told
+
+
+def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None:
+    world.edit('text: "{{ steps.digest.text }}"', 'text: "{{ steps.digest.text.nothing.more }}"')
+    report = world.run()
+    (world.folder / "inbox/broken.pdf").unlink()
+    world.run()
+    target = world.folder / "run.html"
+    write_named_run_report(world.file, report.run, target)
+    page = target.read_text("utf-8")
+    assert words(page).count("step 'report'".replace("'", "&#x27;")) == 1
+    assert page.index("step &#x27;report&#x27;") < page.index('<ul class="chips"')
+    write_named_run_report(world.file, world.run().run, target)
+    assert "<h2>Failed" not in target.read_text("utf-8")
+
+
+def test_a_failure_is_not_lost_among_what_is_drawn_as_one() -> None:
+    spans = [
+        TimeSpan(0, 0.1, "a", "new"),
+        TimeSpan(0.1, 0.2, "b", "failed"),
+        TimeSpan(0.2, 0.3, "c", "new"),
+    ]
+    (bar,) = bars_of(spans, 1.0)
+    assert (bar.kind, bar.label, bar.n) == ("failed", "b", 3)
+
+
+def test_charts_are_well_formed(world: World) -> None:
+    from paddock.runner.render.timeline import calls_chart, items_chart, occupancy_chart
+
+    world.run(pool=FakePool())
+    (found,) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=1).runs
+    story = read_run_details(found)
+    for chart in (items_chart(story)[0], calls_chart(story)[0], occupancy_chart(story)[0]):
+        assert ElementTree.fromstring(chart).get("role") == "img"

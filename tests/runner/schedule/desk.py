@@ -1,0 +1,246 @@
+"""A `paddock up` in a process of its own, and pipelines that need no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[3]
+CLI = "from paddock.runner.cli.application import main; main()"
+STEP = '''
+import asyncio, os
+from pathlib import Path
+from paddock.steps.base import Output, Params, Step
+
+class WaitParams(Params):
+    file: str
+    mark: str
+
+class WaitOutput(Output):
+    text: str
+
+class Wait(Step[WaitParams, WaitOutput]):
+    """Notes that it was begun, and waits until a file is there."""
+    params, output, version = WaitParams, WaitOutput, 1
+    is_pure, roles = False, frozenset()
+    def reads(self, params):
+        return ()
+    async def run(self, params, tools):
+        with open(params.mark, "a") as mark:
+            mark.write(f"{os.getpid()}\\n")
+        while not Path(params.file).exists():
+            await asyncio.sleep(0.02)
+        return WaitOutput(text="done")
+
+class DieParams(Params):
+    text: str
+
+class Die(Step[DieParams, WaitOutput]):
+    """Kills its own process where the text has the word poison."""
+    params, output, version = DieParams, WaitOutput, 1
+    is_pure, roles = True, frozenset()
+    def reads(self, params):
+        return ()
+    async def run(self, params, tools):
+        await asyncio.sleep(0.1)
+        if "poison" in params.text:
+            os.kill(os.getpid(), 9)
+        await asyncio.sleep(0.3)
+        return WaitOutput(text="done")
+'''
+DIES = """\
+name: dies
+{on}
+inputs: {{inbox: {{type: dir, default: ./inbox}}}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: "{{{{ inputs.inbox }}}}/processing"}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 4
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - {{uses: die, with: {{text: "{{{{ steps.text.text }}}}"}}}}
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.text.text }}}}"}}
+"""
+NOTES = """\
+name: notes
+{on}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "Seen: {{{{ steps.text.text }}}}"}}
+"""
+WAITS = """\
+name: waits
+{on}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 1
+    do:
+      - {{id: wait, uses: wait, with: {{file: "{go}", mark: "{mark}"}}}}
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.wait.text }}}}"}}
+"""
+COMMANDS = """\
+name: commands
+{on}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 1
+    do:
+      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
+      - id: said
+        uses: run
+        with:
+          command: [sh, -c, "echo $$ >> begun; while [ ! -e go ]; do sleep 0.05; done; echo done"]
+      - uses: files.write
+        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
+"""
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class Desk:
+    """A folder of pipelines, and who looks after it."""
+
+    folder: Path
+    api: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        return self.folder.parent / f"{self.folder.name}.log"
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def notes(self, name: str, on: str) -> Path:
+        """Write a pipeline that copies its inbox."""
+        return self.write(
+            f"{name}/pipeline.yaml", NOTES.format(on=on).replace("name: notes", f"name: {name}")
+        )
+
+    def waits(self, name: str, on: str) -> Path:
+        """Write a pipeline whose items wait until `go` is there, and leave marks."""
+        go, mark = self.folder / name / "go", self.folder / name / "begun"
+        text = WAITS.format(on=on, go=go, mark=mark).replace("name: waits", f"name: {name}")
+        return self.write(f"{name}/pipeline.yaml", text)
+
+    def commands(self, name: str, on: str) -> Path:
+        """Write a pipeline whose commands leave marks, and wait until `go` is there."""
+        text = COMMANDS.format(on=on).replace("name: commands", f"name: {name}")
+        return self.write(f"{name}/pipeline.yaml", text)
+
+    def dies(self, name: str, on: str) -> Path:
+        """Write a pipeline over a hot folder, whose process dies of a document with poison."""
+        text = DIES.format(on=on).replace("name: dies", f"name: {name}")
+        return self.write(f"{name}/pipeline.yaml", text)
+
+    def marks(self, name: str) -> list[int]:
+        """Give the processes that began an item, or the commands that were, in order."""
+        file = self.folder / name / "begun"
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+    def start(self, *options: str) -> None:
+        plugin = self.folder.parent / "plugin"
+        facts = plugin / "wait_step-1.0.dist-info"
+        facts.mkdir(parents=True, exist_ok=True)
+        (plugin / "wait_step.py").write_text(STEP)
+        (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: wait-step\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text(
+            "[paddock.steps]\nwait = wait_step:Wait\ndie = wait_step:Die\n"
+        )
+        environ = {name: value for name, value in os.environ.items() if name != "CI"}
+        path = (str(plugin), environ.get("PYTHONPATH"))
+        environ |= {
+            "PADDOCK_HOME": str(self.folder.parent / "home"),
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "PREFECT_API_URL": self.api,
+            **self.environ,
+        }
+        n_before = self.said().count("Paddock looks after")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", CLI, "up", str(self.folder), "--listen", "127.0.0.1:0",
+                 *options],
+                cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        # A Prefect server of its own takes 12 s on a machine that does nothing else.
+        self.until(lambda: self.said().count("Paddock looks after") > n_before, 180.0)
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send `paddock up` a signal, and give its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+
+    def until(self, is_so: Callable[[], Answer], within_s: float = 60.0) -> Answer:
+        """Wait until something is so."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            answer = is_so()
+            if answer:
+                return answer
+            assert self.process is None or self.process.poll() is None, self.said()
+            time.sleep(0.1)
+        raise AssertionError(self.said())
+
+    @property
+    def url(self) -> str:
+        return str(re.findall(r"(http://[^/]+)/status", self.said())[-1])
+
+    def get(self, path: str = "/status") -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Any]:
+        """Call a webhook."""
+        request = urllib.request.Request(
+            self.url + path, body, {"Content-Type": "application/json", **headers}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def output(self, name: str, document: str) -> str | None:
+        file = self.folder / name / "out" / document
+        return file.read_text() if file.exists() else None

@@ -1,0 +1,134 @@
+"""Which runs of Prefect's queue are carried out, and with what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.schedule.triggered_pipeline import (
+    NotAdmitted,
+    TriggeredPipeline,
+    admitted_parameters,
+    deployed_parameters,
+    read_triggered_pipeline,
+)
+from paddock.runner.settings import Settings
+
+SIGNER = Signer(b"the key of these tests")
+PIPELINE = """\
+name: letters
+on: {schedule: [{cron: "0 6 * * *"}]}
+inputs:
+  inbox: {type: dir, default: ./inbox}
+  style: {type: str, default: short}
+steps: [{id: docs, uses: files.scan, with: {root: "{{ inputs.inbox }}"}}]
+"""
+OTHERS = (
+    "Paddock did not put it into the queue, and on a Prefect server that others use it may have no "
+    "parameters but those of the deployment."
+)
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> TriggeredPipeline:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "link").symlink_to("/etc")
+    made = read_triggered_pipeline(
+        tmp_path / "p.yaml", PIPELINE, Settings(PoolSettings(), tmp_path)
+    )
+    assert made is not None
+    return made
+
+
+def refused(
+    letters: TriggeredPipeline,
+    parameters: dict[str, Any],
+    key: str = "",
+    *,
+    is_own_server: bool = True,
+) -> str:
+    with pytest.raises(NotAdmitted) as error:
+        admitted_parameters(parameters, key, letters, SIGNER, is_own_server=is_own_server)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("is_own_server", [True, False])
+def test_what_paddock_put_into_the_queue_is_carried_out_as_it_was_put_there(
+    letters: TriggeredPipeline, is_own_server: bool
+) -> None:
+    wanted = deployed_parameters(letters.key) | {"inputs": {"style": "long"}, "attempt": 2}
+    signed = SIGNER.signed(wanted, "key")
+    assert (
+        admitted_parameters(signed, "key", letters, SIGNER, is_own_server=is_own_server) == wanted
+    )
+    assert refused(letters, signed, "another key", is_own_server=False) == OTHERS
+
+
+@pytest.mark.parametrize("is_own_server", [True, False])
+def test_a_path_of_its_own_is_refused_signed_or_not(
+    letters: TriggeredPipeline, is_own_server: bool
+) -> None:
+    for path in ("/tmp/mine.yaml", "", None, [letters.key]):
+        theirs = deployed_parameters(letters.key) | {"path": path}
+        for parameters in (theirs, SIGNER.signed(theirs, "key")):
+            said = refused(letters, parameters, "key", is_own_server=is_own_server)
+            assert said == "its path is not that of the deployed pipeline."
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"inputs": {"style": "long"}}, {"retry_failed": True}, {"share": 1}, {"job": "x"},
+        {"trigger": "watch inbox"}, {"trigger": "schedule 0 7 * * *", "signature": "0"},
+    ],
+)  # fmt: skip
+def test_on_a_server_of_others_only_the_deployments_own_parameters_count(
+    letters: TriggeredPipeline, more: dict[str, Any]
+) -> None:
+    deployed = deployed_parameters(letters.key)
+    assert admitted_parameters(deployed, "", letters, SIGNER, is_own_server=False) == deployed
+    assert refused(letters, deployed | more, is_own_server=False) == OTHERS
+
+
+@pytest.mark.parametrize("is_own_server", [True, False])
+def test_a_run_of_a_schedule_is_not_lost_with_the_key_that_signed_it(
+    letters: TriggeredPipeline, is_own_server: bool
+) -> None:
+    (timed,) = letters.schedules
+    planned = deployed_parameters(letters.key) | {"trigger": timed.key}
+    for parameters in (planned, Signer(b"an earlier key").signed(planned, "key")):
+        found = admitted_parameters(parameters, "key", letters, SIGNER, is_own_server=is_own_server)
+        assert found == planned
+
+
+def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: TriggeredPipeline) -> None:
+    def given(**inputs: Any) -> dict[str, Any]:
+        return deployed_parameters(letters.key) | {"inputs": inputs}
+
+    def taken(parameters: dict[str, Any]) -> dict[str, Any]:
+        return admitted_parameters(parameters, "", letters, SIGNER, is_own_server=True)
+
+    assert taken(given(style="long"))["inputs"] == {"style": "long"}
+    inside = str(letters.file.parent / "inbox")
+    assert taken(given(inbox="./inbox"))["inputs"] == {"inbox": inside}
+    for place in ("/etc", "../..", "link"):
+        said = refused(letters, given(inbox=place))
+        assert said == "input 'inbox' leads outside the pipeline's folder."
+    assert "'colour'" in refused(letters, given(colour="red"))
+    odd = deployed_parameters(letters.key) | {"inputs": ["style"]}
+    assert refused(letters, odd) == "its inputs are not an object with names."
+
+
+def test_of_a_run_of_our_own_page_only_path_inputs_and_a_retry_count(
+    letters: TriggeredPipeline,
+) -> None:
+    copied = deployed_parameters(letters.key) | {
+        "trigger": "watch inbox", "attempt": 7, "share": 3, "job": "x", "parent": "y", "root": "z",
+        "signature": "0", "retry_failed": True,
+    }  # fmt: skip
+    found = admitted_parameters(copied, "", letters, SIGNER, is_own_server=True)
+    assert found == deployed_parameters(letters.key) | {"retry_failed": True}

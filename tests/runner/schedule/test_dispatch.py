@@ -1,0 +1,186 @@
+"""Who starts, who waits, who is left out, who stops: windows, groups, limits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.runner.schedule.cron import TimeWindow
+from paddock.runner.schedule.dispatch import (
+    ActiveRun,
+    Decision,
+    DrainRun,
+    DueRun,
+    HoldRun,
+    RunRule,
+    SkipRun,
+    StartRun,
+    dispatch,
+)
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+HOURLY = "schedule 0 * * * *"
+OPEN, SHUT = TimeWindow(time(9), time(17), UTC), TimeWindow(time(22), time(7), UTC)
+
+
+def due(
+    id_: str,
+    *,
+    minutes: int = 0,
+    trigger: str = "watch",
+    group: str = "g",
+    pipeline: str = "p",
+    is_held: bool = True,
+) -> DueRun:
+    return DueRun(id_, pipeline, trigger, NOW - timedelta(minutes=minutes), group, is_held)
+
+
+def decide(waiting: list[DueRun], active: list[ActiveRun] | None = None, *, max_runs: int = 2,
+           **rules: RunRule) -> list[Decision]:  # fmt: skip
+    return dispatch(waiting, active or [], rules or {"p": RunRule()}, NOW, max_runs)
+
+
+def test_the_oldest_of_a_group_starts_and_the_others_wait_for_it() -> None:
+    assert decide([due("b"), due("a", minutes=5)]) == [
+        StartRun("a"),
+        HoldRun("b", "waits for a run of its group"),
+    ]
+
+
+def test_a_group_is_shared_between_pipelines() -> None:
+    running = [ActiveRun("x", "calm-owl", "q", "g")]
+    assert decide([due("a")], running) == [HoldRun("a", "waits for run 'calm-owl'")]
+
+
+def test_a_conflict_may_skip_the_newcomer() -> None:
+    running = [ActiveRun("x", "calm-owl", "p", "g")]
+    words = "run 'calm-owl' was at work, and `on_conflict` is `skip`"
+    assert decide([due("a")], running, p=RunRule(on_conflict="skip")) == [SkipRun("a", words)]
+
+
+def test_a_conflict_may_stop_the_running_one_once() -> None:
+    rule = RunRule(on_conflict="cancel_running")
+    running = ActiveRun("x", "calm-owl", "p", "g")
+    assert decide([due("a")], [running], p=rule) == [
+        DrainRun("x", "a newer run of its group takes its place", is_again=False),
+        HoldRun("a", "waits for run 'calm-owl'"),
+    ]
+    ending = ActiveRun("x", "calm-owl", "p", "g", is_ending=True)
+    assert decide([due("a")], [ending], p=rule) == [HoldRun("a", "waits for run 'calm-owl'")]
+
+
+def test_of_several_that_would_replace_one_another_only_the_newest_is_left() -> None:
+    rule = RunRule(on_conflict="cancel_running")
+    assert decide([due("a", minutes=3), due("b", minutes=1)], p=rule) == [
+        SkipRun("a", "the run of 2026-11-20 11:59 UTC takes its place"),
+        StartRun("b"),
+    ]
+
+
+def test_the_latest_of_a_schedules_missed_runs_stands_for_all() -> None:
+    waiting = [due(str(n), minutes=60 * n, trigger=HOURLY, is_held=False) for n in (3, 2, 1)]
+    assert decide(waiting, p=RunRule(catch_up={HOURLY: "latest"})) == [
+        SkipRun("3", "the run of 2026-11-20 11:00 UTC takes its place"),
+        SkipRun("2", "the run of 2026-11-20 11:00 UTC takes its place"),
+        StartRun("1"),
+    ]
+    assert decide(waiting, p=RunRule(catch_up={HOURLY: "all"}))[0] == StartRun("3")
+
+
+def test_none_of_a_schedules_missed_runs_is_made_up_for_but_one_held_back_is_not_missed() -> None:
+    rule = RunRule(catch_up={HOURLY: "none"})
+    late = due("a", minutes=5, trigger=HOURLY, is_held=False)
+    assert decide([late], p=rule) == [SkipRun("a", "it was missed, and `catch_up` is `none`")]
+    assert decide([due("a", minutes=5, trigger=HOURLY)], p=rule) == [StartRun("a")]
+    on_time = due("a", trigger=HOURLY, is_held=False)
+    assert decide([on_time], p=rule) == [StartRun("a")]
+
+
+def test_outside_its_window_everything_waits_for_the_opening() -> None:
+    opening = NOW.replace(hour=22)
+    words = "waits for its window 22:00-07:00"
+    assert decide([due("a")], p=RunRule(SHUT)) == [HoldRun("a", words, opening)]
+    assert decide([due("a")], p=RunRule(OPEN)) == [StartRun("a")]
+
+
+def test_what_runs_when_its_window_closes_stops_and_goes_on_later() -> None:
+    running = ActiveRun("x", "calm-owl", "p", "g")
+    words = "its window 22:00-07:00 is over"
+    assert decide([], [running], p=RunRule(SHUT)) == [DrainRun("x", words, is_again=True)]
+
+
+def test_no_more_run_than_may_and_urgent_ones_come_first() -> None:
+    rules = {"p": RunRule(rank=2), "q": RunRule(rank=0)}
+    waiting = [due("a", minutes=9, group="1"), due("b", group="2", pipeline="q")]
+    assert dispatch(waiting, [], rules, NOW, 1) == [
+        StartRun("b"),
+        HoldRun("a", "waits for its turn: 1 run at a time"),
+    ]
+
+
+def test_a_run_whose_pipeline_is_gone_is_left_out() -> None:
+    assert decide([due("a", pipeline="gone")]) == [SkipRun("a", "its pipeline is no longer there")]
+
+
+rules_ = st.builds(
+    RunRule,
+    window=st.sampled_from([None, OPEN, SHUT]),
+    on_conflict=st.sampled_from(["queue", "skip", "cancel_running"]),
+    rank=st.integers(0, 2),
+    catch_up=st.dictionaries(st.just(HOURLY), st.sampled_from(["none", "latest", "all"])),
+)
+dues = st.lists(
+    st.builds(
+        DueRun,
+        id=st.uuids().map(str),
+        pipeline=st.sampled_from("pqr"),
+        trigger=st.sampled_from(["watch", HOURLY]),
+        at=st.integers(0, 300).map(lambda minutes: NOW - timedelta(minutes=minutes)),
+        group=st.sampled_from("gh"),
+        is_held=st.booleans(),
+    ),
+    max_size=8,
+    unique_by=lambda one: one.id,
+)
+actives = st.lists(
+    st.builds(
+        ActiveRun,
+        id=st.uuids().map(str),
+        name=st.just("calm-owl"),
+        pipeline=st.sampled_from("pq"),
+        group=st.sampled_from("gh"),
+        is_ending=st.booleans(),
+    ),
+    max_size=2,
+    unique_by=lambda one: one.group,
+)
+
+
+@given(dues, actives, st.dictionaries(st.sampled_from("pq"), rules_), st.integers(1, 3))
+def test_whatever_is_due_gets_one_decision_and_no_group_is_owned_twice(
+    waiting: list[DueRun], running: list[ActiveRun], rules: dict[str, RunRule], max_runs: int
+) -> None:
+    decisions = dispatch(waiting, running, rules, NOW, max_runs)
+    about = [one.id for one in decisions if not isinstance(one, DrainRun)]
+    assert sorted(about) == sorted(one.id for one in waiting)
+    started = [one for one in waiting if StartRun(one.id) in decisions]
+    groups = [one.group for one in started] + [one.group for one in running]
+    assert len(groups) == len(set(groups))
+    assert len(started) <= max(0, max_runs - len(running))
+    closed = [one.id for one in decisions if isinstance(one, DrainRun)]
+    assert len(closed) == len(set(closed))
+    assert not set(closed) & {one.id for one in running if one.is_ending}
+    for one in started:
+        window = rules[one.pipeline].window
+        assert window is None or window.is_open(NOW)
+
+
+@given(dues, st.dictionaries(st.sampled_from("pqr"), rules_, min_size=3))
+def test_nothing_waits_for_ever_when_nothing_runs(
+    waiting: list[DueRun], rules: dict[str, RunRule]
+) -> None:
+    decisions = dispatch(waiting, [], rules, NOW, 1)
+    held = [one for one in decisions if isinstance(one, HoldRun) and one.until is None]
+    assert not held or any(isinstance(one, StartRun) for one in decisions)

@@ -1,0 +1,360 @@
+"""Which pipelines are found, what changed, what is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from paddock.runner.cli.application import application
+from paddock.runner.schedule.consents import Consents
+from paddock.runner.schedule.discovery import GONE_AFTER, PipelineChanges, PipelineFinder
+
+STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
+HOURLY = 'on: {schedule: [{cron: "0 * * * *"}]}\n'
+
+
+class Look:
+    """A folder that is looked at, a second apart."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now = 0.0
+        self.finder = PipelineFinder([folder], clock=lambda: self.now)
+
+    def __call__(self) -> PipelineChanges:
+        self.now += 2.0
+        return self.finder.look()
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def settled(self) -> PipelineChanges:
+        self()
+        return self()
+
+
+def names(changes: PipelineChanges) -> list[str]:
+    return sorted(one.file.name for one in changes.triggered)
+
+
+def test_only_pipelines_that_something_starts_are_found(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("a.yaml", HOURLY + STEPS)
+    look.write("deep/er/b.yml", HOURLY + STEPS)
+    look.write("by-hand.yaml", STEPS)
+    look.write("workflow.yaml", "on: push\njobs: {}\n")
+    look.write(".hidden/c.yaml", HOURLY + STEPS)
+    look.write("node_modules/d.yaml", HOURLY + STEPS)
+    look.write("notes.txt", HOURLY + STEPS)
+    (tmp_path / "deep/loop").symlink_to(tmp_path)
+    found = look()
+    assert (names(found), found.told) == (["a.yaml", "b.yml"], ())
+
+
+def test_a_changed_file_counts_once_it_has_settled(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("a.yaml", HOURLY + STEPS)
+    look()
+    look.write("a.yaml", HOURLY.replace("0 *", "30 *") + STEPS)
+    assert look().added == ()
+    (changed,) = look().added
+    assert changed.schedules[0].cron == "30 * * * *"
+    assert look().added == ()
+
+
+def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    file = look.write("a.yaml", HOURLY + STEPS)
+    look()
+    look.write("a.yaml", HOURLY + "steps: [{uses: files.scan, with: {ro")
+    found = look.settled()
+    assert names(found) == ["a.yaml"] and found.triggered[0].text == HOURLY + STEPS
+    (told,) = found.told
+    assert told.startswith(f"{file}:2:")
+    assert told.endswith("\n  It is not carried out. What it said before goes on.")
+    assert [look().told for _ in range(10)] == [()] * 10
+    look.write("a.yaml", HOURLY + "name: other\n" + STEPS)
+    assert look.settled().triggered[0].pipeline.name == "other"
+
+
+def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    file = look.write("a.yaml", HOURLY + STEPS)
+    look()
+    for half in (HOURLY, "", "# nothing\n"):
+        look.write("a.yaml", half)
+        found = look.settled()
+        assert names(found) == ["a.yaml"] and found.removed == ()
+    assert look.settled().told == ()
+    look.write("a.yaml", HOURLY)
+    assert look.settled().told[0].startswith(f"{file}:1:1: there are no `steps` any more.")
+    look.write("a.yaml", STEPS)
+    assert [one.file for one in look.settled().removed] == [file]
+
+
+def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    prompt = "steps: [{uses: prompt, with: {template: {file: p.md}}}]\n"
+    look.write("a.yaml", HOURLY + prompt)
+    assert names(look()) == []
+    look.write("p.md", "Hello.")
+    found = [names(look()) for _ in range(8)]
+    assert found[-1] == ["a.yaml"]
+
+
+def test_a_file_that_is_gone_for_good_is_removed_and_one_written_anew_is_not(
+    tmp_path: Path,
+) -> None:
+    look = Look(tmp_path)
+    file = look.write("a.yaml", HOURLY + STEPS)
+    look()
+    file.unlink()
+    assert look().removed == ()
+    look.write("a.yaml", HOURLY + STEPS)
+    assert names(look.settled()) == ["a.yaml"]
+    file.unlink()
+    removed = [one.file for _ in range(GONE_AFTER) for one in look().removed]
+    assert removed == [file]
+
+
+def test_a_folder_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "mounted"
+    look = Look(folder)
+    look.write("a.yaml", HOURLY + STEPS)
+    look()
+    folder.rename(tmp_path / "away")
+    told = [look().told for _ in range(4)]
+    words = f"{folder}: this folder cannot be read. What stood in it is kept until it is back."
+    assert told == [(words,), (), (), ()]
+    assert names(look()) == ["a.yaml"]
+    (tmp_path / "away").rename(folder)
+    assert names(look.settled()) == ["a.yaml"]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert [names(look()) for _ in range(GONE_AFTER)][-1] == []
+
+
+def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("a.yaml", HOURLY + "inputs: {folder: {type: dir, required: true}}\n" + STEPS)
+    look.write("b.yaml", 'on: {schedule: [{cron: "0 0 31 2 *"}]}\n' + STEPS)
+    look.write("c.yaml", 'on: {schedule: [{cron: "0 0 * * *", timezone: Mars/X}]}\n' + STEPS)
+    secret = "on: {webhook: [{path: /x, inputs: {word: '{{ payload.word }}'}}]}\n"
+    look.write("d.yaml", f"{secret}inputs: {{word: {{type: str, secret: true}}}}\n{STEPS}")
+    told = "\n".join(look().told)
+    assert "input 'word' is secret, and what a webhook gives is stored in the queue." in told
+    assert "input 'folder' has no value, and the pipeline is to start by itself." in told
+    assert "the schedule '0 0 31 2 *' never comes." in told
+    assert "'timezone' must be a time zone such as Europe/Paris or UTC" in told
+
+
+def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
+    tmp_path: Path,
+) -> None:
+    look = Look(tmp_path)
+    steps = "steps: [{uses: run, with: {command: [ls]}}]\n"
+    file = look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{steps}")
+    found = look()
+    assert names(found) == []
+    assert f"wants to run `ls` ({shutil.which('ls')}), which needs 'run'." in found.told[0]
+    assert look.finder.faults() == {str(file): found.told[0]}
+    look.write("a.yaml", f"on: {{webhook: [{{path: /x}}]}}\n{STEPS}")
+    (triggered,) = look.settled().triggered
+    assert triggered.bound is not None, "who is told of its crashes stands there"
+    assert look.finder.faults() == {}
+
+
+def test_a_file_nobody_may_read_is_told(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
+    (told,) = look().told
+    assert told == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It is not carried out."
+
+
+def inbox(path: str = "./inbox", out: str = "out/{{ doc.relpath }}") -> str:
+    return f"""\
+on: {{watch: [{{path: {path}}}]}}
+steps:
+  - {{id: docs, uses: files.scan, with: {{root: {path}}}}}
+  - for_each: doc in steps.docs.files
+    do: [{{uses: files.write, with: {{path: "{out}", text: x}}}}]
+"""
+
+
+def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
+    tmp_path: Path,
+) -> None:
+    look = Look(tmp_path)
+    look.write("notes/pipeline.yaml", inbox())
+    look.write("notes/other.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))
+    dropped = look.write("notes/inbox/deep/evil.yaml", HOURLY + STEPS)
+    look.write("notes/inbox/config.yaml", "a: 1\n")
+    first = look()
+    assert names(first) == ["other.yaml", "pipeline.yaml"]
+    assert first.told == (
+        f"{dropped}: is left out: it lies in '{tmp_path / 'notes/inbox'}', where documents of "
+        f"{tmp_path / 'notes/pipeline.yaml'} arrive or are written.\n"
+        f"  If it is a pipeline, move it into another folder.",
+    )
+    look.write("notes/inbox/evil.yml", HOURLY + STEPS)
+    look.write("notes/out/evil.yaml", HOURLY + STEPS)
+    assert [len(look().told) for _ in range(6)] == [2, 0, 0, 0, 0, 0]
+    assert names(look()) == ["other.yaml", "pipeline.yaml"]
+    dropped.rename(tmp_path / "notes/moved.yaml")
+    assert names(look.settled()) == ["moved.yaml", "other.yaml", "pipeline.yaml"]
+
+
+def test_links_do_not_lead_out_of_a_folder_of_documents(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("real/evil.yaml", HOURLY + STEPS)
+    look.write("a/pipeline.yaml", inbox("./sub/../inbox"))
+    (tmp_path / "a/inbox").symlink_to(tmp_path / "real")
+    look.write("a/linked.yaml", "").unlink()
+    (tmp_path / "a/linked.yaml").symlink_to(tmp_path / "a/inbox/evil.yaml")
+    # The watched folder itself lies outside and is refused, but the link is a document's.
+    assert "evil.yaml" not in names(look()) and "linked.yaml" not in names(look())
+
+
+def test_pipelines_go_when_a_later_one_works_on_their_folder_and_come_back(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("a/deep/b.yaml", HOURLY + STEPS)
+    assert names(look()) == ["b.yaml"]
+    by_hand = look.write("a/by-hand.yaml", STEPS.replace("root: .", "root: deep"))
+    found = look.settled()
+    assert (names(found), [one.file.name for one in found.removed]) == ([], ["b.yaml"])
+    by_hand.unlink()
+    for _ in range(GONE_AFTER + 2):
+        look()
+    assert names(look()) == ["b.yaml"]
+
+
+def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write(
+        "a/own.yaml",
+        inbox(".", out="out/{{ doc.relpath }}").replace(
+            "path: .", 'path: ".", exclude: [/out/]', 1
+        ),
+    )
+    look.write("a/beside.yaml", HOURLY + STEPS.replace("root: .", "root: docs"))
+    assert names(look()) == ["beside.yaml", "own.yaml"]
+    late = look.write("a/late.yaml", HOURLY + STEPS)
+    elsewhere = look.write("b/late.yaml", HOURLY + STEPS)
+    told = look().told
+    found = look()
+    assert [one.file for one in found.triggered if one.file.name == "late.yaml"] == [elsewhere]
+    assert told == (
+        f"{late}: is left out: it came into the folder of own.yaml, where documents of that "
+        f"pipeline arrive.\n"
+        f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again.",
+    )
+
+
+def test_hot_folders_stores_and_dir_inputs_hold_no_pipelines(tmp_path: Path) -> None:
+    look = Look(tmp_path)
+    look.write("p.yaml", """\
+inputs: {to: {type: dir, default: ./sums}}
+on: {watch: [{path: ./hot, claim: move}]}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./hot/processing}}
+  - for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: index.lance}}
+      - {uses: files.move, with: {path: "{{ doc.path }}", mode: copy, to: kept/}}
+""")  # fmt: skip
+    for folder in (
+        "sums",
+        "hot",
+        "hot/processing",
+        "hot/done",
+        "hot/failed",
+        "index.lance",
+        "kept",
+    ):
+        look.write(f"{folder}/evil.yaml", HOURLY + STEPS)
+    assert names(look()) == ["p.yaml"]
+
+
+RUNS = HOURLY + "steps: [{id: a, uses: run, with: {command: [ls]}}]\n"
+
+
+class Agreed(Look):
+    """A folder under `paddock up --allow run`."""
+
+    def __init__(self, folder: Path, allow: str = "run", *, is_attended: bool = False) -> None:
+        super().__init__(folder / "pipelines")
+        self.folder.mkdir(exist_ok=True)
+        self.consents = Consents(folder / "home")
+        self.finder = PipelineFinder(
+            [self.folder], {"allow": allow}, lambda: self.now, self.consents, is_attended
+        )
+
+
+def test_what_is_there_when_up_is_allowed_something_is_agreed_to_and_later_files_are_not(
+    tmp_path: Path,
+) -> None:
+    look = Agreed(tmp_path)
+    look.write("a.yaml", RUNS)
+    assert names(look()) == ["a.yaml"]
+    late = look.write("late.yaml", RUNS)
+    found = look.settled()
+    assert names(found) == ["a.yaml"]
+    assert found.told == (
+        f"{late}:2:44: the pipeline wants to run `ls` ({shutil.which('ls')}), and this file "
+        f"has no consent for that.\n"
+        f"       2 | steps: [{{id: a, uses: run, with: {{command: [ls]}}}}]\n"
+        f"         |                                            ^^^^\n"
+        f"  If you trust it: `paddock allow '{late}'`.\n"
+        f"  It is not carried out.",
+    )
+    # A start without a person, such as after a crash, agrees to nothing more.
+    assert names(Agreed(tmp_path)()) == ["a.yaml"]
+    assert names(Agreed(tmp_path, "run,network")()) == ["a.yaml", "late.yaml"]
+
+
+def test_a_person_at_a_terminal_agrees_to_what_is_there(tmp_path: Path) -> None:
+    Agreed(tmp_path)()
+    look = Agreed(tmp_path)
+    look.write("late.yaml", RUNS)
+    assert names(look()) == []
+    assert names(Agreed(tmp_path, is_attended=True)()) == ["late.yaml"]
+
+
+def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    look = Agreed(tmp_path)
+    file = look.write("a.yaml", RUNS)
+    look()
+    look.write("a.yaml", "description: Another.\n" + RUNS)
+    assert look.settled().triggered[0].pipeline.description == "Another."
+    changed = RUNS.replace("[ls]", "[rm]")
+    look.write("a.yaml", changed)
+    found = look.settled()
+    assert found.triggered[0].text != changed
+    assert found.told[0].endswith("\n  It is not carried out. What it said before goes on.")
+    done = CliRunner().invoke(application(), ["allow", str(file)])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"{file} may, where `run` is allowed:\n  run `rm`")
+    for _ in range(6):
+        look()
+    assert look().triggered[0].text == changed
+
+
+def test_consents_are_the_owners_alone_and_survive_a_broken_file(tmp_path: Path) -> None:
+    look = Agreed(tmp_path)
+    look.write("a.yaml", RUNS)
+    look()
+    (kept,) = (tmp_path / "home").rglob("consents.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    kept.write_text("{")
+    assert look.consents.agreed(look.folder / "a.yaml") == frozenset()

@@ -1,0 +1,67 @@
+"""A ledger that breaks under `paddock up` is told once, until it is mended."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.core.run_context import STATE_FOLDER
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.schedule.alerts import LedgerHealth
+from paddock.runner.schedule.run_manager import Deployment
+from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
+from paddock.runner.settings import Settings
+
+PIPELINE = """\
+on: {webhook: [{path: /x, secret: hush}]}
+steps: [{uses: prompt, with: {template: x}}]
+"""
+
+
+def opens(folder: Path, is_readonly: bool) -> Ledger:
+    return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly)
+
+
+def post_of(folder: Path) -> Deployment:
+    folder.mkdir()
+    triggered = read_triggered_pipeline(
+        folder / "p.yaml", PIPELINE, Settings(PoolSettings(), folder)
+    )
+    assert triggered is not None
+    return Deployment(triggered, "deployment")
+
+
+def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: Path) -> None:
+    sound, broken = post_of(tmp_path / "sound"), post_of(tmp_path / "broken")
+    with opens(tmp_path / "sound", False):
+        pass
+    told: list[tuple[str, str]] = []
+
+    async def tell(post: Deployment, words: str) -> None:
+        told.append((post.triggered.file.parent.name, words))
+
+    async def main() -> None:
+        health = LedgerHealth(opens, tell)
+        await health.look([sound, broken])
+        assert health.faults == {}, "one that is not there yet is not broken"
+
+        file = tmp_path / "broken" / STATE_FOLDER / "ledger.sqlite"
+        file.parent.mkdir()
+        file.write_bytes(b"no database " * 400)
+        for _ in range(3):
+            await health.look([sound, broken])
+        assert list(health.faults) == [tmp_path / "broken"]
+        assert "the ledger cannot be read" in health.faults[tmp_path / "broken"]
+
+        file.unlink()
+        await health.look([sound, broken])
+        assert health.faults == {}
+        file.write_bytes(b"no database " * 400)
+        await health.look([sound, broken])
+        await health.look([sound])
+        assert health.faults == {}, "its pipeline is no longer in service"
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert [name for name, _ in told] == ["broken", "broken"]

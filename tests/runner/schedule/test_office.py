@@ -1,0 +1,323 @@
+"""What becomes of runs that an earlier `paddock up` began, in a real Prefect server."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
+
+from paddock.runner.progress.report import Report
+from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, open_queue
+from paddock.runner.schedule.reconciler import SchedulePlanner
+from paddock.runner.schedule.run_executor import process_mark
+from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager
+from paddock.runner.schedule.triggered_pipeline import deployed_parameters
+from tests.runner.schedule.test_planner import SIGNER, office_of, put, triggered
+
+BUDGET: State[Any] = Completed(name="Budget", message="It was asked to stop at an item's border.")
+
+
+@pytest.mark.parametrize(
+    ("state", "is_again"), [(BUDGET, True), (Completed(), False), (Failed(), False)]
+)
+def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
+    tmp_path: Path, prefect_api: str, state: State[Any], is_again: bool
+) -> None:
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220 - dies of SIGUSR1
+            try:
+                await taken_over(run.pid)
+            finally:
+                run.kill()
+
+    async def taken_over(pid: int) -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, ends = office_of(asked), list[str]()
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+
+            async def ended(job: ManagedRun | None, status: str, report: object) -> None:
+                ends.append(status)
+
+            first = await office.submit(post, "watch inbox", f"{tmp_path}", ended=ended)
+            await asked.started(first.id, process_mark(pid))
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            await office.round()
+            assert office.jobs[first.id].is_adopted
+
+            await client.set_flow_run_state(UUID(first.id), state, force=True)
+            await office.stop(20.0)
+            assert office.jobs == {}
+            there = await asked.open_runs([post.deployment])
+            if not is_again:
+                assert (there, ends) == ([], [state.name.lower() if state.name else ""])
+                return
+            (second,) = there
+            assert ends == []
+            assert second.parameters["parent"] == second.parameters["root"] == first.id
+
+            # Who submitted it and asks again, as a watch at the next start, hears of the later one.
+            again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
+            assert again.id == second.id
+
+    asyncio.run(main())
+
+
+def test_a_run_that_ended_while_nobody_could_be_told_is_not_run_again(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, ends = office_of(asked, known_end=known), list[str]()
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+
+            async def ended(job: ManagedRun | None, status: str, report: object) -> None:
+                ends.append(status)
+
+            first = await office.submit(post, "webhook /x", f"{tmp_path}", ended=ended)
+            with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
+                await asked.started(first.id, process_mark(run.pid))
+                await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+                run.kill()
+            await office.round()
+            while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                await asyncio.sleep(0.05)
+            assert (await asked.open_runs([post.deployment]), ends) == ([], ["completed"])
+            shown = await asked.read(first.id)
+            assert shown is not None
+            assert shown.end == "completed"
+
+    def known(post: Deployment, run: str) -> Report | None:
+        return Report(run, post.triggered.pipeline.name, "completed", {})
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("more", "n_missed", "n_again"),
+    [("", 1, 0), (", catch_up: all", 6, 1), (", catch_up: none", 0, 1)],
+)
+def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_way_before(
+    tmp_path: Path, prefect_api: str, more: str, n_missed: int, n_again: int
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked, max_runs=0)
+            every = f'{{cron: "0 * * * *", timezone: UTC{more}}}'
+            post = await put(asked, office, triggered(tmp_path, every))
+            now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
+            (timed,) = post.triggered.schedules
+            at = now.replace(minute=0) - timedelta(hours=6)
+            await SchedulePlanner(asked, office).plan(at - timedelta(minutes=30))
+            first = await office.submit(
+                post, timed.key, f"{post.deployment}:{timed.key}:{at.isoformat()}", at=at
+            )
+            with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
+                await asked.started(first.id, process_mark(run.pid))
+                await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+                run.kill()  # with the whole machine, which comes back six hours later
+            for _ in range(3):  # `paddock up` is started again and again meanwhile
+                office = office_of(asked, max_runs=0)
+                await put(asked, office, post.triggered)
+                await SchedulePlanner(asked, office).plan(now)
+                await office.round()
+                while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                    await asyncio.sleep(0.05)
+                await office.round()
+            there = await asked.open_runs([post.deployment])
+            assert sum("parent" in one.parameters for one in there) == n_again
+            assert (
+                sum(one.at <= now and "parent" not in one.parameters for one in there) == n_missed
+            )
+
+    asyncio.run(main())
+
+
+def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
+    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220 - killed below
+            try:
+                await told_late(run)
+            finally:
+                run.kill()
+
+    async def told_late(run: subprocess.Popen[bytes]) -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked)
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            first = await office.submit(post, "watch inbox", f"{tmp_path}")
+            await asked.started(first.id, process_mark(run.pid))
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            await office.round()
+            read = asked.open_runs
+
+            async def slowly(deployments: Collection[str]) -> list[QueuedRun]:
+                runs = await read(deployments)
+                await client.set_flow_run_state(UUID(first.id), Completed(), force=True)
+                run.kill()
+                while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                    await asyncio.sleep(0.05)
+                return runs
+
+            monkeypatch.setattr(asked, "open_runs", slowly)
+            await office.round()
+            monkeypatch.undo()
+            await asyncio.sleep(0.5)
+            assert office.jobs == {}
+            assert await asked.open_runs([post.deployment]) == []
+
+    asyncio.run(main())
+
+
+def test_who_submitted_a_run_hears_that_somebody_cancelled_or_deleted_it(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, ends = office_of(asked), dict[str, str]()
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            tomorrow = datetime.now(UTC) + timedelta(days=1)
+            ids: dict[str, UUID] = {}
+
+            async def submitted(name: str) -> None:
+                async def ended(job: ManagedRun | None, status: str, report: object) -> None:
+                    ends[name] = status
+
+                made = await office.submit(
+                    post, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
+                )
+                ids[name] = UUID(made.id)
+
+            for name in ("cancelled", "deleted", "left"):
+                await submitted(name)
+            await office.round()
+            assert ends == {}
+            await client.set_flow_run_state(ids["cancelled"], Cancelled(), force=True)
+            await client.delete_flow_run(ids["deleted"])
+            await office.round()
+            assert ends == {"cancelled": "interrupted", "deleted": "interrupted"}
+
+            await client.delete_deployment(UUID(post.deployment))
+            await put(asked, office, post.triggered)
+            await office.round()
+            assert ends.keys() == {"cancelled", "deleted", "left"}
+
+    asyncio.run(main())
+
+
+async def deployed(
+    asked: PrefectQueue, folder: Path, **office: Any
+) -> tuple[RunManager, Deployment]:
+    made = office_of(asked, **office)
+    return made, await put(asked, made, triggered(folder, '{cron: "0 6 * * *"}'))
+
+
+def tomorrow() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"path": "/tmp/mine/p.yaml"}, {"inputs": {"root": "/etc"}}, {"retry_failed": True},
+        {"trigger": "watch inbox", "signature": "0" * 64},
+    ],
+)  # fmt: skip
+def test_a_run_of_a_strangers_making_is_refused_and_says_why(
+    tmp_path: Path, prefect_api: str, caplog: pytest.LogCaptureFixture, theirs: dict[str, Any]
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path)
+            made = await client.create_flow_run_from_deployment(
+                UUID(post.deployment), parameters=theirs, name="mine\nall well"
+            )
+            await office.round()
+            assert (office.queue, office.jobs) == ([], {})
+            state = (await client.read_flow_run(made.id)).state
+            assert state is not None
+            assert state.is_failed()
+            assert str(state.message).startswith("Refused: ")
+            assert "run 'mineall well' of Prefect is refused: " in caplog.text
+
+    asyncio.run(main())
+
+
+def test_a_run_that_a_stranger_changed_or_copied_is_refused(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path)
+            first = await office.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
+            second = await office.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
+            await office.round()
+            assert {run.id for run in office.queue} == {first.id, second.id}
+            changed = dict(first.parameters) | {"inputs": {"root": "/etc"}}
+            await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
+            copied = await client.create_flow_run_from_deployment(
+                UUID(post.deployment), parameters=dict(second.parameters)
+            )
+            await office.round()
+            assert {run.id for run in office.queue} == {second.id}
+            for refused in (UUID(first.id), copied.id):
+                state = (await client.read_flow_run(refused)).state
+                assert state is not None
+                assert state.is_failed()
+
+    asyncio.run(main())
+
+
+def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_and_waits_its_turn(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path)
+            made = await client.create_flow_run_from_deployment(
+                UUID(post.deployment), state=Scheduled(scheduled_time=tomorrow())
+            )
+            await office.round()
+            assert [run.id for run in office.queue] == [str(made.id)]
+            assert dict(office.queue[0].parameters) == deployed_parameters(post.triggered.key)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("auth_string", ["", "paddock:ours"])
+def test_no_process_is_ended_that_a_stranger_names(
+    tmp_path: Path, prefect_api: str, auth_string: str
+) -> None:
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as victim:  # noqa: ASYNC220 - must live on
+            try:
+                await named(victim)
+                assert victim.poll() is None
+            finally:
+                victim.kill()
+
+    async def named(victim: subprocess.Popen[bytes]) -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office, post = await deployed(asked, tmp_path, auth_string=auth_string)
+            ours = await office.submit(post, "watch inbox", f"{tmp_path}{auth_string}")
+            theirs = await client.create_flow_run_from_deployment(UUID(post.deployment))
+            for run in (UUID(ours.id), theirs.id):
+                mark = process_mark(victim.pid)
+                await client.update_flow_run(run, infrastructure_pid=mark)
+                await client.set_flow_run_state(run, Cancelling(), force=True)
+            await office.round()
+            assert not any(job.is_adopted for job in office.jobs.values())
+            await office.stop(20.0)
+            office.abandon()
+
+    asyncio.run(main())

@@ -1,0 +1,50 @@
+"""What `/status` counts as running and as waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from paddock.runner.schedule.prefect_queue import QueuedRun
+from paddock.runner.schedule.run_executor import RunProcess
+from paddock.runner.schedule.run_manager import Deployment, ManagedRun
+from paddock.runner.schedule.up import status_of
+from tests.runner.schedule.test_planner import triggered
+
+AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
+
+
+def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -> None:
+    post = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+    missing = {post.triggered.key: ("'inbox' is not the folder …",)}
+    office = SimpleNamespace(posts={"p": post}, jobs={}, queue=[], missing=missing)
+    others = SimpleNamespace(next_times=lambda key, now: [], status=lambda key: [])
+    told = status_of(cast(Any, office), cast(Any, others), cast(Any, others))
+    assert told["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
+
+
+def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
+    async def main() -> dict[str, Any]:
+        post = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
+
+        def tracked(name: str) -> QueuedRun:
+            return QueuedRun(name, name, "deployment", "running", "Scheduled: at six", AT, AT)
+
+        runs = ManagedRun(tracked("runs"), post, "", RunProcess(os.getpid()))
+        held = ManagedRun(tracked("held"), post, "", RunProcess(os.getpid()))
+        held.running.waits_for = "Waiting for another run of group 'nightly'."
+        jobs = {"runs": runs, "held": held}
+        office = SimpleNamespace(posts={}, jobs=jobs, queue=[tracked("queued")])
+        return status_of(cast(Any, office), cast(Any, None), cast(Any, None))
+
+    told = asyncio.run(main())
+    assert [one["flow_run"] for one in told["running"]] == ["runs"]
+    assert told["waiting"] == 2
+    assert [(one["flow_run"], one["state"]) for one in told["queue"]] == [
+        ("held", "Waiting for another run of group 'nightly'."),
+        ("queued", "Scheduled: at six"),
+    ]

@@ -1,0 +1,276 @@
+"""Calls from elsewhere: who is believed, what is refused, what becomes a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.schedule.reconciler import Reconciler
+from paddock.runner.schedule.status_server import StatusAccess, make_status_app
+from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
+from paddock.runner.schedule.webhooks import (
+    MOST_BODY_BYTES,
+    OWN_HEADER,
+    AcceptedCall,
+    CallReceipt,
+    WebhookCall,
+    WebhookQueue,
+    WebhookQueueFull,
+    Webhooks,
+    sign_body,
+    webhook_table,
+)
+from paddock.runner.settings import Settings
+
+NOW = 1_000_000
+PIPELINE = """\
+name: digest
+on:
+  webhook:
+    - path: /digest
+      secret: hush
+      inputs: {folder: "{{ payload.folder }}", tone: "{{ payload.tone | default('plain') }}"}
+    - {path: /open}
+inputs: {folder: {type: dir, required: true}, tone: {values: [plain, warm], default: plain}}
+steps: [{id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}]
+"""
+
+
+class Door:
+    """The address with one pipeline's webhooks."""
+
+    def __init__(self, folder: Path, text: str = PIPELINE) -> None:
+        self.queue = WebhookQueue(folder / "state")
+        self.is_full = False
+        made = read_triggered_pipeline(
+            folder / "digest.yaml", text, Settings(PoolSettings(), folder)
+        )
+        assert made is not None
+        self.triggered: TriggeredPipeline = made
+        self.webhooks = Webhooks(self.accept, clock=lambda: NOW)
+        self.webhooks.hooks, self.told = webhook_table([made], lambda one, hook: hook.secret)
+        self.app = make_status_app(
+            lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer
+        )
+
+    async def accept(self, call: WebhookCall) -> CallReceipt:
+        if self.is_full:
+            raise WebhookQueueFull("too many calls of this pipeline wait already.")
+        return await self.queue.put(AcceptedCall(call.key, "digest", call.trigger, call.inputs))
+
+    @property
+    def calls(self) -> list[AcceptedCall]:
+        return asyncio.run(self.queue.oldest("digest", 100))
+
+    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", path, body, {"content-type": "application/json", **named})
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        async def main() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as here:
+                return await here.request(method, path, content=body, headers=headers)
+
+        answer = asyncio.run(main())
+        return answer.status_code, answer.json()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Door:
+    (tmp_path / "inbox").mkdir()
+    return Door(tmp_path)
+
+
+def signed(body: bytes, now_s: int = NOW) -> dict[str, str]:
+    return {OWN_HEADER: sign_body("hush", body, now_s)}
+
+
+def body_of(**payload: Any) -> bytes:
+    return json.dumps(payload).encode()
+
+
+def test_a_call_becomes_a_run_with_inputs_from_its_payload(door: Door, tmp_path: Path) -> None:
+    body = body_of(folder="inbox")
+    status, answer = door.post("/digest", body, **signed(body))
+    assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
+    (call,) = door.calls
+    assert answer["call"] == call.id.removeprefix("webhook:")
+    assert call.trigger == "webhook /digest"
+    assert call.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
+
+
+def test_the_same_call_twice_is_one_run(door: Door) -> None:
+    body = body_of(folder="inbox")
+    assert door.post("/digest", body, **signed(body))[0] == 202
+    assert door.post("/digest", body, **signed(body))[0] == 200  # sent again by somebody else
+    other = body_of(folder="inbox", tone="warm")
+    for _ in range(2):
+        door.post("/digest", other, x_idempotency_key="42", **signed(other))
+    assert len(door.calls) == 2
+
+
+@pytest.mark.parametrize("key", ["", "1"])
+def test_a_call_that_was_recorded_starts_nothing_however_it_is_sent_again(
+    door: Door, key: str
+) -> None:
+    body = body_of(folder="inbox")
+    given = {"x_idempotency_key": key} if key else {}
+    assert door.post("/digest", body, **signed(body), **given)[0] == 202
+    at, mac = signed(body)[OWN_HEADER].split(",")
+    for written in (f"{at},{mac}", f"{mac}, {at}", f"{at},{mac},x=1"):
+        for more in ({}, {"x_idempotency_key": "2"}, {"idempotency_key": "3"}):
+            assert door.post("/digest", body, **{OWN_HEADER: written}, **more)[0] == 200
+    assert len(door.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "status", "words"),
+    [
+        ({"folder": "../.."}, 422, "input 'folder' leads outside the pipeline's folder."),
+        ({"folder": "/etc"}, 422, "input 'folder' leads outside the pipeline's folder."),
+        ({"folder": 5}, 422, "input 'folder' must be a path, not '5'."),
+        ({"folder": "inbox", "tone": "sour"}, 422, "input 'tone' cannot be 'sour'."),
+        ({}, 422, "`on.webhook.0.inputs.folder`: 'payload' has no 'folder'."),
+    ],
+)
+def test_inputs_that_a_pipeline_does_not_take_are_refused(
+    door: Door, payload: Any, status: int, words: str
+) -> None:
+    body = body_of(**payload)
+    seen, answer = door.post("/digest", body, **signed(body))
+    assert (seen, door.calls) == (status, [])
+    assert answer["error"].startswith(words.split("'payload'")[0])
+
+
+def test_what_is_no_call_is_refused_before_anything_is_done(door: Door) -> None:
+    good = body_of(folder="inbox")
+    assert door.post("/digest", good)[0] == 401
+    assert door.post("/digest", good, **signed(good, NOW - 3_000))[0] == 401
+    assert door.post("/digest", b"{", **signed(b"{"))[0] == 400
+    deep = b"[" * 100_000
+    assert door.post("/digest", deep, **signed(deep))[0] == 400
+    for large in (b" " * (MOST_BODY_BYTES + 1), body_of(folder="inbox", tone="x" * 600_000)):
+        assert door.post("/digest", large, **signed(large))[0] == 413
+    half = b'{"folder": "inbox", "tone": "\\ud83d"}'
+    assert door.post("/digest", half, **signed(half)) == (
+        400,
+        {"error": "the body has half of a surrogate pair in a text."},
+    )
+    assert door.ask("GET", "/digest")[0] == 405
+    assert door.ask("POST", "/digest", good)[0] == 415
+    assert door.post("/elsewhere", good)[0] == 404
+    assert door.post("/open", good, host="evil.example")[0] == 403  # a page of another name
+    assert door.calls == []
+    spelled = {"content-type": "Application/JSON; charset=utf-8"}
+    assert door.ask("POST", "/open", good, spelled)[0] == 422  # only the input is missing
+
+
+def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(door: Door) -> None:
+    door.is_full = True
+    body = body_of(folder="inbox")
+    assert door.post("/digest", body, **signed(body)) == (
+        429,
+        {"error": "too many calls of this pipeline wait already."},
+    )
+
+
+def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(door: Door) -> None:
+    assert door.ask("GET", "/healthz") == (200, {"ok": True})
+    assert door.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
+    assert door.ask("GET", "/status") == (200, {"pid": 1})
+    assert door.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
+
+
+def test_on_a_wider_address_the_status_needs_a_key(door: Door, tmp_path: Path) -> None:
+    def asked(reader: StatusAccess, **headers: str) -> int:
+        door.app = make_status_app(lambda: {}, lambda: {"pid": 1}, door.webhooks.answer, reader)
+        return door.ask("GET", "/status", headers=headers)[0]
+
+    keys = tmp_path / "keys"
+    keys.write_text("open-sesame\n")
+    assert asked(StatusAccess(is_open=True)) == 403
+    assert asked(StatusAccess(is_open=True, keys=keys)) == 401
+    assert asked(StatusAccess(is_open=True, keys=keys), **{"x-api-key": "open-says-me"}) == 401
+    assert asked(StatusAccess(is_open=True, keys=keys), authorization="Bearer open-sesame") == 200
+    assert asked(StatusAccess(is_open=False, keys=keys)) == 200
+
+
+def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        queue = WebhookQueue(tmp_path)
+        await queue.open()
+        calls = [AcceptedCall(f"k{n}", "p", "webhook /x", {"n": n}) for n in range(1_000)]
+        told = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
+        assert sum(one.is_known for one in told) == 100
+        (first, *_) = await queue.oldest("p", 5)
+        await queue.queued(first, "flow-run")
+        assert (await queue.put(first)).run == "flow-run"
+        await queue.close()
+        again = WebhookQueue(tmp_path)
+        await again.open()
+        assert again.waiting == {"p": 999}
+        assert again.arrived.is_set()
+        left = await again.oldest("p", 2_000)
+        assert sorted(one.inputs["n"] for one in left) == list(range(1, 1_000))
+        await again.close()
+
+    asyncio.run(main())
+    assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
+
+
+def test_calls_are_taken_before_prefect_has_the_pipeline(door: Door, tmp_path: Path) -> None:
+    nothing: Any = None
+    office: Any = SimpleNamespace(posts={}, is_stopping=False)
+    posting = Reconciler(
+        nothing, office, nothing, nothing, nothing, print, calls=door.queue, is_open=False
+    )
+    door.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
+    body = body_of(folder="inbox")
+    fresh = {OWN_HEADER: sign_body("hush", body, int(time.time()))}
+    assert door.post("/digest", body, **fresh)[0] == 404
+    posting.serve_hooks([door.triggered])
+    assert door.post("/digest", body, **fresh)[0] == 202
+    assert door.queue.waiting == {door.triggered.key: 1}
+    office.is_stopping = True
+    assert door.post("/digest", body, **fresh)[0] == 429
+
+
+def test_a_call_that_cannot_be_written_down_is_not_accepted(door: Door, tmp_path: Path) -> None:
+    body = body_of(folder="inbox")
+    state = tmp_path / "state"
+    state.write_text("a file where the folder should be")
+    status, answer = door.post("/digest", body, **signed(body))
+    assert (status, answer) == (503, {"error": "calls cannot be written down at the moment."})
+    assert "webhook calls cannot be written down" in door.queue.fault
+    state.unlink()
+    assert door.post("/digest", body, **signed(body))[0] in (200, 202)
+    assert door.queue.fault == ""
+
+
+def test_a_path_that_is_taken_is_told(door: Door) -> None:
+    hooks, told = webhook_table([door.triggered, door.triggered], lambda one, hook: None)
+    assert set(hooks) == {"/digest", "/open"}
+    file = door.triggered.file
+    assert told == [
+        f"{file}:4:13: webhook '/digest' is taken by {file}.\n  Choose another path.",
+        f"{file}:7:14: webhook '/open' is taken by {file}.\n  Choose another path.",
+    ]
+
+
+def test_a_path_of_the_service_itself_is_told(tmp_path: Path) -> None:
+    door = Door(tmp_path, PIPELINE.replace("/open", "/status"))
+    assert door.told == [
+        f"{tmp_path / 'digest.yaml'}:7:14: webhook '/status' is this service's own path.\n"
+        "  Choose another one."
+    ]

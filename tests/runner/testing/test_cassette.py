@@ -1,0 +1,122 @@
+"""Cassettes: read, written, and what they say where they are broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddock.runner.testing.cassette import CassetteError, cassette_file_names, read_cassette
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "is no line of a cassette. Delete the file, and record it again with `--record`."),
+        ("[]", "is no line of a cassette. Delete the file, and record it again with `--record`."),
+        *(
+            (
+                line,
+                "is no line of a cassette. Delete the file, and record it again with `--record`.",
+            )
+            for line in (
+                '{"kind": "chat"}',
+                '{"kind": "chat", "asked": {}, "given": {"text": "no usage"}}',
+                '{"kind": "tool", "asked": {}, "given": {"results": []}}',
+                '{"kind": "chat", "asked": {}, "given": {"text": 3, "done_reason": "stop", '
+                '"usage": {}}}',
+                '{"kind": "chat", "asked": {}, "given": {"text": "", "done_reason": "stop", '
+                '"usage": {"prompt_tokens": "9"}}}',
+                '{"kind": "embed", "asked": {}, "given": {"vectors": "", "usage": {}}}',
+                '{"kind": "counts", "model": "m", "tokens": {"a": "1"}}',
+                '{"kind": "model", "name": "m", "facts": {"digest": "x"}}',
+            )
+        ),
+        (
+            "<<<<<<< HEAD",
+            "is what a merge left behind. Take either side, or delete the file, "
+            "and record it again with `--record`.",
+        ),
+    ],
+)
+def test_a_broken_line_is_told_with_its_place(tmp_path: Path, line: str, words: str) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text(f'{{"cassette": 1, "test": "x"}}\n\n{line}\n')
+    with pytest.raises(CassetteError) as caught:
+        read_cassette(file)
+    assert str(caught.value) == f"{file}:3: {words}"
+
+
+def test_one_of_a_later_form_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"cassette": 2, "test": "x"}\n')
+    with pytest.raises(CassetteError) as caught:
+        read_cassette(file)
+    assert str(caught.value) == (
+        f"{file}: was recorded by another version of Paddock (its form is 2, this one reads 1). "
+        "Record it again with `--record`."
+    )
+
+
+def test_one_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    cassette = read_cassette(tmp_path / "none.jsonl")
+    assert (cassette.is_there, cassette.calls) == (False, {})
+
+
+def test_another_model_of_the_same_name_drops_its_replies(tmp_path: Path) -> None:
+    cassette = read_cassette(tmp_path / "c.jsonl")
+    facts = {"ref": "m", "digest": "one"}
+    cassette.keep_model("m (chat)", facts)
+    cassette.keep("chat", {"model": "m", "messages": []}, {"text": "yes"})
+    cassette.keep_count("m", "word", 1)
+    cassette.keep_model("m (chat)", {**facts, "digest": "two"})
+    assert (cassette.calls, cassette.count("m", "word")) == ({}, None)
+
+
+def test_one_that_cannot_be_written_leaves_no_half_behind(tmp_path: Path) -> None:
+    cassette = read_cassette(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").mkdir()
+    with pytest.raises(CassetteError) as caught:
+        cassette.write("x")
+    assert str(caught.value) == f"{tmp_path}/c.jsonl: cannot be written: Is a directory."
+    assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
+
+
+def given_of(text: str) -> dict[str, object]:
+    return {"text": text, "done_reason": "stop", "usage": {}}
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@given(st.dictionaries(texts, texts, max_size=6), st.dictionaries(texts, st.integers(0, 9)))
+@settings(max_examples=40, deadline=None)
+def test_what_is_written_is_read_and_the_order_is_of_no_matter(
+    tmp_path_factory: pytest.TempPathFactory, calls: dict[str, str], counts: dict[str, int]
+) -> None:
+    folder = tmp_path_factory.mktemp("c")
+    written = []
+    for name, items in (("a", [*calls.items()]), ("b", [*reversed(calls.items())])):
+        cassette = read_cassette(folder / f"{name}.jsonl")
+        for asked, text in items:
+            cassette.keep("chat", {"model": "m", "messages": [["user", asked]]}, given_of(text))
+        for text, n in counts.items():
+            cassette.keep_count("m", text, n)
+        assert cassette.write("a test")
+        written.append(cassette.file.read_bytes())
+        again = read_cassette(cassette.file)
+        for asked, text in calls.items():
+            found = again.find("chat", {"model": "m", "messages": [["user", asked]]})
+            assert found == given_of(text)
+        assert {text: again.count("m", text) for text in counts} == counts
+        assert not again.write("a test"), "nothing has changed"
+    assert written[0] == written[1]
+
+
+def test_tests_of_like_names_have_cassettes_of_their_own() -> None:
+    names = cassette_file_names("p", ["a b", "a-b", "???", "long " * 40])
+    assert len(set(names.values())) == 4
+    assert names["???"].startswith("p.test-")
+    assert all(len(name) < 90 for name in names.values())

@@ -1,0 +1,167 @@
+"""The tests of a prompt file: each row of its data a case, its evaluators the claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.testing import suite_runner
+from paddock.runner.testing.case_runner import ReplayMode
+from paddock.runner.testing.results import CaseResult, SuiteResult
+from tests.fakes.pool import FakePool
+from tests.runner.testing.bench import Nobody
+
+FILE = """\
+name: Sums
+model: openai/gpt-4o-mini
+modelParameters: {maxTokens: 30}
+messages:
+  - {role: system, content: Be brief.}
+  - {role: user, content: "Sum up {{input}}"}
+testData:
+  - {input: "the ferry {{ and }} {% more %}", expected: A ferry.}
+  - {input: the bees, expected: Bees.}
+evaluators:
+  - {name: has, string: {contains: FERRY}}
+  - {name: starts, string: {startsWith: "the "}}
+  - {name: ends, string: {endsWith: "."}}
+  - name: judged
+    llm:
+      modelId: openai/gpt-4o
+      systemPrompt: You judge.
+      prompt: "Is {{completion}} right for {{input}}?"
+      choices: [{choice: right, score: 1}, {choice: wrong, score: 0}]
+"""
+
+
+def tried(file: Path, mode: ReplayMode = "auto", pool: FakePool | None = None) -> SuiteResult:
+    (suite,) = suite_runner.run_suites(
+        [suite_runner.read_suite(file)],
+        mode=mode,
+        pool=pool or FakePool(),
+        tell=lambda file, case: None,
+    )
+    return suite
+
+
+def answer(request: ChatRequest) -> str:
+    if request.constraint is not None:
+        return '{"choice": "right"}'
+    return "The ferry, and more."
+
+
+def problems(case: CaseResult) -> list[str]:
+    return [problem.message for problem in case.problems]
+
+
+def test_each_row_is_a_test_and_is_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(FILE)
+    pool = FakePool(answer=answer)
+    suite = tried(file, "record", pool)
+    assert suite.name == "Sums"
+    assert [case.name for case in suite.cases] == [
+        "1: the ferry {{ and }} {% more %}",
+        "2: the bees",
+    ]
+    assert [case.word for case in suite.cases] == ["passed", "passed"]
+    assert suite.notes[0] == (
+        "s.prompt.yml: its model 'openai/gpt-4o-mini' is not asked, but the default one"
+    )
+    first, judge = pool.chats[:2]
+    assert [(one.role, one.content) for one in first.messages] == [
+        ("system", "Be brief."),
+        ("user", "Sum up the ferry {{ and }} {% more %}"),
+    ]
+    assert first.params["max_tokens"] == 30
+    assert judge.messages[1].content == (
+        "Is The ferry, and more. right for the ferry {{ and }} {% more %}?"
+    )
+    assert [case.word for case in tried(file, "replay", Nobody()).cases] == ["passed", "passed"]
+
+
+def test_what_an_evaluator_finds_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(FILE)
+
+    def wrong(request: ChatRequest) -> str:
+        return '{"choice": "wrong"}' if request.constraint is not None else "A boat"
+
+    suite = tried(file, pool=FakePool(answer=wrong))
+    assert problems(suite.cases[0]) == [
+        '`contains(text, "FERRY")`: It does not contain "FERRY"; it must.',
+        '`text.strip().lower().startswith("the ")` is not true.',
+        '`text.strip().lower().endswith(".")` is not true.',
+        "smollm2:135m chooses 'wrong' for what the run returns (they count 'right' 1, 'wrong' 0).",
+    ]
+
+
+def test_a_row_without_a_variable_and_a_strange_evaluator_are_faults(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(
+        FILE.replace("input: the bees", "imput: x").replace(
+            'string: {endsWith: "."}', "uses: github/joy"
+        )
+    )
+    with pytest.raises(PipelineError) as caught:
+        suite_runner.read_suite(file)
+    assert [fault.message for fault in caught.value.faults] == [
+        "the messages read 'input', which this row of `testData` does not have.",
+        "there is no evaluator 'github/joy'.",
+    ]
+
+
+def test_what_could_not_be_told_apart_is_a_fault_at_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text(
+        FILE.replace("{choice: wrong, score: 0}", "{choice: right, score: 0}")
+        .replace("Sum up {{input}}", "Sum up {{input}}, {{the-tone}}")
+        .replace("input: the bees", "input: the bees, the-tone: dry")
+    )
+    with pytest.raises(PipelineError) as caught:
+        suite_runner.read_suite(file)
+    assert [(fault.message, fault.remedy) for fault in caught.value.faults] == [
+        (
+            "'the-tone' cannot be the name of a variable.",
+            "Take letters, digits and `_` alone, in the messages as well.",
+        ),
+        (
+            "a judge that can only say one thing decides nothing.",
+            "Give it at least two different choices.",
+        ),
+    ]
+    assert all(fault.mark is not None and fault.mark.line > 1 for fault in caught.value.faults)
+
+
+def test_values_that_are_no_texts_are_read_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text("""\
+messages: [{role: user, content: "Sum up {{input}}"}]
+testData: [{input: 42, expected: {a: [1, true]}}]
+evaluators: [{name: near, uses: github/similarity}]
+""")
+    suite = tried(file, pool=FakePool(answer=lambda request: '{"a": [1, true]}'))
+    assert [case.word for case in suite.cases] == ["passed"]
+
+
+def test_a_string_evaluator_reads_the_row_of_its_test(tmp_path: Path) -> None:
+    file = tmp_path / "s.prompt.yml"
+    file.write_text("""\
+messages: [{role: user, content: "Sum up {{input}}"}]
+testData: [{input: bees, expected: "Bees {hum}."}, {input: a ferry, expected: A ferry.}]
+evaluators:
+  - {name: is, string: {equals: "{{expected}}"}}
+  - {name: has, string: {contains: "{{ input }}", endsWith: "{{expected}}"}}
+""")
+    suite = tried(file, pool=FakePool(answer=lambda request: "Bees {hum}."))
+    assert [case.word for case in suite.cases] == ["passed", "failed"]
+    assert '`contains(text, "a ferry")`' in problems(suite.cases[1])[1]
+    file.write_text(file.read_text().replace("{{ input }}", "{{ inputs }}"))
+    with pytest.raises(PipelineError) as caught:
+        suite_runner.read_suite(file)
+    assert [fault.message for fault in caught.value.faults] == [
+        "`contains` reads 'inputs', which row 1 of `testData` does not have."
+    ]

@@ -1,0 +1,97 @@
+"""The copy on which a test runs: what is in it, what is not, and its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.ledger.entries import StoredRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.testing import sandbox_copy
+from paddock.runner.testing.sandbox_copy import SandboxError
+from paddock.runner.testing.sandbox_copy import sandbox_copy as staged
+from tests.runner.world import World
+
+
+def listed(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+
+
+def test_own_outputs_hidden_folders_and_recorded_replies_stay_behind(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    world.run()
+    for name in (".git/config", "node_modules/x.js", "tests/cassettes/a.jsonl", ".hidden"):
+        world.write(name, "x")
+    world.write("out/by-hand.txt", "mine")
+    with staged(world.file, without=[tmp_path / "tests" / "cassettes"]) as made:
+        assert listed(made.folder) == {"pipeline.yaml", "inbox/0.txt", "out/by-hand.txt", ".hidden"}
+        assert list(made.tmp.iterdir()) == []
+        assert made.original == tmp_path
+    assert not made.folder.exists()
+    assert (tmp_path / "out" / "0.txt").exists()
+
+
+def test_a_model_beside_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    world.write("m.gguf", "weights")
+    with staged(world.file, wanted=["inbox/1.txt", "*.gguf"]) as made:
+        assert listed(made.folder) == {"pipeline.yaml", "inbox/1.txt", "m.gguf"}
+        assert (made.folder / "m.gguf").is_symlink()
+
+
+def test_a_store_that_items_have_rows_in_stays_behind(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write("index.lance/rows.bin", "vectors")
+    world.write("other.lance/rows.bin", "vectors")
+    with Ledger(tmp_path / ".paddock") as ledger:
+        LineageStore(ledger).record_stored(StoredRow("s", "index.lance", "a.md", "2:ab", 2), "run")
+        asyncio.run(ledger.durable())
+    with staged(world.file) as made:
+        assert listed(made.folder) == {"pipeline.yaml", "other.lance/rows.bin"}
+
+
+def test_empty_folders_are_part_of_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "new" / "empty").mkdir(parents=True)
+    world.documents(1)
+    world.run()
+    with staged(world.file) as made:
+        assert (made.folder / "new" / "empty").is_dir()
+        assert not (made.folder / "out").exists(), "what only has outputs is not there at first"
+
+
+def test_too_large_a_folder_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    monkeypatch.setattr(sandbox_copy, "MAX_COPY_FILES", 2)
+    with pytest.raises(SandboxError) as caught, staged(world.file):
+        pass
+    assert str(caught.value) == (
+        f"a test runs on a copy of the pipeline's folder, and '{tmp_path}' holds more than "
+        "256 MiB or 2 files. Give the test `files:` with globs of what it needs, or the pipeline "
+        "a folder of its own."
+    )
+
+
+def test_a_link_out_of_the_folder_is_copied_as_a_link(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    (tmp_path / "secret").symlink_to("/etc/passwd")
+    (tmp_path / "elsewhere").symlink_to("/etc")
+    with staged(world.file) as made:
+        assert (made.folder / "secret").is_symlink()
+        assert not (made.folder / "elsewhere").exists()
+
+
+def test_texts_are_the_same_wherever_the_stage_is(tmp_path: Path) -> None:
+    with staged(World(tmp_path).file) as made:
+        text = f"read {made.folder}/a.md for {made.tmp}/b"
+        assert made.marked(text) == "read «folder»/a.md for «tmp»/b"
+        assert made.unmarked(made.marked(text)) == text
+        assert made.for_person(text) == "read a.md for {{ tmp }}/b"

@@ -1,0 +1,148 @@
+"""Jobs against a real Prefect server; the test is the workers, and says how their shares end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.progress.report import Report
+from paddock.runner.workers.delegation import SHARE_TAG, SharedJob, delegate_job
+
+WITHIN_S = 60.0
+SIGNER = Signer(b"the key of these tests")
+
+
+class Workers:
+    """What Prefect has of a job's shares."""
+
+    def __init__(self, api: httpx.Client, url: str) -> None:
+        self.pool = f"pool-{uuid4().hex[:8]}"
+        self.job = SharedJob(f"letters-{uuid4().hex[:8]}", Path("/srv/letters/p.yaml"), {}, self.pool,
+                       n_shares=2)  # fmt: skip
+        self._api, self.url = api, url
+        self.notes: list[str] = []
+        self._post("/work_pools/", {"name": self.pool, "type": "process"})
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._api.post(path, json=body).raise_for_status().json()
+
+    def shares(self) -> list[dict[str, Any]]:
+        """Give the shares of the job, by number."""
+        body = {"flow_runs": {"tags": {"all_": [SHARE_TAG, self.job.name]}}}
+        found = self._post("/flow_runs/filter", body)
+        return sorted(found, key=lambda run: (run["parameters"]["share"], run["created"]))
+
+    def say(self, number: int, kind: str, message: str = "") -> None:
+        """Give a share that has not ended a state."""
+        ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        for run in self.shares():
+            if run["parameters"]["share"] == number and run["state_type"] not in ended:
+                state = {"type": kind, "message": message}
+                self._post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+    def states(self) -> list[str]:
+        return [run["state_name"] for run in self.shares()]
+
+    async def until(self, states: list[str]) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while await asyncio.to_thread(self.states) != states:  # noqa: ASYNC110 - Prefect tells nobody
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def workers(prefect_api: str) -> Iterator[Workers]:
+    with httpx.Client(base_url=prefect_api, timeout=30) as api:
+        yield Workers(api, prefect_api)
+
+
+def begun(
+    workers: Workers, *, is_handed_over: bool = False
+) -> tuple[asyncio.Event, asyncio.Task[Report]]:
+    stop = asyncio.Event()
+    coming = delegate_job(
+        workers.job,
+        workers.url,
+        SIGNER,
+        {},
+        stop=stop,
+        is_handed_over=lambda: is_handed_over,
+        note=workers.notes.append,
+    )
+    return stop, asyncio.create_task(coming)
+
+
+def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
+    workers: Workers,
+) -> None:
+    async def main() -> None:
+        stop, first = begun(workers, is_handed_over=True)
+        await workers.until(["Scheduled", "Scheduled"])
+        await asyncio.sleep(1.5)
+        nobody = f"no worker of '{workers.pool}' is online; waiting for one"
+        assert set(workers.notes) == {nobody}
+        workers.say(1, "RUNNING")
+        async with asyncio.timeout(WITHIN_S):
+            while workers.notes[-1] != "":  # noqa: ASYNC110 - it looks by itself
+                await asyncio.sleep(0.1)
+        stop.set()
+        assert (await first).status == "interrupted"
+        assert workers.states() == ["Running", "Scheduled"]
+
+        _, killed = begun(workers)  # and nobody is told
+        await asyncio.sleep(1.5)
+        killed.cancel()
+        _, last = begun(workers)
+        await asyncio.sleep(1.5)
+        assert workers.states() == ["Running", "Scheduled"]
+        workers.say(1, "COMPLETED", "9 new")
+        report = await last
+        assert (report.run, report.status) == (workers.job.name, "completed")
+        assert report.message == "9 new"
+
+    asyncio.run(main())
+    # What nobody has begun is not left for a worker that has time tomorrow.
+    assert [(run["state_name"], run["state"]["message"]) for run in workers.shares()] == [
+        ("Completed", "9 new"),
+        ("Cancelled", "The job was done before this one began."),
+    ]
+
+
+def test_a_job_that_was_done_meanwhile_is_over_at_once(workers: Workers) -> None:
+    async def main() -> None:
+        stop, first = begun(workers, is_handed_over=True)
+        await workers.until(["Scheduled", "Scheduled"])
+        stop.set()
+        await first
+        workers.say(2, "COMPLETED", "9 new")
+        _, last = begun(workers)
+        assert ((await last).status, (await last).message) == ("completed", "9 new")
+
+    asyncio.run(main())
+    assert workers.states() == ["Cancelled", "Completed"]
+
+
+def test_a_job_that_is_stopped_stops_its_shares_and_begins_anew_when_taken_up(
+    workers: Workers,
+) -> None:
+    async def main() -> None:
+        stop, first = begun(workers)
+        await workers.until(["Scheduled", "Scheduled"])
+        workers.say(1, "RUNNING")
+        stop.set()
+        await workers.until(["Cancelling", "Cancelled"])
+        workers.say(1, "CANCELLED", "Flow run was cancelled successfully.")
+        assert (await first).status == "interrupted"
+
+        _, last = begun(workers)
+        await workers.until(["Cancelled", "Scheduled", "Cancelled", "Scheduled"])
+        workers.say(2, "COMPLETED")
+        assert (await last).status == "completed"
+
+    asyncio.run(main())

@@ -1,0 +1,105 @@
+"""`paddock cluster init`: what is found and made, in words, with what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.runner.settings import UnattendedSettings
+from paddock.runner.workers import preflight
+from paddock.runner.workers.preflight import ClusterFinding, is_cluster_ready, prepare_cluster
+from tests.postgres import Postgres
+from tests.runner.world import settings
+
+
+def named(findings: list[ClusterFinding]) -> Mapping[str, ClusterFinding]:
+    return {finding.name: finding for finding in findings}
+
+
+def test_all_that_lacks_is_told_at_once_with_what_to_do(tmp_path: Path) -> None:
+    found = asyncio.run(prepare_cluster(tmp_path, settings(tmp_path), ""))
+    assert not is_cluster_ready(found)
+    assert [finding.as_text() for finding in found if finding.state == "wrong"] == [
+        "wrong   ledger: it is a file, which one machine at a time can work with.\n"
+        "        Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine.",
+        "wrong   Prefect: no API is named, so there is nothing from which workers could take "
+        "runs.\n        Set PREFECT_API_URL=http://host:4200/api on every machine.",
+    ]
+    assert named(found)[f"shared folder {tmp_path}"].state == "ok"
+
+
+def test_a_real_cluster_is_made_and_found_ready_the_next_time(
+    url: str, prefect_api: str, tmp_path: Path
+) -> None:
+    given = replace(
+        settings(tmp_path), ledger_url=url, unattended=UnattendedSettings(work_pool="letters")
+    )
+    first = asyncio.run(prepare_cluster(tmp_path, given, prefect_api))
+    assert is_cluster_ready(first)
+    made = {finding.name for finding in first if finding.state == "made"}
+    assert made == {"work pool", "lost machines"}
+    again = asyncio.run(prepare_cluster(tmp_path, given, prefect_api))
+    assert is_cluster_ready(again) and "made" not in {finding.state for finding in again}
+    found = named(again)
+    assert found["work pool"].words == "'letters', workers online: none"
+    assert found["lost machines"].words == "a run that was silent for 90 s is marked as crashed"
+    assert found["Prefect's settings"].remedy.startswith(
+        "Start it with: PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 "
+    )
+    assert found["clock"].state == "ok"
+    assert found["ledger's address"].state == "warning"
+
+
+def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
+    httpx.post(f"{prefect_api}/work_pools/", json={"name": "docks", "type": "docker"})
+    found = named(asyncio.run(preflight.check_prefect(prefect_api, "docks")))["work pool"]
+    assert found == ClusterFinding(
+        "work pool",
+        "wrong",
+        "'docks' is of type 'docker'; workers of Paddock need type 'process'.",
+        "Set PADDOCK_WORK_POOL to another name.",
+    )
+
+
+def test_an_api_that_is_not_there_is_named() -> None:
+    found = asyncio.run(preflight.check_prefect("http://127.0.0.1:1/api", "p"))
+    words = "its API at http://127.0.0.1:1/api cannot be used (All connection attempts failed)."
+    assert [(one.state, one.words) for one in found] == [("wrong", words)]
+
+
+def test_a_database_without_rights_is_one_finding(server: Postgres, tmp_path: Path) -> None:
+    server.say("create role visitor login")
+    server.make("closed")
+    found = preflight.check_database(server.url("closed", "visitor"), tmp_path)
+    assert [one.state for one in found] == ["wrong"]
+    assert 'grant create on database "closed" to "visitor"' in found[0].words
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert [one.state for one in preflight.check_folder(tmp_path)] == ["wrong"]
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".paddock").write_text("")
+    found = preflight.check_folder(tmp_path)
+    assert [(one.state, one.words) for one in found] == [
+        ("wrong", "it cannot be used (File exists).")
+    ]
+
+
+def test_a_clock_that_is_off_is_told(monkeypatch: Any, url: str, tmp_path: Path) -> None:
+    import time
+
+    real = time.time
+    monkeypatch.setattr("paddock.runner.workers.preflight.time.time", lambda: real() - 60)
+    clock = named(preflight.check_database(url, tmp_path))["clock"]
+    assert (clock.state, clock.words) == ("wrong", "60.0 s behind the database's; 5 s are allowed")

@@ -1,0 +1,92 @@
+"""Which shares of a job are asked for, and when it is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.runner.progress.drain import STOP_REQUESTED
+from paddock.runner.workers.delegation import JobEnd, JobShare, StartShare, decide_shares
+
+INTERRUPTED = "Interrupted; the same command continues."
+
+
+def share(number: int = 1, state: str = "", message: str = "", attempt: int = 1) -> JobShare:
+    return JobShare(f"run{number}.{attempt}", number, attempt, "ended" if state else "running",
+                 state or "Running", message)  # fmt: skip
+
+
+def decided(*shares: JobShare, **more: Any) -> JobEnd | list[StartShare]:
+    given = {"n_wanted": None, "n_online": 3, "elapsed_s": 0.0, "max_restarts": 3} | more
+    return decide_shares(shares, **given)
+
+
+def test_a_job_begins_on_one_machine_and_calls_the_others_when_it_takes_long() -> None:
+    assert decided() == [StartShare(1, 1, "")]
+    assert decided(share()) == []
+    assert decided(share(), elapsed_s=11.0) == [StartShare(2, 1, ""), StartShare(3, 1, "")]
+    assert decided(share(), elapsed_s=11.0, n_online=0) == []
+    assert decided(n_wanted=2) == [StartShare(1, 1, ""), StartShare(2, 1, "")]
+
+
+def test_the_first_that_is_through_the_whole_plan_ends_the_job() -> None:
+    assert decided(share(1), share(2, "Completed", "9 new")) == JobEnd("completed", "9 new")
+    assert decided(share(1, "Failed", "no"), share(2, "Completed", "")) == JobEnd("completed", "")
+
+
+def test_a_crashed_share_is_asked_for_again_until_that_is_enough() -> None:
+    assert decided(share(1, "Crashed", "killed")) == [StartShare(1, 2, "run1.1", 5.0)]
+    last = share(1, "Crashed", "killed", attempt=4)
+    assert decided(share(1, "Crashed"), last) == JobEnd("failed", "it crashed 4 times: killed")
+    assert decided(last, share(2)) == []
+
+
+def test_a_share_whose_worker_was_ended_is_anothers_and_counts_no_attempt() -> None:
+    for state, words in (
+        ("Cancelled", INTERRUPTED),
+        ("Budget", f"{STOP_REQUESTED}. 3 items are left"),
+    ):
+        assert decided(share(1, state, words)) == [StartShare(1, 1, "run1.1")]
+
+
+def test_a_budget_that_is_used_up_is_that_of_all_and_nobody_else_is_asked() -> None:
+    spent = share(1, "Budget", "The budget of 40 tokens is used up. 3 items are left.")
+    assert decided(spent, elapsed_s=60.0) == JobEnd("budget", spent.message)
+    assert decided(spent, share(2), elapsed_s=60.0) == []
+    assert decided(spent, share(2, "Crashed", "killed")) == JobEnd("budget", spent.message)
+    sent_away = share(2, "Budget", f"{STOP_REQUESTED}. 3 items are left")
+    assert decided(spent, sent_away, elapsed_s=60.0) == JobEnd("budget", spent.message)
+
+
+def test_how_it_failed_is_told_when_nobody_is_at_work_any_more() -> None:
+    assert decided(share(1, "Failed", "no such file"), share(2)) == []
+    failed = JobEnd("failed", "no such file")
+    assert decided(share(1, "Failed", "no such file"), share(2, "Cancelled", "by hand")) == failed
+    assert decided(share(1, "Cancelled", "by hand")) == JobEnd("interrupted", "by hand")
+    assert decided(share(1, "Budget", "the time is up")) == JobEnd("budget", "the time is up")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4),
+            st.sampled_from(["", "Completed", "Failed", "Cancelled", "Crashed", "Budget"]),
+            st.integers(1, 6),
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 5),
+    st.floats(0, 100),
+)
+def test_a_job_is_over_is_going_on_or_something_is_begun(
+    made: list[tuple[int, str, int]], n_online: int, elapsed_s: float
+) -> None:
+    shares = [share(number, state, attempt=attempt) for number, state, attempt in made]
+    found = decided(*shares, n_online=n_online, elapsed_s=elapsed_s)
+    if found == []:
+        assert any(one.phase != "ended" for one in shares)
+    if isinstance(found, list):
+        assert len({begin.number for begin in found}) == len(found)
+        assert all(begin.attempt <= 4 for begin in found)

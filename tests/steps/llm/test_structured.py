@@ -1,0 +1,195 @@
+"""An answer is of its form and passes its checks, or the step fails with what was wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Usage
+from paddock.steps.base import StepError
+from paddock.steps.llm.ask import Asker
+from paddock.steps.llm.repair import CheckedAnswer, ask_checked
+from tests.fakes.form import FakeForm as Form
+from tests.fakes.pool import FakePool, FakeStream
+from tests.fakes.tools import FakeTools, tools
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+ASKED = [Message("system", "Be brief."), Message("user", "Who is it?")]
+
+
+class Saying(FakePool):
+    """A pool that says these things in turn, the last one for ever."""
+
+    def __init__(self, *texts: str, is_shortened: bool = False, **wishes: Any) -> None:
+        super().__init__(**wishes)
+        self._texts, self._is_shortened = list(texts), is_shortened
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
+        reply = await super().answer_to(request)
+        return replace(reply, text=text, is_shortened=self._is_shortened)
+
+    def chat(self, request: ChatRequest) -> FakeStream:
+        return super().chat(request)
+
+
+def hands(pool: FakePool, form: Form | None = None, n_refused: int = 0) -> FakeTools:
+    return replace(tools(Path.cwd(), pool=pool), reply=form, n_refused=n_refused)
+
+
+def ask(
+    pool: FakePool, form: Form | None = None, messages: Sequence[Message] = ASKED, **params: Any
+) -> CheckedAnswer:
+    asker = Asker(hands(pool, form), ModelSpec("writer"), params)
+    return asyncio.run(ask_checked(asker, messages, form=form))
+
+
+def test_without_a_form_the_prompt_is_sent_as_it_is() -> None:
+    pool = Saying("It is Ada.")
+    answer = ask(pool)
+    assert (answer.text, answer.output) == ("It is Ada.", None)
+    assert pool.chats[0].messages == tuple(ASKED)
+    assert pool.chats[0].constraint is None
+
+
+def test_an_answer_is_held_to_the_schema_and_told_of_it_at_the_end_of_the_prompt() -> None:
+    pool = Saying('{ "name":  "Ada" }')
+    answer = ask(pool, Form(PERSON))
+    assert answer.output == {"name": "Ada"}
+    assert answer.text == '{"name":"Ada"}'
+    [request] = pool.chats
+    assert request.constraint is not None
+    assert json.loads(request.constraint.source) == PERSON
+    assert [message.content for message in request.messages] == [
+        "Be brief.",
+        'Who is it?\n\nAnswer with JSON of this form: {"name": text}',
+    ]
+
+
+def test_what_is_wrong_is_told_to_the_model_which_answers_anew() -> None:
+    form = Form(PERSON, 1, lambda output, text: [] if output["name"] == "Ada" else ["Not Bob."])
+    pool = Saying('{"name": "Bob"}', '{"name": "Ada"}')
+    assert ask(pool, form).output == {"name": "Ada"}
+    assert [(one.role, one.content) for one in pool.chats[1].messages[2:]] == [
+        ("assistant", '{"name": "Bob"}'),
+        ("user", "This is wrong with your answer:\n- Not Bob.\nGive the whole answer again."),
+    ]
+
+
+def test_an_answer_that_breaks_its_format_is_repaired_or_refused() -> None:
+    day = {"type": "object", "properties": {"value": {"type": "string", "format": "date"}}}
+    pool = Saying('{"value": "31 Febtember"}', '{"value": "2024-02-29"}')
+    assert ask(pool, Form(day, 1)).output == {"value": "2024-02-29"}
+    assert "- At /value: '31 Febtember' is not a 'date'." in pool.chats[1].messages[-1].content
+    with pytest.raises(StepError, match="At /value: '2023-02-29' is not a 'date'"):
+        ask(Saying('{"value": "2023-02-29"}'), Form(day, 1))
+
+
+def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
+    texts = [f"answer {n}" for n in range(9)]
+    form = Form(None, 2, lambda output, text: ["Too short.", "No name."])
+    pool = Saying(*texts)
+    with pytest.raises(StepError) as caught:
+        ask(pool, form)
+    assert str(caught.value) == (
+        "the answer does not pass its checks, also after it was told so 2 times. Too short. "
+        "No name. It was: answer 2 Loosen `check`, raise `repair`, or ask a larger model."
+    )
+    assert caught.value.kind == "check"
+    assert len(pool.chats) == 3
+
+
+def test_a_model_that_repeats_its_answer_is_not_shown_it_again_and_then_left_alone() -> None:
+    pool = Saying("no")
+    with pytest.raises(StepError, match="also after it was told so 2 times"):
+        ask(pool, Form(None, 8, lambda output, text: ["Wrong."]))
+    assert [len(request.messages) for request in pool.chats] == [2, 4, 2]
+    assert pool.chats[2].messages[-1].content == "Who is it?\n\nMind this:\n- Wrong."
+
+
+def test_repair_zero_asks_once() -> None:
+    pool = Saying("no")
+    with pytest.raises(StepError, match=r"does not pass its checks\. Wrong\."):
+        ask(pool, Form(None, 0, lambda output, text: ["Wrong."]))
+    assert len(pool.chats) == 1
+
+
+def test_a_repair_that_does_not_fit_beside_the_answer_leaves_the_answer_out() -> None:
+    long = " ".join(["word"] * 60)
+    form = Form(None, 1, lambda output, text: ["Wrong."] if text == long else [])
+    pool = Saying(long, "fine", n_ctx_tokens=120)
+    assert ask(pool, form, max_tokens=60).text == "fine"
+    assert pool.chats[1].messages[-1].content == "Who is it?\n\nMind this:\n- Wrong."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("Ada", "It is not JSON."),
+        ('{"name": 3}', "At /name: 3 is not of type 'string'."),
+        ("[]", "[] is not of type 'object'."),
+        (f'{{"name": {"[" * 5000}', "It is nested more than 64 levels deep."),
+        (f'{{"name": {"[" * 400}{"]" * 400}}}', "It is nested more than 64 levels deep."),
+    ],
+)
+def test_a_server_that_minds_no_form_is_told_so(text: str, sentence: str) -> None:
+    pool = Saying(text, '{"name": "Ada"}')
+    assert ask(pool, Form(PERSON)).output == {"name": "Ada"}
+    assert sentence in pool.chats[1].messages[-1].content
+
+
+def test_an_answer_that_was_cut_off_in_its_middle_is_called_too_long() -> None:
+    class Cut(Saying):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            reply = await super().answer_to(request)
+            is_cut = not reply.text.endswith("}")
+            usage = Usage(completion_tokens=60)
+            return replace(reply, usage=usage, done_reason="length" if is_cut else "stop")
+
+    pool = Cut('{"name": "Ada, who', '{"name": "Ada"}')
+    assert ask(pool, Form(PERSON), max_tokens=60).output == {"name": "Ada"}
+    told = "It was cut off at its limit of 60 tokens: it must be shorter."
+    assert told in pool.chats[1].messages[-1].content
+    with pytest.raises(StepError) as caught:
+        ask(Cut('{"name": "Ada, who'), Form(PERSON, 0), max_tokens=60)
+    assert str(caught.value) == (
+        f'the answer does not pass its checks. {told} It was: {{"name": "Ada, who '
+        "Raise `max_tokens` under `params`, or ask for less."
+    )
+
+
+def test_an_answer_that_its_form_alone_ended_at_the_limit_is_an_error() -> None:
+    class Cut(Saying):
+        async def answer_to(self, request: ChatRequest) -> Reply:
+            reply = await super().answer_to(request)
+            return replace(reply, usage=Usage(completion_tokens=1000))
+
+    with pytest.raises(StepError) as caught:
+        ask(Cut('{"name": "A"}', is_shortened=True), Form(PERSON))
+    assert str(caught.value) == (
+        "the answer reached its limit of 1024 tokens, and was cut to an end there. Ask for less, "
+        "bound its lists by `maxItems` and its texts by `maxLength`, or set `max_tokens` under "
+        "`params`."
+    )
+    assert ask(Cut('{"name": "A"}', is_shortened=True), Form(PERSON), max_tokens=1000).output
+
+
+def test_an_answer_that_was_led_out_of_a_circle_passes_and_is_told() -> None:
+    pool = Saying('{"name": "A"}', is_shortened=True)
+    form = Form(PERSON)
+    given = hands(pool, form)
+    asyncio.run(ask_checked(Asker(given, ModelSpec("writer"), {}), ASKED, form=form))
+    assert given.notes == ["the answer went in circles, and was brought to an end there."]
+
+
+def test_a_step_that_is_tried_again_after_a_failed_check_asks_for_another_answer() -> None:
+    pool = Saying("x")
+    asker = Asker(hands(pool, None, n_refused=2), ModelSpec("writer"), {"seed": 5})
+    asyncio.run(asker.ask(ASKED))
+    assert pool.chats[0].params == {"seed": 7, "temperature": 0.6}

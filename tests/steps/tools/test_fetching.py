@@ -1,0 +1,242 @@
+"""Only servers that are named are asked, wherever their names lead."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from paddock.steps.base import StepError, ToolResult
+from paddock.steps.tools import http_fetch
+from paddock.steps.tools.http_fetch import fetch as fetched
+
+HERE = ["127.0.0.1"]
+PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "/json": (200, {"Content-Type": "application/json"}, b'{"a": [1]}'),
+    "/deep": (200, {"Content-Type": "application/json"}, b"[" * 1500 + b"]" * 1500),
+    "/deeper": (200, {"Content-Type": "application/json"}, b"[" * 100 + b"]" * 100),
+    "/page": (200, {"Content-Type": "text/html"}, b"<h1>Ferry</h1><script>no()</script>"),
+    "/text": (200, {"Content-Type": "text/plain; charset=latin-1"}, "Grüße".encode("latin-1")),
+    "/image": (200, {"Content-Type": "image/png"}, b"\x89PNG"),
+    "/large": (200, {"Content-Type": "text/plain"}, b"x" * 5000),
+    "/none": (404, {"Content-Type": "text/plain"}, b"no such page"),
+    "/broken": (503, {}, b""),
+    "/there": (302, {"Location": "/json"}, b""),
+    "/away": (302, {"Location": "http://evil.example/x"}, b""),
+    "/metadata": (302, {"Location": "http://169.254.169.254/latest"}, b""),
+    "/round": (302, {"Location": "/round"}, b""),
+    "/file": (302, {"Location": "file:///etc/passwd"}, b""),
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, headers, body = PAGES[urlsplit(self.path).path]  # whole, where it is a proxy
+        self.server.hosts.append(self.headers["Host"])  # type: ignore[attr-defined]
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
+        made.hosts = []  # type: ignore[attr-defined]
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def base(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def fetch(url: str, hosts: list[str] | None = None, max_bytes: int = 4000) -> ToolResult:
+    return asyncio.run(fetched(url, HERE if hosts is None else hosts, max_bytes))
+
+
+def refused(url: str, hosts: list[str] | None = None) -> str:
+    result = fetch(url, hosts)
+    assert result.is_error
+    return result.text
+
+
+def test_data_comes_as_data_and_a_page_as_what_a_reader_sees(base: str) -> None:
+    assert fetch(f"{base}/json").value == {"a": [1]}
+    assert fetch(f"{base}/page").value == "# Ferry"
+    assert fetch(f"{base}/text#part").value == "Grüße"
+    assert fetch(f"{base}/deep").value == "[" * 1500 + "]" * 1500
+    assert fetch(f"{base}/deeper").value == "[" * 100 + "]" * 100
+
+
+def test_what_cannot_be_read_is_refused_in_a_sentence(base: str) -> None:
+    assert refused(f"{base}/image") == f"'{base}/image' is no text but image/png."
+    assert refused(f"{base}/large") == f"'{base}/large' has more than 4,000 bytes."
+    assert refused(f"{base}/none") == f"'{base}/none' answers with status 404: no such page"
+
+
+def test_trouble_that_may_pass_can_be_tried_again(base: str) -> None:
+    for url in (f"{base}/broken", "http://127.0.0.1:9/", "http://no-such-host.invalid/"):
+        with pytest.raises(StepError) as caught:
+            fetch(url, [*HERE, "no-such-host.invalid"])
+        assert caught.value.kind == "io"
+
+
+def test_a_server_that_hangs_up_is_told_in_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hanging_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hanging_up.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(StepError) as caught:
+            fetch(url)
+        hanging_up.join()
+    assert str(caught.value).startswith(f"'{url}' cannot be fetched: ")
+    assert not str(caught.value).endswith("..")
+
+
+def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:
+    assert refused(f"{base}/json", ["example.org"]) == (
+        "'127.0.0.1' may not be asked; allowed: example.org."
+    )
+    assert "no address that begins with http" in refused("file:///etc/passwd")
+    assert "no address that begins with http" in refused("//127.0.0.1/x")
+    assert refused("http://me:key@127.0.0.1/") == (
+        "an address with a user's name in it is not asked."
+    )
+
+
+def test_a_redirect_is_followed_by_the_same_rules(base: str, server: ThreadingHTTPServer) -> None:
+    assert fetch(f"{base}/there").value == {"a": [1]}
+    assert "'evil.example' may not be asked" in refused(f"{base}/away")
+    assert "'169.254.169.254' may not be asked" in refused(f"{base}/metadata")
+    assert "no address that begins with http" in refused(f"{base}/file")
+    assert refused(f"{base}/round") == f"'{base}/round' was redirected more than 5 times."
+
+
+def test_a_name_that_leads_into_a_private_network_is_not_asked(
+    base: str, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookup(host: str, *_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.server_port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    url = f"http://wiki.example:{server.server_port}/json"
+    assert "leads into a private network" in refused(url, ["wiki.example"])
+    assert fetch(url, ["wiki.example", "127.0.0.0/8"]).value == {"a": [1]}
+    assert server.hosts[-1] == f"wiki.example:{server.server_port}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://2130706433:{}/json", "http://0x7f.1:{}/json", "http://[::ffff:127.0.0.1]:{}/json"],
+)
+def test_an_address_is_the_same_however_it_is_written(
+    url: str, server: ThreadingHTTPServer
+) -> None:
+    url = url.format(server.server_port)
+    assert fetch(url, ["127.0.0.1"]).value == {"a": [1]}
+    assert "'127.0.0.1' may not be asked" in refused(url, ["example.org"])
+
+
+def test_a_port_of_the_list_is_the_only_one(server: ThreadingHTTPServer) -> None:
+    url = f"http://127.0.0.1:{server.server_port}/json"
+    assert fetch(url, [f"127.0.0.1:{server.server_port}"]).value == {"a": [1]}
+    assert "may not be asked" in refused(url, ["127.0.0.1:1"])
+
+
+@pytest.fixture
+def behind_a_proxy(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let our server be the proxy: it is asked for whole addresses."""
+    for name in ("NO_PROXY", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(socket, "getaddrinfo", resolver({}))
+
+
+def resolver(known: dict[str, str]) -> Any:
+    real = socket.getaddrinfo
+
+    def lookup(host: str, port: Any, *rest: Any, **wishes: Any) -> list[Any]:
+        if host in known:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], port))]
+        if str(host).replace(".", "").isdigit():
+            return real(host, port, *rest, **wishes)
+        raise socket.gaierror("no such name")
+
+    return lookup
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_a_proxy_of_the_environment_is_asked_for_names_that_are_allowed(
+    server: ThreadingHTTPServer,
+) -> None:
+    url = "http://docs.example/json"
+    assert fetch(url, ["docs.example"]).value == {"a": [1]}
+    assert server.hosts[-1] == "docs.example"  # type: ignore[attr-defined]
+    asked = len(server.hosts)  # type: ignore[attr-defined]
+    assert "'docs.example' may not be asked" in refused(url, ["example.org"])
+    assert "'10.0.0.7' may not be asked" in refused("http://10.0.0.7/json", ["docs.example"])
+    assert len(server.hosts) == asked  # type: ignore[attr-defined]
+    away = refused("http://docs.example/metadata", ["docs.example"])
+    assert "'169.254.169.254' may not be asked" in away
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_a_name_that_leads_inside_is_not_asked_of_a_proxy_either(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolver({"wiki.example": "10.0.0.7"}))
+    asked = len(server.hosts)  # type: ignore[attr-defined]
+    url = "http://wiki.example/json"
+    assert "leads into a private network" in refused(url, ["wiki.example"])
+    assert len(server.hosts) == asked  # type: ignore[attr-defined]
+    assert fetch(url, ["wiki.example", "10.0.0.0/8"]).value == {"a": [1]}
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_no_proxy_and_this_machine_are_asked_directly(
+    base: str, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert http_fetch.proxy_of("http", "localhost", 80) is None
+    assert http_fetch.proxy_of("http", "127.0.0.1", 80) is None
+    assert http_fetch.proxy_of("https", "docs.example", 443) is None, "only http has one"
+    assert http_fetch.proxy_of("http", "docs.example", 80) == base
+    monkeypatch.setenv("no_proxy", "docs.example, .wiki.example,10.0.0.0/8")
+    for host in ("docs.example", "a.wiki.example", "10.1.2.3"):
+        assert http_fetch.proxy_of("http", host, 80) is None
+    assert http_fetch.proxy_of("http", "11.1.2.3", 80) == base
+    monkeypatch.setenv("all_proxy", "proxy:3128")
+    assert http_fetch.proxy_of("https", "other.example", 443) == "http://proxy:3128"
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "gopher://me:pass@proxy")
+    with pytest.raises(StepError) as caught:
+        fetch("http://docs.example/json", ["docs.example"])
+    assert str(caught.value) == (
+        "the proxy of the environment cannot be used. "
+        "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
+    )
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(StepError, match=r"'http://docs.example/json' cannot be fetched: "):
+        fetch("http://docs.example/json", ["docs.example"])
+
+
+def test_the_deadline_of_a_server_that_says_nothing_is_not_for_ever() -> None:
+    assert http_fetch._CONNECT_S + http_fetch._READ_S <= 30

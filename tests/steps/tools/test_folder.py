@@ -1,0 +1,70 @@
+"""Documents of one folder: found and read, never those above it or hidden in it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.steps.base import Roots, StepError, ToolResult
+from paddock.steps.tools import builtin_tools
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.md").write_text("# Ferry\nThe ferry leaves at nine.\nBees stay.\n")
+    (docs / "b.txt").write_text("nothing here")
+    (docs / ".hidden").write_text("the ferry's password")
+    (docs / "bad.pdf").write_bytes(b"%PDF-1.4 broken")
+    (tmp_path / "secret.txt").write_text("the ferry's key")
+    (docs / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return tmp_path.resolve()
+
+
+def call(folder: Path, name: str, options: dict[str, Any] | None = None, **args: Any) -> ToolResult:
+    tool = builtin_tools.bind_builtin(name, options or {"root": "docs"}, Roots(folder, (folder,)))
+    return asyncio.run(tool.do(args))  # type: ignore[arg-type]
+
+
+def test_lines_are_found_by_their_words_in_any_case(folder: Path) -> None:
+    assert call(folder, "files.search", query="FERRY nine").value == [
+        {"path": "a.md", "line": 2, "text": "The ferry leaves at nine."}
+    ]
+    assert call(folder, "files.search", query="password").text == "Nothing was found."
+    assert call(folder, "files.search", query="key").value == []
+
+
+def test_without_words_documents_are_listed(folder: Path) -> None:
+    assert call(folder, "files.search", pattern="*.md").text == "a.md (45 bytes)"
+    assert call(folder, "files.search", pattern="[").text.startswith("Nothing was found.")
+    found = call(folder, "files.search", limit=1)
+    assert len(found.value) == 1
+
+
+def test_a_document_is_read_in_parts(folder: Path) -> None:
+    part = call(folder, "files.read", path="a.md", limit=7)
+    assert part.text == "# Ferry\n[38 characters follow; go on at offset 7]"
+    assert call(folder, "files.read", path="a.md", offset=36).value["left"] == 0
+
+
+@pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "link.txt", ".hidden", "x\0y"])
+def test_what_lies_elsewhere_or_is_hidden_is_no_document(folder: Path, path: str) -> None:
+    result = call(folder, "files.read", path=path)
+    assert (result.is_error, result.text) == (True, f"'{path}' is no document in this folder.")
+
+
+def test_a_document_that_cannot_be_read_says_why_without_the_machines_paths(folder: Path) -> None:
+    result = call(folder, "files.read", path="bad.pdf")
+    assert result.is_error
+    assert str(folder) not in result.text
+    assert "bad.pdf" in result.text
+    assert "is not there" in call(folder, "files.read", path="none.md").text
+
+
+def test_a_root_outside_is_the_authors_mistake(folder: Path) -> None:
+    with pytest.raises(StepError, match="leads outside the pipeline's folders"):
+        call(folder, "files.search", {"root": ".."})
