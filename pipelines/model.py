@@ -463,7 +463,7 @@ class _PipelineParser:
 
     def _triggers(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Read the parts that few files have; their tables take 8 ms to import."""
-        tables = {"on": "On", "concurrency": "Concurrency", "budget": "Budget"}
+        tables = {"on": "OnKeys", "concurrency": "ConcurrencyKeys", "budget": "BudgetKeys"}
         if not tables.keys() & data.keys():
             return {}
         from . import triggers

@@ -17,7 +17,7 @@ def main() -> None:
     # Whoever starts us in the background of a script has Ctrl-C ignored; so it stays.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, exit_at_once)
-    from .cli import application
+    from paddock.runner.cli import application
 
     application.main(command_began)
 
@@ -31,3 +31,7 @@ def command_began() -> None:
 def exit_at_once(*_: object) -> None:
     """End the process at once."""
     os._exit(_INTERRUPTED_STATUS)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,18 +30,16 @@ if TYPE_CHECKING:
     from paddock.runner.prefect.run_tracking import RunMode
     from paddock.runner.progress.drain import StopGate
     from paddock.runner.progress.events import Observer
-
-    from .settings import Settings
+    from paddock.runner.settings import Settings
 
 
 def validate(path: str | Path) -> ValidateReport:
     """Check a pipeline and give every fault; touches no model and no document."""
     from paddock.pipelines.errors import PipelineError
+    from paddock.runner.bind import requirements
     from paddock.runner.bind.bind import bind_without_inputs, read_plan
     from paddock.runner.bind.checks import prefix_sharing_advice
     from paddock.runner.bind.subpipelines import ignored_key_notes
-
-    from .bind import requirements
 
     try:
         bound = bind_without_inputs(read_plan(Path(path)))
@@ -81,14 +79,13 @@ async def plan_async(
     """Return what a run would do, in a running loop."""
     import asyncio
 
+    from paddock.runner.bind import permissions, requirements
     from paddock.runner.bind.checks import prefix_sharing_advice
     from paddock.runner.bind.subpipelines import ignored_key_notes
     from paddock.runner.core.run_context import open_session
     from paddock.runner.core.staleness import RunOptions
     from paddock.runner.dry_run.forecast import forecast_run
     from paddock.runner.progress.events import NullObserver
-
-    from .bind import permissions, requirements
 
     settings, bound, secrets = prepare(Path(path), inputs, settings, is_plan=True)
     requirements.refuse_missing(bound)
@@ -217,6 +214,7 @@ async def run_async(
     import asyncio
     from contextlib import AsyncExitStack
 
+    from paddock.runner.bind import requirements
     from paddock.runner.core.model_pools import LookupInterrupted
     from paddock.runner.core.run_context import open_session
     from paddock.runner.core.staleness import RunOptions
@@ -231,11 +229,9 @@ async def run_async(
     from paddock.runner.progress.drain import StopGate
     from paddock.runner.progress.events import NullObserver
 
-    from .bind import requirements
-
     settings, bound, secrets = prepare(Path(path), inputs, settings, text, allow, environ)
     if agreed is not None:
-        from .bind import permissions
+        from paddock.runner.bind import permissions
 
         permissions.refuse_unconsented(bound, settings.address.url, agreed, Path(path))
     if tape is None:  # a replayed test calls none of it
@@ -331,20 +327,19 @@ async def _run_as_mode_says(
 ) -> Report:
     """Carry out an open session: shown in Prefect, in the flow run that is current, or plainly."""
     if how.prefect == "service" and tenant is not None:
-        from .prefect import run_tracking
+        from paddock.runner.prefect import run_tracking
 
         return await run_tracking.run_with_mirror(session, stop, stop_gate, tenant.mirror)
     if how.prefect == "api":
-        from .prefect import run_tracking
+        from paddock.runner.prefect import run_tracking
 
         return await run_tracking.run_with_prefect(session, stop, stop_gate)
     if how.prefect == "within":
-        from .prefect import flow
+        from paddock.runner.prefect import flow
 
         return await flow.run_in_current_flow(session, stop, stop_gate)
+    from paddock.runner.core import run
     from paddock.runner.core.blocks import run_chunk_here
-
-    from .core import run
 
     return await run.run(session.work, session.toolbox, run_chunk_here, stop, stop_gate)
 
@@ -379,12 +374,11 @@ def prepare(
     Raises:
         PipelineError: the YAML, an input or a secret is wrong, or not allowed.
     """
+    from paddock.runner.bind import permissions
     from paddock.runner.bind.bind import bind, read_plan
     from paddock.runner.bind.subpipelines import all_plans
     from paddock.runner.config.pipeline_secrets import read_secrets
-
-    from .bind import permissions
-    from .settings import read_settings
+    from paddock.runner.settings import read_settings
 
     settings = settings or read_settings(path.parent)
     made = read_plan(path, text)

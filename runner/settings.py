@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.runner.config import setting_values
 from paddock.runner.config.setting_values import ServiceAddress, service_address
-
-from .config import setting_values
 
 UP_PORT = 11436
 _DAY_S = 86400.0

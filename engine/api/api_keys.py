@@ -20,10 +20,9 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paddock.engine.api.errors import refuse
+from paddock.engine.api.request_log import RequestLog, exchange_of
 from paddock.engine.errors import EngineError
-
-from .errors import refuse
-from .request_log import RequestLog, exchange_of
 
 log = logging.getLogger(__name__)
 

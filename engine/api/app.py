@@ -14,7 +14,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from paddock.engine.api import monitoring, request_log
 from paddock.engine.api.anthropic.messages import count_tokens, create_message
+from paddock.engine.api.api_keys import KeyCheck, KeyRing, read_keys
+from paddock.engine.api.cors import AllowedOrigins, HostCheck, OriginCheck
+from paddock.engine.api.errors import (
+    ApiError,
+    Handler,
+    api_error,
+    error_response,
+    with_error_responses,
+)
 from paddock.engine.api.ollama.embeddings import embed, embed_legacy
 from paddock.engine.api.ollama.generation import chat, generate
 from paddock.engine.api.ollama.models import (
@@ -31,6 +41,7 @@ from paddock.engine.api.ollama.transfers import (
     push_model,
     upload_blob,
 )
+from paddock.engine.api.openai import batch_endpoints, endpoints
 from paddock.engine.api.openai.batch_runner import background_services
 from paddock.engine.api.openai.embed_and_rerank import RERANK_PATHS
 from paddock.engine.api.openai.endpoints import (
@@ -40,18 +51,12 @@ from paddock.engine.api.openai.endpoints import (
     generation_handler,
     rerank,
 )
+from paddock.engine.api.request_limits import BodyLimit, RateLimit
+from paddock.engine.api.request_log import ExchangeRecorder, RequestLog
+from paddock.engine.api.service import Service, service_of
+from paddock.engine.api.streaming import json_response
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import OLLAMA_API
-
-from . import monitoring, request_log
-from .api_keys import KeyCheck, KeyRing, read_keys
-from .cors import AllowedOrigins, HostCheck, OriginCheck
-from .errors import ApiError, Handler, api_error, error_response, with_error_responses
-from .openai import batch_endpoints, endpoints
-from .request_limits import BodyLimit, RateLimit
-from .request_log import ExchangeRecorder, RequestLog
-from .service import Service, service_of
-from .streaming import json_response
 
 
 def make_middleware(settings: ServiceSettings, journal: RequestLog) -> list[Middleware]:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import refuse
-from .request_log import RequestLog
+from paddock.engine.api.errors import refuse
+from paddock.engine.api.request_log import RequestLog
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from starlette.requests import Request
 
-from .errors import ApiError
-from .request_log import note_model
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.request_log import note_model
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 """A larger body is parsed beside the event loop: 1 MB takes about 5 ms."""

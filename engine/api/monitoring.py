@@ -20,15 +20,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from paddock.engine.api.api_keys import key_name_of
+from paddock.engine.api.request_log import Exchange, RequestLog, is_monitoring_path
+from paddock.engine.api.service import Service, service_of
+from paddock.engine.api.streaming import json_response
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
 from paddock.engine.workers.worker_process import ProbeResult
-
-from .api_keys import key_name_of
-from .request_log import Exchange, RequestLog, is_monitoring_path
-from .service import Service, service_of
-from .streaming import json_response
 
 # A busy worker answers within a step or two; one that has not by now is of no use to a client.
 PROBE_TIMEOUT_S = 10.0

@@ -19,7 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.parameters import model_ref
+from paddock.engine.api.streaming import stream_response
 from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, PoolCodec, WireLine, pack_error
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.memory.pool_stats import PoolStats
@@ -34,9 +36,6 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
-
-from .errors import ApiError
-from .streaming import stream_response
 
 BEAT_S = 5.0
 GATHER_S = 0.03  # chunks that come within it go as one line: each costs both sides 0.2 ms

@@ -16,9 +16,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .api_keys import key_name_of
-from .errors import refuse
-from .request_log import RequestLog, client_address
+from paddock.engine.api.api_keys import key_name_of
+from paddock.engine.api.errors import refuse
+from paddock.engine.api.request_log import RequestLog, client_address
 
 _GIB = 1024**3
 

@@ -24,11 +24,10 @@ from starlette.types import ASGIApp
 from uvicorn.config import HTTPProtocolType
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from paddock.engine.api.app import make_app
+from paddock.engine.api.service import BackgroundService, Service
 from paddock.engine.errors import EngineError
 from paddock.engine.settings import ServiceSettings
-
-from .app import make_app
-from .service import BackgroundService, Service
 
 # Deadlines are looked at so often; they end so much late at most.
 _DEADLINE_CHECK_S = 1.0

@@ -13,14 +13,13 @@ from typing import Protocol, cast
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
 
+from paddock.engine.api.request_log import RequestLog
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.request import Priority
 from paddock.engine.settings import ServiceSettings
-
-from .request_log import RequestLog
 
 
 @dataclass(slots=True)

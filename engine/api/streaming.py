@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from .errors import ApiError, ClientGone, api_error, shutting_down
+from paddock.engine.api.errors import ApiError, ClientGone, api_error, shutting_down
 
 _T = TypeVar("_T")
 

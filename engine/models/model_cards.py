@@ -30,8 +30,8 @@ from .model_names import ModelName, parse_name
 from .model_store import ModelStore
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
-_KeyT = TypeVar("_K", bound=Hashable)
-_ValueT = TypeVar("_V")
+_KeyT = TypeVar("_KeyT", bound=Hashable)
+_ValueT = TypeVar("_ValueT")
 
 # Some 100 kB each for large models. A list looks at all of them: were there fewer places than
 # models, each would be read again every time (92 models: 1.1 s).

@@ -153,7 +153,7 @@ class ListedFile(Protocol):
         """Its path in the repository."""
 
 
-ListedFileT = TypeVar("F", bound=ListedFile)
+ListedFileT = TypeVar("ListedFileT", bound=ListedFile)
 
 
 def quantisation_label(name: str) -> str:

@@ -46,7 +46,7 @@ class DecodePoint:
     is_flash: bool = True
 
 
-_Point = TypeVar("_P", PrefillPoint, DecodePoint)
+_Point = TypeVar("_Point", PrefillPoint, DecodePoint)
 
 
 @dataclass(frozen=True, slots=True)

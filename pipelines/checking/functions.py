@@ -19,7 +19,7 @@ from .check import CheckFunction
 from .values_in_text import ValueIndex, is_month, value_index, values_in
 
 if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
+    from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
 MOST_CHECKED_CHARS = 8_000_000
 """More than this of one value is not read: a check must not hold up a run."""

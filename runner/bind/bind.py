@@ -48,13 +48,13 @@ __all__ = [
     "BoundNode",
     "BoundParams",
     "BoundPlan",
-    "BoundStep",
-    "OnError",
     "BoundRetry",
+    "BoundStep",
     "BoundTimeout",
+    "OnError",
     "bind",
-    "check",
     "bind_without_inputs",
+    "check",
     "read_plan",
 ]
 
@@ -220,8 +220,6 @@ class PlanBinder:
         ]
         self._own += self._refused_targets(watches)
         if pipeline.tests:  # few files have some, and their functions take time to import
-            from . import checks
-
             self._own += checks.test_claim_faults(pipeline, self._base)
         return BoundPlan(
             pipeline=pipeline,

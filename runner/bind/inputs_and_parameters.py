@@ -306,8 +306,8 @@ class ParameterBinder:
             what, _, remedy = sentence.partition(". ")
             what = f"step '{self._step.uses}': {what[:1].lower()}{what[1:].rstrip('.')}."
             self.faults.append(Fault(what, remedy, mark))
-        for name, field in self._fields.items():
-            if field.is_required() and name not in written:
+        for name, parameter in self._fields.items():
+            if parameter.is_required() and name not in written:
                 what = f"step '{self._step.uses}' needs the parameter '{name}'."
                 self.faults.append(Fault(what, f"Add `{name}: …` under `with`.", self._place()))
 

@@ -11,7 +11,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -24,33 +24,61 @@ from .help import apply_help_layout
 
 # The modules of `commands`, and the commands of each: only the one that is asked for is imported,
 # and only its options are laid out, which saves `validate` a quarter of its time.
-GROUPS = {
-    "pipelines": ("validate", "plan", "run"),
-    "machine": ("init", "schema", "steps", "doctor"),
-    "tools": ("tools",),
-    "summarise": ("summarise", "summarize"),
-    "config": ("config",),
-    "test": ("test",),
-    "chat": ("chat",),
-    "embed": ("embed",),
-    "batch": ("batch",),
-    "transfers": ("pull", "push"),
-    "store": ("list", "ls", "cp", "rm", "check", "prune"),
-    "show": ("show",),
-    "create": ("create",),
-    "tune": ("tune",),
-    "serve": ("serve",),
-    "service": ("service",),
-    "up": ("up",),
-    "allow": ("allow",),
-    "cluster": ("cluster",),
-    "worker": ("worker",),
-    "running": ("ps", "stop"),
-    "history": ("runs", "logs"),
-    "clean": ("clean",),
-    "why": ("why",),
-    "graph": ("graph",),
-    "completion": ("completion",),
+GROUPS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("commands.validate_plan_run", "register"): (
+        "validate",
+        "plan",
+        "run",
+    ),
+    ("commands.init_schema_steps", "register"): (
+        "init",
+        "schema",
+        "steps",
+        "doctor",
+    ),
+    ("commands.graph_tools", "register_tools"): ("tools",),
+    ("commands.summarise", "register"): (
+        "summarise",
+        "summarize",
+    ),
+    ("commands.config", "register"): ("config",),
+    ("commands.test", "register"): ("test",),
+    ("commands.chat", "register"): ("chat",),
+    ("commands.embed_batch", "register_embed"): ("embed",),
+    ("commands.embed_batch", "register_batch"): ("batch",),
+    ("commands.pull_push_create", "register_transfers"): (
+        "pull",
+        "push",
+    ),
+    ("commands.model_commands", "register_store"): (
+        "list",
+        "ls",
+        "cp",
+        "rm",
+        "check",
+        "prune",
+    ),
+    ("commands.model_commands", "register_show"): ("show",),
+    ("commands.pull_push_create", "register_create"): ("create",),
+    ("commands.tune", "register"): ("tune",),
+    ("commands.serve_service", "register_serve"): ("serve",),
+    ("commands.serve_service", "register_service"): ("service",),
+    ("commands.up_allow_worker_cluster", "register_up"): ("up",),
+    ("commands.up_allow_worker_cluster", "register_allow"): ("allow",),
+    ("commands.up_allow_worker_cluster", "register_cluster"): ("cluster",),
+    ("commands.up_allow_worker_cluster", "register_worker"): ("worker",),
+    ("commands.model_commands", "register_running"): (
+        "ps",
+        "stop",
+    ),
+    ("commands.runs_logs_why_clean", "register_history"): (
+        "runs",
+        "logs",
+    ),
+    ("commands.runs_logs_why_clean", "register_clean"): ("clean",),
+    ("commands.runs_logs_why_clean", "register_why"): ("why",),
+    ("commands.graph_tools", "register_graph"): ("graph",),
+    ("completion", "register"): ("completion",),
 }
 
 
@@ -66,9 +94,9 @@ def application(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root_options)
-    wanted = [name for name, commands in GROUPS.items() if command in commands]
-    for name in wanted or GROUPS:
-        importlib.import_module(f"paddock.runner.commands.{name}").register(app)
+    wanted = [group for group, commands in GROUPS.items() if command in commands]
+    for module, function in wanted or GROUPS:
+        getattr(importlib.import_module(f"paddock.runner.cli.{module}"), function)(app)
     if not wanted:
         app.command("help")(_help)
     apply_help_layout(app)

@@ -435,7 +435,7 @@ def _processor_findings(machine: hardware.Machine) -> Iterator[Finding]:
 def probe_native() -> NativeBuild | str:
     """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
     code = (
-        "import dataclasses, json; from paddock.engine.native import library; "
+        "import dataclasses, json; from paddock.engine.llama import library; "
         "print(json.dumps(dataclasses.asdict(library.describe())))"
     )
     command = [sys.executable, "-P", "-c", code]

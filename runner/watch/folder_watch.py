@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.runner.ledger.entries import LedgerError  # noqa: TID252 - the same class in either way of importing
+from paddock.runner.ledger.entries import LedgerError
 
 from . import watch_messages
 from .change_source import POLL_S, POLL_SHARE, ChangeSource

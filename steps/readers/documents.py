@@ -27,11 +27,11 @@ _MOST_PAGE_BYTES = 64 * 1024 * 1024
 
 __all__ = [
     "Document",
-    "reader_versions",
     "load_document",
-    "web_page_text",
     "read_document_file",
+    "reader_versions",
     "refuse_empty",
+    "web_page_text",
 ]
 
 

@@ -440,7 +440,7 @@ def _chart_lines(chart: Any) -> Iterator[str]:
 
 def _diagram_texts(slide: Any) -> Iterator[str]:
     """Yield the texts of diagrams (SmartArt), which lie in parts of their own."""
-    from lxml import etree  # type: ignore[import-untyped]
+    from lxml import etree
 
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):

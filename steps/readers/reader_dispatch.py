@@ -198,19 +198,19 @@ def _reader_for(kind: str) -> ReadsFile:
     """
     match kind:
         case "pdf":
-            from .pdf import read_pdf
+            from .pdf import read_pdf as read
         case "docx":
-            pass
+            from .office_and_epub import read_docx as read
         case "pptx":
-            pass
+            from .office_and_epub import read_pptx as read
         case "xlsx":
-            pass
+            from .office_and_epub import read_xlsx as read
         case "eml":
-            pass
+            from .mail import read_mail as read
         case "epub":
-            pass
+            from .office_and_epub import read_epub as read
         case "image":
-            pass
+            from .ocr import read_image as read
         case _:
             raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
-    return read_pdf
+    return read

@@ -421,7 +421,7 @@ def _block_text(block: Any) -> str:
     return f"[{block.type}, {getattr(block, 'mime_type', '')}, {size:,} bytes]"
 
 
-__all__ = ["HttpServerSpec", "StdioServerSpec", "McpSessions", "McpServerSpec"]
+__all__ = ["HttpServerSpec", "McpServerSpec", "McpSessions", "StdioServerSpec"]
 
 _RETRY_AFTER_S = 2.0
 _MOST_STARTS = 5

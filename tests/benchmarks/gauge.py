@@ -114,7 +114,7 @@ def main() -> None:
     """Be the worker."""
     # The library's own path stands first, as `python FILE` has it; the worker's does not.
     sys.path = [path for path in sys.path if Path(path) != Path(__file__).resolve().parent]
-    from paddock.engine.native.library import lib
+    from paddock.engine.llama.library import lib
     from paddock.engine.workers import worker_main
 
     gauge = _Gauge()

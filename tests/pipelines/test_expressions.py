@@ -1,7 +1,5 @@
 """Expressions: their values, their references, and what they may not do."""
 
-# ruff: noqa: E501 - a template is easier to read in one line
-
 from __future__ import annotations
 
 import time

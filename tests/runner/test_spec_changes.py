@@ -1,7 +1,5 @@
 """What a plan says of each kind of change, and whether the run then does that and costs that."""
 
-# ruff: noqa: E501 - a pipeline is easier to read in one line
-
 from __future__ import annotations
 
 import json

@@ -63,13 +63,13 @@ needs_maps = pytest.mark.skipif(
     "module",
     sorted(
         file.stem
-        for file in (Path(__file__).parents[3] / "engine" / "native").glob("*.py")
-        if file.stem not in ("__init__", "batch", "build", "faults", "log", "threads")
+        for file in (Path(__file__).parents[3] / "engine" / "llama").glob("*.py")
+        if file.stem not in ("__init__", "build", "diagnostics")
     ),
 )
 def test_every_module_loads_our_libraries_and_no_others(tmp_path: Path, module: str) -> None:
     ours = bundle(tmp_path)
-    loaded = libraries(tmp_path, f"import paddock.engine.native.{module}")
+    loaded = libraries(tmp_path, f"import paddock.engine.llama.{module}")
     assert {file.parent for file in loaded} == {ours.resolve()}
     assert ("mtmd" in str(loaded)) == (module == "vision")
 

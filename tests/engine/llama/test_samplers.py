@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits
+from paddock.engine.llama.library import lib
 from paddock.engine.llama.llama_context import SamplerChain
-from paddock.engine.native.library import lib
 from paddock.engine.request import Sampling
 from paddock.engine.sampling.logits import Penalties, top_candidates
 from tests.engine.sampling.world import picker
