@@ -29,7 +29,7 @@ os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 
 # What takes longest begins first, so that no process is left alone with it at the end.
 LONGEST = (
-    "runner/residence/test_background.py", "runner/unattended/test_up.py", "test_examples.py",
+    "runner/daemon/test_background.py", "runner/schedule/test_up.py", "test_examples.py",
     "engine/test_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
     "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "engine/test_pool_lost.py",
     "runner/test_shares.py", "engine/test_requests.py", "engine/api/test_status_page.py",
@@ -39,18 +39,18 @@ LONGEST = (
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
 # 12 s of a processor.
 WITH_PREFECT = (
-    "runner/unattended/test_up.py", "runner/test_flow.py", "runner/cluster/test_delegate.py",
-    "runner/cluster/test_prepare.py", "runner/unattended/test_office.py",
-    "runner/unattended/test_planner.py", "runner/history/test_tracking.py",
+    "runner/schedule/test_up.py", "runner/test_flow.py", "runner/workers/test_delegate.py",
+    "runner/workers/test_prepare.py", "runner/schedule/test_office.py",
+    "runner/schedule/test_planner.py", "runner/ledger/test_tracking.py",
 )  # fmt: skip
 
 
 # Tests that meet most of the errors that a person can cause: none may have stray marks.
 WITH_MESSAGES = (
-    "pipelines/", "runner/binding/", "steps/readers/", "steps/toolbox/", "steps/test_files_",
+    "pipelines/", "runner/bind/", "steps/readers/", "steps/tools/", "steps/test_files_",
     "runner/test_cli.py", "runner/test_consent.py", "runner/test_settings.py",
-    "runner/test_secrets.py", "runner/commands/test_history.py", "runner/commands/test_test.py",
-    "runner/commands/test_store.py", "runner/commands/test_tools.py",
+    "runner/test_secrets.py", "runner/cli/commands/test_history.py", "runner/cli/commands/test_test.py",
+    "runner/cli/commands/test_store.py", "runner/cli/commands/test_tools.py",
 )  # fmt: skip
 
 

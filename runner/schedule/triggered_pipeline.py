@@ -167,7 +167,7 @@ def read_triggered_pipeline(
         file: where it is.
         text: what it holds.
         settings: those of its folder.
-        has_stood: it was a pipeline before, so that one without `steps` is saved by half.
+        was_pipeline: it was a pipeline before, so that one without `steps` is saved by half.
         consents: what a person has agreed to for each file; None: all that is allowed.
         agrees: a person agrees now to what each file asks for, as far as it is allowed.
 
