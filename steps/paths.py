@@ -7,9 +7,10 @@ import hashlib
 import os
 from pathlib import Path
 
+from paddock.engine.system.files import MOST_NAME_BYTES
+
 from .base import OutsideRoots, Roots, StepError
 
-MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
 _LONGEST_SUFFIX = 32  # a longer one is no suffix
 _DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ERRNO_REASONS = {

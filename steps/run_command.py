@@ -100,17 +100,18 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
     import asyncio
 
     from paddock.engine.errors import DeadlineExceeded
+    from paddock.engine.system.processes import clean_environ
 
-    from . import processes
+    from .processes import run_command
 
     if not params.command[0]:
         raise StepError("`command` begins with an empty word; name the program.")
     try:
         async with asyncio.timeout(None if tools.total_s else DEFAULT_TIMEOUT_S):
-            ended = await processes.run_command(
+            ended = await run_command(
                 params.command,
                 cwd=resolve_path(tools.roots, params.cwd or "."),
-                environ=processes.clean_environ(params.env, os.environ),
+                environ=clean_environ(params.env, os.environ),
                 stdin=(params.stdin or "").encode("utf-8", "surrogateescape"),
                 most_bytes=MOST_BYTES,
                 most_error_bytes=MOST_ERROR_BYTES,
@@ -127,10 +128,12 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
 
 
 def _exit_error(params: RunParams, output: RunOutput) -> StepError:
-    from . import processes
+    from paddock.engine.system.text import last_part
 
-    what = processes.command_words(params.command)
-    said = processes.last_lines((output.stderr.strip() or output.stdout).encode())
+    from .processes import command_words
+
+    what = command_words(params.command)
+    said = last_part(output.stderr.strip() or output.stdout, 300)
     how = f"ended with code {output.code}"
     if output.code < 0:
         how = f"was ended by the signal {_signal_name(-output.code)}"

@@ -1,27 +1,43 @@
-"""Private files: state folders with mode 0700, files with mode 0600.
+"""Files: private state, atomic writes, JSON.
 
-The umask decides about documents that a pipeline writes, but not about state (ledgers, logs,
-locks, sockets, histories, consents), which holds prompts, documents and keys. Permissions that an
-older version left open are narrowed when a file is opened again. Only what belongs to this user is
-narrowed, never a symbolic link, a folder shared with others (`/tmp`) or a home folder.
+State (ledgers, logs, locks, sockets, histories, consents) holds prompts, documents and keys, so its
+folders have mode 0700 and its files 0600, whatever the umask; the umask decides about documents
+that a pipeline writes. Permissions that an older version left open are narrowed when a file is
+opened again. Only what belongs to this user is narrowed, never a symbolic link, a folder shared
+with others (`/tmp`) or a home folder.
+
+An atomic write goes to a temporary file beside the target, which is then renamed. The writer holds
+a lock on it, so that one which no process holds, on any machine, is known to be stale.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import secrets
 import stat
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 FOLDER, PRIVATE_FILE = 0o700, 0o600
 PRIVATE_UMASK = 0o077
 """For processes that write nothing but state."""
 _OF_OTHERS = 0o077
 
+MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
+TEMPORARY_SUFFIX = ".paddock-tmp"
+_PIECE_BYTES = 1 << 20
+# A file is made and then locked; in between it must not be taken for a stale one.
+_YOUNG_S = 1.0
+_IS_WINDOWS = os.name == "nt"
+
 
 def private_folder(path: Path) -> Path:
-    """Return a folder for its owner alone; it is made, with those above it, or narrowed.
+    """Return a folder for its owner alone; make it, with its parents, or narrow its mode.
 
     Raises:
         OSError: it cannot be made.
@@ -35,7 +51,7 @@ def private_folder(path: Path) -> Path:
 
 
 def make_private(path: Path) -> None:
-    """Take from others what they may do with a file or folder of ours; one that is gone is none."""
+    """Remove the permissions of others from a file or folder of ours, if it exists."""
     with suppress(OSError):
         facts = path.lstat()
         if not _is_own(facts) or not facts.st_mode & _OF_OTHERS:
@@ -45,21 +61,21 @@ def make_private(path: Path) -> None:
         path.chmod(stat.S_IMODE(facts.st_mode) & ~_OF_OTHERS)
 
 
-def open_private(path: Path, mode: str = "w", **how: Any) -> IO[Any]:
-    """Open a file to write, as `open` does; made for its owner alone, and narrowed if it is there.
+def open_private(path: Path, mode: str = "w", **options: Any) -> IO[Any]:
+    """Open a file for writing, as `open` does, with mode 0600.
 
     Raises:
         OSError: it cannot be opened.
     """
     if "b" not in mode:
-        how.setdefault("encoding", "utf-8")
-    file = open(path, mode, opener=_private_opener, **how)  # noqa: SIM115 - `Path` has no opener
+        options.setdefault("encoding", "utf-8")
+    file = open(path, mode, opener=_private_opener, **options)  # noqa: SIM115 - `Path` has no opener
     make_private(path)
     return file
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a small file for its owner alone.
+    """Write a small file with mode 0600, in place.
 
     Raises:
         OSError: it cannot be written.
@@ -69,9 +85,9 @@ def write_private(path: Path, text: str) -> None:
 
 
 def private_database(path: Path) -> Path:
-    """Return an SQLite file for its owner alone; what SQLite makes next to it gets its mode.
+    """Return an SQLite file with mode 0600; the files that SQLite makes beside it get the same.
 
-    An existing file is not opened here: to close it would release the locks that this process
+    An existing file is not opened here: closing it would release the locks that this process
     holds on it (POSIX).
 
     Raises:
@@ -98,3 +114,285 @@ def _is_shared_folder(path: Path, facts: os.stat_result) -> bool:
     """Return whether a folder is meant for others too, although state was put into it."""
     home = Path(os.path.expanduser("~")).resolve()  # noqa: PTH111 - without a home it stays `~`
     return bool(facts.st_mode & stat.S_ISVTX) or home.is_relative_to(path.resolve())
+
+
+class TemporaryFile:
+    """A hidden file that becomes another one by a rename, or is removed; locked until then."""
+
+    def __init__(
+        self, target: Path, *, mode: int | None = None, folder: Path | None = None
+    ) -> None:
+        """Open it beside `target`, or in `folder`, which is on the same file system.
+
+        `mode` is that of the target; None: as the umask has it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.file = (folder or target.parent) / _temporary_name(target.name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        self._handle: int | None = os.open(self.file, flags, 0o666 if mode is None else mode)
+        self._is_in_place = False
+        _try_lock(self._handle)
+        if mode is not None:  # the umask may have narrowed it
+            with self._removed_on_error():
+                os.fchmod(self._handle, mode)
+
+    @classmethod
+    def written(cls, target: Path, data: bytes, mode: int | None = None) -> TemporaryFile:
+        """Return a temporary file that holds `data`, synced to the disk.
+
+        Raises:
+            OSError: the system refused it; nothing is left.
+        """
+        temporary = cls(target, mode=mode)
+        with temporary._removed_on_error():
+            temporary.write(data)
+            temporary.sync()
+        return temporary
+
+    @classmethod
+    def copied(cls, target: Path, source: Path) -> tuple[TemporaryFile, str, int]:
+        """Return a synced copy of a file of any size, its sha256 and its size in bytes.
+
+        Raises:
+            OSError: the system refused it; nothing is left.
+        """
+        digest, n_bytes = hashlib.sha256(), 0
+        facts = source.stat()
+        temporary = cls(target, mode=stat.S_IMODE(facts.st_mode))
+        with temporary._removed_on_error():
+            with source.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    n_bytes += len(piece)
+                    temporary.write(piece)
+            temporary.sync()
+            with suppress(OSError):  # a file system without times is no reason to refuse
+                os.utime(temporary.file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        return temporary, digest.hexdigest(), n_bytes
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        assert self._handle is not None
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._handle, left) :]
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        assert self._handle is not None
+        os.fsync(self._handle)
+
+    def replace(self, target: Path) -> None:
+        """Rename it to its target.
+
+        Raises:
+            OSError: the system refused it.
+        """
+        if _IS_WINDOWS:  # an open file cannot be renamed there
+            self._release()
+        self.file.replace(target)
+        self._is_in_place = True
+
+    def close(self) -> None:
+        """Release it; remove it unless it has replaced its target."""
+        self._release()
+        if not self._is_in_place:
+            self.file.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    @contextmanager
+    def _removed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+
+@contextmanager
+def atomic_file(
+    target: Path,
+    *,
+    mode: int | None = PRIVATE_FILE,
+    is_durable: bool = False,
+    folder: Path | None = None,
+) -> Iterator[TemporaryFile]:
+    """Yield a temporary file that replaces `target` when the block ends without an error.
+
+    `is_durable`: the file and its name outlast a power cut.
+
+    Raises:
+        OSError: the system refused it; `target` is untouched.
+    """
+    temporary = TemporaryFile(target, mode=mode, folder=folder)
+    try:
+        yield temporary
+        if is_durable:
+            temporary.sync()
+        temporary.replace(target)
+    finally:
+        temporary.close()
+    if is_durable:
+        sync_folder(target.parent)
+
+
+def write_atomically(
+    path: Path, data: bytes | str, *, mode: int | None = PRIVATE_FILE, is_durable: bool = False
+) -> None:
+    """Write a whole file or nothing; make its folder, privately if the file is private.
+
+    Raises:
+        OSError: the system refused it; the old file is untouched.
+    """
+    if mode == PRIVATE_FILE:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, mode=mode, is_durable=is_durable) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json_atomically(
+    path: Path, value: object, *, mode: int | None = PRIVATE_FILE, is_durable: bool = False
+) -> None:
+    """Write a value as JSON, as `write_atomically` does."""
+    write_atomically(path, json.dumps(value), mode=mode, is_durable=is_durable)
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a user's file atomically with the umask's mode; a symbolic link stays one.
+
+    What is no file (`/dev/stdout`, a pipe) is written to directly.
+
+    Raises:
+        OSError: it cannot be written; names the path that was asked for.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_stream(path):
+            with path.open("wb") as stream:
+                stream.write(data)
+        else:
+            with atomic_file(path.resolve(), mode=None, is_durable=True) as file:
+                file.write(data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def create_once(path: Path, text: str) -> None:
+    """Write a private file unless there is one already; of several processes the first one wins.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    private_folder(path.parent)
+    temporary = TemporaryFile.written(path, text.encode(), PRIVATE_FILE)
+    try:
+        os.link(temporary.file, path)  # unlike a rename it never replaces another's
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            temporary.replace(path)
+    finally:
+        temporary.close()
+
+
+def read_json(path: Path) -> Any | None:
+    """Return the value of a JSON file; None where it is missing, unreadable or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file; empty where `read_json` finds no object."""
+    value = read_json(path)
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_stale_files(folder: Path) -> list[Path]:
+    """Remove temporary files that no process holds; return their paths.
+
+    Skips files that cannot be opened. Subfolders are not searched.
+    """
+    return [file for file in _temporary_files(folder) if _is_stale(file) and _remove(file)]
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _temporary_files(folder: Path) -> Iterator[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            is_ours = entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX)
+            if is_ours and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _is_stale(file: Path) -> bool:
+    try:
+        handle = os.open(file, os.O_RDWR)  # a lock over the network needs the right to write
+    except OSError:
+        return False
+    try:
+        is_young = abs(time.time() - os.fstat(handle).st_mtime) < _YOUNG_S
+        return not is_young and _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock an open file without waiting; return whether that succeeded.
+
+    Closing the handle releases the lock.
+    """
+    if _IS_WINDOWS:  # there an open file cannot be removed, which is all that is needed
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process holds it, or the file system knows no locks
+        return False
+    return True
+
+
+def _remove(file: Path) -> bool:
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _temporary_name(name: str) -> str:
+    """Return a hidden name, which scans skip, no longer than the system allows."""
+    tail = f".{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    whole = os.fsencode(name)
+    if len(whole) > MOST_NAME_BYTES:
+        return name  # lets the system refuse it in its own words
+    return "." + whole[: MOST_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail

@@ -114,7 +114,7 @@ def command_text(
 
 def _program(name: str, folder: str, added: Mapping[str, Any], bound: BoundPlan) -> Iterator[str]:
     """Yield the path of the program that a name stands for, where it is another text."""
-    from paddock.steps import processes
+    from paddock.engine.system import processes
 
     path, is_known = _filled_in(added.get("PATH", ""), bound)
     if not is_known:

@@ -274,14 +274,15 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
 
     A path is left to the run: an earlier step may make what it names.
     """
-    from paddock.steps import processes
+    from paddock.engine.system import processes
 
     if not isinstance(program, str) or not program or "{" in program or os.sep in program:
         return False
     added = dict(environ) if isinstance(environ, Mapping) else {}
     if "{" in str(added.get("PATH", "")):
         return False
-    return not processes.is_program(program, folder, processes.clean_environ(added, os.environ))
+    whole = processes.clean_environ(added, os.environ)
+    return processes.find_program(program, folder, whole) is None
 
 
 def _missing_tools(

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 from paddock.engine.errors import EngineError
 from paddock.engine.gguf import check_file
 from paddock.engine.models.model_names import is_path
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.progress import console
 
@@ -185,7 +187,7 @@ def timings_text(last: Mapping[str, Any]) -> str:
 
 def _duration_row(last: Mapping[str, Any], name: str) -> str:
     seconds = (last.get(name) or 0) / _NS_PER_S
-    return console.duration(seconds) if seconds >= 0.01 else ""
+    return units.duration(seconds) if seconds >= 0.01 else ""
 
 
 def _prompt_rows(last: Mapping[str, Any]) -> str:
@@ -201,11 +203,11 @@ def _rate_rows(last: Mapping[str, Any], count: str, duration: str, n_free: int =
     n, seconds = int(last.get(count) or 0), (last.get(duration) or 0) / _NS_PER_S
     if not n:
         return ""
-    words = console.counted(n, "token")
+    words = counted(n, "token")
     if seconds <= 0:
         return words
-    per_s = console.speed(max(0, n - n_free) / seconds)
-    return f"{words} in {console.duration(seconds)}, {per_s} tokens/s"
+    per_s = units.speed(max(0, n - n_free) / seconds)
+    return f"{words} in {units.duration(seconds)}, {per_s} tokens/s"
 
 
 SLASH_HELP = """\

@@ -25,9 +25,10 @@ from urllib.parse import urlsplit
 from paddock.engine.llama.build import LlamaBuild, find_build, release_version
 from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.system import hardware
+from paddock.engine.system import hardware, units
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
+from paddock.engine.system.text import counted
 from paddock.engine.workers.crashes import (
     MOST_FALLBACK,
     FallbackStore,
@@ -421,13 +422,13 @@ def _processor_findings(machine: hardware.Machine) -> Iterator[Finding]:
     yield Finding(
         "processor",
         "ok",
-        f"{cpu.name}, {console.counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}",
+        f"{cpu.name}, {counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}",
     )
     is_low = memory.free_bytes < _LOW_MEMORY_BYTES
     yield Finding(
         "memory",
         "warning" if is_low else "ok",
-        f"{console.size(memory.free_bytes)} free of {console.size(memory.total_bytes)}",
+        f"{units.size(memory.free_bytes)} free of {units.size(memory.total_bytes)}",
         "Close other programs, or use a small model." if is_low else "",
     )
 
@@ -458,7 +459,7 @@ def probe_native() -> NativeBuild | str:
         variant=loaded["variant"],
         unusable=tuple(loaded["unusable"]),
         devices=tuple(
-            f"{room.name}, {console.size(room.free_bytes)} free of {console.size(room.total_bytes)}"
+            f"{room.name}, {units.size(room.free_bytes)} free of {units.size(room.total_bytes)}"
             for room, _ in (ask_devices() if {*UNLISTED_BACKENDS} & {*backends} else ())
         ),
     )
@@ -548,9 +549,9 @@ def _gpu_text(gpu: hardware.Gpu) -> str:
     """Write name, memory and driver, as far as they are known."""
     parts = [gpu.name]
     if gpu.memory_bytes:
-        parts.append(console.size(gpu.memory_bytes))
+        parts.append(units.size(gpu.memory_bytes))
     if gpu.free_bytes is not None:
-        parts.append(f"{console.size(gpu.free_bytes)} free")
+        parts.append(f"{units.size(gpu.free_bytes)} free")
     if gpu.architecture:
         parts.append(f"compute capability {gpu.architecture}")
     if gpu.driver:
@@ -566,7 +567,7 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
     """Look at the room for models and for the state."""
     for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
         disk = hardware.read_disk(folder)
-        text = f"{folder}: {console.size(disk.free_bytes)} free"
+        text = f"{folder}: {units.size(disk.free_bytes)} free"
         if not _is_writable(folder):
             remedy = "Make it writable, or set PADDOCK_HOME or PADDOCK_MODELS to another folder."
             # A store of models may well be read-only; the state folder may not.

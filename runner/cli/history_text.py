@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.ledger.entries import ItemRow
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
@@ -38,7 +40,7 @@ def _run_row(past: PastRun, progress: str, now: float, host: str) -> tuple[str, 
         row.run,
         _shortened(row.pipeline),
         past.status,
-        console.ago(now - row.started),
+        units.ago(now - row.started),
         run_time_text(past, now),
         progress or run_result_text(past),
         by,
@@ -49,8 +51,8 @@ def _run_row(past: PastRun, progress: str, now: float, host: str) -> tuple[str, 
 def run_time_text(past: PastRun, now: float) -> str:
     """Return how long a run took, or takes by now."""
     if past.status == "running":
-        return console.duration(max(0.0, now - past.row.started))
-    return console.duration(past.row.ended - past.row.started) if past.row.ended else ""
+        return units.duration(max(0.0, now - past.row.started))
+    return units.duration(past.row.ended - past.row.started) if past.row.ended else ""
 
 
 def run_result_text(past: PastRun) -> str:
@@ -63,16 +65,14 @@ def run_result_text(past: PastRun) -> str:
     return told or done_in_words(past.status, n_written, n_removed, n_acted)
 
 
-def item_counts_text(counted: Mapping[str, Any]) -> str:
+def item_counts_text(counts: Mapping[str, Any]) -> str:
     """Write what became of the items.
 
     >>> item_counts_text({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
     '4 done, 96 fresh, 1 quarantined'
     """
-    done = sum(int(counted.get(state) or 0) for state in _DONE_STATES)
-    others = (
-        (state, int(counted.get(state) or 0)) for state in counted if state not in _DONE_STATES
-    )
+    done = sum(int(counts.get(state) or 0) for state in _DONE_STATES)
+    others = ((state, int(counts.get(state) or 0)) for state in counts if state not in _DONE_STATES)
     parts = [("done", done), *others]
     return ", ".join(f"{n:,} {state}" for state, n in parts if n)
 
@@ -89,7 +89,7 @@ def run_heading(past: PastRun, now: float) -> str:
         + (f", start {row.attempt}" if row.attempt > 1 else ""),
     ]
     if summary:
-        calls = console.counted(int(summary.get("calls") or 0), "model call")
+        calls = counted(int(summary.get("calls") or 0), "model call")
         lines.append("  " + "; ".join(part for part in (run_result_text(past), calls) if part))
     if past.message:
         lines.append(f"  {console.printable_message(past.message)}")
@@ -140,9 +140,9 @@ def _journal_item_text(told: Mapping[str, Any]) -> str:
     if told.get("error"):
         words.append(f": {console.printable_message(str(told['error']))}")
     elif told.get("state") == "done":
-        words.append(f" in {console.duration(float(told.get('seconds') or 0))}")
+        words.append(f" in {units.duration(float(told.get('seconds') or 0))}")
         if told.get("calls"):
-            calls = console.counted(int(told["calls"]), "call")
+            calls = counted(int(told["calls"]), "call")
             words.append(f", {calls}, {int(told.get('tokens') or 0):,} tokens")
     return "".join(words)
 
@@ -155,7 +155,7 @@ def _time_of_day(at: Any) -> str:
 
 
 def _thousands(n: Any) -> str:
-    return console.counted(n, "item") if isinstance(n, int) else "items"
+    return counted(n, "item") if isinstance(n, int) else "items"
 
 
 def _shortened(text: str) -> str:
@@ -191,14 +191,14 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
 
 
 def _origin_brief(origin: Origin) -> Iterator[str]:
-    rows = "" if origin.n_rows is None else f", {console.counted(origin.n_rows, 'row')}"
+    rows = "" if origin.n_rows is None else f", {counted(origin.n_rows, 'row')}"
     yield f"{_short_path(origin.path)}{rows}"
     yield _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'")
     yield _labelled("since", "; ".join(_changed_since(origin)) or "nothing changed")
 
 
 def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
-    rows = "" if origin.n_rows is None else f", {console.counted(origin.n_rows, 'row')}"
+    rows = "" if origin.n_rows is None else f", {counted(origin.n_rows, 'row')}"
     yield f"{_short_path(origin.path)}{rows}"
     yield _labelled("from", f"{_origin_item(origin)} of {_short_path(str(origin.pipeline))}")
     yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
@@ -253,7 +253,7 @@ def _origin_item(origin: Origin) -> str:
 def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
     took = "" if step.seconds is None else f", {step.seconds:.1f} s"
     uses = f" ({step.uses})" if step.uses else ""
-    n = console.counted(len(step.calls), "call")
+    n = counted(len(step.calls), "call")
     yield _labelled("step", f"{step.id}{uses}: {n}{took}")
     shown = step.calls if is_full else step.calls[:1]
     for call in shown:
@@ -289,7 +289,7 @@ def _request_lines(call: LineageCall) -> Iterator[str]:
         return
     texts = call.request.get("texts")
     if isinstance(texts, list):
-        yield f"{console.counted(len(texts), 'text')}: {texts[0] if texts else ''}"
+        yield f"{counted(len(texts), 'text')}: {texts[0] if texts else ''}"
         return
     yield ", ".join(f"{name}={_value_text(value)}" for name, value in call.request.items())
 

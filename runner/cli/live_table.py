@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from paddock.engine.system import units
 from paddock.runner.progress import console
 from paddock.runner.progress.events import ItemState
 
@@ -143,10 +144,10 @@ class LiveTable(RunProgress):
         return table
 
     def _footer(self, now: float) -> Text:
-        parts = [console.duration(now - self.since)]
+        parts = [units.duration(now - self.since)]
         rate = self.meter.rate()
         if rate is not None:
-            parts.append(f"{console.speed(rate)} tokens/s")
+            parts.append(f"{units.speed(rate)} tokens/s")
         return Text(", ".join(parts), style="dim")
 
 
@@ -169,14 +170,14 @@ def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
         done.append(f" +{n_bad:,} failed", style="yellow")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if pace.is_over:
-        to_go = Text(f"in {console.duration(pace.seconds(now))}", style="dim")
+        to_go = Text(f"in {units.duration(pace.seconds(now))}", style="dim")
     else:
-        to_go = Text("" if left_s is None else console.duration(left_s))
+        to_go = Text("" if left_s is None else units.duration(left_s))
     return [
         done,
         f"{len(pace.running):,}" if pace.running else "",
         "" if pace.n_left is None else f"{pace.n_left:,}",
-        console.speed(rate) if rate is not None and pace.running else "",
+        units.speed(rate) if rate is not None and pace.running else "",
         to_go,
     ]
 

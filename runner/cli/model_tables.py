@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.models.model_cards import ModelCard, list_cards
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.progress import console
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def _model_rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if details.get("quantization_level"):
         yield "quantization", str(details["quantization_level"])
     if told.get("size"):
-        yield "size", console.size(int(told["size"]))
+        yield "size", units.size(int(told["size"]))
     if told.get("greedy_answers"):
         yield "greedy answers", str(told["greedy_answers"])
     if told.get("flash_attention"):
@@ -140,7 +142,7 @@ def _speed_on_documents(made: TunedCopy) -> str:
     """Return the speeds before and after, as they were measured on the user's documents."""
     before, after = made.before, made.after
     return (
-        f"On {console.counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
+        f"On {counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
         f"prompts of {after.n_prompt_tokens} tokens {before.prompts:,.0f} and "
         f"{after.prompts:,.0f}, one answer {before.answer:,.0f} and {after.answer:,.0f}, eight at "
         f"once {before.answers:,.0f} and {after.answers:,.0f}. Agreement is that of "
@@ -150,7 +152,7 @@ def _speed_on_documents(made: TunedCopy) -> str:
 
 def tuned_copy_summary(made: TunedCopy) -> str:
     """Write what a copy is worth in one line."""
-    more = f"{console.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
+    more = f"{units.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
     return (
         f"{made.label}, prompts {made.prompts_ratio:.1f} times as fast, "
         f"top-1 agreement {_percent(made.agreement)}, {more}"
@@ -172,7 +174,7 @@ def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
             f"{one.prompts_ratio:.1f} x",
             f"{one.answers_ratio:.1f} x",
             _percent(one.agreement),
-            console.size(max(0, one.more_bytes)),
+            units.size(max(0, one.more_bytes)),
         )
         for one in copies
     ]
@@ -289,7 +291,7 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
         (
             row.name,
             row.digest[:_ID_CHARS],
-            console.size(row.size_bytes),
+            units.size(row.size_bytes),
             _modified_text(row.modified_at, now),
             row.role,
             _origin_text(row),
@@ -301,7 +303,7 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
 
 
 def _modified_text(moment: datetime | None, now: datetime) -> str:
-    return "" if moment is None else console.ago((now - moment).total_seconds())
+    return "" if moment is None else units.ago((now - moment).total_seconds())
 
 
 def _origin_text(row: ModelRow) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.progress import console
 from paddock.runner.progress.events import ItemState, NullObserver
 
@@ -199,7 +201,7 @@ def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
 
 def to_do_text(pace: StepProgress) -> str:
     """Write how much a step has to do: `16 items, 12 fresh, 4 to do`."""
-    parts = [console.counted(pace.total or 0, "item")]
+    parts = [counted(pace.total or 0, "item")]
     if pace.n_fresh:
         parts.append(f"{pace.n_fresh:,} fresh")
         parts.append(f"{pace.n_to_do:,} to do")
@@ -213,9 +215,9 @@ def progress_text(pace: StepProgress, now: float) -> str:
         parts.append(f"{len(pace.running)} running")
     rate, left_s = pace.meter.rate(), pace.seconds_left(now)
     if rate is not None:
-        parts.append(f"{console.speed(rate)} tokens/s")
+        parts.append(f"{units.speed(rate)} tokens/s")
     if left_s is not None:
-        parts.append(f"about {console.duration(left_s)} to go")
+        parts.append(f"about {units.duration(left_s)} to go")
     return ", ".join(parts)
 
 
@@ -232,4 +234,4 @@ def end_text(pace: StepProgress, now: float) -> str:
         return "nothing to do"
     if pace.total == 1 and pace.n_ended == 1:
         told = told.split(" ", 1)[1]
-    return f"{told} in {console.duration(pace.seconds(now))}"
+    return f"{told} in {units.duration(pace.seconds(now))}"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import files
 from paddock.pipelines.expressions import Value
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
@@ -26,7 +27,6 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
-from paddock.steps.files import atomic_write
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import DeletionDoubt
@@ -44,7 +44,7 @@ def sweep_temporary_files(index: OutputIndex) -> int:
     """
     folders = {file.parent for file in index.owned()}
     return index.ledger.objects.sweep() + sum(
-        len(atomic_write.remove_stale_files(folder)) for folder in sorted(folders)
+        len(files.remove_stale_files(folder)) for folder in sorted(folders)
     )
 
 

@@ -289,7 +289,7 @@ async def _retire_others(residence: DaemonInfo) -> None:
 
 
 def _started_message(residence: DaemonInfo, settings: Settings) -> str:
-    from paddock.runner.progress.console import duration
+    from paddock.engine.system.units import duration
 
     idle = duration(settings.unattended.service_idle_s)
     return (

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID, uuid4
 
 from paddock.engine.system import files
-from paddock.engine.system import files as private
-from paddock.steps.files.atomic_write import TemporaryFile, remove_stale_files
+from paddock.engine.system.files import TemporaryFile, remove_stale_files
 
 from . import entries, writer
 from .entries import (
@@ -178,8 +177,8 @@ class Ledger:
         if self.is_shared:
             self._open_shared_to_read()
         elif self.file.exists():
-            private.make_private(self.folder)
-            self._reader = entries.SqliteReader(private.private_database(self.file))
+            files.make_private(self.folder)
+            self._reader = entries.SqliteReader(files.private_database(self.file))
             if self._reader.is_older():
                 self._reader.close()
                 self._open_to_write()
@@ -202,15 +201,15 @@ class Ledger:
         from filelock import FileLock
 
         try:
-            private.private_folder(self.folder)
+            files.private_folder(self.folder)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
-                private.write_private(ignore, "*\n")
+                files.write_private(ignore, "*\n")
             if self.is_shared:
                 self._open_shared_to_write()
                 return
-            with FileLock(self.folder / "ledger.lock", mode=private.PRIVATE_FILE):
-                self._reader = writer.open_for_writing(private.private_database(self.file))
+            with FileLock(self.folder / "ledger.lock", mode=files.PRIVATE_FILE):
+                self._reader = writer.open_for_writing(files.private_database(self.file))
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(

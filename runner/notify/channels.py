@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from paddock.steps import processes
+from paddock.engine.system import processes
 
 from .notification import ATTEMPT_S, DEADLINE_S, NotDelivered, Notification, with_retries
 

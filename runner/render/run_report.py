@@ -12,10 +12,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from paddock.engine.system.files import write_output
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import STATE_FOLDER, LedgerFolder, PastRun, runs_named
 from paddock.runner.progress.report import HELD_REMEDY
-from paddock.steps.files.atomic_write import write_atomically
 
 from .graph_model import seconds_text
 from .html_page import html_cell, html_page, html_table, number_cell
@@ -241,4 +241,4 @@ def write_named_run_report(file: Path, run: str, target: Path) -> None:
 
 def write_run_report(past: PastRun, target: Path) -> None:
     """Write a run as one page."""
-    write_atomically(target, run_report_page(read_run_details(past), target))
+    write_output(target, run_report_page(read_run_details(past), target))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
+from paddock.engine.system.files import write_output
 from paddock.runner.progress.report import STATES, ItemReport, Report
-from paddock.steps.files.atomic_write import write_atomically
 
 ReplySource = Literal["live", "record", "replay"]
 EXIT_TESTS_FAILED = 4
@@ -362,7 +362,7 @@ def write_test_reports(
         OSError: one cannot be written.
     """
     if junit is not None:
-        write_atomically(junit, junit_xml(suites))
+        write_output(junit, junit_xml(suites))
     _write_summary(suites_markdown(suites), summary, os.environ if environ is None else environ)
 
 
@@ -380,13 +380,13 @@ def write_run_reports(
         OSError: one cannot be written.
     """
     if junit is not None:
-        write_atomically(junit, junit_xml([run_as_suite(report, file)]))
+        write_output(junit, junit_xml([run_as_suite(report, file)]))
     _write_summary(run_markdown(report), summary, os.environ if environ is None else environ)
 
 
 def _write_summary(text: str, summary: Path | None, environ: Mapping[str, str]) -> None:
     if summary is not None:
-        write_atomically(summary, text)
+        write_output(summary, text)
     if environ.get(GITHUB_SUMMARY_VARIABLE):
         # Other steps' words stand there already; that they cannot be added to fails no job.
         with (

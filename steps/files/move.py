@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engine.system.files import TemporaryFile
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import numbered_name, os_refusal, printable, resolve_path
-
-from .atomic_write import TemporaryFile
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
-
-from .atomic_write import TemporaryFile
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role

@@ -28,7 +28,7 @@ from typing import Any
 
 from paddock.engine.system.hardware import read_cpu, read_memory
 from paddock.engine.system.process_guard import GRACE_S, guarded_command
-from paddock.steps.processes import clean_environ
+from paddock.engine.system.processes import clean_environ
 
 from .reader import Document, Unreadable
 from .reader_process import (  # fmt: skip

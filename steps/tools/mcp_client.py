@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import process_guard
-from paddock.steps import processes
+from paddock.engine.system import process_guard, processes
+from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult
 
 from .tool import RunnableTool, tool_refusal, tool_result
@@ -44,7 +44,7 @@ class ServerOutput:
         """Give them as the end of a sentence."""
         if self.garbage:
             return f": it writes what is no JSON-RPC: '{self.garbage}'"
-        said = processes.last_lines(bytes(self.stderr))
+        said = last_part(bytes(self.stderr).decode("utf-8", "replace"), 300)
         return f": {said}" if said else "."
 
 
@@ -304,7 +304,7 @@ class McpSession:
 
         spec = self.spec
         environ = processes.clean_environ(dict(spec.env), os.environ)
-        if not processes.is_program(spec.command, spec.cwd, environ):
+        if processes.find_program(spec.command, spec.cwd, environ) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spec.command)
         command, *args = process_guard.guarded_command(
             [spec.command, *spec.args], 0

@@ -21,7 +21,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.steps import processes
+from paddock.engine.system import processes
+from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult
 
 from . import function_worker, tool_names
@@ -283,7 +284,7 @@ class _FunctionProcess:
         """
         assert self._process.stdout is not None
         if not await self._process.stdout.readline():
-            said = processes.last_lines(bytes(self._said))
+            said = last_part(bytes(self._said).decode("utf-8", "replace"), 300)
             raise StepError(f"Python ended at its start: {said}")
 
     async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -305,7 +306,7 @@ class _FunctionProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._hearing)
-            said = processes.last_lines(bytes(self._said))
+            said = last_part(bytes(self._said).decode("utf-8", "replace"), 300)
             what = f"'{request['of']}:{request['name']}' ended its process"
             raise StepError(what + (f": {said}" if said else ".")) from None
         return answer

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from paddock.steps.files.atomic_write import TEMPORARY_SUFFIX
+from paddock.engine.system.files import TEMPORARY_SUFFIX
 from tests.runner.test_interruptions import start
 from tests.runner.world import World
 
@@ -55,8 +55,8 @@ def test_a_run_after_one_that_ended_in_order_looks_for_nothing(tmp_path: Path) -
 HOLDS = """
 import sys, time
 from pathlib import Path
-from paddock.steps.files.atomic_write import Aside
-Aside.written(Path(sys.argv[1]), b"half")
+from paddock.engine.system.files import TemporaryFile
+TemporaryFile.written(Path(sys.argv[1]), b"half")
 print("held", flush=True)
 time.sleep(60)
 """

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.system.files import TemporaryFile
 from paddock.steps.base import StepError
-from paddock.steps.files import atomic_write
 from paddock.steps.files.move import FilesMove, FilesMoveParams
 from tests.fakes.tools import FakeOutputs, tools
 
@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(atomic_write.TemporaryFile, "replace", full)
+    monkeypatch.setattr(TemporaryFile, "replace", full)
     with pytest.raises(StepError) as caught:
         move(folder, outputs, "in/a.txt", "b.txt", mode="copy")
     assert caught.value.is_fatal

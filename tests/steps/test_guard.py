@@ -138,9 +138,9 @@ def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself_and_no_more() 
 PARENT = """
 import asyncio, os, sys
 from pathlib import Path
-from paddock.steps import processes
+from paddock.engine.system import processes
 command = ["sh", "-c", "trap '' TERM; sleep 600 & echo $$ $! >&2; wait; sleep 600"]
-held = asyncio.run(processes.started(command, environ=os.environ))
+held = asyncio.run(processes.start_guarded(command, environ=os.environ))
 print(held.process.pid, flush=True)
 sys.stdin.read()
 """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.system.text import counted
 from paddock.runner.cli import arguments
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
@@ -159,7 +160,7 @@ def tally_text(tally: BatchProgress) -> str:
     """Return how far it is."""
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     done = tally.completed + tally.failed
-    return f"{done:,} of {console.counted(tally.total, 'request')} answered{failed}"
+    return f"{done:,} of {counted(tally.total, 'request')} answered{failed}"
 
 
 @contextmanager

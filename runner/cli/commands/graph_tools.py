@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import HERE, pipeline_file, require_writable
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
 from paddock.runner.progress import console
@@ -37,12 +38,12 @@ def graph(
     ] = None,
 ) -> int:
     """Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid."""
+    from paddock.engine.system.files import write_output
     from paddock.pipelines.errors import PipelineError
     from paddock.runner.bind.bind import check, read_plan
     from paddock.runner.bind.subpipelines import SharedPlans
     from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX
     from paddock.runner.render.graph_drawing import draw_graph as draw
-    from paddock.steps.files.atomic_write import write_atomically
 
     if out is not None:
         require_writable(out, "plan.svg")
@@ -60,12 +61,12 @@ def graph(
         if plan.faults or plan.pipeline.faults:
             raise
         console.print_err(f"It cannot be run as it is: `paddock validate {file}` says why "
-                     f"({console.counted(len(error.faults), 'fault')}).")  # fmt: skip
+                     f"({counted(len(error.faults), 'fault')}).")  # fmt: skip
     text = draw(plan, path, chosen, within.plans)
     if out is None:
         console.print_out(text.rstrip("\n"))
         return DONE
-    write_atomically(out, text)
+    write_output(out, text)
     console.print_err(
         f"Drew {console.printable_line(str(path))} to {console.printable_line(str(out))}."
     )

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from paddock.engine.system import files
+from paddock.engine.system.text import counted
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
 from paddock.runner.progress import console
 
@@ -168,7 +169,7 @@ def init(
         # One word is the folder; one that names a template is both.
         folder, template = template, template if template in {t.name for t in known} else None
     written = copy_template(template, Path(folder), installed_schema())
-    console.print_out(f"Made '{folder}' with {console.counted(len(written), 'file')}.")
+    console.print_out(f"Made '{folder}' with {counted(len(written), 'file')}.")
     here = Path(folder) / PIPELINE_FILE
     command = f"paddock run {quote(str(here))}"
     console.print_out(f"Next: {command if here.exists() else f'pip install -e {quote(folder)}'}")

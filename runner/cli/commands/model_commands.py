@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.cli import arguments
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
@@ -180,7 +182,7 @@ def prune(as_json: JsonOption = False) -> int:
     if as_json:
         console.print_json({"ok": True, "removed": gone})
     else:
-        console.print_out(f"Removed {console.counted(len(gone), 'blob')}.")
+        console.print_out(f"Removed {counted(len(gone), 'blob')}.")
     return DONE
 
 
@@ -419,12 +421,12 @@ def _loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
     return (
         _short_name(str(model.get("name", ""))),
         str(model.get("digest", ""))[:_ID_CHARS],
-        console.size(size),
+        units.size(size),
         processor_text(size, on_device),
         str(model.get("context_length") or ""),
         str(model.get("running", "")),
         str(model.get("queue_depth", "")),
-        console.speed(rate) if rate else "",
+        units.speed(rate) if rate else "",
         until_text(str(model.get("expires_at") or ""), now),
         str(model.get("service", "")),
     )
@@ -460,4 +462,4 @@ def until_text(expires_at: str, now: datetime) -> str:
         return ""
     if left_s > _FOREVER_S:
         return "for ever"
-    return f"in {console.duration(left_s)}" if left_s > 0 else "soon"
+    return f"in {units.duration(left_s)}" if left_s > 0 else "soon"

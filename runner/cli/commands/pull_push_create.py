@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system import units
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
 from paddock.runner.progress import console
@@ -108,7 +109,7 @@ def _amount_text(total: int | None, completed: int | None) -> str:
     """
     if not total:
         return ""
-    return f": {100 * (completed or 0) // total} % of {console.size(total)}"
+    return f": {100 * (completed or 0) // total} % of {units.size(total)}"
 
 
 @dataclass
@@ -190,12 +191,12 @@ class TransferBars:
 
         if not step.total:
             return "", ""
-        words = f"{console.size(step.completed)} of {console.size(step.total)}"
+        words = f"{units.size(step.completed)} of {units.size(step.total)}"
         seconds, n_bytes = self._clock() - step.since, step.completed - step.before
         if not step.is_over and seconds > 1 and n_bytes > 0:
             per_s = n_bytes / seconds
-            to_go = console.duration((step.total - step.completed) / per_s)
-            words += f", {console.size(round(per_s))}/s, {to_go} to go"
+            to_go = units.duration((step.total - step.completed) / per_s)
+            words += f", {units.size(round(per_s))}/s, {to_go} to go"
         return ProgressBar(step.total, step.completed, width=_BAR_WIDTH), words
 
 
@@ -227,8 +228,8 @@ class FitWarning:
         if n_bytes * _OVERHEAD_FACTOR > total_bytes:
             self._has_warned = True
             console.print_err(
-                f"WARNING: it has {console.size(n_bytes)}, and {what} has "
-                f"{console.size(total_bytes)}: it will not fit. Ctrl-C stops."
+                f"WARNING: it has {units.size(n_bytes)}, and {what} has "
+                f"{units.size(total_bytes)}: it will not fit. Ctrl-C stops."
             )
 
     def look_at(self, ref: str) -> None:
@@ -268,8 +269,8 @@ def fit_warning(ref: str, settings: PoolSettings) -> str | None:
     least = min(way.room.total_bytes for way in ways)
     free = device.free.total_bytes if device.gpus else device.free_bytes
     return (
-        f"{facts.name} needs about {console.size(least)} with its context, and "
-        f"{console.size(free)} are free now."
+        f"{facts.name} needs about {units.size(least)} with its context, and "
+        f"{units.size(free)} are free now."
     )
 
 

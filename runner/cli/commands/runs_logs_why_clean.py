@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.system import units
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
 from paddock.runner.progress import console
 
@@ -448,19 +449,19 @@ def _parse_age(text: str | None) -> float | None:
 
 def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
     """Return what went, or would."""
-    counted = (
+    removed = (
         (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
         (swept.items, "entry of documents long gone"), (swept.objects, "object"),
         (swept.leftovers, "leftover"),
     )  # fmt: skip
-    parts = [_count_text(n, noun) for n, noun in counted if n]
+    parts = [_count_text(n, noun) for n, noun in removed if n]
     if swept.calls:
         parts.insert(0, f"{swept.calls:,} {'reply' if swept.calls == 1 else 'replies'}")
-    where = console.counted(n_ledgers, "ledger")
+    where = counted(n_ledgers, "ledger")
     if not parts:
         return f"Nothing to remove in {where}."
     verb = "Would remove" if is_dry else "Removed"
-    return f"{verb} {', '.join(parts)} from {where} ({console.size(swept.n_bytes)})."
+    return f"{verb} {', '.join(parts)} from {where} ({units.size(swept.n_bytes)})."
 
 
 def _count_text(n: int, noun: str) -> str:

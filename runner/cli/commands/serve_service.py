@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.system import units
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
 from paddock.runner.progress import console
 
@@ -322,7 +323,7 @@ def logs(
 def _status_text(told: dict[str, Any], state_dir: Path) -> str:
     """Write what one service tells."""
     by = "" if told["kind"] == "background" else f", held by `paddock {told['kind']}`"
-    head = f"Runs for {console.duration(told['since_s'])} (process {told['pid']}{by})."
+    head = f"Runs for {units.duration(told['since_s'])} (process {told['pid']}{by})."
     rows = [
         head,
         *_model_lines(told["models"]),
@@ -339,7 +340,7 @@ def _model_lines(models: list[dict[str, Any]]) -> list[str]:
         return ["Models: none in memory."]
     return [
         f"Model {one['name']}: {one['state']}, "
-        f"{console.size(one['host_bytes'] + one['device_bytes'])}, "
+        f"{units.size(one['host_bytes'] + one['device_bytes'])}, "
         f"{one.get('running', 0):,} running, {one.get('waiting', 0):,} waiting"
         for one in models
     ]
@@ -347,7 +348,7 @@ def _model_lines(models: list[dict[str, Any]]) -> list[str]:
 
 def _lease_lines(told: dict[str, Any]) -> list[str]:
     rows = [
-        f"In use by {one['pipeline']} (process {one['pid']}) for {console.duration(one['held_s'])}."
+        f"In use by {one['pipeline']} (process {one['pid']}) for {units.duration(one['held_s'])}."
         for one in told["leases"]
     ]
     if rows or told["requests"]:
@@ -356,7 +357,7 @@ def _lease_lines(told: dict[str, Any]) -> list[str]:
     if told["kind"] != "background":
         return []
     left_s = max(0.0, told["idle_s"] - told["quiet_s"])
-    return [f"Nobody uses it; it ends in {console.duration(left_s)} unless a run comes."]
+    return [f"Nobody uses it; it ends in {units.duration(left_s)} unless a run comes."]
 
 
 def _prefect_line(prefect: dict[str, Any], state_dir: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paddock.engine.system.text import counted
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
@@ -169,7 +170,7 @@ def _hand_over_outputs(wish: SummaryRequest, file: Path) -> None:
     n_items = hand_over(before, file)
     before.unlink()
     if n_items:
-        what = console.counted(n_items, "document")
+        what = counted(n_items, "document")
         console.print_err(
             f"It goes on with {what} of '{wish.out}', whose summaries are its own now."
         )

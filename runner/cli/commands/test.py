@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
 
@@ -119,7 +121,7 @@ class _CasePrinter:
         if file is not self._file:
             self._file = file
             self._say(console.printable_line(str(file.file)))
-        how = ", ".join(part for part in (case.source, console.duration(case.seconds)) if part)
+        how = ", ".join(part for part in (case.source, units.duration(case.seconds)) if part)
         self._say(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
         for problem in () if case.passed else case.problems:
             self._say(f"      {problem.kind}: {problem.message}")
@@ -135,5 +137,5 @@ class _CasePrinter:
         for note in (note for suite in suites for note in suite.notes):
             self._say(console.printable_message(note))
         n_all = sum(len(suite.cases) for suite in suites)
-        took = console.duration(sum(suite.seconds for suite in suites))
-        self._say(f"{console.counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")
+        took = units.duration(sum(suite.seconds for suite in suites))
+        self._say(f"{counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")

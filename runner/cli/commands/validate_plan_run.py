@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import HERE, is_utf8, pipeline_file
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
 from paddock.runner.progress import console
@@ -44,7 +46,7 @@ def plan_text(report: PlanReport) -> str:
     head = f"{report.pipeline}: nothing to do"
     if n_to_do:
         n_items = sum(item.state != "skipped" for item in report.items)
-        head = f"{report.pipeline}: {n_to_do:,} of {console.counted(n_items, 'item')} to do"
+        head = f"{report.pipeline}: {n_to_do:,} of {counted(n_items, 'item')} to do"
     elif report.has_work:
         head = f"{report.pipeline}: what there is to do shows only during the run"
     lines = [console.printable_line(head), *_group_lines(report)]
@@ -67,7 +69,7 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
     before = ""
     for (step, state, why), items in groups.items():
         shown = "" if step == before else step
-        what = console.counted(len(items), "item") if state == "fresh" else _item_names(items)
+        what = counted(len(items), "item") if state == "fresh" else _item_names(items)
         line = f"  {shown.ljust(width)}  {state:<11}  {what}"
         because = f"  ({console.printable_message(why)})" if why and state != "fresh" else ""
         yield console.printable_line(line) + because
@@ -87,13 +89,13 @@ def _cost_text(report: PlanReport) -> str:
     parts = []
     if report.calls is not None:
         bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
-        parts.append(f"{bound}{console.counted(report.calls, 'model call')}")
+        parts.append(f"{bound}{counted(report.calls, 'model call')}")
     if report.tokens is not None:
         parts.append(f"about {report.tokens:,} tokens")
     if report.loads is not None:
-        parts.append(console.counted(report.loads, "model load"))
+        parts.append(counted(report.loads, "model load"))
     if report.seconds is not None:
-        length = console.duration(report.seconds)
+        length = units.duration(report.seconds)
         parts.append(length if length.startswith("under") else f"about {length}")
     if not parts:
         return "How much that costs is not known yet."
@@ -116,7 +118,7 @@ def _held_lines(report: Report) -> Iterator[str]:
         return
     names = ", ".join(console.printable_line(item.key or item.step) for item in held[:3])
     more = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
-    what = f"Held {console.counted(len(held), 'item')}: {names}{more}."
+    what = f"Held {counted(len(held), 'item')}: {names}{more}."
     yield f"{what} Outputs were edited, or are not ours, and are kept."
     yield f"  {HELD_REMEDY}"
 
@@ -132,7 +134,7 @@ def _written_line(report: Report) -> str:
         shown = os.path.join(shown, os.path.basename(report.written[0]))  # noqa: PTH118, PTH119
         return f"Wrote {console.printable_line(os.path.normpath(shown))}."
     shown = "in this folder" if shown == os.curdir else f"under {console.printable_line(shown)}"
-    return f"Wrote {console.counted(len(report.written), 'file')} {shown}."
+    return f"Wrote {counted(len(report.written), 'file')} {shown}."
 
 
 def _failed_line(report: Report, hint: str) -> str:
@@ -149,15 +151,15 @@ def _failed_line(report: Report, hint: str) -> str:
 
 
 def _cost_line(report: Report) -> str:
-    parts = [f"Took {console.duration(report.seconds)}"]
-    calls = console.counted(report.calls, "model call")
+    parts = [f"Took {units.duration(report.seconds)}"]
+    calls = counted(report.calls, "model call")
     if report.cached_calls:
         calls += f" and {report.cached_calls:,} from the ledger"
     parts.append(calls)
     n_fresh = report.counts.get("fresh", 0)
     n_reused = report.tokens.get("prompt_reused", 0)
     n_prompt = report.tokens.get("prompt", 0)
-    saved = f"saved: {console.counted(n_fresh, 'item')} fresh"
+    saved = f"saved: {counted(n_fresh, 'item')} fresh"
     if n_prompt:
         saved += f", {n_reused:,} of {n_prompt:,} prompt tokens reused"
     return ", ".join(parts) + f"; {saved}."
@@ -288,7 +290,7 @@ def validate(
     if as_json:
         console.print_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
     elif faults:
-        console.print_err(f"{console.counted(len(faults), 'fault')}.")
+        console.print_err(f"{counted(len(faults), 'fault')}.")
     return WRONG if faults else DONE
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from paddock.engine.system.files import write_output
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.render.graph_drawing import draw_graph
 from paddock.runner.render.run_report import write_named_run_report
-from paddock.steps.files.atomic_write import write_atomically
 from tests.browser import Page, browser, needs_browser
 from tests.runner.world import World
 
@@ -33,7 +33,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_nobody(tmp_path: Path) -
     report = world.run()
     plan: Plan = read_plan(world.file)
     for name, kind in (("g.html", "html"), ("g.svg", "svg")):
-        write_atomically(tmp_path / name, draw_graph(plan, world.file, kind))  # type: ignore[arg-type]
+        write_output(tmp_path / name, draw_graph(plan, world.file, kind))  # type: ignore[arg-type]
     write_named_run_report(world.file, report.run, tmp_path / "run.html")
     with browser() as chromium:
         page = chromium.page((tmp_path / "g.html").as_uri(), width=420, height=800)

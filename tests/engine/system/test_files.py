@@ -1,4 +1,4 @@
-"""Files aside: in place as a whole, or gone; those of a killed process are found and removed."""
+"""Temporary files: renamed whole or removed; those of a killed process are found and removed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from paddock.steps.files.atomic_write import (
+from paddock.engine.system.files import (
     TEMPORARY_SUFFIX,
     TemporaryFile,
+    atomic_file,
+    create_once,
+    read_json,
     remove_stale_files,
     write_atomically,
+    write_json_atomically,
+    write_output,
 )
 
 DIES = """
 import os, sys
 from pathlib import Path
-from paddock.steps.files.atomic_write import Aside
-Aside.written(Path(sys.argv[1]), b"half")
+from paddock.engine.system.files import TemporaryFile
+TemporaryFile.written(Path(sys.argv[1]), b"half")
 os.kill(os.getpid(), 9)
 """
 
@@ -94,11 +99,11 @@ def test_where_locks_are_not_known_nothing_is_swept(
 
 
 def test_a_file_is_put_with_its_folder_and_a_link_stays_one(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "new" / "a.html", "half a character: \ud800")
+    write_output(tmp_path / "new" / "a.html", "half a character: \ud800")
     assert (tmp_path / "new" / "a.html").read_text() == "half a character: \\ud800"
     link = tmp_path / "link.html"
     link.symlink_to(tmp_path / "new" / "a.html")
-    write_atomically(link, "b")
+    write_output(link, "b")
     assert link.is_symlink()
     assert (tmp_path / "new" / "a.html").read_text() == "b"
     assert names(tmp_path / "new") == ["a.html"]
@@ -110,11 +115,45 @@ def test_what_is_no_file_is_written_into_and_stays_what_it_is(tmp_path: Path) ->
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        write_atomically(pipe, "a report")
+        write_output(pipe, "a report")
         assert os.read(reader, 100) == b"a report"
     finally:
         os.close(reader)
     assert pipe.is_fifo()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        write_atomically(Path("/dev/full"), "x")
+        write_output(Path("/dev/full"), "x")
     assert Path("/dev/full").is_char_device()
+
+
+def test_an_atomic_write_is_private_and_makes_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "a.json"
+    write_json_atomically(file, {"a": 1}, is_durable=True)
+    assert read_json(file) == {"a": 1}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert names(file.parent) == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_atomically(file, "old")
+    with pytest.raises(ValueError, match="half way"), atomic_file(file) as temporary:
+        temporary.write(b"new")
+        raise ValueError("half way")
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\xff"])
+def test_what_is_no_json_reads_as_none(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "a.json"
+    assert read_json(file) is None
+    file.write_bytes(text.encode("latin-1"))
+    assert read_json(file) is None
+
+
+def test_a_file_that_is_there_is_not_created_again(tmp_path: Path) -> None:
+    create_once(tmp_path / "id", "first")
+    create_once(tmp_path / "id", "second")
+    assert (tmp_path / "id").read_text() == "first"
+    assert names(tmp_path) == ["id"]

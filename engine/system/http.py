@@ -1,0 +1,171 @@
+"""HTTP over the network, by httpx: clients, failures, bounded bodies, errors that servers send.
+
+httpx takes 170 ms to import, so it is imported when a client is made. What every run asks over a
+Unix socket goes through `unix_http`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .text import one_line, split_lines
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_S = 5.0
+
+
+class HttpFailure(Exception):
+    """A request has no whole answer; its text is a sentence without the full stop."""
+
+    def __init__(self, text: str, *, was_sent: bool) -> None:
+        self.was_sent = was_sent
+        """Whether the server may have begun to answer it."""
+        super().__init__(text)
+
+
+class AnswerTooLarge(HttpFailure):
+    """The answer has more bytes than are read."""
+
+
+def client(
+    url: str = "",
+    *,
+    key: str = "",
+    connect_s: float = CONNECT_S,
+    timeout_s: float | None = 30.0,
+    **options: Any,
+) -> httpx.AsyncClient:
+    """Return a client that shows a bearer key, if there is one, and follows no redirects.
+
+    `timeout_s` is that of each read and write; `options` are those of httpx.
+    """
+    import httpx
+
+    return httpx.AsyncClient(**_client_options(url, key, connect_s, timeout_s), **options)
+
+
+def blocking_client(
+    url: str = "",
+    *,
+    key: str = "",
+    connect_s: float = CONNECT_S,
+    timeout_s: float | None = 30.0,
+    **options: Any,
+) -> httpx.Client:
+    """Return a client for a thread, as `client` does."""
+    import httpx
+
+    return httpx.Client(**_client_options(url, key, connect_s, timeout_s), **options)
+
+
+def _client_options(
+    url: str, key: str, connect_s: float, timeout_s: float | None
+) -> dict[str, Any]:
+    import httpx
+
+    return {
+        "base_url": url,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "timeout": httpx.Timeout(timeout_s, connect=connect_s, pool=None),
+    }
+
+
+def is_header_value(text: str) -> bool:
+    """Return whether a text can be sent in a header."""
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
+@contextmanager
+def http_failures(where: str) -> Iterator[None]:
+    """Turn httpx's errors into `HttpFailure`, which names `where`."""
+    import httpx
+
+    try:
+        yield
+    except httpx.ConnectTimeout:
+        raise HttpFailure(
+            f"{where} cannot be reached (it does not answer)", was_sent=False
+        ) from None
+    except httpx.ConnectError as error:
+        raise HttpFailure(f"{where} cannot be reached ({_reason(error)})", was_sent=False) from None
+    except httpx.TimeoutException:
+        raise HttpFailure(f"{where} does not answer in time", was_sent=True) from None
+    except httpx.HTTPError as error:
+        raise HttpFailure(
+            f"the connection to {where} broke ({_reason(error)})", was_sent=True
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+async def read_body(answer: httpx.Response, n_most: int) -> bytes:
+    """Return a body.
+
+    Raises:
+        AnswerTooLarge: it has more than `n_most` bytes.
+    """
+    body = bytearray()
+    async for piece in answer.aiter_bytes():
+        body += piece
+        if len(body) > n_most:
+            text = f"{answer.url} answers with more than {n_most:,} bytes"
+            raise AnswerTooLarge(text, was_sent=True)
+    return bytes(body)
+
+
+async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[bytes, None]:
+    """Yield the data of server-sent events; other lines are comments and names.
+
+    Raises:
+        AnswerTooLarge: an event has more than `n_most` bytes.
+    """
+    rest = b""
+    async for piece in answer.aiter_bytes():
+        lines, rest = split_lines(rest, piece)
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+            elif line.startswith(b"error:"):  # llama-server's old form
+                yield b'{"error":' + line[6:].strip() + b"}"
+        if len(rest) > n_most:
+            raise AnswerTooLarge(f"{answer.url} sends an event without an end", was_sent=True)
+
+
+def json_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a body is; None: it is none."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def error_text(body: dict[str, Any] | None, n_most: int = 300) -> str:
+    """Return the sentence in an error as servers send it, in one line; empty: there is none.
+
+    >>> error_text({"error": {"message": "no such\\nmodel"}}), error_text({"detail": "busy"})
+    ('no such model', 'busy')
+    """
+    error: Any = body.get("error", body) if body else ""
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error.get("error")
+    return one_line(str(error or ""), n_most)
+
+
+def retry_after_s(text: str | None, longest_s: float) -> float | None:
+    """Return the seconds of a `Retry-After` header, at most `longest_s`; None: it has none.
+
+    >>> retry_after_s("90", 60), retry_after_s("-1", 60), retry_after_s("tomorrow", 60)
+    (60.0, 0.0, None)
+    """
+    try:
+        return float(max(0.0, min(float(text or ""), longest_s)))
+    except ValueError:
+        return None

@@ -1,0 +1,337 @@
+"""Subprocesses: run without a shell, in a process group that never outlives us.
+
+A guarded program ends with all that it started when the waiting task is cancelled and when this
+process is killed, since `process_guard` starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .process_guard import CANNOT_START, GRACE_S, guarded_command
+
+_LEFT_OPEN_S = 1.0
+"""How long what a command started may hold its pipes once the command itself has ended."""
+_POLL_S = 0.1
+_PIECE_BYTES = 64 * 1024
+_MOST_ERROR_BYTES = 64 * 1024
+# What a program needs to find others, its user's folder, a language and a temporary folder;
+# nothing that might be a key.
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
+              "TERM", "SYSTEMROOT", "TEMP", "TMP", "PATHEXT", "COMSPEC", "USERPROFILE")  # fmt: skip
+
+_OF_PYTHON = ("VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+class OutputTooLarge(Exception):
+    """A program wrote more to its standard output than is kept; it was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedCommand:
+    """How a program ended, and what it wrote."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+    """Its last part."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedProcess:
+    """A process under guard: it ends, with all that it started, when our end of `line` closes."""
+
+    process: asyncio.subprocess.Process
+    line: socket.socket
+
+    def start_error(self) -> OSError | None:
+        """Return why there was no program to become, once the process has ended; None: there was."""
+        if self.process.returncode != CANNOT_START:
+            return None
+        with contextlib.suppress(BlockingIOError):
+            number, _, words = self.line.recv(1000).decode(errors="replace").partition(" ")
+            return OSError(int(number), words) if number else None
+        return None
+
+    async def end(self) -> None:
+        """End it and what it started: asked first, killed after `GRACE_S`; then let go."""
+        try:
+            await end_group(self.process)
+        finally:
+            self.line.close()
+
+
+def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a command: what any program needs, and what the author adds.
+
+    >>> clean_environ({"A": "1"}, {"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET": "x"})
+    {'PATH': '/bin', 'LC_ALL': 'C', 'A': '1'}
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith("LC_")
+    }
+    return {**kept, **added}
+
+
+def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a Python process that calls functions of others.
+
+    >>> python_environ({"PATH": "/bin", "PYTHONPATH": "lib", "PADDOCK_API_KEY": "x"})["PYTHONPATH"]
+    'lib'
+    """
+    kept = {n: v for n, v in environ.items() if n.startswith("PYTHON") or n in _OF_PYTHON}
+    return clean_environ({**kept, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"}, environ)
+
+
+def find_program(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | None:
+    """Return the path of the program that would be started in this folder and environment.
+
+    >>> find_program("./sh", Path("/bin"), {})
+    PosixPath('/bin/sh')
+    """
+    import shutil
+
+    if os.sep in program:
+        path = Path(os.path.normpath(cwd / program))
+        return path if path.exists() else None
+    where = shutil.which(program, path=environ.get("PATH", os.defpath))
+    return None if where is None else Path(where)
+
+
+async def run(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environ: Mapping[str, str],
+    stdin: bytes = b"",
+    most_bytes: int,
+    most_error_bytes: int = _MOST_ERROR_BYTES,
+    nice: int = 0,
+) -> CompletedCommand:
+    """Run a program to its end, guarded.
+
+    Raises:
+        OSError, ValueError: it cannot be started. A FileNotFoundError names the folder that is
+            missing as its `filename`; it has none where the program is.
+        OutputTooLarge: it wrote more than `most_bytes`.
+    """
+    guarded = await start_guarded(command, cwd=cwd, environ=environ)
+    try:
+        if nice:
+            with contextlib.suppress(OSError, AttributeError):
+                os.setpriority(os.PRIO_PGRP, guarded.process.pid, nice)
+        ended = await _read_output(guarded.process, stdin, most_bytes, most_error_bytes)
+        refused = guarded.start_error()
+        if refused is not None:
+            raise refused
+        return ended
+    finally:
+        await asyncio.shield(guarded.end())
+
+
+async def start_guarded(
+    command: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str], **kept: Any
+) -> GuardedProcess:
+    """Start a program with pipes to all its standard streams, and let nothing of it outlive us.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError, ValueError: it cannot be started. That its file is not there shows later.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    try:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *guarded_command(list(command), theirs.fileno()),
+                cwd=cwd,
+                env=environ,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # with all that it starts, so that it can be ended whole
+                pass_fds=(theirs.fileno(),),
+                **kept,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return GuardedProcess(process, ours)
+
+
+def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedCommand | None:
+    """Run a program to its end with nothing as its input; None: it is missing, or took too long."""
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return CompletedCommand(ended.returncode, ended.stdout, ended.stderr)
+
+
+class LineProcess:
+    """A program that answers each line of JSON with one; restarted where it died. For any thread."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs, so that the next answer needs no start."""
+        return self._process is not None and self._process.poll() is None
+
+    def ask(self, order: Mapping[str, Any], within_s: float) -> dict[str, Any] | None:
+        """Return its answer; None: it ended, or took too long and was ended."""
+        with self._turn:
+            if not self.is_running:
+                self.close()  # it was killed between two answers
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            line = self._answer(order, within_s)
+            if not line.endswith(b"\n"):
+                self.close()
+                return None
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+
+    def _answer(self, order: Mapping[str, Any], within_s: float) -> bytes:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+            is_there, _, _ = select.select([process.stdout], [], [], within_s)
+            return process.stdout.readline() if is_there else b""
+        except (OSError, ValueError):  # it ended, or another thread closed its pipes
+            return b""
+
+    def close(self) -> None:
+        """End it; a thread that waits for its answer gets none."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+async def _read_output(
+    process: asyncio.subprocess.Process,
+    stdin: bytes,
+    most_bytes: int,
+    most_error_bytes: int,
+) -> CompletedCommand:
+    """Write its input and read its output at once, so that neither side waits for the other."""
+    out, err = bytearray(), bytearray()
+
+    async def read_stdout() -> None:
+        assert process.stdout is not None
+        while piece := await process.stdout.read(_PIECE_BYTES):
+            out.extend(piece)
+            if len(out) > most_bytes:
+                raise OutputTooLarge
+
+    async def read_stderr() -> None:
+        assert process.stderr is not None
+        while piece := await process.stderr.read(_PIECE_BYTES):
+            err.extend(piece)
+            del err[: max(0, len(err) - most_error_bytes)]
+
+    writing, *pipes = [
+        asyncio.create_task(part)
+        for part in (_write_stdin(process, stdin), read_stdout(), read_stderr())
+    ]
+    try:
+        await _wait_for_end(process, pipes[0])
+        _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
+        if open_:  # what it started lives on and holds the pipes; it is not waited for
+            _signal_group(process.pid, signal.SIGKILL)
+            await asyncio.wait(open_, timeout=_LEFT_OPEN_S)
+        if pipes[0].done():
+            pipes[0].result()
+    finally:
+        for task in (writing, *pipes):
+            task.cancel()
+        await asyncio.gather(writing, *pipes, return_exceptions=True)
+    return CompletedCommand(process.returncode or 0, bytes(out), bytes(err))
+
+
+async def _wait_for_end(
+    process: asyncio.subprocess.Process, reading: asyncio.Task[None] | None = None
+) -> None:
+    """Wait until the process itself has ended.
+
+    `Process.wait` alone waits for its pipes as well, which a grandchild may hold open for ever.
+    """
+    waiting: set[asyncio.Task[Any]] = {asyncio.create_task(process.wait())}
+    if reading is not None:
+        waiting.add(reading)
+    ended = next(iter(waiting - {reading}))
+    try:
+        while process.returncode is None:
+            await asyncio.wait(waiting, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            if reading is not None and reading.done():
+                waiting.discard(reading)
+                reading.result()  # too much output is an end as well
+    finally:
+        ended.cancel()
+
+
+async def _write_stdin(process: asyncio.subprocess.Process, stdin: bytes) -> None:
+    """Write its input; it need not read it."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(stdin)
+        await process.stdin.drain()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.close()
+
+
+async def end_group(process: asyncio.subprocess.Process) -> None:
+    """End a process and its group: SIGTERM, and SIGKILL after `GRACE_S`; close its pipes."""
+    if process.returncode is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await _wait_for_end(process)
+        except TimeoutError:
+            pass
+        _signal_group(process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await _wait_for_end(process)
+    transport = getattr(process, "_transport", None)  # its pipes, which a grandchild may hold open
+    if transport is not None:
+        transport.close()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

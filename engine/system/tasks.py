@@ -1,0 +1,141 @@
+"""Asyncio tasks: race one against stops, end it, keep it, answer it from another thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class StopRequested(Exception):
+    """A stop came before the work was done."""
+
+
+async def unless(work: Awaitable[_T], *stops: asyncio.Event | Awaitable[Any]) -> _T:
+    """Return the result of `work`, or raise its error, unless a stop comes first.
+
+    What has not ended is cancelled and awaited. Work that is done when a stop comes counts.
+
+    Raises:
+        StopRequested: an event was set, or an awaitable among `stops` ended first.
+    """
+    task = asyncio.ensure_future(work)
+    others = [
+        asyncio.ensure_future(stop.wait() if isinstance(stop, asyncio.Event) else stop)
+        for stop in stops
+    ]
+    try:
+        await asyncio.wait((task, *others), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise StopRequested
+    finally:
+        await end(task, *others)
+    return task.result()
+
+
+async def end(*futures: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait until they have ended; their errors count as seen."""
+    for future in futures:
+        future.cancel()
+    if futures:
+        await asyncio.wait(futures)
+    for future in futures:
+        if not future.cancelled():
+            future.exception()
+
+
+async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
+    """Wait for an event at most so long; return whether it is set."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    return event.is_set()
+
+
+class TaskSet:
+    """Keeps references to tasks that nobody awaits, so that they are not collected.
+
+    The event loop's exception handler gets their errors.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Start a task."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "background task failed", "exception": error, "task": task}
+            )
+
+    async def close(self) -> None:
+        """End all tasks."""
+        await end(*self._tasks)
+
+    def __len__(self) -> int:
+        """Return how many tasks have not ended."""
+        return len(self._tasks)
+
+
+def call_in(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: Any) -> None:
+    """Call `act` in a loop, from any thread; a loop that is closed calls nothing."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(act, *args)
+
+
+def settle(future: asyncio.Future[_T], result: _T | BaseException) -> None:
+    """Resolve a future from any thread; one that is done, or whose loop is closed, is left alone."""
+    call_in(future.get_loop(), _settle, future, result)
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+async def in_own_thread(work: Callable[[], _T], name: str) -> _T:
+    """Return the result of `work` from a daemon thread, which is abandoned when this is cancelled.
+
+    For what may hang or take minutes: a thread of the loop's pool would keep the process alive.
+    """
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+
+    def run() -> None:
+        try:
+            result: _T | BaseException = work()
+        except BaseException as error:  # the one who awaits it gets it, whatever it is
+            result = error
+        settle(answer, result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await answer
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Yield a task group that raises the first error of its tasks itself, not a group of errors."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        raise _first_error(failures) from None
+
+
+def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _first_error(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,63 @@
+"""Shorten, count and list words for messages; cut a byte stream into lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def shorten(text: str, n_most: int) -> str:
+    """Return the text, or its beginning and '…': at most `n_most` characters in all.
+
+    >>> shorten("a long sentence", 7), shorten("short", 7)
+    ('a long…', 'short')
+    """
+    return text if len(text) <= n_most else f"{text[: n_most - 1]}…"
+
+
+def one_line(text: str, n_most: int | None = None) -> str:
+    r"""Return the text with each run of white space as one space, shortened to `n_most` characters.
+
+    >>> one_line("a\n  b\tc"), one_line("a\n  b\tc", 4)
+    ('a b c', 'a b…')
+    """
+    line = " ".join(text.split())
+    return line if n_most is None else shorten(line, n_most)
+
+
+def last_part(text: str, n_most: int) -> str:
+    r"""Return the text as one line; of a longer one '…' and its last `n_most` characters.
+
+    >>> last_part("Traceback:\n  no such file", 4), last_part("no", 4)
+    ('…file', 'no')
+    """
+    line = one_line(text)
+    return line if len(line) <= n_most else f"…{line[-n_most:]}"
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "document"), counted(12000, "document"), counted(2, "reply", "replies")
+    ('1 document', '12,000 documents', '2 replies')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {plural or noun + 's'}"
+
+
+def listed(words: Sequence[str], n_most: int = 5) -> str:
+    """Return words with commas; how many more there are than `n_most`.
+
+    >>> listed(["a", "b", "c"], 2), listed(["a", "b"])
+    ('a, b and 1 more', 'a, b')
+    """
+    shown = ", ".join(words[:n_most])
+    return shown if len(words) <= n_most else f"{shown} and {len(words) - n_most:,} more"
+
+
+def split_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:
+    r"""Return the lines that `piece` completes, and the new rest; only `\n` ends a line.
+
+    >>> split_lines(b"a", b"b\nc\r\nd")
+    ([b'ab', b'c\r'], b'd')
+    """
+    *lines, rest = (rest + piece).split(b"\n")
+    return lines, rest
