@@ -93,7 +93,12 @@ def test_waiting_for_an_event_tells_whether_it_came() -> None:
 def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
     async def main() -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        thread = threading.Thread(target=lambda: [tasks.settle(future, n) for n in (1, 2)])
+
+        def settle_twice() -> None:
+            tasks.settle(future, 1)
+            tasks.settle(future, 2)
+
+        thread = threading.Thread(target=settle_twice)
         thread.start()
         assert await future == 1
         thread.join()
