@@ -13,11 +13,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-BYTES_PER_UNIT = {
-    **{"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40},
-    **{"KB": 10**3, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
-}
+from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
+
 TOKENS_PER_UNIT = {"": 1, "k": 1 << 10, "K": 1 << 10, "m": 1 << 20, "M": 1 << 20}
 
 _QUANTITY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([a-zA-Z]*)\Z", re.ASCII)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from paddock.engine.settings import SplitMode
+from paddock.engine.system.units import SECONDS_PER_UNIT
 
 _FOREVER_S = -1.0
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 _TRUE, _FALSE = ("1", "true", "yes", "on", "t", "y"), ("0", "false", "no", "off", "f", "n")
@@ -134,7 +134,7 @@ def _parsed_seconds(written: str) -> float | None:
         return float(written)
     if not _DURATION.fullmatch(written):
         return None
-    return sum(float(n) * _UNITS_S[unit] for n, unit in _DURATION_PART.findall(written))
+    return sum(float(n) * SECONDS_PER_UNIT[unit] for n, unit in _DURATION_PART.findall(written))
 
 
 def seconds(value: object) -> float:
