@@ -1,7 +1,7 @@
 """Command line, runs, ledger, Prefect flows, daemon, watches and schedules.
 
-The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`; it is imported when one
-of them is first asked for.
+The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`, with `RunOptions` and
+`RunEnvironment`; each name is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -10,12 +10,25 @@ TYPE_CHECKING = False  # as type checkers read it; importing `typing` is a tenth
 
 if TYPE_CHECKING:
     from .api import plan, plan_async, run, run_async, validate
+    from .core.run_options import RunEnvironment, RunOptions
 
-__all__ = ["plan", "plan_async", "run", "run_async", "validate"]
+__all__ = [
+    "RunEnvironment",
+    "RunOptions",
+    "plan",
+    "plan_async",
+    "run",
+    "run_async",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> object:
-    """Import a verb when it is first asked for."""
+    """Import a name when it is first asked for."""
+    if name in ("RunEnvironment", "RunOptions"):
+        from .core import run_options
+
+        return getattr(run_options, name)
     if name in __all__:
         from . import api
 

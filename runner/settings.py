@@ -20,6 +20,9 @@ from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.runner.config import setting_values
 from paddock.runner.config.setting_values import ServiceAddress, service_address
 
+STATE_FOLDER = ".paddock"
+"""Beside each pipeline: ledger, locks, journals."""
+
 UP_PORT = 11436
 _DAY_S = 86400.0
 

@@ -19,6 +19,7 @@ import pytest
 from paddock.pipelines.checking.functions import language
 from paddock.pipelines.yaml_source import read_yaml
 from paddock.runner.api import plan, run, run_async, validate
+from paddock.runner.core.run_options import RunOptions
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.testing import suite_runner as trials
 from tests.fakes.pdf import pdf
@@ -66,7 +67,7 @@ def test_every_example_is_valid(file: Path) -> None:
 
 def test_the_smallest_example_runs(tmp_path: Path) -> None:
     pipeline = copied("minimal", tmp_path)
-    report = run(pipeline, local=True)
+    report = run(pipeline, options=RunOptions(local=True))
     assert (report.status, report.exit_status()) == ("completed", 0)
     assert (pipeline.parent / "out" / "letter.txt.md").read_text(encoding="utf-8").strip()
 
@@ -90,7 +91,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     summaries = pipeline.parent / "summaries"
     names = documents(pipeline)
 
-    first = run(pipeline, local=True)
+    first = run(pipeline, options=RunOptions(local=True))
     assert (first.status, first.exit_status()) == ("completed", 0)
     assert done(first) == dict.fromkeys(names, "new")
     written = {p.relative_to(summaries).as_posix() for p in summaries.rglob("*") if p.is_file()}
@@ -100,7 +101,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     assert f"{HANDBOOK_PAGES} pages" in handbook
     assert handbook.count("\n- ") == 2, "a line for each part: all of it was read"
 
-    again = run(pipeline, local=True)
+    again = run(pipeline, options=RunOptions(local=True))
     assert (again.calls, again.cached_calls, again.exit_status()) == (0, 0, 0)
     assert again.counts["fresh"] == first.counts["new"]
 
@@ -108,7 +109,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     letter.write_text(letter.read_text(encoding="utf-8") + "\nHe plays the tuba.\n", "utf-8")
     foreseen = plan(pipeline)
     assert done(foreseen) == {"letters/reference.md": "changed"}
-    edited = run(pipeline, local=True)
+    edited = run(pipeline, options=RunOptions(local=True))
     assert done(edited) == {"letters/reference.md": "changed"}
     assert edited.calls <= 2, "one for the document, one for the digest"
 
@@ -137,7 +138,7 @@ def test_a_prompt_of_its_own_form_is_tested_without_a_model() -> None:
 
 def test_a_batch_in_ci_sorts_messages_and_leaves_what_ci_reads(tmp_path: Path) -> None:
     pipeline = copied("ci-batch", tmp_path, "kind-crew.txt")
-    report = run(pipeline, local=True)
+    report = run(pipeline, options=RunOptions(local=True))
     assert (report.status, report.exit_status()) == ("completed", 0)
     (mail,) = report.returns["mails"]
     assert mail["kind"] in ("complaint", "thanks", "question")
@@ -268,7 +269,9 @@ def test_an_agent_reads_from_a_server_of_its_own(
     monkeypatch.setenv("PATH", os.defpath)  # as where the environment is not activated
     pipeline = copied("agent", tmp_path)
     questions = [{"ask": "When does the ferry leave?", "first": "read_note"}]
-    asking = run_async(pipeline, {"questions": questions}, local=True, allow=["mcp"])
+    asking = run_async(
+        pipeline, {"questions": questions}, options=RunOptions(local=True, allow=frozenset(["mcp"]))
+    )
     report = asyncio.run(asking)
     assert (report.status, report.exit_status()) == ("completed", 0)
     told = (pipeline.parent / "out" / "answers.md").read_text(encoding="utf-8")
@@ -288,19 +291,21 @@ def test_commits_become_a_changelog_and_a_new_one_costs_one_call(tmp_path: Path)
     git("commit", "-q", "--allow-empty", "-m", "Fix the oven's timer")
     pipeline = copied("changelog", tmp_path)
     inputs = {"repo": repo, "out": repo / "CHANGELOG.md"}
-    asking = run_async(pipeline, inputs, local=True, allow=["run"])
+    asking = run_async(pipeline, inputs, options=RunOptions(local=True, allow=frozenset(["run"])))
     report = asyncio.run(asking)
     assert (report.status, report.calls) == ("completed", 1)
     assert "- Fix the oven's timer (" in (repo / "CHANGELOG.md").read_text(encoding="utf-8")
     git("commit", "-q", "--allow-empty", "-m", "Remove the old prices")
-    again = asyncio.run(run_async(pipeline, inputs, local=True, allow=["run"]))
+    again = asyncio.run(
+        run_async(pipeline, inputs, options=RunOptions(local=True, allow=frozenset(["run"])))
+    )
     assert (again.calls, again.counts["fresh"], again.counts["new"]) == (1, 1, 1)
     assert "- Remove the old prices (" in (repo / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Path) -> None:
     pipeline = copied("invoices", tmp_path, "roofing.docx")
-    report = run(pipeline, local=True)
+    report = run(pipeline, options=RunOptions(local=True))
     assert (report.status, report.exit_status()) == ("completed", 0)
     table = (pipeline.parent / "out" / "invoices.csv").read_text(encoding="utf-8")
     assert table == ("file,number,total,pay_by\nroofing.docx,24-031,2120.00,3 May 2024\n")
@@ -308,7 +313,7 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
 
 def test_minutes_become_actions_of_people_and_days_that_stand_in_them(tmp_path: Path) -> None:
     pipeline = copied("minutes", tmp_path, "ferry-office.txt")
-    report = run(pipeline, local=True)
+    report = run(pipeline, options=RunOptions(local=True))
     # Models differ by processor in what they say, so the minutes may also be quarantined.
     assert report.exit_status() in (0, 3), report.message
     minutes = (pipeline.parent / "inbox" / "ferry-office.txt").read_text(encoding="utf-8")
@@ -324,7 +329,7 @@ def test_a_folder_is_translated_part_by_part_into_the_language_that_is_checked(
     tmp_path: Path,
 ) -> None:
     pipeline = copied("translate-folder", tmp_path, "bateau.md")
-    report = run(pipeline, local=True)
+    report = run(pipeline, options=RunOptions(local=True))
     assert (report.status, report.calls) == ("completed", 2)
     text = (pipeline.parent / "out" / "bateau.md").read_text(encoding="utf-8")
     assert language(text, "en") is None
@@ -337,11 +342,11 @@ def test_questions_are_answered_from_documents_and_asked_anew_only_where_these_c
     for name in ("ferry.md", "market.html"):
         (pipeline.parent / "documents" / name).unlink()
     question = {"questions": ["Who repaired the fog bell?"]}
-    report = run(pipeline, question, local=True)
+    report = run(pipeline, question, options=RunOptions(local=True))
     assert report.status == "completed", report.message
     told = (pipeline.parent / "out/answers.md").read_text("utf-8")
     assert "1. fog-bell.md (The fog bell on Heron Point): “# The fog bell on Heron Point" in told
-    assert run(pipeline, question, local=True).calls == 0
+    assert run(pipeline, question, options=RunOptions(local=True)).calls == 0
     (pipeline.parent / "documents/harbour-rules.txt").write_text("Boats may moor.", "utf-8")
     planned = plan(pipeline, question)
     assert done(planned, "index") == {"harbour-rules.txt": "changed"}

@@ -25,7 +25,7 @@ import json, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
-from paddock.runner import run, validate
+from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import installed
 from paddock.runner.cli.commands.init_schema_steps import schema_of_all
 from paddock.runner.cli.step_catalogue import text_of
@@ -37,8 +37,9 @@ found = installed()
 allowed = replace(settings(folder), allow=frozenset({"tool"}))
 answers = iter(["HELP! The ferry!", "The ferry leaves early."])
 pool = FakePool(answer=lambda request: next(answers))
-report = run(folder / "demo.yaml", local=True, pool=pool, settings=allowed)
-again = run(folder / "demo.yaml", local=True, pool=pool, settings=allowed)
+around = RunEnvironment(pool=pool, settings=allowed)
+report = run(folder / "demo.yaml", None, RunOptions(local=True), around)
+again = run(folder / "demo.yaml", None, RunOptions(local=True), around)
 tests = [verb.read(folder / "demo.yaml")]
 (suite,) = verb.carry_out(tests, mode="replay", flags={"allow": "tool"}, tell=lambda *_: None)
 told = {

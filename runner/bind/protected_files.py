@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.runner.settings import FILE_NAME, STATE_FOLDER
 from paddock.steps import python_step
 
-STATE_FOLDER, SETTINGS_FILE = ".paddock", "paddock.toml"
 YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
 _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
@@ -78,7 +78,7 @@ class ProtectedFiles:
         """
         if any(one.casefold() == STATE_FOLDER for one in self._names(path)):
             return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
-        if path.name.casefold() == SETTINGS_FILE:
+        if path.name.casefold() == FILE_NAME:
             return WriteRefusal("is a settings file of Paddock")
         if self._is_part(path):
             return WriteRefusal("is a part of the pipeline itself")

@@ -19,10 +19,9 @@ from typing import Any
 
 from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
 from paddock.runner.core.fingerprints import canonical_json
-from paddock.runner.core.run_context import STATE_FOLDER
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.settings import read_settings
+from paddock.runner.settings import STATE_FOLDER, read_settings
 
 INCLUDE = "**/*.{md,markdown,txt,rst,html,htm,pdf,csv,tsv,json,docx,pptx,xlsx,eml,epub}"
 NAME = ".summarise.yaml"

@@ -90,7 +90,7 @@ async def tools_of_servers(
             if need not in allowed:
                 return ToolGroup(origin, why=f"not asked: that needs `--allow {need}`.")
             try:
-                spec = server_spec(bound.pipeline.servers[name], bound, hands.tally)
+                spec = server_spec(bound.pipeline.servers[name], bound, hands.stats)
                 tools = await hands.servers.tools(spec)
             except StepError as error:
                 return ToolGroup(origin, why=secrets.redact(str(error)))
@@ -110,6 +110,7 @@ def tools_of_pipeline(path: Path, inputs: Mapping[str, Any], settings: Settings)
         PipelineError: the YAML, an input or a secret is wrong.
     """
     from paddock.runner.api import prepare
+    from paddock.runner.core.run_options import RunEnvironment, RunOptions
 
-    _, bound, secrets = prepare(path, inputs, settings, is_plan=True)
-    return [*tools_here(), *asyncio.run(tools_of_servers(bound, secrets, settings.allow))]
+    made = prepare(path, inputs, RunOptions(), RunEnvironment(settings=settings), is_plan=True)
+    return [*tools_here(), *asyncio.run(tools_of_servers(made.bound, made.secrets, settings.allow))]

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -31,12 +30,12 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.subpipelines import has_no_nested_items, node_ids
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
-from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.prefect_view import PrefectState
 from paddock.runner.progress.report import ItemReport, State
@@ -59,8 +58,8 @@ from .retry_and_quarantine import (
     reads_skipped,
     suspects_text,
 )
-from .staleness import BlockWork, ItemWork, Work
-from .step_context import Toolbox
+from .run_context import RunContext, run_chunk_here
+from .staleness import BlockWork, ItemWork
 
 
 @asynccontextmanager
@@ -128,7 +127,9 @@ _PATH_KEYS = {"files.write": "path", "embed": "store"}
 """The parameter of each step that names what it writes."""
 
 
-def refuse_output_conflicts(block: BoundBlock, items: BlockWork, scope: Scope, work: Work) -> None:
+def refuse_output_conflicts(
+    block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
+) -> None:
     """Compare the files that the items to do would write, and look at their folders.
 
     Raises:
@@ -137,7 +138,7 @@ def refuse_output_conflicts(block: BoundBlock, items: BlockWork, scope: Scope, w
     todo = [item for item in items.items if item.verdict.is_work]
     if not todo:
         return
-    index = work.index
+    index = context.index
     for step, path in _output_paths(block):
         taken: dict[str, str] = {}
         folders: dict[str, None] = {}
@@ -161,12 +162,14 @@ def refuse_output_conflicts(block: BoundBlock, items: BlockWork, scope: Scope, w
             continue  # one document's folder stops no other: the step will refuse it
         folder, why = next(iter(refused.items()))
         if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
-            raise PipelineError([_not_writable_fault(step, folder, why, path, work)])
+            raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
 
 
-def _not_writable_fault(step: BoundStep, folder: str, why: str, path: Value, work: Work) -> Fault:
+def _not_writable_fault(
+    step: BoundStep, folder: str, why: str, path: Value, bound: BoundPlan
+) -> Fault:
     what = f"step '{step.id}' cannot write to '{folder}': {why}."
-    types = work.bound.input_types
+    types = bound.input_types
     named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
     name = next((name for name in named if types.get(name) in ("dir", "path")), None)
     other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
@@ -204,19 +207,9 @@ def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
     return Fault(what, SAME_FILE_REMEDY, step.mark)
 
 
-ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
-"""(step or block, keys of its items, what carries them out and returns their state) → the end."""
-
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
-
-
-async def run_chunk_here(
-    block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
-) -> None:
-    """Run a chunk here and now: what `--local` uses."""
-    await run()
 
 
 class BlockRunner:
@@ -224,21 +217,16 @@ class BlockRunner:
 
     def __init__(
         self,
-        work: Work,
-        toolbox: Toolbox,
-        run_chunk: ChunkRunner,
-        stop_gate: StopGate,
-        inside: SubPipelinesFor | None = None,
+        context: RunContext,
+        sub_pipelines: SubPipelinesFor | None = None,
         around: ItemPlace | None = None,
     ) -> None:
         """`around` is the item for which a step runs the pipeline that has these blocks."""
-        self._stop_gate = stop_gate
+        self._context = context
         self._around = around
-        self._work = work
-        self._toolbox = toolbox
-        self._tally = toolbox.tally
-        self.items = ItemRunner(work, toolbox, inside)
-        self._run_chunk = run_chunk
+        self._stop_gate = context.stop_gate
+        self._stats = context.stats
+        self.items = ItemRunner(context, sub_pipelines)
         self.partial: set[str] = set()
         """Blocks of which `--only` left something undone; what reads them is left as it is."""
         self.n_left = 0
@@ -266,19 +254,19 @@ class BlockRunner:
         return run.offered()
 
     async def _carried_out(self, run: BlockState) -> None:
-        await asyncio.to_thread(self._work.sources.keep, run.work.scope, run.work.missing)
+        await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
         todo, block, outer = self._in_order(run), run.block, run.outer
         if not outer:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
-            self._tally.observer.step(block.id, n_fresh + len(todo), n_fresh)
+            self._stats.observer.step(block.id, n_fresh + len(todo), n_fresh)
         if run.work.held:
-            self._tally.note(held_text(run.work.held))
+            self._stats.note(held_text(run.work.held))
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
         if n_left:
             self.n_left += 0 if outer else n_left
             raise StopGateClosed
-        if not self._toolbox.options.only:
+        if not self._context.options.only:
             await self._mark_deleted(run)
         if run.is_partial:
             self.partial.add(block.id)
@@ -289,8 +277,8 @@ class BlockRunner:
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
     ) -> BlockState:
         """Judge a block's items, and count those for which nothing is to be done."""
-        work = await self._work.block(block, scope, outer)
-        refuse_output_conflicts(block, work, scope, self._work)
+        work = await self._context.judge.block(block, scope, outer)
+        refuse_output_conflicts(block, work, scope, self._context)
         run = BlockState(block, work, scope, outer, keeps_results, [None] * len(work.items))
         for item in work.items:
             if item.is_shared and item.entry is not None:
@@ -308,12 +296,14 @@ class BlockRunner:
             error = item.verdict.why or ""
             run.failed.append((item.index, {"key": item.key, "error": error}))
         elif run.keeps_results and entry is not None and entry.state == "done":
-            run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+            run.results[item.index] = self._context.ledger.value(
+                entry.returns, entry.returns_object
+            )
         if run.outer and entry is not None:
             run.marks.update(entry_marks(entry, run.work.scope))
         if entry is not None and entry.gone is not None:
             # Its source was deleted once and is back: the next deletion is another one.
-            self._work.ledger.record(run.work.scope, replace(entry, gone=None), self._tally.run)
+            self._context.ledger.record(run.work.scope, replace(entry, gone=None), self._stats.run)
         report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
 
@@ -328,13 +318,15 @@ class BlockRunner:
         if state == "quarantined":
             run.failed.append((item.index, {"key": item.key, "error": error or ""}))
         elif run.keeps_results and entry.state == "done":
-            run.results[item.index] = self._work.ledger.value(entry.returns, entry.returns_object)
+            run.results[item.index] = self._context.ledger.value(
+                entry.returns, entry.returns_object
+            )
         if item.verdict.is_work:
             run.ended.add(item.index)
         run.attempts = max(run.attempts, entry.attempts)
         self._count(run, item.key, run.report(item, state, 0.0, error))
         told: ItemState = state if state in ("skipped", "quarantined") else "done"
-        self._tally.tell(run.block.id, shown, told, error)
+        self._stats.item_state(run.block.id, shown, told, error)
 
     def _count(
         self, run: BlockState, key: str, report: ItemReport, was: State | None = None
@@ -343,10 +335,10 @@ class BlockRunner:
         run.counts[report.state] += 1
         if report.state not in ("fresh", "skipped") and not report.is_known:
             run.changed.append({"key": key, "state": was or report.state})
-        self._tally.item(report)
+        self._stats.item(report)
 
     async def _mark_deleted(self, run: BlockState) -> None:
-        for entry in await OrphanCleaner(self._work, self._toolbox).settled(run):
+        for entry in await OrphanCleaner(self._context).settled(run):
             self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
 
     # --- items that are done
@@ -358,20 +350,20 @@ class BlockRunner:
         all are done: by a budget, or by the first failure.
         """
         block, todo = run.block, run.todo()
-        is_cut_short = self._toolbox.bound.budget.is_set or block.on_error == "fail"
+        is_cut_short = self._context.bound.budget.is_set or block.on_error == "fail"
         if run.outer or not run.has_models or block.max_parallel == 1 or is_cut_short:
             return todo
         return longest_first(todo, run.work.items)
 
     async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
         """Run the items in chunks; what other machines hold is waited for."""
-        shares = self._shares_of(run)
+        claims = self._claims_of(run)
         size = self._chunk_items(run)
         others, suspects = self._divided(run, todo)
         if not run.outer:
             self._note_suspects(suspects)
         last = [item for item, _ in suspects]
-        if shares is None:
+        if claims is None:
             await self._window(run, list(batches_of(others, size)))
             await self._window(run, list(batches_of(last, 1)), most=1)
             return
@@ -379,14 +371,14 @@ class BlockRunner:
         while left and not self._stop_gate.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
-            fair = await shares.fair_share_size(len(left))
+            fair = await claims.fair_share_size(len(left))
             chunks = list(batches_of(left, min(size, fair)))
             if fair < len(left):
-                chunks = shares.in_machine_order(chunks)
+                chunks = claims.in_machine_order(chunks)
             await self._window(run, chunks, most=fair)
             left = list(run.passed)
             if left:
-                self._tally.note(await shares.waits_for(run.work.scope, left))
+                self._stats.note(await claims.waits_for(run.work.scope, left))
                 await pauses.wait(has_come=len(run.ended) > n_before)
 
     def _divided(
@@ -405,18 +397,18 @@ class BlockRunner:
 
     def _note_suspects(self, suspects: Sequence[tuple[ItemWork, CrashHistory]]) -> None:
         """Say which items are tried once more, alone; those that are given up say so themselves."""
-        most = self._toolbox.options.max_attempts
+        most = self._context.max_attempts
         tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
         if tried:
-            self._tally.note(suspects_text(tried))
+            self._stats.note(suspects_text(tried))
 
     def _suspicion(self, run: BlockState, item: ItemWork) -> CrashHistory | None:
-        suspects = self._toolbox.suspects
+        suspects = self._context.suspects
         return None if suspects is None else suspects.of(run.work.scope, item)
 
-    def _shares_of(self, run: BlockState) -> WorkClaims | None:
+    def _claims_of(self, run: BlockState) -> WorkClaims | None:
         """Return what divides a block's items; those of nested blocks go with their outer item."""
-        return None if run.outer else self._toolbox.shares
+        return None if run.outer else self._context.claims
 
     @staticmethod
     def _chunk_items(run: BlockState) -> int:
@@ -458,24 +450,24 @@ class BlockRunner:
         n_places = 0
         for model in run.chat_models:
             with suppress(EngineError):  # its first call says what is wrong with it
-                n_places = max(n_places, (await self._toolbox.pool.facts(model)).n_parallel)
+                n_places = max(n_places, (await self._context.pool.facts(model)).n_parallel)
         return max(MODEL_PARALLEL, 2 * n_places)
 
     async def _chunk(
         self, run: BlockState, chunk: Sequence[ItemWork], room: asyncio.Semaphore
     ) -> None:
         has_no_own = has_no_nested_items(run.block.body)
-        shares = self._shares_of(run)
-        if shares is not None:
-            chunk, done, passed = await shares.take(run.work.scope, chunk, self._work.index)
+        claims = self._claims_of(run)
+        if claims is not None:
+            chunk, done, passed = await claims.take(run.work.scope, chunk, self._context.index)
             run.passed += passed
             for item, entry in done:
                 self._shared(run, item, entry)
             if not chunk:
                 return
-            if self._toolbox.suspects is not None:  # of machines that died meanwhile
+            if self._context.suspects is not None:  # of machines that died meanwhile
                 keys = [item.key for item in chunk]
-                await self._toolbox.suspects.look(run.work.scope, keys)
+                await self._context.suspects.look(run.work.scope, keys)
             others, last = self._divided(run, chunk)
             chunk = [*others, *(item for item, _ in last)]
 
@@ -493,28 +485,28 @@ class BlockRunner:
                     start_task(group, self._item(run, item), over)
             return run.state_of(chunk)
 
-        runner = run_chunk_here if run.outer else self._run_chunk
+        runner = run_chunk_here if run.outer else self._context.run_chunk
         await runner(run.block.id, [item.key for item in chunk], work)
-        if shares is not None:
-            await shares.release(run.work.scope, [item.key for item in chunk])
+        if claims is not None:
+            await claims.release(run.work.scope, [item.key for item in chunk])
 
     async def _item(self, run: BlockState, item: ItemWork) -> None:
         """Run one item's steps and record how it ended."""
         known = self._suspicion(run, item)
         async with self._exclusive_lock(run, is_alone=known is not None):
-            shares = self._shares_of(run)
-            if shares is None:
+            claims = self._claims_of(run)
+            if claims is None:
                 await self._attempted(run, item, known)
                 return
-            shares.hold(run.work.scope, item.key)
+            claims.hold(run.work.scope, item.key)
             try:
-                await shares.fence()  # a machine that slept may hold no longer what it took
+                await claims.fence()  # a machine that slept may hold no longer what it took
                 await self._attempted(run, item, known)
                 if item.index not in run.ended:
-                    await shares.fence()
+                    await claims.fence()
             except ClaimLost:
                 run.hand_to_other_machine(item)
-                self._tally.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
+                self._stats.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
 
     def _exclusive_lock(
         self, run: BlockState, *, is_alone: bool
@@ -522,16 +514,16 @@ class BlockRunner:
         """Enter with the items of the whole walk; those of nested blocks are inside with theirs."""
         if run.is_within_item:
             return nullcontext()
-        return self._toolbox.exclusive_lock.entered(is_alone=is_alone)
+        return self._context.exclusive_lock.entered(is_alone=is_alone)
 
     async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
         """Run one item's steps, and have the ledger know of it while they run."""
-        suspects = self._toolbox.suspects
+        suspects = self._context.suspects
         if suspects is None:
             await self._steps(run, item, None)
             return
         deadly = None
-        if known is not None and known.n_deaths >= self._toolbox.options.max_attempts:
+        if known is not None and known.n_deaths >= self._context.max_attempts:
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
         else:
             await suspects.begin(run.work.scope, item, run.around)
@@ -543,7 +535,7 @@ class BlockRunner:
     async def _steps(self, run: BlockState, item: ItemWork, deadly: RepeatedCrash | None) -> None:
         began = time.monotonic()
         shown = run.shown(item.key)
-        self._tally.tell(run.block.id, shown, "running")
+        self._stats.item_state(run.block.id, shown, "running")
         record = ItemRun(
             scope=run.work.scope,
             key=item.key,
@@ -551,7 +543,7 @@ class BlockRunner:
             block=run.block.id,
             own_path=item_path(item.item),
             outer=(*run.outer, item.key),
-            outputs=self._toolbox.outputs(run.work.scope, item.key),
+            outputs=self._context.outputs(run.work.scope, item.key),
             attempt=attempt_name(item),
             node=run.block,
             item=item.item,
@@ -562,7 +554,7 @@ class BlockRunner:
                 raise deadly
             scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
             # Now as well as when it is known: a second run must see the same.
-            result = self._tally.secrets.redacted(item_result(run.block, scope, record.last))
+            result = self._stats.secrets.redacted(item_result(run.block, scope, record.last))
         except StopGateClosed:  # in a block within: its finished items spare their work later
             return
         except StepFailed as error:
@@ -586,7 +578,7 @@ class BlockRunner:
     ) -> None:
         """Do with a failed item what its block says."""
         text = str(error)
-        most = self._toolbox.options.max_attempts
+        most = self._context.max_attempts
         kept, record.attempts = failure_state(item.attempts, most, item.cause(error.cause))
         if kept == "quarantined" and record.attempts > 1:
             text += f" (failed {record.attempts} times in a row)"
@@ -616,8 +608,8 @@ class BlockRunner:
     ) -> None:
         """Write an item's entry, count it, and wait until the entry stands."""
         was = item.verdict.state if report.state == "held" else None
-        if self._toolbox.fence is not None:
-            await self._toolbox.fence()
+        if self._context.fence is not None:
+            await self._context.fence()
         try:
             await self.items.record(item, record, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
@@ -633,7 +625,7 @@ class BlockRunner:
         told: ItemState = "done"
         if report.state in ("skipped", "failed", "quarantined"):
             told = report.state
-        self._tally.tell(report.step, record.shown_key, told, report.error)
+        self._stats.item_state(report.step, record.shown_key, told, report.error)
 
     # --- the steps of an item
 

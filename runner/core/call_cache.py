@@ -99,7 +99,7 @@ class LedgerPool:
         pool: Pool,
         ledger: Ledger,
         digests: ModelDigests,
-        tally: RunStats,
+        stats: RunStats,
         caller: CallOrigin,
         fence: ClaimFence | None = None,
     ) -> None:
@@ -108,7 +108,7 @@ class LedgerPool:
         self._pool = pool
         self._ledger = ledger
         self._digests = digests
-        self._tally = tally
+        self._stats = stats
         self._caller = caller
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
@@ -143,7 +143,7 @@ class LedgerPool:
             packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
             row = self._row(hash_, "embed", request.model, digest, found.asked)
             row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
-            self._ledger.record_call(row, self._tally.run)
+            self._ledger.record_call(row, self._stats.run)
             self._count(row, began, reply.usage, is_cached=False)
         else:
             self._count(row, began, _cached_usage(row), is_cached=True)
@@ -168,7 +168,7 @@ class LedgerPool:
         return await self._looked_up("embed", digest, wanted)
 
     async def _looked_up(self, kind: str, digest: str, wanted: dict[str, Any]) -> KnownCall:
-        asked = self._tally.secrets.redact(canonical_json(wanted))
+        asked = self._stats.secrets.redact(canonical_json(wanted))
         hash_ = _call_hash(kind, asked)
         return KnownCall(digest, asked, hash_, await self._known(hash_))
 
@@ -194,10 +194,10 @@ class LedgerPool:
         hears = None if tells else getattr(stream, "heard_by", None)
         try:
             if hears is not None:
-                hears(lambda chunk: self._tally.observer.tokens(chunk.n_tokens))
+                hears(lambda chunk: self._stats.observer.tokens(chunk.n_tokens))
             else:
                 async for chunk in stream:
-                    self._tally.observer.tokens(chunk.n_tokens)
+                    self._stats.observer.tokens(chunk.n_tokens)
                     yield chunk
             reply = self._without_secrets(await stream.reply())
         except BaseException:
@@ -211,15 +211,15 @@ class LedgerPool:
             done_reason=reply.done_reason,
             usage={**asdict(reply.usage), **_reply_extras(reply)},
         )
-        self._ledger.record_call(row, self._tally.run)
+        self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, is_cached=False)
         yield reply
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Take out what a model repeats of them, now as well as when the reply is known."""
-        redact = self._tally.secrets.redact
+        redact = self._stats.secrets.redact
         calls = tuple(
-            replace(call, arguments=self._tally.secrets.redacted(dict(call.arguments)))
+            replace(call, arguments=self._stats.secrets.redacted(dict(call.arguments)))
             for call in reply.tool_calls
         )
         text, reasoning = redact(reply.text), redact(reply.reasoning)
@@ -245,7 +245,7 @@ class LedgerPool:
             return
         for one in stats().resident:
             if one.name == name and one.fallback:
-                self._tally.note(f"{name} {one.fallback}")
+                self._stats.note(f"{name} {one.fallback}")
 
     async def _known(self, hash_: str) -> CallRow | None:
         if not self._caller.looks_up:
@@ -257,7 +257,7 @@ class LedgerPool:
         self._caller.made.append(made)
         self._caller.n_calls += 1
         self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
-        self._tally.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)
+        self._stats.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)
 
     def _row(self, hash_: str, kind: str, model: ModelSpec, digest: str, asked: str) -> CallRow:
         """Return a call's row without its reply."""
@@ -433,9 +433,9 @@ _NO_USAGE = Usage(0, 0)
 class ToolCallCache:
     """Implements `paddock.steps.base.CallCache` for one step of one item."""
 
-    def __init__(self, ledger: Ledger, tally: RunStats, caller: CallOrigin) -> None:
+    def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
         self._ledger = ledger
-        self._tally = tally
+        self._stats = stats
         self._caller = caller
         self._asked: Counter[str] = Counter()
 
@@ -452,7 +452,7 @@ class ToolCallCache:
         One that is not kept has a row of its own for each item, so that it is not lost; the same
         item's next run writes over it.
         """
-        text = self._tally.secrets.redact(canonical_json(asked))
+        text = self._stats.secrets.redact(canonical_json(asked))
         began = time.time()
         if not keeps:
             return await self._done(kind, asked, text, self._own(kind, text), do, began)
@@ -477,7 +477,7 @@ class ToolCallCache:
         do: Callable[[], Awaitable[T]],
         began: float,
     ) -> T:
-        result = self._tally.secrets.redacted(await do())
+        result = self._stats.secrets.redacted(await do())
         caller = self._caller
         row = CallRow(
             hash=hash_,
@@ -493,7 +493,7 @@ class ToolCallCache:
             step=caller.step,
             key=caller.key,
         )
-        self._ledger.record_call(row, self._tally.run)
+        self._ledger.record_call(row, self._stats.run)
         self._count(hash_, kind, began, is_known=False)
         return cast("T", result)
 

@@ -32,9 +32,9 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .block_items import DeletionDoubt
 from .block_state import BlockState
 from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
+from .run_context import RunContext
 from .run_records import RunStats
-from .staleness import Work
-from .step_context import ItemOutputs, Toolbox
+from .step_context import ItemOutputs
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:
@@ -102,12 +102,6 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(value.get(name), str) for name in names)
 
 
-def row_keeper_of(toolbox: Toolbox) -> RowKeeper:
-    """Return what keeps the stores of a run and its ledger together."""
-    stores = toolbox.stores or OpenStores(toolbox.bound.roots.base)
-    return RowKeeper(stores, toolbox.index, toolbox.tally)
-
-
 def _held_row(row: StoredRow) -> HeldRows:
     return HeldRows(row.path, "", row.scope, row.key, row.sha256)
 
@@ -120,11 +114,11 @@ def rows_text(n_rows: int) -> str:
 class RowKeeper:
     """Keeps stores and ledger together, for one run."""
 
-    def __init__(self, stores: OpenStores, index: OutputIndex, tally: RunStats) -> None:
+    def __init__(self, stores: OpenStores, index: OutputIndex, stats: RunStats) -> None:
         self._stores = stores
         self._index = index
         self._origins = LineageStore(index.ledger)
-        self._tally = tally
+        self._stats = stats
 
     async def settle(
         self,
@@ -155,11 +149,11 @@ class RowKeeper:
             )
             now[held.path] = held
             self._origins.record_stored(
-                StoredRow(scope, held.path, key, held.sum, held.n_rows), self._tally.run
+                StoredRow(scope, held.path, key, held.sum, held.n_rows), self._stats.run
             )
         for stored, held in now.items():
             if held.sum != (old[stored].sum if stored in old else ""):
-                self._tally.wrote(self._index.absolute(stored))
+                self._stats.wrote(self._index.absolute(stored))
         for stored in old.keys() - now.keys():
             if state in DONE_STATES:
                 await self._drop([old[stored]])
@@ -200,7 +194,7 @@ class RowKeeper:
                 [_held_row(row) for step, _, row in here if step not in names]
             )
             if n_rows:
-                self._tally.note(
+                self._stats.note(
                     f"removed, since no step keeps them: {rows_text(n_rows)} of '{path}'"
                 )
             if is_alone:
@@ -400,12 +394,12 @@ class _Removal:
 class OrphanCleaner:
     """Decides for the deleted items of a block, and removes what is to be removed."""
 
-    def __init__(self, work: Work, toolbox: Toolbox) -> None:
-        self._work = work
-        self._bound = toolbox.bound
-        self._tally = toolbox.tally
-        self._prunes = toolbox.options.prune
-        self._keeping = row_keeper_of(toolbox)
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._index = context.index
+        self._stats = context.stats
+        self._prunes = context.options.prune
+        self._row_keeper = RowKeeper(context.stores, context.index, context.stats)
 
     async def settled(self, run: BlockState) -> Sequence[Entry]:
         """Do with items whose source is gone what the watch on their folder says.
@@ -418,14 +412,14 @@ class OrphanCleaner:
         if run.work.dropped:
             entries += await self._left_out(run)
         for doubt in (*run.work.doubts, *await self._long_gone(run)):
-            self._tally.note(doubt.text)
+            self._stats.note(doubt.text)
             shown = run.shown(doubt.folder)
-            self._tally.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
+            self._stats.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
         if not run.outer:
             await self._former_of_block(run)
         for entry in entries:
-            gone = replace(entry, gone=self._tally.run)
-            self._work.ledger.record(run.work.scope, gone, self._tally.run)
+            gone = replace(entry, gone=self._stats.run)
+            self._context.ledger.record(run.work.scope, gone, self._stats.run)
         return entries
 
     async def _finished(self, run: BlockState) -> Sequence[Entry]:
@@ -439,7 +433,7 @@ class OrphanCleaner:
         if not watched:
             kept = [entry for entry in deleted if entry not in doomed]
             left = await asyncio.to_thread(self._left_of, self._made_of(run, kept))
-            self._tell_kept([*left, *await self._keeping.left_of(kept)])
+            self._tell_kept([*left, *await self._row_keeper.left_of(kept)])
         removal = await self._removed(run, doomed)
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
@@ -450,7 +444,7 @@ class OrphanCleaner:
         why = "`where` leaves out what they were made of"
         if not self._prunes:
             left = await asyncio.to_thread(self._left_of, self._made_of(run, entries))
-            self._tell_kept([*left, *await self._keeping.left_of(entries)], why)
+            self._tell_kept([*left, *await self._row_keeper.left_of(entries)], why)
             return entries
         removal = await self._removed(run, entries)
         self._tell(removal, {}, why)
@@ -458,14 +452,14 @@ class OrphanCleaner:
 
     async def _former_of_block(self, run: BlockState) -> None:
         """Remove what done items left at former paths, or say that it is there."""
-        ledger, scope = self._work.ledger, run.work.scope
+        ledger, scope = self._context.ledger, run.work.scope
         entries = await ledger.ask(ledger.entries, scope)
         present = [entries[item.key] for item in run.work.items if item.key in entries]
         former = await asyncio.to_thread(
             former_outputs_of_block,
-            self._work.index,
+            self._index,
             run.block,
-            self._work.bound.input_types,
+            self._context.bound.input_types,
             scope,
             present,
         )
@@ -476,10 +470,10 @@ class OrphanCleaner:
 
     async def former_of_step(self, step: BoundStep, scope: str, now: Iterable[str]) -> None:
         """Do so with what a top-level step left; `now` are the paths that it writes today."""
-        if not paths_depend_on_item_alone([step], self._work.bound.input_types):
+        if not paths_depend_on_item_alone([step], self._context.bound.input_types):
             return
         now, key = set(now), step.id
-        index = self._work.index
+        index = self._index
         rows = [(scope, key, row.path) for row in index.rows_of(scope, key) if row.path not in now]
         if rows:
             await self.former(await asyncio.to_thread(former_outputs_left, index, rows, now))
@@ -489,7 +483,7 @@ class OrphanCleaner:
         if not former:
             return
         if not (prunes or self._prunes):
-            self._tally.note(former_outputs_text(former))
+            self._stats.note(former_outputs_text(former))
             return
         removal = _Removal()
         made = [_OutputFile(one.scope, one.key, one.stored) for one in former]
@@ -506,7 +500,7 @@ class OrphanCleaner:
             return ()
         n_left = await self._n_left(run, gone)
         n_known = len(run.work.items) + n_left
-        doubt = self._work.sources.many(run.work.missing, n_left, n_known, prunes=True)
+        doubt = self._context.judge.sources.many(run.work.missing, n_left, n_known, prunes=True)
         if doubt is not None:
             return (doubt,)
         self._tell(await self._removed(run, gone), {})
@@ -517,13 +511,13 @@ class OrphanCleaner:
         n_left = 0
         for entry in entries:
             files = await asyncio.to_thread(self._left_of, self._made_of(run, [entry]))
-            n_left += bool(files or await self._keeping.left_of([entry]))
+            n_left += bool(files or await self._row_keeper.left_of([entry]))
         return n_left
 
     async def _removed(self, run: BlockState, entries: Sequence[Entry]) -> _Removal:
         removal = _Removal()
         await asyncio.to_thread(self._remove_all, self._made_of(run, entries), removal)
-        removal.rows, refused = await self._keeping.forget(entries)
+        removal.rows, refused = await self._row_keeper.forget(entries)
         removal.refused |= refused
         return removal
 
@@ -536,7 +530,7 @@ class OrphanCleaner:
 
     def _left_of(self, made: Iterable[_OutputFile]) -> list[str]:
         """Return which of these files are still there. Blocking: looks at each."""
-        index = self._work.index
+        index = self._index
         return [
             one.stored
             for one in made
@@ -570,8 +564,8 @@ class OrphanCleaner:
             yield _OutputFile(scope, entry.key, stored)
         yield from (_OutputFile(*made) for made in nested_outputs(entry))
         for inner in _blocks_with_items(block):
-            inner_scope = self._work.scope_id(inner.id, outer)
-            for one in self._work.ledger.entries(inner_scope).values():
+            inner_scope = self._context.judge.scope_id(inner.id, outer)
+            for one in self._context.ledger.entries(inner_scope).values():
                 yield from self._made(inner, inner_scope, one, (*outer, one.key))
 
     def _remove_all(self, made: Iterable[_OutputFile], removal: _Removal) -> None:
@@ -580,7 +574,7 @@ class OrphanCleaner:
             self._remove(one.scope, one.key, one.stored, removal)
 
     def _remove(self, scope: str, key: str, stored: str, removal: _Removal) -> None:
-        index = self._work.index
+        index = self._index
         if not index.is_only_of(scope, key, stored):
             return
         path = Path(index.absolute(stored))
@@ -591,7 +585,7 @@ class OrphanCleaner:
             removal.edited.append(stored)
             return
         try:
-            self._bound.roots.resolve(str(path))
+            self._context.bound.roots.resolve(str(path))
             path.unlink(missing_ok=True)
         except (OSError, OutsideRoots) as error:
             removal.refused[stored] = getattr(error, "strerror", None) or str(error)
@@ -599,8 +593,8 @@ class OrphanCleaner:
             removal.removed.append(stored)
 
     def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = _SOURCE_GONE) -> None:
-        note = self._tally.note
-        self._tally.removed(len(removal.removed) + sum(removal.rows.values()))
+        note = self._stats.note
+        self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:
             pairs = [f"{old} → {new}" for old, new in renamed.items()]
             note(f"renamed, so what was made of them goes by the new name: {_some_names(pairs)}")
@@ -618,7 +612,7 @@ class OrphanCleaner:
     def _tell_kept(self, left: Sequence[str], why: str = _SOURCE_GONE) -> None:
         """Say what is left of documents that are gone, where nobody has decided about it."""
         if left:
-            self._tally.note(f"kept, though {why}: {_some_names(left)} (`--prune` removes)")
+            self._stats.note(f"kept, though {why}: {_some_names(left)} (`--prune` removes)")
 
 
 def _blocks_with_items(block: BoundBlock) -> Iterable[BoundBlock]:

@@ -257,11 +257,11 @@ async def open_claims(
     """
     claims = ledger.claims(f"{run}-{uuid4().hex[:12]}", settings.dead_after_s)
     joined = await asyncio.to_thread(claims.join, place, run, job)
-    shares = WorkClaims(claims, ledger, place, joined)
+    work_claims = WorkClaims(claims, ledger, place, joined)
     try:
-        yield shares
+        yield work_claims
     finally:
-        await asyncio.to_thread(shares.close)
+        await asyncio.to_thread(work_claims.close)
 
 
 def state_done_elsewhere(entry: Entry) -> State:
@@ -323,6 +323,15 @@ class GroupTurn(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnWait:
+    """How long to wait for a turn, and how to report that."""
+
+    longest_s: float | None
+    is_over: Callable[[], bool]
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
 class ConcurrencyGroup:
     """The group of a run: a name that shows nothing of what it was made of, and its rule."""
 
@@ -372,34 +381,31 @@ def rendered_value(
 async def group_turn(
     bound: BoundPlan,
     settings: Settings,
-    shares: WorkClaims | None,
+    claims: WorkClaims | None,
     run: str,
     stop_gate: StopGate,
-    *,
-    deadline_s: float | None,
-    is_over: Callable[[], bool],
-    note: Callable[[str], None],
+    wait: TurnWait,
 ) -> AsyncIterator[None]:
-    """Have the turn in the run's group, if it has one; wait for it as its file says.
+    """Hold the turn in the run's concurrency group, if it has one; wait for it as its file says.
 
-    A newer run that takes its place closes the border.
+    A newer run that takes its place closes the stop gate.
 
     Raises:
-        LeftOut: the group is busy, and the file says `skip`.
-        Locked: the deadline passed, or `is_over` says that nobody wants to wait any more.
+        SkippedByGroup: the group is busy, and the file says `skip`.
+        Locked: the deadline passed, or the run is stopped.
         LedgerError: PostgreSQL, which knows whose turn it is, cannot be used.
     """
     group = concurrency_group(bound)
     if group is None:
         yield
         return
-    part = _turn_in_group(group, settings, shares, run)
+    part = _turn_in_group(group, settings, claims, run)
     # A thread of its own: files may keep the others busy for as long as they like.
     with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
         own = _OwnTurn(part, thread)
         try:
-            await own.taken(group, deadline_s, is_over, note)
-            keeping = asyncio.create_task(own.kept(stop_gate))
+            await own.take(group, wait)
+            keeping = asyncio.create_task(own.keep(stop_gate))
             try:
                 yield
             finally:
@@ -410,10 +416,10 @@ async def group_turn(
 
 
 def _turn_in_group(
-    group: ConcurrencyGroup, settings: Settings, shares: WorkClaims | None, run: str
+    group: ConcurrencyGroup, settings: Settings, claims: WorkClaims | None, run: str
 ) -> GroupTurn:
-    if shares is not None:
-        return shares.turn_in(group.name, run, settings.unattended.dead_after_s)
+    if claims is not None:
+        return claims.turn_in(group.name, run, settings.unattended.dead_after_s)
     from paddock.runner.ledger.run_locks import FileGroupTurn  # filelock takes 0.05 s to import
 
     return FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
@@ -429,13 +435,7 @@ class _OwnTurn:
     async def do(self, action: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, action)
 
-    async def taken(
-        self,
-        group: ConcurrencyGroup,
-        deadline_s: float | None,
-        is_over: Callable[[], bool],
-        note: Callable[[str], None],
-    ) -> None:
+    async def take(self, group: ConcurrencyGroup, wait: TurnWait) -> None:
         """Wait until the turn is ours."""
         from paddock.runner.ledger.run_locks import Locked, SkippedByGroup
 
@@ -450,18 +450,18 @@ class _OwnTurn:
                 await self.do(self._part.request_release)
             if told != str(busy):
                 told = str(busy)
-                note(f"waiting for {told}, which is of the same group")
-            if is_over():
+                wait.note(f"waiting for {told}, which is of the same group")
+            if wait.is_over():
                 raise Locked("Interrupted while waiting for another run.")
-            if deadline_s is not None and time.monotonic() - began > deadline_s:
+            if wait.longest_s is not None and time.monotonic() - began > wait.longest_s:
                 raise Locked(
-                    f"{busy} is of the same group and did not end within {deadline_s:g} s. "
+                    f"{busy} is of the same group and did not end within {wait.longest_s:g} s. "
                     f"Wait for it, or end it."
                 )
             await asyncio.sleep(TURN_POLL_S)
 
-    async def kept(self, stop_gate: StopGate) -> None:
-        """Keep the turn; close the border once it is another's."""
+    async def keep(self, stop_gate: StopGate) -> None:
+        """Keep the turn; close the gate once it is another run's."""
         while True:
             await asyncio.sleep(TURN_HEARTBEAT_S)
             with suppress(LedgerError):  # whoever records next hears it, and says so

@@ -29,12 +29,14 @@ from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import StepError, SubPipelines, Tools
 
 from .call_cache import CallOrigin
-from .cleanup import item_name_of, row_keeper_of
+from .cleanup import RowKeeper, item_name_of
 from .dependencies import SCAN, held_paths, written_within
 from .retry_and_quarantine import ExclusiveLock, RunStopped, StepFailed, run_step
+from .run_context import RunContext
+from .run_options import RunOptions
 from .run_records import RunStats, StepRecord, lineage_as_json, source_of
-from .staleness import ItemWork, RunOptions, Work
-from .step_context import ItemOutputs, Toolbox
+from .staleness import ItemWork
+from .step_context import ItemOutputs
 
 CANCEL_GRACE_S = 2.0
 """How long an item that is cancelled waits for the ledger, to be counted or not."""
@@ -99,14 +101,13 @@ SubPipelinesFor = Callable[[BoundStep, ItemRun], SubPipelines]
 class ItemRunner:
     """Runs the single steps of items, and records the items."""
 
-    def __init__(self, work: Work, toolbox: Toolbox, inside: SubPipelinesFor | None = None) -> None:
-        """`inside` gives what carries out the pipelines that steps run; None: they are not."""
-        self._work = work
-        self._toolbox = toolbox
-        self._inside = inside
-        self._tally = toolbox.tally
-        self._origins = LineageStore(work.ledger)
-        self._keeping = row_keeper_of(toolbox)
+    def __init__(self, context: RunContext, sub_pipelines: SubPipelinesFor | None = None) -> None:
+        """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
+        self._context = context
+        self._sub_pipelines = sub_pipelines
+        self._stats = context.stats
+        self._origins = LineageStore(context.ledger)
+        self._row_keeper = RowKeeper(context.stores, context.index, context.stats)
         self._specs: dict[str, tuple[str, str]] = {}
         """By block or step: the digest of what it says, and that text."""
 
@@ -116,11 +117,11 @@ class ItemRunner:
         Raises:
             ClaimLost: another machine has taken the item over; the step was not begun.
         """
-        if self._toolbox.fence is not None:
-            await self._toolbox.fence()
+        if self._context.fence is not None:
+            await self._context.fence()
         if step.kind.roles:
-            self._tally.tell(record.block, record.shown_key, "running", step.id)
-        caller = self._toolbox.caller(record.scope, step, record.shown_key, record.block)
+            self._stats.item_state(record.block, record.shown_key, "running", step.id)
+        caller = self._context.caller(record.scope, step, record.shown_key, record.block)
         record.callers.append(caller)
         ref = None if step.model is None else step.model.ref
         made = StepRecord(step.id, step.uses, step.kind.version, ref, calls=caller.made)
@@ -131,7 +132,7 @@ class ItemRunner:
                 scope,
                 lambda: self._tools(step, caller, record, scope),
                 lambda texts: self._note_reads(record, texts),
-                lambda where, error: self._tally.unexpected(f"{record.shown_key}, {where}", error),
+                lambda where, error: self._stats.unexpected(f"{record.shown_key}, {where}", error),
             )
             await self._note_listing(record, step, scope, outputs)
         except (StepFailed, RunStopped, PipelineError):
@@ -142,25 +143,27 @@ class ItemRunner:
             return outputs
         finally:
             made.end()
-            self._tally.took(made)
+            self._stats.took(made)
 
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
         key, shown = record.key, record.shown_key
-        item = item_name_of(scope, step.id, record.scope, key, shown, self._work.index)
+        item = item_name_of(scope, step.id, record.scope, key, shown, self._context.index)
         item = replace(item, attempt=record.attempt)
-        tools = self._toolbox.tools(step, caller, record.outputs, item)
-        if step.inner is None or self._inside is None:
+        tools = self._context.tools(step, caller, record.outputs, item)
+        if step.inner is None or self._sub_pipelines is None:
             return tools
-        return replace(tools, pipelines=self._inside(step, record))
+        return replace(tools, pipelines=self._sub_pipelines(step, record))
 
     def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
         """Note what files hold before a step reads them; the item's own is known by its hash."""
         for text in texts:
             if text == record.own_path:
                 continue
-            path = str(self._toolbox.bound.roots.resolve(text))
+            path = str(self._context.bound.roots.resolve(text))
             with contextlib.suppress(OSError):  # the step will say what is wrong with it
-                record.reads[self._work.index.stored(path)] = self._work.dependencies.mark(path)
+                record.reads[self._context.index.stored(path)] = (
+                    self._context.judge.dependencies.mark(path)
+                )
 
     async def _note_listing(
         self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any
@@ -168,9 +171,9 @@ class ItemRunner:
         """Note what a folder held that was listed for this item alone."""
         if record.outer and step.uses == SCAN and outputs is not None:
             files = None if step.returns is not None else outputs["files"]
-            params, roots = step.params.render(scope), self._toolbox.bound.roots
-            owned = self._work.index.owned() if files is None else frozenset()
-            note = self._work.dependencies.note_listing
+            params, roots = step.params.render(scope), self._context.bound.roots
+            owned = self._context.index.owned() if files is None else frozenset()
+            note = self._context.judge.dependencies.note_listing
             await asyncio.to_thread(note, record.reads, params, files, roots, owned)
 
     async def record(
@@ -183,8 +186,8 @@ class ItemRunner:
         seconds: float,
     ) -> None:
         """Write the entry, and wait until it stands."""
-        ledger = self._work.ledger
-        secrets = self._tally.secrets
+        ledger = self._context.ledger
+        secrets = self._stats.secrets
         await self._settle_rows(item, record, state)
         text, object_ = ledger.keep(secrets.redacted(result))
         entry = Entry(
@@ -205,9 +208,9 @@ class ItemRunner:
             was="held" if record.held() else item.verdict.state,
         )
         try:
-            ledger.record(record.scope, entry, self._tally.run)
-            if self._toolbox.suspects is not None:  # in one commit with the entry
-                self._toolbox.suspects.end(
+            ledger.record(record.scope, entry, self._stats.run)
+            if self._context.suspects is not None:  # in one commit with the entry
+                self._context.suspects.end(
                     record.scope,
                     record.key,
                     is_recorded=True,
@@ -222,7 +225,7 @@ class ItemRunner:
 
     async def stands(self, record: ItemRun) -> bool:
         """Tell, of an item that was cancelled while its entry was written, whether that is kept."""
-        put, ledger = record.entry, self._work.ledger
+        put, ledger = record.entry, self._context.ledger
         if put is None:
             return False
         with contextlib.suppress(LedgerError, TimeoutError):
@@ -240,7 +243,7 @@ class ItemRunner:
         record.reads.update(record.outputs.searched)
         self._note_reads(record, list(record.outputs.read))
         try:
-            marks = await self._keeping.settle(
+            marks = await self._row_keeper.settle(
                 record.scope, record.key, record.outputs, item.entry, state
             )
         except StepError as error:
@@ -252,17 +255,17 @@ class ItemRunner:
         if record.node is None:
             return
         digest, text = self._spec(record.node)
-        stored = record.own_path and self._work.index.stored(record.own_path)
+        stored = record.own_path and self._context.index.stored(record.own_path)
         source = source_of(record.item, stored)
         self._origins.record(
             LineageRow(
                 scope=record.scope,
                 key=record.key,
-                run=self._tally.run,
+                run=self._stats.run,
                 at=0.0,
                 spec=digest,
                 source=None if source is None else source.path,
-                made=self._tally.secrets.redacted(
+                made=self._stats.secrets.redacted(
                     lineage_as_json(source, record.steps, record.renamed_from)
                 ),
             ),
@@ -271,13 +274,13 @@ class ItemRunner:
 
     def _spec(self, node: BoundNode) -> tuple[str, str]:
         if node.id not in self._specs:
-            text = self._tally.secrets.redact(canonical_spec(node))
+            text = self._stats.secrets.redact(canonical_spec(node))
             self._specs[node.id] = (hashlib.sha256(text.encode()).hexdigest(), text)
         return self._specs[node.id]
 
 
 class SubPipelineStats(RunStats):
-    """Counts into the tally of the pipeline around it."""
+    """Counts into the stats of the pipeline around it."""
 
     def __init__(self, outer: RunStats, step: str, item: tuple[str, str] | None = None) -> None:
         """`item` is the block and the key of the item for which the step runs, if it is one's."""
@@ -305,12 +308,12 @@ class SubPipelineStats(RunStats):
         self.counts[report.state] += 1
         self._outer.item(replace(report, step=f"{self._step}.{report.step}"))
 
-    def tell(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
         """Tell the observer that an item changed its state."""
         if self._item is None:
-            self._outer.tell(f"{self._step}.{step}", key, state, detail)
+            self._outer.item_state(f"{self._step}.{step}", key, state, detail)
         elif state == "running":
-            self._outer.tell(*self._item, "running", f"{self._step}.{step}")
+            self._outer.item_state(*self._item, "running", f"{self._step}.{step}")
 
     def took(self, made: StepRecord) -> None:
         """Add up how long steps were at work, and on how many items."""
@@ -360,68 +363,63 @@ class SubPipelineObserver(NullObserver):
         self._outer.note(text)
 
 
-Walk = Callable[[BoundStep, ItemRun, Work, Toolbox], Awaitable[Any]]
-"""(step, the item for which it runs, what must be done, with what) → the pipeline's returns."""
+Walk = Callable[[BoundStep, ItemRun, RunContext], Awaitable[Any]]
+"""(step, the item for which it runs, context of its pipeline) → the pipeline's returns."""
 
 
 class SubPipelineRunner:
     """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
 
-    def __init__(
-        self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox, walk: Walk
-    ) -> None:
+    def __init__(self, step: BoundStep, record: ItemRun, context: RunContext, walk: Walk) -> None:
         self._step = step
         self._record = record
-        self._work = work
-        self._toolbox = toolbox
+        self._context = context
         self._walk = walk
 
     async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
-        """Run the pipeline to its end and give its `returns`.
+        """Run the pipeline to its end; return its `returns`.
 
         Raises:
             StepError: an input is wrong, or it is another file than the step was checked with.
-            StepFailed, Stopped, BorderReached: as the steps within say.
+            StepFailed, RunStopped, StopGateClosed: as the steps within raise them.
         """
         inner = self._step.inner
         if inner is None or file != self._step.params.step.params.data.get("file"):
             raise StepError(f"the pipeline '{file}' was not checked before the run.")
         try:
-            bound = with_inputs(inner, inputs, self._toolbox.bound.roots)
+            bound = with_inputs(inner, inputs, self._context.bound.roots)
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
-        work, toolbox = open_subpipeline(self._step, self._record, bound, self._work, self._toolbox)
-        return await self._walk(self._step, self._record, work, toolbox)
+        context = sub_pipeline_context(self._context, self._step, self._record, bound)
+        return await self._walk(self._step, self._record, context)
 
 
-def open_subpipeline(
-    step: BoundStep, record: ItemRun, bound: BoundPlan, work: Work, toolbox: Toolbox
-) -> tuple[Work, Toolbox]:
-    """Return what the steps within need: all that is the run's, and what is the pipeline's own."""
-    around = toolbox.bound
-    bound = replace(bound, watches=around.watches, priority=around.priority)
+def sub_pipeline_context(
+    outer: RunContext, step: BoundStep, record: ItemRun, bound: BoundPlan
+) -> RunContext:
+    """Return the context of the pipeline that a step runs: the run's, with its own plan."""
+    bound = replace(bound, watches=outer.bound.watches, priority=outer.bound.priority)
     item = (record.block, record.shown_key) if record.outer else None
-    options = _options_within(toolbox.options, step.id, bound, is_nested=item is not None)
-    inner_work = work.within(step.id, bound, options, is_nested=item is not None)
-    inner_toolbox = replace(
-        toolbox,
+    is_nested = item is not None
+    options = _sub_pipeline_options(outer.options, step.id, bound, is_nested=is_nested)
+    return replace(
+        outer,
         bound=bound,
         options=options,
-        tally=SubPipelineStats(toolbox.tally, step.id, item),
-        shares=None if item else toolbox.shares,  # they go with the item around them
-        exclusive_lock=ExclusiveLock() if item else toolbox.exclusive_lock,
+        judge=outer.judge.within(step.id, bound, options, is_nested=is_nested),
+        stats=SubPipelineStats(outer.stats, step.id, item),
+        claims=None if is_nested else outer.claims,  # they go with the item around them
+        exclusive_lock=ExclusiveLock() if is_nested else outer.exclusive_lock,
     )
-    return inner_work, inner_toolbox
 
 
-def _options_within(
+def _sub_pipeline_options(
     options: RunOptions, step: str, bound: BoundPlan, *, is_nested: bool
 ) -> RunOptions:
-    """Return what is asked of the pipeline that a step runs; who names the step means all of it."""
-    inner = tuple(callable_names(bound.nodes))
+    """Return the options of a sub-pipeline: forcing the step forces everything in it."""
     prefix = f"{step}."
     force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
     if step in options.force:
-        force.update(inner)
+        force.update(callable_names(bound.nodes))
     only = frozenset[str]() if is_nested else options.only  # the item around it is asked for
     return replace(options, force=frozenset(force), only=only)

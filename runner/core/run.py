@@ -19,50 +19,50 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import Entry, LedgerError
-from paddock.runner.progress.drain import StopGate, StopGateClosed
+from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, completed, counts_text, quarantined
 from paddock.runner.progress.report import ItemReport, Report, State
 from paddock.steps.base import StepError
 
-from .blocks import BlockRunner, ChunkRunner, is_block_skipped, task_group
-from .cleanup import OrphanCleaner, row_keeper_of
+from .blocks import BlockRunner, is_block_skipped, task_group
+from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost, state_done_elsewhere
 from .dependencies import entry_marks, held_paths
 from .fingerprints import ItemVerdict, held_text
 from .items import ItemRun, SubPipelineRunner, attempt_name
 from .retry_and_quarantine import ItemPlace, RunFailed, RunStopped, StepFailed, is_step_skipped
-from .staleness import ItemWork, Work
-from .step_context import Toolbox
+from .run_context import RunContext
+from .staleness import ItemWork
 
 SHARE_INTERVAL_S = 1.0
 
 
 class BudgetMeter:
-    """Counts from now on. Lives in one loop."""
+    """Counts what the run has spent, from now on. Lives in one loop."""
 
-    def __init__(self, toolbox: Toolbox, stop_gate: StopGate) -> None:
-        self._tally = toolbox.tally
-        self._budget = toolbox.bound.budget
-        self._shares = toolbox.shares if self._budget.is_set else None
-        self._stop_gate = stop_gate
+    def __init__(self, context: RunContext) -> None:
+        self._stats = context.stats
+        self._budget = context.bound.budget
+        self._claims = context.claims if self._budget.is_set else None
+        self._stop_gate = context.stop_gate
         self._began = time.monotonic()
 
     async def reached(self) -> str | None:
-        """Return the message that nothing more may begin; None while something may.
+        """Return why nothing more may begin; None while something may.
 
         Raises:
-            LedgerError: what other machines have spent cannot be known.
+            LedgerError: what other machines have spent is not known.
         """
         return budget_reached(self._budget, await self._spent(n_about_to_begin=1))
 
-    async def told(self) -> None:
-        """Tell the others from time to time, and at the end, what this machine has spent."""
-        if self._shares is None:
+    async def share_spending(self) -> None:
+        """Tell other machines what this one has spent, every second and at the end."""
+        if self._claims is None:
             return
         try:
             while True:
                 await asyncio.sleep(SHARE_INTERVAL_S)
-                with suppress(LedgerError):  # whoever begins or records next hears it, and says so
+                with suppress(LedgerError):  # the next item or record raises it
                     await self._spent()
         finally:
             with suppress(LedgerError):
@@ -70,67 +70,61 @@ class BudgetMeter:
 
     async def _spent(self, n_about_to_begin: int = 0) -> Spent:
         seconds, (n_ended, n_in_flight) = time.monotonic() - self._began, self._stop_gate.items
-        mine = Spent(seconds, self._tally.n_tokens, n_ended, n_in_flight)
-        if self._shares is None:
+        mine = Spent(seconds, self._stats.n_tokens, n_ended, n_in_flight)
+        if self._claims is None:
             return mine
-        # Another that asks at this moment has to know of the item that is asked about.
-        told = replace(mine, n_in_flight=n_in_flight + n_about_to_begin)
-        others = await self._shares.spent_by_others(told)
+        # Another machine that asks now has to count the item that is about to begin.
+        with_next = replace(mine, n_in_flight=n_in_flight + n_about_to_begin)
+        others = await self._claims.spent_by_others(with_next)
         if others.n_ended or others.n_in_flight:
             self._stop_gate.has_begun_elsewhere = True
         return mine.along_with(others)
 
 
-async def run(
-    work: Work,
-    toolbox: Toolbox,
-    run_chunk: ChunkRunner,
-    stop: asyncio.Event | None = None,
-    stop_gate: StopGate | None = None,
-) -> Report:
-    """Do all that must be done and give the report.
+async def run(context: RunContext) -> Report:
+    """Do everything that is stale, and return the report.
 
-    When `stop` is set, nothing new is begun, what is in flight is cancelled, and the report says
-    `interrupted`; what is finished stays finished. When `border` is closed, nothing new is begun,
-    what is in flight is finished, and the report has the border's status.
+    When `context.stop` is set, nothing begins, what is in flight is cancelled, and the report says
+    `interrupted`; what is finished stays finished. When `context.stop_gate` is closed, nothing
+    begins, what is in flight finishes, and the report has the gate's status.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    tally = toolbox.tally
-    stop_gate = stop_gate or StopGate()
-    spent = BudgetMeter(toolbox, stop_gate)
-    stop_gate.limit(spent.reached)
-    walker = _PlanRun(work, toolbox, run_chunk, stop_gate)
-    journey = asyncio.create_task(_run_and_clean_up(walker, work, toolbox))
-    telling = asyncio.create_task(spent.told())
-    stopped = asyncio.create_task((stop or asyncio.Event()).wait())
+    stats, stop_gate = context.stats, context.stop_gate
+    meter = BudgetMeter(context)
+    stop_gate.limit(meter.reached)
+    walker = _PlanRun(context)
+    walk = asyncio.create_task(_clean_up_and_walk(walker, context))
+    sharing = asyncio.create_task(meter.share_spending())
+    stopped = asyncio.create_task(context.stop.wait())
     try:
-        await asyncio.wait({journey, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({walk, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        if toolbox.suspects is not None:
-            toolbox.suspects.stop()  # before what is in flight unwinds, which may be cut short
+        if context.suspects is not None:
+            context.suspects.stop()  # before what is in flight unwinds, which may be cut short
         stopped.cancel()
-        telling.cancel()
-        journey.cancel()
-        await asyncio.wait({journey, telling})
-    if journey.cancelled():
-        return tally.report("interrupted", message="Interrupted; the same command continues.")
+        sharing.cancel()
+        walk.cancel()
+        await asyncio.wait({walk, sharing})
+    if walk.cancelled():
+        return stats.report("interrupted", message="Interrupted; the same command continues.")
     try:
-        returns = journey.result()
+        returns = walk.result()
         if walker.has_left:
-            return tally.report(stop_gate.status, message=stop_gate.left(walker.blocks.n_left))
-        work.refuse_unknown_keys()
-        return tally.report("completed", returns=returns)
+            return stats.report(stop_gate.status, message=stop_gate.left(walker.blocks.n_left))
+        context.judge.refuse_unknown_keys()
+        return stats.report("completed", returns=returns)
     except (RunStopped, LedgerError) as error:
-        return tally.report("failed", message=str(error))
+        return stats.report("failed", message=str(error))
 
 
-async def _run_and_clean_up(walker: _PlanRun, work: Work, toolbox: Toolbox) -> Any:
-    """Walk, once what an earlier form of the file left in stores is out of the way."""
+async def _clean_up_and_walk(walker: _PlanRun, context: RunContext) -> Any:
+    """Drop rows that an earlier form of the file left in stores, then walk."""
+    keeper = RowKeeper(context.stores, context.index, context.stats)
     try:
-        is_alone = toolbox.shares is None
-        await row_keeper_of(toolbox).clear(toolbox.bound, work.place(), is_alone=is_alone)
+        is_alone = context.claims is None
+        await keeper.clear(context.bound, context.judge.place(), is_alone=is_alone)
     except StepError as error:
         raise RunStopped(str(error)) from error
     return await walker.walk()
@@ -140,36 +134,24 @@ class _PlanRun:
     """One walk over the top-level steps and blocks."""
 
     def __init__(
-        self,
-        work: Work,
-        toolbox: Toolbox,
-        run_chunk: ChunkRunner,
-        stop_gate: StopGate,
-        outer: tuple[str, ...] = (),
-        around: ItemPlace | None = None,
+        self, context: RunContext, outer: tuple[str, ...] = (), around: ItemPlace | None = None
     ) -> None:
-        """Take what is to be walked.
-
-        `outer` are the keys of the items around it, where a step runs it for each of them, and
-        `around` is the innermost of those items.
-        """
+        """`outer`: keys of the items around a sub-pipeline; `around`: the innermost of them."""
+        self._context = context
         self._outer = outer
-        self._run_chunk = run_chunk
-        self._work = work
-        self._bound = toolbox.bound
-        self._toolbox = toolbox
-        self._tally = toolbox.tally
-        self._stop_gate = stop_gate
-        self.blocks = BlockRunner(work, toolbox, run_chunk, stop_gate, self._inside, around)
+        self._bound = context.bound
+        self._stats = context.stats
+        self._stop_gate = context.stop_gate
+        self.blocks = BlockRunner(context, self._sub_pipeline_runner, around)
         self.has_left = False
-        """Whether something was not begun, or not finished, since the border was closed."""
-        secrets = self._tally.secrets.of(self._bound.file)
+        """Whether something was not begun, or not finished, since the stop gate was closed."""
+        secrets = self._stats.secrets.of(self._bound.file)
         self._scope = Scope.of(self._bound.inputs, secrets)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
         self._wanted = blocks_whose_results_are_read(self._bound)
 
     async def walk(self) -> Any:
-        """Run every node as soon as those before it have ended; gives the pipeline's `returns`."""
+        """Run every node as soon as those before it have ended; return the pipeline's `returns`."""
         async with task_group() as group:
             for node in self._bound.nodes:
                 group.create_task(self._node(node))
@@ -197,8 +179,8 @@ class _PlanRun:
             return
         except (StepFailed, ExpressionError) as error:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
-            self._tally.item(ItemReport(node.id, self._key(node), "failed", error=text))
-            self._tally.tell(node.id, "", "failed", text)
+            self._stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
+            self._stats.item_state(node.id, "", "failed", text)
             cause = error.cause if isinstance(error, StepFailed) else "other"
             place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
             raise RunFailed(f"{place}: {text}", cause=cause) from error
@@ -213,8 +195,8 @@ class _PlanRun:
     def _leave(self, node: BoundNode, partial: str) -> None:
         """Leave a node as it is that reads what `--only` did in part."""
         self.blocks.partial.add(node.id)
-        self._tally.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
-        self._tally.tell(node.id, "", "skipped")
+        self._stats.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
+        self._stats.item_state(node.id, "", "skipped")
         self._ended[node.id].set()
 
     async def _as_task(self, node: BoundNode) -> Any:
@@ -228,7 +210,7 @@ class _PlanRun:
             outputs = await self._outputs(node)
             return _state_of(node, outputs)
 
-        await self._run_chunk(node.id, (), work)
+        await self._context.run_chunk(node.id, (), work)
         return outputs
 
     async def _outputs(self, node: BoundNode) -> Any:
@@ -236,46 +218,46 @@ class _PlanRun:
 
     async def _block(self, block: BoundBlock) -> dict[str, Any] | None:
         if is_block_skipped(block, self._scope):
-            self._tally.tell(block.id, "", "skipped")
+            self._stats.item_state(block.id, "", "skipped")
             return None
         keeps = block.id in self._wanted
         return await self.blocks.run(block, self._scope, keeps_results=keeps, outer=self._outer)
 
     async def _step(self, step: BoundStep) -> Any:
         """Run a top-level step; one that calls a model is an item of its own in the ledger."""
-        self._tally.observer.step(step.id, 1, 0)
+        self._stats.observer.step(step.id, 1, 0)
         if is_step_skipped(step, self._scope):
-            self._tally.tell(step.id, "", "skipped")
+            self._stats.item_state(step.id, "", "skipped")
             return None
         if step.kind.roles:
             return await self._model_step(step)
-        self._tally.tell(step.id, "", "running")
-        scope_id = self._work.scope_id(step.id, self._outer)
+        self._stats.item_state(step.id, "", "running")
+        scope_id = self._context.judge.scope_id(step.id, self._outer)
         record, outputs = await self._in_turn(step, scope_id)
         if outputs is not None and step.inner is None and not changes_nothing(step):
-            self._tally.acted(step.id)
+            self._stats.acted(step.id)
         self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
         held = held_paths(record.outputs.searched)
         if held:
             why = held_text(held)
-            self._tally.item(ItemReport(step.id, self._key(step), "held", why=why))
+            self._stats.item(ItemReport(step.id, self._key(step), "held", why=why))
         if outputs is not None:
             now = (*record.outputs.written, *held)
-            await OrphanCleaner(self._work, self._toolbox).former_of_step(step, scope_id, now)
-        self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
+            await OrphanCleaner(self._context).former_of_step(step, scope_id, now)
+        self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
         """Run a step; what changes the world is done by one machine after the other."""
-        shares = self._toolbox.shares
+        claims = self._context.claims
         record = self._record(scope_id, step)
-        if shares is None or step.kind.is_pure or step.inner is not None:
+        if claims is None or step.kind.is_pure or step.inner is not None:
             return record, await self._beside_others(step, record)
         while True:
             try:
-                async with shares.turn(scope_id, step.id, self._work.index, self._stop_gate):
+                async with claims.turn(scope_id, step.id, self._context.index, self._stop_gate):
                     return record, await self._beside_others(step, record)
             except ClaimLost:  # this machine slept, and another one has had the turn
                 record = self._record(scope_id, step)
@@ -288,26 +270,26 @@ class _PlanRun:
         """Leave an item alone that may end the process; what a pipeline within does so itself."""
         if step.inner is not None:
             return nullcontext()
-        return self._toolbox.exclusive_lock.entered(is_alone=False)
+        return self._context.exclusive_lock.entered(is_alone=False)
 
     async def _model_step(self, step: BoundStep) -> Any:
-        scope_id, item = await self._work.step(step, self._scope, self._outer)
+        scope_id, item = await self._context.judge.step(step, self._scope, self._outer)
         if not item.verdict.is_work and item.entry is not None:
             return self._known_step(step, item.entry, item.verdict, is_shared=item.is_shared)
-        shares = self._toolbox.shares
-        if shares is None:
+        claims = self._context.claims
+        if claims is None:
             return await self._fresh_step(step, item, self._record(scope_id, step))
         while True:
-            entry = await shares.take_one(scope_id, item, self._work.index, self._stop_gate)
+            entry = await claims.take_one(scope_id, item, self._context.index, self._stop_gate)
             if entry is not None:
                 return self._known_step(step, entry, item.verdict, is_shared=True)
             try:
-                shares.hold(scope_id, step.id)
+                claims.hold(scope_id, step.id)
                 return await self._fresh_step(step, item, self._record(scope_id, step))
             except ClaimLost:
-                self._tally.note(f"'{step.id}': another machine took it over meanwhile")
+                self._stats.note(f"'{step.id}': another machine took it over meanwhile")
             finally:
-                await shares.release(scope_id, [step.id])
+                await claims.release(scope_id, [step.id])
 
     def _known_step(
         self, step: BoundStep, entry: Entry, verdict: ItemVerdict, *, is_shared: bool
@@ -316,15 +298,15 @@ class _PlanRun:
         why = None
         if verdict.state == "held":
             state, why = "held", verdict.why
-        self._keep_marks(entry_marks(entry, self._work.scope_id(step.id, self._outer)))
-        self._tally.item(ItemReport(step.id, self._key(step), state, why=why))
-        self._tally.tell(step.id, "", "skipped" if state == "skipped" else "fresh")
-        return self._work.ledger.value(entry.returns, entry.returns_object)
+        self._keep_marks(entry_marks(entry, self._context.judge.scope_id(step.id, self._outer)))
+        self._stats.item(ItemReport(step.id, self._key(step), state, why=why))
+        self._stats.item_state(step.id, "", "skipped" if state == "skipped" else "fresh")
+        return self._context.ledger.value(entry.returns, entry.returns_object)
 
     async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
         if not await self._stop_gate.may_begin():
             raise StopGateClosed
-        self._tally.tell(step.id, "", "running")
+        self._stats.item_state(step.id, "", "running")
         began = time.monotonic()
         record.attempt = attempt_name(item)
         try:
@@ -333,20 +315,20 @@ class _PlanRun:
             self._stop_gate.end()
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
-        if self._toolbox.fence is not None:
-            await self._toolbox.fence()
+        if self._context.fence is not None:
+            await self._context.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
         self._keep_marks(record.marks())
         shown = "skipped" if outputs is None else item.verdict.state
         why = item.verdict.why
         if held := record.held():
             shown, why = "held", held_text(held)
-        self._tally.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
-        self._tally.tell(step.id, "", "skipped" if outputs is None else "done")
+        self._stats.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
+        self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
     def _record(self, scope_id: str, step: BoundStep) -> ItemRun:
-        outputs = self._toolbox.outputs(scope_id, step.id)
+        outputs = self._context.outputs(scope_id, step.id)
         shown = "/".join(self._outer)
         return ItemRun(scope_id, step.id, shown, step.id, None, self._outer, outputs, node=step)
 
@@ -361,25 +343,27 @@ class _PlanRun:
 
     # --- pipelines that steps run
 
-    def _inside(self, step: BoundStep, record: ItemRun) -> SubPipelineRunner:
-        return SubPipelineRunner(step, record, self._work, self._toolbox, self._through)
+    def _sub_pipeline_runner(self, step: BoundStep, record: ItemRun) -> SubPipelineRunner:
+        return SubPipelineRunner(step, record, self._context, self._walk_sub_pipeline)
 
-    async def _through(self, step: BoundStep, record: ItemRun, work: Work, toolbox: Toolbox) -> Any:
-        """Walk through the pipeline that a step runs; gives its `returns`.
+    async def _walk_sub_pipeline(
+        self, step: BoundStep, record: ItemRun, context: RunContext
+    ) -> Any:
+        """Walk the pipeline that a step runs; return its `returns`.
 
         Raises:
             StepFailed: something in it failed, where it was run for one item of a block.
-            Failed, Stopped: the whole run cannot go on.
-            BorderReached: something in it was not begun.
+            RunFailed, RunStopped: the whole run cannot go on.
+            StopGateClosed: something in it was not begun.
         """
 
         async def run_chunk(
             block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
         ) -> None:
-            await self._run_chunk(f"{step.id}.{block}", keys, run)
+            await self._context.run_chunk(f"{step.id}.{block}", keys, run)
 
         around = (record.scope, record.key) if record.outer else None
-        walker = _PlanRun(work, toolbox, run_chunk, self._stop_gate, record.outer, around)
+        walker = _PlanRun(replace(context, run_chunk=run_chunk), record.outer, around)
         try:
             returns = await walker.walk()
         except RunFailed as error:

@@ -244,7 +244,7 @@ class RunStats:
             report = replace(report, error=self.secrets.redact(report.error))
         self._items.append(report)
 
-    def tell(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
         """Tell the observer that an item changed its state."""
         self.observer.item(step, key, state, detail and self.secrets.redact(detail))
 

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
@@ -65,40 +65,13 @@ from .fingerprints import (
     part_digest,
     spec_parts,
 )
+from .run_options import RunOptions
 
 RETURNS = "(returns)"
 """What a pipeline gives, among the parts of the step that runs it; no id can look like it."""
 N_KEYS_NAMED = 3
 """How many keys a message names: there may be thousands."""
 NOT_ASKED = ItemVerdict("skipped", "not asked for")
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the caller of a run or plan asks for besides the pipeline."""
-
-    only: frozenset[str] = frozenset()
-    """Keys of items; empty for all."""
-    force: frozenset[str] = frozenset()
-    """Ids of steps or blocks that are done again in any case."""
-    retry_failed: bool = False
-    prune: bool = False
-    """Remove what was made of documents that are gone."""
-    is_confirmed: bool = False
-    """Documents that are missing were deleted, whatever speaks against it."""
-    takes_over: bool = False
-    """Replace outputs that were edited, or are not ours."""
-    refresh: bool = False
-    """Do again what an older version of a step did, though what it did is as good."""
-    no_cache: bool = False
-    """Ask the models again, also for requests whose replies are known."""
-    max_attempts: int = 3
-    """After so many failures for a passing reason an item is quarantined."""
-    trigger: str = "hand"
-    """What made it run: `hand`, `schedule`, `watch`, `webhook`."""
-    job: str = ""
-    """Names the work that several machines do together, or several runs one after the other since
-    the first ones crashed; empty: whoever is at it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +118,11 @@ class BlockWork:
 
     scope: str
     items: tuple[ItemWork, ...]
-    missing: MissingSources
-    gone: tuple[Entry, ...]
-    """Those that earlier runs found deleted, where they are asked for."""
-    held: tuple[str, ...]
-    """Stored paths of outputs that are kept as somebody left them."""
+    missing: MissingSources = field(default_factory=MissingSources)
+    gone: tuple[Entry, ...] = ()
+    """Items that earlier runs found deleted, where `prune` asks for them."""
+    held: tuple[str, ...] = ()
+    """Stored paths of edited outputs that are kept."""
     left_out: frozenset[str] = frozenset()
     """The keys of what stands in the list, and for which `where` does not hold."""
     dropped: tuple[Entry, ...] = ()
@@ -168,70 +141,104 @@ class BlockWork:
 
 @dataclass(frozen=True, slots=True)
 class OuterPipelines:
-    """Whose work a pipeline's is that a step of another one runs."""
+    """The pipelines around a sub-pipeline; empty for the outermost."""
 
     file: str
-    """Of the outermost pipeline."""
+    """Name of the outermost pipeline's file."""
     steps: str
-    """The steps that lead here, such as `clean.`."""
+    """Ids of the steps that lead here, such as `clean.`."""
     places: tuple[Mapping[str, str], ...]
-    """Of the pipelines around it."""
+    """Their `dir` and `path` inputs, outermost first."""
 
 
-class Work:
+@dataclass(frozen=True, slots=True)
+class _JudgedBlock:
+    """What the items of a block have in common."""
+
+    block: BoundBlock
+    scope: str
+    base: str
+    """The parts of the items' hash that all share: a JSON object."""
+    entries: Mapping[str, Entry]
+    job_runs: frozenset[str]
+    is_nested: bool
+
+    def parts_of(self, item: Any, place: tuple[int, int]) -> str:
+        """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
+        block, read = self.block, ""
+        if block.loop_attributes:
+            loop = loop_value(*place)
+            read = f'"{LOOP}":"{part_digest({one: loop[one] for one in block.loop_attributes})}",'
+        content = part_digest(item_content(item, block.item_attributes))
+        return f'{{"{CONTENT}":"{content}",{read}{self.base[1:]}'
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One item as it is now, and its entry."""
+
+    scope: str
+    entry: Entry | None
+    hash: str
+    parts: str
+    past: _PastItems
+    item: Any
+
+
+class Judge:
     """Judges the items of one run or plan."""
 
     def __init__(
         self,
         bound: BoundPlan,
-        ledger: Ledger,
+        options: RunOptions,
         index: OutputIndex,
         digests: ModelDigests,
-        options: RunOptions,
-        job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
-        home: OuterPipelines | None = None,
         stores: OpenStores | None = None,
+        job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
     ) -> None:
+        """`job_runs` returns the runs of other machines, or before a crash, that do the same job."""
         self.bound = bound
-        self._home = home or OuterPipelines(bound.file.name, "", ())
-        self._job_runs = job_runs
         self.options = options
-        self.ledger = ledger
         self.index = index
-        self._digests = digests
+        self.ledger = index.ledger
         self.dependencies = DependencyIndex(index, stores)
         self.older: dict[str, frozenset[str]] = {}
-        """By a step's version: the earlier ones whose results are as good, as parts of a hash."""
+        """Step version → compatible earlier versions, as parts of a hash."""
         self.seen_keys: set[str] = set()
         """Keys of all items, where only some are asked for."""
-        self._settled = SettledFiles(bound, ledger) if is_watch_trigger(options.trigger) else None
+        self.sources = DeletionDetector(bound, self.ledger, index, options.is_confirmed)
+        self._digests = digests
+        self._outer = OuterPipelines(bound.file.name, "", ())
+        self._job_runs = job_runs
+        watches = is_watch_trigger(options.trigger)
+        self._settled = SettledFiles(bound, self.ledger) if watches else None
         self._is_only_block = _has_one_block(bound)
-        self.sources = DeletionDetector(bound, ledger, index, options.is_confirmed)
 
     # --- scopes
 
     def scope_id(self, step: str, outer: Sequence[str] = ()) -> str:
         """Return the scope of a step; `outer` are the keys of the items around a nested block."""
-        file, step = self._home.file, f"{self._home.steps}{step}"
-        inputs = canonical_json([*self._home.places, self.place(), *outer])
+        file, step = self._outer.file, f"{self._outer.steps}{step}"
+        inputs = canonical_json([*self._outer.places, self.place(), *outer])
         scope = hashlib.sha256(f"{file}\n{step}\n{inputs}".encode()).hexdigest()
         if scope not in self.index.own_scopes:
             self.index.own_scopes.add(scope)
             self.ledger.record_scope(scope, file, step, inputs)
         return scope
 
-    def within(self, step: str, bound: BoundPlan, options: RunOptions, *, is_nested: bool) -> Work:
-        """Return the work of a pipeline that a step runs; `is_nested`: for one item of a block."""
-        home = self._home
-        made = Work(
+    def within(self, step: str, bound: BoundPlan, options: RunOptions, *, is_nested: bool) -> Judge:
+        """Return the judge of a sub-pipeline; `is_nested`: the step runs for one item of a block."""
+        outer = self._outer
+        made = Judge(
             bound,
-            self.ledger,
+            options,
             self.index,
             self._digests,
-            options,
-            None if is_nested else self._job_runs,
-            OuterPipelines(home.file, f"{home.steps}{step}.", (*home.places, self.place())),
+            job_runs=None if is_nested else self._job_runs,
         )
+        steps, places = f"{outer.steps}{step}.", (*outer.places, self.place())
+        made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
         made._is_only_block = False
         made._settled = self._settled
@@ -267,56 +274,62 @@ class Work:
         job = frozenset() if outer else await self.job_runs()
         if self._settled is not None and not outer:
             await self._settled.read()
-        past = _PastItems(self.ledger, scope_id, block)
+        items, held = self._judge_items(
+            _JudgedBlock(block, scope_id, base, entries, job, is_nested=bool(outer)), keys, listed
+        )
+        self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
+        left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
+        work = BlockWork(scope_id, tuple(items), held=tuple(held), left_out=left_out)
+        if self.options.only:
+            return work
+        there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
+        missing = await self._missing(block, scope, scope_id, there, left_out.union(keys))
+        if missing.deleted:
+            items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
+            missing = self._asked_about(missing, items, entries.values())
+        return replace(
+            work,
+            items=tuple(items),
+            missing=missing,
+            gone=() if missing.doubts else self._gone(missing, entries.values(), keys),
+            dropped=tuple(one for one in there if one.key in left_out),
+        )
+
+    def _judge_items(
+        self, block: _JudgedBlock, keys: Sequence[str], listed: Sequence[Any]
+    ) -> tuple[list[ItemWork], list[str]]:
+        """Return the judged items, and the stored paths of edited outputs that are kept."""
         items: list[ItemWork] = []
         held: list[str] = []
-        overwrites = _overwrites(block)
-        is_forced = not self.options.force.isdisjoint({block.id, *node_ids(block.body)})
+        past = _PastItems(self.ledger, block.scope, block.block)
+        overwrites = _overwrites(block.block)
+        nodes = {block.block.id, *node_ids(block.block.body)}
+        is_forced = not self.options.force.isdisjoint(nodes)
         for number, (key, item) in enumerate(zip(keys, listed, strict=True)):
-            content = part_digest(item_content(item, block.item_attributes))
             place = (number, len(listed))
-            read = ""
-            if block.loop_attributes:
-                loop = loop_value(*place)
-                read = (
-                    f'"{LOOP}":"{part_digest({one: loop[one] for one in block.loop_attributes})}",'
-                )
-            parts = f'{{"{CONTENT}":"{content}",{read}{base[1:]}'
+            parts = block.parts_of(item, place)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
-            entry = entries.get(key)
-            is_shared = entry is not None and entry.hash == hash_ and entry.run in job
-            # Whoever asks for an item means all that is within it.
-            is_asked = bool(outer) or not self.options.only or key in self.options.only
+            entry = block.entries.get(key)
+            is_shared = entry is not None and entry.hash == hash_ and entry.run in block.job_runs
+            # Naming an item in `only` asks for everything within it.
+            is_asked = block.is_nested or not self.options.only or key in self.options.only
             if is_shared:
                 verdict = ItemVerdict("fresh")
             else:
-                forced = is_forced and is_asked
                 is_taken = overwrites or (self.options.takes_over and is_asked)
-                edited = None if is_taken else held
                 verdict = self._verdict(
-                    scope_id, entry, hash_, parts, edited, past, item, is_forced=forced
+                    _Candidate(block.scope, entry, hash_, parts, past, item),
+                    None if is_taken else held,
+                    is_forced=is_forced and is_asked,
                 )
             if self._settled is not None and verdict.is_work and self._settled.is_left(item):
-                continue  # its watch hands it on when it has come to rest
+                continue  # the watch passes it on once it has settled
             if not is_asked and verdict.is_work:
                 verdict = NOT_ASKED
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
             )
-        self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
-        missing, gone = MissingSources(), tuple[Entry, ...]()
-        left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
-        there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
-        if not self.options.only:
-            missing = await self._missing(block, scope, scope_id, there, left_out.union(keys))
-            if missing.deleted:
-                items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
-                missing = self._asked_about(missing, items, entries.values())
-            gone = () if missing.doubts else self._gone(missing, entries.values(), keys)
-        dropped = () if self.options.only else (one for one in there if one.key in left_out)
-        return BlockWork(
-            scope_id, tuple(items), missing, gone, tuple(held), left_out, tuple(dropped)
-        )
+        return items, held
 
     async def _missing(
         self,
@@ -381,9 +394,11 @@ class Work:
         hash_ = item_hash(parts)
         is_shared = entry is not None and entry.hash == hash_ and entry.run in job
         is_forced = step.id in self.options.force and not is_shared
-        held = None if self.options.takes_over else list[str]()
-        past = _PastItems(self.ledger, scope_id, step)
-        verdict = self._verdict(scope_id, entry, hash_, text, held, past, None, is_forced=is_forced)
+        verdict = self._verdict(
+            _Candidate(scope_id, entry, hash_, text, _PastItems(self.ledger, scope_id, step), None),
+            None if self.options.takes_over else [],
+            is_forced=is_forced,
+        )
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = ItemVerdict("stale", f"it failed before: {entry.error}")
         item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
@@ -414,27 +429,15 @@ class Work:
     # --- verdicts
 
     def _verdict(
-        self,
-        scope: str,
-        entry: Entry | None,
-        hash_: str,
-        parts: str,
-        held: list[str] | None,
-        pasts: _PastItems,
-        item: Any,
-        *,
-        is_forced: bool,
+        self, candidate: _Candidate, held: list[str] | None, *, is_forced: bool
     ) -> ItemVerdict:
-        """Judge one item. Outputs that are kept as somebody left them are added to `held`.
+        """Judge one item.
 
-        None: what somebody edited is written over.
+        Paths of edited outputs that are kept are added to `held`; None: edited outputs are
+        overwritten.
         """
-        if entry is not None and entry.hash == hash_:
-            verdict = judge_item(entry, hash_, {})
-        else:
-            older = None if self.options.refresh else self.older
-            past = None if entry is None else pasts.of(entry.key, item)
-            verdict = judge_item(entry, hash_, json.loads(parts), older, past)
+        entry = candidate.entry
+        verdict = self._verdict_by_hash(candidate)
         if entry is None or verdict.is_work:
             return verdict
         if is_forced:
@@ -445,17 +448,27 @@ class Work:
             return ItemVerdict("stale", "what failed is tried again")
         if verdict.state == "quarantined":
             return self._of_failed(entry, verdict, is_taken=held is None)
-        if verdict.state == "fresh":
-            edited: list[str] = []
-            difference = self.dependencies.difference(scope, entry, edited)
-            if difference is None and edited and held is None:
-                difference = f"{EDITED_FILE}{edited[0]}"
-            if difference is not None:
-                return ItemVerdict("stale", difference)
-            if edited and held is not None:
-                held += edited
-                return ItemVerdict("held", held_text(edited))
+        if verdict.state != "fresh":
+            return verdict
+        edited: list[str] = []
+        difference = self.dependencies.difference(candidate.scope, entry, edited)
+        if difference is None and edited and held is None:
+            difference = f"{EDITED_FILE}{edited[0]}"
+        if difference is not None:
+            return ItemVerdict("stale", difference)
+        if edited and held is not None:
+            held += edited
+            return ItemVerdict("held", held_text(edited))
         return verdict
+
+    def _verdict_by_hash(self, candidate: _Candidate) -> ItemVerdict:
+        """Compare an item with its entry alone."""
+        entry, hash_ = candidate.entry, candidate.hash
+        if entry is not None and entry.hash == hash_:
+            return judge_item(entry, hash_, {})
+        older = None if self.options.refresh else self.older
+        past = None if entry is None else candidate.past.of(entry.key, candidate.item)
+        return judge_item(entry, hash_, json.loads(candidate.parts), older, past)
 
     def _of_failed(self, entry: Entry, verdict: ItemVerdict, *, is_taken: bool) -> ItemVerdict:
         """Judge an item that failed: where an edited output was why, that may have ended."""

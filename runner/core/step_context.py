@@ -11,42 +11,34 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.engine.request import ModelSpec, Role
 from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import parse_seconds
-from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.ledger.entries import StoredRow
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import (
     BoundTool,
     CallCache,
     DocumentReaders,
-    ItemName,
-    NoToolset,
-    NoVectorStores,
     StepError,
     ToolResult,
-    Tools,
     Toolset,
 )
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import CallOrigin, ClaimFence, LedgerPool, ModelDigests, ToolCallCache
-from .concurrency import WorkClaims
+from .call_cache import ClaimFence
 from .dependencies import AWAY, STORE, held_mark
-from .retry_and_quarantine import CrashSuspects, ExclusiveLock
 from .run_records import RunStats
-from .staleness import RunOptions
 
 if TYPE_CHECKING:
     from paddock.pipelines.mcp_servers import McpServer
@@ -71,7 +63,7 @@ class CallTape(Protocol):
 class ToolRuntime:
     """What the tools of a run share. Lives in the run's event loop."""
 
-    tally: RunStats
+    stats: RunStats
     _functions: FunctionPool | None = None
     _servers: McpSessions | None = None
 
@@ -90,7 +82,7 @@ class ToolRuntime:
         if self._servers is None:
             from paddock.steps.tools.mcp_client import McpSessions
 
-            self._servers = McpSessions(self.tally.note)
+            self._servers = McpSessions(self.stats.note)
         return self._servers
 
     async def close(self) -> None:
@@ -100,23 +92,27 @@ class ToolRuntime:
 
 
 @asynccontextmanager
-async def open_tool_runtime(tally: RunStats) -> AsyncIterator[ToolRuntime]:
+async def open_tool_runtime(stats: RunStats) -> AsyncIterator[ToolRuntime]:
     """Yield what a run's tools share, and end it with the run, however that ends."""
-    hands = ToolRuntime(tally)
+    tool_runtime = ToolRuntime(stats)
     try:
-        yield hands
+        yield tool_runtime
     finally:
-        await asyncio.shield(hands.close())
+        await asyncio.shield(tool_runtime.close())
 
 
 class ItemToolset:
     """Implements `paddock.steps.base.Toolset` for one step of one item."""
 
     def __init__(
-        self, bound: BoundPlan, hands: ToolRuntime, memo: CallCache, readers: DocumentReaders | None
+        self,
+        bound: BoundPlan,
+        tool_runtime: ToolRuntime,
+        memo: CallCache,
+        readers: DocumentReaders | None,
     ) -> None:
         self._bound = bound
-        self._hands = hands
+        self._tool_runtime = tool_runtime
         self._memo = memo
         self._readers = readers
 
@@ -145,7 +141,7 @@ class ItemToolset:
 
         if server is None:
             return (*tool_names.BUILT_IN_TOOLS, *tool_names.installed_tools())
-        return tuple(await self._hands.servers.tools(self._spec(server)))
+        return tuple(await self._tool_runtime.servers.tools(self._spec(server)))
 
     async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
         from paddock.steps.tools import tool_names
@@ -166,7 +162,9 @@ class ItemToolset:
         from paddock.steps.tools import python_functions
 
         if named.kind == "installed":
-            return await self._hands.functions.tool(name, python_functions.installed_function(name))
+            return await self._tool_runtime.functions.tool(
+                name, python_functions.installed_function(name)
+            )
         file = resolve_path(self._bound.roots, str(named.file))
         function = python_functions.PythonFunction(str(named.file), named.name, file)
         fault = await asyncio.to_thread(
@@ -174,10 +172,10 @@ class ItemToolset:
         )  # before anything of it runs
         if fault is not None:
             raise StepError(f"{fault.rstrip('.')}.")
-        return await self._hands.functions.tool(name, function)
+        return await self._tool_runtime.functions.tool(name, function)
 
     async def _of_server(self, name: str, server: str) -> RunnableTool:
-        found = await self._hands.servers.tools(self._spec(server))
+        found = await self._tool_runtime.servers.tools(self._spec(server))
         if name not in found:
             what = f"the MCP server '{server}' has no tool '{name}'."
             raise StepError(what, remedy=did_you_mean(name, found))
@@ -193,7 +191,7 @@ class ItemToolset:
         if name not in declared:
             remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."
             raise StepError(f"there is no MCP server '{name}'.", remedy=remedy)
-        return server_spec(declared[name], self._bound, self._hands.tally)
+        return server_spec(declared[name], self._bound, self._tool_runtime.stats)
 
     def _bound_tool(self, tool: RunnableTool) -> BoundTool:
         async def do(args: Mapping[str, Any]) -> ToolResult:
@@ -271,7 +269,7 @@ def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
         raise StepError(f"`timeout` of the tool '{name}' {error}.") from error
 
 
-def server_spec(server: McpServer, bound: BoundPlan, tally: RunStats) -> McpServerSpec:
+def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServerSpec:
     """Fill in a server's texts.
 
     Raises:
@@ -280,7 +278,7 @@ def server_spec(server: McpServer, bound: BoundPlan, tally: RunStats) -> McpServ
     from paddock.steps.tools.mcp_client import HttpServerSpec, StdioServerSpec
 
     try:
-        known = {"inputs": bound.inputs, "secrets": tally.secrets.values, "python": sys.executable}
+        known = {"inputs": bound.inputs, "secrets": stats.secrets.values, "python": sys.executable}
         texts = server.texts.render(known)
     except ExpressionError as error:
         raise StepError(f"the MCP server '{server.name}': {error.message}.") from error
@@ -322,13 +320,13 @@ class BoundModels:
 class ItemLog:
     """Implements `paddock.steps.base.StepLog`: says which item a note is about."""
 
-    def __init__(self, tally: RunStats, step: str, key: str) -> None:
-        self._tally = tally
+    def __init__(self, stats: RunStats, step: str, key: str) -> None:
+        self._stats = stats
         self._place = f"{key}: " if key else f"{step}: "
 
     def note(self, text: str) -> None:
         """Show one line, and keep it in the report."""
-        self._tally.note(f"{self._place}{text}")
+        self._stats.note(f"{self._place}{text}")
 
 
 class ItemOutputs:
@@ -337,7 +335,7 @@ class ItemOutputs:
     def __init__(
         self,
         index: OutputIndex,
-        tally: RunStats,
+        stats: RunStats,
         scope: str,
         key: str,
         fence: ClaimFence | None = None,
@@ -351,7 +349,7 @@ class ItemOutputs:
         self._index = index
         self._stores = stores
         self._fence = fence
-        self._tally = tally
+        self._stats = stats
         self._scope = scope
         self._key = key
         self._intended: set[Path] = set()
@@ -397,7 +395,7 @@ class ItemOutputs:
         self._index.claim(self._scope, self._key, path)
         if self._index.is_recorded(self._scope, self._key, path, sha256):
             return
-        self._index.intend(self._scope, self._key, path, sha256, self._tally.run)
+        self._index.intend(self._scope, self._key, path, sha256, self._stats.run)
         self._intended.add(path)
         await self._index.ledger.durable()
         # Again: the commit took its time, and the rename comes next.
@@ -407,10 +405,10 @@ class ItemOutputs:
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         """Note that `path` holds this now."""
         self._index.claim(self._scope, self._key, path)
-        self._index.wrote(self._scope, self._key, path, sha256, self._tally.run)
+        self._index.wrote(self._scope, self._key, path, sha256, self._stats.run)
         self.written[self._index.stored(path)] = None
         if path in self._intended:
-            self._tally.wrote(str(path))
+            self._stats.wrote(str(path))
 
     async def holds(self, path: Path, sha256: str) -> None:
         """Note that `path` is kept as somebody left it, and that ours has this digest."""
@@ -428,7 +426,7 @@ class ItemOutputs:
         self.kept[store] = None
         ledger = self._index.ledger
         intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
-        LineageStore(ledger).record_stored(intended, self._tally.run)
+        LineageStore(ledger).record_stored(intended, self._stats.run)
         await ledger.durable()
         if self._fence is not None:
             await self._fence()
@@ -442,80 +440,3 @@ class ItemOutputs:
         if self._stores is not None:
             await self._stores.look([store])
             self.searched[self._index.stored(store)] = [STORE, self._stores.content(store)]
-
-
-@dataclass(frozen=True, slots=True)
-class Toolbox:
-    """All that the steps of a run share."""
-
-    bound: BoundPlan
-    pool: Pool
-    ledger: Ledger
-    index: OutputIndex
-    digests: ModelDigests
-    tally: RunStats
-    options: RunOptions
-    shares: WorkClaims | None = None
-    """Where several machines work on the same items."""
-    stores: OpenStores | None = None
-    """None where no store may be opened, such as in a test of a part."""
-    hands: ToolRuntime | None = None
-    """None where no tool may be called, such as while planning."""
-    tape: CallTape | None = None
-    """Where a test is recorded or replayed."""
-    fence: ClaimFence | None = None
-    """Raises where another machine has taken over the item that is worked on; None: none can."""
-    suspects: CrashSuspects | None = None
-    """None where nothing is begun, such as while planning."""
-    exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
-    """Where an item is alone that may end the process."""
-    readers: DocumentReaders | None = None
-    """The processes in which documents are read."""
-    own: ProtectedFiles | None = None
-    """What no step may write; None where nothing is written, such as in a test of a part."""
-
-    def outputs(self, scope: str, key: str) -> ItemOutputs:
-        """Return what notes the files of one item."""
-        return ItemOutputs(
-            self.index,
-            self.tally,
-            scope,
-            key,
-            self.fence,
-            self.stores,
-            takes_over=self.options.takes_over,
-            own=self.own,
-        )
-
-    def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
-        """Return what counts the calls of one step of one item."""
-        is_forced = not self.options.force.isdisjoint({step.id, block or step.id})
-        looks_up = step.cache and not self.options.no_cache and not is_forced
-        return CallOrigin(scope, block or step.id, key, looks_up)
-
-    def tools(
-        self, step: BoundStep, caller: CallOrigin, outputs: ItemOutputs, item: ItemName
-    ) -> Tools:
-        """Return the tools of one step of one item."""
-        memo: CallCache = ToolCallCache(self.ledger, self.tally, caller)
-        toolset: Toolset = NoToolset()
-        if self.hands is not None:
-            toolset = ItemToolset(self.bound, self.hands, memo, self.readers)
-        if self.tape is not None:
-            memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
-        return Tools(
-            pool=LedgerPool(self.pool, self.ledger, self.digests, self.tally, caller, self.fence),
-            models=BoundModels(self.bound.models, self.bound.defaults, step.model),
-            roots=self.bound.roots,
-            outputs=outputs,
-            log=ItemLog(self.tally, caller.step, caller.key),
-            priority=self.bound.priority,
-            total_s=step.timeout.total_s,
-            idle_s=step.timeout.idle_s,
-            stores=self.stores or NoVectorStores(),
-            item=item,
-            untrusted=step.untrusted,
-            toolset=toolset,
-            memo=memo,
-            readers=self.readers,
-        )

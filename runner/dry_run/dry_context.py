@@ -94,7 +94,7 @@ class DryPool(LedgerPool):
         raises: bool = False,
     ) -> None:
         """`raises`: an unknown reply is `ReplyNotCached`, for steps that have a `foresee`."""
-        super().__init__(real._pool, real._ledger, real._digests, real._tally, real._caller)
+        super().__init__(real._pool, real._ledger, real._digests, real._stats, real._caller)
         self._asked = asked
         self._item = item
         self._counts_exactly = counts_exactly

@@ -21,14 +21,12 @@ from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.subpipelines import all_steps, with_inputs
 from paddock.runner.core.block_state import BlockState, item_result
-from paddock.runner.core.blocks import BlockRunner, is_block_skipped, run_chunk_here
+from paddock.runner.core.blocks import BlockRunner, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.cleanup import item_name_of
-from paddock.runner.core.items import ItemRun, open_subpipeline
+from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
-from paddock.runner.core.staleness import Work
-from paddock.runner.core.step_context import Toolbox
-from paddock.runner.progress.drain import StopGate
+from paddock.runner.core.run_context import RunContext
 from paddock.steps.base import (
     UNKNOWN,
     CallForecast,
@@ -144,23 +142,22 @@ _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotC
 
 @dataclass(frozen=True, slots=True)
 class WalkPlace:
-    """Where a body stands: the run's own things, and the item."""
+    """Where a body stands: the run's context, and the item."""
 
-    work: Work
-    toolbox: Toolbox
+    context: RunContext
     record: ItemRun
 
     @classmethod
-    def of(cls, work: Work, toolbox: Toolbox, step: str, outer: tuple[str, ...] = ()) -> WalkPlace:
+    def of(cls, context: RunContext, step: str, outer: tuple[str, ...] = ()) -> WalkPlace:
         """Return the place of a top-level step."""
-        scope = work.scope_id(step, outer)
-        outputs = toolbox.outputs(scope, step)
+        scope = context.judge.scope_id(step, outer)
+        outputs = context.outputs(scope, step)
         record = ItemRun(scope, step, "/".join(outer), step, None, outer, outputs)
-        return cls(work, toolbox, record)
+        return cls(context, record)
 
     def item(self, run: BlockState, key: str) -> WalkPlace:
         """Return the place of an item of a block."""
-        scope, outputs = run.work.scope, self.toolbox.outputs(run.work.scope, key)
+        scope, outputs = run.work.scope, self.context.outputs(run.work.scope, key)
         outer = (*run.outer, key)
         record = ItemRun(scope, key, run.shown(key), run.block.id, None, outer, outputs)
         return replace(self, record=record)
@@ -367,11 +364,11 @@ class DryWalk:
     def _tools(
         self, step: BoundStep, scope: Scope, place: WalkPlace, asked: AskedPrompts, *, is_long: bool
     ) -> tuple[Tools, DryPool]:
-        record, toolbox = place.record, place.toolbox
-        caller = toolbox.caller(record.scope, step, record.shown_key, record.block)
-        index = place.work.index
+        record, context = place.record, place.context
+        caller = context.caller(record.scope, step, record.shown_key, record.block)
+        index = context.index
         item = item_name_of(scope, step.id, record.scope, record.key, record.shown_key, index)
-        tools = toolbox.tools(step, caller, record.outputs, item)
+        tools = context.tools(step, caller, record.outputs, item)
         assert isinstance(tools.pool, LedgerPool)
         pool = DryPool(
             tools.pool,
@@ -394,14 +391,14 @@ class DryWalk:
         assert inner is not None
         try:
             params = step.params.render(scope)
-            bound = with_inputs(inner, params.inputs, place.toolbox.bound.roots)
+            bound = with_inputs(inner, params.inputs, place.context.bound.roots)
         except (BindError, WrongInput) as error:
             if not is_partly_unknown:
                 raise ItemEnds from error
             return bound_of_step(step)
-        work, toolbox = open_subpipeline(step, place.record, bound, place.work, place.toolbox)
-        secrets = toolbox.tally.secrets.of(bound.file)
-        at = WalkPlace(work, toolbox, place.record)
+        context = sub_pipeline_context(place.context, step, place.record, bound)
+        secrets = context.stats.secrets.of(bound.file)
+        at = WalkPlace(context, place.record)
         body = _BodyWalk(self, Scope.of(bound.inputs, secrets), at, set(), is_whole_pipeline=True)
         if is_partly_unknown:
             body.is_unsure = True
@@ -484,12 +481,14 @@ class _BodyWalk:
             )
         # At the top of a pipeline a step that asks models is an item of its own, and may be fresh.
         outer = place.record.outer
-        _, item = await place.work.step(step, self.scope, outer)
+        _, item = await place.context.judge.step(step, self.scope, outer)
         is_partly_unknown = bool(_steps_read(step.references) & self.unknown)
         if not item.verdict.is_work and item.entry is not None and not is_partly_unknown:
             entry = item.entry
-            return WalkResult(outputs=place.work.ledger.value(entry.returns, entry.returns_object))
-        at = WalkPlace.of(place.work, place.toolbox, step.id, outer)
+            return WalkResult(
+                outputs=place.context.ledger.value(entry.returns, entry.returns_object)
+            )
+        at = WalkPlace.of(place.context, step.id, outer)
         walked = await self._dry.step(step, self.scope, at, self.unknown)
         if is_partly_unknown and item.entry is not None:
             walked = replace(walked, calls=walked.calls.perhaps())
@@ -505,7 +504,7 @@ class _BodyWalk:
         try:
             if is_block_skipped(block, self.scope):
                 return WalkResult(outputs=None)
-            blocks = BlockRunner(self._place.work, self._place.toolbox, run_chunk_here, StopGate())
+            blocks = BlockRunner(self._place.context)
             outer = self._place.record.outer
             run = await blocks.settle(block, self.scope, keeps_results=True, outer=outer)
         except (ExpressionError, PipelineError) as error:

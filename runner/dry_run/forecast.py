@@ -19,17 +19,16 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.subpipelines import all_steps, steps_of, with_inputs
 from paddock.runner.core.block_state import BlockState
-from paddock.runner.core.blocks import BlockRunner, is_block_skipped, run_chunk_here
+from paddock.runner.core.blocks import BlockRunner, is_block_skipped
 from paddock.runner.core.cleanup import former_outputs_of_block, former_outputs_text
 from paddock.runner.core.fingerprints import held_text
-from paddock.runner.core.items import ItemRun, open_subpipeline
+from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
-from paddock.runner.core.run_context import RunSession
+from paddock.runner.core.session import RunSession
 from paddock.runner.core.speed_estimates import workload
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import sha256_of
-from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 from paddock.steps.run_pipeline import named_outputs
@@ -96,9 +95,10 @@ class _Forecast:
         self._session = session
         self._prefix = prefix
         """The steps that lead here, such as `clean.`."""
-        self._work = session.work
-        self._blocks = BlockRunner(session.work, session.toolbox, run_chunk_here, StopGate())
-        secrets = session.tally.secrets.of(session.bound.file)
+        self._context = session.context
+        self._judge = session.context.judge
+        self._blocks = BlockRunner(session.context)
+        secrets = session.stats.secrets.of(session.bound.file)
         self._scope = Scope.of(session.bound.inputs, secrets)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
@@ -107,7 +107,7 @@ class _Forecast:
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _CostForecast()
-        has_calls = bool(session.work.ledger.rows("select hash from calls limit 1"))
+        has_calls = bool(session.context.ledger.rows("select hash from calls limit 1"))
         self._dry = DryWalk(
             has_calls,
             counts_exactly=session.counts_exactly,
@@ -117,11 +117,11 @@ class _Forecast:
     async def report(self) -> PlanReport:
         for node in self._session.bound.nodes:
             await self._guarded(node)
-        cost, tally = self._cost, self._session.tally
+        cost, stats = self._cost, self._session.stats
         is_vague = bool(self._notes)
         tokens = None if cost.tokens is None or is_vague else math.ceil(cost.tokens)
         return PlanReport(
-            pipeline=tally.pipeline,
+            pipeline=stats.pipeline,
             items=tuple(self._items),
             calls=None if is_vague else cost.calls.most,
             calls_are=_count_kind(cost),
@@ -176,8 +176,8 @@ class _Forecast:
             there = sha256_of(path) if path.is_file() else None
         except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return  # not known yet, or the run tells what is wrong
-        if there is not None and there not in self._work.index.known_sha256(path):
-            why = held_text([self._work.index.stored(path)])
+        if there is not None and there not in self._context.index.known_sha256(path):
+            why = held_text([self._context.index.stored(path)])
             self._items.append(PlanItem(step.id, step.id, "held", why))
 
     def _unknown_until(self, name: str, cause: str) -> str:
@@ -189,8 +189,8 @@ class _Forecast:
         self._scope = self._scope.with_step(node.id, outputs)
 
     def _record(self, step: BoundStep) -> ItemRun:
-        scope = self._work.scope_id(step.id)
-        outputs = self._session.toolbox.outputs(scope, step.id)
+        scope = self._judge.scope_id(step.id)
+        outputs = self._context.outputs(scope, step.id)
         return ItemRun(scope, step.id, "", step.id, None, (), outputs)
 
     async def _block(self, block: BoundBlock, cause: str | None) -> None:
@@ -213,19 +213,19 @@ class _Forecast:
             state: State = "deleted" if key in dropped else "skipped"
             self._items.append(PlanItem(block.id, key, state, LEFT_OUT_BY_WHERE))
         settled = [item.entry for item in run.work.items if not item.verdict.is_work and item.entry]
-        index = self._work.index
-        types = self._work.bound.input_types
+        index = self._context.index
+        types = self._context.bound.input_types
         former = await asyncio.to_thread(
             former_outputs_of_block, index, block, types, run.work.scope, settled
         )
         if former:
-            self._session.tally.note(former_outputs_text(former))
-        offered = repeatable_output(run, self._work.ledger)
+            self._session.stats.note(former_outputs_text(former))
+        offered = repeatable_output(run, self._context.ledger)
         if offered is not None:
             self._known(block, offered)
             return
         self._unknown[block.id] = block.id
-        place = WalkPlace.of(self._work, self._session.toolbox, block.id)
+        place = WalkPlace.of(self._context, block.id)
         walked = await self._dry.block(run, place, frozenset())
         self._guesses[block.id] = walked.outputs
         self._cost.add(walked.refs, walked.calls, _recorded_entries(run), len(run.todo()))
@@ -242,11 +242,8 @@ class _Forecast:
         params = step.params.render(self._scope)
         session = self._session
         bound = with_inputs(inner, params.inputs, session.bound.roots)
-        record = self._record(step)
-        work, toolbox = open_subpipeline(step, record, bound, self._work, session.toolbox)
-        within = _Forecast(
-            replace(session, bound=bound, work=work, toolbox=toolbox), f"{self._prefix}{step.id}."
-        )
+        context = sub_pipeline_context(self._context, step, self._record(step), bound)
+        within = _Forecast(replace(session, context=context), f"{self._prefix}{step.id}.")
         within._cost, within._dry = self._cost, self._dry
         for node in bound.nodes:
             await within._guarded(node)
@@ -289,18 +286,18 @@ class _Forecast:
         entry: Entry | None
         if cause is not None:
             self._unknown[step.id] = cause
-            entry = self._work.ledger.entries(self._work.scope_id(step.id)).get(step.id)
+            entry = self._context.ledger.entries(self._judge.scope_id(step.id)).get(step.id)
             state: State = "new" if entry is None else "stale"
             why = None if entry is None else f"it reads '{cause}', which has work to do"
         else:
             if is_step_skipped(step, self._scope):
                 self._known(step, None)
                 return
-            _, item = await self._work.step(step, self._scope)
+            _, item = await self._judge.step(step, self._scope)
             state, why, entry = item.verdict.state, item.verdict.why, item.entry
             if not item.verdict.is_work and entry is not None:
                 self._items.append(PlanItem(step.id, step.id, state, why))
-                self._known(step, self._work.ledger.value(entry.returns, entry.returns_object))
+                self._known(step, self._context.ledger.value(entry.returns, entry.returns_object))
                 return
             self._unknown[step.id] = step.id
         walked = await self._walked(step, is_pending=cause is not None)
@@ -322,7 +319,7 @@ class _Forecast:
         scope = self._scope
         for name, outputs in self._guesses.items():
             scope = scope.with_step(name, outputs)
-        place = WalkPlace.of(self._work, self._session.toolbox, step.id)
+        place = WalkPlace.of(self._context, step.id)
         try:
             async with asyncio.timeout(MAX_WALK_S):
                 walked = await self._dry.step(step, scope, place, self._unknown)
@@ -342,7 +339,7 @@ class _Forecast:
             item.state in ("new", "changed", "stale") for item in self._items
         ):
             return 0.0
-        last = self._work.ledger.last_summary(self._session.bound.file.name)
+        last = self._context.ledger.last_summary(self._session.bound.file.name)
         if not tokens or last is None or not last.get("seconds"):
             return None
         measured = self._measured_s(tokens)
@@ -367,7 +364,7 @@ class _Forecast:
 
     def _workloads(self) -> Iterator[tuple[str, Workload]]:
         """Divide each model's tokens as the last run's were: read, shared, written."""
-        last = self._work.ledger.last_summary(self._session.bound.file.name)
+        last = self._context.ledger.last_summary(self._session.bound.file.name)
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
         for ref, (n_calls, n_tokens) in self._cost.by_model.items():

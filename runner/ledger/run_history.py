@@ -19,14 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from paddock.runner.settings import read_settings
+from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow
 from .ledger import Ledger
 
-STATE_FOLDER = (
-    ".paddock"  # as `paddock.runner.core.run_context` has it, which takes 0.2 s to import
-)
 MAX_FOLDERS = 50_000
 _NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
 

@@ -26,8 +26,8 @@ from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex, sha256_of
-from paddock.runner.ledger.run_history import STATE_FOLDER, LedgerFolder, find_ledgers
-from paddock.runner.settings import Settings, read_settings
+from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers
+from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from . import change_detection
 from .change_detection import SurroundingChanges, UpstreamChanges, upstream_names
@@ -402,13 +402,14 @@ async def _hash_parts(
     And, by the version of a step, the earlier ones whose results are as good.
     """
     from paddock.runner.core.model_pools import LookupPool
-    from paddock.runner.core.staleness import RunOptions, Work
+    from paddock.runner.core.run_options import RunOptions
+    from paddock.runner.core.staleness import Judge
 
     is_elsewhere = _uses_other_servers(bound, settings)
     digests = _NoRemoteDigests() if is_elsewhere else ModelDigests(LookupPool(settings).facts)
     owner = change_detection.owning_plan(bound, node)
-    work = Work(owner, index.ledger, index, digests, RunOptions())
-    parts = await work.parts_of(node)
+    judge = Judge(owner, RunOptions(), index, digests)
+    parts = await judge.parts_of(node)
     # What a step gives the pipeline that it runs may only show in a run.
     unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
     known = {
@@ -416,7 +417,7 @@ async def _hash_parts(
         for name in parts.keys() - unknown
         if not (is_elsewhere and name.endswith(".model"))
     }
-    return known, work.older
+    return known, judge.older
 
 
 def _uses_other_servers(bound: BoundPlan, settings: Settings) -> bool:

@@ -22,8 +22,9 @@ from uuid import uuid4
 
 from paddock.engine.system import files
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.core.run_context import STATE_FOLDER, run_lock_name
+from paddock.runner.core.session import run_lock_name
 from paddock.runner.progress.report import Report
+from paddock.runner.settings import STATE_FOLDER
 
 from .notification import (
     Event,

@@ -46,9 +46,8 @@ from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.objects import State, StateType  # noqa: E402
 from prefect.flow_engine import run_flow  # noqa: E402
 
-from paddock.runner.core.run_context import RunSession  # noqa: E402
 from paddock.runner.core.run_records import RunStats  # noqa: E402
-from paddock.runner.progress.drain import StopGate  # noqa: E402
+from paddock.runner.core.session import RunSession  # noqa: E402
 from paddock.runner.progress.prefect_view import (  # noqa: E402  # noqa: E402
     PROGRESS_DESCRIPTION,
     PrefectState,
@@ -71,7 +70,7 @@ DRAIN_S = 15.0
 class _FlowContext:
     """What a flow run is given; a flow's parameters are for showing."""
 
-    journey: TrackedRun
+    tracked_run: TrackedRun
     on_sigterm: Any
     """The handler that was there before Prefect's."""
 
@@ -80,16 +79,16 @@ _shown: ContextVar[_FlowContext] = ContextVar("shown")
 _seen_chunk: ContextVar[TaskChunk] = ContextVar("seen_chunk")
 
 
-async def follow_run(journey: TrackedRun, began: Callable[[], None]) -> None:
-    """Show a journey that is under way as a flow run with the ledger's name, until it has ended.
+async def follow_run(tracked_run: TrackedRun, began: Callable[[], None]) -> None:
+    """Show a tracked_run that is under way as a flow run with the ledger's name, until it has ended.
 
-    `began` is called once the flow run is made. The journey's own errors are for its caller; what
+    `began` is called once the flow run is made. The tracked_run's own errors are for its caller; what
     is raised here is Prefect's, of many kinds.
     """
-    session = journey.session
-    token = _shown.set(_FlowContext(journey, signal.getsignal(signal.SIGTERM)))
+    session = tracked_run.session
+    token = _shown.set(_FlowContext(tracked_run, signal.getsignal(signal.SIGTERM)))
     try:
-        name, run = session.bound.name, session.tally.run
+        name, run = session.bound.name, session.stats.run
         named = run_pipeline.with_options(name=name)
         parameters = flow_parameters(session.bound)
         async with get_client() as client:
@@ -106,51 +105,49 @@ async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
     """Run the pipeline that `path` names; the state says how it ended."""
     shown = _shown.get()
     _restore_sigterm(shown)
-    await _show_run(shown.journey)
-    return state_of(await shown.journey.ended())
+    await _show_run(shown.tracked_run)
+    return state_of(await shown.tracked_run.ended())
 
 
-async def run_in_current_flow(
-    session: RunSession, stop: asyncio.Event, stop_gate: StopGate | None = None
-) -> Report:
-    """Carry out an open session inside the flow run that is current: chunks are its tasks.
+async def run_in_current_flow(session: RunSession) -> Report:
+    """Run an open session inside the current flow run: chunks are its tasks.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    journey = TrackedRun.begun(session, stop, stop_gate or StopGate())
+    tracked_run = TrackedRun.start(session)
     try:
-        await _show_run(journey)
+        await _show_run(tracked_run)
     finally:
-        report = await journey.ended()
+        report = await tracked_run.ended()
     return report
 
 
-async def _show_run(journey: TrackedRun) -> None:
-    """Show chunks and progress until the journey has ended, then its results."""
-    tally, name = journey.session.tally, journey.session.bound.name
-    progress = asyncio.create_task(_show_progress(name, journey))
-    await _show_chunks(journey, tally)
-    await asyncio.wait({journey.work, progress})
-    if journey.chunks.n_unseen:
-        tally.note(f"Prefect shows {journey.chunks.n_unseen} chunks less than there were.")
-    if not journey.work.cancelled() and journey.work.exception() is None:
-        with _ignore_prefect_errors(tally):
-            await _show_results(name, journey.work.result())
+async def _show_run(tracked_run: TrackedRun) -> None:
+    """Show chunks and progress until the tracked_run has ended, then its results."""
+    stats, name = tracked_run.session.stats, tracked_run.session.bound.name
+    progress = asyncio.create_task(_show_progress(name, tracked_run))
+    await _show_chunks(tracked_run, stats)
+    await asyncio.wait({tracked_run.work, progress})
+    if tracked_run.chunks.n_unseen:
+        stats.note(f"Prefect shows {tracked_run.chunks.n_unseen} chunks less than there were.")
+    if not tracked_run.work.cancelled() and tracked_run.work.exception() is None:
+        with _ignore_prefect_errors(stats):
+            await _show_results(name, tracked_run.work.result())
 
 
-async def _show_chunks(journey: TrackedRun, tally: RunStats) -> None:
+async def _show_chunks(tracked_run: TrackedRun, stats: RunStats) -> None:
     """Make a task of each chunk, in a bounded number; what does not end in time is left."""
     room = asyncio.Semaphore(SHOWN_AT_ONCE)
     tasks: set[asyncio.Task[None]] = set()
 
     async def show(chunk: TaskChunk) -> None:
         try:
-            await _show_chunk(chunk, tally)
+            await _show_chunk(chunk, stats)
         finally:
             room.release()
 
-    async for chunk in journey.chunks:
+    async for chunk in tracked_run.chunks:
         await room.acquire()
         shown = asyncio.create_task(show(chunk))
         tasks.add(shown)
@@ -161,16 +158,16 @@ async def _show_chunks(journey: TrackedRun, tally: RunStats) -> None:
         for one in late:
             one.cancel()
         if late:
-            tally.note(f"Prefect did not take the end of {len(late)} chunks in time.")
+            stats.note(f"Prefect did not take the end of {len(late)} chunks in time.")
 
 
 @contextlib.contextmanager
-def _ignore_prefect_errors(tally: RunStats) -> Iterator[None]:
+def _ignore_prefect_errors(stats: RunStats) -> Iterator[None]:
     """Let a run go on that Prefect does not take: the ledger has what counts."""
     try:
         yield
     except Exception as error:  # Prefect's, httpx's, websockets', anyio's: none may end the work
-        tally.note(f"Prefect does not show all of this run: {error or type(error).__name__}")
+        stats.note(f"Prefect does not show all of this run: {error or type(error).__name__}")
 
 
 def _restore_sigterm(shown: _FlowContext) -> None:
@@ -179,11 +176,11 @@ def _restore_sigterm(shown: _FlowContext) -> None:
         signal.signal(signal.SIGTERM, shown.on_sigterm)
 
 
-async def _show_chunk(chunk: TaskChunk, tally: RunStats) -> None:
+async def _show_chunk(chunk: TaskChunk, stats: RunStats) -> None:
     """Show a chunk as a Prefect task; how its work ended is for who carries it out."""
     _seen_chunk.set(chunk)
     named = _chunk.with_options(name=chunk.block, task_run_name=_plain(chunk.name))
-    with _ignore_prefect_errors(tally):
+    with _ignore_prefect_errors(stats):
         coming: Any = named(chunk.block, chunk.label, return_state=True)
         await coming
 
@@ -210,17 +207,17 @@ def _as_prefect_has_it(state: PrefectState) -> State[Any]:
     return State(type=StateType(state.type), name=state.name, message=state.message)
 
 
-async def _show_progress(pipeline: str, journey: TrackedRun) -> None:
+async def _show_progress(pipeline: str, tracked_run: TrackedRun) -> None:
     """Keep one progress artefact up to date, at most once a second, until the run has ended."""
-    key, work = f"{artifact_key(pipeline)}-progress", journey.work
+    key, work = f"{artifact_key(pipeline)}-progress", tracked_run.work
     artefact: UUID | None = None
     shown, is_over = -1.0, False
     while not is_over:  # once more behind the end, which may come while the artefact is made
         is_over = work.done()
-        percent = journey.percent
+        percent = tracked_run.percent
         if percent != shown:
             with _ignore_prefect_errors(
-                journey.session.tally
+                tracked_run.session.stats
             ):  # a server that is away: asked again
                 if artefact is None:
                     artefact = await acreate_progress_artifact(

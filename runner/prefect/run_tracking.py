@@ -16,15 +16,14 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.subpipelines import progress_line_names
 from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
-from paddock.runner.core.run_context import RunSession
-from paddock.runner.progress.drain import StopGate
+from paddock.runner.core.session import RunSession
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
     ChunkTasks,
@@ -65,8 +64,8 @@ def run_mode(
     """Decide how a run is carried out; `has_pool`: who calls brings a pool of its own.
 
     >>> run_mode(None, {}), run_mode(True, {}), run_mode(None, {"CI": "1"})
-    (Way(service='started', prefect='service'), Way(service='none', prefect='none'), \
-Way(service='none', prefect='none'))
+    (RunMode(service='started', prefect='service'), RunMode(service='none', prefect='none'), \
+RunMode(service='none', prefect='none'))
     """
     if local is True:
         return RunMode("none", "none")
@@ -113,28 +112,27 @@ async def check_prefect_api(environ: Mapping[str, str]) -> None:
 
 @asynccontextmanager
 async def local_service(
-    way: RunMode, bound: BoundPlan, settings: Settings, tell: Callable[[str], None]
+    mode: RunMode, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
     """Yield this machine's service, which is started when it is needed; None: not used at all."""
-    if way.service == "none" or not _needs_service(way, bound, settings):
+    if mode.service == "none" or not _needs_service(mode, bound, settings):
         yield None
         return
     from paddock.runner.daemon.run_session import daemon_session, is_daemon_running
 
-    own: Any = settings  # type checkers take the closet's name of the same class for another one
-    if way.service == "found" and not is_daemon_running(own):
+    if mode.service == "found" and not is_daemon_running(settings):
         yield None
         return
-    wants_prefect = way.prefect == "service"
+    wants_prefect = mode.prefect == "service"
     async with daemon_session(
-        own, pipeline=bound.name, wants_prefect=wants_prefect, tell=tell
-    ) as tenant:
-        yield tenant
+        settings, pipeline=bound.name, wants_prefect=wants_prefect, tell=note
+    ) as daemon:
+        yield daemon
 
 
-def _needs_service(way: RunMode, bound: BoundPlan, settings: Settings) -> bool:
+def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
     """Return whether a run has something to ask the service."""
-    return way.prefect == "service" or (
+    return mode.prefect == "service" or (
         not settings.pool_urls and any(not spec.pool for spec in models_asked(bound))
     )
 
@@ -150,14 +148,12 @@ class TrackedRun:
     """Raises `PipelineError` where the YAML turned out to be wrong for the data at hand."""
 
     @classmethod
-    def begun(cls, session: RunSession, stop: asyncio.Event, stop_gate: StopGate) -> TrackedRun:
-        """Begin an open session's work in a task of its own."""
-        chunks, progress = (
-            ChunkTasks(session.tally.secrets.redact),
-            ProgressMeter(progress_line_names(session.bound.nodes)),
-        )
-        session.tally.observer = MultiObserver(session.tally.observer, progress)
-        work = asyncio.create_task(run.run(session.work, session.toolbox, chunks, stop, stop_gate))
+    def start(cls, session: RunSession) -> TrackedRun:
+        """Start an open session's work in a task of its own."""
+        chunks = ChunkTasks(session.stats.secrets.redact)
+        progress = ProgressMeter(progress_line_names(session.bound.nodes))
+        session.stats.observer = MultiObserver(session.stats.observer, progress)
+        work = asyncio.create_task(run.run(replace(session.context, run_chunk=chunks)))
         work.add_done_callback(lambda _: chunks.close())
         return cls(session, chunks, progress, work)
 
@@ -197,24 +193,37 @@ class _ShownInPrefect:
     """Why not."""
 
 
-async def run_with_prefect(session: RunSession, stop: asyncio.Event, stop_gate: StopGate) -> Report:
-    """Carry out an open session and return the report, whatever becomes of showing it.
+async def run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
+    """Run an open session and return its report, shown as `mode` says.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    journey = TrackedRun.begun(session, stop, stop_gate)
+    if mode.prefect == "service" and daemon is not None:
+        return await _run_with_mirror(session, daemon.mirror)
+    if mode.prefect == "api":
+        return await _run_with_prefect(session)
+    if mode.prefect == "within":
+        from . import flow  # the flow run that is current has imported Prefect
+
+        return await flow.run_in_current_flow(session)
+    return await run.run(session.context)
+
+
+async def _run_with_prefect(session: RunSession) -> Report:
+    """Run an open session beside Prefect's record of it, which the run never waits for."""
+    tracked_run = TrackedRun.start(session)
     shown = _ShownInPrefect()
-    showing = asyncio.create_task(_follow_in_prefect(journey, shown))
+    showing = asyncio.create_task(_follow_in_prefect(tracked_run, shown))
     try:
-        return await journey.ended()
+        return await tracked_run.ended()
     finally:
-        await _finish_showing(showing, journey, shown, stop)
+        await _finish_showing(showing, tracked_run, shown)
 
 
-async def _follow_in_prefect(journey: TrackedRun, shown: _ShownInPrefect) -> None:
-    """Import Prefect and have it follow the journey; again where it went away before it began."""
-    await _wait_for_first_call(journey)
+async def _follow_in_prefect(tracked_run: TrackedRun, shown: _ShownInPrefect) -> None:
+    """Import Prefect and have it follow the run; retry while it has not begun."""
+    await _wait_for_first_call(tracked_run)
 
     def began() -> None:
         shown.has_begun = True
@@ -225,7 +234,7 @@ async def _follow_in_prefect(journey: TrackedRun, shown: _ShownInPrefect) -> Non
         await asyncio.sleep(SHOW_PAUSE_S if n_tries else 0)
         try:
             flow = await _import_flow_in_thread()
-            await flow.follow(journey, began)
+            await flow.follow(tracked_run, began)
         except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
             shown.why = str(error) or type(error).__name__
         else:
@@ -233,13 +242,13 @@ async def _follow_in_prefect(journey: TrackedRun, shown: _ShownInPrefect) -> Non
             return
 
 
-async def _wait_for_first_call(journey: TrackedRun) -> None:
+async def _wait_for_first_call(tracked_run: TrackedRun) -> None:
     """Wait until the first model call is on its way, or there is nothing to wait for."""
-    first: asyncio.Event | None = getattr(journey.session.toolbox.pool, "first_call", None)
+    first: asyncio.Event | None = getattr(tracked_run.session.context.pool, "first_call", None)
     if first is not None:
         called = asyncio.create_task(first.wait())
         await asyncio.wait(
-            {called, journey.work}, timeout=FIRST_CALL_S, return_when=asyncio.FIRST_COMPLETED
+            {called, tracked_run.work}, timeout=FIRST_CALL_S, return_when=asyncio.FIRST_COMPLETED
         )
         called.cancel()
 
@@ -284,17 +293,18 @@ def _import_flow(environ: dict[str, str]) -> Any:
 
 
 async def _finish_showing(
-    showing: asyncio.Task[None], journey: TrackedRun, shown: _ShownInPrefect, stop: asyncio.Event
+    showing: asyncio.Task[None], tracked_run: TrackedRun, shown: _ShownInPrefect
 ) -> None:
     """Wait for Prefect to record the end, within bounds."""
-    await asyncio.wait({showing}, timeout=RECORD_END_STOPPED_S if stop.is_set() else RECORD_END_S)
+    is_stopped = tracked_run.session.context.stop.is_set()
+    await asyncio.wait({showing}, timeout=RECORD_END_STOPPED_S if is_stopped else RECORD_END_S)
     if not showing.done():
         showing.cancel()
         await asyncio.wait({showing}, timeout=CANCEL_SHOWING_S)
-    failed = journey.work.cancelled() or journey.work.exception() is not None
+    failed = tracked_run.work.cancelled() or tracked_run.work.exception() is not None
     if not shown.is_whole and not failed:  # else the error says more
         why = shown.why or "it was not there in time"
-        journey.session.tally.note(f"Prefect does not show all of this run: {why}")
+        tracked_run.session.stats.note(f"Prefect does not show all of this run: {why}")
 
 
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
@@ -304,19 +314,13 @@ SendUpdate = Callable[[dict[str, Any]], Awaitable[bool]]
 or its receiver knew nothing of the run."""
 
 
-async def run_with_mirror(
-    session: RunSession, stop: asyncio.Event, stop_gate: StopGate, send: SendUpdate
-) -> Report:
-    """Carry out an open session and return the report; `send` is told how it goes.
-
-    Raises:
-        PipelineError: the YAML turned out to be wrong for the data at hand.
-    """
-    journey = TrackedRun.begun(session, stop, stop_gate)
-    feed = _MirrorFeed(journey, send)
+async def _run_with_mirror(session: RunSession, send: SendUpdate) -> Report:
+    """Run an open session and send its progress to the local service's mirror."""
+    tracked_run = TrackedRun.start(session)
+    feed = _MirrorFeed(tracked_run, send)
     sending = asyncio.create_task(feed.follow())
     try:
-        return await journey.ended()
+        return await tracked_run.ended()
     finally:
         sending.cancel()
         await asyncio.wait({sending})
@@ -326,15 +330,15 @@ async def run_with_mirror(
 class _MirrorFeed:
     """The updates of one run."""
 
-    def __init__(self, journey: TrackedRun, send: SendUpdate) -> None:
-        self._journey = journey
+    def __init__(self, tracked_run: TrackedRun, send: SendUpdate) -> None:
+        self._tracked_run = tracked_run
         self._send = send
-        session = journey.session
+        session = tracked_run.session
         self._head = {
             "id": uuid.uuid4().hex,
             "pid": os.getpid(),
             "pipeline": session.bound.name,
-            "run": session.tally.run,
+            "run": session.stats.run,
             "parameters": flow_parameters(session.bound),
             "began": session.began,
         }
@@ -353,11 +357,11 @@ class _MirrorFeed:
         """Send how the run ended, with all that is known of it."""
         await self._reading
         self._sent.clear()
-        work = self._journey.work
+        work = self._tracked_run.work
         if work.cancelled():
             end = unfinished_end("CANCELLED", "Cancelled", "interrupted")
         elif (error := work.exception()) is not None:
-            redact = self._journey.session.tally.secrets.redact
+            redact = self._tracked_run.session.stats.secrets.redact
             end = unfinished_end("FAILED", "Failed", redact(str(error)))
         else:
             end = end_of_run(work.result())
@@ -365,7 +369,7 @@ class _MirrorFeed:
 
     async def _read(self) -> None:
         """Take the chunks as they begin, until the run has ended."""
-        async for chunk in self._journey.chunks:
+        async for chunk in self._tracked_run.chunks:
             self._chunks.append(chunk)
 
     async def _update(self, end: dict[str, Any] | None = None) -> None:
@@ -374,7 +378,7 @@ class _MirrorFeed:
         update = {
             **self._head,
             "tasks": {n: [self._chunks[n].name, *astuple(state)] for n, state in changed.items()},
-            "percent": self._journey.percent,
+            "percent": self._tracked_run.percent,
             "has_work": any(chunk.label for chunk in self._chunks),
             "end": end,
         }

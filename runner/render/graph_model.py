@@ -16,7 +16,8 @@ from typing import Any, Literal
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.subpipelines import PIPELINE_STEP
-from paddock.runner.ledger.run_history import STATE_FOLDER, LedgerFolder, recent_runs
+from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
+from paddock.runner.settings import STATE_FOLDER
 
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
 """Of pipelines within one another; what is deeper, or more, is drawn as one box."""

@@ -14,8 +14,9 @@ from urllib.parse import quote
 
 from paddock.engine.system.files import write_output
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.run_history import STATE_FOLDER, LedgerFolder, PastRun, runs_named
+from paddock.runner.ledger.run_history import LedgerFolder, PastRun, runs_named
 from paddock.runner.progress.report import HELD_REMEDY
+from paddock.runner.settings import STATE_FOLDER
 
 from .graph_model import seconds_text
 from .html_page import html_cell, html_page, html_table, number_cell

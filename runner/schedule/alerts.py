@@ -15,10 +15,9 @@ from pathlib import Path
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
-from paddock.runner.core.run_context import STATE_FOLDER
 from paddock.runner.ledger.entries import ROOM_BYTES, LedgerError, write_error
 from paddock.runner.notify.notifier import crash_report, notify_of_end
-from paddock.runner.settings import read_settings
+from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .reconciler import OpenLedger
 from .run_manager import Deployment

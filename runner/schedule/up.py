@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, cast
 from paddock.engine.api.server import PortTaken, listen
 from paddock.engine.system.hosts import is_loopback
 from paddock.runner.config.setting_values import ServiceAddress
-from paddock.runner.core.run_context import STATE_FOLDER
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
@@ -34,7 +33,7 @@ from paddock.runner.daemon.prefect_auth import Signer, own_auth_string, password
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.settings import Settings
+from paddock.runner.settings import STATE_FOLDER, Settings
 
 from . import status_server
 from .consents import Consents

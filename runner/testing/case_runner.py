@@ -20,6 +20,7 @@ from paddock.runner import api
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, RedactedError, Secrets
 from paddock.runner.core import model_pools
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.step_context import BoundModels
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.settings import Settings
@@ -249,7 +250,12 @@ async def _run_in_sandbox(
     is_replay = source == "replay"
     environ = PlaceholderSecrets() if is_replay else how.environ
     allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
-    _, bound, secrets = api.prepare(stage.file, inputs, settings, subject.text, allow, environ)
+    options = RunOptions(local=True, allow=allow, text=subject.text, notify=False)
+    environment = RunEnvironment(
+        settings=settings, stop=how.stop, environ=environ, has_group_turn=False
+    )
+    made = api.prepare(stage.file, inputs, options, environment)
+    bound, secrets = made.bound, made.secrets
     tape = None
     if cassette is not None:
         wording = TextMasking(stage, secrets.redact)
@@ -261,16 +267,12 @@ async def _run_in_sandbox(
             report = await api.run_async(
                 stage.file,
                 inputs,
-                local=True,
-                settings=settings,
-                pool=pool,
-                stop=how.stop,
-                allow=allow,
-                text=subject.text,
-                notify=False,
-                environ=environ,
-                tape=None if tape is None else CassetteTools(tape, number),
-                keeps_turn=False,
+                options,
+                replace(
+                    environment,
+                    pool=pool,
+                    tape=None if tape is None else CassetteTools(tape, number),
+                ),
             )
             if how.stop.is_set() or report.status == "interrupted":
                 raise CaseInterrupted

@@ -36,6 +36,7 @@ from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow
 from prefect.settings import get_current_settings
 
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, basic_auth_headers, headers_from
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, NullObserver, Observer
@@ -143,15 +144,19 @@ async def run_pipeline(
             orders.report = await api.run_async(
                 path,
                 inputs or {},
-                settings=settings,
-                observer=MultiObserver(named, log),
-                retry_failed=retry_failed,
-                stop=orders.stop,
-                stop_gate=orders.stop_gate,
-                trigger=trigger,
-                job=job,
-                text=orders.text,
-                agreed=orders.agreed,
+                RunOptions(
+                    retry_failed=retry_failed,
+                    trigger=trigger,
+                    job=job,
+                    text=orders.text,
+                    agreed=orders.agreed,
+                ),
+                RunEnvironment(
+                    settings=settings,
+                    observer=MultiObserver(named, log),
+                    stop=orders.stop,
+                    stop_gate=orders.stop_gate,
+                ),
             )
         except REPORTED_ERRORS as error:
             if not share:

@@ -22,7 +22,7 @@ from paddock.engine.system import files
 from paddock.runner.daemon.prefect_auth import headers_from
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.settings import Settings
+from paddock.runner.settings import STATE_FOLDER, Settings
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.postgres import PostgresConnection
@@ -131,9 +131,6 @@ def _check_database_clock(link: PostgresConnection) -> ClusterFinding:
         return ClusterFinding("clock", "ok", words)
     remedy = "Schedules and files' times would be off: set the clock by NTP (systemd-timesyncd)."
     return ClusterFinding("clock", "wrong", f"{words}; {CLOCK_S:g} s are allowed", remedy)
-
-
-STATE_FOLDER = ".paddock"
 
 
 def check_folder(folder: Path) -> list[ClusterFinding]:

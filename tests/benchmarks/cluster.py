@@ -40,7 +40,7 @@ RUN = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from paddock.runner import run
+from paddock.runner import RunEnvironment, RunOptions, run
 from tests.fakes.pool import FakePool
 from tests.runner import world as worlds
 
@@ -48,7 +48,8 @@ folder, url = Path(sys.argv[1]), sys.argv[2]
 settings = replace(worlds.settings(folder), ledger_url=url)
 print("ready", flush=True)
 sys.stdin.readline()
-report = run(folder / "pipeline.yaml", pool=FakePool(), settings=settings, local=True)
+report = run(folder / "pipeline.yaml", None, RunOptions(local=True),
+             RunEnvironment(pool=FakePool(), settings=settings))
 print(json.dumps({"calls": report.calls, "seconds": report.seconds}), flush=True)
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -43,7 +44,11 @@ def test_the_servers_tools_are_steps_and_its_refusals_are_told(tmp_path: Path) -
     file = tmp_path / "p.yaml"
     file.write_text(STEPS.replace("DOCS", str(docs)))
     own = replace(settings(tmp_path), allow=frozenset(("mcp",)))
-    report = run(file, pool=FakePool(), local=True, settings=own)
+    report = run(
+        file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=own),
+    )
     assert report.returns["list"] == "[FILE] a.txt"
     assert report.returns["read"] == {"content": "The ferry leaves at nine"}
     assert (docs / "b.txt").read_text() == "The ferry leaves at nine!"

@@ -12,6 +12,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import consent_digests
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -122,7 +123,11 @@ def test_a_run_refuses_code_that_changed_since_it_was_agreed_to(tmp_path: Path) 
 
     def ran() -> object:
         return asyncio.run(
-            run_async(file, settings=allowed, local=True, pool=FakePool(), agreed=agreed)
+            run_async(
+                file,
+                options=RunOptions(local=True, agreed=frozenset(agreed)),
+                environment=RunEnvironment(settings=allowed, pool=FakePool()),
+            )
         ).returns
 
     assert ran() == 1

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
@@ -34,7 +35,9 @@ def bordered(world: World, stop_gate: StopGate, pool: FakePool) -> Report:
     """Run with a border that somebody may close."""
     world.pool = pool
     running = run_async(
-        world.file, pool=pool, local=True, settings=settings(world.folder), stop_gate=stop_gate
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=pool, settings=settings(world.folder), stop_gate=stop_gate),
     )
     return asyncio.run(running)
 
@@ -277,11 +280,10 @@ def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> Non
 
         running = run_async(
             world.file,
-            pool=FakePool(),
-            local=True,
-            settings=settings(tmp_path),
-            stop_gate=stop_gate,
-            observer=Closes(),
+            options=RunOptions(local=True),
+            environment=RunEnvironment(
+                pool=FakePool(), settings=settings(tmp_path), stop_gate=stop_gate, observer=Closes()
+            ),
         )
         report = asyncio.run(running)
     finally:

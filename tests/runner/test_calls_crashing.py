@@ -9,6 +9,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.crashes import rebuild_command, sound_build_gain
 from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.settings import Settings
@@ -60,7 +61,11 @@ def test_a_run_without_extra_buffers_says_so_once_with_the_way_out(
 ) -> None:
     _breaks(monkeypatch, crashing(tmp_path, "extra"))
     observer = Notes()
-    report = run(world.file, local=True, settings=settings, observer=observer)
+    report = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(settings=settings, observer=observer),
+    )
     assert (report.status, report.calls) == ("completed", 3)
     assert observer.told == [
         "all-minilm runs without extra buffer types, because its worker was killed by SIGSEGV "
@@ -73,7 +78,9 @@ def test_a_model_that_cannot_work_ends_the_run_once_and_every_document_stays_as_
     world: World, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _breaks(monkeypatch, crashing(tmp_path, "always"))
-    report = run(world.file, local=True, settings=settings)
+    report = run(
+        world.file, options=RunOptions(local=True), environment=RunEnvironment(settings=settings)
+    )
     assert (report.status, report.exit_status("new")) == ("failed", 1)
     assert report.message is not None
     assert report.message.startswith(
@@ -86,7 +93,9 @@ def test_a_model_that_cannot_work_ends_the_run_once_and_every_document_stays_as_
         scopes = ledger.scopes_of("pipeline.yaml")
         assert [key for scope in scopes for key in ledger.entries(scope)] == []
     monkeypatch.delenv("LD_PRELOAD")
-    again = run(world.file, local=True, settings=settings)
+    again = run(
+        world.file, options=RunOptions(local=True), environment=RunEnvironment(settings=settings)
+    )
     assert (again.status, states(again)) == (
         "completed",
         {f"{n}.txt": "new" for n in range(3)},

@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,6 +15,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.cli.application import application
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -73,7 +75,11 @@ def where(program: str) -> str:
 def refused(file: Path, *allowed: str) -> NotPermitted:
     own = replace(settings(file.parent), allow=frozenset(allowed))
     with pytest.raises(NotPermitted) as caught:
-        run(file, pool=FakePool(), settings=own, local=True)
+        run(
+            file,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(pool=FakePool(), settings=own),
+        )
     return caught.value
 
 
@@ -200,9 +206,13 @@ def test_a_host_that_is_none_is_a_fault_for_plan_and_run_with_its_place(
 ) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(REACHES.format(**{**OWN, "host": host}))
-    for verb in (plan, run):
+    around: dict[str, Any] = {"pool": FakePool(), "settings": settings(tmp_path)}
+    for verb in (
+        lambda: plan(file, **around),
+        lambda: run(file, environment=RunEnvironment(**around)),
+    ):
         with pytest.raises(PipelineError) as caught:
-            verb(file, pool=FakePool(), settings=settings(tmp_path))
+            verb()
         assert "p.yaml:10:" in str(caught.value) and "`hosts`: '" in str(caught.value)
 
 

@@ -19,6 +19,7 @@ from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.fingerprints import ItemVerdict
 from paddock.runner.core.retry_and_quarantine import CrashSuspects, ExclusiveLock
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.staleness import ItemWork
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
@@ -202,7 +203,9 @@ def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) ->
     if child == 0:
         try:
             coming = run_async(
-                world.file, local=True, pool=Stubborn(), settings=settings(tmp_path), stop=stop
+                world.file,
+                options=RunOptions(local=True),
+                environment=RunEnvironment(pool=Stubborn(), settings=settings(tmp_path), stop=stop),
             )
             asyncio.run(coming)
         finally:
@@ -223,7 +226,11 @@ def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
             return await super().answer_to(request)
 
     coming = run_async(
-        world.file, local=True, pool=Closing(), settings=settings(tmp_path), stop_gate=stop_gate
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(
+            pool=Closing(), settings=settings(tmp_path), stop_gate=stop_gate
+        ),
     )
     assert asyncio.run(coming).status == "budget"
     assert attempts(world) == []

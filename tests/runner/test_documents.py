@@ -9,6 +9,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.steps.readers import ocr
 from tests.fakes import hostile
 from tests.fakes.office import scan, xlsx
@@ -109,7 +110,11 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
         (tmp_path / "inbox" / name).write_bytes(pdf([f"Text of {name}"]))
     world.edit('path: "{{ doc.path }}"}', 'path: "{{ doc.path }}"}, retry: {times: 3, backoff: 0s}')
     bounds = replace(settings(tmp_path), read_memory_bytes=256 * 1024**2)
-    report = run(world.file, pool=FakePool(), settings=bounds, local=True)
+    report = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=bounds),
+    )
     too_large = "is not read: it needs more than 256 MiB of memory."
     remedy = "Raise PADDOCK_READ_MEMORY to read it."
     assert {one.key: one.error for one in report.items if one.error} == {
@@ -118,5 +123,9 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
     }
     assert "Text of good1.pdf" in world.output("good1.pdf")
     assert "Text of good2.pdf" in world.output("good2.pdf")
-    again = run(world.file, pool=FakePool(), settings=bounds, local=True)
+    again = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=bounds),
+    )
     assert not [one for one in again.items if one.state == "new"]

@@ -14,6 +14,7 @@ import pytest
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ToolCall
 from paddock.runner.api import plan, run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, settings
 
@@ -457,7 +458,11 @@ def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: 
     def check() -> tuple[int, str, int]:
         told = plan(file, pool=FakePool(answer=in_form), settings=settings(tmp_path))
         pool = FakePool(answer=in_form)
-        made = run(file, local=True, pool=pool, settings=settings(tmp_path)).calls
+        made = run(
+            file,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(pool=pool, settings=settings(tmp_path)),
+        ).calls
         if told.calls is None:  # what reads a store, while that is filled
             assert name == "ask" and told.notes
             return 0, "unknown", made

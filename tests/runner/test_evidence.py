@@ -102,11 +102,11 @@ def test_a_held_output_that_is_deleted_is_written_without_a_call(world: World) -
 
 def test_take_replaces_what_is_held_without_a_call(world: World) -> None:
     held_of_two_kinds(world)
-    report = world.run(take=True, only=["1.txt"])
+    report = world.run(takes_over=True, only=["1.txt"])
     assert states(report) == {"1.txt": "stale", "2.txt": "held"}
     assert report.written == (str(world.folder / "out/1.txt"),)
     assert "Document 1" in world.output("1.txt") and world.output("2.txt") == "Never yours."
-    report = world.run(take=True)
+    report = world.run(takes_over=True)
     assert (states(report)["2.txt"], len(world.pool.chats)) == ("stale", 0)
     assert "Document 2" in world.output("2.txt")
     assert not whys(world.run())
@@ -134,7 +134,7 @@ def test_what_failed_for_an_edited_output_is_done_when_that_is_gone(world: World
     (world.folder / "out/0.txt").unlink()
     assert planned(world) == {"0.txt": "stale", "1.txt": "quarantined"}
     assert states(world.run()) == {"0.txt": "stale", "1.txt": "quarantined"}
-    report = world.run(take=True)
+    report = world.run(takes_over=True)
     assert (states(report), report.status) == ({"1.txt": "stale"}, "completed")
     assert "Document 1" in world.output("1.txt")
 
@@ -157,7 +157,7 @@ def test_a_held_file_of_a_single_step_is_counted_in_runs_and_plans(world: World)
     for _ in range(2):
         assert planned(world, "report") == {"report": "held"}
         assert whys(world.run()) == {"report": "edited, or not ours, and kept: out/DIGEST.md"}
-    world.run(take=True)
+    world.run(takes_over=True)
     assert (world.folder / "out/DIGEST.md").read_text() != "My own."
     assert not whys(world.run()) and not planned(world, "report")
 
@@ -182,7 +182,7 @@ def test_an_item_is_held_for_what_items_within_it_wrote(tmp_path: Path) -> None:
     world.run()
     for _ in range(2):
         assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier1"}
-    world.run(take=True)
+    world.run(takes_over=True)
     assert (tmp_path / "out/pier1").read_text() == "pier"
     assert world.run().counts == {"fresh": 2}
 

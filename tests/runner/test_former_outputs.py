@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.lineage.explain import explain_path
 from tests.runner.world import World
 
@@ -104,7 +105,11 @@ def _run_other(world: World) -> None:
     from tests.fakes.pool import FakePool
     from tests.runner.world import settings
 
-    run(world.folder / "other.yaml", pool=FakePool(), settings=settings(world.folder), local=True)
+    run(
+        world.folder / "other.yaml",
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=settings(world.folder)),
+    )
 
 
 def test_names_that_mean_the_same_file_are_one(world: World) -> None:

@@ -16,6 +16,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run
 from paddock.runner.bind.permissions import NotPermitted
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool, echo
@@ -369,13 +370,28 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     assert not (tmp_path / "__pycache__").exists()
 
     allowed = replace(settings(tmp_path), allow=frozenset({"tool"}))
-    report = run(world.file, local=True, pool=FakePool(), settings=allowed)
+    report = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=allowed),
+    )
     assert report.returns == [["A B!", 3], ["C!", 1]]
     error = next(one.error for one in report.items if one.state == "quarantined")
     assert error == "step 'one': ValueError: not this one (./mine.py, line 3)"
-    assert run(world.file, local=True, pool=FakePool(), settings=allowed).counts["fresh"] == 2
+    assert (
+        run(
+            world.file,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(pool=FakePool(), settings=allowed),
+        ).counts["fresh"]
+        == 2
+    )
     world.write("parts/mine.py", "def shout(text):\n    return -len(text)\n")
-    report = run(world.file, local=True, pool=FakePool(), settings=allowed)
+    report = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=allowed),
+    )
     assert report.returns == [["A B!", -3], ["C!", -1]]
     assert {one.why for one in report.items if one.step == "all" and one.why} == {
         "step version changed (step 'two.f')"
@@ -411,7 +427,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import settings
+from tests.runner.world import run_arguments, settings
 from paddock.runner import run
 
 folder = Path(sys.argv[1])
@@ -421,8 +437,10 @@ def answer(request):
     os.write(calls, (request.messages[-1].content.replace("\\n", " ") + "\\n").encode())
     return echo(request)
 
-run(folder / "pipeline.yaml", local=True, pool=FakePool(answer=answer, delay_s=0.1),
-    settings=settings(folder))
+arguments = run_arguments(
+    local=True, pool=FakePool(answer=answer, delay_s=0.1), settings=settings(folder)
+)
+run(folder / "pipeline.yaml", None, *arguments)
 """
 
 

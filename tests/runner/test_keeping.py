@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
@@ -232,7 +233,7 @@ def test_a_document_that_fails_later_keeps_its_rows_until_it_goes(world: World) 
     assert len(texts(world)) == 6
     shutil.rmtree(world.folder / "inbox")
     (world.folder / "inbox").mkdir()
-    world.run(prune=True, yes=True)
+    world.run(prune=True, is_confirmed=True)
     assert texts(world) == []
 
 
@@ -291,7 +292,11 @@ def test_two_pipelines_share_a_store_and_keep_to_their_own_rows(world: World) ->
     from tests.runner.world import settings
 
     for _ in range(2):
-        report = run(other, pool=FakePool(), settings=settings(world.folder), local=True)
+        report = run(
+            other,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(pool=FakePool(), settings=settings(world.folder)),
+        )
         assert report.status == "completed"
     assert len(texts(world)) == 6 + 3
     assert not states(world.run())

@@ -17,7 +17,7 @@ from paddock.runner.api import plan, run, validate
 from paddock.runner.progress.report import Report
 from paddock.steps.readers import ocr, office_and_epub
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, settings
+from tests.runner.world import World, run_arguments, settings
 
 ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
 MCP = (
@@ -32,7 +32,11 @@ LANCEDB = (
 
 def carried_out(world: World, **wishes: Any) -> Report:
     own = replace(settings(world.folder), allow=ALL)
-    return run(world.file, local=True, pool=FakePool(), settings=own, **wishes)
+    return run(
+        world.file,
+        wishes.pop("inputs", None),
+        *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),
+    )
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
 from paddock.runner.bind.pipeline_models import ModelFaults
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import ValidateReport
 from tests.fakes.pool import FakePool
 
@@ -31,7 +32,7 @@ def told(file: Path) -> str:
     with pytest.raises(PipelineError) as planned:
         plan(file)
     with pytest.raises(PipelineError) as ran:
-        run(file, local=True)
+        run(file, options=RunOptions(local=True))
     assert texts(report) == str(planned.value) == str(ran.value)
     return texts(report).replace(str(file.parent), "DIR")
 
@@ -115,7 +116,7 @@ def test_models_that_are_not_here_are_told_with_their_places_all_at_once(tmp_pat
         "5:14: model 'vec' has the role 'chat', but 'all-minilm' makes vectors.",
     ]
     with pytest.raises(ModelFaults) as again:
-        run(file, local=True)
+        run(file, options=RunOptions(local=True))
     assert str(again.value) == str(caught.value)
 
 
@@ -137,7 +138,11 @@ def test_a_model_that_does_not_fit_is_told_with_the_step_that_asks_for_it(tmp_pa
         raise ModelTooLarge(request.model.ref, 9 << 30, 3 << 30)
 
     file = written(tmp_path, "smollm2:135m")
-    report = run(file, local=True, pool=FakePool(answer=too_large))
+    report = run(
+        file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(answer=too_large)),
+    )
     assert (report.status, str(report.message).replace(str(tmp_path), "DIR")) == (
         "failed",
         "DIR/p.yaml:3:16: model 'smollm2:135m' needs about 9216 MiB with its context, and 3072 MiB "

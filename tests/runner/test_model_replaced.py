@@ -10,6 +10,7 @@ from pathlib import Path
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import ItemState, NullObserver
 from paddock.runner.settings import Settings
@@ -81,12 +82,18 @@ def test_a_file_of_weights_is_replaced_while_it_serves(tmp_path: Path) -> None:
     )
     world.documents(3)
     settings = Settings(pool=PoolSettings(cache_dir=tmp_path / "cache"), state_dir=tmp_path / "s")
-    report = run(world.file, local=True, settings=settings, observer=Swap())
+    report = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(settings=settings, observer=Swap()),
+    )
     assert report.status == "failed"
     assert report.message == REPLACED.replace("smollm2:135m", str(file))
     assert states(report) == {"0.txt": "new"}
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         scopes = ledger.scopes_of("pipeline.yaml")
         assert {key for scope in scopes for key in ledger.entries(scope)} == {"0.txt"}
-    again = run(world.file, local=True, settings=settings)
+    again = run(
+        world.file, options=RunOptions(local=True), environment=RunEnvironment(settings=settings)
+    )
     assert (again.status, again.calls, again.cached_calls) == ("completed", 3, 0)

@@ -15,6 +15,7 @@ from paddock.runner.api import run_async
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.subpipelines import all_plans
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
@@ -126,7 +127,13 @@ steps:
       - {step}
 """)
     own_settings = replace(settings(folder), allow=frozenset())
-    return asyncio.run(run_async(file, settings=own_settings, local=True, pool=FakePool()))
+    return asyncio.run(
+        run_async(
+            file,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(settings=own_settings, pool=FakePool()),
+        )
+    )
 
 
 WRITE = '{uses: files.write, with: {path: "{{ steps.name.text }}", text: x, on_edited: overwrite}}'

@@ -21,6 +21,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, prepare, run, run_async
 from paddock.runner.bind.pipeline_models import ModelFaults
 from paddock.runner.core.model_pools import models_asked
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
@@ -28,7 +29,7 @@ from paddock.runner.testing.suite_runner import read_suite, run_suites
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
-from tests.runner.world import settings, states
+from tests.runner.world import run_arguments, settings, states
 
 FAR = """\
 name: far
@@ -90,7 +91,11 @@ def folder_of(tmp_path: Path, *urls: str, ref: str = MODEL, n: int = 4) -> Path:
 def ran(folder: Path, own: Settings | None = None, **more: Any) -> Report:
     own = own or settings(folder)
     own = replace(own, allow=frozenset(["secrets", "network"]))
-    return run(folder / "p.yaml", settings=own, local=True, **more)
+    return run(
+        folder / "p.yaml",
+        more.pop("inputs", None),
+        *run_arguments(local=True, settings=own, **more),
+    )
 
 
 def test_one_of_two_servers_is_killed_in_the_middle_and_every_document_is_done_once(
@@ -201,10 +206,12 @@ def test_whoever_asks_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Pat
     async def main() -> Report:
         return await run_async(
             folder / "p.yaml",
-            settings=replace(settings(folder), allow=frozenset(["secrets", "network"])),
-            local=True,
-            pool=Loading(),
-            stop=stop,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(
+                settings=replace(settings(folder), allow=frozenset(["secrets", "network"])),
+                pool=Loading(),
+                stop=stop,
+            ),
         )
 
     stop = asyncio.Event()
@@ -299,7 +306,11 @@ def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_a
         "returns: {text: steps.work.text}\n"
     )
     own = replace(settings(tmp_path), allow=frozenset(["network"]))
-    report = run(tmp_path / "p.yaml", settings=own, local=True)
+    report = run(
+        tmp_path / "p.yaml",
+        options=RunOptions(local=True),
+        environment=RunEnvironment(settings=own),
+    )
     assert (report.status, report.returns) == ("completed", {"text": "It leaves at noon."})
     assert any("were put into the store" in note for note in report.notes)
 
@@ -321,8 +332,9 @@ def test_an_agents_embedding_model_is_among_what_a_run_opens(
         f"steps: [{{uses: agent, with: {{prompt: Hi, tools: [now], memory: {memory}}}}}]\n"
     )
     own = replace(settings(tmp_path), allow=frozenset(["network"]))
-    _, bound, _ = prepare(tmp_path / "p.yaml", {}, own)
-    assert [spec.ref for spec in models_asked(bound)] == wanted
+    environment = RunEnvironment(settings=own)
+    prepared = prepare(tmp_path / "p.yaml", {}, RunOptions(), environment)
+    assert [spec.ref for spec in models_asked(prepared.bound)] == wanted
 
 
 def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(

@@ -119,7 +119,7 @@ def test_in_another_folder_nothing_counts_as_deleted_however_many_files_it_has(
         path.unlink()
     (world.folder / "inbox").rmdir()
     share.rename(world.folder / "inbox")
-    assert not any(item.state == "missing" for item in world.run(yes=True).items)
+    assert not any(item.state == "missing" for item in world.run(is_confirmed=True).items)
     assert outputs(world) == sorted(ZERO + ONE + TWO)
 
 
@@ -137,7 +137,7 @@ def test_what_a_person_confirms_is_removed_and_the_folder_is_known_from_then_on(
     world: World,
 ) -> None:
     unmounted(world)
-    report = world.run(yes=True)
+    report = world.run(is_confirmed=True)
     assert report.counts["deleted"] == 3
     assert not set(ZERO + ONE + TWO) & set(outputs(world))
     world.write("inbox/more.txt", "more")
@@ -187,7 +187,7 @@ def test_a_person_is_asked_before_most_of_the_documents_count_as_deleted(
             f"{n_gone} of 4 documents of 'inbox' are gone at once, so what was made of them is "
             "kept. If they were deleted on purpose, run it with `--yes`."
         ) in report.notes
-        assert world.run(yes=True).counts["deleted"] == n_gone
+        assert world.run(is_confirmed=True).counts["deleted"] == n_gone
         assert len(outputs(world)) == 12 - 3 * n_gone
 
 
@@ -210,7 +210,7 @@ def test_prune_asks_before_it_removes_what_was_kept_of_most_documents(tmp_path: 
     report = world.run(prune=True)
     assert len(outputs(world)) == 9
     assert "run it with `--prune --yes`" in report.notes[0]
-    world.run(prune=True, yes=True)
+    world.run(prune=True, is_confirmed=True)
     assert outputs(world) == sorted(TWO)
     assert world.run(prune=True).notes == ()
 
@@ -230,7 +230,7 @@ def test_nothing_is_deleted_below_a_mount_that_is_gone(
         assert report.counts.get("deleted", 0) == n_deleted
         assert [item.key for item in report.items if item.state == "missing"] == ["inbox/nas"]
     assert "a.md" in outputs(world)
-    world.run(yes=True)
+    world.run(is_confirmed=True)
     assert outputs(world) == sorted(ONE + TWO)
 
 

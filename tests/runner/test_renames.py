@@ -138,7 +138,7 @@ def test_prune_removes_also_what_earlier_runs_kept(world: World) -> None:
     (world.folder / "inbox/b.txt").unlink()
     world.write("out/b.txt", "Mine.")
     (world.folder / "inbox/c.txt").unlink()
-    report = world.run(prune=True, yes=True)
+    report = world.run(prune=True, is_confirmed=True)
     assert outputs(world) == ["DIGEST.md", "b.txt"]
     hint = "docs: ./inbox: no file is there."
     assert set(report.notes) == {

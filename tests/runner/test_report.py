@@ -10,6 +10,7 @@ import pytest
 
 from paddock.runner.api import run
 from paddock.runner.cli.history_text import run_result_text
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord
 from paddock.runner.ledger.run_history import find_ledgers, recent_runs
 from paddock.runner.progress.prefect_view import last_state
@@ -55,7 +56,11 @@ def test_a_file_that_is_written_outside_of_blocks_is_told(tmp_path: Path) -> Non
 def test_a_command_that_was_run_is_told(tmp_path: Path) -> None:
     world = World(tmp_path, OUTSIDE)
     allowed = replace(settings(tmp_path), allow=frozenset({"run"}))
-    report = run(world.file, pool=FakePool(), settings=allowed, local=True)
+    report = run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=allowed),
+    )
     assert (tmp_path / "told").exists()
     assert said(world, report) == ("1 step done", "1 step done")
 
@@ -67,12 +72,15 @@ def test_outputs_that_were_removed_are_told(tmp_path: Path) -> None:
     world.run()
     for number in range(2):
         (tmp_path / f"inbox/{number}.txt").unlink()
-    assert said(world, world.run(yes=True))[0] == "2 deleted"
-    assert said(world, world.run(prune=True, yes=True)) == (
+    assert said(world, world.run(is_confirmed=True))[0] == "2 deleted"
+    assert said(world, world.run(prune=True, is_confirmed=True)) == (
         "2 outputs removed",
         "2 outputs removed",
     )
-    assert said(world, world.run(prune=True, yes=True)) == ("nothing to do", "nothing to do")
+    assert said(world, world.run(prune=True, is_confirmed=True)) == (
+        "nothing to do",
+        "nothing to do",
+    )
 
 
 def test_a_run_that_failed_or_was_stopped_is_not_said_to_have_had_nothing_to_do() -> None:

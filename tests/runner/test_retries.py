@@ -16,6 +16,7 @@ from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLos
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run
 from paddock.runner.core.retry_and_quarantine import MAX_RETRY_PAUSE_S, failure_state, retry_pause_s
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import UnattendedSettings
@@ -127,7 +128,11 @@ def test_a_success_or_another_content_begins_the_count_anew(world: World) -> Non
 def test_how_often_is_a_setting(world: World) -> None:
     once = replace(settings(world.folder), unattended=UnattendedSettings(max_attempts=1))
     pool = failing(DeadlineExceeded("total", 5), 1)
-    run(world.file, pool=pool, settings=once, local=True)
+    run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=pool, settings=once),
+    )
     assert states(world.run())["1.txt"] == "quarantined"
 
 

@@ -19,14 +19,13 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner import api
 from paddock.runner.api import run, validate
 from paddock.runner.config.pipeline_secrets import RedactedError
-from paddock.runner.core.run_context import open_session
-from paddock.runner.core.staleness import RunOptions
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.session import open_session
 from paddock.runner.prefect import run_tracking
-from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
-from tests.runner.world import settings
+from tests.runner.world import run_arguments, settings
 
 TOKEN, PASSWORD = "tk-4711-geheim", 'p"w\\n/ä+7 zz'
 
@@ -84,7 +83,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def ran(folder: Path, pool: FakePool, **more: Any) -> Report:
     own = replace(settings(folder), allow=frozenset(["secrets"]))
     more.setdefault("observer", NullObserver())
-    return run(folder / "p.yaml", {"pin": "pin-9876"}, pool=pool, settings=own, local=True, **more)
+    return run(
+        folder / "p.yaml",
+        {"pin": "pin-9876"},
+        *run_arguments(local=True, pool=pool, settings=own, **more),
+    )
 
 
 def echo(request: ChatRequest) -> str:
@@ -168,14 +171,12 @@ def shown_of(pipeline: Path, pool: FakePool) -> str:
 
     async def work() -> None:
         own = replace(settings(pipeline.parent), allow=frozenset(["secrets", "run"]))
-        own, bound, secrets = api.prepare(pipeline, {"pin": "pin-9876"}, own)
-        stop = asyncio.Event()
-        async with open_session(
-            bound, own, NullObserver(), RunOptions(), pool=pool, secrets=secrets, stop=stop
-        ) as session:
+        options, environment = RunOptions(), RunEnvironment(settings=own, pool=pool)
+        prepared = api.prepare(pipeline, {"pin": "pin-9876"}, options, environment)
+        async with open_session(prepared, options, environment) as session:
             session.begin()
             with suppress(EngineError):
-                await run_tracking.run_with_mirror(session, stop, StopGate(), send)
+                await run_tracking._run_with_mirror(session, send)
 
     asyncio.run(work())
     assert updates[-1]["end"]["state"]["type"] == "FAILED"

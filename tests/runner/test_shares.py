@@ -68,8 +68,10 @@ while not (folder / "go").exists():
     time.sleep(0.02)
 report = run(
     folder / "pipeline.yaml", options.get("inputs"),
-    pool=Pool(answer=answer, delay_s=options["delay_s"]),
-    observer=Notes(), settings=settings, local=True,
+    *worlds.run_arguments(
+        pool=Pool(answer=answer, delay_s=options["delay_s"]),
+        observer=Notes(), settings=settings, local=True,
+    ),
 )
 print(json.dumps(report.as_json()), flush=True)
 sys.exit(report.exit_status())

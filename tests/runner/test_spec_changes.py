@@ -12,6 +12,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
@@ -291,6 +292,10 @@ def test_another_function_in_the_same_file_is_named_so(tmp_path: Path) -> None:
     )
     world.write("own.py", "def up(n: int) -> int:\n    return n + 1\n")
     own = replace(settings(tmp_path), allow=frozenset(["tool"]))
-    run(world.file, pool=FakePool(), settings=own, local=True)
+    run(
+        world.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=FakePool(), settings=own),
+    )
     edit("own.py", "+ 1", "+ 2")(world)
     assert set(reasons(world.plan()).values()) == {"function changed (step 'up')"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.budget import Spent
 from paddock.runner.ledger.coordination import SharedSpending
 from paddock.runner.ledger.ledger import Ledger
@@ -33,7 +34,12 @@ async def together(world: World, url: str, n: int, **pool: Any) -> list[Report]:
         settings(world.folder), ledger_url=url, unattended=UnattendedSettings(dead_after_s=DEAD_S)
     )
     runs = (
-        run_async(world.file, local=True, pool=FakePool(**pool), settings=given) for _ in range(n)
+        run_async(
+            world.file,
+            options=RunOptions(local=True),
+            environment=RunEnvironment(pool=FakePool(**pool), settings=given),
+        )
+        for _ in range(n)
     )
     return list(await asyncio.gather(*runs))
 

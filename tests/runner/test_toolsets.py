@@ -18,7 +18,7 @@ from paddock.runner.api import plan, run
 from paddock.runner.progress.report import Report
 from paddock.steps.tools import tool_names
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, settings
+from tests.runner.world import World, run_arguments, settings
 from tests.steps.test_guard import are_gone, runs
 
 SERVER = Path(__file__).parents[1] / "fakes" / "mcp_server.py"
@@ -27,7 +27,11 @@ ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
 
 def carried_out(world: World, **wishes: Any) -> Report:
     own = replace(settings(world.folder), allow=ALL)
-    return run(world.file, local=True, pool=FakePool(), settings=own, **wishes)
+    return run(
+        world.file,
+        wishes.pop("inputs", None),
+        *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),
+    )
 
 
 def failed(world: World) -> str:

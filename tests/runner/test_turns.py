@@ -27,7 +27,7 @@ from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, settings
+from tests.runner.world import World, run_arguments, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 N_DOCUMENTS = 6
@@ -74,10 +74,7 @@ class Machine:
                 notes.append(f"{name}: {text}")
 
         more.setdefault("settings", self.settings)
-        return await run_async(
-            world.file, local=True, pool=FakePool(answer=answer, delay_s=delay_s),
-            observer=Notes(), **more,
-        )  # fmt: skip
+        return await run_async(world.file, more.pop("inputs", None), *run_arguments(local=True, pool=FakePool(answer=answer, delay_s=delay_s), observer=Notes(), **more))  # fmt: skip
 
     async def two(self, first: World, second: World, **more: Any) -> tuple[Report, Report]:
         """Run one, and the other when the first is at work."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import plan, run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import NullObserver, Observer
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.settings import Settings
@@ -74,21 +75,30 @@ class World:
         **options: Any,
     ) -> Report:
         self.pool = pool or FakePool()
-        options.setdefault("local", True)
-        return run(
-            self.file,
-            inputs,
-            pool=self.pool,
-            observer=observer or NullObserver(),
-            settings=settings(self.folder),
-            **options,
-        )
+        around = {
+            "pool": self.pool,
+            "observer": observer or NullObserver(),
+            "settings": settings(self.folder),
+        }
+        return run(self.file, inputs, *run_arguments(**{"local": True, **options, **around}))
 
     def plan(self, inputs: Mapping[str, Any] | None = None) -> PlanReport:
         return plan(self.file, inputs, pool=FakePool(), settings=settings(self.folder))
 
     def output(self, name: str) -> str:
         return (self.folder / "out" / name).read_text(encoding="utf-8")
+
+
+def run_arguments(**given: Any) -> tuple[RunOptions, RunEnvironment]:
+    """Divide keywords into a run's options and its environment; lists become sets."""
+    names = {one.name for one in fields(RunOptions)}
+    options: dict[str, Any] = {
+        name: frozenset(one) if isinstance(one, list | tuple | set) else one
+        for name, one in given.items()
+        if name in names
+    }
+    environment = {name: one for name, one in given.items() if name not in names}
+    return RunOptions(**options), RunEnvironment(**environment)
 
 
 def settings(folder: Path) -> Settings:

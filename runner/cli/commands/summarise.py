@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,7 @@ def summarise(
     """Summarise every document in a folder, without a line of YAML."""
     from paddock.runner import api
     from paddock.runner.cli import run_display, summarise_template
+    from paddock.runner.core.run_options import RunEnvironment, RunOptions
     from paddock.runner.settings import read_settings
 
     wish = _summary_request(folder, out, words, model, include)
@@ -87,23 +89,22 @@ def summarise(
         _hand_over_outputs(wish, file)
     settings = read_settings(file.parent, flags=given_settings(pool, None))
 
-    def run(*, is_confirmed: bool) -> Report:
-        with run_display.run_observer(is_quiet_stdout=as_json, is_log=False) as observer:
-            return api.run(
-                file,
-                inputs=wish.inputs(),
-                settings=settings,
-                observer=observer,
-                local=local or None,
-                retry_failed=retry_failed,
-                prune=prune,
-                yes=is_confirmed,
-                take=take,
-            )
+    options = RunOptions(
+        local=local or None,
+        retry_failed=retry_failed,
+        prune=prune,
+        is_confirmed=yes,
+        takes_over=take,
+    )
 
-    ended = run(is_confirmed=yes)
+    def run(options: RunOptions) -> Report:
+        with run_display.run_observer(is_quiet_stdout=as_json, is_log=False) as observer:
+            environment = RunEnvironment(settings=settings, observer=observer)
+            return api.run(file, wish.inputs(), options, environment)
+
+    ended = run(options)
     if prune and not yes and confirm_removal(ended):
-        ended = run(is_confirmed=True)
+        ended = run(replace(options, is_confirmed=True))
     print_closing(ended, str(file), is_apart=as_json)
     if as_json:
         console.print_json(ended.as_json())

@@ -274,7 +274,7 @@ def cluster_run(
     import asyncio
 
     from paddock.runner.cli.arguments import pipeline_file
-    from paddock.runner.core.run_context import new_run_name
+    from paddock.runner.core.session import new_run_name
     from paddock.runner.daemon.prefect_auth import headers_from, signer_for
     from paddock.runner.progress.drain import stop_on_signals
     from paddock.runner.settings import read_settings

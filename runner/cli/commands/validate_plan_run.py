@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -408,6 +408,7 @@ def run(
             require_writable(target, name)
     from paddock.runner import api
     from paddock.runner.cli import run_display
+    from paddock.runner.core.run_options import RunEnvironment, RunOptions
     from paddock.runner.settings import read_settings
 
     flags = given_settings(pool, allow) | ({"log_json": True} if log_json else {})
@@ -419,29 +420,28 @@ def run(
     is_log = settings.service.is_log_json
     reports = CiReports(path, junit, summary)
 
-    def go(*, is_confirmed: bool) -> Report:
-        watching = run_display.run_observer(is_quiet_stdout=as_json, is_log=is_log)
-        with reports.even_if_it_fails(), watching as observer:
-            return api.run(
-                path,
-                inputs=given,
-                settings=settings,
-                observer=observer,
-                local=local or None,
-                only=only or (),
-                force=force or (),
-                no_cache=no_cache,
-                retry_failed=retry_failed,
-                refresh=refresh,
-                prune=prune,
-                yes=is_confirmed,
-                take=take,
-                notify=notify,
-            )
+    options = RunOptions(
+        local=local or None,
+        only=frozenset(only or ()),
+        force=frozenset(force or ()),
+        no_cache=no_cache,
+        retry_failed=retry_failed,
+        refresh=refresh,
+        prune=prune,
+        is_confirmed=yes,
+        takes_over=take,
+        notify=notify,
+    )
 
-    ended = go(is_confirmed=yes)
+    def go(options: RunOptions) -> Report:
+        display = run_display.run_observer(is_quiet_stdout=as_json, is_log=is_log)
+        with reports.even_if_it_fails(), display as observer:
+            environment = RunEnvironment(settings=settings, observer=observer)
+            return api.run(path, given, options, environment)
+
+    ended = go(options)
     if prune and not yes and confirm_removal(ended):
-        ended = go(is_confirmed=True)
+        ended = go(replace(options, is_confirmed=True))
     if report is not None and ended.run:
         from paddock.runner.render.run_report import write_named_run_report
 

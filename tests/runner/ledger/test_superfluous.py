@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.run_history import find_ledgers, recent_runs
@@ -22,7 +23,14 @@ EVERYTHING = RetentionLimits(runs_before=time.time() + 1e6, calls_before=time.ti
 
 def ran(world: World, url: str) -> Report:
     shared = replace(settings(world.folder), ledger_url=url)
-    return asyncio.run(run_async(world.file, {}, local=True, settings=shared, pool=FakePool()))
+    return asyncio.run(
+        run_async(
+            world.file,
+            {},
+            options=RunOptions(local=True),
+            environment=RunEnvironment(settings=shared, pool=FakePool()),
+        )
+    )
 
 
 def test_a_shared_ledger_loses_what_nothing_needs_and_nothing_else(

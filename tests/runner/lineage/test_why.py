@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from paddock.runner.api import run_async
 from paddock.runner.cli.application import application
 from paddock.runner.cli.history_text import lineage_text
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -503,7 +504,14 @@ def test_a_ledger_that_machines_share_answers_the_same(
     world = World(tmp_path / "shared")
     world.documents(2)
     shared = replace(settings(world.folder), ledger_url=url)
-    asyncio.run(run_async(world.file, {}, local=True, settings=shared, pool=FakePool()))
+    asyncio.run(
+        run_async(
+            world.file,
+            {},
+            options=RunOptions(local=True),
+            environment=RunEnvironment(settings=shared, pool=FakePool()),
+        )
+    )
     monkeypatch.chdir(world.folder)
     assert [step.id for step in the_one("out/0.txt").steps if step.calls] == ["sum"]
     assert the_one("out/DIGEST.md").changes == ()

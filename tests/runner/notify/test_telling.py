@@ -12,11 +12,12 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.notify.receivers import Hook, hook
-from tests.runner.world import SUMMARIES, World, settings
+from tests.runner.world import SUMMARIES, World, run_arguments, settings
 
 NOTIFY = """\
 on:
@@ -44,11 +45,13 @@ def ran(world: World, noted: Noted | None = None, **options: Any) -> Report:
         run_async(
             world.file,
             {},
-            local=True,
-            settings=replace(settings(world.folder), allow=frozenset({"network"})),
-            pool=FakePool(),
-            observer=noted or Noted(),
-            **options,
+            *run_arguments(
+                local=True,
+                settings=replace(settings(world.folder), allow=frozenset({"network"})),
+                pool=FakePool(),
+                observer=noted or Noted(),
+                **options,
+            ),
         )
     )
 
@@ -98,10 +101,7 @@ def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
         async def stopped() -> Report:
             stop = asyncio.Event()
             stop.set()
-            return await run_async(
-                world.file, {}, local=True, pool=FakePool(), trigger="watch", stop=stop,
-                settings=replace(settings(tmp_path), allow=frozenset({"network"})),
-            )  # fmt: skip
+            return await run_async(world.file, {}, options=RunOptions(local=True, trigger="watch"), environment=RunEnvironment(pool=FakePool(), stop=stop, settings=replace(settings(tmp_path), allow=frozenset({"network"}))))  # fmt: skip
 
         assert asyncio.run(stopped()).status == "interrupted"
         assert told(server) == []

@@ -6,12 +6,11 @@ import asyncio
 from pathlib import Path
 
 from paddock.engine.settings import PoolSettings
-from paddock.runner.core.run_context import STATE_FOLDER
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.schedule.alerts import LedgerHealth
 from paddock.runner.schedule.run_manager import Deployment
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
-from paddock.runner.settings import Settings
+from paddock.runner.settings import STATE_FOLDER, Settings
 
 PIPELINE = """\
 on: {webhook: [{path: /x, secret: hush}]}

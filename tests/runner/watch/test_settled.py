@@ -9,6 +9,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
@@ -46,7 +47,10 @@ def note(world: World, **rows: tuple[int, int]) -> None:
 def run_by(world: World, trigger: str) -> Report:
     return asyncio.run(
         run_async(
-            world.file, {}, local=True, settings=settings(world), pool=FakePool(), trigger=trigger
+            world.file,
+            {},
+            options=RunOptions(local=True, trigger=trigger),
+            environment=RunEnvironment(settings=settings(world), pool=FakePool()),
         )
     )
 

@@ -13,6 +13,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, ToolCall
 from paddock.runner.api import run, run_async, validate
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
 from paddock.steps.base import EmbedModel
@@ -46,7 +47,11 @@ def allowing(there: World, pool: FakePool) -> Report:
     """Run a pipeline that may call Python functions."""
     there.pool = pool
     own = replace(settings(there.folder), allow=frozenset({"tool"}))
-    return run(there.file, pool=pool, observer=NullObserver(), settings=own, local=True)
+    return run(
+        there.file,
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=pool, observer=NullObserver(), settings=own),
+    )
 
 
 def world(tmp_path: Path, tools: str) -> World:
@@ -181,7 +186,11 @@ def test_a_real_model_calls_a_tool_as_templates_write_calls(tmp_path: Path) -> N
         own = settings(tmp_path)
         async with LocalPool(own.pool) as pool:
             there_now: Any = TakesTools(pool)
-            return await run_async(there.file, pool=there_now, settings=own, local=True)
+            return await run_async(
+                there.file,
+                options=RunOptions(local=True),
+                environment=RunEnvironment(pool=there_now, settings=own),
+            )
 
     report = asyncio.run(work())
     assert report.status == "completed", report.message

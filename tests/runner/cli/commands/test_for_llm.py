@@ -13,6 +13,7 @@ from paddock.pipelines.pipeline_tests import EXPECTATION_KEYS
 from paddock.pipelines.template_filters import FILTERS
 from paddock.runner.api import run, validate
 from paddock.runner.cli.application import application
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.steps import registry
 from paddock.steps.llm.sampling_params import SamplingParams
 from tests.fakes.pool import FakePool
@@ -55,7 +56,11 @@ def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:
         return f'{{"title": "Boats", "points": {points}, "kind": "letter", "year": null}}'
 
     pool = FakePool(answer=answer)
-    report = run(tmp_path / "template.yaml", local=True, pool=pool, settings=settings(tmp_path))
+    report = run(
+        tmp_path / "template.yaml",
+        options=RunOptions(local=True),
+        environment=RunEnvironment(pool=pool, settings=settings(tmp_path)),
+    )
     assert (report.status, report.exit_status()) == ("completed", 0), report.message
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "DIGEST.md", "boats.txt.md",

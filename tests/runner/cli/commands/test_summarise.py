@@ -1,20 +1,34 @@
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.runner import api
+from paddock.runner.api import run as _run
 from paddock.runner.cli.application import application
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.lineage.explain import explain_path
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
+
+
+def with_fake_pool(
+    file: Path,
+    inputs: Any = None,
+    options: RunOptions | None = None,
+    environment: RunEnvironment | None = None,
+) -> Report:
+    environment = replace(environment or RunEnvironment(), pool=FakePool())
+    return _run(file, inputs, options, environment)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two documents, and no model: what is asked is echoed."""
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(api, "run", partial(api.run, pool=FakePool()))
+    monkeypatch.setattr(api, "run", with_fake_pool)
     monkeypatch.chdir(tmp_path)
     for name in ("a.txt", "b/c.md"):
         path = tmp_path / "in box" / name
@@ -45,7 +59,7 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
     assert first.exit_code == 0, first.output
     assert "Saved as 'in box/s.yaml'. From now on: paddock run 'in box/s.yaml'\n" in first.stderr
     assert (folder / "in box" / ".paddock" / "pipeline.schema.json").exists()
-    report = api.run(folder / "in box" / "s.yaml", local=True)
+    report = api.run(folder / "in box" / "s.yaml", options=RunOptions(local=True))
     assert (report.status, report.calls) == ("completed", 0)
     assert report.counts["fresh"] == 2, "the pipeline and its outputs are no documents"
     assert paddock(*arguments).exit_code == 0, "the same again is no conflict"
@@ -75,14 +89,14 @@ def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) ->
     assert "Held 1 item: b/c.md." in saved.stdout
     assert not (folder / "out/.summarise.yaml").exists()
     inputs = {"folder": str(folder / "in box"), "out": str(folder / "out")}
-    report = api.run(folder / file, inputs, local=True, take=True)
+    report = api.run(folder / file, inputs, options=RunOptions(local=True, takes_over=True))
     assert (report.calls, report.counts) == (0, {"fresh": 1, "stale": 1})
     pipeline = folder / file
     pipeline.write_text(pipeline.read_text().replace("words: 30", "words: 20"))
-    report = api.run(pipeline, inputs, local=True)
+    report = api.run(pipeline, inputs, options=RunOptions(local=True))
     assert report.counts == {"stale": 2}, "its own outputs are written over"
     (folder / "in box/a.txt").unlink()
-    api.run(pipeline, inputs, local=True, prune=True)
+    api.run(pipeline, inputs, options=RunOptions(local=True, prune=True))
     assert not (folder / "out/a.txt.md").exists()
 
 

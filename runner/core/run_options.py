@@ -1,0 +1,93 @@
+"""Options of a run, what it uses of the process that starts it, and the bound pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.events import NullObserver, Observer
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Pool
+    from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.config.pipeline_secrets import Secrets
+    from paddock.runner.settings import Settings
+
+    from .step_context import CallTape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the caller asks for besides the pipeline and its inputs. Plain values."""
+
+    local: bool | None = None
+    """True: in this process, without Prefect. False: with this machine's service, which is started
+    if need be. None: as the environment says (`CI`, `PREFECT_API_URL`)."""
+    only: frozenset[str] = frozenset()
+    """Keys of items; empty for all."""
+    force: frozenset[str] = frozenset()
+    """Ids of steps or blocks that run again in any case."""
+    retry_failed: bool = False
+    prune: bool = False
+    """Remove outputs of documents that are gone."""
+    is_confirmed: bool = False
+    """Missing documents were deleted on purpose; do not ask."""
+    takes_over: bool = False
+    """Replace outputs that were edited, or are not ours."""
+    refresh: bool = False
+    """Redo items made by an older, compatible version of a step."""
+    no_cache: bool = False
+    """Ask the models again for requests whose replies are known."""
+    wait_s: float | None = None
+    """Longest wait for another run on the same folders; None: no limit."""
+    notify: bool | None = None
+    """Whether to notify as `on.notify` says; None: unless the trigger is `hand`."""
+    allow: frozenset[str] = frozenset()
+    """Permissions besides those of the settings."""
+    agreed: frozenset[str] | None = None
+    """Digests of the needs that a person agreed to for this file (see `bind.permissions`); None:
+    everything that is allowed."""
+    text: str | None = None
+    """The pipeline's text, where it was read before; None: read the file."""
+    trigger: str = "hand"
+    """What started the run: `hand`, `schedule`, `watch`, `webhook`."""
+    job: str = ""
+    """Names work that several machines do together, or a run continued after crashes; empty: alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnvironment:
+    """What a run uses of the process that starts it."""
+
+    settings: Settings | None = None
+    """None: read those of the pipeline's folder."""
+    observer: Observer = field(default_factory=NullObserver)
+    pool: Pool | None = None
+    """Answers in place of any other pool."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Once set, ends the run in order: items in flight are cancelled."""
+    stop_gate: StopGate = field(default_factory=StopGate)
+    """Once closed, items in flight finish and no new one begins."""
+    environ: Mapping[str, str] | None = None
+    """Where secrets are read; None: the process's environment."""
+    tape: CallTape | None = None
+    """Records or replays calls of tools, for a test."""
+    has_group_turn: bool = True
+    """Whether the run waits for its turn in its concurrency group; tests do not."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run is to end before it begins anything else."""
+        return self.stop.is_set() or self.stop_gate.is_closed
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A pipeline that is read, checked and bound."""
+
+    bound: BoundPlan
+    settings: Settings
+    secrets: Secrets

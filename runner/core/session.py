@@ -1,0 +1,390 @@
+"""Open and close what a run or a plan needs: ledger, locks, claims, pool, tools, journal, name."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.subpipelines import all_plans, progress_line_names
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger, has_folder_identity
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.progress.events import LineWriter, MultiObserver, RunJournal
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import STATE_FOLDER, Settings
+from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
+from paddock.steps.vectors.open_stores import OpenStores
+
+from .cleanup import sweep_temporary_files
+from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
+from .fingerprints import canonical_json
+from .model_pools import open_pools
+from .retry_and_quarantine import CrashSuspects
+from .run_context import RunContext
+from .run_options import PreparedRun, RunEnvironment, RunOptions
+from .run_records import RunStats
+from .staleness import Judge
+from .step_context import open_tool_runtime
+
+if TYPE_CHECKING:
+    from paddock.runner.daemon.run_session import DaemonSession
+
+    from .speed_estimates import SpeedBook
+
+_ADJECTIVES = (
+    "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
+    "glad golden grand happy hardy honest jolly keen kind light lively loyal lucid merry mild neat "
+    "nimble patient plain prompt proud quick quiet rapid ready sharp silent sleek smart snug sound "
+    "steady still sunny swift tidy true vivid warm wise witty young zesty"
+)
+_NOUNS = (
+    "badger bear beaver bison bittern crane curlew deer dingo dove eagle egret falcon ferret finch "
+    "fox gannet gecko gull hare hawk heron ibex jay kestrel kite lark linnet lynx magpie marten "
+    "merlin mole newt ocelot osprey otter owl petrel pika plover puffin quail rabbit raven robin "
+    "seal shrew sparrow stoat stork swallow swan tern thrush toad trout vole weasel wren"
+)
+
+
+def new_run_name(taken: Container[str]) -> str:
+    """Return a name that is not taken.
+
+    >>> new_run_name(()).count("-")
+    1
+    """
+    choice = random.SystemRandom().choice
+    name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSession:
+    """What one run or plan has open."""
+
+    context: RunContext
+    began: float
+    speeds: SpeedBook | None = None
+    """For a plan: measured speeds of the models; None where the caller's pool answers."""
+    counts_exactly: bool = True
+    """For a plan: whether tokens are counted on this machine; no text is sent elsewhere."""
+
+    @property
+    def bound(self) -> BoundPlan:
+        """The pipeline."""
+        return self.context.bound
+
+    @property
+    def stats(self) -> RunStats:
+        """The run's counts."""
+        return self.context.stats
+
+    def begin(self) -> None:
+        """Record that the run has started, in the ledger and for the observer."""
+        self._record({"ended": None, "status": "running", "summary": None})
+        stats = self.stats
+        stats.observer.began(stats.run, stats.pipeline, [*progress_line_names(self.bound.nodes)])
+        pool_stats = getattr(self.context.pool, "stats", None)
+        if pool_stats is not None:
+            stats.observer.pool(pool_stats)
+
+    def end(self, report: Report) -> None:
+        """Record how the run ended."""
+        summary = {name: value for name, value in report.as_json().items() if name != "items"}
+        summary["steps"] = report.steps
+        summary["done"] = [len(report.written), report.n_removed, len(report.acted)]
+        summary["returns"] = None  # may be large, or must not be stored
+        row: dict[str, Any] = {"ended": time.time(), "status": report.status}
+        row["summary"] = json.dumps(summary)
+        row["message"] = report.message
+        if self.context.ledger.error is None:
+            self._record(row)
+        self.stats.observer.ended(report)
+
+    def model_loads(self) -> Mapping[str, Mapping[str, float]]:
+        """Return how often each model was loaded, and how long that took."""
+        pool_stats = getattr(self.context.pool, "stats", None)  # not all pools count
+        loads = pool_stats().loads if pool_stats is not None else {}
+        return {
+            name: {"loads": count.loads, "load_s": round(count.load_s, 3)}
+            for name, count in loads.items()
+        }
+
+    def _given_inputs(self) -> str:
+        """Return the inputs that were given by hand, as JSON, so that another run can continue."""
+        bound = self.bound
+        hidden = bound.given & bound.secret_inputs
+        kept = {name: bound.inputs[name] for name in bound.given - hidden}
+        given = {"inputs": self.stats.secrets.redacted(kept), "hidden": sorted(hidden)}
+        return canonical_json(given)
+
+    def _record(self, row: Mapping[str, Any]) -> None:
+        context, stats = self.context, self.stats
+        head: dict[str, Any] = {
+            "run": stats.run,
+            "pipeline": stats.pipeline,
+            "file": self.bound.file.name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "trigger": context.options.trigger,
+            "given": self._given_inputs(),
+        }
+        job = context.claims.joined.job if context.claims is not None else context.options.job
+        if job and job != stats.run:
+            head["parent"] = job
+        context.ledger.record_run({**head, "started": self.began, **row})
+
+
+@asynccontextmanager
+async def open_session(
+    prepared: PreparedRun,
+    options: RunOptions,
+    environment: RunEnvironment,
+    *,
+    daemon: DaemonSession | None = None,
+    is_plan: bool = False,
+) -> AsyncIterator[RunSession]:
+    """Open a session. A run has its group's turn and locks its folders; a plan only reads.
+
+    `daemon` is this machine's service, where it runs or may be started.
+
+    Raises:
+        LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same folders.
+        EngineError: a model that the pipeline names cannot be used.
+    """
+    bound, settings = prepared.bound, prepared.settings
+    async with AsyncExitStack() as stack:
+        opening = _Opening(stack, prepared, options, environment, is_plan)
+        stats, ledger = await opening.open_ledger()
+        claims, has_crashed = None, False
+        if not is_plan:
+            claims = await opening.join_other_machines(stats, ledger)
+            has_crashed = await opening.wait_for_turn(stats, claims)
+        index = await opening.open_outputs(ledger, claims, has_crashed=has_crashed)
+        digests, pool = await stack.enter_async_context(
+            open_pools(
+                bound,
+                settings,
+                given=environment.pool,
+                here=daemon,
+                is_plan=is_plan,
+                secrets=prepared.secrets,
+                stop=environment.stop,
+                is_patient=options.trigger != "hand",
+                note=stats.note,
+            )
+        )
+        tool_runtime, suspects = None, None
+        if not is_plan:
+            tool_runtime = await stack.enter_async_context(open_tool_runtime(stats))
+        readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
+        stack.push_async_callback(asyncio.to_thread, readers.close)
+        stores = OpenStores(bound.roots.base, stats.note)
+        stack.push_async_callback(stores.close)
+        if not is_plan:
+            suspects = CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s)
+            await suspects.look()
+        context = RunContext(
+            bound=bound,
+            options=options,
+            ledger=ledger,
+            index=index,
+            digests=digests,
+            judge=Judge(bound, options, index, digests, stores, _job_runs(ledger, options, claims)),
+            pool=pool,
+            stats=stats,
+            stores=stores,
+            readers=readers,
+            protected=ProtectedFiles.of(
+                ((one.pipeline, one.roots.base) for one in all_plans(bound)), bound.folders
+            ),
+            stop=environment.stop,
+            stop_gate=environment.stop_gate,
+            max_attempts=settings.unattended.max_attempts,
+            claims=claims,
+            fence=claims.fence if claims is not None else None,
+            tool_runtime=tool_runtime,
+            tape=environment.tape,
+            suspects=suspects,
+        )
+        speeds = _speed_book(settings) if is_plan and environment.pool is None else None
+        counts_exactly = environment.pool is not None or not settings.pool_urls
+        yield RunSession(context, time.time(), speeds, counts_exactly)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """Opens the parts of a session, in order; `stack` closes them."""
+
+    stack: AsyncExitStack
+    prepared: PreparedRun
+    options: RunOptions
+    environment: RunEnvironment
+    is_plan: bool
+
+    async def open_ledger(self) -> tuple[RunStats, Ledger]:
+        """Open ledger and journal, and name the run."""
+        bound, secrets = self.prepared.bound, self.prepared.secrets
+        state = bound.roots.base / STATE_FOLDER
+        url = self.prepared.settings.ledger_url
+        ledger = self.stack.enter_context(Ledger(state, is_readonly=self.is_plan, url=url))
+        run = await _reserve_run_name(bound, ledger, is_plan=self.is_plan)
+        observer = self.environment.observer
+        if not self.is_plan:
+            lines = self.stack.enter_context(LineWriter(state / "runs" / f"{run}.jsonl"))
+            journal = RunJournal(lines, secrets.redact, trigger=self.options.trigger)
+            observer = MultiObserver(observer, journal)
+        stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
+        ledger.listen(_thread_safe_note(stats.note))
+        return stats, ledger
+
+    async def join_other_machines(self, stats: RunStats, ledger: Ledger) -> WorkClaims | None:
+        """Return the claims of a run that machines do together; None: the ledger is this machine's.
+
+        A ledger in a file also says that it is not the one that other machines know.
+        """
+        settings = self.prepared.settings
+        if not ledger.is_shared:
+            return None
+        self.stack.callback(_release_run_name, ledger, stats.run)
+        job = _job_id(self.prepared.bound, self.options)
+        claims = await self.stack.enter_async_context(
+            open_claims(ledger, job, stats.run, self.options.job, settings.unattended)
+        )
+        n_others = claims.joined.n_others
+        if n_others:
+            others = "another machine" if n_others == 1 else f"{n_others} other machines"
+            stats.note(f"working together with {others}")
+        return claims
+
+    async def wait_for_turn(self, stats: RunStats, claims: WorkClaims | None) -> bool:
+        """Wait for the run's concurrency group and, without claims, for the lock of its folders.
+
+        Return whether the run that held the lock before has crashed.
+        """
+        bound, settings = self.prepared.bound, self.prepared.settings
+        environment, wait_s = self.environment, self.options.wait_s
+        if environment.has_group_turn:
+            wait = TurnWait(wait_s, lambda: environment.is_stopping, stats.note)
+            turn = group_turn(bound, settings, claims, stats.run, environment.stop_gate, wait)
+            await self.stack.enter_async_context(turn)
+        if claims is not None:
+            if bound.budget.is_set:
+                await claims.counting(stats.run, settings.unattended.dead_after_s)
+            return False
+        # `plan` holds no lock, and filelock takes 0.05 s to import.
+        from paddock.runner.ledger import run_locks
+
+        state = bound.roots.base / STATE_FOLDER
+        if has_folder_identity(state):
+            stats.note(
+                "other machines know this folder by a ledger in PostgreSQL; "
+                "this run uses the file beside it, since PADDOCK_LEDGER names none"
+            )
+        lock = run_locks.hold_lock(
+            state / "locks",
+            run_lock_name(bound),
+            run=stats.run,
+            deadline_s=wait_s,
+            note=stats.note,
+            is_over=lambda: environment.is_stopping,
+        )
+        return await self.stack.enter_async_context(lock)
+
+    async def open_outputs(
+        self, ledger: Ledger, claims: WorkClaims | None, *, has_crashed: bool
+    ) -> OutputIndex:
+        """Read the index of outputs; temporary files of crashed runs go when the run ends."""
+        bound = self.prepared.bound
+        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes)
+        if claims is not None:
+            self.stack.push_async_callback(_clean_up_after_dead_machines, claims, index)
+        if has_crashed:
+            self.stack.push_async_callback(asyncio.to_thread, sweep_temporary_files, index)
+        return index
+
+
+def _job_runs(
+    ledger: Ledger, options: RunOptions, claims: WorkClaims | None
+) -> Callable[[], Awaitable[frozenset[str]]] | None:
+    """Return what reads the runs of the same job; None: the run is alone."""
+    if claims is not None:
+        return claims.runs
+    if not options.job:
+        return None
+
+    async def read() -> frozenset[str]:
+        return ledger.runs_of(options.job)
+
+    return read
+
+
+def _speed_book(settings: Settings) -> SpeedBook:
+    from .speed_estimates import SpeedBook  # reads models' files; only a plan needs it
+
+    return SpeedBook(settings.pool)
+
+
+def _thread_safe_note(note: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a `note` that other threads may call."""
+    loop = asyncio.get_running_loop()
+
+    def note_soon(text: str) -> None:
+        loop.call_soon_threadsafe(note, text)
+
+    return note_soon
+
+
+async def _reserve_run_name(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:
+    """Return a name that no other run has, on any machine."""
+    while True:
+        run = new_run_name(await ledger.ask(ledger.run_names))
+        if is_plan or not ledger.is_shared:
+            return run
+        if await ledger.ask(ledger.reserve_run, run, bound.name, bound.file.name):
+            return run
+
+
+def _release_run_name(ledger: Ledger, run: str) -> None:
+    """Free the name of a run that never began: its inputs were not recorded."""
+    with suppress(LedgerError):
+        ledger.rows("delete from runs where run = :run and given is null", run=run)
+
+
+async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:
+    """Remove temporary files of machines that died meanwhile; their items are done by now."""
+    if await claims.bury():
+        await asyncio.to_thread(sweep_temporary_files, index)
+
+
+def _job_id(bound: BoundPlan, options: RunOptions) -> str:
+    """Return the id of what machines do together: the same file, folders and options."""
+    asked = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
+    asked += [options.refresh, options.prune] if options.refresh or options.prune else []
+    asked += ["take"] if options.takes_over else []
+    return hashlib.sha256(canonical_json([run_lock_name(bound), asked]).encode()).hexdigest()[:32]
+
+
+def run_lock_name(bound: BoundPlan) -> str:
+    """Return the name of a run's lock: one for all scopes of a file with the same folders."""
+    places = {
+        name: str(value)
+        for name, value in bound.inputs.items()
+        if bound.input_types.get(name) in ("dir", "path")
+    }
+    return hashlib.sha256(canonical_json([bound.file.name, places]).encode()).hexdigest()[:32]
