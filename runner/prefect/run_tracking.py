@@ -40,6 +40,7 @@ from paddock.runner.settings import Settings
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
 
+FLOW_MODULE = "paddock.runner.prefect.flow"  # imports Prefect, and this module
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
 
@@ -204,9 +205,9 @@ async def run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession 
     if mode.prefect == "api":
         return await _run_with_prefect(session)
     if mode.prefect == "within":
-        from . import flow  # the flow run that is current has imported Prefect
-
-        return await flow.run_in_current_flow(session)
+        flow: Any = importlib.import_module(FLOW_MODULE)  # the current flow run imported Prefect
+        report: Report = await flow.run_in_current_flow(session)
+        return report
     return await run.run(session.context)
 
 
@@ -234,7 +235,7 @@ async def _follow_in_prefect(tracked_run: TrackedRun, shown: _ShownInPrefect) ->
         await asyncio.sleep(SHOW_PAUSE_S if n_tries else 0)
         try:
             flow = await _import_flow_in_thread()
-            await flow.follow(tracked_run, began)
+            await flow.follow_run(tracked_run, began)
         except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
             shown.why = str(error) or type(error).__name__
         else:
@@ -282,7 +283,7 @@ async def _import_flow_in_thread() -> Any:
 
 def _import_flow(environ: dict[str, str]) -> Any:
     try:
-        return importlib.import_module("paddock.runner.prefect.flow")
+        return importlib.import_module(FLOW_MODULE)
     finally:
         # What we ship for Prefect is for this process alone, not for what it starts.
         for name in [name for name in os.environ if name.startswith(("PREFECT_", "DO_NOT_TRACK"))]:
