@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -131,7 +132,7 @@ async def _post_prefect(request: Request) -> Response:
     """Have Prefect started, and wait for it as long as is wished."""
     within_s = min(WAIT_S, float((await _json_body(request)).get("within_s", 0.0)))
     server = _state_of(request).prefect
-    server.want()
+    server.want(is_urgent=within_s > 0)
     _state_of(request).mirrors.take_kept()
     told = await server.ready(within_s) if within_s > 0 else server.told
     return JSONResponse(told.as_json())
@@ -366,6 +367,10 @@ class DaemonTaken(Exception):
     """Another process holds the service."""
 
 
+def _is_loading(pool: LocalPool) -> bool:
+    return any(one.state == "loading" for one in pool.stats().resident)
+
+
 @asynccontextmanager
 async def hold_daemon(
     settings: Settings,
@@ -395,6 +400,8 @@ async def hold_daemon(
         url = prefect.want() if wants_prefect else ""
         if pool is None:
             pool = await stack.enter_async_context(LocalPool(settings.pool))
+        if kind == "background":
+            prefect.defer_while(partial(_is_loading, pool))
         residence = DaemonInfo(
             settings.state_dir, place.socket, url, own_version(), os.getpid(), kind,
             time.time(),

@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ VACATE_POLL_S = 0.1
 PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
 """Before it is started again, where it ends soon each time."""
 STEADY_S = 60.0
+DEFER_S = 60.0  # at most so long a start waits for a model that is loading
+FIRST_LOOK_S, DEFER_POLL_S = 3.0, 0.5  # a run that has just begun asks for its model soon
 
 TUNED: Mapping[str, str] = {
     # 4 to 5 ms of its CPU a task in place of 15 to 18.
@@ -90,6 +92,8 @@ class PrefectServer:
         self._lock = FileLock(folder / "prefect.lock", mode=files.PRIVATE_FILE, blocking=False)
         self._log_file = folder / "prefect.log"
         self._wanted = asyncio.Event()
+        self._is_urgent = asyncio.Event()
+        self._is_loading: Callable[[], bool] | None = None
         self._changed = asyncio.Condition()
         self._told = PrefectServerStatus("off", "")
         self._port: int | None = None
@@ -114,12 +118,22 @@ class PrefectServer:
         """What is known of it now."""
         return self._told
 
-    def want(self) -> str:
+    def defer_while(self, is_loading: Callable[[], bool]) -> None:
+        """Start it later while a model is loading, unless it is wanted urgently.
+
+        A new model is measured when it is loaded. A start takes 12 s of processor time, and on
+        two cores the measurement would fail.
+        """
+        self._is_loading = is_loading
+
+    def want(self, *, is_urgent: bool = False) -> str:
         """Start it if need be; return the address that it probably gets.
 
         It gets another port where a foreign program took the one that it had, so who connects to
         it takes the address from `ready` or `told`.
         """
+        if is_urgent:
+            self._is_urgent.set()
         if not self._told.url:
             self._told = PrefectServerStatus("starting", _url(self._chosen()))
         self._wanted.set()
@@ -143,6 +157,7 @@ class PrefectServer:
     async def _keep(self) -> None:
         """Run it, or look on while somebody else does, until cancelled."""
         await self._wanted.wait()
+        await self._defer()
         n_falls = 0
         while True:
             began = time.monotonic()
@@ -161,6 +176,20 @@ class PrefectServer:
                 await self._say("failing", None, str(error))
             n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
             await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
+
+    async def _defer(self) -> None:
+        """Wait while a model is loading."""
+        if self._is_loading is None:
+            return
+        deadline = time.monotonic() + DEFER_S
+        pause_s = FIRST_LOOK_S
+        while not self._is_urgent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_urgent.wait()
+            if not self._is_loading() or time.monotonic() > deadline:
+                return
+            pause_s = DEFER_POLL_S
 
     async def _look_on(self) -> None:
         """Tell of the server that another process of this user runs."""
