@@ -236,6 +236,8 @@ class Up:
         self._has_changed = True
         self._said: set[str] = set()
         self._in_place: Callable[[], None] | None = None
+        self._kill_runs: Callable[[], None] | None = None
+        """Set once runs may have been started."""
 
     async def run(self) -> None:
         """Look after the folders until `stop` is set.
@@ -259,10 +261,9 @@ class Up:
             self._folder_locks.close()
 
     def abandon(self) -> None:
-        """End every process of ours by force: there is no time for more."""
-        office = getattr(self, "_office", None)
-        if office is not None:
-            office.abandon()
+        """Kill every process of a run at once: there is no time to drain."""
+        if self._kill_runs is not None:
+            self._kill_runs()
 
     @asynccontextmanager
     async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
@@ -290,6 +291,7 @@ class Up:
                 known_end=self._known_end,
                 auth_string=auth_string,
             )
+            self._kill_runs = self._run_manager.abandon
             self._planner: SchedulePlanner = SchedulePlanner(self._prefect_queue, self._run_manager)
             self._watching: WatchManager = WatchManager(
                 self._run_manager, self._open_ledger, unattended.max_attempts
