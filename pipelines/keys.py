@@ -2,18 +2,26 @@
 
 They check one part of a file at a time and make the JSON Schema for editors. What shows only
 across parts (ids, references, expressions) is checked in `model` and `plan`. Also durations, sizes
-and token counts as people write them: `5m`, `2GiB`, `16k`.
+and token counts as people write them (`5m`, `2GiB`, `16k`), and declared inputs: how a caller's
+value is parsed and checked.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
+
+from .errors import did_you_mean
+from .expressions import Path
+
 
 TOKENS_PER_UNIT = {"": 1, "k": 1 << 10, "K": 1 << 10, "m": 1 << 20, "M": 1 << 20}
 
@@ -357,3 +365,214 @@ class FileKeys(Keys):
     steps: list[Any] = Field(description="What is done.", min_length=1)
     returns: Any = Field(None, description="Bare expressions: what a run gives.")
     tests: list[Any] = Field([], description="Runs with known inputs.")
+
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class WrongInput(ValueError):
+    """A value that an input does not take: a sentence without the name, and what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One declared input."""
+
+    name: str
+    type: InputType
+    at: Path
+    has_default: bool = False
+    default: Any = None
+    is_required: bool = False
+    values: tuple[Any, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    description: str = ""
+    is_secret: bool = False
+
+    def read(self, given: Any) -> Any:
+        """Return the value that a caller's text or Python value stands for.
+
+        Raises:
+            WrongInput: it is of another kind, or out of bounds.
+        """
+        value = self._parsed(given) if isinstance(given, str) else given
+        return self.checked(value)
+
+    def checked(self, value: Any) -> Any:
+        """Return the value if it is of this kind and within its bounds.
+
+        Raises:
+            WrongInput: it is not.
+        """
+        if self.type == "enum":
+            return self._chosen(value)
+        if not _IS_OF_TYPE[self.type](value):
+            raise WrongInput(f"must be {_TYPE_NAMES[self.type]}, not {self._shown(value)}")
+        if self.min is not None and value < self.min:
+            raise WrongInput(f"must be at least {self.min:g}, not {self._shown(value)}")
+        if self.max is not None and value > self.max:
+            raise WrongInput(f"must be at most {self.max:g}, not {self._shown(value)}")
+        return float(value) if self.type == "float" else value
+
+    def _shown(self, value: Any) -> str:
+        return "what was given" if self.is_secret else _quoted_value(value)
+
+    def _chosen(self, value: Any) -> Any:
+        for option in self.values:
+            if option == value or (isinstance(value, str) and str(option) == value):
+                return option
+        names = [str(option) for option in self.values]
+        raise WrongInput(f"cannot be {self._shown(value)}", did_you_mean(str(value), names))
+
+    def _parsed(self, text: str) -> Any:
+        """Read a text; one that is not of the kind is given as it is, for `checked` to refuse."""
+        try:
+            return _PARSERS[self.type](text)
+        except (ValueError, RecursionError):
+            if self.type == "json" and text.lstrip()[:1] in ("{", "["):
+                raise WrongInput(f"must be JSON, and {self._shown(text)} is not whole") from None
+            return text
+
+
+def kind_of_default(value: Any) -> InputType:
+    """Return the kind of an input that is declared by a default value alone."""
+    kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
+    if value is None or isinstance(value, str):
+        return "str"
+    return kinds.get(type(value), "json")
+
+
+def _bool(text: str) -> Any:
+    word = text.strip().lower()
+    return True if word in _TRUE else False if word in _FALSE else text
+
+
+def _list(text: str) -> Any:
+    if text.lstrip().startswith("["):
+        return _json(text)
+    return [part.strip() for part in text.split(",")] if text.strip() else []
+
+
+def _as_text(text: str) -> Any:
+    return text
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> Any:
+    """Refuse NaN and infinities: what machines read has none."""
+    raise ValueError(name)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+_PARSERS: dict[InputType, Callable[[str], Any]] = {
+    **{"str": _as_text, "path": _as_text, "dir": _as_text, "enum": _as_text},
+    **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json},
+}
+_IS_OF_TYPE: dict[InputType, Callable[[Any], bool]] = {
+    "str": _is_text,
+    "path": _is_path,
+    "dir": _is_path,
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "list": lambda value: isinstance(value, list),
+    "json": lambda value: True,
+}
+_TYPE_NAMES: dict[InputType, str] = {
+    **{"str": "text", "path": "a path", "dir": "a path", "int": "a whole number"},
+    **{"float": "a number", "bool": "true or false", "list": "a list", "json": "JSON"},
+}
+
+
+def _quoted_value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+
+
+class SamplingParams(BaseModel):
+    """The names and ranges of `params`; what is left out is decided by model and defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float | None = Field(
+        default=None, ge=0, le=5, description="0 always takes the likeliest token; higher is freer."
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Choose among the likeliest tokens that share this much.",
+    )
+    top_k: int | None = Field(
+        default=None, ge=0, description="Choose among this many of the likeliest tokens; 0 for all."
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Leave out tokens below this share of the likeliest one.",
+    )
+    repeat_penalty: float | None = Field(
+        default=None, gt=0, le=5, description="Above 1 makes recent tokens less likely."
+    )
+    presence_penalty: float | None = Field(
+        default=None, ge=-2, le=2, description="Above 0 makes tokens that occurred less likely."
+    )
+    frequency_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        description="Above 0 makes tokens less likely each time they occur.",
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=2**32 - 1, description="The same seed, the same answer."
+    )
+    stop: str | list[str] | None = Field(
+        default=None, description="Texts at which the answer ends."
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="The longest answer in tokens; an answer that ends there is then no error.",
+    )
+    num_predict: int | None = Field(
+        default=None, ge=1, description="Another name for `max_tokens`."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_free_keys(cls, given: Any) -> Any:
+        return without_x_keys(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> SamplingParams:
+        if self.max_tokens is not None and self.num_predict is not None:
+            raise ValueError("give `max_tokens` or `num_predict`, they mean the same")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """Return what the author set, by the names of `engine.request.Sampling`."""
+        values = self.model_dump(exclude_none=True)
+        if "num_predict" in values:
+            values["max_tokens"] = values.pop("num_predict")
+        return values

@@ -19,11 +19,11 @@ from paddock.pipelines.checking.check import Check
 
 from .errors import Fault, Mark, PipelineError
 from .expressions import Expression, ExpressionError, Path, Template, Value
-from .inputs import Input, WrongInput, kind_of_default
 from .keys import (
     ID_PATTERN,
     ControlKeys,
     FileKeys,
+    Input,
     InputKeys,
     Keys,
     ModelKeys,
@@ -33,6 +33,8 @@ from .keys import (
     SecretKeys,
     StepKeys,
     TimeoutKeys,
+    WrongInput,
+    kind_of_default,
     without_x_keys,
     without_x_keys_nested,
 )

@@ -47,7 +47,7 @@ WITH_PREFECT = (
 
 # Tests that meet most of the errors that a person can cause: none may have stray marks.
 WITH_MESSAGES = (
-    "pipelines/", "runner/bind/", "steps/readers/", "steps/tools/", "steps/test_files_",
+    "pipelines/", "runner/bind/", "steps/readers/", "steps/tools/", "steps/files/",
     "runner/test_cli.py", "runner/test_consent.py", "runner/test_settings.py",
     "runner/test_secrets.py", "runner/cli/commands/test_history.py", "runner/cli/commands/test_test.py",
     "runner/cli/commands/test_store.py", "runner/cli/commands/test_tools.py",

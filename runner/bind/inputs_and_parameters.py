@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from paddock.pipelines.errors import Fault, Mark, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Template, Value
-from paddock.pipelines.inputs import Input, WrongInput
+from paddock.pipelines.keys import Input, WrongInput
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationTemplate
 from paddock.pipelines.validation import faults_of

@@ -13,10 +13,9 @@ from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.keys import ModelKeys, PoolKeys
+from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
-from paddock.steps.llm.sampling_params import SamplingParams
 
 from .bound import BoundPlan, BoundPool
 from .subpipelines import all_plans, all_steps

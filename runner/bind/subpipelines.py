@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
-from paddock.pipelines.inputs import Input, WrongInput
+from paddock.pipelines.keys import Input, WrongInput
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.steps.base import OutsideRoots, Roots

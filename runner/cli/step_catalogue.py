@@ -188,7 +188,8 @@ def _check_rows(broken: list[str]) -> Iterator[PartRow]:
 
 
 def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
-    from paddock.steps.readers import document_kinds, reader
+    from paddock.steps.readers import reader
+    from paddock.steps.readers import reader as document_kinds
 
     for name, media_type in document_kinds.MEDIA_TYPES.items():
         yield PartRow("reader", name, DISTRIBUTION, media_type)

@@ -18,7 +18,7 @@ from typing import Any
 
 from paddock.engine.request import Usage
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.inputs import WrongInput
+from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.subpipelines import callable_names, canonical_spec, with_inputs

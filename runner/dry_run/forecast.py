@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.inputs import WrongInput
+from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.subpipelines import all_steps, steps_of, with_inputs

@@ -11,7 +11,7 @@ from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
-from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.reader import MEDIA_TYPES
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role

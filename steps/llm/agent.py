@@ -1,23 +1,43 @@
-"""The step `agent`: a model that works on a task with tools, for a bounded number of turns."""
+"""The step `agent`: a model that calls tools until it answers, within limits.
+
+Every request for a tool is checked before anything is called. Time-outs and failures are returned
+to the model as tool results. What is read is marked as untrusted for whatever acts on it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paddock.engine.request import Message, Role
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import Message, Role, ToolCall
+from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.expressions import Template
-from paddock.steps.base import Output, Params, Tools
+from paddock.pipelines.keys import SamplingParams
+from paddock.steps.base import BoundTool, Output, Params, ReplyForm, StepError, ToolResult, Tools
+from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
 
-from .ask import Asker, UsageOutput
-from .sampling_params import SamplingParams
-from .tool_specs import AgentTools, function_files, refuse_duplicates, refuse_unknown_choice
-
-if TYPE_CHECKING:
-    from .agent_memory import TurnStore
+from .agent_memory import AgentTurn, ConversationMemory, TurnStore, turn_text
+from .ask import Asker, UsageOutput, ask_checked
+from .tool_protocol import (
+    DOCUMENTS_ONLY,
+    AgentTools,
+    ModelTurn,
+    OfferedTool,
+    ToolCallResult,
+    ToolProtocol,
+    function_files,
+    refuse_duplicates,
+    refuse_unknown_choice,
+    tool_protocol_for,
+    with_system_message,
+)
 
 MOST_AGENT_TURNS = 100
 
@@ -101,9 +121,7 @@ class Agent:
             StepError: there is no such tool, or the model gave no answer as `reply` wants it.
             EngineError: the task does not fit, or the pool could not do it.
         """
-        from .agent_loop import AgentConversation
-        from .tool_protocol import resolve_choice
-        from .tool_specs import offered_tools
+        from .tool_protocol import offered_tools, resolve_choice
 
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given())
@@ -144,3 +162,385 @@ async def _turn_store(memory: str, asker: Asker, task: str) -> TurnStore:
         if memory == "summary"
         else agent_memory.recalled_turns(asker)
     )
+
+
+MOST_CONCURRENT_CALLS = 8
+MOST_CALLS_PER_TURN = 16
+_GRACE_S = 5.0  # a tool keeps its own deadline; this one is for a tool that does not
+
+
+class CallOutput(Output):
+    """One call that the model made, and what came of it."""
+
+    turn: int
+    tool: str
+    server: str | None = None
+    arguments: dict[str, Any]
+    result: Any = Field(default=None, description="What it gave; null where it failed.")
+    error: str | None = Field(default=None, description="Why it failed, or was not done.")
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """A call, what is told to the model of it, and what the step gives."""
+
+    call: ToolCall
+    text: str
+    output: CallOutput
+    is_repeated: bool = False
+
+
+@dataclass
+class ToolCaller:
+    """Calls the tools of one conversation, and remembers what it has called."""
+
+    tools: Tools
+    offered: Mapping[str, OfferedTool]
+    """By the names that the model knows."""
+    foreign: dict[str, None] = field(default_factory=dict)
+    """Where text of others in the conversation comes from, in order."""
+    _known: dict[str, CallResult] = field(default_factory=dict)
+    """Calls that went well."""
+    _tried: set[str] = field(default_factory=set)
+    _refused: set[str] = field(default_factory=set)
+
+    async def carry_out(self, calls: Sequence[ToolCall], turn: int) -> list[CallResult]:
+        """Do what a turn asks for, in its order; calls that change nothing go at the same time.
+
+        Raises:
+            StepError: a tool says that going on is pointless.
+        """
+        gate = asyncio.Semaphore(self._at_once(calls))
+        first = {_call_key(call): call for call in reversed(calls)}
+
+        async def one(number: int, call: ToolCall) -> CallResult:
+            async with gate:
+                return await self._one(call, turn, number)
+
+        tasks = {
+            key: asyncio.create_task(one(number, first[key]))
+            for number, key in enumerate(dict.fromkeys(map(_call_key, calls)))
+        }
+        try:
+            made = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
+        except BaseException:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            raise
+        for each in made.values():
+            self._note(each)
+        # The same call twice in one turn is made once, and answered twice: each has its id.
+        return [replace(made[_call_key(call)], call=call) for call in calls]
+
+    def _at_once(self, calls: Sequence[ToolCall]) -> int:
+        """Let calls that change something come one after the other, in the model's order."""
+        bound = [offer.bound for call in calls if (offer := self.offered.get(call.name))]
+        return (
+            1
+            if any(tool is not None and tool.has_effects for tool in bound)
+            else MOST_CONCURRENT_CALLS
+        )
+
+    def _note(self, done: CallResult) -> None:
+        """Remember a call, and whether its result was written by others."""
+        offer = self.offered.get(done.call.name)
+        if offer is not None and offer.returns_untrusted and not self._is_refusal(done):
+            self.foreign[f"the results of '{done.output.tool}'"] = None
+        tool = offer.bound if offer is not None else None
+        if tool is not None and tool.has_effects and done.output.error is None:
+            # What was read before may be otherwise now, and what failed may succeed.
+            self._known = {key: one for key, one in self._known.items() if self._has_effects(one)}
+        if done.output.error is None:
+            self._known.setdefault(_call_key(done.call), done)
+        self._tried.add(_call_key(done.call))
+
+    def _has_effects(self, done: CallResult) -> bool:
+        offer = self.offered.get(done.call.name)
+        return offer is not None and offer.bound is not None and offer.bound.has_effects
+
+    def _is_refusal(self, done: CallResult) -> bool:
+        return done.output.error == _not_allowed_text(done.call.name)
+
+    async def _one(self, call: ToolCall, turn: int, number: int) -> CallResult:
+        offer = self.offered.get(call.name)
+        tool = offer.bound if offer is not None else None
+        output = CallOutput(
+            turn=turn,
+            tool=tool.name if tool is not None else call.name,
+            server=tool.server if tool is not None else None,
+            arguments=dict(call.arguments),
+        )
+        if offer is None or tool is None:
+            known = ", ".join(self.offered)
+            return _failed_call(
+                call, output, f"There is no tool '{call.name}'. There are: {known}."
+            )
+        if number >= MOST_CALLS_PER_TURN:
+            why = f"Not called: at most {MOST_CALLS_PER_TURN} tools are called at once."
+            return _failed_call(call, output, why)
+        before = self._known.get(_call_key(call))
+        if before is not None:
+            return _repeated_call(call, output, before)
+        if tool.has_effects and self.foreign and not offer.may_be_tainted:
+            self._tell_refusal(tool)
+            refused = _failed_call(call, output, _not_allowed_text(call.name))
+            return replace(refused, is_repeated=_call_key(call) in self._tried)
+        result = await self._called(tool, call)
+        if result.is_error:
+            is_repeated = _call_key(call) in self._tried  # it may have passed; but not for ever
+            return replace(_failed_call(call, output, result.text), is_repeated=is_repeated)
+        for path in _documents_read_by(tool, offer.root, result.value):
+            await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
+        return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
+
+    def _tell_refusal(self, tool: BoundTool) -> None:
+        if tool.name in self._refused:
+            return
+        self._refused.add(tool.name)
+        server = f", server: {tool.server}" if tool.server else ""
+        self.tools.log.note(
+            f"the model wanted to call '{tool.name}', which changes something, in a conversation "
+            f"that holds text of others ({', '.join(self.foreign)}); it was refused. If that text "
+            f"may make it do so, write `{{name: {tool.name}{server}, allow: tainted}}`."
+        )
+
+    async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
+        """Call a tool; what changed something for this item is not done again after a kill."""
+        if not _is_called_once(tool):
+            return await _call_within_time(tool, call.arguments)
+        item = self.tools.item
+        asked = {
+            "tool": tool.name,
+            "server": tool.server,
+            "arguments": dict(call.arguments),
+            "item": [item.owner, item.step, item.key, item.attempt],
+        }
+
+        async def do() -> dict[str, Any]:
+            result = await _call_within_time(tool, call.arguments)
+            if result.is_error:
+                raise _CallRefused(result)  # not kept: it may go well the next time
+            return {"text": result.text, "value": result.value}
+
+        try:
+            return ToolResult(**await self.tools.memo.once("turn", asked, do))
+        except _CallRefused as no:
+            return no.result
+
+
+def _is_called_once(tool: BoundTool) -> bool:
+    """Return whether a call is made once for an item, however often its work is begun again.
+
+    That is what changes something; and the time, or nothing that follows could be found again.
+    A page that is fetched again has changed nothing.
+    """
+    if tool.server is None and tool.name in ("now", "http.get"):
+        return tool.name == "now"
+    return tool.has_effects
+
+
+def _documents_read_by(tool: BoundTool, root: str, value: Any) -> list[str]:
+    """Name the documents that a built-in tool has read: what they hold decides the answer."""
+    if tool.server is not None or tool.name not in ("files.read", "files.search"):
+        return []
+    found = value if isinstance(value, list) else [value]
+    names = (one.get("path") for one in found if isinstance(one, Mapping))
+    return list(dict.fromkeys(f"{root}/{name}" for name in names if isinstance(name, str)))
+
+
+class _CallRefused(Exception):
+    def __init__(self, result: ToolResult) -> None:
+        self.result = result
+        super().__init__(result.text)
+
+
+async def _call_within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> ToolResult:
+    """Call a tool; that it is late or cannot be run is a result as well: the model goes on."""
+    try:
+        async with time_limit(tool.timeout_s + _GRACE_S):
+            return await tool.call(dict(arguments))
+    except TimeoutError:
+        return ToolResult(f"It gave no result within {tool.timeout_s:g} s.", is_error=True)
+    except StepError as error:
+        if error.is_fatal:
+            raise
+        return ToolResult(error.reason, is_error=True)
+
+
+def _failed_call(call: ToolCall, output: CallOutput, why: str) -> CallResult:
+    return CallResult(call, f"Error: {why}", output.model_copy(update={"error": why}))
+
+
+def _repeated_call(call: ToolCall, output: CallOutput, before: CallResult) -> CallResult:
+    text = (
+        f"You have made this call before. Do not repeat it: use its result, or answer.\n"
+        f"{before.text}"
+    )
+    made = output.model_copy(update={"result": before.output.result})
+    return CallResult(call, text, made, is_repeated=True)
+
+
+def _not_allowed_text(tool: str) -> str:
+    return f"'{tool}' is not allowed here, since it changes something. Go on without it."
+
+
+def _call_key(call: ToolCall) -> str:
+    return f"{call.name}\n{json.dumps(call.arguments, sort_keys=True, ensure_ascii=False)}"
+
+
+_OUT_OF_TURNS = "You can use no more tools. Answer the task now, with what you have found."
+_IN_FORM = "Answer the task now, with what you have found, in the form that is asked for."
+_MOST_REPEATS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResult:
+    """How a conversation ended."""
+
+    text: str
+    output: Any
+    calls: tuple[CallOutput, ...]
+    n_turns: int
+
+
+@dataclass
+class AgentConversation:
+    """One model with its tools, for one task."""
+
+    asker: Asker
+    offered: Sequence[OfferedTool]
+    max_turns: int
+    kept: TurnStore
+    first_choice: str = "auto"
+    """Whether its first turn must be a call: `auto`, `required`, or the name of a tool."""
+
+    async def work(self, messages: Sequence[Message], form: ReplyForm | None) -> AgentResult:
+        """Talk until the model answers.
+
+        Raises:
+            StepError: it gave no answer, or one that fails what `form` asks for.
+            EngineError: the task does not fit, or the pool could not do it.
+        """
+        tools = self.asker.tools
+        hands = ToolCaller(
+            tools,
+            {one.said.name: one for one in self.offered},
+            dict.fromkeys(tools.untrusted),
+        )
+        if tools.untrusted:
+            messages = with_system_message(messages, DOCUMENTS_ONLY)
+        facts = await tools.pool.facts(self.asker.model)
+        speech = self._speech(facts.takes_tools)
+        memory = ConversationMemory(self.asker, speech.tools, speech.opened(messages), self.kept)
+        outputs: list[CallOutput] = []
+        said, n_turns, n_repeats = None, 0, 0
+        while n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
+            n_turns += 1
+            shown = await memory.shown()
+            choice = self.first_choice if n_turns == 1 else "auto"
+            try:
+                said = await speech.ask(shown, choice=choice)
+            except BadRequest as error:
+                if facts.takes_tools is not None or n_turns > 1 or "tool" not in str(error).lower():
+                    raise
+                # Its server knows a template without tools, and says so only when it is asked.
+                speech = self._speech(takes_tools=False)
+                memory = ConversationMemory(
+                    self.asker, speech.tools, speech.opened(messages), self.kept
+                )
+                shown = await memory.shown()
+                said = await speech.ask(shown, choice=choice)
+            if not said.calls:
+                break
+            said = _with_call_ids(said, n_turns)
+            done = await hands.carry_out(said.calls, n_turns)
+            outputs += [one.output for one in done]
+            n_repeats = n_repeats + 1 if all(one.is_repeated for one in done) else 0
+            await self._remember(speech, memory, said, done)
+        else:
+            said = None
+            self._tell_end(n_turns, n_repeats)
+        text, output = await self._answer(messages, speech, memory, said, form)
+        memory.tell()
+        return AgentResult(text, output, tuple(outputs), n_turns)
+
+    def _speech(self, takes_tools: bool | None) -> ToolProtocol:
+        warns = any(one.returns_untrusted for one in self.offered)
+        said = [one.said for one in self.offered]
+        return tool_protocol_for(self.asker, said, takes_tools, warns=warns)
+
+    async def _remember(
+        self,
+        speech: ToolProtocol,
+        memory: ConversationMemory,
+        said: ModelTurn,
+        done: Sequence[CallResult],
+    ) -> None:
+        given = await memory.fitting(
+            said.message, [ToolCallResult(one.call, one.text) for one in done]
+        )
+        went_well = [
+            one
+            for one, each in zip(given, done, strict=True)
+            if each.output.error is None and not each.is_repeated
+        ]
+        memory.turns.append(
+            AgentTurn(
+                said.message,
+                tuple(speech.results(given)),
+                turn_text(said.text, given),
+                turn_text("", went_well),
+            )
+        )
+
+    def _tell_end(self, n_turns: int, n_repeats: int) -> None:
+        if n_turns == 1 and not n_repeats:
+            return  # so the author wants it: one round of calls, then an answer
+        why = "went on repeating its calls" if n_repeats else f"used all its {n_turns} turns"
+        self.asker.tools.log.note(f"the model {why}, and was made to answer without tools.")
+
+    async def _answer(
+        self,
+        messages: Sequence[Message],
+        speech: ToolProtocol,
+        memory: ConversationMemory,
+        said: ModelTurn | None,
+        form: ReplyForm | None,
+    ) -> tuple[str, Any]:
+        """Return what the model has answered, or have it answer now."""
+        if said is not None and (form is None or await _passes_checks(form, said.text)):
+            if not said.text.strip():
+                raise StepError("the model gave an empty answer.", kind="check")
+            return said.text, None
+        if said is not None:
+            memory.turns.append(AgentTurn(said.message, (), said.text, said.text))
+        if speech.answers_without_tools:
+            asked = await memory.in_plain_words(messages)
+        else:
+            asked = await memory.shown(_OUT_OF_TURNS if said is None else _IN_FORM)
+        if form is None and not speech.answers_without_tools:
+            text = (await speech.ask(asked, choice="none")).text
+            output = None
+        else:
+            answer = await ask_checked(self.asker, asked, form=form)
+            text, output = answer.text, answer.output
+        if not text.strip():
+            raise StepError("the model gave an empty answer.", kind="check")
+        return text, output
+
+
+async def _passes_checks(form: ReplyForm, text: str) -> bool:
+    return form.schema is None and not await form.failures(None, text)
+
+
+def _with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:
+    """Return calls ids that are the same in every run: nine letters and digits, as Mistral's."""
+    calls = tuple(
+        ToolCall(call.name, call.arguments, f"c{turn:05d}{number:03d}")
+        for number, call in enumerate(said.calls)
+    )
+    message = said.message
+    if message.tool_calls:
+        message = replace(message, tool_calls=calls)
+    return replace(said, calls=calls, message=message)

@@ -10,15 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
+from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.prompt import render_template
 
-from .ask import Asker, UsageOutput, most_that_fits, without_middle
-from .repair import ask_checked
-from .sampling_params import SamplingParams
-from .tool_protocol import request_tool_calls
-from .tool_specs import ChatTools, function_files, refuse_duplicates, refuse_unknown_choice
+from .ask import Asker, UsageOutput, ask_checked, most_that_fits, without_middle
+from .tool_protocol import (
+    ChatTools,
+    function_files,
+    refuse_duplicates,
+    refuse_unknown_choice,
+    request_tool_calls,
+)
 
 
 class MessageParam(BaseModel):

@@ -26,8 +26,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import CutPiece, cut_text
 from paddock.steps.text.split import TextPart, repeated_chars
 
-from .ask import Asker, first_part, most_that_fits
-from .repair import CheckedAnswer, ask_checked
+from .ask import Asker, CheckedAnswer, ask_checked, first_part, most_that_fits
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
 NOTE_SEPARATOR = "\n\n"

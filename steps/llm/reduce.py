@@ -12,11 +12,11 @@ from pydantic import Field
 
 from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import ExpressionError, Template
+from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import CallForecast, Output, Params, StepError, StepSkipped, Tools
 from paddock.steps.prompt import render_template
 
 from .ask import Asker, UsageOutput
-from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from .tree_reduce import PromptOfNotes, ReducedTree, ReduceNote, TreeReducer

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
+from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.files.read import DEFAULT_MAX_FILE_BYTES
 from paddock.steps.paths import resolve_path
@@ -27,7 +28,6 @@ from paddock.steps.text.citations import (
 )
 
 from .ask import Asker, UsageOutput
-from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from paddock.steps.text.split import TextPart

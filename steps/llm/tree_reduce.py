@@ -20,9 +20,8 @@ from paddock.engine.request import Message, Reply, Usage
 from paddock.steps.base import UNKNOWN, ReplyForm, ReplyNotCached, StepError
 from paddock.steps.text.chunker import cut_text
 
-from .ask import Asker, first_part, most_that_fits
+from .ask import Asker, CheckedAnswer, ask_checked, first_part, most_that_fits
 from .map_reduce import run_concurrently
-from .repair import CheckedAnswer, ask_checked
 
 IndexRange = tuple[int, int]
 

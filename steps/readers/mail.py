@@ -16,8 +16,15 @@ from io import BytesIO
 from typing import BinaryIO
 
 from . import text_files
-from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
-from .reader import Document, ReadRequest, Unreadable
+from .reader import (
+    HEAD_BYTES,
+    MEDIA_TYPES,
+    Document,
+    ReadRequest,
+    UnknownKind,
+    Unreadable,
+    kind_within,
+)
 
 _SHOWN_HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds

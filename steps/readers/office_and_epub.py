@@ -27,8 +27,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from . import text_files
-from .document_kinds import MEDIA_TYPES
-from .reader import Document, ReadRequest, Unreadable
+from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
 
 MOST_UNPACKED_BYTES = (
     512 * 1024 * 1024

@@ -16,8 +16,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from . import ocr
-from .document_kinds import MEDIA_TYPES
-from .reader import Document, ReadRequest, Unreadable
+from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
 
 _PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD

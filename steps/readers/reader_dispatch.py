@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import reader, text_files
-from .document_kinds import (
+from .reader import (
     HEAD_BYTES,
     MEDIA_TYPES,
+    Document,
+    ReadsFile,
     UnknownKind,
+    Unreadable,
     kind_of,
     needs_parsing,
     type_by_name,
 )
-from .reader import Document, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""

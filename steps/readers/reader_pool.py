@@ -31,14 +31,7 @@ from paddock.engine.system.process_guard import GRACE_S, guarded_command
 from paddock.engine.system.processes import clean_environ
 
 from .reader import Document, Unreadable
-from .reader_process import (  # fmt: skip
-    FAILURE,
-    HEADER,
-    OUT_OF_MEMORY,
-    PROGRESS,
-    REQUEST,
-    pack_frame,
-)
+from .reader_process import FAILURE, HEADER, OUT_OF_MEMORY, PROGRESS, REQUEST, pack_frame
 
 MOST_PROCESSES = 4
 _MIB = 1024**2

@@ -11,8 +11,7 @@ import re
 from typing import Any
 
 from . import text_encoding
-from .document_kinds import MEDIA_TYPES
-from .reader import Document, Unreadable
+from .reader import MEDIA_TYPES, Document, Unreadable
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", re.IGNORECASE)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML

@@ -1,23 +1,364 @@
-"""Built-in tools: their descriptions, arguments and functions.
+"""Built-in tools: arithmetic, time, JSON, HTTP, and files of the allowed folders.
 
-The functions that need a document or the network are imported when they are called.
+Each is a function with typed arguments; its JSON Schema comes from these. The calculator evaluates
+an expression with exact fractions where it can, and limits its size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import ast
+import asyncio
+import decimal
+import math
+import operator
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paddock.pipelines.keys import SizeBytes
-from paddock.steps.base import DocumentReaders, Roots, StepError, ToolResult
+from paddock.steps.base import DocumentReaders, OutsideRoots, Roots, StepError, ToolResult
+from paddock.steps.paths import printable, resolve_path
 
-from . import calculator
 from .tool import RunnableTool, ToolContext, tool_refusal, tool_result
+
+Number = int | Decimal
+
+_MOST_CHARACTERS = 1_000
+_MOST_NODES = 300
+_MOST_BITS = 4_096  # some 1,200 digits
+_DIGITS = 34
+_CONTEXT = decimal.Context(
+    prec=_DIGITS, Emax=6_000, Emin=-6_000,
+    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
+)  # fmt: skip
+# Signs that people and models write: for times, for divided by, and two dashes for minus.
+_SIGNS = str.maketrans("\u00d7\u00b7\u00f7\u2212\u2013", "**/--")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
+_CONSTANTS: Mapping[str, Number] = {"pi": Decimal(repr(math.pi)), "e": Decimal(repr(math.e))}
+
+
+class CalculationError(Exception):
+    """It is no arithmetic, or has no result; one plain sentence."""
+
+
+def evaluate(expression: str) -> Number:
+    """Return the value.
+
+    >>> evaluate("1,234 * 2 + 0.1 + 0.2"), evaluate("2 ^ 10"), evaluate("sqrt(16)")
+    (Decimal('2468.3'), 1024, 4)
+
+    Raises:
+        NoResult: it is no arithmetic, or has no result.
+    """
+    tree = _parsed_expression(expression)
+    try:
+        with decimal.localcontext(_CONTEXT) as context:
+            return _normalised(_value(tree, context))
+    except ZeroDivisionError:
+        raise CalculationError("it divides by zero.") from None
+    except (decimal.Overflow, OverflowError):
+        raise CalculationError("the result is too large.") from None
+    except (decimal.InvalidOperation, ValueError):
+        raise CalculationError("it has no result in real numbers.") from None
+
+
+def format_number(value: Number) -> str:
+    """Write a number as people do.
+
+    >>> format_number(Decimal("2.50")), format_number(Decimal("1E+40")), format_number(7)
+    ('2.5', '1E+40', '7')
+    """
+    if isinstance(value, int):
+        return str(value)
+    value = value.normalize(_CONTEXT)
+    is_short = -_DIGITS < value.adjusted() < _DIGITS
+    return f"{value:f}" if is_short else str(value)
+
+
+def _parsed_expression(expression: str) -> ast.expr:
+    text = expression.strip().removesuffix("=").strip().translate(_SIGNS).replace("^", "**")
+    if not text:
+        raise CalculationError("there is nothing to work out.")
+    if len(text) > _MOST_CHARACTERS:
+        raise CalculationError(f"it has more than {_MOST_CHARACTERS:,} characters.")
+    if not re.search(r"[A-Za-z]", text):  # in `max(1,200)` a comma stands between two numbers
+        text = _THOUSANDS.sub("", text)
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise CalculationError(f"'{expression[:80]}' is no arithmetic.") from None
+    if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
+        raise CalculationError("it has too many parts.")
+    return tree
+
+
+def _value(node: ast.AST, context: decimal.Context) -> Number:
+    """Work out one node; the parser has seen to it that they are not too deep."""
+    if isinstance(node, ast.Constant):
+        return _constant(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
+        inner = _value(node.operand, context)
+        return -inner if isinstance(node.op, ast.USub) else inner
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _value(node.left, context), _value(node.right, context)
+        return _bounded(_OPERATORS[type(node.op)](left, right, context))
+    if isinstance(node, ast.Name) and node.id.lower() in _CONSTANTS:
+        return _CONSTANTS[node.id.lower()]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        return _bounded(_function_value(node, context))
+    raise CalculationError(f"'{ast.unparse(node)[:80]}' is no arithmetic.")
+
+
+def _constant(value: object) -> Number:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CalculationError(f"'{value}' is no number.")
+    return _bounded(value if isinstance(value, int) else _decimal(value))
+
+
+def _decimal(value: float) -> Decimal:
+    if not math.isfinite(value):
+        raise CalculationError("a number in it is too large.")
+    return Decimal(repr(value))
+
+
+def _bounded(value: Number) -> Number:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise CalculationError("the result is too large.")
+    return value
+
+
+def _normalised(value: Number) -> Number:
+    is_whole = isinstance(value, Decimal) and value == value.to_integral_value() and (
+        value.adjusted() < _DIGITS
+    )  # fmt: skip
+    return int(value) if is_whole else value
+
+
+def _exact(whole: Callable[[int, int], int], name: str) -> Callable[..., Number]:
+    """Return an operator that keeps whole numbers whole."""
+
+    def of(left: Number, right: Number, context: decimal.Context) -> Number:
+        if isinstance(left, int) and isinstance(right, int):
+            return whole(left, right)
+        made: Decimal = getattr(context, name)(Decimal(left), Decimal(right))
+        return made
+
+    return of
+
+
+def _divided(left: Number, right: Number, context: decimal.Context) -> Number:
+    if isinstance(left, int) and isinstance(right, int) and right and left % right == 0:
+        return left // right
+    return context.divide(Decimal(left), Decimal(right))
+
+
+def _modulo(left: Number, right: Number, context: decimal.Context) -> Number:
+    if isinstance(left, int) and isinstance(right, int):
+        return left % right
+    left, right = Decimal(left), Decimal(right)
+    quotient = context.divide(left, right).to_integral_value(decimal.ROUND_FLOOR)
+    return context.subtract(left, context.multiply(quotient, right))
+
+
+def _floor_divided(left: Number, right: Number, context: decimal.Context) -> Number:
+    if isinstance(left, int) and isinstance(right, int):
+        return left // right
+    return int(context.divide(Decimal(left), Decimal(right)).to_integral_value(decimal.ROUND_FLOOR))
+
+
+def _power(left: Number, right: Number, context: decimal.Context) -> Number:
+    if isinstance(left, int) and isinstance(right, int) and right >= 0:
+        if left.bit_length() * right > _MOST_BITS:
+            raise CalculationError("the result is too large.")
+        return int(left**right)
+    return context.power(Decimal(left), Decimal(right))
+
+
+_OPERATORS: Mapping[type[ast.operator], Callable[[Number, Number, decimal.Context], Number]] = {
+    ast.Add: _exact(operator.add, "add"),
+    ast.Sub: _exact(operator.sub, "subtract"),
+    ast.Mult: _exact(operator.mul, "multiply"),
+    ast.Div: _divided,
+    ast.FloorDiv: _floor_divided,
+    ast.Mod: _modulo,
+    ast.Pow: _power,
+}
+
+
+def _function_value(node: ast.Call, context: decimal.Context) -> Number:
+    name = node.func.id.lower() if isinstance(node.func, ast.Name) else ""
+    given = [_value(argument, context) for argument in node.args]
+    if name in _MANY and given:
+        return _MANY[name](given)
+    if name == "round" and len(given) in (1, 2):
+        return _rounded(given[0], int(given[1]) if given[1:] else 0)
+    if name == "abs" and len(given) == 1:
+        return -given[0] if given[0] < 0 else given[0]
+    if name == "sqrt" and len(given) == 1:
+        return context.sqrt(Decimal(given[0]))
+    if name in _WHOLE and len(given) == 1:
+        rounding = _WHOLE[name]
+        return int(Decimal(given[0]).to_integral_value(rounding, context))
+    if name in _REAL and len(given) == 1:
+        return _decimal(_REAL[name](float(given[0])))
+    if name == "factorial" and len(given) == 1 and isinstance(given[0], int):
+        if not 0 <= given[0] <= _MOST_FACTORIAL:
+            raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
+        return math.factorial(given[0])
+    raise CalculationError(
+        f"'{ast.unparse(node)[:80]}' is no function here; there are {', '.join(FUNCTION_NAMES)}."
+    )
+
+
+def _rounded(value: Number, places: int) -> Number:
+    if abs(places) > _DIGITS:
+        raise CalculationError(f"round takes at most {_DIGITS} places.")
+    unit = Decimal(1).scaleb(-places)
+    return Decimal(value).quantize(unit, decimal.ROUND_HALF_UP)
+
+
+_MOST_FACTORIAL = 300
+_MANY: Mapping[str, Callable[[list[Number]], Number]] = {
+    "max": lambda given: max(given),
+    "min": lambda given: min(given),
+    "sum": lambda given: sum(given, start=0),
+}
+_WHOLE: Mapping[str, Any] = {"ceil": decimal.ROUND_CEILING, "floor": decimal.ROUND_FLOOR}
+_REAL: Mapping[str, Callable[[float], float]] = {
+    "cos": math.cos, "exp": math.exp, "ln": math.log, "log": math.log, "log10": math.log10,
+    "log2": math.log2, "sin": math.sin, "tan": math.tan,
+}  # fmt: skip
+FUNCTION_NAMES = tuple(sorted({*_MANY, *_WHOLE, *_REAL, "abs", "round", "sqrt", "factorial"}))
+
+
+_MOST_DOCUMENT_BYTES = 16 * 1024 * 1024
+_SEARCHED_BYTES = 2 * 1024 * 1024
+"""Of a document that is searched: larger ones are only found by name."""
+_MOST_SEARCHED = 1_000
+_LINE_CHARS = 300
+
+
+async def read_file(
+    within: ToolContext, root: str, path: str, offset: int, limit: int
+) -> ToolResult:
+    """Return a part of a document's text.
+
+    Raises:
+        StepError: the folder itself cannot be used.
+    """
+    from paddock.steps.readers import documents
+
+    folder = resolve_path(within.roots, root)
+    try:
+        file = _path_within(folder, path)
+        document = await documents.load_document(
+            file, readers=within.readers, max_bytes=_MOST_DOCUMENT_BYTES, ocr=False
+        )
+    except (OutsideRoots, OSError, RuntimeError, ValueError):
+        return tool_refusal(f"'{printable(path)[:200]}' is no document in this folder.")
+    except StepError as error:
+        return tool_refusal(error.reason.replace(f"{folder}/", ""))
+    text = document.text
+    part = text[offset : offset + limit]
+    left = len(text) - offset - len(part)
+    value = {"path": path, "text": part, "offset": offset, "left": max(left, 0)}
+    more = (
+        f"\n[{left:,} characters follow; go on at offset {offset + len(part)}]" if left > 0 else ""
+    )
+    return tool_result(value, part + more)
+
+
+async def search_folder(
+    within: ToolContext, root: str, query: str, pattern: str, *, most: int
+) -> ToolResult:
+    """List documents whose names match, with the lines that hold the words asked for.
+
+    Raises:
+        StepError: the folder itself cannot be used.
+    """
+    from paddock.steps.files.walk import BadPattern, Globs
+
+    folder = resolve_path(within.roots, root)
+    try:
+        globs = Globs.of([pattern])
+    except BadPattern as error:
+        return tool_refusal(f"{error}.")
+    found = await asyncio.to_thread(_visible_files, folder, globs)
+    hits: list[dict[str, Any]] = []
+    if not query.strip():
+        hits = [{"path": relpath, "bytes": size} for relpath, size in found[:most]]
+    else:
+        for relpath, size in found[:_MOST_SEARCHED]:
+            if len(hits) >= most:
+                break
+            hits += await _matching_lines(
+                within.readers, folder / relpath, relpath, size, query, most - len(hits)
+            )
+    if not hits:
+        return tool_result([], "Nothing was found.")
+    return tool_result(hits, "\n".join(map(_hit_line, hits)))
+
+
+def _path_within(folder: Path, path: str) -> Path:
+    """Return a document's place.
+
+    Raises:
+        OutsideRoots: it lies elsewhere, or is hidden.
+    """
+    roots = Roots(folder, (folder,))
+    file = roots.resolve(path)
+    if any(name.startswith(".") for name in file.relative_to(folder).parts):
+        raise OutsideRoots(path, roots.allowed)
+    return file
+
+
+def _visible_files(folder: Path, globs: Any) -> list[tuple[str, int]]:
+    """List what is there: relpath and size, hidden files and links aside. In a thread."""
+    from paddock.steps.files.walk import FolderWalk, Globs
+
+    walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), None, ())
+    return [(one.relpath, one.facts.st_size) for one in walk.files(None)]
+
+
+async def _matching_lines(
+    readers: DocumentReaders | None, file: Path, relpath: str, size: int, query: str, most: int
+) -> list[dict[str, Any]]:
+    """Return the lines of a document that hold every word, in any case."""
+    from paddock.steps.readers import documents
+
+    if size > _SEARCHED_BYTES:
+        return []
+    try:
+        document = await documents.load_document(
+            file, readers=readers, max_bytes=_SEARCHED_BYTES, ocr=False
+        )
+    except StepError:
+        return []  # an image, a broken file: it holds no words that could be found
+    return list(_hits_in(document.text, relpath, query, most))
+
+
+def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[str, Any]]:
+    words = query.casefold().split()
+    for number, line in enumerate(text.splitlines(), 1):
+        folded = line.casefold()
+        if all(word in folded for word in words):
+            yield {"path": relpath, "line": number, "text": line.strip()[:_LINE_CHARS]}
+            most -= 1
+            if most <= 0:
+                return
+
+
+def _hit_line(hit: dict[str, Any]) -> str:
+    if "line" in hit:
+        return f"{hit['path']}:{hit['line']}: {hit['text']}"
+    return f"{hit['path']} ({hit['bytes']:,} bytes)"
 
 
 class ToolArguments(BaseModel):
@@ -107,11 +448,11 @@ async def _calculator_tool(
     import asyncio
 
     try:
-        value = await asyncio.to_thread(calculator.evaluate, given.expression)
-    except calculator.CalculationError as error:
+        value = await asyncio.to_thread(evaluate, given.expression)
+    except CalculationError as error:
         return tool_refusal(str(error))
     plain = value if isinstance(value, int) else float(value)
-    return tool_result(plain, calculator.format_number(value))
+    return tool_result(plain, format_number(value))
 
 
 async def _now_tool(given: NowArguments, options: NoOptions, within: ToolContext) -> ToolResult:
@@ -135,19 +476,15 @@ async def _fetch_tool(
 async def _search_tool(
     given: SearchArguments, options: FolderOptions, within: ToolContext
 ) -> ToolResult:
-    from . import folder_tools
 
-    return await folder_tools.search_folder(
-        within, options.root, given.query, given.pattern, most=given.limit
-    )
+    return await search_folder(within, options.root, given.query, given.pattern, most=given.limit)
 
 
 async def _read_file_tool(
     given: ReadArguments, options: FolderOptions, within: ToolContext
 ) -> ToolResult:
-    from . import folder_tools
 
-    return await folder_tools.read_file(within, options.root, given.path, given.offset, given.limit)
+    return await read_file(within, options.root, given.path, given.offset, given.limit)
 
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.inputs import Input, WrongInput
-from paddock.pipelines.keys import InputType
+from paddock.pipelines.keys import Input, InputType, WrongInput
 
 
 def declared(kind: InputType, **more: Any) -> Input:

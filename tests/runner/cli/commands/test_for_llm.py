@@ -8,14 +8,13 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from paddock.engine.request import ChatRequest
-from paddock.pipelines.keys import FileKeys, StepKeys
+from paddock.pipelines.keys import FileKeys, SamplingParams, StepKeys
 from paddock.pipelines.pipeline_tests import EXPECTATION_KEYS
 from paddock.pipelines.template_filters import FILTERS
 from paddock.runner.api import run, validate
 from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.steps import registry
-from paddock.steps.llm.sampling_params import SamplingParams
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 

@@ -13,7 +13,7 @@ from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolC
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
-from paddock.steps.llm.tool_specs import ChatTool
+from paddock.steps.llm.tool_protocol import ChatTool
 from tests.fakes.pool import FakePool, count
 from tests.fakes.tools import FakeModels, tools
 from tests.fakes.toolset import FakeToolset

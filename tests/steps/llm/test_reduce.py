@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
+from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError, StepSkipped
 from paddock.steps.llm.reduce import Reduce, ReduceOutput, ReduceParams
-from paddock.steps.llm.sampling_params import SamplingParams
 from tests.fakes.form import FakeForm
 from tests.fakes.pool import FakePool, FakeStream, echo
 from tests.fakes.tools import tools
