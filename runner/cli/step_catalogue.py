@@ -157,16 +157,14 @@ def _item_fields(kind: type[Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _tool_rows() -> Iterator[PartRow]:
-    from importlib.metadata import entry_points
-
-    from paddock.steps.tools import builtin_tools, tool_names
+    from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
+    from paddock.steps.tools import builtin_tools
 
     for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items():
         takes = ", ".join(tool.arguments.model_fields)
         yield PartRow("tool", name, DISTRIBUTION, tool.description, takes)
-    for point in sorted(entry_points(group=tool_names.TOOL_GROUP), key=lambda point: point.name):
-        package = point.dist.name if point.dist else "unknown"
-        yield PartRow("tool", point.name, package, f"The function {point.value}.")
+    for point in (point for points in plugins(TOOL_GROUP).values() for point in points):
+        yield PartRow("tool", point.name, package_of(point), f"The function {point.value}.")
 
 
 def _check_rows(broken: list[str]) -> Iterator[PartRow]:
@@ -189,9 +187,8 @@ def _check_rows(broken: list[str]) -> Iterator[PartRow]:
 
 def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
     from paddock.steps.readers import reader
-    from paddock.steps.readers import reader as document_kinds
 
-    for name, media_type in document_kinds.MEDIA_TYPES.items():
+    for name, media_type in reader.MEDIA_TYPES.items():
         yield PartRow("reader", name, DISTRIBUTION, media_type)
     for name in reader.plugin_kinds():
         try:

@@ -124,8 +124,8 @@ def schema_hint(schema: Any) -> str:
 def schema_sketch(schema: Any) -> str:
     """Draw a schema as JSON with words for what is to be filled in.
 
-    >>> schema_sketch({"properties": {"n": {"type": ["integer", "null"], "description": "How many."}}})
-    '{"n": whole number or null (How many)}'
+    >>> schema_sketch({"properties": {"n": {"type": "integer", "description": "How many."}}})
+    '{"n": whole number (How many)}'
     """
     return _sketch_of(schema, schema, 0)
 
@@ -182,6 +182,18 @@ def _ref_target(root: Any, ref: str) -> Any:
 
 def _compact_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaOnlyForm:
+    """Implements `paddock.steps.base.ReplyForm`: a schema without checks."""
+
+    schema: Any
+    repair: int = 0
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        """Find nothing: the decoder holds to the schema."""
+        return []
 
 
 CALLS_AT_ONCE = 8  # where a pool does not tell its places; it mixes those of many documents
@@ -251,6 +263,23 @@ class Asker:
             await self.room(),
         )
         return None if n_tokens <= room else PromptTooLong(n_tokens, reserved, room + reserved)
+
+    async def most_characters(
+        self, n_characters: int, prompt: Callable[[int], list[Message]]
+    ) -> int:
+        """Return how many of a text's characters fit; `prompt` makes the prompt with that many.
+
+        Raises:
+            PromptTooLong: not a single one fits.
+        """
+
+        async def fits(n: int) -> bool:
+            return await self.overflow(prompt(n)) is None
+
+        n = await most_that_fits(fits, n_characters)
+        if n == 0:
+            raise await self.overflow(prompt(0)) or StepError("the prompt does not fit.")
+        return n
 
     async def ask(
         self,
@@ -323,7 +352,7 @@ class Asker:
         return resolve_sampling(self._sampling(), self.model.params).is_greedy
 
     def _sampling(self) -> Mapping[str, Any]:
-        """Return the parameters of a call; another answer is wanted where one was refused before."""
+        """Return the parameters of a call, freer after each answer that failed its checks."""
         n_refused = self.tools.n_refused
         if not n_refused:
             return self.params

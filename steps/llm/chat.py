@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,8 +14,10 @@ from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.prompt import render_template
+from paddock.steps.text.split import to_part
 
-from .ask import Asker, UsageOutput, ask_checked, most_that_fits, without_middle
+from .ask import Asker, SchemaOnlyForm, UsageOutput, ask_checked, without_middle
+from .map_reduce import DivisiblePrompt, MapReduce
 from .tool_protocol import (
     ChatTools,
     function_files,
@@ -110,18 +112,6 @@ class ChatOutput(Output):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _PromptFileForm:
-    """Implements `paddock.steps.base.ReplyForm`: the schema that a prompt file brings along."""
-
-    schema: Any
-    repair: int = 0
-
-    async def failures(self, output: Any, text: str) -> list[str]:
-        """Find nothing: the decoder holds to the schema."""
-        return []
-
-
 class Chat:
     """Messages or a prompt to a model."""
 
@@ -148,7 +138,7 @@ class Chat:
         own = conversation.params if conversation else {}
         asker = Asker(tools, model, {**own, **params.params.given()})
         if conversation and conversation.schema is not None and tools.reply is None:
-            asker.tools = tools = replace(tools, reply=_PromptFileForm(conversation.schema))
+            asker.tools = tools = replace(tools, reply=SchemaOnlyForm(conversation.schema))
         messages = _messages_of(params)
         if params.images:
             messages = await _with_images(messages, params.images, tools)
@@ -223,11 +213,21 @@ async def _fit_messages(
     """Do what the author wants done with a prompt that does not fit."""
     if params.on_overflow == "truncate" or params.prompt is None:
         return await _truncate_messages(asker, messages)
-    from .map_reduce import divisible_prompt, map_reduced_prompt, refined_prompt
-
-    whole = divisible_prompt(messages, params.prompt.texts(**params.vars), why)
-    ask = map_reduced_prompt if params.on_overflow == "map-reduce" else refined_prompt
-    return await ask(asker, whole)
+    prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), why)
+    reader = MapReduce(
+        asker,
+        prompts,
+        may_be_empty=True,
+        name="answers to the parts",
+        remedy="Ask for less in `prompt`, or raise the model's `ctx`.",
+    )
+    read = reader.refined if params.on_overflow == "refine" else reader.map_reduce
+    last = await read([to_part(prompts.text)])
+    asker.tools.log.note(
+        f"the prompt does not fit: its longest text was read in {len(last.parts)} parts "
+        f"(on_overflow: {params.on_overflow})."
+    )
+    return last.messages
 
 
 async def _truncate_messages(asker: Asker, messages: list[Message]) -> list[Message]:
@@ -239,12 +239,7 @@ async def _truncate_messages(asker: Asker, messages: list[Message]) -> list[Mess
         message = replace(messages[where], content=without_middle(text, n))
         return [*messages[:where], message, *messages[where + 1 :]]
 
-    async def fits(n: int) -> bool:
-        return await asker.overflow(kept(n)) is None
-
-    n = await most_that_fits(fits, len(text))
-    if n == 0:
-        raise await asker.overflow(kept(0)) or StepError("the prompt does not fit.")
+    n = await asker.most_characters(len(text), kept)
     asker.characters_cut = len(text) - n
     asker.tools.log.note(
         f"the prompt does not fit: {asker.characters_cut:,} of its {len(text):,} characters were "

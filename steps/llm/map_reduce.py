@@ -1,317 +1,44 @@
 """Map-reduce and refine: read a text of any length with a model that takes only so much at once.
 
-For `summarise` (`Condenser`): a note on each part, and the notes condensed in groups until they
-fit into one prompt; or one summary, rewritten with each part. For `chat`: the longest text in a
-prompt is divided and the rest stays; the prompt is asked with each part in place of the text, then
-with the answers in its place. Nothing is left out, and both report how much was read.
+`MapReduce` serves `summarise` and long prompts of `chat`. Map-reduce asks for a note on each part
+and combines the notes in groups, level by level, until one prompt holds those that are left. Refine
+takes one answer from part to part. Nothing is left out. The last prompt is returned, not asked: the
+caller asks it in the form that the author wants. `LevelReducer` is the engine; the step `reduce`
+has its own way to group (`reduce.TreeReducer`).
 
-The prompts of `summarise` begin with a short constant (shared by all calls, so the cache keeps
-it), then the text, then one closing line: small models lose instructions that stand before a long
-text (tried with 135M).
+The prompts of `summarise` begin with a short constant, which the prefix cache keeps, then the text,
+then one closing line: small models lose instructions that stand before a long text (tried with
+135M).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from paddock.engine.request import Message
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.prompt import render_template
-from paddock.steps.text.chunker import CutPiece, cut_text
+from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import TextPart, repeated_chars
 
-from .ask import Asker, CheckedAnswer, ask_checked, first_part, most_that_fits
+from .ask import Asker, first_part
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
 NOTE_SEPARATOR = "\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryPrompts:
-    """The author's wishes, made into messages."""
-
-    words: int | None = None
-    style: str | None = None
-    instructions: str = ""
-    map: Template | None = None
-    reduce: Template | None = None
-
-    def part(
-        self, chunk: Mapping[str, Any], index: int = 0, previous: Sequence[str] = ()
-    ) -> list[Message]:
-        """Ask for a summary of one chunk; a text that fits is the only one."""
-        if self.map is not None:
-            names = {"chunk": dict(chunk), "index": index, "previous": list(previous)}
-            return _prompt_messages(render_template(self.map, "map", names))
-        before = (
-            f"What came before:\n{NOTE_SEPARATOR.join(previous)}\n\nText:\n" if previous else ""
-        )
-        return _prompt_messages(
-            f"{before}{chunk['text']}\n\n{self._closing('Summarise the text above')}"
-        )
-
-    def whole(self, notes: Sequence[str]) -> list[Message]:
-        """Ask for one text out of the notes on consecutive parts."""
-        if self.reduce is not None:
-            return _prompt_messages(render_template(self.reduce, "reduce", {"notes": list(notes)}))
-        closing = self._closing("Summarise the notes above as one text")
-        return _prompt_messages(f"{NOTE_SEPARATOR.join(notes)}\n\n{closing}")
-
-    def refined(self, summary: str, text: str) -> list[Message]:
-        """Ask for a summary that covers one more part."""
-        closing = self._closing("Rewrite the summary above so that it also covers the text")
-        return _prompt_messages(f"Summary so far:\n{summary}\n\nText:\n{text}\n\n{closing}")
-
-    def _closing(self, verb: str) -> str:
-        length = f" in about {self.words} words" if self.words else ""
-        style = f" Style: {self.style.rstrip('. ')}." if self.style else ""
-        more = f" {self.instructions.strip()}" if self.instructions.strip() else ""
-        return f"{verb}{length}.{style}{more}"
-
-
-def _prompt_messages(text: str) -> list[Message]:
-    return [Message("system", SUMMARY_SYSTEM), Message("user", text)]
-
+_JOIN_MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise than counted apart
+_MOST_CUTS = 8  # of a text whose prompt names it several times: 0.75 ** 7 is 13 %
+_MOST_LEVELS = 64
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_JOIN_MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise than counted apart
-_SHRINKS = 0.9  # a level that leaves more than this of the notes will not come to an end
-_MOST_SUMMARY_CUTS = 8
-_MOST_SUMMARY_LEVELS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CondensedText:
-    """A summary, the notes it was made from, and how it came about."""
-
-    text: str
-    notes: tuple[str, ...] = ()
-    n_chunks: int = 1
-    n_levels: int = 0
-    """How often notes were condensed to fewer ones."""
-    parts: tuple[TextPart, ...] = ()
-    """What the notes were made from, one for each; the only one if it was read at once."""
-    output: Any = None
-    """The value of the answer's form, where it has one."""
-
-
-@dataclass(frozen=True)
-class MapReduce:
-    """One way to condense, with one model. `is_strict`: what does not fit is an error."""
-
-    asker: Asker
-    wording: SummaryPrompts
-    n_previous: int = 0
-    is_strict: bool = False
-
-    async def at_once(self, whole: TextPart) -> CondensedText | None:
-        """Summarise in one call; None if the text does not fit."""
-        messages = self.wording.part(whole.data)
-        if await self.asker.overflow(messages):
-            return None
-        answer = await self._last(messages)
-        return CondensedText(answer.text, parts=(whole,), output=answer.output)
-
-    async def truncated(self, text: str) -> CondensedText:
-        """Summarise the beginning, as much as fits, and say so.
-
-        Raises:
-            PromptTooLong: not even an empty text fits.
-        """
-
-        def messages(n: int) -> list[Message]:
-            return self.wording.part({"text": first_part(text, n)})
-
-        async def fits(n: int) -> bool:
-            return await self.asker.overflow(messages(n)) is None
-
-        n = await most_that_fits(fits, len(text))
-        overflow = None if n else await self.asker.overflow(messages(0))
-        if overflow:
-            raise overflow
-        read = first_part(text, n)
-        n = len(read)
-        self.asker.characters_cut = len(text) - n
-        self.asker.tools.log.note(
-            f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
-        )
-        part = TextPart(read, {"text": read, "start": 0, "end": n})
-        answer = await self._last(messages(n))
-        return CondensedText(answer.text, parts=(part,), output=answer.output)
-
-    async def map_reduce(self, parts: Sequence[TextPart]) -> CondensedText:
-        """Note each part, then condense the notes, level by level.
-
-        Raises:
-            PromptTooLong: a part does not fit, and that is an error.
-            StepError: the notes do not get shorter.
-        """
-        parts = await self._fitting(parts, lambda one: self.wording.part(one.data), reserve=0)
-        if len(parts) == 1:
-            answer, n_levels = await self._last(self.wording.part(parts[0].data)), 0
-            notes = [answer.text]
-        else:
-            notes = await self._notes(parts)
-            answer, n_levels = await self._reduced(notes)
-        read = tuple(parts)
-        return CondensedText(answer.text, tuple(notes), len(parts), n_levels, read, answer.output)
-
-    async def refined(self, parts: Sequence[TextPart]) -> CondensedText:
-        """Summarise the first part, then rewrite the summary with each of the others."""
-        # The summary so far is an answer, so it may be as long as answers are.
-        reserve = await self.asker.reserved()
-        parts = await self._fitting(
-            parts, lambda one: self.wording.refined("", one.text), reserve=reserve
-        )
-        messages, notes = self.wording.part(parts[0].data), list[str]()
-        for one in parts[1:]:
-            notes.append(await self._ask(messages))
-            messages = self.wording.refined(notes[-1], one.text)
-        answer = await self._last(messages)
-        return CondensedText(answer.text, tuple(notes), len(parts), 0, tuple(parts), answer.output)
-
-    async def _ask(self, messages: Sequence[Message]) -> str:
-        return _nonempty((await self.asker.ask(messages)).text)
-
-    async def _last(self, messages: Sequence[Message]) -> CheckedAnswer:
-        """Ask for the summary itself: it alone has the form that the author wants."""
-        answer = await ask_checked(self.asker, messages, form=self.asker.tools.reply)
-        return replace(answer, text=_nonempty(answer.text))
-
-    async def _fitting(
-        self, parts: Sequence[TextPart], messages: Callable[[TextPart], list[Message]], reserve: int
-    ) -> list[TextPart]:
-        """Cut those parts that do not fit into their prompt; none is left out."""
-        empty = await self.asker.size(messages(TextPart("", {**parts[0].data, "text": ""})))
-        limit = await self.asker.room() - reserve - empty - _JOIN_MARGIN_TOKENS
-        for _ in range(_MOST_SUMMARY_CUTS):
-            fitting, longest = await self._cut(parts, max(1, limit))
-            overflow = await self.asker.overflow(messages(longest))
-            if overflow is None and limit >= 1:
-                return fitting
-            if self.is_strict or limit < 1:
-                break
-            limit = limit * 3 // 4  # a template that names the chunk twice
-        raise await self.asker.overflow(messages(longest)) or StepError(
-            "the context leaves no room for the text beside the instructions and the answer.",
-            remedy="Raise the model's `ctx`, or shorten the instructions.",
-        )
-
-    async def _cut(self, parts: Sequence[TextPart], limit: int) -> tuple[list[TextPart], TextPart]:
-        """Cut to at most `limit` tokens; gives the parts and the longest of them."""
-        sizes = await self.asker.count([one.text for one in parts])
-        fitting: list[tuple[int, TextPart]] = []
-        for one, size in zip(parts, sizes, strict=True):
-            if size <= limit or self.is_strict:
-                fitting.append((size, one))
-                continue
-            # Even pieces: eleven twelfths and one twelfth read worse than two halves.
-            even = math.ceil(size / math.ceil(size / limit) * 1.1)
-            pieces = await cut_text(one.text, n_tokens=min(limit, even), count=self.asker.count)
-            for piece in pieces:
-                again = repeated_chars(one)
-                data = {**one.data, "text": piece.text}
-                if isinstance(start := one.data.get("start"), int):
-                    begin, end = max(0, piece.start - again), max(0, piece.end - again)
-                    data |= {"start": start + begin, "end": start + end}
-                    data["repeated"] = piece.repeated or max(0, again - piece.start)
-                fitting.append((piece.n_tokens, TextPart(piece.text, data)))
-        return [one for _, one in fitting], max(fitting, key=lambda pair: pair[0])[1]
-
-    async def _notes(self, parts: Sequence[TextPart]) -> list[str]:
-        if self.n_previous == 0:
-            prompts = [self.wording.part(one.data, index) for index, one in enumerate(parts)]
-            return await run_concurrently(self.asker, self._ask, prompts)
-        notes: list[str] = []
-        for index, one in enumerate(parts):
-            notes.append(await self._ask(await self._with_previous(one, index, notes)))
-        return notes
-
-    async def _with_previous(self, one: TextPart, index: int, notes: list[str]) -> list[Message]:
-        """Show as many of the previous notes as the author wants and the context holds."""
-        previous = notes[-self.n_previous :]
-        messages = self.wording.part(one.data, index, previous)
-        while previous and await self.asker.overflow(messages):
-            previous = previous[1:]
-            messages = self.wording.part(one.data, index, previous)
-        if len(previous) < min(index, self.n_previous):
-            self.asker.tools.log.note(
-                f"chunk {index + 1}: {len(previous)} of the notes before it fit beside it."
-            )
-        return messages
-
-    async def _reduced(self, notes: list[str]) -> tuple[CheckedAnswer, int]:
-        """Condense notes until one prompt holds them all; gives the answer and the levels.
-
-        Raises:
-            StepError: they do not get shorter, so it would never end.
-        """
-        n_before = math.inf
-        for level in range(1, _MOST_SUMMARY_LEVELS + 1):
-            messages = self.wording.whole(notes)
-            overflow = await self.asker.overflow(messages)
-            if overflow is None:
-                return await self._last(messages), level
-            if self.is_strict:
-                raise overflow
-            sizes = await self.asker.count([note + NOTE_SEPARATOR for note in notes])
-            if sum(sizes) > _SHRINKS * n_before:
-                raise _no_progress_error()
-            n_before = sum(sizes)
-            notes = await self._fewer(notes, sizes)
-        raise _no_progress_error()
-
-    async def _fewer(self, notes: list[str], sizes: Sequence[int]) -> list[str]:
-        """Condense neighbouring notes in groups, each as large as a prompt holds."""
-        empty = await self.asker.size(self.wording.whole([]))
-        groups = _even_groups(sizes, await self.asker.room() - empty - _JOIN_MARGIN_TOKENS)
-        if len(groups) == len(notes):
-            raise _no_progress_error()
-        return await run_concurrently(
-            self.asker, self._group, [notes[begin:end] for begin, end in groups]
-        )
-
-    async def _group(self, notes: list[str]) -> str:
-        return notes[0] if len(notes) == 1 else await self._ask(self.wording.whole(notes))
-
-
-def _nonempty(text: str) -> str:
-    if not text.strip():
-        raise StepError("the model gave an empty answer.", kind="check")
-    return text.strip()
-
-
-def _no_progress_error() -> StepError:
-    return StepError(
-        "the notes do not get shorter, so they would never fit into one prompt.",
-        remedy="Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`.",
-        kind="check",
-    )
-
-
-def _even_groups(sizes: Sequence[int], limit: int) -> list[tuple[int, int]]:
-    """Put neighbours together, as many as fit, in groups of about the same size.
-
-    >>> _even_groups([3, 3, 3, 3], 10)
-    [(0, 2), (2, 4)]
-    """
-    n_groups = max(1, math.ceil(sum(sizes) / max(1, limit)))
-    even = min(limit, math.ceil(sum(sizes) / n_groups))
-    borders, filled = [0], 0
-    for index, size in enumerate(sizes):
-        if filled and (filled >= even or filled + size > limit):
-            borders.append(index)
-            filled = 0
-        filled += size
-    return list(pairwise([*borders, len(sizes)]))
+IndexRange = tuple[int, int]
 
 
 async def run_concurrently(
@@ -334,128 +61,400 @@ async def run_concurrently(
         raise
 
 
-_MARK_TOKENS = 32  # "[Part 12 of 345]" and where two texts meet
-_MOST_PROMPT_CUTS = 8
-_MOST_PROMPT_LEVELS = 32
+def cut_limits(n_tokens: int) -> Iterator[int]:
+    """Yield ever smaller limits for the pieces of a text that a prompt may name several times."""
+    for _ in range(_MOST_CUTS):
+        yield max(1, n_tokens)
+        n_tokens = n_tokens * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceNote:
+    """One of the things that are combined: an item, or the answer to some of them."""
+
+    name: str
+    """Identifies it, whatever its text."""
+    text: str
+    value: Any
+    """What a template sees as one of `items`."""
+    is_answer: bool = False
+
+
+@dataclass(frozen=True)
+class LevelReducer(ABC):
+    """Combines notes in groups of neighbours, level by level, until one prompt holds the rest."""
+
+    asker: Asker
+
+    @abstractmethod
+    async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
+        """Return which notes are combined; a single group if one prompt holds all."""
+
+    @abstractmethod
+    async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
+        """Ask for one answer to some notes."""
+
+    @abstractmethod
+    def no_progress(self) -> StepError:
+        """Return the error for answers that do not get shorter."""
+
+    async def reduce(self, notes: Sequence[ReduceNote]) -> tuple[list[ReduceNote], int]:
+        """Return the notes that one prompt holds, and the level of that prompt, from 0.
+
+        Raises:
+            StepError: the answers do not get shorter, so it would never end.
+        """
+        notes = list(notes)
+        for level in range(_MOST_LEVELS):
+            groups = await self.groups(notes, level)
+            if len(groups) == 1:
+                return notes, level
+            are_alone = len(groups) == len(notes)
+            if are_alone and all(note.is_answer for note in notes):
+                break
+            work = [(notes[begin:end], level, are_alone) for begin, end in groups]
+            notes = await run_concurrently(self.asker, self._group, work)
+        raise self.no_progress()
+
+    async def _group(self, work: tuple[list[ReduceNote], int, bool]) -> ReduceNote:
+        """Combine a group. A single note waits; where no two fit together, it is shortened."""
+        notes, level, are_alone = work
+        if len(notes) == 1 and (notes[0].is_answer or not are_alone):
+            return notes[0]
+        return await self.combine(notes, level)
+
+
+class PartPrompts(Protocol):
+    """The prompts of a map-reduce. `index` counts parts from 0."""
+
+    def part(
+        self, part: TextPart, index: int, n_parts: int, previous: Sequence[str] = ()
+    ) -> list[Message]:
+        """Ask about one part; `previous` are notes on those before it."""
+        ...
+
+    def whole(self, notes: Sequence[str]) -> list[Message]:
+        """Ask for one answer out of the notes on consecutive parts."""
+        ...
+
+    def joined(self, notes: Sequence[str]) -> str:
+        """Return notes as one text, as `whole` shows them."""
+        ...
+
+    def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
+        """Ask for an answer that covers one more part."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryPrompts:
+    """Implements `PartPrompts` for `summarise`."""
+
+    words: int | None = None
+    style: str | None = None
+    instructions: str = ""
+    map: Template | None = None
+    reduce: Template | None = None
+
+    def part(
+        self, part: TextPart, index: int = 0, n_parts: int = 1, previous: Sequence[str] = ()
+    ) -> list[Message]:
+        """Ask for a summary of one part; a text that fits is the only one."""
+        if self.map is not None:
+            names = {"chunk": dict(part.data), "index": index, "previous": list(previous)}
+            return _summary_prompt(render_template(self.map, "map", names))
+        before = (
+            f"What came before:\n{NOTE_SEPARATOR.join(previous)}\n\nText:\n" if previous else ""
+        )
+        closing = self._closing("Summarise the text above")
+        return _summary_prompt(f"{before}{part.data['text']}\n\n{closing}")
+
+    def whole(self, notes: Sequence[str]) -> list[Message]:
+        """Ask for one text out of the notes on consecutive parts."""
+        if self.reduce is not None:
+            return _summary_prompt(render_template(self.reduce, "reduce", {"notes": list(notes)}))
+        closing = self._closing("Summarise the notes above as one text")
+        return _summary_prompt(f"{self.joined(notes)}\n\n{closing}")
+
+    def joined(self, notes: Sequence[str]) -> str:
+        """Return notes as one text."""
+        return NOTE_SEPARATOR.join(notes)
+
+    def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
+        """Ask for a summary that covers one more part."""
+        closing = self._closing("Rewrite the summary above so that it also covers the text")
+        return _summary_prompt(f"Summary so far:\n{answer}\n\nText:\n{part.text}\n\n{closing}")
+
+    def _closing(self, verb: str) -> str:
+        length = f" in about {self.words} words" if self.words else ""
+        style = f" Style: {self.style.rstrip('. ')}." if self.style else ""
+        more = f" {self.instructions.strip()}" if self.instructions.strip() else ""
+        return f"{verb}{length}.{style}{more}"
+
+
+def _summary_prompt(text: str) -> list[Message]:
+    return [Message("system", SUMMARY_SYSTEM), Message("user", text)]
 
 
 @dataclass(frozen=True, slots=True)
 class DivisiblePrompt:
-    """A conversation, and the text in it that may be divided."""
+    """Implements `PartPrompts` for `chat`: a conversation, and the text in it to be divided."""
 
     messages: Sequence[Message]
     text: str
 
-    def with_text(self, text: str) -> list[Message]:
-        """Return the conversation with another text in its place."""
+    @classmethod
+    def of(cls, messages: Sequence[Message], texts: Sequence[str], why: str) -> DivisiblePrompt:
+        """Choose the longest of the texts that stands unchanged in a message of the user.
+
+        Raises:
+            StepError: there is none; `why` says what does not fit.
+        """
+        contents = [one.content for one in messages if one.role == "user"]
+        for text in sorted(texts, key=len, reverse=True):
+            if text.strip() and any(text in content for content in contents):
+                return cls(messages, text)
+        raise StepError(
+            f"{why.rstrip('.')}, and no text in it can be divided.",
+            remedy="The longest text that `prompt` takes from elsewhere as it is, such as "
+            "`{{ steps.text.text }}`, is what is read in parts.",
+        )
+
+    def part(
+        self, part: TextPart, index: int, n_parts: int, previous: Sequence[str] = ()
+    ) -> list[Message]:
+        """Return the conversation with one part in the text's place."""
+        return self._with_text(f"[Part {index + 1} of {n_parts}]\n{part.text}")
+
+    def whole(self, notes: Sequence[str]) -> list[Message]:
+        """Return the conversation with the answers to the parts in the text's place."""
+        return self._with_text(self.joined(notes))
+
+    def joined(self, notes: Sequence[str]) -> str:
+        """Return answers as one text, each under a mark."""
+        return NOTE_SEPARATOR.join(
+            f"[Answer from part {number} of {len(notes)}]\n{note}"
+            for number, note in enumerate(notes, 1)
+        )
+
+    def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
+        """Return the conversation with the answer so far and one more part."""
+        mark = f"[Part {index + 1} of {n_parts}]"
+        return self._with_text(f"[Answer so far]\n{answer}\n\n{mark}\n{part.text}")
+
+    def _with_text(self, text: str) -> list[Message]:
         return [
             Message(one.role, one.content.replace(self.text, text)) if one.role == "user" else one
             for one in self.messages
         ]
 
 
-def divisible_prompt(
-    messages: Sequence[Message], texts: Sequence[str], why: str
-) -> DivisiblePrompt:
-    """Find the longest of the texts that stands in the user's words as it is.
+@dataclass(frozen=True, slots=True)
+class LastPrompt:
+    """What is left to ask once a text was read, and how it was read."""
 
-    Raises:
-        StepError: there is none; `why` tells what does not fit.
-    """
-    said = [one.content for one in messages if one.role == "user"]
-    for text in sorted(texts, key=len, reverse=True):
-        if text.strip() and any(text in words for words in said):
-            return DivisiblePrompt(messages, text)
-    raise StepError(
-        f"{why.rstrip('.')}, and no text in it can be divided.",
-        remedy="The longest text that `prompt` takes from elsewhere as it is, such as "
-        "`{{ steps.text.text }}`, is what is read in parts.",
-    )
+    messages: list[Message]
+    parts: tuple[TextPart, ...]
+    """What the notes were made from, one for each; the only one if the text is read at once."""
+    notes: tuple[str, ...] | None = ()
+    """Empty if it is read at once; None: the answer to the only part is the only note."""
+    n_levels: int = 0
+    """How often notes were combined to fewer ones."""
 
 
-async def map_reduced_prompt(asker: Asker, whole: DivisiblePrompt) -> list[Message]:
-    """Ask for each part and give the last prompt, which has the answers in the text's place.
+@dataclass(frozen=True)
+class MapReduce(LevelReducer):
+    """One way to read a text with one model."""
 
-    Raises:
-        PromptTooLong: what stands beside the text leaves no room for a part of it.
-        StepError: the answers do not get shorter.
-    """
-    text, n_parts = whole.text, 0
-    for _ in range(_MOST_PROMPT_LEVELS):
-        parts = await _parts_that_fit(asker, whole, text, reserve=0)
-        n_parts = n_parts or len(parts)
-        prompts = [
-            whole.with_text(f"{_part_mark('Part', index, parts)}\n{part.text}")
-            for index, part in enumerate(parts)
-        ]
+    prompts: PartPrompts
+    n_previous: int = 0
+    """How many of the notes before a part its prompt shows."""
+    is_strict: bool = False
+    """What does not fit is an error."""
+    may_be_empty: bool = False
+    """A model may have nothing to say about a part."""
+    name: str = "notes"
+    remedy: str = "Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`."
 
-        async def one(messages: list[Message]) -> str:
-            return (await asker.ask(messages)).text.strip()
+    async def at_once(self, whole: TextPart) -> LastPrompt | None:
+        """Read the text in one call; None if it does not fit."""
+        messages = self.prompts.part(whole, 0, 1)
+        return None if await self.asker.overflow(messages) else LastPrompt(messages, (whole,))
 
-        answers = await run_concurrently(asker, one, prompts)
-        told = "\n\n".join(
-            f"{_part_mark('Answer from part', index, parts)}\n{answer}"
-            for index, answer in enumerate(answers)
+    async def truncated(self, text: str) -> LastPrompt:
+        """Read the beginning, as much as fits, and note how much that is.
+
+        Raises:
+            PromptTooLong: not a single character fits.
+        """
+
+        def prompt(n: int) -> list[Message]:
+            return self.prompts.part(TextPart("", {"text": first_part(text, n)}), 0, 1)
+
+        read = first_part(text, await self.asker.most_characters(len(text), prompt))
+        n = len(read)
+        self.asker.characters_cut = len(text) - n
+        self.asker.tools.log.note(
+            f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
         )
-        messages = whole.with_text(told)
-        if await asker.overflow(messages) is None:
-            _note_parts(asker, n_parts, "map-reduce")
-            return messages
-        if len(told) > _SHRINKS * len(text):
-            break
-        text = told
-    raise StepError(
-        "the answers to the parts do not get shorter, so they would never fit into one prompt.",
-        remedy="Ask for less in `prompt`, or raise the model's `ctx`.",
-        kind="check",
-    )
+        part = TextPart(read, {"text": read, "start": 0, "end": n})
+        return LastPrompt(self.prompts.part(part, 0, 1), (part,))
+
+    async def map_reduce(self, parts: Sequence[TextPart]) -> LastPrompt:
+        """Note each part, then combine the notes, level by level.
+
+        Raises:
+            PromptTooLong: a part does not fit, and that is an error.
+            StepError: the notes do not get shorter.
+        """
+        parts = await self._fitting(parts, self.prompts.part, reserve=0)
+        if len(parts) == 1:
+            return LastPrompt(self.prompts.part(parts[0], 0, 1), tuple(parts), None)
+        notes = await self._notes(parts)
+        left, level = await self.reduce([ReduceNote("", one, one, is_answer=True) for one in notes])
+        messages = self._whole(left)
+        return LastPrompt(messages, tuple(parts), tuple(notes), level + 1)
+
+    async def refined(self, parts: Sequence[TextPart]) -> LastPrompt:
+        """Ask about the first part, then for a new answer with each of the others."""
+        # The answer so far may be as long as answers are.
+        reserve = await self.asker.reserved()
+
+        def prompt(part: TextPart, index: int, n_parts: int) -> list[Message]:
+            return self.prompts.refined("", part, index, n_parts)
+
+        parts = await self._fitting(parts, prompt, reserve)
+        messages, notes = self.prompts.part(parts[0], 0, len(parts)), list[str]()
+        for index, part in enumerate(parts[1:], 1):
+            notes.append(await self._ask(messages))
+            messages = self.prompts.refined(notes[-1], part, index, len(parts))
+        return LastPrompt(messages, tuple(parts), tuple(notes))
+
+    async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
+        """Put neighbouring notes together, each group as large as a prompt holds."""
+        overflow = await self.asker.overflow(self._whole(notes))
+        if overflow is None:
+            return [(0, len(notes))]
+        if self.is_strict:
+            raise overflow
+        if len(notes) == 1:
+            raise self.no_progress()
+        sizes = await self.asker.count(
+            [self.prompts.joined([note.text]) + NOTE_SEPARATOR for note in notes]
+        )
+        empty = await self.asker.size(self.prompts.whole([]))
+        limit = await self.asker.room() - empty - _JOIN_MARGIN_TOKENS
+        groups = _even_groups(sizes, limit)
+        middle = (len(notes) + 1) // 2
+        return groups if len(groups) > 1 else [(0, middle), (middle, len(notes))]
+
+    async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
+        """Ask for one answer to some notes."""
+        text = await self._ask(self._whole(notes))
+        return ReduceNote("", text, text, is_answer=True)
+
+    def no_progress(self) -> StepError:
+        """Return the error for notes that do not get shorter."""
+        what = f"the {self.name} do not get shorter, so they would never fit into one prompt."
+        return StepError(what, remedy=self.remedy, kind="check")
+
+    def _whole(self, notes: Sequence[ReduceNote]) -> list[Message]:
+        return self.prompts.whole([note.text for note in notes])
+
+    async def _ask(self, messages: Sequence[Message]) -> str:
+        text = (await self.asker.ask(messages)).text.strip()
+        if not text and not self.may_be_empty:
+            raise empty_answer()
+        return text
+
+    async def _fitting(
+        self,
+        parts: Sequence[TextPart],
+        prompt: Callable[[TextPart, int, int], list[Message]],
+        reserve: int,
+    ) -> list[TextPart]:
+        """Cut those parts that do not fit into their prompt; none is left out."""
+        empty = await self.asker.size(prompt(TextPart("", {**parts[0].data, "text": ""}), 0, 1))
+        room = await self.asker.room() - reserve
+        most = room - empty - _JOIN_MARGIN_TOKENS
+        messages: list[Message] = []
+        for limit in cut_limits(most):
+            fitting, longest = await self._cut(parts, limit)
+            messages = prompt(longest, len(fitting) - 1, len(fitting))
+            if most >= 1 and await self.asker.size(messages) <= room:
+                return fitting
+            if self.is_strict or most < 1:
+                break
+        raise await self.asker.overflow(messages) or StepError(
+            "the context has no space for the text besides the instructions and the answer.",
+            remedy="Raise the model's `ctx`, or shorten the instructions.",
+        )
+
+    async def _cut(self, parts: Sequence[TextPart], limit: int) -> tuple[list[TextPart], TextPart]:
+        """Cut to at most `limit` tokens; return the parts and the longest of them."""
+        sizes = await self.asker.count([one.text for one in parts])
+        fitting: list[tuple[int, TextPart]] = []
+        for one, size in zip(parts, sizes, strict=True):
+            if size <= limit or self.is_strict:
+                fitting.append((size, one))
+                continue
+            # Even pieces: eleven twelfths and one twelfth read worse than two halves.
+            even = math.ceil(size / math.ceil(size / limit) * 1.1)
+            pieces = await cut_text(one.text, n_tokens=min(limit, even), count=self.asker.count)
+            again = repeated_chars(one)
+            for piece in pieces:
+                data = {**one.data, "text": piece.text}
+                if isinstance(start := one.data.get("start"), int):
+                    begin, end = max(0, piece.start - again), max(0, piece.end - again)
+                    data |= {"start": start + begin, "end": start + end}
+                    data["repeated"] = piece.repeated or max(0, again - piece.start)
+                fitting.append((piece.n_tokens, TextPart(piece.text, data)))
+        return [one for _, one in fitting], max(fitting, key=lambda pair: pair[0])[1]
+
+    async def _notes(self, parts: Sequence[TextPart]) -> list[str]:
+        n_parts = len(parts)
+        if self.n_previous == 0:
+            prompts = [self.prompts.part(one, index, n_parts) for index, one in enumerate(parts)]
+            return await run_concurrently(self.asker, self._ask, prompts)
+        notes: list[str] = []
+        for index, one in enumerate(parts):
+            notes.append(await self._ask(await self._with_previous(one, index, n_parts, notes)))
+        return notes
+
+    async def _with_previous(
+        self, one: TextPart, index: int, n_parts: int, notes: list[str]
+    ) -> list[Message]:
+        """Show as many of the previous notes as the author wants and the context holds."""
+        previous = notes[-self.n_previous :]
+        messages = self.prompts.part(one, index, n_parts, previous)
+        while previous and await self.asker.overflow(messages):
+            previous = previous[1:]
+            messages = self.prompts.part(one, index, n_parts, previous)
+        if len(previous) < min(index, self.n_previous):
+            self.asker.tools.log.note(
+                f"chunk {index + 1}: only {len(previous)} of the notes before it fit into its "
+                "prompt."
+            )
+        return messages
 
 
-async def refined_prompt(asker: Asker, whole: DivisiblePrompt) -> list[Message]:
-    """Take an answer along from part to part, and give the last part's prompt.
+def empty_answer() -> StepError:
+    """Return the error for an answer without text."""
+    return StepError("the model gave an empty answer.", kind="check")
 
-    Raises:
-        PromptTooLong: what stands beside the text leaves no room for a part of it.
+
+def _even_groups(sizes: Sequence[int], limit: int) -> list[IndexRange]:
+    """Put neighbours together, as many as fit, in groups of about the same size.
+
+    >>> _even_groups([3, 3, 3, 3], 10)
+    [(0, 2), (2, 4)]
     """
-    parts = await _parts_that_fit(asker, whole, whole.text, reserve=await asker.reserved())
-    messages: list[Message] = []
-    answer = ""
-    for index, part in enumerate(parts):
-        before = f"[Answer so far]\n{answer}\n\n" if index else ""
-        messages = whole.with_text(f"{before}{_part_mark('Part', index, parts)}\n{part.text}")
-        if index + 1 < len(parts):
-            answer = (await asker.ask(messages)).text.strip()
-    _note_parts(asker, len(parts), "refine")
-    return messages
-
-
-async def _parts_that_fit(
-    asker: Asker, whole: DivisiblePrompt, text: str, reserve: int
-) -> list[CutPiece]:
-    """Cut a text so that each part fits in its place."""
-    n_places = max(
-        1, sum(one.content.count(whole.text) for one in whole.messages if one.role == "user")
-    )
-    room = await asker.room() - await asker.size(whole.with_text("")) - reserve
-    limit = room // n_places - _MARK_TOKENS
-    for _ in range(_MOST_PROMPT_CUTS):
-        if limit < 1:
-            break
-        parts = await cut_text(text, n_tokens=limit, count=asker.count)
-        longest = max(parts, key=lambda part: part.n_tokens)
-        n_tokens = await asker.size(whole.with_text(longest.text))
-        if n_tokens + reserve + _MARK_TOKENS // 2 <= await asker.room():
-            return parts
-        limit = limit * 3 // 4
-    raise await asker.overflow(whole.with_text(whole.text)) or StepError("the prompt does not fit.")
-
-
-def _part_mark(what: str, index: int, parts: Sequence[CutPiece]) -> str:
-    return f"[{what} {index + 1} of {len(parts)}]"
-
-
-def _note_parts(asker: Asker, n_parts: int, how: str) -> None:
-    asker.tools.log.note(
-        f"the prompt does not fit: its longest text was read in {n_parts} parts "
-        f"(on_overflow: {how})."
-    )
+    n_groups = max(1, math.ceil(sum(sizes) / max(1, limit)))
+    even = min(limit, math.ceil(sum(sizes) / n_groups))
+    borders, filled = [0], 0
+    for index, size in enumerate(sizes):
+        if filled and (filled >= even or filled + size > limit):
+            borders.append(index)
+            filled = 0
+        filled += size
+    return list(pairwise([*borders, len(sizes)]))

@@ -1,27 +1,50 @@
-"""The step `reduce`: combine many items into one answer, or into one for each group."""
+"""The step `reduce`: combine many items into one answer, or into one for each group.
+
+The notes form a tree. Grouping is content-defined: a note ends its group where its rank, a hash of
+its name, is the highest among its neighbours. So one note that comes, goes or changes moves only
+the borders next to it. Each part of the tree has its own prompt, so cached replies of unchanged
+parts stay valid: only the parts above a changed note are asked again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from paddock.engine.request import Message, Role
+from paddock.engine.errors import PromptTooLong
+from paddock.engine.request import Message, Reply, Role, Usage
 from paddock.pipelines.expressions import ExpressionError, Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import CallForecast, Output, Params, StepError, StepSkipped, Tools
+from paddock.steps.base import (
+    UNKNOWN,
+    CallForecast,
+    Output,
+    Params,
+    ReplyForm,
+    ReplyNotCached,
+    StepError,
+    StepSkipped,
+    Tools,
+)
 from paddock.steps.prompt import render_template
+from paddock.steps.text.chunker import cut_text
+from paddock.steps.text.split import to_part
 
-from .ask import Asker, UsageOutput
-
-if TYPE_CHECKING:
-    from .tree_reduce import PromptOfNotes, ReducedTree, ReduceNote, TreeReducer
-
-    MakeFolder = Callable[[Asker, PromptOfNotes, int], TreeReducer]
+from .ask import Asker, CheckedAnswer, SchemaOnlyForm, UsageOutput, ask_checked, first_part
+from .map_reduce import (
+    IndexRange,
+    LevelReducer,
+    ReduceNote,
+    cut_limits,
+    empty_answer,
+    run_concurrently,
+)
 
 ITEM_SEPARATOR = "\n\n"
 _NAME_FIELDS = ("key", "id", "relpath", "path", "file", "name", "title")
@@ -120,30 +143,28 @@ class Reduce:
             StepSkipped: there are no items.
             EngineError: the pool could not do it.
         """
-        from .tree_reduce import TreeReducer
-
-        return await _reduce(params, tools, TreeReducer)
+        return await _reduce(params, tools)
 
     async def foresee(self, params: ReduceParams, tools: Tools) -> CallForecast:
         """Return how many calls the tree takes, and how many of them are known."""
-        from .tree_reduce import CallCounter
-
         seen = CallCounter()
         try:
-            await _reduce(params, tools, seen.folder)
+            await _reduce(params, tools, seen)
         except StepSkipped:
             return CallForecast(0, 0)
         return CallForecast(seen.n_calls, seen.n_known)
 
 
-async def _reduce(params: ReduceParams, tools: Tools, folder: MakeFolder) -> ReduceOutput:
+async def _reduce(
+    params: ReduceParams, tools: Tools, forecast: CallCounter | None = None
+) -> ReduceOutput:
     notes = [_note_of_item(item) for item in params.over if item is not None]
     notes = [note for note in notes if note.text.strip()]
     if not notes:
         tools.log.note("there is nothing to fold.")
         raise StepSkipped("there is nothing to fold")
     asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
-    work = _ReduceWork(params, asker, folder)
+    work = _ReduceWork(params, asker, forecast)
     if params.by is None:
         folded: ReducedTree | None = await work.fold(notes, None)
         groups, n_levels = list[ReducedGroup](), 0
@@ -166,16 +187,15 @@ class _ReduceWork:
 
     params: ReduceParams
     asker: Asker
-    folder: MakeFolder
+    forecast: CallCounter | None
 
     async def fold(self, notes: Sequence[ReduceNote], group: str | None) -> ReducedTree:
-        from .tree_reduce import fit_notes
-
         def messages(some: Sequence[ReduceNote], level: int) -> list[Message]:
             return [Message("user", _reduce_prompt(self.params.prompt, some, level, group))]
 
         fit = await fit_notes(notes, self.asker, messages, self.params.on_overflow)
-        return await self.folder(self.asker, messages, self.params.fanin).fold(fit)
+        reducer = TreeReducer(self.asker, messages, self.params.fanin, self.forecast)
+        return await reducer.tree(fit)
 
     async def fold_groups(
         self, notes: Sequence[ReduceNote], by: Template
@@ -185,8 +205,6 @@ class _ReduceWork:
         Return the answer to all (None where `fold` stops at the groups), the groups, and how deep
         their deepest tree was.
         """
-        from .map_reduce import run_concurrently
-
         found: dict[str, list[ReduceNote]] = {}
         for number, note in enumerate(notes, 1):
             found.setdefault(_group_key(by, note.value, number), []).append(note)
@@ -214,8 +232,6 @@ class _ReduceWork:
 
     async def _fold_all(self, groups: Sequence[ReducedGroup]) -> ReducedTree:
         """Fold the answers to the groups by the prompt that made them."""
-        from .tree_reduce import ReduceNote
-
         texts = [
             ReduceNote(
                 name=group.key,
@@ -248,10 +264,6 @@ def _grouped_output(groups: list[ReducedGroup], n_levels: int, usage: UsageOutpu
 
 
 def _note_of_item(item: Any) -> ReduceNote:
-    from paddock.steps.text.split import to_part
-
-    from .tree_reduce import ReduceNote
-
     named = item if isinstance(item, Mapping) else {}
     names = (
         named[name] for name in _NAME_FIELDS if isinstance(named.get(name), str) and named[name]
@@ -293,3 +305,234 @@ def _group_key(by: Template, item: Any, number: int) -> str:
             )
         value = value[name]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+# --- the tree
+
+
+_SURELY_FITS_SHARE = 0.8  # of the context: what is estimated below it need not be counted exactly
+_NOTE_MARGIN_TOKENS = 8  # for each note, where texts meet
+_SHOWN_CHARS = 60
+
+PromptOfNotes = Callable[[Sequence[ReduceNote], int], list[Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedTree:
+    """The answer to all notes, and how deep the tree was."""
+
+    answer: CheckedAnswer
+    n_levels: int
+
+
+@dataclass
+class CallCounter:
+    """How many calls there would be, and how many replies are known."""
+
+    n_calls: int = 0
+    n_known: int = 0
+
+
+@dataclass(frozen=True)
+class TreeReducer(LevelReducer):
+    """Combines notes as a tree. `messages` makes the prompt for some notes on a level.
+
+    With `forecast` no model is asked: calls are counted, and what is not known makes every answer
+    above it unknown.
+    """
+
+    messages: PromptOfNotes
+    fanin: int
+    forecast: CallCounter | None = None
+
+    async def tree(self, notes: Sequence[ReduceNote]) -> ReducedTree:
+        """Combine notes until one answer is left.
+
+        Raises:
+            PromptTooLong: a note does not fit into its prompt.
+            StepError: the answers do not get shorter, so it would never end.
+        """
+        left, level = await self.reduce(notes)
+        return ReducedTree(await self._ask(left, level, self.asker.tools.reply), level + 1)
+
+    async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
+        """Cut the notes into groups whose prompts fit."""
+        sizes = await self.asker.count([note.text for note in notes])
+        empty = await self.asker.size(self.messages(notes[:1], level)) - sizes[0]
+        limit = await self.asker.room()
+        ranges: list[IndexRange] = []
+        for begin, end in content_groups([note.name for note in notes], self.fanin, level):
+            waiting = [(begin, end)]
+            while waiting:
+                first, last = waiting.pop(0)
+                estimate = empty + sum(sizes[first:last]) + _NOTE_MARGIN_TOKENS * (last - first)
+                overflow = None
+                if estimate > _SURELY_FITS_SHARE * limit:
+                    overflow = await self.asker.overflow(self.messages(notes[first:last], level))
+                if overflow is None:
+                    ranges.append((first, last))
+                elif last - first == 1:
+                    raise _note_too_long(notes[first], overflow)
+                else:
+                    waiting[:0] = split_range(first, last)
+        return ranges
+
+    async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
+        """Ask for one answer to some notes, by the form of the last one without its checks."""
+        last = self.asker.tools.reply
+        form = None if last is None else SchemaOnlyForm(last.schema, last.repair)
+        answer = await self._ask(notes, level, form)
+        value = answer.text if answer.output is None else answer.output
+        return ReduceNote(notes[-1].name, answer.text, value, is_answer=True)
+
+    def no_progress(self) -> StepError:
+        """Return the error for answers that do not get shorter."""
+        return StepError(
+            "the answers do not get shorter, so they would never fit into one prompt.",
+            remedy="Ask for a shorter one in `prompt`, lower `fanin`, or raise the model's `ctx`.",
+            kind="check",
+        )
+
+    async def _ask(
+        self, notes: Sequence[ReduceNote], level: int, form: ReplyForm | None
+    ) -> CheckedAnswer:
+        if self.forecast is not None:
+            self.forecast.n_calls += 1
+            if any(UNKNOWN in note.text for note in notes):
+                return _unknown_answer(form)
+        try:
+            answer = await ask_checked(self.asker, self.messages(notes, level), form=form)
+        except ReplyNotCached:
+            if self.forecast is None:
+                raise
+            return _unknown_answer(form)
+        text = answer.text.strip()
+        if not text:
+            raise empty_answer()
+        if self.forecast is not None:
+            self.forecast.n_known += 1
+        return replace(answer, text=text)
+
+
+def _unknown_answer(form: ReplyForm | None) -> CheckedAnswer:
+    output: Any = None if form is None or form.schema is None else {}
+    return CheckedAnswer(UNKNOWN, output, Reply(UNKNOWN, "stop", Usage(), ""))
+
+
+def _note_too_long(note: ReduceNote, overflow: PromptTooLong) -> StepError:
+    what = "an answer" if note.is_answer else f"item '{short_name(note.name)}'"
+    return StepError(
+        f"{what} alone is too long: {overflow}.",
+        remedy="Set `on_overflow: split` to fold it in parts, or raise the model's `ctx`.",
+    )
+
+
+def short_name(name: str) -> str:
+    """Return a name in one short line."""
+    line = " ".join(name.split())
+    return line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…"
+
+
+def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[IndexRange]:
+    """Cut a list into neighbouring groups of at most `fanin` items.
+
+    `level` gives each level of a tree borders of its own. A list that is no longer than `fanin`
+    is one group; a longer one always has fewer groups than items.
+
+    Args:
+        names: what the items are known by, in order; equal ones are allowed.
+        fanin: at least 2.
+        level: which level of a tree this is, from 0.
+    """
+    if len(names) <= fanin:
+        return [(0, len(names))] if names else []
+    ranks = [_rank(name, level) for name in names]
+    ends = [index + 1 for index in range(len(names) - 1) if _is_border(ranks, index, fanin)]
+    whole = pairwise([0, *ends, len(names)])
+    return [piece for begin, end in whole for piece in _even_ranges(begin, end, fanin)]
+
+
+def split_range(begin: int, end: int) -> tuple[IndexRange, IndexRange]:
+    """Cut a group of two items and more in the middle."""
+    middle = (begin + end + 1) // 2
+    return (begin, middle), (middle, end)
+
+
+def _rank(name: str, level: int) -> bytes:
+    return hashlib.sha256(f"{level}\n{name}".encode()).digest()[:8]
+
+
+def _is_border(ranks: Sequence[bytes], index: int, fanin: int) -> bool:
+    """Return whether no neighbour ranks higher; of equal ones the first is it."""
+    reach = max(1, (fanin - 1) // 2)
+    before = ranks[max(0, index - reach) : index]
+    after = ranks[index + 1 : index + 1 + reach]
+    rank = ranks[index]
+    return all(rank > one for one in before) and all(rank >= one for one in after)
+
+
+def _even_ranges(begin: int, end: int, fanin: int) -> Iterator[IndexRange]:
+    """Cut a stretch without a border into pieces of about the same size."""
+    n_pieces = -(-(end - begin) // fanin)
+    size, more = divmod(end - begin, n_pieces)
+    for number in range(n_pieces):
+        yield begin, (begin := begin + size + (number < more))
+
+
+async def fit_notes(
+    notes: Sequence[ReduceNote], asker: Asker, messages: PromptOfNotes, on_overflow: str
+) -> list[ReduceNote]:
+    """Return the notes; those that are too long are cut as `on_overflow` says.
+
+    With `error` they stay as they are: `TreeReducer` reports which does not fit.
+
+    Raises:
+        PromptTooLong: not even an empty note fits.
+    """
+    if on_overflow == "error":
+        return list(notes)
+    sizes = await asker.count([note.text for note in notes])
+    empty = await asker.size(messages(notes[:1], 0)) - sizes[0]
+    limit = await asker.room() - empty - _NOTE_MARGIN_TOKENS
+    fitting: list[ReduceNote] = []
+    for note, size in zip(notes, sizes, strict=True):
+        # What is close to the limit is counted in its prompt, which may name it twice.
+        if 2 * size <= limit or await asker.overflow(messages([note], 0)) is None:
+            fitting.append(note)
+        elif on_overflow == "truncate":
+            fitting.append(await _truncated_note(note, asker, messages))
+        else:
+            fitting += await _split_note(note, asker, messages, limit)
+    return fitting
+
+
+async def _truncated_note(note: ReduceNote, asker: Asker, messages: PromptOfNotes) -> ReduceNote:
+    def kept(n: int) -> ReduceNote:
+        text = first_part(note.text, n)
+        return replace(note, text=text, value=text)
+
+    short = kept(await asker.most_characters(len(note.text), lambda n: messages([kept(n)], 0)))
+    asker.characters_cut += len(note.text) - len(short.text)
+    asker.tools.log.note(
+        f"only the first {len(short.text):,} of {len(note.text):,} characters of "
+        f"'{short_name(note.name)}' were read (on_overflow: truncate)."
+    )
+    return short
+
+
+async def _split_note(
+    note: ReduceNote, asker: Asker, messages: PromptOfNotes, most: int
+) -> list[ReduceNote]:
+    overflow = None
+    for limit in cut_limits(most):
+        pieces = await cut_text(note.text, n_tokens=limit, count=asker.count)
+        parts = [
+            ReduceNote(f"{note.name}#{number}", piece.text, piece.text)
+            for number, piece in enumerate(pieces, 1)
+        ]
+        longest = max(zip(pieces, parts, strict=True), key=lambda pair: pair[0].n_tokens)[1]
+        overflow = await asker.overflow(messages([longest], 0))
+        if overflow is None:
+            return parts
+    assert overflow is not None
+    raise overflow

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,13 +27,10 @@ from paddock.steps.text.citations import (
     source_of,
     with_citations,
 )
+from paddock.steps.text.split import TextPart, join_parts, to_part, to_parts
 
-from .ask import Asker, UsageOutput
-
-if TYPE_CHECKING:
-    from paddock.steps.text.split import TextPart
-
-    from .map_reduce import CondensedText
+from .ask import Asker, UsageOutput, ask_checked
+from .map_reduce import LastPrompt, MapReduce, SummaryPrompts, empty_answer
 
 
 class ContextParam(BaseModel):
@@ -141,22 +139,26 @@ class Summarise:
         if not material.text.strip():
             raise StepError("there is nothing to summarise: the text is empty.")
         asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
-        done = await _summarise_input(params, material, asker)
+        read = await _last_prompt(params, material, asker)
+        answer = await ask_checked(asker, read.messages, form=tools.reply)
+        text = answer.text.strip()
+        if not text:
+            raise empty_answer()
         n_characters = len(material.text)
         n_read = n_characters - asker.characters_cut
         # JSON has no room for marks; there `sources` says it.
         cites = params.cite and (tools.reply is None or tools.reply.schema is None)
         return SummariseOutput(
-            text=await _add_citations(done.text, material) if cites else done.text,
-            output=done.output,
-            notes=list(done.notes),
-            sources=material.sources(done.parts),
+            text=await _add_citations(text, material) if cites else text,
+            output=answer.output,
+            notes=[text] if read.notes is None else list(read.notes),
+            sources=material.sources(read.parts),
             coverage=Coverage(
                 characters_read=n_read,
                 characters=n_characters,
                 share=n_read / n_characters,
-                chunks=done.n_chunks,
-                levels=done.n_levels,
+                chunks=len(read.parts),
+                levels=read.n_levels,
             ),
             usage=asker.usage(),
         )
@@ -195,14 +197,11 @@ class _SummaryInput:
 
 async def _add_citations(text: str, material: _SummaryInput) -> str:
     """Compare a summary with all that was read, in a thread: that may be a book."""
-    import asyncio
-
     return await asyncio.to_thread(lambda: with_citations(text, material.passages()))
 
 
 async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
     from paddock.steps.readers import documents
-    from paddock.steps.text.split import TextPart, join_parts, to_parts
 
     if params.chunks is not None:
         several = to_parts(params.chunks)
@@ -221,34 +220,29 @@ async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
     return _SummaryInput([whole], text, is_cut=False, pages=pages)
 
 
-async def _summarise_input(
+async def _last_prompt(
     params: SummariseParams, material: _SummaryInput, asker: Asker
-) -> CondensedText:
+) -> LastPrompt:
     """Read it at once if it fits and the author did not ask for a note on each chunk."""
-    from paddock.steps.text.split import to_part
-
-    from .map_reduce import MapReduce, SummaryPrompts
-
     instructions = params.instructions
-    wording = SummaryPrompts(
+    prompts = SummaryPrompts(
         words=params.words,
         style=params.style,
         instructions=render_template(instructions, "instructions", {}) if instructions else "",
         map=params.map,
         reduce=params.reduce,
     )
-    condenser = MapReduce(
-        asker, wording, params.context.previous, is_strict=params.on_overflow == "error"
-    )
+    is_strict = params.on_overflow == "error"
+    reader = MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
     wants_notes = material.is_cut and params.map is not None and len(material.parts) > 1
     if not wants_notes:
         only = material.parts[0] if len(material.parts) == 1 else to_part(material.text)
-        done = await condenser.at_once(only)
-        if done is not None:
-            return done
+        last = await reader.at_once(only)
+        if last is not None:
+            return last
     match params.on_overflow:
         case "truncate":
-            return await condenser.truncated(material.text)
+            return await reader.truncated(material.text)
         case "refine":
-            return await condenser.refined(material.parts)
-    return await condenser.map_reduce(material.parts)
+            return await reader.refined(material.parts)
+    return await reader.map_reduce(material.parts)

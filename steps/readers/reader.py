@@ -12,10 +12,17 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import BinaryIO, ClassVar, Protocol
+
+from paddock.steps.plugins import (
+    READER_GROUP,
+    PluginImportError,
+    load_plugin,
+    package_of,
+    plugins,
+)
 
 PAGE_BREAK = "\n\n"
 """Stands between two pages in a document's text; offsets into the text count it."""
@@ -122,9 +129,6 @@ class ReadsFile(Protocol):
         ...
 
 
-READER_GROUP = "paddock.readers"
-
-
 class BrokenReader(Unreadable):
     """An installed reader that cannot be used."""
 
@@ -138,24 +142,15 @@ class BrokenReader(Unreadable):
         )
 
 
-@cache
-def _reader_points() -> dict[str, EntryPoint]:
-    """Collect the entry points by name; of two with one name the package first in order is it."""
-    points = sorted(
-        entry_points(group=READER_GROUP), key=lambda point: (point.name, _package_of_reader(point))
-    )
-    return {point.name: point for point in reversed(points)}
-
-
 def plugin_kinds() -> tuple[str, ...]:
     """Return the kinds that plug-ins read, sorted; imports none of them."""
-    return tuple(sorted(_reader_points()))
+    return tuple(plugins(READER_GROUP))
 
 
 def reader_package(name: str) -> str:
     """Return which package brings a reader; empty for an unknown one."""
-    point = _reader_points().get(name)
-    return _package_of_reader(point) if point else ""
+    points = plugins(READER_GROUP).get(name)
+    return package_of(points[0]) if points else ""
 
 
 @cache
@@ -165,15 +160,14 @@ def load_reader(name: str) -> type[Reader]:
     Raises:
         BrokenReader: with the package and the reason.
     """
+    point = plugins(READER_GROUP)[name][0]
     try:
-        kind = _reader_points()[name].load()
-    except (Exception, SystemExit) as error:  # an import may raise anything; it is told
-        is_missing = isinstance(error, ModuleNotFoundError)
-        why = f"{type(error).__name__}: {error}"
-        raise BrokenReader(name, why, is_missing=is_missing) from error
+        kind = load_plugin(point)
+    except PluginImportError as error:
+        raise BrokenReader(name, str(error), is_missing=error.is_missing) from error
     fault = _reader_fault(kind)
     if fault:
-        raise BrokenReader(name, f"{_reader_points()[name].value} {fault}")
+        raise BrokenReader(name, f"{point.value} {fault}")
     return kind  # type: ignore[no-any-return]  # `_reader_fault` has looked at its shape
 
 
@@ -200,10 +194,6 @@ def plugin_versions() -> tuple[str, ...]:
         except BrokenReader:
             found.append(f"{name} broken")
     return tuple(found)
-
-
-def _package_of_reader(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown"
 
 
 def _reader_fault(kind: object) -> str:

@@ -20,6 +20,8 @@ from paddock.steps.base import Output, Params, Tools
 from paddock.steps.files.read import DocumentPage
 from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets
 
+from .chunker import cut_text
+
 if TYPE_CHECKING:
     from paddock.engine.request import Role
 
@@ -202,8 +204,6 @@ class Split:
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a text without anything but white space has no chunks."""
-        from .chunker import cut_text
-
         model = tools.models.resolve(params.model, "chat")
         text = params.text or join_pages(page.text for page in params.pages or ())
         pieces = await cut_text(

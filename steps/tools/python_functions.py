@@ -17,13 +17,13 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import processes
 from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult
+from paddock.steps.plugins import TOOL_GROUP, plugins
 
 from . import function_worker, tool_names
 from .tool import DEFAULT_TOOL_TIMEOUT_S, RunnableTool, tool_refusal, tool_result
@@ -64,7 +64,7 @@ def installed_function(name: str) -> PythonFunction:
     Raises:
         StepError: more than one package brings it, or what it names is no place in a module.
     """
-    points = [point for point in entry_points(group=tool_names.TOOL_GROUP) if point.name == name]
+    points = plugins(TOOL_GROUP).get(name, ())
     if len(points) != 1 or not points[0].attr:
         what = "is brought by more than one package" if points[1:] else "names no function"
         raise StepError(f"the tool '{name}' {what}.")

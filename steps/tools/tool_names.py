@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import Path
+from paddock.steps.plugins import TOOL_GROUP, plugins
 
-TOOL_GROUP = "paddock.tools"
 BUILT_IN_TOOLS = ("calculator", "files.read", "files.search", "http.get", "now")
 TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
     "http.get": frozenset(("hosts", "max_bytes")),
@@ -55,24 +53,22 @@ class ToolUse:
     """Whether it stands there as it is, and not as an expression."""
 
 
-@cache
 def installed_tools() -> tuple[str, ...]:
     """Return the names of the tools that installed packages bring; imports none of them."""
-    return tuple(sorted({point.name for point in entry_points(group=TOOL_GROUP)}))
+    return tuple(plugins(TOOL_GROUP))
 
 
-@cache
 def tool_version(name: str) -> str:
-    """Return package and version of what brings an installed tool: another one may work otherwise."""
-    points = [point for point in entry_points(group=TOOL_GROUP) if point.name == name]
+    """Return package and version of an installed tool: another version may work differently."""
+    points = plugins(TOOL_GROUP).get(name, ())
     return " ".join(f"{one.dist.name} {one.dist.version}" for one in points if one.dist)
 
 
 def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> ToolReference | None:
     """Return what a name stands for; None for nothing that is known.
 
-    >>> resolve_tool("tools.py:clean", None, ()).file, resolve_tool("web.fetch", None, ["web"]).server
-    ('tools.py', 'web')
+    >>> resolve_tool("web.fetch", None, ["web"]).server
+    'web'
     """
     if server is not None:
         return ToolReference("server", name, server) if server in servers else None
@@ -90,7 +86,7 @@ def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> Too
 
 
 def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tuple[str, str]:
-    """Return the message that there is no such tool, and what to do: sentence without its end, and remedy."""
+    """Return the sentence, without its end, and the remedy for a name that is no tool."""
     if server is not None:
         remedy = did_you_mean(server, servers) if servers else "Name it under `mcpServers`."
         return f"there is no MCP server '{server}'", remedy
@@ -120,7 +116,7 @@ def _tool_use(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[ToolU
     name, server = entry.get("name"), entry.get("server")
     words = [word for word in (name, server) if word is not None]
     if not words or not all(isinstance(word, str) for word in words):
-        return  # told with the parameters
+        return  # reported with the parameters
     options = entry.get("options")
     is_written = not any(map(_EXPRESSION.search, words))
     yield ToolUse(

@@ -94,5 +94,5 @@ def test_everything_is_described(made: dict[str, Any]) -> None:
         for key, field in table.get("properties", {}).items()
         if "description" not in field and not name.startswith("with ")
     ]
-    known = {"Page", "MessageParam"}
+    known = {"DocumentPage", "MessageParam"}
     assert [one for one in bare if one.split(".")[0] not in known] == []

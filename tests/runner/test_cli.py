@@ -24,11 +24,11 @@ from paddock.runner.cli.help import SECTIONS
 from paddock.runner.progress import console
 
 # Imports that would make a command slow, or drag in what it has no business with.
-SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy", "asyncio")
+SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy")
 # Rooms of ours that a pipeline without models has no use for.
 OURS = (
     *("paddock.engine.request", "paddock.engine.models.model_finder", "paddock.engine.profile"),
-    *("paddock.engine.models", "paddock.steps.llm.tree_reduce", "paddock.pipelines.triggers"),
+    *("paddock.engine.models", "paddock.steps.llm.map_reduce", "paddock.pipelines.triggers"),
 )
 
 

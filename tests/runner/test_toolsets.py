@@ -16,7 +16,7 @@ import pytest
 
 from paddock.runner.api import plan, run
 from paddock.runner.progress.report import Report
-from paddock.steps.tools import tool_names
+from paddock.steps import plugins
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, run_arguments, settings
 from tests.steps.test_guard import are_gone, runs
@@ -243,8 +243,7 @@ def test_an_installed_tool_is_called_and_its_version_counts(
         package.mkdir(parents=True)
         (package / "METADATA").write_text(f"Name: brewing\nVersion: {version}\n")
         (package / "entry_points.txt").write_text("[paddock.tools]\nsteep = brewing:steep\n")
-        tool_names.installed_tools.cache_clear()
-        tool_names.tool_version.cache_clear()
+        plugins.plugins.cache_clear()
 
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "brewing.py").write_text(
@@ -267,8 +266,7 @@ def test_an_installed_tool_is_called_and_its_version_counts(
         again = carried_out(world)
         assert {i.why for i in again.items} == {"its tools changed (step '(tool)')"}
     finally:
-        tool_names.installed_tools.cache_clear()
-        tool_names.tool_version.cache_clear()
+        plugins.plugins.cache_clear()
 
 
 HELD = """\

@@ -47,12 +47,12 @@ def test_listing_names_imports_no_step() -> None:
     code = """
         import sys
         from paddock.steps import registry
-        registry.names()
+        registry.step_names()
         print([name for name in sys.modules if name.startswith("paddock.steps.files")])
-        registry.load("files.scan")
+        registry.load_step("files.scan")
         print("paddock.steps.files.scan" in sys.modules, "paddock.steps.llm.chat" in sys.modules)
-        for name in registry.names():
-            registry.load(name)
+        for name in registry.step_names():
+            registry.load_step(name)
         heavy = {"pypdfium2", "bs4", "wcmatch", "charset_normalizer", "semantic_text_splitter"}
         print(sorted(heavy & set(sys.modules)))
     """
@@ -105,8 +105,8 @@ def test_a_plug_in_is_a_step_like_the_built_in_ones(tmp_path: Path) -> None:
     code = """
         import asyncio
         from paddock.steps import registry
-        kind = registry.load("shout")
-        print("shout" in registry.names(), registry.package("shout"))
+        kind = registry.load_step("shout")
+        print("shout" in registry.step_names(), registry.step_package("shout"))
         print(asyncio.run(kind().run(kind.params(text="hey"), None)).text)
     """
     assert in_a_new_python(code, tmp_path) == "True acme-steps\nHEY\n"
@@ -151,7 +151,7 @@ def test_a_broken_plug_in_is_told_with_its_package(
     program = """
         from paddock.steps import registry
         try:
-            registry.load("shout")
+            registry.load_step("shout")
         except registry.BrokenStep as error:
             print(error)
     """
@@ -167,7 +167,7 @@ def test_a_name_that_two_packages_bring_is_refused(tmp_path: Path) -> None:
     program = """
         from paddock.steps import registry
         try:
-            registry.load("shout")
+            registry.load_step("shout")
         except registry.BrokenStep as error:
             print(error.why, "|", *sorted(error.package.split(" and ")))
     """
@@ -179,8 +179,8 @@ def test_a_plug_in_takes_no_built_in_name_away_and_is_told(tmp_path: Path) -> No
     plug_in(tmp_path, "chat = acme_steps:Shout", GOOD)
     program = """
         from paddock.steps import registry
-        print(registry.load("chat").__module__, registry.package("chat"))
-        kinds, broken = registry.load_all()
+        print(registry.load_step("chat").__module__, registry.step_package("chat"))
+        kinds, broken = registry.load_all_steps()
         print(kinds["chat"].__module__, *broken)
     """
     assert in_a_new_python(program, tmp_path) == (
@@ -201,7 +201,7 @@ def test_a_plug_in_that_cannot_be_told_to_editors_hides_no_other(tmp_path: Path)
     program = """
         from paddock.steps import registry
         from paddock.runner.cli.commands.init_schema_steps import schema_of_all
-        kinds, broken = registry.load_all()
+        kinds, broken = registry.load_all_steps()
         print("shout" in kinds, "chat" in kinds, "with chat" in schema_of_all()["definitions"])
         print(*broken)
     """

@@ -335,14 +335,14 @@ def test_refining_takes_one_answer_from_part_to_part() -> None:
 
 
 def test_answers_to_parts_that_do_not_fit_together_are_read_in_parts_again() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "so " * 60)
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "so " * 80)
     out, _ = in_parts("map-reduce", pool, TEXT)
     assert out.text
-    assert "[Answer from part 1 of 4]" in pool.chats[4].messages[0].content
+    assert "[Answer from part 1 of 2]" in pool.chats[4].messages[0].content
 
 
 def test_answers_that_do_not_get_shorter_are_an_error() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "Donaudampfschifffahrt " * 95)
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "Donaudampfschifffahrt " * 280)
     with pytest.raises(StepError, match="the answers to the parts do not get shorter"):
         in_parts("map-reduce", pool, TEXT)
 

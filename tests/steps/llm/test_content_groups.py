@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.llm.tree_reduce import content_groups, split_range
+from paddock.steps.llm.reduce import content_groups, split_range
 
 NAMES = st.lists(st.text("abcdef", min_size=1, max_size=4), max_size=60)
 FANIN = st.integers(2, 20)

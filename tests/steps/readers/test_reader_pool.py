@@ -306,8 +306,8 @@ def test_who_stops_waiting_ends_the_reader(tmp_path: Path, opened: Pool) -> None
 RUN = """
 import sys
 from pathlib import Path
-from paddock.steps.readers.reader_pool import ReaderPool, Request
-job = ReaderPool().submit(Request(Path(sys.argv[1]), "html", "auto", False, 1 << 30))
+from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
+job = ReaderPool().submit(DocumentRequest(Path(sys.argv[1]), "html", "auto", False, 1 << 30))
 print("begun", flush=True)
 job.result()
 """

@@ -17,6 +17,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.cli.step_catalogue import StepDescription
 from paddock.steps import registry
 from paddock.steps.base import Output, Params
+from paddock.steps.plugins import STEP_GROUP
 
 
 class _Params(Params):
@@ -116,7 +117,7 @@ def test_what_is_broken_is_told_with_its_package_and_hides_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = registry._effective_points()
-    bad = EntryPoint("bad", "nowhere.to:be_found", registry.STEP_GROUP)
+    bad = EntryPoint("bad", "nowhere.to:be_found", STEP_GROUP)
     monkeypatch.setattr(
         registry, "_effective_points", lambda: {"bad": (bad,), "chat": found["chat"]}
     )

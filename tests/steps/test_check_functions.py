@@ -7,7 +7,8 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from paddock.steps import registry
-from paddock.steps.registry import CHECK_FUNCTIONS, CHECK_GROUP, BrokenCheck
+from paddock.steps.plugins import CHECK_GROUP
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
 
 @pytest.fixture
@@ -18,7 +19,9 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "gone": EntryPoint("gone", "no_such_package:check", CHECK_GROUP),
         "number": EntryPoint("number", "math:pi", CHECK_GROUP),
     }
-    monkeypatch.setattr(registry, "_check_points", lambda: found)
+    monkeypatch.setattr(
+        registry, "plugins", lambda group: {name: (one,) for name, one in found.items()}
+    )
 
 
 @pytest.mark.usefixtures("plugins")

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from paddock.steps import plugins as entry_points
 from paddock.steps.base import StepError
 from paddock.steps.files.read import FilesRead, FilesReadParams
+from paddock.steps.plugins import READER_GROUP
 from paddock.steps.readers import documents, reader
 from paddock.steps.readers.reader import Document, Unreadable
 from tests.fakes.tools import tools
@@ -34,16 +36,16 @@ class NoReader:
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two readers of another package; the caches are emptied before and after."""
     points = [
-        EntryPoint("shout", f"{__name__}:Shout", reader.READER_GROUP),
-        EntryPoint("broken", f"{__name__}:NoReader", reader.READER_GROUP),
+        EntryPoint("shout", f"{__name__}:Shout", READER_GROUP),
+        EntryPoint("broken", f"{__name__}:NoReader", READER_GROUP),
     ]
     with monkeypatch.context() as patch:
         patch.setattr(EntryPoint, "load", lambda point: globals()[point.value.split(":")[1]])
-        patch.setattr(reader, "entry_points", lambda group: points)
-        for known in (reader._reader_points, reader.load_reader):
+        patch.setattr(entry_points, "entry_points", lambda group: points)
+        for known in (entry_points.plugins, reader.load_reader):
             known.cache_clear()
         yield
-    for known in (reader._reader_points, reader.load_reader):
+    for known in (entry_points.plugins, reader.load_reader):
         known.cache_clear()
 
 
