@@ -22,7 +22,6 @@ from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
 from .errors import did_you_mean
 from .expressions import Path
 
-
 TOKENS_PER_UNIT = {"": 1, "k": 1 << 10, "K": 1 << 10, "m": 1 << 20, "M": 1 << 20}
 
 _QUANTITY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([a-zA-Z]*)\Z", re.ASCII)
