@@ -9,16 +9,17 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import house_figures as figures
+
 HOUSE = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "steps", "engine", "runner")
-MOST_LINES = 800
 
 # Who may import what is not ours: one module knows each outside thing.
 ONLY_IN = {
@@ -124,9 +125,33 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
     assert results.failed == 0
 
 
-def test_modules_stay_small_enough_to_read() -> None:
-    long = [file for file in modules() if len(file.read_text("utf-8").splitlines()) > MOST_LINES]
-    assert long == []
+@pytest.mark.parametrize(
+    ("figure", "limit"),
+    [
+        (lambda: len(figures.modules()), 375),
+        (figures.modules_over_800_lines, 0),
+        (lambda: max(figures.sub_packages().values()), 18),
+        (lambda: len(figures.single_importers()), 60),
+        (lambda: len(figures.repeated_class_names()), 10),
+        (lambda: len(figures.banned_openings()), 304),
+        (lambda: len(figures.banned_words()), 491),
+        (lambda: len(figures.imports_in_functions()), 685),
+        (lambda: len(figures.too_complex()), 15),
+        (lambda: len(figures.too_many_parameters()), 33),
+    ],
+    ids=[
+        "modules", "modules over 800 lines", "modules of the largest package",
+        "modules imported by one sibling", "class names used twice", "banned openings",
+        "banned words", "imports inside functions", "complex functions", "many parameters",
+    ],
+)  # fmt: skip
+def test_the_code_stays_easy_to_enter(figure: Callable[[], int], limit: int) -> None:
+    """`python tests/house_figures.py` prints the figures, and what is behind each by its name."""
+    assert figure() <= limit
+
+
+def test_the_runner_has_few_modules_at_its_top() -> None:
+    assert figures.at_top_of_runner() == ["__init__.py", "__main__.py", "api.py", "settings.py"]
 
 
 def test_every_module_says_its_duty_first() -> None:
