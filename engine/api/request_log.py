@@ -28,7 +28,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddock.engine.memory.pool_events import NoPoolEvents, RefusalReason, UnloadReason
+from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
 
 _DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)
@@ -175,7 +175,7 @@ def note_model(name: str) -> None:
         exchange.model = name[:_MAX_NAME_CHARS]
 
 
-class RequestLogEvents(NoPoolEvents):
+class RequestLogEvents(PoolEvents):
     """Hears from a pool what each request cost; give it as `LocalPool(events=…)`.
 
     Logs loads, evictions and deaths at level DEBUG, for `paddock serve --debug`.

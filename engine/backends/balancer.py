@@ -18,7 +18,6 @@ from typing import TypeVar
 
 from paddock.engine.errors import (
     Busy,
-    DeadlineExceeded,
     EngineError,
     ModelBroken,
     NoServer,
@@ -37,9 +36,11 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded
 
-from .base import Answer, embed_in_portions
+from .base import Answer, embed_in_portions, total_deadline
 from .model_servers import ModelServer
 from .openai_client import ServerAway, ServerBusy
 from .token_counting import TokenCount
@@ -85,10 +86,11 @@ def _rounds_ahead(one: ServerState) -> float:
     return rounds + (LOADING_ROUNDS if one.is_resident is False else 0.0)
 
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-PULSE_ANSWER_S = 10.0
+RETRY_BACKOFF = Backoff(first_s=0.5, longest_s=30.0)
+PING_ANSWER_S = 10.0
 MOST_MISSES = 3
 
+FindServer = Callable[[], Awaitable[ModelServer]]
 ModelKey = tuple[str, str, int | None]
 """A model as it is asked for: name, role, context."""
 
@@ -96,10 +98,10 @@ _T = TypeVar("_T")
 
 
 class ServerMember:
-    """What is known of a server, kept by whoever asks it. Lives in one event loop."""
+    """One server and what is known of it. Lives in one event loop."""
 
-    def __init__(self, server: ModelServer) -> None:
-        self.server = server
+    def __init__(self, url: str, find: FindServer) -> None:
+        self.url = url
         self.reason = ""
         """Why it was down last."""
         self.n_running = 0
@@ -107,12 +109,31 @@ class ServerMember:
         """By the loop's clock; None: it is up."""
         self.facts: dict[ModelKey, ModelFacts] = {}
         """Of the models that it has been seen to have."""
-        self._fallen = asyncio.Event()
+        self._find = find
+        self._server: ModelServer | None = None
+        self._finding = asyncio.Lock()
+        self._is_down = asyncio.Event()
         self._paused_until = 0.0
         self._n_pauses = 0
         self._n_misses = 0
         self._n_slots: dict[ModelKey, int | None] = {}
         self._resident: dict[ModelKey, bool | None] = {}
+
+    async def server(self) -> ModelServer:
+        """Return the connection; the first call finds out what answers there.
+
+        Raises:
+            ServerAway, ServerBusy, EngineError: it cannot be found out.
+        """
+        async with self._finding:
+            if self._server is None:
+                self._server = await self._find()
+            return self._server
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        if self._server is not None:
+            await self._server.aclose()
 
     @property
     def is_up(self) -> bool:
@@ -130,33 +151,34 @@ class ServerMember:
             failed_before,
         )
 
-    async def look(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+    async def look(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         """Ask for a model.
 
         Raises:
-            Away, Later, EngineError: as the server says.
+            ServerAway, ServerBusy, EngineError: as the server says.
         """
-        facts = await self.server.facts(spec, anew=anew)
-        self._n_slots[model_key_of(spec)] = await self.server.n_slots(spec)
+        server = await self.server()
+        facts = await server.facts(spec, is_refresh=is_refresh)
+        self._n_slots[model_key_of(spec)] = await server.n_slots(spec)
         return facts
 
     def n_parallel(self, key: ModelKey) -> int:
         """Return how many requests of a model it computes at once; 0: it does not tell."""
         return self._n_slots.get(key) or self.facts[key].n_parallel
 
-    def fell(self, reason: str) -> bool:
-        """Note that it is gone, for all that run there too; tells whether that is new."""
+    def mark_down(self, reason: str) -> bool:
+        """Note that it is down, and end the requests there; return whether that is new."""
         if not self.is_up:
             return False
         self.reason = reason
         self.down_since = asyncio.get_running_loop().time()
-        self._fallen.set()
+        self._is_down.set()
         return True
 
-    def rose(self) -> None:
+    def mark_up(self) -> None:
         """Note that it is back."""
         self.down_since = None
-        self._fallen = asyncio.Event()
+        self._is_down = asyncio.Event()
         self._paused_until, self._n_pauses, self._n_misses = 0.0, 0, 0
 
     def pause(self, after_s: float | None) -> float:
@@ -164,7 +186,7 @@ class ServerMember:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._paused_until:
             self._n_pauses += 1
-        pause_s = pause_after(self._n_pauses) if after_s is None else after_s
+        pause_s = RETRY_BACKOFF.pause_s(self._n_pauses) if after_s is None else after_s
         self._paused_until = max(self._paused_until, loop.time() + pause_s)
         return pause_s
 
@@ -172,52 +194,35 @@ class ServerMember:
         """Note that it took a request."""
         self._n_pauses = 0
 
-    async def pulse(self, specs: list[ModelSpec]) -> bool:
-        """See whether it still answers, and what it has in memory; tells whether it fell by it."""
-        if not await self.server.is_alive(PULSE_ANSWER_S):
+    async def ping(self, specs: list[ModelSpec]) -> bool:
+        """Check that it answers, and what it has loaded; return whether it is down by this."""
+        server = await self.server()
+        if not await server.is_alive(PING_ANSWER_S):
             self._n_misses += 1
             is_gone = self._n_misses >= MOST_MISSES
-            return is_gone and self.fell(f"{self.server.url} does not answer any more")
+            return is_gone and self.mark_down(f"{self.url} does not answer any more")
         self._n_misses = 0
         for spec in specs:
             if model_key_of(spec) in self.facts:
                 with suppress(ServerAway, ServerBusy, EngineError):
-                    self._resident[model_key_of(spec)] = await self.server.is_resident(spec)
+                    self._resident[model_key_of(spec)] = await server.is_resident(spec)
         return False
 
     async def while_up(self, work: Awaitable[_T]) -> _T:
-        """Wait for what is asked there, until the server is known to be gone.
+        """Wait for a request there, until the server is known to be down.
 
         Raises:
-            Away: it is gone.
+            ServerAway: it is down.
         """
-        task = asyncio.ensure_future(work)
-        fallen = asyncio.create_task(self._fallen.wait())
         try:
-            await asyncio.wait({task, fallen}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ServerAway(self.reason, was_sent=True)
-            return task.result()
-        finally:
-            for one in (task, fallen):
-                one.cancel()
-            await asyncio.wait({task, fallen})
-            if not task.cancelled():
-                task.exception()  # seen
+            return await unless(work, self._is_down)
+        except StopRequested:
+            raise ServerAway(self.reason, was_sent=True) from None
 
 
 def model_key_of(spec: ModelSpec) -> ModelKey:
     """Return what a model is known by at a server."""
     return spec.ref, spec.role, spec.n_ctx_tokens
-
-
-def pause_after(n_failures: int) -> float:
-    """Return how long to wait after so many failures in a row.
-
-    >>> [pause_after(n) for n in (1, 2, 3, 20)]
-    [0.5, 1.0, 2.0, 30.0]
-    """
-    return min(FIRST_PAUSE_S * 2.0 ** min(n_failures - 1, 10), LONGEST_PAUSE_S)
 
 
 GRACE_S = 5.0
@@ -230,36 +235,34 @@ class ServerRoster:
 
     def __init__(
         self,
-        servers: Sequence[ModelServer],
+        members: Sequence[ServerMember],
         note: Callable[[str], None],
         *,
         reach_s: float,
-        pulse_s: float,
+        ping_s: float,
         is_patient: bool,
     ) -> None:
-        self._members = [ServerMember(server) for server in servers]
+        self._members = members
         self._note = note
         self._reach_s = reach_s
         self._is_patient = is_patient
         """Whether servers that are all away at the start are waited for, too."""
-        self._pulse_s = pulse_s
+        self._ping_s = ping_s
         self._specs: dict[ModelKey, ModelSpec] = {}
         self._has_begun = False
         """Whether a model was found; before that, who is away is told all at once."""
         self._moved = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def start(self) -> None:
         """Begin to watch the servers; none is asked yet."""
-        self._start(self._pulses())
+        self._tasks.start(self._pings())
 
     async def close(self) -> None:
         """End what is watched, and every connection."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         for member in self._members:
-            await member.server.aclose()
+            await member.aclose()
 
     # whose turn it is
 
@@ -280,9 +283,7 @@ class ServerRoster:
                 return self._members[at]
             left_s = self._left_s(model, any(one.is_up for one in self._having(key)))
             moved = self._moved
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await moved.wait()
+            await wait_for_event(moved, left_s)
 
     def _left_s(self, model: ModelSpec, has_one: bool) -> float | None:
         """Return how long to wait yet for a server that is down; None: one is up, only full.
@@ -334,12 +335,12 @@ class ServerRoster:
         key = model_key_of(model)
         self._specs[key] = model
         looked = await self._looked(model)
-        met = [self._met(member, model, look) for member, look in looked.items()]
+        met = [self._take_facts(member, model, look) for member, look in looked.items()]
         errors = [error for error in met if error is not None]
         if self._is_patient and not self._having(key):
             await self._awaited(key)
         if not self._having(key):
-            raise self._nobody(model, errors)
+            raise self._no_server_error(model, errors)
         away = [f"{one.reason}: the others go on." for one in self._members if not one.is_up]
         for told in (*map(str, errors), *away):
             self._note(told)
@@ -377,17 +378,17 @@ class ServerRoster:
         await asyncio.gather(*looks.values(), return_exceptions=True)
         return looks
 
-    def _met(
+    def _take_facts(
         self, member: ServerMember, model: ModelSpec, look: asyncio.Task[ModelFacts]
     ) -> EngineError | None:
         """Take up what one server told of a model; gives why it is not used, if that is said."""
         if look.cancelled():
-            self.fell(member, f"{member.server.url} has not answered within {GRACE_S:g} s")
+            self.mark_down(member, f"{member.url} has not answered within {GRACE_S:g} s")
             return None
         try:
-            self._know(member, model, look.result())
+            self._learn(member, model, look.result())
         except (ServerAway, ServerBusy) as error:
-            self.fell(member, error.reason)
+            self.mark_down(member, error.reason)
         except EngineError as error:
             return error
         return None
@@ -404,7 +405,7 @@ class ServerRoster:
                 self._note(f"{error.reason}: waiting for it.")
                 await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
 
-    def _know(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
+    def _learn(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
         """Take it that a server has a model.
 
         Raises:
@@ -414,15 +415,15 @@ class ServerRoster:
         others = (one for one in self._members if one is not member and key in one.facts)
         for other in others:
             if other.facts[key].identity != facts.identity:
-                why = f"it has another model under the name '{model.ref}' than {other.server.url}"
+                why = f"it has another model under the name '{model.ref}' than {other.url}"
                 member.facts.pop(key, None)
-                raise ModelBroken(member.server.url, f"{why}; it is left out")
+                raise ModelBroken(member.url, f"{why}; it is left out")
         if member.facts.setdefault(key, facts).identity != facts.identity:
             del member.facts[key]
             why = f"another model has come under the name '{model.ref}'; it is left out"
-            raise ModelBroken(member.server.url, why)
+            raise ModelBroken(member.url, why)
 
-    def _nobody(self, model: ModelSpec, errors: Sequence[EngineError]) -> EngineError:
+    def _no_server_error(self, model: ModelSpec, errors: Sequence[EngineError]) -> EngineError:
         """Return why no server can be asked."""
         away = [one for one in self._members if not one.is_up]
         if not errors or away:
@@ -438,53 +439,47 @@ class ServerRoster:
         return "; ".join(one.reason for one in self._members if not one.is_up)
 
     def _urls(self) -> str:
-        return ", ".join(one.server.url for one in self._members)
+        return ", ".join(one.url for one in self._members)
 
     # coming and going
 
-    def fell(self, member: ServerMember, reason: str) -> None:
+    def mark_down(self, member: ServerMember, reason: str) -> None:
         """Note that a server is gone; from now on it is tried again."""
-        if member.fell(reason):
+        if member.mark_down(reason):
             others = any(one.is_up for one in self._members)
             what = "the others go on" if others else "it is tried again"
             self._note(f"{reason}: {what}.") if self._has_begun else None
-            self._start(self._recover(member))
+            self._tasks.start(self._recover(member))
         self.wake()
 
     async def _recover(self, member: ServerMember) -> None:
         """Try a server again until it is back with the models that it had."""
-        n_tries = 0
+        pauses = Pauses(RETRY_BACKOFF)
         while not member.is_up:
-            n_tries += 1
-            await asyncio.sleep(pause_after(n_tries))
+            await pauses.wait()
             with suppress(ServerAway, ServerBusy):
                 for spec in tuple(self._specs.values()):
                     try:
-                        self._know(member, spec, await member.look(spec, anew=True))
+                        self._learn(member, spec, await member.look(spec, is_refresh=True))
                     except EngineError as error:
                         member.facts.pop(model_key_of(spec), None)
                         self._note(str(error))
-                member.rose()
-                self._note(f"{member.server.url} is there.")
+                member.mark_up()
+                self._note(f"{member.url} is there.")
         self.wake()
 
-    async def _pulses(self) -> None:
+    async def _pings(self) -> None:
         """While something runs, see whether the servers still answer."""
         while True:
-            await asyncio.sleep(self._pulse_s)
+            await asyncio.sleep(self._ping_s)
             specs = list(self._specs.values())
             busy = [one for one in self._members if one.is_up and one.n_running]
-            fell = await asyncio.gather(*(one.pulse(specs) for one in busy))
+            fell = await asyncio.gather(*(one.ping(specs) for one in busy))
             for member, has_fallen in zip(busy, fell, strict=True):
                 if has_fallen:
-                    self._start(self._recover(member))
+                    self._tasks.start(self._recover(member))
                     self._note(f"{member.reason}: its requests go to others.")
             self.wake()
-
-    def _start(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _as_idle(one: ServerState) -> ServerState:
@@ -496,7 +491,7 @@ MAX_ATTEMPTS = 3
 REACH_S = 120.0
 """So long a machine takes to start again; then a run stops, and can go on later."""
 BUSY_S = 600.0
-PULSE_S = 5.0
+PING_S = 5.0
 
 
 class BalancedPool:
@@ -504,15 +499,15 @@ class BalancedPool:
 
     def __init__(
         self,
-        servers: Sequence[ModelServer],
+        members: Sequence[ServerMember],
         note: Callable[[str], None],
         *,
         reach_s: float = REACH_S,
-        pulse_s: float = PULSE_S,
+        ping_s: float = PING_S,
         is_patient: bool = False,
     ) -> None:
         self._roster = ServerRoster(
-            servers, note, reach_s=reach_s, pulse_s=pulse_s, is_patient=is_patient
+            members, note, reach_s=reach_s, ping_s=ping_s, is_patient=is_patient
         )
         self._facts: dict[ModelKey, ModelFacts] = {}
         self._looking = asyncio.Lock()
@@ -557,7 +552,7 @@ class BalancedPool:
         """Count the prompt's tokens; where no server counts, at most so many."""
 
         async def work(member: ServerMember) -> TokenCount:
-            return await member.server.count_chat(model, messages, tools)
+            return await (await member.server()).count_chat(model, messages, tools)
 
         return (await self._asked(model, work, is_brief=True)).n_most
 
@@ -565,7 +560,7 @@ class BalancedPool:
         """Count each text's tokens; where no server counts, at most so many."""
 
         async def work(member: ServerMember) -> list[TokenCount]:
-            return await member.server.count_texts(model, texts)
+            return await (await member.server()).count_texts(model, texts)
 
         return [count.n_most for count in await self._asked(model, work, is_brief=True)]
 
@@ -592,15 +587,12 @@ class BalancedPool:
             portion = replace(request, texts=texts)
 
             async def work(member: ServerMember) -> Embedded:
-                return await member.server.embed(portion)
+                return await (await member.server()).embed(portion)
 
             return await self._asked(request.model, work)
 
-        try:
-            async with asyncio.timeout(request.total_s):
-                whole = await embed_in_portions(request.texts, send)
-        except TimeoutError:
-            raise DeadlineExceeded("total", request.total_s or 0.0) from None
+        async with total_deadline(request.total_s):
+            whole = await embed_in_portions(request.texts, send)
         usage = Usage(whole.n_tokens, prefill_s=time.monotonic() - began)
         return EmbedReply(whole.vectors, usage, facts.digest, whole.n_pieces, whole.n_cut_tokens)
 
@@ -611,7 +603,7 @@ class BalancedPool:
             raise WrongRole(request.model.ref, "chat")
 
         async def work(member: ServerMember) -> Reply:
-            ended = await member.server.chat(request, answer.add)
+            ended = await (await member.server()).chat(request, answer.add)
             return answer.reply_of(ended, facts.digest)
 
         return await self._asked(request.model, work, answer=answer)
@@ -639,7 +631,7 @@ class BalancedPool:
                     raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
                 self._roster.pause(member, error)
             except ServerAway as error:
-                self._roster.fell(member, error.reason)
+                self._roster.mark_down(member, error.reason)
                 n_lost += error.was_sent
                 if n_lost == MAX_ATTEMPTS or (answer is not None and answer.was_read):
                     raise ServerLost(model.ref, error.reason) from None

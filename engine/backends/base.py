@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from types import TracebackType
 
 from paddock.engine.errors import DeadlineExceeded, TextRefused, TextTooLong
 from paddock.engine.request import ChatRequest, Chunk, Reply
+from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 
@@ -65,6 +67,20 @@ class Deadlines:
             raise DeadlineExceeded("total", self._total_s or 0.0) from None
 
 
+@asynccontextmanager
+async def total_deadline(total_s: float | None) -> AsyncIterator[None]:
+    """Bound a whole request, from now on; None: no bound.
+
+    Raises:
+        DeadlineExceeded: it took longer.
+    """
+    try:
+        async with asyncio.timeout(total_s):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded("total", total_s or 0.0) from None
+
+
 # A reader that is slower than the model gets what has gathered in one piece, and what was read is
 # kept as one: a chunk takes 150 bytes more than its text.
 _MOST_CHUNKS = 256
@@ -91,7 +107,7 @@ class Answer:
         self._chunks: list[Chunk] = []
         self._n_reasoning_tokens = 0
         self._readers: list[_ChunkReader] = []
-        self._hearers: list[Callable[[Chunk], None]] = []
+        self._listeners: list[Callable[[Chunk], None]] = []
         self._moved = asyncio.Event()
         self._task = asyncio.ensure_future(serve(self))
         self._task.add_done_callback(self._ended)
@@ -121,12 +137,12 @@ class Answer:
         finally:
             self._readers.remove(reader)
 
-    def heard_by(self, hear: Callable[[Chunk], None]) -> None:
-        """Tell each chunk that comes from now on, also one that comes twice.
+    def on_chunk(self, act: Callable[[Chunk], None]) -> None:
+        """Call `act` with each chunk from now on, also with those of a second attempt.
 
-        Unlike a reader, who hears does not mind that an answer is begun anew.
+        Unlike a reader, it does not keep an answer from being started again.
         """
-        self._hearers.append(hear)
+        self._listeners.append(act)
 
     def cancel(self) -> None:
         """Stop at the next decode step."""
@@ -137,8 +153,8 @@ class Answer:
         if not self.first_s:
             self.first_s = asyncio.get_running_loop().time() - self._began
         self._chunks.append(chunk)
-        for hear in self._hearers:
-            hear(chunk)
+        for act in self._listeners:
+            act(chunk)
         if chunk.reasoning and not chunk.text:
             self._n_reasoning_tokens += chunk.n_tokens
         if len(self._chunks) > _MOST_CHUNKS:
@@ -245,9 +261,7 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
     try:
         parts = await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
     return _joined_portions(parts)
 
 

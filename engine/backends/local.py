@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.errors import (
     BadRequest,
-    DeadlineExceeded,
     EngineError,
     InvalidName,
     ModelUnusable,
@@ -29,8 +28,7 @@ from paddock.engine.memory.loaded_models import ModelUse
 from paddock.engine.memory.loader import StartWorker, WorkerStarter, resolve_adapters
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.model_layout import MachineProbe, MemoryProbe
-from paddock.engine.memory.pool_events import PoolEvents
-from paddock.engine.memory.pool_stats import ModelStats, PoolStats, pool_stats
+from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
 from paddock.engine.models.model_facts import (
     ModelFactsCache,
     merged_sampling,
@@ -66,12 +64,10 @@ from paddock.engine.workers.worker_process import (
 )
 from paddock.engine.workers.worker_protocol import Embedded, PendingRequest, WorkerGone
 
-from .base import Answer, Deadlines, EmbeddedTexts, embed_in_portions
+from .base import Answer, Deadlines, EmbeddedTexts, embed_in_portions, total_deadline
 
 if TYPE_CHECKING:
     from .metrics import Metrics
-
-__all__ = ["LocalPool", "ModelStats", "PoolStats", "ProbeResult"]
 
 _T = TypeVar("_T")
 
@@ -127,7 +123,7 @@ class LocalPool:
 
     def stats(self) -> PoolStats:
         """Return what is resident, who waits, and what was loaded how often."""
-        return pool_stats(self._residents)
+        return self._residents.stats()
 
     @asynccontextmanager
     async def lease(self, models: Sequence[ModelSpec]) -> AsyncIterator[None]:
@@ -245,11 +241,8 @@ class LocalPool:
             DeadlineExceeded: not within `total_s`.
             Busy: the caller does not wait, and `max_queue` requests are before it.
         """
-        try:
-            async with asyncio.timeout(request.total_s):
-                return await self._embed(request, waits=waits)
-        except TimeoutError:
-            raise DeadlineExceeded("total", request.total_s or 0.0) from None
+        async with total_deadline(request.total_s):
+            return await self._embed(request, waits=waits)
 
     async def _embed(self, request: EmbedRequest, *, waits: bool) -> EmbedReply:
         facts = await self._facts_of(request.model, "embed")
@@ -269,13 +262,10 @@ class LocalPool:
             DeadlineExceeded: not within `total_s`.
         """
         facts = await self._facts_of(request.model, "rerank")
-        try:
-            async with asyncio.timeout(request.total_s):
-                whole, usage = await self._computed(
-                    request, request.documents, facts, waits=waits, query=request.query
-                )
-        except TimeoutError:
-            raise DeadlineExceeded("total", request.total_s or 0.0) from None
+        async with total_deadline(request.total_s):
+            whole, usage = await self._computed(
+                request, request.documents, facts, waits=waits, query=request.query
+            )
         return RerankReply(tuple(score for (score,) in whole.vectors), usage, facts.digest)
 
     async def _facts_of(self, model: ModelSpec, role: Role) -> ModelFacts:
@@ -450,9 +440,9 @@ def _full_name(ref: str) -> str:
 
 
 def _metered(events: PoolEvents | None) -> tuple[Metrics, PoolEvents]:
-    """Return a pool's numbers, and whom it tells: them, and whoever else listens."""
+    """Return a pool's metrics, and the listener that gets its events."""
     # Here, because prometheus_client takes 50 ms that most commands need not pay.
-    from .metrics import Metrics, fan_out
+    from .metrics import Metrics
 
     metrics = Metrics()
     return metrics, metrics if events is None else fan_out(metrics, events)

@@ -1,4 +1,4 @@
-"""Servers behind an address: any of OpenAI's API, or another Paddock, detected at first use.
+"""Servers behind an address: any of OpenAI's API, or another Paddock.
 
 Each method asks once. `ServerAway` and `ServerBusy` say that asking again, or asking another
 server, may help; `balancer` decides that. Another Paddock is asked through its RPC, where models
@@ -7,7 +7,6 @@ are known by the digests of their files, as here.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from paddock.engine.errors import (
     BadRequest,
     Busy,
-    DeadlineExceeded,
     EngineError,
     ModelBroken,
     ModelReplaced,
@@ -40,7 +38,7 @@ from paddock.engine.request import (
 from paddock.engine.system.hosts import ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
-from .base import Deadlines
+from .base import Deadlines, total_deadline
 from .openai_client import ServedModel, ServerAway, ServerBusy, ServerConnection, look_up_model
 from .openai_codec import StreamDecoder, chat_body, unsupported_sampling
 from .rpc import PREFIX, PoolAddress, RemotePool
@@ -68,7 +66,7 @@ NoteLine = Callable[[str], None]
 
 
 class OpenAIServer:
-    """Asks one server; every method raises `ServerAway` or `Later` where asking elsewhere helps."""
+    """A server of OpenAI's API. Raises `ServerAway` or `ServerBusy` where others may help."""
 
     def __init__(
         self,
@@ -112,9 +110,9 @@ class OpenAIServer:
         """Return how many requests it answers at a time; None: it does not say."""
         return (await self._look(spec)).n_slots
 
-    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
-        """Return what is known of a model; `anew`: ask, also where it is known."""
-        if anew:
+    async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
+        """Return what is known of a model; `is_refresh`: ask again."""
+        if is_refresh:
             self._looked.pop(_model_key(spec), None)
         return (await self._look(spec)).facts
 
@@ -156,7 +154,7 @@ class OpenAIServer:
         hearing = StreamDecoder()
         await self._heard(request, body, hearing, hear)
         if looked.kind == "llama-server" and hearing.model not in ("", looked.name):
-            raise ModelReplaced(request.model.ref)  # started anew with another one in between
+            raise ModelReplaced(request.model.ref)  # it was restarted with another one in between
         usage = hearing.ended()
         await self._truncation.after(sent, usage)
         assert hearing.reason is not None
@@ -171,7 +169,7 @@ class OpenAIServer:
     ) -> None:
         idle = Deadlines(None, request.idle_s)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_TotalDeadline(request.total_s))
+            await stack.enter_async_context(total_deadline(request.total_s))
             await stack.enter_async_context(idle)
             events = await stack.enter_async_context(
                 self._line.events("/v1/chat/completions", body)
@@ -259,23 +257,6 @@ def _model_key(spec: ModelSpec) -> tuple[str, str, int | None]:
     return spec.ref, spec.role, spec.n_ctx_tokens
 
 
-class _TotalDeadline:
-    """The time of a whole request, from when it is sent."""
-
-    def __init__(self, total_s: float | None) -> None:
-        self._total_s = total_s
-        self._timeout = asyncio.timeout(total_s)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *how: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*how)
-        except TimeoutError:
-            raise DeadlineExceeded("total", self._total_s or 0.0) from None
-
-
 def _read_vectors(told: Any, n: int) -> list[list[float]] | None:
     """Read vectors in the order of the texts; None: they are not there."""
     if not isinstance(told, list) or len(told) != n:
@@ -314,16 +295,16 @@ async def is_paddock(line: ServerConnection) -> bool:
     """
     status = await line.status("POST", f"{PREFIX}/stats")
     if status in (401, 403) and await line.status("GET", "/readyz") in (200, 503):
-        raise ModelBroken(line.url, line.about_key(str(status)))
+        raise ModelBroken(line.url, line.key_advice(str(status)))
     return status == 200
 
 
 class _ConnectionLost(EngineError):
-    """The connection broke; said to whoever asked."""
+    """The connection to another Paddock broke."""
 
 
 class PaddockServer:
-    """Asks one service; every method raises `ServerAway` or `ServerBusy` where asking elsewhere helps."""
+    """Another Paddock. Raises `ServerAway` or `ServerBusy` where asking elsewhere may help."""
 
     def __init__(self, address: ServerAddress, line: ServerConnection) -> None:
         self.url = address.url
@@ -359,10 +340,10 @@ class PaddockServer:
         """Tell nothing: how many requests a model answers at a time, its service decides."""
         return None
 
-    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+    async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         """Return what is known of a model; asked each time, since its file may be replaced."""
         facts = await self._asked(self._pool.facts(_without_pool(spec)))
-        if anew:
+        if is_refresh:
             self._identities.pop((spec.ref, spec.role), None)
         self._identities.setdefault((spec.ref, spec.role), facts.identity)
         return facts
@@ -382,7 +363,7 @@ class PaddockServer:
     async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
         """Get one answer, piece by piece."""
         answer = self._pool.chat(replace(request, model=_without_pool(request.model)))
-        answer.heard_by(hear)
+        answer.on_chunk(hear)
         reply = await self._asked(answer.reply())
         await self._still(request.model)
         return AnswerEnd(
@@ -423,7 +404,7 @@ def _without_pool(spec: ModelSpec) -> ModelSpec:
 
 
 class ModelServer(Protocol):
-    """One server. Every method but the first two raises `Away` or `Later` where others may do."""
+    """One server. Every method but the first two raises `ServerAway` or `ServerBusy`."""
 
     url: str
 
@@ -439,7 +420,7 @@ class ModelServer(Protocol):
     async def n_slots(self, spec: ModelSpec) -> int | None:
         """Return how many requests it answers at a time; None: it does not say."""
 
-    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+    async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         """Return what is known of a model."""
 
     async def count_chat(
@@ -457,77 +438,29 @@ class ModelServer(Protocol):
         """Get vectors of length 1."""
 
 
-class DetectedServer:
-    """Implements `ModelServer` by whichever fits what answers at an address."""
+async def detect_server(
+    address: ServerAddress,
+    note: NoteLine,
+    *,
+    tokenizer: Path | None = None,
+    limits: ReadLimits | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> ModelServer:
+    """Return a connection that fits what answers at an address.
 
-    def __init__(
-        self,
-        address: ServerAddress,
-        note: NoteLine,
-        *,
-        tokenizer: Path | None = None,
-        limits: ReadLimits | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self.url = address.url
-        self._address = address
-        self._note = note
-        self._tokenizer = tokenizer
-        """A GGUF file to count with where the server cannot."""
-        self._limits = limits
-        self._line = ServerConnection(address, transport=transport)
-        self._real: ModelServer | None = None
-        self._finding = asyncio.Lock()
+    `tokenizer` is a GGUF file to count with where the server cannot.
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if self._real is not None:
-            await self._real.aclose()
-        await self._line.aclose()
-
-    async def is_alive(self, within_s: float) -> bool:
-        """Return whether anybody answers."""
-        return await self._line.answers("/v1/models", within_s)
-
-    async def is_resident(self, spec: ModelSpec) -> bool | None:
-        """Return whether a model is in memory."""
-        return await (await self._found()).is_resident(spec)
-
-    async def n_slots(self, spec: ModelSpec) -> int | None:
-        """Return how many requests it answers at a time."""
-        return await (await self._found()).n_slots(spec)
-
-    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
-        """Return what is known of a model."""
-        return await (await self._found()).facts(spec, anew=anew)
-
-    async def count_chat(
-        self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
-    ) -> TokenCount:
-        """Count a conversation."""
-        return await (await self._found()).count_chat(spec, messages, tools)
-
-    async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
-        """Count texts."""
-        return await (await self._found()).count_texts(spec, texts)
-
-    async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
-        """Get one answer."""
-        return await (await self._found()).chat(request, hear)
-
-    async def embed(self, request: EmbedRequest) -> Embedded:
-        """Get vectors."""
-        return await (await self._found()).embed(request)
-
-    async def _found(self) -> ModelServer:
-        if self._real is None:
-            async with self._finding:
-                if self._real is None:
-                    self._real = await self._find()
-        return self._real
-
-    async def _find(self) -> ModelServer:
-        if await is_paddock(self._line):
-            return PaddockServer(self._address, self._line)
-        tokenizer = LocalTokenizer(self._tokenizer) if self._tokenizer is not None else None
-        return OpenAIServer(self._line, self._note, tokenizer, self._limits)
+    Raises:
+        ModelBroken: it refuses the key, or no header can carry the key.
+        ServerAway: nothing answers.
+    """
+    line = ServerConnection(address, transport=transport)
+    try:
+        if await is_paddock(line):
+            return PaddockServer(address, line)
+    except BaseException:
+        await line.aclose()
+        raise
+    return OpenAIServer(
+        line, note, LocalTokenizer(tokenizer) if tokenizer is not None else None, limits
+    )

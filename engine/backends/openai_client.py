@@ -1,9 +1,9 @@
 """HTTP connection to one server of OpenAI's API, and discovery of what its models are.
 
-JSON out, JSON or a stream of events back, all of it bounded. What may pass becomes `ServerAway` or
-`ServerBusy`; what a person must mend becomes an `EngineError`. Servers share `/v1/models`; which
-other endpoints tell a model's context, slots and identity depends on the program (llama-server,
-vLLM, Ollama).
+Requests and answers are JSON or server-sent events, all bounded. Failures that may pass become
+`ServerAway` or `ServerBusy`; those that need a person become an `EngineError`. All servers have
+`/v1/models`; which other endpoints tell a model's context, slots and identity depends on the
+program (llama-server, vLLM, Ollama).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed, PromptTooLong
 from paddock.engine.request import ModelFacts, ModelSpec
+from paddock.engine.system import http
 from paddock.engine.system.hosts import ServerAddress
 
 from .openai_codec import ServerKind
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ServerAway(Exception):
-    """Nobody answers there, or not to the end; `was_sent`: the request may have been begun."""
+    """No whole answer came; `was_sent`: the server may have begun with the request."""
 
     def __init__(self, reason: str, *, was_sent: bool = False) -> None:
         self.reason = reason
@@ -37,7 +38,7 @@ class ServerAway(Exception):
 
 
 class ServerBusy(Exception):
-    """The server is full, or loads its model; it may have said after how many seconds."""
+    """The server is full or loads its model; it may have said after how many seconds to retry."""
 
     def __init__(self, reason: str, after_s: float | None = None) -> None:
         self.reason = reason
@@ -45,18 +46,21 @@ class ServerBusy(Exception):
         super().__init__(reason)
 
 
-CONNECT_S = 5.0
 ANSWER_S = 30.0
-"""For what a server tells without asking its model."""
+"""For what a server knows without asking its model."""
 MOST_ANSWER_BYTES = 256 * 1024 * 1024  # 64 vectors of 8,192 numbers are 12 MB
+MOST_ERROR_BYTES = 1024 * 1024
 MOST_EVENT_BYTES = 16 * 1024 * 1024
-_MOST_SAID = 300
+LONGEST_RETRY_AFTER_S = 60.0
 
 Json = dict[str, Any]
 
 
 class ServerConnection:
-    """A connection to one server. Every method raises `ServerAway`, `ServerBusy` or an `EngineError`."""
+    """A connection to one server.
+
+    Every method raises `ServerAway`, `ServerBusy` or an `EngineError`.
+    """
 
     def __init__(
         self, address: ServerAddress, *, transport: httpx.AsyncBaseTransport | None = None
@@ -65,18 +69,17 @@ class ServerConnection:
 
         self.url = address.url
         self._key = address.key
-        if not _is_header(address.key):
+        if not http.is_header_value(address.key):
             raise ModelBroken(
                 address.url,
                 "the key that it is to be shown has a character that no header carries: only "
                 "letters, digits and signs of ASCII do. Correct the model's `pool.key`, "
                 "or PADDOCK_POOL_KEY",
             )
-        self._http = httpx.AsyncClient(
-            base_url=address.url,
-            headers={"Authorization": f"Bearer {address.key}"} if address.key else {},
-            # How long an answer may take is for its own deadlines to say.
-            timeout=httpx.Timeout(None, connect=CONNECT_S, write=60.0),
+        self._http = http.client(
+            address.url,
+            key=address.key,
+            timeout_s=None,  # each request has a deadline of its own
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=not address.is_here,
             transport=transport,
@@ -87,22 +90,22 @@ class ServerConnection:
         await self._http.aclose()
 
     async def get(self, path: str, within_s: float = ANSWER_S) -> Json:
-        """Ask for an object."""
+        """Return a JSON object."""
         return await self._ask("GET", path, None, within_s)
 
     async def post(self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_S) -> Json:
-        """Send an object, get one."""
+        """Send a JSON object; return the one that comes back."""
         return await self._ask("POST", path, body, within_s)
 
     async def find(self, path: str) -> Json | None:
-        """Ask for what a server may or may not have; None: it does not."""
+        """Return a JSON object; None where the server refuses, as without such an endpoint."""
         try:
             return await self.get(path)
         except EngineError:
             return None
 
     async def answers(self, path: str, within_s: float) -> bool:
-        """Return whether anybody is there at all, however it answers."""
+        """Return whether the server answers at all, whatever the status."""
         try:
             await self.status("GET", path, within_s)
         except ServerAway:
@@ -110,86 +113,87 @@ class ServerConnection:
         return True
 
     async def status(self, method: str, path: str, within_s: float = ANSWER_S) -> int:
-        """Ask for nothing but the number of an answer."""
-        import httpx
-
-        try:
+        """Return the status of an answer."""
+        with self._server_away(within_s):
             async with asyncio.timeout(within_s), self._http.stream(method, path) as answer:
                 return answer.status_code
-        except TimeoutError:
-            raise ServerAway(f"{self.url} did not answer within {within_s:g} s") from None
-        except httpx.HTTPError as error:
-            raise ServerAway(f"{self.url} cannot be reached ({_error_reason(error)})") from None
 
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None, within_s: float
     ) -> Json:
-        try:
+        with self._server_away(within_s):
             async with asyncio.timeout(within_s), self._sent(method, path, body) as answer:
-                return _json_object(self.url, await _read_whole(answer))
-        except TimeoutError:
-            raise ServerAway(
-                f"{self.url} did not answer within {within_s:g} s", was_sent=True
-            ) from None
+                return self._object(await http.read_body(answer, MOST_ANSWER_BYTES))
 
     @asynccontextmanager
     async def events(
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncIterator[AsyncIterator[Json]]:
-        """Send an object; gives the events that come back, each an object, until `[DONE]`."""
-        async with self._sent("POST", path, body) as answer:
-            yield self._events(answer)
+        """Send an object; yield the server-sent events that come back, as objects, until `[DONE]`."""
+        with self._server_away():
+            async with self._sent("POST", path, body) as answer:
+                yield self._events(answer)
 
     async def _events(self, answer: httpx.Response) -> AsyncGenerator[Json, None]:
-        async for data in _event_data(answer):
+        async for data in http.event_data(answer, MOST_EVENT_BYTES):
             if data == b"[DONE]":
                 return
-            event = _json_object(self.url, data)
+            event = self._object(data)
             error = event.get("error")
             if error is not None:
-                raise self._refusal(_error_status(error), self._clean(_error_text(error)), error)
+                raise self._refusal(
+                    _error_status(error), self._clean(http.error_text(event)), error
+                )
             yield event
         raise ServerAway(f"the answer of {self.url} broke off", was_sent=True)
+
+    @contextmanager
+    def _server_away(self, within_s: float | None = None) -> Iterator[None]:
+        """Turn broken connections, and with `within_s` time-outs, into `ServerAway`."""
+        try:
+            with http.http_failures(self.url):
+                yield
+        except http.HttpFailure as error:
+            raise ServerAway(str(error), was_sent=error.was_sent) from None
+        except TimeoutError:
+            if within_s is None:  # a deadline of the caller's
+                raise
+            reason = f"{self.url} did not answer within {within_s:g} s"
+            raise ServerAway(reason, was_sent=True) from None
 
     @asynccontextmanager
     async def _sent(
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> AsyncIterator[httpx.Response]:
-        import httpx
-
-        try:
-            async with self._http.stream(method, path, json=body) as answer:
-                if answer.status_code != 200:
-                    raise await self._refused(answer)
-                yield answer
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise ServerAway(f"{self.url} cannot be reached ({_error_reason(error)})") from None
-        except httpx.HTTPError as error:
-            words = f"the connection to {self.url} broke ({_error_reason(error)})"
-            raise ServerAway(words, was_sent=True) from None
+        async with self._http.stream(method, path, json=body) as answer:
+            if answer.status_code != 200:
+                raise await self._refused(answer)
+            yield answer
 
     async def _refused(self, answer: httpx.Response) -> Exception:
-        try:
-            told = json.loads(await _read_whole(answer, most=1024 * 1024))
-        except (ValueError, RecursionError):
-            told = None
-        error = told.get("error", told) if isinstance(told, dict) else None
-        said = self._clean(_error_text(error)) or answer.reason_phrase
-        after_s = _retry_after_s(answer.headers.get("retry-after"))
+        body = http.json_object(await http.read_body(answer, MOST_ERROR_BYTES))
+        said = self._clean(http.error_text(body)) or answer.reason_phrase
+        after_s = http.retry_after_s(answer.headers.get("retry-after"), LONGEST_RETRY_AFTER_S)
+        error = body.get("error", body) if body else None
         return self._refusal(answer.status_code, said, error, after_s)
 
+    def _object(self, data: bytes) -> Json:
+        value = http.json_object(data)
+        if value is None:
+            raise BadRequest(f"{self.url} answers with something that is no JSON object")
+        return value
+
     def _clean(self, said: str) -> str:
-        """Take out the key, which some servers repeat when they refuse it."""
+        """Remove the key, which some servers repeat when they refuse it."""
         return said.replace(self._key, "***") if self._key else said
 
     def _refusal(
         self, status: int, said: str, error: Any, after_s: float | None = None
     ) -> Exception:
-        """Return what a refusal means."""
         if status in (429, 503):
             return ServerBusy(f"{self.url} is busy: {said}", after_s)
         if status in (401, 403):
-            return ModelBroken(self.url, self.about_key(f"{status}: {said}"))
+            return ModelBroken(self.url, self.key_advice(f"{status}: {said}"))
         if (status >= 500 and status != 501) or status == 408:
             return ServerAway(f"{self.url} failed ({status}: {said})", was_sent=True)
         too_long = _too_long(error)
@@ -197,8 +201,8 @@ class ServerConnection:
             return too_long
         return BadRequest(f"the server at {self.url} refuses the request ({status}: {said})")
 
-    def about_key(self, said: str) -> str:
-        """Return what is to be done about a key that is refused, or lacking."""
+    def key_advice(self, said: str) -> str:
+        """Return what to do about a key that is refused or missing."""
         if self._key:
             what = f"the server refuses the key that it is shown ({said}). Correct"
         else:
@@ -206,12 +210,8 @@ class ServerConnection:
         return f"{what} the model's `pool.key`, or PADDOCK_POOL_KEY"
 
 
-def _is_header(key: str) -> bool:
-    return key.isascii() and key.isprintable() and key == key.strip()
-
-
 def _too_long(error: Any) -> PromptTooLong | None:
-    """Read how servers say that a prompt does not fit."""
+    """Return the error of a prompt that does not fit, as servers report it."""
     if not isinstance(error, dict):
         return None
     kind = str(error.get("type")), str(error.get("code"))
@@ -222,61 +222,9 @@ def _too_long(error: Any) -> PromptTooLong | None:
     return PromptTooLong(n_prompt, 0, n_ctx) if n_prompt and n_ctx else None
 
 
-async def _read_whole(answer: httpx.Response, most: int = MOST_ANSWER_BYTES) -> bytes:
-    read = bytearray()
-    async for piece in answer.aiter_bytes():
-        read += piece
-        if len(read) > most:
-            raise ServerAway(f"{answer.url} answers with more than {most:,} bytes", was_sent=True)
-    return bytes(read)
-
-
-async def _event_data(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """Yield the data of server-sent events; other lines are comments and names."""
-    rest = b""
-    async for piece in answer.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-            elif line.startswith(b"error:"):  # llama-server's old form
-                yield b'{"error":' + line[6:].strip() + b"}"
-        if len(rest) > MOST_EVENT_BYTES:
-            raise ServerAway(f"{answer.url} sends an event without an end", was_sent=True)
-
-
-def _json_object(url: str, data: bytes) -> Json:
-    try:
-        told = json.loads(data)
-    except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise BadRequest(f"{url} answers with something that is no JSON object")
-    return told
-
-
-def _error_text(error: Any) -> str:
-    """Find the sentence in an error, in one bounded line."""
-    if isinstance(error, dict):
-        error = error.get("message") or error.get("detail") or error.get("error") or ""
-    line = " ".join(str(error or "").split())
-    return line if len(line) <= _MOST_SAID else f"{line[:_MOST_SAID]}…"
-
-
 def _error_status(error: Any) -> int:
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and not isinstance(code, bool) else 500
-
-
-def _retry_after_s(text: str | None) -> float | None:
-    try:
-        return max(0.0, min(float(text or ""), 60.0))
-    except ValueError:
-        return None
-
-
-def _error_reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 _T = TypeVar("_T", int, str)

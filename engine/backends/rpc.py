@@ -11,22 +11,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticSerializationError
 
 from paddock.engine import errors
 from paddock.engine.errors import EngineError, WorkerLost
-from paddock.engine.memory.pool_events import LoadCount
-from paddock.engine.memory.pool_stats import PoolStats
+from paddock.engine.memory.pool_stats import LoadCount, PoolStats
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -40,6 +38,14 @@ from paddock.engine.request import (
     Usage,
 )
 from paddock.engine.sampling_values import checked_sampling
+from paddock.engine.system import http
+from paddock.engine.system.text import split_lines
+from paddock.engine.system.unix_http import (
+    IDLE_CONNECTION_S,
+    ConnectionBroken,
+    UnexpectedStatus,
+    UnixClient,
+)
 
 from .base import Answer
 
@@ -202,170 +208,51 @@ def _as_text(value: object) -> str:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-CONNECT_S = 5.0
 SILENCE_S = 60.0  # the other side gives a sign of life every 5 s
-IDLE_CONNECTION_S = 30.0  # the other side closes a connection that rests for 60 s
+
+if TYPE_CHECKING:
+    PoolConnection = UnixClient | httpx.AsyncClient
 
 
-class ConnectionBroken(Exception):
-    """The connection, or what serves at its end, is gone."""
+def _connect(place: PoolAddress) -> PoolConnection:
+    if place.socket is not None:
+        return UnixClient(place.socket, silence_s=SILENCE_S)
+    from httpx import Limits  # 170 ms, which a pool on this machine need not pay
+
+    # How many requests go at a time is for the caller and the pool to decide.
+    limits = Limits(keepalive_expiry=IDLE_CONNECTION_S)
+    return http.client(place.url, key=place.key, timeout_s=SILENCE_S, limits=limits)
 
 
-class PoolConnection(Protocol):
-    """A way to one place, for any number of requests at a time."""
+async def _post(
+    connection: PoolConnection, place: PoolAddress, path: str, body: bytes
+) -> AsyncGenerator[bytes, None]:
+    """Send a body and yield the answer as it comes; closing it ends the request.
 
-    def post(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """Send a body and yield what is answered, as it comes; closing it ends the request.
-
-        Raises:
-            Broken: the connection broke, or nothing came for too long.
-            EngineError: whoever answers is no pool, or says no.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
-
-
-@dataclass(slots=True)
-class _OpenSocket:
-    """One connection."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    rests_since: float | None = None
-    """None: it is new."""
-
-
-class SocketConnection:
-    """Speaks HTTP/1.1 over a socket in the file system; a connection for each request under way."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._resting: list[_OpenSocket] = []
-
-    async def aclose(self) -> None:
-        """Close the connections that rest; the others end with their requests."""
-        while self._resting:
-            self._resting.pop().writer.close()
-
-    async def post(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """Implement `PoolConnection.post`."""
-        head = f"POST {path} HTTP/1.1\r\nHost: paddock\r\nContent-Length: {len(body)}\r\n\r\n"
-        wire: _OpenSocket | None = None
+    Raises:
+        ConnectionBroken: the connection broke, or nothing came for too long.
+        EngineError: the server is no pool, or refuses.
+    """
+    if isinstance(connection, UnixClient):
         try:
-            wire, status, headers = await self._sent(head.encode() + body)
-            if status != 200:
-                said = b"".join([piece async for piece in _read_body(wire.reader, headers)])
-                raise unexpected_answer(str(self._path), status, said)
-            async with aclosing(_read_body(wire.reader, headers)) as pieces:
+            async with aclosing(connection.stream("POST", path, body)) as pieces:
                 async for piece in pieces:
                     yield piece
-            wire.rests_since = time.monotonic()
-            self._resting.append(wire)
-            wire = None
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            raise ConnectionBroken(str(error) or type(error).__name__) from None
-        finally:
-            if wire is not None:  # whoever reads it no more has not read it to its end
-                wire.writer.close()
-
-    async def _sent(self, request: bytes) -> tuple[_OpenSocket, int, dict[bytes, bytes]]:
-        """Send a request and read the head of its answer; once more where the wire was stale."""
-        while True:
-            wire = await self._wire()
-            try:
-                wire.writer.write(request)
-                async with asyncio.timeout(SILENCE_S):
-                    await wire.writer.drain()
-                    status, headers = await _read_head(wire.reader)
-            except (OSError, EOFError):
-                wire.writer.close()
-                if wire.rests_since is None:
-                    raise
-            except BaseException:
-                wire.writer.close()
-                raise
-            else:
-                return wire, status, headers
-
-    async def _wire(self) -> _OpenSocket:
-        """Return a connection that rests, else a new one."""
-        while self._resting:
-            wire = self._resting.pop()
-            is_old = time.monotonic() - (wire.rests_since or 0.0) > IDLE_CONNECTION_S
-            if not is_old and not wire.reader.at_eof():
-                return wire
-            wire.writer.close()
-        async with asyncio.timeout(CONNECT_S):
-            return _OpenSocket(*await asyncio.open_unix_connection(str(self._path)))
-
-
-async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
-    """Read status and headers; raises `EOFError` where nothing comes any more."""
-    status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-    pairs = (line.partition(b":") for line in lines if line)
-    headers = {name.strip().lower(): value.strip().lower() for name, _, value in pairs}
-    return int(status_line.split(b" ", 2)[1]), headers
-
-
-async def _read_body(
-    reader: asyncio.StreamReader, headers: dict[bytes, bytes]
-) -> AsyncGenerator[bytes, None]:
-    """Yield a body's pieces."""
-    if headers.get(b"transfer-encoding") != b"chunked":
-        async with asyncio.timeout(SILENCE_S):
-            yield await reader.readexactly(int(headers.get(b"content-length", b"0")))
+        except UnexpectedStatus as refused:
+            raise _refusal(str(place.socket), refused.status, refused.body) from None
         return
-    while True:
-        async with asyncio.timeout(SILENCE_S):
-            n_bytes = int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16)
-            piece = await reader.readexactly(n_bytes + 2)
-        if not n_bytes:
-            return
-        yield piece[:-2]
-
-
-class WebConnection:
-    """Speaks to a service over the network, showing it a key."""
-
-    def __init__(self, url: str, key: str) -> None:
-        import httpx
-
-        self._url = url
-        # How many requests go at a time is for whoever asks and for the pool to decide.
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_CONNECTION_S
-        )
-        self._client: httpx.AsyncClient = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S, pool=None),
-            limits=limits,
-            follow_redirects=False,
-        )
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
-
-    async def post(self, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
-        """Implement `PoolConnection.post`."""
-        import httpx
-
-        try:
-            async with self._client.stream("POST", path, content=body) as answer:
+    try:
+        with http.http_failures(place.url):
+            async with connection.stream("POST", path, content=body) as answer:
                 if answer.status_code != 200:
-                    raise unexpected_answer(self._url, answer.status_code, await answer.aread())
+                    raise _refusal(place.url, answer.status_code, await answer.aread())
                 async for piece in answer.aiter_raw():
                     yield piece
-        except httpx.HTTPError as error:
-            raise ConnectionBroken(str(error) or type(error).__name__) from None
+    except http.HttpFailure as error:
+        raise ConnectionBroken(str(error)) from None
 
 
-def unexpected_answer(where: str, status: int, body: bytes) -> Exception:
-    """Return what an answer means that is none of a pool's."""
+def _refusal(where: str, status: int, body: bytes) -> Exception:
     said = body.decode("utf-8", "replace").strip()[:300]
     if status in (502, 503, 504):
         return ConnectionBroken(f"status {status}: {said}")
@@ -554,10 +441,10 @@ class RemotePool:
         self, seat: _ConnectedPool, verb: str, body: bytes
     ) -> AsyncGenerator[WireLine, None]:
         rest = b""
-        async with aclosing(seat.link.post(f"{PREFIX}/{verb}", body)) as pieces:
+        async with aclosing(_post(seat.link, seat.place, f"{PREFIX}/{verb}", body)) as pieces:
             async for piece in pieces:
-                *whole, rest = (rest + piece).split(b"\n")
-                for raw in whole:
+                lines, rest = split_lines(rest, piece)
+                for raw in lines:
                     yield self._wire.line(raw)
         raise ConnectionBroken("its answer broke off")
 
@@ -607,9 +494,3 @@ def _counted_since(now: LoadCount, before: LoadCount | None) -> LoadCount:
     if before is None or now.loads < before.loads:
         return now
     return LoadCount(now.loads - before.loads, now.load_s - before.load_s)
-
-
-def _connect(place: PoolAddress) -> PoolConnection:
-    if place.socket is not None:
-        return SocketConnection(place.socket)
-    return WebConnection(place.url, place.key)

@@ -12,13 +12,13 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
+from paddock.engine.system.processes import LineProcess
 
 from .openai_client import ServedModel, ServerConnection
 from .openai_codec import messages_body as as_json
@@ -103,19 +103,17 @@ def _message_texts(messages: Sequence[Message]) -> list[str]:
     ]
 
 
-START_S, COUNT_S, STOP_S = 60.0, 60.0, 5.0
-_MOST_LINE_BYTES = 64 * 1024 * 1024
+START_S, COUNT_S = 60.0, 60.0
 _TOKENIZER_MODULE = "paddock.engine.backends.tokenizer_process"
 
 
 class LocalTokenizer:
-    """Asks a process of its own, which is started at first use. Lives in one event loop."""
+    """Counts by a model file's vocabulary, in a process that starts at first use."""
 
     def __init__(self, path: Path, parts: Sequence[str] = ()) -> None:
         """`parts` are the files of a split model after the first."""
         self.path = path
-        self._parts = parts
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = LineProcess([sys.executable, "-m", _TOKENIZER_MODULE, str(path), *parts])
         self._turn = asyncio.Lock()
 
     async def count_chat(self, messages: Sequence[Message]) -> int:
@@ -134,69 +132,30 @@ class LocalTokenizer:
 
     async def aclose(self) -> None:
         """End the process."""
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.kill()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
+        self._process.close()
 
     async def _counts(self, order: dict[str, Any]) -> list[int]:
         async with self._turn:
-            told = await self._asked(order)
-        if "error" in told:
-            raise BadRequest(f"{self.path} cannot count it: {told['error']}")
-        return [int(count) for count in told["counts"]]
+            answer = await self._asked(order)
+        if "error" in answer:
+            raise BadRequest(f"{self.path} cannot count it: {answer['error']}")
+        return [int(count) for count in answer["counts"]]
 
     async def _asked(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send an order; a process that has died is started once more."""
-        for _ in range(2):
-            process = await self._started()
-            try:
-                async with asyncio.timeout(COUNT_S):
-                    assert process.stdin is not None
-                    process.stdin.write(json.dumps(order).encode() + b"\n")
-                    await process.stdin.drain()
-                    return await _read_reply(process)
-            except (TimeoutError, OSError, EOFError, ValueError):
-                await self.aclose()
-            except asyncio.CancelledError:
-                await self.aclose()  # its answer would be taken for the next one's
-                raise
-        raise ModelBroken(str(self.path), "its vocabulary cannot be asked: the process ended")
-
-    async def _started(self) -> asyncio.subprocess.Process:
-        if self._process is not None and self._process.returncode is None:
-            return self._process
-        pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", _TOKENIZER_MODULE, str(self.path), *self._parts,
-            stdin=pipe, stdout=pipe, stderr=nowhere, limit=_MOST_LINE_BYTES,
-        )  # fmt: skip
+        """Send an order; a process that died is started once more."""
         try:
-            async with asyncio.timeout(START_S):
-                await _read_reply(process)
-        except (TimeoutError, EOFError, ValueError):
-            await self.aclose()
-            raise ModelBroken(str(self.path), "its vocabulary cannot be read") from None
+            for _ in range(2):
+                if not self._process.is_running:
+                    ready = await asyncio.to_thread(self._process.ask, {"texts": []}, START_S)
+                    if ready is None:
+                        raise ModelBroken(str(self.path), "its vocabulary cannot be read")
+                answer = await asyncio.to_thread(self._process.ask, order, COUNT_S)
+                if answer is not None:
+                    return answer
         except asyncio.CancelledError:
-            await self.aclose()
+            self._process.close()  # the thread that waits for its answer ends
             raise
-        return process
-
-
-async def _read_reply(process: asyncio.subprocess.Process) -> dict[str, Any]:
-    """Read one answer.
-
-    Raises:
-        EOFError, ValueError: there is none.
-    """
-    assert process.stdout is not None
-    line = await process.stdout.readline()
-    if not line:
-        raise EOFError
-    told: dict[str, Any] = json.loads(line)
-    return told
+        raise ModelBroken(str(self.path), "its vocabulary cannot be asked: the process ended")
 
 
 _COUNTS_AT_ONCE = 8

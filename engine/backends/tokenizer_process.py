@@ -20,14 +20,12 @@ from paddock.engine.request import Message
 
 def main(path: str, *parts: str) -> None:
     """Count until the pipe closes."""
-    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what llama.cpp prints must not stand among the answers
     prompter = PromptBuilder(Model(Path(path), n_gpu_layers=0, is_vocabulary=True, parts=parts))
-    told.write('{"ready": true}\n')
-    told.flush()
     for line in sys.stdin:
-        told.write(json.dumps(_counts(prompter, json.loads(line))) + "\n")
-        told.flush()
+        answers.write(json.dumps(_counts(prompter, json.loads(line))) + "\n")
+        answers.flush()
 
 
 def _counts(prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def _counts(prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
             messages = [Message(*turn) for turn in order["messages"]]
             return {"counts": [prompter.count_chat(messages)]}
         return {"counts": prompter.count(order["texts"])}
-    except Exception as error:  # told to whoever asked; the next order may be another
+    except Exception as error:  # answers to whoever asked; the next order may be another
         return {"error": f"{error or type(error).__name__}"}
 
 

@@ -10,17 +10,18 @@ reports more than it read cannot be detected.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import BadRequest, PromptCut, PromptTooLong
-from paddock.engine.profile.profile_store import write_json
 from paddock.engine.request import Usage
+from paddock.engine.system.files import read_json_object, write_json_atomically
+from paddock.engine.system.units import DAY_S
 
 from .openai_client import ServedModel, ServerConnection
 from .openai_codec import StreamDecoder
@@ -29,7 +30,7 @@ from .token_counting import MESSAGE_TOKENS, OPENING_TOKENS, TokenCount
 CHAT_TOKENS, EMBED_TOKENS = 512, 128
 """What every server is taken to read: no chat model has a smaller context, and no text model cuts
 earlier (sentence-transformers' smallest `max_seq_length`)."""
-FRESH_S = 24 * 3600.0
+FRESH_S = DAY_S
 """A server may be restarted with another context: a confirmation on the disk counts for a day."""
 PROBE_S = 600.0
 """For reading a probe, where the request that waits for it has no time of its own."""
@@ -126,15 +127,17 @@ class ReadLimits:
         if self._file is not None:
             kept = self._kept() | {_limit_key(url, digest, role): (n_tokens, self._now())}
             old = self._now() - FRESH_S
-            write_json(self._file, {key: one for key, one in kept.items() if one[1] > old})
+            with suppress(OSError):  # only a cache
+                fresh = {key: one for key, one in kept.items() if one[1] > old}
+                write_json_atomically(self._file, fresh)
 
     def _kept(self) -> dict[str, tuple[int, float]]:
         if self._file is None:
             return {}
         try:
-            told = json.loads(self._file.read_text("utf-8"))
-            return {str(key): (int(one[0]), float(one[1])) for key, one in told.items()}
-        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            kept = read_json_object(self._file)
+            return {key: (int(one[0]), float(one[1])) for key, one in kept.items()}
+        except (ValueError, TypeError, LookupError):
             return {}  # it saves a probe, no more
 
 

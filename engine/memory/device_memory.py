@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from paddock.engine.system.hardware import (
     read_oom_kills,
     visible_gpus,
 )
+from paddock.engine.system.processes import run_blocking
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class MemoryAmount:
     """Bytes, of main memory and of each graphics device in its order.
 
     >>> MemoryAmount(8, (5,)) - MemoryAmount(3, (1, 1))
-    Room(host=5, gpus=(4, -1))
+    MemoryAmount(host=5, gpus=(4, -1))
     >>> MemoryAmount(8).holds(MemoryAmount(3, (1,)))
     False
     """
@@ -187,13 +187,10 @@ def ask_devices() -> tuple[tuple[GpuMemory, bool], ...]:
         "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.context_bytes, "
         "one.is_integrated] for one in graphics_devices()]))"
     )
+    done = run_blocking([sys.executable, "-P", "-c", code], timeout_s=ASK_DEVICES_S)
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code],
-            capture_output=True, text=True, timeout=ASK_DEVICES_S, check=True,
-        )  # fmt: skip
-        found = json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.SubprocessError, IndexError, ValueError):
+        found = json.loads(done.stdout.splitlines()[-1]) if done and done.code == 0 else ()
+    except (IndexError, ValueError):
         return ()
     return tuple(
         (GpuMemory(name, free, total, context_bytes=context), shares)

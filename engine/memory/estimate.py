@@ -6,10 +6,8 @@ The arithmetic is pure. Measured sizes belong to a file, a layout and a device, 
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from paddock.engine.decoding.batch import ContextLimits
 from paddock.engine.gguf import GgufHeader
 from paddock.engine.profile.context_layout import GPU_PASSES, may_be_plain, n_chat_slots
 from paddock.engine.settings import CacheType
-from paddock.engine.system import files
+from paddock.engine.system.files import read_json_object, write_json_atomically
 from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
 
 _BYTES_PER_VALUE: dict[CacheType, float] = {"f16": 2.0, "q8_0": 34 / 32}
@@ -162,22 +160,15 @@ class MeasuredSizes:
             key: [one.taken.host_bytes, one.taken.device_bytes, round(one.load_s, 3)]
             for key, one in {**_read_sizes(self._file), **self._all()}.items()
         }
-        aside = self._file.with_name(f"{self._file.name}.{os.getpid()}")
-        try:
-            files.private_folder(self._file.parent)
-            files.write_private(aside, json.dumps(rows))
-            aside.replace(self._file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                aside.unlink()
+        with suppress(OSError):  # only a cache
+            write_json_atomically(self._file, rows)
 
 
 def _read_sizes(file: Path) -> dict[str, MeasuredSize]:
     try:
-        rows = json.loads(file.read_text("utf-8"))
         return {
-            str(key): MeasuredSize(WorkerMemory(int(host), int(device)), float(load_s))
-            for key, (host, device, load_s) in rows.items()
+            key: MeasuredSize(WorkerMemory(int(host), int(device)), float(load_s))
+            for key, (host, device, load_s) in read_json_object(file).items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return {}

@@ -20,7 +20,7 @@ from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
 from .device_memory import Device, MemoryAmount
 from .model_layout import LayoutRequest, MemoryProbe, ModelLayout, as_placed
 from .policy import LoadedState, ModelState
-from .pool_events import LoadCount, UnloadReason
+from .pool_stats import LoadCount, UnloadReason
 
 
 class ModelWorker(Protocol):

@@ -48,7 +48,7 @@ from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
 from .loaded_models import LoadedModel, MemoryAccounting, W, is_idle, too_large
 from .model_layout import STEPS_WAITED, LayoutRequest, MemoryProbe, ModelLayout
 from .policy import EvictionCandidate, choose_victims
-from .pool_events import PoolEvents, UnloadReason
+from .pool_stats import PoolEvents, UnloadReason
 
 
 def resolve_adapters(refs: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ from .policy import (
     in_order,
 )
 from .policy import LoadModel as StartMove
-from .pool_events import LoadCount, NoPoolEvents, PoolEvents
+from .pool_stats import LoadCount, ModelStats, PoolEvents, PoolStats
 
 _PRIORITY_ORDER: tuple[Priority, ...] = ("interactive", "normal", "batch")
 
@@ -135,7 +135,7 @@ class ModelManager(Generic[W]):
     ) -> None:
         self._settings = settings
         self._memory_probe = memory_probe
-        self._events = events or NoPoolEvents()
+        self._events = events or PoolEvents()
         self._keeper = ModelLoader(settings, start, memory_probe, self._events, self)
         self._books = self._keeper.books
         self._lines: dict[str, WaitQueue] = {}
@@ -173,14 +173,45 @@ class ModelManager(Generic[W]):
         """Return how many requests wait outside for a model."""
         return len(self._lines.get(key, ()))
 
-    def waiting(self) -> Iterator[tuple[str, int]]:
-        """Yield how many requests wait outside, with the name of their model.
-
-        A name comes twice where it is asked for with different adapters.
-        """
+    def stats(self) -> PoolStats:
+        """Describe all models in memory, and count the requests that wait for any model."""
+        waiting: Counter[str] = Counter()
         for line in self._lines.values():
             if line:
-                yield next(iter(line)).ask.facts.name, len(line)
+                waiting[next(iter(line)).ask.facts.name] += len(line)
+        for one in self.resident():
+            waiting[one.facts.name] += _n_in_worker_queue(one)
+        resident = tuple(self._model_stats(one) for one in self.resident())
+        return PoolStats(resident, dict(self.loads), dict(+waiting))
+
+    def _model_stats(self, one: LoadedModel[W]) -> ModelStats:
+        now = self.now()
+        worker, load = one.worker, one.layout.load
+        return ModelStats(
+            one.facts.name,
+            one.state,
+            one.n_users,
+            load.n_parallel if worker else 0,
+            worker.n_decoded_tokens if worker else 0,
+            n_running=_n_running(one),
+            n_waiting=self.n_waiting(one.key) + _n_in_worker_queue(one),
+            n_ctx_tokens=one.wanted.n_ctx_tokens,
+            host_bytes=one.room.host,
+            device_bytes=sum(one.room.gpus),
+            placed=load.placed,
+            ready_s=now - one.ready_at if worker else None,
+            keep_alive_s=one.keep_alive_s,
+            expires_s=None if one.expires_at is None else max(0.0, one.expires_at - now),
+            load_s=one.load_s,
+            is_pinned=one.is_pinned,
+            is_leased=self.is_leased(one.key),
+            adapters=one.wanted.adapters,
+            digest=one.facts.digest,
+            pid=worker.pid if worker else None,
+            role=one.facts.role,
+            n_cells=worker.load.n_cells if worker and one.facts.role == "chat" else 0,
+            fallback=worker.load.fallback_note if worker else "",
+        )
 
     def is_leased(self, key: str) -> bool:
         """Return whether a run has asked that this model stay."""
@@ -568,3 +599,13 @@ class ModelManager(Generic[W]):
                 self._events.refused(caller.ask.facts.name, "late")
             line.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
         return wake_at
+
+
+def _n_running(one: LoadedModel[Any]) -> int:
+    """Count requests in a batch. One that is taken apart for its worker counts once."""
+    return min(one.worker.n_running, one.users.total()) if one.worker else 0
+
+
+def _n_in_worker_queue(one: LoadedModel[Any]) -> int:
+    """Count requests inside the worker that no batch has taken yet."""
+    return one.users.total() - _n_running(one)

@@ -1,30 +1,40 @@
-"""Pool statistics, for `paddock ps`, `/ui`, `paddock service status` and the display of a run.
+"""Pool statistics and events, for `paddock ps`, `/ui`, metrics, logs and the display of a run.
 
-All of them count requests by one definition, made here. A request runs from when a batch takes it
-until its answer is complete. Before that it waits: outside the worker, for its model to be loaded
-or for a place, or in the worker's own queue.
+Requests are counted by one definition. A request runs from when a batch takes it until its answer
+is complete. Before that it waits: outside the worker, for its model to be loaded or for a place,
+or in the worker's own queue. Every method of an event listener is called in the pool's event loop
+and must return at once.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, cast
 
-from paddock.engine.request import Role
+from paddock.engine.request import DoneReason, Role, Usage
 
 from .policy import ModelState
-from .pool_events import LoadCount
 
-if TYPE_CHECKING:  # who asks a pool in another process needs the numbers' names alone
-    from .loaded_models import LoadedModel
-    from .manager import ModelManager
+
+@dataclass(slots=True)
+class LoadCount:
+    """How often a model was loaded, and how long that took."""
+
+    loads: int = 0
+    load_s: float = 0.0
+
+
+UnloadReason = Literal["idle", "room", "died", "closed"]
+"""Why a model went: unused for its `keep_alive`, to make room, its worker died, the pool closed."""
+
+RefusalReason = Literal["busy", "too_large", "late"]
+"""Why a request was not taken: a full queue, a model without room, a wait without an end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStats:
-    """What a pool can tell of one model."""
+    """One model in memory."""
 
     name: str
     state: ModelState
@@ -35,7 +45,7 @@ class ModelStats:
     n_running: int = 0
     n_waiting: int = 0
     n_ctx_tokens: int = 0
-    """The longest sequence that it takes without making its context anew."""
+    """The longest sequence that it takes without a larger context."""
     host_bytes: int = 0
     device_bytes: int = 0
     """Of all graphics devices together."""
@@ -62,7 +72,7 @@ class ModelStats:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What a pool can tell of itself."""
+    """A pool at one moment."""
 
     resident: tuple[ModelStats, ...]
     loads: dict[str, LoadCount]
@@ -80,53 +90,54 @@ class PoolStats:
         return sum(self.waiting.values())
 
 
-def pool_stats(residents: ModelManager[Any]) -> PoolStats:
-    """Describe all models in memory, and count the requests that wait for any model."""
-    waiting: Counter[str] = Counter()
-    for name, n_outside in residents.waiting():
-        waiting[name] += n_outside
-    for one in residents.resident():
-        waiting[one.facts.name] += _n_in_worker_queue(one)
-    resident = tuple(model_stats(one, residents) for one in residents.resident())
-    return PoolStats(resident, dict(residents.loads), dict(+waiting))
+class PoolEvents:
+    """Base of what listens to a pool; it ignores every event. Models are given by their names."""
+
+    def loaded(self, model: str, seconds: float) -> None:
+        """A model is ready; it took so long."""
+
+    def unloaded(self, model: str, why: UnloadReason) -> None:
+        """A model has gone; `room` is what is called an eviction."""
+
+    def died(self, model: str, reason: str) -> None:
+        """A worker ended unasked, or was killed because it made no step."""
+
+    def widened(self, model: str, n_ctx_tokens: int) -> None:
+        """A worker made a larger context over the same weights, for longer sequences."""
+
+    def waited(self, model: str, seconds: float) -> None:
+        """A request was let into a model's worker after so long outside of it."""
+
+    def requeued(self, model: str) -> None:
+        """A request whose worker died is sent again."""
+
+    def refused(self, model: str, why: RefusalReason) -> None:
+        """A request was not taken."""
+
+    def turn(self, model: str, told: Mapping[str, Any]) -> None:
+        """A worker made a step; `told` is the frame of a step (`decoding.loop`), not to be changed."""
+
+    def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
+        """A chat has ended; its first token came `first_s` after the pool took it."""
+
+    def embedded(self, model: str, n_texts: int, n_tokens: int, seconds: float) -> None:
+        """A request for vectors was answered."""
 
 
-def model_stats(one: LoadedModel[Any], residents: ModelManager[Any]) -> ModelStats:
-    """Describe one resident."""
-    now = residents.now()
-    worker, load = one.worker, one.layout.load
-    return ModelStats(
-        one.facts.name,
-        one.state,
-        one.n_users,
-        load.n_parallel if worker else 0,
-        worker.n_decoded_tokens if worker else 0,
-        n_running=_n_running(one),
-        n_waiting=residents.n_waiting(one.key) + _n_in_worker_queue(one),
-        n_ctx_tokens=one.wanted.n_ctx_tokens,
-        host_bytes=one.room.host,
-        device_bytes=sum(one.room.gpus),
-        placed=load.placed,
-        ready_s=now - one.ready_at if worker else None,
-        keep_alive_s=one.keep_alive_s,
-        expires_s=None if one.expires_at is None else max(0.0, one.expires_at - now),
-        load_s=one.load_s,
-        is_pinned=one.is_pinned,
-        is_leased=residents.is_leased(one.key),
-        adapters=one.wanted.adapters,
-        digest=one.facts.digest,
-        pid=worker.pid if worker else None,
-        role=one.facts.role,
-        n_cells=worker.load.n_cells if worker and one.facts.role == "chat" else 0,
-        fallback=worker.load.fallback_note if worker else "",
-    )
+def fan_out(*listeners: PoolEvents) -> PoolEvents:
+    """Return a listener that passes every event on to all of these."""
+    return cast(PoolEvents, _EventFanOut(listeners))
 
 
-def _n_running(one: LoadedModel[Any]) -> int:
-    """Count requests in a batch. One that is taken apart for its worker counts once."""
-    return min(one.worker.n_running, one.users.total()) if one.worker else 0
+class _EventFanOut:
+    def __init__(self, listeners: tuple[PoolEvents, ...]) -> None:
+        self._listeners = listeners
 
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        methods = [getattr(one, name) for one in self._listeners]
 
-def _n_in_worker_queue(one: LoadedModel[Any]) -> int:
-    """Count requests inside the worker that no batch has taken yet."""
-    return one.users.total() - _n_running(one)
+        def call(*values: Any) -> None:
+            for method in methods:
+                method(*values)
+
+        return call

@@ -10,12 +10,13 @@ import ctypes
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+
+from .processes import run_blocking
 
 GpuKind = Literal["cuda", "rocm", "metal"]
 
@@ -380,18 +381,8 @@ def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, 
 
 def _tool_output(*command: str) -> str:
     """Run a vendor's tool; empty when it is missing, fails or takes too long."""
-    try:
-        answer = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VENDOR_TOOL_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout if answer.returncode == 0 else ""
+    ended = run_blocking(command, timeout_s=VENDOR_TOOL_S)
+    return ended.stdout.decode(errors="replace") if ended and ended.code == 0 else ""
 
 
 def _text_or_empty(path: Path) -> str:

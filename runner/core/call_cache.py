@@ -190,8 +190,8 @@ class LedgerPool:
             await ready(request.model)
         await self._fenced()
         stream = self._pool.chat(request)
-        # Who only hears leaves the pool free to begin anew where a worker or a server dies.
-        hears = None if tells else getattr(stream, "heard_by", None)
+        # A listener, unlike a reader, lets the pool start again where a worker or a server dies.
+        hears = None if tells else getattr(stream, "on_chunk", None)
         try:
             if hears is not None:
                 hears(lambda chunk: self._stats.observer.tokens(chunk.n_tokens))

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -270,16 +271,15 @@ class _ServerPools:
     state_dir: Path
 
     def over(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
-        from paddock.engine.backends.balancer import BalancedPool
-        from paddock.engine.backends.model_servers import DetectedServer
+        from paddock.engine.backends.balancer import BalancedPool, ServerMember
+        from paddock.engine.backends.model_servers import detect_server
         from paddock.engine.backends.truncation_check import ReadLimits
         from paddock.engine.system.hosts import ServerAddress
 
         limits = ReadLimits(self.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
-        servers = [
-            DetectedServer(one, self.note, tokenizer=tokenizer, limits=limits) for one in addresses
-        ]
+        find = partial(detect_server, note=self.note, tokenizer=tokenizer, limits=limits)
+        servers = [ServerMember(one.url, partial(find, one)) for one in addresses]
         return BalancedPool(servers, self.note, reach_s=self.wait_s, is_patient=self.is_patient)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.memory.pool_events import PoolEvents
+from paddock.engine.memory.pool_stats import PoolEvents
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec
 from tests.benchmarks.loads import Ask

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from paddock.engine.memory.pool_events import NoPoolEvents
+from paddock.engine.memory.pool_stats import PoolEvents
 from tests.benchmarks import arena, client, loads
 from tests.benchmarks.contenders import named, ours
 from tests.benchmarks.harness import NOTHING, table
@@ -161,7 +161,7 @@ async def _until_busy(pid: int) -> None:
 # Engines
 
 
-class _Steps(NoPoolEvents):
+class _Steps(PoolEvents):
     """Counts our decode steps."""
 
     def __init__(self) -> None:

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.backends.metrics import Metrics, fan_out
+from paddock.engine.backends.metrics import Metrics
+from paddock.engine.memory.pool_stats import fan_out
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 

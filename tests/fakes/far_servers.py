@@ -54,6 +54,9 @@ class FarServer:
         self.breaks = asyncio.Event()
         self.is_closed = False
 
+    async def found(self) -> FarServer:
+        return self
+
     def die(self) -> None:
         """Go away with all that runs."""
         self.is_here = False
@@ -77,7 +80,7 @@ class FarServer:
     async def n_slots(self, spec: ModelSpec) -> int | None:
         return self.slots
 
-    async def facts(self, spec: ModelSpec, *, anew: bool = False) -> ModelFacts:
+    async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         await asyncio.sleep(self.answers_after_s)
         self._must_be_here()
         if self.loads:

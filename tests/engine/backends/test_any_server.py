@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.model_servers import ModelServer, detect_server
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
 from paddock.engine.errors import (
     BadRequest,
@@ -40,15 +41,15 @@ TWO_WORDS = (Message("user", "Say noon"),)
 @asynccontextmanager
 async def opened(
     service: OpenAIService, key: str = KEY
-) -> AsyncIterator[tuple[DetectedServer, list[str]]]:
+) -> AsyncIterator[tuple[ModelServer, list[str]]]:
     notes: list[str] = []
     address = ServerAddress("http://far:1", key)
-    server = DetectedServer(address, notes.append, transport=service.transport)
+    server = await detect_server(address, notes.append, transport=service.transport)
     yield server, notes
     await server.aclose()
 
 
-async def said(server: DetectedServer, request: ChatRequest) -> tuple[Any, list[Chunk]]:
+async def said(server: ModelServer, request: ChatRequest) -> tuple[Any, list[Chunk]]:
     chunks: list[Chunk] = []
     return await server.chat(request, chunks.append), chunks
 
@@ -322,7 +323,7 @@ def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, told: 
 @pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "ends in a space ", "\x7f"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ModelBroken) as caught:
-        DetectedServer(ServerAddress("http://gpu-1:8000", key), lambda text: None)
+        asyncio.run(detect_server(ServerAddress("http://gpu-1:8000", key), lambda text: None))
     assert str(caught.value) == (
         "http://gpu-1:8000: the key that it is to be shown has a character that no header carries: "
         "only letters, digits and signs of ASCII do. Correct the model's `pool.key`, "

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from paddock.engine.api.pool_server import NamesOnlyPool
-from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.model_servers import detect_server
 from paddock.engine.errors import BadRequest, EngineError, InvalidName, ModelBroken
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import ServiceSettings
@@ -61,12 +61,13 @@ def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path
         assert refused.status_code == 401
 
         async def asked(key: str) -> str:
-            server = DetectedServer(ServerAddress(live.url, key), print)
             try:
-                return (await server.facts(ModelSpec("smollm2:135m"))).digest
+                server = await detect_server(ServerAddress(live.url, key), print)
             except EngineError as error:
                 assert isinstance(error, ModelBroken)
                 return str(error)
+            try:
+                return (await server.facts(ModelSpec("smollm2:135m"))).digest
             finally:
                 await server.aclose()
 

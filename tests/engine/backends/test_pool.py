@@ -17,8 +17,7 @@ from starlette.applications import Starlette
 from paddock.engine.api import pool_server
 from paddock.engine.backends.rpc import PoolAddress, RemotePool
 from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
-from paddock.engine.memory.pool_events import LoadCount
-from paddock.engine.memory.pool_stats import ModelStats, PoolStats
+from paddock.engine.memory.pool_stats import LoadCount, ModelStats, PoolStats
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,

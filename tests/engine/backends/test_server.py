@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
-from paddock.engine.backends.balancer import BalancedPool
-from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.balancer import BalancedPool, ServerMember
+from paddock.engine.backends.model_servers import detect_server
 from paddock.engine.backends.token_counting import least_in_chat, most_in_chat, most_tokens
 from paddock.engine.errors import (
     BadRequest,
@@ -57,7 +58,8 @@ def embedding() -> Iterator[LlamaServer]:
 @asynccontextmanager
 async def opened(server: LlamaServer, key: str = KEY) -> AsyncIterator[BalancedPool]:
     notes: list[str] = []
-    far = DetectedServer(ServerAddress(server.url, key), notes.append)
+    address = ServerAddress(server.url, key)
+    far = ServerMember(address.url, partial(detect_server, address, notes.append))
     async with BalancedPool([far], notes.append) as pool:
         yield pool
     assert notes == []

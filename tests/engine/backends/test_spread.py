@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from paddock.engine.backends import balancer
-from paddock.engine.backends.balancer import BalancedPool
+from paddock.engine.backends.balancer import BalancedPool, ServerMember
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
 from paddock.engine.errors import BadRequest, ModelBroken, NoServer, NotServed, ServerLost
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
@@ -28,7 +28,8 @@ async def opened(
     servers: Sequence[FarServer], *, reach_s: float = 5.0
 ) -> AsyncIterator[tuple[BalancedPool, list[str]]]:
     notes: list[str] = []
-    async with BalancedPool(servers, notes.append, reach_s=reach_s, pulse_s=0.05) as pool:
+    members = [ServerMember(one.url, one.found) for one in servers]
+    async with BalancedPool(members, notes.append, reach_s=reach_s, ping_s=0.05) as pool:
         yield pool, notes
     assert all(server.is_closed for server in servers)
 
@@ -138,7 +139,9 @@ async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
     one.die()
     other.die()
     notes: list[str] = []
-    async with BalancedPool([one, other], notes.append, is_patient=True) as pool:
+    async with BalancedPool(
+        [ServerMember(one.url, one.found) for one in (one, other)], notes.append, is_patient=True
+    ) as pool:
         looked = asyncio.create_task(pool.facts(M))
         await until(lambda: notes)
         other.come_back()
@@ -206,7 +209,7 @@ async def test_an_answer_that_was_only_heard_is_begun_anew() -> None:
         await pool.facts(M)
         dying.hangs = True
         stream = pool.chat(ask())
-        stream.heard_by(lambda chunk: heard.append(chunk.text))
+        stream.on_chunk(lambda chunk: heard.append(chunk.text))
         await until(lambda: heard)
         dying.die()
         reply = await stream.reply()

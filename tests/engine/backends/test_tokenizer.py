@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.model_servers import detect_server
 from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import ModelBroken, PromptCut
 from paddock.engine.models.model_finder import ModelFinder
@@ -59,8 +58,9 @@ async def test_many_may_ask_at_once_and_one_that_leaves_takes_no_answer_along() 
 async def test_a_process_that_is_killed_is_started_again() -> None:
     async with opened(path()) as tokenizer:
         await tokenizer.count_texts(["a"])
-        assert tokenizer._process is not None
-        os.kill(tokenizer._process.pid, signal.SIGKILL)
+        process = tokenizer._process._process
+        assert process is not None
+        process.kill()
         assert await tokenizer.count_texts(["Hi there"]) == [2]
 
 
@@ -79,7 +79,7 @@ async def test_a_server_that_cannot_count_is_checked_by_it() -> None:
     service = OpenAIService("ollama")
     service.n_most_tokens = 30
     spec = ModelSpec("m", n_ctx_tokens=400)
-    server = DetectedServer(
+    server = await detect_server(
         ServerAddress("http://far:1"), print, tokenizer=path(), transport=service.transport
     )
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.backends.model_servers import DetectedServer
+from paddock.engine.backends.model_servers import ModelServer, detect_server
 from paddock.engine.backends.truncation_check import FRESH_S, ReadLimit, ReadLimits, filler
 from paddock.engine.errors import PromptCut
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
@@ -38,15 +38,15 @@ def three_bytes(text: str) -> int:
 @asynccontextmanager
 async def opened(
     service: OpenAIService, limits: ReadLimits | None = None
-) -> AsyncIterator[tuple[DetectedServer, list[str]]]:
+) -> AsyncIterator[tuple[ModelServer, list[str]]]:
     notes: list[str] = []
     address = ServerAddress("http://far:1")
-    server = DetectedServer(address, notes.append, limits=limits, transport=service.transport)
+    server = await detect_server(address, notes.append, limits=limits, transport=service.transport)
     yield server, notes
     await server.aclose()
 
 
-async def ask(server: DetectedServer, text: str, **more: Any) -> str:
+async def ask(server: ModelServer, text: str, **more: Any) -> str:
     said: list[str] = []
     request = ChatRequest(M, (Message("user", text),), **more)
     await server.chat(request, lambda chunk: said.append(chunk.text))

@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.engine.memory.loaded_models import ModelUse
 from paddock.engine.memory.manager import ModelManager
-from paddock.engine.memory.pool_events import NoPoolEvents, UnloadReason
+from paddock.engine.memory.pool_stats import PoolEvents, UnloadReason
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.worker_protocol import WorkerGone
 from tests.fakes.virtual import run
@@ -19,7 +19,7 @@ from tests.fakes.worker import FakeMachine, FakeWorker
 SETTINGS = PoolSettings(keep_alive_s=300, max_wait_s=5, step_timeout_s=30)
 
 
-class Notes(NoPoolEvents):
+class Notes(PoolEvents):
     """Remembers what happened."""
 
     def __init__(self) -> None:
