@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from .errors import ModelBroken, NoModelFile
 
@@ -66,6 +67,12 @@ _FILL_IN_MIDDLE_TOKENS = (
     ("<PRE>", "<SUF>", "<MID>"),
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
 )
+# Most embedding models name their kind of pooling; these are known by their architecture.
+_RANK_POOLING = 4  # LLAMA_POOLING_TYPE_RANK
+_EMBEDDING_ARCHITECTURES = (
+    "bert", "nomic-bert", "jina-bert", "modern-bert", "t5encoder", "gemma-embedding",
+)  # fmt: skip
+
 _SPLIT_FILE_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
@@ -130,7 +137,7 @@ class GgufHeader:
     """Where the first tensor begins."""
     arrays: dict[str, tuple[GgufScalar, ...]] = field(default_factory=dict)
     """The short ones: at most five items."""
-    filling: tuple[str, str, str] | None = None
+    fill_in_middle_tokens: tuple[str, str, str] | None = None
     """The texts of the vocabulary's tokens for filling in the middle: prefix, suffix, middle."""
 
     @property
@@ -160,6 +167,15 @@ class GgufHeader:
         """Return which of the parts this file is, from 0 on."""
         number = self.values.get("split.no", 0)
         return number if isinstance(number, int) else 0
+
+    @property
+    def role(self) -> Literal["chat", "embed", "rerank"]:
+        """Whether the model writes text, returns vectors, or scores documents for a query."""
+        pooling = self.number("pooling_type")
+        if pooling == _RANK_POOLING:
+            return "rerank"
+        is_embedder = pooling > 0 or self.architecture.startswith(_EMBEDDING_ARCHITECTURES)
+        return "embed" if is_embedder else "chat"
 
     def number(self, key: str, default: int = 0) -> int:
         """Return an architecture's number, such as `block_count`; `default` where it is absent."""
@@ -384,7 +400,7 @@ def _read(path: Path, reader: _GgufReader) -> GgufHeader:
     values: dict[str, GgufScalar] = {}
     lengths: dict[str, int] = {}
     arrays: dict[str, tuple[GgufScalar, ...]] = {}
-    filling = None
+    fill_in_middle_tokens = None
     for _ in range(n_values):
         key, kind = reader.name(), reader.number("<I")
         if kind != _ARRAY:
@@ -397,7 +413,7 @@ def _read(path: Path, reader: _GgufReader) -> GgufHeader:
         else:
             reader.skip_array()
         if key == _TOKENS:
-            filling = _find_fill_in_middle_tokens(reader.data, begin, reader.at)
+            fill_in_middle_tokens = _find_fill_in_middle_tokens(reader.data, begin, reader.at)
     tensors_at = reader.at
     tensors = tuple(_read_tensor(path, reader) for _ in range(n_tensors))
     alignment = values.get("general.alignment", 32)
@@ -405,7 +421,15 @@ def _read(path: Path, reader: _GgufReader) -> GgufHeader:
     data_at = -(-reader.at // step) * step
     _check_ends(path, len(reader.data) - data_at, len(reader.data), tensors)
     return GgufHeader(
-        version, n_tensors, values, lengths, tensors, tensors_at, data_at, arrays, filling
+        version,
+        n_tensors,
+        values,
+        lengths,
+        tensors,
+        tensors_at,
+        data_at,
+        arrays,
+        fill_in_middle_tokens,
     )
 
 

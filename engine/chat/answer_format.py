@@ -1,8 +1,8 @@
-"""What an answer must look like: its grammar, and the parser that reads it. Pure.
+"""What an answer must look like: its grammar and its parser. Pure.
 
-A grammar forces a tool call, or lets reasoning come first. Grammars are written in llguidance's
-dialect of Lark (its docs/syntax.md): control tokens stand by their numbers, everything else as
-text, and a tool's arguments are held to its JSON Schema.
+A grammar forces a tool call, or allows reasoning before a constrained answer. Grammars are
+written in llguidance's dialect of Lark (its docs/syntax.md): control tokens by their numbers, the
+rest as text; a tool's arguments must match its JSON Schema.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _AS_TEMPLATES_WRITE = {
     "key_separator": ": ",
     "lenient": True,
 }
-"""Models have seen calls as `tojson` writes them; what a schema says beyond is not refused."""
+"""Models were trained on calls as `tojson` writes them; unknown keywords are ignored."""
 
 _ANY_TEXT = "/(.|\\n)*/"
 _SPACE = "/[ \\n]{0,2}/"
@@ -41,39 +41,39 @@ class LarkGrammar:
     """Collects the rules of one grammar.
 
     Args:
-        specials: ids of the tokens that cannot be spelled by others, by their texts.
+        special_ids: ids of control tokens and tags, by their texts.
     """
 
-    def __init__(self, specials: Mapping[str, int]) -> None:
-        self._specials = specials
+    def __init__(self, special_ids: Mapping[str, int]) -> None:
+        self._special_ids = special_ids
         self._rules: list[str] = []
-        longest = sorted(specials, key=len, reverse=True)
+        longest = sorted(special_ids, key=len, reverse=True)
         self._cuts = re.compile("(" + "|".join(map(re.escape, longest)) + ")") if longest else None
 
     def rule(self, body: str, options: str = "") -> str:
-        """Add a rule; gives its name."""
+        """Add a rule; return its name."""
         name = f"r{len(self._rules)}"
         self._rules.append(f"{name}{options}: {body}")
         return name
 
     def text(self, text: str) -> str:
-        """Write a literal text; control tokens in it stand by their numbers."""
+        """Return the rule of a literal text, control tokens in it by their numbers."""
         pieces = self._cuts.split(text) if self._cuts else [text]
         return " ".join(self._piece(piece) for piece in pieces if piece)
 
     def _piece(self, piece: str) -> str:
-        token = self._specials.get(piece)
+        token = self._special_ids.get(piece)
         return json.dumps(piece, ensure_ascii=False) if token is None else f"<[{token}]>"
 
     def json(self, schema: Schema) -> str:
-        """Write a JSON Schema."""
-        told = json.dumps({**schema, "x-guidance": _AS_TEMPLATES_WRITE}, ensure_ascii=False)
-        return self.rule(f"%json {told}")
+        """Add a rule for values of a JSON Schema; return its name."""
+        text = json.dumps({**schema, "x-guidance": _AS_TEMPLATES_WRITE}, ensure_ascii=False)
+        return self.rule(f"%json {text}")
 
     def until(self, text: str) -> str:
-        """Write any text that ends with the first `text`, which it contains."""
+        """Return the rule of any text up to and including the first `text`."""
         pieces = [piece for piece in self._cuts.split(text) if piece] if self._cuts else [text]
-        if pieces[0] in self._specials:
+        if pieces[0] in self._special_ids:
             return f"{_ANY_TEXT} {self.text(text)}"
         suffix = json.dumps(pieces[0], ensure_ascii=False)
         lazy = self.rule(_ANY_TEXT, f"[suffix={suffix}]")
@@ -86,7 +86,7 @@ class LarkGrammar:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningPrefix:
-    """What may or must come before what is asked for."""
+    """Reasoning that may or must come before the constrained answer."""
 
     tags: ReasoningTags
     is_inside: bool = False
@@ -94,7 +94,7 @@ class ReasoningPrefix:
     may_reason: bool = False
 
     def write(self, grammar: LarkGrammar) -> str:
-        """Return the rules for it; empty for nothing."""
+        """Return its rules; empty: there is none."""
         if not self.is_inside and not self.may_reason:
             return ""
         closes = grammar.until(self.tags.closes)
@@ -104,21 +104,21 @@ class ReasoningPrefix:
 
 
 def tool_call_grammar(
-    form: ToolCallFormat,
+    call_format: ToolCallFormat,
     tools: Iterable[Tool],
     beginning: ReasoningPrefix,
-    specials: Mapping[str, int],
+    special_ids: Mapping[str, int],
 ) -> Constraint:
     """Return the grammar of one call of one of these tools, as the model's template writes it."""
-    grammar = LarkGrammar(specials)
+    grammar = LarkGrammar(special_ids)
     before = beginning.write(grammar)
-    calls = " | ".join(grammar.rule(_call_rule(grammar, form, tool)) for tool in tools)
+    calls = " | ".join(grammar.rule(_call_rule(grammar, call_format, tool)) for tool in tools)
     return Constraint("lark", grammar.starting(f"{before}({calls})"))
 
 
-def harmony_call_grammar(tools: Iterable[Tool], specials: Mapping[str, int]) -> Constraint:
+def harmony_call_grammar(tools: Iterable[Tool], special_ids: Mapping[str, int]) -> Constraint:
     """Return the grammar of one call by gpt-oss."""
-    grammar = LarkGrammar(specials)
+    grammar = LarkGrammar(special_ids)
     calls = []
     for tool in tools:
         head = grammar.text(f" to=functions.{tool.name}<|channel|>commentary json<|message|>")
@@ -133,19 +133,19 @@ def _analysis_rule(grammar: LarkGrammar) -> str:
 
 
 def reasoning_then(
-    constraint: Constraint, beginning: ReasoningPrefix, specials: Mapping[str, int]
+    constraint: Constraint, beginning: ReasoningPrefix, special_ids: Mapping[str, int]
 ) -> Constraint:
-    """Let a model think before what it says must match."""
+    """Return a grammar of reasoning, then an answer that matches `constraint`."""
     if not beginning.is_inside and not beginning.may_reason:
         return constraint
-    grammar = LarkGrammar(specials)
+    grammar = LarkGrammar(special_ids)
     before = beginning.write(grammar)
     return Constraint("lark", grammar.starting(f"{before}{_constraint_rule(grammar, constraint)}"))
 
 
-def analysis_then(constraint: Constraint, specials: Mapping[str, int]) -> Constraint:
-    """The same for gpt-oss, whose answer stands on a channel of its own."""
-    grammar = LarkGrammar(specials)
+def analysis_then(constraint: Constraint, special_ids: Mapping[str, int]) -> Constraint:
+    """Return the same for gpt-oss, whose answer has a channel of its own."""
+    grammar = LarkGrammar(special_ids)
     head = grammar.text("<|channel|>final<|message|>")
     body = f"{_analysis_rule(grammar)}{head} {_constraint_rule(grammar, constraint)}"
     return Constraint("lark", grammar.starting(body))
@@ -153,41 +153,41 @@ def analysis_then(constraint: Constraint, specials: Mapping[str, int]) -> Constr
 
 def _constraint_rule(grammar: LarkGrammar, constraint: Constraint) -> str:
     if constraint.kind in ("json", "json_schema"):
-        # By the rules of an answer without reasoning: compact, and nothing passed over.
-        told = json.dumps(embeddable_schema(parse_schema(constraint)), ensure_ascii=False)
-        return grammar.rule(f"%json {told}")
+        # As strict as an answer without reasoning: compact, no unknown keywords.
+        schema = json.dumps(embeddable_schema(parse_schema(constraint)), ensure_ascii=False)
+        return grammar.rule(f"%json {schema}")
     if constraint.kind == "regex":
         return "/" + re.sub(r"(?<!\\)/", r"\\/", constraint.source) + "/"
     return grammar.rule(f"%lark {{\n{constraint.source}\n}}")
 
 
-def _call_rule(grammar: LarkGrammar, form: ToolCallFormat, tool: Tool) -> str:
-    parts = [grammar.text(form.section_opens)]
-    for part in form.writes:
+def _call_rule(grammar: LarkGrammar, call_format: ToolCallFormat, tool: Tool) -> str:
+    parts = [grammar.text(call_format.section_opens)]
+    for part in call_format.writes:
         parts.append(
             grammar.text(part.text)
             if isinstance(part, LiteralText)
-            else _placeholder_rule(grammar, part, form, tool)
+            else _placeholder_rule(grammar, part, call_format, tool)
         )
-    return " ".join(filter(None, [*parts, grammar.text(form.section_closes)]))
+    return " ".join(filter(None, [*parts, grammar.text(call_format.section_closes)]))
 
 
 def _placeholder_rule(
-    grammar: LarkGrammar, hole: Placeholder, form: ToolCallFormat, tool: Tool
+    grammar: LarkGrammar, placeholder: Placeholder, call_format: ToolCallFormat, tool: Tool
 ) -> str:
-    if hole == "name":
+    if placeholder == "name":
         return grammar.text(tool.name)
-    if hole == "id":
+    if placeholder == "id":
         return "/[a-zA-Z0-9]{9}/"
-    if hole == "index":
+    if placeholder == "index":
         return '"0"'
-    if hole == "python":
+    if placeholder == "python":
         return _python_call_rule(grammar, tool)
-    if hole == "gemma":
-        return _gemma_object_rule(grammar, _arguments_schema(tool), _gemma_quote(form))
-    if hole == "params" and form.param is not None:
+    if placeholder == "gemma":
+        return _gemma_object_rule(grammar, _arguments_schema(tool), _gemma_quote(call_format))
+    if placeholder == "params" and call_format.param is not None:
         given = _schema_properties(_arguments_schema(tool))
-        return " ".join(_parameter_rule(grammar, form.param, *one) for one in given)
+        return " ".join(_parameter_rule(grammar, call_format.param, *one) for one in given)
     return grammar.json(_arguments_schema(tool))
 
 
@@ -196,7 +196,7 @@ def _quoted_text(text: str) -> str:
 
 
 def _arguments_schema(tool: Tool) -> Schema:
-    """Return the schema of a tool's arguments: an object that has no other members."""
+    """Return the schema of a tool's arguments: an object without additional properties."""
     schema = {"type": "object", **tool.parameters}
     schema.setdefault("properties", {})
     if "$ref" not in schema:
@@ -247,23 +247,27 @@ def _python_call_rule(grammar: LarkGrammar, tool: Tool) -> str:
 
 
 def _joined_members(members: Sequence[tuple[str, bool]], comma: str = ",") -> str:
-    """Write members with commas between; the required ones first, then any of the others."""
+    """Join members by commas: the required ones first, then any of the optional ones."""
     between = _quoted_text(comma)
     needed = [text for text, required in members if required]
-    free = [text for text, required in members if not required]
+    optional = [text for text, required in members if not required]
     if needed:
-        return " ".join([f" {between} ".join(needed), *(f"({between} {one})?" for one in free)])
-    # Any of the others may be the first, and only those behind it follow.
+        return " ".join([f" {between} ".join(needed), *(f"({between} {one})?" for one in optional)])
+    # Any optional member may be the first; only later ones follow it.
     firsts = [
-        " ".join([text, *(f"({between} {later})?" for later in free[number + 1 :])])
-        for number, text in enumerate(free)
+        " ".join([text, *(f"({between} {later})?" for later in optional[number + 1 :])])
+        for number, text in enumerate(optional)
     ]
     return f"({' | '.join(firsts)})?" if firsts else '""'
 
 
-def _gemma_quote(form: ToolCallFormat) -> str:
-    """Return what stands around strings: FunctionGemma and Gemma 4 differ in it."""
-    return "<escape>" if any("<start_function_call>" in one for one in form.literals) else '<|"|>'
+def _gemma_quote(call_format: ToolCallFormat) -> str:
+    """Return the quote around strings: FunctionGemma's and Gemma 4's differ."""
+    return (
+        "<escape>"
+        if any("<start_function_call>" in one for one in call_format.literals)
+        else '<|"|>'
+    )
 
 
 def _gemma_object_rule(grammar: LarkGrammar, schema: Schema, quote: str) -> str:
@@ -290,7 +294,7 @@ def _gemma_value_rule(grammar: LarkGrammar, schema: Schema, quote: str) -> str:
 
 
 def required_tools(request: ChatRequest) -> tuple[Tool, ...]:
-    """Return the tools of which one must be called; empty: none must.
+    """Return the tools of which one must be called; empty: a call is optional.
 
     Raises:
         BadRequest: the choice names no tool of the request.
@@ -309,59 +313,73 @@ def required_tools(request: ChatRequest) -> tuple[Tool, ...]:
     return named
 
 
-def stream_parser_for(
-    manner: ChatFormat, tools: tuple[Tool, ...], sampling: Sampling, *, is_inside: bool
-) -> StreamParser:
-    """Return who hears an answer; `is_inside`: it begins within its reasoning."""
-    if manner.is_harmony:
-        return HarmonyParser(sampling.stop, new_call_id)
-    ways = AnswerMarkup(
-        manner.tags,
-        manner.forms if tools else (),
-        {tool.name: tool for tool in tools},
-        manner.wrappers,
-        is_inside,
-    )
-    return MarkupParser(ways, sampling.stop, new_call_id)
+def offered_tools(request: ChatRequest) -> tuple[Tool, ...]:
+    """Return the tools that may be called."""
+    return () if request.tool_choice == "none" else request.tools
 
 
-def visible_control_tokens(
-    manner: ChatFormat, specials: Mapping[str, int], *, has_tools: bool
-) -> frozenset[int]:
-    """Return the control tokens that stand in anything that is listened for."""
-    if manner.is_harmony:
-        return frozenset(specials[text] for text in HARMONY_TOKENS if text in specials)
-    texts = [manner.tags.opens, manner.tags.closes]
-    if has_tools:
-        texts += [text for form in manner.forms for text in form.literals]
-        if any("gemma" in form.reads for form in manner.forms):
-            texts += ['<|"|>', "<escape>"]
-    whole = "\n".join(texts)
-    return frozenset(token for text, token in specials.items() if text in whole)
-
-
-def answer_constraint(
+def answer_format(
     request: ChatRequest,
-    manner: ChatFormat,
-    wanted: tuple[Tool, ...],
-    specials: Mapping[str, int],
+    sampling: Sampling,
+    chat_format: ChatFormat,
+    required: tuple[Tool, ...],
+    special_ids: Mapping[str, int],
     *,
     is_inside: bool,
+) -> tuple[StreamParser, frozenset[int], Constraint | None]:
+    """Return the answer's parser, the control tokens that it must see, and the constraint.
+
+    Args:
+        request: its tools and constraint.
+        sampling: its stop strings.
+        chat_format: what the model's template uses.
+        required: the tools of which one must be called.
+        special_ids: ids of control tokens and tags, by their texts.
+        is_inside: whether the answer begins within its reasoning.
+    """
+    tools = offered_tools(request)
+    if chat_format.is_harmony:
+        return (
+            HarmonyParser(sampling.stop, new_call_id),
+            frozenset(special_ids[text] for text in HARMONY_TOKENS if text in special_ids),
+            _harmony_constraint(request, required, special_ids),
+        )
+    markup = AnswerMarkup(
+        chat_format.tags,
+        chat_format.formats if tools else (),
+        {tool.name: tool for tool in tools},
+        chat_format.wrappers,
+        is_inside,
+    )
+    may_reason = chat_format.may_reason and request.think is not False
+    beginning = ReasoningPrefix(chat_format.tags, is_inside, may_reason)
+    constraint = request.constraint
+    if required:
+        constraint = tool_call_grammar(chat_format.formats[0], required, beginning, special_ids)
+    elif constraint is not None:
+        constraint = reasoning_then(constraint, beginning, special_ids)
+    parser = MarkupParser(markup, sampling.stop, new_call_id)
+    return parser, _visible_tokens(markup, special_ids), constraint
+
+
+def _harmony_constraint(
+    request: ChatRequest, required: tuple[Tool, ...], special_ids: Mapping[str, int]
 ) -> Constraint | None:
-    """Return what the answer must match; reasoning may come before it."""
-    may_reason = manner.may_reason and request.think is not False
-    beginning = ReasoningPrefix(manner.tags, is_inside, may_reason)
-    if wanted:
-        if manner.is_harmony:
-            return harmony_call_grammar(wanted, specials)
-        return tool_call_grammar(manner.forms[0], wanted, beginning, specials)
-    if request.constraint is None:
-        return None
-    if manner.is_harmony:
-        return analysis_then(request.constraint, specials)
-    return reasoning_then(request.constraint, beginning, specials)
+    if required:
+        return harmony_call_grammar(required, special_ids)
+    return analysis_then(request.constraint, special_ids) if request.constraint else None
+
+
+def _visible_tokens(markup: AnswerMarkup, special_ids: Mapping[str, int]) -> frozenset[int]:
+    """Return the control tokens that occur in tags or calls."""
+    texts = [markup.tags.opens, markup.tags.closes]
+    texts += [text for one in markup.formats for text in one.literals]
+    if any("gemma" in one.reads for one in markup.formats):
+        texts += ['<|"|>', "<escape>"]
+    whole = "\n".join(texts)
+    return frozenset(token for text, token in special_ids.items() if text in whole)
 
 
 def new_call_id() -> str:
-    """Make an id for a tool call: nine letters and digits, as Mistral's templates insist."""
+    """Return a new id for a tool call: nine letters and digits, as Mistral's templates require."""
     return f"c{secrets.token_hex(4)}"

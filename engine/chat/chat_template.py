@@ -1,12 +1,12 @@
 """The model's chat template: its language, what it supports, and safe rendering.
 
 Text from a document must never become a turn of the conversation: strings that spell one of the
-model's control tokens are taken out before rendering, wherever they stand (contents, tool results,
-names, arguments, reasoning, tool descriptions). They come back as literal text pieces, which are
-tokenised without special tokens.
+model's control tokens are replaced by marks before rendering, wherever they occur (contents, tool
+results, names, arguments, reasoning, tool descriptions). They come back as literal text pieces,
+which are tokenised without special tokens.
 
-Capabilities read from a template (tools, insert, thinking) are not all of a model's: embedding,
-vision and fill-in-the-middle tokens stand in its file.
+A template shows only some capabilities of its model (tools, insert, thinking): embedding, vision
+and fill-in-the-middle tokens are in the model file.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from .tool_formats import ReasoningTags
 
 _TEMPLATE_ACTION = re.compile(r"\{\{(.*?)(?:\}\}|\Z)", re.DOTALL)
 _QUOTED_TEXT = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`", re.DOTALL)
-# What only Go's templates have: a field with nothing before its dot, a variable with `$`, and
-# words that Jinja has between other brackets.
+# What only Go templates have: a field with nothing before its dot, a variable with `$`, and
+# keywords that Jinja writes between other brackets.
 _GO_SYNTAX = re.compile(
     r"(?<![\w)\]\"'.])\.[A-Z]|\$|^-?\s*(?:range|if|else|end|with|define|block|template)\b|^-?\s*/\*"
 )
@@ -47,8 +47,8 @@ _JINJA_STATEMENT = re.compile(r"\{%[-+]?\s*\w")
 def is_go_template(source: str) -> bool:
     """Return whether a template is written in Go's language, as Ollama's are, and not in Jinja's.
 
-    >>> is_go_template("{{ .Prompt }}"), is_go_template("{{ prompt.Text }}"), is_go_template("{% if x %}{{ x }}{% endif %}")
-    (True, False, False)
+    >>> is_go_template("{{ .Prompt }}"), is_go_template("{{ prompt.Text }}")
+    (True, False)
     """
     actions = (_QUOTED_TEXT.sub('""', found) for found in _TEMPLATE_ACTION.findall(source))
     return any(map(_GO_SYNTAX.search, actions)) and _JINJA_STATEMENT.search(source) is None
@@ -58,7 +58,7 @@ def read_template(source: str | None, *, bos: str = "", eos: str = "") -> Compil
     """Compile a template; None: ChatML.
 
     Raises:
-        BadRequest: it cannot be read.
+        BadRequest: it cannot be parsed.
     """
     if source and is_go_template(source):
         return OllamaTemplate(source)
@@ -67,15 +67,15 @@ def read_template(source: str | None, *, bos: str = "", eos: str = "") -> Compil
 
 TemplateCapability = Literal["tools", "insert", "thinking"]
 
-# Words without which no template speaks of reasoning; studying one costs some milliseconds.
+# A template without any of these words has no reasoning; probing it costs some milliseconds.
 _REASONING_WORDS = re.compile(r"think|reason|thought|<\|channel\|>", re.IGNORECASE)
 
 
 def template_capabilities(source: str | None) -> frozenset[TemplateCapability]:
-    """Return what a template, Jinja's or Go's, has words for.
+    """Return what a template supports.
 
-    `tools`: it shows them; `insert`: it has a place for what follows an answer; `thinking`: it
-    opens or closes reasoning. None, or what cannot be read: nothing.
+    `tools`: it renders tools; `insert`: it has a place for the text after an answer; `thinking`:
+    it opens or closes reasoning. Without a template, or if it cannot be parsed: nothing.
     """
     if not source:
         return frozenset()
@@ -96,13 +96,13 @@ def template_capabilities(source: str | None) -> frozenset[TemplateCapability]:
 def _supports_tools(template: CompiledTemplate) -> bool:
     if isinstance(template, OllamaTemplate):
         return "Tools" in template.names
-    # Some (DeepSeek's) show calls alone; what can be called is then told in words.
-    shown = {"tools", "xml_tools", "functions"}
-    return "tool_calls" in template.source or bool(_undeclared_variables(template.source) & shown)
+    # Some (DeepSeek's) render calls alone; tools are then described in a system turn.
+    names = {"tools", "xml_tools", "functions"}
+    return "tool_calls" in template.source or bool(_undeclared_variables(template.source) & names)
 
 
 def _undeclared_variables(source: str) -> set[str]:
-    """Return what a Jinja template is told from outside."""
+    """Return the variables that a Jinja template expects."""
     environment = Environment(extensions=["jinja2.ext.loopcontrols"])
     try:
         return meta.find_undeclared_variables(environment.parse(source))
@@ -116,10 +116,10 @@ def _supports_reasoning(template: CompiledTemplate) -> bool:
     if isinstance(template, OllamaTemplate) and not template.names & {"Thinking", "Think"}:
         return False
     try:
-        manner = probe_template(template)
+        chat_format = probe_template(template)
     except TemplateRefused:
         return False
-    return manner.may_reason or manner.is_harmony
+    return chat_format.may_reason or chat_format.is_harmony
 
 
 # Private-use characters that no template and hardly a document contains.
@@ -129,21 +129,21 @@ _ALL_MARKS = re.compile(f"[{_MARK_OPENS}{_MARK_CLOSES}{_MARK_END}]")
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """A part of a rendered prompt; `is_literal`: control tokens in it are mere text."""
+    """A part of a rendered prompt; `is_literal`: control tokens in it are plain text."""
 
     text: str
     is_literal: bool
 
 
 class ChatTemplate:
-    """One model's template, compiled once, and studied when it is first used.
+    """One model's template, compiled once, and probed when it is first used.
 
     Args:
-        source: the template of the model file, Jinja's or Go's; None: ChatML.
-        bos: the text of the token that begins a sequence.
-        eos: the text of the token that ends one.
-        control_tokens: the texts of all control tokens.
-        ends: the texts of all tokens that end an answer.
+        source: the template of the model file, in Jinja or Go; None: ChatML.
+        bos: text of the token that begins a sequence.
+        eos: text of the token that ends one.
+        control_tokens: texts of all control tokens.
+        ends: texts of all tokens that end an answer.
         tool_source: a second template for requests with tools, where the file has one.
     """
 
@@ -164,13 +164,13 @@ class ChatTemplate:
         self._forged = _any_of_pattern([*control_tokens, MEDIA_MARK])
 
     @cached_property
-    def manner(self) -> ChatFormat:
-        """How the model speaks, by its template."""
+    def chat_format(self) -> ChatFormat:
+        """Rules, tags and tool-call formats that the template shows."""
         return self._probed(self._tools)
 
     @cached_property
     def _plain_format(self) -> ChatFormat:
-        return self.manner if self._tools is self._plain else self._probed(self._plain)
+        return self.chat_format if self._tools is self._plain else self._probed(self._plain)
 
     def _probed(self, template: CompiledTemplate) -> ChatFormat:
         try:
@@ -183,31 +183,30 @@ class ChatTemplate:
     ) -> tuple[TextPiece, ...]:
         """Render a conversation, ready for the assistant's answer.
 
-        A conversation that ends with words of the assistant is left open there: the answer goes
-        on with them. `think=False` closes reasoning at once where the template opens it
-        regardless.
+        A conversation that ends with text of the assistant is left open there: the answer
+        continues it. `think=False` closes reasoning at once where the template opens it anyway.
 
         Raises:
             BadRequest: the template refuses it, in its own words.
         """
         literals: list[str] = []
         safe = _ControlTokenRemover(self._forged, literals)
-        tags = self.manner.tags
-        told = [safe.message(_with_split_reasoning(one, tags)) for one in messages]
-        text = self._rendered(told, [safe.tool(one) for one in tools], think)
+        tags = self.chat_format.tags
+        turns = [safe.message(_with_split_reasoning(one, tags)) for one in messages]
+        text = self._rendered(turns, [safe.tool(one) for one in tools], think)
         if think is False and self.opens_reasoning(text):
-            text = f"{text.rstrip()}\n\n{self.manner.tags.closes}\n\n"
+            text = f"{text.rstrip()}\n\n{self.chat_format.tags.closes}\n\n"
         return _with_literals(text, literals)
 
     @property
     def inserts(self) -> bool:
-        """Whether the template has a place for what comes after an answer (`.Suffix`)."""
+        """Whether the template has a place for the text after an answer (`.Suffix`)."""
         return isinstance(self._plain, OllamaTemplate) and "Suffix" in self._plain.names
 
     def render_insert(
         self, prompt: str, suffix: str, *, think: Think | None = None
     ) -> tuple[TextPiece, ...]:
-        """Render what stands before and after an answer, for a template that `inserts`.
+        """Render the texts before and after an answer, for a template that `inserts`.
 
         Raises:
             BadRequest: the template refuses it.
@@ -225,7 +224,7 @@ class ChatTemplate:
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Return whether an answer to this prompt begins inside its reasoning."""
-        return prompt.rstrip().endswith(self.manner.tags.opens)
+        return prompt.rstrip().endswith(self.chat_format.tags.opens)
 
     def _rendered(
         self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None
@@ -233,19 +232,19 @@ class ChatTemplate:
         calls = any(one.tool_calls or one.role == "tool" for one in messages)
         has_tools = bool(tools) or calls
         template = self._tools if has_tools else self._plain
-        manner = self.manner if has_tools else self._plain_format
-        shown = tool_definitions(tools) if manner.wants.shows_tools else []
-        told = thinking_variables(think, is_harmony=manner.is_harmony)
+        chat_format = self.chat_format if has_tools else self._plain_format
+        shown = tool_definitions(tools) if chat_format.rules.shows_tools else []
+        variables = thinking_variables(think, is_harmony=chat_format.is_harmony)
 
         def run(messages: Sequence[Message], *, is_open: bool) -> str:
-            turns = template_turns(messages, tools, manner.wants, manner.forms[0])
-            return template.render(turns, shown, is_open=is_open, **told)
+            turns = template_turns(messages, tools, chat_format.rules, chat_format.formats[0])
+            return template.render(turns, shown, is_open=is_open, **variables)
 
         try:
             begun = _with_begun_answer_mark(messages)
             if begun:
-                text, is_shown, _ = run(begun, is_open=False).rpartition(_MARK_END)
-                if is_shown:
+                text, found, _ = run(begun, is_open=False).rpartition(_MARK_END)
+                if found:
                     return text
             return run(messages, is_open=True)
         except TemplateRefused as error:
@@ -253,7 +252,7 @@ class ChatTemplate:
 
 
 def _with_begun_answer_mark(messages: Sequence[Message]) -> list[Message]:
-    """Mark where an answer that is begun already goes on; empty: none is."""
+    """Return messages with the end of a begun answer marked; empty: the last is no answer."""
     last = messages[-1] if messages else None
     if last is None or last.role != "assistant" or last.tool_calls or not last.content:
         return []
@@ -261,7 +260,7 @@ def _with_begun_answer_mark(messages: Sequence[Message]) -> list[Message]:
 
 
 def _with_split_reasoning(message: Message, tags: ReasoningTags) -> Message:
-    """Part an earlier answer that still has its reasoning before it, tags and all."""
+    """Split an earlier answer whose content still begins with its reasoning and tags."""
     opens, found, text = message.content.lstrip().partition(tags.closes)
     if message.role != "assistant" or message.reasoning or not found:
         return message
@@ -272,11 +271,11 @@ def _with_split_reasoning(message: Message, tags: ReasoningTags) -> Message:
 
 
 def thinking_variables(think: Think | None, *, is_harmony: bool = False) -> dict[str, Any]:
-    """Return the variables by which templates are told whether to reason; none for None."""
+    """Return the template variables that switch reasoning; none for None."""
     if think is None:
         return {}
     is_on = think is not False
-    told: dict[str, Any] = {
+    variables: dict[str, Any] = {
         "enable_thinking": is_on,
         "thinking": is_on,
         "skip_thinking": not is_on,
@@ -284,21 +283,21 @@ def thinking_variables(think: Think | None, *, is_harmony: bool = False) -> dict
     }
     effort = think if isinstance(think, str) else None
     if is_harmony and think is False:
-        effort = "low"  # gpt-oss cannot do without, only with less
+        effort = "low"  # gpt-oss cannot switch reasoning off
     if effort:
-        told |= {key: effort for key in ("reasoning_effort", "thinking_effort")}
-    return told
+        variables |= {key: effort for key in ("reasoning_effort", "thinking_effort")}
+    return variables
 
 
 class _ControlTokenRemover:
-    """Takes what spells a control token out of everything that a request says."""
+    """Replaces control tokens in all texts of a request by marks."""
 
     def __init__(self, forged: re.Pattern[str] | None, literals: list[str]) -> None:
         self._forged = forged
         self._literals = literals
 
     def text(self, text: str) -> str:
-        """Replace what spells a control token by a numbered mark."""
+        """Replace each text of a control token by a numbered mark."""
         text = _ALL_MARKS.sub("", text)
         return text if self._forged is None else self._forged.sub(self._mark, text)
 
@@ -338,13 +337,13 @@ def _any_of_pattern(words: Collection[str]) -> re.Pattern[str] | None:
     longest_first = sorted((word for word in words if word.strip()), key=len, reverse=True)
     if not longest_first:
         return None
-    # Looking at the first character first: 256 alternatives at every place took 30 times as long.
+    # The first character is tested first: 256 alternatives at every place took 30 times as long.
     first = "".join(sorted({re.escape(word[0]) for word in longest_first}))
     return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, longest_first))})")
 
 
 def _with_literals(rendered: str, literals: Sequence[str]) -> tuple[TextPiece, ...]:
-    """Cut a rendered prompt at the marks and set the literal texts in their places."""
+    """Split a rendered prompt at the marks and put the literal texts back."""
     pieces = []
     for number, part in enumerate(re.split(f"{_MARK_OPENS}(\\d+){_MARK_CLOSES}", rendered)):
         is_literal = number % 2 == 1

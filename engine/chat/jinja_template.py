@@ -1,9 +1,9 @@
 """Jinja chat templates, in a sandbox with limits on steps, time, memory and output.
 
-A template comes with the model file or with a request, so it is untrusted code. Jinja2's own
-sandbox guards attributes; here each loop turn, call, filter, operator and literal is counted, and
-what would make a huge value is refused before it is made. Unlike the sandbox of pipelines,
-templates may change their own lists, as Kimi's does; they get copies.
+A template comes with a model file or a request, so it is untrusted code. Jinja2's own sandbox
+guards attributes; this one counts each loop turn, call, filter, operator and literal, and refuses
+a huge value before it is made. Unlike the sandbox of pipelines, it lets templates change their
+lists, as Kimi's does; they get copies.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from paddock.engine.errors import BadRequest
 
 from .template_messages import TemplateExhausted, TemplateRefused, TemplateTurn
 
-MAX_VALUES = 1_000_000  # of one list or mapping, those within it counted too
-MAX_WIDTH = 10_000  # of what is filled up with spaces
+MAX_VALUES = 1_000_000  # of one list or mapping, nested ones included
+MAX_WIDTH = 10_000  # of padding
 MAX_BITS = 4096  # of a whole number
 MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million
 
 _LARGE_WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
-"""In a format: a width that is large, or that is told elsewhere."""
+"""In a format: a large width, or one that comes from an argument."""
 _SIZED_FILTERS = frozenset(
     ("batch", "center", "expandtabs", "indent", "ljust", "rjust", "slice", "tojson", "truncate",
      "wordwrap", "zfill")
 )  # fmt: skip
-"""Filters and methods to which a number says how much they make."""
+"""Filters and methods whose number arguments determine the size of the result."""
 _RECURSIVE_FILTERS = frozenset(("join", "pprint", "string", "tojson", "urlencode", "xmlattr"))
-"""Filters that walk through everything in a value."""
+"""Filters that visit everything in a value."""
 
 
 class JinjaLimitExceeded(TemplateRuntimeError):
-    """The template asked for more than it may have; the text is a plain sentence."""
+    """The template exceeds a limit; the message says which."""
 
 
 class JinjaSandbox(SandboxedEnvironment):
@@ -60,7 +60,7 @@ class JinjaSandbox(SandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(optimized=False, finalize=self._written, **options)
+        super().__init__(optimized=False, finalize=self.made, **options)
         self.code_generator_class = _MeteredCodeGenerator
         del self.globals["lipsum"]
         self.filters = {name: self._bounded(name, one) for name, one in self.filters.items()}
@@ -68,23 +68,21 @@ class JinjaSandbox(SandboxedEnvironment):
         self.begin()
 
     def begin(self) -> None:
-        """Count from nothing: a rendering begins."""
+        """Reset the counts for a new rendering."""
         self._n_steps = 0
         self._n_chars = 0
         self._deadline = time.monotonic() + TEMPLATE_DEADLINE_S
 
     def add_filter(self, name: str, act: Callable[..., Any]) -> None:
-        """Make a filter known."""
+        """Add a metered filter."""
         self.filters[name] = self._bounded(name, act)
 
-    def counted(self, source: str) -> nodes.Template:
-        """Parse a template, and put the meter around what its loops go through."""
+    def metered(self, source: str) -> nodes.Template:
+        """Parse a template, its loops metered."""
         tree = self.parse(source)
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
         return tree.set_environment(self)  # type: ignore[return-value]
-
-    # What is counted.
 
     def _step(self) -> None:
         self._n_steps += 1
@@ -94,18 +92,18 @@ class JinjaSandbox(SandboxedEnvironment):
             raise JinjaLimitExceeded(f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
 
     def made(self, value: Any) -> Any:
-        """Account for a value that was made, and hand it on."""
+        """Count a new value and return it."""
         self._step()
         if isinstance(value, str):
-            self._make_text(len(value))
+            self._count_text(len(value))
         elif isinstance(value, list | tuple | dict):
-            _n_nested_values(value)
+            _check_nested_values(value)
         elif isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise JinjaLimitExceeded("it makes a huge number")
         return value
 
-    def _make_text(self, n_chars: int) -> None:
-        """Account for a text, if possible before it is made."""
+    def _count_text(self, n_chars: int) -> None:
+        """Count a text, if possible before it is made."""
         self._n_chars += n_chars
         if n_chars > MAX_TEXT_CHARS or self._n_chars > MAX_OUTPUT_CHARS:
             raise JinjaLimitExceeded("it makes too large texts")
@@ -115,10 +113,8 @@ class JinjaSandbox(SandboxedEnvironment):
             self._step()
             yield value
 
-    # Where values are made.
-
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Do `left operator right`."""
+        """Evaluate `left operator right`."""
         self._before_binop(operator, left, right)
         return self.made(super().call_binop(context, operator, left, right))
 
@@ -126,27 +122,27 @@ class JinjaSandbox(SandboxedEnvironment):
         if operator == "*":
             for one, times in ((left, right), (right, left)):
                 if isinstance(one, str | list | tuple) and isinstance(times, int):
-                    self._make_text(len(one) * max(times, 0))
+                    self._count_text(len(one) * max(times, 0))
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * abs(right) > MAX_BITS:
                 raise JinjaLimitExceeded("it makes a huge number")
         elif operator == "%" and isinstance(left, str):
             _check_format(left)
         elif operator == "+" and isinstance(left, str) and isinstance(right, str):
-            self._make_text(len(left) + len(right))
+            self._count_text(len(left) + len(right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
-        """Call something from a template."""
+        """Call a function or method for a template."""
         owner, name = _method_owner(__obj), getattr(__obj, "__name__", "")
         if isinstance(owner, str):
             __self._before_text(name, owner, [*args, *named.values()])
         elif isinstance(owner, list | dict):
             for one in (*args, *named.values()):
-                _n_nested_values_or_zero(one)  # it goes into what is there
+                _check_nested_values(one)  # it becomes part of the list or mapping
         return __self.made(super().call(__context, __obj, *args, **named))
 
     def _bounded(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
-        """Put the meter around a filter."""
+        """Return a filter with checks before and a count after each call."""
 
         @wraps(act)
         def bounded(*args: Any, **named: Any) -> Any:
@@ -154,7 +150,7 @@ class JinjaSandbox(SandboxedEnvironment):
             texts = [one for one in given if isinstance(one, str)]
             if name in _RECURSIVE_FILTERS:
                 for one in given:
-                    _n_nested_values_or_zero(one)
+                    _check_nested_values(one)
             if texts:
                 rest = [one for one in given if one is not texts[0]]
                 self._before_text(name, texts[0], rest)
@@ -165,7 +161,7 @@ class JinjaSandbox(SandboxedEnvironment):
         return bounded
 
     def _before_text(self, name: str, text: str, others: Sequence[Any]) -> None:
-        """Refuse what would make too much of a text."""
+        """Refuse a call that would make a huge text."""
         if name in _SIZED_FILTERS:
             _check_widths(others)
             if name == "wordwrap" and len(text) > MAX_WRAP_CHARS:
@@ -179,18 +175,14 @@ class JinjaSandbox(SandboxedEnvironment):
         elif name == "replace":
             words = [one for one in others if isinstance(one, str)]
             if len(words) > 1:
-                self._make_text(len(text) + text.count(words[0]) * len(words[1]))
-
-    def _written(self, value: Any) -> Any:
-        """Account for what `{{ }}` writes."""
-        return self.made(value)
+                self._count_text(len(text) + text.count(words[0]) * len(words[1]))
 
     def joined(self, parts: Iterable[Any]) -> str:
-        """Do `a ~ b`."""
+        """Evaluate `a ~ b`."""
         return self.concat([str(self.made(part)) for part in parts])
 
     def concat(self, parts: Iterable[str]) -> str:
-        """Join what was written, by the template, a macro or a block."""
+        """Join the output of the template, a macro or a block."""
         kept, n_chars = [], 0
         for part in parts:
             self._step()
@@ -198,12 +190,12 @@ class JinjaSandbox(SandboxedEnvironment):
             if n_chars > MAX_TEXT_CHARS:
                 break
             kept.append(part)
-        self._make_text(n_chars)
+        self._count_text(n_chars)
         return "".join(kept)
 
 
 class _MeteredCodeGenerator(CodeGenerator):
-    """Jinja2's code generator, with the meter around what makes values."""
+    """Jinja2's code generator, which also meters literals and comparisons."""
 
     def _metered(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
         self.write("environment.made(")
@@ -234,7 +226,7 @@ class _MeteredCodeGenerator(CodeGenerator):
 
 
 def _method_owner(method: Any) -> Any:
-    """Return whose method it is; those that format texts are wrapped by Jinja2's sandbox."""
+    """Return the object of a bound method; Jinja2's sandbox wraps methods that format texts."""
     return getattr(getattr(method, "__wrapped__", method), "__self__", None)
 
 
@@ -248,13 +240,10 @@ def _check_format(text: str) -> None:
         raise JinjaLimitExceeded("large widths in a format are not possible here")
 
 
-def _n_nested_values_or_zero(value: Any) -> None:
-    if isinstance(value, list | tuple | dict):
-        _n_nested_values(value)
-
-
-def _n_nested_values(value: Any) -> None:
-    """Count the values in a list or mapping, shared ones each time, as printing would meet them."""
+def _check_nested_values(value: Any) -> None:
+    """Refuse a list or mapping of too many values; shared ones count each time, as in printing."""
+    if not isinstance(value, list | tuple | dict):
+        return
     count, n_chars, waiting = 0, 0, [value]
     while waiting:
         item = waiting.pop()
@@ -291,8 +280,8 @@ class JinjaTemplate:
         environment.add_filter("tojson", _to_json)
         environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
         try:
-            self._template = environment.from_string(environment.counted(self.source))
-        except Exception as error:  # code from elsewhere: whatever ends it is its own fault
+            self._template = environment.from_string(environment.metered(self.source))
+        except Exception as error:  # untrusted code can raise anything
             raise BadRequest(f"the model's chat template cannot be read: {error}") from error
         self._environment = environment
         self._special = {"bos_token": bos, "eos_token": eos}
@@ -305,42 +294,43 @@ class JinjaTemplate:
         is_open: bool = True,
         **variables: Any,
     ) -> str:
-        """Render a conversation; `is_open`: the assistant is to speak next.
+        """Render a conversation; `is_open`: end it where the assistant's answer begins.
 
         Raises:
-            Refused: in the template's own words.
+            TemplateRefused: in the template's own words.
         """
-        told = {"add_generation_prompt": is_open, **self._special, **variables}
-        # Other names by which templates ask for the same.
-        told["functions"] = json.dumps(list(tools), ensure_ascii=False, indent=4)
-        told["datetime"] = _strftime_now("%b %d %Y %H:%M:%S")
+        variables = {"add_generation_prompt": is_open, **self._special, **variables}
+        # Other names of the same values.
+        variables["functions"] = json.dumps(list(tools), ensure_ascii=False, indent=4)
+        variables["datetime"] = _strftime_now("%b %d %Y %H:%M:%S")
         if tools:
-            return self._rendered(turns, {**told, "tools": list(tools), "xml_tools": list(tools)})
+            shown = list(tools)
+            return self._rendered(turns, {**variables, "tools": shown, "xml_tools": shown})
         try:
-            return self._rendered(turns, {**told, "tools": None})
+            return self._rendered(turns, {**variables, "tools": None})
         except TemplateExhausted:
             raise
         except TemplateRefused:
-            # Some were written for requests with tools only, and walk over what is not there.
-            return self._rendered(turns, {**told, "tools": []})
+            # Some were written for requests with tools only, and iterate over `tools` regardless.
+            return self._rendered(turns, {**variables, "tools": []})
 
-    def _rendered(self, turns: Sequence[TemplateTurn], told: Mapping[str, Any]) -> str:
+    def _rendered(self, turns: Sequence[TemplateTurn], variables: Mapping[str, Any]) -> str:
         self._environment.begin()
         try:
-            return self._template.render(copy.deepcopy({**told, "messages": list(turns)}))
+            return self._template.render(copy.deepcopy({**variables, "messages": list(turns)}))
         except JinjaLimitExceeded as error:
             raise TemplateExhausted(str(error)) from error
-        except Exception as error:  # the same: a TypeError in it is none of ours
+        except Exception as error:  # untrusted code can raise anything
             raise TemplateRefused(str(error)) from error
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}` marks what a model is trained on; here it means nothing."""
+    """`{% generation %}` marks text for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 - the base class declares it so
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return what stands between the tags."""
+        """Return the nodes between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -349,8 +339,8 @@ def _raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
-def _strftime_now(form: str) -> str:
-    return datetime.datetime.now().astimezone().strftime(form)
+def _strftime_now(layout: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(layout)
 
 
 def _to_json(
@@ -360,7 +350,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON as Hugging Face's templates expect it: not escaped for HTML."""
+    """Return JSON as Hugging Face's templates expect it: not escaped for HTML."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -1,7 +1,7 @@
-"""Ollama chat templates: the data that Ollama gives its Go templates, and their turns.
+"""Ollama's chat templates in Go's language, and the data that they expect.
 
-Names and rules are Ollama's (github.com/ollama/ollama, template/template.go). A template that uses
-`.Messages` gets the whole conversation. Any other is executed turn by turn with `.System`,
+Names and rules are Ollama's (github.com/ollama/ollama, template/template.go). A template with
+`.Messages` gets the whole conversation. Any other is executed once per exchange with `.System`,
 `.Prompt` and `.Response`; output after the last `.Response` is dropped, because the model
 continues there.
 """
@@ -36,7 +36,7 @@ class OllamaTemplate:
 
     @property
     def names(self) -> frozenset[str]:
-        """The fields that it speaks of, such as `Messages`, `Tools`, `Suffix`."""
+        """The fields that it uses, such as `Messages`, `Tools`, `Suffix`."""
         return self._template.names
 
     def render(
@@ -49,39 +49,38 @@ class OllamaTemplate:
     ) -> str:
         """Render a conversation.
 
-        Whether the assistant speaks next is said by the last turn's role: after its own it goes
-        on with that, so `is_open` changes nothing.
+        `is_open` has no effect: the last turn's role decides whether an answer begins or goes on.
 
         Raises:
-            Refused: it cannot be carried out.
+            TemplateRefused: its execution fails.
         """
-        told = _thinking_fields(variables)
+        fields = _thinking_fields(variables)
         joined = list(_joined_by_role(turns))
         try:
             if "Messages" in self.names:
-                return self._template.execute(_conversation_data(joined, tools, told))
-            return self._turn_by_turn(joined, told)
+                return self._template.execute(_conversation_data(joined, tools, fields))
+            return self._turn_by_turn(joined, fields)
         except GoTemplateError as error:
             raise _template_error(error) from error
 
     def render_insert(self, prompt: str, suffix: str, **variables: Any) -> str:
-        """Render what stands before and after the answer, for a template that knows `.Suffix`.
+        """Render the texts before and after the answer, for a template with `.Suffix`.
 
         Raises:
-            Refused: it cannot be carried out.
+            TemplateRefused: its execution fails.
         """
-        told = _thinking_fields(variables)
+        fields = _thinking_fields(variables)
         try:
             return self._template.execute(
-                {"Prompt": prompt, "Suffix": suffix, "Response": "", **told}
+                {"Prompt": prompt, "Suffix": suffix, "Response": "", **fields}
             )
         except GoTemplateError as error:
             raise _template_error(error) from error
 
-    def _turn_by_turn(self, turns: Sequence[TemplateTurn], told: Mapping[str, Any]) -> str:
+    def _turn_by_turn(self, turns: Sequence[TemplateTurn], fields: Mapping[str, Any]) -> str:
         *whole, last = _exchanges(turns)
-        parts = [self._template.execute({**one.data(), **told}) for one in whole]
-        parts.append(self._template.execute_until("Response", {**last.data(), **told}))
+        parts = [self._template.execute({**one.data(), **fields}) for one in whole]
+        parts.append(self._template.execute_until("Response", {**last.data(), **fields}))
         return "".join(parts)
 
 
@@ -92,7 +91,7 @@ def _template_error(error: GoTemplateError) -> TemplateRefused:
 
 @dataclass(slots=True)
 class _Exchange:
-    """What one carrying-out of an old template prints."""
+    """The data of one execution of an old template."""
 
     system: str = ""
     prompt: str = ""
@@ -103,7 +102,7 @@ class _Exchange:
 
 
 def _exchanges(turns: Sequence[TemplateTurn]) -> Iterator[_Exchange]:
-    """Put turns together; the last one is there even if it says nothing."""
+    """Group turns into exchanges; the last one is yielded even if it is empty."""
     exchange = _Exchange()
     for turn in turns:
         role, content = turn["role"], _content_text(turn)
@@ -123,20 +122,20 @@ def _exchanges(turns: Sequence[TemplateTurn]) -> Iterator[_Exchange]:
 
 
 def _joined_by_role(turns: Sequence[TemplateTurn]) -> Iterator[TemplateTurn]:
-    """Join neighbours of one role, tools' results left out."""
-    waiting: TemplateTurn | None = None
+    """Join neighbours of one role, except results of tools."""
+    last: TemplateTurn | None = None
     for turn in turns:
-        if waiting is None:
-            waiting = turn
-        elif waiting["role"] == turn["role"] != "tool":
-            calls = [*(waiting.get("tool_calls") or ()), *(turn.get("tool_calls") or ())]
-            both = "\n\n".join([_content_text(waiting), _content_text(turn)])
-            waiting = {**waiting, "content": both, "tool_calls": calls}
+        if last is None:
+            last = turn
+        elif last["role"] == turn["role"] != "tool":
+            calls = [*(last.get("tool_calls") or ()), *(turn.get("tool_calls") or ())]
+            both = "\n\n".join([_content_text(last), _content_text(turn)])
+            last = {**last, "content": both, "tool_calls": calls}
         else:
-            yield waiting
-            waiting = turn
-    if waiting is not None:
-        yield waiting
+            yield last
+            last = turn
+    if last is not None:
+        yield last
 
 
 def _content_text(turn: TemplateTurn) -> str:
@@ -147,7 +146,7 @@ def _content_text(turn: TemplateTurn) -> str:
 
 
 def _thinking_fields(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Ollama's names for whether to reason, and how much."""
+    """Return Ollama's fields that switch reasoning."""
     effort = variables.get("reasoning_effort", "")
     is_on = bool(variables.get("enable_thinking", False)) or bool(effort)
     is_set = "enable_thinking" in variables
@@ -155,7 +154,7 @@ def _thinking_fields(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _conversation_data(
-    turns: Sequence[TemplateTurn], tools: Sequence[Mapping[str, Any]], told: Mapping[str, Any]
+    turns: Sequence[TemplateTurn], tools: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     systems = [_content_text(turn) for turn in turns if turn["role"] == "system"]
     return {
@@ -163,7 +162,7 @@ def _conversation_data(
         "Messages": [_message_struct(turn) for turn in turns],
         "Tools": GoJsonList(_tool_struct(tool) for tool in tools),
         "Response": "",
-        **told,
+        **fields,
     }
 
 
@@ -202,7 +201,7 @@ def _tool_struct(tool: Mapping[str, Any]) -> GoStruct:
     function = tool["function"]
     parameters = function.get("parameters") or {}
     properties = parameters.get("properties") or {}
-    told = {
+    fields = {
         "Name": function["name"],
         "Description": function.get("description") or "",
         "Parameters": GoStruct(
@@ -226,14 +225,14 @@ def _tool_struct(tool: Mapping[str, Any]) -> GoStruct:
         {
             "Type": tool.get("type", "function"),
             "Items": tool.get("items"),
-            "Function": GoStruct("api.ToolFunction", told, plain=function),
+            "Function": GoStruct("api.ToolFunction", fields, plain=function),
         },
         plain=tool,
     )
 
 
 def _property_struct(schema: Any) -> Any:
-    """Return one parameter's schema with the fields that Ollama names."""
+    """Return one parameter's schema as Ollama's struct."""
     if not isinstance(schema, Mapping):
         return schema
     inner = schema.get("properties")
@@ -275,7 +274,7 @@ _TYPESCRIPT = {
 
 
 def _typescript_type(value: Any) -> str:
-    """Name a parameter's type as TypeScript does."""
+    """Return a parameter's type in TypeScript."""
     if not isinstance(value, GoStruct) or value.type_name != "api.ToolProperty":
         return "any"
     if value.fields["AnyOf"]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from collections.abc import Sequence as Items
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -31,12 +30,7 @@ from paddock.engine.request import (
     reserved_tokens,
 )
 
-from .answer_format import (
-    answer_constraint,
-    required_tools,
-    stream_parser_for,
-    visible_control_tokens,
-)
+from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate, TextPiece
 from .prompt_images import ImagePlaceholders, PlacedImage, check_image, place_images
 from .prompt_truncation import (
@@ -55,37 +49,37 @@ if TYPE_CHECKING:
 
 
 class PromptTokeniser:
-    """Reads and writes token ids; safe from any thread."""
+    """Turns text into token ids and back; safe from any thread."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
 
     @cached_property
-    def specials(self) -> dict[str, int]:
-        """The ids of control tokens and tags, by their texts."""
+    def special_ids(self) -> dict[str, int]:
+        """Ids of control tokens and tags, by their texts."""
         return self._model.special_tokens()
 
     @cached_property
     def bos(self) -> Tokens:
-        """What the model wants before every prompt, if it wants anything."""
+        """The BOS token, if the model wants one before every prompt."""
         if not self._model.adds_bos:
-            return np.empty(0, np.int32)
+            return _NO_TOKENS
         return self._model.tokenise("", with_special=True, parse_special=False)[:1]
 
     def n_bos(self, tokens: Tokens) -> int:
-        """Count the tokens at the beginning that are the model's own."""
+        """Return 1 if the tokens begin with the model's BOS token, else 0."""
         has_bos = len(self.bos) and len(tokens) and tokens[0] == self.bos[0]
         return 1 if has_bos else 0
 
-    def read(
-        self, pieces: Items[TextPiece], *, begins: bool = True, is_first: bool = True
+    def tokenise(
+        self, pieces: Sequence[TextPiece], *, begins: bool = True, is_first: bool = True
     ) -> Tokens:
         """Return the tokens of a rendered prompt.
 
         Args:
             pieces: its parts.
             begins: whether the model's BOS token belongs before it.
-            is_first: whether it is the rendered text's own beginning, not what follows an image.
+            is_first: whether the rendered text begins here; False: it follows an image.
         """
         adds_bos = self._model.adds_bos
         bos = self._model.special_text("bos")
@@ -99,33 +93,29 @@ class PromptTokeniser:
             self._model.tokenise(piece.text, with_special=wants_bos and number == 0,
                                  parse_special=True)
             if not piece.is_literal
-            else self._spelled(piece.text)
+            else self._tokenise_literal(piece.text)
             for number, piece in enumerate(pieces)
         ]  # fmt: skip
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+        return np.concatenate(parts) if parts else _NO_TOKENS
 
-    def _spelled(self, text: str) -> Tokens:
-        """Tokenise what must stay mere text, though it spells a token of its own.
+    def _tokenise_literal(self, text: str) -> Tokens:
+        """Return the tokens of a text that spells a special token and must stay text.
 
-        Tags that a model's makers added are read as such even where control tokens are not, so
-        the first character goes alone.
+        Even without `parse_special`, llama.cpp recognises tags that a model's makers added, so
+        the first character is tokenised alone.
         """
-        return np.concatenate([self.plain(text[:1]), self.plain(text[1:])])
+        return np.concatenate([self.tokenise_text(text[:1]), self.tokenise_text(text[1:])])
 
-    def plain(self, text: str) -> Tokens:
-        """Return the tokens of mere text, without what the model puts around a prompt."""
+    def tokenise_text(self, text: str) -> Tokens:
+        """Return the tokens of plain text, without BOS or EOS."""
         return self._model.tokenise(text, with_special=False, parse_special=False)
-
-    def marked(self, text: str) -> Tokens:
-        """Return the tokens of a text; control tokens are read as such, and none is added."""
-        return self._model.tokenise(text, with_special=False, parse_special=True)
 
     def text(self, tokens: Tokens) -> str:
         """Return the text of tokens, control tokens as they are spelled."""
         return self._model.text(tokens.tolist())
 
-    def known(self, ids: Items[int]) -> Tokens:
-        """Take token ids from a request.
+    def checked(self, ids: Sequence[int]) -> Tokens:
+        """Return token ids of a request as an array.
 
         Raises:
             BadRequest: the model has no such token.
@@ -137,141 +127,57 @@ class PromptTokeniser:
                 )
         return np.array(ids, np.int32)
 
-    def earlier(self, ids: Items[int]) -> Tokens:
-        """Take the tokens that stand before a prompt, with the model's own beginning.
+    def earlier(self, ids: Sequence[int]) -> Tokens:
+        """Return the tokens that stand before a prompt, with BOS where the model wants it.
 
         Raises:
             BadRequest: the model has no such token.
         """
-        tokens = self.known(ids)
+        tokens = self.checked(ids)
         if not len(tokens) or self.n_bos(tokens):
             return tokens
         return np.concatenate([self.bos, tokens])
 
 
-PlaceImages = Callable[[Sequence[Tokens], Sequence[bytes]], tuple[Tokens, tuple[PlacedImage, ...]]]
-"""Puts images between texts, of which there is one more."""
-FillInMiddleTokens = tuple[int, int, int]
-"""The tokens before what begins, before what ends, and before what goes between."""
+_NO_TOKENS: Tokens = np.empty(0, np.int32)
 
-
-@dataclass(frozen=True, slots=True)
-class RawPrompt:
-    """A prompt in tokens."""
-
-    tokens: Tokens
-    images: tuple[PlacedImage, ...] = field(default=())
-    n_original: int | None = None
-    """What it had before it was shortened; None: it was not."""
-
-
-def continuation_prompt(
-    request: ChatRequest,
-    prompt: str,
-    tokeniser: PromptTokeniser,
-    placed: PlaceImages,
-    limit: PromptLimit | None,
-) -> RawPrompt:
-    """Return a text as it was written, behind the tokens and images that stand before it.
-
-    Raises:
-        BadRequest: it is empty, or an image cannot be shown.
-    """
-    earlier = tokeniser.earlier(request.prompt_tokens)
-    text = tokeniser.read([TextPiece(prompt, False)], begins=not len(earlier))
-    parts = [earlier, text]
-    if request.images:
-        n_begin = 0 if len(earlier) else tokeniser.n_bos(text)
-        gaps = [text[:0]] * (len(request.images) - 1)
-        parts = [np.concatenate([earlier, text[:n_begin]]), *gaps, text[n_begin:]]
-    tokens, images = placed(parts, request.images)
-    if not len(tokens):
-        raise BadRequest("the prompt is empty")
-    n_seen = max((one.start + len(one.piece.rows) for one in images), default=0)
-    if limit is None or len(tokens) <= limit.n_most or n_seen >= limit.n_goal:
-        return RawPrompt(tokens, images)
-    n_wished = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(tokens)
-    n_keep = max(n_wished + tokeniser.n_bos(tokens), n_seen)
-    return RawPrompt(cut_middle(tokens, limit.n_goal, n_keep), images, len(tokens))
-
-
-def fill_in_middle_prompt(
-    request: ChatRequest,
-    texts: tuple[str, str],
-    tokeniser: PromptTokeniser,
-    template: ChatTemplate,
-    marks: FillInMiddleTokens | None,
-    limit: PromptLimit | None,
-) -> RawPrompt:
-    """Return two texts so that the answer goes between them.
-
-    Args:
-        request: whose tokens of an earlier answer stand before all else.
-        texts: what stands before the gap and behind it.
-        tokeniser: the model's.
-        template: writes both, if it has a place for them.
-        marks: the model's own tokens for it; needed where the template has no place.
-        limit: how long the prompt may get.
-    """
-    earlier = tokeniser.earlier(request.prompt_tokens)
-
-    def build(before: Tokens, behind: Tokens) -> Tokens:
-        if template.inserts:
-            pieces = template.render_insert(
-                tokeniser.text(before), tokeniser.text(behind), think=request.think
-            )
-            return np.concatenate([earlier, tokeniser.read(pieces, begins=not len(earlier))])
-        assert marks is not None
-        opens, gap, closes = (np.array([mark], np.int32) for mark in marks)
-        begins = earlier if len(earlier) else tokeniser.bos
-        return np.concatenate([begins, opens, before, gap, behind, closes])
-
-    before, behind = (tokeniser.plain(text) for text in texts)
-    whole = build(before, behind)
-    if limit is None or len(whole) <= limit.n_most:
-        return RawPrompt(whole)
-    n_around = len(whole) - len(before) - len(behind)
-    room = max(1, limit.n_goal - n_around)
-    return RawPrompt(build(*cut_around_gap(before, behind, room)), n_original=len(whole))
-
-
-# Templates that requests bring along; to study one takes 50 ms.
+# Templates of requests that are kept; to probe one takes 50 ms.
 _N_TEMPLATES = 16
 
-# Looking at an image takes seconds, so what it takes is guessed while turns are chosen.
+# Encoding an image takes seconds, so its tokens are estimated while turns are chosen.
 _IMAGE_TOKENS = 768
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltPrompt:
-    """A conversation, ready to be answered."""
+    """A prompt in tokens, with the parser of its answer."""
 
     tokens: Tokens
-    listener: StreamParser
-    shown: frozenset[int] = frozenset()
-    """Control tokens that the listener wants to read as text."""
+    parser: StreamParser
+    visible_tokens: frozenset[int] = frozenset()
+    """Control tokens that the parser must see as text."""
     constraint: Constraint | None = None
-    """What the answer must match: the request's own wish, or what a forced tool call needs."""
+    """What the answer must match: the request's constraint, or the grammar of a forced call."""
     images: tuple[PlacedImage, ...] = ()
     """In `tokens`, each image's positions hold negative numbers: equal ones for equal images."""
     n_original: int | None = None
-    """What the prompt had before it was shortened; None: it was not."""
+    """Tokens of the prompt before it was truncated; None: it was not."""
 
 
 class PromptBuilder:
-    """Renders and tokenises for one model."""
+    """Renders and tokenises prompts for one model."""
 
-    def __init__(self, model: Model, eyes: Projector | None = None) -> None:
+    def __init__(self, model: Model, projector: Projector | None = None) -> None:
         self._model = model
-        self._eyes = eyes
-        self._stand_ins = ImagePlaceholders()
+        self._projector = projector
+        self._placeholders = ImagePlaceholders()
         self._tokeniser = PromptTokeniser(model)
         self._templates_lock = threading.Lock()
         self._templates: OrderedDict[str | None, ChatTemplate] = OrderedDict()
         self._own = self._read_template(None)
 
     def _read_template(self, source: str | None) -> ChatTemplate:
-        """Read a template; None: the one of the model's file."""
+        """Compile a template; None: the one of the model's file."""
         model = self._model
         return ChatTemplate(
             source or model.chat_template(),
@@ -295,15 +201,15 @@ class PromptBuilder:
             return self._templates[source]
 
     def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> BuiltPrompt:
-        """Return a request's prompt, and who listens to its answer.
+        """Return a request's prompt, with the parser of its answer.
 
         Args:
-            request: messages, or a prompt in their place.
-            sampling: its stop strings, and how long the answer may get.
-            n_ctx_tokens: what prompt and answer may fill; of matter where it may be shortened.
+            request: messages, or a raw prompt in their place.
+            sampling: stop strings, and the longest answer.
+            n_ctx_tokens: what prompt and answer may fill together; needed for truncation only.
 
         Raises:
-            BadRequest: the model's template refuses it, or a tool is wanted that there is not.
+            BadRequest: the model's template refuses it, or a required tool is not offered.
         """
         limit = None
         is_cut = request.prompt is None or request.shifts is not False
@@ -311,89 +217,89 @@ class PromptBuilder:
             limit = prompt_limit(request, sampling.max_tokens, n_ctx_tokens)
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
-            return self._bare(request, request.prompt, sampling, limit)
-        wanted = required_tools(request)
-        tools = () if request.tool_choice == "none" else request.tools
+            return self._raw(request, request.prompt, sampling, limit)
+        required = required_tools(request)
+        tools = offered_tools(request)
         template = self._template(request.template)
         pieces = template.render(request.messages, tools=tools, think=request.think)
         n_original = None
         if limit is not None and self._may_exceed(limit, pieces, request):
-            request, n_original = self._shortened(request, template, limit)
+            request, n_original = self._truncated(request, template, limit)
         if n_original is not None:
             pieces = template.render(request.messages, tools=tools, think=request.think)
         is_inside = bool(pieces) and template.opens_reasoning(pieces[-1].text)
         tokens, images = self._with_images(pieces, request)
-        manner, specials = template.manner, self._tokeniser.specials
-        return BuiltPrompt(
-            tokens,
-            stream_parser_for(manner, tools, sampling, is_inside=is_inside),
-            visible_control_tokens(manner, specials, has_tools=bool(tools)),
-            answer_constraint(request, manner, wanted, specials, is_inside=is_inside),
-            images,
-            n_original,
+        special_ids = self._tokeniser.special_ids
+        parser, visible_tokens, constraint = answer_format(
+            request, sampling, template.chat_format, required, special_ids, is_inside=is_inside
         )
+        return BuiltPrompt(tokens, parser, visible_tokens, constraint, images, n_original)
 
-    # Too long
+    # Truncation
 
     @staticmethod
-    def _may_exceed(limit: PromptLimit, pieces: Items[TextPiece], request: ChatRequest) -> bool:
-        """Whether it is worth counting: a token has a byte at least, and counting has its price."""
+    def _may_exceed(limit: PromptLimit, pieces: Sequence[TextPiece], request: ChatRequest) -> bool:
+        """Return whether counting is needed: each token has at least one byte."""
         n_bytes = sum(len(piece.text.encode(errors="replace")) for piece in pieces)
         n_images = sum(len(one.images) for one in request.messages)
         n_most = n_bytes + 1 + len(request.prompt_tokens) + n_images * _IMAGE_TOKENS
         return n_most > limit.n_most
 
-    def _shortened(
+    def _truncated(
         self, request: ChatRequest, template: ChatTemplate, limit: PromptLimit
     ) -> tuple[ChatRequest, int | None]:
-        """Return a conversation that fits, if it can, and what the whole one would have taken."""
-        tools = () if request.tool_choice == "none" else request.tools
+        """Return a conversation that fits, if it can, and the tokens of the whole one."""
+        tools, tokeniser = offered_tools(request), self._tokeniser
 
-        def count(messages: Items[Message]) -> int:
+        def count(messages: Sequence[Message]) -> int:
             pieces = template.render(messages, tools=tools, think=request.think)
             n_images = sum(len(one.images) for one in messages)
-            return len(self._tokeniser.read(pieces)) + n_images * _IMAGE_TOKENS
+            return len(tokeniser.tokenise(pieces)) + n_images * _IMAGE_TOKENS
 
         n_turns, n_before = count(request.messages), len(request.prompt_tokens)
         if n_turns + n_before <= limit.n_most:
             return request, None
-        messages, read = request.messages, self._tokeniser
+        messages = request.messages
         if n_turns > limit.n_most:
             messages = drop_oldest_turns(messages, limit, count)
             if count(messages) > limit.n_most and request.shifts is not False:
-                messages = cut_last_turn(messages, limit, count, read.plain, read.text)
-        n_room = max(0, limit.n_goal - count(messages))
-        before = read.known(request.prompt_tokens)
-        before = cut_middle(before, n_room, request.n_keep_tokens) if n_room else before[:0]
+                messages = cut_last_turn(
+                    messages, limit, count, tokeniser.tokenise_text, tokeniser.text
+                )
+        n_free = max(0, limit.n_goal - count(messages))
+        before = tokeniser.checked(request.prompt_tokens)
+        before = cut_middle(before, n_free, request.n_keep_tokens) if n_free else before[:0]
         ids = tuple(before.tolist())
         return replace(request, messages=messages, prompt_tokens=ids), n_turns + n_before
 
     # Images
 
     def _with_images(
-        self, pieces: Items[TextPiece], request: ChatRequest
+        self, pieces: Sequence[TextPiece], request: ChatRequest
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
-        """Tokenise a prompt with its images in their places, behind what came before it."""
-        before, read = self._tokeniser.earlier(request.prompt_tokens), self._tokeniser.read
+        """Tokenise a prompt with its images in their places, behind the earlier tokens."""
+        before, tokenise = self._tokeniser.earlier(request.prompt_tokens), self._tokeniser.tokenise
         images = [image for message in request.messages for image in message.images]
         if not images:
-            return np.concatenate([before, read(pieces, begins=not len(before))]), ()
-        parts = self._cut_at_images(pieces, begins=not len(before))
-        return self._placed([np.concatenate([before, parts[0]]), *parts[1:]], images)
+            return np.concatenate([before, tokenise(pieces, begins=not len(before))]), ()
+        first, *others = self._tokenise_between_images(pieces, begins=not len(before))
+        return self._place_images([np.concatenate([before, first]), *others], images)
 
-    def _placed(
-        self, parts: Items[Tokens], images: Items[bytes]
+    def _place_images(
+        self, parts: Sequence[Tokens], images: Sequence[bytes]
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
         if not images:
             return np.concatenate(parts), ()
-        if self._eyes is None:
+        if self._projector is None:
             raise BadRequest("this model cannot see images: it has no projector")
         for number, image in enumerate(images, start=1):
             check_image(image, number)
-        return place_images(parts, images, self._eyes.look, self._stand_ins)
+        return place_images(parts, images, self._projector.look, self._placeholders)
 
-    def _cut_at_images(self, pieces: Items[TextPiece], *, begins: bool) -> list[Tokens]:
-        """Tokenise what stands before, between and behind the images."""
+    def _tokenise_between_images(
+        self, pieces: Sequence[TextPiece], *, begins: bool
+    ) -> list[Tokens]:
+        """Tokenise the texts before, between and after the images."""
         parts: list[list[TextPiece]] = [[]]
         for piece in pieces:
             texts = [piece.text] if piece.is_literal else piece.text.split(MEDIA_MARK)
@@ -404,75 +310,122 @@ class PromptBuilder:
                     parts[-1].append(TextPiece(text, piece.is_literal))
         first, *others = parts
         return [
-            self._tokeniser.read(first, begins=begins),
-            *(self._tokeniser.read(part, begins=False, is_first=False) for part in others),
+            self._tokeniser.tokenise(first, begins=begins),
+            *(self._tokeniser.tokenise(part, begins=False, is_first=False) for part in others),
         ]
 
-    # Prompts without a conversation
+    # Raw prompts
 
-    def _bare(
+    def _raw(
         self, request: ChatRequest, prompt: str, sampling: Sampling, limit: PromptLimit | None
     ) -> BuiltPrompt:
-        """Return a prompt as it was written; what answers it is nothing but text.
+        """Build a prompt without a template; its answer is plain text.
 
         Raises:
-            NoInsert: neither the template nor the file tells how a gap is filled.
+            NoInsert: neither the template nor the file shows how a gap is filled.
         """
         if request.tools:
             raise BadRequest("a prompt without a conversation has no place for tools")
         if request.images and request.suffix is not None:
             raise BadRequest("a prompt with a suffix has no place for images")
-        if request.suffix is None:
-            bare = continuation_prompt(request, prompt, self._tokeniser, self._placed, limit)
-        else:
-            template, marks = self._template(request.template), self._model.insert_tokens()
-            if not template.inserts and marks is None:
-                raise NoInsert
-            texts = prompt, request.suffix
-            bare = fill_in_middle_prompt(request, texts, self._tokeniser, template, marks, limit)
-        return BuiltPrompt(
-            bare.tokens,
-            PlainTextParser(sampling.stop),
-            constraint=request.constraint,
-            images=bare.images,
-            n_original=bare.n_original,
+        built = BuiltPrompt(
+            _NO_TOKENS, PlainTextParser(sampling.stop), constraint=request.constraint
         )
+        if request.suffix is None:
+            return self._continuation(request, prompt, limit, built)
+        return self._fill_in_middle(request, (prompt, request.suffix), limit, built)
 
-    # What needs no answer
+    def _continuation(
+        self, request: ChatRequest, prompt: str, limit: PromptLimit | None, built: BuiltPrompt
+    ) -> BuiltPrompt:
+        """Add a text as it is, behind the request's earlier tokens and images."""
+        earlier = self._tokeniser.earlier(request.prompt_tokens)
+        text = self._tokeniser.tokenise([TextPiece(prompt, False)], begins=not len(earlier))
+        parts = [earlier, text]
+        if request.images:
+            n_begin = 0 if len(earlier) else self._tokeniser.n_bos(text)
+            gaps = [text[:0]] * (len(request.images) - 1)
+            parts = [np.concatenate([earlier, text[:n_begin]]), *gaps, text[n_begin:]]
+        tokens, images = self._place_images(parts, request.images)
+        if not len(tokens):
+            raise BadRequest("the prompt is empty")
+        n_images_end = max((one.start + len(one.piece.rows) for one in images), default=0)
+        if limit is None or len(tokens) <= limit.n_most or n_images_end >= limit.n_goal:
+            return replace(built, tokens=tokens, images=images)
+        n_wanted = request.n_keep_tokens if request.n_keep_tokens >= 0 else len(tokens)
+        n_keep = max(n_wanted + self._tokeniser.n_bos(tokens), n_images_end)
+        kept = cut_middle(tokens, limit.n_goal, n_keep)
+        return replace(built, tokens=kept, images=images, n_original=len(tokens))
+
+    def _fill_in_middle(
+        self,
+        request: ChatRequest,
+        texts: tuple[str, str],
+        limit: PromptLimit | None,
+        built: BuiltPrompt,
+    ) -> BuiltPrompt:
+        """Add the texts before and after a gap, by the template or the model's own tokens."""
+        template, marks = self._template(request.template), self._model.insert_tokens()
+        if not template.inserts and marks is None:
+            raise NoInsert
+        tokeniser = self._tokeniser
+        earlier = tokeniser.earlier(request.prompt_tokens)
+
+        def build(before: Tokens, after: Tokens) -> Tokens:
+            if template.inserts:
+                pieces = template.render_insert(
+                    tokeniser.text(before), tokeniser.text(after), think=request.think
+                )
+                tokens = tokeniser.tokenise(pieces, begins=not len(earlier))
+                return np.concatenate([earlier, tokens])
+            assert marks is not None
+            prefix, suffix, middle = (np.array([mark], np.int32) for mark in marks)
+            begins = earlier if len(earlier) else tokeniser.bos
+            return np.concatenate([begins, prefix, before, suffix, after, middle])
+
+        before, after = (tokeniser.tokenise_text(text) for text in texts)
+        whole = build(before, after)
+        if limit is None or len(whole) <= limit.n_most:
+            return replace(built, tokens=whole)
+        n_around = len(whole) - len(before) - len(after)
+        cut = cut_around_gap(before, after, max(1, limit.n_goal - n_around))
+        return replace(built, tokens=build(*cut), n_original=len(whole))
+
+    # Counting and tokenising
 
     def count_chat(
         self,
-        messages: Items[Message],
+        messages: Sequence[Message],
         template: str | None = None,
-        tools: Items[Tool] = (),
+        tools: Sequence[Tool] = (),
         think: Think | None = None,
     ) -> int:
         """Count the tokens of a conversation's prompt."""
         pieces = self._template(template).render(messages, tools=tools, think=think)
-        return len(self._tokeniser.read(pieces))
+        return len(self._tokeniser.tokenise(pieces))
 
-    def count(self, texts: Items[str]) -> list[int]:
-        """Count each text's tokens, without what the model puts around a prompt."""
-        return [len(self._tokeniser.plain(text)) for text in texts]
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count each text's tokens, without BOS and EOS."""
+        return [len(self._tokeniser.tokenise_text(text)) for text in texts]
 
     def tokenise(self, text: str) -> list[int]:
-        """Return a text's token ids; control tokens are read as such, and none is added."""
-        ids: list[int] = self._tokeniser.marked(text).tolist()
+        """Return a text's token ids; control tokens in it are recognised, and none is added."""
+        ids: list[int] = self._model.tokenise(text, with_special=False, parse_special=True).tolist()
         return ids
 
-    def detokenise(self, ids: Items[int]) -> str:
+    def detokenise(self, ids: Sequence[int]) -> str:
         """Return the text of token ids.
 
         Raises:
             BadRequest: the model has no such token.
         """
-        return self._tokeniser.text(self._tokeniser.known(ids))
+        return self._tokeniser.text(self._tokeniser.checked(ids))
 
 
 def answer_limit_tokens(
     n_prompt_tokens: int, max_tokens: int | None, n_ctx_tokens: int, *, reserves: bool = True
 ) -> int:
-    """Return how long an answer may get.
+    """Return the longest answer's tokens.
 
     >>> answer_limit_tokens(1000, 3000, 2048, reserves=False), answer_limit_tokens(48, -1, 2048)
     (1048, 2000)

@@ -26,7 +26,7 @@ MAX_IMAGE_PIXELS = 64_000_000
 """Decoded, three bytes each: 192 MB. Models see a fraction of it."""
 
 MAX_KNOWN_PIECES = 4096
-"""So many are told apart by what they show; one that comes again after these counts as new."""
+"""Pieces whose placeholders are remembered; a forgotten one counts as new."""
 
 _FIRST_PLACEHOLDER, _LAST_PLACEHOLDER = -2, -(2**31)
 
@@ -35,7 +35,7 @@ ImageKind = Literal["PNG", "JPEG", "GIF", "BMP"]
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an image's first bytes tell."""
+    """Kind and size of an image, from its first bytes."""
 
     kind: ImageKind
     width: int
@@ -43,14 +43,14 @@ class ImageFacts:
 
 
 def check_image(data: bytes, number: int) -> ImageFacts:
-    """Return what an image is.
+    """Return an image's kind and size.
 
     Args:
         data: the file's bytes.
-        number: which of the request's images it is, counted from one.
+        number: its place among the request's images, counted from one.
 
     Raises:
-        BadRequest: no image that can be read, or too large a one.
+        BadRequest: it cannot be read or is too large.
     """
     if len(data) > MAX_IMAGE_BYTES:
         mib = 1024 * 1024
@@ -73,17 +73,17 @@ def check_image(data: bytes, number: int) -> ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class PlacedImage:
-    """An image among a prompt's tokens: its rows are computed where tokens would be."""
+    """An image in a prompt: where its rows begin among the tokens."""
 
     start: int
     piece: ImagePiece
 
 
 class ImagePlaceholders:
-    """Negative numbers in place of the rows of images; no token has them.
+    """Negative token ids that stand for rows of images.
 
-    Equal pieces of equal images have equal numbers and others have others, so that a prompt begins
-    like another only where it shows the same image. Any thread may ask.
+    Equal image pieces get equal numbers, so that prompts share a prefix only where they show the
+    same image. Safe from any thread.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class ImagePlaceholders:
     def _take(self, n_rows: int) -> int:
         if len(self._firsts) == MAX_KNOWN_PIECES:
             self._firsts.popitem(last=False)
-        if self._next - n_rows < _LAST_PLACEHOLDER:  # two billion rows ago: no cache remembers
+        if self._next - n_rows < _LAST_PLACEHOLDER:  # no cache holds rows from so long ago
             self._firsts.clear()
             self._next = _FIRST_PLACEHOLDER
         first, self._next = self._next, self._next - n_rows
@@ -116,7 +116,7 @@ def place_images(
     texts: Sequence[Tokens],
     images: Sequence[bytes],
     look: Callable[[bytes], Sequence[PromptPiece]],
-    stand_ins: ImagePlaceholders,
+    placeholders: ImagePlaceholders,
 ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
     """Put images between texts; their positions hold `stand_ins`.
 
@@ -139,7 +139,7 @@ def place_images(
                 parts.append(piece)
             else:
                 placed.append(PlacedImage(sum(map(len, parts)), piece))
-                parts.append(stand_ins.of(piece))
+                parts.append(placeholders.of(piece))
         parts.append(text)
     return np.concatenate(parts).astype(np.int32), tuple(placed)
 
@@ -166,7 +166,7 @@ def _read_facts(data: bytes) -> ImageFacts | None:
 
 
 def _read_jpeg_facts(data: bytes) -> ImageFacts | None:
-    """Walk over a JPEG's segments to the one that tells its size (SOF)."""
+    """Read the size from a JPEG's SOF segment."""
     at = 2
     while at + 9 <= len(data):
         if data[at] != 0xFF:

@@ -14,26 +14,26 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import ChatRequest, Message, reserved_tokens
 
-# Text is tokenised otherwise at a new border, so a cut may miss its goal by some tokens.
+# Text is tokenised differently at a cut, so a cut may miss its goal by some tokens.
 _MAX_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLimit:
-    """How long a prompt may be."""
+    """How long a prompt may be, in tokens."""
 
     n_most: int
     """Longer ones are cut."""
     n_goal: int
-    """To so many tokens: not fewer than need be, but an answer must have room."""
+    """Length after a cut: it leaves space for an answer."""
 
 
 def prompt_limit(request: ChatRequest, max_tokens: int | None, n_ctx_tokens: int) -> PromptLimit:
-    """Return how long a request's prompt may be.
+    """Return the limit of a request's prompt.
 
     >>> from paddock.engine.request import ModelSpec
     >>> prompt_limit(ChatRequest(ModelSpec("m"), (), reserves_answer=False), -1, 4096)
-    Limit(n_most=4095, n_goal=3072)
+    PromptLimit(n_most=4095, n_goal=3072)
     """
     usual = reserved_tokens(None, n_ctx_tokens)
     least = reserved_tokens(max_tokens, n_ctx_tokens) if request.reserves_answer else 1
@@ -45,49 +45,49 @@ def prompt_limit(request: ChatRequest, max_tokens: int | None, n_ctx_tokens: int
 def drop_oldest_turns(
     messages: Sequence[Message], limit: PromptLimit, count: Callable[[Sequence[Message]], int]
 ) -> tuple[Message, ...]:
-    """Return a conversation with as many of its last turns as fit, and all system turns.
+    """Return a conversation with all system turns and as many of the last turns as fit.
 
-    What must stay may be too long all the same.
+    The result may still be too long: the last exchange always stays.
 
     Args:
-        messages: a conversation that does not fit as it is.
-        limit: how long it may get.
-        count: tells the tokens of a conversation's prompt.
+        messages: a conversation that does not fit.
+        limit: the limit of its prompt.
+        count: returns the tokens of a conversation's prompt.
     """
-    ways = _shorter_conversations(messages)
-    low, high = 0, len(ways) - 1
+    shorter = _shorter_conversations(messages)
+    low, high = 0, len(shorter) - 1
     while low < high:
         middle = (low + high) // 2
-        if count(ways[middle]) <= limit.n_goal:
+        if count(shorter[middle]) <= limit.n_goal:
             high = middle
         else:
             low = middle + 1
-    return ways[low]
+    return shorter[low]
 
 
 def _shorter_conversations(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
-    """Return the conversations that may be left, the longest first; the whole one if no turn may go.
+    """Return every allowed shorter conversation, the longest first; if none is, the whole one.
 
     >>> turns = [Message(role, role) for role in ("system", "user", "assistant", "user")]
-    >>> [[one.role for one in way] for way in _shorter_conversations(turns)]
+    >>> [[one.role for one in turns] for turns in _shorter_conversations(turns)]
     [['system', 'user']]
     """
     n_tail = _n_inseparable_turns(messages)
     n_body = len(messages) - n_tail
     others = [n for n in range(n_body) if messages[n].role != "system"]
-    ways = []
+    shorter = []
     for n_gone in range(1, len(others) + 1):
         is_last = n_gone == len(others)
         if is_last or messages[others[n_gone]].role == "user":
             gone = frozenset(others[:n_gone])
-            ways.append(tuple(one for n, one in enumerate(messages) if n not in gone))
-    return ways or [tuple(messages)]
+            shorter.append(tuple(one for n, one in enumerate(messages) if n not in gone))
+    return shorter or [tuple(messages)]
 
 
 def _n_inseparable_turns(messages: Sequence[Message]) -> int:
-    """Count the turns at the end that belong together.
+    """Return how many turns at the end must stay together.
 
-    The last; a call with its results; an answer that is begun, with what it answers.
+    The last turn; a call with its results; a begun answer with the turn that it answers.
     """
     n = 1
     while n < len(messages) and messages[-n].role == "tool":
@@ -100,27 +100,27 @@ def cut_last_turn(
     messages: tuple[Message, ...],
     limit: PromptLimit,
     count: Callable[[Sequence[Message]], int],
-    read: Callable[[str], Tokens],
-    write: Callable[[Tokens], str],
+    tokenise: Callable[[str], Tokens],
+    detokenise: Callable[[Tokens], str],
 ) -> tuple[Message, ...]:
-    """Cut the middle out of the last turn's text, until the conversation fits if it can.
+    """Cut the middle of the last turn's text until the conversation fits, if it can.
 
     Args:
-        messages: a conversation of which no turn may go any more.
-        limit: how long it may get.
-        count: tells the tokens of a conversation's prompt.
-        read: makes tokens of a text.
-        write: makes a text of tokens.
+        messages: a conversation without turns that may be dropped.
+        limit: the limit of its prompt.
+        count: returns the tokens of a conversation's prompt.
+        tokenise: turns a text into tokens.
+        detokenise: turns tokens into a text.
     """
     last = messages[-1]
-    tokens = read(last.content)
+    tokens = tokenise(last.content)
     n_left = len(tokens)
     for _ in range(_MAX_TRIES):
         n_over = count(messages) - limit.n_goal
         if n_over <= 0 or n_left <= 0:
             break
         n_left -= n_over
-        text = write(cut_middle(tokens, max(0, n_left), max(0, n_left) // 2))
+        text = detokenise(cut_middle(tokens, max(0, n_left), max(0, n_left) // 2))
         messages = (*messages[:-1], replace(last, content=text))
     return messages
 
@@ -138,13 +138,13 @@ def cut_middle(tokens: Tokens, n_most: int, n_keep: int) -> Tokens:
     return np.concatenate([tokens[:n_keep], tokens[len(tokens) - n_last :]])
 
 
-def cut_around_gap(before: Tokens, behind: Tokens, n_most: int) -> tuple[Tokens, Tokens]:
-    """Shorten the texts around a gap, far from it: a quarter is for what comes behind.
+def cut_around_gap(before: Tokens, after: Tokens, n_most: int) -> tuple[Tokens, Tokens]:
+    """Cut the texts around a gap at their far ends; a quarter is kept for the text after it.
 
-    >>> before, behind = np.arange(9, dtype=np.int32), np.arange(9, 12, dtype=np.int32)
-    >>> [one.tolist() for one in cut_around_gap(before, behind, 8)]
+    >>> before, after = np.arange(9, dtype=np.int32), np.arange(9, 12, dtype=np.int32)
+    >>> [one.tolist() for one in cut_around_gap(before, after, 8)]
     [[3, 4, 5, 6, 7, 8], [9, 10]]
     """
-    n_behind = min(len(behind), max(n_most // 4, n_most - len(before)))
-    n_before = min(len(before), n_most - n_behind)
-    return before[len(before) - n_before :], behind[:n_behind]
+    n_after = min(len(after), max(n_most // 4, n_most - len(before)))
+    n_before = min(len(before), n_most - n_after)
+    return before[len(before) - n_before :], after[:n_after]

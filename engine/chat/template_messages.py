@@ -1,9 +1,9 @@
-"""The contract of a chat template, and the messages it is given as dictionaries. Pure.
+"""The contract of a chat template, and messages as the dictionaries that it takes. Pure.
 
-Templates differ in what they take: some refuse a system turn (its text then goes before the next
-user turn's), some want user and assistant to alternate (neighbours of one role are joined), some
-know no tools (calls and results are then written into ordinary turns, in the tool-call format that
-the model is told). `template_probe` finds out which rules a template has.
+Templates differ: some refuse a system turn (its text then goes before the next user turn's), some
+require user and assistant to alternate (neighbours of one role are joined), some know no tools
+(tools, calls and results are then written into ordinary turns). `template_probe` finds the rules
+of a template.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TemplateTurn = dict[str, Any]
 
 
 class TemplateRefused(Exception):
-    """The template does not take this conversation; the message is its own."""
+    """The template refuses this conversation; the message is its own."""
 
 
 class TemplateExhausted(TemplateRefused):
-    """The template took more time or memory than it may: it will do so again."""
+    """The template exceeds its time or memory; trying again does not help."""
 
 
 class CompiledTemplate(Protocol):
@@ -46,44 +46,44 @@ class CompiledTemplate(Protocol):
         is_open: bool = True,
         **variables: Any,
     ) -> str:
-        """Render a conversation; `is_open`: the assistant is to speak next.
+        """Render a conversation; `is_open`: end it where the assistant's answer begins.
 
         Raises:
-            Refused: in the template's own words.
+            TemplateRefused: in the template's own words.
         """
         ...
 
 
 MEDIA_MARK = "<__media__>"
-"""What stands for an image in a prompt (libmtmd's own default mark)."""
+"""The mark of an image in a prompt (libmtmd's default)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """What a template takes; the defaults are the common case."""
+    """What a template accepts; the defaults are the common case."""
 
     takes_system: bool = True
     alternates: bool = False
     shows_tools: bool = True
     shows_calls: bool = True
-    """Whether it writes calls of earlier turns."""
+    """Whether it renders calls of earlier turns."""
     shows_results: bool = True
-    """Whether a tool's result has a turn of its own."""
+    """Whether it renders turns of the role `tool`."""
     single_calls: bool = False
-    """One call in a turn; several become several turns."""
+    """At most one call in a turn; several become several turns."""
     arguments_as_text: bool = False
     null_content: bool = False
-    """A turn that only calls must have no content at all."""
+    """A turn with calls alone must have null content."""
     typed_content: bool = False
     """Content must be a list of parts."""
     short_ids: bool = False
     """Ids must have nine letters or digits (Mistral)."""
     thinking_key: bool = False
-    """Reasoning goes under `thinking` (gpt-oss), and not beside content in a turn that calls."""
+    """Reasoning is under `thinking` (gpt-oss), and excludes content in a turn with calls."""
 
 
 def tool_definitions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return tools as OpenAI's API has them."""
+    """Return tools in the form of OpenAI's API."""
     return [
         {
             "type": "function",
@@ -97,10 +97,10 @@ def tool_definitions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     ]
 
 
-def tools_in_words(tools: Sequence[Tool], form: ToolCallFormat) -> str:
-    """Tell of tools in words, for a template that cannot."""
+def tools_in_words(tools: Sequence[Tool], call_format: ToolCallFormat) -> str:
+    """Describe tools in a text, for a template that cannot render them."""
     lines = "\n".join(json.dumps(one, ensure_ascii=False) for one in tool_definitions(tools))
-    example = form.write(ToolCall("<function-name>", {"<argument-name>": "<value>"}, "<id>"))
+    example = call_format.write(ToolCall("<function-name>", {"<argument-name>": "<value>"}, "<id>"))
     return (
         "You may call one or more functions. Their signatures stand here as JSON:\n"
         f"<tools>\n{lines}\n</tools>\n"
@@ -110,20 +110,23 @@ def tools_in_words(tools: Sequence[Tool], form: ToolCallFormat) -> str:
 
 
 def template_turns(
-    messages: Sequence[Message], tools: Sequence[Tool], wants: TurnRules, form: ToolCallFormat
+    messages: Sequence[Message],
+    tools: Sequence[Tool],
+    rules: TurnRules,
+    call_format: ToolCallFormat,
 ) -> list[TemplateTurn]:
-    """Write a conversation for a template."""
-    told = list(messages)
-    if tools and not wants.shows_tools:
-        told = _with_system_text(told, tools_in_words(tools, form))
-    told = [_tools_as_text(one, wants, form) for one in told]
-    if not wants.takes_system:
-        told = _without_system(told)
-    if wants.alternates:
-        told = _joined_neighbours(told)
-    if wants.single_calls:
-        told = list(_split_calls(told))
-    return [_template_turn(one, wants) for one in told]
+    """Return a conversation as a template with these rules accepts it."""
+    turns = list(messages)
+    if tools and not rules.shows_tools:
+        turns = _with_system_text(turns, tools_in_words(tools, call_format))
+    turns = [_tools_as_text(one, rules, call_format) for one in turns]
+    if not rules.takes_system:
+        turns = _without_system(turns)
+    if rules.alternates:
+        turns = _joined_neighbours(turns)
+    if rules.single_calls:
+        turns = list(_split_calls(turns))
+    return [_template_turn(one, rules) for one in turns]
 
 
 def _with_system_text(messages: list[Message], text: str) -> list[Message]:
@@ -134,19 +137,19 @@ def _with_system_text(messages: list[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-def _tools_as_text(message: Message, wants: TurnRules, form: ToolCallFormat) -> Message:
-    """Write into ordinary turns what the template has no turn for."""
-    if message.role == "tool" and not wants.shows_results:
+def _tools_as_text(message: Message, rules: TurnRules, call_format: ToolCallFormat) -> Message:
+    """Write calls and results that the template cannot render into ordinary turns."""
+    if message.role == "tool" and not rules.shows_results:
         return Message("user", f"<tool_response>\n{message.content}\n</tool_response>")
-    if not message.tool_calls or wants.shows_calls:
+    if not message.tool_calls or rules.shows_calls:
         return message
-    calls = "\n".join(form.write(call) for call in message.tool_calls)
+    calls = "\n".join(call_format.write(call) for call in message.tool_calls)
     text = f"{message.content}\n\n{calls}" if message.content else calls
     return replace(message, content=text, tool_calls=())
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
-    """Put what a system turn says before the next user turn's text."""
+    """Move the text of system turns to the beginning of the next user turn."""
     kept: list[Message] = []
     waiting: list[str] = []
     for message in messages:
@@ -179,7 +182,7 @@ def _joined_neighbours(messages: list[Message]) -> list[Message]:
 
 
 def _split_calls(messages: list[Message]) -> Iterator[Message]:
-    """Part a turn of several calls, each followed by its own result."""
+    """Split a turn of several calls into turns of one call, each followed by its result."""
     left = list(messages)
     while left:
         message = left.pop(0)
@@ -200,34 +203,34 @@ def _tool_results(call: ToolCall, number: int, results: list[Message]) -> list[M
     return by_id or results[number : number + 1]
 
 
-def _template_turn(message: Message, wants: TurnRules) -> TemplateTurn:
+def _template_turn(message: Message, rules: TurnRules) -> TemplateTurn:
     content: Any = MEDIA_MARK * len(message.images) + message.content
-    if wants.typed_content:
+    if rules.typed_content:
         content = [{"type": "text", "text": content}]
     turn: TemplateTurn = {"role": message.role, "content": content}
     if message.reasoning:
-        turn["thinking" if wants.thinking_key else "reasoning_content"] = message.reasoning
+        turn["thinking" if rules.thinking_key else "reasoning_content"] = message.reasoning
     if message.role == "tool":
         turn["name"] = message.tool_name
-        turn["tool_call_id"] = _fitting_call_id(message.tool_call_id, wants)
+        turn["tool_call_id"] = _fitting_call_id(message.tool_call_id, rules)
     if message.tool_calls:
-        turn["tool_calls"] = [_call_value(one, wants) for one in message.tool_calls]
-        if wants.thinking_key and message.reasoning:
+        turn["tool_calls"] = [_call_value(one, rules) for one in message.tool_calls]
+        if rules.thinking_key and message.reasoning:
             turn["content"] = ""
-        if wants.null_content and not message.content:
+        if rules.null_content and not message.content:
             turn["content"] = None
     return turn
 
 
-def _call_value(call: ToolCall, wants: TurnRules) -> dict[str, Any]:
+def _call_value(call: ToolCall, rules: TurnRules) -> dict[str, Any]:
     arguments: str | Mapping[str, Any] = dict(call.arguments)
-    if wants.arguments_as_text:
+    if rules.arguments_as_text:
         arguments = json.dumps(arguments, ensure_ascii=False)
     function = {"name": call.name, "arguments": arguments}
-    return {"type": "function", "id": _fitting_call_id(call.id, wants), "function": function}
+    return {"type": "function", "id": _fitting_call_id(call.id, rules), "function": function}
 
 
-def _fitting_call_id(call_id: str, wants: TurnRules) -> str:
-    if not wants.short_ids or re.fullmatch(r"[A-Za-z0-9]{9}", call_id):
+def _fitting_call_id(call_id: str, rules: TurnRules) -> str:
+    if not rules.short_ids or re.fullmatch(r"[A-Za-z0-9]{9}", call_id):
         return call_id
     return hashlib.sha256(call_id.encode()).hexdigest()[:9]

@@ -1,10 +1,10 @@
 """Probe a chat template: derive its rules and formats from rendered test conversations. Pure.
 
-Found are turn rules, reasoning tags and the tool-call format. A template is a program; what it
-prints for a known call, thought or text shows what the model was trained to write. llama.cpp
-compares rendered probes too (its docs/autoparser.md). Here each probe is searched for the words
-that were put into it, and what stands around them is the format. A derived format counts only when
-parsing the probe with it gives back the call that was rendered.
+The probe finds turn rules, reasoning tags and the tool-call format. A template is a program; its
+output for a known call, reasoning or text shows what the model was trained to write. llama.cpp
+compares rendered probes too (its docs/autoparser.md). Here each output is searched for the words
+of the test conversation, and the text around them is the format. A derived format counts only if
+parsing the output with it returns the rendered call.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from paddock.engine.chat.go_template.template_limits import TEMPLATE_DEADLINE_S
@@ -69,40 +70,46 @@ RemovePrefix = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class _SeenCall:
-    """One call as it stands in a probe: places of what is known, in order."""
+    """A call in a template's output: the places of its known parts, in order."""
 
-    holes: tuple[tuple[int, int, Placeholder], ...]
+    placeholders: tuple[tuple[int, int, Placeholder], ...]
     start: int
     end: int
-    """Around everything that is the call itself; for JSON, the whole value."""
+    """`start` and `end` enclose the whole call; for JSON, the whole value."""
     reads: tuple[Placeholder, ...] = ()
-    """What one reads at once there, when that is not the holes one by one."""
+    """One placeholder that covers the whole call, where the parts are not parsed one by one."""
     is_list: bool = False
     param: ParameterFormat | None = None
 
 
-def derive_tool_format(one: str, two: str, clean: RemovePrefix) -> ToolCallFormat | None:
-    """Return the form that `one` call and (unless empty) `two` calls show, or None.
+def derive_tool_format(one: str, two: str, remove_prefix: RemovePrefix) -> ToolCallFormat | None:
+    """Return the format that `one` call and (unless empty) `two` calls show, or None.
 
-    `clean` takes off what stands before every answer, such as tags of reasoning.
+    `remove_prefix` removes what comes before every answer, such as reasoning tags.
     """
-    for look in (_json_call, _named_call, _python_call, _gemma_call, _tagged_call):
-        seen = look(one, PROBE_ARGUMENTS, 0)
+    for find_call in (_json_call, _named_call, _python_call, _gemma_call, _tagged_call):
+        seen = find_call(one, PROBE_ARGUMENTS, 0)
         if seen is None:
             continue
-        form = _format_of(
-            one, two, seen, look(two, SECOND_PROBE_ARGUMENTS, seen.end) if two else None, clean
+        call_format = _format_of(
+            one,
+            two,
+            seen,
+            find_call(two, SECOND_PROBE_ARGUMENTS, seen.end) if two else None,
+            remove_prefix,
         )
-        if _reads_back(form, clean(one)) and (form.param is None or form.param.opens.strip()):
-            return form
+        if _reads_back(call_format, remove_prefix(one)) and (
+            call_format.param is None or call_format.param.opens.strip()
+        ):
+            return call_format
         return None
     return None
 
 
-def _reads_back(form: ToolCallFormat, text: str) -> bool:
-    """Read the probe by its form: only what is found again counts."""
+def _reads_back(call_format: ToolCallFormat, text: str) -> bool:
+    """Return whether parsing the output by the format gives back the rendered call."""
     try:
-        calls, _ = parse_calls(form, text, 0, _PROBE_TOOLS)
+        calls, _ = parse_calls(call_format, text, 0, _PROBE_TOOLS)
     except (MalformedValue, IncompleteValue):
         return False
     return [(call.name, dict(call.arguments)) for call in calls] == [
@@ -111,9 +118,9 @@ def _reads_back(form: ToolCallFormat, text: str) -> bool:
 
 
 def _format_of(
-    one: str, two: str, first: _SeenCall, second: _SeenCall | None, clean: RemovePrefix
+    one: str, two: str, first: _SeenCall, second: _SeenCall | None, remove_prefix: RemovePrefix
 ) -> ToolCallFormat:
-    before, after = clean(one[: first.start]), one[first.end :]
+    before, after = remove_prefix(one[: first.start]), one[first.end :]
     parts = _format_parts(one, first)
     opens, closes, section_opens, section_closes = before, after, "", ""
     if second is not None and not first.is_list:
@@ -134,26 +141,26 @@ def _format_of(
 
 def _between_two_calls(two: str, first: _SeenCall, second: _SeenCall) -> tuple[int, int]:
     """Return where the second call begins and where the first one ends."""
-    looks = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
-    for look in looks:
-        again = look(two, PROBE_ARGUMENTS, 0)
+    finders = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
+    for find_call in finders:
+        again = find_call(two, PROBE_ARGUMENTS, 0)
         if again is not None:
             return second.start, again.end
     return second.start, first.end
 
 
 def _format_parts(text: str, seen: _SeenCall) -> list[FormatPart]:
-    """Return the holes with the literal texts around them."""
+    """Return the placeholders and the literal texts around them."""
     parts: list[FormatPart] = []
     at = seen.start
-    for start, end, hole in seen.holes:
-        parts += [LiteralText(text[at:start]), hole]
+    for start, end, placeholder in seen.placeholders:
+        parts += [LiteralText(text[at:start]), placeholder]
         at = end
     return [*parts, LiteralText(text[at : seen.end])]
 
 
 def _with_index_placeholder(parts: list[FormatPart], other: list[FormatPart]) -> list[FormatPart]:
-    """Make a hole of the number that counts the calls: the only thing that differs."""
+    """Replace the number of the call, the only difference of two calls, by a placeholder."""
     if len(parts) != len(other):
         return parts
     made: list[FormatPart] = []
@@ -171,7 +178,7 @@ def _with_index_placeholder(parts: list[FormatPart], other: list[FormatPart]) ->
 
 
 def _merged_literals(parts: list[FormatPart]) -> tuple[FormatPart, ...]:
-    """Join neighbouring literals and leave empty ones out."""
+    """Join neighbouring literals and drop empty ones."""
     made: list[FormatPart] = []
     for part in parts:
         last = made[-1] if made else None
@@ -183,7 +190,7 @@ def _merged_literals(parts: list[FormatPart]) -> tuple[FormatPart, ...]:
 
 
 def _with_second_name(part: FormatPart) -> list[FormatPart]:
-    """Some forms name the tool twice; each time it is a hole."""
+    """Replace the tool's name within a literal, which some formats repeat, by a placeholder."""
     if not isinstance(part, LiteralText) or PROBE_TOOL_NAME not in part.text:
         return [part]
     first, *rest = part.text.split(PROBE_TOOL_NAME)
@@ -193,20 +200,21 @@ def _with_second_name(part: FormatPart) -> list[FormatPart]:
     return pieces
 
 
+def _n_common(one: Iterable[str], other: Iterable[str]) -> int:
+    """Return how many characters two texts have in common at their beginnings."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 def _shared_end(one: str, other: str) -> int:
-    n = 0
-    while n < min(len(one), len(other)) and one[-1 - n] == other[-1 - n]:
-        n += 1
+    n = _n_common(reversed(one), reversed(other))
     shared = one[len(one) - n :]
-    # What ends a tag of the one and a different tag of the other belongs to neither.
+    # A shared end of two different tags belongs to neither.
     cut = re.match(r"[^<\[]*?[>\]]", shared)
     return n - cut.end() if cut else n
 
 
 def _shared_start(one: str, other: str) -> int:
-    n = 0
-    while n < min(len(one), len(other)) and one[n] == other[n]:
-        n += 1
+    n = _n_common(one, other)
     cut = re.search(r"[<\[][^<>\[\]]*$", one[:n])
     return cut.start() if cut and n < len(one) else n
 
@@ -235,13 +243,17 @@ def _json_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | 
             continue
         inner = [one for one in _json_values(text, start) if one[2] == arguments and one[1] <= end]
         name = text.find(PROBE_TOOL_NAME, start, end)
-        holes: list[tuple[int, int, Placeholder]] = [(name, name + len(PROBE_TOOL_NAME), "name")]
+        placeholders: list[tuple[int, int, Placeholder]] = [
+            (name, name + len(PROBE_TOOL_NAME), "name")
+        ]
         call_id = text.find(PROBE_CALL_ID[:-1], start, end)
         if call_id >= 0:
-            holes.append((call_id, call_id + len(PROBE_CALL_ID), "id"))
+            placeholders.append((call_id, call_id + len(PROBE_CALL_ID), "id"))
         if inner:
-            holes.append((inner[0][0], inner[0][1], "args"))
-        return _SeenCall(tuple(sorted(holes)), start, end, ("calls",), isinstance(value, list))
+            placeholders.append((inner[0][0], inner[0][1], "args"))
+        return _SeenCall(
+            tuple(sorted(placeholders)), start, end, ("calls",), isinstance(value, list)
+        )
     return None
 
 
@@ -256,16 +268,16 @@ def _named_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall |
     inner = next((one for one in _json_values(text, at) if one[2] == arguments), None)
     if inner is None:
         return None
-    holes: list[tuple[int, int, Placeholder]] = [(inner[0], inner[1], "args")]
-    # Some name the tool twice; the name nearest to the arguments is the one that is read.
+    placeholders: list[tuple[int, int, Placeholder]] = [(inner[0], inner[1], "args")]
+    # Some write the name twice; the one nearest to the arguments is parsed.
     name = text.rfind(PROBE_TOOL_NAME, at, inner[0])
     if name >= 0:
-        holes.append((name, name + len(PROBE_TOOL_NAME), "name"))
+        placeholders.append((name, name + len(PROBE_TOOL_NAME), "name"))
     call_id = text.find(PROBE_CALL_ID[:-1], at, inner[0])
     if call_id >= 0:
-        holes.append((call_id, call_id + len(PROBE_CALL_ID), "id"))
-    holes.sort()
-    return _SeenCall(tuple(holes), holes[0][0], inner[1])
+        placeholders.append((call_id, call_id + len(PROBE_CALL_ID), "id"))
+    placeholders.sort()
+    return _SeenCall(tuple(placeholders), placeholders[0][0], inner[1])
 
 
 def _python_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
@@ -302,7 +314,7 @@ def _gemma_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall |
 
 
 def _tagged_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
-    """Find a name, then each key with its value, between tags."""
+    """Find a name, then each key and value, between tags."""
     places = []
     key_at = text.find("qx_key", at)
     at = text.rfind(PROBE_TOOL_NAME, at, key_at) if key_at >= 0 else -1
@@ -328,40 +340,27 @@ def _tagged_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall 
     texts, others = text[key[1] : value[0]], text[more[1] : number[0]]
     param = ParameterFormat(opens, texts, closes, others if others != texts else "")
     start = key[0] - n_opens
-    end = number[1] + len(_common_prefix_of_closing(text[number[1] :], closes))
-    holes: list[tuple[int, int, Placeholder]] = [(*name, "name"), (start, end, "params")]
-    return _SeenCall(tuple(holes), name[0], end, param=param)
+    end = number[1] + _n_common(text[number[1] :], closes)  # the last one may lack a separator
+    placeholders: list[tuple[int, int, Placeholder]] = [(*name, "name"), (start, end, "params")]
+    return _SeenCall(tuple(placeholders), name[0], end, param=param)
 
 
-def _common_prefix_of_closing(text: str, closes: str) -> str:
-    """Return as much of `closes` as the text begins with: the last one may lack a separator."""
-    n = 0
-    while n < min(len(text), len(closes)) and text[n] == closes[n]:
-        n += 1
-    return text[:n]
-
-
-_SYSTEM_WORD, _USER_WORD, _ANSWER_WORD, _REASONING_WORD, _RESULT_WORD = (
-    "qxsys",
-    "qxask",
-    "qxsaid",
-    "qxthought",
-    "qxresult",
-)
+_SYSTEM_WORD, _USER_WORD, _ANSWER_WORD = "qxsys", "qxask", "qxsaid"
+_REASONING_WORD, _RESULT_WORD = "qxthought", "qxresult"
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How a model's template has it speak."""
+    """Turn rules, reasoning tags and tool-call formats of a model."""
 
-    wants: TurnRules
+    rules: TurnRules
     tags: ReasoningTags
-    forms: tuple[ToolCallFormat, ...]
+    formats: tuple[ToolCallFormat, ...]
     """The template's own first, then those that its words hint at; never empty."""
     wrappers: tuple[str, ...] = ()
-    """What stands around plain text and is none of it."""
+    """Marks around plain text that are not part of it."""
     may_reason: bool = False
-    """Whether the template speaks of reasoning at all."""
+    """Whether the template mentions reasoning tags."""
     is_harmony: bool = False
     """gpt-oss: an answer is several messages on named channels."""
 
@@ -369,32 +368,32 @@ class ChatFormat:
 def probe_template(
     template: CompiledTemplate, vocabulary: Collection[str] = (), ends: Sequence[str] = ()
 ) -> ChatFormat:
-    """Find a template's manner; some thirty renderings, 2 to 15 ms, seconds at worst.
+    """Return a template's format, from about 30 renderings (2 to 15 ms, seconds at worst).
 
     Args:
-        template: what is studied.
-        vocabulary: the model's control tokens, which hint at its form where the template does not.
-        ends: what ends an answer.
+        template: the template.
+        vocabulary: the model's control tokens; they hint at a format if the template shows none.
+        ends: texts of tokens that end an answer.
 
     Raises:
-        Exhausted: the template takes more than it may have.
+        TemplateExhausted: the template exceeds its limits.
     """
     probe = _TemplateProbe(template, ends)
-    wants = probe.wants()
-    tags = probe.tags(wants)
-    wants, shown = probe.calls(wants, tags)
+    rules = probe.rules()
+    tags = probe.tags(rules)
+    rules, shown = probe.calls(rules, tags)
     hints: Container[str] = set() if shown else set(vocabulary)
     hinted = [
-        form
-        for hint, forms in KNOWN_FORMATS
+        call_format
+        for hint, formats in KNOWN_FORMATS
         if hint in template.source or hint in hints
-        for form in forms
+        for call_format in formats
     ]
-    forms = tuple(dict.fromkeys([*([shown] if shown else []), *hinted])) or (HERMES,)
+    formats = tuple(dict.fromkeys([*([shown] if shown else []), *hinted])) or (HERMES,)
     return ChatFormat(
-        wants=wants,
+        rules=rules,
         tags=tags,
-        forms=forms,
+        formats=formats,
         wrappers=probe.wrappers(tags),
         may_reason=tags.opens in template.source or tags.closes in template.source,
         is_harmony="<|channel|>" in template.source and "<|message|>" in template.source,
@@ -402,7 +401,7 @@ def probe_template(
 
 
 class _TemplateProbe:
-    """Renders conversations with words that no template has."""
+    """Renders conversations with words that occur in no template."""
 
     def __init__(self, template: CompiledTemplate, ends: Sequence[str]) -> None:
         self._template = template
@@ -411,7 +410,7 @@ class _TemplateProbe:
         self._until = time.monotonic() + TEMPLATE_DEADLINE_S
 
     def _try(self, *turns: TemplateTurn, tools: bool = False, is_open: bool = False) -> str:
-        """Render, or give an empty text where the template refuses."""
+        """Return the rendered conversation, or an empty text if the template refuses it."""
         if time.monotonic() > self._until:
             raise TemplateExhausted(f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
         own = [_with_typed_content(turn) for turn in turns] if self._is_typed else list(turns)
@@ -422,8 +421,8 @@ class _TemplateProbe:
         except TemplateRefused:
             return ""
 
-    def wants(self) -> TurnRules:
-        """Find what turns it takes."""
+    def rules(self) -> TurnRules:
+        """Return which turns the template accepts."""
         if _USER_WORD not in self._try(_user_turn()):
             self._is_typed = True
             self._is_typed = _USER_WORD in self._try(_user_turn())
@@ -437,10 +436,10 @@ class _TemplateProbe:
             thinking_key=".thinking" in source and "reasoning_content" not in source,
         )
 
-    def tags(self, wants: TurnRules) -> ReasoningTags:
-        """Find what opens and closes reasoning."""
+    def tags(self, rules: TurnRules) -> ReasoningTags:
+        """Return the reasoning tags."""
         turn = _assistant_turn(_ANSWER_WORD)
-        turn["thinking" if wants.thinking_key else "reasoning_content"] = _REASONING_WORD
+        turn["thinking" if rules.thinking_key else "reasoning_content"] = _REASONING_WORD
         before, found, after = self._try(_user_turn(), turn).partition(_REASONING_WORD)
         source = self._template.source
         if found:
@@ -455,7 +454,7 @@ class _TemplateProbe:
         return next(named, next((t for t in KNOWN_TAGS if t.closes in source), THINK_TAGS))
 
     def wrappers(self, tags: ReasoningTags) -> tuple[str, ...]:
-        """Find what stands around what is said."""
+        """Return the marks around the text of an answer."""
         asked = self._try(_user_turn(), is_open=True)
         before, found, after = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD)).partition(
             _ANSWER_WORD
@@ -467,45 +466,45 @@ class _TemplateProbe:
         return (own, closes.group(1)) if closes else (own,)
 
     def calls(
-        self, wants: TurnRules, tags: ReasoningTags
+        self, rules: TurnRules, tags: ReasoningTags
     ) -> tuple[TurnRules, ToolCallFormat | None]:
-        """Find how it shows calls, and how it wants to be told of them."""
+        """Return the rules for calls and results, and the format of calls if one is shown."""
         shown = [
-            (one, text) for one in _call_rule_variants(wants) if (text := self._calls_shown(one, 1))
+            (one, text) for one in _call_rule_variants(rules) if (text := self._calls_shown(one, 1))
         ]
         for tried, one in shown:
             two = self._calls_shown(tried, 2)
-            form = derive_tool_format(one, two, lambda text: without_tags(text, tags))
-            if form is not None:
-                return self._told_of(tried, has_two=bool(two)), form
+            call_format = derive_tool_format(one, two, lambda text: without_tags(text, tags))
+            if call_format is not None:
+                return self._call_rules(tried, has_two=bool(two)), call_format
         if shown:
-            return self._told_of(shown[0][0], has_two=True), None
+            return self._call_rules(shown[0][0], has_two=True), None
         result = self._try(
             _user_turn(), _assistant_turn(_ANSWER_WORD), _result_turn(), tools=True, is_open=True
         )
-        return replace(wants, shows_calls=False, shows_results=_RESULT_WORD in result), None
+        return replace(rules, shows_calls=False, shows_results=_RESULT_WORD in result), None
 
-    def _told_of(self, wants: TurnRules, *, has_two: bool) -> TurnRules:
-        """Find how it is told of calls and their results."""
-        one = _calling_turn(wants, 1)
+    def _call_rules(self, rules: TurnRules, *, has_two: bool) -> TurnRules:
+        """Return the rules, completed by those for calls and results."""
+        one = _calling_turn(rules, 1)
         result = self._try(_user_turn(), one, _result_turn(), tools=True, is_open=True)
-        other_id = self._try(_user_turn(), _calling_turn(wants, 1, "call_0123456789"), tools=True)
+        other_id = self._try(_user_turn(), _calling_turn(rules, 1, "call_0123456789"), tools=True)
         return replace(
-            wants,
+            rules,
             single_calls=not has_two,
             shows_results=_RESULT_WORD in result,
             short_ids=not other_id,
         )
 
-    def _calls_shown(self, wants: TurnRules, n_calls: int) -> str:
-        """Return what an answer of so many calls looks like, the turn's own marks cut off."""
-        whole = self._try(_user_turn(), _calling_turn(wants, n_calls), tools=True)
+    def _calls_shown(self, rules: TurnRules, n_calls: int) -> str:
+        """Return an answer of so many calls as rendered, without the turn's own marks."""
+        whole = self._try(_user_turn(), _calling_turn(rules, n_calls), tools=True)
         asked = self._try(_user_turn(), tools=True, is_open=True)
-        said = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD), tools=True)
+        text = self._try(_user_turn(), _assistant_turn(_ANSWER_WORD), tools=True)
         body = _answer_part(asked, whole)
         if PROBE_TOOL_NAME not in body or "qxv" not in body or (n_calls == 2 and "qxw" not in body):
             return ""
-        tail = said.partition(_ANSWER_WORD)[2]
+        tail = text.partition(_ANSWER_WORD)[2]
         body = body[: len(body) - common_end(tail, body)]
         after = body.rindex("qx")
         ends = [at for end in self._ends if (at := body.find(end, after)) >= 0]
@@ -536,7 +535,7 @@ def _result_turn() -> TemplateTurn:
     }
 
 
-def _calling_turn(wants: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) -> TemplateTurn:
+def _calling_turn(rules: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) -> TemplateTurn:
     given: list[dict[str, Any]] = [PROBE_ARGUMENTS, SECOND_PROBE_ARGUMENTS][:n_calls]
     calls = [
         {
@@ -544,22 +543,22 @@ def _calling_turn(wants: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) 
             "type": "function",
             "function": {
                 "name": PROBE_TOOL_NAME,
-                "arguments": json.dumps(arguments) if wants.arguments_as_text else arguments,
+                "arguments": json.dumps(arguments) if rules.arguments_as_text else arguments,
             },
         }
         for number, arguments in enumerate(given, start=1)
     ]
-    return {**_assistant_turn(None if wants.null_content else ""), "tool_calls": calls}
+    return {**_assistant_turn(None if rules.null_content else ""), "tool_calls": calls}
 
 
-def _call_rule_variants(wants: TurnRules) -> Iterator[TurnRules]:
+def _call_rule_variants(rules: TurnRules) -> Iterator[TurnRules]:
     for as_text in (False, True):
         for null in (False, True):
-            yield replace(wants, arguments_as_text=as_text, null_content=null)
+            yield replace(rules, arguments_as_text=as_text, null_content=null)
 
 
 def without_tags(text: str, tags: ReasoningTags) -> str:
-    """Take off what opens and closes (empty) reasoning before what is said."""
+    """Return a text without the tags of (empty) reasoning at its beginning."""
     while True:
         text = text.lstrip()
         for mark in (tags.opens, tags.closes):
@@ -571,39 +570,34 @@ def without_tags(text: str, tags: ReasoningTags) -> str:
 
 
 def _answer_part(asked: str, whole: str) -> str:
-    """Return what `whole` has beyond the prompt `asked`."""
+    """Return the rest of `whole` after the prompt `asked`."""
     n = common_start(asked, whole)
     body = whole[n:]
     if n == len(asked):
         return body
-    # Some end a prompt with more instructions; the turn's opening then stands in both.
+    # Some end a prompt with more instructions; both then contain the turn's opening.
     overlap = next((k for k in range(len(body), 0, -1) if asked.endswith(body[:k])), 0)
     return body[overlap:]
 
 
 def common_start(one: str, other: str) -> int:
-    """Count the characters with which both begin, no tag cut in two."""
-    n = 0
-    while n < min(len(one), len(other)) and one[n] == other[n]:
-        n += 1
+    """Return the length of the common beginning, without a cut tag."""
+    n = _n_common(one, other)
     if n == len(one):
         return n
     return _before_cut_tag(other, n)
 
 
 def common_end(one: str, other: str) -> int:
-    """Count the characters with which both end, no tag cut in two."""
-    n = 0
-    while n < min(len(one), len(other)) and one[-1 - n] == other[-1 - n]:
-        n += 1
-    start = len(other) - n
+    """Return the length of the common end, without a cut tag."""
+    start = len(other) - _n_common(reversed(one), reversed(other))
     while start < len(other) and _before_cut_tag(other, start) != start:
         start += 1
     return len(other) - start
 
 
 def _before_cut_tag(text: str, at: int) -> int:
-    """Return `at`, or the beginning of the tag that it would cut in two."""
+    """Return `at`, or the beginning of the tag that it would cut."""
     for tag in re.finditer(r"<[^<>\s]*>|\[[^\[\]\s]*\]", text):
         if tag.start() < at < tag.end():
             return tag.start()

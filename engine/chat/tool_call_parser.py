@@ -1,10 +1,11 @@
 """Parse tool calls out of an answer that may still grow. Pure.
 
-Arguments are JSON, Python's call syntax, or Gemma's own values. Every reader takes a text and a
-position in it. `IncompleteValue` says that more text is needed, `MalformedValue` that no more text
-can help. What a reader accepts it accepts for every longer text too, so the result never depends
-on how an answer was cut into tokens. White space between literals does not count, and a call is
-certain as soon as its arguments are complete: its closing tag is not waited for.
+Arguments are JSON, Python's call syntax, or Gemma's own values. Every function takes a text and a
+position in it, and returns the value and the position after it. `IncompleteValue` means that more
+text is needed, `MalformedValue` that no more text can help. A text that is accepted is accepted
+with any continuation, so the result never depends on how an answer was cut into tokens. White
+space between literals does not matter, and a call is certain as soon as its arguments are
+complete: its closing tag is not awaited.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ JsonObject = Mapping[str, Any]
 
 
 class IncompleteValue(Exception):
-    """The text ends before the value does."""
+    """The text ends within the value."""
 
 
 class MalformedValue(Exception):
-    """This is not what was looked for, and will not become it."""
+    """The text is no such value, and no continuation makes it one."""
 
 
 _JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
@@ -37,14 +38,14 @@ _PAIRS = {"}": "{", "]": "[", ")": "("}
 
 
 def skip_space(text: str, at: int) -> int:
-    """Return the place of the next character that is not white space."""
+    """Return the position of the next character that is not white space."""
     while at < len(text) and text[at].isspace():
         at += 1
     return at
 
 
 def parse_json(text: str, at: int) -> tuple[Any, int]:
-    """Read an object or an array; gives the value and where it ends."""
+    """Parse a JSON object or array."""
     end = _end_of_bracket(text, at, _JSON_MARKS, "{[")
     try:
         return json.loads(text[at:end], strict=False), end
@@ -53,7 +54,7 @@ def parse_json(text: str, at: int) -> tuple[Any, int]:
 
 
 def parse_python_calls(text: str, at: int) -> tuple[list[tuple[str, JsonObject]], int]:
-    """Read `[name(key=value, …), …]`; gives names with arguments, and where it ends."""
+    """Parse `[name(key=value, …), …]` to names with arguments."""
     end = _end_of_bracket(text, at, _PYTHON_MARKS, "[")
     try:
         tree = ast.parse(text[at:end].strip(), mode="eval").body
@@ -65,7 +66,7 @@ def parse_python_calls(text: str, at: int) -> tuple[list[tuple[str, JsonObject]]
 
 
 def _end_of_bracket(text: str, at: int, marks: re.Pattern[str], opens: str) -> int:
-    """Return the place after the bracket that closes the one at `at`."""
+    """Return the position after the bracket that closes the one at `at`."""
     if at >= len(text):
         raise IncompleteValue
     if text[at] not in opens:
@@ -74,7 +75,7 @@ def _end_of_bracket(text: str, at: int, marks: re.Pattern[str], opens: str) -> i
     for found in marks.finditer(text, at):
         mark = found.group()
         if mark[0] in "\"'":
-            continue  # an open one reaches to the end of the text
+            continue  # an unclosed string reaches to the end of the text
         if mark in _PAIRS:
             if depth.pop() != _PAIRS[mark]:
                 raise MalformedValue
@@ -121,7 +122,7 @@ _GEMMA_BARE = re.compile(r"[^,{}\[\]<\"]*")
 
 
 def parse_gemma_object(text: str, at: int) -> tuple[JsonObject, int]:
-    """Read `{city:<|"|>Paris<|"|>,days:3}`: bare keys, strings between quote tokens."""
+    """Parse `{city:<|"|>Paris<|"|>,days:3}`: bare keys, strings between quote tokens."""
     if at >= len(text):
         raise IncompleteValue
     if text[at] != "{":
@@ -217,16 +218,16 @@ def _gemma_string(text: str, at: int, quote: str) -> tuple[str, int]:
 
 
 def parse_bare_value(text: str, schema: JsonObject | None = None) -> Any:
-    """Return what a bare text means: JSON where it is JSON, else the text itself.
+    """Return the value of an unquoted text: its JSON value, or else the text.
 
-    A parameter whose schema says that it is a string stays one.
+    With a schema of type string it stays a text.
 
     >>> parse_bare_value("3"), parse_bare_value("Paris"), parse_bare_value("3", {"type": "string"})
     (3, 'Paris', '3')
     """
     if schema is not None and schema.get("type") == "string":
         return text
-    for word in (text, text.lower()):  # Python's True and False are seen too
+    for word in (text, text.lower()):  # models write Python's True and False too
         try:
             return json.loads(word, strict=False)
         except (ValueError, RecursionError):
@@ -235,29 +236,29 @@ def parse_bare_value(text: str, schema: JsonObject | None = None) -> Any:
 
 
 def parse_calls(
-    form: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]
+    call_format: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]
 ) -> tuple[list[ToolCall], int]:
-    """Read what one announcement brings; gives calls (ids may be empty), and where they end.
+    """Parse one announced section of calls (ids may be empty).
 
     Raises:
-        Partial: the text ends too early.
-        Broken: this is no call of this form.
+        IncompleteValue: the text ends too early.
+        MalformedValue: it is no call in this format.
     """
-    if form.section_opens.strip():
+    if call_format.section_opens.strip():
         try:
-            at = _skip_literal(text, at, form.section_opens)
+            at = _skip_literal(text, at, call_format.section_opens)
         except MalformedValue:
-            if form.continues_bare and not text.startswith(("{", "["), at):
+            if call_format.continues_bare and not text.startswith(("{", "["), at):
                 raise
-    if form.is_bare:
-        _check_bare_call(form, text, at, tools)
+    if call_format.is_bare:
+        _check_bare_call(call_format, text, at, tools)
     found: dict[str, Any] = {}
-    for part in form.reads:
+    for part in call_format.reads:
         if isinstance(part, LiteralText):
             at = _skip_literal(text, at, part.text)
         else:
-            found[part], at = _parse_placeholder(form, part, text, at, tools, found)
-    return _calls_of_value(found, tools, needs_known=form.is_bare), at
+            found[part], at = _parse_placeholder(call_format, part, text, at, tools, found)
+    return _calls_of_value(found, tools, needs_known=call_format.is_bare), at
 
 
 _BARE_KEYS = tuple(
@@ -269,11 +270,13 @@ _BARE_KEYS = tuple(
 )
 
 
-def _check_bare_call(form: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]) -> None:
-    """See early that something is no call, so that JSON or a list is not held back whole."""
+def _check_bare_call(
+    call_format: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]
+) -> None:
+    """Refuse early what is no call, so that other JSON or a list is not held back whole."""
     at = skip_space(text, at)
-    opens, words = ("[", tuple(f"{name}(" for name in tools)) if form.reads[0] == "python" else (
-        "{", _BARE_KEYS)  # fmt: skip
+    is_python = call_format.reads[0] == "python"
+    opens, words = ("[", tuple(f"{name}(" for name in tools)) if is_python else ("{", _BARE_KEYS)
     if at >= len(text):
         raise IncompleteValue
     if text[at] != opens:
@@ -284,7 +287,7 @@ def _check_bare_call(form: ToolCallFormat, text: str, at: int, tools: Mapping[st
 
 
 def _skip_literal(text: str, at: int, literal: str) -> int:
-    """Pass over a literal text; white space may differ."""
+    """Return the position after a literal text; white space may differ."""
     for word in literal.split():
         at = skip_space(text, at)
         if not text.startswith(word, at):
@@ -297,28 +300,30 @@ _TOOL_NAME = re.compile(r"[\w.\-/:]+")
 
 
 def _parse_placeholder(
-    form: ToolCallFormat,
-    hole: Placeholder,
+    call_format: ToolCallFormat,
+    placeholder: Placeholder,
     text: str,
     at: int,
     tools: Mapping[str, Tool],
     found: Mapping[str, Any],
 ) -> tuple[Any, int]:
     at = skip_space(text, at)
-    if hole in ("name", "id", "index"):
-        pattern = _TOOL_NAME if hole != "index" else _DIGITS
+    if placeholder in ("name", "id", "index"):
+        pattern = _TOOL_NAME if placeholder != "index" else _DIGITS
         match = pattern.match(text, at)
         if match is None:
             raise IncompleteValue if at >= len(text) else MalformedValue
         if match.end() >= len(text):
             raise IncompleteValue
-        return _without_index(match.group(), hole, form), _end_of_name(match, hole, form)
-    if hole == "python":
+        return _without_index(match.group(), placeholder, call_format), _end_of_name(
+            match, placeholder, call_format
+        )
+    if placeholder == "python":
         return parse_python_calls(text, at)
-    if hole == "gemma":
+    if placeholder == "gemma":
         return parse_gemma_object(text, at)
-    if hole == "params":
-        return _parse_parameters(form, text, at, tools.get(str(found.get("name"))))
+    if placeholder == "params":
+        return _parse_parameters(call_format, text, at, tools.get(str(found.get("name"))))
     return parse_json(text, at)
 
 
@@ -326,34 +331,36 @@ _DIGITS = re.compile(r"\d+")
 _INDEXED = re.compile(r"(.+?):\d+$")
 
 
-def _is_indexed(form: ToolCallFormat) -> bool:
-    return "index" in form.reads
+def _is_indexed(call_format: ToolCallFormat) -> bool:
+    return "index" in call_format.reads
 
 
-def _without_index(word: str, hole: Placeholder, form: ToolCallFormat) -> str:
-    """Take `:0` off a name where the form counts its calls (Kimi)."""
-    found = _INDEXED.match(word) if hole == "name" and _is_indexed(form) else None
+def _without_index(word: str, placeholder: Placeholder, call_format: ToolCallFormat) -> str:
+    """Remove `:0` from a name where the format numbers its calls (Kimi)."""
+    found = _INDEXED.match(word) if placeholder == "name" and _is_indexed(call_format) else None
     return found.group(1) if found else word
 
 
-def _end_of_name(match: re.Match[str], hole: Placeholder, form: ToolCallFormat) -> int:
-    return match.start() + len(_without_index(match.group(), hole, form))
+def _end_of_name(
+    match: re.Match[str], placeholder: Placeholder, call_format: ToolCallFormat
+) -> int:
+    return match.start() + len(_without_index(match.group(), placeholder, call_format))
 
 
 def _parse_parameters(
-    form: ToolCallFormat, text: str, at: int, tool: Tool | None
+    call_format: ToolCallFormat, text: str, at: int, tool: Tool | None
 ) -> tuple[dict[str, Any], int]:
-    """Read named values until something else follows."""
-    assert form.param is not None
+    """Parse named values until something else follows."""
+    assert call_format.param is not None
     arguments: dict[str, Any] = {}
-    closes = form.leftovers[:1]
+    closes = call_format.leftovers[:1]
     schemas = tool.parameters.get("properties", {}) if tool else {}
     while True:
         at = skip_space(text, at)
         rest = text[at:]
-        opens = form.param.opens.strip()
+        opens = call_format.param.opens.strip()
         if rest.startswith(opens):
-            key, value, at = _parse_parameter(form.param, text, at + len(opens))
+            key, value, at = _parse_parameter(call_format.param, text, at + len(opens))
             arguments[key] = parse_bare_value(value, schemas.get(key))
         elif opens.startswith(rest):
             raise IncompleteValue
@@ -365,20 +372,20 @@ def _parse_parameters(
             raise MalformedValue
 
 
-def _parse_parameter(form: ParameterFormat, text: str, at: int) -> tuple[str, str, int]:
-    named = _literal_pattern(form.read_names).search(text, at)
-    closed = _literal_pattern(form.closes).search(text, named.end()) if named else None
+def _parse_parameter(call_format: ParameterFormat, text: str, at: int) -> tuple[str, str, int]:
+    named = _literal_pattern(call_format.read_names).search(text, at)
+    closed = _literal_pattern(call_format.closes).search(text, named.end()) if named else None
     if named is None or closed is None:
         raise IncompleteValue
     value = text[named.end() : closed.start()]
-    if form.names.endswith("\n"):
+    if call_format.names.endswith("\n"):
         value = value.removeprefix("\n").removesuffix("\n")
     return text[at : named.start()].strip().split('"')[0], value, closed.end()
 
 
 @lru_cache(maxsize=64)
 def _literal_pattern(literal: str) -> re.Pattern[str]:
-    """Look for a literal text, whatever white space stands between its words."""
+    """Return the pattern of a literal text with any white space between its words."""
     return re.compile(r"\s*".join(map(re.escape, literal.split())))
 
 
@@ -409,7 +416,7 @@ def _calls_of_value(
 
 
 def _name_in_call_id(call_id: str) -> str:
-    """Return the name that an id spells (Kimi: `functions.get_weather:0`)."""
+    """Return the name within an id (Kimi: `functions.get_weather:0`)."""
     return re.sub(r":\d+$", "", call_id).removeprefix("functions.")
 
 
@@ -419,10 +426,10 @@ _ID_KEYS = ("id", "tool_call_id", "call_id")
 
 
 def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[ToolCall]:
-    """Return the calls that a JSON value holds, however its keys are called.
+    """Return the calls in a JSON value, under any of the known keys.
 
     Raises:
-        Broken: it holds something else.
+        MalformedValue: it holds something else.
     """
     if isinstance(value, list):
         return [call for one in value for call in calls_in_json(one, tools)]
@@ -446,7 +453,7 @@ def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[T
 
 
 def _keyed_call(value: Mapping[str, Any], tools: Mapping[str, Tool]) -> ToolCall:
-    """Read `{"get_weather": {…}}`, where the name is the key."""
+    """Return the call in `{"get_weather": {…}}`, where the name is the key."""
     if len(value) != 1:
         raise MalformedValue
     ((name, arguments),) = value.items()
@@ -456,7 +463,7 @@ def _keyed_call(value: Mapping[str, Any], tools: Mapping[str, Tool]) -> ToolCall
 
 
 def _arguments_object(value: Any) -> dict[str, Any]:
-    """Return arguments as an object; some models write them as JSON in a string."""
+    """Return arguments as an object; some models write JSON in a string."""
     if isinstance(value, str):
         try:
             value = json.loads(value, strict=False) if value.strip() else {}
@@ -470,18 +477,18 @@ def _arguments_object(value: Any) -> dict[str, Any]:
 
 
 def parse_first_complete_call(
-    forms: Sequence[ToolCallFormat], text: str, at: int, tools: Mapping[str, Tool]
+    formats: Sequence[ToolCallFormat], text: str, at: int, tools: Mapping[str, Tool]
 ) -> tuple[list[ToolCall], int, ToolCallFormat]:
-    """Read by the first form that fits.
+    """Parse calls by the first format that fits.
 
     Raises:
-        Partial: the first form that may still fit needs more text.
-        Broken: none fits.
+        IncompleteValue: the first format that may still fit needs more text.
+        MalformedValue: none fits.
     """
-    for form in forms:
+    for call_format in formats:
         try:
-            calls, end = parse_calls(form, text, at, tools)
+            calls, end = parse_calls(call_format, text, at, tools)
         except MalformedValue:
             continue
-        return calls, end, form
+        return calls, end, call_format
     raise MalformedValue

@@ -1,9 +1,9 @@
 """Tool-call formats: how a model writes a call, and the formats of known models. Pure.
 
-A format is a row of literal texts and placeholders. `template_probe` derives a format where the
-template shows one. The known formats are for templates that show none; each is taken from its
+A format is a sequence of literal texts and placeholders. `template_probe` derives a format where
+the template shows one. The known formats are for templates that show none; each comes from its
 makers' documentation or from real answers. A hint (a word of the template or the vocabulary)
-identifies the model family. Tags of reasoning stand here too.
+identifies the model family. The known reasoning tags are here too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, Literal
 from paddock.engine.request import ToolCall
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
-"""`calls`: JSON that holds whole calls; `python`: a list of Python calls; `gemma`: Gemma's values;
-`args`: JSON arguments; `params`: named values between tags; `index`: a number that is passed over.
+"""`calls`: JSON of whole calls; `python`: a list of Python calls; `gemma`: Gemma's values; `args`:
+JSON arguments; `params`: named values between tags; `index`: a number that is ignored.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class LiteralText:
-    """A text that stands there as it is."""
+    """A fixed text."""
 
     text: str
 
@@ -40,11 +40,11 @@ class ParameterFormat:
     """Between a key and a string."""
     closes: str
     names_other: str = ""
-    """Between a key and what is no string, where that differs."""
+    """Between a key and a value that is no string, where it differs."""
 
     @property
     def read_names(self) -> str:
-        """What both have in common at their ends, after the key's attributes."""
+        """The common end of `names` and `names_other`, after the key's attributes."""
         if not self.names_other:
             return self.names.strip()
         common = self.names
@@ -53,7 +53,7 @@ class ParameterFormat:
         return common[max(common.find('"'), 0) :].strip()
 
     def between(self, *, is_text: bool) -> str:
-        """Return what stands between a key and its value."""
+        """Return the text between a key and its value."""
         return self.names if is_text or not self.names_other else self.names_other
 
 
@@ -62,17 +62,17 @@ class ToolCallFormat:
     """One way to write calls."""
 
     reads: tuple[FormatPart, ...]
-    """What is looked for in an answer, up to where the arguments end."""
+    """What is parsed in an answer, up to the end of the arguments."""
     writes: tuple[FormatPart, ...]
-    """How one call is written out, its end included: for grammars and for earlier turns."""
+    """How one call is written in full: for grammars and for earlier turns."""
     section_opens: str = ""
-    """Stands once before the first call."""
+    """Comes once, before the first call."""
     section_closes: str = ""
     param: ParameterFormat | None = None
 
     @property
     def is_bare(self) -> bool:
-        """Whether nothing but the call's own first character announces it."""
+        """Whether no literal text announces a call."""
         return not self.section_opens.strip() and not isinstance(self.reads[0], LiteralText)
 
     @property
@@ -82,42 +82,42 @@ class ToolCallFormat:
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """The first word of what announces a call."""
+        """The first words of the texts that announce a call."""
         first = self.reads[0].text if isinstance(self.reads[0], LiteralText) else ""
         return tuple(_first_word(one) for one in (self.section_opens, first) if one.strip())
 
     @property
     def leftovers(self) -> tuple[str, ...]:
-        """Words that may follow a call and say nothing."""
+        """Closing words that may follow a call."""
         last = self.writes[-1]
         texts = [last.text if isinstance(last, LiteralText) else "", self.section_closes]
         return tuple(word for text in texts for word in _words(text))
 
     @property
     def literals(self) -> tuple[str, ...]:
-        """Every literal text of the form."""
+        """Every literal text of the format."""
         parts = [part.text for part in (*self.reads, *self.writes) if isinstance(part, LiteralText)]
         tags = (self.param.opens, self.param.names, self.param.closes) if self.param else ()
         return (*parts, self.section_opens, self.section_closes, *tags)
 
     def write(self, call: ToolCall) -> str:
-        """Return a call as the model itself would have written it."""
+        """Return a call as the model writes it."""
         parts = [part.text if isinstance(part, LiteralText) else self._fill(part, call)
                  for part in self.writes]  # fmt: skip
         return f"{self.section_opens}{''.join(parts)}{self.section_closes}"
 
-    def _fill(self, hole: Placeholder, call: ToolCall) -> str:
-        if hole == "name":
+    def _fill(self, placeholder: Placeholder, call: ToolCall) -> str:
+        if placeholder == "name":
             return call.name
-        if hole == "id":
+        if placeholder == "id":
             return call.id
-        if hole == "index":
+        if placeholder == "index":
             return "0"
-        if hole == "params" and self.param is not None:
-            form = self.param
+        if placeholder == "params" and self.param is not None:
+            parameter = self.param
             return "".join(
-                f"{form.opens}{key}{form.between(is_text=isinstance(value, str))}"
-                f"{_as_text(value)}{form.closes}"
+                f"{parameter.opens}{key}{parameter.between(is_text=isinstance(value, str))}"
+                f"{_as_text(value)}{parameter.closes}"
                 for key, value in call.arguments.items()
             )
         return json.dumps(dict(call.arguments), ensure_ascii=False)
@@ -136,7 +136,7 @@ def _words(text: str) -> list[str]:
 
 
 def _first_word(text: str) -> str:
-    """Return what a literal begins with: its first tag whole, else its first word."""
+    """Return a literal's first tag, or else its first word."""
     stripped = text.strip()
     found = re.match(r"<\|[^<>]*\|>|<[^<>\s=]*[>=]?|\[[^\[\]\s]*\]|[^\s<\[]+|\S", stripped)
     return found.group() if found else stripped
@@ -144,7 +144,7 @@ def _first_word(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """What opens and closes reasoning."""
+    """The tags around reasoning."""
 
     opens: str
     closes: str
@@ -158,7 +158,7 @@ def json_format(
     arguments: str = "arguments",
     is_list: bool = False,
 ) -> ToolCallFormat:
-    """Return a form whose calls are JSON objects with a name and arguments."""
+    """Return a format whose calls are JSON objects with a name and arguments."""
     first, last = ("[", "]") if is_list else ("", "")
     reads: tuple[FormatPart, ...] = ("calls",)
     if opens:
@@ -178,13 +178,13 @@ def json_format(
 def named_format(
     opens: str, between: str, closes: str, *, section_opens: str = "", section_closes: str = ""
 ) -> ToolCallFormat:
-    """Return a form with the name outside of the JSON."""
+    """Return a format with the name outside the JSON."""
     reads: tuple[FormatPart, ...] = (LiteralText(opens), "name", LiteralText(between), "args")
     return ToolCallFormat(reads, (*reads, LiteralText(closes)), section_opens, section_closes)
 
 
 HERMES = json_format("<tool_call>\n", "\n</tool_call>")
-"""The most widely understood; described to models whose template knows no tools."""
+"""The most common format; described to models whose template has no tools."""
 
 LLAMA3 = json_format("", "", arguments="parameters")
 _LLAMA3_TAGGED = json_format("<|python_tag|>", "", arguments="parameters")
@@ -228,7 +228,7 @@ _QWEN_CODER = ToolCallFormat(
     param=ParameterFormat("<parameter=", ">\n", "\n</parameter>\n"),
 )
 _QWEN_CODER_OPEN = ToolCallFormat(
-    # What Qwen3-Coder says when it forgets the outer tag.
+    # Qwen3-Coder sometimes forgets the outer tag.
     reads=(LiteralText("<function="), "name", LiteralText(">\n"), "params"),
     writes=(
         LiteralText("<function="),

@@ -7,13 +7,31 @@ The files are downloaded like any other blob: the hub names their digests, so th
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import httpx
 
-from .transfer import HostUnreachable, NotPublished, TransferError, TransferOptions, TransferRefused
+from paddock.engine.gguf import split_file_names
+
+from .model_names import quantisation_label
+from .transfer import (
+    HostUnreachable,
+    NotPublished,
+    NoUsableModel,
+    TransferError,
+    TransferOptions,
+    TransferRefused,
+)
 from .transfer_client import url_origin
+
+PREFERRED_QUANTISATION = "Q4_K_M"
+"""The default: nearly as good as the full weights, at a quarter of the size."""
+
+_SPLIT_SUFFIX = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_MAX_SHOWN_FILES = 12  # of a repository's files, in an error
 
 # Instructions for Ollama that a repository may hold, and what they become.
 HUB_TEXT_FILES = ("template", "system", "params")
@@ -129,3 +147,73 @@ def _accept_terms_advice(where: str) -> str:
         f"The owner of {where} asks for terms to be accepted: do so at https://{where}, "
         f"then set HF_TOKEN to a token of your account."
     )
+
+
+def is_projector_file(name: str) -> bool:
+    """Return whether a file is a vision projector, by the name that llama.cpp's tools give it."""
+    return "mmproj" in name.rsplit("/", 1)[-1].lower()
+
+
+def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> list[HubFile]:
+    """Choose a model's file as Ollama does: the one that is asked for, Q4_K_M, or the first.
+
+    Returns all its parts where it is split; a whole one comes before them.
+
+    `wanted` is a quantisation or a file's name, in any case; empty: nobody asked.
+
+    Raises:
+        Unusable: there is none such, with those that there are; or a part of it is missing.
+    """
+    models = [
+        file
+        for file in files
+        if file.name.lower().endswith(".gguf") and not is_projector_file(file.name)
+        and "imatrix" not in file.name.lower()
+    ]  # fmt: skip
+    if not models:
+        raise NoUsableModel(
+            where, "there is no GGUF file in it; look for a repository named …-GGUF"
+        )
+    fitting = [file for file in models if not wanted or _fits_request(file.name, wanted)]
+    if not fitting:
+        raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
+    whole = [file for file in fitting if not _SPLIT_SUFFIX.search(file.name)]
+    among = whole or fitting
+    one = next(
+        (file for file in among if quantisation_label(file.name) == PREFERRED_QUANTISATION),
+        among[0],
+    )
+    by_name = {file.name: file for file in models}
+    folder, slash, base = one.name.rpartition("/")
+    names = [f"{folder}{slash}{name}" for name in split_file_names(base)]
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise NoUsableModel(f"{where}: {one.name}", f"'{missing[0]}', a part of it, is missing")
+    return [by_name[name] for name in names]
+
+
+def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
+    """Choose the projector that goes with a model: half precision, or else the first; or None."""
+    found = [file for file in files if is_projector_file(file.name) and file.name.endswith(".gguf")]
+    for kind in ("F16", "BF16", "Q8_0"):
+        for file in found:
+            if quantisation_label(file.name) == kind:
+                return file
+    return found[0] if found else None
+
+
+def _fits_request(name: str, wanted: str) -> bool:
+    asked = wanted.lower()
+    base = name.rsplit("/", 1)[-1].lower()
+    return asked in (
+        quantisation_label(name).lower(),
+        name.lower(),
+        base,
+        base.removesuffix(".gguf"),
+    )
+
+
+def _listed_labels(files: Sequence[HubFile]) -> str:
+    words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in files))
+    more = f" and {len(words) - _MAX_SHOWN_FILES} more" if len(words) > _MAX_SHOWN_FILES else ""
+    return ", ".join(words[:_MAX_SHOWN_FILES]) + more

@@ -1,235 +1,38 @@
 """Model cards: what is known of a model without loading it, for `show` and `list`.
 
-A stored model's config says most of it; the rest, and everything about files elsewhere, comes from
-the GGUF header. Reading a header takes 8 to 50 ms and probing a template 2 to 15 ms, so headers,
-digests and capabilities are cached by path, size, mtime and inode. Safe from any thread.
+Most of it comes from a stored model's config; the rest, and everything about files elsewhere,
+comes from the GGUF header. Safe from any thread.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import math
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any
 
 from paddock.engine.errors import InvalidName, ModelBroken
-from paddock.engine.gguf import TYPE_NAMES, GgufHeader, join_headers, read_arrays, read_header
+from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import Message, ModelFacts
-from paddock.engine.system import files
 
 from . import manifests
-from .manifests import Manifest, ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
-from .model_names import ModelName, parse_name
+from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
+from .model_finder import FoundModel, ModelFinder
+from .model_names import parse_name
 from .model_store import ModelStore
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
-_KeyT = TypeVar("_KeyT", bound=Hashable)
-_ValueT = TypeVar("_ValueT")
-
-# Some 100 kB each for large models. A list looks at all of them: were there fewer places than
-# models, each would be read again every time (92 models: 1.1 s).
-_MAX_CACHED = 256
-
-FileStamp = tuple[str, int, int, int]
-"""Path, size, mtime in ns, inode: equal ones are the same file, unchanged."""
-
-
-class ModelFiles:
-    """Reads files, each once."""
-
-    def __init__(self, cache_dir: Path) -> None:
-        self._digests = _DigestCache(cache_dir / "digests.json")
-        self._headers: _LruCache[FileStamp, GgufHeader] = _LruCache()
-        self._abilities: _LruCache[str, frozenset[str]] = _LruCache()
-
-    def header(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
-        """Read a model's header; `parts`: the files of a split model after the first.
-
-        Raises:
-            ModelBroken: it is not a whole GGUF file.
-        """
-        return join_headers([self._header(file) for file in (path, *parts)])
-
-    def _header(self, path: Path) -> GgufHeader:
-        try:
-            mark = file_stamp(path)
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
-        return self._headers.get(mark, lambda: read_header(path))
-
-    def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
-        """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        digests = [self._digests.of(file) for file in (path, *parts)]
-        return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
-
-    def abilities(self, template: str) -> frozenset[str]:
-        """Return what a chat template has words for: tools, insert, thinking."""
-        from paddock.engine.chat.chat_template import template_capabilities  # Jinja2: 40 ms
-
-        return self._abilities.get(template, lambda: frozenset(template_capabilities(template)))
-
-
-def file_stamp(path: Path) -> FileStamp:
-    """Return what changes when a file does.
-
-    Raises:
-        OSError: it is not there.
-    """
-    stat = path.stat()
-    return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-class _LruCache(Generic[_KeyT, _ValueT]):
-    """The last few values that were made."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: OrderedDict[_KeyT, _ValueT] = OrderedDict()
-
-    def get(self, key: _KeyT, make: Callable[[], _ValueT]) -> _ValueT:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > _MAX_CACHED:
-                self._values.popitem(last=False)
-        return value
-
-
-class _DigestCache:
-    """The sha256 of model files, kept by path, size, mtime and inode: a file is read once."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def of(self, path: Path) -> str:
-        if path.parent.name == "blobs" and path.name.startswith("sha256-"):
-            return path.name.removeprefix("sha256-")  # verified before it got its name
-        name, *mark = file_stamp(path)
-        known = self._read()
-        entry = known.get(name)
-        if entry is not None and entry[:3] == mark:
-            return str(entry[3])
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._write({**known, name: [*mark, digest]})
-        return digest
-
-    def _read(self) -> dict[str, list[object]]:
-        try:
-            data = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
-
-    def _write(self, entries: dict[str, list[object]]) -> None:
-        """Replace the cache; it is only a cache, so a folder that cannot be written is no fault."""
-        aside = self._file.with_name(f"{self._file.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            files.private_folder(self._file.parent)
-            files.write_private(aside, json.dumps(entries))
-            aside.replace(self._file)
-        except OSError:
-            aside.unlink(missing_ok=True)
-
-
-ModelOrigin = Literal["store", "package", "bundled", "path"]
-
-
-@dataclass(frozen=True, slots=True)
-class FoundModel:
-    """A model's file and where it was found."""
-
-    name: str
-    path: Path
-    origin: ModelOrigin
-    projector: Path | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """Its own parameters, by a Modelfile's names."""
-    manifest: Manifest | None = None
-    contents: StoredModel | None = None
-    """Of a stored model: what its manifest names."""
-    stored_as: ModelName | None = None
-    parts: tuple[Path, ...] = ()
-    """Of a split model: the files after the first one, in order."""
-
-    @property
-    def split(self) -> tuple[Path, tuple[Path, ...]]:
-        """Return the first file of its weights, and the others."""
-        return self.path, self.parts
-
-    @property
-    def weights(self) -> tuple[Path, ...]:
-        """Return the files of its weights, in order."""
-        return (self.path, *self.parts)
-
-
-class ModelLookup(Protocol):
-    """Who finds models: `paddock.engine.models.model_finder.ModelFinder`."""
-
-    store: ModelStore
-    files: ModelFiles
-
-    def locate(self, ref: str) -> FoundModel:
-        """Find a model.
-
-        Raises:
-            ModelNotFound: with the known names.
-            ModelBroken: its manifest or a blob cannot be used.
-        """
-        ...
-
-    def named(self, name: ModelName) -> FoundModel:
-        """Find a model by its name, never by a path.
-
-        Raises:
-            ModelNotFound, ModelBroken: as `locate`.
-        """
-        ...
-
-    def everything(self) -> Iterator[FoundModel]:
-        """Yield every model that can be found; of equal names, the first is meant."""
-        ...
-
-    def kept(self) -> set[str]:
-        """Return the digests of blobs that no manifest names and that are needed all the same."""
-        ...
-
-
-# What is told elsewhere, or is a page of text.
+# Shown elsewhere, or a page of text.
 _HIDDEN_KEYS = ("general.name", "tokenizer.chat_template")
 _TEMPLATE_KEY = "tokenizer.chat_template"
-
-# Embedding models announce how they pool; these do so by their architecture alone.
-_RANK_POOLING = 4  # LLAMA_POOLING_TYPE_RANK
-_EMBEDDING_ARCHITECTURES = (
-    "bert",
-    "nomic-bert",
-    "jina-bert",
-    "modern-bert",
-    "t5encoder",
-    "gemma-embedding",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """A model in a few words, by Ollama's names."""
+    """A model in short, under Ollama's names."""
 
     format: str
     family: str
@@ -239,7 +42,7 @@ class ModelDetails:
     quantization_level: str
     """Such as `Q4_K_M`."""
     context_length: int = 0
-    """Tokens that it was trained on; 0: not known."""
+    """Its training context in tokens; 0: unknown."""
     embedding_length: int = 0
     parent_model: str = ""
 
@@ -255,7 +58,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """All that is known of one model."""
+    """Everything about one model."""
 
     name: str
     digest: str
@@ -283,13 +86,13 @@ class ModelCard:
     """Of the GGUF file."""
 
 
-def describe_model(finder: ModelLookup, ref: str, *, is_verbose: bool = False) -> ModelCard:
-    """Tell everything of one model; `is_verbose`: its vocabulary too.
+def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -> ModelCard:
+    """Return the full card of one model; `is_verbose`: with its vocabulary.
 
     Raises:
         InvalidName: `ref` cannot be a name.
         ModelNotFound: with the known names.
-        ModelBroken: its manifest, or a file of it, cannot be used.
+        ModelBroken: its manifest or one of its files cannot be used.
     """
     found = finder.locate(ref)
     header = finder.files.header(*found.split)
@@ -327,11 +130,11 @@ def describe_model(finder: ModelLookup, ref: str, *, is_verbose: bool = False) -
     )
 
 
-def list_cards(finder: ModelLookup) -> list[ModelCard]:
-    """Tell of every model what a list shows, newest first.
+def list_cards(finder: ModelFinder) -> list[ModelCard]:
+    """Return a short card of every model, newest first.
 
-    One whose file is broken is listed by what its config says, so that it can be seen and
-    removed; one whose manifest is broken is not.
+    A model with a broken file is listed by its config, so that it can be removed; one with a
+    broken manifest is not listed.
     """
     listed: dict[str, ModelCard] = {}
     for found in finder.everything():
@@ -341,8 +144,8 @@ def list_cards(finder: ModelLookup) -> list[ModelCard]:
     return sorted(listed.values(), key=lambda card: card.modified_at, reverse=True)
 
 
-def model_capabilities(finder: ModelLookup, facts: ModelFacts) -> tuple[str, ...]:
-    """Return what a model can be asked for, by its facts.
+def model_capabilities(finder: ModelFinder, facts: ModelFacts) -> tuple[str, ...]:
+    """Return a model's capabilities, such as `completion` and `tools`.
 
     Raises:
         ModelBroken: its file cannot be used.
@@ -353,10 +156,10 @@ def model_capabilities(finder: ModelLookup, facts: ModelFacts) -> tuple[str, ...
 
 
 def weight_count_text(number: int) -> str:
-    """Write a count of weights as Ollama does.
+    """Return a count of weights as Ollama writes it.
 
-    >>> weight_count_text(134_515_008), weight_count_text(7_241_732_096), weight_count_text(22_000_000)
-    ('134.52M', '7.2B', '22M')
+    >>> weight_count_text(134_515_008), weight_count_text(7_241_732_096)
+    ('134.52M', '7.2B')
     """
     if number >= 10**9:
         billions = number / 10**9
@@ -368,7 +171,7 @@ def weight_count_text(number: int) -> str:
 
 
 def weights_format(header: GgufHeader) -> str:
-    """Name the format of a file's weights; where it does not say, that of most of them."""
+    """Return the format of a file's weights: the one that it names, or else that of most."""
     if header.file_type != "unknown" or not header.tensors:
         return header.file_type
     counts: dict[int, int] = {}
@@ -377,7 +180,7 @@ def weights_format(header: GgufHeader) -> str:
     return TYPE_NAMES.get(max(counts, key=lambda kind: counts[kind]), "unknown")
 
 
-def _list_card(finder: ModelLookup, found: FoundModel) -> ModelCard:
+def _list_card(finder: ModelFinder, found: FoundModel) -> ModelCard:
     own = _stored_or_bare(found)
     abilities: tuple[str, ...] = ()
     header = None
@@ -404,27 +207,31 @@ def _stored_or_bare(found: FoundModel) -> StoredModel:
 
 
 def _shown_name(found: FoundModel) -> str:
-    """Return the name by which every API lists a model: with its tag. Of a file, its path."""
+    """Return a model's name with its tag, as APIs list it, or a file's path."""
     try:
         return parse_name(found.name).short
     except InvalidName:
         return found.name
 
 
-def _model_digest(finder: ModelLookup, found: FoundModel, header: GgufHeader | None) -> str:
+def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> str:
     """Return the digest of a model's manifest, hexadecimal.
 
-    A model of an installed package has none, so it is that of the manifest which its copy in the
-    store would have. A file that is named by its path has the digest of its content.
+    A model of an installed package has no manifest; its digest is that of the manifest of a copy
+    in the store. The digest of a file named by its path is that of its content.
     """
     if found.manifest:
         return found.manifest.digest
     weights = finder.files.digest(*found.split)
     if header is None or found.origin not in ("package", "bundled"):
         return weights
-    told = _model_details(StoredModel(found.path), header)
+    details = _model_details(StoredModel(found.path), header)
     config = ModelConfig(
-        told.format, told.family, told.families, told.parameter_size, told.quantization_level
+        details.format,
+        details.family,
+        details.families,
+        details.parameter_size,
+        details.quantization_level,
     )
     size_bytes = found.path.stat().st_size
     layers = [ManifestLayer(manifests.MODEL_TYPE, f"sha256:{weights}", size_bytes, found.name)]
@@ -452,23 +259,23 @@ def _model_modified_at(store: ModelStore, found: FoundModel) -> datetime.datetim
 
 
 def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
-    told: ModelConfig = own.config
+    config = own.config
     if header is None:
         return ModelDetails(
-            told.model_format,
-            told.model_family,
-            told.model_families,
-            told.model_type,
-            told.file_type,
+            config.model_format,
+            config.model_family,
+            config.model_families,
+            config.model_type,
+            config.file_type,
             parent_model=own.parent,
         )
-    family = told.model_family or header.architecture
+    family = config.model_family or header.architecture
     return ModelDetails(
-        format=told.model_format or "gguf",
+        format=config.model_format or "gguf",
         family=family,
-        families=told.model_families or (family,),
-        parameter_size=told.model_type or weight_count_text(header.n_weights),
-        quantization_level=told.file_type or weights_format(header),
+        families=config.model_families or (family,),
+        parameter_size=config.model_type or weight_count_text(header.n_weights),
+        quantization_level=config.file_type or weights_format(header),
         context_length=header.number("context_length"),
         embedding_length=header.number("embedding_length"),
         parent_model=own.parent,
@@ -476,56 +283,42 @@ def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
 
 
 def _prompt_template(own: StoredModel, header: GgufHeader) -> str:
-    """Return the template by which prompts are made; empty: the model has none of its own."""
+    """Return the template for prompts; empty: the model has none of its own."""
     return own.own_template or str(header.values.get(_TEMPLATE_KEY, ""))
 
 
 def _capabilities_of(
-    finder: ModelLookup, header: GgufHeader, template: str, sees: bool
+    finder: ModelFinder, header: GgufHeader, template: str, sees: bool
 ) -> tuple[str, ...]:
-    if is_rerank_model(header):
-        return ("rerank",)
-    if is_embedding_model(header):
-        return ("embedding",)
+    if header.role != "chat":
+        return ("rerank",) if header.role == "rerank" else ("embedding",)
     by_template = finder.files.abilities(template)
     has = {
         "completion": True,
         "tools": "tools" in by_template,
-        "insert": "insert" in by_template or header.filling is not None,
+        "insert": "insert" in by_template or header.fill_in_middle_tokens is not None,
         "vision": sees,
         "thinking": "thinking" in by_template,
     }
     return tuple(name for name, is_so in has.items() if is_so)
 
 
-def is_rerank_model(header: GgufHeader) -> bool:
-    """Return whether a model scores documents for a query."""
-    return header.number("pooling_type") == _RANK_POOLING
-
-
-def is_embedding_model(header: GgufHeader) -> bool:
-    """Return whether a model gives vectors, or scores, and no text."""
-    return header.number("pooling_type") > 0 or header.architecture.startswith(
-        _EMBEDDING_ARCHITECTURES
-    )
-
-
 def _shown_template(own: StoredModel, header: GgufHeader, inserts: bool) -> str:
-    """Return the template as `show` tells it.
+    """Return the template as `show` prints it.
 
-    Editors look for `.Suffix` in it to know whether a model fills in the middle; of one that does
-    so by tokens of its vocabulary, that is said in the way they read.
+    Editors look for `.Suffix` in it to know whether a model fills in the middle, so a model that
+    has tokens for it gets such a template.
     """
     template = own.template or str(header.values.get(_TEMPLATE_KEY, ""))
-    if not inserts or ".Suffix" in template or header.filling is None:
+    if not inserts or ".Suffix" in template or header.fill_in_middle_tokens is None:
         return template
-    before, after, middle = header.filling
+    before, after, middle = header.fill_in_middle_tokens
     inserted = f"{before}{{{{ .Prompt }}}}{after}{{{{ .Suffix }}}}{middle}"
     return f"{{{{- if .Suffix }}}}{inserted}{{{{- else }}}}{template}{{{{- end }}}}"
 
 
 def _header_values(header: GgufHeader, path: Path, is_verbose: bool) -> dict[str, Any]:
-    """Return a header's values; long arrays are empty unless they are asked for."""
+    """Return a header's values; long arrays are empty unless `is_verbose`."""
     info: dict[str, Any] = {
         key: _json_number(value) for key, value in header.values.items() if key not in _HIDDEN_KEYS
     }
@@ -537,18 +330,18 @@ def _header_values(header: GgufHeader, path: Path, is_verbose: bool) -> dict[str
 
 
 def _json_number(value: object) -> object:
-    """Return what JSON can tell."""
+    """Return a value for JSON, which has no infinite numbers."""
     is_odd = isinstance(value, float) and not math.isfinite(value)
     return None if is_odd else value
 
 
 def _modelfile_text(found: FoundModel, own: StoredModel) -> str:
-    """Write the Modelfile that would make this model again."""
+    """Return a Modelfile that creates this model."""
     commands = [ModelfileCommand("FROM", str(found.path))]
     if found.projector:
         commands.append(ModelfileCommand("FROM", str(found.projector)))
     commands += [ModelfileCommand("ADAPTER", str(path)) for path in own.adapters]
-    if own.template:  # the file brings its own itself
+    if own.template:  # the file's own template needs no command
         commands.append(ModelfileCommand("TEMPLATE", own.template))
     if own.system:
         commands.append(ModelfileCommand("SYSTEM", own.system))

@@ -29,7 +29,8 @@ from . import manifests
 from .blobs import BlobStore, free_disk_bytes
 from .gguf_import import ModelDraft, add_gguf_files, config_of_header
 from .manifests import make_manifest, read_stored_model
-from .model_cards import ModelLookup, weights_format
+from .model_cards import weights_format
+from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
 from .modelfile import PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
@@ -129,7 +130,7 @@ _PARAMETER_KIND_WORDS = {"integer": "a whole number", "number": "a number", "boo
 
 
 def create_model(
-    store: ModelStore, finder: ModelLookup, recipe: ModelRecipe, report: ReportProgress
+    store: ModelStore, finder: ModelFinder, recipe: ModelRecipe, report: ReportProgress
 ) -> ModelName:
     """Make a model; gives its name as it is spelled in the store.
 
@@ -158,15 +159,17 @@ def create_model(
         there = store.put_manifest(name, make_manifest(config, draft.layers))
     except BaseException:
         with suppress(EngineError):
-            store.prune(draft.made, keep=finder.kept())
+            store.prune(draft.made, keep=finder.needed_digests())
         raise
-    store.prune([*before, *draft.made], keep=finder.kept())  # what was only a step on the way goes
+    store.prune(
+        [*before, *draft.made], keep=finder.needed_digests()
+    )  # what was only a step on the way goes
     report(ProgressLine("success"))
     return there
 
 
 def copy_model(
-    store: ModelStore, finder: ModelLookup, source: ModelName, destination: ModelName
+    store: ModelStore, finder: ModelFinder, source: ModelName, destination: ModelName
 ) -> None:
     """Give a model a second name. A model outside the store gets a copy of its file in it.
 
@@ -181,7 +184,7 @@ def copy_model(
 
 
 def _fill_draft(
-    finder: ModelLookup, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
+    finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
     """Bring a model's layers together."""
     _add_base(finder, recipe, draft, report)
@@ -242,7 +245,7 @@ def _check_template(source: str) -> None:
 
 
 def _add_base(
-    finder: ModelLookup, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
+    finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
     """Start from another model, or from files."""
     if not recipe.base:

@@ -1,9 +1,9 @@
 """Facts of a model for a request: cached look-ups by name, and the model's own defaults.
 
-A look-up is repeated only where something changed on disk (store, file or tuned copies, by their
-times): a service runs for weeks while other processes pull, make, delete and tune models. Defaults
-(sampling values, system text, messages, template) come from a Modelfile; the request's own go
-first.
+A look-up is repeated only if the store, the file or the tuned copies changed on disk: a service
+runs for weeks while other processes pull, create, delete and tune models. Defaults (sampling
+values, system text, messages, template) come from a Modelfile; those of the request take
+precedence.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from paddock.engine.request import ChatRequest, Message, ModelFacts, Sampling, r
 from paddock.engine.settings import PoolSettings
 
 from .model_cards import model_capabilities
-from .model_finder import ModelFinder
+from .model_finder import FileStamp, ModelFinder, file_stamp
 from .model_names import parse_name
 
 
@@ -27,18 +28,21 @@ def merged_sampling(request: ChatRequest, facts: ModelFacts) -> Sampling:
     """Merge sampling values: the request's, the spec's, the model's own, the caller's defaults.
 
     Raises:
-        BadRequest: a name that is not known, or a value that cannot be used.
+        BadRequest: a name is unknown, or a value cannot be used.
     """
     return resolve_sampling(request.params, request.model.params, facts.params, request.defaults)
 
 
 def with_model_defaults(request: ChatRequest, facts: ModelFacts) -> ChatRequest:
-    """Return a request with what its model says before each conversation; raw prompts stay bare."""
+    """Return a request with its model's system text, messages and template.
+
+    A raw prompt stays as it is.
+    """
     if request.prompt is not None and request.suffix is None:
         return request
     return replace(
         request,
-        # Tokens of an earlier answer have the model's own messages in them already.
+        # The tokens of an earlier answer already contain the model's messages.
         messages=with_model_messages(request.messages, facts, is_new=not request.prompt_tokens),
         template=request.template or facts.template,
     )
@@ -47,35 +51,35 @@ def with_model_defaults(request: ChatRequest, facts: ModelFacts) -> ChatRequest:
 def with_model_messages(
     messages: Sequence[Message], facts: ModelFacts, *, is_new: bool = True
 ) -> tuple[Message, ...]:
-    """Return a conversation with its model's beginning: system text first, then messages.
+    """Return a conversation that begins with its model's system text and messages.
 
-    A request's own system turns take the place of the model's, and stand before its messages, as
-    many templates take one at the very beginning only.
+    A request's own system turns replace the model's; they stay at the beginning, because many
+    templates accept them only there.
     """
-    told = tuple(messages)
-    if not told:
-        return told
-    n_system = next((n for n, one in enumerate(told) if one.role != "system"), len(told))
+    turns = tuple(messages)
+    if not turns:
+        return turns
+    n_system = next((n for n, one in enumerate(turns) if one.role != "system"), len(turns))
     system = (Message("system", facts.system),) if facts.system and not n_system else ()
     own = facts.messages if is_new else ()
-    return (*system, *told[:n_system], *own, *told[n_system:])
+    return (*system, *turns[:n_system], *own, *turns[n_system:])
 
 
-_FileStamps = tuple[object, ...]
-"""Equal marks: the files are what they were."""
+_FileStamps = tuple[FileStamp | None, ...]
+"""Equal stamps: the files are unchanged."""
 
-# Anybody may ask for names that there are not, or are for once; the oldest are forgotten.
+# Clients may send any number of names.
 _MAX_CACHED_FACTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _CachedFacts:
     facts: ModelFacts
-    mark: _FileStamps
+    stamps: _FileStamps
 
 
 class ModelFactsCache:
-    """Facts of models by their names. Used in one event loop."""
+    """Facts of models by name; for one event loop."""
 
     def __init__(self, models: ModelFinder, settings: PoolSettings) -> None:
         self._models = models
@@ -84,7 +88,7 @@ class ModelFactsCache:
         self._known: OrderedDict[str, _CachedFacts] = OrderedDict()
 
     async def facts(self, ref: str) -> ModelFacts:
-        """Return what is known of a model now.
+        """Return a model's current facts.
 
         Raises:
             ModelNotFound: with the known names.
@@ -98,7 +102,7 @@ class ModelFactsCache:
         return known.facts
 
     def _looked_up(self, ref: str, known: _CachedFacts | None) -> _CachedFacts:
-        if known is not None and known.mark == self._mark(ref, known.facts):
+        if known is not None and known.stamps == self._stamps(ref, known.facts):
             return known
         facts = self._models.find(ref, self._settings.n_ctx_tokens)
         draft = self._settings.draft_models.get(facts.name)
@@ -106,21 +110,19 @@ class ModelFactsCache:
             facts = replace(facts, draft_path=str(self._models.locate(draft).path))
         if facts.role == "chat":
             facts = replace(facts, takes_tools="tools" in model_capabilities(self._models, facts))
-        return _CachedFacts(facts, self._mark(ref, facts))
+        return _CachedFacts(facts, self._stamps(ref, facts))
 
-    def _mark(self, ref: str, facts: ModelFacts) -> _FileStamps:
-        """Return what changes when a name comes to stand for something else: 50 µs."""
+    def _stamps(self, ref: str, facts: ModelFacts) -> _FileStamps:
+        """Return the stamps of the files that a name depends on; takes 50 µs."""
         try:
             manifest = self._store.manifest_path(parse_name(ref))
         except InvalidName:  # the path of a file
             manifest = None
         files = (manifest, Path(facts.path), self._models.tuned.folder)
-        return tuple(_stamp_of(file) for file in files)
+        return tuple(_stamp_or_none(file) for file in files)
 
 
-def _stamp_of(path: Path | None) -> object:
-    try:
-        stat = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return (str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat is not None else None
+def _stamp_or_none(path: Path | None) -> FileStamp | None:
+    with suppress(OSError):
+        return file_stamp(path) if path is not None else None
+    return None

@@ -13,16 +13,11 @@ types/model/name.go): a part is never a path step, so a valid name is a safe pat
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.errors import InvalidName
-from paddock.engine.gguf import split_file_names
-
-from .transfer import NoUsableModel
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 
@@ -133,27 +128,11 @@ def _clipped(part: str) -> str:
     return part if len(part) <= 40 else f"{part[:40]}…"
 
 
-PREFERRED_QUANTISATION = "Q4_K_M"
-"""What is taken where nobody says: nearly as good as the whole, at a quarter of the size."""
-
 _QUANTISATION = re.compile(
     r"(?:^|[-._/])((?:UD-)?(?:I?Q[1-8](?:_[0-9A-Z]+)*|TQ[12]_0|MXFP4(?:_MOE)?|BF16|F16|F32))"
     r"(?=$|[-._/])",
     re.IGNORECASE,
 )
-_SPLIT_SUFFIX = re.compile(r"-(\d{5})-of-(\d{5})$")
-_MAX_SHOWN_FILES = 12  # of a repository's files, in an error
-
-
-class ListedFile(Protocol):
-    """A file of a list."""
-
-    @property
-    def name(self) -> str:
-        """Its path in the repository."""
-
-
-ListedFileT = TypeVar("ListedFileT", bound=ListedFile)
 
 
 def quantisation_label(name: str) -> str:
@@ -166,86 +145,6 @@ def quantisation_label(name: str) -> str:
     """
     found = _QUANTISATION.findall(_file_stem(name))
     return str(found[-1]).upper() if found else ""
-
-
-def is_projector_file(name: str) -> bool:
-    """Return whether a file is a vision projector, by the name that llama.cpp's tools give it."""
-    return "mmproj" in name.rsplit("/", 1)[-1].lower()
-
-
-def n_split_files(name: str) -> int:
-    """Tell of how many files a model is a part; 1: it is whole.
-
-    >>> n_split_files("big-00002-of-00005.gguf"), n_split_files("small.gguf")
-    (5, 1)
-    """
-    split = _SPLIT_SUFFIX.search(_file_stem(name))
-    return int(split[2]) if split else 1
-
-
-def choose_model_files(files: Sequence[ListedFileT], wanted: str, where: str) -> list[ListedFileT]:
-    """Choose a model's file as Ollama does: the one that is asked for, Q4_K_M, or the first.
-
-    Returns all its parts where it is split; a whole one comes before them.
-
-    `wanted` is a quantisation or a file's name, in any case; empty: nobody asked.
-
-    Raises:
-        Unusable: there is none such, with those that there are; or a part of it is missing.
-    """
-    models = [
-        file
-        for file in files
-        if file.name.lower().endswith(".gguf") and not is_projector_file(file.name)
-        and "imatrix" not in file.name.lower()
-    ]  # fmt: skip
-    if not models:
-        raise NoUsableModel(
-            where, "there is no GGUF file in it; look for a repository named …-GGUF"
-        )
-    fitting = [file for file in models if not wanted or _fits_request(file.name, wanted)]
-    if not fitting:
-        raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
-    whole = [file for file in fitting if n_split_files(file.name) == 1]
-    among = whole or fitting
-    one = next(
-        (file for file in among if quantisation_label(file.name) == PREFERRED_QUANTISATION),
-        among[0],
-    )
-    by_name = {file.name: file for file in models}
-    folder, slash, base = one.name.rpartition("/")
-    names = [f"{folder}{slash}{name}" for name in split_file_names(base)]
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise NoUsableModel(f"{where}: {one.name}", f"'{missing[0]}', a part of it, is missing")
-    return [by_name[name] for name in names]
-
-
-def choose_projector(files: Sequence[ListedFileT]) -> ListedFileT | None:
-    """Choose the projector that goes with a model: half precision, or else the first; or None."""
-    found = [file for file in files if is_projector_file(file.name) and file.name.endswith(".gguf")]
-    for kind in ("F16", "BF16", "Q8_0"):
-        for file in found:
-            if quantisation_label(file.name) == kind:
-                return file
-    return found[0] if found else None
-
-
-def _fits_request(name: str, wanted: str) -> bool:
-    asked = wanted.lower()
-    base = name.rsplit("/", 1)[-1].lower()
-    return asked in (
-        quantisation_label(name).lower(),
-        name.lower(),
-        base,
-        base.removesuffix(".gguf"),
-    )
-
-
-def _listed_labels(files: Sequence[ListedFileT]) -> str:
-    words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in files))
-    more = f" and {len(words) - _MAX_SHOWN_FILES} more" if len(words) > _MAX_SHOWN_FILES else ""
-    return ", ".join(words[:_MAX_SHOWN_FILES]) + more
 
 
 def _file_stem(name: str) -> str:

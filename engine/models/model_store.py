@@ -247,17 +247,17 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = BlobStore(root)
-        self._shelf = ManifestFiles(root, self.blobs)
+        self._manifests = ManifestFiles(root, self.blobs)
 
     # Names and manifests
 
     def names(self) -> list[ModelName]:
         """Return every name that has a manifest, sorted; whether it can be read is not looked at."""
-        return sorted((name for name, _ in self._shelf.all()), key=lambda name: name.full)
+        return sorted((name for name, _ in self._manifests.all()), key=lambda name: name.full)
 
     def find(self, name: ModelName) -> ModelName | None:
         """Return the name as it is spelled in the store, whatever its case here; None: not there."""
-        there = self._shelf.find(name)
+        there = self._manifests.find(name)
         return there[0] if there else None
 
     def manifest(self, name: ModelName) -> Manifest | None:
@@ -266,21 +266,21 @@ class ModelStore:
         Raises:
             ManifestBroken: with its path and the reason.
         """
-        there = self._shelf.find(name)
+        there = self._manifests.find(name)
         with suppress(FileNotFoundError):
-            return self._shelf.read(there[1]) if there else None
+            return self._manifests.read(there[1]) if there else None
         return None
 
     def manifest_path(self, name: ModelName) -> Path | None:
         """Return where a model's manifest lies; None where there is none."""
-        there = self._shelf.find(name)
+        there = self._manifests.find(name)
         return there[1] if there else None
 
     def digests(self, name: ModelName) -> set[str]:
         """Return every digest that a model's manifest names; none where there is no manifest."""
-        there = self._shelf.find(name)
+        there = self._manifests.find(name)
         with suppress(ManifestBroken):
-            return self._shelf.digests(there[1]) if there else set()
+            return self._manifests.digests(there[1]) if there else set()
         return set()
 
     def modified_at(self, name: ModelName) -> datetime.datetime:
@@ -308,7 +308,7 @@ class ModelStore:
                 if not self.blobs.has(layer.digest):
                     raise BlobMissing(layer.digest)
             there = self.find(name) or self._spelled(name)
-            self._shelf.write(there, manifest.raw)
+            self._manifests.write(there, manifest.raw)
         return there
 
     def copy(self, source: ModelName, target: ModelName) -> None:
@@ -334,11 +334,11 @@ class ModelStore:
             StoreReadOnly: it cannot be removed.
         """
         with self.lock(_NAMES_LOCK):
-            there = self._shelf.find(name)
+            there = self._manifests.find(name)
             if there is None:
                 raise self._unknown(name)
             digests = self.digests(name)
-            self._shelf.remove(there[0])
+            self._manifests.remove(there[0])
             return self._remove_unnamed(digests, keep)
 
     # Blobs
@@ -435,9 +435,9 @@ class ModelStore:
             ManifestBroken: a file that cannot be read, and may name anything.
         """
         users: dict[str, tuple[str, ...]] = {}
-        for name, path in sorted(self._shelf.all(), key=lambda one: one[0].full):
+        for name, path in sorted(self._manifests.all(), key=lambda one: one[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):
-                for layer in self._shelf.read(path).blobs:
+                for layer in self._manifests.read(path).blobs:
                     digest = f"sha256:{digest_hex(layer.digest)}"
                     if name.short not in users.get(digest, ()):
                         users[digest] = (*users.get(digest, ()), name.short)
@@ -445,7 +445,9 @@ class ModelStore:
 
     def _remove_unnamed(self, digests: Iterable[str], keep: Collection[str]) -> list[str]:
         try:
-            named = {one for _, path in self._shelf.all() for one in self._shelf.digests(path)}
+            named = {
+                one for _, path in self._manifests.all() for one in self._manifests.digests(path)
+            }
         except ManifestBroken:
             return []  # what one that cannot be read names is not known, so all of it stays
         kept = named | {f"sha256:{digest.removeprefix('sha256:')}" for digest in keep}

@@ -24,7 +24,16 @@ from .download import (
     split_file_urls,
 )
 from .gguf_import import ImportedFiles, check_model_files, make_imported_manifest
-from .huggingface import HUB_TEXT_FILES, HubFile, HubListing, hub_address, list_hub_files
+from .huggingface import (
+    HUB_TEXT_FILES,
+    HubFile,
+    HubListing,
+    choose_model_files,
+    choose_projector,
+    hub_address,
+    is_projector_file,
+    list_hub_files,
+)
 from .manifests import (
     ADAPTER_TYPE,
     MODEL_TYPE,
@@ -41,9 +50,6 @@ from .model_names import (
     ModelName,
     RegistrySource,
     UrlSource,
-    choose_model_files,
-    choose_projector,
-    is_projector_file,
     parse_source,
 )
 from .model_store import ModelStore

@@ -71,7 +71,7 @@ def test_tokens_for_filling_in_are_found_whole_or_not_at_all(
     tmp_path: Path, tokens: list[str], filling: tuple[str, str, str] | None
 ) -> None:
     path = write_gguf(tmp_path / "m.gguf", {**LLAMA, "tokenizer.ggml.tokens": tokens})
-    assert read_header(path).filling == filling
+    assert read_header(path).fill_in_middle_tokens == filling
 
 
 def test_arrays_within_arrays_without_end_are_refused(tmp_path: Path) -> None:

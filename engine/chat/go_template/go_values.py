@@ -1,8 +1,8 @@
 """Go's values in Python: truth, type names, printing, and `printf`.
 
-Texts, numbers, booleans, lists, dictionaries and None are themselves. A `GoStruct` has named
-fields; asking for another one is an error, as in Go. Whole numbers stay whole, also those that Go
-would have read from JSON as floats. A verb that does not fit its value prints Go's error text.
+Texts, numbers, booleans, lists, dictionaries and None stand for themselves. A `GoStruct` has named
+fields; any other is an error, as in Go. Integers stay integers, also where Go reads floats from
+JSON. A verb that does not fit its value prints Go's error text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class GoStruct:
-    """A Go struct; printed as JSON where it has a `plain` form."""
+    """A Go struct; printed as JSON where it has a `plain` value."""
 
     type_name: str
     fields: Mapping[str, Any]
@@ -26,20 +26,20 @@ class GoStruct:
 
 
 class GoJsonMap(dict[str, Any]):
-    """A map that prints itself as JSON."""
+    """A map that is printed as JSON."""
 
 
 class GoJsonList(list[Any]):
-    """A slice that prints itself as JSON."""
+    """A slice that is printed as JSON."""
 
 
 def is_true(value: Any) -> bool:
-    """Return whether a value counts as true: not zero, not empty, not nil; a struct always does."""
+    """Return whether a value is true: not zero, empty or nil; a struct always is."""
     return isinstance(value, GoStruct) or bool(value)
 
 
 def type_name(value: Any) -> str:
-    """Name a value's type as Go does."""
+    """Return Go's name of a value's type."""
     match value:
         case GoStruct():
             return value.type_name
@@ -59,7 +59,7 @@ def type_name(value: Any) -> str:
 
 
 def go_text(value: Any) -> str:
-    """Write a value as `%v` does."""
+    """Return a value as `%v` prints it."""
     match value:
         case str():
             return value
@@ -83,7 +83,7 @@ def go_text(value: Any) -> str:
 
 
 def go_float_text(value: float) -> str:
-    """Write a float as `%g` does: as short as it may be, large and small ones with an exponent.
+    """Return a float as `%g` prints it: the shortest form, large and small ones with an exponent.
 
     >>> go_float_text(2.0), go_float_text(0.1), go_float_text(1e6), go_float_text(float("inf"))
     ('2', '0.1', '1e+06', '+Inf')
@@ -105,9 +105,9 @@ def go_float_text(value: float) -> str:
 
 
 def go_value_json(value: Any) -> str:
-    """Write compact JSON: keys in the order in which they came, nothing escaped for HTML.
+    """Return compact JSON with keys in their order, not escaped for HTML.
 
-    Go's encoder sorts keys and escapes `<`, `>` and `&`; a model reads better what was meant.
+    Go's encoder sorts keys and escapes `<`, `>` and `&`; models do better without.
     """
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_json_value)
 
@@ -127,7 +127,7 @@ _VERB = re.compile(
 
 @dataclass(slots=True)
 class _FormatVerb:
-    """One verb with what stands before it."""
+    """One verb with its flags, width and precision."""
 
     flags: str
     width: int | None
@@ -135,22 +135,22 @@ class _FormatVerb:
     verb: str
 
 
-def sprintf(form: str, values: Sequence[Any], making: Callable[[int], None]) -> str:
-    """Write values by a format.
+def sprintf(spec: str, values: Sequence[Any], making: Callable[[int], None]) -> str:
+    """Format values as Go's `Sprintf` does.
 
     Args:
-        form: the format.
-        values: what its verbs write, in their order.
-        making: is told the length of each part before it is made, and may refuse it.
+        spec: the format.
+        values: the values of its verbs, in order.
+        making: called with the length of each part before it is made; may raise.
     """
     left = list(values)
     parts = []
     at = 0
-    for found in _VERB.finditer(form):
-        parts.append(form[at : found.start()])
+    for found in _VERB.finditer(spec):
+        parts.append(spec[at : found.start()])
         at = found.end()
         parts.append(_formatted_part(found, left, making))
-    parts.append(form[at:])
+    parts.append(spec[at:])
     if left:
         extra = ", ".join(map(_with_type_name, left))
         parts.append(f"%!(EXTRA {extra})")
@@ -163,7 +163,7 @@ def _formatted_part(found: re.Match[str], left: list[Any], making: Callable[[int
         return "%!(NOVERB)"
     if found["verb"] == "%":
         return "%"
-    form, faults = _FormatVerb(found["flags"], None, None, found["verb"]), ""
+    spec, faults = _FormatVerb(found["flags"], None, None, found["verb"]), ""
     for name in ("width", "precision"):
         text = found[name]
         if text is None:
@@ -172,40 +172,40 @@ def _formatted_part(found: re.Match[str], left: list[Any], making: Callable[[int
         if not isinstance(number, int) or not -MAX_PRINT_WIDTH <= number <= MAX_PRINT_WIDTH:
             faults += "%!(BADWIDTH)" if name == "width" else "%!(BADPREC)"
         elif name == "width":
-            form.width, form.flags = abs(number), form.flags + ("-" if number < 0 else "")
+            spec.width, spec.flags = abs(number), spec.flags + ("-" if number < 0 else "")
         else:
-            form.precision = max(number, 0)
+            spec.precision = max(number, 0)
     if not left:
-        return f"{faults}%!{form.verb}(MISSING)"
+        return f"{faults}%!{spec.verb}(MISSING)"
     value = left.pop(0)
-    text = _formatted_value(form, value)
-    making(max(len(text or ""), form.width or 0))
+    text = _formatted_value(spec, value)
+    making(max(len(text or ""), spec.width or 0))
     if text is None:
         shown = "" if value is None else f"{type_name(value)}="
-        return f"{faults}%!{form.verb}({shown}{_padded(form, go_text(value))})"
-    return faults + _padded(form, text)
+        return f"{faults}%!{spec.verb}({shown}{_padded(spec, go_text(value))})"
+    return faults + _padded(spec, text)
 
 
 def _with_type_name(value: Any) -> str:
     return "<nil>" if value is None else f"{type_name(value)}={go_text(value)}"
 
 
-def _padded(form: _FormatVerb, text: str) -> str:
-    if form.width is None:
+def _padded(spec: _FormatVerb, text: str) -> str:
+    if spec.width is None:
         return text
-    if "-" in form.flags:
-        return text.ljust(form.width)
-    if "0" in form.flags:
-        return text.zfill(form.width)
-    return text.rjust(form.width)
+    if "-" in spec.flags:
+        return text.ljust(spec.width)
+    if "0" in spec.flags:
+        return text.zfill(spec.width)
+    return text.rjust(spec.width)
 
 
-def _formatted_value(form: _FormatVerb, value: Any) -> str | None:
-    """Return what a verb makes of a value; None: it cannot."""
-    match form.verb:
+def _formatted_value(spec: _FormatVerb, value: Any) -> str | None:
+    """Return a value as a verb prints it; None: the verb does not fit."""
+    match spec.verb:
         case "v":
             return (
-                _go_syntax(value) if "#" in form.flags else _number_or(go_text(value), form, value)
+                _go_syntax(value) if "#" in spec.flags else _number_or(go_text(value), spec, value)
             )
         case "T":
             return type_name(value)
@@ -213,65 +213,65 @@ def _formatted_value(form: _FormatVerb, value: Any) -> str | None:
             return go_text(value) if isinstance(value, bool) else None
         case "s" | "q" | "x" | "X":
             if isinstance(value, int) and not isinstance(value, bool):
-                return _formatted_integer(form, value)
-            return _formatted_text(form, value)
+                return _formatted_integer(spec, value)
+            return _formatted_text(spec, value)
         case "d" | "b" | "o" | "c" | "U":
             is_whole = isinstance(value, int) and not isinstance(value, bool)
-            return _formatted_integer(form, value) if is_whole else None
+            return _formatted_integer(spec, value) if is_whole else None
         case "e" | "E" | "f" | "F" | "g" | "G":
-            return _formatted_float(form, value) if isinstance(value, float) else None
+            return _formatted_float(spec, value) if isinstance(value, float) else None
     return None
 
 
-def _number_or(text: str, form: _FormatVerb, value: Any) -> str:
+def _number_or(text: str, spec: _FormatVerb, value: Any) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"+{text}" if is_number and "+" in form.flags and value >= 0 else text
+    return f"+{text}" if is_number and "+" in spec.flags and value >= 0 else text
 
 
-def _formatted_text(form: _FormatVerb, value: Any) -> str | None:
+def _formatted_text(spec: _FormatVerb, value: Any) -> str | None:
     if isinstance(value, bool | float | None):
         return None
-    if form.verb == "q" and isinstance(value, list):
+    if spec.verb == "q" and isinstance(value, list):
         return "[" + " ".join(quoted(go_text(one)) for one in value) + "]"
-    text = go_text(value)[: form.precision]
-    if form.verb == "q":
+    text = go_text(value)[: spec.precision]
+    if spec.verb == "q":
         return quoted(text)
-    if form.verb == "s":
+    if spec.verb == "s":
         return text
     pairs = text.encode().hex()
-    return pairs if form.verb == "x" else pairs.upper()
+    return pairs if spec.verb == "x" else pairs.upper()
 
 
 def quoted(text: str) -> str:
-    """Write a text as Go's `%q` does, everything but control characters as it is."""
+    """Return a text as Go's `%q` prints it."""
     return re.sub(r"\\u00([01][0-9a-f])", r"\\x\1", json.dumps(text, ensure_ascii=False))
 
 
-def _formatted_integer(form: _FormatVerb, value: int) -> str | None:
-    plus = "+" if "+" in form.flags and value >= 0 else ""
-    match form.verb:
+def _formatted_integer(spec: _FormatVerb, value: int) -> str | None:
+    plus = "+" if "+" in spec.flags and value >= 0 else ""
+    match spec.verb:
         case "d":
             return f"{plus}{value}"
         case "b" | "o" | "x" | "X":
-            return f"{plus}{value:{form.verb}}"
+            return f"{plus}{value:{spec.verb}}"
         case "U":
             return f"U+{value:04X}"
         case "c" | "q":
             is_character = 0 <= value < 0xD800 or 0xE000 <= value <= 0x10FFFF
             character = chr(value) if is_character else "\ufffd"
-            if form.verb == "c":
+            if spec.verb == "c":
                 return character
             own = {"'": "\\'", '"': '"'}
             return f"'{own.get(character, quoted(character)[1:-1])}'"
     return None
 
 
-def _formatted_float(form: _FormatVerb, value: float) -> str:
-    plus = "+" if "+" in form.flags and value >= 0 else ""
-    if form.verb in "gG" and form.precision is None:
+def _formatted_float(spec: _FormatVerb, value: float) -> str:
+    plus = "+" if "+" in spec.flags and value >= 0 else ""
+    if spec.verb in "gG" and spec.precision is None:
         return plus + go_float_text(value)
-    precision = 6 if form.precision is None else form.precision
-    return f"{plus}{value:.{min(precision, 1000)}{form.verb}}"
+    precision = 6 if spec.precision is None else spec.precision
+    return f"{plus}{value:.{min(precision, 1000)}{spec.verb}}"
 
 
 def _go_syntax(value: Any) -> str:
@@ -283,7 +283,7 @@ def _go_syntax(value: Any) -> str:
 
 
 def sprint(values: Sequence[Any]) -> str:
-    """Write values one after another, with a space between two of which none is a text."""
+    """Join values, with a space between two neighbours of which none is a text."""
     parts = []
     for number, value in enumerate(values):
         if number and not isinstance(value, str) and not isinstance(values[number - 1], str):

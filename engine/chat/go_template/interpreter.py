@@ -1,7 +1,7 @@
-"""Go templates: parse once, execute many times; with the built-in functions.
+"""Go templates: parsed once, executed many times, with Go's built-in functions.
 
-A template is untrusted code: it reaches nothing but its data and the functions it is given, and a
-meter bounds steps, time, depth and output.
+A template is untrusted code: it reaches only its data and the functions passed in, and a meter
+limits steps, time, depth and output.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .parser import parse
 from .template_limits import GoTemplateError, TemplateMeter
 
 GoFunction = Callable[..., Any]
-"""Written in Python, with places for its arguments alone; raises `GoFunctionError`."""
+"""A Python function with positional parameters; raises `GoFunctionError`."""
 
 
 class GoFunctionError(Exception):
-    """A function that cannot do with its arguments; whoever calls it knows the line."""
+    """Arguments that a function refuses; the interpreter adds the line."""
 
 
 def _not(value: Any) -> bool:
@@ -30,19 +30,19 @@ def _not(value: Any) -> bool:
 
 
 def _comparison_kind(value: Any) -> str:
-    """Return the kind by which values compare; empty: they do not."""
+    """Return the kind by which values compare; empty: they are not comparable."""
     match value:
         case bool():
             return "bool"
         case int() | float():
-            return "number"  # Go parts them, but its JSON has floats only
+            return "number"  # Go separates them, but reads all numbers in JSON as floats
         case str():
             return "string"
     return ""
 
 
 def _equals(one: Any, *others: Any) -> bool:
-    """Whether the first equals any of the others."""
+    """Return whether the first equals any of the others."""
     if not others:
         raise GoFunctionError("missing argument for comparison")
     return any(_is_same(one, other) for other in others)
@@ -77,7 +77,7 @@ def _is_at_most(one: Any, other: Any) -> bool:
 
 
 def _length(value: Any) -> int:
-    """Count a list's or map's values, or a text's bytes."""
+    """Return the number of a list's or map's values, or of a text's bytes."""
     if isinstance(value, str):
         return len(value.encode("utf-8", "surrogatepass"))
     if isinstance(value, list | dict):
@@ -88,7 +88,7 @@ def _length(value: Any) -> int:
 
 
 def _index(value: Any, *places: Any) -> Any:
-    """Return `value[1][2][3]` for `index value 1 2 3`; a map gives nil for what it does not have."""
+    """Return `value[1][2][3]` for `index value 1 2 3`; nil for a missing key of a map."""
     if value is None:
         raise GoFunctionError("index of untyped nil")
     for place in places:
@@ -137,7 +137,7 @@ def _slice(value: Any, *places: Any) -> Any:
 
 
 def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
-    """Return the functions; `and` and `or` are the interpreter's own, for they stop early."""
+    """Return the functions except `and` and `or`, which the interpreter evaluates lazily."""
 
     def printed(*values: Any) -> str:
         meter.making(sum(len(one) if isinstance(one, str) else 16 for one in values))
@@ -146,10 +146,10 @@ def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
     def printed_line(*values: Any) -> str:
         return " ".join(map(go_text, values)) + "\n"
 
-    def formatted(form: Any, *values: Any) -> str:
-        if not isinstance(form, str):
-            raise GoFunctionError(f"wrong type for value; expected string; got {type_name(form)}")
-        return sprintf(form, values, meter.making)
+    def formatted(spec: Any, *values: Any) -> str:
+        if not isinstance(spec, str):
+            raise GoFunctionError(f"wrong type for value; expected string; got {type_name(spec)}")
+        return sprintf(spec, values, meter.making)
 
     return {
         "not": _not,
@@ -172,7 +172,7 @@ BUILTINS = frozenset({"and", "or", *builtins(TemplateMeter())})
 
 
 _MISSING = object()
-"""Stands where a command gets no value from one before it."""
+"""The piped value of a pipeline's first command."""
 
 LoopJump = Literal["break", "continue"] | None
 
@@ -180,10 +180,10 @@ LoopJump = Literal["break", "continue"] | None
 def execute(
     templates: Mapping[str, syntax_tree.Block], data: Any, functions: Mapping[str, GoFunction]
 ) -> str:
-    """Return what the template "" prints.
+    """Return the output of the template "".
 
     Raises:
-        GoTemplateError: it cannot be carried out.
+        GoTemplateError: its execution fails.
     """
     meter = TemplateMeter()
     run = _Execution(templates, {**builtins(meter), **functions}, meter)
@@ -195,7 +195,7 @@ def execute(
 
 
 class _Execution:
-    """One carrying-out: the variables, and what was printed."""
+    """One execution: its variables and output."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class _Execution:
         self._variables: list[tuple[str, Any]] = []
 
     def template(self, name: str, dot: Any) -> None:
-        """Carry out one of the templates; of the variables it sees its own alone."""
+        """Execute one of the templates, with variables of its own."""
         outer, self._variables = self._variables, [("$", dot)]
         self._block(self._templates[name], dot)
         self._variables = outer
@@ -297,11 +297,11 @@ class _Execution:
         raise self._fail(f"range can't iterate over {_printed_value(value)}")
 
     def _set_loop(self, pipe: syntax_tree.Pipe, index: Any, value: Any) -> None:
-        """Give a loop's variables their values: `$value`, or `$index, $value`."""
+        """Set a loop's variables: `$value`, or `$index, $value`."""
         if not pipe.variables:
             return
-        told = [value] if len(pipe.variables) == 1 else [index, value]
-        for name, one in zip(pipe.variables, told, strict=True):
+        values = [value] if len(pipe.variables) == 1 else [index, value]
+        for name, one in zip(pipe.variables, values, strict=True):
             self._assign(name, one)
 
     def _call(self, node: syntax_tree.TemplateCall, dot: Any) -> None:
@@ -371,7 +371,7 @@ class _Execution:
         raise self._fail(f"undefined variable: {name}")
 
     def _fields_if_any(self, value: Any, names: Iterable[str]) -> Any:
-        """Return fields of what may be nothing: other than a field's, its fields are nothing, too."""
+        """Return a field of a value; nil for a field of nil."""
         return None if value is None else self._fields(value, names)
 
     def _fields(self, value: Any, names: Iterable[str]) -> Any:
@@ -406,7 +406,7 @@ class _Execution:
         return value
 
     def _either(self, name: str, operands: list[syntax_tree.Operand], dot: Any, final: Any) -> Any:
-        """Return the first value that decides it, or the last one."""
+        """Evaluate `and` or `or`: return the first value that decides it, or the last one."""
         if not operands and final is _MISSING:
             raise self._fail(f"wrong number of args for {name}: want at least 1 got 0")
         value: Any = None
@@ -418,7 +418,7 @@ class _Execution:
 
 
 def _check_arguments(function: GoFunction, values: list[Any]) -> None:
-    """Refuse too few and too many arguments."""
+    """Raise an error for too few or too many arguments."""
     plain = cast(FunctionType, function)
     code = plain.__code__
     n_least = code.co_argcount - len(plain.__defaults__ or ())
@@ -445,14 +445,14 @@ def _written_operand(operand: syntax_tree.Operand) -> str:
 
 
 class GoTemplate:
-    """One source, with the templates that it defines.
+    """A compiled Go template.
 
     Args:
-        source: the text.
-        functions: what it may call beside Go's own functions.
+        source: its text.
+        functions: functions that it may call, besides Go's built-in ones.
 
     Raises:
-        GoTemplateSyntaxError: it cannot be read.
+        GoTemplateSyntaxError: it cannot be parsed.
     """
 
     def __init__(self, source: str, functions: Mapping[str, GoFunction]) -> None:
@@ -462,24 +462,24 @@ class GoTemplate:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The fields that it speaks of."""
+        """The fields that it uses."""
         return frozenset(
             name for block in self._templates.values() for name in syntax_tree.field_names(block)
         )
 
     def execute(self, data: Any) -> str:
-        """Return what it prints.
+        """Return its output.
 
         Raises:
-            GoTemplateError: it cannot be carried out.
+            GoTemplateError: its execution fails.
         """
         return execute(self._templates, data, self._functions)
 
     def execute_until(self, name: str, data: Any) -> str:
-        """Return what it prints up to the first printing of a field, that included.
+        """Return its output up to and including the first action that prints a field.
 
         Raises:
-            GoTemplateError: it cannot be carried out.
+            GoTemplateError: its execution fails.
         """
         block, _ = syntax_tree.cut_after_field(self._templates[""], name)
         return execute({**self._templates, "": block}, data, self._functions)

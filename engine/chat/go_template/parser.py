@@ -1,8 +1,7 @@
 """Parse a Go template: text to tokens, tokens to a syntax tree.
 
-The grammar is that of Go's text/template/parse. The language is that of pkg.go.dev/text/template:
-actions stand between `{{` and `}}`; a minus sign inside them, followed by a space, trims the text
-on that side.
+The grammar is that of Go's text/template/parse, the language that of pkg.go.dev/text/template:
+actions are between `{{` and `}}`; a minus sign and a space inside them trim the text on that side.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _SPACES = " \t\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token; `source` is how it is written."""
+    """One token; `source` is its text."""
 
     kind: TokenKind
     source: str
@@ -64,10 +63,10 @@ _ENDS_WORD = re.compile(r"[ \t\r\n.,|:)(]|\}\}|$")
 
 
 def tokenise(source: str) -> Iterator[Token]:
-    """Yield a template's tokens, the last one being `end`.
+    """Yield a template's tokens; the last one is `end`.
 
     Raises:
-        GoTemplateSyntaxError: what stands there is none.
+        GoTemplateSyntaxError: the source has an invalid token.
     """
     at, line = 0, 1
     is_trimmed = False
@@ -105,7 +104,7 @@ def _line_of(source: str, at: int) -> int:
 
 
 def _comment_end(source: str, at: int) -> tuple[int, bool] | None:
-    """Return where a comment's action ends and whether it trims what follows; None: no comment."""
+    """Return where a comment ends and whether it trims the text after it; None: no comment."""
     if not source.startswith("/*", at):
         return None
     closes = source.find("*/", at + 2)
@@ -120,14 +119,14 @@ def _comment_end(source: str, at: int) -> tuple[int, bool] | None:
 
 
 class _ActionLexer:
-    """Reads what stands between `{{` and `}}`."""
+    """Splits one action, between `{{` and `}}`, into tokens."""
 
     def __init__(self, source: str, inside: int, line: int) -> None:
         self._source = source
         self._at = inside
         self._first_line = self._line = line
         self.end = (inside, False)
-        """Where it ends, and whether it trims what follows: known when all tokens were read."""
+        """Its end, and whether it trims the text after it; known after the last token."""
 
     def tokens(self) -> Iterator[Token]:
         yield Token("open", "{{", self._line)
@@ -227,7 +226,7 @@ _ESCAPE = re.compile(
 
 
 def _parse_quoted(text: str, line: int) -> str:
-    """Read a quoted text; escapes of bytes make UTF-8, as in Go."""
+    """Return the value of a quoted text; escaped bytes are UTF-8, as in Go."""
     quote, raw, at = text[0], bytearray(), 1
     for found in _ESCAPE.finditer(text, 1, len(text) - 1):
         raw += text[at : found.start()].encode("utf-8", "replace")
@@ -252,7 +251,7 @@ def _replace_escape(found: re.Match[str], quote: str, text: str, line: int) -> b
     raise GoTemplateSyntaxError(line, f"bad escape {found.group()!r} in {text}")
 
 
-MAX_DEPTH = 60  # of actions and parentheses within each other; no chat template has ten
+MAX_DEPTH = 60  # of nested actions and parentheses; no chat template has ten
 MAX_SOURCE_CHARS = 1024 * 1024
 
 _OPERANDS: tuple[TokenKind, ...] = (
@@ -264,10 +263,10 @@ _KEYWORDS = (
 
 
 def parse(source: str, functions: Collection[str]) -> dict[str, syntax_tree.Block]:
-    """Return a source's templates by name; its own is called "".
+    """Return a source's templates by name; the main one is "".
 
     Raises:
-        GoTemplateSyntaxError: it is none, or calls functions that there are not.
+        GoTemplateSyntaxError: its syntax is invalid, or it calls an unknown function.
     """
     if len(source) > MAX_SOURCE_CHARS:
         raise GoTemplateSyntaxError(1, f"more than {MAX_SOURCE_CHARS:,} characters")
@@ -275,7 +274,7 @@ def parse(source: str, functions: Collection[str]) -> dict[str, syntax_tree.Bloc
 
 
 class _Parser:
-    """Walks over the tokens once."""
+    """Builds the syntax tree in one pass over the tokens."""
 
     def __init__(self, read: list[Token], functions: Collection[str]) -> None:
         self._tokens = read
@@ -305,7 +304,7 @@ class _Parser:
         return token
 
     def _skip_space(self) -> Token:
-        """Return the next token that is no space, without taking it."""
+        """Return the next token that is no space, without consuming it."""
         while self._peek().kind == "space":
             self._at += 1
         return self._peek()
@@ -331,7 +330,7 @@ class _Parser:
     # Texts and actions.
 
     def _block(self) -> tuple[syntax_tree.Block, Token | None]:
-        """Read up to an `end` or `else`, which is given too; None: up to the source's end."""
+        """Parse up to `end` or `else`, and return that token too; None: the source's end."""
         nodes: list[syntax_tree.Node] = []
         while True:
             token = self._next()
@@ -373,7 +372,7 @@ class _Parser:
         return None
 
     def _inner(self, opened: Token) -> tuple[syntax_tree.Block, Token]:
-        """Read what stands in an action that has an end."""
+        """Parse the body of an action, up to its `end` or `else`."""
         self._deeper()
         body, stop = self._block()
         self._depth -= 1
@@ -382,7 +381,7 @@ class _Parser:
         return body, stop
 
     def _closed(self, opened: Token, where: str) -> syntax_tree.Block:
-        """Read an action's last part."""
+        """Parse an action's last body, up to its `end`."""
         body, stop = self._inner(opened)
         if stop.source != "end":
             self._fail(stop, f"expected end; found {{{{{stop.source}}}}}")
@@ -444,7 +443,7 @@ class _Parser:
         return syntax_tree.TemplateCall(token.line, name, pipe)
 
     def _inline(self, token: Token) -> syntax_tree.TemplateCall:
-        """Read a `block`: it is defined and called in one place."""
+        """Parse a `block`, which defines and calls a template."""
         name = self._take("string", "block clause").value
         pipe = self._pipe("block")
         self._take("close", "block")
@@ -470,7 +469,7 @@ class _Parser:
     # Pipelines.
 
     def _pipe(self, where: str) -> syntax_tree.Pipe:
-        """Read a pipeline up to a closing mark, which is left."""
+        """Parse a pipeline up to a closing mark, which is not consumed."""
         line = self._skip_space().line
         variables, assigns = self._declared(where)
         self._variables += variables
@@ -486,7 +485,7 @@ class _Parser:
         return syntax_tree.Pipe(line, tuple(commands), variables, assigns)
 
     def _declared(self, where: str) -> tuple[tuple[str, ...], bool]:
-        """Read `$x :=`, `$x =` or, in a range, `$i, $x :=` if they stand there."""
+        """Parse `$x :=`, `$x =` or, in a range, `$i, $x :=`, if present."""
         begin = self._at
         found = []
         while self._skip_space().kind == "variable":

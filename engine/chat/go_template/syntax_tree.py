@@ -1,4 +1,4 @@
-"""Nodes of a parsed Go template, and questions about them. Plain values."""
+"""Nodes of a parsed Go template, and functions on them. Plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """The value that the cursor stands on."""
+    """The current value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Nil:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A number, a text or a truth value."""
+    """A number, a text or a boolean."""
 
     value: Any
 
@@ -48,7 +48,7 @@ class FunctionName:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """`(…).A.B`: fields of what something else gives."""
+    """`(…).A.B`: fields of another operand's value."""
 
     operand: Operand
     names: tuple[str, ...]
@@ -64,13 +64,13 @@ class PipeCommand:
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """Commands, each of which gets the last one's value; it may be kept in variables."""
+    """Commands; each gets the value of the one before. Variables may keep the result."""
 
     line: int
     commands: tuple[PipeCommand, ...]
     variables: tuple[str, ...] = ()
     assigns: bool = False
-    """Whether the variables are there already (`=`) or are made here (`:=`)."""
+    """Whether the variables exist already (`=`) or are declared here (`:=`)."""
 
 
 Operand = Dot | Nil | Constant | Field | Variable | FunctionName | Chain | Pipe
@@ -78,21 +78,21 @@ Operand = Dot | Nil | Constant | Field | Variable | FunctionName | Chain | Pipe
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is printed as it stands."""
+    """Text between actions."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A value that is printed, unless it goes into a variable."""
+    """A value that is printed unless it is assigned to a variable."""
 
     pipe: Pipe
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """`if` or `with`, each `else if` being one more arm."""
+    """`if` or `with`; each `else if` is one more arm."""
 
     kind: Literal["if", "with"]
     arms: tuple[tuple[Pipe, Block], ...]
@@ -101,7 +101,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A loop; `otherwise` is for when there is nothing to walk over."""
+    """A loop; `otherwise` is executed if there is nothing to iterate over."""
 
     pipe: Pipe
     body: Block
@@ -110,7 +110,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class TemplateCall:
-    """Another template of the same source, with its own dot."""
+    """A call of another template of the same source."""
 
     line: int
     name: str
@@ -129,7 +129,7 @@ Block = tuple[Node, ...]
 
 
 def inner_blocks(node: Node) -> Iterator[Block]:
-    """Yield what stands inside of a node."""
+    """Yield the blocks inside a node."""
     if isinstance(node, Branch):
         yield from (body for _, body in node.arms)
         yield node.otherwise
@@ -150,7 +150,7 @@ def own_pipes(node: Node) -> Iterator[Pipe]:
 
 
 def field_names(block: Block) -> Iterator[str]:
-    """Yield the name of every field that a block speaks of, in their order."""
+    """Yield the name of every field that a block uses, in order."""
     for node in block:
         for pipe in own_pipes(node):
             yield from _names_in_operand(pipe)
@@ -174,9 +174,9 @@ def _names_in_operand(operand: Operand) -> Iterator[str]:
 
 
 def cut_after_field(block: Block, name: str) -> tuple[Block, bool]:
-    """Leave out what comes after the first printing of a field; tells whether there is one.
+    """Return a block up to the first action that prints a field, and whether there is one.
 
-    In a branch each arm is cut by itself, for only one of them is printed.
+    Each arm of a branch is cut by itself, because only one of them is executed.
     """
     kept: list[Node] = []
     for node in block:

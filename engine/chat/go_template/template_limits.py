@@ -9,7 +9,7 @@ import time
 
 
 class GoTemplateError(Exception):
-    """A template that cannot be read, or cannot be carried out."""
+    """A template that cannot be parsed or executed."""
 
     def __init__(self, line: int, why: str) -> None:
         self.line = line
@@ -18,25 +18,25 @@ class GoTemplateError(Exception):
 
 
 class GoTemplateSyntaxError(GoTemplateError):
-    """A template that cannot be read."""
+    """A template that cannot be parsed."""
 
 
 class GoTemplateExhausted(GoTemplateError):
-    """A template that takes more than it may have."""
+    """A template that exceeds a limit."""
 
 
 # A conversation of 1,000 turns takes some 50,000 steps; a million take about a second, in which
-# the same worker hears nobody else.
+# the worker does nothing else.
 MAX_TEMPLATE_STEPS = 1_000_000
 TEMPLATE_DEADLINE_S = 3.0
 MAX_TEXT_CHARS = 32 * 1024 * 1024  # of one text, the output included
 MAX_OUTPUT_CHARS = 128 * 1024 * 1024  # of all texts that are made
-MAX_DEPTH = 100  # of blocks and templates within each other; 6 frames of Python each at most
+MAX_DEPTH = 100  # of nested blocks and templates; each takes at most 6 Python frames
 _CHECK_EVERY_STEPS = 256  # steps between two looks at the clock
 
 
 class TemplateMeter:
-    """Counts steps, characters and depth; `line` is where the template stands."""
+    """Counts steps, characters and depth; `line` is the line in execution."""
 
     __slots__ = ("_deadline", "_depth", "_n_all_chars", "_n_chars", "_n_steps", "line")
 
@@ -63,7 +63,7 @@ class TemplateMeter:
             raise GoTemplateExhausted(self.line, f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
 
     def printed(self, text: str) -> None:
-        """Account for a part of the output."""
+        """Count a part of the output."""
         self._n_chars += len(text)
         if self._n_chars > MAX_TEXT_CHARS:
             raise GoTemplateExhausted(
@@ -71,17 +71,17 @@ class TemplateMeter:
             )
 
     def making(self, n_chars: int) -> None:
-        """Account for a text, if possible before it is made."""
+        """Count a text, if possible before it is made."""
         self._n_all_chars += n_chars
         if n_chars > MAX_TEXT_CHARS or self._n_all_chars > MAX_OUTPUT_CHARS:
             raise GoTemplateExhausted(self.line, "it makes too large texts")
 
     def enter(self) -> None:
-        """Go one level deeper."""
+        """Enter a block."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise GoTemplateExhausted(self.line, f"it goes deeper than {MAX_DEPTH} levels")
 
     def leave(self) -> None:
-        """Come back."""
+        """Leave a block."""
         self._depth -= 1

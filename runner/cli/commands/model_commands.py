@@ -178,7 +178,7 @@ def prune(as_json: JsonOption = False) -> int:
     for copy in tuple(finder.tuned.all()):
         if copy.original not in known:
             finder.tuned.forget(copy.original)
-    gone = finder.store.prune(keep=finder.kept())
+    gone = finder.store.prune(keep=finder.needed_digests())
     if as_json:
         console.print_json({"ok": True, "removed": gone})
     else:

@@ -434,7 +434,7 @@ def _transfer_events(settings: Settings, wish: _TransferRequest) -> AsyncIterato
     from paddock.engine.models.push import push
 
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    options = transfer_options(settings, finder.kept(), insecure=wish.insecure)
+    options = transfer_options(settings, finder.needed_digests(), insecure=wish.insecure)
     if wish.verb == "push":
         return push(finder.store, wish.model, options=options)
     return pull(finder.store, wish.model, options=options, as_name=wish.as_name)
@@ -535,7 +535,7 @@ def _create_in_process(settings: Settings, recipe: ModelRecipe, teller: Transfer
         teller.tell(one.status, one.total, one.completed)
 
     async def bring(base: str) -> None:
-        options = transfer_options(settings, finder.kept())
+        options = transfer_options(settings, finder.needed_digests())
         async for one in pull(finder.store, base, options=options):
             report(one)
 

@@ -12,8 +12,8 @@ from paddock.engine.chat.stream_parser import AnswerMarkup, MarkupParser
 from paddock.engine.chat.tool_formats import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall
-from tests.engine.chat.gospeak import GO_NAMES, go_source, go_template
-from tests.engine.chat.hearing import WEATHER, hear, template
+from tests.engine.chat.answer_parsing import WEATHER, parsed_answer, template
+from tests.engine.chat.go_templates import GO_NAMES, go_source, go_template
 
 TALK = [
     Message("system", "Be brief."),
@@ -138,21 +138,24 @@ def _without_results_joined(prompt: str) -> str:
     ],
 )
 def test_a_template_shows_its_form(name: str, reads: str, tags: str) -> None:
-    manner = go_template(name).manner
-    assert shape(manner.forms[0]) == reads
-    assert manner.tags.opens == tags
+    chat_format = go_template(name).chat_format
+    assert shape(chat_format.formats[0]) == reads
+    assert chat_format.tags.opens == tags
 
 
 @pytest.mark.parametrize("name", ["llama3", "mistral", "qwen2.5-coder", "qwen3", "chatml"])
 def test_what_a_template_writes_is_heard_again(name: str) -> None:
     one = go_template(name)
-    written = one.manner.forms[0].write(CALLS[0])
-    ways = AnswerMarkup(
-        one.manner.tags, one.manner.forms, {"get_weather": WEATHER}, one.manner.wrappers
+    written = one.chat_format.formats[0].write(CALLS[0])
+    markup = AnswerMarkup(
+        one.chat_format.tags,
+        one.chat_format.formats,
+        {"get_weather": WEATHER},
+        one.chat_format.wrappers,
     )
-    heard = hear(lambda: MarkupParser(ways, (), lambda: "id1"), written)
-    assert heard.tool_calls == (ToolCall("get_weather", CALLS[0].arguments, "id1"),)
-    assert not heard.text.strip()
+    parsed = parsed_answer(lambda: MarkupParser(markup, (), lambda: "id1"), written)
+    assert parsed.tool_calls == (ToolCall("get_weather", CALLS[0].arguments, "id1"),)
+    assert not parsed.text.strip()
 
 
 def test_thinking_tags_are_found_in_what_a_template_says_of_thoughts() -> None:
@@ -160,11 +163,11 @@ def test_thinking_tags_are_found_in_what_a_template_says_of_thoughts() -> None:
         "{{ range .Messages }}<{{ .Role }}>{{ if .Thinking }}<ponder>{{ .Thinking }}</ponder>"
         "{{ end }}{{ .Content }}{{ end }}<assistant>"
     )
-    assert ChatTemplate(source, bos="", eos="").manner.tags.opens == "<think>"
+    assert ChatTemplate(source, bos="", eos="").chat_format.tags.opens == "<think>"
     source = source.replace("ponder", "thinking")
-    manner = ChatTemplate(source, bos="", eos="").manner
-    assert (manner.tags.opens, manner.tags.closes) == ("<thinking>", "</thinking>")
-    assert manner.may_reason
+    chat_format = ChatTemplate(source, bos="", eos="").chat_format
+    assert (chat_format.tags.opens, chat_format.tags.closes) == ("<thinking>", "</thinking>")
+    assert chat_format.may_reason
 
 
 def test_nothing_that_a_request_says_can_become_a_turn() -> None:
@@ -215,8 +218,8 @@ def test_tools_are_objects_and_print_as_json() -> None:
         "{{ range .Messages }}{{ .Content }}{{ end }}"
     )
     prompt = rendered(ChatTemplate(source, bos="", eos=""), [Message("user", "x")], WEATHER)
-    told, _, whole = prompt.removesuffix("x").partition(' ["celsius","kelvin"] ')
-    assert told == "function get_weather [city] city:string,days:integer,unit:string,"
+    before, _, whole = prompt.removesuffix("x").partition(' ["celsius","kelvin"] ')
+    assert before == "function get_weather [city] city:string,days:integer,unit:string,"
     assert json.loads(whole)["function"]["parameters"] == WEATHER.parameters
     assert '"name":"get_weather"' in whole
 

@@ -1,13 +1,17 @@
-"""A store with its finder, and weights to make models from."""
+"""Stores, weights to make models from, and a server to pull from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_store import ModelStore
 from paddock.engine.profile import trial_models
+from tests.engine.models.pulling import a_store
+from tests.fakes.far_side import FarSide, far_side
 from tests.fakes.gguf import LLAMA, write_gguf
 
 
@@ -27,3 +31,14 @@ def loadable(tmp_path: Path) -> Path:
     path = tmp_path / "trial.gguf"
     trial_models.write_trial_model(path, "F16")
     return path
+
+
+@pytest.fixture
+def far() -> Iterator[FarSide]:
+    with far_side() as side:
+        yield side
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return a_store(tmp_path)

@@ -93,11 +93,11 @@ def test_a_file_beyond_the_limit_of_its_size_leaves_nothing(tmp_path: Path) -> N
         import resource, signal, sys
         from pathlib import Path
         from paddock.engine.errors import StoreFull
-        from paddock.engine.models.blobs import Blobs
+        from paddock.engine.models.blobs import BlobStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            Blobs(Path({str(tmp_path)!r})).add(b"x" * 300_000)
+            BlobStore(Path({str(tmp_path)!r})).add(b"x" * 300_000)
         except StoreFull as error:
             print(error)
     """

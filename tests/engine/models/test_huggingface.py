@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.gguf import read_header
+from paddock.engine.models.huggingface import HubFile, choose_model_files, choose_projector
 from paddock.engine.models.manifests import MODEL_TYPE, PARAMS_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
@@ -163,11 +164,12 @@ def test_a_hub_that_is_not_there_is_named(store: ModelStore) -> None:
 
 def test_hf_endpoint_is_heeded(hub: FarSide, store: ModelStore) -> None:
     script = (
-        "import sys; from pathlib import Path; from paddock.engine.models.model_store import Store;"
+        "import sys; from pathlib import Path;"
+        "from paddock.engine.models.model_store import ModelStore;"
         "from tests.engine.models.pulling import pulled;"
-        "pulled(Store(Path(sys.argv[1])), 'hf:team/Mini-GGUF:Q8_0')"
+        "pulled(ModelStore(Path(sys.argv[1])), 'hf:team/Mini-GGUF:Q8_0')"
     )
-    root = Path(__file__).parents[4]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "HF_ENDPOINT": hub.url}
     command = [sys.executable, "-c", script, str(store.root)]
     subprocess.run(command, cwd=root, env=environment, check=True, timeout=60)
@@ -177,3 +179,60 @@ def test_hf_endpoint_is_heeded(hub: FarSide, store: ModelStore) -> None:
 def test_nothing_else_of_the_repository_is_brought(hub: FarSide, store: ModelStore) -> None:
     pulled(store, "hf:team/Mini-GGUF", QUICK, hub=hub.url)
     assert not [one for one in hub.seen if one.path.endswith(("README.md", "Q8_0.gguf"))]
+
+
+def hub_files(*names: str) -> list[HubFile]:
+    return [HubFile(name, f"https://hub/{name}", 1, "") for name in names]
+
+
+def test_the_asked_quantisation_is_taken_whatever_its_case() -> None:
+    listed = hub_files("m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-f16.gguf")
+    assert choose_model_files(listed, "q8_0", "r")[0].name == "m-Q8_0.gguf"
+    assert choose_model_files(listed, "F16", "r")[0].name == "m-f16.gguf"
+    assert choose_model_files(listed, "m-F16.GGUF", "r")[0].name == "m-f16.gguf"
+
+
+def test_without_a_wish_it_is_q4_k_m_or_the_first() -> None:
+    assert (
+        choose_model_files(hub_files("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "", "r")[0].name
+        == "m-Q4_K_M.gguf"
+    )
+    assert (
+        choose_model_files(hub_files("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "", "r")[0].name
+        == "m-Q2_K.gguf"
+    )
+    assert (
+        choose_model_files(hub_files("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "", "r")[0].name
+        == "m.gguf"
+    )
+
+
+def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:
+    with pytest.raises(NoUsableModel) as caught:
+        choose_model_files(
+            hub_files("m-Q2_K.gguf", "m-Q8_0.gguf", "mmproj.gguf"), "Q4_0", "huggingface.co/o/r"
+        )
+    assert str(caught.value) == "huggingface.co/o/r: it has no Q4_0; it has Q2_K, Q8_0"
+    with pytest.raises(
+        NoUsableModel, match="there is no GGUF file in it; look for a repository named"
+    ):
+        choose_model_files(hub_files("model.safetensors"), "", "huggingface.co/o/r")
+
+
+def test_a_split_model_comes_with_all_its_parts_where_there_is_no_whole_one() -> None:
+    split = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
+    assert choose_model_files(hub_files(*split, "m-Q2_K.gguf"), "", "r")[0].name == "m-Q2_K.gguf"
+    assert [one.name for one in choose_model_files(hub_files(*split), "Q8_0", "r")] == split
+    with pytest.raises(
+        NoUsableModel,
+        match=r"00001-of-00002\.gguf: 'Q8_0/m-Q8_0-00002-of-00002\.gguf', a part of it,",
+    ):
+        choose_model_files(hub_files(split[0]), "Q8_0", "r")
+
+
+def test_a_projector_comes_along_at_half_precision() -> None:
+    listed = hub_files("m-Q8_0.gguf", "mmproj-m-F32.gguf", "mmproj-m-f16.gguf")
+    found = choose_projector(listed)
+    assert found is not None
+    assert found.name == "mmproj-m-f16.gguf"
+    assert choose_projector(hub_files("m-Q8_0.gguf")) is None

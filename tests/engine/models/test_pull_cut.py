@@ -119,12 +119,12 @@ def test_who_stops_listening_ends_the_work_and_keeps_what_came(
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from paddock.engine.models.model_store import Store
+from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import pull
 from tests.engine.models.pulling import QUICK
 
 async def main():
-    async for line in pull(Store(Path(sys.argv[1])), sys.argv[2], options=QUICK):
+    async for line in pull(ModelStore(Path(sys.argv[1])), sys.argv[2], options=QUICK):
         if line.completed:
             print(line.completed, flush=True)
 
@@ -139,7 +139,7 @@ def test_a_killed_pull_is_gone_on_with(
     far.bytes_per_s = 20_000
     far.publish("team/mini", "v1", model=BIG)
     command = [sys.executable, "-c", KILLED, str(store.root), str(named(far))]
-    root = Path(__file__).parents[4]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -165,7 +165,7 @@ def test_a_pull_that_waits_for_another_process_takes_over_when_that_is_killed(
     far.bytes_per_s = 20_000
     far.publish("team/mini", "v1", model=BIG)
     command = [sys.executable, "-c", KILLED, str(store.root), str(named(far))]
-    root = Path(__file__).parents[4]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -198,20 +198,20 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 from pathlib import Path
-from paddock.engine.models.model_store import Store
+from paddock.engine.models.model_store import ModelStore
 from tests.engine.models.pulling import pulled
-pulled(Store(Path(sys.argv[1])), sys.argv[2])
+pulled(ModelStore(Path(sys.argv[1])), sys.argv[2])
 """
 
 
 def test_a_disk_that_is_full_in_the_middle_is_said_plainly(far: FarSide, store: ModelStore) -> None:
     far.publish("team/mini", "v1", model=BIG)
     command = [sys.executable, "-c", LIMITED, str(store.root), str(named(far))]
-    root = Path(__file__).parents[4]
+    root = Path(__file__).parents[3]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith(
-        f"{DiskRanFull.__module__}.RanFull: no room left in {store.blobs.folder} ("
+        f"{DiskRanFull.__module__}.DiskRanFull: no room left in {store.blobs.folder} ("
     )
     assert last.endswith(
         "What arrived is kept: make room and do it again, or set PADDOCK_MODELS to another disk."

@@ -6,7 +6,7 @@ from paddock.engine.chat.chat_template import ChatTemplate
 from paddock.engine.chat.tool_formats import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, ToolCall
-from tests.engine.chat.hearing import TEMPLATES, WEATHER, template
+from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 
@@ -43,13 +43,15 @@ def shape(form: ToolCallFormat) -> str:
     ],
 )
 def test_a_template_shows_its_form(name: str, reads: str, tags: str) -> None:
-    manner = template(name).manner
-    assert shape(manner.forms[0]) == reads
-    assert manner.tags.opens == tags
+    chat_format = template(name).chat_format
+    assert shape(chat_format.formats[0]) == reads
+    assert chat_format.tags.opens == tags
 
 
 def test_gpt_oss_is_known_by_its_channels() -> None:
-    assert [name for name in NAMES if template(name).manner.is_harmony] == ["openai-gpt-oss-120b"]
+    assert [name for name in NAMES if template(name).chat_format.is_harmony] == [
+        "openai-gpt-oss-120b"
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,13 +133,13 @@ def test_a_conversation_that_no_merging_saves_is_refused() -> None:
 
 def test_a_form_is_studied_in_milliseconds_and_without_tools_too() -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    manner = ChatTemplate(source, bos="", eos="").manner
-    assert not manner.wants.shows_tools
-    assert not manner.wants.shows_calls
-    assert shape(manner.forms[0]) == "<tool_call>\n«calls»"
+    chat_format = ChatTemplate(source, bos="", eos="").chat_format
+    assert not chat_format.rules.shows_tools
+    assert not chat_format.rules.shows_calls
+    assert shape(chat_format.formats[0]) == "<tool_call>\n«calls»"
 
 
 def test_a_vocabulary_gives_away_what_a_template_does_not() -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     one = ChatTemplate(source, bos="", eos="", control_tokens=["<|tool_call_start|>"])
-    assert shape(one.manner.forms[0]) == "<|tool_call_start|>«python»"
+    assert shape(one.chat_format.formats[0]) == "<|tool_call_start|>«python»"

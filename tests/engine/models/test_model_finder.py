@@ -192,8 +192,8 @@ def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) 
         made_at=0.0,
     )
     models.tuned.keep(tuned)
-    assert models.kept() == {copy}
-    assert models.store.prune(min_age_s=0, keep=models.kept()) == []
+    assert models.needed_digests() == {copy}
+    assert models.store.prune(min_age_s=0, keep=models.needed_digests()) == []
     assert models.delete("Mini") == [f"sha256:{original}"]
     assert models.tuned.find(original) is None
     assert models.store.blobs.digests() == ()

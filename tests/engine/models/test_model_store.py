@@ -57,7 +57,7 @@ def test_names_are_listed_though_a_model_goes_meanwhile(store: ModelStore) -> No
     both = {"one:9/x/made", "two:9/x/made"}
     for name in both:
         put(store, name, b"{}", b"model")
-    listed = store._shelf.all()
+    listed = store._manifests.all()
     first = next(listed)[0].short.removesuffix(":latest")
     store.delete(parse_name(*(both - {first})))
     assert list(listed) == []

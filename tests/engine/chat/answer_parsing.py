@@ -1,4 +1,4 @@
-"""Hear an answer in pieces: for the tests of this folder."""
+"""Parse answers in pieces: for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -36,36 +36,40 @@ WEATHER = Tool(
 
 @cache
 def template(name: str) -> ChatTemplate:
-    """Give the template whose file begins with `name`."""
+    """Return the template whose file begins with `name`."""
     (path,) = TEMPLATES.glob(f"{name}*.jinja")
     return ChatTemplate(path.read_text("utf-8"), bos="<BOS>", eos="<EOS>")
 
 
-def listener(
+def parser_for(
     name: str,
     tools: Sequence[Tool] = (WEATHER,),
     stop: tuple[str, ...] = (),
     *,
     is_inside: bool = False,
 ) -> StreamParser:
-    """Give who listens to a model with this template; ids are counted."""
+    """Return the parser for a model with this template; ids are counted."""
     numbers = count(1)
-    manner = template(name).manner
+    chat_format = template(name).chat_format
 
     def new_id() -> str:
         return f"id{next(numbers)}"
 
-    if manner.is_harmony:
+    if chat_format.is_harmony:
         return HarmonyParser(stop, new_id)
     by_name = {tool.name: tool for tool in tools}
-    forms = manner.forms if tools else ()
+    formats = chat_format.formats if tools else ()
     return MarkupParser(
-        AnswerMarkup(manner.tags, forms, by_name, manner.wrappers, is_inside), stop, new_id
+        AnswerMarkup(chat_format.tags, formats, by_name, chat_format.wrappers, is_inside),
+        stop,
+        new_id,
     )
 
 
-def hear(made: Callable[[], StreamParser], answer: str, cuts: Sequence[int] = ()) -> AnswerDelta:
-    """Hear an answer, its bytes cut at these places."""
+def parsed_answer(
+    made: Callable[[], StreamParser], answer: str, cuts: Sequence[int] = ()
+) -> AnswerDelta:
+    """Parse an answer, its bytes cut at these places."""
     one, raw = made(), answer.encode()
     edges = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
     parts = []

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.engine.chat.stream_parser import AnswerDelta
+from paddock.engine.chat.stream_parser import AnswerDelta, PlainTextParser
 from paddock.engine.request import Tool
-from tests.engine.chat.hearing import WEATHER, hear, listener
+from tests.engine.chat.answer_parsing import WEATHER, parsed_answer, parser_for
 
 # What models of each family answer: taken over as facts from llama.cpp's tests/test-chat.cpp.
 SPECIAL = Tool("special_function", "", {"properties": {"arg1": {"type": "integer"}}})
@@ -187,9 +187,9 @@ SAMPLES: list[tuple[str, str, str, str, list[tuple[str, dict[str, Any]]]]] = [
 ]
 
 
-def told(heard: AnswerDelta) -> tuple[str, str, list[tuple[str, dict[str, Any]]]]:
-    calls = [(call.name, dict(call.arguments)) for call in heard.tool_calls]
-    return heard.text, heard.reasoning, calls
+def parts_of(parsed: AnswerDelta) -> tuple[str, str, list[tuple[str, dict[str, Any]]]]:
+    calls = [(call.name, dict(call.arguments)) for call in parsed.tool_calls]
+    return parsed.text, parsed.reasoning, calls
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: f"{sample[0]}-{sample[1][:30]}")
@@ -197,8 +197,8 @@ def test_what_models_answer_is_heard_apart(
     sample: tuple[str, str, str, str, list[tuple[str, dict[str, Any]]]],
 ) -> None:
     name, answer, text, reasoning, calls = sample
-    heard = hear(lambda: listener(name, (SPECIAL, PYTHON)), answer)
-    assert told(heard) == (text, reasoning, calls)
+    parsed = parsed_answer(lambda: parser_for(name, (SPECIAL, PYTHON)), answer)
+    assert parts_of(parsed) == (text, reasoning, calls)
 
 
 @settings(max_examples=200, deadline=None)
@@ -207,11 +207,11 @@ def test_it_does_not_matter_how_an_answer_is_cut(
     sample: tuple[str, str, str, str, list[Any]], cuts: list[int], is_inside: bool
 ) -> None:
     def made() -> Any:
-        return listener(sample[0], (SPECIAL, PYTHON), is_inside=is_inside)
+        return parser_for(sample[0], (SPECIAL, PYTHON), is_inside=is_inside)
 
-    whole = hear(made, sample[1])
-    assert hear(made, sample[1], cuts) == whole
-    assert hear(made, sample[1], range(len(sample[1].encode()))) == whole
+    whole = parsed_answer(made, sample[1])
+    assert parsed_answer(made, sample[1], cuts) == whole
+    assert parsed_answer(made, sample[1], range(len(sample[1].encode()))) == whole
 
 
 SCRAPS = st.lists(
@@ -236,17 +236,17 @@ def test_nonsense_is_heard_the_same_however_it_is_cut(
     name: str, scraps: list[str], cuts: list[int], is_inside: bool, has_stop: bool
 ) -> None:
     def made() -> Any:
-        return listener(name, stop=("STOP", "a\n") if has_stop else (), is_inside=is_inside)
+        return parser_for(name, stop=("STOP", "a\n") if has_stop else (), is_inside=is_inside)
 
     answer = "".join(scraps)
-    whole = hear(made, answer)
-    assert hear(made, answer, cuts) == whole
-    assert hear(made, answer, range(len(answer.encode()))) == whole
+    whole = parsed_answer(made, answer)
+    assert parsed_answer(made, answer, cuts) == whole
+    assert parsed_answer(made, answer, range(len(answer.encode()))) == whole
 
 
 @given(st.text("ab <>", max_size=30), st.lists(st.integers(0, 50), max_size=5))
 def test_nothing_is_lost_of_an_answer_without_tags(answer: str, cuts: list[int]) -> None:
-    assert hear(lambda: listener("Qwen-Qwen3"), answer, cuts) == AnswerDelta(answer)
+    assert parsed_answer(lambda: parser_for("Qwen-Qwen3"), answer, cuts) == AnswerDelta(answer)
 
 
 @pytest.mark.parametrize(
@@ -259,23 +259,23 @@ def test_nothing_is_lost_of_an_answer_without_tags(answer: str, cuts: list[int])
     ],
 )
 def test_a_malformed_call_comes_back_as_text(answer: str) -> None:
-    assert hear(lambda: listener("Qwen-Qwen3"), answer) == AnswerDelta(answer)
+    assert parsed_answer(lambda: parser_for("Qwen-Qwen3"), answer) == AnswerDelta(answer)
 
 
 @pytest.mark.parametrize(
     "answer", ['{"a": 1, "b": [2]}', '{"name": "nobody", "parameters": {}}', "[1, 2, 3]", "[see]"]
 )
 def test_json_is_no_call_unless_it_names_a_tool(answer: str) -> None:
-    assert hear(lambda: listener("meta-llama-Llama-3.1"), answer) == AnswerDelta(answer)
+    assert parsed_answer(lambda: parser_for("meta-llama-Llama-3.1"), answer) == AnswerDelta(answer)
 
 
 def test_without_tools_nothing_is_a_call() -> None:
     answer = '<tool_call>\n{"name": "get_weather", "arguments": {}}\n</tool_call>'
-    assert hear(lambda: listener("Qwen-Qwen3", tools=()), answer) == AnswerDelta(answer)
+    assert parsed_answer(lambda: parser_for("Qwen-Qwen3", tools=()), answer) == AnswerDelta(answer)
 
 
 def test_text_is_told_as_soon_as_it_is_certain() -> None:
-    one = listener("Qwen-Qwen3")
+    one = parser_for("Qwen-Qwen3")
     assert one.feed(b"Hello <").text == "Hello"
     assert one.feed(b"b> <tool_") == AnswerDelta(" <b>")
     assert one.feed(b"call>\n") == AnswerDelta()
@@ -287,27 +287,29 @@ def test_text_is_told_as_soon_as_it_is_certain() -> None:
 
 def test_stop_strings_end_the_text_but_not_reasoning_or_calls() -> None:
     answer = '<think>END</think>a<tool_call>{"name": "get_weather", "arguments": {"city": "END"}}'
-    heard = hear(lambda: listener("Qwen-Qwen3", stop=("END",)), f"{answer}</tool_call>b END c")
-    assert told(heard) == ("ab ", "END", [("get_weather", {"city": "END"})])
+    parsed = parsed_answer(
+        lambda: parser_for("Qwen-Qwen3", stop=("END",)), f"{answer}</tool_call>b END c"
+    )
+    assert parts_of(parsed) == ("ab ", "END", [("get_weather", {"city": "END"})])
 
 
 def test_a_prompt_that_opens_reasoning_is_answered_from_within_it() -> None:
-    made = lambda: listener("Qwen-Qwen3", is_inside=True)  # noqa: E731
-    assert hear(made, "hm\n</think>\n\nYes.") == AnswerDelta("Yes.", "hm")
-    assert hear(made, "<think>hm</think>Yes.") == AnswerDelta("Yes.", "hm")
-    assert hear(made, "hm") == AnswerDelta("", "hm")
+    made = lambda: parser_for("Qwen-Qwen3", is_inside=True)  # noqa: E731
+    assert parsed_answer(made, "hm\n</think>\n\nYes.") == AnswerDelta("Yes.", "hm")
+    assert parsed_answer(made, "<think>hm</think>Yes.") == AnswerDelta("Yes.", "hm")
+    assert parsed_answer(made, "hm") == AnswerDelta("", "hm")
 
 
 def test_a_call_within_reasoning_counts_only_where_nothing_follows() -> None:
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'
-    made = lambda: listener("Qwen-Qwen3", is_inside=True)  # noqa: E731
-    assert told(hear(made, f"Look.\n{call}\n")) == (
+    made = lambda: parser_for("Qwen-Qwen3", is_inside=True)  # noqa: E731
+    assert parts_of(parsed_answer(made, f"Look.\n{call}\n")) == (
         "",
         "Look.",
         [("get_weather", {"city": "Rome"})],
     )
     thought = f"I could say {call} here."
-    assert hear(made, f"{thought}</think>No.") == AnswerDelta("No.", thought)
+    assert parsed_answer(made, f"{thought}</think>No.") == AnswerDelta("No.", thought)
 
 
 def test_values_between_tags_are_what_the_schema_says() -> None:
@@ -316,15 +318,60 @@ def test_values_between_tags_are_what_the_schema_says() -> None:
         "<tool_call>\n<function=f>\n<parameter=text>\n42\n</parameter>\n<parameter=n>\n42\n"
         '</parameter>\n<parameter=any>\n{"a": [true]}\n</parameter>\n</function>\n</tool_call>'
     )
-    (call,) = hear(lambda: listener("Qwen3-Coder", (tool,)), answer).tool_calls
+    (call,) = parsed_answer(lambda: parser_for("Qwen3-Coder", (tool,)), answer).tool_calls
     assert call.arguments == {"text": "42", "n": 42, "any": {"a": [True]}}
 
 
 def test_a_long_answer_costs_little_to_hear() -> None:
-    one = listener("Qwen-Qwen3", (WEATHER,))
+    one = parser_for("Qwen-Qwen3", (WEATHER,))
     head = b'<tool_call>\n{"name": "get_weather", "arguments": {"city": "'
     one.feed(head)
     for _ in range(20_000):  # quadratic reading would take minutes
         one.feed(b"Rome ")
     (call,) = one.feed(b'"}}').tool_calls
     assert len(call.arguments["city"]) == 100_000
+
+
+@given(st.text(), st.lists(st.integers(1, 4), min_size=1))
+def test_characters_come_whole_however_the_bytes_are_cut(text: str, lengths: list[int]) -> None:
+    raw, answer, said, at, turn = text.encode(errors="replace"), PlainTextParser(), "", 0, 0
+    while at < len(raw):
+        n = lengths[turn % len(lengths)]
+        said += answer.feed(raw[at : at + n]).text
+        at, turn = at + n, turn + 1
+    said += answer.close().text
+    assert said == raw.decode()
+
+
+@given(
+    st.text("abE", max_size=30),
+    st.lists(st.text("abE", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(1, 5),
+)
+def test_the_answer_ends_before_the_first_stop_string(
+    text: str, stops: list[str], step: int
+) -> None:
+    answer, said, raw = PlainTextParser(tuple(stops)), "", text.encode()
+    for at in range(0, len(raw), step):
+        said += answer.feed(raw[at : at + step]).text
+        if answer.is_stopped:
+            break
+    said += answer.close().text
+    assert not any(stop in said for stop in stops)
+    assert text.startswith(said)
+    assert answer.is_stopped == any(stop in text for stop in stops)
+    if not answer.is_stopped:
+        assert said == text
+
+
+def test_half_a_character_at_the_end_is_left_out() -> None:
+    answer = PlainTextParser()
+    assert answer.feed("né".encode()[:2]).text == "n"
+    assert answer.close().text == ""
+
+
+def test_the_stop_string_that_comes_first_is_told() -> None:
+    text = PlainTextParser(stop=("END", "stop", "top"))
+    assert text.stopped_by == ""
+    assert text.feed(b"a stop, END").text == "a "
+    assert text.stopped_by == "stop"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import string
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -11,25 +12,90 @@ from paddock.engine.errors import InvalidName
 from paddock.engine.models.model_names import (
     FileSource,
     HubSource,
+    ModelName,
     RegistrySource,
     UrlSource,
-    choose_model_files,
-    choose_projector,
     model_name_of_file,
     parse_name,
     parse_source,
     quantisation_label,
 )
-from paddock.engine.models.transfer import NoUsableModel
+
+FIRST = string.ascii_letters + string.digits + "_"
 
 
-@dataclass(frozen=True)
-class File:
-    name: str
+def part(more: str, longest: int = 80) -> st.SearchStrategy[str]:
+    rest = st.text(FIRST + more, max_size=longest - 1)
+    return st.builds(str.__add__, st.sampled_from(FIRST), rest)
 
 
-def files(*names: str) -> list[File]:
-    return [File(name) for name in names]
+NAMES = st.builds(ModelName, part("-.", 350), part("-"), part("-."), part("-."))
+
+
+@pytest.mark.parametrize(
+    ("text", "full", "short"),
+    [
+        ("smol", "registry.ollama.ai/library/smol:latest", "smol:latest"),
+        ("smol:135m", "registry.ollama.ai/library/smol:135m", "smol:135m"),
+        ("library/smol", "registry.ollama.ai/library/smol:latest", "smol:latest"),
+        ("eva/smol:x", "registry.ollama.ai/eva/smol:x", "eva/smol:x"),
+        ("hf.co/o/r-GGUF:Q4_K_M", "hf.co/o/r-GGUF:Q4_K_M", "hf.co/o/r-GGUF:Q4_K_M"),
+        ("localhost:5000/a/b", "localhost:5000/a/b:latest", "localhost:5000/a/b:latest"),
+        ("http://h:1/a/b:c", "h:1/a/b:c", "h:1/a/b:c"),
+        ("_x", "registry.ollama.ai/library/_x:latest", "_x:latest"),
+        ("Registry.Ollama.AI/Library/A", "Registry.Ollama.AI/Library/A:latest", "A:latest"),
+    ],
+)
+def test_what_a_name_leaves_out_is_the_defaults(text: str, full: str, short: str) -> None:
+    name = parse_name(text)
+    assert (name.full, name.short) == (full, short)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ":", "/", "a/", "/a", "a:", ":a", "a//b", "../a", "a/../b", "..", ".", "a:..", "-a",
+        "a b", "a\n", "a\0", "é", "a:é", "a/b/c/d", "n.s/a", "a" * 81,
+        "a:" + "b" * 81, "x" * 10_000,
+        "h" * 351 + "/a/b", "a:b:c", "a@b", "a+b", "ftp://h/a/b", "http://a/b", "http://", "a\\b",
+        "~/a", "c:/x",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_name_is_refused(text: str) -> None:
+    with pytest.raises(InvalidName) as caught:
+        parse_name(text)
+    assert caught.value.text == text
+    assert len(str(caught.value)) < 400
+
+
+def test_the_refusal_says_which_part_is_wrong_and_how_names_are_written() -> None:
+    with pytest.raises(InvalidName) as caught:
+        parse_name("team.a/model")
+    assert str(caught.value) == (
+        "invalid model name 'team.a/model': its namespace cannot be 'team.a'. Names are "
+        "[host/][namespace/]model[:tag], of letters, digits, '_', '-' and '.'."
+    )
+
+
+@given(NAMES)
+def test_every_name_is_read_back_from_both_of_its_forms(name: ModelName) -> None:
+    assert parse_name(name.full) == name
+    assert parse_name(name.short).key == name.key
+
+
+@given(st.text(max_size=60) | st.text(FIRST + "-.:/\\~", max_size=60))
+def test_whatever_is_read_as_a_name_is_a_place_four_steps_below_the_manifests(text: str) -> None:
+    try:
+        name = parse_name(text)
+    except InvalidName:
+        return
+    path = PurePosixPath("manifests").joinpath(*name.parts)
+    assert len(path.parts) == 5
+    assert not {"..", "."} & set(path.parts)
+
+
+def test_a_name_may_be_written_in_any_case() -> None:
+    assert parse_name("Smol:Latest").key == parse_name("smol").key
 
 
 @pytest.mark.parametrize(
@@ -98,59 +164,6 @@ def test_what_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(InvalidName) as caught:
         parse_source(text)
     assert "u:p" not in str(caught.value)
-
-
-def test_the_asked_quantisation_is_taken_whatever_its_case() -> None:
-    listed = files("m-Q4_K_M.gguf", "m-Q8_0.gguf", "m-f16.gguf")
-    assert choose_model_files(listed, "q8_0", "r")[0].name == "m-Q8_0.gguf"
-    assert choose_model_files(listed, "F16", "r")[0].name == "m-f16.gguf"
-    assert choose_model_files(listed, "m-F16.GGUF", "r")[0].name == "m-f16.gguf"
-
-
-def test_without_a_wish_it_is_q4_k_m_or_the_first() -> None:
-    assert (
-        choose_model_files(files("m-Q2_K.gguf", "m-Q4_K_M.gguf"), "", "r")[0].name
-        == "m-Q4_K_M.gguf"
-    )
-    assert (
-        choose_model_files(files("README.md", "m-Q2_K.gguf", "m-Q8_0.gguf"), "", "r")[0].name
-        == "m-Q2_K.gguf"
-    )
-    assert (
-        choose_model_files(files("imatrix.gguf", "mmproj-F16.gguf", "m.gguf"), "", "r")[0].name
-        == "m.gguf"
-    )
-
-
-def test_a_wish_that_is_not_there_is_answered_with_what_is() -> None:
-    with pytest.raises(NoUsableModel) as caught:
-        choose_model_files(
-            files("m-Q2_K.gguf", "m-Q8_0.gguf", "mmproj.gguf"), "Q4_0", "huggingface.co/o/r"
-        )
-    assert str(caught.value) == "huggingface.co/o/r: it has no Q4_0; it has Q2_K, Q8_0"
-    with pytest.raises(
-        NoUsableModel, match="there is no GGUF file in it; look for a repository named"
-    ):
-        choose_model_files(files("model.safetensors"), "", "huggingface.co/o/r")
-
-
-def test_a_split_model_comes_with_all_its_parts_where_there_is_no_whole_one() -> None:
-    split = ["Q8_0/m-Q8_0-00001-of-00002.gguf", "Q8_0/m-Q8_0-00002-of-00002.gguf"]
-    assert choose_model_files(files(*split, "m-Q2_K.gguf"), "", "r")[0].name == "m-Q2_K.gguf"
-    assert [one.name for one in choose_model_files(files(*split), "Q8_0", "r")] == split
-    with pytest.raises(
-        NoUsableModel,
-        match=r"00001-of-00002\.gguf: 'Q8_0/m-Q8_0-00002-of-00002\.gguf', a part of it,",
-    ):
-        choose_model_files(files(split[0]), "Q8_0", "r")
-
-
-def test_a_projector_comes_along_at_half_precision() -> None:
-    listed = files("m-Q8_0.gguf", "mmproj-m-F32.gguf", "mmproj-m-f16.gguf")
-    found = choose_projector(listed)
-    assert found is not None
-    assert found.name == "mmproj-m-f16.gguf"
-    assert choose_projector(files("m-Q8_0.gguf")) is None
 
 
 def test_labels_are_read_from_names() -> None:

@@ -21,7 +21,7 @@ from paddock.engine.llama import library
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import Constraint, Tool, ToolCall
-from tests.engine.chat.hearing import TEMPLATES, WEATHER, template
+from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template
 
 CALL = ToolCall("get_weather", {"city": "Paris", "days": 3, "unit": "kelvin"}, "abcdef123")
 NOTHING_BEFORE = ReasoningPrefix(THINK_TAGS)
@@ -49,8 +49,8 @@ def begun(grammars: LLTokenizer, constraint: Constraint) -> LLMatcher:
     """Give a matcher at the beginning; the grammar is sound, and nothing in it is passed over."""
     assert constraint.kind == "lark"
     grammar = LLMatcher.grammar_from_lark(constraint.source)
-    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar, grammars)
-    assert (is_refused, told) == (False, [])
+    is_refused, warned = LLMatcher.validate_grammar_with_warnings(grammar, grammars)
+    assert (is_refused, warned) == (False, [])
     return LLMatcher(grammars, grammar)
 
 
@@ -65,7 +65,7 @@ def spelled(name: str) -> str:
     """Write the call as the family does."""
     if name.startswith("google-gemma-4"):
         return '<|tool_call>call:get_weather{city:<|"|>Paris<|"|>,days:3,unit:<|"|>kelvin<|"|>}'
-    return template(name).manner.forms[0].write(CALL)
+    return template(name).chat_format.formats[0].write(CALL)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def spelled(name: str) -> str:
 def test_a_forced_call_is_written_as_the_template_writes_it(
     name: str, model: Model, grammars: LLTokenizer
 ) -> None:
-    form = template(name).manner.forms[0]
-    constraint = tool_call_grammar(form, [WEATHER], NOTHING_BEFORE, {})
+    call_format = template(name).chat_format.formats[0]
+    constraint = tool_call_grammar(call_format, [WEATHER], NOTHING_BEFORE, {})
     answer = spelled(name)
     tokens = model.tokenise(answer, with_special=False, parse_special=False).tolist()
     assert begun(grammars, constraint).try_consume_tokens(tokens) == len(tokens)
@@ -96,10 +96,10 @@ def test_gpt_oss_may_analyse_before_a_forced_call(model: Model, grammars: LLToke
 
 def test_one_of_several_tools_is_called(model: Model, grammars: LLTokenizer) -> None:
     other = Tool("get_time")
-    form = template("Qwen-Qwen3").manner.forms[0]
-    constraint = tool_call_grammar(form, [WEATHER, other], NOTHING_BEFORE, {})
+    call_format = template("Qwen-Qwen3").chat_format.formats[0]
+    constraint = tool_call_grammar(call_format, [WEATHER, other], NOTHING_BEFORE, {})
     for call in (CALL, ToolCall("get_time", {})):
-        assert takes(grammars, model, constraint, form.write(call))
+        assert takes(grammars, model, constraint, call_format.write(call))
 
 
 def test_a_schema_with_definitions_keeps_them(model: Model, grammars: LLTokenizer) -> None:
@@ -113,8 +113,8 @@ def test_a_schema_with_definitions_keeps_them(model: Model, grammars: LLTokenize
         },
     )
     for name in ("Qwen-Qwen3", "Qwen3-Coder"):
-        form = template(name).manner.forms[0]
-        constraint = tool_call_grammar(form, [tool], NOTHING_BEFORE, {})
+        call_format = template(name).chat_format.formats[0]
+        constraint = tool_call_grammar(call_format, [tool], NOTHING_BEFORE, {})
         assert begun(grammars, constraint).compute_ff_bytes()
 
 
@@ -155,8 +155,8 @@ def test_control_tokens_stand_by_their_numbers(model: Model, grammars: LLTokeniz
         "{{ c.function | tojson }}<|endoftext|>{% endfor %}{% endfor %}{{ tools }}"
     )
     one = ChatTemplate(source, bos="", eos="", control_tokens=model.control_texts())
-    form = one.manner.forms[0]
-    constraint = tool_call_grammar(form, [WEATHER], NOTHING_BEFORE, model.special_tokens())
+    call_format = one.chat_format.formats[0]
+    constraint = tool_call_grammar(call_format, [WEATHER], NOTHING_BEFORE, model.special_tokens())
     matcher = begun(grammars, constraint)
     assert "<[1]>" in constraint.source
     assert matcher.compute_ff_tokens()[0] == model.special_tokens()["<|im_start|>"]
