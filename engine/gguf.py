@@ -1,8 +1,8 @@
-"""GGUF headers: what a model is, and whether its file is complete. No llama_cpp.
+"""GGUF headers: read them, and check that a file is complete. Without llama_cpp.
 
 llama.cpp ends the process on some broken files, so a file is checked here first. Only scalars,
-strings and short arrays are kept; the vocabulary's arrays are skipped (`read_arrays` returns them
-on request). The format is described in github.com/ggml-org/ggml, docs/gguf.md.
+strings and short arrays are kept; `read_arrays` returns the vocabulary's arrays too. The format is
+described in github.com/ggml-org/ggml, docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SCALARS: dict[int, str] = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 
-# Elements and bytes of one block of each tensor type (ggml.h, `ggml_type`); types that are not
-# here only have their beginning checked.
+# Elements and bytes of one block of each tensor type (ggml.h, `ggml_type`); of other types only
+# the beginning is checked.
 TYPE_BLOCKS: dict[int, tuple[int, int]] = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
@@ -36,14 +36,14 @@ TYPE_BLOCKS: dict[int, tuple[int, int]] = {
     35: (256, 66), 39: (32, 17), 40: (64, 36),
 }  # fmt: skip
 
-# The names of those types, as llama.cpp's tools write them.
+# Names of those types in llama.cpp's tools.
 TYPE_NAMES: dict[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
     10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K",
     20: "IQ4_NL", 23: "IQ4_XS", 28: "F64", 30: "BF16", 39: "MXFP4",
 }  # fmt: skip
 
-# The names of whole files' mixtures (llama.h, `llama_ftype`), as `general.file_type` numbers them.
+# Names of files' formats (llama.h, `llama_ftype`) by their number in `general.file_type`.
 FILE_TYPES: dict[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
@@ -52,8 +52,7 @@ FILE_TYPES: dict[int, str] = {
     30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
 }  # fmt: skip
 
-# Tokens around what stands before and after a gap, and before what fills it, by model family
-# (llama.cpp, src/llama-vocab.cpp).
+# Prefix, suffix and middle tokens by model family (llama.cpp, src/llama-vocab.cpp).
 _FILL_IN_MIDDLE_TOKENS = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
@@ -77,17 +76,17 @@ _SPLIT_FILE_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
 
-# Longer arrays are the vocabulary's, or of one number for each layer: not kept.
+# Longer arrays belong to the vocabulary or have one number per layer: not kept.
 _MAX_SHORT_ITEMS = 5
 
-# A file may come from anywhere, and a count of a few bytes asks for work on all that is behind it.
-# The largest real models have some 2,000 tensors, 100 values and vocabularies of 300,000.
+# Files are untrusted, and a count of a few bytes can ask for any amount of work. The largest real
+# models have some 2,000 tensors, 100 values and vocabularies of 300,000.
 MAX_TENSORS = 65_536
 MAX_VALUES = 16_384
 MAX_PARTS = 1024
 MAX_NAME_BYTES = 65_535  # the format's own limit of a key
 MAX_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 MiB
-MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items must be looked at one by one
+MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items are read one by one
 
 _FOREIGN_FORMATS = {
     b"lmgg": "an old GGML file; llama.cpp reads only GGUF. Convert it or take a newer one",
@@ -100,31 +99,31 @@ _FOREIGN_FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor of a file, as far as sizes and speeds depend on it."""
+    """One tensor of a file: its shape, type and place."""
 
     name: str
     kind: int
     """ggml's number of its type; see `TYPE_NAMES`."""
     axes: tuple[int, ...]
-    """The shortest step in memory first, as ggml has it."""
+    """In ggml's order: the axis with the smallest stride first."""
     offset: int = 0
-    """Where it begins, counted from `GgufHeader.data_at`."""
+    """Its first byte, counted from `GgufHeader.data_at`."""
 
     @property
     def n_weights(self) -> int:
-        """How many numbers it holds."""
+        """Number of its elements."""
         return math.prod(self.axes)
 
     @property
     def n_bytes(self) -> int:
-        """What it takes in the file; 0 for a type that is not known here."""
+        """Bytes in the file; 0 for a type that is unknown here."""
         per_block, block_bytes = TYPE_BLOCKS.get(self.kind, (1, 0))
         return self.n_weights // per_block * block_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a GGUF file says of itself."""
+    """The header of a GGUF file."""
 
     version: int
     n_tensors: int
@@ -132,23 +131,23 @@ class GgufHeader:
     array_lengths: dict[str, int]
     tensors: tuple[GgufTensor, ...] = ()
     tensors_at: int = 0
-    """Where the descriptions of the tensors begin, right behind the values."""
+    """Byte where the descriptions of the tensors begin, right after the values."""
     data_at: int = 0
-    """Where the first tensor begins."""
+    """Byte where the first tensor begins."""
     arrays: dict[str, tuple[GgufScalar, ...]] = field(default_factory=dict)
-    """The short ones: at most five items."""
+    """Short arrays: at most five items."""
     fill_in_middle_tokens: tuple[str, str, str] | None = None
-    """The texts of the vocabulary's tokens for filling in the middle: prefix, suffix, middle."""
+    """Texts of the prefix, suffix and middle tokens in the vocabulary."""
 
     @property
     def file_type(self) -> str:
-        """Name the format that most of it is in, such as `Q4_K_M`; `unknown` if it is new."""
+        """The format of most of it, such as `Q4_K_M`; `unknown` if its number is new."""
         kind = self.values.get("general.file_type")
         return FILE_TYPES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
 
     @property
     def n_weights(self) -> int:
-        """How many numbers all tensors hold together."""
+        """Number of the elements of all tensors."""
         return sum(tensor.n_weights for tensor in self.tensors)
 
     @property
@@ -158,13 +157,13 @@ class GgufHeader:
 
     @property
     def n_parts(self) -> int:
-        """Return over how many files the model is split."""
+        """Number of files over which the model is split."""
         n_parts = self.values.get("split.count", 1)
         return max(1, n_parts) if isinstance(n_parts, int) else 1
 
     @property
     def part(self) -> int:
-        """Return which of the parts this file is, from 0 on."""
+        """Number of this file among the parts, from 0."""
         number = self.values.get("split.no", 0)
         return number if isinstance(number, int) else 0
 
@@ -178,7 +177,7 @@ class GgufHeader:
         return "embed" if is_embedder else "chat"
 
     def number(self, key: str, default: int = 0) -> int:
-        """Return an architecture's number, such as `block_count`; `default` where it is absent."""
+        """Return an architecture's number, such as `block_count`; `default` if it is absent."""
         value = self.values.get(f"{self.architecture}.{key}", default)
         return value if isinstance(value, int) else default
 
@@ -188,7 +187,7 @@ class _FileTooShort(Exception):
 
 
 class _LimitExceeded(Exception):
-    """What has too much of something, as the end of a sentence."""
+    """The end of a sentence about what exceeds a limit."""
 
 
 class _GgufReader:
@@ -211,7 +210,7 @@ class _GgufReader:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
 
     def name(self) -> str:
-        """Read a key, or a tensor's name."""
+        """Read a key or a tensor's name."""
         n_bytes = self.number("<Q")
         if n_bytes > MAX_NAME_BYTES:
             raise _LimitExceeded(f"a name of {n_bytes:,} bytes")
@@ -237,7 +236,7 @@ class _GgufReader:
         return scalar
 
     def skip_array(self) -> int:
-        """Walk over an array; gives its length."""
+        """Skip an array; return its length."""
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _STRING:
             self._count(n_items)
@@ -251,7 +250,7 @@ class _GgufReader:
         return n_items
 
     def array(self) -> tuple[GgufScalar, ...]:
-        """Read an array of scalars or strings; one of arrays is walked over, and empty."""
+        """Read an array of scalars or strings; an array of arrays is skipped and empty."""
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _ARRAY:
             self.at -= 12
@@ -265,7 +264,7 @@ class _GgufReader:
         return tuple(one for (one,) in struct.iter_unpack(form, raw))
 
     def array_length(self) -> int:
-        """Return how long the array is that begins here, without moving."""
+        """Return the length of the array that begins here, without moving."""
         self.take(12)
         self.at -= 12
         return int(_LENGTH.unpack_from(self.data, self.at + 4)[0])
@@ -276,7 +275,7 @@ class _GgufReader:
         self.at += n_bytes
 
     def _skip_strings(self, n_items: int) -> None:
-        """Walk over strings: a vocabulary has hundreds of thousands, so the loop is bare."""
+        """Skip strings; a vocabulary has hundreds of thousands, so the loop is minimal."""
         length, data, at = _LENGTH.unpack_from, self.data, self.at
         try:
             for _ in range(n_items):
@@ -289,12 +288,11 @@ class _GgufReader:
 
 
 def check_file(path: Path, ref: str) -> None:
-    """Check what takes no time: that the file is there, begins as GGUF does, and is not a part.
+    """Check quickly that a file exists, begins like GGUF, and has all its parts.
 
     Raises:
         NoModelFile: there is no such file; both errors name it as `ref`.
-        ModelBroken: it is a folder, cannot be read, is in another format, or is one of several
-            parts that are not all there.
+        ModelBroken: it is a folder, cannot be read, has another format, or parts are missing.
     """
     if path.is_dir():
         names = sorted(file.name for file in path.glob("*.gguf"))
@@ -324,7 +322,7 @@ def check_file(path: Path, ref: str) -> None:
 
 
 def split_file_names(name: str) -> list[str]:
-    """Return the names of all files of a split model; of one that is whole, its own.
+    """Return the names of all files of a split model, or the name of a single file.
 
     >>> split_file_names("a-00002-of-00002.gguf"), split_file_names("a.gguf")
     (['a-00001-of-00002.gguf', 'a-00002-of-00002.gguf'], ['a.gguf'])
@@ -337,7 +335,7 @@ def split_file_names(name: str) -> list[str]:
 
 
 def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
-    """Return one header for all parts of a model: what the first says, with every tensor."""
+    """Return one header for all parts of a model: the first one's, with every tensor."""
     first, *others = headers
     if not others:
         return first
@@ -346,10 +344,10 @@ def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header and check that every tensor lies within the file.
+    """Read the header and check that every tensor is within the file.
 
     Raises:
-        ModelBroken: not a GGUF file, truncated, or nonsense; with the path and the reason.
+        ModelBroken: the file is not GGUF, truncated or corrupt; with the path and the reason.
     """
     try:
         with path.open("rb") as file:
@@ -420,23 +418,14 @@ def _read(path: Path, reader: _GgufReader) -> GgufHeader:
     step = alignment if isinstance(alignment, int) and alignment > 0 else 32
     data_at = -(-reader.at // step) * step
     _check_ends(path, len(reader.data) - data_at, len(reader.data), tensors)
-    return GgufHeader(
-        version,
-        n_tensors,
-        values,
-        lengths,
-        tensors,
-        tensors_at,
-        data_at,
-        arrays,
-        fill_in_middle_tokens,
-    )
+    header = GgufHeader(version, n_tensors, values, lengths, tensors, tensors_at, data_at, arrays)
+    return replace(header, fill_in_middle_tokens=fill_in_middle_tokens)
 
 
 def _find_fill_in_middle_tokens(
     data: mmap.mmap, begin: int, end: int
 ) -> tuple[str, str, str] | None:
-    """Look for a vocabulary's tokens for filling in the middle, which lies between two places."""
+    """Return the fill-in-the-middle tokens of the vocabulary between two places, if any."""
 
     def is_there(text: str) -> bool:
         raw = text.encode()
@@ -446,10 +435,12 @@ def _find_fill_in_middle_tokens(
 
 
 def read_arrays(path: Path) -> dict[str, tuple[GgufScalar, ...]]:
-    """Read every array of a file's header, the vocabulary's too: half a second for a large one.
+    """Read every array of a header, the vocabulary's too: half a second for a large one.
+
+    Call `read_header` first.
 
     Raises:
-        ModelBroken: as `read_header`, which is to be asked first.
+        ModelBroken: as `read_header`.
     """
     try:
         with (
@@ -473,7 +464,6 @@ def read_arrays(path: Path) -> dict[str, tuple[GgufScalar, ...]]:
 
 
 def _read_tensor(path: Path, reader: _GgufReader) -> GgufTensor:
-    """Read a tensor's description."""
     name, n_axes = reader.name(), reader.number("<I")
     if n_axes > 8:
         raise ModelBroken(str(path), f"the file is corrupt: tensor '{name}' has {n_axes} axes")
@@ -481,14 +471,14 @@ def _read_tensor(path: Path, reader: _GgufReader) -> GgufTensor:
     return GgufTensor(name, reader.number("<I"), axes, reader.number("<Q"))
 
 
-def _check_ends(path: Path, n_there: int, n_file: int, tensors: tuple[GgufTensor, ...]) -> None:
-    """Check that the last tensor ends within the file."""
+def _check_ends(path: Path, n_data: int, n_file: int, tensors: tuple[GgufTensor, ...]) -> None:
+    """Raise an error if the last tensor ends after the file."""
     if not tensors:
         return
     end, name = max((one.offset + one.n_bytes, one.name) for one in tensors)
-    if end > n_there:
+    if end > n_data:
         raise ModelBroken(
             str(path),
-            f"the file is truncated: tensor '{name}' ends at byte {n_file - n_there + end}, "
+            f"the file is truncated: tensor '{name}' ends at byte {n_file - n_data + end}, "
             f"but the file has {n_file}",
         )

@@ -1,4 +1,1 @@
-"""Models on this machine: names, store, manifests and blobs in Ollama's layout.
-
-Pull, push, create, show.
-"""
+"""Models on this machine: find, pull, push, create and show them; the store in Ollama's layout."""

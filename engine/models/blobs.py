@@ -1,9 +1,8 @@
-"""Blobs of the model store, its locks, and what a disk's errors mean.
+"""Blobs of the model store, its locks, and its errors for a full or read-only disk.
 
-A file gets its name only when its digest is verified. An incomplete file has a name that nothing
-looks for and is removed when its writer fails; what a killed process left is swept later. A lock
-is a file next to manifests and blobs. Readers take no lock: a manifest gets its place by one
-rename, and a blob by another.
+A blob gets its name only when its digest is verified. Until then it has a temporary name; the file
+is removed when its writer fails, and swept later when its process was killed. A lock is a file
+next to manifests and blobs. Readers take no lock, because manifests and blobs appear by a rename.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ from paddock.engine.errors import (
 
 LOCKS_FOLDER = ".locks"
 
-# Also a limit on the size of files (`ulimit -f`) or a quota is a disk that is full.
+# A limit on file sizes (`ulimit -f`) and a quota count as a full disk too.
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def store_lock(root: Path, what: str, wait_s: float = -1.0) -> Iterator[None]:
-    """Be the only one, in this process and others, that does `what` to the store at `root`.
+    """Hold the lock for `what` on the store at `root`, against threads and other processes.
 
-    Threads of one process exclude each other too. Negative `wait_s`: wait as long as it takes.
+    Negative `wait_s`: wait without limit.
 
     Raises:
-        EngineError: another one has it and `wait_s` is over.
+        EngineError: another one holds it, and `wait_s` is over.
         StoreReadOnly: the folder cannot be written.
     """
     from filelock import FileLock, Timeout  # 50 ms that `list` and `show` need not pay
@@ -64,10 +63,10 @@ def store_lock(root: Path, what: str, wait_s: float = -1.0) -> Iterator[None]:
 
 @contextmanager
 def store_write_errors(folder: Path) -> Iterator[None]:
-    """Turn a disk's refusal to be written into an error that says what to do.
+    """Turn a disk's write error into one that says what to do.
 
     Raises:
-        StoreFull: no room.
+        StoreFull: the disk is full.
         StoreReadOnly: no permission, or no such disk.
     """
     try:
@@ -79,7 +78,7 @@ def store_write_errors(folder: Path) -> Iterator[None]:
 
 
 def free_disk_bytes(folder: Path) -> int:
-    """Return what is free on the disk of `folder`, which need not be there yet."""
+    """Return the free bytes on the disk of `folder`, which need not exist yet."""
     for place in (folder, *folder.parents):
         with suppress(OSError):
             return shutil.disk_usage(place).free
@@ -87,7 +86,7 @@ def free_disk_bytes(folder: Path) -> int:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut, where the system can."""
+    """Make a rename survive a power cut, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -100,32 +99,32 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 _READ_BYTES = 1024 * 1024
 
-# A file that is being written changes; one that did not for so long was left behind. What is left
-# of a download can be gone on with, so it waits for longer.
-_LEFT_BEHIND_S = 3600.0
-_GIVEN_UP_S = 7 * 24 * 3600.0
+# Age after which an unchanged temporary file is abandoned; a download can be resumed, so it is kept
+# for longer.
+_ABANDONED_FILE_S = 3600.0
+_ABANDONED_DOWNLOAD_S = 7 * 24 * 3600.0
 _INCOMPLETE_FILES = (
-    (re.compile(r"\..*\.part"), _LEFT_BEHIND_S),
-    (re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?"), _GIVEN_UP_S),
+    (re.compile(r"\..*\.part"), _ABANDONED_FILE_S),
+    (re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?"), _ABANDONED_DOWNLOAD_S),
 )
 
 
 class BlobStore:
-    """One store's blobs, under `root`/blobs."""
+    """The blobs of one store, in `root`/blobs."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "blobs"
 
     def path(self, digest: str) -> Path:
-        """Return where a blob lies or would lie.
+        """Return a blob's path, whether or not it exists.
 
         Raises:
-            BadDigest: so that a digest is never a path's step.
+            BadDigest: it is no digest, so it could be any path.
         """
         return self.folder / f"sha256-{digest_hex(digest)}"
 
     def has(self, digest: str) -> bool:
-        """Return whether it is there.
+        """Return whether a blob exists.
 
         Raises:
             BadDigest: it is no digest.
@@ -133,10 +132,10 @@ class BlobStore:
         return self.path(digest).is_file()
 
     def size_bytes(self, digest: str) -> int:
-        """Return how large a blob is.
+        """Return a blob's size.
 
         Raises:
-            BlobMissing: it is not there.
+            BlobMissing: it does not exist.
         """
         try:
             return self.path(digest).stat().st_size
@@ -144,10 +143,10 @@ class BlobStore:
             raise BlobMissing(digest) from None
 
     def read(self, digest: str) -> bytes:
-        """Read a small blob (a template, a config) whole.
+        """Return the content of a small blob, such as a template.
 
         Raises:
-            BlobMissing: it is not there.
+            BlobMissing: it does not exist.
         """
         try:
             return self.path(digest).read_bytes()
@@ -155,25 +154,24 @@ class BlobStore:
             raise BlobMissing(digest) from None
 
     def digests(self) -> tuple[str, ...]:
-        """Return every blob, as `sha256:…`."""
+        """Return the digest of every blob, as `sha256:…`."""
         return tuple(name.replace("-", ":") for name in self._names() if _BLOB.fullmatch(name))
 
     def writer(self, digest: str | None = None) -> BlobWriter:
-        """Begin a blob; `digest`: what it must turn out to be.
+        """Begin a blob; `digest`: the one that its content must have.
 
         Raises:
             BadDigest: `digest` is none.
-            StoreReadOnly: the folder cannot be written.
-            StoreFull: no room even for its name.
+            StoreFull, StoreReadOnly: no file can be created.
         """
         expected = f"sha256:{digest_hex(digest)}" if digest else None
-        return BlobWriter(self.aside(), expected)
+        return BlobWriter(self.temporary_path(), expected)
 
     def add(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
-        """Write a blob whole or not at all; gives its digest.
+        """Write a blob completely or not at all; return its digest.
 
         Raises:
-            DigestMismatch: it is not what it should be.
+            DigestMismatch: its content has another digest.
             StoreFull, StoreReadOnly: nothing of it was kept.
         """
         with self.writer(digest) as writer:
@@ -185,7 +183,7 @@ class BlobStore:
             return writer.commit()
 
     def adopt(self, path: Path) -> str:
-        """Make a blob of a whole file that lies aside in this folder; gives its digest.
+        """Turn a complete temporary file of this folder into a blob; return its digest.
 
         Raises:
             StoreFull, StoreReadOnly: the file stays where it is.
@@ -198,18 +196,18 @@ class BlobStore:
         fsync_folder(self.folder)
         return digest
 
-    def aside(self) -> Path:
-        """Return a name in this folder that nobody looks for.
+    def temporary_path(self) -> Path:
+        """Return a new path for a temporary file in this folder.
 
         Raises:
-            StoreReadOnly: the folder cannot be made.
+            StoreReadOnly: the folder cannot be created.
         """
         with store_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
 
     def true_digest(self, digest: str) -> str:
-        """Read a blob again and tell what its digest really is.
+        """Read a blob and return the digest of its content.
 
         Raises:
             OSError: it cannot be read.
@@ -218,7 +216,7 @@ class BlobStore:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
     def remove(self, digest: str) -> int:
-        """Remove a blob; gives the bytes that it had."""
+        """Remove a blob; return the bytes that it had."""
         path = self.path(digest)
         with suppress(FileNotFoundError), store_write_errors(self.folder):
             size_bytes = path.stat().st_size
@@ -227,57 +225,57 @@ class BlobStore:
         return 0
 
     def sweep(self) -> None:
-        """Remove what killed writers left half, and downloads that nobody went on with."""
+        """Remove temporary files of killed processes and abandoned downloads."""
         for name in self._names():
             path = self.folder / name
-            for form, waits_s in _INCOMPLETE_FILES:
+            for pattern, max_age_s in _INCOMPLETE_FILES:
                 with suppress(OSError):
-                    if form.fullmatch(name) and time.time() - path.stat().st_mtime > waits_s:
+                    if pattern.fullmatch(name) and time.time() - path.stat().st_mtime > max_age_s:
                         path.unlink(missing_ok=True)
 
     def _names(self) -> list[str]:
         with suppress(OSError):
-            return sorted(os.listdir(self.folder))  # noqa: PTH208 - names are what is wanted
+            return sorted(os.listdir(self.folder))  # noqa: PTH208 - only the names are needed
         return []
 
 
 class BlobWriter:
-    """One blob on its way in: `write` its pieces, then `commit`; leaving without is giving up."""
+    """Writes one blob: `write` its pieces, then `commit`; leaving without commit removes it."""
 
-    def __init__(self, aside: Path, expected: str | None) -> None:
-        self._folder = aside.parent
+    def __init__(self, path: Path, expected: str | None) -> None:
+        self._folder = path.parent
         self._expected = expected
         self._hash = hashlib.sha256()
         self.size_bytes = 0
         self.is_new = False
         """After `commit`: whether there was no such blob before."""
-        self._aside = aside
+        self._path = path
         with store_write_errors(self._folder):
-            self._file = aside.open("xb", buffering=0)
+            self._file = path.open("xb", buffering=0)
 
     def write(self, piece: bytes) -> None:
-        """Append.
+        """Append a piece.
 
         Raises:
-            StoreFull, StoreReadOnly: it cannot be; what was written is gone.
+            StoreFull, StoreReadOnly: the disk refuses; nothing was kept.
         """
         self._hash.update(piece)
         self.size_bytes += len(piece)
         view = memoryview(piece)
         try:
             with store_write_errors(self._folder):
-                while view:  # a disk that is nearly full takes a part first
+                while view:  # a nearly full disk writes only a part at first
                     view = view[self._file.write(view) :]
         except BaseException:
             self.give_up()
             raise
 
     def commit(self) -> str:
-        """Return the blob its name; tells its digest.
+        """Rename the file to its blob's name; return the digest.
 
         Raises:
-            DigestMismatch: it is not what it should be; nothing of it was kept.
-            StoreFull, StoreReadOnly: likewise.
+            DigestMismatch: the content has another digest; nothing was kept.
+            StoreFull, StoreReadOnly: the disk refuses; nothing was kept.
         """
         digest = f"sha256:{self._hash.hexdigest()}"
         if self._expected is not None and digest != self._expected:
@@ -289,7 +287,7 @@ class BlobWriter:
                 self._file.close()
                 place = self._folder / digest.replace(":", "-")
                 self.is_new = not place.exists()
-                self._aside.replace(place)
+                self._path.replace(place)
         except BaseException:
             self.give_up()
             raise
@@ -297,14 +295,14 @@ class BlobWriter:
         return digest
 
     def give_up(self) -> None:
-        """Leave nothing; harmless after `commit`."""
+        """Remove the file, unless it was committed."""
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
-            self._aside.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -313,15 +311,15 @@ class BlobWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave nothing half."""
+        """Remove the file, unless it was committed."""
         self.give_up()
 
 
 def digest_hex(digest: str) -> str:
-    """Return the digits of `sha256:…` (or `sha256-…`), in small letters.
+    """Return the digits of `sha256:…` (or `sha256-…`) in lower case.
 
     Raises:
-        BadDigest: it is no such thing.
+        BadDigest: it is no digest.
     """
     match = _DIGEST.fullmatch(digest)
     if match is None:

@@ -1,10 +1,10 @@
 """Download a blob: in parallel parts, resumed where they were cut, and verified.
 
-`sha256-…-partial` has the whole blob's length from the start, and `…-partial-0` and so on hold in
-JSON what has arrived. The form is Ollama's, so either program can finish what the other began. A
-state is written after its bytes, in place and always in the same length, so a process killed at
-any moment leaves at worst a state that says too little. Two processes that download the same blob
-share it: the second waits for the first one's lock and reports its progress.
+`sha256-…-partial` has the blob's full length from the start; `…-partial-0` and so on hold, in JSON,
+the state of each part. The format is Ollama's, so either program can resume the other's download.
+A state is written after its bytes, in place and always with the same length, so a process killed
+at any moment leaves at worst a state with too few bytes. Of two processes that download the same
+blob, the second waits for the first one's lock and reports its progress.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from .transfer_client import HostAuth, TransferClient, TransferRetries, check_re
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Left free for manifests, for the parts' states and for those who write there beside us.
+# Kept free for manifests, parts' states and other programs.
 _RESERVE_BYTES = 16 * 1024 * 1024
 
 
 async def run_to_end_in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run `do` in a thread, to its end even if whoever asked is cancelled.
+    """Run `do` in a thread, and wait for its end even if the caller is cancelled.
 
-    So a file is never closed, and a lock never released, while a thread still writes.
+    So no file is closed and no lock released while a thread still writes.
     """
     work = asyncio.ensure_future(asyncio.to_thread(do, *args, **kwargs))
     try:
@@ -63,16 +63,16 @@ async def run_to_end_in_thread(do: Callable[P, T], *args: P.args, **kwargs: P.kw
             except asyncio.CancelledError:
                 continue
         if not work.cancelled():
-            work.exception()  # looked at, so that nobody is told of it later
+            work.exception()  # mark it as retrieved, or asyncio logs it
         raise
 
 
 @contextmanager
 def resumable_write_errors(folder: Path) -> Iterator[None]:
-    """Turn a disk that is full in the middle into an error that says that nothing is lost.
+    """Turn a full disk into an error that says that the download can be resumed.
 
     Raises:
-        RanFull: with what is free.
+        DiskRanFull: with the free bytes.
         StoreReadOnly: no permission, or no such disk.
     """
     try:
@@ -83,10 +83,10 @@ def resumable_write_errors(folder: Path) -> Iterator[None]:
 
 
 def check_disk_space(folder: Path, needed_bytes: int) -> None:
-    """Look whether so much will fit, before anything is asked for.
+    """Check the free space before a download.
 
     Raises:
-        NotEnoughRoom: with both numbers.
+        NotEnoughDiskSpace: with the needed and the free bytes.
     """
     free = free_disk_bytes(folder)
     if needed_bytes + _RESERVE_BYTES > free and needed_bytes > 0:
@@ -99,7 +99,7 @@ _STATE_BYTES = 160  # four numbers of 20 digits and their names
 
 @dataclass(slots=True)
 class BlobPart:
-    """A stretch of a blob, and how much of it has arrived, from its beginning."""
+    """A range of a blob, and how many of its bytes have arrived."""
 
     number: int
     offset: int
@@ -108,12 +108,12 @@ class BlobPart:
 
     @property
     def begins_at(self) -> int:
-        """Where the next byte goes."""
+        """Offset of the next byte."""
         return self.offset + self.completed_bytes
 
     @property
     def ends_at(self) -> int:
-        """The first byte that is no longer of this part."""
+        """Offset after the last byte."""
         return self.offset + self.size_bytes
 
     @property
@@ -123,7 +123,7 @@ class BlobPart:
 
 
 class PartialBlob:
-    """The files of one blob that is coming. Whoever has it holds the blob's lock."""
+    """The files of a partially downloaded blob. Its user must hold the blob's lock."""
 
     def __init__(self, blob: Path, total_bytes: int, min_part_bytes: int) -> None:
         self.path = blob.with_name(f"{blob.name}-partial")
@@ -133,19 +133,19 @@ class PartialBlob:
 
     @property
     def completed_bytes(self) -> int:
-        """How much has arrived."""
+        """Number of bytes that have arrived."""
         return sum(part.completed_bytes for part in self.parts)
 
     @property
     def is_done(self) -> bool:
-        """Whether all has arrived, right or wrong."""
+        """Whether all bytes have arrived; they are not verified."""
         return self.path.is_file() and all(part.is_done for part in self.parts)
 
     def begin(self) -> None:
-        """Go on with what is there, or start anew if that does not fit together.
+        """Resume from the files, or start again if they are inconsistent.
 
         Raises:
-            RanFull, StoreReadOnly: the disk refuses.
+            DiskRanFull, StoreReadOnly: the disk refuses.
         """
         found = sorted(read_part_states(self.path), key=lambda part: part.offset)
         if _cover_whole_blob(found, self.total_bytes) and _has_size(self.path, self.total_bytes):
@@ -154,10 +154,10 @@ class PartialBlob:
             self.restart()
 
     def restart(self, *, in_one_piece: bool = False) -> None:
-        """Forget what is there, and lay out the parts again.
+        """Remove the files and create empty parts.
 
         Raises:
-            RanFull, StoreReadOnly: the disk refuses.
+            DiskRanFull, StoreReadOnly: the disk refuses.
         """
         self.discard()
         self.parts = (
@@ -167,46 +167,46 @@ class PartialBlob:
         with resumable_write_errors(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("wb") as file:
-                file.truncate(self.total_bytes)  # a hole: it takes room only as bytes arrive
+                file.truncate(self.total_bytes)  # sparse: takes space only as bytes arrive
             for part in self.parts:
                 self._write_state(part)
 
     def write(self, part: BlobPart, content: bytes) -> None:
-        """Put the next bytes of a part in their place.
+        """Write the next bytes of a part.
 
         Raises:
-            RanFull, StoreReadOnly: the disk refuses; what was there stays.
+            DiskRanFull, StoreReadOnly: the disk refuses; earlier bytes are kept.
         """
         with resumable_write_errors(self.path.parent):
             with self.path.open("r+b", buffering=0) as file:
                 file.seek(part.begins_at)
                 view = memoryview(content)
-                while view:  # a disk that is nearly full takes a part first
+                while view:  # a nearly full disk writes only a part at first
                     view = view[file.write(view) :]
             part.completed_bytes += len(content)
             self._write_state(part)
 
     def sync(self) -> None:
-        """Bring all bytes to the disk itself, before the file gets a name that vouches for them.
+        """Flush all bytes to the disk, before the file is renamed to its digest.
 
         Raises:
-            RanFull, StoreReadOnly: the disk refuses.
+            DiskRanFull, StoreReadOnly: the disk refuses.
         """
         with resumable_write_errors(self.path.parent), self.path.open("r+b") as file:
             os.fsync(file.fileno())
 
-    def name(self, blob: Path) -> None:
-        """Give the whole file its name, and remove the states.
+    def rename(self, blob: Path) -> None:
+        """Rename the complete file to its blob's name, and remove the states.
 
         Raises:
-            RanFull, StoreReadOnly: the disk refuses.
+            DiskRanFull, StoreReadOnly: the disk refuses.
         """
         with resumable_write_errors(self.path.parent):
             self.path.replace(blob)
         self.discard()
 
     def discard(self) -> None:
-        """Remove everything of it."""
+        """Remove the file and the states."""
         for path in (self.path, *_state_paths(self.path)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class PartialBlob:
 
 
 def split_into_parts(total_bytes: int, min_part_bytes: int) -> list[BlobPart]:
-    """Cut a blob into parts: as many as can have `min_part_bytes`, and 16 at most.
+    """Split a blob into at most 16 parts of at least `min_part_bytes`.
 
     >>> [(part.offset, part.size_bytes) for part in split_into_parts(10, 4)]
     [(0, 5), (5, 5)]
@@ -238,18 +238,18 @@ def split_into_parts(total_bytes: int, min_part_bytes: int) -> list[BlobPart]:
 
 
 def arrived_bytes(blob: Path) -> int:
-    """Return how much of a blob has arrived that perhaps another process is bringing."""
+    """Return how many bytes of a blob have arrived, perhaps by another process."""
     return sum(
         part.completed_bytes for part in read_part_states(blob.with_name(f"{blob.name}-partial"))
     )
 
 
 def read_part_states(partial: Path) -> Iterator[BlobPart]:
-    """Read what the states say; one that cannot be read says nothing."""
+    """Yield the parts by their states; unreadable states are skipped."""
     for path in _state_paths(partial):
         try:
-            told = json.loads(path.read_bytes())
-            part = BlobPart(*(int(told[key]) for key in ("N", "Offset", "Size", "Completed")))
+            state = json.loads(path.read_bytes())
+            part = BlobPart(*(int(state[key]) for key in ("N", "Offset", "Size", "Completed")))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if 0 <= part.completed_bytes <= part.size_bytes and path.name.endswith(f"-{part.number}"):
@@ -265,7 +265,7 @@ def _state_paths(partial: Path) -> list[Path]:
 
 
 def _cover_whole_blob(parts: list[BlobPart], total_bytes: int) -> bool:
-    """Return whether parts, sorted, follow each other without gaps to the very end."""
+    """Return whether sorted parts cover a blob without gaps."""
     at = 0
     for part in parts:
         if part.offset != at:
@@ -285,12 +285,12 @@ _LOCK_POLL_S = 0.2
 
 @asynccontextmanager
 async def hold_store_lock(
-    store: ModelStore, what: str, waiting: Callable[[], object]
+    store: ModelStore, what: str, on_wait: Callable[[], object]
 ) -> AsyncIterator[None]:
-    """Hold the store's lock of `what`; `waiting` is called now and then until it is ours.
+    """Hold the store's lock for `what`; `on_wait` is called regularly until it is acquired.
 
     Raises:
-        StoreReadOnly, StoreFull: the lock's file cannot be made.
+        StoreReadOnly, StoreFull: the lock file cannot be created.
     """
     while True:
         attempt = _LockAttempt(store.lock(what, 0.0))
@@ -299,9 +299,9 @@ async def hold_store_lock(
         except asyncio.CancelledError:
             attempt.leave()
             raise
-        if attempt.is_ours:
+        if attempt.is_held:
             break
-        waiting()
+        on_wait()
         await asyncio.sleep(_LOCK_POLL_S)
     try:
         yield
@@ -310,10 +310,10 @@ async def hold_store_lock(
 
 
 class _LockAttempt:
-    """One look at a lock."""
+    """One attempt to acquire a lock."""
 
     def __init__(self, lock: AbstractContextManager[None]) -> None:
-        self.is_ours = False
+        self.is_held = False
         self._lock = lock
 
     def enter(self) -> None:
@@ -322,56 +322,56 @@ class _LockAttempt:
         except (StoreReadOnly, StoreFull):
             raise
         except EngineError:
-            return  # another one has it
-        self.is_ours = True
+            return  # another process holds it
+        self.is_held = True
 
     def leave(self) -> None:
-        """Give it back; a single system call, so done on the event loop."""
-        if self.is_ours:
-            self.is_ours = False
+        """Release the lock: a single system call, so it is done in the event loop."""
+        if self.is_held:
+            self.is_held = False
             self._lock.__exit__(None, None, None)
 
 
 _FLUSH_BYTES = 1024 * 1024
-_FLUSH_S = 0.2  # a slow line's bytes are kept this often
+_FLUSH_S = 0.2  # bytes of a slow line are written this often
 _REPORT_EVERY_S = 0.1
-_HASH_BYTES = 32 * 1024 * 1024  # of one visit to a thread, so that it can be cancelled between two
+_HASH_BYTES = 32 * 1024 * 1024  # hashed at a time, so that it can be cancelled in between
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
 class WantedBlob:
-    """One blob that is to come."""
+    """One blob to download."""
 
     url: str
     size_bytes: int
     digest: str = ""
-    """`sha256:…`; empty: nobody has said it."""
+    """`sha256:…`; empty: unknown."""
     auth: HostAuth | None = None
     validator: str = ""
-    """Where there is no digest: what the other side calls this very content (`If-Range`)."""
+    """Without a digest: the server's validator of this content (for `If-Range`)."""
 
     def place(self, store: ModelStore) -> Path:
-        """Return where it will lie, or beside which name its parts lie if that is not known."""
+        """Return the blob's path; without a digest, a path to name the partial files after."""
         if self.digest:
             return store.blob_path(self.digest)
-        told = hashlib.sha256(f"{self.url} {self.validator} {self.size_bytes}".encode())
-        return store.blob_path(f"sha256:{told.hexdigest()}")
+        key = hashlib.sha256(f"{self.url} {self.validator} {self.size_bytes}".encode())
+        return store.blob_path(f"sha256:{key.hexdigest()}")
 
     @property
     def label(self) -> str:
-        """What the progress lines call it."""
+        """The status of its progress lines."""
         name = self.digest.partition(":")[2][:12] or self.url.rsplit("/", 1)[-1].partition("?")[0]
         return f"pulling {name}"
 
 
 class _RangesUnsupported(Exception):
-    """The server gives whole files only."""
+    """The server ignores `Range`."""
 
 
 class BlobDownload:
-    """One blob's way into the store."""
+    """The download of one blob into the store."""
 
     def __init__(
         self,
@@ -385,62 +385,61 @@ class BlobDownload:
         self._store = store
         self._report = report
         self._place = wanted.place(store)
-        self._what = f"bringing {self._place.name}"
+        self._what = f"downloading {self._place.name}"
         self._partial = PartialBlob(
             self._place, wanted.size_bytes, connection.options.min_part_bytes
         )
         self._in_one_piece = False
 
     def missing_bytes(self) -> int:
-        """Return what is still to come; reads the disk."""
-        if self._is_there():
+        """Return how many bytes are missing; reads the disk."""
+        if self._is_stored():
             return 0
         return max(0, self.wanted.size_bytes - arrived_bytes(self._place))
 
-    async def bring(self) -> None:
-        """Have every part beside the blob's name, or the blob itself.
+    async def fetch(self) -> None:
+        """Download all parts, unless the blob is already in the store.
 
         Raises:
-            Interrupted, Unreachable, Refused, NotPublished: what arrived is kept.
-            RanFull, StoreReadOnly: likewise.
+            TransferInterrupted, HostUnreachable, TransferRefused, NotPublished: what arrived is
+                kept.
+            DiskRanFull, StoreReadOnly: what arrived is kept.
         """
         async with hold_store_lock(self._store, self._what, self._report_other_process):
-            if await run_to_end_in_thread(self._is_there):
-                self._tell(self.wanted.size_bytes)
+            if await run_to_end_in_thread(self._is_stored):
+                self._report_bytes(self.wanted.size_bytes)
                 return
             await run_to_end_in_thread(self._partial.begin)
-            self._tell(self._partial.completed_bytes)
-            telling = asyncio.create_task(self._report_until_done())
+            self._report_bytes(self._partial.completed_bytes)
+            reporting = asyncio.create_task(self._report_until_done())
             try:
-                await self._bring_parts()
+                await self._fetch_parts()
             finally:
-                telling.cancel()
-            self._tell(self._partial.completed_bytes)
+                reporting.cancel()
+            self._report_bytes(self._partial.completed_bytes)
 
-    async def settle(self) -> str:
-        """Verify what came and give it its name; tells its digest.
+    async def finish(self) -> str:
+        """Verify the parts and rename them to the blob; return its digest.
 
         Raises:
-            DigestMismatch: what came is removed.
+            DigestMismatch: the file was removed.
         """
         while True:
             async with hold_store_lock(self._store, self._what, lambda: None):
-                if await run_to_end_in_thread(self._is_there):
+                if await run_to_end_in_thread(self._is_stored):
                     return self.wanted.digest
                 await run_to_end_in_thread(self._partial.begin)
                 if self._partial.is_done:
-                    return await self._name()
-            await self.bring()  # somebody took away what had come
+                    return await self._verify()
+            await self.fetch()  # another process removed the parts
 
-    # Parts
-
-    async def _name(self) -> str:
+    async def _verify(self) -> str:
         digest = await self._digest()
         if self.wanted.digest and digest != self.wanted.digest.lower():
             await run_to_end_in_thread(self._partial.discard)
             raise DigestMismatch(self.wanted.digest, digest)
         await run_to_end_in_thread(self._partial.sync)
-        await run_to_end_in_thread(self._partial.name, self._store.blob_path(digest))
+        await run_to_end_in_thread(self._partial.rename, self._store.blob_path(digest))
         return digest
 
     async def _digest(self) -> str:
@@ -450,18 +449,18 @@ class BlobDownload:
                 await run_to_end_in_thread(digest.update, piece)
         return f"sha256:{digest.hexdigest()}"
 
-    async def _bring_parts(self) -> None:
+    async def _fetch_parts(self) -> None:
         while not self._partial.is_done:
             try:
-                await self._all_at_once()
+                await self._fetch_in_parallel()
             except _RangesUnsupported:
                 if self._in_one_piece:
                     raise SourceChanged(self.wanted.url) from None
                 self._in_one_piece = True
                 await run_to_end_in_thread(lambda: self._partial.restart(in_one_piece=True))
 
-    async def _all_at_once(self) -> None:
-        """Let some workers take part after part; the first failure ends them all."""
+    async def _fetch_in_parallel(self) -> None:
+        """Download the missing parts in parallel; the first failure cancels the others."""
         todo = deque(part for part in self._partial.parts if not part.is_done)
         n_workers = min(self._connection.options.n_parts, len(todo))
         workers = [asyncio.create_task(self._work(todo)) for _ in range(n_workers)]
@@ -478,15 +477,15 @@ class BlobDownload:
             retries = TransferRetries(self._host, self._connection.options, was_there=True)
             while not part.is_done:
                 try:
-                    await self._ask(part, retries)
+                    await self._request(part, retries)
                 except httpx.HTTPError as error:
                     await retries.wait(error)
 
-    async def _ask(self, part: BlobPart, retries: TransferRetries) -> None:
-        """Ask once for what a part still lacks."""
+    async def _request(self, part: BlobPart, retries: TransferRetries) -> None:
+        """Send one request for the missing bytes of a part."""
         wants_all = self._in_one_piece or part.size_bytes == self.wanted.size_bytes
         if self._in_one_piece:
-            part.completed_bytes = 0  # such a server always begins at the beginning
+            part.completed_bytes = 0  # the server always sends the whole file
         is_whole = wants_all and part.completed_bytes == 0
         async with self._connection.open(
             "GET",
@@ -497,7 +496,7 @@ class BlobDownload:
         ) as response:
             if response.is_success:
                 self._check(response, part, is_whole=is_whole)
-                await self._take(response, part, retries)
+                await self._receive(response, part, retries)
             elif not await retries.wait_for(response):
                 if response.status_code == 416:
                     raise self._wrong_size("less")
@@ -505,11 +504,11 @@ class BlobDownload:
                 check_response(response, self.wanted.url)
 
     def _range(self, part: BlobPart) -> dict[str, str]:
-        asked = {"Range": f"bytes={part.begins_at}-{part.ends_at - 1}"}
-        return {**asked, "If-Range": self.wanted.validator} if self.wanted.validator else asked
+        headers = {"Range": f"bytes={part.begins_at}-{part.ends_at - 1}"}
+        return headers | ({"If-Range": self.wanted.validator} if self.wanted.validator else {})
 
     def _check(self, response: httpx.Response, part: BlobPart, *, is_whole: bool) -> None:
-        """Look whether the answer is what was asked for, before its bytes are put anywhere."""
+        """Check that a response is the requested range, before any byte is written."""
         if response.status_code != 206:
             if not is_whole:
                 raise _RangesUnsupported
@@ -517,11 +516,11 @@ class BlobDownload:
             if length is not None and length != str(self.wanted.size_bytes):
                 raise self._wrong_size(length)
             return
-        told = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
-        if told is None or int(told[1]) != part.begins_at:
+        found = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+        if found is None or int(found[1]) != part.begins_at:
             raise _RangesUnsupported
-        if told[2] not in ("*", str(self.wanted.size_bytes)):
-            raise self._wrong_size(told[2])
+        if found[2] not in ("*", str(self.wanted.size_bytes)):
+            raise self._wrong_size(found[2])
 
     def _wrong_size(self, found: str) -> TransferError:
         if not self.wanted.digest:
@@ -531,21 +530,21 @@ class BlobDownload:
             f"it should have {self.wanted.size_bytes} bytes, and has {found}",
         )
 
-    async def _take(
+    async def _receive(
         self, response: httpx.Response, part: BlobPart, retries: TransferRetries
     ) -> None:
-        """Put an answer's bytes in their place; when it is cut, what came before is kept."""
+        """Write a response's bytes; if it is cut, those that arrived are kept."""
         held = bytearray()
-        kept_at = time.monotonic()
+        written_at = time.monotonic()
         left = part.size_bytes - part.completed_bytes
         try:
             async for piece in response.aiter_raw():
                 held += piece[: left - len(held)]
-                is_due = time.monotonic() - kept_at > _FLUSH_S
+                is_due = time.monotonic() - written_at > _FLUSH_S
                 if len(held) >= _FLUSH_BYTES or len(held) >= left or is_due:
-                    taken, held = bytes(held), bytearray()
-                    await run_to_end_in_thread(self._partial.write, part, taken)
-                    left, kept_at = left - len(taken), time.monotonic()
+                    content, held = bytes(held), bytearray()
+                    await run_to_end_in_thread(self._partial.write, part, content)
+                    left, written_at = left - len(content), time.monotonic()
                     self._forgive(retries)
                 if left <= 0:
                     return
@@ -557,29 +556,29 @@ class BlobDownload:
             raise httpx.RemoteProtocolError("the answer ended early")
 
     def _forgive(self, retries: TransferRetries) -> None:
-        """Forget failures for what arrived, unless all of it would have to come again."""
+        """Reset the failures, unless a retry would send the same bytes again."""
         if not self._in_one_piece:
             retries.forgive()
 
-    # Telling
+    # Progress
 
     @property
     def _host(self) -> str:
         return host_of(httpx.URL(self.wanted.url))
 
-    def _is_there(self) -> bool:
+    def _is_stored(self) -> bool:
         return bool(self.wanted.digest) and self._store.has_blob(self.wanted.digest)
 
     def _report_other_process(self) -> None:
         with suppress(OSError):
-            self._tell(arrived_bytes(self._place))
+            self._report_bytes(arrived_bytes(self._place))
 
     async def _report_until_done(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_EVERY_S)
-            self._tell(self._partial.completed_bytes)
+            self._report_bytes(self._partial.completed_bytes)
 
-    def _tell(self, completed: int) -> None:
+    def _report_bytes(self, completed: int) -> None:
         total = self.wanted.size_bytes
         self._report(ProgressLine(self.wanted.label, self.wanted.digest, total, completed))
 
@@ -589,12 +588,12 @@ _FIRST_BYTES_RANGE = re.compile(r"bytes 0-3/(\d+)")
 
 
 async def inspect_url(connection: TransferClient, url: str) -> WantedBlob:
-    """Ask for the first bytes of a file, and learn from the answer how to bring the rest.
+    """Request the first bytes of a file, and return how to download it.
 
     Raises:
-        NotPublished, Refused, Unreachable, Interrupted: there is nothing to bring.
-        HostNotTrusted, NotEncrypted: it was not asked.
-        Unusable: it is no GGUF file, or nobody says how large it is.
+        NotPublished, TransferRefused, HostUnreachable, TransferInterrupted: it is not available.
+        HostNotTrusted, NotEncrypted: nothing was sent.
+        NoUsableModel: it is no GGUF file, or its size is unknown.
     """
     begins = b""
 
@@ -616,15 +615,15 @@ async def inspect_url(connection: TransferClient, url: str) -> WantedBlob:
     check_response(response, url)
     if begins[: len(_GGUF_MAGIC)] != _GGUF_MAGIC:
         raise NoUsableModel(url, f"this is not a GGUF file (it begins with {begins[:4]!r})")
-    told = _FIRST_BYTES_RANGE.match(response.headers.get("content-range", ""))
-    length = told[1] if told else response.headers.get("content-length", "")
+    found = _FIRST_BYTES_RANGE.match(response.headers.get("content-range", ""))
+    length = found[1] if found else response.headers.get("content-length", "")
     if not length.isdecimal():
-        raise NoUsableModel(url, "the server does not say how large the file is")
+        raise NoUsableModel(url, "the server does not send the file's size")
     return WantedBlob(url, int(length), validator=_content_validator(response))
 
 
 def split_file_urls(url: str) -> list[str]:
-    """Return the addresses of all files of a split model, of which one is named.
+    """Return the URLs of all files of a split model, by one of them.
 
     >>> split_file_urls("https://h/a-00001-of-00002.gguf?download=true")[1]
     'https://h/a-00002-of-00002.gguf?download=true'
@@ -635,7 +634,7 @@ def split_file_urls(url: str) -> list[str]:
 
 
 def _content_validator(response: httpx.Response) -> str:
-    """Return what changes when the file does; a weak tag may not be asked by (RFC 9110, 13.1.5)."""
+    """Return a value for `If-Range`, which allows no weak ETag (RFC 9110, 13.1.5)."""
     etag: str = response.headers.get("etag", "")
     if etag and not etag.startswith("W/"):
         return etag

@@ -1,8 +1,8 @@
 """Import GGUF files into a model: check kind and completeness, write config and layers.
 
-A file is a blob that is there already, named by its digest, or a path of this machine, which is
-copied. Its header is read before anything is written. The config is the one that Ollama writes;
-llama.cpp reads everything from the file itself.
+A file is an existing blob, named by its digest, or a path on this machine, which is copied. Its
+header is read before anything is written. The config is written for Ollama; llama.cpp reads
+everything from the file.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from .transfer import NoUsableModel, ProgressLine, ReportProgress
 
 @dataclass(slots=True)
 class ModelDraft:
-    """What a manifest and a config will be written of."""
+    """The layers and config of a model that is being created."""
 
     store: ModelStore
     config: ModelConfig = field(default_factory=ModelConfig)
     layers: list[ManifestLayer] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
-    """What is said of each layer."""
+    """One status line for each layer."""
 
     made: list[str] = field(default_factory=list)
-    """Digests of blobs that were not there before: if nothing comes of it, they go."""
+    """Digests of new blobs, which are removed if the creation fails."""
 
     def add(self, layer: ManifestLayer, *, is_new: bool) -> None:
         """Append a layer."""
@@ -62,11 +62,11 @@ class ModelDraft:
         self.add(layer, is_new=len(self.made) > n_made)
 
     def add_json(self, media_type: str, value: object) -> None:
-        """Append a layer of this value, written as Ollama does; raises as `add_text`."""
+        """Append a layer of this value as JSON; raises as `add_text`."""
         self.add_text(media_type, go_json(value).decode())
 
     def written(self, media_type: str, raw: bytes) -> ManifestLayer:
-        """Write a small blob, and note whether it was there before; raises as `add_text`."""
+        """Write a small blob and return its layer; raises as `add_text`."""
         with self.store.new_blob() as writer:
             writer.write(raw)
             digest = writer.commit()
@@ -96,14 +96,14 @@ def add_gguf_files(
     wanted: str,
     source: str = "",
 ) -> None:
-    """Add GGUF files, each as what its header says that it is.
+    """Add GGUF files as layers of the type that their headers name.
 
-    `wanted`: what they should be, a model (and what belongs to it) or an adapter; `source`: the
-    model's name where they lie.
+    `wanted`: the type that they should have, a model (with its projector) or an adapter; `source`:
+    the name of the model that they come from.
 
     Raises:
-        RecipeRefused: they are something else, said by name.
-        BlobMissing: one that was named by its digest was not sent before.
+        RecipeRefused: a file has another type.
+        BlobMissing: a file named by its digest was not uploaded.
         StoreFull, StoreReadOnly: they cannot be copied.
     """
     headers: dict[str, GgufHeader] = {}
@@ -135,10 +135,10 @@ def add_gguf_files(
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:
-    """Read a file's header; what it is instead is said by name.
+    """Read a file's header.
 
     Raises:
-        RecipeRefused: it is not a whole GGUF file.
+        RecipeRefused: it is not a complete GGUF file; says what it is instead.
     """
     try:
         return read_header(path)
@@ -160,7 +160,7 @@ def _read_header(name: str, path: Path) -> GgufHeader:
 
 
 def _layer_type(header: GgufHeader) -> str:
-    """Tell for what a file is, by its header."""
+    """Return the layer type of a file: model, projector or adapter."""
     general = header.values.get("general.type")
     if general == "adapter" or "adapter.type" in header.values:
         return manifests.ADAPTER_TYPE
@@ -189,10 +189,10 @@ def _check_layer_type(
 
 
 def _check_split(headers: Mapping[str, GgufHeader]) -> None:
-    """Refuse a split model that is not whole.
+    """Check that a split model is complete.
 
     Raises:
-        RecipeRefused: a part of it is missing, or there twice.
+        RecipeRefused: a part is missing or occurs twice.
     """
     parts = {name: header for name, header in headers.items() if header.n_parts > 1}
     if why := split_model_fault([*parts.values()]):
@@ -200,7 +200,7 @@ def _check_split(headers: Mapping[str, GgufHeader]) -> None:
 
 
 def split_model_fault(headers: Sequence[GgufHeader]) -> str:
-    """Return what is wrong with the parts of a split model; empty: they are all there."""
+    """Return what is wrong with the parts of a split model; empty: it is complete."""
     if not headers:
         return ""
     n_parts = headers[0].n_parts
@@ -214,7 +214,7 @@ def split_model_fault(headers: Sequence[GgufHeader]) -> str:
 
 
 def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tuple[str, bool]:
-    """Copy a file among the blobs; gives its digest, and whether it was not there before."""
+    """Copy a file to a blob; return its digest and whether it is new."""
     total = path.stat().st_size
     with path.open("rb") as file, store.new_blob() as writer:
         while piece := file.read(_COPY_BYTES):
@@ -227,15 +227,15 @@ def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tupl
 
 
 def config_of_header(config: ModelConfig, header: GgufHeader) -> ModelConfig:
-    """Return a config that says what the weights are."""
-    told = replace(
+    """Return a config with the facts of the weights."""
+    described = replace(
         config,
         model_format="gguf",
         model_family=header.architecture,
         model_type=weight_count_text(header.n_weights),
         file_type=weights_format(header),
     )
-    return _with_family(told, header.architecture)
+    return _with_family(described, header.architecture)
 
 
 def _with_family(config: ModelConfig, family: str) -> ModelConfig:
@@ -246,43 +246,43 @@ def _with_family(config: ModelConfig, family: str) -> ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ImportedFiles:
-    """What belongs to one model, by digests of blobs that are in the store."""
+    """The files of one model, by the digests of their blobs."""
 
     model: str
     projectors: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     """Of a split model: the files after the first one, in order."""
     texts: tuple[tuple[str, str], ...] = field(default=())
-    """Media types and digests of templates, systems and parameters that came along."""
+    """Media types and digests of its template, system text and parameters."""
 
 
-def make_imported_manifest(store: ModelStore, parcel: ImportedFiles) -> Manifest:
-    """Write the config's blob and give the manifest; reads and writes the disk.
+def make_imported_manifest(store: ModelStore, imported: ImportedFiles) -> Manifest:
+    """Write the config's blob and return the manifest.
 
     Raises:
-        ModelBroken: a file is no whole GGUF file, with the blob's path.
-        StoreFull, StoreReadOnly: the config could not be written.
+        ModelBroken: a file is not a complete GGUF file; with the blob's path.
+        StoreFull, StoreReadOnly: the config cannot be written.
     """
-    weights = (parcel.model, *parcel.parts)
+    weights = (imported.model, *imported.parts)
     config = config_of_header(
         ModelConfig(), check_model_files([store.blob_path(one) for one in weights])
     )
     layers = [_layer_of_blob(store, MODEL_TYPE, digest) for digest in weights]
-    for digest in parcel.projectors:
+    for digest in imported.projectors:
         family = read_header(store.blob_path(digest)).architecture
         config = replace(config, model_families=(*config.model_families, family))
         layers.append(_layer_of_blob(store, PROJECTOR_TYPE, digest))
-    layers += [_layer_of_blob(store, kind, digest) for kind, digest in parcel.texts]
+    layers += [_layer_of_blob(store, kind, digest) for kind, digest in imported.texts]
     digest = store.add_blob(config.dump(layers))
     return make_manifest(_layer_of_blob(store, CONFIG_TYPE, digest), layers)
 
 
 def check_model_files(paths: Sequence[Path]) -> GgufHeader:
-    """Read the header of a model, and refuse one of which parts are missing.
+    """Return the header of a model's files.
 
     Raises:
-        ModelBroken: a file is no whole GGUF file.
-        Unusable: it is a part of a model, or its parts are in another order.
+        ModelBroken: a file is not a complete GGUF file.
+        NoUsableModel: parts are missing or not in their order.
     """
     headers = [read_header(path) for path in paths]
     parts = [header for header in headers if header.n_parts > 1 or len(headers) > 1]

@@ -1,7 +1,7 @@
 """Files of a Hugging Face repository. The only module that knows huggingface_hub.
 
-The files are downloaded like any other blob: the hub names their digests, so they are verified.
-`HF_ENDPOINT` and `HF_TOKEN` are huggingface_hub's own.
+The files are downloaded like any other blob; the hub names their digests, so they are verified.
+`HF_ENDPOINT` and `HF_TOKEN` are variables of huggingface_hub.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ PREFERRED_QUANTISATION = "Q4_K_M"
 _SPLIT_SUFFIX = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _MAX_SHOWN_FILES = 12  # of a repository's files, in an error
 
-# Instructions for Ollama that a repository may hold, and what they become.
+# Files for Ollama that a repository may have.
 HUB_TEXT_FILES = ("template", "system", "params")
 
-_PRIVATE_ADVICE = "Look how it is written; a private one is shown only to its people, by HF_TOKEN."
+_PRIVATE_ADVICE = "Check the spelling; for a private repository, set HF_TOKEN."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class HubFile:
     url: str
     size_bytes: int
     digest: str
-    """`sha256:…`; empty for a small text, which the hub knows by another digest."""
+    """`sha256:…`; empty for a small text, which has another digest on the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,39 +59,39 @@ class HubListing:
 
 
 class HubAuth:
-    """Who we are to the hub; see `connection.Auth`."""
+    """Authorization for the hub; see `transfer_client.HostAuth`."""
 
     def __init__(self, token: str | None, hub: str) -> None:
         self.origin = url_origin(httpx.URL(hub))
         self.header = f"Bearer {token}" if token else None
 
     async def answer(self, response: httpx.Response) -> bool:
-        """Say nothing more: a token that is refused stays refused."""
+        """Return False: a refused token stays refused."""
         return False
 
 
 async def list_hub_files(
     repository: str, revision: str | None, options: TransferOptions
 ) -> HubListing:
-    """Ask for a repository's files.
+    """Return a repository's files.
 
     Raises:
         NotPublished: there is no such repository or revision.
-        Refused: it asks who we are, or for its terms to be accepted.
-        Unreachable: the hub gave no answer.
+        TransferRefused: the repository needs a login, or its terms must be accepted.
+        HostUnreachable: the hub does not answer.
     """
     return await asyncio.to_thread(_list_hub_files, repository, revision, options)
 
 
 def hub_address(options: TransferOptions) -> str:
-    """Return the hub that will be asked."""
+    """Return the URL of the hub."""
     from huggingface_hub import constants
 
     return (options.hub or constants.ENDPOINT).rstrip("/")
 
 
 def _list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
-    from huggingface_hub import HfApi, get_token, hf_hub_url  # a second, so only where needed
+    from huggingface_hub import HfApi, get_token, hf_hub_url  # takes a second
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -100,7 +100,7 @@ def _list_hub_files(repository: str, revision: str | None, options: TransferOpti
         RevisionNotFoundError,
     )
 
-    # Errors of its HTTP library, whichever it is; those of answers derive from them.
+    # The base classes belong to huggingface_hub's HTTP library, whichever version has it.
     unreached: tuple[type[Exception], ...] = (*_base_errors(HfHubHTTPError), OSError)
     hub, token = hub_address(options), get_token()
     host = httpx.URL(hub).netloc.decode("ascii")
@@ -144,25 +144,25 @@ def _base_errors(kind: type[Exception]) -> tuple[type[Exception], ...]:
 
 def _accept_terms_advice(where: str) -> str:
     return (
-        f"The owner of {where} asks for terms to be accepted: do so at https://{where}, "
-        f"then set HF_TOKEN to a token of your account."
+        f"Accept the terms of {where} at https://{where}, then set HF_TOKEN to a token of your "
+        f"account."
     )
 
 
 def is_projector_file(name: str) -> bool:
-    """Return whether a file is a vision projector, by the name that llama.cpp's tools give it."""
+    """Return whether a file is a vision projector, by the names of llama.cpp's tools."""
     return "mmproj" in name.rsplit("/", 1)[-1].lower()
 
 
 def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> list[HubFile]:
-    """Choose a model's file as Ollama does: the one that is asked for, Q4_K_M, or the first.
+    """Choose a model's file as Ollama does: the wanted one, Q4_K_M, or the first.
 
-    Returns all its parts where it is split; a whole one comes before them.
+    Returns all parts of a split model; single files are preferred.
 
-    `wanted` is a quantisation or a file's name, in any case; empty: nobody asked.
+    `wanted` is a quantisation or a file's name, in any case; empty: the default.
 
     Raises:
-        Unusable: there is none such, with those that there are; or a part of it is missing.
+        NoUsableModel: no file fits, with those that there are; or a part is missing.
     """
     models = [
         file
@@ -193,7 +193,7 @@ def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> lis
 
 
 def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
-    """Choose the projector that goes with a model: half precision, or else the first; or None."""
+    """Choose a model's projector: half precision, or else the first; None: there is none."""
     found = [file for file in files if is_projector_file(file.name) and file.name.endswith(".gguf")]
     for kind in ("F16", "BF16", "Q8_0"):
         for file in found:

@@ -1,8 +1,8 @@
-"""Manifests: which blobs make up a model, and what its config and small layers say.
+"""Manifests: the blobs of a model, its config, and the content of its small layers.
 
-Manifests follow Docker's image manifest, version 2, with Ollama's media types; JSON is written
-byte for byte as Go's encoder does, since its digest matters. The config's fields are Ollama's
-(types/model/config.go); unknown ones are kept, so that a model made from another has them too.
+Manifests follow Docker's image manifest, version 2, with Ollama's media types. Because their digest
+matters, JSON is written byte for byte as Go's encoder does. The config's fields are Ollama's
+(types/model/config.go); unknown fields are kept for models that are made from this one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROJECTOR_TYPE = "application/vnd.ollama.image.projector"
 ADAPTER_TYPE = "application/vnd.ollama.image.adapter"
 TEMPLATE_TYPE = "application/vnd.ollama.image.template"
 PROMPT_TYPE = "application/vnd.ollama.image.prompt"
-"""What a template's layer was called in 2023."""
+"""The type of a template's layer in 2023."""
 SYSTEM_TYPE = "application/vnd.ollama.image.system"
 PARAMS_TYPE = "application/vnd.ollama.image.params"
 MESSAGES_TYPE = "application/vnd.ollama.image.messages"
@@ -35,14 +35,14 @@ LICENSE_TYPE = "application/vnd.ollama.image.license"
 
 @dataclass(frozen=True, slots=True)
 class ManifestLayer:
-    """One blob and what it is for."""
+    """One blob of a model, with its type."""
 
     media_type: str
     digest: str
     """`sha256:` and 64 hexadecimal digits."""
     size_bytes: int
     source: str = ""
-    """The model that it was taken from (`from` in the manifest)."""
+    """The model that it comes from (`from` in the manifest)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Manifest:
     """None in some old manifests and in hand-made ones."""
     layers: tuple[ManifestLayer, ...]
     raw: bytes
-    """As it was read, or as it is written: its digest is the model's."""
+    """Its bytes; their digest is the model's."""
 
     @property
     def digest(self) -> str:
-        """Return the sha256 of the manifest itself, hexadecimal."""
+        """The sha256 of the manifest itself, hexadecimal."""
         return hashlib.sha256(self.raw).hexdigest()
 
     @property
@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """What all its blobs take together."""
+        """The size of all its blobs."""
         return sum(layer.size_bytes for layer in self.blobs)
 
     def all_of(self, *media_types: str) -> tuple[ManifestLayer, ...]:
@@ -80,17 +80,17 @@ class Manifest:
 
 
 def make_manifest(config: ManifestLayer | None, layers: Iterable[ManifestLayer]) -> Manifest:
-    """Write a manifest of these parts, byte for byte as Ollama does."""
-    told = tuple(layers)
+    """Return a manifest of these parts, byte for byte as Ollama writes it."""
+    layers = tuple(layers)
     content: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE}
     if config is not None:
         content["config"] = _layer_json(config)
-    content["layers"] = [_layer_json(layer) for layer in told]
-    return Manifest(config, told, go_json(content))
+    content["layers"] = [_layer_json(layer) for layer in layers]
+    return Manifest(config, layers, go_json(content))
 
 
 def parse_manifest(raw: bytes) -> Manifest:
-    """Read a manifest.
+    """Parse a manifest.
 
     Raises:
         ValueError: it is none; with the reason.
@@ -122,16 +122,16 @@ def _parse_layer(value: object) -> ManifestLayer:
 
 
 def _layer_json(layer: ManifestLayer) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    value: dict[str, Any] = {
         "mediaType": layer.media_type,
         "digest": layer.digest,
         "size": layer.size_bytes,
     }
-    return {**told, "from": layer.source} if layer.source else told
+    return {**value, "from": layer.source} if layer.source else value
 
 
 def go_json(value: object) -> bytes:
-    r"""Write JSON as Go's encoder does: compact, `<>&` escaped, a line's end behind it.
+    r"""Return JSON as Go's encoder writes it: compact, `<>&` escaped, with a final newline.
 
     >>> go_json({"a": "<ä>"}).decode()
     '{"a":"\\u003cä\\u003e"}\n'
@@ -151,26 +151,26 @@ _IMAGE_FIELDS = ("architecture", "os", "rootfs")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What a model's config blob says."""
+    """A model's config blob."""
 
     model_format: str = ""
     model_family: str = ""
     model_families: tuple[str, ...] = ()
     model_type: str = ""
-    """How many weights, such as `7.2B`."""
+    """Number of its weights, such as `7.2B`."""
     file_type: str = ""
     """The weights' format, such as `Q4_K_M`."""
     renderer: str = ""
-    """A program of Ollama's that writes prompts in place of a template; not one of ours."""
+    """A program of Ollama's that writes prompts instead of a template; unknown to us."""
     parser: str = ""
     requires: str = ""
-    """The least version of Ollama that it needs."""
+    """The oldest version of Ollama that it works with."""
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def dump(self, layers: Iterable[ManifestLayer]) -> bytes:
-        """Write it as Ollama does, with the digests of a model's layers."""
+        """Return it as Ollama writes it, with the digests of a model's layers."""
         families = list(self.model_families) or None
-        told: dict[str, Any] = {
+        value: dict[str, Any] = {
             "model_format": self.model_format,
             "model_family": self.model_family,
             "model_families": families,
@@ -178,16 +178,16 @@ class ModelConfig:
             "file_type": self.file_type,
         }
         optional = {"renderer": self.renderer, "parser": self.parser, "requires": self.requires}
-        told |= {name: value for name, value in optional.items() if value}
-        told |= self.more
-        told |= {"architecture": "amd64", "os": "linux"}
-        told["rootfs"] = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
-        return go_json(told)
+        value |= {name: text for name, text in optional.items() if text}
+        value |= self.more
+        value |= {"architecture": "amd64", "os": "linux"}
+        value["rootfs"] = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
+        return go_json(value)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A stored model's parts, its weights as paths."""
+    """The parts of a stored model, files as paths."""
 
     model: Path
     config: ModelConfig = field(default_factory=ModelConfig)
@@ -199,24 +199,24 @@ class StoredModel:
     messages: tuple[Message, ...] = ()
     licenses: tuple[str, ...] = ()
     parent: str = ""
-    """The model that it was made from, if its maker said so."""
+    """The model that it was made from, if known."""
     parts: tuple[Path, ...] = ()
     """Of a split model: the files after the first one, in order."""
 
     @property
     def own_template(self) -> str | None:
-        """The template that goes before the file's own; None: the file's own is used.
+        """The template to use instead of the file's own; None: the file's own.
 
-        Prompts of a model with a renderer are not made with its template.
+        A model with a renderer does not use its template.
         """
         return None if self.config.renderer else self.template or None
 
 
 def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
-    """Read what a manifest names.
+    """Read the parts of a manifest.
 
     Raises:
-        ModelBroken: a blob is missing, or nonsense; with its path.
+        ModelBroken: a blob is missing or invalid; with its path.
     """
     model = manifest.first_of(MODEL_TYPE)
     if model is None:
@@ -243,18 +243,18 @@ def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
 
 
 def parse_config(raw: bytes) -> ModelConfig:
-    """Read a config blob.
+    """Parse a config blob.
 
     Raises:
         ValueError: it is no JSON object.
     """
-    told = json.loads(raw)
-    if not isinstance(told, dict):
+    value = json.loads(raw)
+    if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a bad call
-    families = told.get("model_families")
+    families = value.get("model_families")
 
     def text(name: str) -> str:
-        return str(told.get(name) or "")
+        return str(value.get(name) or "")
 
     return ModelConfig(
         model_format=text("model_format"),
@@ -265,7 +265,7 @@ def parse_config(raw: bytes) -> ModelConfig:
         renderer=text("renderer"),
         parser=text("parser"),
         requires=text("requires"),
-        more={name: told[name] for name in told if name not in (*_CONFIG_FIELDS, *_IMAGE_FIELDS)},
+        more={name: value[name] for name in value if name not in (*_CONFIG_FIELDS, *_IMAGE_FIELDS)},
     )
 
 
@@ -281,18 +281,18 @@ def _read_config(blobs: BlobStore, layer: ManifestLayer | None) -> ModelConfig:
 def _read_params(blobs: BlobStore, manifest: Manifest) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for layer in manifest.all_of(PARAMS_TYPE):
-        told = _read_json(blobs, layer)
-        if not isinstance(told, dict):
+        value = _read_json(blobs, layer)
+        if not isinstance(value, dict):
             raise ModelBroken(str(blobs.path(layer.digest)), "the parameters are not an object")
-        params |= told
+        params |= value
     return params
 
 
 def _read_messages(blobs: BlobStore, manifest: Manifest) -> tuple[Message, ...]:
     messages = []
     for layer in manifest.all_of(MESSAGES_TYPE):
-        told = _read_json(blobs, layer)
-        turns = told if isinstance(told, list) else []
+        value = _read_json(blobs, layer)
+        turns = value if isinstance(value, list) else []
         messages += [
             Message(str(one.get("role", "")), str(one.get("content", "")))
             for one in turns
@@ -320,7 +320,7 @@ def _layer_path(blobs: BlobStore, layer: ManifestLayer) -> Path:
     """Return a blob's path.
 
     Raises:
-        ModelBroken: it is not there.
+        ModelBroken: it does not exist.
     """
     try:
         path = blobs.path(layer.digest)

@@ -1,9 +1,8 @@
 """Create a model from a recipe: layers, config, manifest, and quantised weights.
 
-Order and status lines are Ollama's (github.com/ollama/ollama, server/create.go), so that its
-clients can follow. The new name is given last, when everything is there. llama.cpp's quantiser
-runs in a process of its own (`quantise_process`) and writes to a temporary file; the blob gets its
-name when it is complete.
+Order and status lines are Ollama's (github.com/ollama/ollama, server/create.go), for its clients.
+The manifest is written last. llama.cpp's quantiser runs in a process of its own
+(`quantise_process`) and writes to a temporary file, which becomes a blob when it is complete.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from .model_cards import weights_format
 from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
-from .modelfile import PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
+from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
 from .transfer import ProgressLine, ReportProgress
 
 QUANTISATION_FORMATS = (
@@ -49,10 +48,10 @@ _POLL_S = 0.2
 
 
 def parse_format(name: str) -> str:
-    """Return a format's name as it is written in files: `q4_K_M` → `Q4_K_M`.
+    """Return a format's canonical name: `q4_K_M` → `Q4_K_M`.
 
     Raises:
-        RecipeRefused: there is none of this name.
+        RecipeRefused: there is no such format.
     """
     wanted = _FORMAT_ALIASES.get(name.upper(), name.upper())
     if wanted not in QUANTISATION_FORMATS:
@@ -69,31 +68,31 @@ def quantise_to_blob(
     report: ReportProgress,
     status: str,
 ) -> str:
-    """Write `source` in a format of `QUANTISATION_FORMATS`; gives the new blob's digest.
+    """Write `source` in a format of `QUANTISATION_FORMATS`; return the new blob's digest.
 
-    `report` is called every now and then; when it raises, the work ends and leaves nothing.
+    `report` is called regularly; if it raises, the quantiser is stopped and its file removed.
 
     Raises:
-        StoreFull: there is no room; before anything is written, where that can be foreseen.
-        EngineError: llama.cpp cannot do it.
+        StoreFull: the disk is too full; raised before anything is written where possible.
+        EngineError: llama.cpp refuses or fails.
     """
     total = copy_bytes(header, format_name.removesuffix("_S").removesuffix("_M").removesuffix("_L"))
     _check_disk_space(blobs, total)
-    aside = blobs.aside()
+    target = blobs.temporary_path()
     try:
         order = {
             "source": str(source),
-            "target": str(aside),
+            "target": str(target),
             "format": format_name,
             "n_threads": 0,
         }
-        why = _run_quantiser(order, aside, lambda done: _report_bytes(report, status, total, done))
+        why = _run_quantiser(order, target, lambda done: _report_bytes(report, status, total, done))
         if why:
             _check_disk_space(blobs, 0)
             raise EngineError(f"{source.name} cannot be written in {format_name}: {why}")
-        digest = blobs.adopt(aside)
+        digest = blobs.adopt(target)
     finally:
-        aside.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
     _report_bytes(report, status, total, total)
     return digest
 
@@ -108,14 +107,16 @@ def _check_disk_space(blobs: BlobStore, needed: int) -> None:
         raise StoreFull(str(blobs.folder), free)
 
 
-def _run_quantiser(order: dict[str, object], aside: Path, look: Callable[[int], None]) -> str:
-    """Let the process work; gives why it could not, or nothing."""
+def _run_quantiser(
+    order: dict[str, object], target: Path, on_progress: Callable[[int], None]
+) -> str:
+    """Run the quantiser's process; return its error, or an empty text."""
     with tuner.json_subprocess(_QUANTISER_COMMAND, order) as one:
         while one.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 one.process.wait(_POLL_S)
             with suppress(FileNotFoundError):
-                look(aside.stat().st_size)
+                on_progress(target.stat().st_size)
         line = one.lines.readline()
         if not line:
             return one.why_it_ended()
@@ -125,25 +126,22 @@ def _run_quantiser(order: dict[str, object], aside: Path, look: Callable[[int], 
 
 _ABSOLUTE_PATH = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 _SEMVER = re.compile(r"v?\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
-_PARAMETER_KIND_WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false",
-          "texts": "a text or a list of texts"}  # fmt: skip
 
 
 def create_model(
     store: ModelStore, finder: ModelFinder, recipe: ModelRecipe, report: ReportProgress
 ) -> ModelName:
-    """Make a model; gives its name as it is spelled in the store.
+    """Create a model; return its name as it is spelled in the store.
 
-    `report` is told every step, in the thread that asked; when it raises, the work ends and the
-    model stays what it was.
+    `report` is called for every step, in this thread; if it raises, the old model stays.
 
     Raises:
-        InvalidName: of the new model or of its base.
-        ModelNotFound: there is no such base here; whoever asked may pull it and try again.
-        RecipeRefused: the recipe cannot be carried out, in Ollama's words where it has any.
-        BadDigest, BlobMissing: a file that was named by its digest was not sent before.
+        InvalidName: the new name or the base's is invalid.
+        ModelNotFound: the base is not on this machine; the caller may pull it and try again.
+        RecipeRefused: the recipe is invalid, in Ollama's words where it has any.
+        BadDigest, BlobMissing: a file named by its digest was not uploaded.
         ModelBroken: the base is broken.
-        StoreFull, StoreReadOnly: nothing was made.
+        StoreFull, StoreReadOnly: nothing was created.
         EngineError: llama.cpp cannot write the format.
     """
     name = parse_name(recipe.name)
@@ -156,26 +154,25 @@ def create_model(
         for status in (*draft.statuses, *_ignored_parameters(recipe)):
             report(ProgressLine(status))
         report(ProgressLine("writing manifest"))
-        there = store.put_manifest(name, make_manifest(config, draft.layers))
+        stored = store.put_manifest(name, make_manifest(config, draft.layers))
     except BaseException:
         with suppress(EngineError):
             store.prune(draft.made, keep=finder.needed_digests())
         raise
-    store.prune(
-        [*before, *draft.made], keep=finder.needed_digests()
-    )  # what was only a step on the way goes
+    # Removes what only the old model needed, and intermediate files.
+    store.prune([*before, *draft.made], keep=finder.needed_digests())
     report(ProgressLine("success"))
-    return there
+    return stored
 
 
 def copy_model(
     store: ModelStore, finder: ModelFinder, source: ModelName, destination: ModelName
 ) -> None:
-    """Give a model a second name. A model outside the store gets a copy of its file in it.
+    """Add a second name for a model; a model outside the store is copied into it.
 
     Raises:
-        ModelNotFound: there is no such model here.
-        StoreFull, StoreReadOnly, ModelBroken: nothing was made.
+        ModelNotFound: the model is not on this machine.
+        StoreFull, StoreReadOnly, ModelBroken: nothing was created.
     """
     if store.find(source) is not None:
         store.copy(source, destination)
@@ -186,7 +183,7 @@ def copy_model(
 def _fill_draft(
     finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
-    """Bring a model's layers together."""
+    """Add the layers and the config of a recipe to the draft."""
     _add_base(finder, recipe, draft, report)
     if recipe.adapters:
         add_gguf_files(draft, recipe.adapters, report, wanted=manifests.ADAPTER_TYPE)
@@ -196,7 +193,7 @@ def _fill_draft(
 
 
 def _check_recipe(recipe: ModelRecipe) -> None:
-    """Refuse what can be refused before anything is written."""
+    """Raise the errors of a recipe that are known before anything is written."""
     if not recipe.base and not recipe.files:
         raise RecipeRefused("neither 'from' or 'files' was specified")
     for file, source in {**recipe.files, **recipe.adapters}.items():
@@ -230,13 +227,12 @@ def _check_parameter(key: str, value: Any) -> None:
         is_endless = isinstance(value, float) and not math.isfinite(value)
         is_good = kind is None or is_whole or (is_number and not is_endless)
     if not is_good and kind is not None:
-        raise RecipeRefused(
-            f"parameter '{key}' must be {_PARAMETER_KIND_WORDS[kind]}, not {value!r}"
-        )
+        what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
+        raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
 
 
 def _check_template(source: str) -> None:
-    from paddock.engine.chat.chat_template import read_template  # brings Jinja2: 40 ms
+    from paddock.engine.chat.chat_template import read_template  # imports Jinja2: 40 ms
 
     try:
         read_template(source)
@@ -247,20 +243,20 @@ def _check_template(source: str) -> None:
 def _add_base(
     finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
-    """Start from another model, or from files."""
+    """Add the base: another model, or files."""
     if not recipe.base:
         add_gguf_files(draft, recipe.files, report, wanted=manifests.MODEL_TYPE)
         if not any(layer.media_type == manifests.MODEL_TYPE for layer in draft.layers):
             raise RecipeRefused("no files provided to convert")
         return
-    # A name and never a path: the recipe may come from another machine.
+    # Never a path: the recipe may come from another machine.
     found = finder.named(parse_name(recipe.base))
     if found.manifest is not None:
         draft.config = read_stored_model(draft.store.blobs, found.manifest).config
         for layer in found.manifest.layers:
-            # What weights are told to be made from is their name in the store.
+            # `source` is the base's name in the store.
             draft.add(replace(layer, source=found.name), is_new=False)
-        if not draft.config.model_format:  # its maker told nothing of it
+        if not draft.config.model_format:  # the base's config is empty
             draft.config = config_of_header(draft.config, finder.files.header(*found.split))
         return
     files = {path.name: path for path in (*found.weights, found.projector) if path}
@@ -270,7 +266,7 @@ def _add_base(
 
 
 def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> None:
-    """Replace the model's layer by one in another format."""
+    """Replace the layer of the weights by one in another format."""
     number, layer = next(
         (number, layer)
         for number, layer in enumerate(draft.layers)
@@ -302,7 +298,7 @@ def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> N
 
 
 def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
-    """Lay what the recipe says over what the base says."""
+    """Override the base's layers and config by those of the recipe."""
     if recipe.template:
         draft.drop(manifests.TEMPLATE_TYPE, manifests.PROMPT_TYPE)
         draft.add_text(manifests.TEMPLATE_TYPE, recipe.template)
@@ -326,7 +322,7 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
         draft.add_json(manifests.MESSAGES_TYPE, [_message_json(one) for one in recipe.messages])
     draft.config = replace(
         draft.config,
-        # A template of one's own goes before the base's renderer, which knows another one.
+        # A new template replaces the base's renderer, which belongs to the old template.
         renderer=recipe.renderer or ("" if recipe.template else draft.config.renderer),
         parser=recipe.parser or draft.config.parser,
         requires=recipe.requires.removeprefix("v") or draft.config.requires,
@@ -334,7 +330,7 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
 
 
 def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:
-    """Yield what is said of parameters that change nothing."""
+    """Yield a status line for each parameter without effect."""
     for key in recipe.parameters:
         if key not in PARAMETER_KINDS:
             yield f"parameter {key!r} is not known and was left out"
@@ -343,7 +339,7 @@ def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:
 
 
 def _stored_parameter(key: str, value: Any) -> Any:
-    """Write a parameter as Ollama stores it."""
+    """Return a parameter's value as Ollama stores it."""
     if PARAMETER_KINDS[key] == "texts":
         return [value] if isinstance(value, str) else list(value)
     return int(value) if PARAMETER_KINDS[key] == "integer" else value
@@ -354,10 +350,8 @@ def _message_json(message: Message) -> dict[str, str]:
 
 
 def _draft_licenses(draft: ModelDraft) -> tuple[str, ...]:
-    """Return the licences that the draft has so far."""
     return read_stored_model(draft.store.blobs, make_manifest(None, draft.layers)).licenses
 
 
 def _draft_params(draft: ModelDraft) -> dict[str, Any]:
-    """Return the parameters that the draft has so far."""
     return dict(read_stored_model(draft.store.blobs, make_manifest(None, draft.layers)).params)

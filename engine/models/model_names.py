@@ -1,7 +1,7 @@
 """Model names, file names with a quantisation, and sources to pull from. Pure.
 
 A name is `[host/][namespace/]model[:tag]`. Its grammar is Ollama's (github.com/ollama/ollama,
-types/model/name.go): a part is never a path step, so a valid name is a safe path under
+types/model/name.go): no part can be a path step like `..`, so a valid name is a safe path under
 `manifests/`. Sources:
 
     smollm2:135m   registry.example/team/mini:v1                                     a registry
@@ -28,18 +28,18 @@ _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model's whole name; equal names may differ in their case, see `key`."""
+    """A model's full name; names that differ in case alone are equal, see `key`."""
 
     host: str
     namespace: str
     model: str
     tag: str
     scheme: str = field(default="", compare=False)
-    """`http` or `https`, where the name was written as an address; no part of the name itself."""
+    """`http` or `https` if the name was written as a URL; not part of the name itself."""
 
     @property
     def short(self) -> str:
-        """As people write it: without the default host and namespace, always with the tag."""
+        """The name without the default host and namespace, always with the tag."""
         name = f"{self.model}:{self.tag}"
         if self.host.lower() != DEFAULT_HOST:
             return f"{self.host}/{self.namespace}/{name}"
@@ -47,12 +47,12 @@ class ModelName:
 
     @property
     def full(self) -> str:
-        """With everything: `registry.ollama.ai/library/smol:latest`."""
+        """The name with all parts: `registry.ollama.ai/library/smol:latest`."""
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
 
     @property
     def key(self) -> str:
-        """What is the same for names that mean the same model."""
+        """A key that is equal for names of the same model."""
         return self.full.lower()
 
     @property
@@ -66,18 +66,18 @@ class ModelName:
 
 
 def is_path(ref: str) -> bool:
-    """Return whether a model is named by the path of a file.
+    """Return whether a reference is the path of a file.
 
     >>> is_path("./mini.gguf"), is_path("mini.gguf"), is_path("team/mini:v1.gguf"), is_path("mini")
     (True, True, False, False)
     """
-    # What is written with a tag is a name, whatever the tag ends with.
+    # With a tag it is a name, whatever the tag ends with.
     is_file = ref.lower().endswith(".gguf") and ":" not in ref.rsplit("/", 1)[-1]
     return is_file or ref.startswith((".", "/", "~")) or "\\" in ref
 
 
 def parse_name(text: str) -> ModelName:
-    """Read a name; what it leaves out is the default's.
+    """Parse a name; missing parts are the defaults.
 
     >>> parse_name("smollm2").full
     'registry.ollama.ai/library/smollm2:latest'
@@ -85,7 +85,7 @@ def parse_name(text: str) -> ModelName:
     'localhost:5000/team/mini:v1'
 
     Raises:
-        InvalidName: with the name and the part that cannot be.
+        InvalidName: with the name and the invalid part.
     """
     scheme, found, rest = text.partition("://")
     if not found:
@@ -109,7 +109,7 @@ def parse_name(text: str) -> ModelName:
 
 
 def _split_tag(text: str) -> tuple[str, str]:
-    """Part the tag from the rest; a colon before the last slash is a port's."""
+    """Split off the tag; a colon before the last slash belongs to a port."""
     if ":" not in text.rsplit("/", 1)[-1]:
         return text, DEFAULT_TAG
     path, _, tag = text.rpartition(":")
@@ -136,11 +136,11 @@ _QUANTISATION = re.compile(
 
 
 def quantisation_label(name: str) -> str:
-    """Return the quantisation that a file's name tells, in capitals; empty: it tells none.
+    """Return the quantisation in a file's name, in capitals; empty: there is none.
 
-    >>> quantisation_label("Llama-3.2-1B-Instruct-Q4_K_M.gguf"), quantisation_label("tiny.q8_0.gguf"), quantisation_label("model.gguf")
-    ('Q4_K_M', 'Q8_0', '')
-    >>> quantisation_label("Q6_K/model-Q6_K-00001-of-00002.gguf"), quantisation_label("qwen-UD-IQ2_XXS.gguf")
+    >>> [quantisation_label(name) for name in ("a-Q4_K_M.gguf", "tiny.q8_0.gguf", "model.gguf")]
+    ['Q4_K_M', 'Q8_0', '']
+    >>> quantisation_label("Q6_K/a-Q6_K-00001-of-00002.gguf"), quantisation_label("UD-IQ2_XXS.gguf")
     ('Q6_K', 'UD-IQ2_XXS')
     """
     found = _QUANTISATION.findall(_file_stem(name))
@@ -162,7 +162,7 @@ class RegistrySource:
     name: ModelName
 
     def __str__(self) -> str:
-        """Return whom it will be asked from."""
+        """Return the source for messages."""
         return self.name.full
 
 
@@ -173,35 +173,35 @@ class HubSource:
     name: ModelName
     repository: str
     wanted: str = ""
-    """A quantisation or a file; empty: chosen."""
+    """A quantisation or a file; empty: the default."""
     revision: str | None = None
 
     def __str__(self) -> str:
-        """Return whom it will be asked from."""
+        """Return the source for messages."""
         return f"huggingface.co/{self.repository}"
 
 
 @dataclass(frozen=True, slots=True)
 class UrlSource:
-    """A GGUF file behind a URL."""
+    """A GGUF file at a URL."""
 
     name: ModelName
     url: str
 
     def __str__(self) -> str:
-        """Return whom it will be asked from."""
+        """Return the source for messages."""
         return self.url
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A GGUF file of this machine."""
+    """A GGUF file on this machine."""
 
     name: ModelName
     path: Path
 
     def __str__(self) -> str:
-        """Return what will be read."""
+        """Return the source for messages."""
         return str(self.path)
 
 
@@ -209,7 +209,7 @@ ModelSource = RegistrySource | HubSource | UrlSource | FileSource
 
 
 def parse_source(text: str, as_name: str | None = None) -> ModelSource:
-    """Return what a person means; `as_name`: what the model is to be called here.
+    """Return the source that a text names; `as_name`: the model's name on this machine.
 
     >>> str(parse_source("hf:bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0").name)
     'hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q8_0'
@@ -219,12 +219,12 @@ def parse_source(text: str, as_name: str | None = None) -> ModelSource:
     'mini-2b:Q4_K_M'
 
     Raises:
-        InvalidName: it is neither.
+        InvalidName: the text names no source.
     """
     own = parse_name(as_name) if as_name else None
     try:
         return _parse_any_source(text, own)
-    except (ValueError, RuntimeError) as error:  # urlsplit's, and a home that nobody has
+    except (ValueError, RuntimeError) as error:  # from urlsplit, and for an unknown home
         raise InvalidName(text, str(error)) from error
 
 
@@ -246,7 +246,7 @@ def _parse_any_source(text: str, own: ModelName | None) -> ModelSource:
 
 
 def model_name_of_file(file: str) -> ModelName:
-    """Make a model's name of a file's.
+    """Return a model's name for a file.
 
     >>> model_name_of_file("SmolLM2-135M-Instruct.Q4_1.gguf").short
     'smollm2-135m-instruct:Q4_1'
@@ -264,7 +264,7 @@ def model_name_of_file(file: str) -> ModelName:
 
 
 def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
-    """Read `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page of the hub."""
+    """Parse `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page on the hub."""
     path, _, wanted = rest.partition(":")
     steps = [unquote(step) for step in path.strip("/").split("/")]
     if len(steps) < 2 or not all(steps):
@@ -298,7 +298,7 @@ def _hub_model_name(host: str, repository: str, tag: str) -> ModelName:
 
 def _parse_url_source(text: str, own: ModelName | None) -> ModelSource:
     parts = urlsplit(text)
-    if not parts.hostname or parts.port == 0:  # a port that is none raises
+    if not parts.hostname or parts.port == 0:  # `port` raises for an invalid one
         raise InvalidName(text, "an address needs a host")
     if parts.username is not None:
         raise InvalidName(text.replace(parts.netloc, "…"), "an address may hold no password")

@@ -1,13 +1,12 @@
 """The model store on disk, in Ollama's layout.
 
-The layout is `manifests/host/namespace/model/tag` and `blobs/sha256-…`. An existing store of
-Ollama's can be used in place, also a read-only one. Newer versions of Ollama keep a manifest as a
-blob, link to it under `manifests-v2` and the host `ollama.com`, and may list several manifests for
-one name. Both forms are read; written is always a plain file in `manifests`, which every version
-reads.
+The layout is `manifests/host/namespace/model/tag` and `blobs/sha256-…`. A store of Ollama can be
+used in place, even read-only. Newer versions of Ollama keep a manifest as a blob, link to it under
+`manifests-v2` and the host `ollama.com`, and may list several manifests for one name. Both layouts
+are read; manifests are written as plain files in `manifests`, which every version reads.
 
-Every change to the set of named blobs holds one lock: no blob that a manifest names is removed,
-and no manifest comes before its blobs.
+Every change to names or to the blobs they need holds one lock: no blob of a manifest is removed,
+and no manifest is written before its blobs.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ from .model_names import DEFAULT_HOST, ModelName, parse_name
 _MANIFEST_LIST_TYPE = "application/vnd.ollama.manifest.list.v2+json"
 _NEWER_HOST = "ollama.com"
 
-# Which of several manifests for one name is ours: those for Ollama's own engine and llama.cpp.
+# Of several manifests for one name, those for Ollama's own engine and llama.cpp are usable.
 _USABLE_RUNNERS = ("llamacpp", "ollama", "")
 
 _DIGEST_TEXT = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
 class ManifestFiles:
-    """The manifests' files of one store."""
+    """The files of one store's manifests."""
 
     def __init__(self, root: Path, blobs: BlobStore) -> None:
         self._root = root
@@ -50,7 +49,7 @@ class ManifestFiles:
         self._blobs = blobs
 
     def all(self) -> Iterator[tuple[ModelName, Path]]:
-        """Yield every name and its file; what cannot be a name is none."""
+        """Yield every name and its file; files with invalid names are skipped."""
         seen: set[str] = set()
         for folder in (self._newer, self._folder):
             for path in _entries_below(folder, 4):
@@ -60,22 +59,22 @@ class ManifestFiles:
                     yield name, path
 
     def find(self, name: ModelName) -> tuple[ModelName, Path] | None:
-        """Return a name as it is spelled here, and its file; None: not there."""
+        """Return a name as it is spelled in the store, and its file; None: there is none."""
         for path in (self._newer.joinpath(*_newer_parts(name)), self._place(name)):
             if path.is_file():
                 return name, path
         return next(((one, path) for one, path in self.all() if one.key == name.key), None)
 
     def read(self, path: Path) -> Manifest:
-        """Read a manifest; of a list, the one for us.
+        """Read a manifest; of a list, the first usable one.
 
         Raises:
-            FileNotFoundError: it went meanwhile.
+            FileNotFoundError: it was removed meanwhile.
             ManifestBroken: with its path and the reason.
         """
         try:
             raw = path.read_bytes()
-            return self._chosen(raw) or parse_manifest(raw)
+            return self._choose_from_list(raw) or parse_manifest(raw)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -84,12 +83,12 @@ class ManifestFiles:
             raise ManifestBroken(str(path), str(error)) from None
 
     def digests(self, path: Path) -> set[str]:
-        """Return every digest that a manifest names, itself and those of a list's parts included.
+        """Return every digest in a manifest, with its own and those of a list's parts.
 
-        Whatever else is wrong with the file: what it names may be needed.
+        Even a broken manifest counts, because its blobs may be needed.
 
         Raises:
-            ManifestBroken: it cannot be read, and may name anything.
+            ManifestBroken: it cannot be read, so any blob may be needed.
         """
         try:
             raw = path.read_bytes()
@@ -107,38 +106,38 @@ class ManifestFiles:
         return named
 
     def write(self, name: ModelName, raw: bytes) -> None:
-        """Make or replace a manifest by one rename.
+        """Write or replace a manifest atomically.
 
         Raises:
-            StoreFull, StoreReadOnly: the old one, if any, is untouched.
+            StoreFull, StoreReadOnly: the old one, if any, is unchanged.
         """
         path = self._place(name)
         with store_write_errors(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not beside its place: whatever lies there counts as a model's tag.
-            aside = self._folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
+            # In the top folder: any file in a model's own folder counts as a tag.
+            temporary = self._folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
             try:
-                with aside.open("xb") as file:
+                with temporary.open("xb") as file:
                     file.write(raw)
                     file.flush()
                     os.fsync(file.fileno())
-                aside.replace(path)
+                temporary.replace(path)
             finally:
                 with suppress(OSError):
-                    aside.unlink(missing_ok=True)
+                    temporary.unlink(missing_ok=True)
             self._newer.joinpath(*_newer_parts(name)).unlink(missing_ok=True)
         fsync_folder(path.parent)
 
     def remove(self, name: ModelName) -> None:
-        """Remove a manifest, and the folders that it leaves empty.
+        """Remove a manifest and the folders that are empty without it.
 
         Raises:
-            StoreReadOnly: it cannot be.
+            StoreReadOnly: it cannot be removed.
         """
         for folder in (self._newer, self._folder):
             for path in list(_entries_below(folder, 4)):
-                there = _name_of_path(path)
-                if there is not None and there.key == name.key:
+                found = _name_of_path(path)
+                if found is not None and found.key == name.key:
                     with store_write_errors(self._root):
                         path.unlink(missing_ok=True)
                     _drop_empty(path.parent, folder)
@@ -146,11 +145,11 @@ class ManifestFiles:
     def _place(self, name: ModelName) -> Path:
         return self._folder.joinpath(*name.parts)
 
-    def _chosen(self, raw: bytes) -> Manifest | None:
-        """Return the manifest of a list that is for us; None: it is no list.
+    def _choose_from_list(self, raw: bytes) -> Manifest | None:
+        """Return the first usable manifest of a list; None: `raw` is no list.
 
         Raises:
-            ValueError: none of them is.
+            ValueError: none is usable.
         """
         if _MANIFEST_LIST_TYPE.encode() not in raw:
             return None
@@ -191,15 +190,15 @@ def _digest_of(raw: bytes) -> str:
 
 
 def _entries_below(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield what lies so many levels below a folder.
+    """Yield the entries that many levels below a folder.
 
-    Not `glob`: in Python 3.11 it raises where a folder goes meanwhile, as when a model is deleted.
+    `glob` of Python 3.11 raises if a folder is removed meanwhile, as when a model is deleted.
     """
     try:
-        held = list(folder.iterdir())
+        entries = list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
-    for path in held:
+    for path in entries:
         if depth == 1:
             yield path
         else:
@@ -215,14 +214,13 @@ def _drop_empty(folder: Path, top: Path) -> None:
 
 _NAMES_LOCK = "the models' names"
 
-# A blob that nobody names may be on its way into a manifest: uploaded for a `create`, or a part
-# of a model whose other parts are still coming.
+# A blob without a manifest may get one soon: uploaded for a `create`, or part of a running pull.
 _MIN_PRUNE_AGE_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class BlobFault:
-    """A blob that is not what its name says."""
+    """A missing or corrupt blob."""
 
     digest: str
     path: str
@@ -230,10 +228,10 @@ class BlobFault:
     names: tuple[str, ...]
     """The models that need it."""
     found: str = ""
-    """Of a corrupt one: the digest that it really has."""
+    """Of a corrupt one: the digest of its content."""
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the fault in a line."""
         needed = f", needed by {', '.join(self.names)}" if self.names else ""
         what = {"missing": "is missing", "unreadable": "cannot be read"}.get(
             self.kind, f"is corrupt: its content has the digest {self.found}"
@@ -252,39 +250,39 @@ class ModelStore:
     # Names and manifests
 
     def names(self) -> list[ModelName]:
-        """Return every name that has a manifest, sorted; whether it can be read is not looked at."""
+        """Return every name, sorted, also those with a broken manifest."""
         return sorted((name for name, _ in self._manifests.all()), key=lambda name: name.full)
 
     def find(self, name: ModelName) -> ModelName | None:
-        """Return the name as it is spelled in the store, whatever its case here; None: not there."""
-        there = self._manifests.find(name)
-        return there[0] if there else None
+        """Return a name as it is spelled in the store, in any case; None: there is none."""
+        found = self._manifests.find(name)
+        return found[0] if found else None
 
     def manifest(self, name: ModelName) -> Manifest | None:
-        """Read a model's manifest; None where there is none.
+        """Return a model's manifest; None: there is none.
 
         Raises:
             ManifestBroken: with its path and the reason.
         """
-        there = self._manifests.find(name)
+        found = self._manifests.find(name)
         with suppress(FileNotFoundError):
-            return self._manifests.read(there[1]) if there else None
+            return self._manifests.read(found[1]) if found else None
         return None
 
     def manifest_path(self, name: ModelName) -> Path | None:
-        """Return where a model's manifest lies; None where there is none."""
-        there = self._manifests.find(name)
-        return there[1] if there else None
+        """Return the path of a model's manifest; None: there is none."""
+        found = self._manifests.find(name)
+        return found[1] if found else None
 
     def digests(self, name: ModelName) -> set[str]:
-        """Return every digest that a model's manifest names; none where there is no manifest."""
-        there = self._manifests.find(name)
+        """Return every digest in a model's manifest; none without a manifest."""
+        found = self._manifests.find(name)
         with suppress(ManifestBroken):
-            return self._manifests.digests(there[1]) if there else set()
+            return self._manifests.digests(found[1]) if found else set()
         return set()
 
     def modified_at(self, name: ModelName) -> datetime.datetime:
-        """Return when a model was last pulled, made or copied.
+        """Return when a model was last pulled, created or copied.
 
         Raises:
             ModelNotFound: it is not in the store.
@@ -297,26 +295,26 @@ class ModelStore:
         raise self._unknown(name)
 
     def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
-        """Make or replace a model; gives its name as it is spelled in the store.
+        """Write or replace a model; return its name as it is spelled in the store.
 
         Raises:
-            BlobMissing: a layer's blob is not there.
-            StoreFull, StoreReadOnly: the old one, if any, is untouched.
+            BlobMissing: a layer's blob does not exist.
+            StoreFull, StoreReadOnly: the old one, if any, is unchanged.
         """
         with self.lock(_NAMES_LOCK):
             for layer in manifest.blobs:
                 if not self.blobs.has(layer.digest):
                     raise BlobMissing(layer.digest)
-            there = self.find(name) or self._spelled(name)
-            self._manifests.write(there, manifest.raw)
-        return there
+            stored = self.find(name) or self._with_known_case(name)
+            self._manifests.write(stored, manifest.raw)
+        return stored
 
     def copy(self, source: ModelName, target: ModelName) -> None:
-        """Give a model a second name.
+        """Add a second name for a model.
 
         Raises:
             ModelNotFound: there is no `source`.
-            BlobMissing: it is not whole.
+            BlobMissing: one of its blobs does not exist.
         """
         manifest = self.manifest(source)
         if manifest is None:
@@ -325,26 +323,26 @@ class ModelStore:
             self.put_manifest(target, manifest)
 
     def delete(self, name: ModelName, keep: Collection[str] = ()) -> list[str]:
-        """Remove a model and the blobs that only it needed; gives their digests.
+        """Remove a model and the blobs that only it needs; return their digests.
 
-        `keep` holds digests of blobs that others than manifests need, such as tuned copies.
+        `keep`: digests of blobs that are needed otherwise, such as by tuned copies.
 
         Raises:
             ModelNotFound: it is not in the store.
             StoreReadOnly: it cannot be removed.
         """
         with self.lock(_NAMES_LOCK):
-            there = self._manifests.find(name)
-            if there is None:
+            found = self._manifests.find(name)
+            if found is None:
                 raise self._unknown(name)
             digests = self.digests(name)
-            self._manifests.remove(there[0])
+            self._manifests.remove(found[0])
             return self._remove_unnamed(digests, keep)
 
     # Blobs
 
     def blob_path(self, digest: str) -> Path:
-        """Return where a blob lies or would lie.
+        """Return a blob's path, whether or not it exists.
 
         Raises:
             BadDigest: it is no digest.
@@ -352,7 +350,7 @@ class ModelStore:
         return self.blobs.path(digest)
 
     def has_blob(self, digest: str) -> bool:
-        """Return whether a blob is there.
+        """Return whether a blob exists.
 
         Raises:
             BadDigest: it is no digest.
@@ -360,15 +358,14 @@ class ModelStore:
         return self.blobs.has(digest)
 
     def new_blob(self, digest: str | None = None) -> BlobWriter:
-        """Begin a blob that comes in pieces (see `BlobWriter`)."""
+        """Begin a blob that is written in pieces (see `BlobWriter`)."""
         return self.blobs.writer(digest)
 
     def add_blob(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
-        """Write a blob whole or not at all; gives its digest, `sha256:…`.
+        """Write a blob completely or not at all; return its digest, `sha256:…`.
 
         Raises:
-            DigestMismatch: it is not what it should be; nothing of it was kept.
-            StoreFull, StoreReadOnly: likewise.
+            DigestMismatch, StoreFull, StoreReadOnly: nothing of it was kept.
         """
         return self.blobs.add(source, digest)
 
@@ -379,10 +376,10 @@ class ModelStore:
         keep: Collection[str] = (),
         min_age_s: float = _MIN_PRUNE_AGE_S,
     ) -> list[str]:
-        """Remove blobs that no manifest names; gives their digests.
+        """Remove blobs that no manifest names; return their digests.
 
-        With `digests` only those, as a replaced manifest named them. Else every blob that has
-        lain there unnamed for `min_age_s`, and what killed writers left. `keep` as in `delete`.
+        With `digests` only those, such as a replaced manifest's. Otherwise every unnamed blob that
+        is older than `min_age_s`, and files of killed writers. `keep` as in `delete`.
         """
         with self.lock(_NAMES_LOCK):
             if digests is not None:
@@ -392,7 +389,7 @@ class ModelStore:
             return self._remove_unnamed(old, keep)
 
     def check(self, name: ModelName | None = None) -> list[BlobFault]:
-        """Read every blob again, or those of one model, and tell what is wrong with them.
+        """Verify every blob, or those of one model, and return the faults.
 
         Raises:
             ModelNotFound: there is no such model.
@@ -412,7 +409,7 @@ class ModelStore:
         return [fault for fault in faults if fault is not None]
 
     def lock(self, what: str, wait_s: float = -1.0) -> AbstractContextManager[None]:
-        """Be the only one, in this and other processes, that does `what` (see `locks.held`)."""
+        """Hold the lock for `what` (see `blobs.store_lock`)."""
         return store_lock(self.root, what, wait_s)
 
     # Parts
@@ -420,20 +417,16 @@ class ModelStore:
     def _unknown(self, name: ModelName) -> ModelNotFound:
         return ModelNotFound(name.short, [one.short for one in self.names()])
 
-    def _spelled(self, name: ModelName) -> ModelName:
-        """Return a new name with the case that its host, namespace and model have already."""
-        for there in self.names():
-            ours, theirs = name.parts, there.parts
+    def _with_known_case(self, name: ModelName) -> ModelName:
+        """Return a new name with the case of other tags of the same model."""
+        for known in self.names():
+            ours, theirs = name.parts, known.parts
             if [one.lower() for one in ours[:3]] == [one.lower() for one in theirs[:3]]:
-                return ModelName(there.host, there.namespace, there.model, name.tag)
+                return ModelName(known.host, known.namespace, known.model, name.tag)
         return name
 
     def _users(self) -> dict[str, tuple[str, ...]]:
-        """Tell for each blob that a model needs, which ones do.
-
-        Raises:
-            ManifestBroken: a file that cannot be read, and may name anything.
-        """
+        """Return the models that need each blob."""
         users: dict[str, tuple[str, ...]] = {}
         for name, path in sorted(self._manifests.all(), key=lambda one: one[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):
@@ -449,7 +442,7 @@ class ModelStore:
                 one for _, path in self._manifests.all() for one in self._manifests.digests(path)
             }
         except ManifestBroken:
-            return []  # what one that cannot be read names is not known, so all of it stays
+            return []  # an unreadable manifest may need any blob
         kept = named | {f"sha256:{digest.removeprefix('sha256:')}" for digest in keep}
         removed = []
         for digest in dict.fromkeys(digests):

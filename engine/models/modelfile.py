@@ -2,8 +2,8 @@
 
 The grammar is Ollama's (github.com/ollama/ollama, parser/parser.go): a command and its value up to
 the end of the line, or between double quotes (one or three) over several lines; `#` begins a
-comment where a command could begin. Parameter names are those of Ollama's `api.Options`; those
-that llama.cpp no longer has are accepted and left out.
+comment where a command could begin. Parameter names are those of Ollama's `api.Options`; obsolete
+ones are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ POOL_SETTINGS: Mapping[str, str] = {
     "main_gpu": "MAIN_GPU",
     "num_thread": "NUM_THREAD",
 }
-"""Parameters that are settings of the whole pool here, and their names."""
+"""Parameters that are settings of the pool, with the names of those."""
 OBSOLETE_PARAMETERS = frozenset(
     {
         "mirostat", "mirostat_tau", "mirostat_eta", "tfs_z", "penalize_newline", "numa", "low_vram",
@@ -61,7 +61,7 @@ OBSOLETE_PARAMETERS = frozenset(
 )  # fmt: skip
 
 _TRUE_WORDS, _FALSE_WORDS = ("1", "t", "true"), ("0", "f", "false")
-_KIND_WORDS = {
+KIND_WORDS = {
     "integer": "a whole number",
     "number": "a number",
     "boolean": "true or false",
@@ -70,13 +70,13 @@ _KIND_WORDS = {
 
 
 def parse_parameter(name: str, text: str) -> Any:
-    """Read a value as a Modelfile writes it.
+    """Parse a parameter's value in a Modelfile.
 
     >>> parse_parameter("temperature", "0.7"), parse_parameter("stop", "</s>")
     (0.7, '</s>')
 
     Raises:
-        ValueError: no such parameter, or no such value; with a sentence.
+        ValueError: the parameter is unknown or its value invalid; with a sentence.
     """
     kind = PARAMETER_KINDS.get(name)
     if kind is None:
@@ -87,7 +87,7 @@ def parse_parameter(name: str, text: str) -> Any:
         return text
     value = _parse_value(kind, text.strip())
     if value is None:
-        raise ValueError(f"parameter '{name}' must be {_KIND_WORDS[kind]}, not {text!r}")
+        raise ValueError(f"parameter '{name}' must be {KIND_WORDS[kind]}, not {text!r}")
     return value
 
 
@@ -106,7 +106,7 @@ def _parse_value(kind: ParameterKind, text: str) -> Any:
 
 
 def print_parameters(params: Mapping[str, Any]) -> str:
-    """Print parameters as `show` does: a name, spaces, a value; texts in double quotes.
+    """Return parameters as `show` prints them: a name, spaces, a value; texts in double quotes.
 
     >>> print(print_parameters({"stop": ["<a>", "b c"], "num_ctx": 4096}))
     stop                           "<a>"
@@ -117,7 +117,7 @@ def print_parameters(params: Mapping[str, Any]) -> str:
 
 
 def each_value(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every name and value, one for each text of a list."""
+    """Yield every name and value; of a list, one pair per item."""
     for name, value in params.items():
         for one in value if isinstance(value, list | tuple) else [value]:
             yield name, one
@@ -150,12 +150,12 @@ class ModelfileCommand:
     key: str = ""
     """The name of a parameter, the role of a message."""
     line: int = 0
-    """Where it begins, counted from 1."""
+    """Its first line, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Modelfile:
-    """What a file says, in its order."""
+    """The commands of a file, in order."""
 
     commands: tuple[ModelfileCommand, ...]
 
@@ -164,12 +164,12 @@ class Modelfile:
         return tuple(one for one in self.commands if one.name == name)
 
     def last_of(self, name: str) -> ModelfileCommand | None:
-        """Return the last command of this name: what is said later holds."""
+        """Return the last command of this name, which overrides the others."""
         return next(iter(self.all_of(name)[::-1]), None)
 
 
 class ModelfileError(EngineError):
-    """A Modelfile that cannot be used: every fault with its line."""
+    """A Modelfile with faults: each with its line."""
 
     def __init__(self, path: str, faults: Iterable[tuple[int, str]]) -> None:
         self.path = path
@@ -178,7 +178,7 @@ class ModelfileError(EngineError):
 
 
 def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
-    """Read a Modelfile whole; `path` is for its errors.
+    """Parse a Modelfile; `path` is for its errors.
 
     Raises:
         ModelfileError: with every fault.
@@ -195,7 +195,7 @@ def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
 
 
 class _ModelfileParser:
-    """Walks over the lines and notes what is wrong."""
+    """Parses the lines and collects faults."""
 
     def __init__(self, text: str) -> None:
         plain = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -215,7 +215,7 @@ class _ModelfileParser:
                 yield command
 
     def _command(self, line: str, number: int) -> ModelfileCommand | None:
-        """Read the command that begins with `line`, and move behind it."""
+        """Parse the command that begins with `line`, and advance."""
         word = line.split(None, 1)[0]
         name = word.upper()
         rest = line[len(word) :].lstrip(" \t")
@@ -238,7 +238,7 @@ class _ModelfileParser:
         return ModelfileCommand(name, value, key, number)
 
     def _value(self, first: str) -> str | None:
-        """Read a value that begins with `first`; None: its quotes are never closed."""
+        """Parse a value that begins with `first`; None: its quotes are never closed."""
         pieces = [first]
         self._at += 1
         while (value := _without_quotes("\n".join(pieces).strip())) is None:
@@ -259,7 +259,7 @@ def _unknown_instruction(word: str) -> str:
 def _command_fault(name: str, key: str, value: str) -> str:
     """Return what is wrong with a command; empty: nothing."""
     if name == "MESSAGE" and key not in MESSAGE_ROLES:
-        return f"the role of a MESSAGE must be {', '.join(MESSAGE_ROLES[:-1])} or {MESSAGE_ROLES[-1]}, not '{key}'"
+        return f"the role of a MESSAGE must be system, user or assistant, not '{key}'"
     if name == "PARAMETER":
         return _parameter_fault(key, value)
     if not value and name in ("FROM", "ADAPTER"):
@@ -282,10 +282,10 @@ def _parameter_fault(key: str, value: str) -> str:
 
 
 def _without_quotes(text: str) -> str | None:
-    '''Take the quotes off a value; None: they are not closed yet.
+    '''Return a value without its quotes; None: they are not closed yet.
 
-    >>> _unquoted('"a b "'), _unquoted('"""a "b" c"""'), _unquoted('"a'), _unquoted('a "b"')
-    ('a b ', 'a "b" c', None, 'a "b"')
+    >>> _without_quotes('"a b "'), _without_quotes('"""a "b" c"""'), _without_quotes('"a')
+    ('a b ', 'a "b" c', None)
     '''
     if text.startswith('"""'):
         return text[3:-3] if len(text) >= 6 and text.endswith('"""') else None
@@ -295,9 +295,9 @@ def _without_quotes(text: str) -> str | None:
 
 
 def write_modelfile(commands: Iterable[ModelfileCommand]) -> str:
-    '''Write commands so that reading them gives the same.
+    '''Return a Modelfile of these commands.
 
-    One text cannot be told in this language: `"""` where a line ends.
+    One value cannot be written in this language: `"""` at the end of a line.
     '''
     lines = []
     for command in commands:
@@ -322,21 +322,21 @@ _FOREIGN_WEIGHT_FILES = ("*.safetensors", "*.pth", "*.pt")
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """One model to be made."""
+    """A model to create."""
 
     name: str
     base: str | None = None
-    """The model that it starts from; None: `files`."""
+    """The base model; None: `files`."""
     files: Mapping[str, RecipeFile] = field(default_factory=dict)
     """GGUF files by their names."""
     adapters: Mapping[str, RecipeFile] = field(default_factory=dict)
     template: str = ""
-    """Empty, as what follows: the base's own."""
+    """Empty, as the fields below: the base's."""
     system: str = ""
     licenses: tuple[str, ...] = ()
-    """Added to the base's."""
+    """In addition to the base's."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Laid over the base's."""
+    """Override the base's."""
     messages: tuple[Message, ...] = ()
     quantize: str = ""
     renderer: str = ""
@@ -347,30 +347,32 @@ class ModelRecipe:
 def read_recipe(
     name: str, modelfile: Modelfile, folder: Path, *, path: str = "Modelfile", quantize: str = ""
 ) -> ModelRecipe:
-    """Read what a Modelfile asks for; paths in it start from `folder`, its errors from `path`.
+    """Return the recipe of a Modelfile.
+
+    Paths in it are relative to `folder`; `path` is the Modelfile's own, for errors.
 
     Raises:
-        ModelfileError: a file that is not there, or is none that can be used; with its line.
+        ModelfileError: a file is missing or cannot be used; with its line.
     """
     faults: list[tuple[int, str]] = []
     base: str | None = None
     files: dict[str, RecipeFile] = {}
     adapters: dict[str, RecipeFile] = {}
-    for command in modelfile.all_of("FROM"):
-        found = _files_of_value(command.value, folder)
-        if isinstance(found, str):
-            faults.append((command.line, found))
+    for command in modelfile.commands:
+        if command.name not in ("FROM", "ADAPTER"):
+            continue
+        try:
+            found = {one.name: one for one in _files_of_value(command.value, folder)}
+        except ValueError as error:
+            faults.append((command.line, str(error)))
+            continue
+        if command.name == "FROM":
+            files |= found
+            base = base if found else command.value
         elif found:
-            files |= {one.name: one for one in found}
+            adapters |= found
         else:
-            base = command.value
-    for command in modelfile.all_of("ADAPTER"):
-        found = _files_of_value(command.value, folder)
-        if isinstance(found, str) or not found:
-            why = found if isinstance(found, str) else f"there is no file '{command.value}'"
-            faults.append((command.line, why))
-        else:
-            adapters |= {one.name: one for one in found}
+            faults.append((command.line, f"there is no file '{command.value}'"))
     if faults:
         raise ModelfileError(path, faults)
     return ModelRecipe(
@@ -396,7 +398,7 @@ def _last_value(modelfile: Modelfile, name: str) -> str:
 
 
 def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
-    """Return the parameters' values; a text that may be there several times is a list."""
+    """Return the values of parameters; texts that may occur several times are lists."""
     params: dict[str, Any] = {}
     for command in modelfile.all_of("PARAMETER"):
         if command.key in OBSOLETE_PARAMETERS:
@@ -409,30 +411,38 @@ def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
     return params
 
 
-def _files_of_value(value: str, folder: Path) -> list[Path] | str:
-    """Return the files that a value means; none: it is a name; a text: what is wrong with it."""
+def _files_of_value(value: str, folder: Path) -> list[Path]:
+    """Return the files that `FROM` or `ADAPTER` names; none: the value is a model's name.
+
+    Raises:
+        ValueError: the value is a path without usable files; with a sentence.
+    """
     is_path = value.startswith((".", "/", "~")) or value.endswith((".gguf", ".safetensors"))
     try:
         path = Path(value).expanduser()
         place = path if path.is_absolute() else folder / path
-        if place.is_file():
-            parts = [place.with_name(name) for name in split_file_names(place.name)]
-            missing = [part.name for part in parts if not part.is_file()]
-            return f"'{missing[0]}', a part of '{value}', is missing" if missing else parts
-        if place.is_dir() and (is_path or any(place.glob("*.gguf"))):
-            return _files_in_folder(place, value)
-    except (OSError, RuntimeError, ValueError):  # no such home, or too long for a path
+        is_file, is_folder = place.is_file(), place.is_dir()
+    except (OSError, RuntimeError, ValueError):  # an unknown home, or too long for a path
         return []
-    return f"there is no file '{value}'" if is_path else []
+    if is_file:
+        parts = [place.with_name(name) for name in split_file_names(place.name)]
+        if missing := [part.name for part in parts if not part.is_file()]:
+            raise ValueError(f"'{missing[0]}', a part of '{value}', is missing")
+        return parts
+    if is_folder and (is_path or any(place.glob("*.gguf"))):
+        return _files_in_folder(place, value)
+    if is_path:
+        raise ValueError(f"there is no file '{value}'")
+    return []
 
 
-def _files_in_folder(place: Path, value: str) -> list[Path] | str:
+def _files_in_folder(place: Path, value: str) -> list[Path]:
     for pattern in _WEIGHT_FILES:
         if files := sorted(place.glob(pattern)):
             return files
     if any(file for pattern in _FOREIGN_WEIGHT_FILES for file in place.glob(pattern)):
-        return (
+        raise ValueError(
             f"'{value}' holds weights in another format than GGUF; convert them with "
             f"llama.cpp's convert_hf_to_gguf.py first"
         )
-    return f"'{value}' is a folder without a GGUF file"
+    raise ValueError(f"'{value}' is a folder without a GGUF file")

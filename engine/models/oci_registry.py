@@ -1,11 +1,11 @@
 """Client of an OCI registry: manifests, blobs, and authentication.
 
 Protocols: github.com/opencontainers/distribution-spec, `spec.md`, and
-distribution.github.io/distribution/spec/auth/token. A token goes to the registry alone; a password
-to the token server that the registry names.
+distribution.github.io/distribution/spec/auth/token. A token is sent to the registry only, a
+password to the token server that the registry names.
 
-Credentials are read as `docker login` and `podman login` write them; credential helpers are not
-started, because that would run a foreign program. Ollama's registry wants a signature with
+Credentials are those of `docker login` and `podman login`; credential helpers are not started,
+because they are arbitrary programs. Ollama's registry requires a signature with
 `~/.ollama/id_ed25519` (github.com/ollama/ollama, auth/auth.go, `Sign`).
 """
 
@@ -33,7 +33,7 @@ from .transfer_client import TransferClient, check_response, host_of, parse_url,
 
 
 def credential_files() -> list[Path]:
-    """Return where such files lie, the most particular first."""
+    """Return the paths of files with credentials, the most specific first."""
     found = [Path(os.environ[name]) for name in ("REGISTRY_AUTH_FILE",) if os.environ.get(name)]
     folder = os.environ.get("DOCKER_CONFIG")
     found.append((Path(folder) if folder else Path.home() / ".docker") / "config.json")
@@ -43,7 +43,7 @@ def credential_files() -> list[Path]:
 
 
 def read_credentials(files: Iterable[Path]) -> dict[str, RegistryCredentials]:
-    """Return what these files know, by host; the first that knows a host counts."""
+    """Return the credentials in these files by host; the first file with a host counts."""
     known: dict[str, RegistryCredentials] = {}
     for file in files:
         for host, found in _read_credentials_file(file).items():
@@ -55,13 +55,13 @@ def _read_credentials_file(file: Path) -> dict[str, RegistryCredentials]:
     try:
         auths = json.loads(file.read_text("utf-8"))["auths"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # nobody logged in, or a file of another kind
+        return {}  # no login, or a file of another kind
     read = {_host_of_entry(address): _decode_credentials(entry) for address, entry in auths}
     return {host: found for host, found in read.items() if found is not None}
 
 
 def _host_of_entry(address: str) -> str:
-    """Return the host of an entry: some are written as `https://host/v1/`."""
+    """Return the host of an entry, which may be a URL such as `https://host/v1/`."""
     return address.partition("://")[2].split("/")[0] if "://" in address else address.split("/")[0]
 
 
@@ -77,15 +77,12 @@ def _decode_credentials(entry: object) -> RegistryCredentials | None:
 
 
 def ollama_key_file() -> Path:
-    """Return where Ollama keeps it."""
+    """Return the path of Ollama's key."""
     return Path.home() / ".ollama" / "id_ed25519"
 
 
 def sign_token_request(url: httpx.URL, file: Path) -> tuple[httpx.URL, str] | None:
-    """Return the address to ask, marked with time and a number for this once, and the signature.
-
-    None: there is no such key, so we are nobody.
-    """
+    """Return a token server's URL with time and nonce, and its signature; None: no key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -109,7 +106,7 @@ def sign_token_request(url: httpx.URL, file: Path) -> tuple[httpx.URL, str] | No
 
 
 def signed_message(url: httpx.URL) -> bytes:
-    """Return what is signed: the method, the address, and the digest of an empty body."""
+    """Return the signed text: the method, the URL, and the digest of an empty body."""
     empty = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
     return f"GET,{url},{empty}".encode()
 
@@ -119,7 +116,7 @@ _CHALLENGE_PAIR = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class AuthChallenge:
-    """What a 401 asks for."""
+    """The challenge of a 401 response."""
 
     realm: str
     service: str
@@ -127,7 +124,7 @@ class AuthChallenge:
 
 
 class RegistryAuth:
-    """Who we are to one registry; see `connection.Auth`."""
+    """Authorization for one registry; see `transfer_client.HostAuth`."""
 
     def __init__(self, connection: TransferClient, base: httpx.URL) -> None:
         self.header: str | None = None
@@ -138,22 +135,22 @@ class RegistryAuth:
         self._lock = asyncio.Lock()
 
     async def answer(self, response: httpx.Response) -> bool:
-        """Get a token for this challenge; False: it asks for nothing that we have.
+        """Get a token for a 401's challenge; False: there is nothing to answer it with.
 
         Raises:
-            Refused, Unreachable, Interrupted: the token server gave none.
+            TransferRefused, HostUnreachable, TransferInterrupted: the token server sent none.
         """
         async with self._lock:
             if response.request.headers.get("Authorization") != self.header:
-                return True  # somebody else got a new one meanwhile
+                return True  # another request got a new token meanwhile
             asked = response.headers.get("www-authenticate", "")
             challenge = parse_challenge(asked)
-            ours = await self._credentials()
+            credentials = await self._credentials()
             if challenge is not None:
-                self.header = f"Bearer {await self._fetch(challenge, ours)}"
+                self.header = f"Bearer {await self._fetch_token(challenge, credentials)}"
                 return True
-            if "basic" in asked.lower() and ours is not None and self.header is None:
-                self.header = _basic_auth(ours)
+            if "basic" in asked.lower() and credentials is not None and self.header is None:
+                self.header = _basic_auth(credentials)
                 return True
             return False
 
@@ -163,7 +160,9 @@ class RegistryAuth:
             known = await asyncio.to_thread(lambda: read_credentials(credential_files()))
         return known.get(self._host)
 
-    async def _fetch(self, challenge: AuthChallenge, ours: RegistryCredentials | None) -> str:
+    async def _fetch_token(
+        self, challenge: AuthChallenge, credentials: RegistryCredentials | None
+    ) -> str:
         query: dict[str, list[str]] = {"service": [challenge.service]} if challenge.service else {}
         query["scope"] = list(challenge.scopes)
         try:
@@ -172,9 +171,9 @@ class RegistryAuth:
             raise TransferRefused(
                 self._host, 401, f"its token server has no address: {error}"
             ) from error
-        headers = {"Authorization": _basic_auth(ours)} if ours is not None else {}
+        headers = {"Authorization": _basic_auth(credentials)} if credentials is not None else {}
         options = self._connection.options
-        if ours is None and self._host in options.ollama_hosts:
+        if credentials is None and self._host in options.ollama_hosts:
             file = options.ollama_key or ollama_key_file()
             url, signature = await asyncio.to_thread(sign_token_request, url, file) or (url, None)
             headers = {"Authorization": signature} if signature else {}
@@ -183,50 +182,50 @@ class RegistryAuth:
         )
         check_response(response, f"token of {self._host}")
         try:
-            told = response.json()
-            return str(told.get("token") or told["access_token"])
+            value = response.json()
+            return str(value.get("token") or value["access_token"])
         except (ValueError, KeyError, AttributeError) as error:
             raise TransferRefused(self._host, 401, "its token server gave no token") from error
 
 
 def parse_challenge(header: str) -> AuthChallenge | None:
-    """Read `Bearer realm="…",service="…",scope="…"`; None: there is none.
+    """Parse `Bearer realm="…",service="…",scope="…"`; None: it is no such challenge.
 
     >>> parse_challenge('Bearer realm="https://a/t",service="r",scope="repository:x/y:pull"')
-    Challenge(realm='https://a/t', service='r', scopes=('repository:x/y:pull',))
+    AuthChallenge(realm='https://a/t', service='r', scopes=('repository:x/y:pull',))
     >>> parse_challenge('Basic realm="x"')
     """
     at = header.lower().find("bearer ")
     if at < 0:
         return None
-    told = dict(_CHALLENGE_PAIR.findall(header[at:]))
-    if not told.get("realm"):
+    pairs = dict(_CHALLENGE_PAIR.findall(header[at:]))
+    if not pairs.get("realm"):
         return None
     return AuthChallenge(
-        told["realm"], told.get("service", ""), tuple(told.get("scope", "").split())
+        pairs["realm"], pairs.get("service", ""), tuple(pairs.get("scope", "").split())
     )
 
 
-def _basic_auth(ours: RegistryCredentials) -> str:
-    pair = f"{ours.user}:{ours.password}".encode()
+def _basic_auth(credentials: RegistryCredentials) -> str:
+    pair = f"{credentials.user}:{credentials.password}".encode()
     return f"Basic {base64.b64encode(pair).decode('ascii')}"
 
 
-# Registries that convert offer both; the models' own form is the first.
+# Registries that convert manifests offer both; Docker's form is preferred.
 _ACCEPTED_TYPES = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json;q=0.5"
 
 _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 
 class RegistryClient:
-    """One model's place in one registry."""
+    """One model in one registry."""
 
     def __init__(self, connection: TransferClient, name: ModelName) -> None:
-        """Find the place; asks nobody.
+        """Build the model's URLs; sends nothing.
 
         Raises:
-            NotEncrypted: the name says http://, and that was not allowed.
-            TransferError: its host cannot be one.
+            NotEncrypted: the name begins with http://, which is not allowed.
+            TransferError: its host is invalid.
         """
         if name.scheme == "http" and not connection.options.insecure:
             raise NotEncrypted(f"http://{name.host}")
@@ -239,20 +238,20 @@ class RegistryClient:
 
     @property
     def manifest_url(self) -> str:
-        """Where the model's manifest is."""
+        """The URL of the model's manifest."""
         return f"{self.base}/manifests/{self.name.tag}"
 
     def blob_url(self, digest: str) -> str:
-        """Where a blob is."""
+        """Return a blob's URL."""
         return f"{self.base}/blobs/{digest}"
 
     async def manifest(self) -> Manifest:
-        """Ask for the model's manifest.
+        """Return the model's manifest.
 
         Raises:
             NotPublished: there is no such model.
-            Refused, Unreachable, Interrupted: no answer, or a no.
-            Unusable: what came is no manifest.
+            TransferRefused, HostUnreachable, TransferInterrupted: it was not sent.
+            NoUsableModel: the response is no manifest.
         """
         response = await self.connection.read(
             "GET", self.manifest_url, headers={"Accept": _ACCEPTED_TYPES}, auth=self.auth
@@ -266,10 +265,10 @@ class RegistryClient:
             raise NoUsableModel(self.manifest_url, f"no manifest of a model: {error}") from None
 
     async def put_manifest(self, manifest: Manifest) -> None:
-        """Publish the model: from now on it is what its tag means.
+        """Publish the model under its tag.
 
         Raises:
-            Refused, Unreachable, Interrupted: it was not published.
+            TransferRefused, HostUnreachable, TransferInterrupted: it was not published.
         """
         response = await self.connection.read(
             "PUT",
@@ -284,7 +283,7 @@ class RegistryClient:
         """Return whether the registry has a blob in this repository.
 
         Raises:
-            Refused, Unreachable, Interrupted: it cannot be told.
+            TransferRefused, HostUnreachable, TransferInterrupted: it is unknown.
         """
         response = await self.connection.read(
             "HEAD", self.blob_url(digest), auth=self.auth, is_verified=True

@@ -1,7 +1,8 @@
 """Pull a model into the store, with the progress lines of Ollama.
 
-Order: manifest, blobs, verifying, writing, removing what only the replaced manifest used. A model
-gets its name only when every blob is there and verified, and its header was read.
+Steps: get the manifest and the blobs, verify them, write the manifest, remove blobs that only the
+replaced manifest needed. A model gets its name only after every blob is verified and its header
+was read.
 """
 
 from __future__ import annotations
@@ -70,12 +71,12 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> ImportedFiles:
-    """Copy a model's file, and the projector beside it; gives what they became.
+    """Copy a model's files, and the projector in their folder, into blobs.
 
     Raises:
         NotPublished: there is no such file.
-        ModelBroken: it is no whole GGUF file; nothing was copied.
-        NotEnoughRoom, StoreFull, StoreReadOnly: the disk refuses.
+        ModelBroken: it is not a complete GGUF file; nothing was copied.
+        NotEnoughDiskSpace, StoreFull, StoreReadOnly: the disk refuses.
     """
     files = await run_to_end_in_thread(_files_of_model, path)
     n_bytes = await run_to_end_in_thread(lambda: sum(file.stat().st_size for file in files))
@@ -86,9 +87,9 @@ async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> 
 
 
 def _files_of_model(path: Path) -> list[Path]:
-    """Return the model's files and its projector, each looked into.
+    """Return the model's files and its projector, their headers checked.
 
-    The only projector beside the only model belongs to it; among several nobody can tell.
+    A single projector in the folder of a single model belongs to it; among several it is unclear.
     """
     if not path.is_file():
         raise NotPublished(str(path))
@@ -96,16 +97,16 @@ def _files_of_model(path: Path) -> list[Path]:
     parts = [path.with_name(name) for name in split_file_names(path.name)]
     check_model_files(parts)
     names = {part.name for part in parts}
-    beside_it = [one for one in path.parent.glob("*.gguf") if one.name not in names]
-    projectors = [one for one in beside_it if is_projector_file(one.name)]
-    if len(projectors) != 1 or len(beside_it) != 1 or is_projector_file(path.name):
+    others = [one for one in path.parent.glob("*.gguf") if one.name not in names]
+    projectors = [one for one in others if is_projector_file(one.name)]
+    if len(projectors) != 1 or len(others) != 1 or is_projector_file(path.name):
         return parts
     read_header(projectors[0])
     return [*parts, projectors[0]]
 
 
 async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> str:
-    """Copy a file into a blob; a cancelled copy leaves nothing."""
+    """Copy a file into a blob; a cancelled copy is removed."""
     total = await run_to_end_in_thread(lambda: path.stat().st_size)
     with (
         await run_to_end_in_thread(store.new_blob) as blob,
@@ -129,37 +130,37 @@ async def pull(
     options: TransferOptions = _DEFAULT_OPTIONS,
     as_name: str | None = None,
 ) -> AsyncGenerator[ProgressLine, None]:
-    """Bring a model; gives lines from `pulling manifest` to `success`.
+    """Pull a model; yield progress lines from `pulling manifest` to `success`.
 
-    `source` is what a person writes (see `sources.read_source`). Leaving before the end stops the
-    work at once and keeps what arrived for the next time.
+    `source` is a text for `model_names.parse_source`. If the caller stops early, the pull is
+    cancelled and resumed by the next one.
 
     Raises:
-        InvalidName: before the first line; also for a path, where none are accepted.
-        TransferError, EngineError: after the last line; the store is as it was.
+        InvalidName: before the first line; also for a path, where paths are not accepted.
+        TransferError, EngineError: after the last line; the model in the store is unchanged.
     """
     meant = RegistrySource(source) if isinstance(source, ModelName) else None
     found = meant or parse_source(str(source), as_name)
     if isinstance(found, FileSource) and not options.accepts_paths:
         raise InvalidName(
             str(source),
-            f"a file is taken only by who sits at this machine, with `paddock pull {source}`",
+            f"files can only be imported on this machine itself, with `paddock pull {source}`",
         )
     work = _Pull(store, options)
     match found:
         case RegistrySource(name):
-            told = progress_lines(lambda report: work.from_registry(name, report))
+            lines = progress_lines(lambda report: work.from_registry(name, report))
         case HubSource():
-            told = progress_lines(lambda report: work.from_hub(found, report))
+            lines = progress_lines(lambda report: work.from_hub(found, report))
         case UrlSource():
-            told = progress_lines(lambda report: work.from_address(found, report))
+            lines = progress_lines(lambda report: work.from_url(found, report))
         case FileSource():
-            told = progress_lines(lambda report: work.from_file(found, report))
+            lines = progress_lines(lambda report: work.from_file(found, report))
     try:
-        async for line in told:
+        async for line in lines:
             yield line
     finally:
-        await told.aclose()
+        await lines.aclose()
 
 
 class _Pull:
@@ -168,7 +169,7 @@ class _Pull:
         self.options = options
 
     async def from_registry(self, name: ModelName, report: ReportProgress) -> None:
-        """Bring what a registry has under this name."""
+        """Pull a model of a registry."""
         report(ProgressLine("pulling manifest"))
         if self.options.is_offline:
             await self._accept_local_copy(name, report, NotPublished("pull model manifest"))
@@ -187,22 +188,22 @@ class _Pull:
                 for digest, size_bytes in blobs.items()
             ]
             while True:
-                await self._bring(connection, wanted, report)
+                await self._download(connection, wanted, report)
                 await run_to_end_in_thread(self._check_headers, name, manifest)
                 try:
                     await self._finish(name, manifest, report)
                 except BlobMissing:
-                    continue  # another one pruned what we found here; it is brought again
+                    continue  # another process pruned a blob meanwhile; download it again
                 return
 
     async def from_hub(self, source: HubSource, report: ReportProgress) -> None:
-        """Bring a GGUF file of a repository, and the projector that lies beside it."""
+        """Pull a GGUF file of a repository, and the projector in it."""
         report(ProgressLine("pulling manifest"))
         if self.options.is_offline:
             await self._accept_local_copy(source.name, report, NotPublished(str(source)))
             return
         hub = hub_address(self.options)
-        # The hub's address is the owner's own setting, as a local mirror's may be.
+        # The hub's URL is a setting of this machine's owner, so http:// is intended.
         options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
         async with TransferClient(options, report) as connection:
             connection.check(parse_url(hub))
@@ -220,48 +221,46 @@ class _Pull:
             wanted = [
                 WantedBlob(one.url, one.size_bytes, one.digest, listing.auth) for one in files
             ]
-            digests = await self._bring(connection, wanted, report)
+            digests = await self._download(connection, wanted, report)
             texts = await self._texts(connection, listing)
         n = len(model)
-        parcel = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
-        await self._pack(source.name, parcel, report)
+        imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
+        await self._import(source.name, imported, report)
 
-    async def from_address(self, source: UrlSource, report: ReportProgress) -> None:
-        """Bring the file behind a URL."""
+    async def from_url(self, source: UrlSource, report: ReportProgress) -> None:
+        """Pull the file at a URL."""
         report(ProgressLine("pulling manifest"))
         if self.options.is_offline:
             await self._accept_local_copy(source.name, report, NotPublished(source.url))
             return
         async with TransferClient(self.options, report) as connection:
             wanted = [await inspect_url(connection, url) for url in split_file_urls(source.url)]
-            digests = await self._bring(connection, wanted, report)
-        await self._pack(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
+            digests = await self._download(connection, wanted, report)
+        await self._import(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
 
     async def from_file(self, source: FileSource, report: ReportProgress) -> None:
-        """Take a file of this machine, and the projector that lies beside it."""
+        """Import a file of this machine, and the projector in its folder."""
         report(ProgressLine("pulling manifest"))
-        parcel = await import_file(self.store, source.path, report)
+        imported = await import_file(self.store, source.path, report)
         report(ProgressLine("verifying sha256 digest"))
-        await self._pack(source.name, parcel, report)
+        await self._import(source.name, imported, report)
 
-    # Parts
-
-    async def _bring(
+    async def _download(
         self, connection: TransferClient, wanted: Sequence[WantedBlob], report: ReportProgress
     ) -> list[str]:
-        """Bring blobs and verify them; gives their digests."""
+        """Download and verify blobs; return their digests."""
         downloads = [BlobDownload(connection, self.store, one, report) for one in wanted]
         missing = await run_to_end_in_thread(lambda: sum(one.missing_bytes() for one in downloads))
         await run_to_end_in_thread(check_disk_space, self.store.root, missing)
         for download in downloads:
-            await download.bring()
+            await download.fetch()
         report(ProgressLine("verifying sha256 digest"))
-        return [await download.settle() for download in downloads]
+        return [await download.finish() for download in downloads]
 
     async def _texts(
         self, connection: TransferClient, listing: HubListing
     ) -> tuple[tuple[str, str], ...]:
-        """Bring a repository's words for Ollama: `template`, `system`, `params`."""
+        """Download a repository's files for Ollama: `template`, `system`, `params`."""
         found = []
         for file in listing.files:
             if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
@@ -280,9 +279,11 @@ class _Pull:
                 raise NoUsableModel(file.url, f"it is not JSON: {error}") from None
         return response.content
 
-    async def _pack(self, name: ModelName, parcel: ImportedFiles, report: ReportProgress) -> None:
-        with self._refusing(name, [parcel.model, *parcel.parts, *parcel.projectors]):
-            manifest = await run_to_end_in_thread(make_imported_manifest, self.store, parcel)
+    async def _import(
+        self, name: ModelName, imported: ImportedFiles, report: ReportProgress
+    ) -> None:
+        with self._refusing(name, [imported.model, *imported.parts, *imported.projectors]):
+            manifest = await run_to_end_in_thread(make_imported_manifest, self.store, imported)
         await self._finish(name, manifest, report)
 
     def _check_headers(self, name: ModelName, manifest: Manifest) -> None:
@@ -295,7 +296,7 @@ class _Pull:
 
     @contextmanager
     def _refusing(self, name: ModelName, digests: Sequence[str]) -> Iterator[None]:
-        """Keep nothing of what turns out to be no model."""
+        """Remove these blobs if the block finds that they are no model."""
         try:
             yield
         except (ModelBroken, NoUsableModel) as error:
@@ -303,7 +304,7 @@ class _Pull:
             raise NoUsableModel(name.short, error.why) from error
 
     async def _finish(self, name: ModelName, manifest: Manifest, report: ReportProgress) -> None:
-        """Let the name mean the new manifest, and remove what only the old one used."""
+        """Write the manifest, and remove blobs that only the old one needed."""
         old = await run_to_end_in_thread(self._replaced, name)
         report(ProgressLine("writing manifest"))
         await run_to_end_in_thread(self.store.put_manifest, name, manifest)
@@ -324,10 +325,10 @@ class _Pull:
     async def _accept_local_copy(
         self, name: ModelName, report: ReportProgress, error: Exception
     ) -> None:
-        """Without a network, a model that is here and whole is success; else raise `error`."""
+        """Report success if the model is complete on this machine; otherwise raise `error`."""
         if isinstance(error, HostUnreachable) and error.advice != PROXY_ADVICE:
-            raise error  # there is a network, and something else to be done
-        if not await run_to_end_in_thread(self._is_whole, name):
+            raise error  # the network works; the error has its own advice
+        if not await run_to_end_in_thread(self._is_complete, name):
             if isinstance(error, HostUnreachable):
                 raise HostUnreachable(error.host, error.why, OFFLINE_ADVICE) from error
             raise error
@@ -335,23 +336,23 @@ class _Pull:
             report(ProgressLine(f"{error.host} cannot be reached; {name.short} is here already"))
         report(ProgressLine("success"))
 
-    def _is_whole(self, name: ModelName) -> bool:
+    def _is_complete(self, name: ModelName) -> bool:
         with suppress(ManifestBroken):
-            there = self.store.manifest(name)
-            return there is not None and all(self.store.has_blob(one.digest) for one in there.blobs)
+            found = self.store.manifest(name)
+            return found is not None and all(self.store.has_blob(one.digest) for one in found.blobs)
         return False
 
 
 def _check_layer_types(name: ModelName, manifest: Manifest) -> None:
-    """Refuse, before anything is brought, what llama.cpp cannot read.
+    """Check a manifest before anything is downloaded.
 
     Raises:
-        Unusable: it holds no GGUF model.
+        NoUsableModel: it has no GGUF model.
     """
     if manifest.first_of(MODEL_TYPE) is None:
         kinds = sorted({layer.media_type for layer in manifest.layers}) or ["nothing"]
         raise NoUsableModel(
             name.short,
-            f"there is no GGUF model in it, but {', '.join(kinds[:4])}; it is made for another "
-            f"engine, or runs only in somebody's cloud",
+            f"it has no GGUF model, but {', '.join(kinds[:4])}; it is for another engine, or runs "
+            f"only in a cloud",
         )

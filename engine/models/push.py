@@ -1,8 +1,8 @@
-"""Push a model to a registry: its blobs first, then the manifest that makes them a model.
+"""Push a model to a registry: its blobs first, then the manifest.
 
-A blob that the registry has is skipped, one of a related repository is mounted, any other is sent
-in pieces: POST for a place, PATCH for each piece, PUT with the digest. After a cut the registry is
-asked how much it has; what it forgot is sent again.
+A blob that the registry has is skipped, one of a related repository is mounted, any other is
+uploaded in pieces: POST for an upload URL, PATCH for each piece, PUT with the digest. After a cut
+the registry is asked how much has arrived; lost bytes are sent again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .transfer_client import (
 _READ_BYTES = 1024 * 1024
 _UPLOADED_RANGE = re.compile(r"(?:bytes=)?(\d+)-(\d+)")
 
-# What registries answer when a place is gone, or has another length than we believe.
+# Responses of registries when an upload is gone, or has another length than expected.
 _UPLOAD_LOST_STATUSES = frozenset({400, 404, 409, 416})
 
 
 class BlobUpload:
-    """One blob's way to a registry."""
+    """The upload of one blob to a registry."""
 
     def __init__(
         self,
@@ -58,51 +58,51 @@ class BlobUpload:
         self._sent = 0
 
     async def send(self, mount_from: str | None) -> None:
-        """Have the blob in the registry; `mount_from`: a repository there that should have it.
+        """Upload the blob unless it exists; `mount_from`: a repository that may have it.
 
         Raises:
-            BlobMissing: it is not here.
-            Refused, Unreachable, Interrupted: it is not there.
+            BlobMissing: it is not on this machine.
+            TransferRefused, HostUnreachable, TransferInterrupted: the upload failed.
         """
         if await self._registry.has_blob(self._layer.digest):
-            self._tell(self._layer.size_bytes)
+            self._report_sent(self._layer.size_bytes)
             return
         if not await run_to_end_in_thread(self._path.is_file):
             raise BlobMissing(self._layer.digest)
         if mount_from and await self._mounts(mount_from):
-            self._tell(self._layer.size_bytes)
+            self._report_sent(self._layer.size_bytes)
             return
         await self._send_all()
-        self._tell(self._layer.size_bytes)
+        self._report_sent(self._layer.size_bytes)
 
     async def _mounts(self, repository: str) -> bool:
-        """Ask the registry to take the blob from another repository of its own."""
+        """Ask the registry to mount the blob from another repository; return whether it did."""
         params = httpx.QueryParams({"mount": self._layer.digest, "from": repository})
         url = f"{self._registry.base}/blobs/uploads/?{params}"
         response = await self._connection.read("POST", url, content=b"", auth=self._registry.auth)
-        if response.status_code == 202:  # it will not, and has made a place instead
-            place = _upload_url(response)
-            if place:
-                await self._connection.read("DELETE", place, auth=self._registry.auth)
+        if response.status_code == 202:  # it did not, and began an upload instead
+            url = _upload_url(response)
+            if url:
+                await self._connection.read("DELETE", url, auth=self._registry.auth)
         return response.status_code == 201
 
     async def _send_all(self) -> None:
-        """Send what the registry lacks until it has all; a place that it forgot is made anew."""
+        """Send the missing bytes until the blob is complete; begin a new upload if one is lost."""
         host = host_of(httpx.URL(self._registry.base))
         retries = TransferRetries(host, self._connection.options, was_there=True)
-        place, furthest = "", 0
+        url, furthest = "", 0
         while True:
             try:
-                is_again = retries.n_failures > 0 and not place
+                is_again = retries.n_failures > 0 and not url
                 if is_again and await self._registry.has_blob(self._layer.digest):
-                    return  # only the answer was lost
-                place = place or await self._begin()
+                    return  # only the response was lost
+                url = url or await self._begin()
                 while self._sent < self._layer.size_bytes:
-                    place = await self._patch(place)
-                    if self._sent > furthest:  # what is only sent again forgives nothing
+                    url = await self._patch(url)
+                    if self._sent > furthest:  # bytes that are sent again are no progress
                         furthest = self._sent
                         retries.forgive()
-                await self._end(place)
+                await self._end(url)
             except httpx.HTTPError as error:
                 await retries.wait(error)
             except _UploadLost as lost:
@@ -110,22 +110,20 @@ class BlobUpload:
                     check_response(lost.response, host)
             else:
                 return
-            place = await self._resume(place)
+            url = await self._resume(url)
 
     async def _begin(self) -> str:
         self._sent = 0
         url = f"{self._registry.base}/blobs/uploads/"
         response = await self._connection.read("POST", url, content=b"", auth=self._registry.auth)
         check_response(response, f"{self._registry.name.host}/{self._registry.repository}")
-        place = _upload_url(response)
-        if not place:
-            raise TransferRefused(
-                self._registry.name.host, response.status_code, "no place to send to"
-            )
-        return place
+        url = _upload_url(response)
+        if not url:
+            raise TransferRefused(self._registry.name.host, response.status_code, "no upload URL")
+        return url
 
-    async def _patch(self, place: str) -> str:
-        """Send the next piece; gives the place of the one after it."""
+    async def _patch(self, url: str) -> str:
+        """Send the next piece; return the URL for the one after it."""
         begin = self._sent
         end = min(begin + self._connection.options.push_bytes, self._layer.size_bytes)
         headers = {
@@ -135,7 +133,7 @@ class BlobUpload:
         }
         async with self._connection.open(
             "PATCH",
-            place,
+            url,
             headers=headers,
             body=self._piece(begin, end),
             auth=self._registry.auth,
@@ -144,8 +142,8 @@ class BlobUpload:
             await response.aread()
         self._accept(response, _UPLOAD_LOST_STATUSES)
         self._sent = end
-        self._tell(end)
-        return _upload_url(response) or place
+        self._report_sent(end)
+        return _upload_url(response) or url
 
     def _piece(self, begin: int, end: int) -> RequestBody:
         async def pieces() -> AsyncIterator[bytes]:
@@ -158,17 +156,17 @@ class BlobUpload:
                     raise BlobMissing(self._layer.digest)  # shorter than its manifest says
                 at += len(piece)
                 yield piece
-                self._tell(at)
+                self._report_sent(at)
 
         return pieces
 
-    async def _end(self, place: str) -> None:
-        """Tell the registry what it must have now; it verifies that itself."""
-        url = httpx.URL(place).copy_merge_params({"digest": self._layer.digest})
+    async def _end(self, url: str) -> None:
+        """Complete the upload; the registry verifies the digest."""
+        target = httpx.URL(url).copy_merge_params({"digest": self._layer.digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
         async with self._connection.open(
             "PUT",
-            str(url),
+            str(target),
             headers=headers,
             auth=self._registry.auth,
             named_by=parse_url(self._registry.base),
@@ -177,34 +175,34 @@ class BlobUpload:
         self._accept(response, frozenset({404}))
 
     def _accept(self, response: httpx.Response, forgotten: frozenset[int]) -> None:
-        """Accept a 2xx; what may end well another time is `_UploadLost`, anything else is an error."""
+        """Raise `_UploadLost` if trying again may help, and another error for any other non-2xx."""
         if response.status_code in TRANSIENT_STATUSES | forgotten:
             raise _UploadLost(response)
         check_response(response, self._layer.digest)
 
-    async def _resume(self, place: str) -> str:
-        """Ask how much has arrived; gives the place to go on at, or empty: begin again."""
-        if not place:
+    async def _resume(self, url: str) -> str:
+        """Ask how much has arrived; return the URL to continue at, or empty: begin again."""
+        if not url:
             return ""
         try:
-            async with self._connection.open("GET", place, auth=self._registry.auth) as response:
+            async with self._connection.open("GET", url, auth=self._registry.auth) as response:
                 await response.aread()
         except httpx.HTTPError:
-            return place  # the next try will tell
-        told = _UPLOADED_RANGE.fullmatch(response.headers.get("range", ""))
-        if response.status_code != 204 or told is None:
+            return url  # the next try will show
+        arrived = _UPLOADED_RANGE.fullmatch(response.headers.get("range", ""))
+        if response.status_code != 204 or arrived is None:
             return ""
-        # An empty place is told as `0-0`, as is one with a single byte.
-        self._sent = int(told[2]) + 1 if int(told[2]) > 0 else 0
-        return _upload_url(response) or place
+        # `0-0` means no bytes or a single one.
+        self._sent = int(arrived[2]) + 1 if int(arrived[2]) > 0 else 0
+        return _upload_url(response) or url
 
-    def _tell(self, completed: int) -> None:
+    def _report_sent(self, completed: int) -> None:
         label = f"pushing {self._layer.digest.partition(':')[2][:12]}"
         self._report(ProgressLine(label, self._layer.digest, self._layer.size_bytes, completed))
 
 
 class _UploadLost(Exception):
-    """The registry no longer wants this upload as it stands."""
+    """The registry refused to continue this upload."""
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(str(response.status_code))
@@ -212,10 +210,10 @@ class _UploadLost(Exception):
 
 
 def _upload_url(response: httpx.Response) -> str:
-    """Return where the upload goes on; registries say it relatively or in full."""
-    told = response.headers.get("docker-upload-location") or response.headers.get("location")
+    """Return the URL to continue an upload at; registries send it relative or absolute."""
+    url = response.headers.get("docker-upload-location") or response.headers.get("location")
     try:
-        return str(response.url.join(told)) if told else ""
+        return str(response.url.join(url)) if url else ""
     except (httpx.InvalidURL, ValueError):
         return ""
 
@@ -232,23 +230,23 @@ _DEFAULT_OPTIONS = TransferOptions()
 async def push(
     store: ModelStore, name: str | ModelName, *, options: TransferOptions = _DEFAULT_OPTIONS
 ) -> AsyncGenerator[ProgressLine, None]:
-    """Send a model; gives lines from `retrieving manifest` to `success`.
+    """Push a model; yield progress lines from `retrieving manifest` to `success`.
 
-    Leaving before the end stops the work at once. Blobs that arrived stay there, so the next push
-    goes on at the layer where this one stopped.
+    If the caller stops early, the push is cancelled. Uploaded blobs stay, so the next push
+    continues with the layer where this one stopped.
 
     Raises:
         InvalidName: before the first line.
         ModelNotFound: it is not in the store.
-        TransferError: after the last line; the registry's model is what it was.
+        TransferError: after the last line; the registry's model is unchanged.
     """
-    meant = name if isinstance(name, ModelName) else parse_name(name)
-    told = progress_lines(lambda report: _push(store, meant, options, report))
+    parsed = name if isinstance(name, ModelName) else parse_name(name)
+    lines = progress_lines(lambda report: _push(store, parsed, options, report))
     try:
-        async for line in told:
+        async for line in lines:
             yield line
     finally:
-        await told.aclose()
+        await lines.aclose()
 
 
 async def _push(
@@ -260,8 +258,8 @@ async def _push(
         registry = RegistryClient(connection, name)
         report(ProgressLine("pushing model"))
         for layer in manifest.blobs:
-            sister = await run_to_end_in_thread(_mount_source, store, name, layer)
-            await BlobUpload(registry, store, layer, report).send(sister)
+            mount_from = await run_to_end_in_thread(_mount_source, store, name, layer)
+            await BlobUpload(registry, store, layer, report).send(mount_from)
         report(ProgressLine("pushing manifest"))
         await registry.put_manifest(manifest)
     report(ProgressLine("success"))
@@ -277,23 +275,24 @@ def _manifest_to_push(store: ModelStore, name: ModelName) -> Manifest:
 def _mount_source(store: ModelStore, name: ModelName, layer: ManifestLayer) -> str | None:
     """Return a repository of the same registry that should have a blob already.
 
-    The layer says where it was taken from; a model that was copied here says it by sharing it.
+    That is the layer's source, or another model on this machine with the same blob.
     """
     with suppress(InvalidName):
         if layer.source:
             source = parse_name(layer.source)
-            if _shares_blob(source, name):
+            if _is_other_repository(source, name):
                 return f"{source.namespace}/{source.model}"
     for one in store.names():
-        if _shares_blob(one, name):
+        if _is_other_repository(one, name):
             with suppress(ManifestBroken):
-                there = store.manifest(one)
-                if there is not None and layer.digest in {own.digest for own in there.blobs}:
+                manifest = store.manifest(one)
+                if manifest is not None and layer.digest in {own.digest for own in manifest.blobs}:
                     return f"{one.namespace}/{one.model}"
     return None
 
 
-def _shares_blob(one: ModelName, name: ModelName) -> bool:
+def _is_other_repository(one: ModelName, name: ModelName) -> bool:
+    """Return whether two names are in different repositories of one registry."""
     return (
         one.host.lower() == name.host.lower()
         and one.key.rpartition(":")[0] != (name.key.rpartition(":")[0])

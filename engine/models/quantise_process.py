@@ -1,8 +1,8 @@
 """The process that quantises a model, started as a module by `model_creation`.
 
-It is a process of its own because llama.cpp's quantiser can be stopped only with its process, and
-some of its errors end in `abort()`. One line of JSON comes in and one goes out. When the pipe
-closes, the caller is gone and this process ends.
+llama.cpp's quantiser can be stopped only by ending its process, and some of its errors call
+`abort()`. The process reads one line of JSON and writes one. It ends when its input is closed,
+because the caller is gone.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from paddock.engine.llama.quantise import QuantiseFailed, quantise
 
 
 def main() -> None:
-    """Carry out one order."""
-    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whoever prints now prints to standard error
+    """Quantise one model."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # llama.cpp's prints go to standard error
     library.quiet_logs()
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with, args=(sys.stdin,), daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(5)  # answers that are being written meanwhile go first
+        os.nice(5)  # running requests have priority
     n_threads = order["n_threads"] or os.cpu_count() or 1
     why = ""
     try:
         quantise(Path(order["source"]), Path(order["target"]), order["format"], n_threads)
     except (QuantiseFailed, OSError) as error:
         why = str(error)
-    print(json.dumps({"why": why}), file=told, flush=True)
+    print(json.dumps({"why": why}), file=output, flush=True)
 
 
 def _exit_with(stream: TextIO) -> None:
@@ -43,7 +43,7 @@ def _exit_with(stream: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    # Not through the interpreter's end: the other thread may be inside a read of the pipe.
+    # Without the interpreter's clean-up: the other thread may be reading the pipe.
     try:
         main()
     except BaseException:

@@ -1,4 +1,4 @@
-"""Pulls, pushes and creations: options, progress lines, and what can go wrong on the way."""
+"""Pulls, pushes and creations: their options, progress lines and errors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from paddock.engine.errors import EngineError, StoreFull
 
 
 class TransferError(EngineError):
-    """A pull or a push that could not be done."""
+    """A pull or push that failed."""
 
 
 class NotPublished(TransferError):
-    """The other side has no such model, file or blob."""
+    """The server has no such model, file or blob."""
 
     def __init__(self, what: str, advice: str = "") -> None:
         self.what = what
@@ -22,7 +22,7 @@ class NotPublished(TransferError):
 
 
 class HostUnreachable(TransferError):
-    """No connection to a host could be made at all."""
+    """No connection to a host could be made."""
 
     def __init__(self, host: str, why: str, advice: str = "") -> None:
         self.host = host
@@ -33,39 +33,38 @@ class HostUnreachable(TransferError):
 
 PROXY_ADVICE = "Behind a proxy, set HTTPS_PROXY."
 OFFLINE_ADVICE = (
-    "Behind a proxy, set HTTPS_PROXY; without a network, bring the GGUF file here and "
+    "Behind a proxy, set HTTPS_PROXY; without a network, copy the GGUF file here and run "
     "`paddock pull ./file.gguf`."
 )
-INSECURE_ADVICE = 'Say `--insecure` (`"insecure": true`) if you trust every machine on the way.'
+INSECURE_ADVICE = 'Use `--insecure` (`"insecure": true`) if you trust every machine on the way.'
 
 
 class TransferInterrupted(TransferError):
-    """Connections were made and cut, or stood still, too often; what arrived is kept."""
+    """Connections broke or stalled too often; what arrived is kept."""
 
     def __init__(self, host: str, why: str) -> None:
         self.host = host
         self.why = why
         super().__init__(
-            f"the connection to {host} broke off too often: {why}. "
-            f"Do it again, and it goes on from where it stopped."
+            f"the connection to {host} broke too often: {why}. "
+            f"Try again; it continues where it stopped."
         )
 
 
 class TransferRefused(TransferError):
-    """The other side answered, and said no."""
+    """The server answered with an error."""
 
-    def __init__(self, host: str, status: int, said: str, advice: str | None = None) -> None:
+    def __init__(self, host: str, status: int, why: str, advice: str | None = None) -> None:
         self.host = host
         self.status = status
-        self.said = said
-        way_out = _status_advice(status) if advice is None else advice
-        super().__init__(
-            ". ".join(filter(None, (f"{host} answered {status}{_sentence_after(said)}", way_out)))
-        )
+        self.why = why
+        advice = _status_advice(status) if advice is None else advice
+        reason = f": {why.rstrip('.')}" if why else ""
+        super().__init__(". ".join(filter(None, (f"{host} answered {status}{reason}", advice))))
 
 
 class HostNotTrusted(TransferError):
-    """A host that the settings do not name."""
+    """The host is not among the trusted ones."""
 
     def __init__(self, host: str, trusted: Sequence[str]) -> None:
         self.host = host
@@ -77,41 +76,38 @@ class HostNotTrusted(TransferError):
 
 
 class NotEncrypted(TransferError):
-    """Plain http, without leave."""
+    """The URL is http://, which was not allowed."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        super().__init__(
-            f"insecure protocol http: {url} is not encrypted. Say `--insecure` "
-            f'(`"insecure": true`) if you trust every machine on the way.'
-        )
+        super().__init__(f"insecure protocol http: {url} is not encrypted. {INSECURE_ADVICE}")
 
 
 class RedirectsToPrivateHost(TransferError):
-    """A public server names one of a private network, where nothing is to be had for it."""
+    """A public server redirects to a private network."""
 
     def __init__(self, before: str, host: str) -> None:
         self.before = before
         self.host = host
         super().__init__(
-            f"{before} leads to {host}, which is this machine or in a private network. "
+            f"{before} redirects to {host}, which is this machine or in a private network. "
             f"Add it to PADDOCK_TRUSTED_HOSTS if you trust it."
         )
 
 
 class ProxyUnusable(TransferError):
-    """The environment names a proxy that cannot be used."""
+    """A proxy in the environment cannot be used."""
 
     def __init__(self, why: str) -> None:
         self.why = why
         super().__init__(
-            f"a proxy that the environment names cannot be used: {why}. "
-            f"Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; http:// and https:// proxies work."
+            f"a proxy in the environment cannot be used: {why}. "
+            f"Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; http:// and https:// proxies work."
         )
 
 
 class NoUsableModel(TransferError):
-    """Something was found that is no model for llama.cpp, and why."""
+    """The source is no model for llama.cpp; says why."""
 
     def __init__(self, what: str, why: str) -> None:
         self.what = what
@@ -120,58 +116,54 @@ class NoUsableModel(TransferError):
 
 
 class SourceChanged(TransferError):
-    """A file changed while it was brought, so its parts do not belong together."""
+    """A file changed during its download, so its parts do not fit together."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        super().__init__(f"{url} changed while it was downloaded. Do it again.")
+        super().__init__(f"{url} changed while it was downloaded. Try again.")
 
 
 class NotEnoughDiskSpace(StoreFull):
-    """The disk has less room than a model needs; nothing was begun."""
+    """The disk has too little free space for a model; nothing was downloaded."""
 
     def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(path, free_bytes)
         self.needed_bytes = needed_bytes
         self.args = (
-            f"{path} has {free_bytes / 1e9:.1f} GB free, and {needed_bytes / 1e9:.1f} GB are to "
-            f"come. Make room, or set PADDOCK_MODELS to another disk.",
+            f"{path} has {free_bytes / 1e9:.1f} GB free, but {needed_bytes / 1e9:.1f} GB are "
+            f"needed. Free some space, or set PADDOCK_MODELS to another disk.",
         )
 
 
 class DiskRanFull(StoreFull):
-    """The disk was full in the middle; what arrived is kept for when there is room."""
+    """The disk became full during a download; what arrived is kept."""
 
     def __init__(self, path: str, free_bytes: int) -> None:
         super().__init__(path, free_bytes)
         self.args = (
-            f"no room left in {path} ({free_bytes / 1e9:.1f} GB free). What arrived is kept: "
-            f"make room and do it again, or set PADDOCK_MODELS to another disk.",
+            f"no space left in {path} ({free_bytes / 1e9:.1f} GB free). What arrived is kept: "
+            f"free some space and try again, or set PADDOCK_MODELS to another disk.",
         )
-
-
-def _sentence_after(said: str) -> str:
-    return f": {said.rstrip('.')}" if said else ""
 
 
 def _status_advice(status: int) -> str:
     if status in (401, 403):
         return (
-            "It wants to know who asks: `docker login` or `podman login` to that host, and see "
-            "that you may read or write this model."
+            "Log in to that host with `docker login` or `podman login`, and check that you may "
+            "read or write this model."
         )
-    return "It was asked too often; wait a while." if status == 429 else ""
+    return "There were too many requests; wait a while." if status == 429 else ""
 
 
 MIB = 1024 * 1024
 
-# Ollama's registry and no other: a signature tells who we are.
+# Only Ollama's registry identifies users by a signature.
 OLLAMA_REGISTRIES = frozenset({"registry.ollama.ai", "ollama.com"})
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryCredentials:
-    """What a registry's token server is told of who asks."""
+    """User and password for a registry's token server."""
 
     user: str
     password: str = field(repr=False)
@@ -179,52 +171,52 @@ class RegistryCredentials:
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """One pull or push. Proxies come from the environment (`HTTPS_PROXY`, `NO_PROXY`, …)."""
+    """Options of one pull or push. Proxies come from the environment (`HTTPS_PROXY` and so on)."""
 
     insecure: bool = False
-    """Speak to registries by plain http, and follow redirects to it."""
+    """Use plain http for registries, and allow redirects to it."""
     trusted_hosts: tuple[str, ...] = ()
-    """Hosts that may be asked, as `host`, `host:port` or `*.domain`; empty: every host."""
+    """Allowed hosts, as `host`, `host:port` or `*.domain`; empty: every host."""
     accepts_paths: bool = False
-    """Whether a file of this machine may be taken; only for those who sit at it."""
+    """Whether files of this machine may be imported; only for users of this machine."""
     is_offline: bool = False
-    """Ask nobody: what is here is there, the rest does not exist."""
+    """Send nothing: only models on this machine exist."""
     prunes: bool = True
-    """Remove the layers that only the replaced manifest used."""
+    """Remove the layers that only the replaced manifest needed."""
     keep: tuple[str, ...] = ()
-    """Digests that are never removed, whoever names them."""
+    """Digests that are never removed."""
     credentials: Mapping[str, RegistryCredentials] | None = None
-    """By registry's host; None: what `docker login` or `podman login` left on this machine."""
+    """By registry's host; None: those of `docker login` or `podman login`."""
     ollama_key: Path | None = None
-    """What Ollama's own registry knows us by; None: `~/.ollama/id_ed25519`."""
+    """The key for Ollama's registry; None: `~/.ollama/id_ed25519`."""
     ollama_hosts: frozenset[str] = OLLAMA_REGISTRIES
-    """The registries that want such a key's signature."""
+    """The registries that require a signature by this key."""
     hub: str | None = None
-    """Hugging Face's address; None: `HF_ENDPOINT`, else huggingface.co."""
+    """Hugging Face's URL; None: `HF_ENDPOINT`, else huggingface.co."""
     n_parts: int = 4
-    """Of one blob, brought at once."""
+    """Parts of one blob that are downloaded in parallel."""
     min_part_bytes: int = 64 * MIB
-    """A smaller blob comes in one piece: a second connection would not be worth its handshake."""
+    """A smaller blob is downloaded in one part: another connection costs more than it saves."""
     push_bytes: int = 16 * MIB
-    """Of one request, when a blob is sent: so much is sent again after a cut."""
+    """Bytes of one upload request, all of which are sent again after a cut."""
     connect_s: float = 10.0
     stall_s: float = 30.0
-    """A connection that brings nothing for so long is cut and made again."""
+    """A connection without data for so long is closed and opened again."""
     n_retries: int = 6
-    """Failures in a row, without one byte between them, before it is given up."""
+    """Failures in a row, without a byte between them, before the transfer fails."""
     first_wait_s: float = 0.5
-    """Before the first retry; it doubles each time, up to `longest_wait_s`."""
+    """Before the first retry; doubled each time, up to `longest_wait_s`."""
     longest_wait_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressLine:
-    """One line. Sizes are bytes."""
+    """One progress line; sizes in bytes."""
 
     status: str
     """In Ollama's words: `pulling manifest`, `writing manifest`, `success`, …"""
     digest: str = ""
-    """`sha256:…` of what is being moved; empty: the line is not about one blob."""
+    """`sha256:…` of the blob in transfer; empty: the line is not about one blob."""
     total: int | None = None
     completed: int | None = None
 

@@ -97,7 +97,7 @@ def test_a_whole_one_gets_its_name_and_leaves_nothing_beside_it(tmp_path: Path) 
     ours.write(ours.parts[0], b"abcd")
     assert ours.is_done
     ours.sync()
-    ours.name(tmp_path / BLOB)
+    ours.rename(tmp_path / BLOB)
     assert [path.name for path in tmp_path.iterdir()] == [BLOB]
     assert (tmp_path / BLOB).read_bytes() == b"abcd"
 

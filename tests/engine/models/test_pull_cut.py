@@ -50,7 +50,7 @@ def test_a_server_that_always_cuts_is_given_up_and_what_came_is_kept(
     with pytest.raises(TransferInterrupted) as caught:
         pulled(store, named(far))
     assert caught.value.host == far.host
-    assert str(caught.value).endswith("Do it again, and it goes on from where it stopped.")
+    assert str(caught.value).endswith("Try again; it continues where it stopped.")
     assert store.names() == []
     assert not store.has_blob(digest_of(BIG))
     assert any(name.endswith("-partial") for name in leftovers(store))
@@ -211,10 +211,11 @@ def test_a_disk_that_is_full_in_the_middle_is_said_plainly(far: FarSide, store: 
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     last = ended.stderr.strip().splitlines()[-1]
     assert last.startswith(
-        f"{DiskRanFull.__module__}.DiskRanFull: no room left in {store.blobs.folder} ("
+        f"{DiskRanFull.__module__}.DiskRanFull: no space left in {store.blobs.folder} ("
     )
     assert last.endswith(
-        "What arrived is kept: make room and do it again, or set PADDOCK_MODELS to another disk."
+        "What arrived is kept: free some space and try again, or set PADDOCK_MODELS to another "
+        "disk."
     )
     assert store.names() == []
     assert not store.has_blob(digest_of(BIG))
@@ -229,7 +230,7 @@ def test_room_is_looked_for_before_anything_is_brought(far: FarSide, store: Mode
     with pytest.raises(NotEnoughDiskSpace) as caught:
         pulled(store, named(far))
     assert caught.value.needed_bytes == 10**16
-    assert "and 10000000.0 GB are to come. Make room" in str(caught.value)
+    assert "but 10000000.0 GB are needed. Free some space" in str(caught.value)
     assert far.sent(digest_of(BIG)) == 0
 
 

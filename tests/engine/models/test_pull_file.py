@@ -71,7 +71,7 @@ def test_who_asks_over_the_network_gets_no_file_of_this_machine(
 ) -> None:
     path = tmp_path / "mini.gguf"
     path.write_bytes(BIG)
-    with pytest.raises(InvalidName, match="a file is taken only by who sits at this machine"):
+    with pytest.raises(InvalidName, match="files can only be imported on this machine itself"):
         pulled(store, str(path))
 
 

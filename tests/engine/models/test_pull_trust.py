@@ -92,7 +92,8 @@ def test_a_redirect_to_another_host_is_reported_once(far: FarSide, store: ModelS
         far.redirects[blob] = f"{elsewhere.url}/cdn/blob".replace("127.0.0.1", "localhost")
         told = [line.status for line in pulled(store, named(far))]
     assert (
-        told.count(f"{far.host} leads to {elsewhere.host.replace('127.0.0.1', 'localhost')}") == 1
+        told.count(f"{far.host} redirects to {elsewhere.host.replace('127.0.0.1', 'localhost')}")
+        == 1
     )
 
 
@@ -125,8 +126,8 @@ def test_a_name_that_leads_inside_is_no_redirect(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RedirectsToPrivateHost) as caught:
         hop(f"{PUBLIC}/v2/", "https://cdn.evil.example/blob")
     assert str(caught.value) == (
-        "93.184.216.34 leads to cdn.evil.example, which is this machine or in a private network. "
-        "Add it to PADDOCK_TRUSTED_HOSTS if you trust it."
+        "93.184.216.34 redirects to cdn.evil.example, which is this machine or in a private "
+        "network. Add it to PADDOCK_TRUSTED_HOSTS if you trust it."
     )
     hop(f"{PUBLIC}/v2/", "https://cdn.evil.example/blob", trusted_hosts=("*.evil.example",))
 
@@ -191,9 +192,8 @@ def test_who_logged_in_is_known_to_the_token_server_alone(far: FarSide, store: M
     with pytest.raises(TransferRefused) as caught:
         pulled(store, named(far))
     assert str(caught.value) == (
-        f"{far.host} answered 401: incorrect username or password. It wants to know who asks: "
-        f"`docker login` or `podman login` to that host, and see that you may read or write "
-        f"this model."
+        f"{far.host} answered 401: incorrect username or password. Log in to that host "
+        f"with `docker login` or `podman login`, and check that you may read or write this model."
     )
     known = {far.host: RegistryCredentials("anna", "pass:word")}
     assert pulled(store, named(far), credentials=known)[-1].status == "success"
@@ -218,8 +218,8 @@ def test_a_registry_that_is_not_there_is_named_with_the_way_out(store: ModelStor
     with pytest.raises(HostUnreachable) as caught:
         pulled(store, "127.0.0.1:9/team/mini:v1")
     assert str(caught.value) == (
-        "127.0.0.1:9 cannot be reached: nobody listens there. Behind a proxy, set HTTPS_PROXY; "
-        "without a network, bring the GGUF file here and `paddock pull ./file.gguf`."
+        "127.0.0.1:9 cannot be reached: nothing listens there. Behind a proxy, set HTTPS_PROXY; "
+        "without a network, copy the GGUF file here and run `paddock pull ./file.gguf`."
     )
 
 
@@ -285,7 +285,7 @@ def test_a_proxy_that_cannot_be_is_said_before_anything(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
-    with pytest.raises(Exception, match="a proxy that the environment names cannot be used"):
+    with pytest.raises(Exception, match="a proxy in the environment cannot be used"):
         pulled(store, "smollm2:135m", insecure=False)
 
 
