@@ -146,7 +146,7 @@ def test_the_token_goes_to_the_hub_alone(
 
 def test_what_is_not_there_or_not_open_is_said(hub: FarSide, store: ModelStore) -> None:
     with pytest.raises(
-        NotPublished, match=r"127\.0\.0\.1:\d+/team/None: file does not exist\. Look how"
+        NotPublished, match=r"127\.0\.0\.1:\d+/team/None: file does not exist\. Check the"
     ):
         pulled(store, "hf:team/None", hub=hub.url)
     hub.statuses["/api/models/team/Mini-GGUF"] = [403]

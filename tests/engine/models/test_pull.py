@@ -113,7 +113,7 @@ def test_a_model_for_another_engine_is_refused_before_it_is_brought(
 ) -> None:
     far.publish("team/mini", "v1", tensor=BIG)
     with pytest.raises(
-        NoUsableModel, match=r"no GGUF model in it, but application/vnd\.ollama\.image\.t"
+        NoUsableModel, match=r"no GGUF model, but application/vnd\.ollama\.image\.t"
     ):
         pulled(store, named(far))
     assert far.sent(digest_of(BIG)) == 0
