@@ -32,14 +32,14 @@ LONGEST = (
     "runner/daemon/test_background.py", "runner/schedule/test_up.py", "test_examples.py",
     "engine/test_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
     "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "engine/test_pool_lost.py",
-    "runner/test_shares.py", "engine/test_requests.py", "engine/api/test_status_page.py",
-    "engine/api/test_under_load.py", "runner/test_killed.py", "runner/test_strangers.py",
+    "runner/core/test_work_claims.py", "engine/test_requests.py", "engine/api/test_status_page.py",
+    "engine/api/test_under_load.py", "runner/core/test_killed.py", "runner/test_strangers.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
 # 12 s of a processor.
 WITH_PREFECT = (
-    "runner/schedule/test_up.py", "runner/test_flow.py", "runner/workers/test_delegate.py",
+    "runner/schedule/test_up.py", "runner/prefect/test_flow.py", "runner/workers/test_delegate.py",
     "runner/workers/test_prepare.py", "runner/schedule/test_office.py",
     "runner/schedule/test_planner.py", "runner/ledger/test_tracking.py",
 )  # fmt: skip
@@ -48,8 +48,9 @@ WITH_PREFECT = (
 # Tests that meet most of the errors that a person can cause: none may have stray marks.
 WITH_MESSAGES = (
     "pipelines/", "runner/bind/", "steps/readers/", "steps/tools/", "steps/files/",
-    "runner/test_cli.py", "runner/test_consent.py", "runner/test_settings.py",
-    "runner/test_secrets.py", "runner/cli/commands/test_history.py", "runner/cli/commands/test_test.py",
+    "runner/test_cli.py", "runner/bind/test_permissions.py", "runner/test_settings.py",
+    "runner/config/test_pipeline_secrets.py",
+    "runner/cli/commands/test_history.py", "runner/cli/commands/test_test.py",
     "runner/cli/commands/test_store.py", "runner/cli/commands/test_tools.py",
 )  # fmt: skip
 

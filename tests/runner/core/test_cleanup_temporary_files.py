@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from paddock.engine.system.files import TEMPORARY_SUFFIX
-from tests.runner.test_interruptions import start
+from tests.runner.core.test_interruptions import start
 from tests.runner.world import World
 
 

@@ -22,7 +22,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.watch.seen_files import batch_outcome
 from tests.fakes.pool import FakePool, echo
-from tests.runner.test_blocks import NESTED
+from tests.runner.core.test_blocks import NESTED
 from tests.runner.world import World, settings, states
 
 Answer = Callable[[ChatRequest], str]

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from tests.runner.test_inside import CLEAN, OUTER
+from tests.runner.core.test_subpipelines import CLEAN, OUTER
 from tests.runner.world import SUMMARIES, World
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 24
 WAIT_S = 60.0
 PATIENT = SUMMARIES.replace("for_each: doc", "max_parallel: 2\n    for_each: doc")

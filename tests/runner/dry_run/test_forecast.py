@@ -12,7 +12,7 @@ from paddock.engine.profile.profile_store import ProfileStore
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan
 from paddock.runner.settings import Settings
-from tests.runner.test_speed import profile
+from tests.runner.core.test_speed_estimates import profile
 from tests.runner.world import World, states
 from tests.runner.world import settings as of_world
 

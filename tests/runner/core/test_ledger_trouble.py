@@ -20,7 +20,7 @@ from paddock.runner.ledger import writer
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool, echo
-from tests.runner.test_interruptions import ROOT, finished
+from tests.runner.core.test_interruptions import ROOT, finished
 from tests.runner.world import World, states
 
 # In name spaces of its own: a small file system where `small` is, one run on it, then room is made

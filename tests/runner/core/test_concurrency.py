@@ -29,7 +29,7 @@ from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, run_arguments, settings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 6
 
 HOLD = """

@@ -17,7 +17,7 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from tests.runner.world import World
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 30
 
 # A run in a process of its own; every request that reaches the pool is written to `calls`.

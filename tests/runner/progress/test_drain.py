@@ -23,8 +23,8 @@ from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import NullObserver
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
-from tests.runner.test_blocks import NESTED
-from tests.runner.test_interruptions import finished, start
+from tests.runner.core.test_blocks import NESTED
+from tests.runner.core.test_interruptions import finished, start
 from tests.runner.world import World, settings, states
 
 CLI = "from paddock.runner.cli.application import main; main()"

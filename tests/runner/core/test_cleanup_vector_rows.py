@@ -35,7 +35,7 @@ SEARCH = """\
   - {id: found, needs: [each], uses: search, with: {store: index.lance, query: ferry, k: 2}}
 returns: {hits: steps.found.hits}
 """
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ world = World(folder, (folder / "pipeline.yaml").read_text())
 reports = [world.run().as_json()]
 subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
 reports += [world.run().as_json() for _ in range(2)]
-from tests.runner.test_keeping import rows
+from tests.runner.core.test_cleanup_vector_rows import rows
 print(json.dumps([reports, [[row["item"], row["index"]] for row in rows(world)]]))
 """
 

@@ -450,7 +450,7 @@ def filled(schema: Any, text: str) -> Any:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
-    shutil.copytree(Path(__file__).parents[2] / "examples" / name, folder)
+    shutil.copytree(Path(__file__).parents[3] / "examples" / name, folder)
     for left in (".paddock", "out", "summaries"):
         shutil.rmtree(folder / left, ignore_errors=True)
     file = folder / "pipeline.yaml"

@@ -16,7 +16,7 @@ import pytest
 
 from tests.runner.world import World
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 RUN = """
 import json, sys

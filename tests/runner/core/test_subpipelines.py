@@ -450,7 +450,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
     for number in range(2, 8):
         world.write(f"areas/north/{number}.txt", f"Document {number} of the north.")
     calls = tmp_path / "calls"
-    house = Path(__file__).parents[2]
+    house = Path(__file__).parents[3]
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=house)
     try:
         deadline = time.monotonic() + 60

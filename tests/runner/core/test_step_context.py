@@ -21,7 +21,7 @@ from tests.fakes.pool import FakePool
 from tests.runner.world import World, run_arguments, settings
 from tests.steps.test_guard import are_gone, runs
 
-SERVER = Path(__file__).parents[1] / "fakes" / "mcp_server.py"
+SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
 ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
 
 
