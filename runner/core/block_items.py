@@ -44,10 +44,10 @@ from .run_records import RENAMED
 
 
 def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
-    """Return a block's list; of a mapping, its pairs.
+    """Return a block's list; a mapping becomes its pairs.
 
     Raises:
-        PipelineError: it goes over something else.
+        PipelineError: `for_each` is neither a list nor a mapping.
         ExpressionError: its expression failed.
     """
     listed = block.over.evaluate(scope)
@@ -62,7 +62,7 @@ def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
 def split_by_where(
     block: BoundBlock, scope: Scope, listed: Sequence[Any]
 ) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Return the items for which a block's `where` holds, and those that it leaves out.
+    """Return the items for which a block's `where` holds, and the others.
 
     Raises:
         ExpressionError: it failed for an item.
@@ -82,7 +82,7 @@ def split_by_where(
 
 
 def loop_value(number: int, length: int) -> dict[str, Any]:
-    """Return what an item's steps see as `loop`: its place in the list, as in Jinja.
+    """Return the variable `loop` of an item, as Jinja has it.
 
     >>> loop_value(0, 2)
     {'index': 1, 'index0': 0, 'first': True, 'last': False, 'length': 2}
@@ -113,14 +113,14 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
 
 
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-    """Return the items' keys as they come out, also where two are the same."""
+    """Return the items' keys before duplicates are refused."""
     if block.key is None:
         return _numbered_keys([default_key(item) for item in listed], listed)
     return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]
 
 
 def _numbered_keys(keys: list[str], listed: Sequence[Any]) -> list[str]:
-    """Put `#2`, `#3` … behind the keys of items that are equal to an earlier one."""
+    """Append `#2`, `#3` … to the keys of items that equal an earlier one."""
     if len(set(keys)) == len(keys):
         return keys
     seen: Counter[str] = Counter()
@@ -162,9 +162,9 @@ def _type_name(value: Any) -> str:
 
 _NAME_ATTRIBUTES = frozenset(("relpath", "name", "stem", "modified"))
 _SEE_NO_MODEL = frozenset(("files.write", "files.move", "embed"))
-"""Steps whose outputs depend on a name, and are not what a model is asked."""
+"""Steps whose outputs depend on a file's name, but send no name to a model."""
 _TAKE_TEXTS = frozenset(("chat", "prompt", "agent", "reduce"))
-"""Steps to which a path is a text like any other; the others read what lies there."""
+"""Steps to which a path is only text; the others read the file."""
 
 
 def renamed_items(
@@ -175,16 +175,16 @@ def renamed_items(
     made = LineageStore(ledger).made_of(scope)
     contents = {key: row.made["source"]["sha256"] for key, row in made.items() if row.source}
     gone = {key: contents[key] for key in keys & contents.keys()}
-    # Those of a run that was killed before what went by the old name was removed.
+    # From a run that was killed before it removed the outputs of the old name.
     before = {key: str(row.made.get(RENAMED)) for key, row in made.items()}
     before = {key: old for key, old in before.items() if gone.get(old) == contents.get(key, "")}
     return before | match_renames(gone, {key: file["sha256"] for key, file in new.items()})
 
 
 def match_renames(gone: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Return new key → old key, by the digests of their contents; each key is used once.
+    """Return new key → old key, by content digest; each key is used once.
 
-    Of several with the same content those with the same file name belong together.
+    Among several with the same content, files with the same name are matched first.
 
     >>> match_renames({"a.md": "1", "x/b.md": "2"}, {"c.md": "1", "y/b.md": "2", "d.md": "3"})
     {'c.md': 'a.md', 'y/b.md': 'x/b.md'}
@@ -211,7 +211,7 @@ def _file_name_of(key: str) -> str:
 
 
 def names_reach_no_model(block: BoundBlock) -> bool:
-    """Return whether an item's name is no part of what its models are asked."""
+    """Return whether no prompt contains an item's name."""
     return not any(
         _is_name_reference(reference, block.var, takes_path=step.uses in _TAKE_TEXTS)
         for step in steps_of(block.body)
@@ -233,30 +233,32 @@ class SourceFolder:
 
     root: Path
     stored: str
-    """The folder as the ledger writes paths."""
+    """The folder, as stored in the ledger."""
     watch: BoundWatch | None
-    """The watch that is on it."""
+    """The watch on this folder."""
     now: FolderIdentity | None
-    """Which folder lies there now; None: it cannot be looked at."""
+    """Identity of the folder now; None: not readable."""
     before: FolderIdentity | None
-    """Which one lay there when items were seen in it last."""
+    """Identity of the folder when items were last seen in it."""
 
     @property
     def is_hot(self) -> bool:
-        """Whether documents leave it when they are done."""
+        """Whether documents leave the folder when they are done."""
         return self.watch is not None and self.root == self.watch.root / PROCESSING
 
     @property
     def prunes(self) -> bool:
-        """Whether its watch has outputs of deleted documents removed."""
+        """Whether its watch removes outputs of deleted documents."""
         return self.watch is not None and self.watch.keys.deletes.prune
 
     @property
     def most(self) -> float:
-        """The share of its documents that may go at once without a question."""
+        """The share of its documents that may disappear at once without a question."""
         if self.watch is not None:
             return self.watch.keys.deletes.most
-        from paddock.pipelines.triggers import MOST_DELETED  # models that a plan does without
+        from paddock.pipelines.triggers import (
+            MOST_DELETED,
+        )  # pydantic models, which a plan does not need
 
         return MOST_DELETED
 
@@ -274,7 +276,7 @@ class SourceFolder:
 
 @dataclass(frozen=True, slots=True)
 class DeletionDoubt:
-    """Why documents that are missing do not count as deleted, until a person confirms it."""
+    """Why missing documents do not count as deleted until a person confirms it."""
 
     folder: str
     """The folder as the ledger writes paths."""
@@ -283,29 +285,29 @@ class DeletionDoubt:
 
 @dataclass(frozen=True, slots=True)
 class MissingSources:
-    """What is known of items that a block's list no longer has."""
+    """Items that a block's list no longer has."""
 
     deleted: tuple[Entry, ...] = ()
     doubts: tuple[DeletionDoubt, ...] = ()
     sources: tuple[SourceFolder, ...] = ()
     seen: Mapping[str, FolderIdentity] = field(default_factory=dict)
-    """Which folders the items were seen in, to be kept: by the path as the ledger writes it."""
+    """Identity of each folder in which items were seen, by stored path."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeletionDetector:
-    """Compares the folders of one pipeline's blocks with what the ledger has of them. Blocking."""
+    """Compares the folders of a pipeline's blocks with the ledger. Blocking."""
 
     bound: BoundPlan
     ledger: Ledger
     index: OutputIndex
     is_confirmed: bool
-    """A person has confirmed that what is missing was deleted."""
+    """A person has confirmed that missing documents were deleted."""
 
     def missing(
         self, block: BoundBlock, scope: Scope, owner: str, n_known: int, absent: Sequence[Entry]
     ) -> MissingSources:
-        """Decide about the items in `absent`, of `n_known` that were there; `owner` is a scope."""
+        """Decide which `absent` items were deleted, of `n_known`; `owner` is a scope."""
         sources = tuple(self.of(block, scope, owner))
         deleted = tuple(
             one for one in absent if not any(source.cannot_list(one.key) for source in sources)
@@ -350,7 +352,7 @@ class DeletionDetector:
         return None
 
     def keep(self, owner: str, missing: MissingSources) -> None:
-        """Write down in which folders a block's items were seen."""
+        """Record the folders in which a block's items were seen."""
         for source in missing.sources:
             seen = missing.seen.get(source.stored)
             if seen is not None and seen != source.before:

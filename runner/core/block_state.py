@@ -20,7 +20,7 @@ from .staleness import NOT_ASKED, BlockWork, ItemWork
 
 @dataclass(slots=True)
 class BlockState:
-    """A block's items on their way."""
+    """A block's items, while they run."""
 
     block: BoundBlock
     work: BlockWork
@@ -34,15 +34,15 @@ class BlockState:
     passed: list[ItemWork] = field(default_factory=list)
     """Items that other machines hold at the moment."""
     ended: set[int] = field(default_factory=set)
-    """The indexes of the items that were done, or failed, in this run."""
+    """Indexes of the items that ended in this run, done or failed."""
     around: tuple[str, str] | None = None
     """Scope and key of the item that a nested block belongs to."""
     is_within_item: bool = False
-    """Its items are parts of an item that the same walk has begun."""
+    """Its items are parts of an item that this walk has begun."""
     marks: dict[str, list[Any]] = field(default_factory=dict)
-    """What its items depend on, for the item around it."""
+    """Recorded dependencies of its items, for the item around it."""
     attempts: int = 0
-    """Above zero where items failed for a reason that may pass: the next run tries them again."""
+    """Above zero where items failed for a transient reason: the next run retries them."""
 
     def shown(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
@@ -50,12 +50,12 @@ class BlockState:
 
     @property
     def has_models(self) -> bool:
-        """Whether any step asks a model, those of inner pipelines included."""
+        """Whether any step calls a model, in sub-pipelines too."""
         return any(step.kind.roles for step in all_steps(self.block.body))
 
     @property
     def chat_models(self) -> tuple[ModelSpec, ...]:
-        """The models that its steps have answers written by."""
+        """The chat models of its steps."""
         steps = all_steps(self.block.body)
         models = {(one.pool, one.ref): one for step in steps for one in step.models}
         return tuple(one for one in models.values() if one.role == "chat")
@@ -67,7 +67,7 @@ class BlockState:
         self.failed = [failure for failure in self.failed if failure[0] != item.index]
 
     def todo(self) -> list[ItemWork]:
-        """Return the items for which something must be done."""
+        """Return the stale items."""
         return [item for item in self.work.items if item.verdict.is_work]
 
     @property
@@ -76,13 +76,13 @@ class BlockState:
         return any(item.verdict is NOT_ASKED for item in self.work.items)
 
     def offered(self) -> dict[str, Any]:
-        """Return what `steps.<block>` offers; items without a result are not among `results`."""
+        """Return the value of `steps.<block>`; items without a result are not in `results`."""
         place = {item.key: item.index for item in self.work.items}
         last = len(place)
         return {
             "results": [result for result in self.results if result is not None],
             "counts": self.counts,
-            # In the order of the list, whatever ended first: a prompt may read it.
+            # In the list's order, not by time: a prompt may read it.
             "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
         }
@@ -90,12 +90,12 @@ class BlockState:
     def report(
         self, item: ItemWork, state: State, seconds: float, error: str | None = None
     ) -> ItemReport:
-        """Return how an item ended."""
+        """Return the report of an item."""
         shown = self.shown(item.key)
         return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
 
     def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
-        """Return what became of some of the items; those that a border left are not counted."""
+        """Return the state of a chunk; items that the stop gate left out are not counted."""
         indexes = {item.index for item in chunk} & self.ended
         n_failed = sum(index in indexes for index, _ in self.failed)
         done = f"{len(indexes) - n_failed} done"
@@ -103,7 +103,7 @@ class BlockState:
 
 
 def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
-    """Return what an item of a block gives; `last` are the outputs of its last step.
+    """Return an item's result; `last` are the outputs of its last step.
 
     Raises:
         StepFailed: its `returns` cannot be evaluated.
@@ -117,6 +117,6 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
 
 
 def batches_of(items: Sequence[ItemWork], size: int) -> Iterator[Sequence[ItemWork]]:
-    """Yield the items in pieces of this size."""
+    """Yield the items in batches of this size."""
     for first in range(0, len(items), size):
         yield items[first : first + size]

@@ -1,10 +1,10 @@
 """Run a block: its items in chunks, within a bounded window, each in its own scope.
 
-An item that fails is quarantined, skipped or stops the run, as its block says; a finished item is
-in the ledger before it counts as done. Items that take longest begin first: simulated with lengths
-as documents have them (24 to 64, log-normal, 8 slots) a batch takes 2 to 6 % less time; results do
-not depend on the order. Before the first item begins, output paths that two items share, or that
-cannot be written, are a fault, as far as paths are known then.
+An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
+in the ledger before it counts as done. The longest items begin first: in a simulation with document
+lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to 6 % less time. Output paths that
+two items share, or that cannot be written, are found before the first item begins, as far as paths
+are known then.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
 def start_task(
     group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], ended: Callable[[], None]
 ) -> None:
-    """Start a task; `ended` is called when it is over, however it ended."""
+    """Start a task; call `ended` when it is over."""
     group.create_task(work).add_done_callback(lambda _: ended())
 
 
@@ -86,10 +86,10 @@ def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def longest_first(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> list[ItemWork]:
-    """Return the items to be done, the longest first by powers of two, else in their own order.
+    """Return the items to do, the longest first by powers of two, else in their own order.
 
-    What an item took before says how long it takes; of one that was never done its size does, by
-    what others of `items` with the same kind of file took.
+    Length is the tokens of the item's last run, else its size times the tokens per byte of other
+    items with the same kind of file.
     """
     rates = _tokens_per_byte(items)
     return sorted(todo, key=lambda item: -int(_expected_tokens(item, rates)).bit_length())
@@ -100,7 +100,7 @@ def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
 
 
 def _tokens_per_byte(items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return what is known by the kind of file; `""`: of all of them."""
+    """Return tokens per byte by kind of file; `""`: of all files."""
     found: dict[str, list[float]] = {}
     for item in items:
         if tokens := _recorded_tokens(item):
@@ -124,13 +124,13 @@ def _size_bytes(item: ItemWork) -> int:
 
 
 _PATH_KEYS = {"files.write": "path", "embed": "store"}
-"""The parameter of each step that names what it writes."""
+"""The parameter of each writing step that names its output."""
 
 
 def refuse_output_conflicts(
     block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
 ) -> None:
-    """Compare the files that the items to do would write, and look at their folders.
+    """Refuse items that would write the same file, or into folders that are not writable.
 
     Raises:
         PipelineError: two files are the same, or none of the folders can be written.
@@ -159,7 +159,7 @@ def refuse_output_conflicts(
                 )
         refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
         if not refused or len(refused) < len(folders):
-            continue  # one document's folder stops no other: the step will refuse it
+            continue  # one document's folder stops no other: its step fails
         folder, why = next(iter(refused.items()))
         if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
             raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
@@ -177,7 +177,7 @@ def _not_writable_fault(
 
 
 def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the paths that depend on nothing that has to run first."""
+    """Yield the output paths that depend on no step of the block."""
     inner = set(node_ids(block.body))
     for step in block.body:
         if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
@@ -193,7 +193,7 @@ def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
 
 
 def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
-    """Return the absolute path; None where it cannot be told, which the step itself will say."""
+    """Return the absolute path; None: unknown, so that the step itself reports the error."""
     try:
         text = path.render(scope)
     except ExpressionError:
@@ -213,7 +213,7 @@ MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
 
 
 class BlockRunner:
-    """Carries out the blocks of one run."""
+    """Runs the blocks of one plan."""
 
     def __init__(
         self,
@@ -221,31 +221,32 @@ class BlockRunner:
         sub_pipelines: SubPipelinesFor | None = None,
         around: ItemPlace | None = None,
     ) -> None:
-        """`around` is the item for which a step runs the pipeline that has these blocks."""
+        """`around`: the item for which a step runs this pipeline."""
         self._context = context
         self._around = around
         self._stop_gate = context.stop_gate
         self._stats = context.stats
         self.items = ItemRunner(context, sub_pipelines)
         self.partial: set[str] = set()
-        """Blocks of which `--only` left something undone; what reads them is left as it is."""
+        """Blocks that `--only` did in part; what reads them is left as it is."""
         self.n_left = 0
-        """Items that were not begun, or not finished, since the border was closed."""
+        """Items that were not begun, or not finished, since the stop gate was closed."""
         self.marks: dict[str, list[Any]] = {}
-        """What an item around it depends on, in files."""
+        """Recorded dependencies, for the item around the pipeline."""
         self.has_failures = False
-        """Whether an item is quarantined; `attempts` is above zero where the reason may pass."""
+        """Whether an item is quarantined; `attempts` is above zero where the reason is
+        transient."""
         self.attempts = 0
 
     async def run(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
     ) -> dict[str, Any]:
-        """Do what must be done of a block and give its outputs.
+        """Run a block's stale items; return the block's outputs.
 
         Raises:
             PipelineError: two items have the same key, or would write the same file.
-            Stopped: nothing else will succeed; or an item failed, with `on_error: fail`.
-            BorderReached: some items were not begun; those that were are finished.
+            RunStopped: nothing else will succeed; or an item failed, with `on_error: fail`.
+            StopGateClosed: some items were not begun; those that were are finished.
         """
         run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
         run.around = self._around
@@ -276,7 +277,7 @@ class BlockRunner:
     async def settle(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
     ) -> BlockState:
-        """Judge a block's items, and count those for which nothing is to be done."""
+        """Judge a block's items, and count those that are not stale."""
         work = await self._context.judge.block(block, scope, outer)
         refuse_output_conflicts(block, work, scope, self._context)
         run = BlockState(block, work, scope, outer, keeps_results, [None] * len(work.items))
@@ -287,10 +288,10 @@ class BlockRunner:
                 self._settled(run, item)
         return run
 
-    # --- items that need nothing
+    # --- items that are not stale
 
     def _settled(self, run: BlockState, item: ItemWork) -> None:
-        """Count an item for which nothing is done, and take its recorded result."""
+        """Count an item that is not stale, and take its recorded result."""
         state, error, entry = item.verdict.state, None, item.entry
         if state == "quarantined":
             error = item.verdict.why or ""
@@ -302,13 +303,13 @@ class BlockRunner:
         if run.outer and entry is not None:
             run.marks.update(entry_marks(entry, run.work.scope))
         if entry is not None and entry.gone is not None:
-            # Its source was deleted once and is back: the next deletion is another one.
+            # Its source is back after a deletion; the next deletion is a new one.
             self._context.ledger.record(run.work.scope, replace(entry, gone=None), self._stats.run)
         report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
 
     def _shared(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
-        """Count an item that another machine has done in this job, as if we had."""
+        """Count an item that another machine has done in this job."""
         state, shown = state_done_elsewhere(entry), run.shown(item.key)
         error = entry.error
         if state == "quarantined" and run.block.on_error == "fail":
@@ -331,7 +332,7 @@ class BlockRunner:
     def _count(
         self, run: BlockState, key: str, report: ItemReport, was: State | None = None
     ) -> None:
-        """Count an item; `was` is what it was before it was done, where it is held now."""
+        """Count an item; `was`: its state before it ran, where it is held now."""
         run.counts[report.state] += 1
         if report.state not in ("fresh", "skipped") and not report.is_known:
             run.changed.append({"key": key, "state": was or report.state})
@@ -341,13 +342,13 @@ class BlockRunner:
         for entry in await OrphanCleaner(self._context).settled(run):
             self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
 
-    # --- items that are done
+    # --- running items
 
     def _in_order(self, run: BlockState) -> list[ItemWork]:
-        """Return the items to be done in the order in which they begin.
+        """Return the items to do, in the order in which they begin.
 
-        It is the list's own where items run one after the other, and where a run may end before
-        all are done: by a budget, or by the first failure.
+        The list's order is kept where items run one by one, and where a budget or the first failure
+        may end the run early.
         """
         block, todo = run.block, run.todo()
         is_cut_short = self._context.bound.budget.is_set or block.on_error == "fail"
@@ -356,7 +357,7 @@ class BlockRunner:
         return longest_first(todo, run.work.items)
 
     async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
-        """Run the items in chunks; what other machines hold is waited for."""
+        """Run the items in chunks; wait for those that other machines hold."""
         claims = self._claims_of(run)
         size = self._chunk_items(run)
         others, suspects = self._divided(run, todo)
@@ -384,7 +385,7 @@ class BlockRunner:
     def _divided(
         self, run: BlockState, items: Sequence[ItemWork]
     ) -> tuple[list[ItemWork], list[tuple[ItemWork, CrashHistory]]]:
-        """Return the items that are no suspects, and those that are, the least suspect first."""
+        """Return the items that are no crash suspects, and the suspects, fewest crashes first."""
         others: list[ItemWork] = []
         suspects: list[tuple[ItemWork, CrashHistory]] = []
         for item in items:
@@ -396,7 +397,7 @@ class BlockRunner:
         return others, sorted(suspects, key=lambda pair: pair[1].n_deaths)
 
     def _note_suspects(self, suspects: Sequence[tuple[ItemWork, CrashHistory]]) -> None:
-        """Say which items are tried once more, alone; those that are given up say so themselves."""
+        """Name the suspects that run once more; those that are given up are reported themselves."""
         most = self._context.max_attempts
         tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
         if tried:
@@ -407,7 +408,7 @@ class BlockRunner:
         return None if suspects is None else suspects.of(run.work.scope, item)
 
     def _claims_of(self, run: BlockState) -> WorkClaims | None:
-        """Return what divides a block's items; those of nested blocks go with their outer item."""
+        """Return the claims on a block's items; nested blocks go with their outer item."""
         return None if run.outer else self._context.claims
 
     @staticmethod
@@ -421,7 +422,7 @@ class BlockRunner:
         size = self._chunk_items(run)
 
         def n_chunks(parallel: int) -> int:
-            # One chunk more than are at work waits, but where another machine could have it.
+            # One chunk more than are running waits, unless another machine could take it.
             return -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
 
         parallel = await self._parallel(run)
@@ -432,7 +433,7 @@ class BlockRunner:
                 if self._stop_gate.is_closed:
                     break
                 start_task(group, self._chunk(run, chunk, room), window.release)
-                # A pool that the first item opens tells its places only now.
+                # A pool that the first item opens knows its number of slots only now.
                 more = max(parallel, await self._parallel(run))
                 for _ in range(more - parallel):
                     room.release()
@@ -441,15 +442,15 @@ class BlockRunner:
                 parallel = more
 
     async def _parallel(self, run: BlockState) -> int:
-        """Return how many items may be in flight: enough to fill the places of their models.
+        """Return how many items may be in flight: enough to fill the slots of their models.
 
-        Twice as many, since an item also waits for files, for its other steps and for the ledger.
+        Twice as many as slots: items also wait for files, other steps and the ledger.
         """
         if run.block.max_parallel or not run.has_models:
             return run.block.max_parallel or PLAIN_PARALLEL
         n_places = 0
         for model in run.chat_models:
-            with suppress(EngineError):  # its first call says what is wrong with it
+            with suppress(EngineError):  # its first call raises the error
                 n_places = max(n_places, (await self._context.pool.facts(model)).n_parallel)
         return max(MODEL_PARALLEL, 2 * n_places)
 
@@ -465,7 +466,7 @@ class BlockRunner:
                 self._shared(run, item, entry)
             if not chunk:
                 return
-            if self._context.suspects is not None:  # of machines that died meanwhile
+            if self._context.suspects is not None:  # of machines that crashed meanwhile
                 keys = [item.key for item in chunk]
                 await self._context.suspects.look(run.work.scope, keys)
             others, last = self._divided(run, chunk)
@@ -500,7 +501,7 @@ class BlockRunner:
                 return
             claims.hold(run.work.scope, item.key)
             try:
-                await claims.fence()  # a machine that slept may hold no longer what it took
+                await claims.fence()  # a machine that slept may have lost its claim
                 await self._attempted(run, item, known)
                 if item.index not in run.ended:
                     await claims.fence()
@@ -511,13 +512,13 @@ class BlockRunner:
     def _exclusive_lock(
         self, run: BlockState, *, is_alone: bool
     ) -> AbstractAsyncContextManager[None]:
-        """Enter with the items of the whole walk; those of nested blocks are inside with theirs."""
+        """Enter with the other items of the walk; items of nested blocks are inside already."""
         if run.is_within_item:
             return nullcontext()
         return self._context.exclusive_lock.entered(is_alone=is_alone)
 
     async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
-        """Run one item's steps, and have the ledger know of it while they run."""
+        """Run one item's steps; the ledger has a note of it meanwhile."""
         suspects = self._context.suspects
         if suspects is None:
             await self._steps(run, item, None)
@@ -553,9 +554,9 @@ class BlockRunner:
             if deadly is not None:
                 raise deadly
             scope = await self.body(run.block.body, item.seen(run.block, run.scope), record)
-            # Now as well as when it is known: a second run must see the same.
+            # As a later run reads it from the ledger: both must see the same.
             result = self._stats.secrets.redacted(item_result(run.block, scope, record.last))
-        except StopGateClosed:  # in a block within: its finished items spare their work later
+        except StopGateClosed:  # in a nested block; its finished items are in the ledger
             return
         except StepFailed as error:
             await self._failed(run, item, record, error, time.monotonic() - began)
@@ -576,7 +577,7 @@ class BlockRunner:
     async def _failed(
         self, run: BlockState, item: ItemWork, record: ItemRun, error: StepFailed, seconds: float
     ) -> None:
-        """Do with a failed item what its block says."""
+        """Record a failed item as `on_error` says."""
         text = str(error)
         most = self._context.max_attempts
         kept, record.attempts = failure_state(item.attempts, most, item.cause(error.cause))
@@ -606,7 +607,7 @@ class BlockRunner:
         kept: str,
         result: Any,
     ) -> None:
-        """Write an item's entry, count it, and wait until the entry stands."""
+        """Record an item, count it, and wait until the entry is durable."""
         was = item.verdict.state if report.state == "held" else None
         if self._context.fence is not None:
             await self._context.fence()
@@ -630,7 +631,7 @@ class BlockRunner:
     # --- the steps of an item
 
     async def body(self, body: Sequence[BoundNode], scope: Scope, record: ItemRun) -> Scope:
-        """Run the steps of an item in order; gives the scope with their outputs."""
+        """Run the steps of an item in order; return the scope with their outputs."""
         for node in body:
             if isinstance(node, BoundBlock):
                 outputs = await self._inner(node, scope, record)
@@ -660,7 +661,7 @@ class BlockRunner:
 
 
 def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:
-    """Return whether a block's `if` says no, or it reads the outputs of a skipped step."""
+    """Return whether a block's `if` is false, or it reads outputs of a skipped step."""
     if reads_skipped(block.references, scope):
         return True
     return block.if_ is not None and not block.if_.evaluate(scope)

@@ -1,7 +1,7 @@
 """Call cache: model calls, tool calls and commands go through the ledger, which answers known ones.
 
-A model call is known by its rendered request and the model's digest. The raw reply is always kept,
-also where nothing is looked up (`cache: off`, `--no-cache`), and without secrets.
+The key of a model call is its rendered request and the model's digest. The raw reply is always
+recorded, without secrets, also where nothing is looked up (`cache: off`, `--no-cache`).
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from .fingerprints import canonical_json
 from .run_records import CallRecord, RunStats
 
 ClaimFence = Callable[[], Awaitable[None]]
-"""Raises `ClaimLost` where another machine has taken over the item that is worked on."""
+"""Raises `ClaimLost` where another machine has taken over the current item."""
 
 
 class ModelDigests:
-    """The identity of each model that a run names, asked once."""
+    """The digest of each model of a run, looked up once."""
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
         self.known: dict[tuple[str, str], ModelFacts] = {}
-        """What was asked for, by the names of pool and model."""
+        """Models that were looked up, by pool and name."""
 
     async def of(self, spec: ModelSpec) -> str:
-        """Return the sha256 of what the model's name stands for, whichever copy of a file serves.
+        """Return the sha256 that the model's name stands for, whichever copy of the file is served.
 
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.
@@ -66,7 +66,7 @@ class ModelDigests:
 
 @dataclass(slots=True)
 class CallOrigin:
-    """Whose calls these are, and what they came to."""
+    """The step and item that make calls, and their totals."""
 
     scope: str
     step: str
@@ -75,20 +75,20 @@ class CallOrigin:
     n_calls: int = 0
     n_tokens: int = 0
     made: list[CallRecord] = field(default_factory=list)
-    """Each call in the order in which it ended."""
+    """Calls, in the order in which they ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownCall:
-    """A call as the ledger knows it, before it is made."""
+    """A call as the ledger records it, before it is made."""
 
     digest: str
-    """Of the model."""
+    """Of the model's file."""
     asked: str
-    """The request, as it is kept."""
+    """The request, as recorded."""
     hash: str
     row: CallRow | None
-    """None: the ledger has no reply, or none may be taken."""
+    """None: the ledger has no reply, or it must not be used."""
 
 
 class LedgerPool:
@@ -103,7 +103,7 @@ class LedgerPool:
         caller: CallOrigin,
         fence: ClaimFence | None = None,
     ) -> None:
-        """`fence` is asked before each call of a model."""
+        """`fence` is awaited before each model call."""
         self._fence = fence
         self._pool = pool
         self._ledger = ledger
@@ -112,7 +112,7 @@ class LedgerPool:
         self._caller = caller
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model."""
+        """Return a model's facts."""
         return await self._pool.facts(model)
 
     async def count_chat(
@@ -147,7 +147,7 @@ class LedgerPool:
             self._count(row, began, reply.usage, is_cached=False)
         else:
             self._count(row, began, _cached_usage(row), is_cached=True)
-        # Unpacked in both cases: float32 is what is kept, and a second run must see the same.
+        # Unpacked in both cases: the ledger has float32, and a second run must see the same.
         return cached_vectors(row)
 
     async def _fenced(self) -> None:
@@ -155,15 +155,15 @@ class LedgerPool:
             await self._fence()
 
     async def looked_up(self, request: ChatRequest) -> KnownCall:
-        """Return the call that asks for an answer, with its row if the ledger has a reply."""
+        """Return a chat call, with its row if the ledger has a reply."""
         digest = await self._digests.of(request.model)
         return await self._looked_up("chat", digest, chat_key(request, digest))
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
-        """Return the call that asks for vectors, with its row if the ledger has them."""
+        """Return an embedding call, with its row if the ledger has the vectors."""
         digest = await self._digests.of(request.model)
         wanted = embed_key(request, digest)
-        if request.on_overflow == "split":  # then what is one part depends on the context, too
+        if request.on_overflow == "split":  # the split into parts depends on the context size
             wanted["n_ctx_tokens"] = (await self._pool.facts(request.model)).n_ctx_tokens
         return await self._looked_up("embed", digest, wanted)
 
@@ -173,7 +173,7 @@ class LedgerPool:
         return KnownCall(digest, asked, hash_, await self._known(hash_))
 
     async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
-        """Yield the chunks of an answer if `tells`, then its reply."""
+        """Yield the chunks of an answer if `tells`, and last its reply."""
         began = time.time()
         found = await self.looked_up(request)
         digest, hash_, row = found.digest, found.hash, found.row
@@ -186,11 +186,11 @@ class LedgerPool:
             yield reply
             return
         ready = getattr(self._pool, "ready", None)
-        if ready is not None:  # a pool that is opened when it is first needed
+        if ready is not None:  # a pool that opens at first use
             await ready(request.model)
         await self._fenced()
         stream = self._pool.chat(request)
-        # A listener, unlike a reader, lets the pool start again where a worker or a server dies.
+        # A callback leaves the pool free to restart a request when a worker or server dies.
         hears = None if tells else getattr(stream, "on_chunk", None)
         try:
             if hears is not None:
@@ -216,7 +216,7 @@ class LedgerPool:
         yield reply
 
     def _without_secrets(self, reply: Reply) -> Reply:
-        """Take out what a model repeats of them, now as well as when the reply is known."""
+        """Redact secrets that a model repeats, as a later run reads the reply."""
         redact = self._stats.secrets.redact
         calls = tuple(
             replace(call, arguments=self._stats.secrets.redacted(dict(call.arguments)))
@@ -226,9 +226,9 @@ class LedgerPool:
         return replace(reply, text=text, reasoning=reasoning, tool_calls=calls)
 
     async def _still(self, model: ModelSpec, digest: str) -> None:
-        """Make sure that a reply is of the model by whose digest it will be known.
+        """Check that a reply came from the model whose digest is its key.
 
-        Asked afterwards: a worker that was started anew in the middle has read the new file.
+        Checked after the call: a worker that restarted in the middle has read the new file.
 
         Raises:
             ModelReplaced: its name stands for another one by now.
@@ -239,7 +239,7 @@ class LedgerPool:
         self._note_fallback(model, facts.name)
 
     def _note_fallback(self, model: ModelSpec, name: str) -> None:
-        """Note once in a run that a model on this machine runs with a fallback of llama.cpp."""
+        """Note once in a run that a model runs with a llama.cpp fallback."""
         stats = getattr(self._pool, "stats", None)  # other pools need not count
         if stats is None or model.pool:
             return
@@ -315,13 +315,13 @@ class _LedgerStream:
 
 
 def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
-    """Return all of a request that decides vectors."""
+    """Return the parts of a request that decide its vectors."""
     wanted = {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
     return wanted | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
 
 
 def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
-    """Return all that decides an answer; the context counts where it sets the answer's length."""
+    """Return what decides a request's answer; the context where it limits the length."""
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
     return {
         "messages": [_message_key(message) for message in request.messages],
@@ -333,7 +333,7 @@ def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
 
 
 def _sampling_key(sampling: Sampling) -> dict[str, Any]:
-    """Return sampling values; those that came later only where they say something."""
+    """Return sampling values; newer ones only where they are set, so that old keys stay valid."""
     fields = asdict(sampling)
     if sampling.typical_p == 1:
         del fields["typical_p"]
@@ -341,7 +341,7 @@ def _sampling_key(sampling: Sampling) -> dict[str, Any]:
 
 
 def _message_key(message: Message) -> list[Any]:
-    """Return a turn; what it has besides role and text follows only where it has some."""
+    """Return a message; fields besides role and text only where they are set."""
     more = {name: value for name, value in asdict(message).items() if value}
     more = {name: more[name] for name in more if name not in ("role", "content")}
     if message.images:
@@ -350,7 +350,7 @@ def _message_key(message: Message) -> list[Any]:
 
 
 def _options_key(request: ChatRequest) -> dict[str, Any]:
-    """Return what a request asks for beyond an answer, so that plain ones keep their hashes."""
+    """Return the extras of a request; empty for plain ones, whose keys stay as they were."""
     wishes: dict[str, Any] = {}
     if request.tools:
         wishes["tools"] = [asdict(tool) for tool in request.tools]
@@ -370,11 +370,11 @@ def _options_key(request: ChatRequest) -> dict[str, Any]:
 
 _RARE_FIELDS = ("prompt", "prompt_tokens", "suffix", "template", "reserves_answer", "truncates",
          "n_keep_tokens")  # fmt: skip
-"""Wishes that no step of ours has, and that decide an answer."""
+"""Request options that no built-in step sets, and that decide an answer."""
 
 
 def _reply_extras(reply: Reply) -> dict[str, Any]:
-    """Return what an answer has besides its text, to be kept with its usage."""
+    """Return the fields of a reply besides its text, recorded with its usage."""
     said: dict[str, Any] = {}
     if reply.reasoning:
         said["reasoning"] = reply.reasoning
@@ -386,7 +386,7 @@ def _reply_extras(reply: Reply) -> dict[str, Any]:
 
 
 def cached_reply(row: CallRow) -> Reply:
-    """Return the reply that the ledger has kept."""
+    """Return a recorded reply."""
     calls = tuple(ToolCall(**call) for call in row.usage.get("tool_calls", ()))
     return Reply(
         row.reply.decode(),
@@ -413,7 +413,7 @@ def _finish_reason(row: CallRow) -> Any:
 
 
 def cached_vectors(row: CallRow) -> EmbedReply:
-    """Return the vectors that the ledger has kept."""
+    """Return recorded vectors."""
     n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
     return EmbedReply(_unpack_vectors(row), _cached_usage(row), row.served_digest, n_pieces)
 
@@ -447,10 +447,9 @@ class ToolCallCache:
         *,
         keeps: bool = True,
     ) -> T:
-        """Return the recorded result of the same request, else do it and record what comes out.
+        """Return the recorded result of the same request, else make the call and record its result.
 
-        One that is not kept has a row of its own for each item, so that it is not lost; the same
-        item's next run writes over it.
+        With `keeps=False` each item has its own row, which its next run overwrites.
         """
         text = self._stats.secrets.redact(canonical_json(asked))
         began = time.time()
@@ -498,7 +497,7 @@ class ToolCallCache:
         return cast("T", result)
 
     def _own(self, kind: str, text: str) -> str:
-        """Name a call that is never looked up: by its item, and which of its kind it is there."""
+        """Return the key of a call that is never looked up: its item, and its number there."""
         caller = self._caller
         self._asked[text] += 1
         place = [caller.scope, caller.step, caller.key, self._asked[text]]

@@ -35,9 +35,9 @@ N_DOCUMENTS = 6
 HOLD = """
 import sys, time
 from pathlib import Path
-from paddock.runner.ledger.run_locks import FileTurn
+from paddock.runner.ledger.run_locks import FileGroupTurn
 
-turn = FileTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
+turn = FileGroupTurn(Path(sys.argv[1]), sys.argv[2], "other-run")
 assert turn.take() is None
 print("taken", flush=True)
 time.sleep(600)

@@ -26,7 +26,7 @@ import json, os, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World
-from paddock.runner.progress.events import Silent
+from paddock.runner.progress.events import NullObserver
 
 folder = Path(sys.argv[1])
 options = json.loads(sys.argv[2])
@@ -38,7 +38,7 @@ def answer(request):
         os.write(calls, (text.split()[3].strip(",") + "\\n").encode())
     return echo(request)
 
-class Notes(Silent):
+class Notes(NullObserver):
     def note(self, text):
         print("note:", text, flush=True)
 

@@ -32,11 +32,11 @@ print(json.dumps({**report.as_json(), "chats": len(world.pool.chats)}))
 SLOW = """
 import sys
 from pathlib import Path
-from paddock.runner.progress.events import Silent
+from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
-class Loud(Silent):
+class Loud(NullObserver):
     def item(self, step, key, state, detail):
         print(step, key, state, detail, flush=True)
 
