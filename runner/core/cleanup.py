@@ -1,10 +1,10 @@
 """Clean up orphans: temporary files, vector rows, outputs at former paths or of deleted sources.
 
-Vector rows are outputs as files are: without them an item is not fresh, and they go with their
-document by the same policy. `deletes: prune` removes the files that were made of a deleted source,
-never one that was edited by hand or belongs to another item. A former output is a file whose item
-writes to another path now; only paths that differ by the item alone count, since a path that names
-an input, an answer or a date belongs to another report, not to a former one.
+Vector rows are outputs like files: an item without them is stale, and they are removed with their
+document. `deletes: prune` removes the files made from a deleted source, never one that was edited
+by hand or belongs to another item. A former output is a file whose item writes to another path now.
+Only paths that differ by the item alone count: a path that names an input, an answer or a date
+belongs to another report.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .step_context import ItemOutputs
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:
-    """Look through every folder that this pipeline wrote into; tells how many files went.
+    """Remove stale temporary files from every folder that this pipeline wrote to; return how many.
 
-    For the end of a run: by then it has written again whatever the killed one was about to.
+    For the end of a run, which has written by then what the killed one was about to.
     """
     folders = {file.parent for file in index.owned()}
     return index.ledger.objects.sweep() + sum(
@@ -49,15 +49,15 @@ def sweep_temporary_files(index: OutputIndex) -> int:
 
 
 DONE_STATES = frozenset(("done", "skipped"))
-"""States in which an item keeps what it kept this time, and nothing else."""
+"""States in which an item keeps only the rows of this run."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """What an item has in a store, as its entry says."""
+    """Rows of an item in a vector store, as its entry says."""
 
     path: str
-    """Of the store, as the ledger writes it."""
+    """Path of the store, as stored in the ledger."""
     owner: str
     scope: str
     key: str
@@ -65,17 +65,17 @@ class HeldRows:
 
     @property
     def n_rows(self) -> int:
-        """Return how many rows it has."""
+        """The number of rows."""
         return int(self.sum.partition(":")[0] or 0)
 
     def mark(self) -> tuple[str, list[Any]]:
-        """Return the mark for an entry."""
+        """Return the dependency mark for the item's entry."""
         return f"{self.path}#{self.owner}", [ROWS, self.path, self.owner, self.sum, self.scope,
                                              self.key]  # fmt: skip
 
 
 def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
-    """Yield what an item has in stores, and the items within it."""
+    """Yield the rows of an item, and of the items within it."""
     if entry is None or entry.reads is None or f'["{ROWS}"' not in entry.reads:
         return
     for mark in json.loads(entry.reads).values():
@@ -87,7 +87,7 @@ def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
 def item_name_of(
     scope: Scope, step: str, record_scope: str, key: str, shown: str, index: OutputIndex
 ) -> ItemName:
-    """Return whom a step works for; its file is that of the innermost loop variable that is one."""
+    """Return the item of a step; its file is the innermost loop variable that is one."""
     files = (one for one in reversed(scope.values()) if _is_file(one))
     file: Mapping[str, Any] = next(files, {})
     path = file.get("path")
@@ -107,12 +107,12 @@ def _held_row(row: StoredRow) -> HeldRows:
 
 
 def rows_text(n_rows: int) -> str:
-    """Return how many rows."""
+    """Return the count in words."""
     return "1 row" if n_rows == 1 else f"{n_rows:,} rows"
 
 
 class RowKeeper:
-    """Keeps stores and ledger together, for one run."""
+    """Keeps vector stores and the ledger consistent, for one run."""
 
     def __init__(self, stores: OpenStores, index: OutputIndex, stats: RunStats) -> None:
         self._stores = stores
@@ -128,7 +128,7 @@ class RowKeeper:
         before: Entry | None,
         state: str,
     ) -> dict[str, list[Any]]:
-        """Return the marks of what an item keeps now; what it kept before and no longer does goes.
+        """Return the marks of an item's rows; drop rows that it no longer keeps.
 
         Raises:
             StepError: a store cannot be written.
@@ -162,7 +162,7 @@ class RowKeeper:
         return dict(held.mark() for held in now.values())
 
     async def forget(self, entries: Iterable[Entry]) -> tuple[dict[str, int], dict[str, str]]:
-        """Drop what items have in stores; gives rows dropped, and why some were not, by store."""
+        """Drop the rows of items; return the number dropped, and the errors, by store."""
         dropped: dict[str, int] = {}
         refused: dict[str, str] = {}
         by_path: dict[str, list[HeldRows]] = {}
@@ -177,11 +177,10 @@ class RowKeeper:
         return dropped, refused
 
     async def clear(self, bound: BoundPlan, place: Mapping[str, str], *, is_alone: bool) -> None:
-        """Drop what nobody accounts for, before a run on these folders begins.
+        """Drop rows that belong to no step, before a run on these folders begins.
 
-        That is what blocks and steps kept that were renamed since; and, if no other machine is
-        at work, what was written when a run was killed, before the ledger knew: its item is done
-        again, if it is still there.
+        Those are rows of renamed blocks and steps and, if no other machine runs, rows written just
+        before a run was killed, which the ledger does not know: their item runs again.
 
         Raises:
             StepError: a store cannot be written.
@@ -204,7 +203,7 @@ class RowKeeper:
         return list(self._origins.stored_by(file, place))
 
     async def left_of(self, entries: Iterable[Entry]) -> list[str]:
-        """Say in which stores rows of items are left, and how many."""
+        """Return which stores have rows of these items, and how many, in words."""
         several = [held for entry in entries for held in rows_held_by(entry)]
         await self._stores.look({self._path(held) for held in several})
         left: dict[str, int] = {}
@@ -230,12 +229,12 @@ class RowKeeper:
 _MOST_NAMES = 3
 _OWN_STEPS = "paddock.steps."
 _PATH_TYPES = ("dir", "path")
-"""Types of inputs of which each value has outputs of its own."""
+"""Input types whose values have outputs of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class FormerOutput:
-    """A file at a path that its item writes no more."""
+    """A file at a path that its item no longer writes."""
 
     scope: str
     key: str
@@ -250,9 +249,9 @@ def former_outputs_of_block(
     scope: str,
     entries: Iterable[Entry],
 ) -> list[FormerOutput]:
-    """Return what items of a block, and those of blocks within it, left at former paths. Blocking.
+    """Return the former outputs of a block's items, and of nested blocks. Blocking.
 
-    Only of items that are done: one that failed may not have come to write. `types` are those of
+    Only of items that are done: a failed one may not have written yet. `types` are the types of
     the pipeline's inputs.
     """
     if not paths_depend_on_item_alone([block], types):
@@ -273,10 +272,10 @@ def paths_depend_on_item_alone(
     types: Mapping[str, str],
     own: frozenset[str] = frozenset(),
 ) -> bool:
-    """Return whether the paths that steps write name nothing but their items.
+    """Return whether output paths depend on nothing but the items.
 
-    Folders and paths among the inputs may be named: the ledger keeps each apart. `own` are the
-    variables of the blocks around. Of steps that others wrote, and of pipelines, it is not known.
+    `dir` and `path` inputs may be named: the ledger has a scope for each. `own` are the variables
+    of the blocks around. False for plug-in steps and sub-pipelines, where it is not known.
     """
     for node in nodes:
         if isinstance(node, BoundBlock):
@@ -298,9 +297,9 @@ def paths_depend_on_item_alone(
 def former_outputs_left(
     index: OutputIndex, candidates: Iterable[tuple[str, str, str]], now: Iterable[str]
 ) -> list[FormerOutput]:
-    """Return which files, as (scope, key, path), are still there and nothing else's. Blocking.
+    """Return which (scope, key, path) still exist and belong to no other item. Blocking.
 
-    `now` are the paths that are written today: where names of two cases mean one file, it stays.
+    `now` are the current output paths; they are compared as files, for case-insensitive disks.
     """
     todays = set(filter(None, (_file_identity(index.absolute(path)) for path in now)))
     found = []
@@ -313,7 +312,7 @@ def former_outputs_left(
 
 
 def current_paths(entry: Entry) -> set[str]:
-    """Return the stored paths that an item, and those within it, wrote or kept when it was done."""
+    """Return the stored paths that an item, and those within it, last wrote or kept."""
     paths = set(json.loads(entry.outputs)) if entry.outputs else set()
     for path, mark in json.loads(entry.reads).items() if entry.reads else ():
         if mark[0] in (WRITTEN, HELD):
@@ -322,7 +321,7 @@ def current_paths(entry: Entry) -> set[str]:
 
 
 def former_outputs_text(former: Collection[FormerOutput]) -> str:
-    """Return what is left at former paths, and what removes it.
+    """Return a note on former outputs, and how to remove them.
 
     >>> former_outputs_text([FormerOutput("", "", "out/a", False), FormerOutput("", "", "out/b", True)])
     '2 outputs at former paths remain: out/a, out/b; `paddock run --prune` removes them, but for \
@@ -345,7 +344,7 @@ the 1 that was edited'
 def _former_outputs_of_item(
     index: OutputIndex, block: BoundBlock, scope: str, entry: Entry
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield the rows of an item, and of those within it, that its entry does not name."""
+    """Yield the paths of an item, and of those within it, that its entry does not name."""
     rows = list(index.rows_of(scope, entry.key))
     if not rows and not any(isinstance(node, BoundBlock) for node in block.body):
         return
@@ -354,7 +353,7 @@ def _former_outputs_of_item(
     within: Mapping[tuple[str, str], None] = dict.fromkeys(
         (one_scope, key) for one_scope, key, _ in nested_outputs(entry)
     )
-    for inner_scope, key in within:  # items within that are gone are told as such
+    for inner_scope, key in within:  # deleted items within are reported by themselves
         for row in index.rows_of(inner_scope, key):
             if row.path not in now:
                 yield inner_scope, key, row.path
@@ -382,17 +381,17 @@ class _OutputFile:
 
 @dataclass
 class _Removal:
-    """What was removed, what was kept, and what could not be removed."""
+    """What was removed, what was kept, and what failed."""
 
     removed: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
-    """How many rows were removed, by store."""
+    """Rows removed, by store."""
 
 
 class OrphanCleaner:
-    """Decides for the deleted items of a block, and removes what is to be removed."""
+    """Removes the outputs of a block's deleted items, where that is asked."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -402,9 +401,9 @@ class OrphanCleaner:
         self._row_keeper = RowKeeper(context.stores, context.index, context.stats)
 
     async def settled(self, run: BlockState) -> Sequence[Entry]:
-        """Do with items whose source is gone what the watch on their folder says.
+        """Handle items whose source is gone, as the watch on their folder says.
 
-        Return those with which nothing more is to be done; the ledger counts them as gone.
+        Return the entries that are handled; the ledger marks them as gone.
         """
         entries: list[Entry] = []
         if run.work.deleted:
@@ -423,7 +422,7 @@ class OrphanCleaner:
         return entries
 
     async def _finished(self, run: BlockState) -> Sequence[Entry]:
-        """Remove what was made of deleted items, or name what is left of them."""
+        """Remove outputs of deleted items, or name those that are left."""
         deleted, renamed = run.work.deleted, self._renamed(run)
         watched = any(source.watch is not None for source in run.work.missing.sources)
         if self._prunes or any(source.prunes for source in run.work.missing.sources):
@@ -439,7 +438,7 @@ class OrphanCleaner:
         return [entry for entry in deleted if not self._keeps(entry, removal)]
 
     async def _left_out(self, run: BlockState) -> Sequence[Entry]:
-        """Do with items that `where` leaves out now what the caller says: no watch removes them."""
+        """Handle items that `where` now leaves out; only `--prune` removes their outputs."""
         entries = run.work.dropped
         why = "`where` leaves out what they were made of"
         if not self._prunes:
@@ -451,7 +450,7 @@ class OrphanCleaner:
         return [entry for entry in entries if not self._keeps(entry, removal)]
 
     async def _former_of_block(self, run: BlockState) -> None:
-        """Remove what done items left at former paths, or say that it is there."""
+        """Remove the former outputs of items that are done, or name them."""
         ledger, scope = self._context.ledger, run.work.scope
         entries = await ledger.ask(ledger.entries, scope)
         present = [entries[item.key] for item in run.work.items if item.key in entries]
@@ -464,12 +463,12 @@ class OrphanCleaner:
             present,
         )
         is_watched = any(source.prunes for source in run.work.missing.sources)
-        # A step that writes nothing any more may be at fault: then a person decides.
+        # A step that no longer writes anything may be a mistake: a person decides.
         writes = {entry.key for entry in present if current_paths(entry)}
         await self.former(former, prunes=is_watched and all(one.key in writes for one in former))
 
     async def former_of_step(self, step: BoundStep, scope: str, now: Iterable[str]) -> None:
-        """Do so with what a top-level step left; `now` are the paths that it writes today."""
+        """Handle the former outputs of a top-level step; `now` are its current paths."""
         if not paths_depend_on_item_alone([step], self._context.bound.input_types):
             return
         now, key = set(now), step.id
@@ -479,7 +478,7 @@ class OrphanCleaner:
             await self.former(await asyncio.to_thread(former_outputs_left, index, rows, now))
 
     async def former(self, former: Sequence[FormerOutput], *, prunes: bool = False) -> None:
-        """Remove files at former paths where that is asked, else say that they are there."""
+        """Remove former outputs where that is asked, else name them."""
         if not former:
             return
         if not (prunes or self._prunes):
@@ -491,9 +490,9 @@ class OrphanCleaner:
         self._tell(removal, {}, "they are written elsewhere now")
 
     async def _long_gone(self, run: BlockState) -> Sequence[DeletionDoubt]:
-        """Remove what was kept of documents that earlier runs found gone, where that is asked.
+        """Remove outputs of documents that earlier runs found deleted, where that is asked.
 
-        Return why it is not removed, where a person is asked first.
+        Return why they are kept, where a person is asked first.
         """
         gone = run.work.gone
         if not gone:
@@ -507,7 +506,7 @@ class OrphanCleaner:
         return ()
 
     async def _n_left(self, run: BlockState, entries: Sequence[Entry]) -> int:
-        """Return of how many items something is left, a file or rows in a store."""
+        """Return how many items still have a file or rows in a store."""
         n_left = 0
         for entry in entries:
             files = await asyncio.to_thread(self._left_of, self._made_of(run, [entry]))
@@ -529,7 +528,7 @@ class OrphanCleaner:
         ]
 
     def _left_of(self, made: Iterable[_OutputFile]) -> list[str]:
-        """Return which of these files are still there. Blocking: looks at each."""
+        """Return which of these files still exist. Blocking."""
         index = self._index
         return [
             one.stored
@@ -539,7 +538,7 @@ class OrphanCleaner:
         ]
 
     def _renamed(self, run: BlockState) -> dict[str, str]:
-        """Return old key → new key of the documents that were renamed and are done."""
+        """Return old key → new key of renamed documents that are done."""
         failed = {index for index, _ in run.failed}
         return {
             item.renamed_from: item.key
@@ -550,7 +549,7 @@ class OrphanCleaner:
         }
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
-        """Return whether something of an item could not be removed, and is tried again."""
+        """Return whether an output of an item could not be removed, so that it is tried again."""
         stores = (held.path for held in rows_held_by(entry))
         return any(path in removal.refused for path in (*_outputs_of(entry), *stores))
 
@@ -559,7 +558,7 @@ class OrphanCleaner:
     def _made(
         self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
     ) -> Iterator[_OutputFile]:
-        """Yield what an item wrote, and what the items within it wrote for it."""
+        """Yield the files of an item, and of the items within it."""
         for stored in _outputs_of(entry):
             yield _OutputFile(scope, entry.key, stored)
         yield from (_OutputFile(*made) for made in nested_outputs(entry))
@@ -569,7 +568,7 @@ class OrphanCleaner:
                 yield from self._made(inner, inner_scope, one, (*outer, one.key))
 
     def _remove_all(self, made: Iterable[_OutputFile], removal: _Removal) -> None:
-        """Remove what is only theirs. Blocking: looks at each file."""
+        """Remove files that belong to these items alone. Blocking."""
         for one in made:
             self._remove(one.scope, one.key, one.stored, removal)
 
@@ -610,7 +609,7 @@ class OrphanCleaner:
             note(f"'{stored}' cannot be removed ({fault}), though {kept}")
 
     def _tell_kept(self, left: Sequence[str], why: str = _SOURCE_GONE) -> None:
-        """Say what is left of documents that are gone, where nobody has decided about it."""
+        """Note outputs of deleted documents that nothing says how to handle."""
         if left:
             self._stats.note(f"kept, though {why}: {_some_names(left)} (`--prune` removes)")
 

@@ -1,9 +1,9 @@
 """Concurrent runs: turns of a concurrency group, and claims on the items of a shared run.
 
-A group's turn is a lock in the state folder; where the ledger is in PostgreSQL, that database
-holds it for all machines, and runs that machines do together have one turn together. Machines that
-share a run walk the same plan; an item that another one has claimed is waited for and read from
-the ledger, so that all of them come to the same result.
+A group's turn is a lock in the state folder; with a ledger in PostgreSQL, the database holds it for
+all machines, and runs that machines do together have one turn together. Machines that share a run
+walk the same plan. An item that another machine has claimed is waited for and read from the ledger,
+so that all of them get the same result.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _held_claim: ContextVar[tuple[str, str] | None] = ContextVar("held", default=Non
 
 
 class ClaimLost(asyncio.CancelledError):
-    """Another participant took us for dead and has the item now; what we did of it is not kept."""
+    """Another machine took this one for dead and has claimed the item; our result is discarded."""
 
 
 class WorkClaims:
-    """The part of one participant in a run."""
+    """The claims of one machine in a shared run."""
 
     def __init__(self, claims: Claims, ledger: Ledger, place: str, joined: JoinedJob) -> None:
         self._claims = claims
@@ -70,7 +70,7 @@ class WorkClaims:
         self._ledger = ledger
         self.joined = joined
         self._spending: SharedSpending | None = None
-        # One thread: the claims have one connection, and files need the others.
+        # One thread: claims use one connection, and the other threads are for files.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shares")
 
     async def runs(self) -> frozenset[str]:
@@ -78,12 +78,12 @@ class WorkClaims:
         return await self._do(self._ledger.runs_of, self.joined.job)
 
     async def fair_share_size(self, n_items: int) -> int:
-        """Return how many items one participant takes at a time, so that others have some as well."""
+        """Return how many items one machine takes at a time, so that others get some."""
         n_others = await self._do(self._claims.n_others, self._place)
         return max(1, -(-n_items // (n_others + 1)))
 
     def in_machine_order(self, chunks: list[Sequence[ItemWork]]) -> list[Sequence[ItemWork]]:
-        """Let participants begin at different places, so that they seldom want the same."""
+        """Rotate chunks by machine, so that machines seldom want the same one."""
         if len(chunks) < 2:
             return chunks
         first = zlib.crc32(self._claims.holder.encode()) % len(chunks)
@@ -95,7 +95,7 @@ class WorkClaims:
         """Return (ours now, done by another meanwhile with the entry, held by another).
 
         Raises:
-            LedgerError: another does the job with another model, or another version of a step.
+            LedgerError: another machine uses another model or version of a step.
         """
         keys = [item.key for item in items]
         won = await self._do(self._claims.claim, scope, keys)
@@ -112,13 +112,13 @@ class WorkClaims:
         if won & over:
             await self.release(scope, won & over)
         ours = [item for item in items if item.key in won and item.key not in over]
-        if ours:  # one that died may have written files that we don't know
+        if ours:  # a machine that died may have written files that we don't know
             await self._learn(index, scope, [item.key for item in ours])
         passed = [item for item in items if item.key not in won and item.key not in over]
         return ours, done, passed
 
     async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:
-        """Stop before machines undo one another's work."""
+        """Raise, since machines would overwrite each other's results."""
         others = await self._do(self._claims.runs_of_others, self.joined.job)
         if entry.run in others:
             before, now = json.loads(entry.parts), json.loads(item.parts)
@@ -133,10 +133,10 @@ class WorkClaims:
     async def take_one(
         self, scope: str, item: ItemWork, index: OutputIndex, stop_gate: StopGate
     ) -> Entry | None:
-        """Wait until an item is ours, then None; or another has done it, then its entry.
+        """Claim an item and return None, or return its entry once another machine has done it.
 
         Raises:
-            BorderReached: nothing new may begin meanwhile.
+            StopGateClosed: nothing new may begin meanwhile.
             LedgerError: as `take` does.
         """
         pauses = ClaimBackoff()
@@ -154,7 +154,7 @@ class WorkClaims:
     async def turn(
         self, scope: str, key: str, index: OutputIndex, stop_gate: StopGate
     ) -> AsyncIterator[None]:
-        """Let one participant after the other do something, each knowing what the last wrote."""
+        """Hold a step's turn: one machine after the other, each with the outputs of the last."""
         pauses = ClaimBackoff()
         while not await self._do(self._claims.claim, scope, [key]):
             if stop_gate.is_closed:
@@ -168,19 +168,19 @@ class WorkClaims:
             await self.release(scope, [key])
 
     async def release(self, scope: str, keys: Collection[str]) -> None:
-        """Let items go."""
+        """Release items."""
         await self._do(self._claims.release, scope, keys)
 
     @staticmethod
     def hold(scope: str, key: str) -> None:
-        """Note for the task at hand whose claim its `fence` is about."""
+        """Set which claim `fence` checks in this task."""
         _held_claim.set((scope, key))
 
     async def fence(self) -> None:
-        """Let nothing be written for an item that is no longer ours.
+        """Check that this machine still holds the current item.
 
         Raises:
-            ClaimLost: this participant was not heard of for too long.
+            ClaimLost: its heartbeat was missing for too long.
         """
         held = _held_claim.get()
         if held is None or self._claims.is_sure():
@@ -189,7 +189,7 @@ class WorkClaims:
             raise ClaimLost
 
     def turn_in(self, group: str, run: str, dead_after_s: float) -> PostgresGroupTurn:
-        """Return this participant's part in a group; those who do the job have the turn together."""
+        """Return the turn in a group; machines that share a run have one together."""
         from paddock.runner.ledger.coordination import PostgresGroupTurn
 
         claims = self._claims
@@ -198,23 +198,23 @@ class WorkClaims:
         )
 
     async def counting(self, run: str, dead_after_s: float) -> None:
-        """Begin to count what those who do the job spend together."""
+        """Start to count what the machines of this run spend together."""
         from paddock.runner.ledger.coordination import SharedSpending
 
         self._spending = SharedSpending(self._claims.server, self.joined.job, run, dead_after_s)
         await self._do(self._spending.begin)
 
     async def spent_by_others(self, mine: Spent) -> Spent:
-        """Return what this participant has spent, and give what the others have."""
+        """Record what this machine has spent; return what the others have."""
         assert self._spending is not None
         return await self._do(self._spending.others, mine)
 
     async def bury(self) -> bool:
-        """Forget the participants that died; tells whether there were any."""
+        """Drop the claims of dead machines; return whether there were any."""
         return await self._do(self._claims.bury, self._place)
 
     async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
-        """Say in words who holds the first of these items."""
+        """Return a note on who holds the first of these items."""
         who = await self._do(self._claims.holder_of, scope, [item.key for item in items])
         return f"waiting for {who or 'another machine'}, which works on the rest"
 
@@ -233,13 +233,13 @@ class WorkClaims:
 
 
 class ClaimBackoff:
-    """Ever longer waits, short again where something came of the last one."""
+    """Growing pauses between claims, short again after progress."""
 
     def __init__(self) -> None:
         self._pause_s = FIRST_CLAIM_PAUSE_S
 
     async def wait(self, *, has_come: bool = False) -> None:
-        """Wait a moment."""
+        """Wait; `has_come`: items were done since the last wait."""
         if has_come:
             self._pause_s = FIRST_CLAIM_PAUSE_S
         await asyncio.sleep(self._pause_s)
@@ -250,7 +250,7 @@ class ClaimBackoff:
 async def open_claims(
     ledger: Ledger, place: str, run: str, job: str, settings: UnattendedSettings
 ) -> AsyncIterator[WorkClaims]:
-    """Take part in what is done at a place.
+    """Join the shared run of a job id.
 
     Raises:
         LedgerError: PostgreSQL cannot be used.
@@ -265,9 +265,9 @@ async def open_claims(
 
 
 def state_done_elsewhere(entry: Entry) -> State:
-    """Tell as what an item counts that another machine has done in this job.
+    """Return the state of an item that another machine has done in this job.
 
-    As what it was before, so that all machines count the same; what failed is not tried again.
+    It is the state before it ran, so that all machines count the same; failures are not retried.
     """
     if entry.state in ("quarantined", "failed"):
         return "quarantined"
@@ -277,7 +277,7 @@ def state_done_elsewhere(entry: Entry) -> State:
 
 
 def is_newly_done(item: ItemWork, entry: Entry) -> bool:
-    """Return whether an entry is about this very work, and came after the item was judged."""
+    """Return whether an entry has the same hash and is newer than the verdict."""
     before = item.entry
     if entry.hash != item.hash:
         return False
@@ -285,7 +285,7 @@ def is_newly_done(item: ItemWork, entry: Entry) -> bool:
 
 
 def differs_by_machine(item: ItemWork, entry: Entry) -> bool:
-    """Return whether an entry is old for nothing but what a machine has: models and Paddock."""
+    """Return whether an entry is stale only by what differs between machines: models, Paddock."""
     if entry.hash == item.hash:
         return False
     names = changed_parts(json.loads(entry.parts), json.loads(item.parts))
@@ -303,22 +303,22 @@ GIVES_WAY_REASON = "A newer run of its group takes its place"
 
 
 class GroupTurn(Protocol):
-    """One run's part in a group. Blocks."""
+    """One run's turn in a concurrency group. Blocking."""
 
     def take(self) -> LockHolder | None:
-        """Take the turn; gives who has it, None where it is ours now."""
+        """Take the turn; return who holds it, None if it is ours now."""
         ...
 
     def request_release(self) -> None:
-        """Ask those who began before us to make room."""
+        """Ask runs that began earlier to stop."""
         ...
 
     def is_lost(self) -> bool:
-        """Be heard of; tells whether a newer one wants the turn, or has it."""
+        """Send a heartbeat; return whether a newer run wants the turn, or has it."""
         ...
 
     def leave(self) -> None:
-        """Let it go."""
+        """Release the turn."""
         ...
 
 
@@ -333,14 +333,14 @@ class TurnWait:
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyGroup:
-    """The group of a run: a name that shows nothing of what it was made of, and its rule."""
+    """The group of a run: a hashed name, and its rule."""
 
     name: str
     on_conflict: str
 
 
 def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
-    """Return a run's group; None where nothing but the same folders would exclude another.
+    """Return a run's group; None where it has none.
 
     Raises:
         PipelineError: the name cannot be made.
@@ -364,7 +364,7 @@ def _folder_inputs(bound: BoundPlan) -> dict[str, str]:
 def rendered_value(
     pipeline: Pipeline, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]
 ) -> Any:
-    """Fill in what stands at `at` outside of the steps.
+    """Render the value at `at`, outside of the steps.
 
     Raises:
         PipelineError: it cannot be filled in.
@@ -400,7 +400,7 @@ async def group_turn(
         yield
         return
     part = _turn_in_group(group, settings, claims, run)
-    # A thread of its own: files may keep the others busy for as long as they like.
+    # Its own thread: the default ones may be busy with files for long.
     with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
         own = _OwnTurn(part, thread)
         try:
@@ -411,7 +411,7 @@ async def group_turn(
             finally:
                 keeping.cancel()
         finally:
-            with suppress(LedgerError):  # then its silence lets it go
+            with suppress(LedgerError):  # then the missing heartbeat releases it
                 await own.do(part.leave)
 
 
@@ -426,7 +426,7 @@ def _turn_in_group(
 
 
 class _OwnTurn:
-    """The turn of this run, asked for in a thread."""
+    """The turn of this run, taken in a thread."""
 
     def __init__(self, part: GroupTurn, thread: ThreadPoolExecutor) -> None:
         self._part = part
@@ -464,7 +464,7 @@ class _OwnTurn:
         """Keep the turn; close the gate once it is another run's."""
         while True:
             await asyncio.sleep(TURN_HEARTBEAT_S)
-            with suppress(LedgerError):  # whoever records next hears it, and says so
+            with suppress(LedgerError):  # the next record raises it
                 if await self.do(self._part.is_lost):
                     stop_gate.close(GIVES_WAY_REASON, "interrupted")
                     return

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.files import TemporaryFile
 from paddock.runner.ledger.ledger import Ledger
 from tests.runner.world import World
 
@@ -185,11 +186,11 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(
     world = World(tmp_path)
     world.documents(3)
 
-    def full(handle: int, data: bytes) -> None:
+    def full(self: TemporaryFile, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as disk:
-        disk.setattr("paddock.steps.files.atomic_write._write_all", full)
+        disk.setattr(TemporaryFile, "write", full)
         report = world.run()
     assert report.status == "failed" and report.exit_status() == 1
     assert report.message is not None and "the disk is full" in report.message
