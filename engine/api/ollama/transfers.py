@@ -160,7 +160,7 @@ async def push_model(request: Request) -> Response:
 
 async def transfer_options(service: Service, *, insecure: bool = False) -> TransferOptions:
     """Return the service's settings for a pull or a push."""
-    kept = await asyncio.to_thread(service.finder.kept)
+    kept = await asyncio.to_thread(service.finder.needed_digests)
     return TransferOptions(
         insecure=insecure, trusted_hosts=service.settings.trusted_hosts, keep=tuple(kept)
     )
