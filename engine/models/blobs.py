@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -28,6 +28,9 @@ from paddock.engine.errors import (
     StoreFull,
     StoreReadOnly,
 )
+from paddock.engine.system.files import TemporaryFile, remove_stale_files, sync_folder
+from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.units import DAY_S, HOUR_S
 
 LOCKS_FOLDER = ".locks"
 
@@ -45,20 +48,14 @@ def store_lock(root: Path, what: str, wait_s: float = -1.0) -> Iterator[None]:
         EngineError: another one holds it, and `wait_s` is over.
         StoreReadOnly: the folder cannot be written.
     """
-    from filelock import FileLock, Timeout  # 50 ms that `list` and `show` need not pay
-
     path = root / LOCKS_FOLDER / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.lock"
-    with store_write_errors(root):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=wait_s, thread_local=False)
+    with ExitStack() as stack:
         try:
-            lock.acquire(poll_interval=0.02)
-        except Timeout:
+            with store_write_errors(root):  # users may share a store, so its locks are not private
+                stack.enter_context(lock_now(path, wait_s=wait_s, poll_s=0.02, mode=None))
+        except LockTaken:
             raise EngineError(f"another process is at {what}; wait for it") from None
-    try:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -85,24 +82,14 @@ def free_disk_bytes(folder: Path) -> int:
     return 0
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}")
 _READ_BYTES = 1024 * 1024
 
 # Age after which an unchanged temporary file is abandoned; a download can be resumed, so it is kept
 # for longer.
-_ABANDONED_FILE_S = 3600.0
-_ABANDONED_DOWNLOAD_S = 7 * 24 * 3600.0
+_ABANDONED_FILE_S = HOUR_S
+_ABANDONED_DOWNLOAD_S = 7 * DAY_S
 _INCOMPLETE_FILES = (
     (re.compile(r"\..*\.part"), _ABANDONED_FILE_S),
     (re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?"), _ABANDONED_DOWNLOAD_S),
@@ -165,7 +152,9 @@ class BlobStore:
             StoreFull, StoreReadOnly: no file can be created.
         """
         expected = f"sha256:{digest_hex(digest)}" if digest else None
-        return BlobWriter(self.temporary_path(), expected)
+        with store_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return BlobWriter(TemporaryFile(self.folder / "blob"), expected)
 
     def add(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
         """Write a blob completely or not at all; return its digest.
@@ -193,7 +182,7 @@ class BlobStore:
                 digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
                 os.fsync(file.fileno())
             path.replace(self.path(digest))
-        fsync_folder(self.folder)
+        sync_folder(self.folder)
         return digest
 
     def temporary_path(self) -> Path:
@@ -226,6 +215,7 @@ class BlobStore:
 
     def sweep(self) -> None:
         """Remove temporary files of killed processes and abandoned downloads."""
+        remove_stale_files(self.folder)
         for name in self._names():
             path = self.folder / name
             for pattern, max_age_s in _INCOMPLETE_FILES:
@@ -242,64 +232,43 @@ class BlobStore:
 class BlobWriter:
     """Writes one blob: `write` its pieces, then `commit`; leaving without commit removes it."""
 
-    def __init__(self, path: Path, expected: str | None) -> None:
-        self._folder = path.parent
+    def __init__(self, file: TemporaryFile, expected: str | None) -> None:
+        self._file = file
+        self._folder = file.file.parent
         self._expected = expected
         self._hash = hashlib.sha256()
         self.size_bytes = 0
         self.is_new = False
         """After `commit`: whether there was no such blob before."""
-        self._path = path
-        with store_write_errors(self._folder):
-            self._file = path.open("xb", buffering=0)
 
     def write(self, piece: bytes) -> None:
         """Append a piece.
 
         Raises:
-            StoreFull, StoreReadOnly: the disk refuses; nothing was kept.
+            StoreFull, StoreReadOnly: the disk refuses.
         """
         self._hash.update(piece)
         self.size_bytes += len(piece)
-        view = memoryview(piece)
-        try:
-            with store_write_errors(self._folder):
-                while view:  # a nearly full disk writes only a part at first
-                    view = view[self._file.write(view) :]
-        except BaseException:
-            self.give_up()
-            raise
+        with store_write_errors(self._folder):
+            self._file.write(piece)
 
     def commit(self) -> str:
         """Rename the file to its blob's name; return the digest.
 
         Raises:
-            DigestMismatch: the content has another digest; nothing was kept.
-            StoreFull, StoreReadOnly: the disk refuses; nothing was kept.
+            DigestMismatch: the content has another digest.
+            StoreFull, StoreReadOnly: the disk refuses.
         """
         digest = f"sha256:{self._hash.hexdigest()}"
         if self._expected is not None and digest != self._expected:
-            self.give_up()
             raise DigestMismatch(self._expected, digest)
-        try:
-            with store_write_errors(self._folder):
-                os.fsync(self._file.fileno())
-                self._file.close()
-                place = self._folder / digest.replace(":", "-")
-                self.is_new = not place.exists()
-                self._path.replace(place)
-        except BaseException:
-            self.give_up()
-            raise
-        fsync_folder(self._folder)
+        with store_write_errors(self._folder):
+            self._file.sync()
+            blob = self._folder / digest.replace(":", "-")
+            self.is_new = not blob.exists()
+            self._file.replace(blob)
+        sync_folder(self._folder)
         return digest
-
-    def give_up(self) -> None:
-        """Remove the file, unless it was committed."""
-        with suppress(OSError):
-            self._file.close()
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -312,7 +281,8 @@ class BlobWriter:
         trace: TracebackType | None,
     ) -> None:
         """Remove the file, unless it was committed."""
-        self.give_up()
+        with suppress(OSError):
+            self._file.close()
 
 
 def digest_hex(digest: str) -> str:

@@ -27,6 +27,7 @@ import httpx
 
 from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreReadOnly
 from paddock.engine.gguf import split_file_names
+from paddock.engine.system.tasks import task_group
 
 from .blobs import free_disk_bytes, store_write_errors
 from .model_store import ModelStore
@@ -463,13 +464,9 @@ class BlobDownload:
         """Download the missing parts in parallel; the first failure cancels the others."""
         todo = deque(part for part in self._partial.parts if not part.is_done)
         n_workers = min(self._connection.options.n_parts, len(todo))
-        workers = [asyncio.create_task(self._work(todo)) for _ in range(n_workers)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        async with task_group() as group:
+            for _ in range(n_workers):
+                group.create_task(self._work(todo))
 
     async def _work(self, todo: deque[BlobPart]) -> None:
         while todo:

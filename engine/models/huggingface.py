@@ -15,6 +15,7 @@ from typing import cast
 import httpx
 
 from paddock.engine.gguf import split_file_names
+from paddock.engine.system.text import listed
 
 from .model_names import quantisation_label
 from .transfer import (
@@ -100,7 +101,7 @@ def _list_hub_files(repository: str, revision: str | None, options: TransferOpti
         RevisionNotFoundError,
     )
 
-    # The base classes belong to huggingface_hub's HTTP library, whichever version has it.
+    # The base classes are those of huggingface_hub's HTTP library.
     unreached: tuple[type[Exception], ...] = (*_base_errors(HfHubHTTPError), OSError)
     hub, token = hub_address(options), get_token()
     host = httpx.URL(hub).netloc.decode("ascii")
@@ -215,5 +216,4 @@ def _fits_request(name: str, wanted: str) -> bool:
 
 def _listed_labels(files: Sequence[HubFile]) -> str:
     words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in files))
-    more = f" and {len(words) - _MAX_SHOWN_FILES} more" if len(words) > _MAX_SHOWN_FILES else ""
-    return ", ".join(words[:_MAX_SHOWN_FILES]) + more
+    return listed(words, _MAX_SHOWN_FILES)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -22,7 +21,7 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
-from paddock.engine.system import files
+from paddock.engine.system.files import read_json_object, write_json_atomically
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
@@ -137,25 +136,12 @@ class _DigestCache:
             return str(entry[3])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._write({**known, name: [*stamp, digest]})
+        with suppress(OSError):  # a cache that cannot be written is no error
+            write_json_atomically(self._file, {**known, name: [*stamp, digest]})
         return digest
 
     def _read(self) -> dict[str, list[object]]:
-        try:
-            data = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
-
-    def _write(self, entries: dict[str, list[object]]) -> None:
-        """Replace the cache file; a folder that cannot be written is no error."""
-        aside = self._file.with_name(f"{self._file.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            files.private_folder(self._file.parent)
-            files.write_private(aside, json.dumps(entries))
-            aside.replace(self._file)
-        except OSError:
-            aside.unlink(missing_ok=True)
+        return read_json_object(self._file)
 
 
 ModelOrigin = Literal["store", "package", "bundled", "path"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.errors import InvalidName
+from paddock.engine.system.text import shorten
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 
@@ -104,7 +105,7 @@ def parse_name(text: str) -> ModelName:
         ("tag", tag, _NAME_PART),
     ):
         if form.fullmatch(part) is None:
-            raise InvalidName(text, f"its {what} cannot be {_clipped(part)!r}")
+            raise InvalidName(text, f"its {what} cannot be {shorten(part, 41)!r}")
     return ModelName(host, namespace, model, tag, scheme)
 
 
@@ -122,10 +123,6 @@ def _with_defaults(steps: list[str]) -> tuple[str, str, str]:
     if len(steps) == 2:
         return DEFAULT_HOST, steps[0], steps[1]
     return steps[0], steps[1], steps[2]
-
-
-def _clipped(part: str) -> str:
-    return part if len(part) <= 40 else f"{part[:40]}…"
 
 
 _QUANTISATION = re.compile(

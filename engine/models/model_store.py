@@ -14,9 +14,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 import re
-import secrets
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -25,8 +23,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
+from paddock.engine.system.files import atomic_file
+from paddock.engine.system.units import DAY_S
 
-from .blobs import BlobStore, BlobWriter, digest_hex, fsync_folder, store_lock, store_write_errors
+from .blobs import BlobStore, BlobWriter, digest_hex, store_lock, store_write_errors
 from .manifests import Manifest, parse_manifest
 from .model_names import DEFAULT_HOST, ModelName, parse_name
 
@@ -114,19 +114,10 @@ class ManifestFiles:
         path = self._place(name)
         with store_write_errors(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # In the top folder: any file in a model's own folder counts as a tag.
-            temporary = self._folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
-            try:
-                with temporary.open("xb") as file:
-                    file.write(raw)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
+            # Written in the top folder: any file in a model's own folder counts as a tag.
+            with atomic_file(path, mode=None, is_durable=True, folder=self._folder) as file:
+                file.write(raw)
             self._newer.joinpath(*_newer_parts(name)).unlink(missing_ok=True)
-        fsync_folder(path.parent)
 
     def remove(self, name: ModelName) -> None:
         """Remove a manifest and the folders that are empty without it.
@@ -215,7 +206,7 @@ def _drop_empty(folder: Path, top: Path) -> None:
 _NAMES_LOCK = "the models' names"
 
 # A blob without a manifest may get one soon: uploaded for a `create`, or part of a running pull.
-_MIN_PRUNE_AGE_S = 24 * 3600.0
+_MIN_PRUNE_AGE_S = DAY_S
 
 
 @dataclass(frozen=True, slots=True)

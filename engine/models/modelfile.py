@@ -20,6 +20,7 @@ from typing import Any, Literal
 from paddock.engine.errors import EngineError
 from paddock.engine.gguf import split_file_names
 from paddock.engine.request import Message
+from paddock.engine.system.text import shorten
 
 ParameterKind = Literal["integer", "number", "boolean", "texts"]
 
@@ -250,10 +251,9 @@ class _ModelfileParser:
 
 
 def _unknown_instruction(word: str) -> str:
-    shown = word if len(word) <= 40 else f"{word[:40]}…"
     near = get_close_matches(word.upper(), INSTRUCTIONS, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(INSTRUCTIONS)}."
-    return f"there is no instruction '{shown}'. {hint}"
+    return f"there is no instruction '{shorten(word, 41)}'. {hint}"
 
 
 def _command_fault(name: str, key: str, value: str) -> str:

@@ -22,8 +22,11 @@ from typing import Protocol, Self
 
 import httpx
 
+from paddock.engine.system import http, tasks
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hosts import BadHost, is_public, read_host
+from paddock.engine.system.http import retry_after_s
+from paddock.engine.system.retry import Backoff
 
 from .transfer import (
     INSECURE_ADVICE,
@@ -60,6 +63,7 @@ class TransferRetries:
         self.host = host
         self.n_failures = 0
         self._options = options
+        self._backoff = Backoff(options.first_wait_s, options.longest_wait_s)
         self._was_there = was_there
         """Whether the host has answered before, so that a failed connection may pass."""
 
@@ -80,7 +84,7 @@ class TransferRetries:
             raise plain_reason(error, self.host, self._options) from error
         if self.n_failures > (_N_CONNECT_TRIES - 1 if never_met else self._options.n_retries):
             raise plain_reason(error, self.host, self._options) from error
-        await asyncio.sleep(backoff_s(self.n_failures, self._options))
+        await asyncio.sleep(self._backoff.pause_s(self.n_failures))
 
     async def wait_for(self, response: httpx.Response, *, is_passing: bool | None = None) -> bool:
         """Wait if another try may change this response; False: it is final.
@@ -92,29 +96,9 @@ class TransferRetries:
         if not is_passing or self.n_failures >= self._options.n_retries:
             return False
         self.n_failures += 1
-        await asyncio.sleep(
-            max(backoff_s(self.n_failures, self._options), retry_after_s(response.headers))
-        )
+        asked_s = retry_after_s(response.headers.get("retry-after"), _MAX_RETRY_AFTER_S) or 0.0
+        await asyncio.sleep(max(self._backoff.pause_s(self.n_failures), asked_s))
         return True
-
-
-def backoff_s(n_failures: int, options: TransferOptions) -> float:
-    """Return the wait after so many failures in a row (1: the first).
-
-    >>> [backoff_s(n, TransferOptions()) for n in (1, 2, 3, 9)]
-    [0.5, 1.0, 2.0, 10.0]
-    """
-    return float(min(options.first_wait_s * 2.0 ** (n_failures - 1), options.longest_wait_s))
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds in `Retry-After`, at most a minute; 0: it is absent or a date.
-
-    >>> retry_after_s({"retry-after": "3"}), retry_after_s({"retry-after": "Wed, 21 Oct 2026"})
-    (3.0, 0.0)
-    """
-    value = headers.get("retry-after", "").strip()
-    return min(float(value), _MAX_RETRY_AFTER_S) if value.isdecimal() else 0.0
 
 
 def plain_reason(error: httpx.HTTPError, host: str, options: TransferOptions) -> TransferError:
@@ -235,10 +219,7 @@ async def progress_lines(
                 news.set()
         await task
     finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # mark it as retrieved, or asyncio logs it
+        await tasks.end(task)
 
 
 UrlOrigin = tuple[str, str, int | None]
@@ -283,18 +264,17 @@ class TransferClient:
         Raises:
             ProxyUnusable: a proxy in the environment cannot be used.
         """
-        stall_s = self.options.stall_s
         try:
-            self._client = httpx.AsyncClient(
-                trust_env=True,
-                follow_redirects=False,
-                timeout=httpx.Timeout(stall_s, connect=self.options.connect_s, pool=None),
+            self._client = http.client(
+                connect_s=self.options.connect_s,
+                timeout_s=self.options.stall_s,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
-                # Ranges and digests refer to uncompressed bytes.
-                headers={"User-Agent": f"paddock/{own_version()}", "Accept-Encoding": "identity"},
             )
         except (ValueError, ImportError) as error:
             raise ProxyUnusable(str(error)) from error
+        # Ranges and digests refer to uncompressed bytes.
+        self._client.headers["Accept-Encoding"] = "identity"
+        self._client.headers["User-Agent"] = f"paddock/{own_version()}"
         return self
 
     async def __aexit__(

@@ -22,20 +22,27 @@ class LockTaken(Exception):
     """Another process, or another part of this one, holds the lock."""
 
 
-def file_lock(path: Path, *, mode: int = PRIVATE_FILE) -> BaseFileLock:
+def file_lock(path: Path, *, mode: int | None = PRIVATE_FILE) -> BaseFileLock:
     """Return the lock of a file, in a private folder that is made; bound to no thread.
+
+    `mode` None: for users who share it, with the modes that the umask allows.
 
     Raises:
         OSError: the folder cannot be made.
     """
     from filelock import FileLock
 
+    if mode is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path, thread_local=False)
     private_folder(path.parent)
     return FileLock(path, mode=mode, thread_local=False)
 
 
 @contextmanager
-def lock_now(path: Path, *, wait_s: float = 0.0, poll_s: float = 0.05) -> Iterator[None]:
+def lock_now(
+    path: Path, *, wait_s: float = 0.0, poll_s: float = 0.05, mode: int | None = PRIVATE_FILE
+) -> Iterator[None]:
     """Hold a lock; block at most `wait_s` for it (negative: as long as it takes).
 
     Raises:
@@ -44,7 +51,7 @@ def lock_now(path: Path, *, wait_s: float = 0.0, poll_s: float = 0.05) -> Iterat
     """
     from filelock import Timeout
 
-    lock = file_lock(path)
+    lock = file_lock(path, mode=mode)
     try:
         lock.acquire(timeout=wait_s, poll_interval=poll_s)
     except Timeout:

@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from paddock.engine.models.blobs import fsync_folder, store_write_errors
+from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system import files
+from paddock.engine.system.files import sync_folder
 
 
 class DocumentFolder:
@@ -77,7 +78,7 @@ class DocumentFolder:
     def place(self, aside: Path, path: Path) -> None:
         """Give a file that is on the disk its name."""
         aside.replace(path)
-        fsync_folder(self.folder)
+        sync_folder(self.folder)
 
     def delete(self, document_id: str, *kinds: str) -> None:
         """Take a document away, and then what belongs to it."""

@@ -12,6 +12,8 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any, Literal, cast
 
+from paddock.engine.system.text import shorten
+
 from . import syntax_tree
 from .go_values import GoStruct, go_text, is_true, sprint, sprintf, type_name
 from .parser import parse
@@ -429,8 +431,7 @@ def _check_arguments(function: GoFunction, values: list[Any]) -> None:
 
 
 def _printed_value(value: Any) -> str:
-    text = go_text(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return shorten(go_text(value), 58)
 
 
 def _written_operand(operand: syntax_tree.Operand) -> str:
