@@ -26,9 +26,9 @@ def test_a_request_goes_through_the_doors_in_this_order(tmp_path: Path) -> None:
     file.write_text("k\n")
     every = ServiceSettings(api_keys_file=file, rate_per_minute=5)
     assert names(every) == [
-        "Recording", "OriginCheck", "HostCheck", "KeyCheck", "RateLimit", "BodyLimit",
+        "ExchangeRecorder", "OriginCheck", "HostCheck", "KeyCheck", "RateLimit", "BodyLimit",
     ]  # fmt: skip
-    assert names(ServiceSettings()) == ["Recording", "OriginCheck", "HostCheck", "BodyLimit"]
+    assert names(ServiceSettings()) == ["ExchangeRecorder", "OriginCheck", "HostCheck", "BodyLimit"]
     assert "HostCheck" not in names(ServiceSettings(host="0.0.0.0", is_insecure=True))
 
 

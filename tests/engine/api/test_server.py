@@ -30,7 +30,7 @@ from paddock.engine.api.service import Service
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from paddock.engine.models.model_store import Store
+from paddock.engine.models.model_store import ModelStore
 
 def ready(door):
     print(door.getsockname()[1], flush=True)
@@ -40,7 +40,7 @@ async def main(root, stop_s):
     finder = ModelFinder(root, root)
     async with LocalPool(settings, models=finder) as pool:
         own = ServiceSettings(stop_timeout_s=stop_s, state_dir=root)
-        service = Service(pool, Store(root), finder, own, "0.1.0")
+        service = Service(pool, ModelStore(root), finder, own, "0.1.0")
         await serve(service, listen("127.0.0.1", 0), ready)
 
 asyncio.run(main(Path(sys.argv[1]), float(sys.argv[2])))

@@ -25,7 +25,7 @@ from paddock.engine.api.openai.generation_calls import new_id
 from tests.live import CHAT, VECTORS, Live
 
 CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
-ROOT = Path(__file__).parents[5]
+ROOT = Path(__file__).parents[4]
 
 
 def connected(url: str) -> OpenAI:
