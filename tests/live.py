@@ -120,7 +120,7 @@ async def _serve(
     async with LocalPool(pool_settings, models=finder, events=RequestLogEvents()) as pool:
         doors = pool_routes(NamesOnlyPool(pool))
         store = ModelStore(pool_settings.models_dir)
-        service = Service(pool, store, finder, settings, "0.1.0", doors=doors)
+        service = Service(pool, store, finder, settings, "0.1.0", extra_routes=doors)
         server = make_server(service)
         serving = asyncio.create_task(server.serve(sockets=[door]))
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells no event

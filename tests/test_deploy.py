@@ -381,7 +381,7 @@ def test_behind_nginx_a_key_is_needed(outside: tuple[httpx.Client, Live]) -> Non
     assert client.get("/api/tags", headers=KEY).status_code == 200
     assert client.get("/v1/models", headers={"x-api-key": SECRET}).status_code == 200
     assert client.get("/").headers["strict-transport-security"] == "max-age=31536000"
-    assert live.service.journal.last[-1].client == "127.0.0.1"
+    assert live.service.request_log.last[-1].client == "127.0.0.1"
 
 
 @needs_nginx

@@ -1,4 +1,4 @@
-"""API keys: the key file, and the middleware that asks for a key.
+"""API keys: the key file, and the middleware that requires a key.
 
 A file holds one key per line, in plain text or as `sha256:` and its hexadecimal hash; a name for
 the access log may follow after a space, and `#` begins a comment. Changes of the file apply within
@@ -20,7 +20,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.engine.api.errors import refuse
+from paddock.engine.api.errors import ApiError, error_response
 from paddock.engine.api.request_log import RequestLog, exchange_of
 from paddock.engine.errors import EngineError
 
@@ -33,15 +33,15 @@ _KEY_NAME = re.compile(r"[\w.@+-]{1,64}")
 
 _IN_SCOPE = "paddock.key"
 
-# Whether the service lives may be asked without a key: monitors, load balancers and clients that
-# look for a server know none. The page of `/ui` is empty without its numbers, which need a key.
+# Monitors, load balancers and clients that look for a server have no key. The page of `/ui` is
+# empty without its numbers, which need a key.
 PATHS_WITHOUT_KEY = frozenset(
     ["/", "/healthz", "/readyz", "/ui", "/ui/", "/ui/page.css", "/ui/page.js"]
 )
 
 
 class InvalidKeyFile(EngineError):
-    """A file of keys that cannot be used: where, what is wrong, what to do."""
+    """A key file that cannot be used: where, what is wrong, what to do."""
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         self.where = where
@@ -52,7 +52,7 @@ class InvalidKeyFile(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key, as far as it is kept."""
+    """One known key."""
 
     digest: bytes
     """SHA-256 of the key's UTF-8."""
@@ -60,10 +60,10 @@ class ApiKey:
 
 
 def read_keys(file: Path) -> tuple[ApiKey, ...]:
-    """Read a file of keys.
+    """Return the keys of a file.
 
     Raises:
-        KeysBroken: it cannot be read, holds no key, or has a line that is none.
+        InvalidKeyFile: it cannot be read, holds no key, or has an invalid line.
     """
     try:
         text = file.read_text("utf-8")
@@ -81,7 +81,7 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
 
 
 def key_command(file: Path) -> str:
-    """Return a command that adds a new key to a file which only its owner can read."""
+    """Return a shell command that adds a new key to a file that only its owner can read."""
     return f"(umask 077; openssl rand -hex 24 >> '{file}')"
 
 
@@ -117,7 +117,7 @@ class KeyRing:
         self._keys: tuple[ApiKey, ...] = ()
 
     def find(self, key: bytes) -> ApiKey | None:
-        """Return the known key that this is, or None; takes equally long for all that are none."""
+        """Return the known key, or None; takes equally long for every unknown key."""
         self._refresh()
         digest, found = digest_of(key), None
         for known in self._keys:
@@ -137,9 +137,9 @@ class KeyRing:
         try:
             self._keys = read_keys(self._file)
         except InvalidKeyFile as error:
-            # Nobody may ask rather than somebody whose key was taken away.
+            # Refuse everyone rather than accept a key that was removed.
             self._keys = ()
-            log.error("no API key is valid until this is mended: %s", error)  # noqa: TRY400
+            log.error("no API key is valid until this is corrected: %s", error)  # noqa: TRY400
 
 
 def _file_signature(file: Path) -> object:
@@ -151,28 +151,27 @@ def _file_signature(file: Path) -> object:
 
 
 class KeyCheck:
-    """Answers 401 to requests without a known key, `PATHS_WITHOUT_KEY` paths aside."""
+    """Answers 401 to requests without a known key, but for `PATHS_WITHOUT_KEY`."""
 
-    def __init__(self, app: ASGIApp, *, ring: KeyRing, journal: RequestLog) -> None:
+    def __init__(self, app: ASGIApp, *, ring: KeyRing, request_log: RequestLog) -> None:
         self._app = app
         self._ring = ring
-        self._journal = journal
+        self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note whose key it is and let through, or refuse."""
+        """Note the key's name and pass the request on, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         given = given_keys(Headers(scope=scope))
         key = next(filter(None, map(self._ring.find, given)), None)
         if key is None and scope["path"] not in PATHS_WITHOUT_KEY:
-            self._journal.metrics.refused("key")
+            self._request_log.metrics.refused("key")
             message = "this API key is not known" if given else (
                 "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
             )  # fmt: skip
             challenge = {"WWW-Authenticate": 'Bearer realm="paddock"'}
-            return await refuse(
-                scope, receive, send, 401, message, challenge, code="invalid_api_key"
-            )
+            error = ApiError(401, message, challenge, code="invalid_api_key")
+            return await error_response(scope["path"], error)(scope, receive, send)
         exchange = exchange_of(scope)
         if key is not None:
             scope[_IN_SCOPE] = key.name
@@ -182,12 +181,12 @@ class KeyCheck:
 
 
 def key_name_of(scope: MutableMapping[str, Any]) -> str:
-    """Return the name of the key that a request was let in with; empty: it needed none."""
+    """Return the name of a request's key; empty where it needed none."""
     return str(scope.get(_IN_SCOPE, ""))
 
 
 def given_keys(headers: Headers) -> tuple[bytes, ...]:
-    """Return the keys that a request names, none of them empty, as they were sent.
+    """Return the keys in a request's headers, without empty ones.
 
     >>> given_keys(Headers({"authorization": "bearer abc", "x-api-key": "def"}))
     (b'abc', b'def')

@@ -12,19 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
-from paddock.engine.api import monitoring, request_log
 from paddock.engine.api.anthropic.messages import count_tokens, create_message
 from paddock.engine.api.api_keys import KeyCheck, KeyRing, read_keys
 from paddock.engine.api.cors import AllowedOrigins, HostCheck, OriginCheck
-from paddock.engine.api.errors import (
-    ApiError,
-    Handler,
-    api_error,
-    error_response,
-    with_error_responses,
-)
+from paddock.engine.api.errors import ApiError, api_error, error_response, with_error_responses
+from paddock.engine.api.monitoring import monitoring_routes
 from paddock.engine.api.ollama.embeddings import embed, embed_legacy
 from paddock.engine.api.ollama.generation import chat, generate
 from paddock.engine.api.ollama.models import (
@@ -41,81 +35,65 @@ from paddock.engine.api.ollama.transfers import (
     push_model,
     upload_blob,
 )
-from paddock.engine.api.openai import batch_endpoints, endpoints
-from paddock.engine.api.openai.batch_runner import background_services
+from paddock.engine.api.openai.batch_endpoints import (
+    cancel_batch,
+    create_batch,
+    delete_file,
+    download_file,
+    get_batch,
+    get_file,
+    list_batches,
+    list_files,
+    upload_file,
+)
+from paddock.engine.api.openai.batch_runner import BatchRunner
 from paddock.engine.api.openai.embed_and_rerank import RERANK_PATHS
 from paddock.engine.api.openai.endpoints import (
     EMBEDDINGS_PATH,
     GENERATION_ENDPOINTS,
     create_embeddings,
     generation_handler,
+    get_model,
+    list_models,
     rerank,
 )
 from paddock.engine.api.request_limits import BodyLimit, RateLimit
-from paddock.engine.api.request_log import ExchangeRecorder, RequestLog
+from paddock.engine.api.request_log import ExchangeRecorder, RequestLog, access_log_writer
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import OLLAMA_API
 
 
-def make_middleware(settings: ServiceSettings, journal: RequestLog) -> list[Middleware]:
-    """Return the doors, the outermost first.
+def make_middleware(settings: ServiceSettings, request_log: RequestLog) -> list[Middleware]:
+    """Return the middleware, the outermost first.
 
     Raises:
-        KeysBroken: the file of API keys cannot be used.
+        InvalidKeyFile: the file of API keys cannot be used.
     """
-    written = (
-        request_log.access_log_writer(is_json=settings.is_log_json) if settings.access_log else None
-    )
-    doors = [
-        Middleware(ExchangeRecorder, journal=journal, written=written),
-        Middleware(OriginCheck, origins=AllowedOrigins(settings.origins), journal=journal),
+    log = access_log_writer(is_json=settings.is_log_json) if settings.access_log else None
+    origins = AllowedOrigins(settings.origins)
+    middleware = [
+        Middleware(ExchangeRecorder, request_log=request_log, on_end=log),
+        Middleware(OriginCheck, origins=origins, request_log=request_log),
     ]
     if settings.is_loopback:
-        doors.append(Middleware(HostCheck, journal=journal))
+        middleware.append(Middleware(HostCheck, request_log=request_log))
     if settings.api_keys_file is not None:
         read_keys(settings.api_keys_file)
         ring = KeyRing(settings.api_keys_file)
-        doors.append(Middleware(KeyCheck, ring=ring, journal=journal))
-    if settings.rate_per_minute is not None:
-        per_minute = settings.rate_per_minute
-        doors.append(Middleware(RateLimit, per_minute=per_minute, journal=journal))
+        middleware.append(Middleware(KeyCheck, ring=ring, request_log=request_log))
+    if (per_minute := settings.rate_per_minute) is not None:
+        middleware.append(Middleware(RateLimit, per_minute=per_minute, request_log=request_log))
     limit, idle_s = settings.max_body_bytes, settings.idle_timeout_s
-    doors.append(Middleware(BodyLimit, max_body_bytes=limit, idle_s=idle_s, journal=journal))
-    return doors
-
-
-def ollama_routes() -> list[BaseRoute]:
-    """Return every route of this dialect."""
-    table = (
-        ("/", ("GET",), get_root),
-        ("/api/version", ("GET",), get_version),
-        ("/api/status", ("GET",), get_cloud_status),
-        ("/api/me", ("POST",), get_account),
-        ("/api/generate", ("POST",), generate),
-        ("/api/chat", ("POST",), chat),
-        ("/api/embed", ("POST",), embed),
-        ("/api/embeddings", ("POST",), embed_legacy),
-        ("/api/tags", ("GET",), list_tags),
-        ("/api/ps", ("GET",), list_loaded),
-        ("/api/show", ("POST",), show_model),
-        ("/api/create", ("POST",), create_model),
-        ("/api/copy", ("POST",), copy_model),
-        ("/api/delete", ("DELETE", "POST"), delete_model),  # POST: published guides show it
-        ("/api/pull", ("POST",), pull_model),
-        ("/api/push", ("POST",), push_model),
-        ("/api/blobs/{digest}", ("HEAD",), has_blob),
-        ("/api/blobs/{digest}", ("POST",), upload_blob),
+    middleware.append(
+        Middleware(BodyLimit, max_body_bytes=limit, idle_s=idle_s, request_log=request_log)
     )
-    return [
-        Route(path, with_error_responses(handler), methods=methods)
-        for path, methods, handler in table
-    ]
+    return middleware
 
 
 async def get_root(request: Request) -> Response:
-    """Say that somebody is there; clients look for these very words."""
+    """Return the text by which clients recognise Ollama."""
     return PlainTextResponse("Ollama is running")
 
 
@@ -125,56 +103,70 @@ async def get_version(request: Request) -> Response:
 
 
 async def get_cloud_status(request: Request) -> Response:
-    """Tell that there is no cloud behind this service."""
+    """Return that there are no cloud models."""
     return json_response({"cloud": {"disabled": True, "source": "paddock"}})
 
 
 async def get_account(request: Request) -> Response:
-    """Tell that nobody is signed in anywhere."""
+    """Raise ApiError (401): there are no accounts."""
     raise ApiError(401, "unauthorized")
 
 
-def anthropic_routes() -> list[BaseRoute]:
-    """Return every route of this dialect."""
-    return [
-        Route("/v1/messages", with_error_responses(create_message), methods=["POST"]),
-        Route("/v1/messages/count_tokens", with_error_responses(count_tokens), methods=["POST"]),
-    ]
-
-
-def openai_routes() -> list[BaseRoute]:
-    """Return every route of this dialect."""
-    table: list[tuple[str, str, Handler]] = [
-        *(("POST", path, generation_handler(read)) for path, read in GENERATION_ENDPOINTS.items()),
-        ("POST", EMBEDDINGS_PATH, create_embeddings),
-        *(("POST", path, rerank) for path in RERANK_PATHS),
-        ("GET", "/v1/models", endpoints.list_models),
-        ("GET", "/v1/models/{name:path}", endpoints.get_model),
-        ("POST", "/v1/files", batch_endpoints.upload_file),
-        ("GET", "/v1/files", batch_endpoints.list_files),
-        ("GET", "/v1/files/{file_id}", batch_endpoints.get_file),
-        ("DELETE", "/v1/files/{file_id}", batch_endpoints.delete_file),
-        ("GET", "/v1/files/{file_id}/content", batch_endpoints.download_file),
-        ("POST", "/v1/batches", batch_endpoints.create_batch),
-        ("GET", "/v1/batches", batch_endpoints.list_batches),
-        ("GET", "/v1/batches/{batch_id}", batch_endpoints.get_batch),
-        ("POST", "/v1/batches/{batch_id}/cancel", batch_endpoints.cancel_batch),
-    ]
-    return [
-        Route(path, with_error_responses(handler), methods=[verb]) for verb, path, handler in table
-    ]
+_OLLAMA_ROUTES = (
+    ("GET", "/", get_root),
+    ("GET", "/api/version", get_version),
+    ("GET", "/api/status", get_cloud_status),
+    ("POST", "/api/me", get_account),
+    ("POST", "/api/generate", generate),
+    ("POST", "/api/chat", chat),
+    ("POST", "/api/embed", embed),
+    ("POST", "/api/embeddings", embed_legacy),
+    ("GET", "/api/tags", list_tags),
+    ("GET", "/api/ps", list_loaded),
+    ("POST", "/api/show", show_model),
+    ("POST", "/api/create", create_model),
+    ("POST", "/api/copy", copy_model),
+    ("DELETE POST", "/api/delete", delete_model),  # POST: published guides show it
+    ("POST", "/api/pull", pull_model),
+    ("POST", "/api/push", push_model),
+    ("HEAD", "/api/blobs/{digest}", has_blob),
+    ("POST", "/api/blobs/{digest}", upload_blob),
+)
+_OPENAI_ROUTES = (
+    *(("POST", path, generation_handler(read)) for path, read in GENERATION_ENDPOINTS.items()),
+    ("POST", EMBEDDINGS_PATH, create_embeddings),
+    *(("POST", path, rerank) for path in RERANK_PATHS),
+    ("GET", "/v1/models", list_models),
+    ("GET", "/v1/models/{name:path}", get_model),
+    ("POST", "/v1/files", upload_file),
+    ("GET", "/v1/files", list_files),
+    ("GET", "/v1/files/{file_id}", get_file),
+    ("DELETE", "/v1/files/{file_id}", delete_file),
+    ("GET", "/v1/files/{file_id}/content", download_file),
+    ("POST", "/v1/batches", create_batch),
+    ("GET", "/v1/batches", list_batches),
+    ("GET", "/v1/batches/{batch_id}", get_batch),
+    ("POST", "/v1/batches/{batch_id}/cancel", cancel_batch),
+)
+_ANTHROPIC_ROUTES = (
+    ("POST", "/v1/messages", create_message),
+    ("POST", "/v1/messages/count_tokens", count_tokens),
+)
 
 
 def make_app(service: Service) -> Starlette:
-    """Put the service together.
+    """Return the application of a service.
 
     Raises:
-        KeysBroken: the file of API keys cannot be used.
+        InvalidKeyFile: the file of API keys cannot be used.
     """
-    own = (*ollama_routes(), *openai_routes(), *anthropic_routes(), *monitoring.monitoring_routes())
+    own = [
+        Route(path, with_error_responses(handler), methods=verbs.split())
+        for verbs, path, handler in (*_OLLAMA_ROUTES, *_OPENAI_ROUTES, *_ANTHROPIC_ROUTES)
+    ]
     app = Starlette(
-        routes=[*own, *service.doors],
-        middleware=make_middleware(service.settings, service.journal),
+        routes=[*own, *monitoring_routes(), *service.extra_routes],
+        middleware=make_middleware(service.settings, service.request_log),
         exception_handlers={
             404: _not_found,
             405: _method_not_allowed,
@@ -182,7 +174,7 @@ def make_app(service: Service) -> Starlette:
         },
     )
     app.state.service = service
-    app.state.companions = background_services(service)
+    app.state.batches = BatchRunner(service)
     return app
 
 

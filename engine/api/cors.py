@@ -3,8 +3,8 @@
 Both are middleware. CORS: pages of this machine, desktop programs and the origins of
 `PADDOCK_ORIGINS` are allowed; every origin only if `*` is configured (rules: Ollama's
 envconfig/config.go, `AllowedOrigins`, and gin-contrib/cors). Host: a page may point its own name
-to 127.0.0.1 (DNS rebinding), and the browser then treats the service as a part of that page; the
-`Host` header gives it away. It is checked on loopback addresses only, as in Ollama's
+to 127.0.0.1 (DNS rebinding), and the browser then treats the service as a part of that page; only
+the `Host` header shows it. It is checked on loopback addresses only, as in Ollama's
 `allowedHostsMiddleware` (server/routes.go).
 """
 
@@ -15,15 +15,16 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 
+import psutil
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddock.engine.api.errors import refuse
+from paddock.engine.api.errors import ApiError, error_response
 from paddock.engine.api.request_log import RequestLog
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Names that no public name server answers for.
+# Names that no public name server resolves.
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 _PRIVATE_NETWORKS = tuple(
     ipaddress.ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
@@ -35,25 +36,26 @@ _PRIVATE_NETWORK_V6 = ipaddress.ip_network("fc00::/7")
 
 
 class HostCheck:
-    """Answers 403 to requests for a name that is not this machine's."""
+    """Answers 403 to requests whose `Host` does not name this machine."""
 
-    def __init__(self, app: ASGIApp, *, journal: RequestLog) -> None:
+    def __init__(self, app: ASGIApp, *, request_log: RequestLog) -> None:
         self._app = app
-        self._journal = journal
+        self._request_log = request_log
         self._own_name = socket.gethostname().lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let through, answer OPTIONS by 204, or refuse."""
+        """Pass the request on, answer OPTIONS with 204, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         host = Headers(scope=scope).get("host", "")
         if not is_own_host(host, self._own_name, _is_interface_address):
-            self._journal.metrics.refused("host")
+            self._request_log.metrics.refused("host")
             message = (
                 f"host {host[:200]!r} is not a name of this machine; "
                 f"ask by 'localhost' or by its address"
             )
-            return await refuse(scope, receive, send, 403, message)
+            response = error_response(scope["path"], ApiError(403, message))
+            return await response(scope, receive, send)
         if scope["method"] == "OPTIONS":
             await send({"type": "http.response.start", "status": 204, "headers": []})
             return await send({"type": "http.response.body"})
@@ -63,7 +65,7 @@ class HostCheck:
 def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[IPAddress], bool]) -> bool:
     """Return whether a `Host` header names this machine.
 
-    >>> [is_own_host(h, "den", lambda a: False) for h in ("localhost:11434", "[::1]:80", "10.0.0.7")]
+    >>> [is_own_host(h, "den", lambda a: False) for h in ("localhost:80", "[::1]:80", "10.0.0.7")]
     [True, True, True]
     >>> [is_own_host(h, "den", lambda a: False) for h in ("DEN", "evil.example", "8.8.8.8")]
     [True, False, False]
@@ -95,7 +97,7 @@ def _parse_address(name: str) -> IPAddress | None:
 
 
 def _is_local_or_private(address: IPAddress) -> bool:
-    """Return what no name server of a stranger's could profit from, in Go's words for it."""
+    """Return whether an address is no target of DNS rebinding, by the rules of Go's `net/netip`."""
     if address.is_loopback or address.is_unspecified:
         return True
     if isinstance(address, ipaddress.IPv6Address):
@@ -104,11 +106,9 @@ def _is_local_or_private(address: IPAddress) -> bool:
 
 
 def _is_interface_address(address: IPAddress) -> bool:
-    import psutil  # here: it costs 15 ms that most commands need not pay
-
     try:
         interfaces = psutil.net_if_addrs()
-    except OSError:  # a sandbox that forbids to look
+    except OSError:  # forbidden by a sandbox
         return False
     own = (one.address.partition("%")[0] for many in interfaces.values() for one in many)
     return str(address) in own
@@ -132,7 +132,7 @@ _STAINLESS_HEADERS = (
     "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version",
     "Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
 )  # fmt: skip
-# Ollama's, then what other clients of ours send: Anthropic's, and our own priority.
+# Ollama's, then those of Anthropic's clients, then our own priority.
 _ALLOWED_HEADERS = ",".join(
     (
         "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "OpenAI-Beta",
@@ -145,7 +145,7 @@ _MAX_AGE_S = 12 * 3600
 
 
 class AllowedOrigins:
-    """The origins that may ask; `*` in a pattern stands for anything within a host and port."""
+    """The allowed origins; `*` in a pattern matches anything within a host and port."""
 
     def __init__(self, named: Iterable[str] = ()) -> None:
         patterns = [one.strip() for one in named if one.strip()]
@@ -153,7 +153,7 @@ class AllowedOrigins:
         self._patterns = tuple(_origin_pattern(one) for one in (*_ALWAYS_ALLOWED, *patterns))
 
     def allows(self, origin: str) -> bool:
-        """Return whether a page of this origin may ask.
+        """Return whether pages of this origin are allowed.
 
         >>> origins = AllowedOrigins(["https://*.example.com"])
         >>> origins.allows("http://localhost:3000"), origins.allows("https://a.example.com")
@@ -170,21 +170,21 @@ class AllowedOrigins:
 
 
 def _origin_pattern(pattern: str) -> re.Pattern[str]:
-    """`*` ends at a slash: an origin has none behind its host, and a pattern means a host."""
+    # `*` ends at a slash: a pattern means a host.
     parts = (re.escape(part) for part in pattern.split("*"))
     return re.compile("[^/\\s]*".join(parts), re.IGNORECASE)
 
 
 class OriginCheck:
-    """Answers preflights, tells browsers who may read, and refuses other pages by 403."""
+    """Answers preflights, adds the CORS headers, and refuses other origins with 403."""
 
-    def __init__(self, app: ASGIApp, *, origins: AllowedOrigins, journal: RequestLog) -> None:
+    def __init__(self, app: ASGIApp, *, origins: AllowedOrigins, request_log: RequestLog) -> None:
         self._app = app
         self._origins = origins
-        self._journal = journal
+        self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let through what no page of another origin asks; see the class for the others."""
+        """Pass on requests without a foreign origin; see the class for the others."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
@@ -192,26 +192,27 @@ class OriginCheck:
         if not origin or origin in _same_origins(headers.get("host", "")):
             return await self._app(scope, receive, send)
         if not self._origins.allows(origin):
-            self._journal.metrics.refused("origin")
+            self._request_log.metrics.refused("origin")
             message = (
                 f"origin {origin[:200]!r} may not ask this service; "
                 f"its owner can allow it by PADDOCK_ORIGINS"
             )
-            return await refuse(scope, receive, send, 403, message, {"Vary": "Origin"})
-        shown = "*" if self._origins.is_any else origin
+            error = ApiError(403, message, {"Vary": "Origin"})
+            return await error_response(scope["path"], error)(scope, receive, send)
+        allowed = "*" if self._origins.is_any else origin
         if scope["method"] == "OPTIONS":
-            return await _answer_preflight(send, shown)
-        await self._app(scope, receive, _with_cors_headers(send, shown))
+            return await _answer_preflight(send, allowed)
+        await self._app(scope, receive, _with_cors_headers(send, allowed))
 
 
 def _same_origins(host: str) -> tuple[str, str]:
-    """The service's own page, behind a proxy that speaks TLS too."""
+    """Return the origins of the service's own page, with or without a TLS proxy before it."""
     return f"http://{host}", f"https://{host}"
 
 
-async def _answer_preflight(send: Send, shown: str) -> None:
+async def _answer_preflight(send: Send, origin: str) -> None:
     headers = MutableHeaders()
-    headers["access-control-allow-origin"] = shown
+    headers["access-control-allow-origin"] = origin
     headers["access-control-allow-methods"] = _ALLOWED_METHODS
     headers["access-control-allow-headers"] = _ALLOWED_HEADERS
     headers["access-control-max-age"] = str(_MAX_AGE_S)
@@ -220,13 +221,13 @@ async def _answer_preflight(send: Send, shown: str) -> None:
     await send({"type": "http.response.body"})
 
 
-def _with_cors_headers(send: Send, shown: str) -> Send:
-    async def tell(message: Message) -> None:
+def _with_cors_headers(send: Send, origin: str) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers["access-control-allow-origin"] = shown
+            headers["access-control-allow-origin"] = origin
             headers["access-control-expose-headers"] = "Retry-After, Warning"
             headers.add_vary_header("Origin")
         await send(message)
 
-    return tell
+    return send_with_headers

@@ -1,9 +1,8 @@
 """Errors over HTTP: status, message, and the body of each API.
 
-Ollama's clients know the texts of its errors, so these are repeated word for word.
+Ollama's clients know the texts of its errors, so these are the same word for word.
 `x-should-retry: false` is sent where a retry would fail again. OpenAI's clients read `code` and
-`param` (openai-python, `_exceptions.py`), so the OpenAI endpoints raise errors that name the
-field.
+`param` (openai-python, `_exceptions.py`), so its endpoints raise errors that name the field.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from paddock.engine.errors import (
     AdapterBroken,
@@ -51,7 +49,7 @@ log = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 RETRY_AFTER_S = 2
-"""A place comes free within seconds where answers are short; clients double it themselves."""
+"""Short answers free a place within seconds; clients double the pause themselves."""
 
 PROMPT_TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the "
@@ -67,8 +65,8 @@ WORKER_LOST = (
 class ApiError(Exception):
     """A request that is answered with an error.
 
-    `kind`, `code` and `param` are told to clients of OpenAI's and Anthropic's dialects; `kind`
-    follows from the status where it is empty.
+    `kind`, `code` and `param` are sent in OpenAI's and Anthropic's APIs; an empty `kind` follows
+    from the status.
     """
 
     def __init__(
@@ -93,19 +91,19 @@ class ApiError(Exception):
 
 
 class ClientGone(ApiError):
-    """The client went before there was an answer; nobody reads this one."""
+    """The client disconnected before it was answered. For logs only."""
 
     def __init__(self) -> None:
         super().__init__(CLIENT_GONE, "request canceled")
 
 
 def shutting_down() -> ApiError:
-    """Say that an answer was cancelled because the service ends."""
+    """Return the error for an answer that was cancelled because the service stops."""
     return ApiError(503, "the server is shutting down")
 
 
 def as_api_error(error: EngineError) -> ApiError:
-    """Return the status and the words for what the engine raised."""
+    """Return the status and message for an engine error."""
     match error:
         case ModelNotFound():
             return ApiError(404, f"model '{error.ref}' not found", code="model_not_found")
@@ -133,120 +131,98 @@ def as_api_error(error: EngineError) -> ApiError:
         case WorkerLost():
             return ApiError(500, f"{WORKER_LOST}: {error.reason}")
         case ModelBroken() | ManifestBroken() | ModelTooLarge() | ModelUnusable() | AdapterBroken():
-            # The next try would end alike.
+            # A retry would fail again.
             return ApiError(500, str(error), {"x-should-retry": "false"})
         case _:
             return ApiError(500, str(error))
 
 
 def api_error(error: Exception) -> ApiError:
-    """Return what a client is told of any exception; what nobody foresaw is logged, not told."""
+    """Return the error to send for any exception; an unexpected one is logged, not sent."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, EngineError):
         return as_api_error(error)
     if isinstance(error, ClientDisconnect):
         return ClientGone()
-    log.error("a request ended with an unforeseen error", exc_info=error)
+    log.error("a request failed with an unexpected error", exc_info=error)
     return ApiError(500, "internal server error")
 
 
-# Shapes
-
-
 def dialect_of(path: str) -> Dialect:
-    """Tell by its path in which dialect a request wants its errors."""
+    """Return whose API a path belongs to."""
     if path.startswith("/v1/messages"):
         return "anthropic"
     return "openai" if path == "/v1" or path.startswith(("/v1/", "/rerank")) else "ollama"
 
 
 def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
-    """Write an error as a dialect's clients read it."""
+    """Return an error's body in a dialect."""
+    kind = error.kind or _ERROR_TYPES[dialect].get(error.status, "api_error")
     if dialect == "openai":
-        kind = error.kind or _openai_error_type(error.status)
-        told = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
-        return {"error": told}
+        value = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+        return {"error": value}
     if dialect == "anthropic":
-        told = {"type": error.kind or _anthropic_error_type(error.status), "message": error.message}
-        return {"type": "error", "error": told, "request_id": f"req_{secrets.token_hex(12)}"}
+        value = {"type": kind, "message": error.message}
+        return {"type": "error", "error": value, "request_id": f"req_{secrets.token_hex(12)}"}
     return {"error": error.message}
 
 
-_ERROR_TYPES = {
+_SHARED_ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
 }
-
-
-def _openai_error_type(status: int) -> str:
-    return {**_ERROR_TYPES, 413: "invalid_request_error"}.get(status, "api_error")
-
-
-def _anthropic_error_type(status: int) -> str:
-    own = {413: "request_too_large", 503: "overloaded_error"}
-    return {**_ERROR_TYPES, **own}.get(status, "api_error")
+_ERROR_TYPES: Mapping[Dialect, Mapping[int, str]] = {
+    "ollama": {},
+    "openai": {**_SHARED_ERROR_TYPES, 413: "invalid_request_error"},
+    "anthropic": {**_SHARED_ERROR_TYPES, 413: "request_too_large", 503: "overloaded_error"},
+}
 
 
 def error_response(path: str, error: ApiError) -> Response:
-    """Answer a request for `path` with an error."""
-    told = error_body(dialect_of(path), error)
-    body = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
-    raw = body.encode("utf-8", "replace")  # a client's own words may be no text
+    """Return the response with an error for a request of `path`."""
+    value = error_body(dialect_of(path), error)
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    raw = body.encode("utf-8", "replace")  # the client's words may hold half a surrogate pair
     return Response(raw, error.status, error.headers, "application/json; charset=utf-8")
 
 
 def with_error_responses(handler: Handler) -> Handler:
-    """Wrap a handler so that whatever it raises is answered as an error of its dialect."""
+    """Wrap a handler so that every exception is answered as an error of its dialect."""
 
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
-        except asyncio.CancelledError:  # by the server, which has waited for long enough
+        except asyncio.CancelledError:  # by the server, when the time to stop is up
             return error_response(request.url.path, shutting_down())
-        except Exception as error:  # the rim: nothing may reach a client as a traceback
+        except Exception as error:  # no traceback may reach a client
             return error_response(request.url.path, api_error(error))
 
     return endpoint
-
-
-async def refuse(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    status: int,
-    message: str,
-    headers: Mapping[str, str] | None = None,
-    *,
-    code: str | None = None,
-) -> None:
-    """Send a whole answer that says why."""
-    response = error_response(scope["path"], ApiError(status, message, headers, code=code))
-    await response(scope, receive, send)
 
 
 CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
 
 
 class InvalidValue(ApiError):
-    """A field that cannot be used as it stands; `param` says which (`messages[2].content`)."""
+    """A field with an invalid value; `param` is its path (`messages[2].content`)."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(400, message, code=code, param=param)
 
 
 class NoSuchObject(ApiError):
-    """Something asked for by its id that there is not."""
+    """There is no object with the requested id."""
 
     def __init__(self, what: str, found_id: str) -> None:
         super().__init__(404, f"No such {what}: '{found_id[:80]}'", code="not_found", param="id")
 
 
 def as_openai_error(error: Exception) -> ApiError:
-    """Return what a client of OpenAI's API is told of any exception."""
+    """Return the error that OpenAI's API sends for any exception."""
     match error:
         case PromptTooLong():
             n_given, what = error.n_prompt_tokens, "your prompt"
@@ -271,11 +247,7 @@ def as_openai_error(error: Exception) -> ApiError:
 
 @contextmanager
 def openai_errors() -> Iterator[None]:
-    """Turn whatever goes wrong within into what a client is told of it.
-
-    Raises:
-        ApiError: in OpenAI's words.
-    """
+    """Raise every exception of the block as an ApiError with OpenAI's texts."""
     try:
         yield
     except ApiError:
@@ -285,5 +257,5 @@ def openai_errors() -> Iterator[None]:
 
 
 def openai_error_body(error: Exception) -> dict[str, Any]:
-    """Write any exception as OpenAI's API has it: `{"error": {…}}`."""
+    """Return the body `{"error": {…}}` of OpenAI's API for any exception."""
     return error_body("openai", as_openai_error(error))

@@ -1,7 +1,9 @@
-"""Read a request's body as JSON, and its fields by type.
+"""Read a request's body as JSON, and its fields by type, with the error texts of Ollama's API.
 
 `Content-Type` is ignored: `curl -d` sends a wrong one. Keys are matched without regard to case;
 half a surrogate pair and bad UTF-8 become U+FFFD. Both are as in Go's decoder, which Ollama uses.
+The middleware `BodyLimit` limits the size. OpenAI's endpoints read fields by
+`openai.request_body.Fields`, because their clients know other error texts and fields by their path.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from starlette.requests import Request
 
@@ -21,60 +23,51 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import note_model
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
-"""A larger body is parsed beside the event loop: 1 MB takes about 5 ms."""
+"""A larger body is parsed in a thread: 1 MB takes about 5 ms."""
 
 MOST_LEVELS = 128
-"""Of lists and objects in one another; schemas and tools have a dozen."""
+"""Nesting of lists and objects; schemas and tools have a dozen levels."""
 
 _HUGE_NUMBER = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
-"""What a number beyond the range of a double has in it."""
+"""Occurs in every number beyond the range of a double."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_JSON_TYPES = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list",
-          dict: "an object", type(None): "null"}  # fmt: skip
+_JSON_TYPES = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Return a request's body.
-
-    Raises:
-        ApiError: 413, it is larger than `max_bytes`; what was beyond was not kept.
-        starlette.requests.ClientDisconnect: the client went before it had sent it.
-    """
-    told = request.headers.get("content-length", "")
-    if told.isascii() and told.isdigit() and int(told[:20]) > max_bytes:
-        raise _too_large(max_bytes)
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        parts.append(part)
-    return b"".join(parts)
+_T = TypeVar("_T")
 
 
-def _too_large(max_bytes: int) -> ApiError:
-    text = f"request body too large: at most {max_bytes} bytes are taken"
-    return ApiError(413, text, {"Connection": "close"})
+async def read_body(request: Request) -> bytes:
+    """Return a request's body, of which the request itself keeps no copy."""
+    return b"".join([part async for part in request.stream()])
 
 
-async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
+async def read_json(request: Request) -> dict[str, Any]:
     """Return the fields of a request's body, their names in lower case.
 
     Raises:
-        ApiError: 400, there is none, or it is no JSON object; 413, it is too large.
-        starlette.requests.ClientDisconnect: the client went before it had sent it.
+        ApiError: 400, there is no body, or it is not a JSON object.
+        starlette.requests.ClientDisconnect: the client disconnected before it had sent it.
     """
-    body = await read_body(request, max_bytes)
+    body = await read_body(request)
     is_large = len(body) > PARSE_IN_THREAD_BYTES
-    told = await asyncio.to_thread(parse_object, body) if is_large else parse_object(body)
-    model = told.get("model") or told.get("name")
+    fields = await asyncio.to_thread(parse_object, body) if is_large else parse_object(body)
+    model = fields.get("model") or fields.get("name")
     note_model(model if isinstance(model, str) else "")
-    return told
+    return fields
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Read one JSON object, its names in lower case; `null` is an empty one, as in Go.
+    """Parse one JSON object, its names in lower case; `null` is an empty one, as in Go.
 
     >>> parse_object(b'{"Model": "smol"}')
     {'model': 'smol'}
@@ -93,7 +86,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Read JSON that comes from outside.
+    """Parse untrusted JSON.
 
     Raises:
         ApiError: 400, with what is wrong.
@@ -112,11 +105,7 @@ def parse_json(text: str) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    """Refuse what walks that go into themselves, here or in a worker, would not come back from.
-
-    Raises:
-        ApiError: 400.
-    """
+    """Raise where recursive functions, here or in a worker, would overflow the stack."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MOST_LEVELS):
         level = [
@@ -169,142 +158,96 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def lower_case_keys(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object's members by their names in lower case; of equal ones the last counts."""
+    """Return an object with its names in lower case; of equal names the last counts."""
     return {name.lower(): one for name, one in value.items()}
 
 
-# Typed fields: each gives `default` where the field is absent or null
+# Fields by type. Absent and null fields have the default. A value of another type raises ApiError
+# (400), which names the field.
 
 
-def text_of(body: Mapping[str, Any], name: str, default: str = "") -> str:
-    """Return a text.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
+def _typed(
+    body: Mapping[str, Any], name: str, kind: type[_T] | tuple[type[_T], ...], wanted: str
+) -> _T | None:
     value = body.get(name)
     if value is None:
-        return default
-    return value if isinstance(value, str) else _wrong_type(name, "a text", value)
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _wrong_type(name, wanted, value)
+    return value
+
+
+def text_of(body: Mapping[str, Any], name: str) -> str:
+    """Return a text; empty where there is none."""
+    return _typed(body, name, str, "a text") or ""
 
 
 def flag_of(body: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    """Return true or false.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
-    value = body.get(name)
-    if value is None:
-        return default
-    return value if isinstance(value, bool) else _wrong_type(name, "true or false", value)
+    """Return true or false."""
+    value = _typed(body, name, bool, "true or false")
+    return default if value is None else value
 
 
 def integer_of(body: Mapping[str, Any], name: str) -> int | None:
-    """Return a whole number (`2.0` is one), or None.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
+    """Return a whole number (`2.0` is one)."""
     value = body.get(name)
-    if value is None:
-        return None
     if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return _wrong_type(name, "a whole number", value)
+        return int(value)
+    return _typed(body, name, int, "a whole number")
 
 
 def number_of(body: Mapping[str, Any], name: str) -> float | None:
-    """Return a number, or None.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
-    value = body.get(name)
-    if value is None:
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise ApiError(400, f"`{name}` is too large a number") from None
-    return _wrong_type(name, "a number", value)
+    """Return a number."""
+    value = _typed(body, name, (int, float), "a number")
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        raise ApiError(400, f"`{name}` is too large a number") from None
 
 
 def object_of(body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return an object as it stands; absent: an empty one.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
-    value = body.get(name)
-    if value is None:
-        return {}
-    return value if isinstance(value, dict) else _wrong_type(name, "an object", value)
+    """Return an object as it is; empty where there is none."""
+    return _typed(body, name, dict, "an object") or {}
 
 
 def list_of(body: Mapping[str, Any], name: str) -> list[Any]:
-    """Return a list of whatever; absent: an empty one.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
-    value = body.get(name)
-    if value is None:
-        return []
-    return value if isinstance(value, list) else _wrong_type(name, "a list", value)
+    """Return a list of any values; empty where there is none."""
+    return _typed(body, name, list, "a list") or []
 
 
 def texts_of(body: Mapping[str, Any], name: str) -> list[str]:
-    """Return a list of texts; absent: an empty one.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
-    values = list_of(body, name)
-    for value in values:
-        if not isinstance(value, str):
-            _wrong_type(f"{name}[]", "a text", value)
-    return values
+    """Return a list of texts."""
+    return _list_of_type(body, name, str, "a text")
 
 
 def objects_of(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return a list of objects as they stand; absent: an empty one.
-
-    Raises:
-        ApiError: 400, it is something else.
-    """
-    values = list_of(body, name)
-    for value in values:
-        if not isinstance(value, dict):
-            _wrong_type(f"{name}[]", "an object", value)
-    return values
+    """Return a list of objects as they are."""
+    return _list_of_type(body, name, dict, "an object")
 
 
 def integers_of(body: Mapping[str, Any], name: str) -> list[int]:
-    """Return a list of whole numbers; absent: an empty one.
+    """Return a list of whole numbers."""
+    return _list_of_type(body, name, int, "a whole number")
 
-    Raises:
-        ApiError: 400, it is something else.
-    """
+
+def _list_of_type(body: Mapping[str, Any], name: str, kind: type[_T], wanted: str) -> list[_T]:
     values = list_of(body, name)
     for value in values:
-        if not isinstance(value, int) or isinstance(value, bool):
-            _wrong_type(f"{name}[]", "a whole number", value)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise _wrong_type(f"{name}[]", wanted, value)
     return values
 
 
-def _wrong_type(name: str, wanted: str, value: Any) -> NoReturn:
-    raise ApiError(400, f"`{name}` must be {wanted}, not {_JSON_TYPES[type(value)]}", param=name)
+def _wrong_type(name: str, wanted: str, value: Any) -> ApiError:
+    found = _JSON_TYPES[type(value)]
+    return ApiError(400, f"`{name}` must be {wanted}, not {found}", param=name)
 
 
 def decode_base64(text: str, name: str) -> bytes:
-    """Return the bytes that a text holds in base64, its padding or not.
+    """Return the bytes of a base64 text, padded or not.
 
     Raises:
-        ApiError: 400, it is no base64.
+        ApiError: 400, it is not base64.
     """
     bare = "".join(text.split())
     try:

@@ -2,7 +2,7 @@
 
 The health check asks every worker for one real token; concurrent callers share one probe, so they
 put no load on a model. The status page is three static files in `page/` that poll
-`/ui/state.json`: no build step, nothing from elsewhere.
+`/ui/state.json`: no build step, no other server.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
 from paddock.engine.workers.worker_process import ProbeResult
 
-# A busy worker answers within a step or two; one that has not by now is of no use to a client.
+# A busy worker answers within a step or two.
 PROBE_TIMEOUT_S = 10.0
 _REPORT_FRESH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """What the workers answered."""
+    """The results of one probe of all workers."""
 
     probes: tuple[ProbeResult, ...]
     at: float
@@ -44,17 +44,17 @@ class HealthReport:
 
     @property
     def is_well(self) -> bool:
-        """Whether every worker that is there answered; with none there, nothing is wrong."""
+        """Whether every worker answered; true where there is none."""
         return all(probe.is_well for probe in self.probes)
 
     @property
     def why(self) -> str:
-        """What is wrong; empty: nothing."""
+        """What is wrong; empty where all is well."""
         ill = (f"{probe.name}: {probe.why}" for probe in self.probes if not probe.is_well)
         return "; ".join(ill)
 
-    def told(self, *, in_full: bool) -> dict[str, Any]:
-        """Write it for a client; strangers are not told the models' names."""
+    def value(self, *, in_full: bool) -> dict[str, Any]:
+        """Return the JSON value; models' names only `in_full`."""
         short: dict[str, Any] = {"status": "ok" if self.is_well else "unwell"}
         if not in_full:
             return short if self.is_well else {**short, "error": "a worker does not answer"}
@@ -71,7 +71,7 @@ class HealthReport:
 
 
 class HealthProbe:
-    """Asks the pool, once for all who want to know at about the same time."""
+    """Probes the pool; concurrent callers share one probe."""
 
     def __init__(self) -> None:
         self._report: HealthReport | None = None
@@ -86,7 +86,7 @@ class HealthProbe:
             return known
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(probe))
-        # Whoever leaves meanwhile must not take the answer from the others.
+        # A caller that is cancelled must not cancel the probe of the others.
         return await asyncio.shield(self._asking)
 
     async def _ask(
@@ -106,7 +106,7 @@ _PAGE_FILES = {
 }
 
 _PAGE_HEADERS = {
-    # Nothing but the page's own two files and its own numbers; no frame around it.
+    # Only the page's own two files and numbers; no frames.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -119,15 +119,14 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-# Several open pages share one look; each of them asks once a second.
+# Open pages share the numbers; each polls once a second.
 _STATE_FRESH_S = 0.4
-# A vendor's tool is started for these, which takes a tenth of a second and more.
+# Starts a vendor's tool, which takes a tenth of a second and more.
 _DEVICES_FRESH_S = 5.0
 _N_RECENT = 30
 
 
-def status_page_routes() -> list[BaseRoute]:
-    """Return the routes of one application."""
+def _status_page_routes() -> list[BaseRoute]:
     numbers = _StatusNumbers()
     pages = [
         Route(path, _static_file(file, media_type), name=file)
@@ -145,7 +144,7 @@ def _static_file(file: str, media_type: str) -> Any:
 
 
 class _StatusNumbers:
-    """What the page shows, read at most so often."""
+    """The numbers of the page, cached for `_STATE_FRESH_S`."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] | None = None
@@ -162,7 +161,7 @@ class _StatusNumbers:
         return json_response(self._known, headers={"Cache-Control": "no-store"})
 
     async def _used_devices(self, service: Service, now: float) -> list[dict[str, Any]]:
-        """Ask for the graphics devices' memory, where a model lies on one."""
+        """Return the GPUs' memory where a model uses one."""
         if not any(one.device_bytes for one in service.pool.stats().resident):
             return []
         if now - self._devices_read_at >= _DEVICES_FRESH_S:
@@ -177,33 +176,33 @@ class _StatusNumbers:
 
 
 async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the service does now. Sizes are bytes, times seconds, moments since 1970."""
-    stats, journal = service.pool.stats(), service.journal
+    """Return the state of the service. Sizes are bytes, times seconds, moments since the epoch."""
+    stats, request_log = service.pool.stats(), service.request_log
     memory = await asyncio.to_thread(read_memory)
-    told = service.pool.metrics.snapshot().models
-    models = [_model_state(one, told.get(one.name)) for one in stats.resident]
+    metrics = service.pool.metrics.snapshot().models
+    models = [_model_state(one, metrics.get(one.name)) for one in stats.resident]
     return {
         "version": service.version,
         "now": time.time(),
-        "up_s": round(time.time() - journal.began_at, 1),
+        "up_s": round(time.time() - request_log.began_at, 1),
         "memory": {"total": memory.total_bytes, "free": memory.free_bytes},
         "devices": devices,
         "models": models,
         "n_running": stats.n_running,
         "n_waiting": stats.n_waiting,
-        "totals": _totals(told),
+        "totals": _totals(metrics),
         "under_way": [
-            _exchange_state(one) for one in journal.running if not is_monitoring_path(one.path)
+            _exchange_state(one) for one in request_log.running if not is_monitoring_path(one.path)
         ],
-        "last": [_exchange_state(one) for one in _recent_exchanges(journal)],
+        "last": [_exchange_state(one) for one in _recent_exchanges(request_log)],
     }
 
 
-def _recent_exchanges(journal: RequestLog) -> list[Exchange]:
-    return list(journal.last)[: -_N_RECENT - 1 : -1]
+def _recent_exchanges(request_log: RequestLog) -> list[Exchange]:
+    return list(request_log.last)[: -_N_RECENT - 1 : -1]
 
 
-def _model_state(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
+def _model_state(one: ModelStats, metrics: ModelMetrics | None) -> dict[str, Any]:
     return {
         "name": one.name,
         "state": one.state,
@@ -225,25 +224,25 @@ def _model_state(one: ModelStats, told: ModelMetrics | None) -> dict[str, Any]:
         "digest": one.digest[:12],
         "role": one.role,
         "n_cells": one.n_cells,
-        **(_model_counts(told) if told else {}),
+        **(_model_counts(metrics) if metrics else {}),
     }
 
 
-def _model_counts(told: ModelMetrics) -> dict[str, Any]:
+def _model_counts(metrics: ModelMetrics) -> dict[str, Any]:
     return {
-        "computed": round(told.batch_tokens.total),
-        "said": told.said_tokens,
-        "prompt": told.prompt_tokens,
-        "reused": told.prompt_reused_tokens,
-        "answered": told.n_answers,
-        "texts": told.n_texts,
-        "text_tokens": told.text_tokens,
-        "cells": told.cells_used,
-        "cells_shared": told.cells_shared,
-        "drafted": told.drafted_tokens,
-        "accepted": told.accepted_tokens,
-        "first_token_s": _quantiles(told.first_token_s),
-        "between_tokens_s": _quantiles(told.between_tokens_s),
+        "computed": round(metrics.batch_tokens.total),
+        "said": metrics.said_tokens,
+        "prompt": metrics.prompt_tokens,
+        "reused": metrics.prompt_reused_tokens,
+        "answered": metrics.n_answers,
+        "texts": metrics.n_texts,
+        "text_tokens": metrics.text_tokens,
+        "cells": metrics.cells_used,
+        "cells_shared": metrics.cells_shared,
+        "drafted": metrics.drafted_tokens,
+        "accepted": metrics.accepted_tokens,
+        "first_token_s": _quantiles(metrics.first_token_s),
+        "between_tokens_s": _quantiles(metrics.between_tokens_s),
     }
 
 
@@ -253,9 +252,9 @@ def _quantiles(spread: HistogramReading) -> dict[str, float] | None:
     return {"p50": round(spread.quantile(0.5), 5), "p95": round(spread.quantile(0.95), 5)}
 
 
-def _totals(told: Mapping[str, ModelMetrics]) -> dict[str, int]:
-    """Count over all models, those that have gone too."""
-    every = told.values()
+def _totals(metrics: Mapping[str, ModelMetrics]) -> dict[str, int]:
+    """Return sums over all models, also unloaded ones."""
+    every = metrics.values()
     return {
         "answers": sum(one.n_answers for one in every),
         "texts": sum(one.n_texts for one in every),
@@ -292,46 +291,39 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 def monitoring_routes() -> list[BaseRoute]:
-    """Return the routes of one application."""
-    watch = _HealthEndpoint()
+    """Return the routes of /metrics, /healthz, /readyz and /ui, with their state."""
+    health = HealthProbe()
+
+    async def get_health(request: Request) -> Response:
+        service = service_of(request)
+        report = await health.ask(service.pool.probe)
+        value = report.value(in_full=_may_see_models(service, request))
+        if report.is_well:
+            return json_response(value, headers=_NO_STORE)
+        return json_response(value, 503, {**_NO_STORE, "Retry-After": "5"})
+
     return [
         Route("/metrics", get_metrics),
-        Route("/healthz", watch.healthz),
+        Route("/healthz", get_health),
         Route("/readyz", get_readiness),
-        *status_page_routes(),
+        *_status_page_routes(),
     ]
 
 
 async def get_metrics(request: Request) -> Response:
-    """Return the pool's numbers and the service's own, for Prometheus."""
+    """Return the metrics of pool and service for Prometheus."""
     service = service_of(request)
-    text = service.pool.metrics.text() + service.journal.metrics.text()
+    text = service.pool.metrics.text() + service.request_log.metrics.text()
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, **_NO_STORE})
 
 
 async def get_readiness(request: Request) -> Response:
-    """Return whether new requests are taken: 503 as soon as the service is to end."""
+    """Return whether new requests are accepted: 503 while the service stops."""
     if service_of(request).is_stopping:
         return json_response({"status": "stopping"}, 503, {**_NO_STORE, "Retry-After": "5"})
     return json_response({"status": "ready"}, headers=_NO_STORE)
 
 
-class _HealthEndpoint:
-    """The health of one application."""
-
-    def __init__(self) -> None:
-        self._health = HealthProbe()
-
-    async def healthz(self, request: Request) -> Response:
-        """Return whether each worker that is there gives a token: 200, or 503 and why not."""
-        service = service_of(request)
-        report = await self._health.ask(service.pool.probe)
-        told = report.told(in_full=_may_see_models(service, request))
-        if report.is_well:
-            return json_response(told, headers=_NO_STORE)
-        return json_response(told, 503, {**_NO_STORE, "Retry-After": "5"})
-
-
 def _may_see_models(service: Service, request: Request) -> bool:
-    """Whether who asks may know the models' names: whoever has a key, where there are keys."""
+    """Return whether the client may see models' names: where keys are required, it needs one."""
     return service.settings.api_keys_file is None or bool(key_name_of(request.scope))

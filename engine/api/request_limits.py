@@ -1,7 +1,7 @@
 """Limits on requests, as middleware: rate per caller, size and speed of the body.
 
 The rate is a token bucket per API key, or per address where there are no keys. A client gets the
-true reason (413, 408) whatever the handler made of the broken-off body.
+true reason (413, 408), whatever the handler answered to the incomplete body.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddock.engine.api.api_keys import key_name_of
-from paddock.engine.api.errors import refuse
+from paddock.engine.api.errors import ApiError, error_response
 from paddock.engine.api.request_log import RequestLog, client_address
 
 _GIB = 1024**3
 
-# A model's file, streamed to the disk: larger than any that one machine serves.
+# A model file, streamed to the disk: larger than any that one machine serves.
 MAX_BLOB_BYTES = 2048 * _GIB
-# What OpenAI takes for a batch is 200 MB; also streamed.
+# OpenAI's limit for a batch is 200 MB; also streamed.
 MAX_FILE_BYTES = _GIB
 
-# After the first `idle_s` a body must have come as fast as this on average: a client that sends
-# a byte now and then would else hold its connection for ever. (Apache's mod_reqtimeout: 500.)
+# Least average speed of a body after the first `idle_s`: otherwise a client that sends a byte now
+# and then would hold its connection for ever. (Apache's mod_reqtimeout: 500.)
 _MIN_BYTES_PER_S = 1000
 
 
 def body_limit_of(path: str, max_body_bytes: int) -> int:
-    """Return how many bytes a request for this path may bring.
+    """Return the largest body of a request for this path.
 
     >>> body_limit_of("/api/chat", 64), body_limit_of("/v1/files", 64) > 64
     (64, True)
@@ -49,45 +49,44 @@ class BodyLimit:
     """Answers 413 to bodies that are too large, and 408 to those that come too slowly."""
 
     def __init__(
-        self, app: ASGIApp, *, max_body_bytes: int, idle_s: float, journal: RequestLog
+        self, app: ASGIApp, *, max_body_bytes: int, idle_s: float, request_log: RequestLog
     ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._idle_s = idle_s
-        self._journal = journal
+        self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a body through as it comes, or refuse it."""
+        """Pass the body on as it comes, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         limit = body_limit_of(scope["path"], self._max_body_bytes)
-        told = Headers(scope=scope).get("content-length", "")
-        if told.isascii() and told.isdigit() and int(told[:20]) > limit:
-            return await self._refuse(scope, receive, send, _too_large(limit))
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isascii() and length.isdigit() and int(length[:20]) > limit:
+            return await self._refuse(scope, receive, send, body_too_large(limit))
         body = _LimitedBody(receive, send, limit, self._idle_s)
         try:
             await self._app(scope, body.receive, body.send)
         except Exception:
-            if not body.fault:
+            if not body.error:
                 raise
-        if body.fault and not body.is_answered:
-            await self._refuse(scope, receive, send, body.fault)
+        if body.error and not body.is_answered:
+            await self._refuse(scope, receive, send, body.error)
 
-    async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, fault: tuple[int, str]
-    ) -> None:
-        status, message = fault
-        self._journal.metrics.refused("size" if status == 413 else "slow")
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
+        self._request_log.metrics.refused("size" if error.status == 413 else "slow")
         # The connection stays open: closed while the client still sends, it would lose the answer.
-        await refuse(scope, receive, send, status, message, {"x-should-retry": "false"})
+        await error_response(scope["path"], error)(scope, receive, send)
 
 
-def _too_large(limit: int) -> tuple[int, str]:
-    return 413, f"request body too large: at most {limit} bytes are taken"
+def body_too_large(limit: int) -> ApiError:
+    """Return the error for a body of more than `limit` bytes."""
+    message = f"request body too large: at most {limit} bytes are taken"
+    return ApiError(413, message, {"x-should-retry": "false"})
 
 
 class _LimitedBody:
-    """One body on its way in, and the answer, which is held back once the body has a fault."""
+    """Wraps `receive` and `send`; holds the handler's answer back once the body has an error."""
 
     def __init__(self, receive: Receive, send: Send, limit: int, idle_s: float) -> None:
         self._receive = receive
@@ -97,51 +96,50 @@ class _LimitedBody:
         self._began = asyncio.get_running_loop().time()
         self._n_bytes = 0
         self._is_whole = False
-        self.fault: tuple[int, str] | None = None
-        """Status and message."""
+        self.error: ApiError | None = None
         self.is_answered = False
 
     async def receive(self) -> Message:
         if self._is_whole:
             return await self._receive()
-        if self.fault:
+        if self.error:
             raise ClientDisconnect
         try:
-            async with asyncio.timeout(self._patience_s() if self._idle_s else None):
+            async with asyncio.timeout(self._timeout_s() if self._idle_s else None):
                 message = await self._receive()
         except TimeoutError:
-            self.fault = 408, f"the request's body came too slowly: {self._n_bytes} bytes so far"
+            text = f"the request's body came too slowly: {self._n_bytes} bytes so far"
+            self.error = ApiError(408, text, {"x-should-retry": "false"})
             raise ClientDisconnect from None
         if message["type"] == "http.request":
             self._n_bytes += len(message.get("body", b""))
             self._is_whole = not message.get("more_body", False)
             if self._n_bytes > self._limit:
-                self.fault = _too_large(self._limit)
+                self.error = body_too_large(self._limit)
                 raise ClientDisconnect
         return message
 
-    def _patience_s(self) -> float:
-        """How long the next part may take: it must come at all, and the whole fast enough."""
+    def _timeout_s(self) -> float:
+        """Return how long to wait for the next part, by `idle_s` and the least average speed."""
         elapsed_s = asyncio.get_running_loop().time() - self._began
         whole_s = self._idle_s + self._n_bytes / _MIN_BYTES_PER_S - elapsed_s
         return max(0.0, min(self._idle_s, whole_s))
 
     async def send(self, message: Message) -> None:
-        if self.fault and not self.is_answered:
-            return  # what the handler says of a body that ended early
+        if self.error and not self.is_answered:
+            return  # the handler's answer to an incomplete body
         self.is_answered = True
         await self._send(message)
 
 
-# So many callers are known at once, 0.5 MB; of more, those who asked the longest ago count anew.
+# 0.5 MB. Of more callers, those with the oldest requests start again with a full bucket.
 _N_BUCKETS = 4096
 
 RATE_LIMITED_PREFIXES = ("/api/", "/v1/", "/paddock/", "/rerank")
-"""What begins the paths of requests that count."""
 
 
 class TokenBuckets:
-    """One bucket for each caller; pure but for its clock."""
+    """One token bucket per caller; pure but for its clock."""
 
     def __init__(
         self,
@@ -155,14 +153,14 @@ class TokenBuckets:
         self._n_most = n_most
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Tokens, and when it had so many; the longest unused first."""
+        """Tokens, and when the caller had so many; the longest unused first."""
 
     def __len__(self) -> int:
-        """Count the callers that are known."""
+        """Return the number of known callers."""
         return len(self._left)
 
     def take(self, caller: str) -> float:
-        """Take one token; gives 0, or in how many seconds there will be one."""
+        """Take one token; return 0, or in how many seconds there will be one."""
         now = self._clock()
         tokens, then = self._left.pop(caller, (self._full, now))
         tokens = min(self._full, tokens + (now - then) * self._per_s)
@@ -176,25 +174,26 @@ class TokenBuckets:
 class RateLimit:
     """Answers 429 to callers beyond their rate: by key, or by address where there are no keys.
 
-    Only what may cost something is counted: the APIs, not who looks whether the service lives.
+    Only requests to the APIs count, no health checks.
     """
 
-    def __init__(self, app: ASGIApp, *, per_minute: int, journal: RequestLog) -> None:
+    def __init__(self, app: ASGIApp, *, per_minute: int, request_log: RequestLog) -> None:
         self._app = app
         self._per_minute = per_minute
         self._buckets = TokenBuckets(per_minute)
-        self._journal = journal
+        self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let through or refuse."""
+        """Pass the request on or refuse it."""
         if scope["type"] != "http" or not scope["path"].startswith(RATE_LIMITED_PREFIXES):
             return await self._app(scope, receive, send)
         key = key_name_of(scope)
         wait_s = self._buckets.take(f"key {key}" if key else f"address {client_address(scope)}")
         if not wait_s:
             return await self._app(scope, receive, send)
-        self._journal.metrics.refused("rate")
+        self._request_log.metrics.refused("rate")
         whose = "this API key" if key else "this address"
         message = f"too many requests: {whose} may send {self._per_minute} a minute"
         headers = {"Retry-After": str(math.ceil(wait_s))}
-        await refuse(scope, receive, send, 429, message, headers, code="rate_limit_exceeded")
+        error = ApiError(429, message, headers, code="rate_limit_exceeded")
+        await error_response(scope["path"], error)(scope, receive, send)

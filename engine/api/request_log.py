@@ -1,7 +1,7 @@
 """Request log: current and recent requests with their tokens, HTTP metrics, access log.
 
-`ExchangeRecorder` is the outermost middleware, so it also sees what the other middleware refuses.
-Never holds a prompt or an answer. An access-log line has the time, the client, the key's name, the
+`ExchangeRecorder` is the outermost middleware, so it also records what other middleware refuses.
+Prompts and answers are never kept. An access-log line has the time, the client, the key's name, the
 request, status, seconds, model and tokens; `-` stands for a missing value. Query strings are left
 out because people put secrets there.
 """
@@ -33,13 +33,12 @@ from paddock.engine.request import DoneReason, Usage
 
 _DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)
 
-# Labels come from outside, so each has few values: a series for every word somebody sends would
-# be a leak.
+# A client chooses the method, and each value of a label costs memory for ever.
 _KNOWN_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 
 
 class HttpMetrics:
-    """Numbers of one service; used in its event loop."""
+    """HTTP metrics of one service; used in its event loop."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -51,7 +50,7 @@ class HttpMetrics:
         )
         self._seconds = Histogram(
             "paddock_http_request_seconds",
-            "A request's headers to its answer's last byte.",
+            "Time from a request's headers to its answer's last byte.",
             ("route",),
             registry=self._registry,
             buckets=_DURATION_BUCKETS_S,
@@ -61,7 +60,7 @@ class HttpMetrics:
         )
         self._gone = Counter(
             "paddock_http_clients_gone",
-            "Clients that left before their answer's end.",
+            "Clients that disconnected before their answer's end.",
             registry=self._registry,
         )
         self._refused = Counter(
@@ -72,11 +71,11 @@ class HttpMetrics:
         )
 
     def began(self) -> None:
-        """A request came."""
+        """Count a request that begins."""
         self._running.inc()
 
     def ended(self, method: str, route: str, status: int, seconds: float, *, is_gone: bool) -> None:
-        """A request's answer ended, or its client left."""
+        """Count a request whose answer ended or whose client disconnected."""
         self._running.dec()
         named = method if method in _KNOWN_METHODS else "other"
         self._requests.labels(named, route or "other", str(status)).inc()
@@ -85,74 +84,73 @@ class HttpMetrics:
             self._gone.inc()
 
     def refused(self, reason: str) -> None:
-        """A request was not let in: by `host`, `origin`, `key`, `rate`, `size` or `slow`."""
+        """Count a refused request; reason: `host`, `origin`, `key`, `rate`, `size` or `slow`."""
         self._refused.labels(reason).inc()
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' text form."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 log = logging.getLogger(__name__)
 
 Fate = Literal["answered", "gone", "failed"]
-"""How it ended: with an answer, good or bad; the client left; the service broke."""
+"""How it ended: with an answer, good or bad; the client disconnected; the service failed."""
 
-# What the status page shows, and more than anybody scrolls through.
 _N_RECENT = 100
 
-# Of what clients name: it is kept for a while, and must not be as large as they like.
+# Names come from clients and are kept, so their length is limited.
 _MAX_NAME_CHARS = 200
 
 _IN_SCOPE = "paddock.exchange"
 
-# Of the task that serves a request and of those that it starts. A pool's answer is such a task, so
-# that whoever hears the pool knows for whom an answer was.
+# Set in the task that serves a request and in those that it starts. A pool's answer is such a task,
+# so pool events find the request that they belong to.
 _CURRENT: ContextVar[Exchange | None] = ContextVar("paddock_exchange", default=None)
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One request and its answer; it grows while they last. Never what was said in them."""
+    """One request and its answer, updated while they last."""
 
     method: str
     path: str
     client: str
-    """Its address, as the server was told; empty: not known."""
+    """Its address; empty: not known."""
     at: float = field(default_factory=time.time)
-    """Seconds since the epoch, when it came."""
+    """When it came, in seconds since the epoch."""
     number: int = 0
     """Counted from the service's start."""
     key: str = ""
-    """The name of the API key, where keys are asked for."""
+    """The name of the API key, where keys are required."""
     model: str = ""
     status: int = 0
     """0: no answer has begun."""
     fate: Fate | None = None
-    """None: it lasts."""
+    """None: not ended."""
     first_s: float = 0.0
-    """Until the first byte of the answer's body; 0: there was none."""
+    """Time to the first byte of the answer's body; 0: none yet."""
     sent_bytes: int = 0
     n_answers: int = 0
-    """By a model: chats, and lists of vectors."""
+    """Chats and embeddings by a model."""
     n_prompt_tokens: int = 0
     n_reused_tokens: int = 0
-    """Of the prompt's, those found in the cache."""
+    """Prompt tokens found in the cache."""
     n_completion_tokens: int = 0
     _began: float = field(default_factory=time.monotonic)
     _seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """How long it took from the headers to the last byte, or takes by now."""
+        """Time from the headers to the last byte, or until now."""
         return self._seconds if self.fate else time.monotonic() - self._began
 
     def __post_init__(self) -> None:
-        """Keep no more of it than a log shows."""
+        """Shorten what the client chose."""
         self.method, self.path = self.method[:_MAX_NAME_CHARS], self.path[:_MAX_NAME_CHARS]
 
     def sent(self, n_bytes: int) -> None:
-        """Note that a part of the answer's body went out."""
+        """Count sent bytes of the answer's body."""
         if n_bytes and not self.sent_bytes:
             self.first_s = self.seconds
         self.sent_bytes += n_bytes
@@ -163,20 +161,20 @@ class Exchange:
 
 
 def exchange_of(scope: MutableMapping[str, Any]) -> Exchange | None:
-    """Return the exchange that a request is written down in; None: nobody writes it down."""
+    """Return a request's exchange; None where `ExchangeRecorder` is not in use."""
     found = scope.get(_IN_SCOPE)
     return found if isinstance(found, Exchange) else None
 
 
 def note_model(name: str) -> None:
-    """Note which model the request of this task names, before it is known whether there is one."""
+    """Note the model that this task's request names, known or not."""
     exchange = _CURRENT.get()
     if exchange is not None:
         exchange.model = name[:_MAX_NAME_CHARS]
 
 
 class RequestLogEvents(PoolEvents):
-    """Hears from a pool what each request cost; give it as `LocalPool(events=…)`.
+    """Adds the tokens of a pool's answers to their requests; pass it as `LocalPool(events=…)`.
 
     Logs loads, evictions and deaths at level DEBUG, for `paddock serve --debug`.
     """
@@ -186,7 +184,7 @@ class RequestLogEvents(PoolEvents):
         log.debug("loaded %s in %.1f s", model, seconds)
 
     def unloaded(self, model: str, why: UnloadReason) -> None:
-        """Log that a model has gone."""
+        """Log that a model was unloaded."""
         log.debug("unloaded %s: %s", model, why)
 
     def died(self, model: str, reason: str) -> None:
@@ -198,15 +196,15 @@ class RequestLogEvents(PoolEvents):
         log.debug("context of %s is now %d tokens", model, n_ctx_tokens)
 
     def requeued(self, model: str) -> None:
-        """Log a request that is sent again."""
+        """Log a request that is retried."""
         log.debug("a request to %s is sent again: its worker ended", model)
 
     def refused(self, model: str, why: RefusalReason) -> None:
-        """Log a request that was not taken."""
+        """Log a request that was refused."""
         log.debug("a request to %s was refused: %s", model, why)
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
-        """Note a chat's tokens; one request may have several answers."""
+        """Add a chat's tokens; one request may have several answers."""
         exchange = _CURRENT.get()
         if exchange is not None and not exchange.fate:
             exchange.model = model
@@ -216,7 +214,7 @@ class RequestLogEvents(PoolEvents):
             exchange.n_completion_tokens += usage.completion_tokens
 
     def embedded(self, model: str, n_texts: int, n_tokens: int, seconds: float) -> None:
-        """Note the tokens of embedded texts."""
+        """Add the tokens of embedded texts."""
         exchange = _CURRENT.get()
         if exchange is not None and not exchange.fate:
             exchange.model = model
@@ -225,7 +223,7 @@ class RequestLogEvents(PoolEvents):
 
 
 class RequestLog:
-    """The requests under way, the last ones, and counts of all; used in the event loop."""
+    """Running and recent requests, and metrics of all; used in the event loop."""
 
     def __init__(self) -> None:
         self.began_at = time.time()
@@ -234,10 +232,10 @@ class RequestLog:
         self.running: dict[Exchange, None] = {}
         """In the order in which they came."""
         self.last: deque[Exchange] = deque(maxlen=_N_RECENT)
-        """Those that have ended, the newest last; without those that only watch the service."""
+        """Ended requests, the newest last; without monitoring."""
 
     def begin(self, exchange: Exchange, scope: MutableMapping[str, Any]) -> None:
-        """Take up a request; what its task asks of the pool is noted in it."""
+        """Add a request; pool events of its task are added to it."""
         self._n_begun += 1
         exchange.number = self._n_begun
         scope[_IN_SCOPE] = exchange
@@ -246,7 +244,7 @@ class RequestLog:
         self.metrics.began()
 
     def end(self, exchange: Exchange, fate: Fate, route: str) -> None:
-        """Close a request; `route` is the pattern of its path, empty where none matched."""
+        """Note a request's end; `route` is the pattern of its path, empty where none matched."""
         exchange.end(fate)
         self.running.pop(exchange, None)
         self.metrics.ended(
@@ -257,7 +255,7 @@ class RequestLog:
 
 
 def is_monitoring_path(path: str) -> bool:
-    """Return whether a path only looks at the service, as machines do every few seconds.
+    """Return whether a path is for monitoring, which machines call every few seconds.
 
     >>> is_monitoring_path("/ui/state.json"), is_monitoring_path("/api/chat")
     (True, False)
@@ -266,35 +264,35 @@ def is_monitoring_path(path: str) -> bool:
 
 
 class ExchangeRecorder:
-    """Passes everything on, and tells `written` of each exchange that has ended."""
+    """Records every exchange and calls `on_end` with it when it has ended."""
 
     def __init__(
-        self, app: ASGIApp, *, journal: RequestLog, written: Callable[[Exchange], None] | None
+        self, app: ASGIApp, *, request_log: RequestLog, on_end: Callable[[Exchange], None] | None
     ) -> None:
         self._app = app
-        self._journal = journal
-        self._written = written
+        self._request_log = request_log
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch one exchange from its headers to its end."""
+        """Record one exchange."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         exchange = Exchange(scope["method"], scope["path"], client_address(scope))
         watch = _ExchangeWatch(exchange, receive, send)
-        self._journal.begin(exchange, scope)
+        self._request_log.begin(exchange, scope)
         fate: Fate = "failed"
         try:
             await self._app(scope, watch.receive, watch.send)
             fate = watch.fate
         finally:
             exchange.status = exchange.status or (499 if watch.is_gone else 500)
-            self._journal.end(exchange, fate, route_pattern(scope))
-            if self._written is not None:
-                self._written(exchange)
+            self._request_log.end(exchange, fate, route_pattern(scope))
+            if self._on_end is not None:
+                self._on_end(exchange)
 
 
 class _ExchangeWatch:
-    """Both directions of one exchange."""
+    """Wraps `receive` and `send` of one exchange."""
 
     def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         self._exchange = exchange
@@ -309,7 +307,7 @@ class _ExchangeWatch:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        # Servers tell of a disconnect after the answer's end, too.
+        # A disconnect after the answer's end is normal.
         if message["type"] == "http.disconnect" and not self._is_whole:
             self.is_gone = True
         return message
@@ -324,16 +322,15 @@ class _ExchangeWatch:
 
 
 def client_address(scope: Scope) -> str:
-    """Return the address of who asks; empty: not known.
+    """Return the client's address; empty: not known.
 
-    A proxy on this machine says whose request it passes on, and is believed: whoever could lie
-    about it here is on this machine already.
+    `X-Forwarded-For` is believed only from this machine, where the proxy runs.
     """
     peer = str(scope["client"][0]) if scope.get("client") else ""
     if not _is_loopback(peer):
         return peer
-    passed_on = Headers(scope=scope).get("x-forwarded-for", "")
-    nearest = passed_on.rpartition(",")[2].strip()
+    forwarded_for = Headers(scope=scope).get("x-forwarded-for", "")
+    nearest = forwarded_for.rpartition(",")[2].strip()
     return nearest if _is_address(nearest) else peer
 
 
@@ -366,10 +363,9 @@ _MAX_WORD_CHARS = 200
 
 
 def access_log_writer(*, is_json: bool) -> Callable[[Exchange], None]:
-    """Return what writes down an exchange that has ended, through the logger `paddock.access`.
+    """Return a function that logs an ended exchange through the logger `paddock.access`.
 
-    Monitors that were answered well leave no line: they come every few seconds, and are counted in
-    `/metrics`.
+    Monitoring requests that succeed are not logged: they come every few seconds.
     """
     logger = logging.getLogger(_LOGGER)
     form = access_log_json if is_json else access_log_line
@@ -382,10 +378,10 @@ def access_log_writer(*, is_json: bool) -> Callable[[Exchange], None]:
 
 
 def access_log_line(exchange: Exchange) -> str:
-    """Write a line for people.
+    """Return a line for people.
 
-    >>> access_log_line(Exchange("GET", "/api/tags", "127.0.0.1", at=0.0, status=200, fate="answered"))
-    '1970-01-01T00:00:00Z 127.0.0.1 - GET /api/tags 200 0.000s - -'
+    >>> access_log_line(Exchange("GET", "/api/tags", "::1", at=0.0, status=200, fate="answered"))
+    '1970-01-01T00:00:00Z ::1 - GET /api/tags 200 0.000s - -'
     """
     at = datetime.fromtimestamp(exchange.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     tokens = f"{exchange.n_prompt_tokens}+{exchange.n_completion_tokens}"
@@ -399,8 +395,8 @@ def access_log_line(exchange: Exchange) -> str:
 
 
 def access_log_json(exchange: Exchange) -> str:
-    """Write a line for machines; what there is not is left out."""
-    told: dict[str, Any] = {
+    """Return a line of JSON, without missing values."""
+    fields: dict[str, Any] = {
         "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
         "client": exchange.client,
         "key": exchange.key,
@@ -415,11 +411,11 @@ def access_log_json(exchange: Exchange) -> str:
         "completion_tokens": exchange.n_completion_tokens if exchange.n_answers else None,
         "fate": exchange.fate,
     }
-    return json.dumps({name: value for name, value in told.items() if value not in ("", None)})
+    return json.dumps({name: value for name, value in fields.items() if value not in ("", None)})
 
 
 def _safe_word(text: str) -> str:
-    r"""Make one word of what came from outside: nothing in it may look like another line or field.
+    r"""Return untrusted text as one word, so that it cannot forge another line or field.
 
     >>> _safe_word("a b\nc"), _safe_word("")
     ('a%20b%0Ac', '-')
@@ -438,9 +434,9 @@ def _percent_encoded(letter: str) -> str:
 
 @contextmanager
 def access_log_to_stream(stream: IO[str] | None = None) -> Iterator[None]:
-    """Write the access log's lines to a stream until the block ends; by default standard error.
+    """Write the access log to a stream until the block ends; by default to standard error.
 
-    A thread writes, so that a pipe which nobody empties never holds up the service.
+    A thread writes, so that a full pipe never blocks the service.
     """
     queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
     out = logging.StreamHandler(stream or sys.stderr)

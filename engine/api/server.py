@@ -2,9 +2,9 @@
 
 The first SIGTERM or Ctrl-C closes the socket: running requests may finish within `stop_timeout_s`,
 then they are cancelled. A second signal ends the process at once. Uvicorn closes a connection that
-is idle between two requests, but waits for ever for the headers of a request that has begun, for a
-client that sends nothing, and for a client that reads nothing of its answer. `DeadlineProtocol`
-adds those deadlines: the application cannot see the first two and cannot end the third.
+is idle between two requests, but waits for ever for the headers of a request, for a client that
+sends nothing, and for a client that does not read its answer. `DeadlineProtocol` adds those
+deadlines: the application cannot see the first two and cannot end the third.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import errno
 import functools
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -25,21 +25,21 @@ from uvicorn.config import HTTPProtocolType
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from paddock.engine.api.app import make_app
-from paddock.engine.api.service import BackgroundService, Service
+from paddock.engine.api.openai.batch_runner import BatchRunner
+from paddock.engine.api.service import Service
 from paddock.engine.errors import EngineError
 from paddock.engine.settings import ServiceSettings
 
-# Deadlines are looked at so often; they end so much late at most.
+# Interval of the checks: a connection is closed so much late at most.
 _DEADLINE_CHECK_S = 1.0
 
-# So many connections of one server may be without a request. One more closes the one that has been
-# so for longest, so that silent connections do not shut out other clients. A process may have
-# 1,024 files on most systems.
+# Connections of one server without a request. One more closes the one that is idle for longest, so
+# that silent connections do not shut out other clients. Most systems allow a process 1,024 files.
 MOST_IDLE = 512
 
 
 class DeadlineProtocol(H11Protocol):
-    """Speaks HTTP/1.1 as long as the other side goes on."""
+    """HTTP/1.1 with deadlines for a request's headers and for an answer that is not read."""
 
     def __init__(
         self,
@@ -55,21 +55,21 @@ class DeadlineProtocol(H11Protocol):
         self._header_s = header_s
         self._idle_s = idle_s
         self._quiet_since: float | None = None
-        """Since when headers are waited for."""
+        """Loop time since which headers are due."""
         self._stuck_since: float | None = None
-        """Since when the same bytes wait to be taken."""
+        """Loop time since which the client has read nothing."""
         self._n_pending = 0
-        self._look: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to watch."""
+        """Start the timer."""
         super().connection_made(transport)
         self._quiet_since = self.loop.time()
         self._note_idle()
-        self._plan()
+        self._start_timer()
 
     def _note_idle(self) -> None:
-        """Keep the list of idle connections, and close the first of too many."""
+        """Update the list of idle connections; close the oldest of too many."""
         self._idle.pop(self, None)
         if not self._is_serving:
             self._idle[self] = None
@@ -79,7 +79,7 @@ class DeadlineProtocol(H11Protocol):
             first.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; a request that is not whole yet is due within its deadline."""
+        """Parse what came; start the deadline of a request that is not complete."""
         super().data_received(data)
         self._note_idle()
         if self._is_serving:
@@ -88,14 +88,14 @@ class DeadlineProtocol(H11Protocol):
             self._quiet_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
-        if self._look is not None:
-            self._look.cancel()
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._idle.pop(self, None)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Note that it waits for its next request."""
+        """Note that the connection is idle."""
         super().on_response_complete()
         self._note_idle()
 
@@ -103,24 +103,24 @@ class DeadlineProtocol(H11Protocol):
     def _is_serving(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _plan(self) -> None:
+    def _start_timer(self) -> None:
         shortest_s = min(self._header_s or _DEADLINE_CHECK_S, self._idle_s or _DEADLINE_CHECK_S)
-        self._look = self.loop.call_later(min(_DEADLINE_CHECK_S, shortest_s / 2), self._look_after)
+        self._timer = self.loop.call_later(min(_DEADLINE_CHECK_S, shortest_s / 2), self._check)
 
-    def _look_after(self) -> None:
+    def _check(self) -> None:
         now = self.loop.time()
         if not self._is_serving and _is_past_deadline(self._quiet_since, self._header_s, now):
             self._quiet_since = None
             self.transport.close()
-        self._measure(now)
+        self._note_progress(now)
         if _is_past_deadline(self._stuck_since, self._idle_s, now):
-            # Closing would wait until the bytes are taken.
+            # `close` would wait until the client has read the rest.
             self.transport.abort()
             return
-        self._plan()
+        self._start_timer()
 
-    def _measure(self, now: float) -> None:
-        """Note since when as many bytes wait as before: more are an answer that goes on."""
+    def _note_progress(self, now: float) -> None:
+        """Note since when the number of unread bytes is the same."""
         n_pending = self.transport.get_write_buffer_size()
         if not n_pending or n_pending != self._n_pending:
             self._stuck_since = now if n_pending else None
@@ -134,7 +134,7 @@ def _is_past_deadline(since: float | None, limit_s: float, now: float) -> bool:
 def deadline_protocol(
     *, header_s: float, idle_s: float
 ) -> type[asyncio.Protocol] | HTTPProtocolType:
-    """Return what uvicorn's `http` takes; a deadline of 0 is none."""
+    """Return a value for uvicorn's `http`; 0 stands for no deadline."""
     idle: dict[DeadlineProtocol, None] = {}
     made: Any = functools.partial(DeadlineProtocol, header_s=header_s, idle_s=idle_s, idle=idle)
     return made  # type: ignore[no-any-return]
@@ -144,7 +144,7 @@ BACKLOG = 2048
 
 
 class PortTaken(EngineError):
-    """Another program listens there already."""
+    """Another program listens on this port."""
 
     def __init__(self, host: str, port: int, *, is_ollama: bool) -> None:
         self.host = host
@@ -155,7 +155,7 @@ class PortTaken(EngineError):
 
 
 class CannotListen(EngineError):
-    """The address is not one of this machine's, or the port needs more rights."""
+    """The address is not of this machine, or the port needs more rights."""
 
     def __init__(self, host: str, port: int, why: str) -> None:
         self.host = host
@@ -165,11 +165,10 @@ class CannotListen(EngineError):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port; 0: any free one.
+    """Return a listening socket; port 0: any free one.
 
     Raises:
-        PortTaken: somebody has it.
-        CannotListen: it cannot be had at all.
+        PortTaken, CannotListen: see there.
     """
     try:
         infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM,
@@ -193,7 +192,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _is_ollama(host: str, port: int) -> bool:
-    """Ask whoever listens whether it says what Ollama says."""
+    """Return whether the program on the port answers as Ollama does."""
     near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     try:
         with socket.create_connection((near, port), timeout=1.0) as wire:
@@ -204,9 +203,9 @@ def _is_ollama(host: str, port: int) -> bool:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, whose signals are ours to handle; companions live as long as it.
+    """uvicorn's server with our deadlines and limits, for each of our HTTP services.
 
-    Each of our HTTP services is one: the same deadlines and bounds hold at every door.
+    The caller handles signals. `batches` are run as long as the server runs.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class HttpServer(uvicorn.Server):
         settings: ServiceSettings,
         *,
         stop_s: float,
-        companions: Sequence[BackgroundService] = (),
+        batches: BatchRunner | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -228,24 +227,24 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 ws="none",
                 server_header=False,
-                proxy_headers=False,  # who asks is decided by the connection, not by its claims
+                proxy_headers=False,  # `client_address` decides which headers to believe
                 timeout_keep_alive=int(settings.idle_timeout_s),
                 timeout_graceful_shutdown=max(1, round(stop_s)),
                 h11_max_incomplete_event_size=64 * 1024,
             )
         )
-        self._companions = companions
+        self._batches = batches
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the door, then begin what works beside the requests."""
+        """Listen, then start the batches."""
         await super().startup(sockets)
-        for one in self._companions:
-            await one.start()
+        if self._batches is not None:
+            await self._batches.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what works beside the requests, so that these have the rest of the time."""
-        for one in self._companions:
-            await one.stop()
+        """Stop the batches, so that requests have the rest of the time; then drain."""
+        if self._batches is not None:
+            await self._batches.stop()
         await super().shutdown(sockets)
 
     @contextmanager
@@ -255,27 +254,25 @@ class HttpServer(uvicorn.Server):
 
 
 def make_server(service: Service) -> HttpServer:
-    """Set uvicorn up for the service."""
+    """Return the server of a service."""
     settings, app = service.settings, make_app(service)
-    return HttpServer(
-        app, settings, stop_s=settings.stop_timeout_s, companions=app.state.companions
-    )
+    return HttpServer(app, settings, stop_s=settings.stop_timeout_s, batches=app.state.batches)
 
 
 async def serve(
     service: Service,
-    door: socket.socket | None = None,
+    listener: socket.socket | None = None,
     when_ready: Callable[[socket.socket], None] | None = None,
 ) -> None:
-    """Answer until a signal says to end, then end in good order.
+    """Serve until SIGTERM or Ctrl-C, then drain.
 
     Raises:
         PortTaken, CannotListen: nothing was served.
     """
-    door = door or listen(service.settings.host, service.settings.port)
+    listener = listener or listen(service.settings.host, service.settings.port)
     server = make_server(service)
 
-    def end(*_: int | FrameType | None) -> None:
+    def stop(*_: int | FrameType | None) -> None:
         server.force_exit = server.should_exit
         server.should_exit = service.is_stopping = True
 
@@ -283,13 +280,13 @@ async def serve(
     signals = (signal.SIGTERM, signal.SIGINT)
     for one in signals:
         with suppress(NotImplementedError):  # Windows: Ctrl-C is raised where the loop runs
-            loop.add_signal_handler(one, end)
+            loop.add_signal_handler(one, stop)
     try:
         if when_ready is not None:
-            when_ready(door)
-        await server.serve(sockets=[door])
+            when_ready(listener)
+        await server.serve(sockets=[listener])
     finally:
         for one in signals:
             with suppress(NotImplementedError):
                 loop.remove_signal_handler(one)
-        door.close()
+        listener.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute
@@ -31,43 +31,30 @@ class Service:
     finder: ModelFinder
     settings: ServiceSettings
     version: str
-    journal: RequestLog = field(default_factory=RequestLog)
-    """What is asked of it now, and lately."""
-    doors: Sequence[BaseRoute] = ()
-    """Routes of others that stand behind the same keys and limits."""
+    request_log: RequestLog = field(default_factory=RequestLog)
+    extra_routes: Sequence[BaseRoute] = ()
+    """Routes of other packages, behind the same keys and limits."""
     is_stopping: bool = False
-    """A signal has said to end: nothing new should be sent here."""
+    """A signal was received: clients should send no new requests."""
     takes_paths: bool = False
-    """Only the owner of this machine's files can ask it, so a path may name a model."""
+    """Whether a path may name a model: only the owner of this machine's files can connect."""
 
     def ref(self, model: str) -> str:
-        """Return how the pool finds the model that a client names.
+        """Return the pool's reference for the model that a client names.
 
         Raises:
-            InvalidName: it is no name, and a path is not taken here.
+            InvalidName: it is not a name, nor a path where paths are allowed.
         """
         return model if self.takes_paths and is_path(model) else parse_name(model).short
 
 
-class BackgroundService(Protocol):
-    """Work beside the requests, which begins and ends with the server."""
-
-    async def start(self) -> None:
-        """Begin, when requests can come."""
-        ...
-
-    async def stop(self) -> None:
-        """Leave off; what is unfinished is for the next start."""
-        ...
-
-
 def service_of(request: HTTPConnection) -> Service:
-    """Return the service that a request came to."""
+    """Return the service that received a request."""
     return cast(Service, request.app.state.service)
 
 
 def priority_of(request: HTTPConnection, usual: Priority = "interactive") -> Priority:
-    """Return how urgent a request is: its header may lower it, never raise it."""
+    """Return a request's priority: its header may lower it, never raise it."""
     wanted = request.headers.get("x-paddock-priority", "").strip().lower()
     if wanted == "batch" or (wanted == "normal" and usual == "interactive"):
         return cast(Priority, wanted)

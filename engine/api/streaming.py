@@ -1,4 +1,4 @@
-"""Responses: JSON, NDJSON and server-sent events; cancellation when the client disconnects.
+"""Responses: JSON, NDJSON and server-sent events, times; cancellation when a client disconnects.
 
 The first piece of a stream is awaited before the headers are sent, so an error before it still has
 its status. A disconnect closes the iterator at once, which must cancel the answer.
@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -21,18 +22,17 @@ from paddock.engine.api.errors import ApiError, ClientGone, api_error, shutting_
 _T = TypeVar("_T")
 
 ResponseHeaders = Mapping[str, str] | Callable[[], Mapping[str, str]] | None
-"""Of a stream: what is known beforehand, or is asked for when its first piece is there."""
+"""A stream's headers, or a function that returns them once its first piece is there."""
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
-
 
 # httpx, and with it Ollama's own client for Python, ends a line of text at these, too.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 
 def dumps(value: Any) -> bytes:
-    """Write JSON without spaces, in UTF-8, on what every client takes for one line."""
+    """Return compact JSON in UTF-8, on one line for every client."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(_LINE_ENDS).encode("utf-8", "replace")
 
@@ -40,12 +40,44 @@ def dumps(value: Any) -> bytes:
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Answer with one JSON value."""
+    """Return a response with one JSON value."""
     return Response(dumps(value), status, headers, "application/json; charset=utf-8")
 
 
+FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)
+"""Go's longest duration, 292 years: what Ollama adds to now for a model that stays for ever."""
+
+
+def utc_now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a timestamp with microseconds: Python's `fromisoformat` refuses more digits.
+
+    >>> rfc3339(datetime(2026, 8, 1, 12, 0, tzinfo=UTC))
+    '2026-08-01T12:00:00.000000Z'
+    """
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def expires_at(expires_s: float | None) -> str:
+    """Return the timestamp of `expires_s` from now; None: for ever."""
+    return rfc3339(utc_now() + (FOREVER if expires_s is None else timedelta(seconds=expires_s)))
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return seconds as whole nanoseconds.
+
+    >>> nanoseconds(0.25)
+    250000000
+    """
+    return round(seconds * 1_000_000_000)
+
+
 def sse_event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
-    r"""Write a server-sent event.
+    r"""Return a server-sent event.
 
     >>> sse_event("[DONE]")
     b'data: [DONE]\n\n'
@@ -56,10 +88,10 @@ def sse_event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Do something for a client whose body was read, as long as it is there to read the answer.
+    """Return the result of `work`; cancel it when the client disconnects. The body must be read.
 
     Raises:
-        ClientGone: it went; `work` was cancelled and has ended.
+        ClientGone: the client disconnected; `work` has ended.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
@@ -80,7 +112,7 @@ async def ndjson_response(
     items: AsyncGenerator[Mapping[str, Any], None],
     headers: ResponseHeaders = None,
 ) -> Response:
-    """Answer with lines of JSON; an error after the first ends them as `{"error": …}`."""
+    """Return a stream of JSON lines; an error after the first line ends it as `{"error": …}`."""
 
     async def lines() -> AsyncGenerator[bytes, None]:
         async with aclosing(items):
@@ -99,7 +131,7 @@ async def sse_response(
     on_error: Callable[[ApiError], bytes],
     headers: ResponseHeaders = None,
 ) -> Response:
-    """Answer with server-sent events (see `sse_event`); `on_error` writes the last one of a failure."""
+    """Return a stream of server-sent events; `on_error` returns the last event of a failure."""
 
     def more() -> dict[str, str]:
         return {
@@ -118,11 +150,11 @@ async def stream_response(
     on_error: Callable[[ApiError], bytes],
     headers: ResponseHeaders = None,
 ) -> Response:
-    """Answer with pieces as they come, the first of which is awaited here.
+    """Return a stream of pieces, the first of which is awaited here.
 
     Raises:
-        ClientGone: the client went before there was any.
-        Exception: whatever `pieces` raised before its first.
+        ClientGone: the client disconnected before the first piece.
+        Exception: `pieces` raised it before the first piece.
     """
     try:
         first = await while_connected(request, _first_piece(pieces))
@@ -143,20 +175,20 @@ async def _first_piece(pieces: AsyncIterator[bytes]) -> bytes:
 
 
 async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> None:
-    """Return when the client has gone."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _cancel_and_wait(task: asyncio.Future[Any]) -> None:
-    """Cancel a task and wait until it has ended, however."""
+    """Cancel a task and wait until it has ended; ignore its result."""
     task.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await task
 
 
 class _StreamedResponse(Response):
-    """Sends pieces until they end, fail, or nobody reads them."""
+    """Sends pieces until they end or fail, or the client disconnects."""
 
     def __init__(
         self,
@@ -182,7 +214,7 @@ class _StreamedResponse(Response):
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
-        except asyncio.CancelledError:  # the server has waited for long enough
+        except asyncio.CancelledError:  # by the server, when the time to stop is up
             await _cancel_and_wait(pump)
             await self._finish(send, shutting_down())
             raise
@@ -202,7 +234,7 @@ class _StreamedResponse(Response):
             if task is not None and task.cancelling():
                 raise
             await self._finish(send, shutting_down())  # the answer was cancelled, not this task
-        except Exception as error:  # the status is out already: the stream itself must tell
+        except Exception as error:  # the status is sent already, so the stream carries the error
             await self._finish(send, api_error(error))
         else:
             await self._finish(send)
@@ -214,5 +246,5 @@ class _StreamedResponse(Response):
 
 
 async def _send_piece(send: Send, piece: bytes) -> None:
-    if piece:  # who takes nothing of it is cut off by the connection's own deadline
+    if piece:  # a client that reads nothing is ended by `server.DeadlineProtocol`
         await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -403,7 +403,7 @@ async def hosted_service(settings: Settings, *, is_owners: bool = False) -> Asyn
             finder,
             settings.service,
             own_version(),
-            doors=pool_routes(NamesOnlyPool(pool)),
+            extra_routes=pool_routes(NamesOnlyPool(pool)),
             takes_paths=is_owners,
         )
 

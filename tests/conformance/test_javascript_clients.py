@@ -45,5 +45,5 @@ def test_a_javascript_client_does_all_that_its_users_do(live: Live, name: str) -
     while live.n_users() and time.monotonic() < until:
         time.sleep(0.02)
     assert live.n_users() == 0, "whoever left has freed their place"
-    last = live.service.journal.last[-1]
+    last = live.service.request_log.last[-1]
     assert (last.fate, last.status) == ("gone", 200)

@@ -21,50 +21,48 @@ from paddock.engine.request import Reply
 from .requests import MessagesPrompt, MessagesRequest, read_messages_request, read_prompt
 from .responses import MessageStreamWriter, message_value
 
-# A prompt is counted while its first piece is computed; nobody waits longer for the number.
+# A prompt is counted while its prefill runs; the answer waits no longer for the number.
 COUNT_TIMEOUT_S = 0.25
 
 
 async def create_message(request: Request) -> Response:
-    """Answer a conversation."""
+    """Handle POST /v1/messages."""
     service = service_of(request)
-    body = await read_json(request, max_bytes=service.settings.max_body_bytes)
-    wish = read_messages_request(body, priority_of(request))
-    await _check_model(service, wish.question)
+    body = await read_json(request)
+    messages = read_messages_request(body, priority_of(request))
+    await _check_model(service, messages.prompt)
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
-    if wish.streams:
-        return await sse_response(request, _stream_events(service, wish), _error_event, headers)
-    reply = await while_connected(request, _reply(service, wish))
-    return json_response(message_value(reply, wish.style), headers=headers)
+    if messages.streams:
+        return await sse_response(request, _stream_events(service, messages), _error_event, headers)
+    reply = await while_connected(request, _reply(service, messages))
+    return json_response(message_value(reply, messages.format), headers=headers)
 
 
 async def count_tokens(request: Request) -> Response:
-    """Return how many tokens a conversation has, tools included; images are not counted."""
+    """Handle POST /v1/messages/count_tokens; tools are counted, images are not."""
     service = service_of(request)
-    body = await read_json(request, max_bytes=service.settings.max_body_bytes)
-    question = read_prompt(body)
-    await _check_model(service, question)
-    n_tokens = await while_connected(request, _count_prompt(service, question))
+    body = await read_json(request)
+    prompt = read_prompt(body)
+    await _check_model(service, prompt)
+    n_tokens = await while_connected(request, _count_prompt(service, prompt))
     return json_response({"input_tokens": n_tokens})
 
 
-async def _check_model(service: Service, question: MessagesPrompt) -> None:
-    """Look for the model, whose name is told as the client wrote it."""
-    note_model(question.spec.ref)
+async def _check_model(service: Service, prompt: MessagesPrompt) -> None:
+    """Raise ApiError (404), with the name as the client wrote it, where there is no such model."""
+    note_model(prompt.spec.ref)
     try:
-        await service.pool.facts(question.spec)
+        await service.pool.facts(prompt.spec)
     except ModelNotFound:
-        raise ApiError(404, f"model '{question.model}' not found") from None
+        raise ApiError(404, f"model '{prompt.model}' not found") from None
 
 
-async def _count_prompt(service: Service, question: MessagesPrompt) -> int:
-    return await service.pool.count_chat(
-        question.spec, question.messages, question.tools, question.think
-    )
+async def _count_prompt(service: Service, prompt: MessagesPrompt) -> int:
+    return await service.pool.count_chat(prompt.spec, prompt.messages, prompt.tools, prompt.think)
 
 
-async def _reply(service: Service, wish: MessagesRequest) -> Reply:
-    answer = service.pool.chat(wish.request, waits=False)
+async def _reply(service: Service, messages: MessagesRequest) -> Reply:
+    answer = service.pool.chat(messages.request, waits=False)
     try:
         return await answer.reply()
     except PromptTooLong as error:
@@ -73,10 +71,12 @@ async def _reply(service: Service, wish: MessagesRequest) -> Reply:
         answer.cancel()
 
 
-async def _stream_events(service: Service, wish: MessagesRequest) -> AsyncGenerator[bytes, None]:
-    answer = service.pool.chat(wish.request, waits=False)
-    stream_writer = MessageStreamWriter(wish.style)
-    counting = asyncio.ensure_future(_count_or_zero(service, wish.question))
+async def _stream_events(
+    service: Service, messages: MessagesRequest
+) -> AsyncGenerator[bytes, None]:
+    answer = service.pool.chat(messages.request, waits=False)
+    stream_writer = MessageStreamWriter(messages.format)
+    counting = asyncio.ensure_future(_count_or_zero(service, messages.prompt))
     try:
         has_begun = False
         async for chunk in answer:
@@ -98,10 +98,10 @@ async def _stream_events(service: Service, wish: MessagesRequest) -> AsyncGenera
         counting.cancel()
 
 
-async def _count_or_zero(service: Service, question: MessagesPrompt) -> int:
-    """Count a prompt whose answer is on its way; 0: what hinders it, the answer tells."""
+async def _count_or_zero(service: Service, prompt: MessagesPrompt) -> int:
+    """Return a prompt's tokens; 0 after an error, which the answer reports."""
     with suppress(EngineError):
-        return await _count_prompt(service, question)
+        return await _count_prompt(service, prompt)
     return 0
 
 
@@ -111,7 +111,7 @@ async def _count_in_time(counting: asyncio.Future[int]) -> int:
 
 
 def _prompt_too_long(error: PromptTooLong) -> ApiError:
-    """Say it as Anthropic does: clients look for these words to shorten what they ask."""
+    """Return Anthropic's own text: clients recognise it and shorten the prompt."""
     said = f"prompt is too long: {error.n_prompt_tokens} tokens > {error.n_ctx_tokens} maximum"
     return ApiError(400, said)
 

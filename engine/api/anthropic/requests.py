@@ -1,9 +1,9 @@
 """Parse Anthropic's requests: content blocks, tools, sampling, thinking, output format.
 
-Pure but for the seed, which is drawn. A user message may hold tool results beside text: each
-result becomes a `tool` message of its own before it. Blocks that only Anthropic's servers can
-handle (files, searches) are refused by name. Unknown fields are ignored, as are `metadata`,
-`service_tier` and `cache_control` (every prompt is cached).
+Pure but for the random seed. A user message may hold tool results and text: each result becomes a
+`tool` message of its own before the text. Blocks that only Anthropic's servers can handle (files,
+searches) are refused. Unknown fields are ignored, as are `metadata`, `service_tier` and
+`cache_control` (every prompt is cached).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from paddock.engine.api.errors import ApiError
@@ -25,6 +25,7 @@ from paddock.engine.api.json_body import (
     text_of,
     texts_of,
 )
+from paddock.engine.api.openai.messages import with_tool_names
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
     ChatRequest,
@@ -43,10 +44,10 @@ _ROLES = ("user", "assistant", "system")
 
 
 def read_messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Read `system` and `messages`.
+    """Return `system` and `messages`.
 
     Raises:
-        ApiError: 400, one of them cannot be used, and where it stands.
+        ApiError: 400, one is invalid; with its path.
     """
     messages: list[Message] = []
     system = _text_only(body.get("system"), "system")
@@ -62,12 +63,12 @@ def read_messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
         if not isinstance(raw, dict):
             _refuse(where, "must be an object")
         messages += _read_message(raw, where)
-    return _with_tool_names(messages)
+    return with_tool_names(messages)
 
 
 @dataclass(slots=True)
 class _BlockContents:
-    """What the blocks of one message say."""
+    """The contents of one message's blocks."""
 
     texts: list[str] = field(default_factory=list)
     images: list[bytes] = field(default_factory=list)
@@ -87,21 +88,19 @@ def _read_message(raw: Mapping[str, Any], where: str) -> list[Message]:
     content = raw.get("content")
     if isinstance(content, str):
         return [Message(role, content)]
-    said = _BlockContents()
+    found = _BlockContents()
     for place, block in _each_block(content, f"{where}.content"):
-        _collect_block(block, place, said)
-    turns = list(said.results)
-    if said.texts or said.images or said.calls or said.thoughts or not turns:
-        turns.append(
-            Message(
-                role, said.text, "\n\n".join(said.thoughts), tuple(said.images), tuple(said.calls)
-            )
-        )
-    return turns
+        _collect_block(block, place, found)
+    messages = list(found.results)
+    if found.texts or found.images or found.calls or found.thoughts or not messages:
+        reasoning = "\n\n".join(found.thoughts)
+        images, calls = tuple(found.images), tuple(found.calls)
+        messages.append(Message(role, found.text, reasoning, images, calls))
+    return messages
 
 
 def _each_block(content: Any, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Yield each block with its place."""
+    """Yield each block with its path."""
     if not isinstance(content, list):
         _refuse(where, "must be a string or a list of content blocks")
     for number, block in enumerate(content):
@@ -110,26 +109,26 @@ def _each_block(content: Any, where: str) -> Iterable[tuple[str, Mapping[str, An
         yield f"{where}.{number}", block
 
 
-def _collect_block(block: Mapping[str, Any], where: str, said: _BlockContents) -> None:
+def _collect_block(block: Mapping[str, Any], where: str, found: _BlockContents) -> None:
     match block.get("type"):
         case "text":
-            said.texts.append(text_of(block, "text"))
+            found.texts.append(text_of(block, "text"))
         case "image":
-            said.images.append(_image(block, where))
+            found.images.append(_image(block, where))
         case "document":
-            said.texts.append(_document(block, where))
+            found.texts.append(_document(block, where))
         case "search_result":
-            said.texts.append(
+            found.texts.append(
                 _with_title(block, _text_only(block.get("content"), f"{where}.content"))
             )
         case "tool_use":
-            said.calls.append(_tool_call(block, where))
+            found.calls.append(_tool_call(block, where))
         case "tool_result":
-            said.results.append(_tool_result(block, where))
+            found.results.append(_tool_result(block, where))
         case "thinking":
-            said.thoughts.append(text_of(block, "thinking"))
+            found.thoughts.append(text_of(block, "thinking"))
         case "redacted_thinking":
-            pass  # nobody but Anthropic can read it
+            pass  # only Anthropic can read it
         case other:
             _refuse(f"{where}.type", f"content blocks of type {_short(other)} are not supported")
 
@@ -143,19 +142,19 @@ def _tool_call(block: Mapping[str, Any], where: str) -> ToolCall:
 
 def _tool_result(block: Mapping[str, Any], where: str) -> Message:
     content = block.get("content")
-    said = _BlockContents()
+    found = _BlockContents()
     if isinstance(content, str):
-        said.texts.append(content)
+        found.texts.append(content)
     elif content is not None:
         for place, one in _each_block(content, f"{where}.content"):
             if one.get("type") in ("tool_use", "tool_result", "thinking", "redacted_thinking"):
                 _refuse(f"{place}.type", "is not possible within a tool's result")
-            _collect_block(one, place, said)
-    text = said.text
+            _collect_block(one, place, found)
+    text = found.text
     if flag_of(block, "is_error"):
         text = f"Error: {text}" if text else "Error"
     return Message(
-        "tool", text, images=tuple(said.images), tool_call_id=text_of(block, "tool_use_id")
+        "tool", text, images=tuple(found.images), tool_call_id=text_of(block, "tool_use_id")
     )
 
 
@@ -185,7 +184,7 @@ def _with_title(block: Mapping[str, Any], text: str) -> str:
 
 
 def _text_only(content: Any, where: str) -> str:
-    """Read what may be nothing but words: a string, or text blocks."""
+    """Return the text of a string or of text blocks."""
     if content is None or isinstance(content, str):
         return content or ""
     texts = []
@@ -194,17 +193,6 @@ def _text_only(content: Any, where: str) -> str:
             _refuse(f"{place}.type", f"must be 'text', not {_short(block.get('type'))}")
         texts.append(text_of(block, "text"))
     return "\n\n".join(filter(None, texts))
-
-
-def _with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Return each result the name of the call that it answers: templates want it."""
-    names: dict[str, str] = {}
-    named = []
-    for one in messages:
-        names.update((call.id, call.name) for call in one.tool_calls)
-        name = names.get(one.tool_call_id, "") if one.role == "tool" else ""
-        named.append(replace(one, tool_name=name))
-    return tuple(named)
 
 
 def _short(value: Any) -> str:
@@ -218,10 +206,10 @@ def _refuse(where: str, why: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class MessagesPrompt:
-    """One request for a message, or for the number of its tokens."""
+    """The prompt of a request for a message or for its number of tokens."""
 
     model: str
-    """As the client wrote it: answers repeat it."""
+    """As the client wrote it, for the answer."""
     spec: ModelSpec
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
@@ -229,14 +217,14 @@ class MessagesPrompt:
 
 
 def read_prompt(body: Mapping[str, Any]) -> MessagesPrompt:
-    """Read what a message and its tokens' count have in common.
+    """Return the prompt of a body.
 
     Raises:
-        ApiError: 400, with what is wrong.
-        InvalidName: the model's name is none.
+        ApiError: 400, a field is invalid.
+        InvalidName: the model's name is invalid.
     """
     model = _read_model(body)
-    # Never the text itself: a model may be named by a file's path elsewhere, but not from here.
+    # Parsed, because clients may not name a model by a file's path.
     spec = ModelSpec(parse_name(model).short)
     return MessagesPrompt(model, spec, read_messages(body), _read_tools(body), _read_think(body))
 
@@ -252,24 +240,24 @@ def _read_model(body: Mapping[str, Any]) -> str:
 class MessagesRequest:
     """One request for a message."""
 
-    question: MessagesPrompt
+    prompt: MessagesPrompt
     request: ChatRequest
     streams: bool
-    style: MessageFormat
+    format: MessageFormat
 
 
 def read_messages_request(body: Mapping[str, Any], priority: Priority) -> MessagesRequest:
-    """Read a request for a message.
+    """Parse a body of /v1/messages.
 
     Raises:
-        ApiError: 400, with what is wrong.
-        InvalidName: the model's name is none.
+        ApiError: 400, a field is invalid.
+        InvalidName: the model's name is invalid.
     """
     _read_model(body)
     max_tokens = integer_of(body, "max_tokens")
     if max_tokens is None or max_tokens <= 0:
         raise ApiError(400, "max_tokens is required and must be positive", param="max_tokens")
-    question = read_prompt(body)
+    prompt = read_prompt(body)
     choice = object_of(body, "tool_choice")
     params = {
         "max_tokens": max_tokens,
@@ -279,24 +267,24 @@ def read_messages_request(body: Mapping[str, Any], priority: Priority) -> Messag
         "stop": tuple(filter(None, texts_of(body, "stop_sequences"))),
     }
     request = ChatRequest(
-        question.spec,
-        question.messages,
+        prompt.spec,
+        prompt.messages,
         {name: value for name, value in params.items() if value is not None},
         priority,
-        tools=question.tools,
+        tools=prompt.tools,
         tool_choice=_read_tool_choice(choice),
         constraint=_read_constraint(body),
-        think=question.think,
+        think=prompt.think,
         reserves_answer=False,
         defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
     )
-    style = MessageFormat(
-        question.model,
+    format_ = MessageFormat(
+        prompt.model,
         max_tokens,
         calls_in_parallel=not flag_of(choice, "disable_parallel_tool_use"),
         shows_thinking=text_of(object_of(body, "thinking"), "display") != "omitted",
     )
-    return MessagesRequest(question, request, flag_of(body, "stream"), style)
+    return MessagesRequest(prompt, request, flag_of(body, "stream"), format_)
 
 
 def _read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
@@ -338,7 +326,7 @@ _EFFORT_LEVELS: Mapping[str, Think] = {
 
 
 def _read_think(body: Mapping[str, Any]) -> Think:
-    """Return whether to reason first: only where it is asked for, as Anthropic has it."""
+    """Return the reasoning effort; as in Anthropic's API, the default is no reasoning."""
     wanted = text_of(object_of(body, "output_config"), "effort").strip().lower()
     if wanted not in ("", *_EFFORT_LEVELS):
         known = ", ".join(f"'{one}'" for one in _EFFORT_LEVELS)
@@ -353,11 +341,13 @@ def _read_think(body: Mapping[str, Any]) -> Think:
 
 
 def _read_constraint(body: Mapping[str, Any]) -> Constraint | None:
-    """Read what the answer must match: `output_config.format`, or `output_format` before it."""
-    told = object_of(object_of(body, "output_config"), "format") or object_of(body, "output_format")
-    if not told:
+    """Return the constraint of `output_config.format`, or of the older `output_format`."""
+    format_ = object_of(object_of(body, "output_config"), "format") or object_of(
+        body, "output_format"
+    )
+    if not format_:
         return None
-    schema = told.get("schema")
-    if told.get("type") != "json_schema" or not isinstance(schema, dict):
+    schema = format_.get("schema")
+    if format_.get("type") != "json_schema" or not isinstance(schema, dict):
         raise ApiError(400, "output_config.format: must be a 'json_schema' with its 'schema'")
     return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))

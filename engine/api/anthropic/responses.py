@@ -2,7 +2,7 @@
 
 Order of events: message_start; for each block content_block_start, its deltas, content_block_stop;
 message_delta with the stop reason and the usage; message_stop. Anthropic's clients list models at
-OpenAI's path (`/v1/models`) and are known by their header.
+OpenAI's path (`/v1/models`); their header `anthropic-version` identifies them.
 """
 
 from __future__ import annotations
@@ -16,39 +16,42 @@ from typing import Any
 
 from starlette.requests import Request
 
-from paddock.engine.api.streaming import sse_event
-from paddock.engine.api.time_formats import nanoseconds, rfc3339
+from paddock.engine.api.streaming import (
+    nanoseconds,
+    rfc3339,
+    sse_event,
+)
 from paddock.engine.models.model_cards import ModelCard
 from paddock.engine.request import Chunk, Reply, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """How one request wants its answer."""
+    """The form of one answer."""
 
     model: str
     """As the client wrote it."""
     max_tokens: int
     calls_in_parallel: bool = True
     shows_thinking: bool = True
-    """Whether reasoning is told in words, or only that there was some."""
+    """Whether a thinking block has its text or is empty."""
 
 
-def message_value(reply: Reply, style: MessageFormat) -> dict[str, Any]:
-    """Write a whole message."""
-    calls = reply.tool_calls if style.calls_in_parallel else reply.tool_calls[:1]
+def message_value(reply: Reply, format_: MessageFormat) -> dict[str, Any]:
+    """Return a whole message."""
+    calls = reply.tool_calls if format_.calls_in_parallel else reply.tool_calls[:1]
     content: list[dict[str, Any]] = []
     if reply.reasoning:
-        shown = reply.reasoning if style.shows_thinking else ""
+        shown = reply.reasoning if format_.shows_thinking else ""
         signature = _signature(reply.reasoning)
         content.append({"type": "thinking", "thinking": shown, "signature": signature})
     if reply.text:
         content.append({"type": "text", "text": reply.text})
     content += [{**_tool_use_value(call), "input": dict(call.arguments)} for call in calls]
     return {
-        **_message_head(style.model),
+        **_message_head(format_.model),
         "content": content,
-        **_stop_fields(reply, calls, style),
+        **_stop_fields(reply, calls, format_),
         "usage": usage_value(reply.usage),
     }
 
@@ -62,9 +65,9 @@ def _tool_use_value(call: ToolCall) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name}
 
 
-def _stop_fields(reply: Reply, calls: Sequence[ToolCall], style: MessageFormat) -> dict[str, Any]:
-    """Return why it ended; an answer that went in circles did not come to its own end."""
-    if reply.done_reason == "length" and reply.usage.completion_tokens < style.max_tokens:
+def _stop_fields(reply: Reply, calls: Sequence[ToolCall], format_: MessageFormat) -> dict[str, Any]:
+    """Return the stop reason; an answer stopped because it repeats itself has `max_tokens`."""
+    if reply.done_reason == "length" and reply.usage.completion_tokens < format_.max_tokens:
         reason = "model_context_window_exceeded"
     elif reply.done_reason != "stop":
         reason = "max_tokens"
@@ -77,7 +80,7 @@ def _stop_fields(reply: Reply, calls: Sequence[ToolCall], style: MessageFormat) 
 
 
 def usage_value(usage: Usage) -> dict[str, Any]:
-    """Write what it cost; as Anthropic counts, what was found in the cache is no input."""
+    """Return the usage; Anthropic does not count cached tokens as input."""
     return {
         "input_tokens": usage.prompt_tokens - usage.prompt_reused_tokens,
         "cache_creation_input_tokens": 0,
@@ -88,25 +91,25 @@ def usage_value(usage: Usage) -> dict[str, Any]:
 
 
 def _signature(reasoning: str) -> str:
-    """Return what clients pass back with reasoning; some drop it where this is empty."""
+    """Return a signature, which clients send back; some drop a thinking block without one."""
     return hashlib.sha256(reasoning.encode("utf-8", "replace")).hexdigest()
 
 
 class MessageStreamWriter:
     """Writes one stream."""
 
-    def __init__(self, style: MessageFormat) -> None:
-        self._style = style
+    def __init__(self, format_: MessageFormat) -> None:
+        self._format = format_
         self._n_blocks = 0
         self._open = ""
-        """Which kind of block is being written."""
+        """The type of the open block; empty: none."""
         self._reasoning: list[str] = []
         self._calls: list[ToolCall] = []
 
     def begin(self, n_prompt_tokens: int) -> Iterator[bytes]:
-        """Tell that there is an answer; what its prompt really cost is told at the end."""
+        """Yield the events before the first chunk; the last event has the exact usage."""
         message = {
-            **_message_head(self._style.model),
+            **_message_head(self._format.model),
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -115,17 +118,17 @@ class MessageStreamWriter:
         yield _named_event("message_start", message=message)
 
     def chunk(self, chunk: Chunk) -> Iterator[bytes]:
-        """Yield a piece."""
+        """Yield the events of a chunk."""
         if chunk.reasoning:
             yield from self._in_block("thinking", {"thinking": "", "signature": ""})
             self._reasoning.append(chunk.reasoning)
-            if self._style.shows_thinking:
+            if self._format.shows_thinking:
                 yield self._delta("thinking_delta", thinking=chunk.reasoning)
         if chunk.text:
             yield from self._in_block("text", {"text": ""})
             yield self._delta("text_delta", text=chunk.text)
         for call in chunk.tool_calls:
-            if self._calls and not self._style.calls_in_parallel:
+            if self._calls and not self._format.calls_in_parallel:
                 continue
             yield from self._close()
             yield from self._in_block("tool_use", {**_tool_use_value(call), "input": {}})
@@ -134,9 +137,9 @@ class MessageStreamWriter:
             self._calls.append(call)
 
     def end(self, reply: Reply) -> Iterator[bytes]:
-        """Yield why it ended, and what it cost."""
+        """Yield the last events: stop reason and usage."""
         yield from self._close()
-        ending = _stop_fields(reply, self._calls, self._style)
+        ending = _stop_fields(reply, self._calls, self._format)
         yield _named_event("message_delta", delta=ending, usage=usage_value(reply.usage))
         yield _named_event("message_stop")
 
@@ -168,19 +171,19 @@ def _named_event(kind: str, **fields: Any) -> bytes:
 
 
 def is_anthropic_client(request: Request) -> bool:
-    """Return whether a client of Anthropic's API asks."""
+    """Return whether a request is from a client of Anthropic's API."""
     return "anthropic-version" in request.headers
 
 
 def model_list_value(listed: Sequence[ModelCard]) -> dict[str, Any]:
-    """Write a list of models; all are on its one page."""
+    """Return a list of models; all are on one page."""
     data = [model_value(one.name, one) for one in listed]
     ends = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"data": data, "has_more": False, "first_id": ends[0], "last_id": ends[1]}
 
 
 def model_value(name: str, card: ModelCard) -> dict[str, Any]:
-    """Write one model."""
+    """Return one model."""
     return {
         "type": "model",
         "id": name,

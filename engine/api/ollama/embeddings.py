@@ -16,19 +16,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import flag_of, integer_of, text_of
-from paddock.engine.api.streaming import dumps, json_response, while_connected
-from paddock.engine.api.time_formats import nanoseconds
+from paddock.engine.api.json_body import flag_of, integer_of, read_json, text_of
+from paddock.engine.api.streaming import (
+    dumps,
+    json_response,
+    nanoseconds,
+    while_connected,
+)
 from paddock.engine.errors import WrongRole
 from paddock.engine.request import EmbedReply, EmbedRequest
 
 from .generation import warning_header
-from .requests import ModelRequest, read_fields, read_model_request
+from .requests import ModelRequest, read_model_request
 
 
 async def embed(request: Request) -> Response:
-    """Return a vector for each text."""
-    body = await read_fields(request)
+    """Handle POST /api/embed."""
+    body = await read_json(request)
     asked = await _read_embed_request(request, body)
     texts = _read_texts(body.get("input"))
     if not texts:
@@ -36,25 +40,25 @@ async def embed(request: Request) -> Response:
         return json_response({"model": asked.model, "embeddings": []})
     found_s = time.monotonic() - asked.began
     reply = await _embed(request, asked, texts)
-    told: dict[str, Any] = {
+    value: dict[str, Any] = {
         "total_duration": nanoseconds(time.monotonic() - asked.began),
         "load_duration": nanoseconds(found_s + reply.usage.load_s),
         "prompt_eval_count": reply.usage.prompt_tokens,
+        "queue_duration": nanoseconds(reply.usage.queue_s),
+        "cached_tokens": reply.usage.prompt_reused_tokens,
     }
-    told["queue_duration"] = nanoseconds(reply.usage.queue_s)
-    told["cached_tokens"] = reply.usage.prompt_reused_tokens
     n_cut = sum(reply.n_cut_tokens)
     n_original = reply.usage.prompt_tokens + n_cut
     if n_cut:
-        told |= {"truncated": True, "prompt_tokens_original": n_original}
+        value |= {"truncated": True, "prompt_tokens_original": n_original}
     vectors = await asyncio.to_thread(vectors_json, reply.vectors)
-    raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(told)[1:])
+    raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(value)[1:])
     return _raw_json_response(raw, warning_header(asked, n_original if n_cut else None))
 
 
 async def embed_legacy(request: Request) -> Response:
-    """Return one text's vector, as Ollama did in its first year."""
-    body = await read_fields(request)
+    """Handle POST /api/embeddings, Ollama's older form."""
+    body = await read_json(request)
     if not text_of(body, "model"):
         raise ApiError(400, "model is required")
     prompt = text_of(body, "prompt")
@@ -77,10 +81,10 @@ async def _read_embed_request(request: Request, body: Mapping[str, Any]) -> Mode
 
 
 def _read_texts(value: Any) -> tuple[str, ...]:
-    """Return the texts; a single empty one is none at all.
+    """Return the texts of `input`; a single empty one counts as none.
 
     Raises:
-        ApiError: 400, something that is no text.
+        ApiError: 400, neither a text nor a list of texts.
     """
     if value is None or value == "":
         return ()
@@ -113,7 +117,7 @@ async def _embed(request: Request, asked: ModelRequest, texts: tuple[str, ...]) 
 
 
 async def _read_dimensions(asked: ModelRequest) -> int | None:
-    """Return how many are wanted; None: all of them, as where more are wanted than there are."""
+    """Return the requested dimensions; None: all of the model's."""
     n = integer_of(asked.body, "dimensions") or 0
     if n <= 0:
         return None
@@ -123,7 +127,7 @@ async def _read_dimensions(asked: ModelRequest) -> int | None:
 
 
 def vectors_json(vectors: Sequence[Sequence[float]]) -> bytes:
-    """Write vectors as JSON, with the nine digits that a float32 needs: 0.1 ms for 384 numbers.
+    """Return vectors as JSON, with the nine digits of a float32; 0.1 ms for 384 numbers.
 
     >>> vectors_json([(0.3333333432674408, 1e-8), (-1.0, 0.0)])
     b'[[0.333333343,1e-08],[-1,0]]'

@@ -1,6 +1,6 @@
 """POST /api/generate and /api/chat: handlers, and their answers whole or as NDJSON.
 
-An empty prompt loads the model, and unloads it with `keep_alive: 0`; a model that is not loaded or
+An empty prompt loads the model, or unloads it with `keep_alive: 0`; a model that is not loaded or
 no longer on disk can be unloaded, too. `_debug_render_only` returns the prompt instead of an
 answer. An answer is cancelled when its client disconnects. Source of the checks and their order:
 github.com/ollama/ollama, server/routes.go, `GenerateHandler` and `ChatHandler`.
@@ -9,6 +9,7 @@ github.com/ollama/ollama, server/routes.go, `GenerateHandler` and `ChatHandler`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -19,10 +20,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import flag_of, integers_of, objects_of, text_of
-from paddock.engine.api.streaming import json_response, ndjson_response, while_connected
-from paddock.engine.api.time_formats import nanoseconds, rfc3339, utc_now
+from paddock.engine.api.json_body import (
+    flag_of,
+    integers_of,
+    objects_of,
+    read_json,
+    text_of,
+)
+from paddock.engine.api.streaming import (
+    json_response,
+    nanoseconds,
+    ndjson_response,
+    rfc3339,
+    utc_now,
+    while_connected,
+)
 from paddock.engine.backends.base import Answer
+from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import (
     ChatRequest,
@@ -36,12 +50,10 @@ from paddock.engine.request import (
 
 from .requests import (
     ModelRequest,
-    ToolCallCounter,
     capabilities_of,
     chat_request,
     full_name,
     message_value,
-    read_fields,
     read_images,
     read_message,
     read_model_request,
@@ -54,11 +66,11 @@ from .requests import (
 _MAX_WARNED_OPTIONS = 20
 
 ChunkFields = Callable[[Chunk], dict[str, Any]]
-"""Gives the members of a piece that hold what was said."""
+"""Returns the fields with a chunk's content."""
 FinalFields = Callable[[Reply], dict[str, Any]]
-"""Gives what the last object has beyond its numbers."""
+"""Returns extra fields of the last object."""
 
-# An answer that went in circles did not come to its own end.
+# An answer that was stopped because it repeats itself is as incomplete as one at the limit.
 _DONE_REASONS: Mapping[DoneReason, str] = {
     "stop": "stop",
     "length": "length",
@@ -67,12 +79,16 @@ _DONE_REASONS: Mapping[DoneReason, str] = {
 
 
 async def respond(
-    request: Request, asked: ModelRequest, wanted: ChatRequest, put: ChunkFields, end: FinalFields
+    request: Request,
+    asked: ModelRequest,
+    wanted: ChatRequest,
+    put: ChunkFields,
+    end: FinalFields = lambda _: {},
 ) -> Response:
-    """Ask the pool and answer, piece by piece or at once.
+    """Run a request on the pool and return its answer, streamed or whole.
 
     Raises:
-        ApiError, EngineError: it ended before there was anything to send.
+        ApiError, EngineError: it failed before there was anything to send.
     """
     found_s = time.monotonic() - asked.began
     answer = asked.service.pool.chat(wanted, waits=False)
@@ -98,7 +114,7 @@ async def _stream_chunks(
 ) -> AsyncGenerator[dict[str, Any], None]:
     try:
         async for chunk in answer:
-            if not _has_content(chunk):  # a call that is not whole yet, a half character
+            if not _has_content(chunk):  # an incomplete tool call or character
                 continue
             yield {**response_head(asked.model), **put(chunk), "done": False}
         reply = await answer.reply()
@@ -113,23 +129,23 @@ def _has_content(chunk: Chunk) -> bool:
 
 
 def response_head(model: str) -> dict[str, Any]:
-    """Return what every object begins with."""
+    """Return the first fields of every object."""
     return {"model": model, "created_at": rfc3339(utc_now())}
 
 
 def _final_fields(asked: ModelRequest, reply: Reply, found_s: float) -> dict[str, Any]:
-    told: dict[str, Any] = {"done": True, "done_reason": _DONE_REASONS[reply.done_reason]}
-    told |= _metrics(reply.usage, asked.began, found_s)
+    value: dict[str, Any] = {"done": True, "done_reason": _DONE_REASONS[reply.done_reason]}
+    value |= _metrics(reply.usage, asked.began, found_s)
     if reply.prompt_tokens_original is not None:
-        told |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
-    return told
+        value |= {"truncated": True, "prompt_tokens_original": reply.prompt_tokens_original}
+    return value
 
 
 def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
-    """Return what a request cost. Zeros are left out, as in Go.
+    """Return a request's numbers. Zeros are left out, as in Go.
 
-    `load_duration` is the time until the model was there: `found_s` to read the request and find
-    the model, and its load where one was needed. So it is never zero; clients divide by it.
+    `load_duration` is `found_s`, the time to read the request and find the model, plus the time to
+    load it. So it is never zero; clients divide by it.
     """
     counted = {
         "total_duration": nanoseconds(time.monotonic() - began),
@@ -139,27 +155,28 @@ def _metrics(usage: Usage, began: float, found_s: float) -> dict[str, int]:
         "eval_count": usage.completion_tokens,
         "eval_duration": nanoseconds(usage.decode_s),
     }
-    told = {name: value for name, value in counted.items() if value}
-    # These are ours, and always there: a client can tell an idle queue from one that is not told.
+    fields = {name: value for name, value in counted.items() if value}
     if usage.shifted_tokens:
-        told["shifted_tokens"] = usage.shifted_tokens
-    told["queue_duration"] = nanoseconds(usage.queue_s)
-    told["cached_tokens"] = usage.prompt_reused_tokens
-    return told
+        fields["shifted_tokens"] = usage.shifted_tokens
+    # Ours, and always present: an empty queue differs from an unknown one.
+    fields["queue_duration"] = nanoseconds(usage.queue_s)
+    fields["cached_tokens"] = usage.prompt_reused_tokens
+    return fields
 
 
 def logprobs_value(chunk: Chunk) -> dict[str, Any]:
-    """Return a piece's log probabilities; nothing where there are none."""
+    """Return a chunk's log probabilities; no field where there are none."""
     return {"logprobs": [_logprob_value(one) for one in chunk.logprobs]} if chunk.logprobs else {}
 
 
 def _logprob_value(one: TokenLogprob) -> dict[str, Any]:
-    told: dict[str, Any] = {"token": one.token, "logprob": one.logprob, "bytes": list(one.raw)}
+    value: dict[str, Any] = {"token": one.token, "logprob": one.logprob, "bytes": list(one.raw)}
     if one.top:
-        told["top_logprobs"] = [
-            {"token": token, "logprob": value, "bytes": list(raw)} for token, value, raw in one.top
+        value["top_logprobs"] = [
+            {"token": token, "logprob": logprob, "bytes": list(raw)}
+            for token, logprob, raw in one.top
         ]
-    return told
+    return value
 
 
 def _answer_warning(asked: ModelRequest, answer: Answer) -> dict[str, str]:
@@ -169,24 +186,25 @@ def _answer_warning(asked: ModelRequest, answer: Answer) -> dict[str, str]:
 def warning_header(asked: ModelRequest, n_tokens: int | None) -> dict[str, str]:
     """Return the header that names options without effect and a prompt of `n_tokens` that was cut.
 
-    Names that a client may choose freely are shown as far as they are plain words.
+    Of unknown options, only plain words are named.
     """
-    told = []
+    warnings = []
     if n_tokens is not None:
-        told.append(f"the prompt of {n_tokens} tokens was cut to fit the context")
+        warnings.append(f"the prompt of {n_tokens} tokens was cut to fit the context")
     names = [name for name in asked.options.without_effect if re.fullmatch(r"\w{1,40}", name, re.A)]
     if names:
-        told.append(f"options without effect: {', '.join(sorted(names)[:_MAX_WARNED_OPTIONS])}")
-    return {"Warning": ", ".join(f'299 paddock "{words}"' for words in told)} if told else {}
+        warnings.append(f"options without effect: {', '.join(sorted(names)[:_MAX_WARNED_OPTIONS])}")
+    text = ", ".join(f'299 paddock "{one}"' for one in warnings)
+    return {"Warning": text} if text else {}
 
 
 async def render_prompt(
     request: Request, asked: ModelRequest, wanted: ChatRequest
 ) -> dict[str, Any]:
-    """Return the object that holds the prompt, as Ollama writes it.
+    """Return Ollama's object with the rendered prompt.
 
     Raises:
-        EngineError: the prompt cannot be made.
+        EngineError: the prompt cannot be rendered.
     """
     once = {**wanted.params, "max_tokens": 1}
     probe = replace(wanted, params=once, constraint=None, n_logprobs=None, wants_tokens=True)
@@ -196,15 +214,15 @@ async def render_prompt(
         prompt = [one for one in reply.tokens[: reply.usage.prompt_tokens] if one >= 0]
         return await asked.service.pool.detokenise(asked.spec, prompt)
 
-    told: dict[str, Any] = {"rendered_template": await while_connected(request, ask())}
+    info: dict[str, Any] = {"rendered_template": await while_connected(request, ask())}
     n_images = len(wanted.images) + sum(len(one.images) for one in wanted.messages)
     if n_images:
-        told["image_count"] = n_images
-    return {**response_head(asked.model), "done": False, "_debug_info": told}
+        info["image_count"] = n_images
+    return {**response_head(asked.model), "done": False, "_debug_info": info}
 
 
 async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any]:
-    """Load the model or unload it; gives the object that says so, without what is said in it.
+    """Load or unload the model; return Ollama's object for it, without the empty answer.
 
     Raises:
         EngineError: it cannot be loaded.
@@ -219,8 +237,8 @@ async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any
 
 
 async def generate(request: Request) -> Response:
-    """Answer a prompt."""
-    body = await read_fields(request)
+    """Handle POST /api/generate."""
+    body = await read_json(request)
     read_top_logprobs(body)
     asked = await read_model_request(request, body)
     is_raw = flag_of(body, "raw")
@@ -247,9 +265,9 @@ async def generate(request: Request) -> Response:
     elif suffix:
         wanted = replace(wanted, prompt=prompt, suffix=suffix, template=template or None)
     else:
-        said = (Message("system", system),) if system else ()
-        turns = (*said, Message("user", prompt, images=images))
-        wanted = replace(wanted, messages=turns, template=template or None)
+        system_message = (Message("system", system),) if system else ()
+        messages = (*system_message, Message("user", prompt, images=images))
+        wanted = replace(wanted, messages=messages, template=template or None)
     wanted = replace(wanted, prompt_tokens=tuple(context), wants_tokens=not is_raw)
     if flag_of(body, "_debug_render_only"):
         return json_response({**await render_prompt(request, asked, wanted), "response": ""})
@@ -257,13 +275,7 @@ async def generate(request: Request) -> Response:
 
 
 def _check_template(source: str) -> None:
-    """Refuse a template that cannot be read.
-
-    Raises:
-        ApiError: 500, as Ollama has it.
-    """
-    from paddock.engine.chat.chat_template import read_template  # brings Jinja2: 40 ms
-
+    """Raise ApiError (500, as Ollama does) for an invalid template."""
     try:
         read_template(source)
     except BadRequest as error:
@@ -283,15 +295,13 @@ async def _respond_generate(
 
 
 def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
-    told: dict[str, Any] = {"response": chunk.text}
-    if chunk.reasoning:
-        told["thinking"] = chunk.reasoning
-    return {**told, **logprobs_value(chunk)}
+    thinking = {"thinking": chunk.reasoning} if chunk.reasoning else {}
+    return {"response": chunk.text, **thinking, **logprobs_value(chunk)}
 
 
 async def chat(request: Request) -> Response:
-    """Answer a conversation."""
-    body = await read_fields(request)
+    """Handle POST /api/chat."""
+    body = await read_json(request)
     read_top_logprobs(body)
     if not text_of(body, "model"):
         raise ApiError(400, "model is required")
@@ -310,16 +320,13 @@ async def chat(request: Request) -> Response:
     wanted = replace(chat_request(asked, messages, think), tools=tools)
     if flag_of(body, "_debug_render_only"):
         return json_response(_with_empty_message(await render_prompt(request, asked, wanted)))
-    numbers = ToolCallCounter()
+    call_numbers = itertools.count()
 
-    def piece(chunk: Chunk) -> dict[str, Any]:
-        return {"message": message_value(chunk, numbers), **logprobs_value(chunk)}
+    def chunk_fields(chunk: Chunk) -> dict[str, Any]:
+        return {"message": message_value(chunk, call_numbers), **logprobs_value(chunk)}
 
-    def end(reply: Reply) -> dict[str, Any]:
-        return {}
-
-    return await respond(request, asked, wanted, piece, end)
+    return await respond(request, asked, wanted, chunk_fields)
 
 
-def _with_empty_message(told: dict[str, Any]) -> dict[str, Any]:
-    return {**told, "message": {"role": "assistant", "content": ""}}
+def _with_empty_message(value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, "message": {"role": "assistant", "content": ""}}

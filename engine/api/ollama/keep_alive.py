@@ -1,6 +1,7 @@
-"""Ollama's `keep_alive`: how long a model stays loaded after its last use. Pure.
+"""Parse Ollama's `keep_alive`: how long a model stays loaded after its last use. Pure.
 
 A number is seconds, a text a Go duration (`5m`, `1h30m`, `300ms`); below zero means for ever.
+`paddock.engine.memory` unloads idle models.
 Source: github.com/ollama/ollama, api/types.go, `Duration.UnmarshalJSON`; Go's time.ParseDuration.
 """
 
@@ -14,7 +15,7 @@ from paddock.engine.api.errors import ApiError
 
 FOREVER_S = -1.0
 
-# Two letters look like mu: the micro sign and the Greek one. Go takes both.
+# Two letters look like mu: the micro sign and the Greek one. Go accepts both.
 _MICRO, _MU = "\u00b5", "\u03bc"
 _UNITS_S: dict[str, float] = {"ns": 1e-9, "us": 1e-6, f"{_MICRO}s": 1e-6, f"{_MU}s": 1e-6,
                               "ms": 1e-3, "s": 1, "m": 60, "h": 3600}  # fmt: skip
@@ -24,13 +25,13 @@ _GO_TYPE_NAMES = {bool: "bool", list: "[]interface {}", dict: "map[string]interf
 
 
 def read_keep_alive(value: Any) -> float | None:
-    """Return seconds; -1.0: for ever; None: not said.
+    """Return seconds; -1.0: for ever; None: not given.
 
     >>> read_keep_alive("1h30m"), read_keep_alive(-7), read_keep_alive(0), read_keep_alive(None)
     (5400.0, -1.0, 0.0, None)
 
     Raises:
-        ApiError: 400, not a number nor a duration.
+        ApiError: 400, neither a number nor a duration.
     """
     if value is None:
         return None
@@ -43,21 +44,18 @@ def read_keep_alive(value: Any) -> float | None:
 
 
 def _bounded(seconds: float) -> float:
-    return (
-        FOREVER_S
-        if seconds < 0 or seconds > _MAX_GO_DURATION_S or math.isnan(seconds)
-        else float(seconds)
-    )
+    is_forever = seconds < 0 or seconds > _MAX_GO_DURATION_S or math.isnan(seconds)
+    return FOREVER_S if is_forever else float(seconds)
 
 
 def parse_go_duration(text: str) -> float:
-    """Read a duration as Go writes it, in seconds.
+    """Return the seconds of a duration in Go's notation.
 
     >>> parse_go_duration("300ms"), parse_go_duration("-1m"), parse_go_duration("0")
     (0.3, -60.0, 0.0)
 
     Raises:
-        ApiError: 400, in Go's words.
+        ApiError: 400, with Go's text.
     """
     rest = text[1:] if text[:1] in ("+", "-") else text
     if rest == "0":

@@ -1,7 +1,7 @@
 """Models in Ollama's API: /api/tags, show, ps, copy and delete.
 
-`paddock.engine.store.cards` reads the model files; file work runs in threads. /api/ps adds fields
-of ours to Ollama's: queue depth, tokens per second, cache use.
+`paddock.engine.models.model_cards` reads the model files, in threads. /api/ps adds our own fields
+to Ollama's: queue depth, tokens per second, cache use.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import flag_of, text_of
+from paddock.engine.api.json_body import flag_of, read_json, text_of
 from paddock.engine.api.service import Service, service_of
-from paddock.engine.api.streaming import dumps, json_response
-from paddock.engine.api.time_formats import expires_at, rfc3339
+from paddock.engine.api.streaming import (
+    dumps,
+    expires_at,
+    json_response,
+    rfc3339,
+)
 from paddock.engine.backends.metrics import ModelMetrics
 from paddock.engine.errors import EngineError, InvalidName, ModelNotFound
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.models.model_cards import (
     ModelCard,
     ModelDetails,
-    TensorInfo,
     describe_model,
     list_cards,
 )
 from paddock.engine.models.model_creation import copy_model as make_copy
 from paddock.engine.models.model_names import ModelName, parse_name
-from paddock.engine.request import Message
 
-from .requests import model_not_found, read_fields
+from .requests import model_not_found
 
 
 async def list_tags(request: Request) -> Response:
-    """List every model, the newest first."""
+    """Handle GET /api/tags: every model, the newest first."""
     listed = await asyncio.to_thread(list_cards, service_of(request).finder)
     return json_response({"models": [_tag_value(card) for card in listed]})
 
@@ -53,7 +55,7 @@ def _tag_value(card: ModelCard) -> dict[str, Any]:
 
 
 def name_fields(name: str) -> dict[str, str]:
-    """Return both members by which clients read a name, always with its tag."""
+    """Return a name with its tag, in both fields that clients read."""
     try:
         shown = parse_name(name).short
     except InvalidName:  # the path of a file
@@ -62,8 +64,8 @@ def name_fields(name: str) -> dict[str, str]:
 
 
 def details_value(details: ModelDetails) -> dict[str, Any]:
-    """Write a model's few words; lengths only where they are known."""
-    told: dict[str, Any] = {
+    """Return `details`; lengths only where they are known."""
+    value: dict[str, Any] = {
         "parent_model": details.parent_model,
         "format": details.format,
         "family": details.family,
@@ -72,32 +74,27 @@ def details_value(details: ModelDetails) -> dict[str, Any]:
         "quantization_level": details.quantization_level,
     }
     if details.context_length:
-        told["context_length"] = details.context_length
+        value["context_length"] = details.context_length
     if details.embedding_length:
-        told["embedding_length"] = details.embedding_length
-    return told
-
-
-# Show
+        value["embedding_length"] = details.embedding_length
+    return value
 
 
 async def show_model(request: Request) -> Response:
-    """Tell everything of one model."""
-    body = await read_fields(request)
-    model = text_of(body, "model") or text_of(body, "name")
-    if not model:
-        raise ApiError(400, "model is required")
+    """Handle POST /api/show."""
+    body = await read_json(request)
+    model = required_name(body)
     system, is_verbose = text_of(body, "system"), flag_of(body, "verbose")
     finder, ref = service_of(request).finder, service_of(request).ref(model)
 
-    def look() -> bytes:  # a vocabulary takes a quarter of a second to read and to write
+    def describe() -> bytes:  # a vocabulary takes a quarter of a second
         return dumps(_show_value(describe_model(finder, ref, is_verbose=is_verbose), system))
 
     try:
-        told = await asyncio.to_thread(look)
+        value = await asyncio.to_thread(describe)
     except ModelNotFound:
         raise model_not_found(model) from None
-    return Response(told, media_type="application/json; charset=utf-8")
+    return Response(value, media_type="application/json; charset=utf-8")
 
 
 def _show_value(card: ModelCard, system: str) -> dict[str, Any]:
@@ -111,33 +108,24 @@ def _show_value(card: ModelCard, system: str) -> dict[str, Any]:
         "parser": card.parser,
         "requires": card.requires,
     }
-    told: dict[str, Any] = {name: text for name, text in texts.items() if text}
-    told["details"] = details_value(card.details)
+    value: dict[str, Any] = {name: text for name, text in texts.items() if text}
+    value["details"] = details_value(card.details)
     if card.messages:
-        told["messages"] = [_message_value(one) for one in card.messages]
-    told["model_info"] = dict(card.model_info)
+        value["messages"] = [{"role": one.role, "content": one.content} for one in card.messages]
+    value["model_info"] = dict(card.model_info)
     if card.projector_info is not None:
-        told["projector_info"] = dict(card.projector_info)
-    told["tensors"] = [_tensor_value(one) for one in card.tensors]
-    told["capabilities"] = list(card.capabilities)
-    told["modified_at"] = rfc3339(card.modified_at)
-    return told
-
-
-def _message_value(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
-
-
-def _tensor_value(tensor: TensorInfo) -> dict[str, Any]:
-    return {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
-
-
-# Copy and delete
+        value["projector_info"] = dict(card.projector_info)
+    value["tensors"] = [
+        {"name": one.name, "type": one.type, "shape": list(one.shape)} for one in card.tensors
+    ]
+    value["capabilities"] = list(card.capabilities)
+    value["modified_at"] = rfc3339(card.modified_at)
+    return value
 
 
 async def copy_model(request: Request) -> Response:
-    """Return a model a second name."""
-    body = await read_fields(request)
+    """Handle POST /api/copy: add a second name to a model."""
+    body = await read_json(request)
     source, destination = text_of(body, "source"), text_of(body, "destination")
     from_name = _valid_name(source, f'source "{source}" is invalid')
     to_name = _valid_name(destination, f'destination "{destination}" is invalid')
@@ -150,8 +138,8 @@ async def copy_model(request: Request) -> Response:
 
 
 async def delete_model(request: Request) -> Response:
-    """Take a model's name away, and the blobs that no other name needs."""
-    body = await read_fields(request)
+    """Handle /api/delete: remove a model's name, and the blobs that no other name uses."""
+    body = await read_json(request)
     model = required_name(body)
     name = _valid_name(model, f'name "{model}" is invalid')
     try:
@@ -171,7 +159,7 @@ def _delete_files(service: Service, name: ModelName) -> None:
 
 
 def required_name(body: Mapping[str, Any]) -> str:
-    """Return the name that a request is about.
+    """Return the model's name in a request.
 
     Raises:
         ApiError: 400, there is none.
@@ -190,7 +178,7 @@ def _valid_name(text: str, message: str) -> ModelName:
 
 
 async def list_loaded(request: Request) -> Response:
-    """List what is in memory, that which stays longest first."""
+    """Handle GET /api/ps: loaded models, the one that expires last first."""
     service = service_of(request)
     stats = service.pool.stats()
     metrics = service.pool.metrics.snapshot().models
@@ -204,7 +192,7 @@ async def list_loaded(request: Request) -> Response:
 
 
 def _known_cards(service: Service, names: list[str]) -> dict[str, ModelCard]:
-    """Describe those that are still on disk."""
+    """Return the cards of those that are still on disk."""
     known = {}
     for name in names:
         try:
@@ -215,7 +203,7 @@ def _known_cards(service: Service, names: list[str]) -> dict[str, ModelCard]:
 
 
 def _remaining_s(one: ModelStats) -> float | None:
-    """Tell for how long it stays if nobody asks from now on; None: for ever."""
+    """Return when an unused model expires; None: never."""
     if one.is_pinned or one.keep_alive_s < 0:
         return None
     return one.keep_alive_s if one.expires_s is None else one.expires_s
@@ -224,7 +212,7 @@ def _remaining_s(one: ModelStats) -> float | None:
 def _loaded_value(
     one: ModelStats, card: ModelCard | None, metrics: ModelMetrics | None
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    value: dict[str, Any] = {
         **name_fields(one.name),
         "size": one.host_bytes + one.device_bytes,
         "digest": card.digest if card else one.digest,
@@ -239,19 +227,19 @@ def _loaded_value(
         "queue_depth": one.n_waiting,
     }
     if one.fallback:
-        told["fallback"] = one.fallback
+        value["fallback"] = one.fallback
     if metrics is not None:
-        told["tokens_per_second"] = round(_tokens_per_s(one, metrics), 1)
-        told["cache"] = {
+        value["tokens_per_second"] = round(_tokens_per_s(one, metrics), 1)
+        value["cache"] = {
             "used_tokens": metrics.cells_used,
             "shared_tokens": metrics.cells_shared,
             "prompt_tokens": metrics.prompt_tokens,
             "cached_tokens": metrics.prompt_reused_tokens,
         }
-    return told
+    return value
 
 
 def _tokens_per_s(one: ModelStats, metrics: ModelMetrics) -> float:
-    """Return how fast the tokens of all running answers come, by the mean of those that came."""
+    """Return the tokens per second of all running answers, from the mean interval."""
     mean_s = metrics.between_tokens_s.mean
     return one.n_running / mean_s if mean_s else 0.0

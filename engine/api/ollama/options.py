@@ -1,6 +1,6 @@
 """Ollama's `options`: names, types, ranges and defaults. Pure.
 
-Unknown options, and those that llama.cpp no longer has, change nothing and are listed. Values out
+Unknown options, and those that llama.cpp no longer has, have no effect and are listed. Values out
 of range are clamped, as in Ollama (github.com/ollama/ollama, api/types.go, `Options.FromMap` and
 `DefaultOptions`).
 """
@@ -43,12 +43,12 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-"""What Ollama takes where neither the request nor the model says; a seed is drawn."""
+"""Ollama's defaults where neither the request nor the model has a value; the seed is random."""
 
 
 @dataclass(frozen=True, slots=True)
 class OllamaOptions:
-    """What a request asks for by its options."""
+    """The options of a request."""
 
     params: Mapping[str, Any] = field(default_factory=dict)
     """Sampling values by the names of `paddock.engine.request.Sampling`."""
@@ -58,14 +58,14 @@ class OllamaOptions:
     drafts: bool | None = None
     """As `paddock.engine.request.ChatRequest.drafts`."""
     without_effect: tuple[str, ...] = ()
-    """Options that were given and change nothing: not known, obsolete, or a setting here."""
+    """Given options that have no effect: unknown, obsolete, or a setting here."""
 
 
 def read_options(options: Mapping[str, Any]) -> OllamaOptions:
-    """Sort and check a request's options.
+    """Return a request's options, checked.
 
     Raises:
-        ApiError: 500, one has the wrong type; in Ollama's words.
+        ApiError: 500, one has the wrong type; with Ollama's text.
     """
     known: dict[str, Any] = {}
     for name, value in options.items():
@@ -90,12 +90,12 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
 
 
 def default_sampling() -> dict[str, Any]:
-    """Return Ollama's own values, with a new seed."""
+    """Return Ollama's defaults with a new seed."""
     return {**DEFAULT_OPTIONS, "seed": secrets.randbelow(_INT32)}
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Return a value by its option's type; None: there is no such option."""
+    """Return a value converted to its option's type; None: no such option."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in INTEGER_OPTIONS:
         if not is_number or not math.isfinite(_float(value)):

@@ -1,7 +1,7 @@
 """Parse requests to Ollama's API: model, options, format, thinking, images, messages, tools.
 
-Makes every check that Ollama makes before it loads a model, with Ollama's error texts, and checks
-the model's capabilities (`paddock.engine.store.cards` knows them).
+Has every check that Ollama has before it loads a model, with Ollama's error texts, and checks the
+model's capabilities (from `paddock.engine.models.model_cards`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,6 @@ from paddock.engine.api.json_body import (
     object_of,
     objects_of,
     parse_json,
-    read_json,
     text_of,
     texts_of,
 )
@@ -56,12 +55,12 @@ _LOCAL_SUFFIX = ":local"
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What every request that needs a model has."""
+    """The common fields of every request that uses a model."""
 
     service: Service
     body: Mapping[str, Any]
     model: str
-    """As the client wrote it: answers repeat it."""
+    """As the client wrote it, for the answer."""
     spec: ModelSpec
     facts: ModelFacts
     options: OllamaOptions
@@ -72,26 +71,17 @@ class ModelRequest:
 
     @property
     def is_unload(self) -> bool:
-        """Whether a request that asks nothing wants its model to go."""
+        """Whether a request without a prompt unloads its model."""
         return self.spec.keep_alive_s == 0
-
-
-async def read_fields(request: Request) -> dict[str, Any]:
-    """Read a request's body.
-
-    Raises:
-        ApiError: it is no JSON object, or too large.
-    """
-    return await read_json(request, max_bytes=service_of(request).settings.max_body_bytes)
 
 
 async def read_model_request(
     request: Request, body: Mapping[str, Any], role: Role = "chat"
 ) -> ModelRequest:
-    """Read what every request has, and find its model.
+    """Parse the common fields and find the model.
 
     Raises:
-        ApiError: 400, 404 or 500, in Ollama's words.
+        ApiError: 400, 404 or 500, with Ollama's text.
     """
     began = time.monotonic()
     service = service_of(request)
@@ -111,7 +101,9 @@ async def read_model_request(
 
 
 def possible_refs(read: Callable[[str], str], model: str) -> list[str]:
-    """Return what a client may mean, as `read` has it: `:local` at the end says to look here.
+    """Return the possible references of a model name, parsed by `read`.
+
+    `:local` at the end is a tag, or Ollama's mark for a model of this machine.
 
     Raises:
         InvalidName: it cannot be a name.
@@ -121,13 +113,13 @@ def possible_refs(read: Callable[[str], str], model: str) -> list[str]:
     if not model.endswith(_LOCAL_SUFFIX) or model == _LOCAL_SUFFIX:
         return [read(model)]
     refs = [read(model.removesuffix(_LOCAL_SUFFIX))]
-    with suppress(InvalidName):  # a tag stands before it
+    with suppress(InvalidName):  # there is another tag before it
         refs.insert(0, read(model))
     return refs
 
 
 def full_name(ref: str) -> str:
-    """Return a model's whole name, as Ollama writes it in refusals; a path as it is.
+    """Return a model's full name, as in Ollama's errors; a path as it is.
 
     >>> full_name("smollm2:135m"), full_name("/models/a.gguf")
     ('registry.ollama.ai/library/smollm2:135m', '/models/a.gguf')
@@ -136,14 +128,14 @@ def full_name(ref: str) -> str:
 
 
 def model_not_found(model: str) -> ApiError:
-    """Say that there is no such model."""
+    """Return Ollama's error for an unknown model."""
     return ApiError(404, f"model '{model}' not found")
 
 
 def chat_request(
     asked: ModelRequest, messages: tuple[Message, ...], think: Think | None
 ) -> ChatRequest:
-    """Return what generate and chat have in common."""
+    """Return the engine request of generate or chat."""
     body, options = asked.body, asked.options
     n_logprobs = read_top_logprobs(body)
     return ChatRequest(
@@ -164,10 +156,10 @@ def chat_request(
 
 
 def read_top_logprobs(body: Mapping[str, Any]) -> int:
-    """Return how many likely tokens are wanted beside each.
+    """Return how many alternatives to send for each token.
 
     Raises:
-        ApiError: 400, too many.
+        ApiError: 400, out of range.
     """
     n = integer_of(body, "top_logprobs") or 0
     if not 0 <= n <= MOST_TOP_LOGPROBS:
@@ -176,10 +168,10 @@ def read_top_logprobs(body: Mapping[str, Any]) -> int:
 
 
 def read_format(value: Any) -> Constraint | None:
-    """Return what an answer must match.
+    """Return the constraint of `format`.
 
     Raises:
-        ApiError: 500, neither "json" nor a schema; in Ollama's words.
+        ApiError: 500, neither "json" nor a schema; with Ollama's text.
     """
     if value is None or value == "":
         return None
@@ -201,10 +193,10 @@ _THINK_LEVELS: Mapping[str, Think] = {
 
 
 def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | None:
-    """Return whether a model should reason first: it does where it can, unless told otherwise.
+    """Return the reasoning effort; the default is to reason where the model can.
 
     Raises:
-        ApiError: 400, no such value, or the model cannot.
+        ApiError: 400, an invalid value, or the model cannot reason.
     """
     think = _parse_think(value)
     if "thinking" in abilities:
@@ -227,27 +219,27 @@ def _parse_think(value: Any) -> Think | None:
 
 
 def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Return the images of a request or of a turn.
+    """Return the images of a request or a message.
 
     Raises:
-        ApiError: 400, one is no base64.
+        ApiError: 400, one is not base64.
     """
     return tuple(decode_base64(text, "images") for text in texts_of(body, "images"))
 
 
 async def capabilities_of(asked: ModelRequest) -> frozenset[str]:
-    """Return a model's abilities: some of completion, tools, insert, vision, embedding, thinking."""
+    """Return some of completion, tools, insert, vision, embedding, thinking."""
     return frozenset(await asyncio.to_thread(model_capabilities, asked.service.finder, asked.facts))
 
 
 def require_capability(
     asked: ModelRequest, abilities: frozenset[str], ability: str, verb: str = ""
 ) -> None:
-    """Refuse a request that needs what its model cannot.
+    """Check a capability that a request needs.
 
     Raises:
-        ApiError: 400, with the model's name as Ollama writes it: as asked for what the request
-            is, in full for what it contains.
+        ApiError: 400, the model lacks it. As in Ollama, a `verb` error has the model's name as
+            requested, others its full name.
     """
     if ability in abilities:
         return
@@ -257,10 +249,10 @@ def require_capability(
 
 
 def read_message(raw: Mapping[str, Any]) -> Message:
-    """Read one turn.
+    """Return one message.
 
     Raises:
-        ApiError: 400, a member has the wrong type.
+        ApiError: 400, a field has the wrong type.
     """
     body = lower_case_keys(raw)
     return Message(
@@ -278,7 +270,7 @@ def _read_tool_call(raw: Mapping[str, Any]) -> ToolCall:
     body = lower_case_keys(raw)
     function = lower_case_keys(object_of(body, "function"))
     arguments = function.get("arguments")
-    if isinstance(arguments, str):  # as OpenAI writes them; many programs pass on what they got
+    if isinstance(arguments, str):  # OpenAI's form, which many programs pass on
         arguments = parse_json(arguments or "{}")
     if arguments is None:
         arguments = {}
@@ -288,10 +280,10 @@ def _read_tool_call(raw: Mapping[str, Any]) -> ToolCall:
 
 
 def read_tools(tools: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    """Read the tools that a request offers.
+    """Return the tools of a request.
 
     Raises:
-        ApiError: 400, a member has the wrong type, or a function has no name.
+        ApiError: 400, a field has the wrong type, or a function has no name.
     """
     return tuple(_read_tool(lower_case_keys(one)) for one in tools)
 
@@ -304,30 +296,20 @@ def _read_tool(body: Mapping[str, Any]) -> Tool:
     return Tool(name, text_of(function, "description"), object_of(function, "parameters"))
 
 
-@dataclass(slots=True)
-class ToolCallCounter:
-    """Counts the calls of one answer."""
-
-    n_told: int = 0
-
-    def next(self) -> int:
-        """Return a call's place among them, from 0."""
-        self.n_told += 1
-        return self.n_told - 1
-
-
-def message_value(chunk: Chunk, numbers: ToolCallCounter) -> dict[str, Any]:
-    """Write a piece of an answer as a turn."""
-    told: dict[str, Any] = {"role": "assistant", "content": chunk.text}
+def message_value(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any]:
+    """Return a piece of an answer as a message; `call_numbers` count the answer's calls from 0."""
+    value: dict[str, Any] = {"role": "assistant", "content": chunk.text}
     if chunk.reasoning:
-        told["thinking"] = chunk.reasoning
+        value["thinking"] = chunk.reasoning
     if chunk.tool_calls:
-        told["tool_calls"] = [tool_call_value(one, numbers.next()) for one in chunk.tool_calls]
-    return told
+        value["tool_calls"] = [
+            _tool_call_value(one, next(call_numbers)) for one in chunk.tool_calls
+        ]
+    return value
 
 
-def tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
-    """Write a call; its id looks as Ollama's do."""
+def _tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
+    """Return a call with an id in Ollama's form."""
     call_id = call.id if call.id.startswith("call_") else f"call_{call.id.removeprefix('c')}"
     function = {"index": index, "name": call.name, "arguments": dict(call.arguments)}
     return {"id": call_id, "function": function}

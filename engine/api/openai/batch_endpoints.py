@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 def list_page(
     values: Sequence[Mapping[str, Any]], query: Mapping[str, str], usual: int, most: int
 ) -> dict[str, Any]:
-    """Return the part of a list that a query asks for; each value has an `id`.
+    """Return the page of a list that a query selects; each value has an `id`.
 
     Raises:
-        InvalidValue: `limit` is no such number, or nothing has the id `after`.
+        InvalidValue: `limit` is out of range, or no value has the id `after`.
     """
     limit = _limit(query.get("limit"), usual, most)
     start = _start(values, query.get("after"))
@@ -72,14 +72,14 @@ def _start(values: Sequence[Mapping[str, Any]], after: str | None) -> int:
 
 
 MAX_FIELD_BYTES = 64 * 1024
-"""Of all the fields that are no file, together."""
+"""Limit for all form fields together, without the file."""
 WRITE_CHUNK_BYTES = 256 * 1024
-"""So much is gathered before a thread writes it."""
+"""Buffered before a thread writes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """What a form said beside its file."""
+    """The fields of a form, and its file's name and size."""
 
     fields: Mapping[str, str]
     filename: str
@@ -87,11 +87,11 @@ class UploadForm:
 
 
 async def read_upload(request: Request, into: IO[bytes], name: str = "file") -> UploadForm:
-    """Read a form whose part `name` is a file, and write that file's bytes.
+    """Return a form whose part `name` is a file, which is written to `into`.
 
     Raises:
-        ApiError: 400, it is no form, or has no such file.
-        OSError: the bytes cannot be written.
+        ApiError: 400, it is not a form, or has no such file.
+        OSError: the file cannot be written.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
@@ -101,12 +101,12 @@ async def read_upload(request: Request, into: IO[bytes], name: str = "file") -> 
         parser = MultipartParser(options[b"boundary"], reader.callbacks())
         async for data in request.stream():
             parser.write(data)
-            if len(reader.waiting) >= WRITE_CHUNK_BYTES:
-                await asyncio.to_thread(into.write, reader.taken())
+            if len(reader.buffer) >= WRITE_CHUNK_BYTES:
+                await asyncio.to_thread(into.write, reader.take_buffer())
         parser.finalize()
     except FormParserError as error:
         raise ApiError(400, f"the form cannot be read: {error}") from None
-    await asyncio.to_thread(into.write, reader.taken())
+    await asyncio.to_thread(into.write, reader.take_buffer())
     if reader.filename is None:
         raise InvalidValue(
             f"Missing required parameter: '{name}'.", name, "missing_required_parameter"
@@ -115,13 +115,13 @@ async def read_upload(request: Request, into: IO[bytes], name: str = "file") -> 
 
 
 class _UploadReader:
-    """Hears what the parser finds; keeps fields, and the file's bytes until they are taken."""
+    """Callbacks for the parser: collect the fields, and buffer the file's bytes."""
 
     def __init__(self, name: str) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.size_bytes = 0
-        self.waiting = bytearray()
+        self.buffer = bytearray()
         self._name = name
         self._header = [bytearray(), bytearray()]
         self._disposition = b""
@@ -141,11 +141,11 @@ class _UploadReader:
             "on_part_end": self._end,
         }
 
-    def taken(self) -> bytes:
-        """Return the file's bytes that nobody has written yet."""
-        taken = bytes(self.waiting)
-        self.waiting.clear()
-        return taken
+    def take_buffer(self) -> bytes:
+        """Return the buffered bytes of the file and empty the buffer."""
+        data = bytes(self.buffer)
+        self.buffer.clear()
+        return data
 
     def _begin(self) -> None:
         self._disposition, self._value = b"", bytearray()
@@ -173,7 +173,7 @@ class _UploadReader:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self.waiting += data[start:end]
+            self.buffer += data[start:end]
             self.size_bytes += end - start
             return
         self._n_field_bytes += end - start
@@ -192,16 +192,16 @@ _LEAST_EXPIRY_S, _MOST_EXPIRY_S = 3600, 30 * 24 * 3600
 
 
 def file_store_of(request: Request) -> FileStore:
-    """Return the files of the service that a request came to."""
+    """Return the file store of the service that received a request."""
     return FileStore(service_of(request).settings.state_dir)
 
 
 async def upload_file(request: Request) -> Response:
-    """Take a file."""
+    """Handle POST /v1/files."""
     documents = file_store_of(request).documents
     with store_write_errors(documents.folder):
-        aside = await asyncio.to_thread(documents.aside)
-        file = await asyncio.to_thread(documents.opened, aside)
+        temporary = await asyncio.to_thread(documents.temporary)
+        file = await asyncio.to_thread(documents.opened, temporary)
     try:
         try:
             with store_write_errors(documents.folder):
@@ -209,11 +209,11 @@ async def upload_file(request: Request) -> Response:
                 await asyncio.to_thread(flush_to_disk, file)
         finally:
             await asyncio.to_thread(file.close)
-        facts = _new_file_record(form)
-        await asyncio.to_thread(file_store_of(request).add, facts, aside)
+        record = _new_file_record(form)
+        await asyncio.to_thread(file_store_of(request).add, record, temporary)
     finally:
-        await asyncio.to_thread(aside.unlink, missing_ok=True)
-    return json_response(facts.value())
+        await asyncio.to_thread(temporary.unlink, missing_ok=True)
+    return json_response(record.value())
 
 
 def _new_file_record(form: UploadForm) -> FileRecord:
@@ -237,26 +237,26 @@ def _new_file_record(form: UploadForm) -> FileRecord:
 
 
 def read_expiry(text: str | int | None) -> int | None:
-    """Read after how many seconds a file expires, from an hour to thirty days.
+    """Return after how many seconds a file expires.
 
     Raises:
-        InvalidValue: it is no such number.
+        InvalidValue: it is not from an hour to thirty days.
     """
     if text is None:
         return None
-    written = str(text)
-    is_number = written.isascii() and written.isdigit() and len(written) < 10
-    if not is_number or not _LEAST_EXPIRY_S <= int(written) <= _MOST_EXPIRY_S:
+    digits = str(text)
+    is_number = digits.isascii() and digits.isdigit() and len(digits) < 10
+    if not is_number or not _LEAST_EXPIRY_S <= int(digits) <= _MOST_EXPIRY_S:
         raise InvalidValue(
             "Invalid value for 'expires_after.seconds': expected an integer from "
             f"{_LEAST_EXPIRY_S} to {_MOST_EXPIRY_S}.",
             "expires_after",
         )
-    return int(written)
+    return int(digits)
 
 
 async def list_files(request: Request) -> Response:
-    """List the files, the newest first."""
+    """Handle GET /v1/files: the newest first."""
     files = await asyncio.to_thread(file_store_of(request).list)
     purpose = request.query_params.get("purpose")
     values = [one.value() for one in files if purpose in (None, "", one.purpose)]
@@ -268,30 +268,30 @@ async def list_files(request: Request) -> Response:
 
 
 async def get_file(request: Request) -> Response:
-    """Look at a file."""
+    """Handle GET /v1/files/ID."""
     return json_response((await _find_file(request)).value())
 
 
 async def download_file(request: Request) -> Response:
-    """Return a file's bytes."""
-    facts = await _find_file(request)
-    path = file_store_of(request).path(facts.id)
-    return FileResponse(path, media_type="application/octet-stream", filename=facts.filename)
+    """Handle GET /v1/files/ID/content."""
+    record = await _find_file(request)
+    path = file_store_of(request).path(record.id)
+    return FileResponse(path, media_type="application/octet-stream", filename=record.filename)
 
 
 async def delete_file(request: Request) -> Response:
-    """Take a file away. A batch that reads it has its own copy."""
-    facts = await _find_file(request)
-    await asyncio.to_thread(file_store_of(request).delete, facts.id)
-    return json_response({"id": facts.id, "object": "file", "deleted": True})
+    """Handle DELETE /v1/files/ID. A running batch has its own copy."""
+    record = await _find_file(request)
+    await asyncio.to_thread(file_store_of(request).delete, record.id)
+    return json_response({"id": record.id, "object": "file", "deleted": True})
 
 
 async def _find_file(request: Request) -> FileRecord:
     file_id: str = request.path_params["file_id"]
-    facts = await asyncio.to_thread(file_store_of(request).find, file_id)
-    if facts is None:
+    record = await asyncio.to_thread(file_store_of(request).find, file_id)
+    if record is None:
         raise NoSuchObject("File object", file_id)
-    return facts
+    return record
 
 
 BATCHES_PER_PAGE, MAX_BATCHES_LISTED = 20, 100
@@ -300,25 +300,24 @@ _UNIT_S = {"m": 60, "h": 3600, "d": 86400}
 
 
 def batch_runner_of(request: HTTPConnection) -> BatchRunner:
-    """Return the batches of the service that a request came to."""
-    companions = request.app.state.companions
-    return next(one for one in companions if isinstance(one, BatchRunner))
+    """Return the batch runner of the service that received a request."""
+    return cast(BatchRunner, request.app.state.batches)
 
 
 async def create_batch(request: Request) -> Response:
-    """Begin a batch whose lines were uploaded."""
-    body = await read_fields(request, service_of(request).settings.max_body_bytes)
+    """Handle POST /v1/batches: start a batch of an uploaded file."""
+    body = await read_fields(request)
     batches = batch_runner_of(request)
-    facts = _read_batch(body)
-    file = await asyncio.to_thread(batches.shelf.find, facts.input_file_id)
+    record = _read_batch(body)
+    file = await asyncio.to_thread(batches.files.find, record.input_file_id)
     if file is None:
-        said = f"there is no file '{facts.input_file_id[:80]}'."
+        said = f"there is no file '{record.input_file_id[:80]}'."
         raise body.refused("input_file_id", said, "invalid_file")
     if file.purpose != "batch":
         said = f"its purpose is '{file.purpose}', not 'batch'."
         raise body.refused("input_file_id", said, "invalid_file_purpose")
-    await batches.create(facts, batches.shelf.path(file.id))
-    return json_response(facts.value())
+    await batches.create(record, batches.files.path(file.id))
+    return json_response(record.value())
 
 
 def _read_batch(body: Fields) -> BatchRecord:
@@ -342,7 +341,7 @@ def _read_batch(body: Fields) -> BatchRecord:
 
 
 def _window_s(body: Fields, window: str) -> int:
-    """Read how long a batch may take: OpenAI's `24h`, or another number of `m`, `h`, `d`."""
+    """Return the time limit of a batch: OpenAI's `24h`, or another number of `m`, `h`, `d`."""
     found = _COMPLETION_WINDOW.fullmatch(window)
     if found is None or int(found[1]) == 0:
         raise body.refused("completion_window", "expected a time such as '24h'.")
@@ -362,7 +361,7 @@ def _metadata(body: Fields) -> dict[str, str]:
 
 
 async def list_batches(request: Request) -> Response:
-    """List the batches, the newest first."""
+    """Handle GET /v1/batches: the newest first."""
     values = [one.value() for one in await batch_runner_of(request).list()]
     return json_response(
         list_page(values, request.query_params, BATCHES_PER_PAGE, MAX_BATCHES_LISTED)
@@ -370,22 +369,22 @@ async def list_batches(request: Request) -> Response:
 
 
 async def get_batch(request: Request) -> Response:
-    """Look at a batch."""
+    """Handle GET /v1/batches/ID."""
     return json_response((await _find_batch(request)).value())
 
 
 async def cancel_batch(request: Request) -> Response:
-    """End a batch before its end."""
-    facts = await _find_batch(request)
-    called_off = await batch_runner_of(request).cancel(facts.id)
-    if called_off is None and facts.status not in ("cancelling", "cancelled"):
-        raise InvalidValue(f"Cannot cancel a batch with status '{facts.status}'.", "batch_id")
-    return json_response((called_off or facts).value())
+    """Handle POST /v1/batches/ID/cancel."""
+    record = await _find_batch(request)
+    cancelled = await batch_runner_of(request).cancel(record.id)
+    if cancelled is None and record.status not in ("cancelling", "cancelled"):
+        raise InvalidValue(f"Cannot cancel a batch with status '{record.status}'.", "batch_id")
+    return json_response((cancelled or record).value())
 
 
 async def _find_batch(request: Request) -> BatchRecord:
     batch_id: str = request.path_params["batch_id"]
-    facts = await batch_runner_of(request).find(batch_id)
-    if facts is None:
+    record = await batch_runner_of(request).find(batch_id)
+    if record is None:
         raise NoSuchObject("Batch object", batch_id)
-    return facts
+    return record

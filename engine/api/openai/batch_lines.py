@@ -1,9 +1,8 @@
 """JSONL lines of a batch: check, run through a pool, write results, resume.
 
 Lines as in OpenAI's guide to the Batch API: `custom_id`, `method`, `url` and `body` in; `id`,
-`custom_id`, `response` and `error` out. Many lines run at once, and results are written as they
-come (`custom_id` says which is which), so each is on disk as soon as it exists. A run that starts
-again on the same files continues where it was.
+`custom_id`, `response` and `error` out. Many lines run at once, and each result is flushed to the
+disk as it comes, in any order. A run that starts again on the same files continues where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .endpoints import BATCH_ENDPOINTS, answer_batch_line
 from .generation_calls import ApiCaller, new_id
 
 MAX_FAULTS = 100
-"""Told of one file; who made all its lines alike wrong need not read them all."""
+"""Reported for one file: a mistake in all its lines need not be reported for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +52,23 @@ class LineFault:
 
 
 class InvalidBatchFile(EngineError):
-    """A file that is no batch, with every fault of its lines (at most 100)."""
+    """An invalid batch file, with every fault of its lines (at most 100)."""
 
     def __init__(self, path: str, faults: Sequence[LineFault]) -> None:
         self.path = path
         self.faults = tuple(faults)
-        told = "\n".join(f"{path}:{one.line}: {one.message}" for one in self.faults)
-        super().__init__(told)
+        super().__init__("\n".join(f"{path}:{one.line}: {one.message}" for one in self.faults))
 
 
 def check_lines(path: Path, urls: Sequence[str]) -> int:
-    """Read a whole file before anything of it is run, and tell how many requests it has.
+    """Check a whole file before a run, and return its number of requests.
 
     Args:
         path: UTF-8, one JSON object on each line; empty lines are skipped.
-        urls: the endpoints that its lines may ask.
+        urls: the allowed endpoints.
 
     Raises:
-        BadLines: with every fault.
+        InvalidBatchFile: with every fault.
     """
     faults: list[LineFault] = []
     seen: dict[str, int] = {}
@@ -94,7 +92,7 @@ def check_lines(path: Path, urls: Sequence[str]) -> int:
 
 
 def read_lines(path: Path, done: Mapping[str, bool]) -> Iterator[BatchLine]:
-    """Yield the requests of a file that was checked, without those that are done."""
+    """Yield the requests of a checked file, without those that are done."""
     for number, text in _numbered_lines(path):
         found = _parse_line(number, text, ())
         if isinstance(found, BatchLine) and found.custom_id not in done:
@@ -109,7 +107,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | LineFault:
-    """Read a line; no `urls`: any may be asked."""
+    """Return a line's request or its fault; no `urls`: any endpoint is allowed."""
     try:
         value = parse_object(text)
     except ApiError as error:
@@ -139,16 +137,13 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-# Results
-
-
 def answer_result(line: BatchLine, body: Mapping[str, Any]) -> bytes:
-    """Write what a request was answered."""
+    """Return the result line of an answer."""
     return _result_line(line.custom_id, 200, body)
 
 
 def error_result(line: BatchLine, error: ApiError) -> bytes:
-    """Write what a request was refused with."""
+    """Return the result line of an error."""
     return _result_line(line.custom_id, error.status, openai_error_body(error))
 
 
@@ -164,7 +159,7 @@ def _result_line(custom_id: str, status: int, body: Mapping[str, Any]) -> bytes:
 
 
 def expired_result(line: BatchLine) -> bytes:
-    """Write that a request was not begun in time."""
+    """Return the result line of a request that was not started in time."""
     error = {
         "code": "batch_expired",
         "message": "This request could not be executed before the completion window expired.",
@@ -174,18 +169,18 @@ def expired_result(line: BatchLine) -> bytes:
 
 
 def is_answer(result: Mapping[str, Any]) -> bool:
-    """Return whether a result is what was asked for, and no error."""
+    """Return whether a result is an answer, not an error."""
     response = result.get("response")
     return isinstance(response, dict) and response.get("status_code") == 200
 
 
 def recover_results(path: Path) -> dict[str, bool]:
-    """Return which requests have a result already, and whether it is an answer.
+    """Return the requests that have a result, and whether it is an answer.
 
-    What a killed process left of a last line is cut off, so that more can be written behind it.
+    An incomplete last line, left by a killed process, is cut off.
 
     Raises:
-        BadLines: the file holds something else; it was left as it is.
+        InvalidBatchFile: the file holds something else; it is not changed.
     """
     done: dict[str, bool] = {}
     if not path.exists():
@@ -211,12 +206,12 @@ _RESULT_PREFIX = b'{"id":"batch_req_'
 
 
 def _is_torn(text: bytes) -> bool:
-    """Return whether this is the beginning of a result, and not its end."""
+    """Return whether this is an incomplete result."""
     return not text.endswith(b"\n") and text[: len(_RESULT_PREFIX)] == _RESULT_PREFIX[: len(text)]
 
 
 def _parse_result(text: bytes) -> dict[str, Any] | None:
-    """Read a line of results; empty: the line is; None: it is no result."""
+    """Return a result; empty for an empty line; None: it is no result."""
     if not text.strip():
         return {}
     try:
@@ -227,7 +222,7 @@ def _parse_result(text: bytes) -> dict[str, Any] | None:
 
 
 def read_results(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield every result, as it is written and as a value."""
+    """Yield every result, as text and as a value."""
     with path.open("rb") as file:
         for text in file:
             result = _parse_result(text)
@@ -237,19 +232,18 @@ def read_results(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 LINES_AT_ONCE = 64
 """Requests of one run in the pool: more than a model decodes at once, so that its scheduler can
-choose, and prompts that begin alike meet."""
+choose prompts with a common prefix."""
 _LINES_PER_READ = 64
-"""Lines that a thread reads at a time."""
 
 _BATCH_CALLER = ApiCaller("batch", waits=True)
 
 LineAnswerer = Callable[[BatchLine], Awaitable[Mapping[str, Any]]]
-"""Gives the body that answers a line, or raises `ApiError` with what is answered instead."""
+"""Returns the body that answers a line; raises ApiError for an error answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a run is."""
+    """Progress of a run."""
 
     total: int
     completed: int
@@ -257,12 +251,12 @@ class BatchProgress:
 
     @property
     def n_left(self) -> int:
-        """Return how many have no result yet."""
+        """The requests without a result."""
         return self.total - self.completed - self.failed
 
 
 class BatchInterrupted(Exception):
-    """The pool ended before the lines did; what is written stays, and the run can go on later."""
+    """The pool closed before all lines were done. Another run can continue."""
 
 
 async def run_lines(
@@ -274,7 +268,7 @@ async def run_lines(
     n_lines: int | None = None,
     n_at_once: int = LINES_AT_ONCE,
 ) -> AsyncGenerator[BatchProgress, None]:
-    """Answer every line by a pool, at the priority of batches; see `run_lines_with`."""
+    """Answer every line by a pool, with priority `batch`; see `run_lines_with`."""
 
     async def answer(line: BatchLine) -> Mapping[str, Any]:
         return await answer_batch_line(pool, line.url, line.body, _BATCH_CALLER)
@@ -298,20 +292,20 @@ async def run_lines_with(
 ) -> AsyncGenerator[BatchProgress, None]:
     """Answer every line of `source` that has no result in `results` yet.
 
-    Tells how far it is at the beginning, and whenever results were brought to the disk. Lines that
-    cannot be answered have their error as their result.
+    Yields the progress at the start, and whenever results were flushed to the disk. The result of
+    a line that cannot be answered is its error.
 
     Args:
-        answer: is asked for each line.
-        source: OpenAI's Batch lines.
-        results: gets a line for each, in the order in which they come; made if it is not there.
-        urls: the endpoints that the lines may ask.
-        n_lines: how many there are, if `check_lines` was asked already.
-        n_at_once: how many are asked at the same time.
+        answer: answers one line.
+        source: lines of OpenAI's Batch API.
+        results: gets a line for each, in the order in which they come; made if it is missing.
+        urls: the allowed endpoints.
+        n_lines: the number of lines, if `check_lines` has checked them.
+        n_at_once: the number of concurrent requests.
 
     Raises:
-        BadLines: nothing was run, and `results` is as it was.
-        Interrupted: the pool ended.
+        InvalidBatchFile: nothing was run, and `results` is unchanged.
+        BatchInterrupted: the pool closed.
         EngineError: the results cannot be written.
     """
     total = n_lines if n_lines is not None else await asyncio.to_thread(check_lines, source, urls)
@@ -332,12 +326,12 @@ async def run_lines_with(
             while not coming.empty():
                 written.append(coming.get_nowait())
             n_running -= written.count(None)
-            told = [one for one in written if one is not None]
-            if told:
-                # One wait for the disk for all that came meanwhile.
-                await asyncio.to_thread(append_durably, results, b"".join(text for text, _ in told))
-                n_good += sum(is_good for _, is_good in told)
-                n_bad += sum(not is_good for _, is_good in told)
+            new = [one for one in written if one is not None]
+            if new:
+                # One flush for all that came meanwhile.
+                await asyncio.to_thread(append_durably, results, b"".join(text for text, _ in new))
+                n_good += sum(is_good for _, is_good in new)
+                n_bad += sum(not is_good for _, is_good in new)
                 yield BatchProgress(total, n_good, n_bad)
         if n_good + n_bad < total:
             raise BatchInterrupted
@@ -348,19 +342,19 @@ async def run_lines_with(
 
 
 class _PendingLines:
-    """The lines that are still to be run; a thread reads them portion by portion."""
+    """The lines that are still to be run; a thread reads some at a time."""
 
     def __init__(self, lines: Iterator[BatchLine]) -> None:
         self._lines = lines
-        self._portion: list[BatchLine] = []
+        self._buffer: list[BatchLine] = []
         self._lock = asyncio.Lock()
 
     async def next(self) -> BatchLine | None:
-        """Return the next one, or None at the end."""
+        """Return the next line, or None at the end."""
         async with self._lock:
-            if not self._portion:
-                self._portion = await asyncio.to_thread(self._read)
-            return self._portion.pop() if self._portion else None
+            if not self._buffer:
+                self._buffer = await asyncio.to_thread(self._read)
+            return self._buffer.pop() if self._buffer else None
 
     def _read(self) -> list[BatchLine]:
         return list(islice(self._lines, _LINES_PER_READ))[::-1]
@@ -369,7 +363,7 @@ class _PendingLines:
 async def _run_pending(
     answer: LineAnswerer, left: _PendingLines, coming: asyncio.Queue[tuple[bytes, bool] | None]
 ) -> None:
-    """Run lines, one after the other, until there are no more; says None at its end."""
+    """Run lines one after the other until there are no more; put None at the end."""
     try:
         while (line := await left.next()) is not None:
             try:

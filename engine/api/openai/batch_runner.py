@@ -1,8 +1,7 @@
 """Run batches in the background, resume them at start-up, write their output files.
 
-One process runs a batch: it holds the batch's lock file, which the system frees when the process
-dies. Finishing can be repeated: the files get the same names, so a process that was killed
-meanwhile leaves nothing behind.
+One process runs a batch: it holds the batch's lock file, which the system releases when the process
+dies. Finishing is idempotent: the files get the same names after a killed process, too.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from paddock.engine.api.service import BackgroundService, Service
+from paddock.engine.api.service import Service
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
-from paddock.engine.system import files
+from paddock.engine.system.files import PRIVATE_FILE
 
 from .batch_lines import (
     BatchInterrupted,
@@ -47,32 +46,32 @@ from .batch_storage import (
 
 
 def finish_batch(
-    book: BatchStore, shelf: FileStore, facts: BatchRecord, *, is_late: bool
+    batches: BatchStore, files: FileStore, record: BatchRecord, *, is_late: bool
 ) -> BatchRecord:
-    """Write the files of a batch whose run has ended, and give it with their ids and its counts.
+    """Write the result files of a batch; return it with their ids and its counts.
 
     Args:
-        book: where its results lie.
-        shelf: gets the files, as far as there is anything in them.
-        facts: the batch.
-        is_late: whether its time is up; then lines without a result get that as their error.
+        batches: has its results.
+        files: gets the files, but no empty ones.
+        record: the batch.
+        is_late: whether its time is up; then lines without a result get an error.
 
     Raises:
         EngineError: the disk is full, or cannot be written.
     """
-    results = book.results(facts.id)
+    results = batches.results(record.id)
     done = recover_results(results)
-    late = _expired_results(book.source(facts.id), done) if is_late else ()
-    output_id, error_id = facts.result_file_ids
+    late = _expired_results(batches.source(record.id), done) if is_late else ()
+    output_id, error_id = record.result_file_ids
     has_output = _write_result_file(
-        shelf, facts, output_id, "output", _result_texts(results, wants=True)
+        files, record, output_id, "output", _result_texts(results, wants=True)
     )
     errors = chain(_result_texts(results, wants=False), late)
-    has_errors = _write_result_file(shelf, facts, error_id, "error", errors)
-    n_late = facts.total - len(done) if is_late else 0
+    has_errors = _write_result_file(files, record, error_id, "error", errors)
+    n_late = record.total - len(done) if is_late else 0
     n_good = sum(done.values())
     return replace(
-        facts,
+        record,
         completed=n_good,
         failed=len(done) - n_good + n_late,
         output_file_id=output_id if has_output else None,
@@ -82,7 +81,7 @@ def finish_batch(
 
 
 def _answer_usages(results: Path) -> Iterable[Mapping[str, Any]]:
-    """Yield what each answer cost."""
+    """Yield the usage of each answer."""
     if not results.exists():
         return
     for _, result in read_results(results):
@@ -105,30 +104,32 @@ def _result_texts(results: Path, *, wants: bool) -> Iterable[bytes]:
 
 
 def _write_result_file(
-    shelf: FileStore, facts: BatchRecord, file_id: str, kind: str, texts: Iterable[bytes]
+    files: FileStore, record: BatchRecord, file_id: str, kind: str, texts: Iterable[bytes]
 ) -> bool:
-    """Write one file of results; nothing at all where it would be empty."""
+    """Write one file of results, unless it is empty; return whether it was written."""
     size = 0
-    with store_write_errors(shelf.documents.folder):
-        aside = shelf.documents.aside()
+    with store_write_errors(files.documents.folder):
+        temporary = files.documents.temporary()
         try:
-            with shelf.documents.opened(aside) as file:
+            with files.documents.opened(temporary) as file:
                 for text in texts:
                     size += file.write(text)
                 flush_to_disk(file)
             if size:
-                shelf.add(_result_file_record(facts, file_id, kind, size), aside)
+                files.add(_result_file_record(record, file_id, kind, size), temporary)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return size > 0
 
 
-def _result_file_record(facts: BatchRecord, file_id: str, kind: str, size_bytes: int) -> FileRecord:
+def _result_file_record(
+    record: BatchRecord, file_id: str, kind: str, size_bytes: int
+) -> FileRecord:
     now_ns = time.time_ns()
-    lasts_s = facts.output_expires_s
+    lasts_s = record.output_expires_s
     return FileRecord(
         file_id,
-        f"{facts.id}_{kind}.jsonl",
+        f"{record.id}_{kind}.jsonl",
         "batch_output",
         size_bytes,
         now_ns,
@@ -137,7 +138,7 @@ def _result_file_record(facts: BatchRecord, file_id: str, kind: str, size_bytes:
 
 
 def _total_usage(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add up what answers cost, whichever endpoint gave them."""
+    """Return the sum of the answers' usage, of any endpoint."""
     n_in = n_cached = n_out = n_reasoning = 0
     for usage in usages:
         n_in += usage.get("input_tokens", usage.get("prompt_tokens", 0))
@@ -156,184 +157,178 @@ def _total_usage(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 BATCHES_AT_ONCE = 4
-"""Batches that are run side by side; others wait their turn."""
+"""Concurrent batches; others wait."""
 PROGRESS_SAVE_S = 2.0
-"""So often at most the counts of a running batch go to the disk, for other processes to see."""
+"""Least interval at which a running batch writes its counts, for other processes."""
 DISK_RETRY_S = 30.0
-"""After a disk refused to be written, it is tried again."""
+"""Pause after a failed write."""
 
 log = logging.getLogger(__name__)
-
-
-def background_services(service: Service) -> list[BackgroundService]:
-    """Return what works beside the requests of a service."""
-    return [BatchRunner(service)]
 
 
 @dataclass(eq=False, slots=True)
 class _RunningBatch:
     """One batch that this process runs."""
 
-    facts: BatchRecord
+    record: BatchRecord
     work: asyncio.Task[bool] | None = None
-    """Runs its lines; tells whether its time was up."""
-    carrier: asyncio.Task[None] | None = None
-    is_called_off: bool = False
+    """Runs its lines; returns whether its time is up."""
+    task: asyncio.Task[None] | None = None
+    is_cancelled: bool = False
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class BatchRunner:
-    """The batches of one service. Used in its event loop; started and stopped with it."""
+    """Runs the batches of one service. Used in its event loop; started and stopped with it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         state_dir = service.settings.state_dir
-        self.book = BatchStore(state_dir)
-        self.shelf = FileStore(state_dir)
+        self.batches = BatchStore(state_dir)
+        self.files = FileStore(state_dir)
         self._running: dict[str, _RunningBatch] = {}
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def start(self) -> None:
-        """Take up what an earlier process left unfinished."""
+        """Resume what an earlier process left unfinished."""
         await asyncio.to_thread(self._sweep)
-        for facts in reversed(await asyncio.to_thread(self.book.list)):
-            if not facts.is_over:
-                self._begin(facts)
+        for record in reversed(await asyncio.to_thread(self.batches.list)):
+            if not record.is_over:
+                self._begin(record)
 
     async def stop(self) -> None:
-        """Hand back what runs: lines without a result are run again after the next start."""
-        carriers = [run.carrier for run in self._running.values() if run.carrier is not None]
-        for carrier in carriers:
-            carrier.cancel()
-        await asyncio.gather(*carriers, return_exceptions=True)
+        """Stop all batches; the next start resumes them."""
+        tasks = [run.task for run in self._running.values() if run.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def create(self, facts: BatchRecord, lines: Path) -> None:
-        """Enter a batch and begin to run it.
+    async def create(self, record: BatchRecord, lines: Path) -> None:
+        """Add a batch and start it.
 
         Raises:
             EngineError: the disk is full, or cannot be written.
         """
-        await asyncio.to_thread(self.book.begin, facts, lines)
-        self._begin(facts)
+        await asyncio.to_thread(self.batches.begin, record, lines)
+        self._begin(record)
 
     async def find(self, batch_id: str) -> BatchRecord | None:
-        """Return a batch as it stands now."""
+        """Return a batch in its current state."""
         run = self._running.get(batch_id)
-        return run.facts if run else await asyncio.to_thread(self.book.find, batch_id)
+        return run.record if run else await asyncio.to_thread(self.batches.find, batch_id)
 
     async def list(self) -> list[BatchRecord]:
-        """Return every batch as it stands now, the newest first."""
-        listed = await asyncio.to_thread(self.book.list)
-        return [self._running[one.id].facts if one.id in self._running else one for one in listed]
+        """Return every batch in its current state, the newest first."""
+        listed = await asyncio.to_thread(self.batches.list)
+        return [self._running[one.id].record if one.id in self._running else one for one in listed]
 
     async def cancel(self, batch_id: str) -> BatchRecord | None:
-        """End a batch that this process runs; what is answered already stays. None: it does not."""
+        """Cancel a batch of this process; None: it is none. Its results so far stay."""
         run = self._running.get(batch_id)
-        if run is None or run.facts.status not in ("validating", "in_progress"):
+        if run is None or run.record.status not in ("validating", "in_progress"):
             return None
-        run.is_called_off = True
-        facts = run.facts = with_status(run.facts, "cancelling")
+        run.is_cancelled = True
+        record = run.record = with_status(run.record, "cancelling")
         if run.work is not None:
             run.work.cancel()
         await self._note(run)
-        return facts
+        return record
 
     def _sweep(self) -> None:
-        """Take away what killed uploads left half done."""
-        for folder in (self.book.documents.folder, self.shelf.documents.folder):
+        """Delete the incomplete files of killed uploads."""
+        for folder in (self.batches.documents.folder, self.files.documents.folder):
             for path in folder.glob("*.part"):
                 with suppress(OSError):
                     if path.stat().st_mtime < time.time() - 24 * 3600:
                         path.unlink()
 
-    # One batch
+    def _begin(self, record: BatchRecord) -> None:
+        run = _RunningBatch(record)
+        self._running[record.id] = run
+        run.task = asyncio.create_task(self._run_locked(run))
 
-    def _begin(self, facts: BatchRecord) -> None:
-        run = _RunningBatch(facts)
-        self._running[facts.id] = run
-        run.carrier = asyncio.create_task(self._carry(run))
-
-    async def _carry(self, run: _RunningBatch) -> None:
-        """Carry one batch through, unless another process does."""
-        lock = FileLock(self.book.lock(run.facts.id), mode=files.PRIVATE_FILE, thread_local=False)
+    async def _run_locked(self, run: _RunningBatch) -> None:
+        """Run one batch to its end, unless another process does."""
+        lock = FileLock(self.batches.lock(run.record.id), mode=PRIVATE_FILE, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except (Timeout, OSError):
-            self._running.pop(run.facts.id, None)
+            self._running.pop(run.record.id, None)
             return
         try:
-            while not await self._tried(run):  # noqa: ASYNC110 - a disk tells nobody of its room
+            while not await self._try(run):  # noqa: ASYNC110 - free disk space sends no event
                 await asyncio.sleep(DISK_RETRY_S)
         finally:
-            self._running.pop(run.facts.id, None)
+            self._running.pop(run.record.id, None)
             lock.release()
-        await asyncio.to_thread(self.book.close, run.facts.id)
+        await asyncio.to_thread(self.batches.close, run.record.id)
 
-    async def _tried(self, run: _RunningBatch) -> bool:
-        """Try to bring a batch to its end; False: the disk did not let it."""
+    async def _try(self, run: _RunningBatch) -> bool:
+        """Run a batch; return whether it reached its end, False after a failed write."""
         try:
-            await self._go_through(run)
+            await self._run_once(run)
         except InvalidBatchFile as error:
             faults = tuple(asdict(one) for one in error.faults)
             return await self._failed(run, faults)
         except EngineError as error:
-            log.warning("%s waits: %s", run.facts.id, error)
+            log.warning("%s waits: %s", run.record.id, error)
             return False
         except BatchInterrupted:
             raise asyncio.CancelledError from None
         except Exception:
-            log.exception("%s failed", run.facts.id)
+            log.exception("%s failed", run.record.id)
             fault = {"code": "server_error", "message": "internal server error"}
             return await self._failed(run, (fault,))
         return True
 
     async def _failed(self, run: _RunningBatch, faults: tuple[Mapping[str, object], ...]) -> bool:
-        run.facts = replace(run.facts, errors=faults)
+        run.record = replace(run.record, errors=faults)
         try:
             await self._move(run, "failed")
         except EngineError as error:
-            log.warning("%s waits: %s", run.facts.id, error)
+            log.warning("%s waits: %s", run.record.id, error)
             return False
         return True
 
-    async def _go_through(self, run: _RunningBatch) -> None:
-        is_called_off = run.is_called_off or run.facts.status == "cancelling"
+    async def _run_once(self, run: _RunningBatch) -> None:
+        is_cancelled = run.is_cancelled or run.record.status == "cancelling"
         is_late = False
-        if not is_called_off and run.facts.status != "finalizing":
+        if not is_cancelled and run.record.status != "finalizing":
             run.work = asyncio.create_task(self._lines(run))
             try:
                 is_late = await run.work
             except asyncio.CancelledError:
-                if not run.is_called_off or _is_cancelled_itself():
+                if not run.is_cancelled or _is_own_cancellation():
                     run.work.cancel()
                     raise
-                is_called_off = True
-        if not is_called_off and not is_late:
+                is_cancelled = True
+        if not is_cancelled and not is_late:
             await self._move(run, "finalizing")
-        book, shelf = self.book, self.shelf
-        run.facts = await asyncio.to_thread(finish_batch, book, shelf, run.facts, is_late=is_late)
+        run.record = await asyncio.to_thread(
+            finish_batch, self.batches, self.files, run.record, is_late=is_late
+        )
         await self._move(
-            run, "cancelled" if is_called_off else "expired" if is_late else "completed"
+            run, "cancelled" if is_cancelled else "expired" if is_late else "completed"
         )
 
     async def _lines(self, run: _RunningBatch) -> bool:
-        """Check and run the lines; tells whether time was up before all had a result."""
-        facts, book = run.facts, self.book
-        source, results = book.source(facts.id), book.results(facts.id)
+        """Check and run the lines; return whether time is up before all have a result."""
+        record, batches = run.record, self.batches
+        source, results = batches.source(record.id), batches.results(record.id)
         async with self._turns:
-            if facts.status == "validating":
-                urls = (facts.endpoint,)
+            if record.status == "validating":
+                urls = (record.endpoint,)
                 total = await asyncio.to_thread(check_lines, source, urls)
-                run.facts = replace(run.facts, total=total)
+                run.record = replace(run.record, total=total)
                 await self._move(run, "in_progress")
             noted_at = time.monotonic()
-            tallies = run_lines(self._service.pool, source, results, n_lines=run.facts.total)
+            steps = run_lines(self._service.pool, source, results, n_lines=run.record.total)
             try:
-                async with asyncio.timeout(facts.expires_at - time.time()) as limit:
-                    async with aclosing(tallies):
-                        async for tally in tallies:
-                            n_good, n_bad = tally.completed, tally.failed
-                            run.facts = replace(run.facts, completed=n_good, failed=n_bad)
+                async with asyncio.timeout(record.expires_at - time.time()) as limit:
+                    async with aclosing(steps):
+                        async for progress in steps:
+                            n_good, n_bad = progress.completed, progress.failed
+                            run.record = replace(run.record, completed=n_good, failed=n_bad)
                             if time.monotonic() - noted_at > PROGRESS_SAVE_S:
                                 await self._note(run)
                                 noted_at = time.monotonic()
@@ -344,16 +339,16 @@ class BatchRunner:
         return False
 
     async def _move(self, run: _RunningBatch, status: BatchStatus) -> None:
-        run.facts = with_status(run.facts, status)
+        run.record = with_status(run.record, status)
         await self._note(run)
 
     async def _note(self, run: _RunningBatch) -> None:
-        """Bring how a batch stands now to the disk; never an older state after a newer one."""
+        """Write a batch's record; never an older state after a newer one."""
         async with run.writing:
-            await asyncio.to_thread(self.book.write, run.facts)
+            await asyncio.to_thread(self.batches.write, run.record)
 
 
-def _is_cancelled_itself() -> bool:
-    """Return whether this very task is being cancelled, and not one that it waits for."""
+def _is_own_cancellation() -> bool:
+    """Return whether this task is being cancelled, not one that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

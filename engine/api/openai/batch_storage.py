@@ -1,9 +1,9 @@
 """Files and batches of the Batch API on disk. Blocks: not for the event loop.
 
-Each is a JSON document with data beside it, written aside, flushed and renamed, so neither a power
-cut nor `kill -9` leaves half of one. Only this user may read them: they hold prompts. Every client
-of the service sees all files and batches. A batch is validating, then in_progress, finalizing,
-completed; or failed, expired, cancelled.
+Each is a JSON document with data files, written atomically, so neither a power cut nor `kill -9`
+leaves an incomplete one. Only this user may read them: they hold prompts. Every client of the
+service sees all files and batches. A batch is validating, then in_progress, finalizing, completed;
+or failed, expired, cancelled.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class DocumentFolder:
         self.folder = folder
 
     def path(self, document_id: str, kind: str) -> Path:
-        """Return where something of a document lies; ids are our own, so they are safe names."""
+        """Return the path of a document's data; ids are our own, so they are safe names."""
         return self.folder / f"{document_id}.{kind}"
 
     def read(self, document_id: str) -> dict[str, Any] | None:
-        """Return a document, or None where there is none that can be read."""
+        """Return a document; None where it is missing or unreadable."""
         try:
             value = json.loads(self.path(document_id, "json").read_bytes())
         except (OSError, ValueError):
@@ -44,57 +44,57 @@ class DocumentFolder:
         return value if isinstance(value, dict) else None
 
     def all(self) -> Iterator[dict[str, Any]]:
-        """Yield every document that can be read, in no order."""
+        """Yield every readable document, in no order."""
         for path in self.folder.glob("*.json"):
             found = self.read(path.stem)
             if found is not None:
                 yield found
 
     def write(self, document_id: str, value: Mapping[str, Any]) -> None:
-        """Put a document in its place, or in that of an older one.
+        """Write a document atomically.
 
         Raises:
             EngineError: the disk is full, or cannot be written.
         """
         with store_write_errors(self.folder):
-            aside = self.aside()
+            temporary = self.temporary()
             try:
-                with self.opened(aside) as file:
+                with self.opened(temporary) as file:
                     file.write(json.dumps(value).encode())
                     flush_to_disk(file)
-                self.place(aside, self.path(document_id, "json"))
+                self.place(temporary, self.path(document_id, "json"))
             finally:
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
-    def aside(self) -> Path:
-        """Return the path of a file that is not yet anything."""
+    def temporary(self) -> Path:
+        """Return the path of a new temporary file."""
         files.private_folder(self.folder)
         return self.folder / f"{secrets.token_hex(8)}.part"
 
     def opened(self, path: Path) -> IO[bytes]:
-        """Open a new file, or an older one for more, that only this user may read."""
+        """Open a file, which only this user may read, to append to it."""
         return files.open_private(path, "ab")
 
-    def place(self, aside: Path, path: Path) -> None:
-        """Give a file that is on the disk its name."""
-        aside.replace(path)
+    def place(self, temporary: Path, path: Path) -> None:
+        """Rename a flushed temporary file to `path`, durably."""
+        temporary.replace(path)
         sync_folder(self.folder)
 
     def delete(self, document_id: str, *kinds: str) -> None:
-        """Take a document away, and then what belongs to it."""
+        """Delete a document, then its data."""
         for kind in ("json", *kinds):
             with suppress(FileNotFoundError):
                 self.path(document_id, kind).unlink()
 
 
 def flush_to_disk(file: IO[bytes]) -> None:
-    """Wait until what was written is on the disk."""
+    """Flush a file's data to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def append_durably(path: Path, data: bytes) -> None:
-    """Write behind what a file has, and wait until it is on the disk; makes it if need be.
+    """Append to a file and flush it to the disk; make the file if it is missing.
 
     Raises:
         EngineError: the disk is full, or cannot be written.
@@ -111,7 +111,7 @@ _FILE_ID = re.compile(r"file-[0-9a-f]{24,26}")
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What is known of one file."""
+    """One uploaded file or file of results."""
 
     id: str
     filename: str
@@ -123,7 +123,7 @@ class FileRecord:
     """Seconds since the epoch."""
 
     def value(self) -> dict[str, Any]:
-        """Write it as OpenAI's API has it."""
+        """Return OpenAI's `file` object."""
         return {
             "id": self.id,
             "object": "file",
@@ -143,54 +143,54 @@ class FileStore:
     def __init__(self, state_dir: Path) -> None:
         self.documents = DocumentFolder(state_dir / "files")
 
-    def add(self, facts: FileRecord, data: Path) -> None:
-        """Take a file whose bytes lie whole on the disk in `data`, which is moved.
+    def add(self, record: FileRecord, data: Path) -> None:
+        """Add a file; its flushed bytes are moved from `data`.
 
         Raises:
             EngineError: the disk is full, or cannot be written.
         """
-        self.documents.place(data, self.path(facts.id))
-        self.documents.write(facts.id, asdict(facts))
+        self.documents.place(data, self.path(record.id))
+        self.documents.write(record.id, asdict(record))
 
     def path(self, file_id: str) -> Path:
-        """Return where a file's bytes lie."""
+        """Return the path of a file's bytes."""
         return self.documents.path(file_id, "data")
 
     def find(self, file_id: str) -> FileRecord | None:
-        """Return a file that is there and has not expired; one that has is taken away."""
+        """Return a file; an expired one is deleted, and None returned."""
         if _FILE_ID.fullmatch(file_id) is None:
             return None
         value = self.documents.read(file_id)
-        facts = None if value is None else _file_record(value)
-        if facts is None or not _is_expired(facts):
-            return facts
+        record = None if value is None else _file_record(value)
+        if record is None or not _is_expired(record):
+            return record
         self.delete(file_id)
         return None
 
     def list(self) -> list[FileRecord]:
-        """Return every file that has not expired, the newest first."""
+        """Return every file, the newest first; expired ones are deleted."""
         every = [
-            facts for value in self.documents.all() if (facts := _file_record(value)) is not None
+            record for value in self.documents.all() if (record := _file_record(value)) is not None
         ]
-        for facts in filter(_is_expired, every):
-            self.delete(facts.id)
-        kept = [facts for facts in every if not _is_expired(facts)]
-        return sorted(kept, key=lambda facts: facts.created_ns, reverse=True)
+        for record in filter(_is_expired, every):
+            self.delete(record.id)
+        kept = [record for record in every if not _is_expired(record)]
+        return sorted(kept, key=lambda record: record.created_ns, reverse=True)
 
     def delete(self, file_id: str) -> None:
-        """Take a file away."""
+        """Delete a file."""
         self.documents.delete(file_id, "data")
 
 
 def _file_record(value: Mapping[str, Any]) -> FileRecord | None:
     try:
         return FileRecord(**value)
-    except TypeError:  # another version's
+    except TypeError:  # written by another version
         return None
 
 
-def _is_expired(facts: FileRecord) -> bool:
-    return facts.expires_at is not None and facts.expires_at <= time.time()
+def _is_expired(record: FileRecord) -> bool:
+    return record.expires_at is not None and record.expires_at <= time.time()
 
 
 BatchStatus = Literal[
@@ -203,7 +203,7 @@ _BATCH_ID = re.compile(r"batch_[0-9a-f]{24}")
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch. Moments are seconds since the epoch."""
+    """One batch. Times are seconds since the epoch."""
 
     id: str
     endpoint: str
@@ -216,9 +216,9 @@ class BatchRecord:
     output_expires_s: int | None = None
     status: BatchStatus = "validating"
     reached: Mapping[str, int] = field(default_factory=dict)
-    """When it came into each state."""
+    """When it reached each status."""
     errors: tuple[Mapping[str, Any], ...] = ()
-    """What is wrong with its lines."""
+    """The faults of its lines."""
     total: int = 0
     completed: int = 0
     failed: int = 0
@@ -228,17 +228,17 @@ class BatchRecord:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether its status is final."""
         return self.status in FINAL_STATUSES
 
     @property
     def result_file_ids(self) -> tuple[str, str]:
-        """What its output and its errors are to be called, however often it is finished anew."""
+        """The ids of its output and error file, the same each time it is finished."""
         own = self.id.removeprefix("batch_")
         return f"file-{own}00", f"file-{own}01"
 
     def value(self) -> dict[str, Any]:
-        """Write it as OpenAI's API has it."""
+        """Return OpenAI's `batch` object."""
         reached = self.reached
         errors = {"object": "list", "data": list(self.errors)} if self.errors else None
         return {
@@ -277,39 +277,39 @@ class BatchStore:
         self.documents = DocumentFolder(state_dir / "batches")
 
     def source(self, batch_id: str) -> Path:
-        """Return where a batch's own copy of its lines lies."""
+        """Return the path of a batch's own copy of its lines."""
         return self.documents.path(batch_id, "lines")
 
     def results(self, batch_id: str) -> Path:
-        """Return where its results are gathered."""
+        """Return the path of a batch's results."""
         return self.documents.path(batch_id, "results")
 
     def lock(self, batch_id: str) -> Path:
-        """Return which file the process that runs it holds locked."""
+        """Return the path of the lock of the process that runs a batch."""
         return self.documents.path(batch_id, "lock")
 
-    def begin(self, facts: BatchRecord, lines: Path) -> None:
-        """Enter a batch with its own copy of its lines, whatever becomes of their file.
+    def begin(self, record: BatchRecord, lines: Path) -> None:
+        """Add a batch with its own copy of its lines: their file may be deleted.
 
         Raises:
             EngineError: the disk is full, or cannot be written.
         """
         with store_write_errors(self.documents.folder):
-            aside = self.documents.aside()
+            temporary = self.documents.temporary()
             try:
-                _link_or_copy(lines, aside)
-                self.documents.place(aside, self.source(facts.id))
+                _link_or_copy(lines, temporary)
+                self.documents.place(temporary, self.source(record.id))
             finally:
-                aside.unlink(missing_ok=True)
-        self.write(facts)
+                temporary.unlink(missing_ok=True)
+        self.write(record)
 
-    def write(self, facts: BatchRecord) -> None:
-        """Note how a batch stands.
+    def write(self, record: BatchRecord) -> None:
+        """Write a batch's record.
 
         Raises:
             EngineError: the disk is full, or cannot be written.
         """
-        self.documents.write(facts.id, asdict(facts))
+        self.documents.write(record.id, asdict(record))
 
     def find(self, batch_id: str) -> BatchRecord | None:
         """Return a batch."""
@@ -321,30 +321,30 @@ class BatchStore:
     def list(self) -> list[BatchRecord]:
         """Return every batch, the newest first."""
         every = [
-            facts for value in self.documents.all() if (facts := _batch_record(value)) is not None
+            record for value in self.documents.all() if (record := _batch_record(value)) is not None
         ]
-        return sorted(every, key=lambda facts: facts.created_ns, reverse=True)
+        return sorted(every, key=lambda record: record.created_ns, reverse=True)
 
     def close(self, batch_id: str) -> None:
-        """Take away what only a batch that runs needs."""
+        """Delete the files that only a running batch needs."""
         for path in (self.source(batch_id), self.results(batch_id), self.lock(batch_id)):
             path.unlink(missing_ok=True)
 
 
-def with_status(facts: BatchRecord, status: BatchStatus) -> BatchRecord:
-    """Return a batch that has come into another state now."""
-    return replace(facts, status=status, reached={**facts.reached, status: int(time.time())})
+def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
+    """Return a batch with a new status, reached now."""
+    return replace(record, status=status, reached={**record.reached, status: int(time.time())})
 
 
 def _batch_record(value: Mapping[str, Any]) -> BatchRecord | None:
     try:
         return BatchRecord(**{**value, "errors": tuple(value.get("errors", ()))})
-    except TypeError:  # another version's
+    except TypeError:  # written by another version
         return None
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
-    except OSError:  # a disk that knows no links
+    except OSError:  # a file system without hard links
         shutil.copyfile(source, target)

@@ -1,61 +1,115 @@
 """POST /v1/chat/completions, /v1/completions: body → call, replies → body or events. Pure.
 
 A prompt of /v1/completions is a text, a list of texts, token ids or a list of those, and gets no
-chat template; each prompt has `n` choices, which stand next to one another.
+chat template; each prompt has `n` choices, one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.api.errors import InvalidValue
+from paddock.engine.api.streaming import sse_event
 from paddock.engine.request import ChatRequest, Chunk, Reply, TokenLogprob
 
-from . import generation_calls, parameters
 from .generation_calls import (
+    FINGERPRINT,
     ApiCaller,
     Body,
     CallStreamWriter,
     GenerationCall,
     Stamp,
-    error_event,
+    finish_reason,
+    limited_calls,
+    logprob_values,
     requests_for_choices,
-    unnamed_event,
+    tool_call_value,
+    truncation_fields,
+    usage_value,
 )
 from .messages import chat_messages
+from .parameters import (
+    MAX_CHOICES,
+    MAX_LOGPROBS,
+    OPENAI_DEFAULTS,
+    read_model,
+    read_response_format,
+    read_sampling,
+    read_think,
+    read_tool_choice,
+    read_tools,
+)
 from .request_body import Fields
 
 
 @dataclass(frozen=True, slots=True)
-class ChatCall(GenerationCall):
-    """One conversation to be gone on with."""
+class _ChoicesCall(GenerationCall):
+    """A call whose answer is a list of choices."""
 
     includes_usage: bool
-    calls_in_parallel: bool
     wants_logprobs: bool
 
-    @property
-    def prefix(self) -> str:
-        """What the answer's id begins with."""
-        return "chatcmpl-"
-
-    def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Write a `chat.completion`."""
+    def head(self, kind: str, stamp: Stamp) -> Body:
+        """Return the first fields of an answer or an event."""
         return {
             "id": stamp.id,
-            "object": "chat.completion",
+            "object": kind,
             "created": stamp.created,
             "model": self.model,
-            "system_fingerprint": generation_calls.FINGERPRINT,
-            "choices": [self._choice(index, reply) for index, reply in enumerate(replies)],
-            "usage": generation_calls.usage_value(replies, self.n_choices),
-            **generation_calls.truncation_fields(replies),
+            "system_fingerprint": FINGERPRINT,
         }
 
+    def whole_body(
+        self, kind: str, stamp: Stamp, choices: list[Body], replies: Sequence[Reply]
+    ) -> Body:
+        """Return a whole answer."""
+        return {
+            **self.head(kind, stamp),
+            "choices": choices,
+            "usage": usage_value(replies, self.n_choices),
+            **truncation_fields(replies),
+        }
+
+
+class _ChoicesStreamWriter(CallStreamWriter):
+    """Writes events with one choice each, then the usage and `[DONE]`."""
+
+    def __init__(self, call: _ChoicesCall, kind: str, stamp: Stamp) -> None:
+        self._call = call
+        self._head = call.head(kind, stamp)
+        self._replies: dict[int, Reply] = {}
+
+    def end(self) -> Iterator[bytes]:
+        replies = [self._replies[index] for index in sorted(self._replies)]
+        if self._call.includes_usage:
+            usage = usage_value(replies, self._call.n_choices)
+            yield sse_event(
+                {**self._head, "choices": [], "usage": usage, **truncation_fields(replies)}
+            )
+        yield sse_event("[DONE]")
+
+    def _event(self, index: int, content: Body, logprobs: Body | None, finish: str | None) -> bytes:
+        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
+        usage = {"usage": None} if self._call.includes_usage else {}
+        return sse_event({**self._head, "choices": [choice], **usage})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall(_ChoicesCall):
+    """A chat completion."""
+
+    calls_in_parallel: bool
+    prefix = "chatcmpl-"
+
+    def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
+        """Return a `chat.completion`."""
+        choices = [self._choice(index, reply) for index, reply in enumerate(replies)]
+        return self.whole_body("chat.completion", stamp, choices, replies)
+
     def _choice(self, index: int, reply: Reply) -> Body:
-        calls = generation_calls.limited_calls(reply.tool_calls, in_parallel=self.calls_in_parallel)
+        calls = limited_calls(reply.tool_calls, in_parallel=self.calls_in_parallel)
         message: Body = {
             "role": "assistant",
             "content": None if calls and not reply.text else reply.text,
@@ -65,47 +119,46 @@ class ChatCall(GenerationCall):
             message["reasoning"] = reply.reasoning
         if calls:
             message["tool_calls"] = [
-                generation_calls.tool_call_value(call, number) for number, call in enumerate(calls)
+                tool_call_value(call, number) for number, call in enumerate(calls)
             ]
-        told = chat_logprobs_value(reply.logprobs) if self.wants_logprobs else None
         return {
             "index": index,
             "message": message,
-            "logprobs": told,
-            "finish_reason": generation_calls.finish_reason(reply),
+            "logprobs": chat_logprobs_value(reply.logprobs) if self.wants_logprobs else None,
+            "finish_reason": finish_reason(reply),
         }
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return who writes `chat.completion.chunk`s."""
+        """Return a writer of `chat.completion.chunk`s."""
         return _ChatStreamWriter(self, stamp)
 
 
 def read_chat(body: Fields, caller: ApiCaller) -> ChatCall:
-    """Read what is asked.
+    """Parse a body of chat/completions.
 
     Raises:
-        InvalidValue: a field that cannot be used.
+        InvalidValue: a field is invalid.
     """
-    model, spec = parameters.read_model(body, "chat")
+    model, spec = read_model(body, "chat")
     messages = chat_messages(body)
-    tools = parameters.read_tools(body)
-    choice, tools = parameters.read_tool_choice(body, tools)
-    n = body.whole("n", 1, parameters.MOST_CHOICES) or 1
+    tools = read_tools(body)
+    choice, tools = read_tool_choice(body, tools)
+    n = body.whole("n", 1, MAX_CHOICES) or 1
     n_logprobs = _n_logprobs(body)
     options = body.object("stream_options")
     request = ChatRequest(
         spec,
         messages,
-        parameters.read_sampling(body, "max_completion_tokens", "max_tokens"),
+        read_sampling(body, "max_completion_tokens", "max_tokens"),
         priority=caller.priority,
         tools=tools,
         tool_choice=choice,
-        constraint=parameters.read_response_format(body.object("response_format")),
-        think=parameters.read_think(body),
+        constraint=read_response_format(body.object("response_format")),
+        think=read_think(body),
         n_logprobs=n_logprobs,
         reserves_answer=False,
         truncates=body.flag("truncate"),
-        defaults=parameters.OPENAI_DEFAULTS,
+        defaults=OPENAI_DEFAULTS,
     )
     return ChatCall(
         model,
@@ -119,7 +172,7 @@ def read_chat(body: Fields, caller: ApiCaller) -> ChatCall:
 
 
 def _n_logprobs(body: Fields) -> int | None:
-    n_top = body.whole("top_logprobs", 0, parameters.MOST_LOGPROBS)
+    n_top = body.whole("top_logprobs", 0, MAX_LOGPROBS)
     if body.flag("logprobs"):
         return n_top or 0
     if n_top:
@@ -128,118 +181,73 @@ def _n_logprobs(body: Fields) -> int | None:
 
 
 def chat_logprobs_value(logprobs: Sequence[TokenLogprob]) -> Body:
-    """Write a choice's log probabilities."""
-    return {"content": generation_calls.logprob_values(logprobs), "refusal": None}
+    """Return a choice's log probabilities."""
+    return {"content": logprob_values(logprobs), "refusal": None}
 
 
-class _ChatStreamWriter:
-    """Writes one stream; every choice opens with its role and closes with its reason."""
+class _ChatStreamWriter(_ChoicesStreamWriter):
+    """Writes one stream; every choice begins with its role and ends with its finish reason."""
 
     def __init__(self, call: ChatCall, stamp: Stamp) -> None:
-        self._call = call
-        self._head = {
-            "id": stamp.id,
-            "object": "chat.completion.chunk",
-            "created": stamp.created,
-            "model": call.model,
-            "system_fingerprint": generation_calls.FINGERPRINT,
-        }
+        super().__init__(call, "chat.completion.chunk", stamp)
+        self._in_parallel = call.calls_in_parallel
         self._n_calls = [0] * len(call.requests)
-        self._replies: dict[int, Reply] = {}
 
     def begin(self) -> Iterator[bytes]:
         for index in range(len(self._call.requests)):
-            yield self._told(index, {"role": "assistant", "content": ""})
+            yield self._delta(index, {"role": "assistant", "content": ""})
 
     def chunk(self, index: int, chunk: Chunk) -> Iterator[bytes]:
         logprobs = chunk.logprobs
         if chunk.reasoning:
-            # They go with the first part told, so that none is told twice.
-            yield self._told(index, {"reasoning": chunk.reasoning}, logprobs)
+            # They go with the first event, so that none is sent twice.
+            yield self._delta(index, {"reasoning": chunk.reasoning}, logprobs)
             logprobs = ()
         if chunk.text or logprobs:
-            yield self._told(index, {"content": chunk.text}, logprobs)
+            yield self._delta(index, {"content": chunk.text}, logprobs)
         for call in chunk.tool_calls:
             number = self._n_calls[index]
             self._n_calls[index] += 1
-            if number == 0 or self._call.calls_in_parallel:
-                yield self._told(
-                    index, {"tool_calls": [generation_calls.tool_call_value(call, number)]}
-                )
+            if number == 0 or self._in_parallel:
+                yield self._delta(index, {"tool_calls": [tool_call_value(call, number)]})
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
         self._replies[index] = reply
-        yield self._told(index, {}, finish=generation_calls.finish_reason(reply))
+        yield self._delta(index, {}, finish=finish_reason(reply))
 
-    def end(self) -> Iterator[bytes]:
-        replies = [self._replies[index] for index in sorted(self._replies)]
-        if self._call.includes_usage:
-            usage = generation_calls.usage_value(replies, self._call.n_choices)
-            told = {
-                **self._head,
-                "choices": [],
-                "usage": usage,
-                **generation_calls.truncation_fields(replies),
-            }
-            yield unnamed_event(told)
-        yield unnamed_event("[DONE]")
-
-    def fail(self, error: Exception) -> bytes:
-        return error_event(error)
-
-    def _told(
+    def _delta(
         self,
         index: int,
-        delta: Mapping[str, Any],
+        delta: Body,
         logprobs: Sequence[TokenLogprob] = (),
         finish: str | None = None,
     ) -> bytes:
-        choice = {
-            "index": index,
-            "delta": delta,
-            "logprobs": chat_logprobs_value(logprobs) if logprobs else None,
-            "finish_reason": finish,
-        }
-        usage = {"usage": None} if self._call.includes_usage else {}
-        return unnamed_event({**self._head, "choices": [choice], **usage})
+        value = chat_logprobs_value(logprobs) if logprobs else None
+        return self._event(index, {"delta": delta}, value, finish)
 
 
 Prompt = str | tuple[int, ...]
 
-MOST_ANSWERS = 2048
+MAX_ANSWERS = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class CompletionCall(GenerationCall):
-    """Texts to be gone on with."""
+class CompletionCall(_ChoicesCall):
+    """Completions of one or more prompts."""
 
-    includes_usage: bool
-    wants_logprobs: bool
     echoes: bool
     echoed: tuple[str, ...] = ()
-    """What stands before each answer, one for each prompt; filled where `echoes`."""
-
-    @property
-    def prefix(self) -> str:
-        """What the answer's id begins with."""
-        return "cmpl-"
+    """The text before each answer, one for each prompt; set where `echoes`."""
+    prefix = "cmpl-"
 
     def echo_of(self, index: int) -> str:
-        """Return what stands before an answer."""
+        """Return the text before an answer."""
         return self.echoed[index // self.n_choices] if self.echoed else ""
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Write a `text_completion`."""
-        return {
-            "id": stamp.id,
-            "object": "text_completion",
-            "created": stamp.created,
-            "model": self.model,
-            "system_fingerprint": generation_calls.FINGERPRINT,
-            "choices": [self._choice(index, reply) for index, reply in enumerate(replies)],
-            "usage": generation_calls.usage_value(replies, self.n_choices),
-            **generation_calls.truncation_fields(replies),
-        }
+        """Return a `text_completion`."""
+        choices = [self._choice(index, reply) for index, reply in enumerate(replies)]
+        return self.whole_body("text_completion", stamp, choices, replies)
 
     def _choice(self, index: int, reply: Reply) -> Body:
         logprobs = _completion_logprobs_value(reply.logprobs, 0) if self.wants_logprobs else None
@@ -247,28 +255,28 @@ class CompletionCall(GenerationCall):
             "index": index,
             "text": self.echo_of(index) + reply.text,
             "logprobs": logprobs,
-            "finish_reason": generation_calls.finish_reason(reply),
+            "finish_reason": finish_reason(reply),
         }
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return who writes the pieces of a `text_completion`."""
+        """Return a writer of parts of a `text_completion`."""
         return _CompletionStreamWriter(self, stamp)
 
 
 def read_completion(body: Fields, caller: ApiCaller) -> CompletionCall:
-    """Read what is asked.
+    """Parse a body of completions.
 
     Raises:
-        InvalidValue: a field that cannot be used.
+        InvalidValue: a field is invalid.
     """
-    model, spec = parameters.read_model(body, "chat")
+    model, spec = read_model(body, "chat")
     prompts = read_prompts(body, "prompt")
-    n = body.whole("n", 1, parameters.MOST_CHOICES) or 1
-    if len(prompts) * n > MOST_ANSWERS:
-        raise body.refused("prompt", f"at most {MOST_ANSWERS} answers are made at once.")
-    n_logprobs = body.whole("logprobs", 0, parameters.MOST_LOGPROBS)
+    n = body.whole("n", 1, MAX_CHOICES) or 1
+    if len(prompts) * n > MAX_ANSWERS:
+        raise body.refused("prompt", f"at most {MAX_ANSWERS} answers are made at once.")
+    n_logprobs = body.whole("logprobs", 0, MAX_LOGPROBS)
     echoes = body.flag("echo")
-    if body.whole("best_of", 1, parameters.MOST_CHOICES) not in (None, n):
+    if body.whole("best_of", 1, MAX_CHOICES) not in (None, n):
         raise body.refused("best_of", "only as many answers are made as `n` asks for.")
     if echoes and n_logprobs is not None:
         raise body.refused("echo", "log probabilities of a prompt's own tokens are not computed.")
@@ -277,13 +285,13 @@ def read_completion(body: Fields, caller: ApiCaller) -> CompletionCall:
     request = ChatRequest(
         spec,
         (),
-        parameters.read_sampling(body, "max_tokens"),
+        read_sampling(body, "max_tokens"),
         priority=caller.priority,
         n_logprobs=n_logprobs,
         suffix=suffix,
         reserves_answer=False,
         truncates=body.flag("truncate"),
-        defaults=parameters.OPENAI_DEFAULTS,
+        defaults=OPENAI_DEFAULTS,
     )
     return CompletionCall(
         model,
@@ -307,10 +315,10 @@ def _with_prompt(request: ChatRequest, prompt: Prompt) -> ChatRequest:
 
 
 def read_prompts(body: Fields, name: str) -> tuple[Prompt, ...]:
-    """Read a text, a list of texts, token ids, or a list of those.
+    """Return the prompts of a field: a text, a list of texts, token ids, or a list of those.
 
     Raises:
-        InvalidValue: it is none of them, or there is none.
+        InvalidValue: it is none of them, or absent.
     """
     value = body.any(name)
     if isinstance(value, str):
@@ -344,7 +352,7 @@ def _invalid_prompt(body: Fields, name: str) -> InvalidValue:
 
 
 def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> Body:
-    """Write log probabilities column by column; `start` is where the first token stands."""
+    """Return log probabilities column by column; `start` is the first token's offset."""
     offsets, at = [], start
     for one in logprobs:
         offsets.append(at)
@@ -357,59 +365,34 @@ def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> 
     }
 
 
-class _CompletionStreamWriter:
+class _CompletionStreamWriter(_ChoicesStreamWriter):
     """Writes one stream."""
 
     def __init__(self, call: CompletionCall, stamp: Stamp) -> None:
-        self._call = call
-        self._head = {
-            "id": stamp.id,
-            "object": "text_completion",
-            "created": stamp.created,
-            "model": call.model,
-            "system_fingerprint": generation_calls.FINGERPRINT,
-        }
-        self._lengths = [0] * len(call.requests)
-        self._replies: dict[int, Reply] = {}
+        super().__init__(call, "text_completion", stamp)
+        n_echoes = len(call.requests) if call.echoed else 0
+        self._echoes = [call.echo_of(index) for index in range(n_echoes)]
+        self._n_chars = [0] * len(call.requests)
 
     def begin(self) -> Iterator[bytes]:
-        for index in range(len(self._call.requests)):
-            if self._call.echoed:
-                yield self._told(index, self._call.echo_of(index))
+        for index, text in enumerate(self._echoes):
+            yield self._text(index, text)
 
     def chunk(self, index: int, chunk: Chunk) -> Iterator[bytes]:
         if chunk.text or chunk.logprobs:
-            yield self._told(index, chunk.text, chunk.logprobs)
+            yield self._text(index, chunk.text, chunk.logprobs)
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
         self._replies[index] = reply
-        yield self._told(index, "", finish=generation_calls.finish_reason(reply))
+        yield self._text(index, "", finish=finish_reason(reply))
 
-    def end(self) -> Iterator[bytes]:
-        replies = [self._replies[index] for index in sorted(self._replies)]
-        if self._call.includes_usage:
-            usage = generation_calls.usage_value(replies, self._call.n_choices)
-            told = {
-                **self._head,
-                "choices": [],
-                "usage": usage,
-                **generation_calls.truncation_fields(replies),
-            }
-            yield unnamed_event(told)
-        yield unnamed_event("[DONE]")
-
-    def fail(self, error: Exception) -> bytes:
-        return error_event(error)
-
-    def _told(
+    def _text(
         self,
         index: int,
         text: str,
         logprobs: Sequence[TokenLogprob] = (),
         finish: str | None = None,
     ) -> bytes:
-        told = _completion_logprobs_value(logprobs, self._lengths[index]) if logprobs else None
-        self._lengths[index] += sum(len(one.token) for one in logprobs)
-        choice = {"index": index, "text": text, "logprobs": told, "finish_reason": finish}
-        usage = {"usage": None} if self._call.includes_usage else {}
-        return unnamed_event({**self._head, "choices": [choice], **usage})
+        value = _completion_logprobs_value(logprobs, self._n_chars[index]) if logprobs else None
+        self._n_chars[index] += sum(len(one.token) for one in logprobs)
+        return self._event(index, {"text": text}, value, finish)

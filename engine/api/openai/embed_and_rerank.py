@@ -1,8 +1,7 @@
 """POST /v1/embeddings and /v1/rerank: body → request, reply → body.
 
-OpenAI's client asks for embeddings as base64 by default: little-endian float32. The form of
-/v1/rerank is that of Jina and Cohere, as in llama-server; scores are the model's own and mostly no
-probabilities.
+OpenAI's client requests embeddings as base64 by default: little-endian float32. /v1/rerank has the
+form of Jina and Cohere, as in llama-server; scores are the model's own, usually no probabilities.
 """
 
 from __future__ import annotations
@@ -16,14 +15,16 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from paddock.engine.api.errors import InvalidValue, openai_errors
-from paddock.engine.api.streaming import dumps
-from paddock.engine.api.time_formats import nanoseconds
+from paddock.engine.api.streaming import (
+    dumps,
+    nanoseconds,
+)
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest, RerankReply, RerankRequest
 
-from . import parameters
 from .chat_completions import Prompt, read_prompts
 from .generation_calls import ApiCaller
+from .parameters import read_model
 from .request_body import Fields
 
 Encoding = Literal["float", "base64"]
@@ -32,7 +33,7 @@ _ENCODINGS = ("float", "base64")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingCall:
-    """Texts that are to be vectors; token ids are made texts before they are asked for."""
+    """A request for embeddings; token ids become texts before the pool gets them."""
 
     model: str
     inputs: tuple[Prompt, ...]
@@ -41,12 +42,12 @@ class EmbeddingCall:
 
 
 def read_embedding(body: Fields, caller: ApiCaller) -> EmbeddingCall:
-    """Read what is asked.
+    """Parse a body of embeddings.
 
     Raises:
-        InvalidValue: a field that cannot be used.
+        InvalidValue: a field is invalid.
     """
-    model, spec = parameters.read_model(body, "embed")
+    model, spec = read_model(body, "embed")
     encoding = body.text("encoding_format", "float")
     if encoding not in _ENCODINGS:
         raise InvalidValue(
@@ -66,11 +67,7 @@ def read_embedding(body: Fields, caller: ApiCaller) -> EmbeddingCall:
 
 
 async def run_embedding(pool: LocalPool, call: EmbeddingCall, caller: ApiCaller) -> EmbedReply:
-    """Ask the pool for the vectors.
-
-    Raises:
-        ApiError: in OpenAI's words.
-    """
+    """Return the pool's vectors; raise ApiError with OpenAI's texts."""
     spec = call.request.model
     with openai_errors():
         texts = [
@@ -80,8 +77,8 @@ async def run_embedding(pool: LocalPool, call: EmbeddingCall, caller: ApiCaller)
 
 
 def embedding_body(call: EmbeddingCall, reply: EmbedReply) -> bytes:
-    """Write the vectors as JSON. Slow for many floats: not for the event loop."""
-    # One by one: the JSON writer lets no other thread run before a value is whole.
+    """Return the vectors as JSON. Slow for many floats: not for the event loop."""
+    # One by one: `json.dumps` holds the GIL until a value is complete.
     rows = b",".join(_embedding_value(call.encoding, *one) for one in enumerate(reply.vectors))
     usage = {
         "prompt_tokens": reply.usage.prompt_tokens,
@@ -96,10 +93,10 @@ def embedding_body(call: EmbeddingCall, reply: EmbedReply) -> bytes:
 
 def _embedding_value(encoding: Encoding, index: int, vector: Sequence[float]) -> bytes:
     if encoding == "float":
-        told_as = json.dumps(vector, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(vector, separators=(",", ":"), allow_nan=False)
     else:
-        told_as = f'"{base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")}"'
-    return f'{{"object":"embedding","index":{index},"embedding":{told_as}}}'.encode("ascii")
+        text = f'"{base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")}"'
+    return f'{{"object":"embedding","index":{index},"embedding":{text}}}'.encode("ascii")
 
 
 RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
@@ -107,7 +104,7 @@ RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
 
 @dataclass(frozen=True, slots=True)
 class RerankCall:
-    """A query and its documents."""
+    """A request for a rerank."""
 
     model: str
     request: RerankRequest
@@ -116,15 +113,16 @@ class RerankCall:
 
 
 def read_rerank(body: Fields, caller: ApiCaller) -> RerankCall:
-    """Read what is asked.
+    """Parse a body of a rerank.
 
     Raises:
-        InvalidValue: a field that cannot be used.
+        InvalidValue: a field is invalid.
     """
-    model, spec = parameters.read_model(body, "rerank")
-    documents = tuple(
-        _document_text(body, number, one) for number, one in enumerate(_read_documents(body))
-    )
+    model, spec = read_model(body, "rerank")
+    values = body.list("documents")
+    if not values:
+        raise body.refused("documents", "at least one document is needed")
+    documents = tuple(_document_text(body, *one) for one in enumerate(values))
     request = RerankRequest(
         spec,
         body.needed_text("query"),
@@ -136,15 +134,8 @@ def read_rerank(body: Fields, caller: ApiCaller) -> RerankCall:
     return RerankCall(model, request, top_n, body.flag("return_documents"))
 
 
-def _read_documents(body: Fields) -> list[Any]:
-    documents = body.list("documents")
-    if not documents:
-        raise body.refused("documents", "at least one document is needed")
-    return documents
-
-
 def _document_text(body: Fields, number: int, value: Any) -> str:
-    """Return a document's text; clients send it as it is, or as the `text` of an object."""
+    """Return a document's text: the document itself, or its `text`."""
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         raise body.refused(f"documents[{number}]", "a document is a string or has a `text`")
@@ -152,17 +143,13 @@ def _document_text(body: Fields, number: int, value: Any) -> str:
 
 
 async def run_rerank(pool: LocalPool, call: RerankCall, caller: ApiCaller) -> RerankReply:
-    """Ask the pool for the scores.
-
-    Raises:
-        ApiError: in OpenAI's words.
-    """
+    """Return the pool's scores; raise ApiError with OpenAI's texts."""
     with openai_errors():
         return await pool.rerank(call.request, waits=caller.waits)
 
 
 def rerank_body(call: RerankCall, reply: RerankReply) -> dict[str, Any]:
-    """Return the best documents, by index and score; equal ones in their order."""
+    """Return the best documents by index and score, equal ones in the order of the request."""
     order = sorted(range(len(reply.scores)), key=lambda index: -reply.scores[index])
     results: list[dict[str, Any]] = []
     for index in order[: call.top_n]:

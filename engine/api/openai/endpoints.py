@@ -1,8 +1,7 @@
-"""OpenAI's endpoints that ask a model: handlers, running a call against the pool, /v1/models.
+"""OpenAI's endpoints that use a model: handlers, running a call on the pool, /v1/models.
 
-Batch lines are answered by the same functions (`answer_batch_line`), so what a body means is
-decided once. All answers of a call end together: when its client disconnects, or one of them
-fails. Anthropic's clients ask /v1/models, too.
+The same functions answer batch lines (`answer_batch_line`). All answers of a call end together:
+when its client disconnects, or one of them fails. Anthropic's clients use /v1/models, too.
 """
 
 from __future__ import annotations
@@ -47,17 +46,13 @@ from .request_body import Fields, read_fields
 from .responses_api import read_response
 
 TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
-"""Of the header `Warning`."""
+"""Value of the header `Warning`."""
 
 
 async def run_call(
     pool: LocalPool, call: GenerationCall, caller: ApiCaller
 ) -> tuple[Body, list[Reply]]:
-    """Return the whole answer, and the replies that it was made of.
-
-    Raises:
-        ApiError: in OpenAI's words.
-    """
+    """Return the whole answer and its replies; raise ApiError with OpenAI's texts."""
     with openai_errors():
         ready = await _with_echoed_texts(pool, call)
         async with _submitted(pool, ready, caller) as answers:
@@ -66,7 +61,7 @@ async def run_call(
 
 
 class GenerationStream:
-    """One answer that is told while it comes."""
+    """One streamed answer."""
 
     def __init__(self, pool: LocalPool, call: GenerationCall, caller: ApiCaller) -> None:
         self._pool = pool
@@ -76,15 +71,11 @@ class GenerationStream:
         self._headers: dict[str, str] = {}
 
     def headers(self) -> dict[str, str]:
-        """Return the response's headers; complete when there is a first event."""
+        """Return the response's headers; complete after the first event."""
         return self._headers
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Yield the answer; nothing is said before there is something to say.
-
-        Raises:
-            ApiError: in OpenAI's words.
-        """
+        """Yield the events, the first one with the first chunk; raise ApiError."""
         with openai_errors():
             ready = await _with_echoed_texts(self._pool, self._call)
             async with (
@@ -92,19 +83,19 @@ class GenerationStream:
                 aclosing(_merged_chunks(answers)) as pieces,
             ):
                 async for index, piece in pieces:
-                    for event in self._told(ready, answers, index, piece):
+                    for event in self._write(ready, answers, index, piece):
                         yield event
             if self._stream_writer is not None:
                 for event in self._stream_writer.end():
                     yield event
 
     def fail(self, error: ApiError) -> bytes:
-        """Say that there will be no more, and why."""
+        """Return the event of an error, which ends the stream."""
         return (
             error_event(error) if self._stream_writer is None else self._stream_writer.fail(error)
         )
 
-    def _told(
+    def _write(
         self, call: GenerationCall, answers: list[Answer], index: int, piece: Chunk | Reply
     ) -> Iterator[bytes]:
         if self._stream_writer is None:
@@ -122,9 +113,9 @@ class GenerationStream:
 async def _submitted(
     pool: LocalPool, call: GenerationCall, caller: ApiCaller
 ) -> AsyncIterator[list[Answer]]:
-    """Ask for every answer of a call; none goes on when the call is over.
+    """Submit every request of a call; cancel what runs at the end of the block.
 
-    A call is let in as a whole: the queue is full for the first of its answers, or for none.
+    A full queue refuses the call as a whole: only its first request can be refused.
     """
     answers = [
         pool.chat(one, waits=caller.waits or number > 0) for number, one in enumerate(call.requests)
@@ -150,7 +141,7 @@ async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chu
             async for chunk in answer:
                 coming.put_nowait((index, chunk))
             coming.put_nowait((index, await answer.reply()))
-        except BaseException as error:  # a pool that ends cancels its answers, not their readers
+        except BaseException as error:  # a pool that closes cancels its answers: pass it on
             coming.put_nowait((index, error))
 
     feeders = [asyncio.create_task(feed(*one)) for one in enumerate(answers)]
@@ -169,7 +160,7 @@ async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chu
 
 
 async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> GenerationCall:
-    """Put the texts of echoed token ids into a call, where it wants them."""
+    """Return a call with the texts to echo, where it wants them."""
     if not isinstance(call, CompletionCall) or not call.echoes:
         return call
     prompts = call.requests[:: call.n_choices]
@@ -193,28 +184,29 @@ GENERATION_ENDPOINTS: Mapping[str, CallReader] = {
 }
 EMBEDDINGS_PATH = "/v1/embeddings"
 BATCH_ENDPOINTS = (*GENERATION_ENDPOINTS, EMBEDDINGS_PATH)
-"""What a line of a batch may be for."""
+"""Endpoints for the lines of a batch."""
 
 
 def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Response]]:
-    """Make the handler of an endpoint whose calls are read by `read`."""
+    """Return the handler of an endpoint whose bodies `read` parses."""
 
     async def handler(request: Request) -> Response:
         service, caller, body = await _read_request(request)
         call = _read_call(read, body, caller)
         if call.streams:
-            talk = GenerationStream(service.pool, call, caller)
-            return await sse_response(request, talk.events(), talk.fail, talk.headers)
+            stream = GenerationStream(service.pool, call, caller)
+            return await sse_response(request, stream.events(), stream.fail, stream.headers)
         value, replies = await while_connected(request, run_call(service.pool, call, caller))
-        is_cut = any(one.prompt_tokens_original is not None for one in replies)
+        is_truncated = any(one.prompt_tokens_original is not None for one in replies)
+        headers = {"Warning": TRUNCATION_WARNING} if is_truncated else None
         with openai_errors():
-            return json_response(value, headers={"Warning": TRUNCATION_WARNING} if is_cut else None)
+            return json_response(value, headers=headers)
 
     return handler
 
 
 async def create_embeddings(request: Request) -> Response:
-    """Answer with vectors."""
+    """Handle /v1/embeddings."""
     service, caller, body = await _read_request(request)
     call = _read_call(read_embedding, body, caller)
     reply = await while_connected(request, run_embedding(service.pool, call, caller))
@@ -224,7 +216,7 @@ async def create_embeddings(request: Request) -> Response:
 
 
 async def rerank(request: Request) -> Response:
-    """Answer with the documents that fit a query best."""
+    """Handle /v1/rerank."""
     service, caller, body = await _read_request(request)
     call = _read_call(read_rerank, body, caller)
     reply = await while_connected(request, run_rerank(service.pool, call, caller))
@@ -234,11 +226,7 @@ async def rerank(request: Request) -> Response:
 async def answer_batch_line(
     pool: LocalPool, url: str, fields: Mapping[str, Any], caller: ApiCaller
 ) -> dict[str, Any]:
-    """Answer one body as its endpoint would, as a whole.
-
-    Raises:
-        ApiError: what the endpoint would answer instead.
-    """
+    """Return the answer of a body's endpoint, not streamed; raise ApiError for an error answer."""
     body = Fields({**fields, "stream": False})
     if url == EMBEDDINGS_PATH:
         call = _read_call(read_embedding, body, caller)
@@ -250,10 +238,9 @@ async def answer_batch_line(
 
 
 async def _read_request(request: Request) -> tuple[Service, ApiCaller, Fields]:
-    """Return the service that is asked, who asks, and the fields of the body."""
     service = service_of(request)
     caller = ApiCaller(priority_of(request))
-    body = await read_fields(request, service.settings.max_body_bytes)
+    body = await read_fields(request)
     note_model(body.text("model"))
     return service, caller, body
 
@@ -264,7 +251,7 @@ def _read_call(read: Callable[[Fields, ApiCaller], _T], body: Fields, caller: Ap
 
 
 async def list_models(request: Request) -> Response:
-    """List the models, the newest first."""
+    """Handle GET /v1/models: the newest first."""
     listed = await asyncio.to_thread(list_cards, service_of(request).finder)
     if is_anthropic_client(request):
         return json_response(model_list_value(listed))
@@ -274,7 +261,7 @@ async def list_models(request: Request) -> Response:
 
 
 async def get_model(request: Request) -> Response:
-    """Look at a model, by the name that it was asked for."""
+    """Handle GET /v1/models/NAME; the answer repeats that name."""
     name: str = request.path_params["name"]
     with openai_errors():
         card = await asyncio.to_thread(describe_model, service_of(request).finder, model_ref(name))

@@ -1,8 +1,8 @@
 """Base of the generating endpoints: `GenerationCall`, its stream writer, shared JSON values.
 
-A call says which engine requests a body means and how their replies are written: chat, completions
-and Responses each have one, and `endpoints` runs them. Also usage, finish reason, tool calls and
-log probabilities as JSON values. Pure.
+A call holds the engine requests of a body and writes their replies: chat, completions and
+Responses each have one, and `endpoints` runs them. Also usage, finish reason, tool calls and log
+probabilities as JSON values. Pure.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from paddock.engine.api.errors import openai_error_body
-from paddock.engine.api.streaming import sse_event
-from paddock.engine.api.time_formats import nanoseconds
+from paddock.engine.api.streaming import (
+    nanoseconds,
+    sse_event,
+)
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -33,7 +35,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ApiCaller:
-    """Who asks: how urgent it is, and whether it waits outside a full queue."""
+    """The caller's priority, and whether it waits where the queue is full."""
 
     priority: Priority = "interactive"
     waits: bool = False
@@ -41,7 +43,7 @@ class ApiCaller:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What an answer is known by."""
+    """Id and creation time of an answer."""
 
     id: str
     created: int
@@ -49,66 +51,63 @@ class Stamp:
 
     @classmethod
     def new(cls, prefix: str) -> Stamp:
-        """Make one for now."""
+        """Return a new id with the current time."""
         return cls(new_id(prefix), int(time.time()))
 
 
 def new_id(prefix: str) -> str:
-    """Make an id as OpenAI's look: `chatcmpl-6f…`, `resp_6f…`."""
+    """Return an id in OpenAI's form: `chatcmpl-6f…`, `resp_6f…`."""
     return f"{prefix}{secrets.token_hex(12)}"
 
 
-class CallStreamWriter(Protocol):
-    """Tells answers while they come. Each method gives events in order, `fail` instead of `end`."""
+class CallStreamWriter(ABC):
+    """Writes answers as stream events while they come. `index` is the place of a request."""
 
+    @abstractmethod
     def begin(self) -> Iterator[bytes]:
-        """Say that there will be an answer."""
-        ...
+        """Yield the events before the first chunk."""
 
+    @abstractmethod
     def chunk(self, index: int, chunk: Chunk) -> Iterator[bytes]:
-        """Yield a piece of one answer."""
-        ...
+        """Yield the events of a piece of one answer."""
 
+    @abstractmethod
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
-        """Tell that one answer is whole."""
-        ...
+        """Yield the events of the end of one answer."""
 
     def end(self) -> Iterator[bytes]:
-        """Say that all are."""
-        ...
+        """Yield the events after the last answer."""
+        yield from ()
 
     def fail(self, error: Exception) -> bytes:
-        """Say that there will be no more, and why."""
-        ...
+        """Return the event of an error, which ends the stream."""
+        return error_event(error)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationCall(ABC):
-    """What one body asks for."""
+    """The engine requests of one body, and how their replies are written."""
 
     model: str
     """As the client named it."""
     requests: tuple[ChatRequest, ...]
-    """For each prompt its choices, neighbours of one another."""
+    """The choices of the first prompt, then those of the next."""
     n_choices: int
     streams: bool
+    prefix: ClassVar[str]
+    """Begins the answer's id."""
 
     @abstractmethod
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Write the whole answer; the replies are in the order of the requests."""
+        """Return the whole answer; the replies are in the order of the requests."""
 
     @abstractmethod
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return who writes the answer piece by piece."""
-
-    @property
-    @abstractmethod
-    def prefix(self) -> str:
-        """What the answer's id begins with."""
+        """Return a writer for a stream of this call."""
 
 
 def requests_for_choices(request: ChatRequest, n: int) -> tuple[ChatRequest, ...]:
-    """Return one request for each of `n` choices, none of which repeats another's dice."""
+    """Return one request for each of `n` choices, each with its own seed."""
     if n == 1 and "seed" in request.params:
         return (request,)
     given = request.params.get("seed")
@@ -117,25 +116,20 @@ def requests_for_choices(request: ChatRequest, n: int) -> tuple[ChatRequest, ...
 
 
 def _seeded(request: ChatRequest, seed: int, *, is_first: bool) -> ChatRequest:
-    if is_first:  # a model's own seed goes before ours
+    if is_first:  # as a default, so that a model's own seed has precedence
         return replace(request, defaults={**request.defaults, "seed": seed})
     return replace(request, params={**request.params, "seed": seed})
 
 
-def unnamed_event(data: Mapping[str, Any] | str) -> bytes:
-    """Write an event without a name, as chat and completions have them."""
-    return sse_event(data)
-
-
 def error_event(error: Exception) -> bytes:
-    """Write the event that ends a stream that went wrong."""
+    """Return the event that ends a failed stream."""
     return sse_event(openai_error_body(error))
 
 
 FINGERPRINT = "fp_ollama"
-"""What Ollama says of itself; clients compare it with nothing."""
+"""As Ollama; clients do not use it."""
 
-# Ended by us before the model did, whether at the limit or because it went in circles.
+# An answer that was stopped because it repeats itself is as incomplete as one at the limit.
 _FINISH_REASONS = {"stop": "stop", "length": "length", "repetition": "length"}
 
 
@@ -146,23 +140,23 @@ def finish_reason(reply: Reply) -> str:
 
 
 def limited_calls(calls: Sequence[ToolCall], *, in_parallel: bool) -> Sequence[ToolCall]:
-    """Return the calls that a client wants to hear of: all, or but the first."""
+    """Return all calls, or only the first where the client wants no parallel calls."""
     return calls if in_parallel else calls[:1]
 
 
 def tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
-    """Write a call as chat has it."""
+    """Return a call in the form of chat completions."""
     function = {"name": call.name, "arguments": arguments_text(call)}
     return {"index": index, "id": call.id, "type": "function", "function": function}
 
 
 def arguments_text(call: ToolCall) -> str:
-    """Write a call's arguments as the JSON text that OpenAI's clients parse."""
+    """Return a call's arguments as JSON text, which OpenAI's clients parse."""
     return json.dumps(call.arguments, ensure_ascii=False)
 
 
 def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
-    """Write what an answer cost, as chat and completions have it."""
+    """Return `usage` of chat completions and completions."""
     usage = _total_usage(replies, n_choices)
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -179,7 +173,7 @@ def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
 
 
 def _total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
-    """Add up what replies cost; a prompt counts once, however many choices it has."""
+    """Return the sum of the replies' usage; a prompt with several choices counts once."""
     prompts = [reply.usage for reply in replies[::n_choices]]
     every = [reply.usage for reply in replies]
     return Usage(
@@ -193,14 +187,14 @@ def _total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
 
 
 def truncation_fields(replies: Iterable[Reply]) -> dict[str, Any]:
-    """Tell that a prompt was shortened, where one was: what it had before."""
+    """Return fields for a truncated prompt with its original length; none without one."""
     originals = [one.prompt_tokens_original for one in replies]
     cut = [n for n in originals if n is not None]
     return {"truncated": True, "prompt_tokens_original": max(cut)} if cut else {}
 
 
 def logprob_values(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """Write log probabilities token by token, as chat and Responses have them."""
+    """Return log probabilities token by token, for chat completions and Responses."""
     return [
         {
             "token": one.token,

@@ -1,8 +1,8 @@
 """Messages, input items and images of OpenAI requests → the engine's messages. Pure.
 
-Serves chat and Responses. In Responses one answer is several items (reasoning, text, each tool
-call), but one message here, so neighbours of one answer are joined. Images come as `data:` URIs
-only: a service that fetches URLs for its callers can be led into the network behind it.
+For chat and Responses. In Responses one answer is several items (reasoning, text, each tool call),
+but one message here, so its items are merged. Images are `data:` URIs only: fetching a caller's URL
+could reach into the private network (SSRF).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .request_body import Fields, is_shallow
 
 
 def read_data_uri(fields: Fields, name: str) -> bytes:
-    """Return the bytes of an image that stands in a field as a `data:` URI.
+    """Return the bytes of an image in a `data:` URI.
 
     Raises:
-        InvalidValue: it is an address elsewhere, or no base64.
+        InvalidValue: it is another URL, or not base64.
     """
     address = fields.needed_text(name)
     head, comma, data = address.partition(",")
@@ -54,10 +54,10 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "reasoning_text", "summary_t
 
 
 def chat_messages(body: Fields) -> tuple[Message, ...]:
-    """Read `messages` of chat/completions.
+    """Return `messages` of chat/completions.
 
     Raises:
-        InvalidValue: there are none, or one of them cannot be used.
+        InvalidValue: there are none, or one is invalid.
     """
     messages = tuple(_read_message(one) for one in body.objects("messages"))
     if not messages:
@@ -82,16 +82,16 @@ def _read_message(fields: Fields) -> Message:
 
 
 def read_role(fields: Fields) -> str:
-    """Return a turn's role by the engine's name; a developer speaks as the system."""
+    """Return a message's role; `developer` is `system`."""
     fields.needed_text("role")
     return _ROLES[fields.one_of("role", tuple(_ROLES), "")]
 
 
 def read_content(fields: Fields, name: str) -> tuple[str, tuple[bytes, ...]]:
-    """Read a content: a text, or parts that are texts and images.
+    """Return the text and images of a content.
 
     Raises:
-        InvalidValue: a part that no model here can read (sound, files).
+        InvalidValue: a part has another type (audio, files).
     """
     value = fields.any(name)
     if isinstance(value, str) or value is None:
@@ -114,14 +114,14 @@ def read_content(fields: Fields, name: str) -> tuple[str, tuple[bytes, ...]]:
 
 
 def _image_url(part: Fields) -> bytes:
-    """Read an image as chat has it: `{"url": "data:…"}`, or the address alone."""
+    """Return an image of chat: `{"url": "data:…"}`, or the URI alone."""
     if isinstance(part.any("image_url"), str):
         return read_data_uri(part, "image_url")
     return read_data_uri(part.needed_object("image_url"), "url")
 
 
 def _input_image(part: Fields) -> bytes:
-    """Read an image as Responses has it."""
+    """Return an image of Responses."""
     if part.has("file_id"):
         raise part.refused("file_id", "images are read from `image_url` alone.")
     return read_data_uri(part, "image_url")
@@ -135,10 +135,10 @@ def _read_tool_call(fields: Fields) -> ToolCall:
 
 
 def read_arguments(fields: Fields, name: str) -> Mapping[str, Any]:
-    """Read a call's arguments: the text of a JSON object; an empty one stands for none.
+    """Return a call's arguments, the text of a JSON object or empty.
 
     Raises:
-        InvalidValue: the text is no JSON object.
+        InvalidValue: the text is not a JSON object.
     """
     text = fields.text(name)
     if not text.strip():
@@ -153,63 +153,41 @@ def read_arguments(fields: Fields, name: str) -> Mapping[str, Any]:
 
 
 def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Return each tool's result the name of the call that it answers: templates want it."""
+    """Return the messages, each tool result with the name of its call: templates need it."""
     names: dict[str, str] = {}
-    told: list[Message] = []
+    named: list[Message] = []
     for one in messages:
         names.update((call.id, call.name) for call in one.tool_calls if call.id)
-        told.append(_with_tool_name(one, names))
-    return tuple(told)
-
-
-def _with_tool_name(message: Message, names: Mapping[str, str]) -> Message:
-    if message.role != "tool" or message.tool_name or message.tool_call_id not in names:
-        return message
-    return Message(
-        message.role,
-        message.content,
-        images=message.images,
-        tool_name=names[message.tool_call_id],
-        tool_call_id=message.tool_call_id,
-    )
+        if one.role == "tool" and not one.tool_name and one.tool_call_id in names:
+            one = replace(one, tool_name=names[one.tool_call_id])
+        named.append(one)
+    return tuple(named)
 
 
 def response_messages(body: Fields) -> tuple[Message, ...]:
-    """Read `instructions` and `input`.
+    """Return `instructions` and `input` as messages.
 
     Raises:
-        InvalidValue: there is nothing to answer, or an item cannot be used.
+        InvalidValue: there is no input, or an item is invalid.
     """
-    told = _instructions(body)
+    instructions = body.text("instructions")
+    system = (Message("system", instructions),) if instructions else ()
     value = body.any("input")
     if isinstance(value, str):
-        return (*told, Message("user", value))
-    turns = _input_messages(body)
-    if not turns:
-        raise InvalidValue("Missing required parameter: 'input'.", "input")
-    return with_tool_names((*told, *turns))
-
-
-def _instructions(body: Fields) -> tuple[Message, ...]:
-    text = body.text("instructions")
-    return (Message("system", text),) if text else ()
-
-
-def _input_messages(body: Fields) -> list[Message]:
-    turns: list[Message] = []
-    for item in body.objects("input"):
-        turn = _item_message(item)
-        if turn is None:
-            continue
-        if turns and turns[-1].role == turn.role == "assistant":
-            turns[-1] = _merged(turns[-1], turn)
+        return (*system, Message("user", value))
+    messages: list[Message] = []
+    for message in filter(None, map(_item_message, body.objects("input"))):
+        if messages and messages[-1].role == message.role == "assistant":
+            messages[-1] = _merged(messages[-1], message)
         else:
-            turns.append(turn)
-    return turns
+            messages.append(message)
+    if not messages:
+        raise InvalidValue("Missing required parameter: 'input'.", "input")
+    return with_tool_names((*system, *messages))
 
 
 def _item_message(item: Fields) -> Message | None:
-    """Read an item as a turn, or the part of one; None: it says nothing to a model."""
+    """Return an item as a message or a part of one; None: it is nothing for a model."""
     kind = item.text("type", "message")
     if kind == "message":
         text, images = read_content(item, "content")
@@ -225,13 +203,13 @@ def _item_message(item: Fields) -> Message | None:
         summary, _ = read_content(item, "summary")
         content, _ = read_content(item, "content")
         return Message("assistant", "", reasoning=text) if (text := content or summary) else None
-    if kind == "web_search_call":  # what was searched elsewhere; its result stands in the answer
+    if kind == "web_search_call":  # its result is in the answer
         return None
     raise item.refused("type", f"items of type '{kind[:40]}' are not supported.")
 
 
 def _merged(before: Message, after: Message) -> Message:
-    """Put two parts of one answer together."""
+    """Return two parts of one answer as one message."""
     return replace(
         before,
         content="\n".join(filter(None, (before.content, after.content))),

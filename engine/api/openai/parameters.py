@@ -1,7 +1,7 @@
 """Parameters of OpenAI's endpoints: model, sampling, response format, tools, reasoning. Pure.
 
-Chat, completions and Responses use the same names but for a few, which each passes. A value that
-the request does not have comes from the model's own defaults, then from OpenAI's.
+Chat, completions and Responses have the same names but for a few, which are arguments. A value
+that the request lacks comes from the model's own defaults, then from OpenAI's.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from paddock.engine.request import Constraint, ModelSpec, Role, Think, Tool
 from .request_body import Fields
 
 OPENAI_DEFAULTS: Mapping[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tokens": -1}
-"""Where neither the request nor the model has a value; -1: up to the end of the context."""
+"""Used where neither the request nor the model has a value; -1: to the end of the context."""
 
-MOST_CHOICES = 128
-MOST_LOGPROBS = 20
+MAX_CHOICES = 128
+MAX_LOGPROBS = 20
 
-# Not OpenAI's, but sent by clients of local servers beside its own.
+# Not OpenAI's, but sent by clients of local servers.
 _EXTRA_INTEGERS = {"top_k": (-1, 2**31 - 1), "repeat_last_n": (-1, 2**31 - 1)}
 _EXTRA_NUMBERS = {"min_p": (0.0, 1.0), "typical_p": (0.0, 1.0), "repeat_penalty": (0.01, 100.0)}
 
@@ -39,7 +39,7 @@ _REASONING_EFFORTS: Mapping[str, Think] = {
 
 
 def read_model(body: Fields, role: Role) -> tuple[str, ModelSpec]:
-    """Read which model is meant: as the client named it, and as the pool finds it.
+    """Return the model's name in the request, and its specification.
 
     Raises:
         InvalidName: it cannot be a model's name.
@@ -49,19 +49,18 @@ def read_model(body: Fields, role: Role) -> tuple[str, ModelSpec]:
 
 
 def model_ref(model: str) -> str:
-    """Return a client's name for a model as the pool finds it; never the path of a file.
-
-    Whoever may ask for an answer may not therefore have files read.
+    """Return the pool's reference for a client's name of a model.
 
     Raises:
-        InvalidName: it cannot be a model's name.
+        InvalidName: it cannot be a model's name. The path of a file is none: clients may not read
+            files of this machine.
     """
     name = parse_name(model)
     return name.short if model.lower().endswith(".gguf") else model
 
 
 def read_sampling(body: Fields, *limits: str) -> dict[str, Any]:
-    """Read how tokens are chosen; `limits` are names of the longest answer, the first counts."""
+    """Return the sampling parameters; `limits` are names of `max_tokens`, the first counts."""
     params: dict[str, Any] = {
         "temperature": body.number("temperature", 0, 2),
         "top_p": body.number("top_p", 0, 1),
@@ -98,7 +97,7 @@ def _read_logit_bias(body: Fields) -> dict[str, float] | None:
 
 
 def read_think(body: Fields) -> Think | None:
-    """Read how much a model shall reason: `reasoning_effort`, or `reasoning.effort`."""
+    """Return the reasoning effort: `reasoning_effort`, or `reasoning.effort`."""
     reasoning = body.object("reasoning")
     if body.has("reasoning_effort"):
         found, name = body, "reasoning_effort"
@@ -109,11 +108,8 @@ def read_think(body: Fields) -> Think | None:
     return _REASONING_EFFORTS[found.one_of(name, tuple(_REASONING_EFFORTS), "")]
 
 
-# What an answer must look like
-
-
 def read_response_format(format_: Fields | None) -> Constraint | None:
-    """Read a format as chat has it (`json_schema` within) or as Responses has it (flat)."""
+    """Return the constraint of a format, of chat (nested `json_schema`) or Responses (flat)."""
     if format_ is None:
         return None
     kind = format_.one_of("type", ("text", "json_object", "json_schema"), "")
@@ -128,16 +124,11 @@ def read_response_format(format_: Fields | None) -> Constraint | None:
     return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
 
 
-# Tools
-
-
 def read_tools(body: Fields) -> tuple[Tool, ...]:
-    """Read `tools`, as chat has them (`function` within) or as Responses has them (flat).
-
-    A search of the web is left out: no model here can be offered it.
+    """Return `tools`, of chat (nested `function`) or Responses (flat), without web searches.
 
     Raises:
-        InvalidValue: a tool that only OpenAI's own servers have.
+        InvalidValue: a tool that only OpenAI's servers have.
     """
     tools: list[Tool] = []
     for one in body.objects("tools"):
@@ -146,7 +137,7 @@ def read_tools(body: Fields) -> tuple[Tool, ...]:
             kind = tool.needed_text("type")
             if kind == "function":
                 tools.append(_read_tool(tool.object("function") or tool))
-            elif not kind.startswith("web_search"):  # offered by habit; answers do without
+            elif not kind.startswith("web_search"):  # some clients always send it
                 raise tool.refused("type", f"tools of type '{kind[:40]}' are not supported here.")
     return tuple(tools)
 
@@ -157,10 +148,10 @@ def _read_tool(function: Fields) -> Tool:
 
 
 def read_tool_choice(body: Fields, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]]:
-    """Read `tool_choice`: the engine's word for it, and the tools that remain.
+    """Return `tool_choice` as the engine has it, and the allowed tools.
 
     Raises:
-        InvalidValue: it names a tool that is not offered, or demands one of none.
+        InvalidValue: it names an unknown tool, or requires one where there is none.
     """
     value = body.any("tool_choice")
     if value is None or isinstance(value, str):

@@ -1,8 +1,8 @@
 """Read bodies of OpenAI requests: JSON, plain or zstd, and its fields by type.
 
-A wrong type is answered with one sentence that names the field and what was there. `null` counts
-as absent, because clients write it for what they leave out; unknown fields are ignored. Codex and
-others compress bodies with zstd; the unpacked size counts against the same limit.
+An error names the field by its path and the type that was found. `null` counts as absent, because
+clients write it for what they leave out; unknown fields are ignored. Codex and others compress
+bodies with zstd; the decompressed size counts against the same limit.
 """
 
 from __future__ import annotations
@@ -10,64 +10,70 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from paddock.engine.api.errors import ApiError, InvalidValue
 from paddock.engine.api.json_body import parse_object, read_body, read_json
+from paddock.engine.api.request_limits import body_too_large
+from paddock.engine.api.service import service_of
 
 MOST_LEVELS = 64
-"""As many as a JSON Schema may have."""
+"""Nesting that a JSON Schema may have."""
+
+_T = TypeVar("_T")
 
 
 class Fields:
-    """One JSON object of a request, and where it stands in it."""
+    """One JSON object of a request, with its path in the request."""
 
     def __init__(self, values: Mapping[str, Any], at: str = "") -> None:
         self.values = values
         self.at = at
 
     def place(self, name: str) -> str:
-        """Name a field from the request's top: `messages[0].role`."""
+        """Return a field's path in the request: `messages[0].role`."""
         return f"{self.at}.{name}" if self.at else name
 
     def refused(self, name: str, why: str, code: str | None = None) -> InvalidValue:
-        """Make the error that a field deserves: "Invalid value for 'n': why"."""
+        """Return the error "Invalid value for 'n': why"."""
         place = self.place(name)
         return InvalidValue(f"Invalid value for '{place}': {why}", place, code=code)
 
     def _wrong(self, name: str, wanted: str) -> InvalidValue:
-        found = _type_name(self.values[name])
-        place = self.place(name)
-        said = f"Invalid type for '{place}': expected {wanted}, but got {found} instead."
-        return InvalidValue(said, place, code="invalid_type")
+        return _invalid_type(self.place(name), wanted, self.values[name])
 
     def has(self, name: str) -> bool:
-        """Return whether a field is there, and not null."""
+        """Return whether a field is present and not null."""
         return self.values.get(name) is not None
 
     def any(self, name: str) -> Any:
-        """Return a field whatever it is; None where it is not there."""
+        """Return a field's value of any type; None where it is absent."""
         return self.values.get(name)
+
+    def _missing(self, name: str) -> InvalidValue:
+        said = f"Missing required parameter: '{self.place(name)}'."
+        return InvalidValue(said, self.place(name), code="missing_required_parameter")
+
+    def _typed(self, name: str, kind: type[_T] | tuple[type[_T], ...], wanted: str) -> _T | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self._wrong(name, wanted)
+        return value
 
     def text(self, name: str, default: str = "") -> str:
         """Return a text."""
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise self._wrong(name, "a string")
-        return value
+        value = self._typed(name, str, "a string")
+        return default if value is None else value
 
     def needed_text(self, name: str) -> str:
-        """Return a text that must be there and say something."""
+        """Return a text that must be there and not be empty."""
         value = self.text(name)
         if not value:
-            place = self.place(name)
-            raise InvalidValue(
-                f"Missing required parameter: '{place}'.", place, code="missing_required_parameter"
-            )
+            raise self._missing(name)
         return value
 
     def one_of(self, name: str, known: tuple[str, ...], default: str) -> str:
@@ -80,59 +86,45 @@ class Fields:
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return true or false."""
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self._wrong(name, "a boolean")
-        return value
+        value = self._typed(name, bool, "a boolean")
+        return default if value is None else value
 
     def number(self, name: str, least: float, most: float) -> float | None:
         """Return a number within a range, both ends included."""
-        value = self.values.get(name)
+        value = self._typed(name, (int, float), "a number")
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(name, "a number")
         if not least <= value <= most:
             raise self.refused(name, f"expected a number from {least:g} to {most:g}, not {value}.")
         return float(value)
 
     def whole(self, name: str, least: int, most: int = 2**31 - 1) -> int | None:
         """Return a whole number within a range, both ends included."""
-        value = self.values.get(name)
+        value = self._typed(name, (int, float), "an integer")
         if value is None:
             return None
-        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not is_whole:
+        if isinstance(value, float) and not value.is_integer():
             raise self._wrong(name, "an integer")
         if not least <= value <= most:
             raise self.refused(name, f"expected an integer from {least} to {most}, not {value}.")
         return int(value)
 
     def object(self, name: str) -> Fields | None:
-        """Return an object; None where it is not there."""
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise self._wrong(name, "an object")
-        return Fields(value, self.place(name))
+        """Return an object; None where it is absent."""
+        value = self._typed(name, dict, "an object")
+        return None if value is None else Fields(value, self.place(name))
 
     def needed_object(self, name: str) -> Fields:
         """Return an object that must be there."""
         found = self.object(name)
         if found is None:
-            place = self.place(name)
-            raise InvalidValue(
-                f"Missing required parameter: '{place}'.", place, code="missing_required_parameter"
-            )
+            raise self._missing(name)
         return found
 
     def tree(self, name: str) -> dict[str, Any] | None:
-        """Return an object that goes on as it is, such as a schema; None where it is not there.
+        """Return an object that is passed on as it is, such as a schema; None where it is absent.
 
-        Only so deep that whatever walks through it later can.
+        Its depth is limited, so that recursive functions can read it.
         """
         found = self.object(name)
         if found is None:
@@ -142,21 +134,15 @@ class Fields:
         return dict(found.values)
 
     def list(self, name: str) -> list[Any]:
-        """Return an array; empty where it is not there."""
-        value = self.values.get(name)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self._wrong(name, "an array")
-        return value
+        """Return an array; empty where it is absent."""
+        return self._typed(name, list, "an array") or []
 
     def objects(self, name: str) -> Iterator[Fields]:
-        """Yield an array's objects, each with its place."""
+        """Yield an array's objects, each with its path."""
         for number, value in enumerate(self.list(name)):
             at = f"{self.place(name)}[{number}]"
             if not isinstance(value, Mapping):
-                said = f"Invalid type for '{at}': expected an object, but got {_type_name(value)} instead."
-                raise InvalidValue(said, at, code="invalid_type")
+                raise _invalid_type(at, "an object", value)
             yield Fields(value, at)
 
 
@@ -171,8 +157,14 @@ def is_shallow(value: Any) -> bool:
     return False
 
 
+def _invalid_type(place: str, wanted: str, value: Any) -> InvalidValue:
+    found = _type_name(value)
+    said = f"Invalid type for '{place}': expected {wanted}, but got {found} instead."
+    return InvalidValue(said, place, code="invalid_type")
+
+
 def _type_name(value: Any) -> str:
-    """Name a JSON value's type with its article."""
+    """Return the name of a JSON value's type, with its article."""
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "a boolean"),
         (str, "a string"),
@@ -188,26 +180,26 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-async def read_fields(request: Request, max_bytes: int) -> Fields:
+async def read_fields(request: Request) -> Fields:
     """Return the fields of a request's body.
 
     Raises:
-        ApiError: 400, it is no JSON object; 413, it is too large; 415, it is packed in a way that
-            cannot be read here.
+        ApiError: 400, it is no JSON object; 413, it is too large decompressed; 415, it has an
+            encoding that cannot be read here.
     """
-    packing = request.headers.get("content-encoding", "identity").strip().lower()
-    if packing in ("", "identity"):
-        return Fields(await read_json(request, max_bytes=max_bytes))
-    if packing != "zstd":
-        raise _unsupported_encoding(packing)
-    packed = await read_body(request, max_bytes)
-    return Fields(await asyncio.to_thread(lambda: parse_object(_decompress(packed, max_bytes))))
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return Fields(await read_json(request))
+    if encoding != "zstd":
+        raise _unsupported_encoding(encoding)
+    body, max_bytes = await read_body(request), service_of(request).settings.max_body_bytes
+    return Fields(await asyncio.to_thread(lambda: parse_object(_decompress(body, max_bytes))))
 
 
-def _unsupported_encoding(packing: str) -> ApiError:
+def _unsupported_encoding(encoding: str) -> ApiError:
     return ApiError(
         415,
-        f"bodies with `Content-Encoding: {packing[:40]}` are not read here; send plain JSON",
+        f"bodies with `Content-Encoding: {encoding[:40]}` are not read here; send plain JSON",
         {"Accept-Encoding": "zstd" if _has_zstd() else "identity"},
     )
 
@@ -216,22 +208,22 @@ def _has_zstd() -> bool:
     return importlib.util.find_spec("zstandard") is not None
 
 
-def _decompress(packed: bytes, max_bytes: int) -> bytes:
-    """Unpack a zstd body.
+def _decompress(body: bytes, max_bytes: int) -> bytes:
+    """Decompress a zstd body.
 
     Raises:
-        ApiError: it is none, is larger than is taken, or cannot be unpacked on this machine.
+        ApiError: 400, it is not zstd; 413, it is too large; 415, `zstandard` is not installed.
     """
     if not _has_zstd():
         raise _unsupported_encoding("zstd")
-    import zstandard
+    import zstandard  # an optional dependency
 
     parts, size = [], 0
     try:
-        for part in zstandard.ZstdDecompressor().read_to_iter(packed):
+        for part in zstandard.ZstdDecompressor().read_to_iter(body):
             size += len(part)
             if size > max_bytes:
-                raise ApiError(413, f"request body too large: at most {max_bytes} bytes are taken")
+                raise ApiError(413, body_too_large(max_bytes).message)
             parts.append(part)
     except zstandard.ZstdError as error:
         raise ApiError(400, f"the body is not zstd: {error}") from None

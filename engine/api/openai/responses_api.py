@@ -1,8 +1,8 @@
 """POST /v1/responses: body → call, reply → `response` object or stream events. Pure.
 
-Nothing is stored: each request brings the whole conversation, and a request that needs an earlier
+Nothing is stored: each request holds the whole conversation, and a request that needs an earlier
 response is refused. A streamed answer has at most one reasoning item, then one text item, then its
-tool calls; an item opens with its first piece and closes when another kind follows or the answer
+tool calls; an item begins with its first piece and ends when another kind follows or the answer
 ends.
 """
 
@@ -13,27 +13,43 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.api.errors import InvalidValue, as_openai_error, openai_error_body
-from paddock.engine.api.streaming import sse_event
-from paddock.engine.api.time_formats import nanoseconds
+from paddock.engine.api.streaming import (
+    nanoseconds,
+    sse_event,
+)
 from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall
 
-from . import generation_calls, parameters
 from .generation_calls import (
     ApiCaller,
     Body,
     CallStreamWriter,
     GenerationCall,
     Stamp,
+    arguments_text,
+    finish_reason,
+    limited_calls,
+    logprob_values,
     new_id,
     requests_for_choices,
+    truncation_fields,
 )
 from .messages import response_messages
+from .parameters import (
+    MAX_LOGPROBS,
+    OPENAI_DEFAULTS,
+    read_model,
+    read_response_format,
+    read_sampling,
+    read_think,
+    read_tool_choice,
+    read_tools,
+)
 from .request_body import Fields
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseContext:
-    """What a response repeats of its request, and how its items are told."""
+    """What a response repeats of its request, and how its items are written."""
 
     model: str
     """As the client named it."""
@@ -45,10 +61,10 @@ class ResponseContext:
 
 
 def response_value(
-    frame: ResponseContext, stamp: Stamp, items: Sequence[Body], reply: Reply | None
+    context: ResponseContext, stamp: Stamp, items: Sequence[Body], reply: Reply | None
 ) -> Body:
-    """Write a `response` with the items that there are; no reply: it is in progress."""
-    given = frame.given
+    """Return a `response` with the given items; no reply: it is in progress."""
+    given = context.given
     return {
         "id": stamp.id,
         "object": "response",
@@ -61,9 +77,9 @@ def response_value(
         "max_output_tokens": given["max_output_tokens"],
         "max_tool_calls": None,
         "metadata": given["metadata"] or {},
-        "model": frame.model,
+        "model": context.model,
         "output": list(items),
-        "parallel_tool_calls": frame.calls_in_parallel,
+        "parallel_tool_calls": context.calls_in_parallel,
         "previous_response_id": None,
         "reasoning": {"effort": (given["reasoning"] or {}).get("effort"), "summary": None},
         "service_tier": "default",
@@ -74,10 +90,10 @@ def response_value(
         "tools": given["tools"] or [],
         "top_logprobs": given["top_logprobs"] or 0,
         "top_p": _or_default(given["top_p"], 1.0),
-        "truncation": "auto" if frame.truncates else "disabled",
+        "truncation": "auto" if context.truncates else "disabled",
         "usage": _usage_value(reply) if reply is not None else None,
         "user": given["user"],
-        **(generation_calls.truncation_fields([reply]) if reply is not None else {}),
+        **(truncation_fields([reply]) if reply is not None else {}),
     }
 
 
@@ -92,8 +108,8 @@ def _status(reply: Reply | None) -> str:
 
 
 def is_incomplete(reply: Reply) -> bool:
-    """Return whether an answer was ended before the model had done."""
-    return generation_calls.finish_reason(reply) == "length"
+    """Return whether an answer was stopped before its end."""
+    return finish_reason(reply) == "length"
 
 
 def _incomplete_details(reply: Reply | None) -> Body | None:
@@ -115,39 +131,34 @@ def _usage_value(reply: Reply) -> Body:
     }
 
 
-# Output items: each is written when it begins, and again when it is whole
-
-
-def output_items(frame: ResponseContext, reply: Reply) -> list[Body]:
-    """Write a whole reply as items: its reasoning, its text, its calls."""
+def output_items(context: ResponseContext, reply: Reply) -> list[Body]:
+    """Return a whole reply as items: its reasoning, its text, its calls."""
     items: list[Body] = []
     if reply.reasoning:
         items.append(reasoning_item(new_id("rs_"), reply.reasoning))
-    calls = generation_calls.limited_calls(reply.tool_calls, in_parallel=frame.calls_in_parallel)
+    calls = limited_calls(reply.tool_calls, in_parallel=context.calls_in_parallel)
     if reply.text or not calls:
         status = "incomplete" if is_incomplete(reply) else "completed"
-        logprobs = generation_calls.logprob_values(reply.logprobs) if frame.wants_logprobs else []
+        logprobs = logprob_values(reply.logprobs) if context.wants_logprobs else []
         items.append(message_item(new_id("msg_"), [text_part(reply.text, logprobs)], status))
     for one in calls:
-        items.append(
-            call_item(new_id("fc_"), one.id, one.name, generation_calls.arguments_text(one))
-        )
+        items.append(call_item(new_id("fc_"), one.id, one.name, arguments_text(one)))
     return items
 
 
 def reasoning_item(item_id: str, text: str) -> Body:
-    """Write what an answer thought; empty: it begins to."""
+    """Return a reasoning item; empty when it begins."""
     summary = [summary_part(text)] if text else []
     return {"id": item_id, "type": "reasoning", "summary": summary}
 
 
 def summary_part(text: str) -> Body:
-    """Write the part of a reasoning item that holds its text."""
+    """Return the part of a reasoning item that holds its text."""
     return {"type": "summary_text", "text": text}
 
 
 def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
-    """Write an answer's text."""
+    """Return the item of an answer's text."""
     return {
         "id": item_id,
         "type": "message",
@@ -158,7 +169,7 @@ def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
 
 
 def text_part(text: str, logprobs: Sequence[Body]) -> Body:
-    """Write the part of a message that holds its text."""
+    """Return the part of a message that holds its text."""
     return {
         "type": "output_text",
         "text": text,
@@ -170,7 +181,7 @@ def text_part(text: str, logprobs: Sequence[Body]) -> Body:
 def call_item(
     item_id: str, call_id: str, name: str, arguments: str, status: str = "completed"
 ) -> Body:
-    """Write a call of a function."""
+    """Return the item of a function call."""
     return {
         "id": item_id,
         "type": "function_call",
@@ -186,7 +197,7 @@ ItemKind = Literal["reasoning", "message"]
 
 @dataclass(slots=True)
 class _OpenItem:
-    """An item that is being told."""
+    """An item that is being written."""
 
     kind: ItemKind
     id: str
@@ -194,52 +205,43 @@ class _OpenItem:
     logprobs: list[Body] = field(default_factory=list)
 
 
-class ResponseStreamWriter:
-    """Writes one stream; every event has its number."""
+class _ResponseStreamWriter(CallStreamWriter):
+    """Writes one stream of numbered events."""
 
-    def __init__(self, frame: ResponseContext, stamp: Stamp) -> None:
-        self._frame = frame
+    def __init__(self, context: ResponseContext, stamp: Stamp) -> None:
+        self._context = context
         self._stamp = stamp
         self._n_events = 0
         self._n_calls = 0
         self._items: list[Body] = []
-        """Those that are whole."""
+        """Complete items."""
         self._open: _OpenItem | None = None
 
     def begin(self) -> Iterator[bytes]:
-        """Say that there will be an answer."""
         for name in ("response.created", "response.in_progress"):
             yield self._event(name, response=self._response(None))
 
     def chunk(self, index: int, chunk: Chunk) -> Iterator[bytes]:
-        """Yield a piece of the answer."""
         if chunk.reasoning:
             yield from self._add("reasoning", chunk.reasoning, [])
-        logprobs = (
-            generation_calls.logprob_values(chunk.logprobs) if self._frame.wants_logprobs else []
-        )
+        logprobs = logprob_values(chunk.logprobs) if self._context.wants_logprobs else []
         if chunk.text or (logprobs and not chunk.reasoning):
             yield from self._add("message", chunk.text, logprobs)
         for call in chunk.tool_calls:
             self._n_calls += 1
-            if self._n_calls == 1 or self._frame.calls_in_parallel:
-                yield from self._tell_call(call)
+            if self._n_calls == 1 or self._context.calls_in_parallel:
+                yield from self._add_call(call)
 
     def reply(self, index: int, reply: Reply) -> Iterator[bytes]:
-        """Tell that the answer is whole."""
         if not self._n_calls and (self._open is None or self._open.kind != "message"):
-            yield from self._add("message", "", [])  # an empty answer is told as one
+            yield from self._add("message", "", [])  # an empty answer is an empty message
         incomplete = is_incomplete(reply)
         yield from self._close("incomplete" if incomplete else "completed")
         name = "response.incomplete" if incomplete else "response.completed"
         yield self._event(name, response=self._response(reply))
 
-    def end(self) -> Iterator[bytes]:
-        """Say nothing more: the last event said it."""
-        yield from ()
-
     def fail(self, error: Exception) -> bytes:
-        """Return why there will be no more, as Responses do, and as all other endpoints do."""
+        # The event of Responses, then that of the other endpoints.
         said = as_openai_error(error)
         failed = {
             **self._response(None),
@@ -250,8 +252,6 @@ class ResponseStreamWriter:
         return self._event("response.failed", response=failed) + self._event(
             "error", **last, **openai_error_body(said)
         )
-
-    # Reasoning and text
 
     def _add(self, kind: ItemKind, text: str, logprobs: list[Body]) -> Iterator[bytes]:
         if self._open is None or self._open.kind != kind:
@@ -297,11 +297,9 @@ class ResponseStreamWriter:
             yield self._done(message_item(item.id, [part], status))
         self._open = None
 
-    # Calls
-
-    def _tell_call(self, call: ToolCall) -> Iterator[bytes]:
+    def _add_call(self, call: ToolCall) -> Iterator[bytes]:
         yield from self._close("completed")
-        item_id, arguments = new_id("fc_"), generation_calls.arguments_text(call)
+        item_id, arguments = new_id("fc_"), arguments_text(call)
         yield self._added(call_item(item_id, call.id, call.name, "", "in_progress"))
         of = {"item_id": item_id, "output_index": len(self._items)}
         yield self._event("response.function_call_arguments.delta", **of, delta=arguments)
@@ -309,8 +307,6 @@ class ResponseStreamWriter:
             "response.function_call_arguments.done", **of, name=call.name, arguments=arguments
         )
         yield self._done(call_item(item_id, call.id, call.name, arguments))
-
-    # Writing
 
     def _added(self, item: Body) -> bytes:
         return self._event("response.output_item.added", output_index=len(self._items), item=item)
@@ -327,7 +323,7 @@ class ResponseStreamWriter:
         )
 
     def _response(self, reply: Reply | None) -> Body:
-        return response_value(self._frame, self._stamp, self._items, reply)
+        return response_value(self._context, self._stamp, self._items, reply)
 
     def _event(self, name: str, /, **fields: Any) -> bytes:
         value = {"type": name, "sequence_number": self._n_events, **fields}
@@ -342,31 +338,27 @@ _REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "t
 
 @dataclass(frozen=True, slots=True)
 class ResponseCall(GenerationCall):
-    """One conversation to be answered."""
+    """A response to a conversation."""
 
-    frame: ResponseContext
-
-    @property
-    def prefix(self) -> str:
-        """What the answer's id begins with."""
-        return "resp_"
+    context: ResponseContext
+    prefix = "resp_"
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Write a whole `response`."""
+        """Return a whole `response`."""
         (reply,) = replies
-        items = output_items(self.frame, reply)
-        return response_value(self.frame, stamp, items, reply)
+        items = output_items(self.context, reply)
+        return response_value(self.context, stamp, items, reply)
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return who writes the events of Responses."""
-        return ResponseStreamWriter(self.frame, stamp)
+        """Return a writer of the events of Responses."""
+        return _ResponseStreamWriter(self.context, stamp)
 
 
 def read_response(body: Fields, caller: ApiCaller) -> ResponseCall:
-    """Read what is asked.
+    """Parse a body of responses.
 
     Raises:
-        InvalidValue: a field that cannot be used.
+        InvalidValue: a field is invalid.
     """
     body.tree("metadata")
     for name in _STATEFUL_FIELDS:
@@ -376,27 +368,27 @@ def read_response(body: Fields, caller: ApiCaller) -> ResponseCall:
             )
     if body.flag("background"):
         raise body.refused("background", "answers are not stored here; ask for a stream.")
-    model, spec = parameters.read_model(body, "chat")
-    tools = parameters.read_tools(body)
-    choice, tools = parameters.read_tool_choice(body, tools)
+    model, spec = read_model(body, "chat")
+    tools = read_tools(body)
+    choice, tools = read_tool_choice(body, tools)
     n_logprobs = _read_n_logprobs(body)
     text = body.object("text")
     truncates = body.one_of("truncation", ("auto", "disabled"), "disabled") == "auto"
     request = ChatRequest(
         spec,
         response_messages(body),
-        parameters.read_sampling(body, "max_output_tokens"),
+        read_sampling(body, "max_output_tokens"),
         priority=caller.priority,
         tools=tools,
         tool_choice=choice,
-        constraint=parameters.read_response_format(text.object("format") if text else None),
-        think=parameters.read_think(body),
+        constraint=read_response_format(text.object("format") if text else None),
+        think=read_think(body),
         n_logprobs=n_logprobs,
         reserves_answer=False,
         truncates=truncates or body.flag("truncate"),
-        defaults=parameters.OPENAI_DEFAULTS,
+        defaults=OPENAI_DEFAULTS,
     )
-    frame = ResponseContext(
+    context = ResponseContext(
         model,
         {name: body.any(name) for name in _REPEATED_FIELDS},
         calls_in_parallel=body.flag("parallel_tool_calls", default=True),
@@ -404,13 +396,13 @@ def read_response(body: Fields, caller: ApiCaller) -> ResponseCall:
         truncates=request.truncates,
     )
     return ResponseCall(
-        model, requests_for_choices(request, 1), 1, streams=body.flag("stream"), frame=frame
+        model, requests_for_choices(request, 1), 1, streams=body.flag("stream"), context=context
     )
 
 
 def _read_n_logprobs(body: Fields) -> int | None:
-    """Read whether log probabilities are wanted: `include` says so, or how many."""
-    n_top = body.whole("top_logprobs", 0, parameters.MOST_LOGPROBS)
+    """Return how many top log probabilities to send; None: no log probabilities."""
+    n_top = body.whole("top_logprobs", 0, MAX_LOGPROBS)
     includes = body.list("include")
     if not all(isinstance(one, str) for one in includes):
         raise InvalidValue("Invalid type for 'include': expected strings.", "include")

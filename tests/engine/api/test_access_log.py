@@ -13,7 +13,7 @@ import pytest
 from paddock.engine.api import request_log
 from paddock.engine.api.request_log import Exchange, access_log_json, access_log_line
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 
 def chat(**more: object) -> Exchange:
@@ -76,7 +76,7 @@ def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
 def lines_of(settings: ServiceSettings, *paths: str, **more: Any) -> list[str]:
     stream = io.StringIO()
     with request_log.access_log_to_stream(stream):
-        house = House(settings)
+        house = SmallService(settings)
         for path in paths:
             house.ask(path, **more)
     return stream.getvalue().splitlines()

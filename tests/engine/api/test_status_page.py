@@ -377,7 +377,7 @@ def test_a_page_of_a_stranger_may_not(locked: Live, chromium: Browser) -> None:
         # Without a preflight, as forms are sent: it is answered, by 403, and cannot be read.
         simple = {"method": "POST", "body": "{}", "mode": "no-cors"}
         fetch(page, f"{locked.url}/api/delete", **simple)
-    last = [(one.path, one.status) for one in locked.service.journal.last][-2:]
+    last = [(one.path, one.status) for one in locked.service.request_log.last][-2:]
     assert last == [("/api/version", 403), ("/api/delete", 403)]
 
 

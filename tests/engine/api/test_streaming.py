@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -18,7 +19,10 @@ from starlette.types import Message
 from paddock.engine.api.errors import ApiError, ClientGone
 from paddock.engine.api.streaming import (
     dumps,
+    expires_at,
+    nanoseconds,
     ndjson_response,
+    rfc3339,
     sse_event,
     sse_response,
     while_connected,
@@ -289,3 +293,11 @@ def test_headers_of_a_refused_request_say_when_to_come_back(live: Live) -> None:
     error = ApiError(503, "busy")
     assert error.headers["Retry-After"] == "2"
     assert httpx.Headers(error.headers)["retry-after"].isdigit()
+
+
+def test_moments_can_be_read_by_python_and_for_ever_is_three_centuries() -> None:
+    moment = datetime(2026, 8, 1, 12, 0, 0, 1, tzinfo=UTC)
+    assert rfc3339(moment) == "2026-08-01T12:00:00.000001Z"
+    assert datetime.fromisoformat(rfc3339(moment)) == moment
+    assert datetime.fromisoformat(expires_at(None)).year in (2318, 2319)
+    assert nanoseconds(0.000000001) == 1

@@ -1,4 +1,4 @@
-"""The journal, and what a pool's events tell it of the request that they are for."""
+"""The request_log, and what a pool's events tell it of the request that they are for."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from paddock.engine.request import Usage
 EARS = RequestLogEvents()
 
 
-def begun(journal: RequestLog, path: str = "/api/chat") -> Exchange:
+def begun(request_log: RequestLog, path: str = "/api/chat") -> Exchange:
     exchange = Exchange("POST", path, "")
-    journal.begin(exchange, {})
+    request_log.begin(exchange, {})
     return exchange
 
 
 def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
-    journal = RequestLog()
+    request_log = RequestLog()
 
     async def serve(n: int) -> Exchange:
-        exchange = begun(journal)
+        exchange = begun(request_log)
 
         async def answer() -> None:  # a task, as a pool's answers are
             await asyncio.sleep(0.01 * (3 - n))
@@ -47,9 +47,9 @@ def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
 
 def test_what_comes_after_the_end_is_nobody_s() -> None:
     async def go() -> Exchange:
-        journal = RequestLog()
-        exchange = begun(journal)
-        journal.end(exchange, "answered", "")
+        request_log = RequestLog()
+        exchange = begun(request_log)
+        request_log.end(exchange, "answered", "")
         EARS.answered("smol", "stop", Usage(1, 1, 1), 0.1)
         EARS.embedded("smol", 1, 1, 0.1)
         return exchange
@@ -83,14 +83,14 @@ def test_outside_of_a_request_nothing_is_noted() -> None:
 
 def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
     async def go() -> RequestLog:
-        journal = RequestLog()
+        request_log = RequestLog()
         for n in range(300):
             for path in ("/api/tags", "/ui/state.json", "/metrics"):
-                one = begun(journal, path)
+                one = begun(request_log, path)
                 one.status = n
-                journal.end(one, "answered", "")
-        return journal
+                request_log.end(one, "answered", "")
+        return request_log
 
-    journal = asyncio.run(go())
-    assert [one.status for one in journal.last] == list(range(200, 300))
-    assert not journal.running
+    request_log = asyncio.run(go())
+    assert [one.status for one in request_log.last] == list(range(200, 300))
+    assert not request_log.running

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from paddock.engine.api import app
+from paddock.engine.api.app import make_middleware
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 
@@ -21,13 +21,13 @@ EVERY = ["GET", "POST", "PUT", "DELETE"]
 
 
 @dataclass
-class House:
+class SmallService:
     """An application with `routes` that tell how much they were sent, and its doors."""
 
     settings: ServiceSettings = field(default_factory=ServiceSettings)
 
     def __post_init__(self) -> None:
-        self.journal = RequestLog()
+        self.request_log = RequestLog()
         self.app = Starlette(
             routes=[
                 Route("/", _told),
@@ -37,7 +37,7 @@ class House:
                 Route("/api/blobs/{digest}", _told, methods=EVERY),
                 Route("/{path:path}", _told, methods=EVERY),
             ],
-            middleware=app.make_middleware(self.settings, self.journal),
+            middleware=make_middleware(self.settings, self.request_log),
         )
 
     def ask(
@@ -60,7 +60,7 @@ class House:
         return asyncio.run(go())
 
     def metrics(self) -> str:
-        return self.journal.metrics.text().decode()
+        return self.request_log.metrics.text().decode()
 
 
 async def _told(request: Request) -> Response:

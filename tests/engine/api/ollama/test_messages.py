@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.engine.api.ollama.requests import read_message, read_tools, tool_call_value
+from paddock.engine.api.ollama.requests import _tool_call_value, read_message, read_tools
 from paddock.engine.request import ToolCall
 
 
@@ -28,7 +28,7 @@ def test_a_tool_needs_nothing_but_a_name() -> None:
 
 
 def test_a_call_is_written_with_its_place_among_the_others() -> None:
-    assert tool_call_value(ToolCall("f", {"a": 1}, "cab12cd34"), 1) == {
+    assert _tool_call_value(ToolCall("f", {"a": 1}, "cab12cd34"), 1) == {
         "id": "call_ab12cd34",
         "function": {"index": 1, "name": "f", "arguments": {"a": 1}},
     }

@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.api.cors import IPAddress, is_own_host
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 OWN = [
     "", "localhost", "localhost:11434", "LOCALHOST", "127.0.0.1", "127.0.0.1:11434", "127.8.9.1",
@@ -47,7 +47,7 @@ def test_an_address_of_an_interface_is_let_in_wherever_it_lies() -> None:
 
 
 def test_a_stranger_s_name_is_answered_by_403_on_a_loopback_address() -> None:
-    house = House()
+    house = SmallService()
     refused = house.ask(headers={"Host": "evil.example"})
     assert refused.status_code == 403
     assert refused.json() == {
@@ -60,15 +60,15 @@ def test_a_stranger_s_name_is_answered_by_403_on_a_loopback_address() -> None:
 
 def test_a_page_that_points_its_own_name_here_is_refused_though_its_origin_is_the_same() -> None:
     rebound = {"Host": "evil.example:11434", "Origin": "http://evil.example:11434"}
-    assert House().ask(headers=rebound).status_code == 403
+    assert SmallService().ask(headers=rebound).status_code == 403
 
 
 def test_options_of_an_own_host_is_answered_by_204() -> None:
-    answer = House().ask("/api/tags", "OPTIONS")
+    answer = SmallService().ask("/api/tags", "OPTIONS")
     assert (answer.status_code, answer.content) == (204, b"")
-    assert House().ask("/", "OPTIONS", headers={"Host": "evil.example"}).status_code == 403
+    assert SmallService().ask("/", "OPTIONS", headers={"Host": "evil.example"}).status_code == 403
 
 
 def test_an_address_that_others_reach_takes_any_name() -> None:
-    wide = House(ServiceSettings(host="0.0.0.0", is_insecure=True))
+    wide = SmallService(ServiceSettings(host="0.0.0.0", is_insecure=True))
     assert wide.ask(headers={"Host": "gpu.example"}).status_code == 200

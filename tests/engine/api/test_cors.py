@@ -6,7 +6,7 @@ import pytest
 
 from paddock.engine.api.cors import AllowedOrigins
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 ALWAYS = [
     *(f"{scheme}://{host}{port}" for scheme in ("http", "https")
@@ -27,7 +27,7 @@ NEVER = [
 
 @pytest.mark.parametrize("origin", ALWAYS)
 def test_pages_of_this_machine_and_desktop_programs_may_always_ask(origin: str) -> None:
-    answer = House().ask(headers={"Origin": origin})
+    answer = SmallService().ask(headers={"Origin": origin})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == origin
     assert "Origin" in answer.headers["vary"]
@@ -39,7 +39,7 @@ def test_other_pages_may_not(origin: str) -> None:
 
 
 def test_a_page_that_may_not_ask_is_answered_by_403_before_anything_is_done() -> None:
-    house = House()
+    house = SmallService()
     refused = house.ask("/api/delete", "DELETE", headers={"Origin": "https://evil.example"})
     assert refused.status_code == 403
     assert "access-control-allow-origin" not in refused.headers
@@ -73,9 +73,9 @@ def test_origins_named_in_the_settings_may_ask_too(pattern: str, yes: str, no: s
 
 
 def test_everybody_may_only_where_somebody_wrote_so() -> None:
-    nobody_said = House().ask(headers={"Origin": "http://localhost"})
+    nobody_said = SmallService().ask(headers={"Origin": "http://localhost"})
     assert nobody_said.headers["access-control-allow-origin"] != "*"
-    somebody = House(ServiceSettings(origins=("*",)))
+    somebody = SmallService(ServiceSettings(origins=("*",)))
     said = somebody.ask(headers={"Origin": "https://whoever.example"})
     assert said.headers["access-control-allow-origin"] == "*"
 
@@ -86,7 +86,7 @@ def test_a_preflight_is_answered_by_204_with_what_clients_send() -> None:
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,authorization,x-stainless-os",
     }
-    answer = House().ask("/v1/chat/completions", "OPTIONS", headers=asked)
+    answer = SmallService().ask("/v1/chat/completions", "OPTIONS", headers=asked)
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
     methods = answer.headers["access-control-allow-methods"].split(",")
@@ -102,7 +102,7 @@ def test_a_preflight_is_answered_by_204_with_what_clients_send() -> None:
     }  # fmt: skip
     usual = {"authorization", "content-type", "user-agent", "accept", "x-requested-with"}
     assert {*usual, "openai-beta", *stainless, "x-api-key", "anthropic-version"} <= headers
-    refused = House().ask(
+    refused = SmallService().ask(
         "/v1/models", "OPTIONS", headers={**asked, "Origin": "https://evil.example"}
     )
     assert refused.status_code == 403
@@ -113,7 +113,7 @@ def test_a_preflight_needs_no_key_since_browsers_send_none(tmp_path: object) -> 
 
     file = Path(str(tmp_path)) / "keys"
     file.write_text("secret-key-of-mine\n")
-    house = House(ServiceSettings(api_keys_file=file))
+    house = SmallService(ServiceSettings(api_keys_file=file))
     asked = {"Origin": "http://localhost", "Access-Control-Request-Method": "GET"}
     assert house.ask("/v1/models", "OPTIONS", headers=asked).status_code == 204
     # And the page can read why it was refused.
@@ -123,7 +123,7 @@ def test_a_preflight_needs_no_key_since_browsers_send_none(tmp_path: object) -> 
 
 
 def test_the_service_s_own_page_and_programs_are_no_strangers() -> None:
-    house = House()
+    house = SmallService()
     assert "access-control-allow-origin" not in house.ask().headers
     own = house.ask(headers={"Origin": "http://localhost:11434"})
     assert own.status_code == 200

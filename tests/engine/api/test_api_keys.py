@@ -13,7 +13,7 @@ import pytest
 from paddock.engine.api import api_keys as keys_module
 from paddock.engine.api.api_keys import InvalidKeyFile, KeyRing, key_command, read_keys
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 SECRET = "d1f0c2a97be34f58"
 HASHED = "sha256:" + hashlib.sha256(b"another-key").hexdigest()
@@ -25,8 +25,8 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def house(folder: Path, text: str = f"{SECRET} alice\n{HASHED}\nключ\n") -> House:
-    return House(ServiceSettings(api_keys_file=written(folder, text)))
+def house(folder: Path, text: str = f"{SECRET} alice\n{HASHED}\nключ\n") -> SmallService:
+    return SmallService(ServiceSettings(api_keys_file=written(folder, text)))
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -153,7 +153,7 @@ def test_the_journal_has_the_key_s_name_and_never_the_key(tmp_path: Path) -> Non
     one = house(tmp_path)
     one.ask(headers=bearer(SECRET))
     one.ask(headers=bearer("wrong"))
-    assert [exchange.key for exchange in one.journal.last] == ["alice", ""]
+    assert [exchange.key for exchange in one.request_log.last] == ["alice", ""]
     assert 'paddock_http_refused_total{reason="key"} 1.0' in one.metrics()
 
 
@@ -172,7 +172,7 @@ def test_a_key_that_is_added_or_taken_away_counts_without_a_restart(
     with caplog.at_level(logging.ERROR):
         written(tmp_path, "")
         assert ring.find(b"second") is None
-    assert "no API key is valid until this is mended" in caplog.text
+    assert "no API key is valid until this is corrected" in caplog.text
     file.unlink()
     assert ring.find(b"second") is None
     written(tmp_path, "second\n")

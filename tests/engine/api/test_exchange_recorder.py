@@ -21,7 +21,7 @@ from paddock.engine.api.request_log import (
     route_pattern,
 )
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 
 def scope(path: str = "/api/chat", **more: Any) -> Scope:
@@ -30,7 +30,7 @@ def scope(path: str = "/api/chat", **more: Any) -> Scope:
 
 def record(app: Any, *told: str) -> tuple[Exchange, RequestLog, list[Message]]:
     """Send a request through; `told` is what the client's side says after the request."""
-    journal = RequestLog()
+    request_log = RequestLog()
     ended: list[Exchange] = []
     sent: list[Message] = []
     messages = iter(("http.request", *told))
@@ -41,10 +41,10 @@ def record(app: Any, *told: str) -> tuple[Exchange, RequestLog, list[Message]]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    door = ExchangeRecorder(app, journal=journal, written=ended.append)
+    door = ExchangeRecorder(app, request_log=request_log, on_end=ended.append)
     with contextlib.suppress(ZeroDivisionError):
         asyncio.run(door(scope(client=("10.0.0.9", 1)), receive, send))
-    return ended[0], journal, sent
+    return ended[0], request_log, sent
 
 
 async def answering(scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,11 +55,11 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def test_an_answered_request_has_its_status_size_and_time() -> None:
-    one, journal, sent = record(answering)
+    one, request_log, sent = record(answering)
     assert (one.method, one.path, one.client, one.status) == ("POST", "/api/chat", "10.0.0.9", 201)
     assert (one.fate, one.sent_bytes) == ("answered", 7)
     assert 0 < one.first_s <= one.seconds < 5
-    assert (list(journal.last), journal.running) == ([one], {})
+    assert (list(request_log.last), request_log.running) == ([one], {})
     assert len(sent) == 3, "pieces go through as they come"
     assert "secret" not in repr(one)
 
@@ -70,9 +70,9 @@ def test_a_client_that_leaves_is_seen() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await receive()
 
-    one, journal, _ = record(app, "http.disconnect")
+    one, request_log, _ = record(app, "http.disconnect")
     assert (one.status, one.fate) == (200, "gone")
-    assert "paddock_http_clients_gone_total 1.0" in journal.metrics.text().decode()
+    assert "paddock_http_clients_gone_total 1.0" in request_log.metrics.text().decode()
 
 
 def test_a_client_that_leaves_before_anything_was_said_is_a_499() -> None:
@@ -95,8 +95,8 @@ def test_a_handler_that_breaks_is_a_500() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError
 
-    one, journal, _ = record(app)
-    assert (one.status, one.fate, journal.running) == (500, "failed", {})
+    one, request_log, _ = record(app)
+    assert (one.status, one.fate, request_log.running) == (500, "failed", {})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_route_is_told_by_its_pattern() -> None:
 
 
 def test_words_from_outside_make_no_new_series() -> None:
-    house = House(ServiceSettings())
+    house = SmallService(ServiceSettings())
     for n in range(20):
         house.ask(f"/random/{n}", "GET")
         house.ask("/", f"METHOD{n}")
@@ -153,7 +153,7 @@ def test_words_from_outside_make_no_new_series() -> None:
 def test_streams_go_through_every_door_piece_by_piece(tmp_path: Any) -> None:
     file = tmp_path / "keys"
     file.write_text("k\n")
-    house = House(ServiceSettings(api_keys_file=file, rate_per_minute=100, origins=("*",)))
+    house = SmallService(ServiceSettings(api_keys_file=file, rate_per_minute=100, origins=("*",)))
     pieces: list[tuple[float, bytes]] = []
 
     async def go() -> None:

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from paddock.engine.api.request_limits import BodyLimit
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 SMALL = ServiceSettings(max_body_bytes=1000)
 
@@ -24,14 +24,14 @@ async def pieces(size: int) -> AsyncIterator[bytes]:
 
 
 def test_a_body_up_to_the_limit_is_taken() -> None:
-    house = House(SMALL)
+    house = SmallService(SMALL)
     assert house.ask("/api/chat", "POST", content=b"x" * 1000).text == "1000"
     assert house.ask("/api/chat", "POST", content=pieces(1000)).text == "1000"
 
 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_larger_one_is_answered_by_413(is_told: bool) -> None:
-    house = House(SMALL)
+    house = SmallService(SMALL)
     content = b"x" * 1100 if is_told else pieces(1100)
     refused = house.ask("/api/chat", "POST", content=content)
     assert refused.status_code == 413
@@ -41,21 +41,21 @@ def test_a_larger_one_is_answered_by_413(is_told: bool) -> None:
 
 
 def test_the_refusal_of_a_large_body_speaks_the_dialect() -> None:
-    told = House(SMALL).ask("/v1/messages", "POST", content=b"x" * 2000).json()
+    told = SmallService(SMALL).ask("/v1/messages", "POST", content=b"x" * 2000).json()
     assert told["error"]["type"] == "request_too_large"
-    openai = House(SMALL).ask("/v1/completions", "POST", content=b"x" * 2000).json()
+    openai = SmallService(SMALL).ask("/v1/completions", "POST", content=b"x" * 2000).json()
     assert openai["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("path", ["/api/blobs/sha256:" + "0" * 64, "/v1/files"])
 def test_files_may_be_larger(path: str) -> None:
-    assert House(SMALL).ask(path, "POST", content=pieces(5000)).text == "5000"
+    assert SmallService(SMALL).ask(path, "POST", content=pieces(5000)).text == "5000"
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "²", "", "0x10", "99999999999999999999999999"])
 def test_a_length_that_is_none_is_no_way_around_it(length: str) -> None:
     headers = {"Content-Length": length.encode()}
-    refused = House(SMALL).ask("/api/chat", "POST", content=pieces(1100), headers=headers)
+    refused = SmallService(SMALL).ask("/api/chat", "POST", content=pieces(1100), headers=headers)
     assert refused.status_code == 413
 
 
@@ -76,7 +76,7 @@ def run(receive: Receive, *, idle_s: float, swallows: bool = False) -> list[Mess
     async def send(message: Message) -> None:
         sent.append(message)
 
-    door = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, journal=RequestLog())
+    door = BodyLimit(app, max_body_bytes=10_000_000, idle_s=idle_s, request_log=RequestLog())
     scope = {"type": "http", "method": "POST", "path": "/api/chat", "headers": []}
 
     async def go() -> None:
@@ -148,6 +148,6 @@ def test_after_the_body_there_is_no_deadline() -> None:
     async def send(message: Message) -> None:
         raise AssertionError
 
-    door = BodyLimit(app, max_body_bytes=10, idle_s=0.05, journal=RequestLog())
+    door = BodyLimit(app, max_body_bytes=10, idle_s=0.05, request_log=RequestLog())
     asyncio.run(door({"type": "http", "path": "/", "headers": []}, receive, send))
     assert seen == ["http.request", "http.disconnect"]

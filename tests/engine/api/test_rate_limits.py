@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.api.request_limits import TokenBuckets
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 
 class Clock:
@@ -58,7 +58,7 @@ def test_the_table_never_grows_beyond_its_bound() -> None:
 
 
 def test_beyond_the_rate_the_answer_is_429_and_says_when() -> None:
-    house = House(ServiceSettings(rate_per_minute=2))
+    house = SmallService(ServiceSettings(rate_per_minute=2))
     assert [house.ask("/api/chat", "POST").status_code for _ in range(3)] == [200, 200, 429]
     refused = house.ask("/api/chat", "POST")
     assert 1 <= int(refused.headers["retry-after"]) <= 30
@@ -70,7 +70,7 @@ def test_beyond_the_rate_the_answer_is_429_and_says_when() -> None:
 
 
 def test_looking_whether_it_lives_is_not_counted() -> None:
-    house = House(ServiceSettings(rate_per_minute=1))
+    house = SmallService(ServiceSettings(rate_per_minute=1))
     for path in ("/", "/healthz", "/metrics", "/ui", "/ui/state.json"):
         assert [house.ask(path).status_code for _ in range(3)] == [200] * 3
 
@@ -78,7 +78,7 @@ def test_looking_whether_it_lives_is_not_counted() -> None:
 def test_keys_have_rates_of_their_own_wherever_they_are_used(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("first alice\nsecond bob\n")
-    house = House(ServiceSettings(rate_per_minute=1, api_keys_file=file))
+    house = SmallService(ServiceSettings(rate_per_minute=1, api_keys_file=file))
 
     def ask(key: str, client: str) -> int:
         return house.ask(headers={"x-api-key": key}, client=client).status_code

@@ -21,7 +21,7 @@ from paddock.engine.api.openai.generation_calls import new_id
 
 
 def put(shelf: FileStore, expires_at: int | None = None) -> FileRecord:
-    aside = shelf.documents.aside()
+    aside = shelf.documents.temporary()
     with shelf.documents.opened(aside) as file:
         file.write(b"abc")
     facts = FileRecord(new_id("file-"), "a.jsonl", "batch", 3, time.time_ns(), expires_at)

@@ -19,13 +19,13 @@ def test_every_worker_must_answer() -> None:
 
 
 def test_strangers_are_told_no_names() -> None:
-    assert HealthReport((WELL,), 0).told(in_full=False) == {"status": "ok"}
-    told = HealthReport((WELL, ILL), 0).told(in_full=False)
+    assert HealthReport((WELL,), 0).value(in_full=False) == {"status": "ok"}
+    told = HealthReport((WELL, ILL), 0).value(in_full=False)
     assert told == {"status": "unwell", "error": "a worker does not answer"}
 
 
 def test_others_are_told_everything() -> None:
-    assert HealthReport((WELL, ILL), 0).told(in_full=True) == {
+    assert HealthReport((WELL, ILL), 0).value(in_full=True) == {
         "status": "unwell",
         "error": "qwen3:8b: no token within 10 s",
         "workers": [

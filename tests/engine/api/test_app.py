@@ -14,7 +14,7 @@ from starlette.types import Message
 from paddock.engine.api import app, request_log
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
-from tests.engine.api.doors import House
+from tests.engine.api.small_service import SmallService
 
 
 def names(settings: ServiceSettings) -> list[str]:
@@ -35,20 +35,22 @@ def test_a_request_goes_through_the_doors_in_this_order(tmp_path: Path) -> None:
 def test_only_one_door_refuses_and_every_refusal_is_written_down(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("k\n")
-    house = House(ServiceSettings(api_keys_file=file, rate_per_minute=1, max_body_bytes=10))
+    house = SmallService(ServiceSettings(api_keys_file=file, rate_per_minute=1, max_body_bytes=10))
     asked = {"Host": "evil.example", "Origin": "https://other.example", "x-api-key": "wrong"}
     assert house.ask("/api/chat", "POST", headers=asked, content=b"x" * 99).status_code == 403
     told = house.metrics()
     assert 'paddock_http_refused_total{reason="origin"} 1.0' in told
     assert "key" not in told and "size" not in told
-    assert [one.status for one in house.journal.last] == [403]
+    assert [one.status for one in house.request_log.last] == [403]
 
 
 @cache
-def locked() -> House:
+def locked() -> SmallService:
     file = Path(mkdtemp()) / "keys"
     file.write_text("k\n")
-    return House(ServiceSettings(api_keys_file=file, rate_per_minute=100, max_body_bytes=1000))
+    return SmallService(
+        ServiceSettings(api_keys_file=file, rate_per_minute=100, max_body_bytes=1000)
+    )
 
 
 VALUES = st.binary(max_size=60) | st.sampled_from(
@@ -87,7 +89,7 @@ def test_whatever_is_sent_gets_an_answer_and_a_line_and_breaks_nothing(
 
     asyncio.run(asyncio.wait_for(go(), 10))
     assert sent[0]["status"] < 500
-    assert not house.journal.running
-    for line in map(request_log.access_log_line, list(house.journal.last)[-1:]):
+    assert not house.request_log.running
+    for line in map(request_log.access_log_line, list(house.request_log.last)[-1:]):
         assert len(line.split(" ")) == 9
         assert line.isprintable()
