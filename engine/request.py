@@ -6,8 +6,8 @@ Knows no llama.cpp, no process, no clock. Times are seconds, sizes bytes, length
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from .sampling_values import checked_sampling
@@ -55,6 +55,17 @@ class Message:
     tool_name: str = ""
     """Of a `tool` turn: which tool's result it is."""
     tool_call_id: str = ""
+
+
+def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return the messages, each tool result with the name of its call: templates need it."""
+    names: dict[str, str] = {}
+    named: list[Message] = []
+    for one in messages:
+        names.update((call.id, call.name) for call in one.tool_calls if call.id)
+        name = names.get(one.tool_call_id, "") if one.role == "tool" else ""
+        named.append(replace(one, tool_name=name) if name and not one.tool_name else one)
+    return tuple(named)
 
 
 @dataclass(frozen=True, slots=True)

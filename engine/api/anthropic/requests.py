@@ -25,7 +25,6 @@ from paddock.engine.api.json_body import (
     text_of,
     texts_of,
 )
-from paddock.engine.api.openai.messages import with_tool_names
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
     ChatRequest,
@@ -36,6 +35,7 @@ from paddock.engine.request import (
     Think,
     Tool,
     ToolCall,
+    with_tool_names,
 )
 
 from .responses import MessageFormat

@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from paddock.engine.api.errors import InvalidValue
-from paddock.engine.request import Message, ToolCall
+from paddock.engine.request import Message, ToolCall, with_tool_names
 
 from .request_body import Fields, is_shallow
 
@@ -150,18 +150,6 @@ def read_arguments(fields: Fields, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not is_shallow(value):
         raise fields.refused(name, "invalid tool call arguments: not a JSON object.")
     return value
-
-
-def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Return the messages, each tool result with the name of its call: templates need it."""
-    names: dict[str, str] = {}
-    named: list[Message] = []
-    for one in messages:
-        names.update((call.id, call.name) for call in one.tool_calls if call.id)
-        if one.role == "tool" and not one.tool_name and one.tool_call_id in names:
-            one = replace(one, tool_name=names[one.tool_call_id])
-        named.append(one)
-    return tuple(named)
 
 
 def response_messages(body: Fields) -> tuple[Message, ...]:
