@@ -281,6 +281,10 @@ class BlobWriter:
         trace: TracebackType | None,
     ) -> None:
         """Remove the file, unless it was committed."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove the file, unless it was committed."""
         with suppress(OSError):
             self._file.close()
 

@@ -285,7 +285,7 @@ async def upload_blob(request: Request) -> Response:
         await _finish_in_thread(partial(writer.write, bytes(buffer)))
         await _finish_in_thread(writer.commit)
     finally:
-        await asyncio.to_thread(writer.give_up)
+        await asyncio.to_thread(writer.close)
     return Response(status_code=201)
 
 
