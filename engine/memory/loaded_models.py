@@ -24,7 +24,7 @@ from .pool_stats import LoadCount, UnloadReason
 
 
 class ModelWorker(Protocol):
-    """What `workers.process.WorkerProcess` and a fake have in common."""
+    """A worker as the model manager uses it: `WorkerProcess`, and the fake of the tests."""
 
     load: WorkerOptions
     load_s: float
@@ -44,12 +44,12 @@ class ModelWorker(Protocol):
 
     @property
     def n_requests(self) -> int:
-        """Those that wait for an answer."""
+        """Requests that wait for an answer."""
         ...
 
     @property
     def n_running(self) -> int:
-        """Those that it has let into a batch."""
+        """Requests in a batch."""
         ...
 
     @property
@@ -62,16 +62,16 @@ class ModelWorker(Protocol):
         ...
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
-        """Make its context anew over the same weights, once the running sequences have ended.
+        """Make a larger context over the same weights, once the running sequences have ended.
 
         Raises:
-            WorkerGone: it died of it.
-            EngineError: it cannot.
+            WorkerGone: the process died.
+            EngineError: there is no memory for it.
         """
         ...
 
     async def stop(self) -> None:
-        """Let it end, and see to it that it does."""
+        """Ask it to end; kill it where it does not."""
         ...
 
     async def kill(self, reason: str) -> None:
@@ -100,7 +100,7 @@ def model_key(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """Somebody's wish to use a model."""
+    """A request to use a model."""
 
     facts: ModelFacts
     adapters: tuple[str, ...] = ()
@@ -114,13 +114,13 @@ class ModelUse:
 
     @property
     def key(self) -> str:
-        """Name what must be in memory: the weights and what is laid over them."""
+        """Path of the weights and of the adapters over them."""
         return "\0".join((self.facts.path, *self.adapters))
 
 
 @dataclass(slots=True, eq=False)
 class LoadedModel(Generic[W]):
-    """One model in memory, or on its way there. Only the actor changes it."""
+    """One model in memory, or on its way there. Only manager and loader change it."""
 
     key: str
     wanted: LayoutRequest
@@ -141,18 +141,18 @@ class LoadedModel(Generic[W]):
     leaving: asyncio.Task[None] | None = None
     leaves_because: UnloadReason = "room"
     growth: MemoryAmount = field(default_factory=MemoryAmount)
-    """Of its room, what its context has not taken yet."""
+    """Of its memory, what its context has not taken yet."""
     n_oom_kills: int = 0
-    """How often the machine had run out of memory when it began to load."""
+    """Out-of-memory kills of the machine when it began to load."""
 
     @property
     def model_key(self) -> str:
-        """Return the name of the model, the same for all its replicas."""
+        """Key of the model, the same for all its replicas."""
         return model_key(self.key)
 
     @property
     def occupancy(self) -> float:
-        """Return requests inside its worker for each of its places."""
+        """Requests inside its worker for each sequence."""
         return self.users.total() / max(1, self.layout.load.n_parallel)
 
     @property
@@ -162,12 +162,12 @@ class LoadedModel(Generic[W]):
 
     @property
     def room(self) -> MemoryAmount:
-        """What it takes."""
+        """Memory that it takes."""
         return self.layout.room
 
     @property
     def load_s(self) -> float:
-        """What it takes to bring it back."""
+        """Seconds that loading it again would take."""
         return self.worker.load_s if self.worker is not None else self.layout.load_s
 
     @property
@@ -184,9 +184,8 @@ class LoadedModel(Generic[W]):
     def has_place(self, ask: ModelUse, max_queue: int) -> bool:
         """Return whether a request may go in to be scheduled by the worker.
 
-        What waits outside leaves a model free to drain soon, and lets a chat find its way in; what
-        waits inside can share its beginning with others. Each priority has places of its own, so
-        that none shuts out another.
+        Requests that wait outside let a model drain soon and a chat pass; those inside can share
+        their prefixes. Each priority has places of its own, so that none shuts out another.
         """
         n_parallel = self.layout.load.n_parallel
         places = {"batch": 2 * n_parallel, "normal": 4 * n_parallel}
@@ -195,7 +194,7 @@ class LoadedModel(Generic[W]):
         )
 
     def take(self, ask: ModelUse) -> None:
-        """Count a user in; a later request's wishes win."""
+        """Count a request in; the `keep_alive` of the latest request counts."""
         if ask.keep_alive_s is not None:
             self.keep_alive_s = ask.keep_alive_s
         self.is_pinned |= ask.is_pinned
@@ -204,19 +203,19 @@ class LoadedModel(Generic[W]):
         self.cancel_expiry()
 
     def leave(self, ask: ModelUse, now: float) -> None:
-        """Count a user out."""
+        """Count a request out."""
         self.n_brief -= ask.is_brief
         self.users[ask.priority] -= not ask.is_brief
         self.last_used_at = now
 
     def cancel_expiry(self) -> None:
-        """It does not go for being idle."""
+        """Stop the idle timer."""
         if self.expiry is not None:
             self.expiry.cancel()
         self.expiry = self.expires_at = None
 
-    def stay(self, n_waiting: int, is_leased: bool) -> LoadedState:
-        """Return what the rules look at."""
+    def policy_state(self, n_waiting: int, is_leased: bool) -> LoadedState:
+        """Return what the policy needs."""
         return LoadedState(
             self.key,
             self.state,
@@ -232,7 +231,7 @@ class LoadedModel(Generic[W]):
 
 
 class MemoryAccounting(Generic[W]):
-    """The residents by their keys, and the room that they leave."""
+    """Loaded models by key, and the memory that they leave free."""
 
     def __init__(self, memory_probe: MemoryProbe, gpu_overhead_bytes: int) -> None:
         self._memory_probe = memory_probe
@@ -247,8 +246,8 @@ class MemoryAccounting(Generic[W]):
     def is_calm(self) -> bool:
         """Whether nothing is on its way in or out, so that free memory can be read.
 
-        A worker that has just died counts as on its way out: its memory is free already, and in
-        the books it will be once it is buried.
+        A worker that has just died counts as leaving: its memory is free already, but not yet
+        in the accounts.
         """
         return all(
             one.state in ("ready", "draining") and one.worker and not one.worker.gone.done()
@@ -256,7 +255,7 @@ class MemoryAccounting(Generic[W]):
         )
 
     async def look(self) -> Device:
-        """Read the machine, unless the books are better than a reading."""
+        """Read the device, unless models come or go: then the accounts are more exact."""
         if self.device is not None and not self.is_calm:
             return self.device
         device = await self._memory_probe.look()
@@ -266,56 +265,56 @@ class MemoryAccounting(Generic[W]):
             self.free = device.free - MemoryAmount(self._mapped_bytes(), overhead)
             for one in self.by_key.values():
                 if one.worker:
-                    self._weigh(one, one.worker.measure())
-                    self.free -= one.growth  # it is free only until longer requests come
+                    self._record(one, one.worker.measure())
+                    self.free -= one.growth  # longer requests will take it
         return device
 
     def _mapped_bytes(self) -> int:
-        """Count weights that are pages of their files: the system calls them free memory."""
+        """Return the bytes of weights that are mapped files, which the system counts as free."""
         return sum(one.worker.mapped_bytes for one in self.by_key.values() if one.worker)
 
-    def enter(self, resident: LoadedModel[W]) -> None:
-        """Reserve what a model was planned to take."""
+    def reserve(self, resident: LoadedModel[W]) -> None:
+        """Subtract what a model is planned to take."""
         resident.n_oom_kills = self.device.n_oom_kills if self.device else 0
         self.by_key[resident.key] = resident
         self.free -= resident.room
 
-    def strike(self, resident: LoadedModel[W]) -> None:
-        """Take a model's room back."""
+    def release(self, resident: LoadedModel[W]) -> None:
+        """Add a model's memory again."""
         if self.by_key.get(resident.key) is resident:
             del self.by_key[resident.key]
             self.free += resident.room
 
     def change(self, resident: LoadedModel[W], layout: ModelLayout) -> None:
-        """Lay a model out anew."""
+        """Replace a model's layout."""
         self.free += resident.room - layout.room
         resident.layout = layout
 
     def measured(self, resident: LoadedModel[W], worker: W) -> None:
-        """Replace what was planned by what a worker really takes, and keep it for the next time."""
+        """Replace what was planned by what a worker takes, and remember it."""
         taken = worker.measure()
         self.learn(resident, worker, taken)
         before = resident.room
-        self._weigh(resident, taken)
+        self._record(resident, taken)
         self.free += before - resident.room
 
-    def _weigh(self, resident: LoadedModel[W], taken: WorkerMemory) -> None:
-        """Write down what a worker takes, and what of it is yet to come."""
+    def _record(self, resident: LoadedModel[W], taken: WorkerMemory) -> None:
+        """Record what a worker takes, and what its context may still take."""
         room, resident.growth = as_placed(taken, resident.room)
         resident.layout = replace(resident.layout, room=room)
 
     def learn(self, resident: LoadedModel[W], worker: W, taken: WorkerMemory) -> None:
-        """Keep what a worker took for the next time."""
+        """Remember what a worker took, for the next load."""
         self._memory_probe.learn(resident.wanted, worker.load, taken, worker.load_s)
 
     def count(self, resident: LoadedModel[W], worker: W) -> None:
-        """Note that a model was loaded."""
+        """Count a load."""
         count = self.loads.setdefault(resident.facts.name, LoadCount())
         count.loads += 1
         count.load_s += worker.load_s
 
     def halve(self, resident: LoadedModel[W]) -> bool:
-        """Halve the cells that a model may have from now on; return whether that is possible."""
+        """Halve the KV cells that a model may have; return whether that is possible."""
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:
             return False
@@ -323,22 +322,22 @@ class MemoryAccounting(Generic[W]):
         return True
 
     def n_cells_at_most(self, key: str) -> int | None:
-        """Return how many cells a model may have after it ran out of memory."""
+        """Return the limit of a model's KV cells, if it ran out of memory."""
         return self._halved.get(key)
 
     def idle(self, but: LoadedModel[W]) -> list[LoadedModel[W]]:
-        """Return those that could go at once to make room for somebody."""
+        """Return the models that can be unloaded at once for another."""
         return [one for one in self.by_key.values() if one is not but and is_idle(one)]
 
 
 def is_idle(resident: LoadedModel[Any], *, spares_pinned: bool = True) -> bool:
-    """Return whether nobody would notice its going now."""
+    """Return whether no request uses a model."""
     is_free = not resident.n_users and not resident.is_widening
     return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
 
 
 def too_large(name: str, needed: MemoryAmount, free: MemoryAmount) -> ModelTooLarge:
-    """Refuse with the numbers of the place where it lacks."""
+    """Return the error with the numbers of the memory that is too small."""
     lacks_main = needed.host > free.host or not sum(needed.gpus)
     if lacks_main:
         return ModelTooLarge(name, needed.host, max(0, free.host))

@@ -1,20 +1,20 @@
 """Model loader: starts workers, watches them, widens their contexts, unloads them.
 
-Decides nothing by itself. Everything runs in the pool's event loop; what takes time runs in its
-own task. Each change is reported to the model manager, which decides what it means for waiting
-requests. A worker whose own code crashes before it is ready or in its first steps is started again
-with the next fallback of llama.cpp (`workers.fallback`); what helped is remembered.
+The model manager decides what is loaded. Everything runs in the pool's event loop; what takes time
+runs in its own task. Each change is reported to the manager by a callback. A worker whose own code
+crashes before it is ready or in its first steps is started again with the next fallback of
+llama.cpp (`workers.crashes`); what helped is remembered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 from paddock.engine.errors import (
     AdapterBroken,
@@ -27,6 +27,7 @@ from paddock.engine.errors import (
 from paddock.engine.gguf import read_header
 from paddock.engine.profile.profile_store import PoolProfiles
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.tasks import TaskSet, end
 from paddock.engine.workers.crashes import (
     Fallback,
     FallbackStore,
@@ -74,14 +75,14 @@ def _checked_adapter(path: Path) -> Path:
 
 
 _WATCH_S = 1.0
-_MOST_STARTS = 3  # of one that somebody ends each time before it is ready
+_MOST_STARTS = 3  # of a worker that is killed from outside each time before it is ready
 
 StartWorker = Callable[[WorkerOptions, float], Awaitable[W]]
 """Starts a worker within so many seconds; raises `LoadBroken`, `EngineError` or `OSError`."""
 
 
 def _load_error(resident: LoadedModel[Any], why: str) -> EngineError:
-    """Return what those who wait are told of a model that cannot be loaded."""
+    """Return the error of the requests that wait for a model that cannot be loaded."""
     path, name = resident.facts.path, resident.facts.name
     if was_ended_by_others(why):
         return WorkerLost(name, f"{why}; it was started {_MOST_STARTS} times")
@@ -90,20 +91,12 @@ def _load_error(resident: LoadedModel[Any], why: str) -> EngineError:
     )
 
 
-class LoaderListener(Protocol):
-    """The actor, as the caretaker speaks to it."""
-
-    def changed(self, key: str) -> None:
-        """A model has come, gone, or takes requests again."""
-        ...
-
-    def failed(self, key: str, error: EngineError, n_ctx_tokens: int = 0) -> None:
-        """A model cannot be had, or not with so long a context."""
-        ...
+OnFailure = Callable[[str, EngineError, int], None]
+"""Takes a model's key, why it cannot be loaded, and from which context length on (0: any)."""
 
 
 class ModelLoader(Generic[W]):
-    """Carries out what the actor has decided, and keeps the books while it does."""
+    """Loads, widens and unloads models as the manager decides; accounts for their memory."""
 
     def __init__(
         self,
@@ -111,24 +104,25 @@ class ModelLoader(Generic[W]):
         start: StartWorker[W],
         memory_probe: MemoryProbe,
         events: PoolEvents,
-        listener: LoaderListener,
+        *,
+        on_change: Callable[[str], None],
+        on_failure: OnFailure,
     ) -> None:
         self._settings = settings
         self._start = start
         self._memory_probe = memory_probe
         self._events = events
-        self._listener = listener
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.books = MemoryAccounting[W](memory_probe, settings.gpu_overhead_bytes)
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self._tasks = TaskSet()
+        self.memory = MemoryAccounting[W](memory_probe, settings.gpu_overhead_bytes)
 
-    # In
-
-    def bring(self, key: str, wanted: LayoutRequest, layout: ModelLayout) -> None:
-        """Begin to load."""
+    def load(self, key: str, wanted: LayoutRequest, layout: ModelLayout) -> None:
+        """Start to load a model in this layout."""
         now = asyncio.get_running_loop().time()
         resident = LoadedModel[W](key, wanted, layout, self._settings.keep_alive_s, now)
-        self.books.enter(resident)
-        resident.loading = self._spawn(self._load(resident))
+        self.memory.reserve(resident)
+        resident.loading = self._tasks.start(self._load(resident))
 
     async def _load(self, resident: LoadedModel[W]) -> None:
         try:
@@ -143,7 +137,7 @@ class ModelLoader(Generic[W]):
             self._ready(resident, worker)
 
     async def _started_at_last(self, resident: LoadedModel[W]) -> W:
-        """Start a worker; again where somebody ends it before it is ready."""
+        """Start a worker; again where it is killed from outside before it is ready."""
         for _ in range(1, _MOST_STARTS):
             try:
                 return await self._started(resident)
@@ -154,14 +148,14 @@ class ModelLoader(Generic[W]):
         return await self._started(resident)
 
     async def _started(self, resident: LoadedModel[W]) -> W:
-        """Start a worker; after running out of memory once more, with more room or less of it."""
+        """Start a worker; once more after running out of memory, with more of it or fewer cells."""
         limit_s = self._settings.load_timeout_s
         try:
             return await self._start(resident.layout.load, limit_s)
         except LoadBroken as error:
             if not await self._was_memory(resident, error.why):
                 raise
-        if not await self._empty_out(resident) and not await self._shrink(resident):
+        if not await self._unload_idle(resident) and not await self._shrink(resident):
             raise await self._too_large(resident)
         try:
             return await self._start(resident.layout.load, limit_s)
@@ -178,30 +172,30 @@ class ModelLoader(Generic[W]):
         free = (await self._memory_probe.look()).free
         return too_large(resident.facts.name, resident.room, free)
 
-    async def _empty_out(self, resident: LoadedModel[W]) -> bool:
-        """Send the idle models away for one that found no room, and wait until they are gone."""
-        going = self.books.idle(but=resident)
+    async def _unload_idle(self, resident: LoadedModel[W]) -> bool:
+        """Unload the idle models for one that found no memory; return whether there were any."""
+        going = self.memory.idle(but=resident)
         for one in going:
-            self.send_away(one, "room")
+            self.unload(one, "room")
         await asyncio.gather(*(one.leaving for one in going if one.leaving is not None))
         return bool(going)
 
     async def _shrink(self, resident: LoadedModel[W]) -> bool:
-        """Lay a model out with half as many cells; tell whether that is possible."""
-        if not self.books.halve(resident):
+        """Plan a model with half as many KV cells; return whether that is possible."""
+        if not self.memory.halve(resident):
             return False
-        at_most = self.books.n_cells_at_most(resident.model_key)
+        at_most = self.memory.n_cells_at_most(resident.model_key)
         wanted = replace(resident.wanted, n_cells_at_most=at_most)
-        device = self.books.device or await self._memory_probe.look()
+        device = self.memory.device or await self._memory_probe.look()
         ways = await self._memory_probe.layouts(wanted, device)
-        self.books.change(resident, ways[0])
+        self.memory.change(resident, ways[0])
         return True
 
     def _failed(self, resident: LoadedModel[W], error: EngineError) -> None:
-        """Tell all who wait; the next request tries again."""
-        self.books.strike(resident)
-        self._listener.failed(resident.key, error)
-        self._listener.changed(resident.key)
+        """Report that a load failed; the next request tries again."""
+        self.memory.release(resident)
+        self._on_failure(resident.key, error, 0)
+        self._on_change(resident.key)
 
     def _ready(self, resident: LoadedModel[W], worker: W) -> None:
         now = asyncio.get_running_loop().time()
@@ -209,23 +203,21 @@ class ModelLoader(Generic[W]):
         resident.ready_at = resident.last_used_at = now
         name = resident.facts.name
         worker.on_turn = partial(self._events.turn, name)
-        self.books.count(resident, worker)
-        self.books.measured(resident, worker)
+        self.memory.count(resident, worker)
+        self.memory.measured(resident, worker)
         self._events.loaded(name, worker.load_s)
-        self._spawn(self._watch(resident, worker))
-        self._listener.changed(resident.key)
-        self.rest(resident)
+        self._tasks.start(self._watch(resident, worker))
+        self._on_change(resident.key)
+        self.start_idle_timer(resident)
 
-    # While it is there
-
-    def rest(self, resident: LoadedModel[W]) -> None:
-        """Decide how long a model without users stays."""
+    def start_idle_timer(self, resident: LoadedModel[W]) -> None:
+        """Start the idle timer of a model without requests, or unload it now."""
         if resident.n_users:
             return
         if resident.state == "draining":
-            self.send_away(resident, resident.leaves_because)
+            self.unload(resident, resident.leaves_because)
         elif resident.state == "ready" and resident.keep_alive_s == 0:
-            self.send_away(resident, "idle")
+            self.unload(resident, "idle")
         elif resident.state == "ready" and resident.keep_alive_s > 0:
             loop = asyncio.get_running_loop()
             resident.cancel_expiry()
@@ -234,37 +226,37 @@ class ModelLoader(Generic[W]):
 
     def _expire(self, resident: LoadedModel[W]) -> None:
         if is_idle(resident, spares_pinned=False):
-            self.send_away(resident, "idle")
+            self.unload(resident, "idle")
 
     async def _watch(self, resident: LoadedModel[W], worker: W) -> None:
         """Kill a worker that has work and makes no step within its limit; note how it ends.
 
-        The limit follows its slowest step: a large model on a small machine is no hung one.
+        The limit grows with its slowest step: a large model on a small machine does not hang.
         """
         clock, lacks_cells = asyncio.get_running_loop(), False
         while not worker.gone.done():
             await asyncio.wait({worker.gone}, timeout=_WATCH_S)
             worker.measure()
             lacked, lacks_cells = lacks_cells, worker.load.n_cells < resident.layout.load.n_cells
-            if lacks_cells and not lacked:  # idle models give room to the next attempt
-                await self._empty_out(resident)
+            if lacks_cells and not lacked:  # the next attempt gets the memory of idle models
+                await self._unload_idle(resident)
             limit_s = max(self._settings.step_timeout_s, STEPS_WAITED * worker.slowest_step_s)
             if worker.n_requests and clock.time() - worker.last_turn_at > limit_s:
                 await worker.kill(f"it made no step within {limit_s:g} s")
         if resident.state in ("ready", "draining"):
-            await self._bury(resident, worker.gone.result())
+            await self._after_death(resident, worker.gone.result())
 
-    async def _bury(self, resident: LoadedModel[W], reason: str) -> None:
+    async def _after_death(self, resident: LoadedModel[W], reason: str) -> None:
         self._events.died(resident.facts.name, reason)
         if await self._was_memory(resident, reason):
-            self.books.halve(resident)
-        self.send_away(resident, "died")
+            self.memory.halve(resident)
+        self.unload(resident, "died")
 
     def widen(self, resident: LoadedModel[W], n_ctx_tokens: int) -> None:
-        """Let a model take longer sequences, without loading its weights again."""
+        """Extend a model's context, without loading its weights again."""
         resident.is_widening = True
         resident.cancel_expiry()
-        self._spawn(self._widen(resident, n_ctx_tokens))
+        self._tasks.start(self._widen(resident, n_ctx_tokens))
 
     async def _widen(self, resident: LoadedModel[W], n_ctx_tokens: int) -> None:
         assert resident.worker is not None
@@ -272,23 +264,23 @@ class ModelLoader(Generic[W]):
             way = await self._room_to_grow(resident, n_ctx_tokens)
             await resident.worker.widen(n_ctx_tokens, way.load.n_cells)
         except EngineError as error:
-            self._listener.failed(resident.key, error, n_ctx_tokens)
+            self._on_failure(resident.key, error, n_ctx_tokens)
         except WorkerGone:
-            pass  # the watch sees to it, and those who wait go on waiting
+            pass  # `_watch` handles it, and the requests go on waiting
         else:
-            self.books.change(resident, way)
+            self.memory.change(resident, way)
             resident.wanted = replace(resident.wanted, n_ctx_tokens=n_ctx_tokens)
-            self.books.measured(resident, resident.worker)
+            self.memory.measured(resident, resident.worker)
             self._events.widened(resident.facts.name, n_ctx_tokens)
         finally:
             resident.is_widening = False
-            self._listener.changed(resident.key)
-            self.rest(resident)
+            self._on_change(resident.key)
+            self.start_idle_timer(resident)
 
     async def _room_to_grow(self, resident: LoadedModel[W], n_ctx_tokens: int) -> ModelLayout:
         ways = await self._memory_probe.wider(resident.wanted, resident.layout, n_ctx_tokens)
-        await self.books.look()
-        free = self.books.free
+        await self.memory.look()
+        free = self.memory.free
         for way in ways:
             if free.holds(way.room - resident.room):
                 return way
@@ -296,65 +288,50 @@ class ModelLoader(Generic[W]):
         now = asyncio.get_running_loop().time()
         candidates = [
             EvictionCandidate(one.key, one.room, one.load_s, now - one.last_used_at)
-            for one in self.books.idle(but=resident)
+            for one in self.memory.idle(but=resident)
         ]
         if choose_victims(candidates, missing) is None:
             raise too_large(resident.facts.name, ways[-1].room, free + resident.room)
-        await self._empty_out(resident)
+        await self._unload_idle(resident)
         return ways[-1]
 
-    # Out
-
     def drain(self, resident: LoadedModel[W], why: UnloadReason) -> None:
-        """Let a model go as soon as nobody uses it; no request is let in any more."""
+        """Unload a model when its last request has ended; it takes no new ones."""
         resident.leaves_because = why
         if resident.state == "ready" and resident.n_users:
             resident.state = "draining"
         elif resident.state in ("ready", "loading"):
-            self.send_away(resident, why)
+            self.unload(resident, why)
 
     def keep(self, resident: LoadedModel[W]) -> None:
-        """Let a model stay that was to go."""
+        """Stop draining a model."""
         resident.state = "ready"
-        self._listener.changed(resident.key)
+        self._on_change(resident.key)
 
-    def send_away(self, resident: LoadedModel[W], why: UnloadReason) -> None:
-        """Let a model go now."""
+    def unload(self, resident: LoadedModel[W], why: UnloadReason) -> None:
+        """Unload a model now."""
         if resident.state == "unloading":
             return
         resident.cancel_expiry()
         resident.state, resident.leaves_because = "unloading", why
-        resident.leaving = self._spawn(self._unload(resident))
+        resident.leaving = self._tasks.start(self._unload(resident))
 
     async def _unload(self, resident: LoadedModel[W]) -> None:
         if resident.loading is not None:
-            resident.loading.cancel()
-            await asyncio.gather(resident.loading, return_exceptions=True)
+            await end(resident.loading)
         worker = resident.worker
         if worker is not None:
-            self.books.learn(resident, worker, worker.measure())
+            self.memory.learn(resident, worker, worker.measure())
             await worker.stop()
             self._events.unloaded(resident.facts.name, resident.leaves_because)
-        self.books.strike(resident)
-        self._listener.changed(resident.key)
+        self.memory.release(resident)
+        self._on_change(resident.key)
 
     async def close(self) -> None:
         """End every worker."""
-        for resident in tuple(self.books.by_key.values()):
-            self.send_away(resident, "closed")
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.result()  # what nobody foresaw goes to the event loop's handler
+        for resident in tuple(self.memory.by_key.values()):
+            self.unload(resident, "closed")
+        await self._tasks.drain()
 
 
 log = logging.getLogger(__name__)
@@ -367,11 +344,11 @@ class WorkerStarter:
         self._settings = settings
         self._command = command
         self._profiles = PoolProfiles(settings)
-        self._books: dict[str, FallbackStore] = {}
+        self._fallback_stores: dict[str, FallbackStore] = {}
         self._tried: dict[str, Fallback] = {}
-        """By digest: what the next worker goes without, which has not proven itself yet."""
+        """By digest: the fallback of the next worker, which has not proven itself yet."""
         self._blameless: set[str] = set()
-        """Digests of models that no fallback helps: what kills their workers is in a request."""
+        """Digests of models that no fallback helps: a request kills their workers."""
 
     async def __call__(self, load: WorkerOptions, timeout_s: float) -> WorkerProcess:
         """Start a worker within so many seconds; after a crash again, with the next fallback.
@@ -380,9 +357,9 @@ class WorkerStarter:
             LoadBroken: the model cannot be loaded, or not in time.
         """
         gpu = load.device if load.is_gpu else ""
-        if gpu not in self._books:
-            self._books[gpu] = FallbackStore(self._settings.cache_dir, gpu)
-        book = self._books[gpu]
+        if gpu not in self._fallback_stores:
+            self._fallback_stores[gpu] = FallbackStore(self._settings.cache_dir, gpu)
+        book = self._fallback_stores[gpu]
         known = self._tried.get(load.digest) or book.find(load.digest)
         first_reason = known.reason if known else ""
         fallback = known.fallback if known else 0
@@ -418,14 +395,14 @@ class WorkerStarter:
         fields = self._profiles.load_fields(load.digest, load.n_threads, gpu, fallback)
         worker = await WorkerProcess.started(replace(given, **fields), timeout_s, self._command)
         self._profiles.keep(fields, worker.ready)
-        # What was measured is not a part of what loading takes the next time.
+        # The next load does not measure again.
         worker.load_s = max(0.0, worker.load_s - worker.ready.get("profiling_s", 0.0))
         return worker
 
     def _follow(
         self, worker: WorkerProcess, load: WorkerOptions, book: FallbackStore, needed: Fallback
     ) -> None:
-        """See whether a worker survives its first steps."""
+        """Follow whether a worker survives its first steps."""
         is_blameless = load.digest in self._blameless
         worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
         worker.gone.add_done_callback(partial(self._ended, worker, load, needed))
@@ -443,7 +420,7 @@ class WorkerStarter:
         needed: Fallback,
         gone: asyncio.Future[str],
     ) -> None:
-        """After a crash in the first steps choose what the next worker goes without."""
+        """After a crash in the first steps, choose the fallback of the next worker."""
         if gone.cancelled() or worker.is_proven or not has_crashed(gone.result()):
             return
         higher = next_fallback(load, needed.fallback)

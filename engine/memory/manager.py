@@ -1,9 +1,9 @@
 """Model manager: loaded models, a wait queue for each model, eviction.
 
 Models are loaded on first use, kept while used, unloaded when idle or when another one needs the
-memory. A model is loading, ready, draining (no new requests; it goes when its last user leaves) or
-unloading; one that is absent is cold. One task of the event loop looks at everything whenever
-something has changed, asks the policy (`policy`, pure) what to do, and has the loader do it.
+memory. A model is loading, ready, draining (no new requests; unloaded when its last request ends)
+or unloading. One task of the event loop wakes when something has changed, asks the policy
+(`policy`, pure) what to do, and has the loader do it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .model_layout import LayoutRequest, MemoryProbe, ModelLayout
 from .policy import (
     EvictModels,
     KeepModel,
+    LoadModel,
     MemoryDecision,
     MemoryLimits,
     RefuseModel,
@@ -35,7 +36,6 @@ from .policy import (
     decide,
     in_order,
 )
-from .policy import LoadModel as StartMove
 from .pool_stats import LoadCount, ModelStats, PoolEvents, PoolStats
 
 _PRIORITY_ORDER: tuple[Priority, ...] = ("interactive", "normal", "batch")
@@ -43,7 +43,7 @@ _PRIORITY_ORDER: tuple[Priority, ...] = ("interactive", "normal", "batch")
 
 @dataclass(slots=True, eq=False)
 class WaitingRequest:
-    """One request outside; `place` will be the resident that takes it."""
+    """A request that waits for its model; `place` becomes the loaded model that takes it."""
 
     ask: ModelUse
     since: float
@@ -52,71 +52,71 @@ class WaitingRequest:
 
 @dataclass(slots=True)
 class WaitQueue:
-    """The callers of one model."""
+    """Requests that wait for one model."""
 
-    _callers: dict[Priority, deque[WaitingRequest]] = field(
+    _requests: dict[Priority, deque[WaitingRequest]] = field(
         default_factory=lambda: {priority: deque() for priority in _PRIORITY_ORDER}
     )
 
     def __len__(self) -> int:
-        """Count those who wait."""
-        return sum(len(callers) for callers in self._callers.values())
+        """Return how many requests wait."""
+        return sum(len(requests) for requests in self._requests.values())
 
     def __iter__(self) -> Iterator[WaitingRequest]:
         """Yield all, the more urgent first, each priority in its order of arrival."""
-        return (caller for priority in _PRIORITY_ORDER for caller in self._callers[priority])
+        return (request for priority in _PRIORITY_ORDER for request in self._requests[priority])
 
-    def add(self, caller: WaitingRequest) -> None:
-        """Let one wait."""
-        self._callers[caller.ask.priority].append(caller)
+    def add(self, request: WaitingRequest) -> None:
+        """Add a request."""
+        self._requests[request.ask.priority].append(request)
 
-    def remove(self, caller: WaitingRequest) -> None:
-        """Take one out, if it is still there."""
-        callers = self._callers[caller.ask.priority]
-        if caller in callers:
-            callers.remove(caller)
+    def remove(self, request: WaitingRequest) -> None:
+        """Remove a request, if it still waits."""
+        requests = self._requests[request.ask.priority]
+        if request in requests:
+            requests.remove(request)
 
     def first_of_each(self) -> Iterator[WaitingRequest]:
-        """Yield the first of each priority anew until no more are taken from it."""
+        """Yield the first of each priority, again as long as the caller removes it."""
         for priority in _PRIORITY_ORDER:
-            callers = self._callers[priority]
-            while callers:
-                first = callers[0]
+            requests = self._requests[priority]
+            while requests:
+                first = requests[0]
                 yield first
-                if callers and callers[0] is first:
+                if requests and requests[0] is first:
                     break
 
     @property
     def since(self) -> float:
-        """Since when the first has waited."""
-        return min(callers[0].since for callers in self._callers.values() if callers)
+        """When the first request began to wait."""
+        return min(requests[0].since for requests in self._requests.values() if requests)
 
     @property
     def is_interactive(self) -> bool:
         """Whether a person waits."""
-        return bool(self._callers["interactive"])
+        return bool(self._requests["interactive"])
 
     @property
     def n_ctx_tokens(self) -> int:
-        """The longest context that anybody wants."""
-        return max(caller.ask.facts.n_ctx_tokens for caller in self)
+        """The longest context that a request needs."""
+        return max(request.ask.facts.n_ctx_tokens for request in self)
 
     def fail(self, error: EngineError, n_ctx_tokens: int = 0) -> None:
-        """Send away everybody, or only those who want at least so long a context."""
-        for caller in [c for c in self if c.ask.facts.n_ctx_tokens >= n_ctx_tokens]:
-            self.remove(caller)
-            if not caller.place.done():
-                caller.place.set_exception(error)
+        """Fail the requests that need at least so long a context."""
+        for request in [c for c in self if c.ask.facts.n_ctx_tokens >= n_ctx_tokens]:
+            self.remove(request)
+            if not request.place.done():
+                request.place.set_exception(error)
 
 
 N_LOADED_PER_DEVICE = 3
-_LOOK_AGAIN_S = 1.0  # what other programs take is seen so late at most
+_LOOK_AGAIN_S = 1.0  # how often the memory of other programs is read
 _REPLICA_AGAIN_S = 60.0  # after a replica that could not be loaded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ModelLease:
-    """A run's wish that its models stay; advice, which is not heeded for ever."""
+    """A run's request to keep its models; advice that expires."""
 
     sizes: Mapping[str, int]
     """Bytes of the models' files, by the models' keys."""
@@ -124,7 +124,7 @@ class _ModelLease:
 
 
 class ModelManager(Generic[W]):
-    """The actor. Close it with `close`, which ends every worker."""
+    """Loads, shares and unloads models. `close` ends every worker."""
 
     def __init__(
         self,
@@ -136,49 +136,54 @@ class ModelManager(Generic[W]):
         self._settings = settings
         self._memory_probe = memory_probe
         self._events = events or PoolEvents()
-        self._keeper = ModelLoader(settings, start, memory_probe, self._events, self)
-        self._books = self._keeper.books
-        self._lines: dict[str, WaitQueue] = {}
+        self._loader = ModelLoader(
+            settings,
+            start,
+            memory_probe,
+            self._events,
+            on_change=self._changed,
+            on_failure=self._failed,
+        )
+        self._memory = self._loader.memory
+        self._queues: dict[str, WaitQueue] = {}
         self._leases: set[_ModelLease] = set()
         self._layouts: dict[tuple[str, int, int | None, int], tuple[ModelLayout, ...]] = {}
-        self._made_room_for: dict[str, str] = {}
+        self._evicted_for: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
-        """Bytes of the files of models that had to go, by key."""
+        """File sizes of evicted models, by key."""
         self._planned: dict[str, int] = {}
         """Sequences of models that are not loaded, by key."""
         self._planning = asyncio.Lock()
         self._replicate_from = float("-inf")
-        self._looked_at = float("-inf")
-        self._moved_at = 0.0
-        self._stirred = asyncio.Event()
-        self._director: asyncio.Task[None] | None = None
+        self._device_read_at = float("-inf")
+        self._progress_at = 0.0
+        self._wake = asyncio.Event()
+        self._managing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    # What can be seen
-
     def now(self) -> float:
-        """Read the event loop's clock; another thread may ask too."""
+        """Return the event loop's time; any thread may ask."""
         return self._loop.time() if self._loop is not None else time.monotonic()
 
     def resident(self) -> tuple[LoadedModel[W], ...]:
-        """Return which models are there now."""
-        return tuple(self._books.by_key.values())
+        """Return the models that are loaded, loading or unloading."""
+        return tuple(self._memory.by_key.values())
 
     @property
     def loads(self) -> dict[str, LoadCount]:
         """Return how often each model was loaded."""
-        return self._books.loads
+        return self._memory.loads
 
     def n_waiting(self, key: str) -> int:
-        """Return how many requests wait outside for a model."""
-        return len(self._lines.get(key, ()))
+        """Return how many requests wait for a model to take them."""
+        return len(self._queues.get(key, ()))
 
     def stats(self) -> PoolStats:
         """Describe all models in memory, and count the requests that wait for any model."""
         waiting: Counter[str] = Counter()
-        for line in self._lines.values():
-            if line:
-                waiting[next(iter(line)).ask.facts.name] += len(line)
+        for queue in self._queues.values():
+            if queue:
+                waiting[next(iter(queue)).ask.facts.name] += len(queue)
         for one in self.resident():
             waiting[one.facts.name] += _n_in_worker_queue(one)
         resident = tuple(self._model_stats(one) for one in self.resident())
@@ -214,19 +219,19 @@ class ModelManager(Generic[W]):
         )
 
     def is_leased(self, key: str) -> bool:
-        """Return whether a run has asked that this model stay."""
+        """Return whether a run leases this model."""
         now = self.now()
         return any(key in lease.sizes and now < lease.until for lease in self._leases)
 
     def awaited_load_s(self, key: str, since: float) -> float:
-        """Tell for how long, from `since` on, a model that is there was not ready yet."""
+        """Return the seconds after `since` that a loaded model took to become ready."""
         ready = [one.ready_at for one in self._replicas(key) if one.worker is not None]
         return max(0.0, min(ready, default=0.0) - since)
 
     def _replicas(self, key: str) -> list[LoadedModel[W]]:
-        """Return the residents of a model, one for each device that has it."""
+        """Return a model's replicas, one for each device that has it."""
         wanted = model_key(key)
-        return [one for one in self._books.by_key.values() if one.model_key == wanted]
+        return [one for one in self._memory.by_key.values() if one.model_key == wanted]
 
     async def n_parallel(self, ask: ModelUse) -> int:
         """Return how many requests of a model are computed at once, or would be if it were loaded.
@@ -247,8 +252,6 @@ class ModelManager(Generic[W]):
                 self._planned[ask.key] = way.load.n_parallel
             return self._planned[ask.key]
 
-    # In and out
-
     @asynccontextmanager
     async def use(self, ask: ModelUse) -> AsyncIterator[W]:
         """Use a model's worker; it is loaded if need be, and stays at least as long.
@@ -257,17 +260,17 @@ class ModelManager(Generic[W]):
             Busy: the queue is full and the caller does not wait, or nothing moves any more.
             EngineError: it cannot be loaded.
         """
-        resident = await self._enter(ask)
+        resident = await self._acquire(ask)
         try:
             assert resident.worker is not None
             yield resident.worker
         finally:
-            self._leave(resident, ask)
+            self._release(resident, ask)
 
     @asynccontextmanager
     async def lease(self, asks: Iterable[ModelUse]) -> AsyncIterator[None]:
         """Ask that these models stay while it can be avoided that they go; loads nothing."""
-        self._begin()
+        self._start_managing()
         sizes = {ask.key: ask.facts.size_bytes for ask in asks}
         lease = _ModelLease(sizes, self.now() + self._settings.lease_s)
         self._leases.add(lease)
@@ -275,19 +278,19 @@ class ModelManager(Generic[W]):
             yield
         finally:
             self._leases.discard(lease)
-            self._stirred.set()
+            self._wake.set()
 
     async def dismiss(self, is_meant: Callable[[LoadedModel[W]], bool]) -> bool:
-        """Let models go as soon as nobody uses them; tells whether there were any.
+        """Unload models when their last requests have ended; return whether there were any.
 
-        Returns when those that were idle are gone. Who comes before a model has gone may keep it
-        with a `keep_alive` of its own.
+        Returns when the idle ones are gone. A request that comes before a model has gone may keep
+        it with its own `keep_alive`.
         """
         going = [one for one in self.resident() if is_meant(one)]
         for one in going:
             one.keep_alive_s = 0
             if not self.n_waiting(one.model_key):
-                self._keeper.rest(one)
+                self._loader.start_idle_timer(one)
         leaving = [one.leaving for one in going if one.leaving is not None]
         if leaving:
             await asyncio.wait(leaving)
@@ -295,140 +298,136 @@ class ModelManager(Generic[W]):
 
     async def close(self) -> None:
         """End every worker."""
-        if self._director is not None:
-            self._director.cancel()
-            await asyncio.gather(self._director, return_exceptions=True)
-        for line in self._lines.values():
-            line.fail(Busy("the pool is closed"))
-        await self._keeper.close()
+        if self._managing is not None:
+            self._managing.cancel()
+            await asyncio.gather(self._managing, return_exceptions=True)
+        for queue in self._queues.values():
+            queue.fail(Busy("the pool is closed"))
+        await self._loader.close()
 
-    async def _enter(self, ask: ModelUse) -> LoadedModel[W]:
-        self._begin()
-        line = self._lines.setdefault(ask.key, WaitQueue())
-        if not ask.waits and self._is_full(ask, line):
+    async def _acquire(self, ask: ModelUse) -> LoadedModel[W]:
+        self._start_managing()
+        queue = self._queues.setdefault(ask.key, WaitQueue())
+        if not ask.waits and self._is_full(ask, queue):
             self._events.refused(ask.facts.name, "busy")
-            raise Busy.of(ask.facts.name, len(line))
+            raise Busy.of(ask.facts.name, len(queue))
         place: asyncio.Future[LoadedModel[W]] = asyncio.get_running_loop().create_future()
-        caller = WaitingRequest(ask, self.now(), place)
-        line.add(caller)
-        self.changed(ask.key)
+        request = WaitingRequest(ask, self.now(), place)
+        queue.add(request)
+        self._changed(ask.key)
         try:
             resident = await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self._leave(place.result(), ask)  # the place came together with the farewell
+                self._release(place.result(), ask)  # it was admitted and cancelled at once
             raise
         finally:
-            line.remove(caller)
-            self._tidy(ask.key)
-        self._events.waited(ask.facts.name, self.now() - caller.since)
+            queue.remove(request)
+            self._drop_empty_queue(ask.key)
+        self._events.waited(ask.facts.name, self.now() - request.since)
         return resident
 
-    def _is_full(self, ask: ModelUse, line: WaitQueue) -> bool:
+    def _is_full(self, ask: ModelUse, queue: WaitQueue) -> bool:
         n_inside = sum(
             max(0, one.n_users - one.layout.load.n_parallel) for one in self._replicas(ask.key)
         )
-        return len(line) + n_inside >= self._settings.max_queue
+        return len(queue) + n_inside >= self._settings.max_queue
 
-    def _tidy(self, key: str) -> None:
-        """Forget an empty line; whoever left may have been the reason for something."""
-        if not self._lines.get(key):
-            self._lines.pop(key, None)
+    def _drop_empty_queue(self, key: str) -> None:
+        """Drop an empty queue; a cancelled request may have been the reason for a load."""
+        if not self._queues.get(key):
+            self._queues.pop(key, None)
             for one in self._replicas(key):
                 if one.state == "loading":
                     one.last_used_at = self.now()
-            self._stirred.set()
+            self._wake.set()
 
-    def _leave(self, resident: LoadedModel[W], ask: ModelUse) -> None:
+    def _release(self, resident: LoadedModel[W], ask: ModelUse) -> None:
         resident.leave(ask, self.now())
-        if self._books.by_key.get(resident.key) is not resident:
+        if self._memory.by_key.get(resident.key) is not resident:
             return
-        self.changed(resident.key)
+        self._changed(resident.key)
         is_needed = resident.is_widening or self.n_waiting(resident.model_key)
         if resident.state == "draining" or not is_needed:
-            self._keeper.rest(resident)
+            self._loader.start_idle_timer(resident)
 
-    # What the caretaker tells
-
-    def changed(self, key: str) -> None:
-        """Let in whom there is a place for, and look at the rest anew."""
-        self._moved_at = self.now()
-        if key not in self._books.by_key:
-            self._looked_at = float("-inf")
+    def _changed(self, key: str) -> None:
+        """Admit waiting requests of a model that has changed, and wake the manager."""
+        self._progress_at = self.now()
+        if key not in self._memory.by_key:
+            self._device_read_at = float("-inf")
         self._admit(model_key(key))
-        self._stirred.set()
+        self._wake.set()
 
-    def failed(self, key: str, error: EngineError, n_ctx_tokens: int = 0) -> None:
-        """Tell those who wait that they wait in vain."""
+    def _failed(self, key: str, error: EngineError, n_ctx_tokens: int) -> None:
+        """Fail the requests that wait for a model."""
         others = [one for one in self._replicas(key) if one.is_open and one.key != key]
         if others and not n_ctx_tokens:
             self._replicate_from = self.now() + _REPLICA_AGAIN_S
-        elif model_key(key) in self._lines:
-            self._lines[model_key(key)].fail(error, n_ctx_tokens)
+        elif model_key(key) in self._queues:
+            self._queues[model_key(key)].fail(error, n_ctx_tokens)
 
     def _admit(self, key: str) -> None:
-        """Admit callers of a model, each to the replica that has the most free places."""
-        line = self._lines.get(key, WaitQueue())
-        for caller in line.first_of_each():
-            if caller.place.done():  # it has been cancelled, and has not come to say so
-                line.remove(caller)
+        """Admit requests of a model, each to the least busy replica."""
+        queue = self._queues.get(key, WaitQueue())
+        for request in queue.first_of_each():
+            if request.place.done():  # cancelled, and not removed yet
+                queue.remove(request)
                 continue
             is_open = [one for one in self._replicas(key) if one.is_open]
-            n_ctx_tokens = caller.ask.facts.n_ctx_tokens
+            n_ctx_tokens = request.ask.facts.n_ctx_tokens
             wide = [one for one in is_open if one.wanted.n_ctx_tokens >= n_ctx_tokens]
             if is_open and not wide:
-                self._keeper.widen(is_open[0], line.n_ctx_tokens)
+                self._loader.widen(is_open[0], queue.n_ctx_tokens)
                 return
-            having = [one for one in wide if one.has_place(caller.ask, self._settings.max_queue)]
+            having = [one for one in wide if one.has_place(request.ask, self._settings.max_queue)]
             if having:
                 resident = min(having, key=lambda one: one.occupancy)
-                line.remove(caller)
-                resident.take(caller.ask)
-                caller.place.set_result(resident)
+                queue.remove(request)
+                resident.take(request.ask)
+                request.place.set_result(resident)
 
-    # The director
-
-    def _begin(self) -> None:
-        if self._director is None:
+    def _start_managing(self) -> None:
+        if self._managing is None:
             self._loop = asyncio.get_running_loop()
-            self._moved_at = self.now()
-            self._director = asyncio.create_task(self._direct())
-            self._director.add_done_callback(self._director_ended)
+            self._progress_at = self.now()
+            self._managing = asyncio.create_task(self._manage())
+            self._managing.add_done_callback(self._manage_ended)
 
-    def _director_ended(self, task: asyncio.Task[None]) -> None:
-        """Nobody must wait for a director that has fallen over a fault of ours."""
+    def _manage_ended(self, task: asyncio.Task[None]) -> None:
+        """Fail all waiting requests where the manager's task has a bug."""
         if task.cancelled():
             return
-        self._director = None
-        for line in tuple(self._lines.values()):
-            line.fail(EngineError(f"the pool has a fault: {task.exception()!r}"))
+        self._managing = None
+        for queue in tuple(self._queues.values()):
+            queue.fail(EngineError(f"the pool has a fault: {task.exception()!r}"))
         task.result()
 
-    async def _direct(self) -> None:
+    async def _manage(self) -> None:
         wake_at: float | None = None
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(wake_at):
-                    await self._stirred.wait()
-            self._stirred.clear()
-            wake_at = await self._settle() if self._has_work() else None
-            wake_at = self._give_up_if_still(wake_at)
+                    await self._wake.wait()
+            self._wake.clear()
+            wake_at = await self._decide_and_act() if self._has_work() else None
+            wake_at = self._fail_if_stuck(wake_at)
 
-    def _cold(self) -> list[str]:
-        """Return which models are wanted and not there."""
+    def _missing_models(self) -> list[str]:
+        """Return the keys of models that requests wait for and that are not loaded."""
         there = {one.model_key for one in self.resident()}
-        return [key for key, line in self._lines.items() if line and key not in there]
+        return [key for key, queue in self._queues.items() if queue and key not in there]
 
     def _has_work(self) -> bool:
         is_leaving = any(one.state == "draining" for one in self.resident())
-        return is_leaving or bool(self._cold()) or bool(self._crowded())
+        return is_leaving or bool(self._missing_models()) or bool(self._overloaded())
 
-    def _crowded(self) -> list[LoadedModel[W]]:
-        """Return the models, each by one resident, that have more requests than places.
+    def _overloaded(self) -> list[LoadedModel[W]]:
+        """Return one replica of each model that has more requests than sequences.
 
-        Only where there are several devices, and nothing of the model is on its way.
+        Only where there are several devices and no replica is loading or unloading.
         """
-        device = self._books.device
+        device = self._memory.device
         if device is None or len(device.gpus) < 2 or self.now() < self._replicate_from:
             return []
         by_model: dict[str, list[LoadedModel[W]]] = {}
@@ -443,13 +442,13 @@ class ModelManager(Generic[W]):
         ]
 
     async def _replicate(self) -> None:
-        """Load models that have more requests than places on devices that are idle as well.
+        """Load models that have more requests than sequences on idle devices as well.
 
-        A replica is only added to memory that is free: nothing goes for it.
+        A replica only takes free memory; no model is evicted for it.
         """
-        for crowded in self._crowded():
+        for overloaded in self._overloaded():
             self._replicate_from = self.now() + _LOOK_AGAIN_S
-            replicas = self._replicas(crowded.key)
+            replicas = self._replicas(overloaded.key)
             busy = {
                 gpu
                 for one in self.resident()
@@ -457,90 +456,96 @@ class ModelManager(Generic[W]):
                 for gpu, n_bytes in enumerate(one.room.gpus)
                 if n_bytes
             }
-            device = await self._books.look()
-            wanted = replace(crowded.wanted, others_bytes=self._others_bytes(crowded.model_key))
+            device = await self._memory.look()
+            wanted = replace(
+                overloaded.wanted, others_bytes=self._others_bytes(overloaded.model_key)
+            )
             ways = await self._memory_probe.layouts(wanted, device)
-            if len(self.resident()) >= self._house().max_loaded_models:
+            if len(self.resident()) >= self._limits().max_loaded_models:
                 return
             for way in ways:
                 gpus = [gpu for gpu, n_bytes in enumerate(way.room.gpus) if n_bytes]
                 is_apart = len(gpus) == 1 and gpus[0] not in busy
-                if is_apart and way.is_good and self._books.free.holds(way.room):
+                if is_apart and way.is_good and self._memory.free.holds(way.room):
                     taken = {one.key for one in replicas}
-                    names = (replica_key(crowded.model_key, n) for n in range(len(taken) + 1))
-                    self._keeper.bring(next(n for n in names if n not in taken), wanted, way)
+                    names = (replica_key(overloaded.model_key, n) for n in range(len(taken) + 1))
+                    self._loader.load(next(n for n in names if n not in taken), wanted, way)
                     break
 
-    async def _settle(self) -> float | None:
-        """Do what there is to do; gives when to look again."""
-        layouts = await self._survey()
+    async def _decide_and_act(self) -> float | None:
+        """Act until the policy waits; return when to wake again."""
+        layouts = await self._candidate_layouts()
         while True:
-            wishes = [self._wish(key, layouts[key]) for key in self._cold() if key in layouts]
-            stays = [
-                one.stay(self.n_waiting(one.model_key), self.is_leased(one.key))
+            waiting = [
+                self._waiting_model(key, layouts[key])
+                for key in self._missing_models()
+                if key in layouts
+            ]
+            loaded = [
+                one.policy_state(self.n_waiting(one.model_key), self.is_leased(one.key))
                 for one in self.resident()
             ]
-            move = decide(stays, wishes, self._books.free, self._house(), self.now())
+            move = decide(loaded, waiting, self._memory.free, self._limits(), self.now())
             if isinstance(move, WaitForChange):
-                if not self._cold():
+                if not self._missing_models():
                     await self._replicate()
                 return self._next_look(move)
-            self._act(move, layouts, in_order(wishes))
+            self._act(move, layouts, in_order(waiting))
 
-    async def _survey(self) -> dict[str, tuple[ModelLayout, ...]]:
-        """Find the ways to load what is wanted, on the machine as it is now."""
-        if self.now() - self._looked_at >= _LOOK_AGAIN_S or self._books.device is None:
+    async def _candidate_layouts(self) -> dict[str, tuple[ModelLayout, ...]]:
+        """Return the layouts of the missing models, on the machine as it is now."""
+        if self.now() - self._device_read_at >= _LOOK_AGAIN_S or self._memory.device is None:
             self._layouts.clear()
-            await self._books.look()
-            self._looked_at = self.now()
+            await self._memory.look()
+            self._device_read_at = self.now()
         found = {}
-        for key in self._cold():
+        for key in self._missing_models():
             try:
                 found[key] = await self._ways(key)
             except EngineError as error:
-                self.failed(key, error)
+                self._failed(key, error, 0)
         return found
 
     async def _ways(self, key: str) -> tuple[ModelLayout, ...]:
         wanted = self._wanted(key)
         name = (key, wanted.n_ctx_tokens, wanted.n_cells_at_most, wanted.others_bytes)
         if name not in self._layouts:
-            device = await self._books.look()
+            device = await self._memory.look()
             self._layouts[name] = await self._memory_probe.layouts(wanted, device)
         return self._layouts[name]
 
     def _wanted(self, key: str) -> LayoutRequest:
-        line = self._lines[key]
-        ask = next(iter(line)).ask
-        at_most = self._books.n_cells_at_most(key)
+        queue = self._queues[key]
+        ask = next(iter(queue)).ask
+        at_most = self._memory.n_cells_at_most(key)
         others = self._others_bytes(key)
         return LayoutRequest(
-            ask.facts, line.n_ctx_tokens, ask.adapters, at_most, others_bytes=others
+            ask.facts, queue.n_ctx_tokens, ask.adapters, at_most, others_bytes=others
         )
 
     def _others_bytes(self, key: str) -> int:
-        """Return the size of models that are not here and will be needed beside this one.
+        """Return the file sizes of unloaded models that will be needed beside this one.
 
-        They wait as well, or a run has leased them, or they have just gone to make room.
+        Requests wait for them, a run leases them, or they were evicted for this one.
         """
         now = self.now()
-        sizes = {one: size for one, size in self._sizes.items() if one in self._made_room_for}
+        sizes = {one: size for one, size in self._sizes.items() if one in self._evicted_for}
         for lease in self._leases:
             sizes |= lease.sizes if now < lease.until else {}
-        for one in self._cold():
-            sizes[one] = next(iter(self._lines[one])).ask.facts.size_bytes
+        for one in self._missing_models():
+            sizes[one] = next(iter(self._queues[one])).ask.facts.size_bytes
         there = {key, *(one.model_key for one in self.resident())}
         return sum(size for one, size in sizes.items() if one not in there)
 
-    def _wish(self, key: str, ways: tuple[ModelLayout, ...]) -> WaitingModel:
-        line = self._lines[key]
+    def _waiting_model(self, key: str, ways: tuple[ModelLayout, ...]) -> WaitingModel:
+        queue = self._queues[key]
         n_good = sum(way.is_good for way in ways)
         rooms = tuple(way.room for way in ways)
-        after = self._made_room_for.get(key, "")
-        return WaitingModel(key, line.since, line.is_interactive, rooms, n_good, after)
+        after = self._evicted_for.get(key, "")
+        return WaitingModel(key, queue.since, queue.is_interactive, rooms, n_good, after)
 
-    def _house(self) -> MemoryLimits:
-        device = self._books.device
+    def _limits(self) -> MemoryLimits:
+        device = self._memory.device
         n_devices = max(1, len(device.gpus)) if device else 1
         n_most = self._settings.max_loaded_models or N_LOADED_PER_DEVICE * n_devices
         return MemoryLimits(n_most, self._settings.max_wait_s)
@@ -549,55 +554,55 @@ class ModelManager(Generic[W]):
         self,
         move: MemoryDecision,
         layouts: dict[str, tuple[ModelLayout, ...]],
-        wishes: Sequence[WaitingModel],
+        waiting: Sequence[WaitingModel],
     ) -> None:
-        by_key = self._books.by_key
-        if isinstance(move, StartMove):
-            self._keeper.bring(move.key, self._wanted(move.key), layouts[move.key][move.option])
-            victims = self._made_room_for.items()
-            self._made_room_for = {one: other for one, other in victims if other != move.key}
+        by_key = self._memory.by_key
+        if isinstance(move, LoadModel):
+            self._loader.load(move.key, self._wanted(move.key), layouts[move.key][move.option])
+            victims = self._evicted_for.items()
+            self._evicted_for = {one: other for one, other in victims if other != move.key}
         elif isinstance(move, EvictModels):
             for key in move.keys:
-                self._made_room_for[key] = wishes[0].key
+                self._evicted_for[key] = waiting[0].key
                 is_replica = key != by_key[key].model_key
                 self._sizes[key] = 0 if is_replica else by_key[key].facts.size_bytes
-                self._keeper.drain(by_key[key], "room")
+                self._loader.drain(by_key[key], "room")
         elif isinstance(move, KeepModel):
-            self._keeper.keep(by_key[move.key])
+            self._loader.keep(by_key[move.key])
         elif isinstance(move, RefuseModel):
             self._refuse(move)
 
     def _refuse(self, move: RefuseModel) -> None:
-        line = self._lines[move.key]
-        name = next(iter(line)).ask.facts.name
+        queue = self._queues[move.key]
+        name = next(iter(queue)).ask.facts.name
         error: EngineError = too_large(name, move.needed, move.could_be)
         if move.is_crowded:
             pinned = [one.facts.name for one in self.resident() if one.is_pinned]
-            error = NoPlace(name, pinned, self._house().max_loaded_models)
+            error = NoPlace(name, pinned, self._limits().max_loaded_models)
         self._events.refused(name, "too_large")
-        line.fail(error, line.n_ctx_tokens)
+        queue.fail(error, queue.n_ctx_tokens)
 
     def _next_look(self, move: WaitForChange) -> float | None:
-        """While somebody waits for memory, other programs may give some back."""
-        if not self._cold():
+        """Return when to read the memory again, which other programs may free."""
+        if not self._missing_models():
             return None
         again = self.now() + _LOOK_AGAIN_S
         return again if move.until is None else min(again, move.until)
 
-    def _give_up_if_still(self, wake_at: float | None) -> float | None:
-        """Let nobody wait for ever: when nothing at all moves, the wait has an end."""
-        if not any(self._lines.values()):
+    def _fail_if_stuck(self, wake_at: float | None) -> float | None:
+        """Fail all waiting requests when nothing moves for `wait_timeout_s`; return when to wake."""
+        if not any(self._queues.values()):
             return wake_at
         workers = [one.worker for one in self.resident() if one.worker is not None]
-        moved_at = max([self._moved_at, *(worker.last_turn_at for worker in workers)])
+        moved_at = max([self._progress_at, *(worker.last_turn_at for worker in workers)])
         limit_s = self._settings.wait_timeout_s
         if self.now() - moved_at < limit_s:
             due = moved_at + limit_s
             return due if wake_at is None else min(due, wake_at)
-        for line in tuple(self._lines.values()):
-            for caller in line:
-                self._events.refused(caller.ask.facts.name, "late")
-            line.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
+        for queue in tuple(self._queues.values()):
+            for request in queue:
+                self._events.refused(request.ask.facts.name, "late")
+            queue.fail(Busy(f"no model came free, and nothing moved for {limit_s:g} s"))
         return wake_at
 
 

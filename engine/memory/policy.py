@@ -12,7 +12,7 @@ Victims are chosen by GreedyDual-Size with the age in place of the inflation (Ca
 "Cost-aware WWW proxy caching", 1997): a model that has been idle twice as long is taken to be half
 as likely to be wanted next, so the expected cost of its eviction is `load_s / idle_s`, divided by
 the missing bytes that it frees. The cheapest go until there is room; a victim that turns out not
-to be needed stays.
+to be needed loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _JUST_USED_S = 0.1  # below it, ages say nothing, and nothing is divided by zero
 
 @dataclass(frozen=True, slots=True)
 class EvictionCandidate:
-    """A model that may be asked to go."""
+    """A model that may be evicted."""
 
     key: str
     room: MemoryAmount
@@ -43,10 +43,10 @@ class EvictionCandidate:
 def choose_victims(
     candidates: Sequence[EvictionCandidate], missing: MemoryAmount, n_places: int = 0
 ) -> tuple[str, ...] | None:
-    """Return those who go so that `missing` bytes and `n_places` places come free.
+    """Return the models to evict so that `missing` bytes and `n_places` places come free.
 
-    Busy and leased ones only where it cannot be avoided; pinned ones never. None: it is not
-    enough whoever goes, so nobody should.
+    Busy and leased ones only where it cannot be avoided; pinned ones never. None: all together
+    would not be enough, so none should go.
     """
     free = [one for one in candidates if not one.is_pinned]
     for spares_busy, spares_leased in ((True, True), (True, False), (False, True), (False, False)):
@@ -61,7 +61,7 @@ def choose_victims(
 
 
 def eviction_price(one: EvictionCandidate, missing: MemoryAmount) -> float:
-    """Return the seconds that going costs for each byte given where bytes are missing."""
+    """Return the seconds that an eviction costs for each missing byte that it frees."""
     gives = one.room.within(missing).total_bytes
     if missing.total_bytes and not gives:
         return float("inf")
@@ -89,7 +89,7 @@ def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_plac
     return len(going) >= n_places and given.holds(missing)
 
 
-# A job that has waited so long is not put off for people any more, or it would wait for ever.
+# A job that has waited so long is no longer put off for people, or it would wait for ever.
 PERSON_FIRST_S = 60.0
 
 ModelState = Literal["loading", "ready", "draining", "unloading"]
@@ -97,7 +97,7 @@ ModelState = Literal["loading", "ready", "draining", "unloading"]
 
 @dataclass(frozen=True, slots=True)
 class LoadedState:
-    """A model in memory, or on its way in or out."""
+    """A model that is loaded, loading or unloading."""
 
     key: str
     state: ModelState
@@ -112,18 +112,18 @@ class LoadedState:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether its room will come free by itself."""
+        """Whether its memory will come free by itself."""
         return self.state in ("draining", "unloading")
 
     @property
     def is_busy(self) -> bool:
-        """Whether anybody would notice its going."""
+        """Whether requests use it or wait for it."""
         return bool(self.n_users or self.n_waiting)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingModel:
-    """A model that is not there and that somebody waits for."""
+    """A model that is not loaded and that requests wait for."""
 
     key: str
     since: float
@@ -133,12 +133,12 @@ class WaitingModel:
     n_good: int
     """So many of the options are worth waiting for; the rest is a last resort."""
     after: str = ""
-    """The model that it had to make room for: it does not come back before that one was there."""
+    """The model that it was evicted for: it is not loaded again before that one was."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """What the rules must keep."""
+    """Limits that every decision respects."""
 
     max_loaded_models: int
     max_wait_s: float
@@ -154,21 +154,21 @@ class LoadModel:
 
 @dataclass(frozen=True, slots=True)
 class EvictModels:
-    """Let these go: the idle ones at once, the busy ones when their users have left."""
+    """Unload these: the idle ones at once, the busy ones when their requests have ended."""
 
     keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class KeepModel:
-    """It need not go after all."""
+    """Stop draining it: its memory is not needed after all."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class RefuseModel:
-    """It can never come: all the room there could be is too small."""
+    """It can never be loaded: all the memory that could come free is too little."""
 
     key: str
     needed: MemoryAmount
@@ -179,7 +179,7 @@ class RefuseModel:
 
 @dataclass(frozen=True, slots=True)
 class WaitForChange:
-    """There is nothing to do before that time, or before something changes."""
+    """Do nothing before that time, or before something changes."""
 
     until: float | None = None
 
@@ -188,128 +188,130 @@ MemoryDecision = LoadModel | EvictModels | KeepModel | RefuseModel | WaitForChan
 
 
 def decide(
-    stays: Sequence[LoadedState],
-    wishes: Sequence[WaitingModel],
+    loaded: Sequence[LoadedState],
+    waiting: Sequence[WaitingModel],
     free: MemoryAmount,
-    house: MemoryLimits,
+    limits: MemoryLimits,
     now: float,
 ) -> MemoryDecision:
-    """Return the next thing to do; ask again when it is begun, until it is to wait."""
-    line = in_order(wishes)
-    if not line:
+    """Return the next decision; ask again after each, until it is to wait."""
+    queue = in_order(waiting)
+    if not queue:
         return next(
-            (KeepModel(one.key) for one in stays if one.state == "draining"), WaitForChange()
+            (KeepModel(one.key) for one in loaded if one.state == "draining"), WaitForChange()
         )
-    head, claim = _decide_first(line[0], stays, free, house, now)
+    head, claim = _decide_first(queue[0], loaded, free, limits, now)
     if isinstance(head, WaitForChange):
-        # Who fits beside what the first in line will take need not wait for it. What came later
-        # than it is not counted on, or newcomers could put it off for ever.
-        givers = [one for one in stays if one.is_leaving or _may_give_way(one, line[0])]
-        left = free - _total_memory(givers).missing(claim)
-        n_left = house.max_loaded_models - len(stays) - (not givers)
-        for wish in line[1:]:
-            option = _first_fit(wish, left) if n_left > 0 else None
+        # A model that fits beside what the first one will take need not wait for it. Models that
+        # came later than the first are not counted on, or newcomers could put it off for ever.
+        leaving = [one for one in loaded if one.is_leaving or _may_give_way(one, queue[0])]
+        left = free - _total_memory(leaving).missing(claim)
+        n_left = limits.max_loaded_models - len(loaded) - (not leaving)
+        for wanted in queue[1:]:
+            option = _first_fit(wanted, left) if n_left > 0 else None
             if option is not None:
-                return LoadModel(wish.key, option)
+                return LoadModel(wanted.key, option)
     return head
 
 
-def in_order(wishes: Sequence[WaitingModel]) -> list[WaitingModel]:
-    """Return the wishes in the order in which they are served."""
-    keys = {wish.key for wish in wishes}
+def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
+    """Return waiting models in the order in which they are loaded."""
+    keys = {wanted.key for wanted in waiting}
 
-    def rank(wish: WaitingModel) -> tuple[bool, float, str]:
-        head_start_s = PERSON_FIRST_S if wish.is_interactive else 0.0
-        return wish.after in keys, wish.since - head_start_s, wish.key
+    def rank(wanted: WaitingModel) -> tuple[bool, float, str]:
+        head_start_s = PERSON_FIRST_S if wanted.is_interactive else 0.0
+        return wanted.after in keys, wanted.since - head_start_s, wanted.key
 
-    return sorted(wishes, key=rank)
-
-
-def _may_give_way(stay: LoadedState, wish: WaitingModel) -> bool:
-    return stay.state == "ready" and not stay.is_pinned and stay.ready_at <= wish.since
+    return sorted(waiting, key=rank)
 
 
-def may_evict_at(stay: LoadedState, wish: WaitingModel, house: MemoryLimits) -> float:
-    """Tell from when on a model may be asked to go for this wish."""
-    wait_s = 0.0 if wish.is_interactive else house.max_wait_s
-    due = max(wish.since + wait_s, stay.ready_at + max(wait_s, stay.load_s))
-    if stay.is_busy:
+def _may_give_way(model: LoadedState, wanted: WaitingModel) -> bool:
+    return model.state == "ready" and not model.is_pinned and model.ready_at <= wanted.since
+
+
+def may_evict_at(model: LoadedState, wanted: WaitingModel, limits: MemoryLimits) -> float:
+    """Return the time from which a model may be evicted for this waiting one."""
+    wait_s = 0.0 if wanted.is_interactive else limits.max_wait_s
+    due = max(wanted.since + wait_s, model.ready_at + max(wait_s, model.load_s))
+    if model.is_busy:
         return due
-    patience_s = min(stay.load_s, wait_s)
-    if stay.is_leased:
-        patience_s = house.max_wait_s
-    return min(due, stay.last_used_at + patience_s)
+    patience_s = min(model.load_s, wait_s)
+    if model.is_leased:
+        patience_s = limits.max_wait_s
+    return min(due, model.last_used_at + patience_s)
 
 
 def _decide_first(
-    wish: WaitingModel,
-    stays: Sequence[LoadedState],
+    wanted: WaitingModel,
+    loaded: Sequence[LoadedState],
     free: MemoryAmount,
-    house: MemoryLimits,
+    limits: MemoryLimits,
     now: float,
 ) -> tuple[MemoryDecision, MemoryAmount]:
-    """Find what brings the first in line nearer, and the room that it claims."""
-    n_open = house.max_loaded_models - len(stays)
-    option = _first_fit(wish, free) if n_open > 0 else None
-    for options in (range(wish.n_good), range(wish.n_good, len(wish.options))):
+    """Return the next step towards the first waiting model, and the memory that it claims."""
+    n_open = limits.max_loaded_models - len(loaded)
+    option = _first_fit(wanted, free) if n_open > 0 else None
+    for options in (range(wanted.n_good), range(wanted.n_good, len(wanted.options))):
         if option is not None and option in options:
-            return LoadModel(wish.key, option), MemoryAmount()
+            return LoadModel(wanted.key, option), MemoryAmount()
         for i in options:
-            if _fits_after_leaving(wish.options[i], stays, free, house):
-                return WaitForChange(), wish.options[i]  # no more need go
-        moves = [(_evict_for(wish, wish.options[i], stays, free, house, now), i) for i in options]
+            if _fits_after_leaving(wanted.options[i], loaded, free, limits):
+                return WaitForChange(), wanted.options[i]  # no more evictions are needed
+        moves = [
+            (_evict_for(wanted, wanted.options[i], loaded, free, limits, now), i) for i in options
+        ]
         possible = [(move, i) for move, i in moves if move is not None]
         if possible:
-            # Of options that are worth waiting for, the one for which the least has to go.
-            move, i = min(possible, key=lambda pair: _eviction_rank(pair[0], stays))
-            return move, wish.options[i]
-    return _refusal(wish, stays, free, house), MemoryAmount()
+            # Of options that are worth waiting for, the one for which the least is evicted.
+            move, i = min(possible, key=lambda pair: _eviction_rank(pair[0], loaded))
+            return move, wanted.options[i]
+    return _refusal(wanted, loaded, free, limits), MemoryAmount()
 
 
 def _eviction_rank(
-    move: EvictModels | WaitForChange, stays: Sequence[LoadedState]
+    move: EvictModels | WaitForChange, loaded: Sequence[LoadedState]
 ) -> tuple[bool, int]:
-    """Rank moves: those that can be made now come first, then those that clear less."""
+    """Rank decisions: those that can be made now come first, then those that free less."""
     if isinstance(move, WaitForChange):
         return True, 0
-    return False, _total_memory(one for one in stays if one.key in move.keys).total_bytes
+    return False, _total_memory(one for one in loaded if one.key in move.keys).total_bytes
 
 
-def _first_fit(wish: WaitingModel, free: MemoryAmount) -> int | None:
-    return next((i for i, room in enumerate(wish.options) if free.holds(room)), None)
+def _first_fit(wanted: WaitingModel, free: MemoryAmount) -> int | None:
+    return next((i for i, room in enumerate(wanted.options) if free.holds(room)), None)
 
 
 def _missing(
-    room: MemoryAmount, stays: Sequence[LoadedState], free: MemoryAmount, house: MemoryLimits
+    room: MemoryAmount, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
 ) -> tuple[MemoryAmount, int]:
-    """Return the bytes and the places that will be missing when those that leave are gone."""
-    leaving = [one for one in stays if one.is_leaving]
-    n_missing = max(0, len(stays) - len(leaving) + 1 - house.max_loaded_models)
+    """Return the bytes and places that will be missing when the leaving models are gone."""
+    leaving = [one for one in loaded if one.is_leaving]
+    n_missing = max(0, len(loaded) - len(leaving) + 1 - limits.max_loaded_models)
     return (free + _total_memory(leaving)).missing(room), n_missing
 
 
 def _fits_after_leaving(
-    room: MemoryAmount, stays: Sequence[LoadedState], free: MemoryAmount, house: MemoryLimits
+    room: MemoryAmount, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
 ) -> bool:
-    missing, n_missing = _missing(room, stays, free, house)
+    missing, n_missing = _missing(room, loaded, free, limits)
     return not n_missing and not missing.total_bytes
 
 
 def _evict_for(
-    wish: WaitingModel,
+    wanted: WaitingModel,
     room: MemoryAmount,
-    stays: Sequence[LoadedState],
+    loaded: Sequence[LoadedState],
     free: MemoryAmount,
-    house: MemoryLimits,
+    limits: MemoryLimits,
     now: float,
 ) -> EvictModels | WaitForChange | None:
-    """Find who goes for this layout; None: it would not be enough whoever goes."""
-    missing, n_missing = _missing(room, stays, free, house)
-    others = [one for one in stays if not one.is_leaving and not one.is_pinned]
+    """Choose the victims for this layout; None: all together would not be enough."""
+    missing, n_missing = _missing(room, loaded, free, limits)
+    others = [one for one in loaded if not one.is_leaving and not one.is_pinned]
     if choose_victims([_candidate(one, now) for one in others], missing, n_missing) is None:
         return None
-    # A model that still loads for somebody can be asked only when it is there.
-    times = {one.key: may_evict_at(one, wish, house) for one in others if one.state == "ready"}
+    # A model that requests wait for can be evicted only once it is loaded.
+    times = {one.key: may_evict_at(one, wanted, limits) for one in others if one.state == "ready"}
     times |= {o.key: now for o in others if o.state == "loading" and not o.n_waiting}
     for time in (now, *sorted(t for t in times.values() if t > now)):
         willing = [_candidate(o, now) for o in others if times.get(o.key, time + 1) <= time]
@@ -319,22 +321,22 @@ def _evict_for(
     return WaitForChange()
 
 
-def _candidate(stay: LoadedState, now: float) -> EvictionCandidate:
-    idle_s = max(0.0, now - stay.last_used_at)
+def _candidate(model: LoadedState, now: float) -> EvictionCandidate:
+    idle_s = max(0.0, now - model.last_used_at)
     return EvictionCandidate(
-        stay.key, stay.room, stay.load_s, idle_s, stay.is_busy, stay.is_leased, stay.is_pinned
+        model.key, model.room, model.load_s, idle_s, model.is_busy, model.is_leased, model.is_pinned
     )
 
 
 def _refusal(
-    wish: WaitingModel, stays: Sequence[LoadedState], free: MemoryAmount, house: MemoryLimits
+    wanted: WaitingModel, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
 ) -> RefuseModel:
-    could_be = free + _total_memory(one for one in stays if one.is_leaving or not one.is_pinned)
-    needed = wish.options[-1]
-    n_pinned = sum(one.is_pinned and not one.is_leaving for one in stays)
-    is_crowded = could_be.holds(needed) and n_pinned >= house.max_loaded_models
-    return RefuseModel(wish.key, needed, could_be, is_crowded)
+    could_be = free + _total_memory(one for one in loaded if one.is_leaving or not one.is_pinned)
+    needed = wanted.options[-1]
+    n_pinned = sum(one.is_pinned and not one.is_leaving for one in loaded)
+    is_crowded = could_be.holds(needed) and n_pinned >= limits.max_loaded_models
+    return RefuseModel(wanted.key, needed, could_be, is_crowded)
 
 
-def _total_memory(stays: Iterable[LoadedState]) -> MemoryAmount:
-    return sum((one.room for one in stays), MemoryAmount())
+def _total_memory(loaded: Iterable[LoadedState]) -> MemoryAmount:
+    return sum((one.room for one in loaded), MemoryAmount())

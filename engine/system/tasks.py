@@ -57,7 +57,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
 
 
 class TaskSet:
-    """Keeps references to tasks that nobody awaits, so that they are not collected.
+    """Keeps references to tasks that nothing awaits, so that they are not collected.
 
     The event loop's exception handler gets their errors.
     """
@@ -82,6 +82,11 @@ class TaskSet:
     async def close(self) -> None:
         """End all tasks."""
         await end(*self._tasks)
+
+    async def drain(self) -> None:
+        """Wait until all tasks have ended by themselves."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def __len__(self) -> int:
         """Return how many tasks have not ended."""
