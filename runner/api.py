@@ -6,8 +6,11 @@ they are called. Prefect is only imported in a run that is shown in it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,8 @@ from paddock.runner.bind.bind import bind, bind_without_inputs, read_plan
 from paddock.runner.bind.checks import prefix_sharing_advice
 from paddock.runner.bind.subpipelines import all_plans, callable_names, ignored_key_notes
 from paddock.runner.config.pipeline_secrets import read_secrets
+from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report, ValidateReport
 from paddock.runner.settings import Settings, read_settings
 
@@ -28,7 +33,6 @@ FILE_THREADS = 4
 if TYPE_CHECKING:
     from paddock.engine.request import Pool, Role
     from paddock.runner.bind.bound import BoundPlan
-    from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
     from paddock.runner.core.session import RunSession
     from paddock.runner.daemon.run_session import DaemonSession
     from paddock.runner.prefect.run_tracking import RunMode
@@ -59,8 +63,6 @@ def plan(
         PipelineError: the YAML or an input is wrong.
         LedgerError, EngineError: the ledger or a model cannot be used.
     """
-    import asyncio
-
     return asyncio.run(plan_async(path, inputs, settings=settings, pool=pool))
 
 
@@ -72,7 +74,6 @@ async def plan_async(
     pool: Pool | None = None,
 ) -> PlanReport:
     """Return what a run would do, in a running loop."""
-    from paddock.runner.core.run_options import RunEnvironment, RunOptions
     from paddock.runner.core.session import open_session
     from paddock.runner.dry_run.forecast import forecast_run
 
@@ -100,12 +101,6 @@ def run(
         LedgerError, EngineError: the ledger or a model cannot be used.
         TrackingError: Prefect's API cannot be reached.
     """
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    from paddock.runner.core.run_options import RunEnvironment, RunOptions
-    from paddock.runner.progress.drain import stop_on_signals
-
     options, environment = options or RunOptions(), environment or RunEnvironment()
 
     async def main() -> Report:
@@ -123,10 +118,7 @@ async def run_async(
     environment: RunEnvironment | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; inside a Prefect flow run it becomes part of that."""
-    from contextlib import AsyncExitStack
-
     from paddock.runner.core.model_pools import LookupInterrupted
-    from paddock.runner.core.run_options import RunEnvironment, RunOptions
     from paddock.runner.core.session import open_session
     from paddock.runner.ledger.run_locks import Locked
     from paddock.runner.notify.notifier import notify_at_end
@@ -235,8 +227,6 @@ def prepare(
     Raises:
         PipelineError: the YAML, an input or a secret is wrong, or not allowed.
     """
-    from paddock.runner.core.run_options import PreparedRun
-
     settings = environment.settings or read_settings(path.parent)
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     plan = read_plan(path, options.text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -373,8 +374,6 @@ def _file_values(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 
 def _parsed_toml(file: Path) -> dict[str, Any]:
-    import tomllib
-
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

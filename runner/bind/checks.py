@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cronsim import CronSim, CronSimError
+
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.errors import Fault, did_you_mean
@@ -97,7 +99,6 @@ def never_due(cron: str) -> str | None:
     """
     if cron.startswith("@"):
         return None
-    from cronsim import CronSim, CronSimError
 
     try:
         next(CronSim(cron, _REFERENCE_DAY))

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -32,6 +33,7 @@ from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.runner.settings import FILE_NAME
 from paddock.steps import python_step
 from paddock.steps.python_step import is_function_reference
+from paddock.steps.tools import tool_names
 
 from . import protected_files
 from .bound import BoundPlan, BoundStep
@@ -114,8 +116,6 @@ def command_text(
 
 def _program(name: str, folder: str, added: Mapping[str, Any], bound: BoundPlan) -> Iterator[str]:
     """Yield the path of the program that a name stands for, where it is another text."""
-    from paddock.engine.system import processes
-
     path, is_known = _filled_in(added.get("PATH", ""), bound)
     if not is_known:
         return
@@ -146,8 +146,6 @@ def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
 
 
 def _reached_by_tools(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[Reached]:
-    from paddock.steps.tools import tool_names
-
     for one in tool_names.tools_used(step.uses, _parameters_as_written(step)):
         mark = _mark(step, bound, *one.path)
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
@@ -409,8 +407,6 @@ def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]
 def _tool_consent_items(
     uses: str, written: Mapping[str, Any], plan: BoundPlan
 ) -> Iterator[list[Any]]:
-    from paddock.steps.tools import tool_names
-
     for one in tool_names.tools_used(uses, written):
         named = tool_names.resolve_tool(one.name, one.server, plan.pipeline.servers)
         code: Any = None

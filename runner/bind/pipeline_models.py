@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
+from paddock.engine.gguf import check_file
+from paddock.engine.models.model_names import is_path, parse_source
+from paddock.engine.request import ModelSpec
 from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
@@ -21,7 +24,7 @@ from .bound import BoundPlan, BoundPool
 from .subpipelines import all_plans, all_steps
 
 if TYPE_CHECKING:
-    from paddock.engine.request import ModelFacts, ModelSpec, Role
+    from paddock.engine.request import ModelFacts, Role
 
 ROLES: tuple[Role, ...] = ("chat", "embed")
 
@@ -106,13 +109,9 @@ class ModelBinder:
             if len(own) == 1:
                 yield role, own[0]
             elif role in default_models:
-                from paddock.engine.request import ModelSpec  # `validate` has no use for it
-
                 yield role, ModelSpec(default_models[role], role)
 
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
-        from paddock.engine.request import ModelSpec
-
         at: Place = ("models", alias)
         pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
         return ModelSpec(
@@ -196,8 +195,6 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
-        from paddock.engine.models.model_names import is_path
-
         if ref.startswith("hf:"):
             return self._hub_ref(ref, at)
         if is_path(ref):
@@ -205,8 +202,6 @@ class ModelBinder:
         return ref
 
     def _hub_ref(self, ref: str, at: Place) -> str:
-        from paddock.engine.models.model_names import parse_source
-
         try:
             return str(parse_source(ref).name)
         except InvalidName:
@@ -250,8 +245,6 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
 
     The files are opened, but only their first four bytes are read.
     """
-    from paddock.engine.gguf import check_file
-
     for plan, alias in _used_models(bound):
         spec, written = plan.models[alias], _model_ref(plan, alias)
         if spec.pool or not Path(spec.ref).is_absolute():

@@ -20,6 +20,7 @@ from typing import Any
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.settings import FILE_NAME, STATE_FOLDER
 from paddock.steps import python_step
+from paddock.steps.tools import tool_names
 
 YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
@@ -166,8 +167,6 @@ def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
 
 
 def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
-    from paddock.steps.tools import tool_names
-
     for step, data in _steps_with_parameters(pipeline):
         names = [step.uses]
         if step.uses in ("tool", "agent", "chat"):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.sampling import schema
+from paddock.engine.sampling.schema import json_pointer
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
@@ -122,7 +124,6 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         yield Fault(f"{_schema_place(form, fault.path)}: {fault.message}.", fault.remedy, mark)
     if form.faults:
         return
-    from paddock.engine.sampling import schema
 
     for problem in schema.check_schema(form.schema):
         is_here = not form.file and not isinstance(written, str) and not form.is_short
@@ -141,8 +142,6 @@ def _schema_of(data: Any, at: Place) -> Any:
 
 
 def _schema_place(form: reply_schema.ReplySchema, path: Place) -> str:
-    from paddock.engine.sampling.schema import json_pointer
-
     what = f"`reply.schema` in the file '{form.file}'" if form.file else "`reply.schema`"
     place = json_pointer(path) if path != ("file",) else ""
     return f"{what}, at {place}" if place else what

@@ -15,12 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import processes
+from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
 from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.python_step import FUNCTION_REFERENCE, is_function_reference
+from paddock.steps.tools import builtin_tools, mcp_client, python_functions, tool_names
+from paddock.steps.vectors import lance_table
 
+from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .inputs_and_parameters import Scope
 
@@ -38,8 +44,6 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
 
     A server's own files count as a function's do: those beside the pipeline that its command names.
     """
-    from paddock.steps.tools import tool_names
-
     found: dict[str, Any] = {}
     for one in tool_names.tools_used(step.uses, step.params.data):
         named = tool_names.resolve_tool(one.name, one.server, pipeline.servers)
@@ -75,8 +79,6 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
     """Yield what is wrong with the tools of a step."""
-    from paddock.steps.tools import tool_names
-
     for one in tool_names.tools_used(step.uses, step.params.data):
         at: Place = (*step.at, "with", *one.path)
         if not one.is_written:
@@ -97,8 +99,6 @@ def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Faul
 
 
 def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
-    from paddock.steps.tools import python_functions
-
     path = (base / named.file).resolve()
     if not path.is_relative_to(base.resolve()):
         what = f"the file '{named.file}' lies outside the pipeline's folder."
@@ -111,8 +111,6 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
 
 
 def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
-    from paddock.steps.tools import builtin_tools, tool_names
-
     allowed = tool_names.TOOL_OPTIONS.get(one.name, frozenset())
     yield from _option_faults(one, allowed, pipeline, at)
     if one.name == "http.get" and not one.options.get("hosts"):
@@ -144,8 +142,6 @@ _NAME_HOSTS = "Name them: `options: {hosts: [example.org]}`."
 
 def _host_faults(step: StepNode, one: Any, pipeline: Pipeline) -> Iterator[Fault]:
     """Find what is wrong with `hosts`: constants, so that what is reached is known before."""
-    from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
-
     hosts = one.options["hosts"]
     entry = one.path[:2] if one.path[0] == "tools" else ()
     at: Place = (*step.at, "with", *entry, "options", "hosts")
@@ -204,8 +200,6 @@ def requirement_faults(bound: BoundPlan) -> list[Fault]:
 
 def _missing_models(bound: BoundPlan) -> Iterator[Fault]:
     if bound.pipeline.models:
-        from . import pipeline_models
-
         yield from pipeline_models.model_file_faults(bound)
 
 
@@ -238,15 +232,11 @@ def _holds(condition: Expression, bound: BoundPlan) -> bool:
 
 
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    from paddock.steps.python_step import FUNCTION_REFERENCE, is_function_reference
-
     written = step.params.step.params.data
     written = written if isinstance(written, Mapping) else {}
     if step.uses == "run":
         yield from _missing_program(step, written, bound)
     elif step.uses == "search" or (step.uses == "embed" and written.get("store") is not None):
-        from paddock.steps.vectors import lance_table
-
         yield from _missing_package(
             lance_table.missing_lancedb(), _mark(step, bound, "with", "store")
         )
@@ -274,8 +264,6 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
 
     A path is left to the run: an earlier step may make what it names.
     """
-    from paddock.engine.system import processes
-
     if not isinstance(program, str) or not program or "{" in program or os.sep in program:
         return False
     added = dict(environ) if isinstance(environ, Mapping) else {}
@@ -288,16 +276,12 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
 def _missing_tools(
     step: BoundStep, written: Mapping[str, Any], bound: BoundPlan
 ) -> Iterator[Fault]:
-    from paddock.steps.tools import tool_names
-
     for one in tool_names.tools_used(step.uses, written):
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
         mark = _mark(step, bound, "with", *one.path)
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:
-            from paddock.steps.tools import mcp_client
-
             yield from _missing_package(mcp_client.missing_mcp_library(), mark)
             yield from _missing_server(named.server, bound)
 
@@ -312,8 +296,6 @@ def _missing_server(name: str, bound: BoundPlan) -> Iterator[Fault]:
 
 
 def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:
-    from paddock.steps.tools import python_functions
-
     for module in python_functions.missing_imports(bound.roots.base / file):
         what = f"the file '{file}' imports '{module}', which is not installed."
         yield Fault(what, "Install it in the environment that runs Paddock.", mark)

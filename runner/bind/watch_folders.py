@@ -17,6 +17,8 @@ from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Roots
+from paddock.steps.files.walk import BadPattern, Globs
+from paddock.steps.tools import tool_names
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
@@ -106,8 +108,6 @@ class WatchBinder:
 
     def _places(self) -> Iterator[tuple[str, Path, bool]]:
         """Yield texts of paths with the folder they start from, and whether they name a file."""
-        from paddock.steps.tools import tool_names
-
         base = self._roots.base
         for keys in self._pipeline.on.watch if self._pipeline.on else ():
             yield _known_path(keys.path, self._scope) or _UNKNOWN, base, False
@@ -157,8 +157,6 @@ class WatchBinder:
     # --- what cannot go well
 
     def _check(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
-        from paddock.steps.files.walk import BadPattern, Globs
-
         for name in ("include", "exclude"):
             try:
                 Globs.of(getattr(watch.keys, name))
@@ -336,8 +334,6 @@ def _resolved(path: Path) -> Path:
 
 def _watch_sees(watch: BoundWatch, path: Path) -> bool:
     """Return whether a watch would take a file for a document."""
-    from paddock.steps.files.walk import Globs
-
     if not path.is_relative_to(watch.root) or path == watch.root:
         return False
     relpath = path.relative_to(watch.root).as_posix()

@@ -9,6 +9,7 @@ holds one.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from paddock.engine.settings import SplitMode
+from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.engine.system.units import SECONDS_PER_UNIT
 
 _FOREVER_S = -1.0
@@ -73,8 +75,6 @@ def urls(value: object) -> tuple[str, ...]:
     >>> urls("http://gpu-1:8000/v1, http://gpu-2:8000")
     ('http://gpu-1:8000', 'http://gpu-2:8000')
     """
-    from paddock.engine.system.hosts import BadAddress, base_url
-
     try:
         return tuple(dict.fromkeys(map(base_url, text_list(value))))
     except BadAddress as error:
@@ -387,8 +387,6 @@ def _port_number(written: str) -> int:
 
 
 def _is_ipv6(host: str) -> bool:
-    import ipaddress
-
     try:
         ipaddress.IPv6Address(host)
     except ValueError:

@@ -21,6 +21,7 @@ from typing import Any
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.subpipelines import steps_of
@@ -256,9 +257,6 @@ class SourceFolder:
         """The share of its documents that may disappear at once without a question."""
         if self.watch is not None:
             return self.watch.keys.deletes.most
-        from paddock.pipelines.triggers import (
-            MOST_DELETED,
-        )  # pydantic models, which a plan does not need
 
         return MOST_DELETED
 

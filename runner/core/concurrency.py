@@ -28,6 +28,7 @@ from paddock.runner.ledger.budget import Spent
 from paddock.runner.ledger.entries import Entry, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.run_locks import FileGroupTurn, Locked, SkippedByGroup
 from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
@@ -420,7 +421,6 @@ def _turn_in_group(
 ) -> GroupTurn:
     if claims is not None:
         return claims.turn_in(group.name, run, settings.unattended.dead_after_s)
-    from paddock.runner.ledger.run_locks import FileGroupTurn  # filelock takes 0.05 s to import
 
     return FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
 
@@ -437,8 +437,6 @@ class _OwnTurn:
 
     async def take(self, group: ConcurrencyGroup, wait: TurnWait) -> None:
         """Wait until the turn is ours."""
-        from paddock.runner.ledger.run_locks import Locked, SkippedByGroup
-
         began, told = time.monotonic(), ""
         while (busy := await self.do(self._part.take)) is not None:
             if group.on_conflict == "skip":

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import OutputIndex, sha256_of
+from paddock.steps.base import StepError
+from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .fingerprints import KEPT_NO_MORE, LOST_FILE, LOST_ROWS, canonical_json, is_loss, part_digest
 
 if TYPE_CHECKING:
     from paddock.steps.base import Roots
-    from paddock.steps.files.scan import FilesScanParams
 
 SCAN = "files.scan"
 LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
@@ -244,9 +245,6 @@ def _listing_key(folder: str, given: str) -> str:
 
 def _listing_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
     """Return the digest of a folder's listing; empty where it cannot be listed. Blocking."""
-    from paddock.steps.base import StepError
-    from paddock.steps.files.scan import FilesScanParams, scan_folder
-
     try:
         params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
         files, _ = scan_folder(params, Path(folder), roots.allowed, owned)

@@ -16,7 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.backends.token_counting import LocalTokenizer
+from paddock.engine.backends.truncation_check import ReadLimits
 from paddock.engine.errors import EngineError
+from paddock.engine.memory.pool_stats import PoolStats
+from paddock.engine.models.model_finder import ModelFinder, with_context
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
@@ -28,6 +32,7 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
+from paddock.engine.system.hosts import ServerAddress
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import pipeline_models
 from paddock.runner.bind.bound import BoundPlan, BoundPool
@@ -39,8 +44,6 @@ from .call_cache import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
-    from paddock.engine.backends.token_counting import LocalTokenizer
-    from paddock.engine.memory.pool_stats import PoolStats
     from paddock.runner.daemon.run_session import DaemonSession
 
 LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
@@ -87,8 +90,6 @@ class OnDemandPool:
 
     def stats(self) -> PoolStats:
         """Return what is resident; nothing as long as there is no pool."""
-        from paddock.engine.memory.pool_stats import PoolStats
-
         stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
         return stats
 
@@ -126,7 +127,7 @@ class OnDemandPool:
     async def _open(self) -> Pool:
         pool: Any
         if await self._tenant.start():
-            from paddock.engine.backends.rpc import RemotePool
+            from paddock.engine.backends.rpc import RemotePool  # brings numpy, which a plan lacks
 
             pool = RemotePool(self._tenant.place)
         else:
@@ -256,8 +257,6 @@ def _file_of(tokenizer: str, settings: Settings) -> Path:
     Raises:
         ModelNotFound: with the known names.
     """
-    from paddock.engine.models.model_finder import ModelFinder
-
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir).locate(tokenizer).path
 
 
@@ -273,8 +272,6 @@ class _ServerPools:
     def over(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
         from paddock.engine.backends.balancer import BalancedPool, ServerMember
         from paddock.engine.backends.model_servers import detect_server
-        from paddock.engine.backends.truncation_check import ReadLimits
-        from paddock.engine.system.hosts import ServerAddress
 
         limits = ReadLimits(self.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
@@ -405,8 +402,6 @@ class LookupPool(EmptyPool):
     """
 
     def __init__(self, settings: Settings) -> None:
-        from paddock.engine.models.model_finder import ModelFinder
-
         self._n_ctx_tokens = settings.pool.n_ctx_tokens
         self._finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
         self._tokenizers: dict[str, LocalTokenizer] = {}
@@ -431,8 +426,6 @@ class LookupPool(EmptyPool):
         return await (await self._tokenizer(model)).count_texts(texts)
 
     async def _tokenizer(self, model: ModelSpec) -> LocalTokenizer:
-        from paddock.engine.backends.token_counting import LocalTokenizer
-
         facts = await self.facts(model)
         if facts.path not in self._tokenizers:
             self._tokenizers[facts.path] = LocalTokenizer(Path(facts.path), facts.parts)
@@ -445,7 +438,5 @@ class LookupPool(EmptyPool):
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Return what is known of a model."""
-        from paddock.engine.models.model_finder import with_context
-
         found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
         return with_context(found, model.n_ctx_tokens)

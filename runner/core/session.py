@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.subpipelines import all_plans, progress_line_names
+from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
@@ -34,13 +35,13 @@ from .retry_and_quarantine import CrashSuspects
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_records import RunStats
+from .speed_estimates import SpeedBook
 from .staleness import Judge
 from .step_context import open_tool_runtime
 
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
 
-    from .speed_estimates import SpeedBook
 
 _ADJECTIVES = (
     "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
@@ -287,7 +288,6 @@ class _Opening:
                 await claims.counting(stats.run, settings.unattended.dead_after_s)
             return False
         # `plan` holds no lock, and filelock takes 0.05 s to import.
-        from paddock.runner.ledger import run_locks
 
         state = bound.roots.base / STATE_FOLDER
         if has_folder_identity(state):
@@ -335,8 +335,6 @@ def _job_runs(
 
 
 def _speed_book(settings: Settings) -> SpeedBook:
-    from .speed_estimates import SpeedBook  # reads models' files; only a plan needs it
-
     return SpeedBook(settings.pool)
 
 

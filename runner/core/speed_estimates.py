@@ -12,14 +12,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError
+from paddock.engine.memory.device_memory import this_device
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import context_layout, format_speeds
+from paddock.engine.profile.context_layout import (
+    LayoutBounds,
+    Workload,
+    may_be_plain,
+    plain_ratio,
+    without_flash,
+)
+from paddock.engine.profile.profile_store import ProfileStore, this_device_build
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.crashes import FallbackStore
 
 if TYPE_CHECKING:
     from paddock.engine.memory.device_memory import Device
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.engine.profile.context_layout import Workload
     from paddock.engine.profile.profile import Profile
-    from paddock.engine.profile.profile_store import DeviceBuild, ProfileStore
+    from paddock.engine.profile.profile_store import DeviceBuild
     from paddock.engine.request import ModelFacts
 
 
@@ -85,8 +95,6 @@ class SpeedBook:
 
     def seconds(self, ref: str, workload: Workload) -> float | None:
         """Return how long a model takes for some work; None where it was not measured."""
-        from paddock.engine.profile import context_layout
-
         facts = self._facts(ref)
         profile = self._profile(facts) if facts is not None else None
         return context_layout.workload_s(profile, workload) if profile is not None else None
@@ -96,8 +104,6 @@ class SpeedBook:
 
         Without one, for documents of a usual length.
         """
-        from paddock.engine.profile import format_speeds
-
         facts = self._facts(ref)
         if facts is None or facts.tuned_from is not None or facts.role != "chat":
             return None
@@ -119,13 +125,6 @@ class SpeedBook:
 
     def manner(self, ref: str) -> ComputeMode | None:
         """Return how a model computes here and what its answers keep; None: not measured."""
-        from paddock.engine.profile.context_layout import (
-            LayoutBounds,
-            may_be_plain,
-            plain_ratio,
-            without_flash,
-        )
-
         facts = self._facts(ref)
         profile = self._profile(facts) if facts is not None else None
         if facts is None or profile is None:
@@ -169,14 +168,10 @@ class SpeedBook:
 
     @cached_property
     def _finder(self) -> ModelFinder:
-        from paddock.engine.models.model_finder import ModelFinder
-
         return ModelFinder(self._settings.models_dir, self._settings.cache_dir)
 
     @cached_property
     def _profiles(self) -> ProfileStore:
-        from paddock.engine.profile.profile_store import ProfileStore
-
         return ProfileStore(self._settings.cache_dir)
 
     def _place(self, facts: ModelFacts) -> DeviceBuild:
@@ -184,8 +179,6 @@ class SpeedBook:
 
     @cached_property
     def _device(self) -> Device:
-        from paddock.engine.memory.device_memory import this_device
-
         return this_device()
 
 
@@ -196,10 +189,6 @@ def profile_place(
 
     A model with this digest may run with a fallback of llama.cpp, and was measured with it.
     """
-    from paddock.engine.memory.device_memory import this_device
-    from paddock.engine.profile.profile_store import this_device_build
-    from paddock.engine.workers.crashes import FallbackStore
-
     device = device or this_device()
     gpu = device.name if device.is_gpu else ""
     needed = FallbackStore(settings.cache_dir, gpu).find(digest)
@@ -208,8 +197,6 @@ def profile_place(
 
 def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
     """Describe calls by their tokens altogether; `n_shared` are those found in the cache."""
-    from paddock.engine.profile.context_layout import Workload
-
     n = max(1.0, n_calls)
     return Workload(
         n_sequences=round(n),

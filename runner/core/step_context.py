@@ -34,6 +34,9 @@ from paddock.steps.base import (
     Toolset,
 )
 from paddock.steps.paths import printable, resolve_path
+from paddock.steps.tools import builtin_tools, python_functions, tool_names
+from paddock.steps.tools.mcp_client import HttpServerSpec, McpSessions, StdioServerSpec
+from paddock.steps.tools.python_functions import FunctionPool
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import ClaimFence
@@ -42,8 +45,7 @@ from .run_records import RunStats
 
 if TYPE_CHECKING:
     from paddock.pipelines.mcp_servers import McpServer
-    from paddock.steps.tools.mcp_client import McpServerSpec, McpSessions
-    from paddock.steps.tools.python_functions import FunctionPool
+    from paddock.steps.tools.mcp_client import McpServerSpec
     from paddock.steps.tools.tool import RunnableTool
 
 
@@ -71,8 +73,6 @@ class ToolRuntime:
     def functions(self) -> FunctionPool:
         """The processes for Python functions."""
         if self._functions is None:
-            from paddock.steps.tools.python_functions import FunctionPool
-
             self._functions = FunctionPool()
         return self._functions
 
@@ -80,8 +80,6 @@ class ToolRuntime:
     def servers(self) -> McpSessions:
         """The sessions with MCP servers."""
         if self._servers is None:
-            from paddock.steps.tools.mcp_client import McpSessions
-
             self._servers = McpSessions(self.stats.note)
         return self._servers
 
@@ -137,29 +135,22 @@ class ItemToolset:
         Raises:
             StepError: there is no such server, or it cannot be used.
         """
-        from paddock.steps.tools import tool_names
-
         if server is None:
             return (*tool_names.BUILT_IN_TOOLS, *tool_names.installed_tools())
         return tuple(await self._tool_runtime.servers.tools(self._spec(server)))
 
     async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
-        from paddock.steps.tools import tool_names
-
         declared = self._bound.pipeline.servers
         named = tool_names.resolve_tool(name, server, declared)
         if named is None:
             what, remedy = tool_names.unknown_tool(name, server, declared)
             raise StepError(f"{what}.", remedy=remedy)
         if named.kind == "built-in":
-            from paddock.steps.tools import builtin_tools
-
             return builtin_tools.bind_builtin(name, options, self._bound.roots, self._readers)
         if options:
             raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
         if named.kind == "server":
             return await self._of_server(named.name, str(named.server))
-        from paddock.steps.tools import python_functions
 
         if named.kind == "installed":
             return await self._tool_runtime.functions.tool(
@@ -275,8 +266,6 @@ def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServ
     Raises:
         StepError: one of them has no value.
     """
-    from paddock.steps.tools.mcp_client import HttpServerSpec, StdioServerSpec
-
     try:
         known = {"inputs": bound.inputs, "secrets": stats.secrets.values, "python": sys.executable}
         texts = server.texts.render(known)

@@ -24,6 +24,7 @@ from paddock.runner.bind.subpipelines import progress_line_names
 from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.session import RunSession
+from paddock.runner.daemon.run_session import daemon_session, is_daemon_running
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
     ChunkTasks,
@@ -119,7 +120,6 @@ async def local_service(
     if mode.service == "none" or not _needs_service(mode, bound, settings):
         yield None
         return
-    from paddock.runner.daemon.run_session import daemon_session, is_daemon_running
 
     if mode.service == "found" and not is_daemon_running(settings):
         yield None
