@@ -12,31 +12,29 @@ import copy
 import datetime
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
-from jinja2 import TemplateError, TemplateRuntimeError, Undefined, nodes
+from jinja2 import TemplateError, Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 
-from paddock.engine.chat.go_template.template_limits import (
-    MAX_OUTPUT_CHARS,
-    MAX_TEMPLATE_STEPS,
-    MAX_TEXT_CHARS,
-    TEMPLATE_DEADLINE_S,
-)
 from paddock.engine.errors import BadRequest
+from paddock.engine.system.template_limits import (
+    MAX_TEXT_CHARS,
+    TemplateLimitExceeded,
+    TemplateMeter,
+    check_bits,
+    check_values,
+)
 
 from .template_messages import TemplateExhausted, TemplateRefused, TemplateTurn
 
-MAX_VALUES = 1_000_000  # of one list or mapping, nested ones included
 MAX_WIDTH = 10_000  # of padding
-MAX_BITS = 4096  # of a whole number
 MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million
 
 _LARGE_WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
@@ -48,10 +46,6 @@ _SIZED_FILTERS = frozenset(
 """Filters and methods whose number arguments determine the size of the result."""
 _RECURSIVE_FILTERS = frozenset(("join", "pprint", "string", "tojson", "urlencode", "xmlattr"))
 """Filters that visit everything in a value."""
-
-
-class JinjaLimitExceeded(TemplateRuntimeError):
-    """The template exceeds a limit; the message says which."""
 
 
 class JinjaSandbox(SandboxedEnvironment):
@@ -68,10 +62,8 @@ class JinjaSandbox(SandboxedEnvironment):
         self.begin()
 
     def begin(self) -> None:
-        """Reset the counts for a new rendering."""
-        self._n_steps = 0
-        self._n_chars = 0
-        self._deadline = time.monotonic() + TEMPLATE_DEADLINE_S
+        """Reset the meter for a new rendering."""
+        self._meter = TemplateMeter()
 
     def add_filter(self, name: str, act: Callable[..., Any]) -> None:
         """Add a metered filter."""
@@ -84,33 +76,13 @@ class JinjaSandbox(SandboxedEnvironment):
             loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
         return tree.set_environment(self)  # type: ignore[return-value]
 
-    def _step(self) -> None:
-        self._n_steps += 1
-        if self._n_steps > MAX_TEMPLATE_STEPS:
-            raise JinjaLimitExceeded(f"it takes more than {MAX_TEMPLATE_STEPS:,} steps")
-        if time.monotonic() > self._deadline:
-            raise JinjaLimitExceeded(f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
-
     def made(self, value: Any) -> Any:
         """Count a new value and return it."""
-        self._step()
-        if isinstance(value, str):
-            self._count_text(len(value))
-        elif isinstance(value, list | tuple | dict):
-            _check_nested_values(value)
-        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise JinjaLimitExceeded("it makes a huge number")
-        return value
-
-    def _count_text(self, n_chars: int) -> None:
-        """Count a text, if possible before it is made."""
-        self._n_chars += n_chars
-        if n_chars > MAX_TEXT_CHARS or self._n_chars > MAX_OUTPUT_CHARS:
-            raise JinjaLimitExceeded("it makes too large texts")
+        return self._meter.made(value)
 
     def _turns(self, values: Any) -> Iterator[Any]:
         for value in values:
-            self._step()
+            self._meter.step()
             yield value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -122,14 +94,13 @@ class JinjaSandbox(SandboxedEnvironment):
         if operator == "*":
             for one, times in ((left, right), (right, left)):
                 if isinstance(one, str | list | tuple) and isinstance(times, int):
-                    self._count_text(len(one) * max(times, 0))
+                    self._meter.add_text(len(one) * max(times, 0))
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            if left.bit_length() * abs(right) > MAX_BITS:
-                raise JinjaLimitExceeded("it makes a huge number")
+            check_bits(left.bit_length() * abs(right))
         elif operator == "%" and isinstance(left, str):
             _check_format(left)
         elif operator == "+" and isinstance(left, str) and isinstance(right, str):
-            self._count_text(len(left) + len(right))
+            self._meter.add_text(len(left) + len(right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
         """Call a function or method for a template."""
@@ -165,17 +136,17 @@ class JinjaSandbox(SandboxedEnvironment):
         if name in _SIZED_FILTERS:
             _check_widths(others)
             if name == "wordwrap" and len(text) > MAX_WRAP_CHARS:
-                raise JinjaLimitExceeded(
+                raise TemplateLimitExceeded(
                     f"it wraps a text of more than {MAX_WRAP_CHARS:,} characters"
                 )
         elif name in ("format", "format_map"):
             _check_format(text)
         elif name == "join" and len(text) > MAX_WIDTH:
-            raise JinjaLimitExceeded("it joins by too long a text")
+            raise TemplateLimitExceeded("it joins by too long a text")
         elif name == "replace":
             words = [one for one in others if isinstance(one, str)]
             if len(words) > 1:
-                self._count_text(len(text) + text.count(words[0]) * len(words[1]))
+                self._meter.add_text(len(text) + text.count(words[0]) * len(words[1]))
 
     def joined(self, parts: Iterable[Any]) -> str:
         """Evaluate `a ~ b`."""
@@ -185,12 +156,12 @@ class JinjaSandbox(SandboxedEnvironment):
         """Join the output of the template, a macro or a block."""
         kept, n_chars = [], 0
         for part in parts:
-            self._step()
+            self._meter.step()
             n_chars += len(part)
             if n_chars > MAX_TEXT_CHARS:
                 break
             kept.append(part)
-        self._count_text(n_chars)
+        self._meter.add_text(n_chars)
         return "".join(kept)
 
 
@@ -232,32 +203,17 @@ def _method_owner(method: Any) -> Any:
 
 def _check_widths(values: Iterable[Any]) -> None:
     if any(isinstance(one, int | float) and not one <= MAX_WIDTH for one in values):
-        raise JinjaLimitExceeded(f"widths above {MAX_WIDTH:,} are not possible here")
+        raise TemplateLimitExceeded(f"widths above {MAX_WIDTH:,} are not possible here")
 
 
 def _check_format(text: str) -> None:
     if _LARGE_WIDTH.search(text):
-        raise JinjaLimitExceeded("large widths in a format are not possible here")
+        raise TemplateLimitExceeded("large widths in a format are not possible here")
 
 
 def _check_nested_values(value: Any) -> None:
-    """Refuse a list or mapping of too many values; shared ones count each time, as in printing."""
-    if not isinstance(value, list | tuple | dict):
-        return
-    count, n_chars, waiting = 0, 0, [value]
-    while waiting:
-        item = waiting.pop()
-        count += 1
-        if isinstance(item, str):
-            n_chars += len(item)
-        elif isinstance(item, dict):
-            waiting.extend(item.values())
-        elif isinstance(item, list | tuple):
-            waiting.extend(item)
-        if count + len(waiting) > MAX_VALUES or n_chars > MAX_OUTPUT_CHARS:
-            raise JinjaLimitExceeded(
-                f"it makes a list or mapping of more than {MAX_VALUES:,} values"
-            )
+    if isinstance(value, list | tuple | dict):
+        check_values(value)
 
 
 # For models without a template: ChatML, which most instruction-tuned models have seen.
@@ -318,7 +274,7 @@ class JinjaTemplate:
         self._environment.begin()
         try:
             return self._template.render(copy.deepcopy({**variables, "messages": list(turns)}))
-        except JinjaLimitExceeded as error:
+        except TemplateLimitExceeded as error:
             raise TemplateExhausted(str(error)) from error
         except Exception as error:  # untrusted code can raise anything
             raise TemplateRefused(str(error)) from error

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from paddock.engine.chat.go_template.template_limits import TEMPLATE_DEADLINE_S
 from paddock.engine.request import Tool, ToolCall
+from paddock.engine.system.template_limits import DEADLINE_S
 
 from .template_messages import (
     CompiledTemplate,
@@ -407,12 +407,12 @@ class _TemplateProbe:
         self._template = template
         self._ends = [end for end in ends if end]
         self._is_typed = False
-        self._until = time.monotonic() + TEMPLATE_DEADLINE_S
+        self._until = time.monotonic() + DEADLINE_S
 
     def _try(self, *turns: TemplateTurn, tools: bool = False, is_open: bool = False) -> str:
         """Return the rendered conversation, or an empty text if the template refuses it."""
         if time.monotonic() > self._until:
-            raise TemplateExhausted(f"it takes longer than {TEMPLATE_DEADLINE_S:g} s")
+            raise TemplateExhausted(f"it takes longer than {DEADLINE_S:g} s")
         own = [_with_typed_content(turn) for turn in turns] if self._is_typed else list(turns)
         try:
             return self._template.render(own, [PROBE_TOOL] if tools else [], is_open=is_open)

@@ -12,12 +12,17 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any, Literal, cast
 
+from paddock.engine.system.template_limits import (
+    MAX_TEXT_CHARS,
+    TemplateLimitExceeded,
+    TemplateMeter,
+)
 from paddock.engine.system.text import shorten
 
 from . import syntax_tree
 from .go_values import GoStruct, go_text, is_true, sprint, sprintf, type_name
 from .parser import parse
-from .template_limits import GoTemplateError, TemplateMeter
+from .syntax_tree import GoTemplateError, GoTemplateExhausted
 
 GoFunction = Callable[..., Any]
 """A Python function with positional parameters; raises `GoFunctionError`."""
@@ -142,7 +147,7 @@ def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
     """Return the functions except `and` and `or`, which the interpreter evaluates lazily."""
 
     def printed(*values: Any) -> str:
-        meter.making(sum(len(one) if isinstance(one, str) else 16 for one in values))
+        meter.add_text(sum(len(one) if isinstance(one, str) else 16 for one in values))
         return sprint(values)
 
     def printed_line(*values: Any) -> str:
@@ -151,7 +156,7 @@ def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
     def formatted(spec: Any, *values: Any) -> str:
         if not isinstance(spec, str):
             raise GoFunctionError(f"wrong type for value; expected string; got {type_name(spec)}")
-        return sprintf(spec, values, meter.making)
+        return sprintf(spec, values, meter.add_text)
 
     return {
         "not": _not,
@@ -176,6 +181,8 @@ BUILTINS = frozenset({"and", "or", *builtins(TemplateMeter())})
 _MISSING = object()
 """The piped value of a pipeline's first command."""
 
+MAX_DEPTH = 100  # of nested blocks and templates; each takes at most 6 Python frames
+
 LoopJump = Literal["break", "continue"] | None
 
 
@@ -192,7 +199,9 @@ def execute(
     try:
         run.template("", data)
     except RecursionError:
-        raise GoTemplateError(meter.line, "values or templates go too deep") from None
+        raise GoTemplateError(run.line, "values or templates go too deep") from None
+    except TemplateLimitExceeded as error:
+        raise GoTemplateExhausted(run.line, str(error)) from None
     return "".join(run.printed)
 
 
@@ -206,6 +215,10 @@ class _Execution:
         meter: TemplateMeter,
     ) -> None:
         self.printed: list[str] = []
+        self.line = 1
+        """The line in execution."""
+        self._n_printed = 0
+        self._depth = 0
         self._templates = templates
         self._functions = functions
         self._meter = meter
@@ -218,19 +231,21 @@ class _Execution:
         self._variables = outer
 
     def _fail(self, why: str) -> GoTemplateError:
-        return GoTemplateError(self._meter.line, why)
+        return GoTemplateError(self.line, why)
 
     # Nodes.
 
     def _block(self, block: syntax_tree.Block, dot: Any) -> LoopJump:
-        self._meter.enter()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise TemplateLimitExceeded(f"it goes deeper than {MAX_DEPTH} levels")
         jump: LoopJump = None
         for node in block:
             self._meter.step()
             jump = self._node(node, dot)
             if jump:
                 break
-        self._meter.leave()
+        self._depth -= 1
         return jump
 
     def _node(self, node: syntax_tree.Node, dot: Any) -> LoopJump:
@@ -252,7 +267,9 @@ class _Execution:
         return None
 
     def _print(self, text: str) -> None:
-        self._meter.printed(text)
+        self._n_printed += len(text)
+        if self._n_printed > MAX_TEXT_CHARS:
+            raise TemplateLimitExceeded(f"it prints more than {MAX_TEXT_CHARS:,} characters")
         self.printed.append(text)
 
     def _branch(self, node: syntax_tree.Branch, dot: Any) -> LoopJump:
@@ -307,7 +324,7 @@ class _Execution:
             self._assign(name, one)
 
     def _call(self, node: syntax_tree.TemplateCall, dot: Any) -> None:
-        self._meter.line = node.line
+        self.line = node.line
         if node.name not in self._templates:
             raise self._fail(f"template {node.name!r} not defined")
         self.template(node.name, self._pipe(node.pipe, dot) if node.pipe else None)
@@ -318,7 +335,7 @@ class _Execution:
         value: Any = _MISSING
         for command in pipe.commands:
             self._meter.step()
-            self._meter.line = command.line
+            self.line = command.line
             value = self._command(command, dot, value)
         for name in pipe.variables:
             if pipe.assigns:
@@ -404,7 +421,7 @@ class _Execution:
         except GoFunctionError as fault:
             raise self._fail(f"error calling {name}: {fault}") from None
         if isinstance(value, str):
-            self._meter.making(len(value))
+            self._meter.add_text(len(value))
         return value
 
     def _either(self, name: str, operands: list[syntax_tree.Operand], dot: Any, final: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from . import syntax_tree
-from .template_limits import GoTemplateSyntaxError
+from .syntax_tree import GoTemplateSyntaxError
 
 TokenKind = Literal[
     "text",  # between actions; `value` is the text

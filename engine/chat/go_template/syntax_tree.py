@@ -1,10 +1,27 @@
-"""Nodes of a parsed Go template, and functions on them. Plain values."""
+"""Nodes of a parsed Go template, functions on them, and errors with their lines. Plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+
+class GoTemplateError(Exception):
+    """A template that cannot be parsed or executed."""
+
+    def __init__(self, line: int, why: str) -> None:
+        self.line = line
+        self.why = why
+        super().__init__(f"line {line}: {why}")
+
+
+class GoTemplateSyntaxError(GoTemplateError):
+    """A template that cannot be parsed."""
+
+
+class GoTemplateExhausted(GoTemplateError):
+    """A template that exceeds a limit."""
 
 
 @dataclass(frozen=True, slots=True)

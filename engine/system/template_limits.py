@@ -1,0 +1,107 @@
+"""Limits on templates, which are untrusted code: steps, time, and the size of what they make.
+
+A template is metered from outside. No single operation may make more than one value's worth, so
+nothing runs long between two checks of the clock.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeVar
+
+DEADLINE_S = 3.0
+# A conversation of 1,000 turns takes some 50,000 steps; a million take about a second, in which
+# a worker does nothing else.
+MAX_STEPS = 1_000_000
+MAX_TEXT_CHARS = 32 * 1024 * 1024  # of one text, the output included
+MAX_ALL_CHARS = 128 * 1024 * 1024  # of all texts that are made
+MAX_VALUES = 1_000_000  # of one list or mapping, nested ones included
+MAX_BITS = 4096  # of an integer
+_CLOCK_CHECK_STEPS = 16  # steps between two checks of the clock, which take 50 ns
+
+_T = TypeVar("_T")
+
+
+class TemplateLimitExceeded(Exception):
+    """A template exceeds a limit; the message is a clause, such as "it takes longer than 3 s"."""
+
+
+class TemplateMeter:
+    """Counts what one rendering takes.
+
+    Every method raises `TemplateLimitExceeded` beyond a limit.
+    """
+
+    __slots__ = ("_deadline", "_max_steps", "_n_chars", "_n_steps")
+
+    def __init__(self, max_steps: int = MAX_STEPS) -> None:
+        self._max_steps = max_steps
+        self._n_steps = 0
+        self._n_chars = 0
+        self._deadline = time.monotonic() + DEADLINE_S
+
+    def step(self) -> None:
+        """Count one step, such as a turn of a loop or a call."""
+        self._n_steps += 1
+        if self._n_steps % _CLOCK_CHECK_STEPS == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Check steps and time."""
+        if self._n_steps > self._max_steps:
+            raise TemplateLimitExceeded(f"it takes more than {self._max_steps:,} steps")
+        if time.monotonic() > self._deadline:
+            raise TemplateLimitExceeded(f"it takes longer than {DEADLINE_S:g} s")
+
+    def add_text(self, n_chars: int) -> None:
+        """Count a text, if possible before it is made."""
+        if n_chars > MAX_TEXT_CHARS:
+            raise TemplateLimitExceeded(
+                f"it makes a text of more than {MAX_TEXT_CHARS:,} characters"
+            )
+        self._n_chars += n_chars
+        if self._n_chars > MAX_ALL_CHARS:
+            raise TemplateLimitExceeded(f"it makes more than {MAX_ALL_CHARS:,} characters in all")
+
+    def made(self, value: _T) -> _T:
+        """Count a new value and return it."""
+        self.step()
+        if isinstance(value, str):
+            self.add_text(len(value))
+        elif isinstance(value, list | tuple | dict):
+            check_values(value)
+            self.check()
+        elif isinstance(value, int):
+            check_bits(value.bit_length())
+        return value
+
+
+def check_bits(n_bits: int) -> None:
+    """Raise an error for a number of too many bits."""
+    if n_bits > MAX_BITS:
+        raise TemplateLimitExceeded(f"it makes a number of more than {MAX_BITS:,} bits")
+
+
+def check_values(value: Any, forbidden: tuple[type, ...] = ()) -> int:
+    """Return how many values a list or mapping has; shared ones count each time, as in printing.
+
+    Raises:
+        TemplateLimitExceeded: there are too many, or one is of a `forbidden` type.
+    """
+    count, n_chars, waiting = 0, 0, [value]
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if isinstance(item, str):
+            n_chars += len(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+        elif isinstance(item, forbidden):
+            raise TemplateLimitExceeded(f"a {type(item).__name__} cannot be part of a value")
+        if count + len(waiting) > MAX_VALUES or n_chars > MAX_ALL_CHARS:
+            raise TemplateLimitExceeded(
+                f"it makes a list or mapping of more than {MAX_VALUES:,} values"
+            )
+    return count

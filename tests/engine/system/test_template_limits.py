@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from paddock.engine.system.template_limits import (
+    MAX_ALL_CHARS,
+    MAX_BITS,
+    MAX_TEXT_CHARS,
+    MAX_VALUES,
+    TemplateLimitExceeded,
+    TemplateMeter,
+    check_values,
+)
+
+
+def test_too_many_steps_are_refused() -> None:
+    meter = TemplateMeter(max_steps=100)
+    with pytest.raises(TemplateLimitExceeded, match="it takes more than 100 steps"):
+        for _ in range(1000):
+            meter.step()
+
+
+def test_a_rendering_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = TemplateMeter()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 4)
+    with pytest.raises(TemplateLimitExceeded, match="it takes longer than 3 s"):
+        meter.check()
+
+
+def test_a_huge_text_and_many_large_ones_are_refused() -> None:
+    with pytest.raises(TemplateLimitExceeded, match="it makes a text of more than"):
+        TemplateMeter().add_text(MAX_TEXT_CHARS + 1)
+    meter = TemplateMeter()
+    with pytest.raises(TemplateLimitExceeded, match="characters in all"):
+        for _ in range(MAX_ALL_CHARS // MAX_TEXT_CHARS + 1):
+            meter.add_text(MAX_TEXT_CHARS)
+
+
+def test_huge_numbers_are_refused() -> None:
+    assert TemplateMeter().made(1 << (MAX_BITS - 1))
+    with pytest.raises(TemplateLimitExceeded, match="a number of more than 4,096 bits"):
+        TemplateMeter().made(1 << MAX_BITS)
+
+
+def test_shared_values_count_each_time() -> None:
+    value: list[object] = [1]
+    for _ in range(12):
+        value = [value, value]
+    assert check_values(value) == 2**13 - 1 + 2**12
+    for _ in range(12):
+        value = [value, value]
+    with pytest.raises(TemplateLimitExceeded, match=f"more than {MAX_VALUES:,} values"):
+        TemplateMeter().made(value)
+
+
+def test_forbidden_values_are_refused_wherever_they_are() -> None:
+    with pytest.raises(TemplateLimitExceeded, match="a set cannot be part of a value"):
+        check_values([{"a": [set()]}], (set,))
