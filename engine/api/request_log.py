@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
+from paddock.engine.system.text import shorten
 
 _DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)
 
@@ -420,10 +421,9 @@ def _safe_word(text: str) -> str:
     >>> _safe_word("a b\nc"), _safe_word("")
     ('a%20b%0Ac', '-')
     """
-    short = text if len(text) <= _MAX_WORD_CHARS else text[: _MAX_WORD_CHARS - 1] + "…"
     shown = "".join(
         letter if letter.isprintable() and letter != " " else _percent_encoded(letter)
-        for letter in short
+        for letter in shorten(text, _MAX_WORD_CHARS)
     )
     return shown or "-"
 

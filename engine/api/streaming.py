@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError, ClientGone, api_error, shutting_down
+from paddock.engine.system.tasks import StopRequested, end, unless
 
 _T = TypeVar("_T")
 
@@ -93,18 +94,14 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T
     Raises:
         ClientGone: the client disconnected; `work` has ended.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        if task.cancelled():
-            raise shutting_down()
-        return task.result()
-    finally:
-        await _cancel_and_wait(gone)
-        await _cancel_and_wait(task)
+        return await unless(work, _wait_for_disconnect(request.receive))
+    except StopRequested:
+        raise ClientGone from None
+    except asyncio.CancelledError:
+        if is_being_cancelled():
+            raise
+        raise shutting_down() from None
 
 
 async def ndjson_response(
@@ -180,11 +177,10 @@ async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> Non
         pass
 
 
-async def _cancel_and_wait(task: asyncio.Future[Any]) -> None:
-    """Cancel a task and wait until it has ended; ignore its result."""
-    task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await task
+def is_being_cancelled() -> bool:
+    """Return whether the current task is being cancelled, not one that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _StreamedResponse(Response):
@@ -215,12 +211,11 @@ class _StreamedResponse(Response):
             if pump.done():
                 pump.result()
         except asyncio.CancelledError:  # by the server, when the time to stop is up
-            await _cancel_and_wait(pump)
+            await end(pump)
             await self._finish(send, shutting_down())
             raise
         finally:
-            await _cancel_and_wait(gone)
-            await _cancel_and_wait(pump)
+            await end(gone, pump)
             await self._rest.aclose()
 
     async def _pump(self, send: Send, start: Message) -> None:
@@ -230,8 +225,7 @@ class _StreamedResponse(Response):
             async for piece in self._rest:
                 await _send_piece(send, piece)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_being_cancelled():
                 raise
             await self._finish(send, shutting_down())  # the answer was cancelled, not this task
         except Exception as error:  # the status is sent already, so the stream carries the error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ from paddock.engine.models.pull import pull
 from paddock.engine.models.push import push
 from paddock.engine.models.transfer import ProgressLine, ReportProgress, TransferOptions
 from paddock.engine.request import Message
+from paddock.engine.system.tasks import call_in
 
 from .models import required_name
 
@@ -102,14 +103,10 @@ async def progress_from_thread(
     has_ended = threading.Event()
     failed: list[Exception] = []
 
-    def put(line: ProgressLine | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the service has ended
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-
     def report(line: ProgressLine) -> None:
         if has_ended.is_set():
             raise ClientDisconnected
-        put(line)
+        call_in(loop, lines.put_nowait, line)
 
     def run() -> None:
         try:
@@ -117,7 +114,7 @@ async def progress_from_thread(
         except Exception as error:  # raised again where the lines are read
             failed.append(error)
         finally:
-            put(None)
+            call_in(loop, lines.put_nowait, None)
 
     threading.Thread(target=run, name="creation", daemon=True).start()
     try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -24,7 +24,7 @@ from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
 
 from .batch_runner import BatchRunner
-from .batch_storage import BatchRecord, FileRecord, FileStore, flush_to_disk
+from .batch_storage import BatchRecord, FileRecord, FileStore
 from .endpoints import BATCH_ENDPOINTS
 from .generation_calls import new_id
 from .request_body import Fields, read_fields
@@ -86,8 +86,10 @@ class UploadForm:
     size_bytes: int
 
 
-async def read_upload(request: Request, into: IO[bytes], name: str = "file") -> UploadForm:
-    """Return a form whose part `name` is a file, which is written to `into`.
+async def read_upload(
+    request: Request, write: Callable[[bytes], object], name: str = "file"
+) -> UploadForm:
+    """Return a form whose part `name` is a file; `write` gets its bytes, in a thread.
 
     Raises:
         ApiError: 400, it is not a form, or has no such file.
@@ -102,11 +104,11 @@ async def read_upload(request: Request, into: IO[bytes], name: str = "file") -> 
         async for data in request.stream():
             parser.write(data)
             if len(reader.buffer) >= WRITE_CHUNK_BYTES:
-                await asyncio.to_thread(into.write, reader.take_buffer())
+                await asyncio.to_thread(write, reader.take_buffer())
         parser.finalize()
     except FormParserError as error:
         raise ApiError(400, f"the form cannot be read: {error}") from None
-    await asyncio.to_thread(into.write, reader.take_buffer())
+    await asyncio.to_thread(write, reader.take_buffer())
     if reader.filename is None:
         raise InvalidValue(
             f"Missing required parameter: '{name}'.", name, "missing_required_parameter"
@@ -198,25 +200,19 @@ def file_store_of(request: Request) -> FileStore:
 
 async def upload_file(request: Request) -> Response:
     """Handle POST /v1/files."""
-    documents = file_store_of(request).documents
-    with store_write_errors(documents.folder):
-        temporary = await asyncio.to_thread(documents.temporary)
-        file = await asyncio.to_thread(documents.opened, temporary)
+    store, file_id = file_store_of(request), new_id("file-")
+    data = await asyncio.to_thread(store.documents.new_data, file_id)
     try:
-        try:
-            with store_write_errors(documents.folder):
-                form = await read_upload(request, file)
-                await asyncio.to_thread(flush_to_disk, file)
-        finally:
-            await asyncio.to_thread(file.close)
-        record = _new_file_record(form)
-        await asyncio.to_thread(file_store_of(request).add, record, temporary)
+        with store_write_errors(store.documents.folder):
+            form = await read_upload(request, data.write)
+        record = _new_file_record(file_id, form)
+        await asyncio.to_thread(store.add, record, data)
     finally:
-        await asyncio.to_thread(temporary.unlink, missing_ok=True)
+        await asyncio.to_thread(data.close)
     return json_response(record.value())
 
 
-def _new_file_record(form: UploadForm) -> FileRecord:
+def _new_file_record(file_id: str, form: UploadForm) -> FileRecord:
     purpose = form.fields.get("purpose", "")
     if purpose not in PURPOSES:
         known = ", ".join(f"'{one}'" for one in PURPOSES)
@@ -227,7 +223,7 @@ def _new_file_record(form: UploadForm) -> FileRecord:
     now_ns = time.time_ns()
     expires_s = read_expiry(form.fields.get("expires_after[seconds]"))
     return FileRecord(
-        new_id("file-"),
+        file_id,
         form.filename[:255] or "upload",
         purpose,
         form.size_bytes,

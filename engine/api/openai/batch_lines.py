@@ -22,10 +22,12 @@ from paddock.engine.api.json_body import lower_case_keys, parse_object
 from paddock.engine.api.streaming import dumps
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
+from paddock.engine.system.tasks import end
 
 from .batch_storage import append_durably
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
 from .generation_calls import ApiCaller, new_id
+from .request_body import shown
 
 MAX_FAULTS = 100
 """Reported for one file: a mistake in all its lines need not be reported for each."""
@@ -75,7 +77,7 @@ def check_lines(path: Path, urls: Sequence[str]) -> int:
     for number, text in _numbered_lines(path):
         found = _parse_line(number, text, urls)
         if isinstance(found, BatchLine) and found.custom_id in seen:
-            said = f"the custom_id '{_short(found.custom_id)}' stands on line "
+            said = f"the custom_id '{shown(found.custom_id)}' stands on line "
             found = LineFault(number, "duplicate_custom_id", f"{said}{seen[found.custom_id]} too",
                           "custom_id")  # fmt: skip
         if isinstance(found, LineFault):
@@ -120,7 +122,7 @@ def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | Li
         return LineFault(number, "invalid_method", "the `method` must be POST", "method")
     if urls and url not in urls:
         known = ", ".join(urls)
-        said = f"the `url` must be {known}, not {_short(json.dumps(url))}"
+        said = f"the `url` must be {known}, not {shown(json.dumps(url))}"
         return LineFault(number, "invalid_url", said, "url")
     if not isinstance(body, dict):
         return LineFault(
@@ -131,10 +133,6 @@ def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | Li
         said = "the `body` must name a `model`"
         return LineFault(number, "missing_required_parameter", said, "body.model")
     return BatchLine(number, custom_id, str(url), asked)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def answer_result(line: BatchLine, body: Mapping[str, Any]) -> bytes:
@@ -336,9 +334,7 @@ async def run_lines_with(
         if n_good + n_bad < total:
             raise BatchInterrupted
     finally:
-        for runner in runners:
-            runner.cancel()
-        await asyncio.gather(*runners, return_exceptions=True)
+        await end(*runners)
 
 
 class _PendingLines:

@@ -10,18 +10,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from paddock.engine.api.service import Service
+from paddock.engine.api.streaming import is_being_cancelled
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
-from paddock.engine.system.files import PRIVATE_FILE
+from paddock.engine.system.files import remove_stale_files
+from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.tasks import end
 
 from .batch_lines import (
     BatchInterrupted,
@@ -40,7 +41,6 @@ from .batch_storage import (
     BatchStore,
     FileRecord,
     FileStore,
-    flush_to_disk,
     with_status,
 )
 
@@ -107,19 +107,18 @@ def _write_result_file(
     files: FileStore, record: BatchRecord, file_id: str, kind: str, texts: Iterable[bytes]
 ) -> bool:
     """Write one file of results, unless it is empty; return whether it was written."""
-    size = 0
-    with store_write_errors(files.documents.folder):
-        temporary = files.documents.temporary()
-        try:
-            with files.documents.opened(temporary) as file:
-                for text in texts:
-                    size += file.write(text)
-                flush_to_disk(file)
-            if size:
-                files.add(_result_file_record(record, file_id, kind, size), temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return size > 0
+    n_bytes = 0
+    data = files.documents.new_data(file_id)
+    try:
+        with store_write_errors(files.documents.folder):
+            for text in texts:
+                data.write(text)
+                n_bytes += len(text)
+        if n_bytes:
+            files.add(_result_file_record(record, file_id, kind, n_bytes), data)
+    finally:
+        data.close()
+    return n_bytes > 0
 
 
 def _result_file_record(
@@ -191,7 +190,8 @@ class BatchRunner:
 
     async def start(self) -> None:
         """Resume what an earlier process left unfinished."""
-        await asyncio.to_thread(self._sweep)
+        for folder in (self.batches.documents.folder, self.files.documents.folder):
+            await asyncio.to_thread(remove_stale_files, folder)
         for record in reversed(await asyncio.to_thread(self.batches.list)):
             if not record.is_over:
                 self._begin(record)
@@ -199,9 +199,7 @@ class BatchRunner:
     async def stop(self) -> None:
         """Stop all batches; the next start resumes them."""
         tasks = [run.task for run in self._running.values() if run.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
     async def create(self, record: BatchRecord, lines: Path) -> None:
         """Add a batch and start it.
@@ -234,14 +232,6 @@ class BatchRunner:
         await self._note(run)
         return record
 
-    def _sweep(self) -> None:
-        """Delete the incomplete files of killed uploads."""
-        for folder in (self.batches.documents.folder, self.files.documents.folder):
-            for path in folder.glob("*.part"):
-                with suppress(OSError):
-                    if path.stat().st_mtime < time.time() - 24 * 3600:
-                        path.unlink()
-
     def _begin(self, record: BatchRecord) -> None:
         run = _RunningBatch(record)
         self._running[record.id] = run
@@ -249,18 +239,14 @@ class BatchRunner:
 
     async def _run_locked(self, run: _RunningBatch) -> None:
         """Run one batch to its end, unless another process does."""
-        lock = FileLock(self.batches.lock(run.record.id), mode=PRIVATE_FILE, thread_local=False)
         try:
-            lock.acquire(blocking=False)
-        except (Timeout, OSError):
-            self._running.pop(run.record.id, None)
+            with lock_now(self.batches.lock(run.record.id)):
+                while not await self._try(run):  # noqa: ASYNC110 - free disk space sends no event
+                    await asyncio.sleep(DISK_RETRY_S)
+        except (LockTaken, OSError):
             return
-        try:
-            while not await self._try(run):  # noqa: ASYNC110 - free disk space sends no event
-                await asyncio.sleep(DISK_RETRY_S)
         finally:
             self._running.pop(run.record.id, None)
-            lock.release()
         await asyncio.to_thread(self.batches.close, run.record.id)
 
     async def _try(self, run: _RunningBatch) -> bool:
@@ -298,7 +284,7 @@ class BatchRunner:
             try:
                 is_late = await run.work
             except asyncio.CancelledError:
-                if not run.is_cancelled or _is_own_cancellation():
+                if not run.is_cancelled or is_being_cancelled():
                     run.work.cancel()
                     raise
                 is_cancelled = True
@@ -346,9 +332,3 @@ class BatchRunner:
         """Write a batch's record; never an older state after a newer one."""
         async with run.writing:
             await asyncio.to_thread(self.batches.write, run.record)
-
-
-def _is_own_cancellation() -> bool:
-    """Return whether this task is being cancelled, not one that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -8,21 +8,24 @@ or failed, expired, cancelled.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from paddock.engine.models.blobs import store_write_errors
-from paddock.engine.system import files
-from paddock.engine.system.files import sync_folder
+from paddock.engine.system.files import (
+    PRIVATE_FILE,
+    TemporaryFile,
+    open_private,
+    private_folder,
+    read_json_object,
+    write_json_atomically,
+)
 
 
 class DocumentFolder:
@@ -37,18 +40,11 @@ class DocumentFolder:
 
     def read(self, document_id: str) -> dict[str, Any] | None:
         """Return a document; None where it is missing or unreadable."""
-        try:
-            value = json.loads(self.path(document_id, "json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return value if isinstance(value, dict) else None
+        return read_json_object(self.path(document_id, "json")) or None
 
     def all(self) -> Iterator[dict[str, Any]]:
         """Yield every readable document, in no order."""
-        for path in self.folder.glob("*.json"):
-            found = self.read(path.stem)
-            if found is not None:
-                yield found
+        return filter(None, map(read_json_object, self.folder.glob("*.json")))
 
     def write(self, document_id: str, value: Mapping[str, Any]) -> None:
         """Write a document atomically.
@@ -57,40 +53,23 @@ class DocumentFolder:
             EngineError: the disk is full, or cannot be written.
         """
         with store_write_errors(self.folder):
-            temporary = self.temporary()
-            try:
-                with self.opened(temporary) as file:
-                    file.write(json.dumps(value).encode())
-                    flush_to_disk(file)
-                self.place(temporary, self.path(document_id, "json"))
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_json_atomically(self.path(document_id, "json"), value, is_durable=True)
 
-    def temporary(self) -> Path:
-        """Return the path of a new temporary file."""
-        files.private_folder(self.folder)
-        return self.folder / f"{secrets.token_hex(8)}.part"
+    def new_data(self, document_id: str) -> TemporaryFile:
+        """Return a temporary file for a document's data.
 
-    def opened(self, path: Path) -> IO[bytes]:
-        """Open a file, which only this user may read, to append to it."""
-        return files.open_private(path, "ab")
-
-    def place(self, temporary: Path, path: Path) -> None:
-        """Rename a flushed temporary file to `path`, durably."""
-        temporary.replace(path)
-        sync_folder(self.folder)
+        Raises:
+            EngineError: the disk is full, or cannot be written.
+        """
+        with store_write_errors(self.folder):
+            private_folder(self.folder)
+            return TemporaryFile(self.path(document_id, "data"), mode=PRIVATE_FILE)
 
     def delete(self, document_id: str, *kinds: str) -> None:
         """Delete a document, then its data."""
         for kind in ("json", *kinds):
             with suppress(FileNotFoundError):
                 self.path(document_id, kind).unlink()
-
-
-def flush_to_disk(file: IO[bytes]) -> None:
-    """Flush a file's data to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def append_durably(path: Path, data: bytes) -> None:
@@ -100,10 +79,11 @@ def append_durably(path: Path, data: bytes) -> None:
         EngineError: the disk is full, or cannot be written.
     """
     with store_write_errors(path.parent):
-        files.private_folder(path.parent)
-        with files.open_private(path, "ab") as file:
+        private_folder(path.parent)
+        with open_private(path, "ab") as file:
             file.write(data)
-            flush_to_disk(file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{24,26}")
@@ -143,14 +123,16 @@ class FileStore:
     def __init__(self, state_dir: Path) -> None:
         self.documents = DocumentFolder(state_dir / "files")
 
-    def add(self, record: FileRecord, data: Path) -> None:
-        """Add a file; its flushed bytes are moved from `data`.
+    def add(self, record: FileRecord, data: TemporaryFile) -> None:
+        """Add a file with its bytes, from `documents.new_data`.
 
         Raises:
             EngineError: the disk is full, or cannot be written.
         """
-        self.documents.place(data, self.path(record.id))
-        self.documents.write(record.id, asdict(record))
+        with store_write_errors(self.documents.folder):
+            data.sync()
+            data.replace(self.path(record.id))
+        self.documents.write(record.id, asdict(record))  # syncs the folder, too
 
     def path(self, file_id: str) -> Path:
         """Return the path of a file's bytes."""
@@ -295,12 +277,8 @@ class BatchStore:
             EngineError: the disk is full, or cannot be written.
         """
         with store_write_errors(self.documents.folder):
-            temporary = self.documents.temporary()
-            try:
-                _link_or_copy(lines, temporary)
-                self.documents.place(temporary, self.source(record.id))
-            finally:
-                temporary.unlink(missing_ok=True)
+            private_folder(self.documents.folder)
+            _link_or_copy(lines, self.source(record.id))
         self.write(record)
 
     def write(self, record: BatchRecord) -> None:
@@ -347,4 +325,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
+        copy, _, _ = TemporaryFile.copied(target, source)
+        try:
+            copy.replace(target)
+        finally:
+            copy.close()

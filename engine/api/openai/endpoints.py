@@ -30,6 +30,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_cards import ModelCard, describe_model, list_cards
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import ChatRequest, Chunk, Reply
+from paddock.engine.system.tasks import end
 
 from .chat_completions import CompletionCall, read_chat, read_completion
 from .embed_and_rerank import (
@@ -154,9 +155,7 @@ async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chu
             n_left -= isinstance(piece, Reply)
             yield index, piece
     finally:
-        for feeder in feeders:
-            feeder.cancel()
-        await asyncio.gather(*feeders, return_exceptions=True)
+        await end(*feeders)
 
 
 async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> GenerationCall:

@@ -81,7 +81,7 @@ class Fields:
         value = self.text(name, default)
         if value not in known:
             words = ", ".join(f"'{word}'" for word in known)
-            raise self.refused(name, f"'{_short(value)}'. Supported values are: {words}.")
+            raise self.refused(name, f"'{shown(value)}'. Supported values are: {words}.")
         return value
 
     def flag(self, name: str, *, default: bool = False) -> bool:
@@ -176,7 +176,8 @@ def _type_name(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "null")
 
 
-def _short(text: str) -> str:
+def shown(text: str) -> str:
+    """Return a text of the client, shortened, for an error."""
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -116,7 +116,7 @@ def test_a_form_that_is_none_is_refused(live: Live) -> None:
         many = client.post("/v1/files", files=file, data={"x": "y" * 100_000})
         assert many.status_code == 413
     folder = live.service.settings.state_dir / "files"
-    assert not list(folder.glob("*.part")), "nothing is left of what was refused"
+    assert not list(folder.glob(".*")), "nothing is left of what was refused"
 
 
 WHOLE = (

@@ -21,11 +21,11 @@ from paddock.engine.api.openai.generation_calls import new_id
 
 
 def put(shelf: FileStore, expires_at: int | None = None) -> FileRecord:
-    aside = shelf.documents.temporary()
-    with shelf.documents.opened(aside) as file:
-        file.write(b"abc")
     facts = FileRecord(new_id("file-"), "a.jsonl", "batch", 3, time.time_ns(), expires_at)
-    shelf.add(facts, aside)
+    data = shelf.documents.new_data(facts.id)
+    data.write(b"abc")
+    shelf.add(facts, data)
+    data.close()
     return facts
 
 
