@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from paddock.engine.api.pool_server import NamesOnlyPool, pool_routes
+from paddock.engine.api.pool_server import pool_routes
 from paddock.engine.api.request_log import RequestLogEvents
 from paddock.engine.api.server import listen, make_server
 from paddock.engine.api.service import Service
@@ -118,7 +118,7 @@ async def _serve(
 ) -> None:
     finder = ModelFinder(pool_settings.models_dir, pool_settings.cache_dir)
     async with LocalPool(pool_settings, models=finder, events=RequestLogEvents()) as pool:
-        doors = pool_routes(NamesOnlyPool(pool))
+        doors = pool_routes(pool, names_only=True)
         store = ModelStore(pool_settings.models_dir)
         service = Service(pool, store, finder, settings, "0.1.0", extra_routes=doors)
         server = make_server(service)

@@ -388,7 +388,7 @@ _MOST_LETTERS = 60
 @asynccontextmanager
 async def hosted_service(settings: Settings, *, is_owners: bool = False) -> AsyncIterator[Service]:
     """Open the pool and give what handlers need; `is_owners`: nobody else can ask it."""
-    from paddock.engine.api.pool_server import NamesOnlyPool, pool_routes
+    from paddock.engine.api.pool_server import pool_routes
     from paddock.engine.api.request_log import RequestLogEvents
     from paddock.engine.api.service import Service
     from paddock.engine.backends.local import LocalPool
@@ -403,7 +403,7 @@ async def hosted_service(settings: Settings, *, is_owners: bool = False) -> Asyn
             finder,
             settings.service,
             own_version(),
-            extra_routes=pool_routes(NamesOnlyPool(pool)),
+            extra_routes=pool_routes(pool, names_only=True),
             takes_paths=is_owners,
         )
 

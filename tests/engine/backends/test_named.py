@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
-from paddock.engine.api.pool_server import NamesOnlyPool
+from paddock.engine.api.pool_server import pool_routes
 from paddock.engine.backends.model_servers import detect_server
+from paddock.engine.backends.rpc import PREFIX, CountRequest, PoolCodec, WireLine, read_error
 from paddock.engine.errors import BadRequest, EngineError, InvalidName, ModelBroken
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import ServiceSettings
@@ -21,35 +23,48 @@ from tests.live import live_service
 PATHS = ["/etc/secret.gguf", "../x.gguf", "~/m.gguf", "C:\\m.gguf"]
 
 
+async def asked(
+    pool: FakePool, verb: str, value: ChatRequest | EmbedRequest | CountRequest | ModelSpec
+) -> WireLine:
+    """Return the last line of the answer of a pool that takes names only."""
+    app = Starlette(routes=pool_routes(pool, names_only=True))  # type: ignore[arg-type]
+    wire = PoolCodec()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        answer = await client.post(f"{PREFIX}/{verb}", content=wire.write(value))
+    return wire.line(answer.content.splitlines()[-1])
+
+
 @pytest.mark.parametrize("ref", PATHS)
 def test_the_path_of_a_file_is_refused_whatever_is_asked(ref: str) -> None:
-    inner = FakePool()
-    pool, spec = NamesOnlyPool(inner), ModelSpec(ref)  # type: ignore[arg-type]
+    pool, spec = FakePool(), ModelSpec(ref)
+    messages = (Message("user", "a"),)
 
     @in_loop
-    async def refused() -> None:
-        with pytest.raises(InvalidName):
-            await pool.facts(spec)
-        with pytest.raises(InvalidName):
-            await pool.count_chat(spec, [Message("user", "a")])
-        with pytest.raises(InvalidName):
-            await pool.count_texts(spec, ["a"])
-        with pytest.raises(InvalidName):
-            pool.chat(ChatRequest(spec, (Message("user", "a"),)))
-        with pytest.raises(InvalidName):
-            await pool.embed(EmbedRequest(spec, ("a",)))
+    async def errors() -> None:
+        for verb, value in (
+            ("facts", spec),
+            ("count", CountRequest(spec, messages=messages)),
+            ("count", CountRequest(spec, texts=("a",))),
+            ("chat", ChatRequest(spec, messages)),
+            ("embed", EmbedRequest(spec, ("a",))),
+        ):
+            line = await asked(pool, verb, value)
+            assert line.error is not None
+            assert isinstance(read_error(line.error), InvalidName)
 
-    refused()
-    assert (inner.chats, inner.embeds, inner.counted) == ([], [], [])
+    errors()
+    assert (pool.chats, pool.embeds, pool.counted) == ([], [], [])
 
 
 @in_loop
 async def test_adapters_are_refused_and_no_path_is_told() -> None:
-    pool = NamesOnlyPool(FakePool())  # type: ignore[arg-type]
-    assert (await pool.facts(ModelSpec("smollm2:135m"))).path == "smollm2:135m"
+    line = await asked(FakePool(), "facts", ModelSpec("smollm2:135m"))
+    assert line.facts is not None and line.facts.path == "smollm2:135m"
     told = "adapters can only be laid over a model on the machine that has them"
+    line = await asked(FakePool(), "facts", replace(ModelSpec("m"), adapters=("/x.gguf",)))
+    assert line.error is not None
     with pytest.raises(BadRequest, match=told):
-        await pool.facts(replace(ModelSpec("m"), adapters=("/x.gguf",)))
+        raise read_error(line.error)
 
 
 def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path) -> None:
