@@ -280,10 +280,6 @@ class BlobWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
         """Remove the file, unless it was committed."""
         self.close()
 
