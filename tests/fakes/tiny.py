@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from paddock.engine.gguf import read_header
 from tests.fakes.gguf import Value, write_gguf
 
 N_EMBD, N_FF = 64, 96
@@ -104,6 +107,71 @@ def llama(path: Path, seed: int = 1) -> Path:
     return _write(path, "llama", values, axes, seed)
 
 
+def copying(path: Path) -> Path:
+    """Write a model that goes on as its text went on before, after the same byte.
+
+    Two layers of attention, written by hand: the first brings each byte's predecessor to it, the
+    second looks for the last place whose predecessor is the present byte, and that place's byte is
+    the next token. A cell that is lost, or is another sequence's, changes the answer. In a text
+    without ambiguous bytes the likeliest token is ahead by several logits, so that every
+    processor, kernel and size of a batch chooses the same.
+    """
+    n_id, n_embd, tokens = 64, 256, _tokens()
+    identity, before, predicted, one = slice(0, 64), slice(64, 128), slice(128, 192), 192
+    names = np.random.default_rng(1).choice([-1.0, 1.0], (len(tokens), n_id)) / 8
+    embedding, output = np.zeros((len(tokens), n_embd)), np.zeros((len(tokens), n_embd))
+    embedding[:, identity], embedding[:, one], output[:, predicted] = names, 1, 2 * names
+    angles = 1e12 ** (-np.arange(n_id // 2) / (n_id // 2))  # of RoPE's pairs, by which each turns
+
+    def square() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return np.zeros((n_id, n_embd))
+
+    # What a layer reads is scaled to a mean square of 1: by 11.3 in the first, 9.2 in the second.
+    query, key, value, result = square(), square(), square(), np.zeros((n_embd, n_id))
+    for pair in range(8):  # the highest at a distance of one token
+        key[2 * pair, one] = 1.6
+        query[2 * pair, one] = 1.6 * np.cos(angles[pair])
+        query[2 * pair + 1, one] = -1.6 * np.sin(angles[pair])
+    value[:, identity] = np.eye(n_id) / 11.3
+    result[before] = np.eye(n_id)
+    first = {"q": query, "k": key, "v": value, "output": result}
+    query, key, value, result = square(), square(), square(), np.zeros((n_embd, n_id))
+    key[16, one], query[17, one] = 2.4, 2.4  # the nearer, the higher
+    query[24:, identity][:, 24:] = key[24:, before][:, 24:] = 3.6 * np.eye(n_id - 24)  # hardly turn
+    value[:, identity] = np.eye(n_id) / 9.2
+    result[predicted] = np.eye(n_id)
+    second = {"q": query, "k": key, "v": value, "output": result}
+    filled = {"token_embd.weight": embedding, "output.weight": output}
+    axes: Axes = dict.fromkeys(filled, (n_embd, len(tokens)))
+    norms, n_ff = {"output_norm.weight": (n_embd,)}, 32
+    for layer, parts in enumerate((first, second)):
+        for name, rows in parts.items():
+            filled[f"blk.{layer}.attn_{name}.weight"] = rows
+            axes[f"blk.{layer}.attn_{name}.weight"] = (rows.shape[1], rows.shape[0])
+        norms |= {f"blk.{layer}.{name}_norm.weight": (n_embd,) for name in ("attn", "ffn")}
+        axes |= _named(layer, {"ffn_gate.weight": (n_embd, n_ff), "ffn_up.weight": (n_embd, n_ff)})
+        axes |= _named(layer, {"ffn_down.weight": (n_ff, n_embd)})
+    values: Mapping[str, Value] = {
+        "embedding_length": n_embd,
+        "feed_forward_length": n_ff,
+        "attention.head_count": 1,
+        "attention.head_count_kv": 1,
+        "attention.key_length": n_id,
+        "attention.value_length": n_id,
+        "rope.dimension_count": n_id,
+        "rope.freq_base": 1e12,
+    }
+    _write(path, "llama", values, {**axes, **norms}, seed=None)
+    header = read_header(path)
+    with path.open("r+b") as file:
+        for tensor in header.tensors:
+            whole = np.ones(n_embd) if tensor.name in norms else filled.get(tensor.name)
+            if whole is not None:
+                file.seek(header.data_at + tensor.offset)
+                file.write(whole.astype("<f4").tobytes())
+    return path
+
+
 def reranker(path: Path, *, pooling: int = 4, n_ctx: int = 512) -> Path:
     """Write a BERT with a head that scores a pair of texts; as an embedder with pooling 1."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -172,7 +240,7 @@ def _named(layer: int, own: Axes) -> Axes:
 
 
 def _write(
-    path: Path, architecture: str, values: Mapping[str, Value], axes: Axes, seed: int = 1
+    path: Path, architecture: str, values: Mapping[str, Value], axes: Axes, seed: int | None = 1
 ) -> Path:
     every: dict[str, Value] = {
         "block_count": 2,

@@ -14,7 +14,7 @@ import pytest
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.stream_parser import PlainTextParser
-from paddock.engine.decoding import batch, kv_cache, loop
+from paddock.engine.decoding import batch, drafts, kv_cache, loop
 from paddock.engine.decoding.batch import CacheOperation, CopyPrefix, Sequence, TrimCells
 from paddock.engine.decoding.drafts import DraftModel
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
@@ -48,27 +48,27 @@ NEWS = (
     "The old bridge, built in 1897, could carry no more than 12 tonnes. The new one will cost 4.2 "
     "million pounds and be finished in autumn 2025. The council voted nine to two in favour."
 )
-SAID_AGAIN_AND_AGAIN = (
+BEGINNING = NEWS[:91]
+# No letter occurs twice in any of them: what follows a letter is what followed it before.
+WORDS = (
+    "uncopyrightable", "dermatoglyphics", "misconjugatedly", "hydromagnetics", "ambidextrously",
+)  # fmt: skip
+
+
+def repeated(words: str) -> str:
+    """Begin words for the seventh time, so that every processor goes on alike."""
+    return f"{words} " * 6 + words[:3]
+
+
+SURE = tuple(f"{BEGINNING}\n{repeated(word)}" for word in WORDS)
+# Of the real model the likeliest token is ahead of the next by at least 2.4 in logits.
+SENTENCES = (
     "the ferry left at nine and came back at noon,",
-    "the baker sold her bread to the king of Spain,",
     "my old dog sleeps under the table by the window,",
     "two sisters found a golden key in the garden,",
-    "a lighthouse keeper wrote a letter to his brother,",
 )
-
-
-def repeated(sentence: str) -> str:
-    """Begin a sentence for the seventh time.
-
-    Every processor goes on alike: the likeliest token is ahead of the next by at least 1.5 in
-    logits, and by 2.4 after the news, while two processors' kernels differ by some tenths.
-    """
-    return " ".join([sentence] * 6 + sentence.split()[:3])
-
-
-SURE = tuple(f"{NEWS}\n{repeated(sentence)}" for sentence in SAID_AGAIN_AND_AGAIN)
-COUNTED = " ".join(map(str, range(1, 60)))
-# Two words are all but equally likely in several places of their answers.
+REALLY_SURE = tuple(f"{NEWS}\n{f'{one} ' * 6}{' '.join(one.split()[:3])}" for one in SENTENCES)
+# Two words are all but equally likely in several places of its answers.
 DOUBTFUL = tuple(
     f"Read this text.\n{NEWS}\n{question}\n"
     for question in (
@@ -83,6 +83,14 @@ DOUBTFUL = tuple(
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    quiet_logs()
+    model = Model(tiny.copying(tmp_path_factory.mktemp("tiny") / "copying.gguf"), n_gpu_layers=0)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     quiet_logs()
     folder = tmp_path_factory.mktemp("models")
     found = ModelFinder(folder, folder).locate("smollm2:135m")
@@ -214,11 +222,19 @@ def jobs(
 @pytest.fixture(scope="module")
 def alone(model: Model) -> dict[int, str]:
     """What is said by each alone, without guesses."""
+    return said_alone(jobs(model, drafts=False))
+
+
+def said_alone(asked: list[DecodeRequest]) -> dict[int, str]:
     said: dict[int, str] = {}
-    for one in jobs(model, drafts=False):
-        bench = Bench(model)
-        said |= bench.run([one])
+    for one in asked:
+        said |= Bench(one.picker._model).run([one])
     return said
+
+
+@pytest.fixture(scope="module")
+def really_alone(real: Model) -> dict[int, str]:
+    return said_alone(jobs(real, texts=REALLY_SURE, drafts=False, max_tokens=12))
 
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
@@ -228,6 +244,20 @@ def test_answers_are_the_same_with_and_without_guesses_and_as_alone(
     bench, plain = Bench(model, layout), Bench(model, layout)
     said = bench.run(jobs(model))
     assert said == plain.run(jobs(model, drafts=False)) == alone
+    assert said[0] == "opyrightable uncopyright"[:24]
+    reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
+    assert reused[0] == 0
+    assert reused[1] >= 70, "the text is read once for all"
+
+
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_answers_of_a_real_model_are_the_same_with_and_without_guesses_and_as_alone(
+    real: Model, layout: CacheLayout, really_alone: dict[int, str]
+) -> None:
+    bench, plain = Bench(real, layout), Bench(real, layout)
+    said = bench.run(jobs(real, texts=REALLY_SURE, max_tokens=12))
+    unguessed = jobs(real, texts=REALLY_SURE, drafts=False, max_tokens=12)
+    assert said == plain.run(unguessed) == really_alone
     reused = sorted(usage["prompt_reused_tokens"] for usage in bench.usages.values())
     assert reused[0] == 0
     assert reused[1] >= 70, "the text is read once for all"
@@ -267,12 +297,12 @@ def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
 def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
-    model: Model, layout: CacheLayout
+    real: Model, layout: CacheLayout
 ) -> None:
-    profile = measured(model)
-    bench, plain = Bench(model, layout, profile=profile), Bench(model, layout)
-    said = bench.run(jobs(model, texts=DOUBTFUL, drafts=None))
-    assert said == plain.run(jobs(model, texts=DOUBTFUL, drafts=False))
+    profile = measured(real)
+    bench, plain = Bench(real, layout, profile=profile), Bench(real, layout)
+    said = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
+    assert said == plain.run(jobs(real, texts=DOUBTFUL, drafts=False))
     n_drafted = sum(usage["drafted_tokens"] for usage in bench.usages.values())
     assert bool(n_drafted) == profile.agreement().drafts
 
@@ -316,20 +346,23 @@ def test_guesses_from_the_prompt_are_accepted_where_it_is_repeated(model: Model)
     assert len(bench.told) < len(plain.told) - 10, "fewer steps for the same answer"
 
 
-def test_a_draft_model_guesses_ahead_and_changes_nothing(model: Model) -> None:
+def test_a_draft_model_guesses_ahead_and_changes_nothing(
+    model: Model, monkeypatch: pytest.MonkeyPatch, alone: dict[int, str]
+) -> None:
+    monkeypatch.setattr(drafts, "N_GRAM", 500)  # so that nothing is copied from the prompt
     small = DraftModel(model, model, options())
     bench = Bench(model, draft_model=small)
-    # Each number is new, so that nothing can be copied from the prompt.
-    said = bench.run([job(model, 0, COUNTED, max_tokens=40)])
-    assert said == Bench(model).run([job(model, 0, COUNTED, max_tokens=40, drafts=False)])
-    usage = bench.usages[0]
-    assert usage["accepted_tokens"] >= 0.8 * usage["drafted_tokens"] > 10, "it is the same model"
+    assert bench.run(jobs(model)) == alone
+    usages = bench.usages.values()
+    n_drafted = sum(one["drafted_tokens"] for one in usages)
+    n_accepted = sum(one["accepted_tokens"] for one in usages)
+    assert n_accepted >= 0.8 * n_drafted > 10, "it is the same model"
     small.close()
 
 
 def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
     def stories() -> list[DecodeRequest]:
-        texts = [repeated(sentence) for sentence in SAID_AGAIN_AND_AGAIN[:4]]
+        texts = [repeated(word) for word in WORDS[:4]]
         return [job(model, n, text, max_tokens=150, drafts=False) for n, text in enumerate(texts)]
 
     bench, roomy = Bench(model, n_cells=768), Bench(model)
@@ -363,7 +396,7 @@ def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
     model: Model, alone: dict[int, str]
 ) -> None:
     bench = Bench(model, "split", n_parallel=3)
-    long = job(model, 8, f"{NEWS} " * 12 + SURE[2], max_tokens=4)
+    long = job(model, 8, f"{BEGINNING} " * 12 + SURE[2], max_tokens=4)
     chat = job(model, 9, SURE[3], max_tokens=2, priority="interactive")
     later: Later = [(4, WidenContext(7, 2048, 8192)), (4, long), (6, chat)]
     assert not bench.cache.fits(Sequence(1, long.prompt, 4))
@@ -428,7 +461,7 @@ def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go
 
     monkeypatch.setattr(kv_cache, "Context", make)
     bench = Bench(model, "split", n_parallel=2, n_cells=2048)
-    long = job(model, 8, f"{NEWS} " * 40, max_tokens=4)
+    long = job(model, 8, f"{BEGINNING} " * 40, max_tokens=4)
     later: Later = [(4, WidenContext(7, 4096, 8192)), (4, long)]
     said = bench.run(jobs(model, texts=SURE[:2], drafts=False), later)
     assert said == {number: alone[number] for number in (0, 1)}
@@ -460,7 +493,8 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 ) -> None:
     monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
     monkeypatch.setattr(batch, "LIKELY_ANSWER_TOKENS", 64)
-    forever = Sampling(logit_bias={0: -100, 2: -100}, guards_repetition=False)
+    monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 0.0)  # the whole answer takes less than the usual
+    forever = Sampling(logit_bias={257: -100}, guards_repetition=False)
 
     def told(bench: Bench) -> dict[int, str]:
         return bench.run(
