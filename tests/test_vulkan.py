@@ -68,7 +68,7 @@ import numpy as np
 from paddock.engine.gguf import read_header
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.diagnostics import LoadFailed
+from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.library import lib, quiet_logs
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.memory.device_memory import this_device

@@ -1,8 +1,8 @@
 """Sequences, context limits, cache operations and scheduled steps: the scheduler's data. Pure.
 
-A sequence is one request inside the engine: its tokens, how many of them are computed, what is
-left. A scheduled step is a list of cache operations, carried out in order, and then the pieces of
-sequences that one decode computes.
+A sequence is one request inside the engine: its tokens and how many of them are computed. A
+scheduled step is a list of cache operations, carried out in order, and then the pieces of sequences
+that one decode computes.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from paddock.engine.request import Priority
 SequenceStatus = Literal["waiting", "prefill", "decode", "finished"]
 PRIORITY_RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 
-# Ageing: so many seconds of waiting make up for the priority. A batch job that has waited for a
-# minute is served before a chat that comes just then; chats have a place of their own besides.
+# Ageing: this many seconds of waiting make up for the priority. A batch job that has waited a
+# minute goes before a chat that has just arrived; chats also have slots of their own.
 PRIORITY_AGEING_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, "batch": 60.0}
 
-# An answer that may go on to the context's end is given room for so many tokens first: most are
-# shorter, and room for all of it would be 100 MB for each of a small model's answers.
+# Cells are planned for this much of an answer without a limit of its own: most are shorter, and a
+# whole context would be 100 MB for each answer of a small model.
 LIKELY_ANSWER_TOKENS = 512
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A prompt and the answer that grows behind it.
+    """A prompt and the answer after it.
 
-    `seq_id` names its cells in the KV cache, -1 while it waits. `n_computed` tokens, counted from
-    the beginning, have their cells. The newest token of an answer never has its cell yet, nor do
-    those before it that were forced: the next decode computes them, and with them the `drafts`,
-    tokens that are guessed to follow.
+    `seq_id` is its sequence in the KV cache, -1 while it waits. The first `n_computed` tokens have
+    cells. The newest token of an answer never has one yet, nor do forced tokens before it: the next
+    decode computes them, and after them the `drafts`, guessed tokens.
     """
 
     request_id: int
@@ -47,25 +46,25 @@ class Sequence:
     n_reused: int = 0
     n_preempted: int = 0
     n_resident: int = 0
-    """Of its prompt, what was in the cache, or about to be, when that was last looked at."""
+    """Length of its prompt's prefix in the cache, or soon to be there, when last checked."""
     resident_since: int = 0
-    """How many sequences had been placed before that was so."""
+    """Number of sequences that had been placed by then."""
     n_overtaken: int = 0
-    """How many later jobs of its priority went first, since their beginning was in the cache."""
+    """How many later jobs of its priority went first because their prefix was in the cache."""
     answer: list[int] = field(default_factory=list)
-    """What was said since the prompt; on a preemption it becomes a part of the prompt."""
+    """Tokens after the prompt; a preemption moves them into the prompt."""
     drafts: list[int] = field(default_factory=list)
     is_open: bool = False
-    """`max_tokens` is where the context ends, not what anybody expects."""
+    """Whether `max_tokens` is the context's end rather than an expected length."""
 
     @property
     def due(self) -> tuple[float, int]:
-        """What is admitted first: who has waited longest for its priority."""
+        """Order of admission: by waiting time, corrected for the priority."""
         return self.arrived_s + PRIORITY_AGEING_S[self.priority], self.arrival
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Who keeps its place when cells run out: the priority, then the older one."""
+        """Order of preemption, last first: by priority, then by age."""
         return PRIORITY_RANK[self.priority], self.arrival
 
     @property
@@ -80,12 +79,12 @@ class Sequence:
 
     @property
     def n_most_tokens(self) -> int:
-        """Length of prompt and answer when it ends at the latest."""
+        """Maximum length of prompt and answer."""
         return len(self.prompt) + self.max_tokens
 
     @property
     def n_likely_tokens(self) -> int:
-        """Length of prompt and answer for which room is made."""
+        """Length of prompt and answer for which cells are planned."""
         if not self.is_open:
             return self.n_most_tokens
         n_slices = 1 + len(self.answer) // LIKELY_ANSWER_TOKENS
@@ -93,72 +92,72 @@ class Sequence:
 
     @property
     def n_owed_cells(self) -> int:
-        """Cells that it will likely take until it ends."""
+        """Cells that it will likely still need."""
         return self.n_likely_tokens - self.n_computed
 
 
 MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
-# Guesses of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes
+# Drafts of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes
 # another path on a processor, and logits differ by up to 0.9. Below, most kernels compute each
-# token as alone; those that do not (AMX) are found by the profile, see `Agreement.drafts`.
+# token as if alone; the profile finds those that do not (AMX), see `Agreement.drafts`.
 MOST_DRAFTS = 48
-# A shorter piece of a prompt takes as much time: from 64 tokens of a sequence on, flash attention
-# on a processor takes a path that is a third quicker. One more, since in a split cache the first
-# token goes into the pass of those that decode.
+# A shorter piece of a prompt takes as long: from 64 tokens of a sequence on, flash attention on a
+# processor is a third quicker. One more, since in a split cache the first token goes into the pass
+# of the decoding sequences.
 LEAST_PIECE_TOKENS = 65
-# Without flash attention there is no such step, and the pass over the weights counts alone.
+# Without flash attention only the pass over the weights counts.
 LEAST_PLAIN_TOKENS, MOST_PLAIN_DRAFTS = 17, 96
 
-# Idle sequences that a unified cache keeps beside the running ones.
+# Idle sequences that a unified cache keeps, besides the running ones.
 _MOST_IDLE_SEQUENCES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ContextLimits:
-    """What one context can hold, and how its time is shared out."""
+    """Capacity of one context, and the token budgets of its steps."""
 
     n_cells: int
     n_parallel: int
     """Jobs that run at once."""
     n_batch_tokens: int = 512
     can_share: bool = True
-    """Whether beginnings can be shared and the memory cut; else a sequence is kept as a whole."""
+    """Whether prefixes can be shared and sequences cut; else a sequence is kept whole."""
     is_unified: bool = True
     prefers_free_streams: bool = False
-    """Idle sequences of a split cache cannot be kept elsewhere, so free streams are taken first."""
+    """Whether free streams of a split cache go first, since idle ones cannot be saved."""
     is_gpu: bool = False
     """Whether a pass over the weights takes about as long with few tokens as with many."""
     n_reserved: int = 1
-    """Sequences beyond `n_parallel` that only chats may use."""
+    """Slots beyond `n_parallel` that only chats may use."""
     near_turn_tokens: int = 128
-    """Prompt tokens of a turn while a chat may come at any moment: it waits for one turn."""
+    """Prompt tokens of a step while a chat is expected, which would have to wait for the step."""
     chat_turn_tokens: int = 64
-    """Prompt tokens of a turn while a chat is being answered: its next token waits for them."""
-    n_shelf_tokens: int = 0
-    """Tokens of finished conversations that are kept outside the cache."""
+    """Prompt tokens of a step while a chat is being answered, whose next token waits for it."""
+    n_host_cache_tokens: int = 0
+    """Tokens of finished conversations that are kept in main memory."""
     is_flash: bool = True
     """Whether flash attention is on."""
 
     @property
     def least_piece_tokens(self) -> int:
-        """Tokens of a prompt that are worth a place in a turn."""
+        """Least useful piece of a prompt in a step."""
         return LEAST_PIECE_TOKENS if self.is_flash else LEAST_PLAIN_TOKENS
 
     @property
     def most_drafts(self) -> int:
-        """Guesses of all answers together in one step."""
+        """Drafts of all answers together in one step."""
         return MOST_DRAFTS if self.is_flash else MOST_PLAIN_DRAFTS
 
     @property
     def n_slots(self) -> int:
-        """Sequences that run at once at most."""
+        """Most sequences that run at once."""
         return self.n_parallel + self.n_reserved
 
     @property
     def has_separate_passes(self) -> bool:
-        """Whether prompts get passes of their own that cost as much with few tokens as with many.
+        """Whether prompts get passes of their own, which cost as much with few tokens as with many.
 
-        On a processor a pass costs what its tokens do; in a unified cache one pass has them all.
+        On a processor the cost is by token; in a unified cache one pass has all tokens.
         """
         return self.is_gpu and not self.is_unified
 
@@ -172,7 +171,7 @@ class ContextLimits:
 
     @property
     def n_rows(self) -> int:
-        """Rows of logits that one step gives at most; llama.cpp wants room for one of each id."""
+        """Most rows of logits of one step; llama.cpp needs space for one of each id."""
         return max(self.n_seq_ids, self.n_slots + self.most_drafts)
 
     @property
@@ -191,7 +190,7 @@ class TrimCells:
 
 @dataclass(frozen=True, slots=True)
 class CopyPrefix:
-    """Give `target`, which is empty, the first `n_tokens` of `source`."""
+    """Copy the first `n_tokens` of `source` to `target`, which is empty."""
 
     source: int
     target: int
@@ -200,7 +199,7 @@ class CopyPrefix:
 
 @dataclass(frozen=True, slots=True)
 class SaveToHost:
-    """Keep a copy of a sequence's cells outside the cache, under `key`."""
+    """Save a sequence's cells to main memory under `key`."""
 
     seq_id: int
     key: int
@@ -208,7 +207,7 @@ class SaveToHost:
 
 @dataclass(frozen=True, slots=True)
 class RestoreFromHost:
-    """Give `seq_id`, which is empty, what was kept under `key`."""
+    """Restore the cells saved under `key` to `seq_id`, which is empty."""
 
     key: int
     seq_id: int
@@ -216,16 +215,16 @@ class RestoreFromHost:
 
 @dataclass(frozen=True, slots=True)
 class DropFromHost:
-    """Forget what was kept under `key`."""
+    """Drop the cells saved under `key`."""
 
     key: int
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceMove:
-    """Where a running sequence goes in another context: from one sequence id to another.
+    """Move of a running sequence to a sequence id of another context.
 
-    Its first `n_shared` tokens are those of `donor`, a sequence that was moved before.
+    Its first `n_shared` tokens are shared with `donor`, a sequence that was moved before.
     """
 
     source: int
@@ -242,8 +241,8 @@ CacheOperation = TrimCells | CopyPrefix | SaveToHost | RestoreFromHost | DropFro
 class SequencePiece:
     """Consecutive tokens of one sequence in a batch.
 
-    `n_rows` logits are wanted: none within a prompt, one after its last token or an answer's, and
-    one after each draft.
+    `n_rows` rows of logits are wanted: none within a prompt, one after its last token or an
+    answer's, and one after each draft.
     """
 
     sequence: Sequence
@@ -253,13 +252,13 @@ class SequencePiece:
 
     @property
     def n_drafts(self) -> int:
-        """How many of the tokens are guesses."""
+        """Number of drafts among the tokens."""
         return max(0, self.n_rows - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
-    """One step: memory operations in order, then one decode."""
+    """Cache operations in order, then one decode."""
 
     operations: tuple[CacheOperation, ...]
     pieces: tuple[SequencePiece, ...]

@@ -1,17 +1,16 @@
 """Speculative decoding: guess the next tokens by prompt lookup or with a smaller model.
 
 Lookup (`LookupDrafter`, pure): extraction and rewriting repeat their document, and the answers of
-one step repeat each other: headings, labels, set phrases. Where the last tokens of an answer stand
-earlier in its prompt, in itself or in the last answers to requests with the same beginning, what
-followed there is a good guess. Checking a guess costs a fraction of computing it, and a wrong one
-is rejected, so the answer stays the same. The idea is prompt lookup decoding
-(github.com/apoorvumang/prompt-lookup-decoding); the length follows what was accepted.
+one step repeat each other: headings, labels, set phrases. If the last tokens of an answer occur
+earlier in its prompt, in itself or in the last answers to similar requests, what followed there is
+a good guess. Checking a guess costs a fraction of computing it, and a wrong one is rejected, so the
+answer stays the same. The idea is prompt lookup decoding
+(github.com/apoorvumang/prompt-lookup-decoding); here the length follows the acceptance rate.
 
 Draft model (`DraftModel`, in the owner thread): a smaller model of the same vocabulary with a
-unified cache of its own. It reads what it has not read of each prompt and answer, one batch at
-each step, then guesses some tokens ahead for all sequences in common batches; wrong guesses are
-cut off at the next call. Guesses are optional: without a sequence id, without cells or after an
-error there are none.
+unified cache of its own. In each step it reads one batch of what is new in prompts and answers,
+then guesses some tokens ahead for all sequences together; wrong guesses are cut off at the next
+call. Guesses are optional: without a sequence id, without cells or after an error there are none.
 """
 
 from __future__ import annotations
@@ -26,33 +25,33 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.llama.diagnostics import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
+from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 
 from .prefix_cache import PrefixCache, shared_prefix_length
 
-# So many tokens must stand earlier in the same order: two agree by chance too often.
+# Tokens that must match for a lookup: two agree by chance too often.
 N_GRAM = 3
 MOST_DRAFT_TOKENS = 48
 FIRST_PAUSE, LONGEST_PAUSE = 8, 64
 
-# Requests of one step begin alike: with the template's words and the step's instructions.
+# Requests of one pipeline step begin with the same template and instructions.
 N_SAME_BEGINNING_TOKENS = 48
-# Of the answers to such requests so many tokens are kept, for so many steps.
+# Tokens kept of the answers to such requests, and number of such steps.
 MOST_KEPT_TOKENS, MOST_STEPS = 8192, 8
-_ANSWER_END = -1  # between two answers
+_ANSWER_END = -1  # separates answers
 
-# What is believed before the first guess, in tokens: of nine, eight were right.
+# Prior: of nine tokens, eight were right.
 _FIRST_RIGHT, _FIRST_WRONG = 8.0, 1.0
 _FORGETTING = 0.8
 
 
 class DraftOdds:
-    """How often the guesses from one source were right, and so how far ahead guessing pays.
+    """Acceptance rate of one source of guesses, and so how far ahead guessing pays.
 
     The n-th token of a guess is needed only if all before it were right, so guessing it pays as
-    long as the chance to the power of n is above the price of checking it.
+    long as the rate to the power of n is above the price of checking it.
     """
 
     def __init__(self) -> None:
@@ -60,29 +59,27 @@ class DraftOdds:
         self._n_paused = 0
         self._pause = FIRST_PAUSE
 
-    def rest(self) -> None:
+    def count_pause(self) -> None:
         """Count one token of a pause."""
         self._n_paused = max(0, self._n_paused - 1)
 
     def n_worth(self, most: int, price: float) -> int:
-        """Return how many tokens to guess now.
+        """Return how many tokens to guess now, at most `most`.
 
-        Args:
-            most: so many tokens at most.
-            price: seconds that checking a guess takes, as a share of what a token takes without.
+        `price` is the time to check a guess, as a share of the time for a token without guesses.
         """
         if self._n_paused or most <= 0 or price >= 1:
             return 0
         chance = self._n_right / (self._n_right + self._n_wrong)
         if chance < price:
             self._n_paused, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-            # The next try is a short one.
+            # The next guess is short.
             self._n_right, self._n_wrong = 1.5 * price / (1 - price), 1.0
             return 0
         return min(most, MOST_DRAFT_TOKENS, max(1, int(math.log(price) / math.log(chance))))
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:
-        """Note how a guess went."""
+        """Note how many tokens of a guess were accepted."""
         if not n_drafted:
             return
         self._n_right = self._n_right * _FORGETTING + n_accepted
@@ -92,7 +89,7 @@ class DraftOdds:
 
 
 class _NgramIndex:
-    """Tokens, and where each run of `N_GRAM` of them was last followed by something."""
+    """Tokens, and the last position after each run of `N_GRAM` of them."""
 
     def __init__(self, tokens: list[int]) -> None:
         self.tokens = tokens
@@ -100,7 +97,7 @@ class _NgramIndex:
         self._n_indexed = N_GRAM
 
     def followed(self, last: tuple[int, ...], n_tokens: int) -> list[int]:
-        """Return what followed these tokens the last time, up to the end of that answer."""
+        """Return what last followed these tokens, up to the end of that answer."""
         for end in range(self._n_indexed, len(self.tokens)):
             self.after[tuple(self.tokens[end - N_GRAM : end])] = end
         self._n_indexed = max(self._n_indexed, len(self.tokens))
@@ -112,14 +109,14 @@ class _NgramIndex:
 
 
 class SimilarAnswers:
-    """The last answers to requests that begin alike."""
+    """The last answers to requests with the same beginning."""
 
     def __init__(self) -> None:
         self.odds = DraftOdds()
         self._index = _NgramIndex([])
 
     def add(self, answer: list[int]) -> None:
-        """Keep an answer with the tokens before it, so that its first ones can be guessed too."""
+        """Add an answer with the tokens before it, so that its first ones can be guessed too."""
         kept = self._index.tokens
         kept += [*answer, _ANSWER_END]
         if len(kept) > MOST_KEPT_TOKENS:
@@ -131,13 +128,13 @@ class SimilarAnswers:
 
 
 class PastAnswers:
-    """What was answered before, by how the requests began."""
+    """The last answers, by the beginning of their requests."""
 
     def __init__(self) -> None:
         self._steps: OrderedDict[bytes, SimilarAnswers] = OrderedDict()
 
     def like(self, prompt: Tokens) -> SimilarAnswers:
-        """Return the answers to requests that began as this one does."""
+        """Return the answers to requests with this one's beginning."""
         beginning = prompt[:N_SAME_BEGINNING_TOKENS].tobytes()
         step = self._steps.setdefault(beginning, SimilarAnswers())
         self._steps.move_to_end(beginning)
@@ -149,8 +146,7 @@ class PastAnswers:
 class LookupDrafter:
     """Guesses for one answer. Adding a token and guessing cost 1 µs (one dictionary entry).
 
-    A prompt is indexed with the first guess that pays: 8,000 tokens take 2 ms, which the next step
-    would wait for.
+    A prompt is indexed at the first guess that pays: 8,000 tokens take 2 ms, which delay a step.
     """
 
     def __init__(self, prompt: Tokens, past: SimilarAnswers | None = None) -> None:
@@ -160,16 +156,16 @@ class LookupDrafter:
         self._past = past
 
     def add(self, token: int) -> None:
-        """Take in what was really said."""
+        """Add a token of the answer."""
         self.tokens.append(token)
-        self._odds.rest()
+        self._odds.count_pause()
         if self._past is not None:
-            self._past.odds.rest()
+            self._past.odds.count_pause()
 
     def guess(self, most: int, price: float) -> list[int]:
-        """Return tokens that may come next; none where nothing repeats or guessing does not pay.
+        """Return tokens that may come next, or [] if nothing repeats or guessing does not pay.
 
-        The prompt and the answer itself come before other answers.
+        The prompt and the answer itself are searched before other answers.
         """
         last = tuple(self.tokens[-N_GRAM:])
         self._guessed_by = self._odds
@@ -183,27 +179,27 @@ class LookupDrafter:
         return guess
 
     def n_worth(self, most: int, price: float) -> int:
-        """Return how far ahead a guess from elsewhere pays; see `DraftOdds.n_worth`."""
+        """Return how far ahead a draft model's guess pays; see `DraftOdds.n_worth`."""
         return self._odds.n_worth(most, price)
 
     @property
     def tokens(self) -> list[int]:
-        """Prompt and answer so far; not to be changed."""
+        """Prompt and answer so far; do not change it."""
         return self._index.tokens
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:
-        """Note how a guess went."""
+        """Note how many tokens of a guess were accepted."""
         self._guessed_by.learn(n_drafted, n_accepted)
 
     def keep(self) -> None:
-        """Keep the answer for requests to come."""
+        """Keep the answer for later requests."""
         if self._past is not None:
             self._past.add(self.tokens[self._n_before :])
 
 
 @dataclass(frozen=True, slots=True)
 class DraftRequest:
-    """Prompt and answer of a request so far, and how many tokens to guess; tokens only grow."""
+    """Prompt and answer of a request so far, which only grow, and how many tokens to guess."""
 
     tokens: Items[int]
     n_ahead: int
@@ -214,8 +210,8 @@ class _DraftSequence:
     """One request in the small model's cache."""
 
     seq_id: int
-    n_sure: int = 0
-    """Tokens in the cache that belong to the request; what follows them was guessed."""
+    n_confirmed: int = 0
+    """Tokens in the cache that belong to the request; later ones were guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,59 +221,56 @@ class _DraftPiece:
     request_id: int
     tokens: Tokens
     is_last: bool
-    """Whether the next token is wanted: nothing of the request is left to read."""
+    """Whether all of the request is read then, so that the next token is wanted."""
 
 
 class DraftModel:
-    """The small model, its context and the books of its cells."""
+    """The smaller model, its context and the accounting of its cells."""
 
     def __init__(self, model: Model, target: Model, options: ContextOptions) -> None:
-        """Make a context of these options over the small model.
+        """Make a context of the smaller model.
 
         Raises:
-            LoadFailed: no context can be made, or the two models do not fit together.
+            LoadFailed: no context can be made, or the models do not fit together.
         """
         if not _same_vocabulary(model, target):
             raise LoadFailed("the draft model has another vocabulary than the model itself")
         if model.memory == "state":
-            raise LoadFailed("a recurrent or hybrid model cannot take a guess back, so it cannot "
-                             "be a draft model")  # fmt: skip
+            raise LoadFailed("a recurrent or hybrid model cannot undo a guess, so it cannot be a "
+                             "draft model")  # fmt: skip
         self._model = model
         self._options = replace(options, is_unified=True)
         self._context: Context | None = Context(model, self._options)
         self._cells = PrefixCache(self._options.n_ctx_tokens)
-        self._readers: dict[int, _DraftSequence] = {}
+        self._sequences: dict[int, _DraftSequence] = {}
 
     def guess(
-        self, wishes: Mapping[int, DraftRequest], living: Collection[int]
+        self, requests: Mapping[int, DraftRequest], running: Collection[int]
     ) -> dict[int, list[int]]:
-        """Return the tokens that may come next, for each request at most as many as it wishes.
-
-        What was read of requests that are not among the `living` is forgotten.
-        """
+        """Return each request's guess; sequences of requests that are not `running` are dropped."""
         if self._context is None:
             return {}
         try:
-            self._forget_all_but(self._context, living)
-            return self._guess(self._context, wishes)
-        except CacheFull:  # llama.cpp sees less room than the books: begin again
+            self._drop_all_but(self._context, running)
+            return self._guess(self._context, requests)
+        except CacheFull:  # llama.cpp sees fewer free cells than we count: start again
             self._context.clear()
-            self._forget_everything()
+            self._drop_all()
         except DecodeFailed as error:
-            self._give_up(error)
+            self._stop_guessing(error)
         return {}
 
     def widen(self, n_ctx_tokens: int) -> None:
-        """Make room for longer requests; what was read is read again."""
+        """Make a larger context; everything is read again."""
         if self._context is None or n_ctx_tokens <= self._options.n_ctx_tokens:
             return
         self._options = replace(self._options, n_ctx_tokens=n_ctx_tokens)
         self.close()
-        self._forget_everything()
+        self._drop_all()
         try:
             self._context = Context(self._model, self._options)
         except LoadFailed as error:
-            self._give_up(error)
+            self._stop_guessing(error)
 
     @property
     def buffers(self) -> AllocatedBuffers:
@@ -286,22 +279,22 @@ class DraftModel:
         return buffers + self._context.buffers if self._context is not None else buffers
 
     def close(self) -> None:
-        """Free the context; there are no guesses any more."""
+        """Free the context; there are no more guesses."""
         if self._context is not None:
             self._context.close()
             self._context = None
 
-    def _give_up(self, error: Exception) -> None:
-        print(f"no guesses of the draft model any more: {error}", file=sys.stderr, flush=True)
+    def _stop_guessing(self, error: Exception) -> None:
+        print(f"the draft model is not used any more: {error}", file=sys.stderr, flush=True)
         self.close()
 
-    def _forget_everything(self) -> None:
-        self._readers.clear()
+    def _drop_all(self) -> None:
+        self._sequences.clear()
         self._cells = PrefixCache(self._options.n_ctx_tokens)
 
-    def _forget_all_but(self, context: Context, living: Collection[int]) -> None:
-        for request_id in [one for one in self._readers if one not in living]:
-            self._cut(context, self._readers.pop(request_id).seq_id, 0)
+    def _drop_all_but(self, context: Context, running: Collection[int]) -> None:
+        for request_id in [one for one in self._sequences if one not in running]:
+            self._cut(context, self._sequences.pop(request_id).seq_id, 0)
 
     def _cut(self, context: Context, seq_id: int, n_keep: int) -> None:
         if seq_id in self._cells and n_keep < self._cells.n_tokens(seq_id):
@@ -310,85 +303,89 @@ class DraftModel:
 
     # Reading
 
-    def _guess(self, context: Context, wishes: Mapping[int, DraftRequest]) -> dict[int, list[int]]:
+    def _guess(
+        self, context: Context, requests: Mapping[int, DraftRequest]
+    ) -> dict[int, list[int]]:
         guesses: dict[int, list[int]] = {}
-        pieces = self._pieces(context, wishes)
+        pieces = self._pieces(context, requests)
         while pieces:
             newest = self._decode(context, pieces)
             pieces = []
             for request_id, token in newest.items():
-                said = guesses.setdefault(request_id, [])
-                said.append(token)
-                if len(said) < wishes[request_id].n_ahead:
+                guess = guesses.setdefault(request_id, [])
+                guess.append(token)
+                if len(guess) < requests[request_id].n_ahead:
                     pieces.append(
                         _DraftPiece(request_id, np.array([token], np.int32), is_last=True)
                     )
         return guesses
 
-    def _pieces(self, context: Context, wishes: Mapping[int, DraftRequest]) -> list[_DraftPiece]:
-        """Return one batch of what is to be read, those with the fewest missing tokens first.
+    def _pieces(self, context: Context, requests: Mapping[int, DraftRequest]) -> list[_DraftPiece]:
+        """Return one batch of what is to be read, requests with the fewest missing tokens first.
 
-        A new request takes its sequence when its turn comes: by then more of a common beginning
-        has been read.
+        A new request gets its sequence when its turn comes: by then more of a shared prefix has
+        been read.
         """
         known = {
-            request_id: self._missing(context, reader, wishes[request_id].tokens)
-            for request_id, reader in self._readers.items()
-            if request_id in wishes
+            request_id: self._missing(context, sequence, requests[request_id].tokens)
+            for request_id, sequence in self._sequences.items()
+            if request_id in requests
         }
         in_order = sorted(known, key=lambda one: len(known[one]))
         room, n_free, pieces = self._options.n_batch_tokens, self._cells.n_free, []
-        for request_id in (*in_order, *(one for one in wishes if one not in known)):
+        for request_id in (*in_order, *(one for one in requests if one not in known)):
             if not room:
                 break
-            wish = wishes[request_id]
-            reader = self._readers.get(request_id) or self._begin(context, request_id, wish.tokens)
-            if reader is None:
+            request = requests[request_id]
+            sequence = self._sequences.get(request_id) or self._add_sequence(
+                context, request_id, request.tokens
+            )
+            if sequence is None:
                 break
             tokens = known.get(request_id)
             if tokens is None:
-                tokens = np.array(wish.tokens[reader.n_sure :], np.int32)
-            if len(tokens) + wish.n_ahead > n_free:
+                tokens = np.array(request.tokens[sequence.n_confirmed :], np.int32)
+            if len(tokens) + request.n_ahead > n_free:
                 continue
             part = tokens[:room]
             pieces.append(_DraftPiece(request_id, part, is_last=len(part) == len(tokens)))
-            reader.n_sure += len(part)
+            sequence.n_confirmed += len(part)
             room -= len(part)
-            n_free -= len(tokens) + wish.n_ahead
+            n_free -= len(tokens) + request.n_ahead
         return pieces
 
-    def _missing(self, context: Context, reader: _DraftSequence, tokens: Items[int]) -> Tokens:
-        """Cut off what was guessed wrongly, and return the tokens that are to be read."""
-        # The last token is read in any case: what comes after it is wanted.
-        reader.n_sure = min(reader.n_sure, len(tokens) - 1)
-        said = np.array(tokens[reader.n_sure :], np.int32)
-        if reader.seq_id in self._cells:
-            guessed = self._cells.computed(reader.seq_id)[reader.n_sure :]
-            n_right = shared_prefix_length(guessed, said[:-1])
-            reader.n_sure += n_right
-            self._cut(context, reader.seq_id, reader.n_sure)
-            said = said[n_right:]
-        return said
+    def _missing(self, context: Context, sequence: _DraftSequence, tokens: Items[int]) -> Tokens:
+        """Cut off wrong guesses, and return the tokens that are to be read."""
+        # The last token is always read: its successor is wanted.
+        sequence.n_confirmed = min(sequence.n_confirmed, len(tokens) - 1)
+        tokens_left = np.array(tokens[sequence.n_confirmed :], np.int32)
+        if sequence.seq_id in self._cells:
+            guessed = self._cells.computed(sequence.seq_id)[sequence.n_confirmed :]
+            n_right = shared_prefix_length(guessed, tokens_left[:-1])
+            sequence.n_confirmed += n_right
+            self._cut(context, sequence.seq_id, sequence.n_confirmed)
+            tokens_left = tokens_left[n_right:]
+        return tokens_left
 
-    def _begin(
+    def _add_sequence(
         self, context: Context, request_id: int, tokens: Items[int]
     ) -> _DraftSequence | None:
-        """Take a sequence id for a new request, and the longest beginning that was read already."""
-        taken = {one.seq_id for one in self._readers.values()}
+        """Assign a sequence id to a new request, with the longest prefix that was read already."""
+        taken = {one.seq_id for one in self._sequences.values()}
         free = next((n for n in range(self._options.n_seq_max) if n not in taken), None)
         if free is None:
             return None
-        reader = self._readers[request_id] = _DraftSequence(free)
+        sequence = self._sequences[request_id] = _DraftSequence(free)
         if self._model.memory == "cells":
-            donor, reader.n_sure = self._cells.best(np.array(tokens[:-1], np.int32))
-            if reader.n_sure:
-                context.copy(donor, free, reader.n_sure)
-                self._cells.share(donor, free, reader.n_sure)
-        return reader
+            donor, sequence.n_confirmed = self._cells.best(np.array(tokens[:-1], np.int32))
+            if sequence.n_confirmed:
+                context.copy(donor, free, sequence.n_confirmed)
+                self._cells.share(donor, free, sequence.n_confirmed)
+        return sequence
 
     def _decode(self, context: Context, pieces: Items[_DraftPiece]) -> dict[int, int]:
-        """Compute a batch, and return the likeliest next token of each request that is read."""
-        seq_ids = [self._readers[piece.request_id].seq_id for piece in pieces]
+        """Compute a batch; return the likeliest next token of each request that is read whole."""
+        seq_ids = [self._sequences[piece.request_id].seq_id for piece in pieces]
         lengths = [len(piece.tokens) for piece in pieces]
         starts = [self._cells.n_tokens(seq_id) for seq_id in seq_ids]
         wanted = np.zeros(sum(lengths), np.int8)

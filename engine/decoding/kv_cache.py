@@ -1,9 +1,9 @@
-"""KV cache of a model: carry out cache operations, change the layout when the work asks for it.
+"""KV cache of a model: carry out cache operations, change the layout to suit the work.
 
 The weights stay; a context is made in some 30 ms. Its streams are as long as the longest request
-needs, not as long as the model could: memory is allocated when it is wanted. Running sequences
-move to the new context with their cells, through main memory, and go on at once. Lives in the
-owner thread.
+needs, not as long as the model could: memory is allocated when needed. Running sequences move to
+the new context with their cells, through main memory, and continue at once. Only the owner thread
+uses it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paddock.engine.llama.diagnostics import CacheFull, LoadFailed
+from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import (
     Context,
     ContextOptions,
@@ -55,22 +55,22 @@ from .batch import (
 from .prefix_cache import shared_prefix_length
 from .slots import SlotMigration, Slots
 
-# A chat's first token is wanted within 0.3 s: it waits for the turn that is being computed, and
-# for its own. While it is being answered, each token waits for one turn.
+# A chat's first token should come within 0.3 s: it waits for the present step, and for its own.
+# Later tokens wait for one step each.
 NEAR_TURN_S, CHAT_TURN_S = 0.2, 0.1
 
-# Another layout must save so many seconds, such a share of the work, and what the move costs.
+# Another layout must save this many seconds, this share of the work, and the cost of the move.
 WORTH_REMAKING = (0.2, 0.05)
-# Moving a token's cells takes as many copies as bringing them into another stream, and two more.
+# Moving a token's cells takes three times as long as copying them to another stream.
 _MOVE_COPIES = 3
 
-# So long after llama.cpp could not make a larger context, none is tried.
+# After llama.cpp could not make a larger context, none is tried for this long.
 RETRY_LARGER_AFTER_S = 60.0
 
-# Of main memory, what conversations that are kept outside leave to others.
+# Share of main memory that saved conversations leave to others.
 _SPARED_MEMORY_SHARE = 0.05
 
-# Of free main memory, what the cells of running sequences may take while they move.
+# Share of free main memory that the cells of running sequences may take while they move.
 _MOVE_MEMORY_SHARE = 0.5
 
 LEAST_STREAM_TOKENS = 1024
@@ -84,7 +84,7 @@ _PAD_TOKENS = 256  # llama.cpp's own
 
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """What a cache may become."""
+    """Bounds of a cache, and fixed options of its contexts."""
 
     n_ctx_tokens: int
     """The longest request, answer included."""
@@ -92,15 +92,15 @@ class CacheOptions:
     n_parallel: int
     options: ContextOptions
     layout: CacheLayout = "auto"
-    n_shelf_tokens: int = 0
+    n_host_cache_tokens: int = 0
     is_gpu: bool = False
     n_devices: int = 1
-    """Graphics devices that the layers are spread over."""
+    """Graphics devices that share the layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextPlan:
-    """A context as it is, or as it could be."""
+    """Layout and sizes of a context."""
 
     layout: ContextLayout
     n_stream_tokens: int
@@ -108,31 +108,31 @@ class ContextPlan:
 
 
 class KvCache:
-    """Holds the context; use `operate` and `context` between changes of layout."""
+    """The present context; it is replaced when the layout changes."""
 
-    def __init__(self, model: Model, wishes: CacheOptions, profile: Profile | None = None) -> None:
+    def __init__(self, model: Model, wanted: CacheOptions, profile: Profile | None = None) -> None:
         self.model = model
-        self._wishes = wishes
+        self._cache_options = wanted
         self._profile = profile
-        self._shelf: dict[int, SavedCells] = {}
+        self._saved: dict[int, SavedCells] = {}
         self._prices: dict[int, float] = {}
         self.n_computed = 0
-        """Tokens that were computed since the cells were last in order."""
+        """Tokens that were computed since the cells were last compacted."""
         self._most_cells, self._failed_at = 0, float("-inf")
-        """What could be had when llama.cpp failed to make a larger context, and when that was."""
+        """Cells of the context when llama.cpp last failed to make a larger one, and the time."""
         self._plan = self._first_plan()
         self.context = Context(model, self._options(self._plan))
 
     def _first_plan(self) -> ContextPlan:
         n_stream_tokens = self._n_stream_for(())
         n_usual = min(512, n_stream_tokens // 2)
-        usual = Workload(self._wishes.n_parallel, n_usual, n_usual // 8)
-        layout = self._chosen(usual, n_stream_tokens)
+        usual = Workload(self._cache_options.n_parallel, n_usual, n_usual // 8)
+        layout = self._choose_layout(usual, n_stream_tokens)
         return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
 
     @property
     def limits(self) -> ContextLimits:
-        """What the present context can hold."""
+        """Limits of the present context."""
         return self._plan.limits
 
     def close(self) -> None:
@@ -141,16 +141,16 @@ class KvCache:
 
     @property
     def n_idle_cores(self) -> int:
-        """Cores that are free between two steps: where they decode, llama.cpp's threads spin on."""
-        return self._wishes.options.n_threads if self._wishes.is_gpu else 1
+        """Cores that are free between steps: on a processor llama.cpp's threads keep spinning."""
+        return self._cache_options.options.n_threads if self._cache_options.is_gpu else 1
 
     # Operations
 
     def operate(self, operations: Iterable[CacheOperation]) -> None:
-        """Carry out what a scheduler decided, in order.
+        """Carry out a scheduler's operations, in order.
 
         Raises:
-            CacheFull: something that was kept outside finds no room.
+            CacheFull: saved cells cannot be restored.
         """
         operations = tuple(operations)
         outside = {
@@ -165,82 +165,74 @@ class KvCache:
                         source, target, n_tokens, is_alone={source, target}.isdisjoint(outside)
                     )
                 case SaveToHost(seq_id, key):
-                    self._shelf[key] = save_cells(self.context, seq_id)
+                    self._saved[key] = save_cells(self.context, seq_id)
                 case RestoreFromHost(key, seq_id):
-                    restore_cells(self.context, seq_id, self._shelf[key])
+                    restore_cells(self.context, seq_id, self._saved[key])
                 case DropFromHost(key):
-                    self._shelf.pop(key, None)
+                    self._saved.pop(key, None)
 
     def clear(self) -> None:
-        """Empty the context and what is kept outside of it."""
+        """Clear the context and all saved cells."""
         self.context.clear()
-        self._shelf.clear()
+        self._saved.clear()
         self.n_computed = 0
 
-    def n_shelf_tokens(self, n_kept: int) -> int:
-        """Return how many tokens may be kept outside now: fewer where main memory runs short.
-
-        Args:
-            n_kept: tokens that are kept.
-        """
-        most = self.limits.n_shelf_tokens
-        if not n_kept or not self._shelf:
+    def n_host_cache_tokens(self, n_kept: int) -> int:
+        """Return the limit of the host cache with `n_kept` tokens: lower if memory is short."""
+        most = self.limits.n_host_cache_tokens
+        if not n_kept or not self._saved:
             return most
         memory = read_memory()
         missing_bytes = int(memory.total_bytes * _SPARED_MEMORY_SHARE) - memory.free_bytes
         if missing_bytes <= 0:
             return most
-        each = sum(map(len, self._shelf.values())) / n_kept
+        each = sum(map(len, self._saved.values())) / n_kept
         return max(0, min(most, n_kept - int(missing_bytes / each)))
 
-    def tidy(self, places: Slots) -> None:
-        """Move what is left to the lowest cells; nobody may be running.
+    def tidy(self, slots: Slots) -> None:
+        """Move idle sequences to the lowest cells; no sequence may be running.
 
-        llama.cpp fills a unified cache onwards and comes back only now and then, and attention
-        runs up to the highest used cell: after some jobs, steps took half as long again.
+        llama.cpp fills a unified cache upwards and seldom goes back, and attention runs up to the
+        highest used cell: after some jobs, steps took half as long again.
         """
-        cells = places.cells
+        cells = slots.cells
         is_compact = self.n_computed <= 2 * cells.n_used + SLACK_TOKENS
         if is_compact or not self.limits.is_unified or cells.n_shared:
             return
-        states = {seq_id: save_cells(self.context, seq_id) for seq_id in places.idle}
+        states = {seq_id: save_cells(self.context, seq_id) for seq_id in slots.idle}
         self.context.clear()
         for seq_id, state in states.items():
             restore_cells(self.context, seq_id, state)
         self.n_computed = cells.n_used
 
     def _copy(self, source: int, target: int, n_tokens: int, *, is_alone: bool) -> None:
-        """Copy a beginning.
+        """Copy the first `n_tokens` of a sequence to an empty one.
 
-        Args:
-            source: the sequence that has it.
-            target: one that is empty.
-            n_tokens: its length.
-            is_alone: nothing goes between these two and main memory before the next decode.
+        `is_alone`: no cells of these two go to or from main memory before the next decode.
         """
         if self.limits.is_unified:
             self.context.copy(source, target, n_tokens)
             return
-        if self.model.memory == "window" or (self._wishes.is_gpu and is_alone):
-            # The whole stream, on its device: llama.cpp does it before the next decode, so nothing
-            # may come from outside until then. A state would go by way of main memory (4,000 tokens
-            # of 8 billion weights take 100 to 300 ms), and lacks what a window has passed.
+        if self.model.memory == "window" or (self._cache_options.is_gpu and is_alone):
+            # The whole stream, on its device: llama.cpp does it just before the next decode, so no
+            # cells may be restored until then. A saved state would go through main memory (4,000
+            # tokens of 8 billion weights take 100 to 300 ms), and lacks what a window has passed.
             self.context.copy(source, target, -1)
             self.context.trim(target, n_tokens)
             return
-        # llama.cpp copies between streams only as a whole, cells that nobody uses included.
+        # llama.cpp copies streams only as a whole, unused cells included.
         restore_cells(self.context, target, save_cells(self.context, source))
         self.context.trim(target, n_tokens)
 
     @property
     def drafts_keep_answers(self) -> bool | None:
-        """Whether drafts leave greedy answers as they are on this device; None: not measured."""
+        """Whether drafts cannot change greedy answers on this device; None: not measured."""
         if self._profile is None:
             return None
         return self._profile.agreement(is_flash=self.limits.is_flash).drafts
 
     def draft_price(self, n_sequences: int) -> float:
-        """Return what checking a guess costs, as a share of a token's cost in a step without."""
+        """Return the cost of checking a draft, as a share of a token's cost in a step without."""
         if self._profile is None or not self._profile.prefill or not self._profile.decode:
             return UNMEASURED_PRICE
         if n_sequences not in self._prices:
@@ -251,11 +243,13 @@ class KvCache:
 
     def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
         """Allow longer requests from now on."""
-        if n_ctx_tokens > self._wishes.n_ctx_tokens:
-            self._wishes = replace(self._wishes, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
+        if n_ctx_tokens > self._cache_options.n_ctx_tokens:
+            self._cache_options = replace(
+                self._cache_options, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells
+            )
 
     def fits(self, sequence: Sequence) -> bool:
-        """Return whether a sequence fits into this context as it is."""
+        """Return whether a sequence fits into the present context."""
         return sequence.n_likely_tokens <= (self.limits.n_cells_each or self.limits.n_cells)
 
     def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
@@ -281,32 +275,32 @@ class KvCache:
         return present_s - better_s < least_s
 
     def plan(self, sequences: Items[Sequence]) -> ContextPlan:
-        """Return the context that suits this work best."""
+        """Return the best context for this work."""
         n_stream_tokens = self._n_stream_for(sequences)
-        layout = self._chosen(_workload(sequences), n_stream_tokens)
+        layout = self._choose_layout(_workload(sequences), n_stream_tokens)
         longest = max((one.n_likely_tokens for one in sequences), default=0)
         return ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, longest))
 
     def remake(
         self, plan: ContextPlan, arrange: Callable[[ContextLimits], SlotMigration]
     ) -> tuple[SlotMigration, frozenset[int], LoadFailed | None]:
-        """Put another context in the place of this one, and bring the running sequences over.
+        """Replace the context, and move the running sequences to the new one.
 
-        Where llama.cpp cannot make it, a context as before takes its place.
+        If llama.cpp cannot make it, a context as before is made.
 
         Args:
-            plan: what is wanted.
-            arrange: gives the seats in a context with these limits.
+            plan: the wanted context.
+            arrange: plans the moves to a context with these limits.
 
         Returns:
-            The seats, the sequence ids there whose cells were lost, and why the plan failed.
+            The moves, the new sequence ids whose cells were lost, and why the plan failed.
 
         Raises:
             LoadFailed: not even a context as before can be made.
         """
         before, options = self._plan, self._options(plan)
         keeps = self._keeps_cells(options)
-        states = self._take_out(arrange(plan.limits).moves) if keeps else {}
+        states = self._save_moves(arrange(plan.limits).moves) if keeps else {}
         self._prices.clear()
         self.n_computed = 0
         self.context.close()
@@ -317,21 +311,21 @@ class KvCache:
             failure = error
             self._most_cells, self._failed_at = before.limits.n_cells, time.monotonic()
             self.context = Context(self.model, self._options(before))
-        arrangement = arrange(self.limits)
+        migration = arrange(self.limits)
         if not keeps and failure is None:
-            arrangement.places.shelf.clear()
-            self._shelf.clear()
-        return arrangement, self._put_in(arrangement.moves, states), failure
+            migration.slots.host_cache.clear()
+            self._saved.clear()
+        return migration, self._restore_moves(migration.moves, states), failure
 
     def can_be_made(self, plan: ContextPlan) -> bool:
-        """Return whether memory did not fail to hold as much a short while ago."""
+        """Return whether no context of this size has failed recently."""
         return plan.limits.n_cells <= max(self.n_cells_at_most, self.limits.n_cells)
 
     def _keeps_cells(self, options: ContextOptions) -> bool:
-        """Return whether cells of the present context can be brought into one with these options.
+        """Return whether cells of the present context can be restored in one with these options.
 
-        Values are transposed without flash attention; and of a model with a sliding window, a state
-        lacks what the window has passed.
+        Without flash attention values are transposed, and a sliding window's saved state lacks what
+        the window has passed.
         """
         present = self.context.options
         is_same = (present.flash_attention, present.kv_cache_type) == (
@@ -340,8 +334,8 @@ class KvCache:
         )
         return is_same and self.model.memory != "window"
 
-    def _take_out(self, moves: Items[SequenceMove]) -> dict[int, SavedCells]:
-        """Copy cells to main memory, in the order of the moves, as far as there is room."""
+    def _save_moves(self, moves: Items[SequenceMove]) -> dict[int, SavedCells]:
+        """Save the cells of the moves, in their order, as far as main memory allows."""
         states: dict[int, SavedCells] = {}
         room_bytes = int(read_memory().free_bytes * _MOVE_MEMORY_SHARE)
         for move in moves:
@@ -353,8 +347,10 @@ class KvCache:
             states[move.source] = save_cells(self.context, move.source)
         return states
 
-    def _put_in(self, moves: Items[SequenceMove], states: dict[int, SavedCells]) -> frozenset[int]:
-        """Copy cells into the new context; returns the ids of those that are lost."""
+    def _restore_moves(
+        self, moves: Items[SequenceMove], states: dict[int, SavedCells]
+    ) -> frozenset[int]:
+        """Restore cells in the new context; return the ids of those that are lost."""
         lost: set[int] = set()
         for move in moves:
             if not move.n_tokens:
@@ -374,7 +370,7 @@ class KvCache:
         return frozenset(lost)
 
     def _move_s(self, sequences: Items[Sequence], plan: ContextPlan) -> float:
-        """Return what it costs to move the computed cells, or to compute them again."""
+        """Return the seconds to move the computed cells, or to compute them again."""
         n_computed = sum(one.n_computed for one in sequences)
         if self._profile is None or not n_computed:
             return 0.0
@@ -383,69 +379,73 @@ class KvCache:
         return prefill_s(self._profile, n_computed)
 
     def _lacks_cells(self, sequences: Items[Sequence], better: ContextPlan) -> bool:
-        """Return whether requests would wait for cells that another context has."""
+        """Return whether requests would wait for cells that the better context has."""
         n_wanted = sum(one.n_likely_tokens for one in sequences[: self.limits.n_slots])
         return self.limits.n_cells < min(n_wanted, better.limits.n_cells)
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
         """Return the length of a stream: doubled until the longest request fits."""
         longest = max((one.n_likely_tokens for one in sequences), default=0)
-        wishes, length = self._wishes, LEAST_STREAM_TOKENS
-        if wishes.is_gpu:  # all cells are planned for, and to grow there costs 0.2 to 0.5 s
-            n_slots = wishes.n_parallel + n_chat_slots(wishes.n_parallel)
+        wanted, length = self._cache_options, LEAST_STREAM_TOKENS
+        if wanted.is_gpu:  # all cells are planned for, and growing costs 0.2 to 0.5 s
+            n_slots = wanted.n_parallel + n_chat_slots(wanted.n_parallel)
             length = max(length, self.n_cells_at_most // n_slots // _PAD_TOKENS * _PAD_TOKENS)
         while length < longest:
             length *= 2
-        return min(length, wishes.n_ctx_tokens)
+        return min(length, wanted.n_ctx_tokens)
 
-    def _chosen(self, workload: Workload, n_stream_tokens: int) -> ContextLayout:
+    def _choose_layout(self, workload: Workload, n_stream_tokens: int) -> ContextLayout:
         bounds = self._bounds(n_stream_tokens)
         layout = choose_layout(self._profile, workload, bounds)
-        if self._wishes.layout != "auto":
-            layout = replace(layout, is_unified=self._wishes.layout == "unified")
+        if self._cache_options.layout != "auto":
+            layout = replace(layout, is_unified=self._cache_options.layout == "unified")
         elif self.model.memory == "window":
-            layout = replace(layout, is_unified=False)  # a unified one shares no beginnings
+            layout = replace(layout, is_unified=False)  # a unified one shares no prefixes
         if not layout.is_unified:
             n_streams = bounds.n_cells // n_stream_tokens
             layout = replace(layout, n_parallel=max(1, min(layout.n_parallel, n_streams)))
         return layout
 
     def _bounds(self, n_stream_tokens: int) -> LayoutBounds:
-        wishes = self._wishes
+        wanted = self._cache_options
         n_cells = max(
-            n_stream_tokens, min(self.n_cells_at_most, wishes.n_parallel * n_stream_tokens)
+            n_stream_tokens, min(self.n_cells_at_most, wanted.n_parallel * n_stream_tokens)
         )
-        n_batch = wishes.options.n_batch_tokens
-        flash, kind = wishes.options.flash_attention, wishes.options.kv_cache_type
-        is_plain_possible = may_be_plain(wishes.layout, wishes.n_ctx_tokens, kind)
+        n_batch = wanted.options.n_batch_tokens
+        flash, kind = wanted.options.flash_attention, wanted.options.kv_cache_type
+        is_plain_possible = may_be_plain(wanted.layout, wanted.n_ctx_tokens, kind)
         return LayoutBounds(
             n_cells,
-            wishes.n_parallel,
+            wanted.n_parallel,
             n_batch,
-            wishes.is_gpu,
+            wanted.is_gpu,
             n_stream_tokens,
             flash_attention=flash,
             kv_cache_type=kind,
-            may_be_plain=is_plain_possible and not wishes.is_gpu,
-            n_devices=wishes.n_devices,
-            n_pass_max=wishes.options.n_pass_tokens,
+            may_be_plain=is_plain_possible and not wanted.is_gpu,
+            n_devices=wanted.n_devices,
+            n_pass_max=wanted.options.n_pass_tokens,
         )
 
     @property
     def n_cells_at_most(self) -> int:
-        """Cells that a context may have: as planned, but fewer than could not be had."""
+        """Most cells of a context: as configured, or fewer after a recent failure."""
         is_known = time.monotonic() - self._failed_at < RETRY_LARGER_AFTER_S
-        return min(self._wishes.n_cells, self._most_cells) if is_known else self._wishes.n_cells
+        return (
+            min(self._cache_options.n_cells, self._most_cells)
+            if is_known
+            else self._cache_options.n_cells
+        )
 
     def _limits(
         self, layout: ContextLayout, n_stream_tokens: int, n_longest_tokens: int
     ) -> ContextLimits:
-        wishes, each = self._wishes, _padded(n_stream_tokens)
-        n_chats = n_chat_slots(wishes.n_parallel)
+        wanted, each = self._cache_options, _padded(n_stream_tokens)
+        n_chats = n_chat_slots(wanted.n_parallel)
         n_parallel = min(layout.n_parallel, MOST_SEQ_IDS - n_chats)
         if layout.is_unified:
-            n_cells = min(self.n_cells_at_most, (wishes.n_parallel + n_chats) * each)
-            n_cells = max(n_cells, each, min(n_longest_tokens, wishes.n_ctx_tokens))
+            n_cells = min(self.n_cells_at_most, (wanted.n_parallel + n_chats) * each)
+            n_cells = max(n_cells, each, min(n_longest_tokens, wanted.n_ctx_tokens))
             n_cells = _padded(n_cells)
         else:
             n_parallel, n_chats = split_streams(self.n_cells_at_most, each, n_parallel)
@@ -457,30 +457,30 @@ class KvCache:
             n_batch_tokens=layout.n_batch_tokens,
             can_share=self.model.memory == "cells" or is_window,
             is_unified=layout.is_unified,
-            is_gpu=wishes.is_gpu,
+            is_gpu=wanted.is_gpu,
             prefers_free_streams=is_window,
             n_reserved=n_chats,
             is_flash=layout.is_flash,
-            n_shelf_tokens=0 if is_window else wishes.n_shelf_tokens,
+            n_host_cache_tokens=0 if is_window else wanted.n_host_cache_tokens,
         )
-        # Each answer's next token and its guesses must find room beside some of a prompt.
+        # A batch must hold each answer's next token and drafts, and some of a prompt.
         limits = replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
         near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, CHAT_TURN_S))
         return replace(limits, near_turn_tokens=near, chat_turn_tokens=min(near, chat))
 
     def _turn_tokens(self, limits: ContextLimits, turn_s: float) -> int:
-        """Return the prompt tokens of a turn that takes about so long."""
+        """Return the prompt tokens of a step that takes about `turn_s`."""
         n_tokens = turn_tokens(
-            self._profile, turn_s, is_flash=limits.is_flash, is_gpu=self._wishes.is_gpu
+            self._profile, turn_s, is_flash=limits.is_flash, is_gpu=self._cache_options.is_gpu
         )
         return min(max(limits.least_piece_tokens, n_tokens), limits.n_batch_tokens)
 
     def _options(self, plan: ContextPlan) -> ContextOptions:
         limits = plan.limits
         return replace(
-            self._wishes.options,
+            self._cache_options.options,
             n_ctx_tokens=limits.n_cells,
-            n_batch_tokens=max(self._wishes.options.n_batch_tokens, limits.n_rows),
+            n_batch_tokens=max(self._cache_options.options.n_batch_tokens, limits.n_rows),
             n_seq_max=limits.n_seq_ids,
             n_rows_max=limits.n_rows,
             n_pass_tokens=plan.layout.n_pass_tokens,
@@ -491,14 +491,14 @@ class KvCache:
 
 
 def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> float:
-    """Return what checking a guess costs, as a share of a token's cost in a step without."""
+    """Return the cost of checking a draft, as a share of a token's cost in a step without."""
 
     def one_step_s(n: float, depth: float) -> float:
         return step_s(profile, n, depth, limits.is_unified, is_flash=limits.is_flash)
 
     more_s = prefill_s(profile, _PROBE_TOKENS, is_flash=limits.is_flash) / _PROBE_TOKENS
     if limits.is_flash and not profile.is_gpu:
-        # Flash attention on a processor reads the cells for each of few tokens, as for a step.
+        # Flash attention on a processor reads the cells again for each of few tokens.
         more_s += max(0.0, one_step_s(1, _DEPTH) - one_step_s(1, 0))
     if n_sequences > 1 and not limits.is_unified:
         # Streams that have more tokens than the others get a pass of their own.
@@ -508,7 +508,7 @@ def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> f
 
 
 def _workload(sequences: Items[Sequence]) -> Workload:
-    """Describe what waits: means, and the beginning that all have in common."""
+    """Return the means over the sequences, and the length of their common prefix."""
     first, *others = [one.prompt for one in sequences] or [np.empty(0, np.int32)]
     n_shared = min((shared_prefix_length(first, other) for other in others), default=0)
     n = max(1, len(sequences))

@@ -1,7 +1,7 @@
 """Decode loop of the owner thread: take requests, schedule, decode, pick tokens, report.
 
-One thread owns the context; all others post to its inbox. It never waits while a sequence can run.
-Each step's output is sent once, through one function.
+One thread owns the context; all others post messages to its inbox. It never waits while a sequence
+can run. Each step's output is reported once, by one callback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
-from paddock.engine.llama.diagnostics import CacheFull
+from paddock.engine.llama.library import CacheFull
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
@@ -32,28 +32,29 @@ from .running_request import (
 )
 from .scheduler import Scheduler, StepSizer
 
-# So many greedy answers let the device choose their tokens, and so many go on with it. Copying and
-# reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of the graph; and
-# a sequence may have one row only, so that nothing is guessed: with 25 and more it is not anyway.
+# Number of greedy answers from which the device chooses their tokens, and down to which it goes on.
+# Copying and reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of
+# the graph. A sequence can then have only one row, so there are no drafts; with 25 and more
+# answers there are none anyway.
 CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
 
-# While many wait, it is asked so often whether another layout would be quicker.
+# Interval of checks whether another layout would be quicker, while there is work.
 RECHECK_LAYOUT_S = 2.0
 
-# Requests of a job come one after the other; a layout is chosen for all of them.
+# Requests of a job come one after the other; wait this long to choose a layout for all of them.
 GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """A request that nobody waits for any more."""
+    """The client of a request is gone."""
 
     request_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class WidenContext:
-    """A longer context is wanted; `request_id` is told when it is there."""
+    """Allow longer requests; `request_id` is answered when that is done."""
 
     request_id: int
     n_ctx_tokens: int
@@ -62,251 +63,259 @@ class WidenContext:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """The end of the loop."""
+    """End the loop."""
 
 
 LoopMessage = DecodeRequest | CancelRequest | WidenContext | Shutdown
 
 
 class DecodeLoop:
-    """Runs in the owner thread; `post` may be called from any other."""
+    """The owner thread's loop; `post` may be called from any thread."""
 
     def __init__(
         self,
         cache: KvCache,
-        tell: Callable[[StepOutput], None],
-        tell_widened: Callable[[int], None] = lambda _: None,
-        tell_refused: Callable[[int, EngineError], None] = lambda _, error: None,
+        on_step: Callable[[StepOutput], None],
+        on_widened: Callable[[int], None] = lambda _: None,
+        on_refused: Callable[[int, EngineError], None] = lambda _, error: None,
         draft_model: DraftModel | None = None,
-        pace: StepSizer | None = None,
+        step_sizer: StepSizer | None = None,
     ) -> None:
         self._cache = cache
-        self._pace = pace or StepSizer()
+        self._step_sizer = step_sizer or StepSizer()
         self._model = cache.model
         self._scheduler = Scheduler(cache.limits)
-        self._tell = tell
-        self._tell_widened = tell_widened
-        self._tell_refused = tell_refused
+        self._on_step = on_step
+        self._on_widened = on_widened
+        self._on_refused = on_refused
         self._draft_model = draft_model
-        self._past = PastAnswers()
-        self._looker = RowScanner(cache.n_idle_cores)
+        self._past_answers = PastAnswers()
+        self._scanner = RowScanner(cache.n_idle_cores)
         self._may_choose_on_device = cache.limits.is_gpu
         self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
-        self._ask_at = 0.0
-        self._n_preempted_told = 0
-        self._untold: StepOutput | None = None
-        """The last step's, while a graphics device is given the next one."""
+        self._recheck_at = 0.0
+        self._n_preempted_sent = 0
+        self._unsent: StepOutput | None = None
+        """The last step's output, until a graphics device has got the next step."""
         self._is_open = True
 
-    def post(self, post: LoopMessage) -> None:
-        """Hand something to the owner thread."""
-        self._inbox.put(post)
+    def post(self, message: LoopMessage) -> None:
+        """Send a message to the owner thread."""
+        self._inbox.put(message)
 
     def run(self) -> None:
-        """Work until `Shutdown` comes.
+        """Run until a `Shutdown` message.
 
         Raises:
             DecodeFailed: the context is broken; the process should end.
         """
         while self._is_open:
-            self._take_posts()
+            self._take_messages()
             self._suit_context()
             if not self._scheduler.has_work:
-                self._cache.tidy(self._scheduler.places)
-            turn = self._scheduler.schedule(time.monotonic(), self._pace.n_most_tokens)
+                self._cache.tidy(self._scheduler.slots)
+            step = self._scheduler.schedule(time.monotonic(), self._step_sizer.n_most_tokens)
             try:
-                self._cache.operate(turn.operations)
+                self._cache.operate(step.operations)
             except CacheFull:
                 self._start_over()
                 continue
-            if turn.pieces:
-                self._step(turn)
+            if step.pieces:
+                self._step(step)
             else:
-                self._tell_last()
-        self._tell_last()
+                self._send_last()
+        self._send_last()
 
-    # What comes in
+    # Messages
 
-    def _take_posts(self) -> None:
-        """Empty the inbox; wait for a post only if there is nothing to do."""
+    def _take_messages(self) -> None:
+        """Empty the inbox; wait for a message only if there is nothing to do."""
         gather_until = 0.0
         while self._is_open:
             is_idle = not self._scheduler.has_work and not self._widen
             left_s = gather_until - time.monotonic()
             try:
                 if is_idle or left_s <= 0:
-                    post = self._inbox.get(block=is_idle)
+                    message = self._inbox.get(block=is_idle)
                 else:
-                    post = self._inbox.get(timeout=left_s)
+                    message = self._inbox.get(timeout=left_s)
             except queue.Empty:
                 if left_s <= 0:
                     return
                 continue
-            if is_idle and isinstance(post, DecodeRequest) and post.priority == "batch":
+            if is_idle and isinstance(message, DecodeRequest) and message.priority == "batch":
                 gather_until = time.monotonic() + GATHER_S
-            self._take(post)
+            self._take_message(message)
 
-    def _take(self, post: LoopMessage) -> None:
-        if isinstance(post, DecodeRequest):
-            self._begin(post)
-        elif isinstance(post, CancelRequest):
-            self._give_up(post.request_id)
-        elif isinstance(post, WidenContext):
-            self._widen.append(post)
+    def _take_message(self, message: LoopMessage) -> None:
+        if isinstance(message, DecodeRequest):
+            self._add(message)
+        elif isinstance(message, CancelRequest):
+            self._cancel(message.request_id)
+        elif isinstance(message, WidenContext):
+            self._widen.append(message)
         else:
             self._is_open = False
 
-    def _begin(self, job: DecodeRequest) -> None:
-        n_room = job.shift_at - len(job.prompt) if job.shift_at else job.max_tokens
-        max_tokens = min(job.max_tokens, n_room)
+    def _add(self, request: DecodeRequest) -> None:
+        n_room = request.shift_at - len(request.prompt) if request.shift_at else request.max_tokens
+        max_tokens = min(request.max_tokens, n_room)
         sequence = Sequence(
-            job.request_id, job.prompt, max_tokens, job.priority, is_open=job.is_open
+            request.request_id,
+            request.prompt,
+            max_tokens,
+            request.priority,
+            is_open=request.is_open,
         )
         drafter = None
-        if self._may_draft(job):
-            drafter = LookupDrafter(job.prompt, self._past.like(job.prompt))
-        self._answers[job.request_id] = RunningRequest(job, sequence, drafter)
+        if self._may_draft(request):
+            drafter = LookupDrafter(request.prompt, self._past_answers.like(request.prompt))
+        self._answers[request.request_id] = RunningRequest(request, sequence, drafter)
         if not self._scheduler.has_work or not self._cache.fits(sequence):
-            self._ask_at = 0.0
+            self._recheck_at = 0.0
         self._scheduler.add(sequence, time.monotonic())
 
-    def _may_draft(self, job: DecodeRequest) -> bool:
-        """Return whether tokens may be guessed ahead; unasked only where answers stay the same.
+    def _may_draft(self, request: DecodeRequest) -> bool:
+        """Return whether drafts may be used; by default only if they cannot change answers.
 
-        Who names a draft model has asked.
+        A configured draft model counts as a request for drafts.
         """
         if not self._cache.limits.can_share:
             return False
-        if job.drafts is None:
+        if request.drafts is None:
             is_asked = self._draft_model is not None
             return is_asked or self._cache.drafts_keep_answers is not False
-        return job.drafts
+        return request.drafts
 
-    def _give_up(self, request_id: int) -> None:
+    def _cancel(self, request_id: int) -> None:
         answer = self._answers.pop(request_id, None)
         if answer is not None:
             self._scheduler.end(answer.sequence)
-            answer.job.picker.close()
+            answer.request.picker.close()
 
     def _suit_context(self) -> None:
-        """Put another context over the same weights where the work asks for one.
+        """Replace the context if another layout suits the work better.
 
-        That is looked at when work begins, when a request is too long for the present one or has
-        become so, and every few seconds. Those that run go on in the new one.
+        Checked when work begins, when a request is or becomes too long for the present context, and
+        every few seconds. Running requests continue in the new one.
         """
         for one in self._widen:
             self._cache.widen(one.n_ctx_tokens, one.n_cells)
             if self._draft_model is not None:
                 self._draft_model.widen(one.n_cells)
-            self._tell_widened(one.request_id)
+            self._on_widened(one.request_id)
         self._widen.clear()
         now, scheduler = time.monotonic(), self._scheduler
         is_running = bool(scheduler.running)
-        if is_running and now < self._ask_at and not scheduler.is_outgrown:
+        if is_running and now < self._recheck_at and not scheduler.is_outgrown:
             return
-        self._ask_at = now + RECHECK_LAYOUT_S
-        places = scheduler.places
-        places.limit_host_cache(self._cache.n_shelf_tokens(places.shelf.n_tokens))
+        self._recheck_at = now + RECHECK_LAYOUT_S
+        slots = scheduler.slots
+        slots.limit_host_cache(self._cache.n_host_cache_tokens(slots.host_cache.n_tokens))
         sequences = [one.sequence for one in self._answers.values()]
         is_suited = self._cache.suits(sequences, is_running=is_running)
         if scheduler.is_outgrown or not is_suited:
             self._remake(sequences)
 
     def _remake(self, sequences: list[Sequence]) -> None:
-        """Put another context in the place of this one; a smaller one where memory fails."""
+        """Replace the context; if memory fails, by one as large as before."""
         for _ in range(2):
             plan = self._cache.plan(sequences)
             if not self._cache.can_be_made(plan):
                 break
             self._cache.operate(self._scheduler.prepare_move(plan.limits))
-            arrangement, lost, failure = self._cache.remake(plan, self._scheduler.places.moved)
-            self._scheduler.move(arrangement, lost)
+            migration, lost, failure = self._cache.remake(plan, self._scheduler.slots.moved)
+            self._scheduler.move(migration, lost)
             if failure is None:
                 return
-            print(f"no room for a longer context: {failure}", file=sys.stderr, flush=True)
+            print(f"no memory for a larger context: {failure}", file=sys.stderr, flush=True)
         self._end_too_long()
 
     def _end_too_long(self) -> None:
-        """End what does not fit, since a larger context cannot be made."""
-        self._tell_last()
-        told = StepOutput()
+        """End requests that do not fit, since a larger context cannot be made."""
+        self._send_last()
+        output = StepOutput()
         for answer in tuple(self._answers.values()):
             if self._cache.fits(answer.sequence):
                 continue
             if answer.n_answered:
                 answer.ended = "length"
-                self._finish(answer, told)
+                self._finish(answer, output)
             else:
-                job = answer.job
+                request = answer.request
                 n_reserved = answer.sequence.n_likely_tokens - len(answer.sequence.prompt)
-                error = PromptTooLong(len(job.prompt), n_reserved, self._n_ctx_tokens)
-                self._give_up(job.request_id)
-                self._tell_refused(job.request_id, error)
-        if told.done:
-            told.is_urgent = True
-            self._tell(told)
+                error = PromptTooLong(len(request.prompt), n_reserved, self._n_ctx_tokens)
+                self._cancel(request.request_id)
+                self._on_refused(request.request_id, error)
+        if output.done:
+            output.is_urgent = True
+            self._on_step(output)
 
     @property
     def _n_ctx_tokens(self) -> int:
-        """The longest request that the present context can hold."""
+        """Length of the longest request that the present context can hold."""
         return self._cache.limits.n_cells_each or self._cache.limits.n_cells
 
     # One step
 
-    def _step(self, turn: ScheduledStep) -> None:
-        told = StepOutput(n_tokens=turn.n_tokens, n_sequences=len(turn.pieces))
-        self._note_started(turn, told)
-        pickers = [self._answers[p.sequence.request_id].job.picker for p in turn.pieces if p.n_rows]
+    def _step(self, step: ScheduledStep) -> None:
+        output = StepOutput(n_tokens=step.n_tokens, n_sequences=len(step.pieces))
+        self._note_started(step, output)
+        pickers = [
+            self._answers[p.sequence.request_id].request.picker for p in step.pieces if p.n_rows
+        ]
         start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
-        self._suit_choice(turn)
+        self._set_device_choice(step)
         began = time.perf_counter()
         try:
-            seen = self._seen(turn)
-            n_rows = self._decode(self._cache.context, seen.pieces) if seen.pieces else 0
+            text_step = self._prefill_images(step)
+            n_rows = self._decode(self._cache.context, text_step.pieces) if text_step.pieces else 0
         except CacheFull:
-            drop_image_cells(self._cache.context, turn.pieces)
-            self._make_way()
+            drop_image_cells(self._cache.context, step.pieces)
+            self._free_cells()
             return
         finally:
-            # A graphics device has only been handed the step, and computes it meanwhile.
-            self._tell_last()
+            # A graphics device has only received the step, and computes it meanwhile.
+            self._send_last()
         logits = self._cache.context.logits(n_rows) if n_rows else None  # waits for the device
-        told.step_s = time.perf_counter() - began
-        self._pace.note(turn.n_tokens, told.step_s)
-        self._cache.n_computed += turn.n_tokens
-        self._scheduler.computed(turn)
+        output.step_s = time.perf_counter() - began
+        self._step_sizer.note(step.n_tokens, output.step_s)
+        self._cache.n_computed += step.n_tokens
+        self._scheduler.computed(step)
         if logits is not None:
-            self._pick(seen, logits, told)
+            self._pick(text_step, logits, output)
         self._guess()
-        self._fill(turn, told)
-        self._untold = told
+        self._fill_totals(step, output)
+        self._unsent = output
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
-            self._tell_last()
+            self._send_last()
 
-    def _suit_choice(self, turn: ScheduledStep) -> None:
-        """Choose tokens on the device while many answers want the likeliest and nothing else."""
+    def _set_device_choice(self, step: ScheduledStep) -> None:
+        """Let the device choose tokens while many answers are greedy and need no logits."""
         context, running = self._cache.context, self._scheduler.running
         is_on = context.chooses_on_device
         least = CHOOSE_ON_DEVICE_TO if is_on else CHOOSE_ON_DEVICE_FROM
         is_wanted = (
             self._may_choose_on_device
             and len(running) >= least
-            and not any(piece.n_drafts for piece in turn.pieces)
-            and not any(self._answers[one.request_id].job.picker.needs_logits for one in running)
+            and not any(piece.n_drafts for piece in step.pieces)
+            and not any(
+                self._answers[one.request_id].request.picker.needs_logits for one in running
+            )
         )
         if is_wanted != is_on:
             self._may_choose_on_device = context.choose_on_device(is_wanted) or is_on
 
-    def _tell_last(self) -> None:
-        """Send what the last step has to say, if that has not been done."""
-        told, self._untold = self._untold, None
-        if told is not None:
-            self._tell(told)
+    def _send_last(self) -> None:
+        """Report the last step's output, if that has not been done."""
+        output, self._unsent = self._unsent, None
+        if output is not None:
+            self._on_step(output)
 
-    def _make_way(self) -> None:
-        """Put the youngest back, since llama.cpp finds no room where the books have some.
+    def _free_cells(self) -> None:
+        """Preempt the youngest sequence, since llama.cpp finds fewer free cells than we count.
 
         One that runs alone starts over in an empty cache, and is refused if it does not fit there.
         """
@@ -320,43 +329,43 @@ class DecodeLoop:
             self._start_over()
             return
         n_tokens = len(alone.prompt) + len(alone.answer)
-        self._give_up(alone.request_id)
+        self._cancel(alone.request_id)
         why = f"{n_tokens} tokens do not fit into the model's cache, although nothing else runs"
-        self._tell_refused(alone.request_id, BadRequest(why))
+        self._on_refused(alone.request_id, BadRequest(why))
 
     def _start_over(self) -> None:
-        """Empty the cache, whose cells the books do not know any more; what ran is put back."""
+        """Clear the cache, whose state is unknown; running sequences go back into the queue."""
         self._scheduler.start_over()
         self._cache.clear()
 
-    def _note_started(self, turn: ScheduledStep, told: StepOutput) -> None:
+    def _note_started(self, step: ScheduledStep, output: StepOutput) -> None:
         now = time.monotonic()
-        for piece in turn.pieces:
+        for piece in step.pieces:
             request_id = piece.sequence.request_id
             if self._answers[request_id].start(now):
-                told.started.append(request_id)
+                output.started.append(request_id)
 
-    def _seen(self, turn: ScheduledStep) -> ScheduledStep:
-        """Compute the turn's images; gives what is left for its batch."""
+    def _prefill_images(self, step: ScheduledStep) -> ScheduledStep:
+        """Compute the step's images; return the rest of the step."""
         images = {
-            answer.job.request_id: answer.job.images
+            answer.request.request_id: answer.request.images
             for answer in self._answers.values()
-            if answer.job.images
+            if answer.request.images
         }
         if not images:
-            return turn
+            return step
         left = []
-        for piece in turn.pieces:
+        for piece in step.pieces:
             own = images.get(piece.sequence.request_id, ())
             left.append(prefill_images(self._cache.context, piece, own))
-        return replace(turn, pieces=tuple(piece for piece in left if len(piece.tokens)))
+        return replace(step, pieces=tuple(piece for piece in left if len(piece.tokens)))
 
     @staticmethod
     def _decode(context: Context, pieces: tuple[SequencePiece, ...]) -> int:
         lengths = np.array([len(piece.tokens) for piece in pieces])
         n_rows = np.array([piece.n_rows for piece in pieces])
         ends = np.cumsum(lengths)
-        # Of each piece, the last `n_rows` tokens are wanted.
+        # The logits of each piece's last `n_rows` tokens are wanted.
         within = np.arange(int(ends[-1])) - np.repeat(ends - n_rows, lengths)
         return context.decode(
             np.concatenate([piece.tokens for piece in pieces]),
@@ -366,114 +375,116 @@ class DecodeLoop:
             (within >= 0).astype(np.int8),
         )
 
-    def _pick(self, turn: ScheduledStep, logits: Logits, told: StepOutput) -> None:
-        asked: list[tuple[RunningRequest, SequencePiece, Logits]] = []
+    def _pick(self, step: ScheduledStep, logits: Logits, output: StepOutput) -> None:
+        rows_of: list[tuple[RunningRequest, SequencePiece, Logits]] = []
         row, end, ends = 0, 0, []
-        for piece in turn.pieces:
+        for piece in step.pieces:
             end += len(piece.tokens)
             if piece.n_rows:
                 ends.append(end - 1)
                 rows = logits[row : row + piece.n_rows]
-                asked.append((self._answers[piece.sequence.request_id], piece, rows))
+                rows_of.append((self._answers[piece.sequence.request_id], piece, rows))
                 row += piece.n_rows
         context = self._cache.context
         if context.chooses_on_device:
-            looks = [RowScan(token) for token in context.chosen(ends)]
+            scans = [RowScan(token) for token in context.chosen(ends)]
         else:
-            looks = self._looker.look([(answer.job.picker, rows[0]) for answer, _, rows in asked])
-        for (answer, piece, rows), look in zip(asked, looks, strict=True):
-            self._pick_piece(answer, piece, rows, look, told)
+            scans = self._scanner.scan(
+                [(answer.request.picker, rows[0]) for answer, _, rows in rows_of]
+            )
+        for (answer, piece, rows), scan in zip(rows_of, scans, strict=True):
+            self._pick_piece(answer, piece, rows, scan, output)
 
     def _pick_piece(
         self,
         answer: RunningRequest,
         piece: SequencePiece,
         rows: Logits,
-        look: RowScan,
-        told: StepOutput,
+        scan: RowScan,
+        output: StepOutput,
     ) -> None:
-        """Choose along the drafts as long as they are what would have been said."""
+        """Pick tokens along the drafts as long as these agree."""
         n_drafts, n_accepted = piece.n_drafts, 0
         drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
         for number, row in enumerate(rows):
-            choice = answer.job.picker.choose(row, None if number else look)
-            told.is_urgent |= not answer.first_token_at and answer.job.priority != "batch"
-            answer.accept(choice, self._model, told)
+            choice = answer.request.picker.pick(row, None if number else scan)
+            output.is_urgent |= not answer.first_token_at and answer.request.priority != "batch"
+            answer.accept(choice, self._model, output)
             is_guessed = number < n_drafts and choice.token == drafts[number]
             n_accepted += is_guessed
             if answer.ended or not is_guessed:
                 break
-        answer.learn(n_drafts, n_accepted, told)
+        answer.learn(n_drafts, n_accepted, output)
         if not answer.ended:
             n_most = min(self._n_ahead(), self._scheduler.n_free_for(piece.sequence) - 1)
-            answer.follow(n_most, self._model, told)
+            answer.follow(n_most, self._model, output)
         if answer.must_shift:  # nothing of it stays in the cache
             self._shift(answer)
             return
         self._scheduler.reject(piece.sequence, n_drafts - n_accepted)
         if answer.ended:
-            self._finish(answer, told)
+            self._finish(answer, output)
 
     def _shift(self, answer: RunningRequest) -> None:
-        job = answer.job
-        n_left = job.max_tokens - answer.n_answered
+        request = answer.request
+        n_left = request.max_tokens - answer.n_answered
         answer.n_shifted += self._scheduler.shift(
-            answer.sequence, job.n_keep_tokens, job.shift_at, n_left
+            answer.sequence, request.n_keep_tokens, request.shift_at, n_left
         )
 
-    def _finish(self, answer: RunningRequest, told: StepOutput) -> None:
-        answer.finish(told)
+    def _finish(self, answer: RunningRequest, output: StepOutput) -> None:
+        answer.finish(output)
         self._scheduler.end(answer.sequence)
-        self._answers.pop(answer.job.request_id)
-        answer.job.picker.close()
+        self._answers.pop(answer.request.request_id)
+        answer.request.picker.close()
 
     def _n_ahead(self) -> int:
-        """Return how many tokens beyond the newest one each answer may have in the next step."""
+        """Return how many tokens after its newest one each answer may have in the next step."""
         if self._cache.context.chooses_on_device:
             return 0
         n_answers = sum(one.state == "decode" for one in self._scheduler.running)
         return max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
 
     def _guess(self) -> None:
-        """Guess ahead for those that answer, the fewer tokens the more of them there are."""
+        """Set the drafts of all answers; the more answers, the fewer tokens each."""
         running = [one for one in self._scheduler.running if one.state == "decode"]
-        answering = [self._answers[one.request_id] for one in running]
-        if not answering:
+        answers = [self._answers[one.request_id] for one in running]
+        if not answers:
             return
         most = self._n_ahead()
-        price = self._cache.draft_price(len(answering))
-        for answer in answering:
-            n_followed = answer.sequence.n_pending - 1
-            answer.sequence.drafts[:] = answer.guess(most - n_followed, price)
+        price = self._cache.draft_price(len(answers))
+        for answer in answers:
+            n_forced = answer.sequence.n_pending - 1
+            answer.sequence.drafts[:] = answer.guess(most - n_forced, price)
         if self._draft_model is not None:
-            self._guess_with(self._draft_model, answering, most, price)
+            self._guess_with(self._draft_model, answers, most, price)
 
     @staticmethod
     def _guess_with(
-        model: DraftModel, answering: list[RunningRequest], most: int, price: float
+        model: DraftModel, answers: list[RunningRequest], most: int, price: float
     ) -> None:
-        """Let the draft model guess where nothing else did."""
-        wishes = {}
-        for answer in answering:
+        """Set the draft model's guesses where there are no others."""
+        requests = {}
+        for answer in answers:
             drafter = answer.drafter
             if drafter is not None and not answer.sequence.drafts:
                 n_most = most - (answer.sequence.n_pending - 1)
                 n_ahead = drafter.n_worth(min(n_most, answer.n_left), price)
                 if n_ahead:
-                    wishes[answer.job.request_id] = DraftRequest(drafter.tokens, n_ahead)
-        living = {answer.job.request_id for answer in answering}
-        guesses = model.guess(wishes, living)
-        for answer in answering:
-            if answer.job.request_id in guesses:
-                answer.sequence.drafts[:] = guesses[answer.job.request_id]
+                    requests[answer.request.request_id] = DraftRequest(drafter.tokens, n_ahead)
+        living = {answer.request.request_id for answer in answers}
+        guesses = model.guess(requests, living)
+        for answer in answers:
+            if answer.request.request_id in guesses:
+                answer.sequence.drafts[:] = guesses[answer.request.request_id]
 
-    def _fill(self, turn: ScheduledStep, told: StepOutput) -> None:
-        told.progressed = [piece.sequence.request_id for piece in turn.pieces]
-        told.n_waiting = len(self._scheduler.waiting)
-        told.n_cells_used = self._scheduler.places.cells.n_used
-        told.n_cells_shared = self._scheduler.places.cells.n_shared
-        told.n_preempted = self._scheduler.n_preempted - self._n_preempted_told
-        self._n_preempted_told = self._scheduler.n_preempted
-        is_job = all(piece.sequence.priority == "batch" for piece in turn.pieces)
-        told.is_urgent |= bool(told.started or told.done)
-        told.is_read = not is_job
+    def _fill_totals(self, step: ScheduledStep, output: StepOutput) -> None:
+        output.progressed = [piece.sequence.request_id for piece in step.pieces]
+        output.n_waiting = len(self._scheduler.waiting)
+        output.n_cells_used = self._scheduler.slots.cells.n_used
+        output.n_cells_shared = self._scheduler.slots.cells.n_shared
+        output.n_preempted = self._scheduler.n_preempted - self._n_preempted_sent
+        self._n_preempted_sent = self._scheduler.n_preempted
+        is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
+        output.is_urgent |= bool(output.started or output.done)
+        output.is_read = not is_job

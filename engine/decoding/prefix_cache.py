@@ -1,16 +1,15 @@
-"""Prefix cache: owners of KV cells, and prefixes that are kept in main memory. Pure.
+"""Prefix cache: owners of KV cells, and prefixes that are saved in main memory. Pure.
 
-`PrefixCache` mirrors llama.cpp's accounting, so that room is known before a decode. In a unified
-cache one cell belongs to several sequences (`llama_memory_seq_cp`) and is freed when the last of
-them leaves; in a split cache every sequence has a stream of its own, and a prefix is copied. A
-radix tree is not needed to find the longest shared prefix: at most some hundreds of sequences are
-resident, and comparing two arrays of 4,000 tokens takes 3 µs.
+`PrefixCache` mirrors llama.cpp's accounting, so that free cells are known before a decode. In a
+unified cache one cell belongs to several sequences (`llama_memory_seq_cp`) and is freed when the
+last of them leaves; in a split cache every sequence has a stream of its own, and a prefix is
+copied. No radix tree is needed: at most some hundreds of sequences are in the cache, and comparing
+two arrays of 4,000 tokens takes 3 µs.
 
-`HostCache` lists prefixes that were moved to main memory. A finished conversation is likely to be
-continued, but its idle cells slow all others: attention in a unified cache runs up to the highest
-used cell (5 to 20 % with two idle documents, 2 cores). Copying 700 tokens of a 135M model takes
-some milliseconds, computing them again two seconds. Only keys, tokens and order are here;
-`kv_cache` holds the bytes.
+`HostCache` lists prefixes in main memory. A finished conversation will likely be continued, but its
+idle cells slow all others: attention in a unified cache runs up to the highest used cell (5 to 20 %
+with two idle documents, 2 cores). Copying 700 tokens of a 135M model takes some milliseconds,
+computing them again two seconds. Only keys, tokens and order are here; `kv_cache` holds the bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from paddock.engine.arrays import Tokens
 
 @dataclass(slots=True, eq=False)
 class _CellRun:
-    """Neighbouring cells that belong to the same sequences."""
+    """Consecutive cells that belong to the same sequences."""
 
     n_cells: int
     holders: set[int]
@@ -46,7 +45,7 @@ class _CachedSequence:
 
 
 def shared_prefix_length(one: Tokens, other: Tokens) -> int:
-    """Count the tokens at the start that are the same.
+    """Return the length of the common prefix.
 
     >>> shared_prefix_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
     2
@@ -57,14 +56,14 @@ def shared_prefix_length(one: Tokens, other: Tokens) -> int:
 
 
 def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple[int, int]:
-    """Return the key of the tokens with the longest shared beginning, and its length, or (-1, 0).
+    """Return the key and length of the longest prefix shared with `prompt`, or (-1, 0).
 
     >>> longest_shared_prefix(np.array([1, 2, 3]), {4: np.array([1, 5]), 6: np.array([1, 2])})
     (6, 2)
     """
     key, n_most = -1, 0
     for one, tokens in others.items():
-        # Most differ from the prompt before this token: one comparison instead of thousands.
+        # Most differ before this token: one comparison instead of thousands.
         if n_most < min(len(tokens), len(prompt)) and tokens[n_most] == prompt[n_most]:
             n = shared_prefix_length(prompt, tokens)
             if n > n_most:
@@ -73,15 +72,10 @@ def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple
 
 
 class PrefixCache:
-    """The books of one context's cells. Not thread-safe: the owner thread keeps them."""
+    """Accounting of one context's cells. Not thread-safe."""
 
     def __init__(self, n_cells: int, n_cells_each: int | None = None) -> None:
-        """Begin with an empty cache.
-
-        Args:
-            n_cells: cells of the whole cache.
-            n_cells_each: of a split cache: cells of each sequence's stream.
-        """
+        """Start empty; `n_cells_each` is the length of each stream of a split cache."""
         self.n_cells = n_cells
         self.n_used = 0
         self._n_cells_each = n_cells_each
@@ -94,24 +88,24 @@ class PrefixCache:
 
     @property
     def n_shared(self) -> int:
-        """Cells that several sequences hold, counted once for each holder but the first."""
+        """Cells shared by several sequences, counted once for each holder but the first."""
         return sum(one.n_tokens for one in self._residents.values()) - self.n_used
 
     def n_free_for(self, seq_id: int) -> int:
-        """Cells that this sequence could still take."""
+        """Return how many free cells this sequence could take."""
         if self._n_cells_each is None:
             return self.n_free
         resident = self._residents.get(seq_id)
         return self._n_cells_each - (resident.n_tokens if resident else 0)
 
     def n_tokens(self, seq_id: int) -> int:
-        """Tokens of a sequence that have cells."""
+        """Return how many tokens of a sequence have cells."""
         resident = self._residents.get(seq_id)
         return resident.n_tokens if resident else 0
 
     @property
     def n_free(self) -> int:
-        """Cells that nobody holds."""
+        """Cells that belong to no sequence."""
         return self.n_cells - self.n_used
 
     def __contains__(self, seq_id: int) -> bool:
@@ -119,20 +113,20 @@ class PrefixCache:
         return seq_id in self._residents
 
     def computed(self, seq_id: int) -> Tokens:
-        """Return the tokens of a resident sequence that have cells."""
+        """Return a sequence's tokens that have cells."""
         return self._residents[seq_id].computed
 
     def best(self, prompt: Tokens) -> tuple[int, int]:
-        """Find the resident with the longest shared beginning: `(seq_id, n_tokens)`, or (-1, 0)."""
+        """Find the sequence with the longest shared prefix: `(seq_id, n_tokens)`, or (-1, 0)."""
         computed = {seq_id: resident.computed for seq_id, resident in self._residents.items()}
         return longest_shared_prefix(prompt, computed)
 
     def n_own(self, seq_id: int) -> int:
-        """Count the cells that would be free if this sequence left."""
+        """Return how many cells belong to this sequence alone."""
         return sum(r.n_cells for r in self._residents[seq_id].runs if r.holders == {seq_id})
 
     def share(self, source: int, target: int, n_tokens: int) -> None:
-        """Give `target`, which must be new, the first `n_tokens` of `source`.
+        """Add `target` with the first `n_tokens` of `source`.
 
         In a unified cache both hold the same cells; in a split one `target` gets its own.
         """
@@ -157,10 +151,10 @@ class PrefixCache:
         )
 
     def extend(self, seq_id: int, tokens: Tokens) -> None:
-        """Add computed tokens at the end of a sequence; a new one begins.
+        """Append computed tokens to a sequence, which may be new.
 
         Raises:
-            ValueError: there are not so many free cells.
+            ValueError: too few cells are free.
         """
         n = len(tokens)
         if n > self.n_free_for(seq_id):
@@ -181,7 +175,7 @@ class PrefixCache:
             resident.runs.append(_CellRun(n, {seq_id}))
 
     def trim(self, seq_id: int, n_keep: int) -> None:
-        """Let go of all but the first `n_keep` tokens; 0 ends the sequence's entry."""
+        """Free all but the first `n_keep` cells of a sequence; 0 removes it."""
         resident = self._residents[seq_id]
         if n_keep < resident.n_tokens:
             self._cut(resident, n_keep)
@@ -191,18 +185,18 @@ class PrefixCache:
                     kept.append(run)
                     n_seen += run.n_cells
                 else:
-                    self._let_go(run, seq_id)
+                    self._release(run, seq_id)
             resident.runs, resident.n_tokens = kept, n_keep
         if n_keep == 0:
             del self._residents[seq_id]
 
-    def _let_go(self, run: _CellRun, seq_id: int) -> None:
+    def _release(self, run: _CellRun, seq_id: int) -> None:
         run.holders.discard(seq_id)
         if not run.holders:
             self.n_used -= run.n_cells
 
     def _cut(self, resident: _CachedSequence, n_tokens: int) -> None:
-        """Make a border between runs after `n_tokens`, for every holder of the run it falls in."""
+        """Split the run that contains position `n_tokens` there, for all of its holders."""
         n_seen = 0
         for run in resident.runs:
             if n_seen < n_tokens < n_seen + run.n_cells:
@@ -216,7 +210,7 @@ class PrefixCache:
 
 
 class HostCache:
-    """At most `n_most_tokens` tokens in entries, the least recently used one goes first."""
+    """Saved prefixes of at most `n_most_tokens` tokens together; least recently used goes first."""
 
     def __init__(self, n_most_tokens: int) -> None:
         self.n_most_tokens = n_most_tokens
@@ -231,13 +225,13 @@ class HostCache:
 
     @property
     def keys(self) -> tuple[int, ...]:
-        """What is kept, the least recently used first."""
+        """All keys, the least recently used first."""
         return tuple(self._entries)
 
     def put(self, tokens: Tokens, *, is_job: bool = False) -> tuple[int | None, tuple[int, ...]]:
-        """Take an entry in; gives its key, or None if it is too large, and the keys that went.
+        """Add an entry; return its key, or None if it is too large, and the evicted keys.
 
-        Jobs' entries go before those of conversations, and never take the place of one.
+        Jobs' entries are evicted before those of conversations, and never evict one.
         """
         gone = [key for key, one in self._entries.items() if _starts_with(tokens, one)]
         others = [key for key in self._entries if key not in gone]
@@ -261,7 +255,7 @@ class HostCache:
         return self._n_keys, tuple(gone)
 
     def limit(self, n_most_tokens: int) -> tuple[int, ...]:
-        """Hold no more than this from now on; returns the keys of the entries that went."""
+        """Set the limit; return the evicted keys."""
         self.n_most_tokens, gone = n_most_tokens, []
         while self.n_tokens > n_most_tokens:
             gone.append(next(iter(self._entries)))
@@ -269,12 +263,12 @@ class HostCache:
         return tuple(gone)
 
     def clear(self) -> None:
-        """Forget every entry."""
+        """Remove every entry."""
         self._entries.clear()
         self.n_tokens = 0
 
     def best(self, prompt: Tokens) -> tuple[int, int]:
-        """Find the entry with the longest shared beginning: `(key, n_tokens)`, or (-1, 0)."""
+        """Find the entry with the longest shared prefix: `(key, n_tokens)`, or (-1, 0)."""
         return longest_shared_prefix(prompt, self._entries)
 
     def tokens(self, key: int) -> Tokens:

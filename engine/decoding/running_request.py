@@ -1,8 +1,8 @@
-"""One running request: its answer so far, the images of its prompt, and what a step reports of it.
+"""One running request: its answer so far, the images of its prompt, and the output of a step.
 
-Images are rows of embeddings, which no batch of tokens can hold. Where a piece has stand-ins for
-an image (negative numbers), everything up to its last image is computed separately; the rest goes
-into the step's batch with the others. A `StepOutput` goes into one frame, so it holds plain lists.
+Images are rows of embeddings, which no batch of tokens can hold. If a piece has placeholders of an
+image (negative numbers), everything up to its last image is computed separately; the rest goes into
+the step's batch with the others. A `StepOutput` goes into one frame, so it holds plain lists.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .drafts import LookupDrafter
 
 @dataclass(slots=True)
 class StepOutput:
-    """One turn."""
+    """Output of one step for all requests."""
 
     started: list[int] = field(default_factory=list)
     progressed: list[int] = field(default_factory=list)
     chunks: list[dict[str, Any]] = field(default_factory=list)
-    """Fields of `request.Chunk`, and `id`; what is empty is left out."""
+    """Fields of `request.Chunk`, and `id`; empty ones are left out."""
     done: list[dict[str, Any]] = field(default_factory=list)
-    """`id`, `reason`, `usage`, `is_shortened`; `stop` where a stop string was met, and `tokens`
-    where they are wanted."""
+    """`id`, `reason`, `usage`, `is_shortened`; `stop` if a stop string was met, `tokens` if
+    wanted."""
     n_tokens: int = 0
-    """Size of the batch that was decoded."""
+    """Size of the decoded batch."""
     n_sequences: int = 0
     n_waiting: int = 0
     n_cells_used: int = 0
@@ -50,27 +50,27 @@ class StepOutput:
     n_drafted: int = 0
     n_accepted: int = 0
     step_s: float = 0.0
-    """Of the forward pass alone."""
+    """Duration of the forward pass alone."""
     is_urgent: bool = False
-    """Whether a request waits for it: its beginning, a chat's first token, or an end."""
+    """Whether a request waits for it: for its start, a chat's first token, or its end."""
     is_read: bool = False
-    """Whether it has a part of an answer that is read as it comes."""
+    """Whether it has a part of a streamed answer."""
 
     def as_head(self) -> dict[str, Any]:
-        """Return a frame's head; `dataclasses.asdict` would take 0.1 ms to copy what is ours."""
+        """Return a frame's head; `dataclasses.asdict` would take 0.1 ms for the copy."""
         return {name: getattr(self, name) for name in self.__slots__}
 
-    def chunk(self, request_id: int, heard: AnswerDelta, choice: PickedToken | None) -> None:
+    def chunk(self, request_id: int, delta: AnswerDelta, choice: PickedToken | None) -> None:
         """Add a piece of an answer."""
         fields: dict[str, Any] = {
             "id": request_id,
-            "text": heard.text,
+            "text": delta.text,
             "n_tokens": int(choice is not None),
         }
-        if heard.reasoning:
-            fields["reasoning"] = heard.reasoning
-        if heard.tool_calls:
-            fields["tool_calls"] = [asdict(call) for call in heard.tool_calls]
+        if delta.reasoning:
+            fields["reasoning"] = delta.reasoning
+        if delta.tool_calls:
+            fields["tool_calls"] = [asdict(call) for call in delta.tool_calls]
         if choice is not None and choice.logprob is not None:
             fields["logprobs"] = [choice.logprob]
         self.chunks.append(fields)
@@ -79,10 +79,10 @@ class StepOutput:
 def prefill_images(
     context: Context, piece: SequencePiece, images: Items[PlacedImage]
 ) -> SequencePiece:
-    """Compute a piece up to its last image; gives what is left of it, perhaps nothing.
+    """Compute a piece up to its last image; return the rest, which may be empty.
 
     Raises:
-        CacheFull: no room; a part of the piece may be in the cache (see `drop_image_cells`).
+        CacheFull: no free cells; a part of the piece may be in the cache (`drop_image_cells`).
     """
     are_rows = piece.tokens < 0
     if not are_rows.any():
@@ -94,14 +94,14 @@ def prefill_images(
 
 
 def drop_image_cells(context: Context, pieces: Items[SequencePiece]) -> None:
-    """Free what was computed of pieces with images, when their turn has failed."""
+    """Free the cells of pieces with images after a failed step."""
     for piece in pieces:
         if (piece.tokens < 0).any():
             context.trim(piece.sequence.seq_id, piece.pos)
 
 
 def _text_and_image_runs(are_rows: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Cut where text and images meet."""
+    """Return the (start, end) of each run of text or image rows."""
     edges = [0, *(np.flatnonzero(np.diff(are_rows)) + 1).tolist(), len(are_rows)]
     return list(pairwise(edges))
 
@@ -112,9 +112,9 @@ def _prefill_run(
     tokens = piece.tokens[start:end]
     seq_id, pos = piece.sequence.seq_id, piece.pos + start
     if tokens[0] >= 0:
-        places = np.arange(pos, pos + len(tokens), dtype=np.int32)
+        slots = np.arange(pos, pos + len(tokens), dtype=np.int32)
         ids, wanted = np.full(len(tokens), seq_id, np.int32), np.zeros(len(tokens), np.int8)
-        context.decode(tokens, places, ids, wanted)
+        context.decode(tokens, slots, ids, wanted)
         return
     from paddock.engine.llama.vision import decode_image_rows
 
@@ -125,7 +125,7 @@ def _prefill_run(
 def _image_rows_between(
     images: Items[PlacedImage], start: int, end: int
 ) -> list[tuple[int, Vectors]]:
-    """Return the rows of the images that stand between two positions, and where they begin."""
+    """Return the image rows between two positions, each with its first position."""
     found = []
     for image in images:
         first, last = max(start, image.start), min(end, image.start + len(image.piece.rows))
@@ -135,40 +135,40 @@ def _image_rows_between(
 
 
 def text_tokens(prompt: Tokens) -> Tokens:
-    """Return a prompt without the stand-ins for its images."""
+    """Return a prompt without the placeholders of its images."""
     return prompt[prompt >= 0]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """A request that is ready for the scheduler: counted, and sure to fit."""
+    """A request that is ready for the scheduler: tokenised, and known to fit."""
 
     request_id: int
     prompt: Tokens
     max_tokens: int
     priority: Priority
     picker: Picker
-    listener: StreamParser
+    parser: StreamParser
     shown: frozenset[int] = frozenset()
-    """Control tokens that the listener wants to read as text."""
+    """Control tokens that the parser wants as text."""
     drafts: bool | None = None
     """As `ChatRequest.drafts`."""
     shift_at: int = 0
-    """So long may prompt and answer become together before the history is shifted; 0: never."""
+    """Length of prompt and answer at which the history is shifted; 0: never."""
     n_keep_tokens: int = 0
-    """At a shift, how many stay at the prompt's beginning."""
+    """Tokens at the prompt's beginning that a shift keeps."""
     images: tuple[PlacedImage, ...] = ()
     is_open: bool = False
-    """`max_tokens` is where the context ends, not what anybody expects."""
+    """As `Sequence.is_open`."""
     wants_tokens: bool = False
-    """Whether the end tells the ids of prompt and answer."""
+    """Whether the ids of prompt and answer are reported at the end."""
 
 
 @dataclass(slots=True, eq=False)
 class RunningRequest:
-    """One request on its way: what was said, since when, at what cost."""
+    """One running request: its sequence, and its counters for `request.Usage`."""
 
-    job: DecodeRequest
+    request: DecodeRequest
     sequence: Sequence
     drafter: LookupDrafter | None
     queued_at: float = field(default_factory=time.monotonic)
@@ -181,111 +181,108 @@ class RunningRequest:
     n_shifted: int = 0
     ended: DoneReason | None = None
     has_started_over: bool = False
-    """Whether the cache was emptied for it, since it did not fit although it ran alone."""
+    """Whether the cache was cleared because it did not fit although it ran alone."""
 
     def start(self, now: float) -> bool:
-        """Note that it is being computed; tells whether that is new."""
+        """Note that it is being computed; return whether that is new."""
         if self.started_at:
             return False
         self.started_at = now
         self.n_reused = self.sequence.n_reused
         return True
 
-    def follow(self, most: int, model: Model, told: StepOutput) -> None:
-        """Add the tokens that its grammar forces, at most so many; they need no logits."""
+    def follow(self, most: int, model: Model, output: StepOutput) -> None:
+        """Add up to `most` tokens that the grammar forces; they need no logits."""
         n_before, most = self.n_answered, min(most, self.n_left)
         while not self.ended and self.n_answered - n_before < most:
-            choice = self.job.picker.follow()
+            choice = self.request.picker.follow()
             if choice is None:
                 break
-            self.accept(choice, model, told)
+            self.accept(choice, model, output)
         n_added = self.n_answered - n_before
         self.n_drafted += n_added
         self.n_accepted += n_added
-        told.n_drafted += n_added
-        told.n_accepted += n_added
+        output.n_drafted += n_added
+        output.n_accepted += n_added
 
     def guess(self, most: int, price: float) -> list[int]:
-        """Guess what it says next: what its grammar forces, else what it may be copying.
+        """Guess up to `most` tokens: those that the grammar forces, else by lookup.
 
-        What is forced was said already (`follow`), but where probabilities are wanted.
-
-        Args:
-            most: so many tokens at most.
-            price: see `LookupDrafter.n_worth`.
+        Forced tokens were added already (`follow`) unless probabilities are wanted. `price` is that
+        of `DraftOdds.n_worth`.
         """
         most = min(most, self.n_left)
-        forced = self.job.picker.forced()[:most] if most > 0 else []
+        forced = self.request.picker.forced()[:most] if most > 0 else []
         if forced or self.drafter is None:
             return forced
         return self.drafter.guess(most, price)
 
     @property
     def n_left(self) -> int:
-        """Tokens that could be guessed: the one after the last guess is said in any case."""
+        """Tokens that could be guessed; the one after the last guess is always computed."""
         n_room = self.sequence.max_tokens - len(self.sequence.answer)
-        return min(self.job.max_tokens - self.n_answered, n_room) - 1
+        return min(self.request.max_tokens - self.n_answered, n_room) - 1
 
     @property
     def must_shift(self) -> bool:
-        """Whether the context is full and the answer is to go on."""
+        """Whether the context is full and the answer must continue."""
         n_tokens = len(self.sequence.prompt) + len(self.sequence.answer)
-        return not self.ended and 0 < self.job.shift_at <= n_tokens
+        return not self.ended and 0 < self.request.shift_at <= n_tokens
 
-    def accept(self, choice: PickedToken, model: Model, told: StepOutput) -> None:
-        """Add a token; `ended` is set where the answer ends."""
+    def accept(self, choice: PickedToken, model: Model, output: StepOutput) -> None:
+        """Add a token; set `ended` if the answer ends."""
         if not self.first_token_at:
             self.first_token_at = time.monotonic()
         if choice.ends == "stop" and model.ends_generation(choice.token):
             self.ended = "stop"
             return
-        job = self.job
+        request = self.request
         self.n_answered += 1
         self.sequence.answer.append(choice.token)
         if self.drafter is not None:
             self.drafter.add(choice.token)
-        piece = model.piece(choice.token, shows_control=choice.token in job.shown)
-        told.chunk(job.request_id, job.listener.feed(piece), choice)
+        piece = model.piece(choice.token, shows_control=choice.token in request.shown)
+        output.chunk(request.request_id, request.parser.feed(piece), choice)
         if choice.ends is not None:
             self.ended = choice.ends
-        elif job.listener.is_stopped:
+        elif request.parser.is_stopped:
             self.ended = "stop"
-        elif self.n_answered >= job.max_tokens:
+        elif self.n_answered >= request.max_tokens:
             self.ended = "length"
 
-    def learn(self, n_drafted: int, n_accepted: int, told: StepOutput) -> None:
-        """Note how a guess went."""
+    def learn(self, n_drafted: int, n_accepted: int, output: StepOutput) -> None:
+        """Note how many tokens of a guess were accepted."""
         self.n_drafted += n_drafted
         self.n_accepted += n_accepted
-        told.n_drafted += n_drafted
-        told.n_accepted += n_accepted
+        output.n_drafted += n_drafted
+        output.n_accepted += n_accepted
         if self.drafter is not None:
             self.drafter.learn(n_drafted, n_accepted)
 
-    def finish(self, told: StepOutput) -> None:
-        """Say what was held back, and how it ended."""
-        rest = self.job.listener.close()
+    def finish(self, output: StepOutput) -> None:
+        """Report the rest of the text, and how the answer ended."""
+        rest = self.request.parser.close()
         if rest:
-            told.chunk(self.job.request_id, rest, None)
+            output.chunk(self.request.request_id, rest, None)
         done: dict[str, Any] = {
-            "id": self.job.request_id,
+            "id": self.request.request_id,
             "reason": self.ended,
             "usage": self._usage(),
-            "is_shortened": self.job.picker.is_shortened,
+            "is_shortened": self.request.picker.is_shortened,
         }
-        if self.job.wants_tokens:
-            # Of a sequence that was put back, the prompt has what it said before.
+        if self.request.wants_tokens:
+            # A preempted sequence's prompt includes its answer until then.
             done["tokens"] = [*text_tokens(self.sequence.prompt).tolist(), *self.sequence.answer]
-        if self.ended == "stop" and self.job.listener.is_stopped:
-            done["stop"] = self.job.listener.stopped_by
-        told.done.append(done)
+        if self.ended == "stop" and self.request.parser.is_stopped:
+            done["stop"] = self.request.parser.stopped_by
+        output.done.append(done)
         if self.drafter is not None:
             self.drafter.keep()
 
     def _usage(self) -> dict[str, Any]:
         """Return the fields of `request.Usage`."""
         return {
-            "prompt_tokens": len(self.job.prompt),
+            "prompt_tokens": len(self.request.prompt),
             "prompt_reused_tokens": self.n_reused,
             "completion_tokens": self.n_answered,
             "drafted_tokens": self.n_drafted,

@@ -1,14 +1,15 @@
 """Scheduler: choose what the next decode computes. Pure: no threads, no llama_cpp, no clock.
 
 Decode first, then pieces of prompts up to the token budget, so that running sequences never stall
-behind a long prompt (`share_token_budget` divides it among the prompts). Admission is by cells: a
-sequence is admitted when its missing prompt and a slice of its answer fit. When the cells run out
-all the same, the youngest sequence of the lowest priority is preempted: it goes back into the
-queue with its tokens. A prompt takes over the longest prefix that is computed already, and waits
-for one that is being computed; of jobs, those with the longest cached prefix go first. The idea of
-a scheduler that decides and a runner that acts is nano-vllm's
-(github.com/GeeeekExplorer/nano-vllm, engine/scheduler.py), preemption by recomputing is vLLM's;
-the order is the other way round here.
+behind a long prompt (`share_token_budget` divides the budget among the prompts). A sequence is
+admitted when cells are free for its missing prompt and a slice of its answer. When cells run out
+all the same, the youngest sequence of the lowest priority is preempted: it goes back into the queue
+with its tokens. A prompt reuses the longest prefix in the cache, and waits for one that is being
+computed; jobs with the longest cached prefix go first.
+
+A scheduler that decides and a loop that acts is nano-vllm's idea
+(github.com/GeeeekExplorer/nano-vllm, engine/scheduler.py), which prefills first, however;
+preemption by recomputing is vLLM's.
 """
 
 from __future__ import annotations
@@ -32,30 +33,29 @@ from .batch import (
 from .prefix_cache import shared_prefix_length
 from .slots import PrefixSource, SlotMigration, Slots
 
-# A long job leaves half of a turn to the others, and a long chat a quarter.
+# A long job leaves half of a step to the others, and a long chat a quarter.
 CHAT_BUDGET_SHARE, JOB_BUDGET_SHARE = 0.75, 0.5
 
-
-# However slow the machine, a prompt goes on by so many tokens a turn.
+# However slow the machine, a step has this many prompt tokens.
 LEAST_READ_TOKENS = 16
 
 
 class StepSizer:
-    """How many tokens a step may have, so that a slow machine is not taken for a hung one."""
+    """Limit the tokens of a step, so that a slow machine is not taken for a hung one."""
 
     def __init__(self, step_s: float = float("inf"), s_per_token: float = 0.0) -> None:
-        """Take how long a step should last at most, and what a token was seen to take."""
+        """Take the longest duration of a step, and a token's measured duration."""
         self._step_s = step_s
         self._s_per_token = s_per_token
 
     def note(self, n_tokens: int, seconds: float) -> None:
-        """Note how long a step took; the next ones will be about as quick."""
-        if n_tokens >= LEAST_READ_TOKENS:  # fewer take nearly as long, and tell less
+        """Note a step's duration."""
+        if n_tokens >= LEAST_READ_TOKENS:  # fewer take nearly as long
             self._s_per_token = seconds / n_tokens
 
     @property
     def n_most_tokens(self) -> int:
-        """Tokens that a step should have at most."""
+        """Most tokens that a step should have."""
         most = self._step_s / max(self._s_per_token, 1e-9)
         return int(max(LEAST_READ_TOKENS, min(most, 1 << 30)))
 
@@ -70,15 +70,15 @@ def share_token_budget(
 ) -> list[tuple[Sequence, int]]:
     """Return how many tokens of each prompt are computed now.
 
-    Chats come before jobs, the older before the younger. The first one gets at most its share of
-    the budget while others wait; what is left goes to the shortest ones, which are soon done, and
-    then to the first again. So a long prompt can neither hold the others up nor be held up. Where
-    the budget is too small to be shared, the shortest one takes turns with the first
-    (`is_shorts_turn`). No piece is shorter than `n_least` but the last one of a prompt.
+    Chats come before jobs, the older before the younger. The first gets at most its share of the
+    budget while others wait; the rest goes to the shortest, which are soon done, and then to the
+    first again. So a long prompt neither blocks the others nor is blocked. If the budget is too
+    small to be shared, the shortest and the first take turns (`is_turn_of_shortest`). No piece is
+    shorter than `n_least`, except the last of a prompt.
 
-    Where each prompt gets a pass of its own, which costs as much with few tokens as with many
-    (`has_pass_each`), the first gets all it can use, and others only what reads them whole; the
-    shortest take turns with the first whatever the budget.
+    If each prompt gets a pass of its own, which costs as much with few tokens as with many
+    (`has_separate_passes`), the first gets all it can use, others only if they are read whole, and
+    the shortest and the first take turns whatever the budget.
     """
     order = sorted(prompts, key=lambda one: (one.priority != "interactive", one.rank))
     if not order or budget <= 0:
@@ -90,44 +90,44 @@ def share_token_budget(
     first, *others = order
     share = CHAT_BUDGET_SHARE if first.priority == "interactive" else JOB_BUDGET_SHARE
     cap = max(n_least, int(budget * share)) if others else budget
-    given = {first: min(first.n_missing, cap, budget)}
-    left = budget - given[first]
+    shares = {first: min(first.n_missing, cap, budget)}
+    left = budget - shares[first]
     for one in sorted(others, key=lambda one: (one.priority != "interactive", one.n_missing)):
         is_worth_it = left >= min(n_least, one.n_missing)
-        given[one] = min(one.n_missing, left) if is_worth_it else 0
-        left -= given[one]
-    given[first] += min(left, first.n_missing - given[first])
-    return list(given.items())
+        shares[one] = min(one.n_missing, left) if is_worth_it else 0
+        left -= shares[one]
+    shares[first] += min(left, first.n_missing - shares[first])
+    return list(shares.items())
 
 
 def _whole_prompts(order: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
-    """Return all that the first prompt can use, then those prompts that fit whole into the rest."""
+    """Give the first prompt all it can use, then others that fit whole into the rest."""
     first, *others = order
-    given = [(first, min(first.n_missing, budget))]
-    left = budget - given[0][1]
+    shares = [(first, min(first.n_missing, budget))]
+    left = budget - shares[0][1]
     for one in others:
         n_tokens = one.n_missing if one.n_missing <= left else 0
-        given.append((one, n_tokens))
+        shares.append((one, n_tokens))
         left -= n_tokens
-    return given
+    return shares
 
 
-# Cells that are kept for the next tokens of an answer; the rest of it is not reserved.
+# Cells reserved for the next tokens of an answer; the rest of it is not reserved.
 ANSWER_SLICE_TOKENS = 64
 
-# Waiting for a beginning that another sequence computes just now pays from here on.
+# Waiting for a prefix that another sequence is computing pays from this length on.
 WORTH_WAITING_TOKENS = 32
 
-# So long after a chat the next one is expected, and turns are kept short.
+# For this long after a chat the next one is expected, and steps are kept short.
 CHAT_EXPECTED_S = 30.0
 
-# Nobody overtakes a sequence that is overdue so long.
+# No other sequence overtakes one that is overdue this long.
 OVERDUE_S = 60.0
 
-# Beginnings that differ by less than this are as good as each other.
+# Prefixes whose lengths differ by less than this count as equal.
 SAME_PREFIX_TOKENS = 32
 
-# Turns of prompts alone that come before one of answers, where no client streams these.
+# Steps of prompts alone before one of answers, if no client streams these.
 MOST_PROMPT_TURNS = 8
 
 # A job that was put back so often keeps its place from then on.
@@ -139,7 +139,7 @@ class Scheduler:
 
     def __init__(self, limits: ContextLimits) -> None:
         self.limits = limits
-        self.places = Slots(limits)
+        self.slots = Slots(limits)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.n_preempted = 0
@@ -149,7 +149,7 @@ class Scheduler:
         self._chat_seen_s = float("-inf")
         self._now_s = 0.0
         self._n_most_tokens = 0
-        self._is_shorts_turn = False
+        self._is_turn_of_shortest = False
         self._n_prompt_turns = 0
         self._lacks_cells = False
 
@@ -162,80 +162,78 @@ class Scheduler:
         """Queue a sequence; the caller has checked that it fits into the context alone."""
         self._n_arrived += 1
         sequence.arrival, sequence.arrived_s = self._n_arrived, now_s
-        sequence.n_resident = self.places.find(sequence).n_tokens
+        sequence.n_resident = self.slots.find(sequence).n_tokens
         sequence.resident_since = self._n_placed
         self.waiting.append(sequence)
         if sequence.priority == "interactive":
             self._chat_seen_s = now_s
 
     def prepare_move(self, limits: ContextLimits) -> tuple[CacheOperation, ...]:
-        """Return what is to be done in the present context before another one takes its place.
+        """Return the operations to do in this context before another one replaces it.
 
-        Idle sequences are taken out, and running ones that find no seat in the other context are
-        put back into the queue.
+        Idle sequences are evicted, and running ones without a slot in the other context go back
+        into the queue.
         """
-        seats = self.places.moved(limits).seats
-        for sequence in [one for one in self.running if one not in seats]:
+        seq_ids = self.slots.moved(limits).seq_ids
+        for sequence in [one for one in self.running if one not in seq_ids]:
             self.preempt(sequence)
-        self.places.offload_idle()
-        return self.places.take_operations()
+        self.slots.offload_idle()
+        return self.slots.take_operations()
 
-    def move(self, arrangement: SlotMigration, lost: Collection[int]) -> None:
-        """Go on in another context.
+    def move(self, migration: SlotMigration, lost: Collection[int]) -> None:
+        """Continue in another context.
 
         Args:
-            arrangement: the seats there, of the present running sequences.
-            lost: sequence ids there whose cells could not be brought over; they are computed again.
+            migration: the new slots of the running sequences.
+            lost: new sequence ids whose cells could not be moved; they are computed again.
         """
-        self.places = arrangement.places
-        self.limits = self.places.limits
+        self.slots = migration.slots
+        self.limits = self.slots.limits
         self.is_outgrown = False
         for sequence in tuple(self.running):
-            seat = arrangement.seats.get(sequence)
-            if seat is None:
+            seq_id = migration.seq_ids.get(sequence)
+            if seq_id is None:
                 self._return_to_queue(sequence)
                 continue
-            sequence.seq_id = seat
-            if seat in lost:
-                self.places.lose(sequence)
+            sequence.seq_id = seq_id
+            if seq_id in lost:
+                self.slots.lose(sequence)
                 self._return_to_queue(sequence)
 
     def end(self, sequence: Sequence) -> None:
-        """Take a sequence out, finished or given up; what others can share of it stays."""
+        """Remove a sequence, finished or cancelled; its prefix stays if others can share it."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
         elif sequence in self.running:
             self.running.remove(sequence)
-            self.places.retire(sequence)
+            self.slots.retire(sequence)
         sequence.state = "finished"
 
     def preempt(self, sequence: Sequence) -> None:
-        """Return a running sequence to the queue, to make room for others."""
+        """Return a running sequence to the queue, to free cells for others."""
         self._requeue(sequence)
         sequence.n_preempted += 1
         self.n_preempted += 1
 
     def preempt_youngest(self) -> None:
-        """Make room after a step that found no cells; admissions stop until a step has some."""
+        """Free cells after a step that found none; nothing is admitted until a step succeeds."""
         self.preempt(max(self.running, key=lambda one: one.rank))
         self._lacks_cells = True
 
     def start_over(self) -> None:
-        """Put all back and go on with an empty cache."""
+        """Return all sequences to the queue and continue with an empty cache."""
         for one in tuple(self.running):
             self.preempt(one)
-        self.places = Slots(self.limits)
+        self.slots = Slots(self.limits)
 
     def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
-        """Drop the older half of a full sequence's history, and let it go on.
-
-        What is left is computed again when its turn comes.
+        """Drop the older half of a full sequence's history; the rest is computed again.
 
         Args:
             sequence: a running one.
-            n_keep: so many tokens stay at the beginning.
-            n_most_tokens: so long may prompt and answer become together.
-            max_tokens: so many may still be said.
+            n_keep: tokens that stay at the beginning.
+            n_most_tokens: maximum length of prompt and answer together.
+            max_tokens: maximum length of the rest of the answer.
 
         Returns:
             How many tokens were dropped.
@@ -249,12 +247,12 @@ class Scheduler:
         return n_before - len(sequence.prompt)
 
     def _requeue(self, sequence: Sequence) -> None:
-        """Return it to the queue, and keep what is computed outside, if that pays."""
-        self.places.preempt(sequence)
+        """Return a sequence to the queue, and save its cells to main memory if that pays."""
+        self.slots.preempt(sequence)
         self._return_to_queue(sequence)
 
     def _return_to_queue(self, sequence: Sequence) -> None:
-        """Return it to the queue; its answer so far becomes a part of its prompt."""
+        """Return a sequence to the queue; its answer so far becomes a part of its prompt."""
         self.running.remove(sequence)
         sequence.prompt = np.concatenate([sequence.prompt, np.array(sequence.answer, np.int32)])
         sequence.max_tokens -= len(sequence.answer)
@@ -264,11 +262,11 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def schedule(self, now_s: float = 0.0, n_most_tokens: int = 1 << 30) -> ScheduledStep:
-        """Decide the next step; without pieces there is nothing to compute.
+        """Return the next step; without pieces there is nothing to compute.
 
         In a split cache pieces are in the order of their sequence ids: llama.cpp computes streams
-        in one pass over the weights only where each id follows the one before. Prompts add tokens
-        up to `n_most_tokens` of the step, but always a few.
+        in one pass over the weights only if each id follows the one before. Prompts add tokens up
+        to `n_most_tokens` of the step, but always a few.
         """
         self._now_s, self._n_most_tokens = now_s, n_most_tokens
         self._admit()
@@ -276,62 +274,62 @@ class Scheduler:
         pieces = self._pieces()
         if not self.limits.is_unified:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
-        return ScheduledStep(self.places.take_operations(), tuple(pieces))
+        return ScheduledStep(self.slots.take_operations(), tuple(pieces))
 
     def _can_answer(self, sequence: Sequence) -> bool:
-        n_free = self.places.cells.n_free_for(sequence.seq_id)
+        n_free = self.slots.cells.n_free_for(sequence.seq_id)
         return sequence.state == "decode" and n_free >= sequence.n_pending
 
     def n_free_for(self, sequence: Sequence) -> int:
-        """Return how many tokens of a running sequence would find a cell now."""
-        return self.places.cells.n_free_for(sequence.seq_id)
+        """Return how many more tokens of a running sequence have free cells."""
+        return self.slots.cells.n_free_for(sequence.seq_id)
 
     def computed(self, turn: ScheduledStep) -> None:
-        """Note that the turn's tokens have their cells."""
+        """Note that the step's tokens have their cells."""
         self._lacks_cells = False
         for piece in turn.pieces:
             sequence = piece.sequence
-            self.places.cells.extend(sequence.seq_id, piece.tokens)
+            self.slots.cells.extend(sequence.seq_id, piece.tokens)
             sequence.n_computed += len(piece.tokens)
             sequence.drafts.clear()
             if sequence.state == "prefill" and sequence.n_missing == 0:
                 sequence.state = "decode"
 
     def reject(self, sequence: Sequence, n_drafts: int) -> None:
-        """Take back the last `n_drafts` tokens, which were guessed wrongly.
+        """Remove the cells of the last `n_drafts` tokens, which were wrong guesses.
 
-        A memory that cannot be cut is dropped: the sequence is computed again.
+        If the model's memory cannot be cut, the whole sequence is computed again.
         """
         if n_drafts and not self.limits.can_share:
             self._requeue(sequence)
         elif n_drafts:
             sequence.n_computed -= n_drafts
-            self.places.cut(sequence.seq_id, sequence.n_computed)
+            self.slots.cut(sequence.seq_id, sequence.n_computed)
 
     # Admission
 
     def _admit(self) -> None:
         if self._lacks_cells and self.running:
             return
-        self.places.awaited = self.waiting
+        self.slots.waiting = self.waiting
         blocked = len(PRIORITY_RANK)  # classes from here on must not overtake
         for sequence in self._in_order():
             if PRIORITY_RANK[sequence.priority] >= blocked:
                 continue
-            source = self.places.find(sequence)
-            if self._awaits_beginning(sequence, source.n_tokens):
+            source = self.slots.find(sequence)
+            if self._awaits_prefix(sequence, source.n_tokens):
                 continue
             if not self._has_slot(sequence) or not self._has_room(sequence, source):
                 blocked = self._blocked_by(sequence)
                 continue
-            # Those that had to give way may have taken the donor's cells with them.
-            self._place(sequence, self.places.find(sequence))
+            # Preempted sequences may have taken the donor's cells with them.
+            self._place(sequence, self.slots.find(sequence))
 
     def _in_order(self) -> list[Sequence]:
-        """Return the waiting sequences by when they are due.
+        """Return the waiting sequences in the order of admission.
 
-        Of jobs of one priority, those go first of whose beginning the most is in the cache, before
-        others displace it; but the first in line is overtaken only as often as there are places.
+        Of jobs of one priority, those with the longest cached prefix go first, before others evict
+        it; but the first in the queue is overtaken at most `n_parallel` times.
         """
         order = sorted(self.waiting, key=lambda one: one.due)
         if not self.limits.can_share or self._n_jobs() >= self.limits.n_parallel:
@@ -349,28 +347,28 @@ class Scheduler:
     def _blocked_by(self, sequence: Sequence) -> int:
         """Return the rank from which on no sequence may overtake one that does not fit.
 
-        The first that does not fit holds back its own class, since a large prompt must not starve.
-        One that is overdue holds back all, but chats only where they could take what it waits for:
-        none takes a seat from it while jobs have all of theirs.
+        The first that does not fit blocks its own class, since a large prompt must not starve. An
+        overdue one blocks all, but chats only if they could take what it waits for: they do not
+        while it waits for a slot of the jobs.
         """
         if self._now_s - sequence.due[0] <= OVERDUE_S:
             return PRIORITY_RANK[sequence.priority]
-        lacks_job_seat = self._n_jobs() >= self.limits.n_parallel
+        lacks_job_slot = self._n_jobs() >= self.limits.n_parallel
         return (
-            PRIORITY_RANK["normal"] if lacks_job_seat and sequence.priority != "interactive" else 0
+            PRIORITY_RANK["normal"] if lacks_job_slot and sequence.priority != "interactive" else 0
         )
 
     def _n_jobs(self) -> int:
         return sum(one.priority != "interactive" for one in self.running)
 
     def _place(self, sequence: Sequence, source: PrefixSource) -> None:
-        self.places.place(sequence, source)
+        self.slots.place(sequence, source)
         self.waiting.remove(sequence)
         self.running.append(sequence)
         self._note_placed(sequence)
 
     def _note_placed(self, sequence: Sequence) -> None:
-        """Note of the waiting ones who was overtaken, and which begin as the new one does."""
+        """Update the waiting sequences: which was overtaken, which share the new one's prefix."""
         self._n_placed += 1
         alike = [one for one in self.waiting if one.priority == sequence.priority]
         first = min(alike, key=lambda one: one.due, default=sequence)
@@ -382,8 +380,8 @@ class Scheduler:
                 if n_shared >= n_least:
                     other.n_resident, other.resident_since = n_shared, self._n_placed
 
-    def _awaits_beginning(self, sequence: Sequence, n_shared: int) -> bool:
-        """Whether a running prompt is about to compute much more of the same beginning."""
+    def _awaits_prefix(self, sequence: Sequence, n_shared: int) -> bool:
+        """Return whether a running prompt will soon have computed much more of the same prefix."""
         if not self.limits.can_share:
             return False
         coming = max(
@@ -397,24 +395,24 @@ class Scheduler:
         return min(coming, len(sequence.prompt) - 1) - n_shared >= WORTH_WAITING_TOKENS
 
     def _has_slot(self, sequence: Sequence) -> bool:
-        """Whether it may run beside the others; a chat takes the seat of a job, if need be."""
+        """Return whether there is a slot; a chat preempts a job if necessary."""
         if sequence.priority != "interactive":
-            has_job_seat = self._n_jobs() < self.limits.n_parallel
-            return has_job_seat and len(self.running) < self.limits.n_slots
-        return len(self.running) < self.limits.n_slots or self._give_way(sequence)
+            has_job_slot = self._n_jobs() < self.limits.n_parallel
+            return has_job_slot and len(self.running) < self.limits.n_slots
+        return len(self.running) < self.limits.n_slots or self._preempt_for(sequence)
 
     def _has_room(self, sequence: Sequence, source: PrefixSource) -> bool:
         promised = sum(_promised_cells(one) for one in self.running)
         n_cells = promised + _promised_cells(sequence) - source.n_tokens
-        if self.places.make_room(n_cells, spare=source.seq_id):
+        if self.slots.make_room(n_cells, spare=source.seq_id):
             return True
-        self.places.shorten(source)
-        if self.places.make_room(n_cells, spare=source.seq_id):
+        self.slots.shorten(source)
+        if self.slots.make_room(n_cells, spare=source.seq_id):
             return True
-        return self._give_way(sequence) and self._has_room(sequence, self.places.find(sequence))
+        return self._preempt_for(sequence) and self._has_room(sequence, self.slots.find(sequence))
 
-    def _give_way(self, sequence: Sequence) -> bool:
-        """Put the youngest job back for a chat, but none that has waited longer than its due."""
+    def _preempt_for(self, sequence: Sequence) -> bool:
+        """Preempt the youngest job for a chat, but none that is due before it."""
         if sequence.priority != "interactive":
             return False
         jobs = [
@@ -429,28 +427,28 @@ class Scheduler:
         self.preempt(max(jobs, key=lambda one: one.rank))
         return True
 
-    # Room for the tokens of this turn
+    # Cells for the tokens of this step
 
     def _secure_cells(self) -> None:
-        """See to it that every answer's next token has its cell."""
-        cells = self.places.cells
+        """Make sure that every answer's next token gets a cell."""
+        cells = self.slots.cells
         if not self.limits.is_unified:
             for one in tuple(self.running):
                 n_free, n_least = cells.n_free_for(one.seq_id), _n_least_cells(one)
                 del one.drafts[max(0, n_free - n_least) :]
                 self.is_outgrown |= n_free < n_least
             return
-        if cells.n_free < self._n_wanted_at_least():
+        if cells.n_free < self._n_least_wanted():
             for one in self.running:
                 one.drafts.clear()
-            self.places.make_room(self._n_wanted_at_least())
-        while cells.n_free < self._n_wanted_at_least() and len(self.running) > 1:
+            self.slots.make_room(self._n_least_wanted())
+        while cells.n_free < self._n_least_wanted() and len(self.running) > 1:
             self.preempt(max(self.running, key=lambda one: one.rank))
-        if self.running and cells.n_free < self._n_wanted_at_least():
+        if self.running and cells.n_free < self._n_least_wanted():
             self.is_outgrown = True
 
-    def _n_wanted_at_least(self) -> int:
-        """Return the cells without which nothing moves: of the answers, or one of a prompt."""
+    def _n_least_wanted(self) -> int:
+        """Return the least cells for progress: those of all answers, or one for a prompt."""
         answers = [one for one in self.running if one.state == "decode"]
         n_tokens = sum(_n_least_cells(one) + len(one.drafts) for one in answers)
         return n_tokens or min(1, len(self.running))
@@ -458,7 +456,7 @@ class Scheduler:
     # The batch
 
     def _pieces(self) -> list[SequencePiece]:
-        """Return the next tokens of answers, and pieces of prompts as far as the budget goes."""
+        """Return the next tokens of answers, and pieces of prompts within the budget."""
         answers = [_decode_piece(one) for one in self.running if self._can_answer(one)]
         has_prompts = any(one.state == "prefill" for one in self.running)
         if self.limits.has_separate_passes and answers and has_prompts:
@@ -466,11 +464,11 @@ class Scheduler:
         return answers + self._prefill_pieces(sum(len(piece.tokens) for piece in answers))
 
     def _is_prompts_turn(self, answers: list[SequencePiece]) -> bool:
-        """Return whether prompts alone are computed now, or answers alone.
+        """Return whether this step has prompts alone rather than answers alone.
 
         Prompts get passes of their own in any case, and without them the answers' pass keeps its
-        shape, for which CUDA has a graph. One turn follows the other while an answer is read as it
-        is written; for jobs alone, prompts first fill the answers' pass.
+        shape, for which CUDA has a graph. The two alternate while an answer is streamed; for jobs
+        alone, prompts come first, which makes the answers' pass larger.
         """
         is_job = all(piece.sequence.priority == "batch" for piece in answers)
         most = MOST_PROMPT_TURNS if is_job else 1
@@ -487,19 +485,19 @@ class Scheduler:
         prompts = [one for one in self.running if one.state == "prefill"]
         budget = max(budget, self._n_for_chats(prompts, most))
         if self.limits.is_unified:
-            budget = min(budget, self.places.cells.n_free - n_decoded)
-        self._is_shorts_turn = not self._is_shorts_turn
-        given = share_token_budget(
+            budget = min(budget, self.slots.cells.n_free - n_decoded)
+        self._is_turn_of_shortest = not self._is_turn_of_shortest
+        shares = share_token_budget(
             prompts,
             budget,
-            is_turn_of_shortest=self._is_shorts_turn,
+            is_turn_of_shortest=self._is_turn_of_shortest,
             n_least=self.limits.least_piece_tokens,
             has_separate_passes=self.limits.has_separate_passes,
         )
-        return [_prefill_piece(one, n) for one, n in given if n]
+        return [_prefill_piece(one, n) for one, n in shares if n]
 
     def _n_for_chats(self, prompts: list[Sequence], most: int) -> int:
-        """Return what lets short chats be read in one turn: their first tokens wait for it."""
+        """Return the budget that reads short chats in one step, since their first tokens wait."""
         n_missing = sum(one.n_missing for one in prompts if one.priority == "interactive")
         return min(n_missing, 2 * self.limits.near_turn_tokens, most)
 
@@ -508,30 +506,30 @@ class Scheduler:
 
 
 def _promised_cells(sequence: Sequence) -> int:
-    """Cells that are kept free for a sequence; one that was put back once gets all it will need."""
+    """Return the cells to keep free for a sequence: all it needs if it was preempted before."""
     n_answer = sequence.max_tokens - len(sequence.answer)
     n_soon = sequence.n_missing + min(ANSWER_SLICE_TOKENS, n_answer)
     return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
 
 
 def _same_token_at(place: int, one: Tokens, other: Tokens) -> bool:
-    """Compare one token: most prompts differ there, and comparing them whole takes longer."""
+    """Compare one token: most prompts differ there, and comparing whole prompts takes longer."""
     return place < min(len(one), len(other)) and bool(one[place] == other[place])
 
 
 def _prefix_order(sequence: Sequence) -> tuple[int, int]:
-    """Sort the longest resident beginning first, then the one that came into the cache first."""
+    """Sort by the longest cached prefix, then by the time it entered the cache."""
     return -(sequence.n_resident // SAME_PREFIX_TOKENS), sequence.resident_since
 
 
 def _n_least_cells(sequence: Sequence) -> int:
-    """Return the cells that a sequence needs at its next step; a prompt is read in any pieces."""
+    """Return the least cells for a sequence's next step; a prompt is read in any pieces."""
     return sequence.n_pending if sequence.state == "decode" else 1
 
 
 def _decode_piece(sequence: Sequence) -> SequencePiece:
-    said = sequence.answer[-sequence.n_pending :]
-    tokens = np.array([*said, *sequence.drafts], np.int32)
+    answered = sequence.answer[-sequence.n_pending :]
+    tokens = np.array([*answered, *sequence.drafts], np.int32)
     return SequencePiece(sequence, tokens, sequence.n_computed, 1 + len(sequence.drafts))
 
 

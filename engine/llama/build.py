@@ -1,10 +1,9 @@
 """Find the build of llama.cpp that is used, without importing llama_cpp.
 
-There are three places for its libraries. LLAMA_CPP_LIB_PATH wins, since a user set it. Then comes
-the distribution `paddock-llama`, which has one library for each kind of processor and chooses at
-run time. The last is what pip compiled into llama-cpp-python. `paddock-llama` is only used with
-the version of llama-cpp-python that it was built from: Python's bindings hold the layout of C
-structs.
+Its libraries come from LLAMA_CPP_LIB_PATH if a user has set it, else from the distribution
+`paddock-llama`, which has one library for each kind of processor and chooses at run time, else from
+llama-cpp-python itself. `paddock-llama` is only used with the version of llama-cpp-python that it
+was built from, since Python's bindings contain the layout of C structs.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ class LlamaBuild:
     folder: Path
     """Where its libraries are."""
     bindings: str
-    """The version of llama-cpp-python; "not installed" without one."""
+    """The version of llama-cpp-python, or "not installed"."""
     version: str = ""
-    """Of `paddock-llama`, where that is used."""
+    """The version of `paddock-llama`, if that is used."""
     mismatch: str = ""
     """Why `paddock-llama` is installed, but not used."""
 
     @property
     def name(self) -> str:
-        """Return what a user installed, with its version."""
+        """The installed distribution with its version."""
         if self.origin == "paddock-llama":
             return f"paddock-llama {self.version}"
         if self.origin == "LLAMA_CPP_LIB_PATH":
@@ -50,12 +49,12 @@ class LlamaBuild:
 
     @property
     def has_libraries(self) -> bool:
-        """Whether llama.cpp itself is there: Python's bindings can be installed alone."""
+        """Whether llama.cpp itself is present: Python's bindings can be installed alone."""
         return any(re.match(r"(lib)?llama\.(so|dylib|dll)$", file.name) for file in self.files)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the libraries, sorted by name."""
+        """The libraries, sorted by name."""
         kinds = re.compile(r"\.(so|dylib|dll)(\.[\d.]+)?$")
         try:
             return tuple(sorted(file for file in self.folder.iterdir() if kinds.search(file.name)))
@@ -64,10 +63,10 @@ class LlamaBuild:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """Return the graphics backends that have a library; none: for the processor only.
+        """The graphics backends that have a library; none in a build for the processor.
 
-        It reads names of files: importing llama_cpp is slow, and a build that sees no device says
-        of itself that it supports none.
+        Found by file names: importing llama_cpp is slow, and a build that sees no device reports
+        that it supports none.
         """
         names = [file.name for file in self.files]
         return tuple(
@@ -78,9 +77,9 @@ class LlamaBuild:
 
     @property
     def fingerprint(self) -> str:
-        """Return a name that differs between builds of the same version, too.
+        """A name that also differs between builds of the same version.
 
-        Another flag of the compiler may leave a library's size as it was, so its time counts.
+        Other compiler flags may leave a library's size unchanged, so its time counts too.
         """
         sizes = [
             (file.name, file.stat().st_size, int(file.stat().st_mtime))
@@ -94,13 +93,13 @@ def find_build(environ: Mapping[str, str] | None = None) -> LlamaBuild:
     """Return the build that this process, or one with this environment, uses."""
     environ = os.environ if environ is None else environ
     bindings = _version("llama-cpp-python") or "not installed"
-    ours, mismatch = _bundled_build(bindings)
+    bundled, mismatch = _bundled_build(bindings)
     named = environ.get("LLAMA_CPP_LIB_PATH")
-    # A parent process of ours may have set the variable to our own folder.
-    if named and not (ours and Path(named) == ours.folder):
+    # A parent process may have set the variable to the bundled build's own folder.
+    if named and not (bundled and Path(named) == bundled.folder):
         return LlamaBuild("LLAMA_CPP_LIB_PATH", Path(named), bindings, mismatch=mismatch)
-    if ours:
-        return ours
+    if bundled:
+        return bundled
     folder = (_package_folder("llama_cpp") or Path()) / "lib"
     return LlamaBuild("llama-cpp-python", folder, bindings, mismatch=mismatch)
 
@@ -112,13 +111,16 @@ def _bundled_build(bindings: str) -> tuple[LlamaBuild | None, str]:
     if package is None or own is None:
         return None, ""
     if release_version(own) != release_version(bindings):
-        why = f"paddock-llama {own} is for llama-cpp-python {release_version(own)}, but {bindings} is there"
-        return None, why
+        wanted = release_version(own)
+        return (
+            None,
+            f"paddock-llama {own} is for llama-cpp-python {wanted}, but {bindings} is there",
+        )
     return LlamaBuild("paddock-llama", package / "lib", bindings, version=own), ""
 
 
 def release_version(version: str) -> str:
-    """Return a version without what follows its numbers.
+    """Return the numbers of a version, without any suffix.
 
     >>> release_version("0.3.36.post1"), release_version("0.3.36+nolibs"), release_version("0.3.36")
     ('0.3.36', '0.3.36', '0.3.36')

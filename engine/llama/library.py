@@ -1,9 +1,14 @@
-"""Load llama.cpp and its backends, and describe what was loaded.
+"""Load llama.cpp and its backends: what was loaded, its devices, its errors, its log.
 
 The only module that imports llama_cpp itself; the others take `lib` from here. The order of its
 lines matters: llama_cpp decides in its first import where it looks for its libraries, so the
 variable LLAMA_CPP_LIB_PATH is set before it. A build with one library for each kind of processor
 has no backend until `ggml_backend_load_all_from_path` is called.
+
+llama.cpp returns a null pointer where it fails and gives the reason in its log only, so each call
+that can fail is recorded. The log is also the only account of each device's buffers: the
+difference of a device's free memory would count what other programs allocate and free meanwhile.
+Warnings go to standard error.
 """
 
 from __future__ import annotations
@@ -11,12 +16,17 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from dataclasses import dataclass
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.hardware import context_bytes
+
 from .build import LlamaBuild, find_build
-from .diagnostics import LlamaLog
 
 
 def _name_folder(build: LlamaBuild) -> None:
@@ -38,8 +48,17 @@ __all__ = [
     "BUILD",
     "LOG",
     "LOG_CALLBACK",
-    "Loaded",
-    "describe",
+    "AllocatedBuffers",
+    "CacheFull",
+    "DecodeFailed",
+    "GraphicsDevice",
+    "LlamaLog",
+    "LoadFailed",
+    "LoadedLibrary",
+    "LogRecording",
+    "describe_library",
+    "ggml_function",
+    "graphics_devices",
     "lib",
     "quiet_logs",
     "supports_gpu",
@@ -64,6 +83,136 @@ def _load_backends() -> None:
     load(os.fsencode(BUILD.folder))
 
 
+class LoadFailed(Exception):
+    """llama.cpp would not load the model or make its context; the reason is on stderr."""
+
+
+class CacheFull(Exception):
+    """No free cells for this batch; nothing was decoded, so it can be retried."""
+
+
+class DecodeFailed(Exception):
+    """llama.cpp could not compute; the context is unusable."""
+
+
+_WARNING, _ERROR = 3, 4  # GGML_LOG_LEVEL_; CONT (5) continues a line of unknown level
+_N_SHOWN_ERRORS = 3
+# As in "llama_kv_cache:      CUDA0 KV buffer size =   512.00 MiB".
+_BUFFER_LINE = re.compile(r"(\S+)\s+(model|KV|RS|LoRA|compute|output) buffer size =\s+([\d.]+) MiB")
+_HOST_BUFFER = re.compile(r"CPU|AMX|HBM|\w+_Host$")
+_BUFFER_SUFFIX = re.compile(r"_(Split|Mapped)$")  # of a device's memory
+
+
+@dataclass(slots=True)
+class AllocatedBuffers:
+    """Bytes that llama.cpp has allocated, by name of device; host memory is ''."""
+
+    by_device: Counter[str] = field(default_factory=Counter)
+    cells: Counter[str] = field(default_factory=Counter)
+    """Of these, the cells of KV caches."""
+
+    def __add__(self, other: AllocatedBuffers) -> AllocatedBuffers:
+        """Return the sum."""
+        return AllocatedBuffers(self.by_device + other.by_device, self.cells + other.cells)
+
+    def as_head(
+        self, cells: Mapping[str, int], n_cells: int, n_cells_at_most: int
+    ) -> dict[str, Any]:
+        """Return plain data for a frame.
+
+        Args:
+            cells: bytes of the growing cache's present cells, by device.
+            n_cells: its present number of cells.
+            n_cells_at_most: its maximum.
+        """
+        names = [name for name in self.by_device if name]
+        device_bytes = sum(self.by_device[name] + context_bytes(name) for name in names)
+        host_cells = cells.get("", 0)
+        return {
+            "device_bytes": device_bytes,
+            "n_cells": n_cells,
+            "n_cells_at_most": n_cells_at_most,
+            "cell_bytes": [host_cells, sum(cells.values()) - host_cells],
+        }
+
+
+@dataclass(slots=True)
+class LogRecording:
+    """llama.cpp's log during one call."""
+
+    lines: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def explain(self, words: str) -> str:
+        """Return `words`, followed by the last errors.
+
+        >>> LogRecording(errors=["a", "failed to allocate"]).explain("no context")
+        'no context: a | failed to allocate'
+        """
+        return (
+            ": ".join([words, " | ".join(self.errors[-_N_SHOWN_ERRORS:])]) if self.errors else words
+        )
+
+    def buffers(self) -> AllocatedBuffers:
+        """Return the buffers that were allocated.
+
+        >>> lines = ["x:  CUDA0 KV buffer size =  1.50 MiB", "x: CPU output buffer size = 2 MiB"]
+        >>> LogRecording(lines).buffers().by_device
+        Counter({'': 2097152, 'CUDA0': 1572864})
+        """
+        found = AllocatedBuffers()
+        computes: dict[str, int] = {}
+        for line in self.lines:
+            if match := _BUFFER_LINE.search(line):
+                n_bytes = int(float(match[3]) * 1024**2)
+                if match[2] == "compute":  # the graph may be planned more than once
+                    computes[match[1]] = n_bytes
+                else:
+                    found.by_device[_buffer_device(match[1])] += n_bytes
+                if match[2] == "KV":
+                    found.cells[_buffer_device(match[1])] += n_bytes
+        for buffer, n_bytes in computes.items():
+            found.by_device[_buffer_device(buffer)] += n_bytes
+        return found
+
+
+def _buffer_device(buffer: str) -> str:
+    """Return the device of a kind of buffer; "" for host memory.
+
+    >>> [_buffer_device(one) for one in ("CUDA_Host", "CPU_REPACK", "MTL0_Mapped", "CUDA1")]
+    ['', '', 'MTL0', 'CUDA1']
+    """
+    return "" if _HOST_BUFFER.match(buffer) else _BUFFER_SUFFIX.sub("", buffer)
+
+
+class LlamaLog:
+    """Callback for llama.cpp's messages, called by any of its threads."""
+
+    def __init__(self) -> None:
+        self._recordings: list[LogRecording] = []
+
+    def __call__(self, level: int, text: bytes, _data: object) -> None:
+        """Take a message; write warnings and errors to stderr."""
+        words = text.decode("utf-8", errors="replace")
+        if level in (_WARNING, _ERROR):
+            sys.stderr.write(words)
+            sys.stderr.flush()
+        for recording in self._recordings:
+            recording.lines.append(words)
+            if level == _ERROR:
+                recording.errors.append(words.strip())
+
+    @contextmanager
+    def recording(self) -> Iterator[LogRecording]:
+        """Record the messages within the context."""
+        recording = LogRecording()
+        self._recordings.append(recording)
+        try:
+            yield recording
+        finally:
+            self._recordings.remove(recording)
+
+
 LOG = LlamaLog()
 # Kept here, because llama.cpp holds only the address.
 LOG_CALLBACK = lib.llama_log_callback(LOG)
@@ -85,27 +234,27 @@ def supports_gpu() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What llama.cpp is in this process."""
+class LoadedLibrary:
+    """llama.cpp as it was loaded in this process."""
 
     supports_gpu: bool
     features: tuple[str, ...]
-    """Of the processor, as far as the build uses them."""
+    """The processor's features that the build uses."""
     variant: str
-    """The processor that the chosen library is for, as in `zen4`; empty where there is but one."""
+    """The chosen processor library, such as `zen4`; "" if there is only one."""
     unusable: tuple[str, ...]
     """Graphics backends whose library cannot be loaded, each with the system's reason."""
 
 
-def describe() -> Loaded:
+def describe_library() -> LoadedLibrary:
     """Return what was loaded."""
     system_info = lib.llama_print_system_info().decode(errors="replace")
     features = tuple(re.findall(r"(\w+) = 1\b", system_info))
-    return Loaded(supports_gpu(), features, _variant(), tuple(_unusable()))
+    return LoadedLibrary(supports_gpu(), features, _variant(), tuple(_unusable()))
 
 
 def _variant() -> str:
-    """Return the variant with the highest score, which is the one that ggml loads."""
+    """Return the variant with the highest score, which ggml loads."""
     best, best_score = "", 0
     for file in BUILD.files:
         found = re.match(r"(?:lib)?ggml-cpu-(\w+)\.", file.name)
@@ -115,14 +264,14 @@ def _variant() -> str:
 
 
 def _score(file: Path) -> int:
-    """Return 0 for a library that this processor cannot run."""
+    """Return ggml's score of a library; 0 if this processor cannot run it."""
     score = ctypes.CDLL(str(file)).ggml_backend_score
     score.restype = ctypes.c_int
     return int(score())
 
 
 def _unusable() -> list[str]:
-    """Try each graphics library that is one of its own: ggml says nothing about failures."""
+    """Try to load each graphics library: ggml does not report failures."""
     reasons = []
     for backend in BUILD.backends:
         files = [file for file in BUILD.files if f"ggml-{backend}." in file.name]
@@ -131,3 +280,51 @@ def _unusable() -> list[str]:
         except OSError as error:
             reasons.append(f"{backend}: {error}")
     return reasons
+
+
+# GGML_BACKEND_DEVICE_TYPE_: with memory of its own; with a part of main memory.
+_GPU, _INTEGRATED = 1, 2
+
+_SIZE_POINTER = ctypes.POINTER(ctypes.c_size_t)
+_device_count = ggml_function("ggml_backend_dev_count", ctypes.c_size_t)
+_device_get = ggml_function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+_device_type = ggml_function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+_device_name = ggml_function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+_device_description = ggml_function(
+    "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p
+)
+_device_memory = ggml_function(
+    "ggml_backend_dev_memory", None, ctypes.c_void_p, _SIZE_POINTER, _SIZE_POINTER
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphicsDevice:
+    """A graphics device that llama.cpp can use."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+    is_integrated: bool
+    """Whether its memory is a part of main memory."""
+    context_bytes: int = 0
+    """Memory that each process takes there beyond its buffers."""
+
+
+def graphics_devices() -> tuple[GraphicsDevice, ...]:
+    """Return the graphics devices; none with a build for the processor."""
+    if not supports_gpu():
+        return ()
+    devices = map(_device_get, range(_device_count()))
+    return tuple(
+        _read_device(device) for device in devices if _device_type(device) in (_GPU, _INTEGRATED)
+    )
+
+
+def _read_device(device: int) -> GraphicsDevice:
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    _device_memory(device, ctypes.byref(free), ctypes.byref(total))
+    name = (_device_description(device) or b"graphics device").decode(errors="replace")
+    is_integrated = _device_type(device) == _INTEGRATED
+    more = context_bytes((_device_name(device) or b"").decode(errors="replace"))
+    return GraphicsDevice(name, free.value, total.value, is_integrated, more)

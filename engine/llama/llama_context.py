@@ -5,18 +5,18 @@ made a context may use it.
 
 - `BatchBuffers` is a `llama_batch` whose arrays are NumPy's: filling it takes 0.0014 ms for 2,048
   tokens; setting the fields one by one through ctypes takes 0.95 ms.
-- `ThreadGovernor` lowers the number of threads while other programs want the processor: llama.cpp's
-  threads meet at a barrier some hundred times a token, and all wait, spinning, for one that is not
-  running. With two threads on two cores beside one busy program, decoding fell from 126 tokens a
-  second to 3; with one thread it stays at 40.
+- `ThreadGovernor` lowers the number of threads while other programs use the processor: llama.cpp's
+  threads meet at a barrier some hundred times a token, and all spin while one is not running. With
+  two threads on two cores and one other busy program, decoding fell from 126 tokens a second to 3;
+  with one thread it stays at 40.
 - `SamplerChain` samples on the host for one sequence, `DeviceGreedy` on the device for all
   sequences of a context.
 - `save_cells` and `restore_cells` move a sequence between streams, contexts and main memory.
-  llama.cpp writes the number of streams, then for each of them a count of cells and the cells; it
-  reads nothing from a cache with another number of streams, so that number and the empty streams
-  are rewritten. Values are transposed without flash attention, so a state is of no use to a context
-  with another setting of it, or with another type of cells.
-- `warm_up` makes the first decodes, so that a broken build crashes before a request is let in.
+  llama.cpp writes the number of streams, then for each a count of cells and the cells; it refuses
+  a state with another number of streams, so that number and the empty streams are rewritten.
+  Without flash attention values are transposed, so a state needs a context with the same setting
+  and the same type of cells.
+- `warm_up` makes the first decodes, so that a broken build crashes before a request is accepted.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.request import Sampling
 from paddock.engine.settings import CacheType, Switch
 
-from .diagnostics import CacheFull, DecodeFailed, LoadFailed
-from .library import LOG, lib, supports_gpu
+from .library import LOG, CacheFull, DecodeFailed, LoadFailed, lib, supports_gpu
 from .llama_model import Model
 
 
@@ -73,20 +72,20 @@ class BatchBuffers:
 
 
 def _array_pointer(array: NDArray[Any], struct: Any, field: str) -> Any:
-    """Return the array's address in the type that the struct's field has."""
+    """Return the array's address as the type of the struct's field."""
     kind = next(form for name, form, *_ in struct._fields_ if name == field)
     return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)
 
 
-# Long enough for a fair reading, short enough that a stall is soon over.
+# Long enough for a fair measurement, short enough that a stall is soon over.
 GOVERNOR_WINDOW_S = 0.2
-# Alone on the machine the share is 0.95 and more; one rival on one of two cores makes it 0.75.
+# Alone on the machine the share is above 0.95; another program on one of two cores makes it 0.75.
 ENOUGH_CPU_SHARE = 0.85
 FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 2.0, 32.0
 
 
 class ThreadGovernor:
-    """Compares steps with those of fewer threads, and chooses the number of threads."""
+    """Choose the number of threads by measured steps."""
 
     def __init__(self, n_most: int) -> None:
         self.n_threads = n_most
@@ -96,7 +95,7 @@ class ThreadGovernor:
         self._steps: dict[int, tuple[int, float]] = {}
         """Steps of this window and their seconds, by size."""
         self._undisturbed_s: dict[tuple[int, int], float] = {}
-        """Seconds of a step with so many threads, of such a size, while all threads ran."""
+        """Seconds of an undisturbed step, by number of threads and size."""
         self._pause_s = FIRST_PROBE_PAUSE_S
         self._until_probe_s = 0.0
 
@@ -122,7 +121,7 @@ class ThreadGovernor:
         return self.n_threads
 
     def _judge(self, n_running: float) -> None:
-        """Choose the number of threads after a window in which so many ran."""
+        """Choose the number of threads after a window in which `n_running` ran on average."""
         if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
             self._learn()
             if self.n_threads == self._n_most:
@@ -145,8 +144,8 @@ class ThreadGovernor:
     def _would_be_quicker_with(self, n_fewer: int) -> bool:
         """Return whether the window's steps took longer than they would with fewer threads.
 
-        What was not seen with fewer is taken in proportion; what was never seen undisturbed, as
-        slow.
+        Steps not measured with fewer are estimated in proportion; those never measured undisturbed
+        count as slow.
         """
         expected_s = actual_s = 0.0
         for size, (n_steps, steps_s) in self._steps.items():
@@ -163,9 +162,9 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 
 
 class SamplerChain:
-    """llama.cpp's samplers for one sequence, in llama.cpp's order, without its penalties.
+    """llama.cpp's samplers for one sequence, in llama.cpp's order.
 
-    Those are applied to a row before (`sampling.penalties`).
+    Penalties are applied to a row before (`sampling.logits`).
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -216,11 +215,11 @@ class SamplerChain:
 
 
 class DeviceGreedy:
-    """Greedy choice within the forward pass: of each row, four bytes come back instead of logits.
+    """Greedy choice within the forward pass: each row returns four bytes instead of logits.
 
-    Every sequence id has a chain of its own, and at most one row in a step. Where logits are equal,
-    the device's kernel decides which token is taken. Sampled chains stay on the host: on the device
-    the same seed would draw other tokens, so an answer would depend on what runs beside it.
+    Every sequence id has a chain of its own, and at most one row in a step. Among equal logits the
+    device's kernel chooses. Sampled chains stay on the host: on the device the same seed would draw
+    other tokens, so an answer would depend on what else runs.
     """
 
     def __init__(self, context: Any, n_seq_ids: int) -> None:
@@ -233,14 +232,14 @@ class DeviceGreedy:
             lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
             self._chains.append(chain)
             is_set = lib.llama_set_sampler(context, seq_id, chain)
-            # llama.cpp marks a sampler that the device cannot compute by a minus.
+            # llama.cpp marks samplers that the device can compute by a plus.
             name = lib.llama_sampler_name(lib.llama_sampler_chain_get(chain, 0))
             if not is_set or not name.startswith(b"+"):
                 self.is_possible = False
                 break
 
     def tokens(self, batch_places: Items[int]) -> list[int]:
-        """Return the tokens chosen after these places of the last batch."""
+        """Return the tokens chosen after these positions of the last batch."""
         get = lib.llama_get_sampled_token_ith
         return [get(self._context, place) for place in batch_places]
 
@@ -265,15 +264,15 @@ class ContextOptions:
     n_seq_max: int
     n_threads: int
     n_rows_max: int = 0
-    """Tokens of a batch whose logits are wanted, at most; 0: all. Room is kept for their logits:
-    311 MB for 512 rows of 151,936 tokens. More of them end the process."""
+    """Most rows of logits of a batch; 0: one for each token. Memory is reserved for them: 311 MB
+    for 512 rows of 151,936 tokens. More rows than this end the process."""
     n_pass_tokens: int = 0
-    """Of a batch, what is computed in one pass (llama.cpp's ubatch); 0: all of it."""
+    """Tokens of a batch that are computed in one pass (llama.cpp's ubatch); 0: all."""
     embeds: bool = False
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
     is_unified: bool = True
-    """One cache for all sequences, whose beginnings can be shared; else a stream for each."""
+    """One cache for all sequences, which can share prefixes; else a stream for each."""
 
 
 class Context:
@@ -284,7 +283,7 @@ class Context:
         self.options = options
         params = lib.llama_context_default_params()
         params.n_ctx = options.n_ctx_tokens
-        # llama.cpp ends the process where a batch cannot hold a token of each sequence.
+        # llama.cpp ends the process if a batch cannot hold a token of each sequence.
         params.n_batch = max(options.n_batch_tokens, options.n_seq_max)
         n_pass_tokens = options.n_pass_tokens or params.n_batch
         params.n_ubatch = min(params.n_batch, max(n_pass_tokens, options.n_seq_max))
@@ -310,7 +309,7 @@ class Context:
         self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:
-        """Use the context in a `with` statement."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -330,7 +329,7 @@ class Context:
             self.pointer = None
 
     def use_threads(self, n_threads: int) -> None:
-        """Compute with so many threads from the next decode on."""
+        """Set the number of threads from the next decode on."""
         lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
 
     def trim(self, seq_id: int, n_keep: int) -> None:
@@ -344,7 +343,7 @@ class Context:
             raise DecodeFailed(f"this model's memory cannot be cut at position {n_tokens}")
 
     def copy(self, source: int, target: int, n_tokens: int) -> None:
-        """Let `target` share the first `n_tokens` cells of `source`."""
+        """Share the first `n_tokens` cells of `source` with `target`."""
         lib.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
 
     def clear(self) -> None:
@@ -365,7 +364,7 @@ class Context:
             How many rows there are to read.
 
         Raises:
-            CacheFull: no room; nothing was decoded.
+            CacheFull: no free cells; nothing was decoded.
             DecodeFailed: the context is broken.
         """
         batch = self._batch.fill(tokens, pos, seq_ids, wanted)
@@ -402,7 +401,7 @@ class Context:
 
     @property
     def chooses_on_device(self) -> bool:
-        """Whether the next decode chooses the likeliest tokens itself, and gives no logits."""
+        """Whether the next decode chooses the likeliest tokens itself, and returns no logits."""
         return self._device_greedy is not None
 
     def choose_on_device(self, is_wanted: bool) -> bool:
@@ -422,7 +421,7 @@ class Context:
         return self.chooses_on_device
 
     def chosen(self, batch_places: Items[int]) -> list[int]:
-        """Return the tokens that the device chose after these places of the last batch.
+        """Return the tokens that the device chose after these positions of the last batch.
 
         Raises:
             DecodeFailed: it chose none.
@@ -435,11 +434,11 @@ class Context:
     def embedding(self, seq_id: int) -> Vectors:
         """Return a sequence's pooled vector, valid until the next decode.
 
-        Shape is (n_embedding,), of a reranker (n_scores,).
+        Shape is (n_embedding,), or (n_scores,) of a reranker.
         """
         pointer = lib.llama_get_embeddings_seq(self.pointer, seq_id)
         if not pointer:
-            raise DecodeFailed("the model gives no pooled embedding")
+            raise DecodeFailed("the model returns no pooled embedding")
         return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))
 
 
@@ -450,7 +449,7 @@ _COUNT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class SavedCells:
-    """What one sequence has in a cache."""
+    """One sequence's part of a cache, as llama.cpp writes it."""
 
     raw: _StateBytes
     n_streams: int
@@ -469,10 +468,10 @@ def saved_cells_bytes(context: Context, seq_id: int) -> int:
 
 
 def save_cells(context: Context, seq_id: int) -> SavedCells:
-    """Copy out what a sequence has in the cache.
+    """Copy a sequence's cells to main memory.
 
     Raises:
-        MemoryError: main memory does not hold it.
+        MemoryError: there is not enough main memory.
     """
     n_bytes = saved_cells_bytes(context, seq_id)
     raw: _StateBytes = np.empty(n_bytes, np.uint8)
@@ -487,10 +486,10 @@ def save_cells(context: Context, seq_id: int) -> SavedCells:
 
 
 def restore_cells(context: Context, seq_id: int, state: SavedCells) -> None:
-    """Copy a sequence's cells in as those of `seq_id`, in cells of its own.
+    """Copy saved cells to `seq_id`.
 
     Raises:
-        CacheFull: no room, or the cells are of another kind.
+        CacheFull: no free cells, or the cells are of another type.
     """
     raw = _for_stream_count(state, _stream_count(context))
     if not lib.llama_state_seq_set_data(context.pointer, _bytes_pointer(raw), len(raw), seq_id):
@@ -502,7 +501,7 @@ def _stream_count(context: Context) -> int:
 
 
 def _cells_part_bytes(context: Context, seq_id: int, n_bytes: int) -> int:
-    """Return the size of the part of a state that holds cells; recurrent layers come behind it."""
+    """Return the size of a state's first part, the cells; recurrent layers follow."""
     model = context.model.pointer
     if lib.llama_model_is_recurrent(model):
         return 0
@@ -513,7 +512,7 @@ def _cells_part_bytes(context: Context, seq_id: int, n_bytes: int) -> int:
 
 
 def _for_stream_count(state: SavedCells, n_streams: int) -> _StateBytes:
-    """Return a state's bytes for a cache with so many streams."""
+    """Return a state's bytes for a cache with `n_streams`."""
     if n_streams == state.n_streams:
         return state.raw
     if not state.n_cells_bytes:
@@ -532,16 +531,16 @@ def _bytes_pointer(raw: _StateBytes) -> Any:
 
 
 WARM_UP_CELLS = 256  # llama.cpp pads to it
-# Kernels for several tokens differ from those for one: AMX tiles are configured from two on,
-# repacked weights take four at once.
+# Kernels for several tokens differ from those for one: AMX is used from two on, repacked weights
+# take four at once.
 _N_WARM_UP_TOKENS = 8
 
 
 def warm_up(model: Model, options: ContextOptions) -> int:
     """Decode a few tokens at once, and then one, in a context of its own; return how many.
 
-    On a graphics device a prompt goes first: its kernels are loaded at their first use, and the
-    first request would wait for that.
+    On a graphics device decode a prompt first: kernels are loaded at their first use, and the first
+    request would wait for that.
 
     Raises:
         LoadFailed: the context cannot be made.

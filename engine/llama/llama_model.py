@@ -1,7 +1,7 @@
 """One model file: weights, vocabulary, tokeniser, LoRA adapters.
 
-Tokenising is safe from any thread. `raw_vocabulary` gives llguidance the tokens' bytes and the
-address of llama.cpp's own tokeniser.
+Tokenising is thread-safe. `raw_vocabulary` has the tokens' bytes and the address of llama.cpp's
+tokeniser for llguidance.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.settings import SplitMode
 
-from .diagnostics import DecodeFailed, LoadFailed, LogRecording
-from .library import LOG, ggml_function, lib
+from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function, lib
 
 
 class LoraAdapters:
-    """The adapters of one model, in their order. llama.cpp frees them with the model."""
+    """The LoRA adapters of one model, in order. llama.cpp frees them with the model."""
 
     def __init__(self, model: Any, paths: Sequence[str], said: LogRecording) -> None:
         self._pointers = [_load_adapter(model, path, said) for path in paths]
 
     def apply_to(self, context: Any) -> None:
-        """Let a context compute with all of them, each at its own strength."""
+        """Apply all adapters to a context, each at its own scale."""
         n = len(self._pointers)
         if not n:
             return
@@ -43,7 +42,7 @@ class LoraAdapters:
 def _load_adapter(model: Any, path: str, said: LogRecording) -> Any:
     pointer = lib.llama_adapter_lora_init(model, path.encode())
     if not pointer:
-        raise LoadFailed(said.explain(f"llama.cpp cannot lay the adapter {path} over this model"))
+        raise LoadFailed(said.explain(f"llama.cpp cannot apply the adapter {path} to this model"))
     return pointer
 
 
@@ -57,12 +56,13 @@ _SPLIT_MODES: dict[SplitMode, int] = {
 MemoryKind = Literal["cells", "window", "state"]
 """How a model remembers a sequence.
 
-- `cells`: a cell for each token; a sequence can be cut and its beginning shared anywhere.
-- `window`: some layers see the last tokens only. A full-size cache (`swa_full`) keeps all of them,
-  but in a unified cache llama.cpp gives the cells behind one sequence's window to the next, even
-  while others are free. In a split cache a stream has no others, so cutting and sharing are exact.
-- `state`: recurrent layers, alone or beside attention. The state of a sequence can be kept and
-  copied as a whole, but not taken back to an earlier token.
+- `cells`: a cell for each token; a sequence can be cut, and its prefix shared, anywhere.
+- `window`: some layers see the last tokens only. A full-size cache (`swa_full`) keeps all tokens,
+  but in a unified cache llama.cpp reuses the cells behind one sequence's window for another, even
+  while others are free. In a split cache each stream has one sequence, so cutting and sharing are
+  exact.
+- `state`: recurrent layers, with or without attention. The state of a sequence can be saved and
+  copied as a whole, but not cut back to an earlier token.
 """
 
 
@@ -84,7 +84,7 @@ def _cpu_experts(n_layers: int) -> ctypes.Array[_BufferOverride]:
 
 
 def _load_files(files: Sequence[str], params: Any) -> Any:
-    """Load a model of one file, or of the parts of a split one, whatever their names."""
+    """Load a model from one file, or from the parts of a split one, whatever their names."""
     if len(files) == 1:
         return lib.llama_model_load_from_file(files[0].encode(), params)
     paths = (ctypes.c_char_p * len(files))(*(file.encode() for file in files))
@@ -92,7 +92,7 @@ def _load_files(files: Sequence[str], params: Any) -> Any:
 
 
 class Model:
-    """Weights and vocabulary of one GGUF file. Tokenising is safe from any thread."""
+    """Weights and vocabulary of one GGUF file. Tokenising is thread-safe."""
 
     def __init__(
         self,
@@ -108,13 +108,19 @@ class Model:
         parts: Sequence[str] = (),
         n_cpu_experts: int = 0,
     ) -> None:
-        """Load a file; of one that `is_vocabulary` alone, no weights.
+        """Load a file.
 
-        `parts` are the files of a split model after the first. The experts' weights of the first
-        `n_cpu_experts` layers stay in main memory, whatever device computes the rest.
-
-        Without extra buffers, weights on the processor stay as they are in the file: not packed
-        for AMX or for other kernels that want a layout of their own.
+        Args:
+            path: the GGUF file, or the first one of a split model.
+            n_gpu_layers: layers on graphics devices; -1: all.
+            main_gpu: the device that has what is not split.
+            split_mode: how weights are spread over several devices.
+            tensor_split: each device's share; empty: by free memory.
+            adapters: paths of LoRA adapters.
+            is_vocabulary: whether to load no weights.
+            uses_extra_buffers: whether weights may be repacked for the processor (AMX and others).
+            parts: the other files of a split model.
+            n_cpu_experts: layers, from the first on, whose experts stay in main memory.
         """
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
@@ -155,8 +161,8 @@ class Model:
 
         Args:
             text: any text.
-            with_special: add what the model wants around a text (BOS, CLS, …).
-            parse_special: read control tokens that the text spells as such.
+            with_special: whether to add what the model wants around a text (BOS, CLS, …).
+            parse_special: whether texts of control tokens become these tokens.
         """
         raw = text.encode("utf-8", errors="replace")
         room = len(raw) + 8
@@ -165,12 +171,12 @@ class Model:
         n = lib.llama_tokenize(
             self._vocab, raw, len(raw), pointer, room, with_special, parse_special
         )
-        if n < 0:  # cannot be more than one token a byte and some around it
+        if n < 0:  # at most one token a byte, and some around the text
             raise DecodeFailed(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
         return buffer[:n].copy()
 
     def piece(self, token: int, *, shows_control: bool = False) -> bytes:
-        """Return the bytes that a token stands for; control tokens are empty unless asked for."""
+        """Return a token's bytes; those of control tokens only with `shows_control`."""
         known = self._pieces.get(token)
         if known is not None and not shows_control:
             return known
@@ -185,7 +191,7 @@ class Model:
         return piece
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Return the text of token ids, control tokens as they are spelled; each must be known."""
+        """Return the text of token ids, control tokens included; each id must be valid."""
         ids = np.asarray(tokens, np.int32)
         pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         room = 8 * len(ids) + 16
@@ -197,7 +203,7 @@ class Model:
             room = -n
 
     def insert_tokens(self) -> tuple[int, int, int] | None:
-        """Return what stands before a beginning, an end, and what goes between; None: not known."""
+        """Return the tokens for fill-in-the-middle: prefix, suffix, middle; None if unknown."""
         ask = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
         before, behind, between = (int(one(self._vocab)) for one in ask)
         if min(before, behind, between) < 0:
@@ -205,7 +211,7 @@ class Model:
         return before, behind, between
 
     def pair_tokens(self) -> tuple[list[int], list[int], list[int]]:
-        """Return what stands before, between and after two texts that are read together."""
+        """Return the tokens before, between and after a pair of texts."""
         vocab = self._vocab
         bos, eos, sep = (
             int(ask(vocab))
@@ -218,7 +224,7 @@ class Model:
         return begin, end + between, end
 
     def ends_generation(self, token: int) -> bool:
-        """Return whether the model means the answer to end here."""
+        """Return whether a token ends an answer."""
         ends = self._ends.get(token)
         if ends is None:
             ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
@@ -230,14 +236,14 @@ class Model:
         return self._vocab
 
     def ending_tokens(self) -> tuple[int, ...]:
-        """Return the tokens by which the model ends an answer, its own EOS first."""
+        """Return all tokens that end an answer, EOS first."""
         own = lib.llama_vocab_eos(self._vocab)
         is_end = lib.llama_vocab_is_eog
         ends = [token for token in range(self.n_vocab) if is_end(self._vocab, token)]
         return tuple(sorted(ends, key=lambda token: token != own))
 
     def special_text(self, which: Literal["bos", "eos"]) -> str:
-        """Return the text of the token that begins or ends a sequence; empty without one."""
+        """Return the text of BOS or EOS; "" if there is none."""
         ask = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
         token = ask(self._vocab)
         return self.piece(token, shows_control=True).decode(errors="replace") if token >= 0 else ""
@@ -251,10 +257,10 @@ class Model:
         ]
 
     def special_tokens(self) -> dict[str, int]:
-        """Return the ids of what a grammar must name by number, by their texts.
+        """Return the ids of tokens that a grammar must name by number, by their texts.
 
-        These are the control tokens, and tokens of the model's makers that look like tags; the
-        walk over 150,000 tokens takes 30 ms, so it is made once.
+        These are the control tokens, and user-defined tokens that look like tags. The first call
+        takes 30 ms for 150,000 tokens.
         """
         if self._special is None:
             self._special = {}
@@ -269,13 +275,13 @@ class Model:
         return self._special
 
     def chat_template(self, name: str | None = None) -> str | None:
-        """Return the Jinja2 source from the model file, or its variant of this name."""
+        """Return the Jinja2 source from the model file, or its variant of this name, if any."""
         raw = lib.llama_model_chat_template(self.pointer, name.encode() if name else None)
         return raw.decode("utf-8", errors="replace") if raw else None
 
     @property
     def adds_bos(self) -> bool:
-        """Whether the model wants its BOS token before every prompt."""
+        """Whether the model wants BOS before every prompt."""
         return bool(lib.llama_vocab_get_add_bos(self._vocab))
 
     @property
@@ -285,7 +291,7 @@ class Model:
 
     @property
     def n_scores(self) -> int:
-        """How many values a classifier gives for a text; 1 for most rerankers."""
+        """Number of values that a classifier returns for a text; 1 for most rerankers."""
         return int(lib.llama_model_n_cls_out(self.pointer))
 
     @property
@@ -295,14 +301,14 @@ class Model:
 
     @property
     def memory(self) -> MemoryKind:
-        """What may be done with the memory of a sequence, see `MemoryKind`."""
+        """How the model remembers a sequence, see `MemoryKind`."""
         if lib.llama_model_is_recurrent(self.pointer) or lib.llama_model_is_hybrid(self.pointer):
             return "state"
         return "window" if lib.llama_model_n_swa(self.pointer) else "cells"
 
 
 SPECIAL_MARK = b"\xff"
-"""What llguidance puts before tokens that no text can spell."""
+"""llguidance's prefix of tokens that no text can spell."""
 
 
 @dataclass(frozen=True, slots=True)

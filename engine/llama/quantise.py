@@ -1,12 +1,29 @@
-"""Write a model or single tensors in another format, by llama.cpp's own quantiser."""
+"""Write a model or single tensors in another format.
+
+`quantise` is llama.cpp's own quantiser. `write_with_q8_0` writes low-bit tensors as Q8_0 almost
+exactly, all others byte for byte. A low-bit block holds whole numbers q and stands for M + D·q.
+llama.cpp knows only the values, and rounds them to 127 even steps up to the largest one. Here the
+steps are a whole fraction of D, so that D·q is met exactly; of the possible fractions the one that
+meets M best is used. Measured with SmolLM2-135M from Q4_1, both computed in single precision: the
+next token differs at 4.2 of 100 places after llama.cpp's quantiser, at 1.4 after this one.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
+import struct
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
 
 from .library import ggml_function, lib
 
@@ -65,9 +82,9 @@ class QuantiseFailed(Exception):
 
 
 def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> None:
-    """Write `source` to `target` in a format of `FORMATS` or a mixture; from quantised tensors too.
+    """Write `source`, which may be quantised, to `target` in a format of `FORMATS` or a mixture.
 
-    Takes some seconds for each 10⁹ weights, and cannot be interrupted but by ending the process.
+    Takes some seconds for each 10⁹ weights; only the end of the process interrupts it.
 
     Raises:
         QuantiseFailed: nothing usable was written.
@@ -101,3 +118,268 @@ def _traits(kind: int) -> _Traits:
     found = ggml_function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)(kind)
     traits: _Traits = found.contents
     return traits
+
+
+Float32Array = NDArray[np.float32]
+BlockBytes = NDArray[np.uint8]
+
+_LARGEST_STEP = 127
+# Steps may be this much coarser than the largest number allows.
+_COARSEST = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Blocks of 32 weights: M + D·q."""
+
+    step: Float32Array
+    """D, shape (n_blocks,)."""
+    offset: Float32Array
+    """M, shape (n_blocks,)."""
+    numbers: BlockBytes
+    """q, shape (n_blocks, 32)."""
+    most: int
+    """The largest q that the format has."""
+
+
+def lattice_to_q8_0(lattice: Lattice) -> BlockBytes:
+    """Write blocks as Q8_0: a half for the scale and 32 signed bytes each, flat."""
+    scale = _scales(lattice)
+    divisor = np.where(scale == 0, 1, scale).astype(np.float32)[:, None]
+    values = lattice.numbers * lattice.step[:, None]
+    values += lattice.offset[:, None]
+    values /= divisor
+    blocks = np.empty((len(scale), _Q8_0_BYTES), np.uint8)
+    blocks[:, :2] = scale.astype(np.float16).view(np.uint8).reshape(-1, 2)
+    whole = np.clip(np.rint(values), -_LARGEST_STEP, _LARGEST_STEP).astype(np.int8)
+    blocks[:, 2:] = whole.view(np.uint8)
+    return blocks.reshape(-1)
+
+
+def _scales(lattice: Lattice) -> Float32Array:
+    """Return each block's best scale: a half, as single precision."""
+    step, low = lattice.step, lattice.offset
+    high = low + lattice.most * step
+    largest = np.maximum(np.abs(low), np.abs(high))
+    best = _as_half((largest / _LARGEST_STEP).astype(np.float32))
+    # With this scale, values lie anywhere between its steps. Blocks without steps keep it, and
+    # those with finer steps than it has.
+    best_error = np.where(step == 0, 0, best / 2).astype(np.float32)
+    parts = np.floor(_LARGEST_STEP * np.abs(step) / np.where(largest == 0, 1, largest))
+    n_tried = int(parts.max(initial=0) * (1 - _COARSEST)) + 1
+    for less in range(n_tried):
+        part = parts - less
+        is_able = part >= np.maximum(1, parts * _COARSEST)
+        scale = _as_half((np.abs(step) / np.where(is_able, part, 1)).astype(np.float32))
+        error = np.where(is_able, _lattice_error(low, high, scale), np.inf)
+        # A half may have been rounded down, so that the largest number would not fit.
+        error = np.where(largest > scale * (_LARGEST_STEP + 0.5), np.inf, error)
+        is_better = error < best_error
+        best = np.where(is_better, scale, best)
+        best_error = np.where(is_better, error, best_error)
+    return best.astype(np.float32)
+
+
+def _lattice_error(low: Float32Array, high: Float32Array, scale: Float32Array) -> Float32Array:
+    """Return the largest error at the ends of each lattice.
+
+    The scale is a whole fraction of the step, so the errors of the values between lie between.
+    """
+    divisor = np.where(scale == 0, 1, scale)
+    ends = [np.abs(end - scale * np.rint(end / divisor)) for end in (low, high)]
+    answer: Float32Array = np.maximum(*ends).astype(np.float32)
+    return answer
+
+
+def _as_half(values: Float32Array) -> Float32Array:
+    return values.astype(np.float16).astype(np.float32)
+
+
+# The formats
+
+
+def _q4_0(raw: BlockBytes) -> Lattice:
+    blocks = raw.reshape(-1, 18)
+    step = _halves(blocks[:, :2])
+    return Lattice(step, -8 * step, _nibbles(blocks[:, 2:]), 15)
+
+
+def _q4_1(raw: BlockBytes) -> Lattice:
+    blocks = raw.reshape(-1, 20)
+    return Lattice(_halves(blocks[:, :2]), _halves(blocks[:, 2:4]), _nibbles(blocks[:, 4:]), 15)
+
+
+def _q5_0(raw: BlockBytes) -> Lattice:
+    blocks = raw.reshape(-1, 22)
+    step = _halves(blocks[:, :2])
+    numbers = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks[:, 2:6])
+    return Lattice(step, -16 * step, numbers, 31)
+
+
+def _q5_1(raw: BlockBytes) -> Lattice:
+    blocks = raw.reshape(-1, 24)
+    numbers = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks[:, 4:8])
+    return Lattice(_halves(blocks[:, :2]), _halves(blocks[:, 2:4]), numbers, 31)
+
+
+def _q4_k(raw: BlockBytes) -> Lattice:
+    """Eight blocks of 32 share two halves, and have a scale and a minimum of 6 bits each."""
+    rows = raw.reshape(-1, 144)
+    step, offset = _sixes(rows)
+    pairs = rows[:, 16:].reshape(-1, 4, 1, 32)
+    numbers = np.concatenate([pairs & 15, pairs >> 4], axis=2)
+    return Lattice(step, offset, numbers.reshape(-1, 32), 15)
+
+
+def _q5_k(raw: BlockBytes) -> Lattice:
+    rows = raw.reshape(-1, 176)
+    step, offset = _sixes(rows)
+    pairs = rows[:, 48:].reshape(-1, 4, 1, 32)
+    low = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(-1, 8, 32)
+    bits = rows[:, 16:48].reshape(-1, 1, 32) >> np.arange(8, dtype=np.uint8)[:, None]
+    return Lattice(step, offset, (low | (bits & 1) << 4).reshape(-1, 32), 31)
+
+
+def _halves(raw: BlockBytes) -> Float32Array:
+    return np.ascontiguousarray(raw).view(np.float16).reshape(-1).astype(np.float32)
+
+
+def _nibbles(raw: BlockBytes) -> BlockBytes:
+    """Unpack 4-bit numbers: first the lower halves of all bytes, then the upper ones."""
+    return np.concatenate([raw & 15, raw >> 4], axis=1)
+
+
+def _fifth_bits(raw: BlockBytes) -> BlockBytes:
+    bits = np.unpackbits(np.ascontiguousarray(raw), axis=1, bitorder="little")
+    return (bits << 4).astype(np.uint8)
+
+
+def _sixes(rows: BlockBytes) -> tuple[Float32Array, Float32Array]:
+    """Unpack a k-quant's scales and minima: the upper bits of the last four lie in the first."""
+    packed = rows[:, 4:16]
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+    scales = np.concatenate([first & 63, (third & 15) | (first >> 6) << 4], axis=1)
+    minima = np.concatenate([second & 63, (third >> 4) | (second >> 6) << 4], axis=1)
+    step = _halves(rows[:, :2])[:, None] * scales
+    offset = -_halves(rows[:, 2:4])[:, None] * minima
+    return step.reshape(-1).astype(np.float32), offset.reshape(-1).astype(np.float32)
+
+
+BLOCK_READERS: dict[str, Callable[[BlockBytes], Lattice]] = {
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+}
+"""Readers of the formats that are converted exactly."""
+
+_ALIGNMENT = 32
+# Weights that are converted at a time: some 30 MB of working memory for each thread.
+_PIECE_WEIGHTS = 1 << 20
+
+
+def can_become_q8_0(tensor: GgufTensor) -> bool:
+    """Return whether a tensor is a matrix of fewer bits than Q8_0."""
+    per_block, block_bytes = TYPE_BLOCKS.get(tensor.kind, (1, 0))
+    is_low_bit = per_block > 1 and block_bytes * _Q8_0_BLOCK < per_block * _Q8_0_BYTES
+    return is_low_bit and len(tensor.axes) > 1 and tensor.axes[0] % _Q8_0_BLOCK == 0
+
+
+def low_bit_tensors(header: GgufHeader) -> frozenset[str]:
+    """Return the names of all tensors that `write_with_q8_0` can change."""
+    return frozenset(one.name for one in header.tensors if can_become_q8_0(one))
+
+
+def other_matrices(header: GgufHeader) -> tuple[GgufTensor, ...]:
+    """Return the matrices that are neither Q8_0 nor can be converted here."""
+    matrices = (one for one in header.tensors if len(one.axes) > 1)
+    return tuple(one for one in matrices if one.kind != _Q8_0 and not can_become_q8_0(one))
+
+
+def write_with_q8_0(source: Path, target: Path, names: Collection[str], n_threads: int) -> None:
+    """Write `source` to `target` with the tensors of these names in Q8_0.
+
+    Takes about a minute for each 10⁹ weights and thread.
+
+    Raises:
+        ModelBroken: the source is not a whole GGUF file.
+        OSError: the target cannot be written.
+    """
+    header = read_header(source)
+    wanted = [_as_q8_0(one) if one.name in names else one for one in header.tensors]
+    with (
+        source.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        target.open("wb") as out,
+        ThreadPoolExecutor(n_threads) as threads,
+    ):
+        out.write(_gguf_head(data[: header.tensors_at], wanted, header))
+        for tensor in header.tensors:
+            start = header.data_at + tensor.offset
+            if tensor.name in names:
+                _write_as_q8_0(data, start, tensor, out, threads)
+            else:
+                _copy(data, start, tensor.n_bytes, out)
+            out.write(b"\0" * (_padded(out.tell(), header) - out.tell()))
+
+
+def _as_q8_0(tensor: GgufTensor) -> GgufTensor:
+    return GgufTensor(tensor.name, _Q8_0, tensor.axes)
+
+
+def _gguf_head(values: bytes, tensors: list[GgufTensor], header: GgufHeader) -> bytes:
+    """Return everything before the tensors' data, padded."""
+    head = bytearray(values)
+    if not any(map(can_become_q8_0, tensors)):
+        _set_file_type(head)
+    at = 0
+    for tensor in tensors:
+        name = tensor.name.encode()
+        head += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.axes))
+        head += struct.pack(f"<{len(tensor.axes)}Q", *tensor.axes)
+        head += struct.pack("<IQ", tensor.kind, at)
+        at += _padded(tensor.n_bytes, header)
+    return bytes(head).ljust(_padded(len(head), header), b"\0")
+
+
+def _set_file_type(head: bytearray) -> None:
+    """Set the file's type for other tools, if the file has that value."""
+    key = b"general.file_type" + struct.pack("<I", 4)
+    at = head.find(key)
+    if at >= 0:
+        struct.pack_into("<I", head, at + len(key), _FILE_TYPES["Q8_0"])
+
+
+def _padded(n_bytes: int, header: GgufHeader) -> int:
+    step = header.values.get("general.alignment", _ALIGNMENT)
+    assert isinstance(step, int)
+    return -(-n_bytes // step) * step
+
+
+def _copy(data: mmap.mmap, start: int, n_bytes: int, out: BinaryIO) -> None:
+    for at in range(start, start + n_bytes, _PIECE_WEIGHTS):
+        out.write(data[at : min(at + _PIECE_WEIGHTS, start + n_bytes)])
+
+
+def _write_as_q8_0(
+    data: mmap.mmap, start: int, tensor: GgufTensor, out: BinaryIO, threads: ThreadPoolExecutor
+) -> None:
+    n_bytes = tensor.n_bytes
+    piece = n_bytes * _PIECE_WEIGHTS // max(_PIECE_WEIGHTS, tensor.n_weights)
+    # Pieces end with the blocks of 256 weights that k-quants have.
+    block = n_bytes * 256 // tensor.n_weights if tensor.n_weights % 256 == 0 else n_bytes
+    step = max(block, piece // block * block)
+    widened = partial(_piece_as_q8_0, data, tensor.kind)
+    starts = range(start, start + n_bytes, step)
+    ends = (min(at + step, start + n_bytes) for at in starts)
+    for written in threads.map(widened, starts, ends):
+        out.write(written.data)
+
+
+def _piece_as_q8_0(data: mmap.mmap, kind: int, start: int, end: int) -> BlockBytes:
+    """Return a piece in Q8_0: exactly if its format has a reader, else by ggml's rounding."""
+    raw = np.frombuffer(data[start:end], np.uint8)
+    reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))
+    return lattice_to_q8_0(reader(raw)) if reader is not None else tensor_to_q8_0(raw, kind)

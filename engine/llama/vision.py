@@ -1,9 +1,8 @@
 """Multimodal projector: an image becomes rows of embeddings, by libmtmd.
 
-The rows then stand in a sequence as tokens do, so that the scheduler may cut them anywhere and a
-prompt that begins with the same image can share its cells. That holds for models that read images
-in order. Models that look at an image as a whole, or count its positions in two dimensions, are
-refused.
+The rows are part of a sequence like tokens, so that the scheduler may cut them anywhere, and
+prompts that begin with the same image share its cells. That holds for models that read images in
+order. Models with non-causal attention over an image, or two-dimensional positions, are refused.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens, Vectors
 
-from .diagnostics import CacheFull, DecodeFailed, LoadFailed
-from .library import LOG, LOG_CALLBACK, lib
+from .library import LOG, LOG_CALLBACK, CacheFull, DecodeFailed, LoadFailed, lib
 from .llama_context import Context
 from .llama_model import Model
 
@@ -30,10 +28,10 @@ import llama_cpp.mtmd_cpp as mtmd  # after .library, which names the folder of l
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePiece:
-    """A part of a prompt that is no text."""
+    """A part of a prompt that is an image."""
 
     digest: str
-    """sha256 of the file and the place of the part in it: equal parts have equal rows."""
+    """sha256 of the file, and the part's index in it: equal parts have equal rows."""
     rows: Vectors = field(repr=False)
     """Shape (n, n_embedding), float32; each row has a position and a cell of its own."""
 
@@ -53,7 +51,7 @@ class Projector:
         uses_gpu: bool = True,
         on_part: Callable[[], None] = lambda: None,
     ) -> None:
-        """Load a file; `on_part` is called before each part of an image is computed."""
+        """Load a file; call `on_part` before each part of an image is computed."""
         self._on_part = on_part
         mtmd.mtmd_log_set(LOG_CALLBACK, None)
         params = mtmd.mtmd_context_params_default()
@@ -79,13 +77,13 @@ class Projector:
             self._pointer = None
 
     def look(self, image: bytes) -> list[PromptPiece]:
-        """Cut an image as the model wants it, and compute its embeddings.
+        """Cut an image into pieces, and compute their embeddings.
 
-        Gives its pieces, with the tokens that the model wants around them. Uses the projector
-        alone, no context: one thread at a time.
+        Returns the pieces with the tokens that the model wants around them. Uses the projector
+        alone, not the context; not thread-safe.
 
         Raises:
-            ValueError: the image cannot be decoded, or this kind of model cannot be served.
+            ValueError: the image cannot be decoded, or this kind of model is not supported.
         """
         if mtmd.mtmd_decode_use_mrope(self._pointer):
             raise ValueError("models that count an image's positions in two dimensions (M-RoPE) "
@@ -138,10 +136,10 @@ def _text_tokens(chunk: Any) -> Tokens:
 
 
 def decode_image_rows(context: Context, rows: Vectors, position: int, seq_id: int) -> None:
-    """Compute rows of an image into a sequence's cells, in the thread that owns the context.
+    """Decode rows of an image into a sequence's cells; only in the context's thread.
 
     Raises:
-        CacheFull: no room; nothing was decoded.
+        CacheFull: no free cells; nothing was decoded.
         DecodeFailed: the context is broken.
     """
     n_rows, n_row = rows.shape

@@ -183,7 +183,7 @@ def ask_devices() -> tuple[tuple[GpuMemory, bool], ...]:
     In a process of its own, since a driver that starts may hang or abort; takes about a second.
     """
     code = (
-        "import json; from paddock.engine.llama.gpu_devices import graphics_devices; "
+        "import json; from paddock.engine.llama.library import graphics_devices; "
         "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.context_bytes, "
         "one.is_integrated] for one in graphics_devices()]))"
     )

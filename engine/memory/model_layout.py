@@ -118,15 +118,15 @@ def layouts(
     load = _load_of(wanted, settings, device, profile)
     good, sizes = _cell_counts(load, wanted, header, settings, device)
     per_cell = cell_bytes(header, load.kv_cache_type)
-    n_shelf = int(_host_cache_bytes(settings, device) / max(1.0, per_cell))
-    n_shelf = n_shelf if load.role == "chat" else 0
+    n_host_cache = int(_host_cache_bytes(settings, device) / max(1.0, per_cell))
+    n_host_cache = n_host_cache if load.role == "chat" else 0
     ways: list[ModelLayout] = []
     for size in sizes:
         n_parallel = load.n_parallel
         if load.role == "chat" and settings.num_parallel is None:
             each = min(LEAST_CELLS_EACH, load.n_ctx_tokens)
             n_parallel = max(1, min(n_parallel, size // each))
-        sized = replace(load, n_cells=size, n_parallel=n_parallel, n_shelf_tokens=n_shelf)
+        sized = replace(load, n_cells=size, n_parallel=n_parallel, n_host_cache_tokens=n_host_cache)
         ways += _layouts_of(sized, wanted, header, settings, device, size >= good)
     # Fewer cells on the device are faster than many of which the processor computes a part.
     ways.sort(key=lambda way: (not way.is_good, way.is_spilled))

@@ -1,4 +1,1 @@
-"""How fast a model is on this device.
-
-Measured, stored, and used to choose layouts and predict run times.
-"""
+"""Speed of a model on this device: measured, stored, used for layouts and estimates."""

@@ -1,14 +1,13 @@
 """Choose the layout of a model's KV cache and the sizes of its batches from its profile. Pure.
 
-A unified cache shares a prefix for nothing, but every token attends to the cells of all sequences;
-in a split one each sequence has a stream of its own, into which a shared prefix must be copied.
-Which of them is quicker depends on device, model and job: both are estimated in seconds, and the
-quicker one is taken.
+A unified cache shares prefixes for free, but every token attends to the cells of all sequences; in
+a split one each sequence has a stream of its own, into which a shared prefix must be copied. Which
+is quicker depends on device, model and job: both are estimated, and the quicker one is chosen.
 
 Flash attention is not chosen by the job: other kernels add in another order, so the same prompt
-would get another greedy answer in other company. It is chosen once for a model on a device, by
-what usual work takes with it and without (`without_flash`), and stays. The type of the cells is
-never chosen: q8_0 changes answers, so it is used only on request.
+would get another greedy answer in other company. It is chosen once for a model on a device, by the
+duration of usual work with and without it (`without_flash`). The type of the cells is never chosen:
+q8_0 changes answers, so it is used only on request.
 """
 
 from __future__ import annotations
@@ -21,23 +20,22 @@ from paddock.engine.settings import CacheLayout, CacheType, Switch
 
 from .profile import Profile, prefill_s, step_s
 
-# Places that a pool makes by default. In a split cache sequences do not slow one another: on 2
-# cores with SmolLM2-135M, a step of 8 unrelated ones of 120 tokens took 32 ms, in a unified one
-# 35 to 50.
+# Default numbers of parallel jobs. In a split cache sequences do not slow one another: on 2 cores
+# with SmolLM2-135M, a step of 8 unrelated ones of 120 tokens took 32 ms, in a unified one 35 to 50.
 CPU_PARALLEL = 8
 GPU_PARALLEL, GPU_PARALLEL_MOST = 64, 128
-_WORTH_MORE_SEQUENCES = 1.15  # tokens a second that twice as many places must bring at least
+_WORTH_MORE_SEQUENCES = 1.15  # least gain in tokens a second by twice as many sequences
 _USUAL_DEPTH = 1024
-# Seats beside the jobs' for chats. With one chat a second, each answered in some seconds beside
-# eight jobs, up to four run at once.
+# Slots for chats alone. With one chat a second, each answered in some seconds along with eight
+# jobs, up to four run at once.
 MOST_CHAT_SLOTS = 4
-# Where memory holds fewer streams than that, one of so many is for chats alone.
+# If memory holds fewer streams, one of this many is for chats alone.
 _CHATS_SHARE = 4
 UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
 LEAST_TURN_TOKENS = 16
 
-# Without flash attention, scores for each head, token of a batch and cell of a stream are kept:
-# 8,192 cells, 512 tokens and 32 heads are 512 MiB.
+# Without flash attention, the scores for each head, token of a batch and cell of a stream take
+# memory: 512 MiB for 8,192 cells, 512 tokens and 32 heads.
 MOST_PLAIN_TOKENS = 8192
 
 CPU_BATCH, GPU_BATCH = 512, 2048
@@ -45,22 +43,22 @@ CPU_BATCH, GPU_BATCH = 512, 2048
 GPU_PASSES = (512, 1024, 2048)
 
 _BATCHES = (64, 128, 256, 512, 1024, 2048)
-# Estimates nearer to each other than this are equal: the measurement is no better.
+# Estimates that differ by less count as equal: the measurement is not more precise.
 _EQUAL_WITHIN = 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What waits and runs; the token numbers are means over the requests."""
+    """Requests that wait and run; the token numbers are means over them."""
 
     n_sequences: int
     n_prompt_tokens: float
     n_answer_tokens: float
     n_shared_tokens: float = 0.0
-    """Of the prompt, what all requests begin with."""
+    """Length of the common prefix of all prompts."""
 
 
-# By which flash attention is judged: documents, short texts, chats, long answers.
+# Workloads that decide about flash attention: documents, short texts, chats, long answers.
 _USUAL_WORK = (
     Workload(16, 700, 80, 60),
     Workload(16, 200, 32),
@@ -71,13 +69,13 @@ _USUAL_WORK = (
 
 @dataclass(frozen=True, slots=True)
 class ContextLayout:
-    """How a context is made, and how large its batches are."""
+    """Kind of a context, and the sizes of its batches."""
 
     is_unified: bool
     n_parallel: int
     n_batch_tokens: int
     n_pass_tokens: int = 0
-    """Of a batch, what is computed in one pass (llama.cpp's ubatch); 0: all of it."""
+    """Tokens of a batch that are computed in one pass (llama.cpp's ubatch); 0: all."""
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
 
@@ -89,21 +87,21 @@ class ContextLayout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutBounds:
-    """What a layout may use."""
+    """Bounds of a layout."""
 
     n_cells: int
     n_parallel_max: int
     n_batch_max: int
     is_gpu: bool = False
     n_stream_tokens: int = 0
-    """Length of a stream in a split cache; 0: of a request."""
+    """Length of a stream in a split cache; 0: that of a request."""
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
     may_be_plain: bool = True
     """Whether the profile may decide against flash attention (`may_be_plain`)."""
     n_devices: int = 1
     n_pass_max: int = 0
-    """Tokens of a pass for which there is room; 0: a whole batch."""
+    """Most tokens of a pass that memory allows; 0: a whole batch."""
 
 
 def choose_layout(
@@ -111,9 +109,9 @@ def choose_layout(
 ) -> ContextLayout:
     """Return the layout that finishes this work soonest.
 
-    There are as many places as there may be: a step of more sequences has always made more tokens
-    a second. Of layouts that are equal within the measurement's precision, the split one comes
-    first, where sequences do not slow one another (the unified one where they share half of their
+    It has as many parallel sequences as allowed: a step of more sequences has always made more
+    tokens a second. Of layouts that are equal within the measurement's precision, the split one is
+    preferred, where sequences do not slow one another (the unified one if they share half of their
     prompts), then the larger batch.
     """
     if profile is None or not profile.prefill or not profile.decode:
@@ -127,7 +125,7 @@ def choose_layout(
 
 
 def n_chat_slots(n_parallel: int) -> int:
-    """Return the number of seats that only chats may use, beside `n_parallel` for jobs."""
+    """Return the number of slots for chats alone, in addition to `n_parallel` for jobs."""
     return min(MOST_CHAT_SLOTS, n_parallel // 2)
 
 
@@ -156,19 +154,19 @@ def gpu_parallel(profile: Profile | None) -> int:
 
 
 def may_be_plain(layout: CacheLayout, n_ctx_tokens: int, kv_cache_type: CacheType) -> bool:
-    """Return whether a cache can do without flash attention where that is left open.
+    """Return whether a cache may be without flash attention, if that is not configured.
 
-    Not a unified one, where prompts took five times as long; not one whose scores would take much
-    memory; and llama.cpp reads quantised values with flash attention alone.
+    Not a unified one, where prompts took five times as long, and not one whose scores would take
+    much memory; and llama.cpp reads quantised values only with flash attention.
     """
     return layout != "unified" and n_ctx_tokens <= MOST_PLAIN_TOKENS and kv_cache_type == "f16"
 
 
 def without_flash(profile: Profile | None, limits: LayoutBounds) -> bool:
-    """Return whether usual work is done sooner without flash attention, in a split cache.
+    """Return whether usual work is quicker without flash attention, in a split cache.
 
-    Where both are equal within the measurement's precision, the one that keeps answers in company
-    as they are alone comes first.
+    If both are equal within the measurement's precision, choose the one with which other requests
+    cannot change an answer.
     """
     if limits.flash_attention != "auto":
         return limits.flash_attention == "off"
@@ -182,7 +180,7 @@ def without_flash(profile: Profile | None, limits: LayoutBounds) -> bool:
 
 
 def plain_ratio(profile: Profile) -> float:
-    """Return how long usual work takes without flash attention, as a share of that with it."""
+    """Return the duration of usual work without flash attention, relative to that with it."""
     logs = [
         math.log(_split_s(profile, work, "off") / _split_s(profile, work, "auto"))
         for work in _USUAL_WORK
@@ -214,11 +212,11 @@ def _layouts(profile: Profile, workload: Workload, limits: LayoutBounds) -> Iter
 def pass_tokens(
     profile: Profile | None, limits: LayoutBounds, n_batch_tokens: int, *, is_unified: bool
 ) -> int:
-    """Return how much of a batch is computed in one pass; 0: all of it.
+    """Return how many tokens of a batch are computed in one pass; 0: all.
 
-    On one graphics device the quickest that was measured, the smaller of equal ones; on several
-    the smallest, so that each has a pass to work on. In a unified cache the smallest, too, since
-    a mask has as many rows as a pass and as many columns as there are cells.
+    On one graphics device the quickest measured size, the smaller of equal ones; on several devices
+    the smallest, so that each has a pass to work on. Also the smallest in a unified cache, since a
+    mask has a row for each token of a pass and a column for each cell.
     """
     if not limits.is_gpu or n_batch_tokens <= GPU_PASSES[0]:
         return 0
@@ -232,7 +230,7 @@ def pass_tokens(
 
 
 def _n_streams(workload: Workload, limits: LayoutBounds) -> int:
-    """Return how many streams there can be that hold a whole request each."""
+    """Return how many streams of a whole request each fit."""
     each = max(workload.n_prompt_tokens + workload.n_answer_tokens, limits.n_stream_tokens, 1.0)
     return max(1, min(limits.n_parallel_max, int(limits.n_cells / each)))
 
@@ -258,7 +256,7 @@ def _shares_much(workload: Workload) -> bool:
 def layout_s(
     profile: Profile, workload: Workload, layout: ContextLayout, limits: LayoutBounds
 ) -> float:
-    """Return how many seconds the work takes in a layout; infinite where no request fits."""
+    """Return how many seconds the work takes in a layout; infinite if no request fits."""
     n_at_once = _n_at_once(workload, layout, limits)
     if n_at_once < 1:
         return float("inf")
@@ -268,11 +266,11 @@ def layout_s(
 
 
 def _n_at_once(workload: Workload, layout: ContextLayout, limits: LayoutBounds) -> float:
-    """Return how many of the requests run together."""
+    """Return how many of the requests run at once."""
     own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens
     n_most = float(min(workload.n_sequences, layout.n_parallel))
     if not layout.is_unified:
-        # A stream cannot lend its cells to another.
+        # Streams do not share cells.
         is_room = limits.n_cells // layout.n_parallel >= own + workload.n_shared_tokens
         return n_most if is_room else 0.0
     n_fit = (limits.n_cells - workload.n_shared_tokens) / max(1.0, own)
@@ -287,7 +285,7 @@ def _reading_s(
     size = max(1.0, min(layout.n_batch_tokens, n_tokens))
     n_before = 0.0
     if layout.is_unified:
-        # While one prompt is read, the others are somewhere between beginning and end.
+        # While one prompt is read, the others are half done on average.
         n_before = (n_at_once - 1) * (own + workload.n_answer_tokens / 2)
     batch_s = prefill_s(profile, size, n_cells_before=n_before, is_flash=layout.is_flash)
     if layout.n_pass_tokens and layout.n_pass_tokens < size:
@@ -314,7 +312,7 @@ def _writing_s(
 def turn_tokens(
     profile: Profile | None, turn_s: float, *, is_flash: bool = True, is_gpu: bool = False
 ) -> int:
-    """Return the largest number of prompt tokens whose turn takes at most `turn_s`.
+    """Return the largest number of prompt tokens whose step takes at most `turn_s`.
 
     A multiple of 16, and at least 16: a smaller batch would waste the pass over the weights.
     """
@@ -329,7 +327,7 @@ def turn_tokens(
 
 
 def workload_s(profile: Profile, workload: Workload, limits: LayoutBounds | None = None) -> float:
-    """Return how long this work takes in the layout that suits it, the model's load left out."""
+    """Return how long this work takes in its best layout, without the loading of the model."""
     if not workload.n_sequences:
         return 0.0
     limits = limits or _default_bounds(workload, profile)
@@ -337,7 +335,7 @@ def workload_s(profile: Profile, workload: Workload, limits: LayoutBounds | None
 
 
 def _default_bounds(workload: Workload, profile: Profile) -> LayoutBounds:
-    """Bounds as a pool has them that was not told otherwise."""
+    """Return a pool's default bounds."""
     n_parallel = gpu_parallel(profile) if profile.is_gpu else CPU_PARALLEL
     each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
     n_batch = GPU_BATCH if profile.is_gpu else CPU_BATCH

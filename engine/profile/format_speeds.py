@@ -1,7 +1,7 @@
 """Speeds of tensor formats on this processor, and what a tuned copy would gain. Pure.
 
-A tuned copy changes tensors in slow formats alone; the others stay bit for bit. The promise counts
-only what is measured of the matrices, on trial models; attention and the rest stay as they are.
+A tuned copy changes only tensors in slow formats; the others stay bit for bit. Predictions use the
+speeds of matrices, measured on trial models; attention and the rest count as unchanged.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from .context_layout import Workload, workload_s
 from .profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 
 NEAR_LOSSLESS = "Q8_0"
-# Formats that hold more than Q8_0 can: to change them is a loss, and done only by name.
+# Formats that are finer than Q8_0: changing them is a loss, and done only on request.
 _FINER_FORMATS = frozenset(["F64", "F32", "F16", "BF16", NEAR_LOSSLESS])
-# Less is not worth a change: the noise of two measurements is half of it.
+# A smaller gain is not worth a change: the noise of two measurements is half of it.
 USEFUL_GAIN = 1.1
-# Below it, a copy is not worth its place on the disk.
+# Below it, a copy is not worth its disk space.
 WORTHWHILE_GAIN = 1.3
 # One token alone, some sequences together, a piece of a prompt.
 MEASURED_ROWS = (1, 8, 256)
 
 _LEAST_WEIGHT_SHARE = 0.02  # of the weights: rarer formats cannot change much
-# What stays of a measured time at least: a trial can err, but not turn time back.
+# Least predicted share of a measured time: trials have errors.
 _LEAST_TIME_SHARE = 0.2
 
 DOCUMENT_WORKLOAD = Workload(
     n_sequences=16, n_prompt_tokens=700, n_answer_tokens=80, n_shared_tokens=60
 )
-"""What is promised for where no job is at hand: short answers about longer texts."""
+"""The workload of predictions without a job: short answers about longer texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlowFormats:
     """Formats in which this device computes a matrix more slowly than in the near-lossless one.
 
-    The layers compute every token of a prompt, the head the last one alone, and both every token
-    of an answer. So a format can be slow in one of them only.
+    The layers compute every token of a prompt, the head only the last one, and both every token of
+    an answer. So a format can be slow in one of them only.
     """
 
     layers: frozenset[str] = frozenset()
@@ -79,7 +79,7 @@ def _document_s(costs: Mapping[int, float], *, with_prompt: bool) -> float:
 def slow_tensors(header: GgufHeader, slow: SlowFormats) -> frozenset[str]:
     """Return the names of the tensors that a copy should change.
 
-    A table of embeddings is looked up, not multiplied; it stays where it is not the head as well.
+    The embedding table is looked up, not multiplied: it stays unless it is also the head.
     """
     formats = {"layers": slow.layers, "head": slow.head}
     head_name = _head_name(header)
@@ -91,7 +91,7 @@ def slow_tensors(header: GgufHeader, slow: SlowFormats) -> frozenset[str]:
 
 
 def count_weights(header: GgufHeader) -> tuple[Weights, ...]:
-    """Count the weights that a token goes through, by format, the most frequent first."""
+    """Count the weights that a token is multiplied by, by format, most frequent first."""
     layers: dict[str, float] = {}
     head: dict[str, float] = {}
     head_name = _head_name(header)
@@ -113,7 +113,7 @@ def _head_name(header: GgufHeader) -> str:
 
 
 def _tensor_place(tensor: GgufTensor, head_name: str) -> Literal["layers", "head", ""]:
-    """Return where a matrix is multiplied; empty where it is not."""
+    """Return where a tensor is multiplied; "" if it is not."""
     if tensor.name == head_name:
         return "head"
     is_matrix = len(tensor.axes) >= 2 and tensor.name.startswith("blk.")
@@ -125,13 +125,13 @@ def _format_name(tensor: GgufTensor) -> str:
 
 
 def _active_share(header: GgufHeader) -> float:
-    """Return which share of a mixture's experts a token goes through."""
+    """Return the share of a mixture's experts that a token uses."""
     n_experts = header.number("expert_count")
     return header.number("expert_used_count", n_experts) / n_experts if n_experts else 1.0
 
 
 def formats_to_measure(weights: tuple[Weights, ...]) -> tuple[str, ...]:
-    """Name the formats whose speeds are needed for a promise."""
+    """Return the formats whose speeds a prediction needs."""
     n_all = sum(one.n_layers + one.n_head for one in weights)
     present = [
         one.format for one in weights if one.n_layers + one.n_head > _LEAST_WEIGHT_SHARE * n_all
@@ -142,9 +142,9 @@ def formats_to_measure(weights: tuple[Weights, ...]) -> tuple[str, ...]:
 def predicted_gain(
     profile: Profile, workload: Workload, format_name: str | None = None
 ) -> float | None:
-    """Return how many times as fast a copy would do the work; None: not known.
+    """Return how many times as fast a copy would do the work; None if unknown.
 
-    A copy of which every matrix is in `format_name`, or else a tuned copy.
+    In the copy every matrix is in `format_name`; None: it is a tuned copy.
     """
     tuned = predicted_profile(profile, format_name)
     if tuned is None or not profile.prefill or not profile.decode:
@@ -167,7 +167,7 @@ def predicted_prompt_gain(profile: Profile) -> float | None:
 
 
 def predicted_profile(profile: Profile, format_name: str | None = None) -> Profile | None:
-    """Return the profile that a copy would have (see `predicted_gain`); None where nothing is known."""
+    """Return the profile of a copy (see `predicted_gain`), or None if unknown."""
     costs = _seconds_by_format(profile.formats)
     target = costs.get(format_name or NEAR_LOSSLESS)
     if target is None or not profile.weights:
@@ -218,7 +218,7 @@ def _seconds_by_format(points: Iterable[FormatPoint]) -> dict[str, dict[int, flo
 
 
 def _seconds_at(costs: Mapping[int, float], n_rows: int) -> float:
-    """Return the seconds for so many rows, on the line between the measured ones."""
+    """Return the seconds for `n_rows`, interpolated."""
     points = sorted(costs.items())
     low, low_s = points[0]
     for high, high_s in points[1:]:

@@ -1,10 +1,9 @@
 """Measure a model on this device in a few seconds, before it serves requests.
 
 Runs in the worker's owner thread. The most useful numbers come first, and each is measured only if
-it is expected to end in time, so that a large model on a slow machine gets a rough profile rather
-than a long wait. What was measured while other programs used the processor is not kept. `Bench` is
-one context under measurement: batches of any shape, timed by a `BenchClock` that ends the
-measurement.
+it should end in time, so that a large model on a slow machine gets a rough profile rather than a
+long wait. Measurements while other programs used the processor are dropped. `Bench` is one context
+under measurement: batches of any shape, timed by a `BenchClock` that ends the measurement.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Logits
 from paddock.engine.gguf import read_header
 from paddock.engine.llama import llama_context
-from paddock.engine.llama.diagnostics import CacheFull, LoadFailed
+from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.settings import CacheType, Switch
@@ -34,7 +33,7 @@ from .profile import Agreement, DecodePoint, FormatPoint, PrefillPoint, Weights
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What the contexts to be measured are like."""
+    """Options of the contexts to be measured."""
 
     n_cells: int
     n_batch_tokens: int
@@ -45,7 +44,7 @@ class BenchOptions:
     is_gpu: bool = False
     """Whether the layers are on a graphics device."""
     uses_extra_buffers: bool = True
-    """Of the processor, for models that are loaded for the measurement."""
+    """As `WorkerOptions.uses_extra_buffers`, for models that are loaded for the measurement."""
 
     @property
     def is_flash(self) -> bool:
@@ -54,10 +53,10 @@ class BenchOptions:
 
 
 class BenchClock:
-    """Time that is left, and what share of the processor the computing got.
+    """Time that is left, and the share of the processor that the computation got.
 
-    With `counts_cpu` the processor's seconds are measured, so that other programs take nothing
-    from the measurement. It is meant for one thread: several wait for each other in a loop.
+    With `counts_cpu` processor seconds are measured, so that other programs do not affect the
+    result. Only for one thread: several wait for each other in a loop.
     """
 
     def __init__(self, seconds: float, n_threads: int, *, counts_cpu: bool = False) -> None:
@@ -67,15 +66,15 @@ class BenchClock:
         self._counts_cpu = counts_cpu and is_fine
         self._wall_s = self._cpu_s = 0.0
         self.token_s = 0.0
-        """What a token of a prompt takes, as far as is known."""
+        """Last measured duration of a prompt's token."""
 
     @property
     def left_s(self) -> float:
-        """Until the time is up; below zero after it."""
+        """Seconds until the time is up; negative after it."""
         return self._until - time.perf_counter()
 
     def time(self, work: Callable[[], object]) -> float:
-        """Do some computing; gives its seconds."""
+        """Call `work` and return its duration."""
         began, began_cpu = time.perf_counter(), time.process_time()
         work()
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
@@ -84,12 +83,12 @@ class BenchClock:
         return cpu_s if self._counts_cpu else wall_s
 
     def forget_share(self) -> None:
-        """Judge the share anew: until now pages came from the disk."""
+        """Reset the share: until now pages were read from the disk."""
         self._wall_s = self._cpu_s = 0.0
 
     @property
     def share(self) -> float:
-        """Of the processors that the threads could have used, what they got."""
+        """The share of the threads' possible processor time that they got."""
         return self._cpu_s / self._wall_s / self._n_threads if self._wall_s else 0.0
 
 
@@ -115,7 +114,7 @@ class Bench:
         self.n_seq = n_seq
         self.is_unified = is_unified
         self.n_room = shape.n_cells // (1 if is_unified else n_seq)
-        """Tokens that one sequence may have."""
+        """Most tokens of one sequence."""
         self.context = Context(
             model,
             ContextOptions(
@@ -131,7 +130,7 @@ class Bench:
         )
 
     def use_text(self, tokens: NDArray[np.int32]) -> None:
-        """Take each position's token from a text, which is repeated where it is too short."""
+        """Take each position's token from a text, repeated if necessary."""
         self._text = tokens
 
     def clear(self) -> None:
@@ -145,11 +144,11 @@ class Bench:
         self._lengths[seq_id] = 0
 
     def n_tokens(self, seq_id: int) -> int:
-        """Return how long a sequence is."""
+        """Return the length of a sequence."""
         return self._lengths[seq_id]
 
     def read(self, seq_id: int, n_tokens: int) -> float:
-        """Add tokens to a sequence in batches; gives the seconds."""
+        """Add tokens to a sequence in batches; return the seconds."""
         seconds, n_left = 0.0, n_tokens
         while n_left:
             n = min(n_left, self.n_batch_tokens)
@@ -158,14 +157,14 @@ class Bench:
         return seconds
 
     def step(self, n_sequences: int) -> float:
-        """Add a token to each of the first sequences; gives the seconds."""
+        """Add a token to each of the first sequences; return the seconds."""
         return self._decode(np.arange(n_sequences, dtype=np.int32), n_wanted=n_sequences)
 
     def rows(self, n_tokens: int, seq_id: int = 0, *, n_beside: int = 0) -> Logits:
         """Add tokens to a sequence in one batch and return a copy of their logits.
 
-        Shape is (n_tokens, n_vocab). The tokens depend on their positions alone. `n_beside`
-        sequences after it are given a token each in the same batch.
+        Shape is (n_tokens, n_vocab). The tokens depend only on their positions. Each of the next
+        `n_beside` sequences gets a token in the same batch.
         """
         others = range(seq_id + 1, seq_id + 1 + n_beside)
         seq_ids = np.array([*[seq_id] * n_tokens, *others], np.int32)
@@ -183,25 +182,25 @@ class Bench:
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:
-        """Compute with one thread, as the governor makes it do on a busy machine."""
+        """Compute with one thread, as on a busy machine."""
         self.context.use_threads(1)
         yield
         self.context.use_threads(self.context.options.n_threads)
 
     def cut(self, seq_id: int, n_tokens: int) -> None:
-        """Take back a sequence's last tokens."""
+        """Remove a sequence's last tokens."""
         self._lengths[seq_id] -= n_tokens
         self.context.trim(seq_id, self._lengths[seq_id])
 
     def embed(self, n_texts: int, n_tokens_each: int) -> float:
-        """Compute vectors of texts in one batch; gives the seconds."""
+        """Compute vectors of texts in one batch; return the seconds."""
         self.clear()
         return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
 
     def spread(self, n_sequences: int) -> float:
-        """Copy the cells of the first sequence to the others; return seconds for a token.
+        """Copy the cells of the first sequence to the others; return the seconds for a token.
 
-        Where streams are on a graphics device, it copies them itself, at the next decode.
+        A graphics device copies its streams itself, at the next decode; then this returns 0.
         """
         if self._is_gpu and not self.is_unified:
             return self._spread_there(n_sequences)
@@ -223,7 +222,7 @@ class Bench:
         return 0.0
 
     def cell_bytes(self) -> float:
-        """Return what a token takes in the cache, from the first sequence's."""
+        """Return the bytes of a token in the cache, from the first sequence's."""
         return len(llama_context.save_cells(self.context, 0)) / max(1, self._lengths[0])
 
     def _decode(self, seq_ids: NDArray[np.int32], n_wanted: int) -> float:
@@ -232,8 +231,7 @@ class Bench:
         for row, seq_id in enumerate(seq_ids.tolist()):
             pos[row] = self._lengths[seq_id]
             self._lengths[seq_id] += 1
-        # Any tokens take as long as any others; the same one again and again may not, in a
-        # mixture of experts.
+        # Different tokens: the same one repeated may be faster in a mixture of experts.
         tokens = (7 + 7919 * np.arange(n, dtype=np.int64)) % self._n_vocab
         if self._text is not None:
             tokens = self._text[pos % len(self._text)].astype(np.int64)
@@ -254,31 +252,31 @@ class Bench:
 CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64, 128)
 # Without flash attention; between them and beyond, steps lie on a line.
 PLAIN_SEQUENCES = (1, 8)
-# What each sequence holds while decoding is measured: a line, and as much of a document as the
-# time allows.
+# Lengths of the sequences while decoding is measured: a line, and as much of a document as the time
+# allows.
 SHALLOW_TOKENS, DEEP_TOKENS, GPU_DEEP_TOKENS = 64, (512, 256, 128), (1024, 512, 256)
 N_CROWDED = 128
 EMBED_BATCHES, EMBED_TEXT = (64, 128, 256, 512), 32
-# A draft of a few tokens, and as many as a step may hold of them (`turn.MOST_DRAFTS`).
+# A draft of a few tokens, and as many as a step may have (`batch.MOST_DRAFTS`).
 DRAFTED_ROWS, N_COMPARED = (8, 49), 3
 # From 512 cells on, flash attention divides a single token's cells among the threads; from 64
 # tokens on, it takes another path for prompts.
 AGREED_DEPTH, AGREED_PIECES = 512, (1, 40, 55)
-# So much of the time is kept for the formats of other copies: some 0.1 s each.
+# Time reserved for the tensor formats: some 0.1 s each.
 _FORMATS_S = 0.8
 _N_STEPS = 3
 _TOO_SHORT = 16
-# Reading to a depth in three layouts, and the steps there, in tokens of a prompt.
+# Cost of reading to a depth in three layouts, and of the steps there, in tokens of a prompt.
 _PER_DEPTH = 4.0
 
 
 class Unmeasured(Exception):
-    """No profile came of it; the reason, in plain words."""
+    """The measurement failed; the message is the reason."""
 
 
 @dataclass(slots=True)
 class Measurements:
-    """What came of it; the fields are those of `Profile`."""
+    """Results; the fields are those of `Profile`."""
 
     cell_bytes: float = 0.0
     prefill: list[PrefillPoint] = field(default_factory=list)
@@ -298,12 +296,12 @@ def measure_model(
     depths: tuple[int, ...] | None = None,
     least_share: float = ENOUGH_CPU_SHARE,
 ) -> Measurements:
-    """Measure within about so many seconds; the model must be at rest.
+    """Measure for about `seconds`; nothing else may use the model.
 
-    `depths` are tried in their order, beside the shallow one; None: the usual ones.
+    `depths` are tried in order, in addition to the shallow one; None: the usual ones.
 
     Raises:
-        Unmeasured: others used the processor, or the model is too slow for the time.
+        Unmeasured: other programs used the processor, or the model is too slow for the time.
     """
     clock = BenchClock(seconds, shape.n_threads)
     measured = Measurements(weights=format_speeds.count_weights(read_header(path)))
@@ -329,7 +327,7 @@ def measure_model(
 def _refuse_busy(shape: BenchOptions, clock: BenchClock, least_share: float) -> None:
     if not shape.is_gpu and clock.share < least_share:
         raise Unmeasured(
-            f"other programs used the processor: {clock.share:.0%} of the threads' time was had"
+            f"other programs used the processor: the threads got {clock.share:.0%} of their time"
         )
 
 
@@ -341,10 +339,10 @@ def _measure_chat(
     depths: tuple[int, ...],
     least_share: float,
 ) -> None:
-    """Measure a unified cache, then a split one at the same depths, or neither of the deep ones.
+    """Measure a unified cache, then a split one at the same depths.
 
-    Half of a comparison would decide for the wrong side. The split one is measured again without
-    flash attention, where there is a choice.
+    Both are measured deep or neither, since half of a comparison could decide wrongly. The split
+    one is measured again without flash attention, if there is a choice.
     """
     deep = 0
     began_s = clock.left_s
@@ -353,7 +351,7 @@ def _measure_chat(
         _measure_reading(bench, clock, measured, SHALLOW_TOKENS)
         if not measured.prefill:
             return
-        _refuse_busy(shape, clock, least_share)  # before more time is spent in vain
+        _refuse_busy(shape, clock, least_share)  # before more time is wasted
         if model.memory != "state":
             drafts = drafts_keep_answers(bench, clock)
             measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
@@ -374,7 +372,7 @@ def _measure_chat(
         bench.read(0, SHALLOW_TOKENS)
         _measure_writing(bench, _sequence_counts(shape), clock, measured)
         if deep:
-            # Reached in other steps than before, so that more sizes of batches are known.
+            # Reached by other steps than before, so that more batch sizes are measured.
             _measure_deep(bench, _sequence_counts(shape), clock, measured, deep, first=deep // 2)
         _compare(bench, model, clock, measured)
     if deep and shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
@@ -384,7 +382,7 @@ def _measure_chat(
 def _measure_plain(
     model: Model, shape: BenchOptions, clock: BenchClock, measured: Measurements, depth: int
 ) -> None:
-    """Measure a prompt and decoding without flash attention, or nothing where time is too short."""
+    """Measure a prompt and decoding without flash attention, or nothing if time is short."""
     if 2 * (SHALLOW_TOKENS + depth) * clock.token_s > clock.left_s:
         return
     plain, counts = Measurements(cell_bytes=measured.cell_bytes), _sequence_counts(shape)
@@ -409,11 +407,11 @@ def _measure_device(
     measured: Measurements,
     depths: tuple[int, ...],
 ) -> None:
-    """Measure long prompts, then many sequences at a depth, in a split cache alone.
+    """Measure long prompts, then many sequences at a depth, only in a split cache.
 
-    In a unified one the processor makes each step's mask in one thread, for all sequences and
-    cells: that is computed (`profile.step_s`). Everything is done several times and the quickest
-    counts, since kernels are loaded at their first use.
+    For a unified cache, whose mask the processor fills in one thread, the time is computed
+    (`profile.step_s`). Everything is done several times and the quickest counts, since kernels are
+    loaded at their first use.
     """
     sizes = sorted({min(size, shape.n_batch_tokens) for size in (SHALLOW_TOKENS, *GPU_PASSES)})
     n_cells = min(shape.n_cells, 2 * sizes[-1])
@@ -453,13 +451,13 @@ def _bench(
 
 
 def _sequence_counts(shape: BenchOptions, depth: int = SHALLOW_TOKENS) -> tuple[int, ...]:
-    """Return the numbers of sequences that fit, in streams of their own too."""
+    """Return the numbers of sequences that fit, also in a split cache."""
     counts = GPU_SEQUENCES if shape.is_gpu else CPU_SEQUENCES
     return tuple(n for n in counts if n * _longest_at(depth) <= shape.n_cells) or counts[:1]
 
 
 def _longest_at(depth: int) -> int:
-    """Return how long a sequence gets that is measured at a depth."""
+    """Return the final length of a sequence that is measured at a depth."""
     return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
 
 
@@ -479,7 +477,7 @@ def _measure_deep(
 
 
 def _warm_up(bench: Bench, clock: BenchClock) -> None:
-    """Bring the file's pages in, and learn what a token takes; one of many takes half as long."""
+    """Read the file's pages, and measure a token; in a batch it takes half as long."""
     bench.read(0, 1)
     again_s = bench.read(0, 1)
     clock.token_s = clock.token_s or again_s / 2
@@ -488,7 +486,7 @@ def _warm_up(bench: Bench, clock: BenchClock) -> None:
 
 
 def _compare(bench: Bench, model: Model, clock: BenchClock, measured: Measurements) -> None:
-    """Note whether tokens get the same logits however they are computed, if there is time."""
+    """Check whether tokens get the same logits however they are computed, if there is time."""
     if model.memory == "state":
         return
     n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW_TOKENS
@@ -506,10 +504,10 @@ def _compare(bench: Bench, model: Model, clock: BenchClock, measured: Measuremen
 
 
 def company_keeps_answers(bench: Bench, clock: BenchClock) -> bool | None:
-    """Return whether a token's logits are the same alone and in company; None: no time for it.
+    """Return whether a token's logits are the same alone and in company; None if time is short.
 
-    Alone, by one thread, with other sequences, and after a prompt that was read in pieces. The
-    first piece has one token, as those have in a split cache that go into the pass of a step.
+    Compared: alone, by one thread, with other sequences, and after a prompt in pieces. The first
+    piece has one token, like pieces in a split cache that go into the pass of a step.
     """
     alone = bench.rows(1)
     bench.cut(0, 1)
@@ -531,7 +529,7 @@ def company_keeps_answers(bench: Bench, clock: BenchClock) -> bool | None:
 
 
 def drafts_keep_answers(bench: Bench, clock: BenchClock) -> bool:
-    """Return whether batches of the sizes that drafts make give each token its own logits.
+    """Return whether tokens in batches of drafts get the same logits as one at a time.
 
     Kernels may differ by the number of rows: Intel's AMX path multiplies several rows at once in
     another order than a single one.
@@ -549,7 +547,7 @@ def drafts_keep_answers(bench: Bench, clock: BenchClock) -> bool:
 
 
 def _depth_that_fits(clock: BenchClock, needed_s: float, depths: Sequence[int]) -> int:
-    """Return the depth to which every layout can be brought in the time that is left."""
+    """Return the first depth for which there is time in every layout; 0 if there is none."""
     left_s = clock.left_s - needed_s
     return next((n for n in depths if _PER_DEPTH * n * clock.token_s <= left_s), 0)
 
@@ -557,7 +555,7 @@ def _depth_that_fits(clock: BenchClock, needed_s: float, depths: Sequence[int]) 
 def _measure_reading(
     bench: Bench, clock: BenchClock, measured: Measurements, n_tokens: int
 ) -> None:
-    """Read a prompt into the empty first sequence, or a shorter one where time is too short."""
+    """Read a prompt into the empty first sequence, a shorter one if time is short."""
     n_tokens = min(n_tokens, bench.n_batch_tokens)
     while n_tokens * clock.token_s > clock.left_s:
         n_tokens //= 2
@@ -565,7 +563,7 @@ def _measure_reading(
             return
     seconds = bench.read(0, n_tokens)
     if n_tokens <= SHALLOW_TOKENS and seconds < clock.left_s / 2:
-        # So short that it is easily disturbed, and all estimates begin with it.
+        # So short that it is easily disturbed, and all estimates depend on it.
         bench.clear()
         seconds = min(seconds, bench.read(0, n_tokens))
     clock.token_s = seconds / n_tokens
@@ -576,7 +574,7 @@ def _measure_reading(
 def _measure_writing(
     bench: Bench, counts: tuple[int, ...], clock: BenchClock, measured: Measurements
 ) -> None:
-    """Let one, four, … sequences grow, each in cells of its own."""
+    """Measure decoding of one, four, … sequences, each in cells of its own."""
     measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
     is_first, depth = not measured.decode, bench.n_tokens(0)
     took_s = clock.token_s
@@ -585,8 +583,8 @@ def _measure_writing(
         if copy_s and not bench.is_unified:
             measured.copy_s = copy_s
         if is_first and 2 * _n_times(clock) * took_s > clock.left_s:
-            return  # then there is no time for a comparison either
-        # The quickest: whatever comes between makes a step longer, never shorter.
+            return  # there is no time for a comparison either
+        # The quickest counts: disturbances only make a step longer.
         took_s = min(bench.step(n) for _ in range(_n_times(clock)))
         measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s, bench.is_flash))
 
@@ -596,7 +594,7 @@ def _n_times(clock: BenchClock) -> int:
 
 
 def _measure_crowded(bench: Bench, clock: BenchClock, measured: Measurements) -> None:
-    """Read a prompt beside the sequences that are there, in place of the last one."""
+    """Read a prompt in place of the last sequence, while the others keep their cells."""
     if N_CROWDED * clock.token_s > clock.left_s:
         return
     bench.drop(bench.n_seq - 1)
@@ -609,7 +607,7 @@ def _measure_crowded(bench: Bench, clock: BenchClock, measured: Measurements) ->
 def _measure_embedding(
     model: Model, shape: BenchOptions, clock: BenchClock, measured: Measurements
 ) -> None:
-    """Measure batches packed with short texts."""
+    """Measure batches of short texts."""
     sizes = [n for n in EMBED_BATCHES if n <= shape.n_batch_tokens]
     bench = Bench(model, shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
     with bench.context:
@@ -625,7 +623,7 @@ def _measure_embedding(
 
 
 def _measure_formats(shape: BenchOptions, clock: BenchClock, measured: Measurements) -> None:
-    """Measure the model's own formats and the near-lossless one, on trial models."""
+    """Measure the model's tensor formats and the near-lossless one, on trial models."""
     names = [
         name
         for name in format_speeds.formats_to_measure(measured.weights)
@@ -641,7 +639,7 @@ def _measure_formats(shape: BenchOptions, clock: BenchClock, measured: Measureme
 def measure_format(
     path: Path, name: str, like: BenchOptions, clock: BenchClock
 ) -> tuple[FormatPoint, ...]:
-    """Measure one trial model, on the processor, with the threads and kernels of `like`."""
+    """Measure one trial model on the processor, with the threads and kernels of `like`."""
     most = format_speeds.MEASURED_ROWS[-1]
     model = Model(path, n_gpu_layers=0, uses_extra_buffers=like.uses_extra_buffers)
     try:

@@ -1,7 +1,7 @@
 """Profile of one model on one device: measured speeds, and the arithmetic on them. Pure.
 
-Knows no llama_cpp, no file and no clock. Speeds between two measured points lie on the straight
-line of their seconds; beyond the last one, its speed is kept.
+Knows no llama_cpp, no file and no clock. Between two measured points, seconds are interpolated
+linearly; beyond the last one, its speed holds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 PROFILE_VERSION = 3
 
-# What one entry of a unified cache's mask costs, which llama.cpp fills in one thread of the
-# processor: 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
+# Cost of one entry of a unified cache's mask, which llama.cpp fills in one thread of the processor:
+# 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
 _MASK_S = 1.5e-9
 
 
@@ -24,19 +24,19 @@ class ProfileUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PrefillPoint:
-    """How fast a batch of prompt tokens is read."""
+    """Speed of reading a batch of prompt tokens."""
 
     n_batch_tokens: int
     tokens_per_s: float
     n_cells_before: int = 0
-    """Cells of the cache that were in use: attention in a unified cache runs over all of them."""
+    """Used cells of other sequences: attention in a unified cache runs over all of them."""
     is_flash: bool = True
     """Whether flash attention was on, or left to llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePoint:
-    """How fast so many sequences grow together, at so many unshared tokens each."""
+    """Speed of decoding some sequences together, each with some unshared tokens."""
 
     n_sequences: int
     n_depth_tokens: int
@@ -51,7 +51,7 @@ _Point = TypeVar("_Point", PrefillPoint, DecodePoint)
 
 @dataclass(frozen=True, slots=True)
 class FormatPoint:
-    """What multiplying so many rows by 10⁹ weights of a format takes."""
+    """Duration of multiplying some rows by 10⁹ weights of a format."""
 
     format: str
     n_rows: int
@@ -60,13 +60,13 @@ class FormatPoint:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How many weights of a format take part, for each token in the layers and in the head."""
+    """Number of weights of a format that a token is multiplied by."""
 
     format: str
     n_layers: float
-    """Of the layers: every token goes through them."""
+    """In the layers: for every token."""
     n_head: float = 0.0
-    """Of the output layer: only tokens whose logits are wanted go through it."""
+    """In the output layer: only for tokens whose logits are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,10 @@ class Agreement:
 
     is_flash: bool = True
     company: bool | None = None
-    """Alone or in a step with other requests, by any number of threads, its prompt whole or in
-    pieces."""
+    """Alone or in a step with other requests, by any number of threads, with its prompt whole or
+    in pieces."""
     drafts: bool | None = None
-    """One at a time or together, as drafts are."""
+    """One token at a time or several, as drafts are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Profile:
     """sha256 of the model file that was measured."""
     device: str
     build: str
-    """Of llama.cpp, with the settings that change its speed."""
+    """llama.cpp's build, with the settings that change its speed."""
     measured_at: float
     """Seconds since 1970."""
     n_threads: int
@@ -102,11 +102,11 @@ class Profile:
     prefill: tuple[PrefillPoint, ...] = ()
     decode: tuple[DecodePoint, ...] = ()
     copy_s: float | None = None
-    """Seconds for each token of a prefix that is copied from one stream into another."""
+    """Seconds for each token of a prefix that is copied from one stream to another."""
     formats: tuple[FormatPoint, ...] = ()
     weights: tuple[Weights, ...] = ()
     agreements: tuple[Agreement, ...] = ()
-    """With flash attention and, where that was measured, without it."""
+    """With flash attention and, if that was measured, without it."""
     version: int = field(default=PROFILE_VERSION)
 
     @property
@@ -116,21 +116,21 @@ class Profile:
 
     @property
     def has_plain(self) -> bool:
-        """Whether it was measured without flash attention, too."""
+        """Whether it was also measured without flash attention."""
         return {True, False} <= {one.is_flash for one in self.decode}
 
     def agreement(self, *, is_flash: bool = True) -> Agreement:
-        """Return what is known of answers with or without flash attention."""
+        """Return the agreement with or without flash attention."""
         known = (one for one in self.agreements if one.is_flash == is_flash)
         return next(known, Agreement(is_flash))
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data that `read_profile` takes."""
+        """Return plain data for `read_profile`."""
         return asdict(self)
 
 
 def read_profile(data: object) -> Profile:
-    """Read what `Profile.as_json` gave.
+    """Read the data of `Profile.as_json`.
 
     Raises:
         ProfileUnreadable: another version, or damaged.
@@ -153,7 +153,7 @@ def read_profile(data: object) -> Profile:
 
 
 def _check_speeds(profile: Profile) -> None:
-    """Refuse numbers that would make nonsense of every estimate."""
+    """Raise ValueError if a speed is not positive."""
     numbers = [one.tokens_per_s for one in profile.prefill]
     numbers += [one.tokens_per_s for one in profile.decode]
     numbers += [one.seconds for one in profile.formats]
@@ -164,17 +164,16 @@ def _check_speeds(profile: Profile) -> None:
 def prefill_s(
     profile: Profile, n_tokens: float, *, n_cells_before: float = 0.0, is_flash: bool = True
 ) -> float:
-    """Return how long one batch of prompt tokens takes; 0 where nothing was measured.
+    """Return the duration of one batch of prompt tokens; 0 if nothing was measured.
 
-    In a split cache, and in a cache that is empty but for the sequence itself, `n_cells_before`
-    is 0.
+    `n_cells_before` are other sequences' cells in a unified cache; 0 in a split one.
     """
     alone_s = _interpolated(_batch_points(profile, is_flash), n_tokens)
     return alone_s + n_tokens * n_cells_before * neighbour_s(profile)
 
 
 def neighbour_s(profile: Profile) -> float:
-    """Return what one used cell of others costs each prompt token, in a unified cache."""
+    """Return the seconds that one used cell of others costs each prompt token (unified cache)."""
     for crowded in profile.prefill:
         if crowded.n_cells_before:
             n_tokens = crowded.n_batch_tokens
@@ -202,7 +201,7 @@ def _batch_points(profile: Profile, is_flash: bool) -> list[tuple[float, float]]
 
 
 def _measured_with(is_flash: bool, points: Sequence[_Point]) -> Sequence[_Point]:
-    """Return the points that were measured with or without flash attention, or all."""
+    """Return the points measured with or without flash attention; all, if there are none."""
     return [one for one in points if one.is_flash == is_flash] or points
 
 
@@ -214,11 +213,11 @@ def step_s(
     *,
     is_flash: bool = True,
 ) -> float:
-    """Return how long one token for each of so many sequences takes; 0 where nothing is known.
+    """Return the duration of one token for each of some sequences; 0 if nothing was measured.
 
-    In a unified cache that holds a shared beginning, the depth is all used cells by the number
-    of sequences. Where only a split one was measured, each sequence attends to the cells of all,
-    and the mask is made for as many.
+    In a unified cache with a shared prefix, the depth is the number of used cells divided by the
+    number of sequences. If only a split cache was measured, the unified one is computed: each
+    sequence attends to the cells of all, and the mask covers as many.
     """
     points = _measured_with(is_flash, profile.decode)
     points = [one for one in points if one.is_unified == is_unified] or points
@@ -240,7 +239,7 @@ def _step_s(points: Sequence[DecodePoint], n_sequences: float, n_depth_tokens: f
 
 
 def _at_depth(points: Sequence[tuple[float, float]], depth: float) -> float:
-    """Follow the line through the shallowest and the deepest point; never below half of them."""
+    """Return the seconds at a depth, by the shallowest and the deepest point."""
     (low, low_s), (high, high_s) = points[0], points[-1]
     if high == low:
         return low_s

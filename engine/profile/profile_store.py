@@ -1,8 +1,8 @@
 """Store profiles: one small file for each model, device and build of llama.cpp.
 
-In the cache's folder and not beside the model's file, since a store of models may be read-only or
-shared by machines of different speeds. It is only a cache: a file that is lost or damaged is
-measured again. Imports no llama_cpp.
+They are in the cache folder, not next to the model's file, since a model store may be read-only or
+shared by machines of different speeds. A profile that is lost or damaged is measured again. Imports
+no llama_cpp.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from paddock.engine.system.hardware import read_cpu
 from .profile import Profile, ProfileUnreadable, read_profile
 
 _PROFILE_FOLDER, _FAILURE_KEY = "profiles", "not measured"
-# A machine that was busy just now is spared another attempt at every load.
+# After a failure, for example on a busy machine, loading does not measure again for this long.
 REMEASURE_AFTER_S = 300.0
 _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceBuild:
-    """What a speed depends on besides the model."""
+    """Device and build of llama.cpp, on which speeds depend."""
 
     device: str
     """`cpu2-…` with the number of threads, or `gpu-…`."""
     build: str
-    """Of llama.cpp, and the settings that change what its kernels do."""
+    """llama.cpp's build, and the settings that change its kernels."""
 
 
 def this_device_build(
     settings: PoolSettings, n_threads: int, gpu: str = "", fallback: int = 0
 ) -> DeviceBuild:
-    """Name this machine as profiles do; `gpu` is the graphics device's name, empty without one.
+    """Return this machine's device and build; `gpu` is the graphics device's name or "".
 
-    `fallback`: what llama.cpp goes without (`workers.fallback`), which changes how fast it is.
+    `fallback` is that of `workers.crashes`, which changes the speed.
     """
     n_threads = settings.n_threads or n_threads
     device = f"gpu-{device_slug(gpu)}" if gpu else f"cpu{n_threads}-{device_slug(read_cpu().name)}"
@@ -61,7 +61,7 @@ def this_device_build(
 
 
 def device_slug(name: str) -> str:
-    """Write a device's name for a file's name.
+    """Return a device's name as a part of a file name.
 
     >>> device_slug("Intel(R) Xeon(R) Processor @ 2.10GHz")
     'intel-r-xeon-r-processor-2-10ghz'
@@ -70,7 +70,7 @@ def device_slug(name: str) -> str:
 
 
 def write_json(file: Path, data: object) -> bool:
-    """Write a small file as a whole; return False where its folder cannot be written."""
+    """Write a small file atomically; return False if its folder cannot be written."""
     aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
         files.private_folder(file.parent)
@@ -91,11 +91,11 @@ class ProfileStore:
 
     @property
     def has_any(self) -> bool:
-        """Whether anything was ever measured; a reader may spare itself the rest."""
+        """Whether anything was ever measured."""
         return self._folder.is_dir()
 
     def find(self, digest: str, place: DeviceBuild) -> Profile | None:
-        """Return what was measured of a model here, with this build."""
+        """Return a model's profile on this device and build."""
         try:
             profile = read_profile(json.loads(self._file(digest, place).read_text("utf-8")))
         except (OSError, ValueError, ProfileUnreadable):
@@ -106,17 +106,16 @@ class ProfileStore:
         return profile if is_it else None
 
     def keep(self, profile: Profile) -> bool:
-        """Write a profile; False where the folder cannot be written."""
+        """Write a profile; return False if the folder cannot be written."""
         place = DeviceBuild(profile.device, profile.build)
         return write_json(self._file(profile.digest, place), profile.as_json())
 
-    def excuse(self, digest: str, place: DeviceBuild) -> str:
-        """Return why a model was not measured when it was last loaded; empty where it was."""
+    def failure_reason(self, digest: str, place: DeviceBuild) -> str:
+        """Return why measuring failed when a model was last loaded; "" if it did not."""
         try:
-            told = json.loads(self._file(digest, place).read_text("utf-8"))[_FAILURE_KEY]
+            return str(json.loads(self._file(digest, place).read_text("utf-8"))[_FAILURE_KEY])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
-        return str(told)
 
     def has_recent_failure(self, digest: str, place: DeviceBuild) -> bool:
         """Return whether measuring failed a short while ago."""
@@ -124,10 +123,10 @@ class ProfileStore:
             age_s = time.time() - self._file(digest, place).stat().st_mtime
         except OSError:
             return False
-        return 0 <= age_s < REMEASURE_AFTER_S and bool(self.excuse(digest, place))
+        return 0 <= age_s < REMEASURE_AFTER_S and bool(self.failure_reason(digest, place))
 
     def save_failure(self, digest: str, place: DeviceBuild, why: str) -> None:
-        """Note why a model was not measured, where there is no profile of it."""
+        """Save why measuring failed, unless there is a profile."""
         if self.find(digest, place) is None:
             write_json(self._file(digest, place), {_FAILURE_KEY: why})
 
@@ -141,7 +140,7 @@ class ProfileStore:
 
 
 class PoolProfiles:
-    """The pool's side: what a worker is told of profiles, and what it tells."""
+    """Profiles in the pool: sent to workers, received from them."""
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
@@ -151,12 +150,12 @@ class PoolProfiles:
     def load_fields(
         self, digest: str, n_threads: int, gpu: str = "", fallback: int = 0
     ) -> dict[str, Any]:
-        """Return the fields of `workers.load.Load` that are about the profile of a model."""
+        """Return the fields of `WorkerOptions` about a model's profile."""
         place = self._place(n_threads, gpu, fallback)
         known = self._book.find(digest, place)
-        was_vain = known is None and self._book.has_recent_failure(digest, place)
+        has_failed = known is None and self._book.has_recent_failure(digest, place)
         return {
-            "profile_s": 0.0 if was_vain else self._settings.profile_s,
+            "profile_s": 0.0 if has_failed else self._settings.profile_s,
             "profile": known.as_json() if known is not None else None,
             "digest": digest,
             "device": place.device,
@@ -164,7 +163,7 @@ class PoolProfiles:
         }
 
     def find(self, digest: str, n_threads: int, gpu: str) -> Profile | None:
-        """Return what was measured of a model on a graphics device."""
+        """Return a model's profile on a graphics device."""
         return self._book.find(digest, self._place(n_threads, gpu, 0))
 
     def _place(self, n_threads: int, gpu: str, fallback: int) -> DeviceBuild:
@@ -174,7 +173,7 @@ class PoolProfiles:
         return self._places[key]
 
     def keep(self, load_fields: Mapping[str, Any], ready: Mapping[str, Any]) -> None:
-        """Keep what a worker tells in its `ready` frame: a new profile, or why there is none."""
+        """Save what a worker's `ready` frame has: a new profile, or why there is none."""
         if ready.get("profile") is not None:
             with suppress(ProfileUnreadable):
                 self._book.keep(read_profile(ready["profile"]))

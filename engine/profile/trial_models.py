@@ -1,10 +1,9 @@
-"""Trial models of one layer in any tensor format, to time or try its kernels.
+"""Trial models of one layer in any tensor format, to measure or test its kernels.
 
-They are written in milliseconds. Their text is nonsense. Every byte of the weights is the same,
-which stands for an ordinary number in each format; the kernels take as long as over trained
-weights.
+They are written in milliseconds. Every byte of the weights is the same, which is an ordinary number
+in each format, so the kernels take as long as with trained weights; the output is nonsense.
 
-Run as a module, it decodes a few tokens with a trial model in each format; a broken build of
+Run as a module, this decodes a few tokens with a trial model in each format; a broken build of
 llama.cpp ends the process by a signal. The arguments are a fallback (`workers.crashes`) and a
 number of threads.
 """
@@ -21,8 +20,8 @@ from paddock.engine.llama import library
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model
 
-# Large enough that the matrices and not the barriers between them take the time, small enough
-# that a file is written and loaded in some 0.02 s. Rows are a multiple of 256, for k-quants.
+# Large enough that the time goes into the matrices rather than the barriers between them, small
+# enough to write and load a file in some 0.02 s. Rows are a multiple of 256, for k-quants.
 TRIAL_EMBEDDING, N_INNER, N_HEADS, N_HEADS_KV, TRIAL_VOCAB = 1024, 2048, 16, 4, 64
 TRIAL_CTX_TOKENS = 1024
 
@@ -48,7 +47,7 @@ _FILLERS = {"F32": _FLOAT_FILLER, "BF16": _FLOAT_FILLER, "MXFP4": b"\x7b"}
 
 
 def can_write_trial_model(format_name: str) -> bool:
-    """Return whether a trial of this format can be made."""
+    """Return whether a trial model of this format can be written."""
     return format_name in _KINDS and _KINDS[format_name] in TYPE_BLOCKS
 
 
@@ -71,7 +70,7 @@ def write_trial_model(path: Path, format_name: str) -> None:
 
 
 def _tensors(kind: int) -> list[tuple[str, tuple[int, ...], int]]:
-    """Name every tensor with its axes and type, in the file's order."""
+    """Return every tensor's name, axes and type, in the file's order."""
     norms = ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
     return [
         ("token_embd.weight", (TRIAL_EMBEDDING, TRIAL_VOCAB), kind),

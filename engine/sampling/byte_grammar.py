@@ -1,10 +1,9 @@
-"""Walk a grammar byte by byte, and find a short text that ends it.
+"""Walk a grammar byte by byte, and search for a short ending.
 
-`ByteMatcher` is the token matcher's grammar over a vocabulary of 256 bytes: what may follow is
-known in 2 µs, where a mask over a model's vocabulary takes up to 400 µs in a pattern that was not
-walked before. `EndingSearch` goes from decision to decision, the most promising first: what is
-forced is followed at once, and where JSON can be closed it is closed. 20 to 300 µs for a common
-schema.
+`ByteMatcher` is the token matcher's grammar over a vocabulary of 256 bytes: the bytes that may
+follow are known in 2 µs, where a mask over a model's vocabulary takes up to 400 µs. `EndingSearch`
+is a best-first search over the decisions: forced bytes are followed at once, and JSON is closed
+wherever it can be. It takes 20 to 300 µs for a common schema.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ if TYPE_CHECKING:
 
 END_SIGN = 256
 N_NAMED_TOKENS = 64
-"""Tokens that a grammar may name by number, and that no text can spell."""
+"""Tokens that a grammar may name by number; no text can spell them."""
 TOKEN_MARK = b"\xff"
-"""Stands before the place of such a token among those of its grammar: no text has this byte."""
+"""Precedes the index of a named token in its stand-in: no UTF-8 text has this byte."""
 
 
 def named_token_bytes(place: int) -> bytes:
-    """Return what stands in a text for a token that is named by number."""
+    """Return the stand-in of a grammar's named token, by its index."""
     return TOKEN_MARK + bytes([place])
 
 
 def named_token_id(place: int) -> int:
-    """Return the number of such a token in the vocabulary of bytes."""
+    """Return the id of a named token in the vocabulary of bytes."""
     return END_SIGN + 1 + place
 
 
 def sign_bytes(sign: int) -> bytes:
-    """Return what stands in a text for a sign, the other way round."""
+    """Return the byte, or the stand-in, of an id in the vocabulary of bytes."""
     return bytes([sign]) if sign < END_SIGN else named_token_bytes(sign - END_SIGN - 1)
 
 
@@ -54,7 +53,7 @@ def _encode_signs(text: bytes) -> list[int]:
 
 
 class _ByteTokeniser:
-    """What llguidance wants of a tokeniser."""
+    """The vocabulary of bytes, in llguidance's interface."""
 
     eos_token_id = END_SIGN
     bos_token_id = None
@@ -71,7 +70,7 @@ class _ByteTokeniser:
 
 @cache
 def byte_tokeniser() -> LLTokenizer:
-    """Return the vocabulary of all bytes."""
+    """Return llguidance's tokeniser over bytes."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     return LLTokenizer(TokenizerWrapper(_ByteTokeniser()), n_vocab=END_SIGN + 1 + N_NAMED_TOKENS)
@@ -81,17 +80,17 @@ _END_SIGN_ALONE = frozenset((END_SIGN,))
 
 
 class ByteMatcher:
-    """A place in a grammar, reached byte by byte."""
+    """A state in a grammar, reached byte by byte."""
 
     def __init__(self, inner: LLMatcher) -> None:
         self._inner = inner
 
     def copy(self) -> ByteMatcher:
-        """Return another that stands at the same place."""
+        """Return an independent copy."""
         return ByteMatcher(self._inner.deep_copy())
 
     def take(self, text: bytes) -> bool:
-        """Go on by bytes; False where one is not allowed, and all is lost."""
+        """Consume bytes; return False if one is not allowed: the matcher is then unusable."""
         return not text or self._inner.consume_tokens(_encode_signs(text))
 
     def allows(self, text: bytes) -> bool:
@@ -100,13 +99,13 @@ class ByteMatcher:
         return self._inner.validate_tokens(signs) == len(signs)
 
     def ends_with(self, text: bytes) -> bool:
-        """Return whether these bytes make the answer whole."""
+        """Return whether the answer is complete after these bytes."""
         signs = [*_encode_signs(text), END_SIGN]
         return self._inner.validate_tokens(signs) == len(signs)
 
     @property
     def may_end(self) -> bool:
-        """Whether what was said so far is whole."""
+        """Whether the answer so far is complete."""
         return self._inner.is_accepting()
 
     def forced(self) -> bytes:
@@ -115,11 +114,11 @@ class ByteMatcher:
         return b"" if TOKEN_MARK in forced else forced
 
     def kind(self) -> bytes:
-        """Tell places apart by what may follow."""
+        """Return the mask of what may follow; equal masks mark equivalent states."""
         return self._inner.compute_bitmask()
 
     def signs(self) -> frozenset[int]:
-        """Return the bytes that may follow, and the tokens that are named by number."""
+        """Return the ids of the bytes and named tokens that may follow."""
         bits = np.unpackbits(np.frombuffer(self.kind(), np.uint8), bitorder="little")
         return (
             frozenset(np.flatnonzero(bits[: END_SIGN + 1 + N_NAMED_TOKENS]).tolist())
@@ -130,9 +129,9 @@ class ByteMatcher:
 MOST_TRIES = 10_000
 """Bytes that are tried before the search gives up: some 50 ms."""
 SECOND_CHOICE_COST = 8
-"""How many decisions more a second choice must be worth."""
+"""Cost of a second choice, in decisions."""
 UNLIKELY_COST = 64
-"""The same, where what was done is almost always best."""
+"""The same where the first choice is almost always best."""
 PADDING_COST = 16
 FILLERS = (b"." * 16, b"." * 8, b"." * 4)
 MOST_BRANCHES = 256
@@ -148,33 +147,28 @@ _LETTERS = (b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 @dataclass(order=True, slots=True)
 class _SearchNode:
-    """A place in the grammar that is reached by `text`; `rank` tells how unlikely its way is."""
+    """A state in the grammar that is reached by `text`."""
 
     cost: int
     number: int
     place: ByteMatcher = field(compare=False)
     text: bytes = field(compare=False)
     n_before: int = field(default=0, compare=False)
-    """How much of the text its parent had."""
+    """Length of its parent's text."""
     is_quick: bool = field(default=True, compare=False)
-    """Whether what is likely best is tried alone."""
+    """Whether only the likely best choice is tried."""
 
 
 class EndingSearch:
-    """Finds ends in grammars."""
+    """Search for endings in one kind of grammar."""
 
     def __init__(self, *, is_json: bool, marks: tuple[bytes, ...] = ()) -> None:
-        """Look for ends in one kind of grammar.
-
-        Args:
-            is_json: whether the answer is JSON as a whole.
-            marks: texts that the grammar spells out, which may end a part of another kind.
-        """
+        """Take whether the whole answer is JSON, and literal texts that may end a part of it."""
         self._is_json = is_json
         self._marks = marks
 
     def find(self, place: ByteMatcher) -> bytes | None:
-        """Return a short text behind which the answer is whole; None: none was found."""
+        """Return a short text that completes the answer; None if none was found."""
         heap = [_SearchNode(0, 0, place.copy(), b"")]
         seen: set[bytes] = set()
         number = n_tries = 0
@@ -189,7 +183,7 @@ class EndingSearch:
             signs = node.place.signs()
             has_passed = _STRING_EDGE.search(node.text, node.n_before) is not None
             if self._is_json and (has_passed or _is_between_values(signs)):
-                # Every way on from here leads to an end: the others need not be looked at.
+                # Every path from here leads to an end: the others need not be searched.
                 heap.clear()
                 seen.clear()
             n_tries += len(signs) + 1
@@ -200,7 +194,7 @@ class EndingSearch:
     def _steps(
         self, node: _SearchNode, signs: frozenset[int], number: int, seen: set[bytes]
     ) -> Iterator[_SearchNode]:
-        """Yield where to look next."""
+        """Yield the nodes that follow a node."""
         short_cut = self._short_cut(node.place, signs) if node.is_quick else None
         if short_cut is not None:
             ways = [short_cut, *self._marks_at(node.place, signs)]
@@ -215,13 +209,13 @@ class EndingSearch:
                 yield _SearchNode(cost, number + rank + 1, place, node.text + text, len(node.text))
 
     def _short_cut(self, place: ByteMatcher, signs: frozenset[int]) -> bytes | None:
-        """Return what closes a text, an object or a list, is nothing, or makes a text longer."""
+        """Return bytes that close a text, object or list, are `null`, or lengthen a text."""
         if not self._is_json and not self._marks:
             return None
         if signs >= _ANY_TEXT:
             return b'"' if _QUOTE in signs else _padding(place)
         if signs >= _QUOTED_COMMA:
-            return b'"'  # of a text of few signs: between values, only one of them is possible
+            return b'"'  # of a text with few signs: between values, only one of both is possible
         if not signs & _WORDS:
             for closer in b"}],":
                 if closer in signs:
@@ -229,15 +223,15 @@ class EndingSearch:
         return b"null" if ord("n") in signs and _is_null_next(place) else None
 
     def _marks_at(self, place: ByteMatcher, signs: frozenset[int]) -> list[bytes]:
-        """Return the marks that may follow in a text, where no mask tells them from other words."""
+        """Return the marks that may follow within a text."""
         if not signs >= _ANY_TEXT:
             return []
         return [mark for mark in self._marks if place.allows(mark)]
 
     def _kinds(self, place: ByteMatcher, signs: frozenset[int], seen: set[bytes]) -> list[bytes]:
-        """Return one byte for each kind that leads elsewhere: `7` and `8` are mostly the same.
+        """Return one byte for each different state that follows: `7` and `8` are mostly the same.
 
-        Where the same can follow as before, little was won: those come last.
+        Bytes that lead to a state like one before come last.
         """
         new: dict[bytes, bytes] = {}
         old: dict[bytes, bytes] = {}
@@ -251,7 +245,7 @@ class EndingSearch:
 
 
 def _is_null_next(place: ByteMatcher) -> bool:
-    """Return whether `null` is a value here, and not a word within a text."""
+    """Return whether `null` would be a value here, not a part of a text."""
     after = place.copy()
     if not place.allows(b"null") or not after.take(b"null"):
         return False
@@ -259,7 +253,7 @@ def _is_null_next(place: ByteMatcher) -> bool:
 
 
 def _padding(place: ByteMatcher) -> bytes | None:
-    """Return dots that make a text longer, where it is too short to end."""
+    """Return dots that lengthen a text which is too short to end."""
     return next((text for text in FILLERS if place.allows(text)), None)
 
 
@@ -268,12 +262,12 @@ def _is_between_values(signs: frozenset[int]) -> bool:
 
 
 def _sample_signs(signs: frozenset[int]) -> Iterator[int]:
-    """Yield all digits and signs, and of many letters the outer ones."""
+    """Yield all digits and punctuation, and the first and last of many letters."""
     if _QUOTE in signs:
         yield _QUOTE
     yield from (byte for byte in _DIGITS if byte in signs)
     for letters in _LETTERS:
         have = [byte for byte in letters if byte in signs]
-        # Few letters are the beginnings of words, each with a way of its own.
+        # Few letters begin different words.
         yield from have if len(have) <= len(letters) // 2 else (have[0], have[-1])
     yield from sorted(signs.difference(_DIGITS, *_LETTERS, (_QUOTE,)))

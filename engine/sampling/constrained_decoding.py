@@ -1,9 +1,9 @@
 """Constrained decoding: walk one answer through its grammar, to a valid end, out of loops.
 
-Before a token is taken, the shortest ending after it is known, in tokens (`EndingGuard`): a token
-that would leave too few is not taken, and the known ending is written instead. So an answer whose
-limit has room for any ending gets one. `LoopEscape` leads a JSON answer out of a loop: it closes
-the text, list or object that repeats.
+`EndingGuard` knows the shortest ending after each token before the token is taken: one after which
+the limit leaves too few tokens is not taken, and the known ending is written instead. So an answer
+whose limit has room for any ending gets one. `LoopEscape` gets a JSON answer out of a loop: it
+closes the text, list or object that repeats.
 """
 
 from __future__ import annotations
@@ -18,144 +18,139 @@ from .constraint import TokenMatcher
 from .logits import Candidates, allowed_tokens, top_candidates
 
 RISKED_TOKENS = 64
-"""Where no end is found, though one is known from here: tokens that may be risked."""
+"""Tokens that must be left beyond the known ending to take a token after which none is found."""
 UNCHECKED_TOKENS = 16
-"""Tokens that are taken unseen where no end fits, then twice as many, and so on."""
+"""Tokens that are taken unchecked once no ending fits; doubled every time."""
 
 
 class EndingGuard:
-    """Watches over one answer's limit. Used by the owner thread alone."""
+    """Guard one answer's token limit. Only the owner thread uses it."""
 
     def __init__(self, matcher: TokenMatcher, n_left: int) -> None:
         self._matcher = matcher
-        self.place = matcher.spelling.copy()
-        """Where the answer stands, byte by byte."""
-        self._completer = EndingSearch(is_json=matcher.is_json, marks=matcher.marks)
+        self.byte_matcher = matcher.byte_matcher.copy()
+        """The answer's state, byte by byte."""
+        self._ending_search = EndingSearch(is_json=matcher.is_json, marks=matcher.marks)
         self.n_left = n_left
-        """How many tokens the answer may still get."""
-        self._end: bytes | None = None
-        """Bytes that make the answer whole from where it stands; None: not looked for yet."""
-        self._next: bytes | None = None
-        self._script: list[int] | None = None
-        self._n_blind = 0
-        self._next_blind = UNCHECKED_TOKENS
+        """Tokens that the answer may still get."""
+        self._known_ending: bytes | None = None
+        """Bytes that complete the answer from here; None: not searched yet."""
+        self._next_ending: bytes | None = None
+        self._ending: list[int] | None = None
+        self._n_unchecked = 0
+        self._next_unchecked = UNCHECKED_TOKENS
         self._spare = 0
-        """Tokens beyond the shortest end, as far as they are known."""
+        """Known lower bound of the tokens that are left beyond the shortest ending."""
 
     @property
     def is_active(self) -> bool:
-        """Whether the rest of the answer is settled."""
-        return self._script is not None
+        """Whether the rest of the answer is fixed."""
+        return self._ending is not None
 
     @property
-    def script(self) -> list[int]:
-        """The tokens that are still to be said, once the rest is settled."""
-        return self._script or []
+    def ending(self) -> list[int]:
+        """The remaining tokens, once they are fixed."""
+        return self._ending or []
 
     def allows(self, token: int) -> bool:
-        """Return whether a token leaves room for an end; `took` follows before it is asked again."""
+        """Return whether a token leaves room for an ending; call `note` before the next call."""
         n_after = self.n_left - 1
-        if self._is_far() or self._is_blind():
+        if self._is_far() or self._is_unchecked():
             return True
-        after = self._end_after(token)
+        after = self._ending_after(token)
         if after is not None and self._fits(after, n_after):
-            self._next, self._spare = after, n_after - len(after)
+            self._next_ending, self._spare = after, n_after - len(after)
             return True
-        own = self._own_end()
-        # No end from here fits: nothing can be saved, and the limit is told as such.
+        own = self._own_ending()
+        # No ending fits from here: the answer cannot be completed and will end with "length".
         is_hopeless = own is None or not self._fits(own, self.n_left)
         is_lost = after is None and (own is None or n_after > len(own) + RISKED_TOKENS)
         if is_lost or is_hopeless:
-            self._n_blind = self._next_blind
-            self._next_blind *= 2
-        self._next = after
+            self._n_unchecked = self._next_unchecked
+            self._next_unchecked *= 2
+        self._next_ending = after
         return is_hopeless or is_lost
 
-    def took(self, token: int) -> None:
-        """Take note of what was said."""
-        self.place.take(self._matcher.piece(token))
+    def note(self, token: int) -> None:
+        """Note that a token was taken."""
+        self.byte_matcher.take(self._matcher.piece(token))
         self.n_left -= 1
-        self._end, self._next = self._next, None
-        if self._script and self._script[0] == token:
-            self._script.pop(0)
+        self._known_ending, self._next_ending = self._next_ending, None
+        if self._ending and self._ending[0] == token:
+            self._ending.pop(0)
 
     def begin(self) -> bool:
-        """Settle the rest of the answer; False where no end is known."""
-        end = self._own_end()
+        """Fix the rest of the answer; return False if no ending is known."""
+        end = self._own_ending()
         if end is None or not self._fits(end, self.n_left):
             return False
-        script = self._tokens(end)
-        if not self._matcher.ends_with(script):
+        ending = self._matcher.spell(end)
+        if not self._matcher.ends_with(ending):
             return False  # a grammar over special tokens that text cannot spell
-        self._script = script
+        self._ending = ending
         return True
 
     def _is_far(self) -> bool:
-        """Return whether no token can make the shortest end too long, whatever it opens."""
+        """Return whether no token can make the shortest ending too long."""
         if self._matcher.max_growth_bytes is None or self._spare <= self._matcher.max_growth_bytes:
             return False
         self._spare -= self._matcher.max_growth_bytes + 1
         return True
 
-    def _is_blind(self) -> bool:
-        self._n_blind -= self._n_blind > 0
-        return self._n_blind > 0
+    def _is_unchecked(self) -> bool:
+        self._n_unchecked -= self._n_unchecked > 0
+        return self._n_unchecked > 0
 
-    def _own_end(self) -> bytes | None:
-        if self._end is None:
-            self._end = self._completer.find(self.place)
-        return self._end
+    def _own_ending(self) -> bytes | None:
+        if self._known_ending is None:
+            self._known_ending = self._ending_search.find(self.byte_matcher)
+        return self._known_ending
 
-    def _end_after(self, token: int) -> bytes | None:
-        """Return an end behind a token: what is left of the known one, or a new one."""
+    def _ending_after(self, token: int) -> bytes | None:
+        """Return an ending after a token: what is left of the known one, or a new one."""
         piece = self._matcher.piece(token)
-        end = self._end
+        end = self._known_ending
         if end and piece and end.startswith(piece):
             return end[len(piece) :]
-        after = self.place.copy()
+        after = self.byte_matcher.copy()
         if not after.take(piece):
             return None
-        # Within a text the known end mostly still holds; a digit would change a number.
+        # Within a text the known ending mostly still holds; a digit would change a number.
         if end and not end[:1].isalnum() and after.ends_with(end):
             return end
-        return self._completer.find(after)
-
-    def _tokens(self, text: bytes) -> list[int]:
-        return self._matcher.spell(text)
+        return self._ending_search.find(after)
 
     def _fits(self, end: bytes, n_tokens: int) -> bool:
-        # A token is a byte at least, so most ends need not be counted.
-        return len(end) <= n_tokens or len(self._tokens(end)) <= n_tokens
+        # A token has at least one byte, so most endings need not be tokenised.
+        return len(end) <= n_tokens or len(self._matcher.spell(end)) <= n_tokens
 
 
 _ANY_TEXT = frozenset(b'".az09')
 
 
 class LoopEscape:
-    """A way out of one circle, taken where it first opens."""
+    """Close the text, list or object that repeats, as soon as the grammar allows it."""
 
-    def __init__(self, circle: bytes, n_tokens: int) -> None:
-        self._is_in_text = b'"' not in circle
-        # Where objects circle, it is their list that has no end.
-        self._closers = b"]" if b"}" in circle else b"]}"
+    def __init__(self, loop: bytes, n_tokens: int) -> None:
+        self._is_in_text = b'"' not in loop
+        # Repeating objects are items of an endless list.
+        self._closers = b"]" if b"}" in loop else b"]}"
         self.n_left = 2 * n_tokens + 8
-        """Tokens after which it is given up."""
+        """Tokens after which the attempt is given up."""
 
-    def instead(self, place: ByteMatcher, piece: bytes) -> bytes | None:
-        """Return what is to be said instead of a token; None: the way is not open yet.
+    def instead(self, byte_matcher: ByteMatcher, piece: bytes) -> bytes | None:
+        """Return bytes to write instead of a token's `piece`, or None if nothing can close yet.
 
-        Args:
-            place: where the answer stands.
-            piece: what the token would add; the way may open in its middle.
+        The closing byte may come in the middle of the piece.
         """
         self.n_left -= 1
-        place = place.copy()
+        byte_matcher = byte_matcher.copy()
         for n_said in range(len(piece) + 1):
-            closer = self._closer(place.signs())
+            closer = self._closer(byte_matcher.signs())
             if closer is not None:
                 return piece[:n_said] + closer
             byte = piece[n_said : n_said + 1]
-            if not place.allows(byte) or not place.take(byte):
+            if not byte_matcher.allows(byte) or not byte_matcher.take(byte):
                 return None
         return None
 
@@ -166,44 +161,44 @@ class LoopEscape:
 
 
 MOST_LOOP_ESCAPES = 3
-"""Circles that are led out of; with the next one the answer is ended."""
+"""Loops that are closed; the next one ends the answer."""
 N_PRESELECTED = 64
-"""So many of the likeliest tokens are looked through for allowed ones before all are."""
+"""Likeliest tokens that are checked against the mask before all others are."""
 NO_TOKEN_LIMIT = 1 << 30
 
 
 class ConstrainedAnswer:
-    """One answer's constraint. Used by the owner thread alone."""
+    """One answer's constraint. Only the owner thread uses it."""
 
     def __init__(self, matcher: TokenMatcher, max_tokens: int | None) -> None:
         self.matcher = matcher
-        self._closing = EndingGuard(matcher, max_tokens or NO_TOKEN_LIMIT)
+        self._ending_guard = EndingGuard(matcher, max_tokens or NO_TOKEN_LIMIT)
         self._has_limit = max_tokens is not None
         self.is_shortened = False
         self.reason: DoneReason = "stop"
-        self._n_circles = 0
+        self._n_loops = 0
         self._avoided: int | None = None
-        self._detour: LoopEscape | None = None
+        self._loop_escape: LoopEscape | None = None
         self._has_failed = False
 
-    # What may be said
+    # Choosing the next token
 
     @property
     def needs_mask(self) -> bool:
-        """Whether a mask should be made for the next token."""
-        is_settled = self._closing.is_active or self._has_failed
-        return not (is_settled or self.matcher.has_mask or self.matcher.forced_tokens())
+        """Whether a mask should be computed for the next token."""
+        is_fixed = self._ending_guard.is_active or self._has_failed
+        return not (is_fixed or self.matcher.has_mask or self.matcher.forced_tokens())
 
     def settled(self) -> int | None:
-        """Return the next token where nothing is left to choose."""
-        script = self._closing.script
-        if script or self._has_failed or self._detour is not None:
-            return script[0] if script else None
+        """Return the next token if there is no choice, else None."""
+        ending = self._ending_guard.ending
+        if ending or self._has_failed or self._loop_escape is not None:
+            return ending[0] if ending else None
         forced = self.matcher.forced_tokens()
         return forced[0] if forced else None
 
     def likeliest(self, row: Logits, first: int) -> int:
-        """Return the likeliest token that is allowed; `first` is the likeliest of all."""
+        """Return the likeliest allowed token; `first` is the likeliest of all."""
         row, is_changed = self.without_avoided(row)
         if is_changed:
             first = int(row.argmax())
@@ -217,9 +212,9 @@ class ConstrainedAnswer:
         return int(allowed[row[allowed].argmax()]) if len(allowed) else first
 
     def allowed(self, row: Logits, found: Candidates, n: int) -> Candidates:
-        """Return the `n` likeliest tokens that are allowed, and those as likely as the last.
+        """Return the `n` likeliest allowed tokens, and those as likely as the last of them.
 
-        `found` are the likeliest of all: mostly, enough of them are allowed.
+        `found` are the likeliest of all; mostly, enough of them are allowed.
         """
         mask = self.matcher.mask()
         few = found.allowed_by(mask)
@@ -230,17 +225,17 @@ class ConstrainedAnswer:
         return Candidates(allowed[few.tokens], few.logits)
 
     def masked(self, row: Logits) -> Logits:
-        """Return a copy of a row in which everything else is impossible."""
+        """Return a copy of a row in which tokens that are not allowed are impossible."""
         allowed = allowed_tokens(row, self.matcher.mask())
         masked = np.full_like(row, -np.inf)
         masked[allowed] = row[allowed]
         if masked.max() == -np.inf:
-            # A bias forbids all that is allowed: the constraint goes first.
+            # A bias forbids all allowed tokens: the constraint wins.
             masked[allowed] = 0.0
         return masked
 
     def without_avoided(self, row: Logits) -> tuple[Logits, bool]:
-        """Forbid the token that would go on with a circle, if there is another, in a copy."""
+        """Return a copy without the token that continues a loop, and True; or the row and False."""
         avoided, self._avoided = self._avoided, None
         if avoided is None or not np.any(allowed_tokens(row, self.matcher.mask()) != avoided):
             return row, False
@@ -250,73 +245,72 @@ class ConstrainedAnswer:
 
     def forced(self) -> list[int]:
         """Return the tokens that must follow."""
-        if self._closing.is_active:
-            return list(self._closing.script)
-        return [] if self._has_failed or self._detour else self.matcher.forced_tokens()
+        if self._ending_guard.is_active:
+            return list(self._ending_guard.ending)
+        return [] if self._has_failed or self._loop_escape else self.matcher.forced_tokens()
 
-    # What is said
+    # Taking a token
 
     def take(self, token: int) -> int:
-        """Take a token into the answer, or the one that must be said in its place."""
-        if self._detour is not None and not self._ends(token):
-            token = self._led_out(self._detour, token)
-        if self._has_limit and not self._closing.is_active and not self._ends(token):
+        """Take a token, or the one that must replace it; return which."""
+        if self._loop_escape is not None and not self._ends(token):
+            token = self._escape_loop(self._loop_escape, token)
+        if self._has_limit and not self._ending_guard.is_active and not self._ends(token):
             token = self._within_limit(token)
         if not self.matcher.take([token]):
-            # llguidance knows no further; what was settled before is still right.
+            # llguidance met a limit; an ending that was fixed before is still right.
             self._has_failed = True
-            self.reason = self.reason if self._closing.is_active else "length"
+            self.reason = self.reason if self._ending_guard.is_active else "length"
         if not self._ends(token):
-            self._closing.took(token)
+            self._ending_guard.note(token)
         return token
 
     def _ends(self, token: int) -> bool:
         return token in self.matcher.vocabulary.ends
 
     def _within_limit(self, token: int) -> int:
-        if self._closing.allows(token) or not self._closing.begin():
+        if self._ending_guard.allows(token) or not self._ending_guard.begin():
             return token
-        # The rest is settled, and what the model would have said is not.
         self.is_shortened = True
-        return (self._closing.script or self.matcher.vocabulary.ends)[0]
+        return (self._ending_guard.ending or self.matcher.vocabulary.ends)[0]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can follow, or nothing may and all is whole."""
+        """Whether the answer is complete, or has failed."""
         if self._has_failed:
-            return not self._closing.script
+            return not self._ending_guard.ending
         if self.matcher.must_end:
             return True
-        is_last = self._has_limit and self._closing.n_left <= 0
-        is_told = self._closing.is_active and not self._closing.script
+        is_last = self._has_limit and self._ending_guard.n_left <= 0
+        is_told = self._ending_guard.is_active and not self._ending_guard.ending
         if (is_last or is_told) and self.matcher.may_end:
             self.is_shortened = True
             return True
         return False
 
-    # Circles
+    # Loops
 
-    def leave(self, circle: list[int]) -> bool:
-        """Lead out of a circle; False where the answer can only be broken off."""
-        if self._closing.is_active:
+    def leave_loop(self, loop: list[int]) -> bool:
+        """Start to leave a loop; return False if the answer can only be cut off."""
+        if self._ending_guard.is_active:
             return True
-        self._n_circles += 1
-        if self._n_circles > MOST_LOOP_ESCAPES or not self.matcher.is_json:
+        self._n_loops += 1
+        if self._n_loops > MOST_LOOP_ESCAPES or not self.matcher.is_json:
             self.reason = "repetition"
-            self.is_shortened = self._closing.begin()
-            return self.is_shortened and bool(self._closing.script)
-        self._detour = LoopEscape(self.matcher.vocabulary.bytes_of(circle), len(circle))
-        self._avoided = circle[0]
+            self.is_shortened = self._ending_guard.begin()
+            return self.is_shortened and bool(self._ending_guard.ending)
+        self._loop_escape = LoopEscape(self.matcher.vocabulary.bytes_of(loop), len(loop))
+        self._avoided = loop[0]
         return True
 
-    def _led_out(self, detour: LoopEscape, token: int) -> int:
-        """Return the token that closes what goes in circles, or the one that was meant."""
-        said = detour.instead(self._closing.place, self.matcher.piece(token))
+    def _escape_loop(self, escape: LoopEscape, token: int) -> int:
+        """Return the token that closes what repeats, or the given one."""
+        said = escape.instead(self._ending_guard.byte_matcher, self.matcher.piece(token))
         if said is None:
-            self._detour = detour if detour.n_left else None
+            self._loop_escape = escape if escape.n_left else None
             return token
         tokens = self.matcher.spell(said)
         if len(tokens) == 1:
-            self._detour = self._avoided = None
+            self._loop_escape = self._avoided = None
         self.is_shortened = True
         return tokens[0]

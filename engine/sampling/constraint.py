@@ -1,15 +1,12 @@
 """Compile constraints (JSON Schema, regex, Lark grammar) by llguidance, and match answers.
 
-A new constraint is compiled in a subprocess with limits first (`ConstraintTrials`), over the
-vocabulary of bytes: llguidance expands some small schemas without end, and ends its process on
-others (a stack overflow in Rust), and a client may send any. A process that exceeds its limits on
-size, processor time or memory is killed, and the next constraint gets a new one. What passed is
-compiled in the worker, in a thread beside the one that reads requests, and costs about as much
-again; the owner thread gets a matcher at the beginning.
+A new constraint is first compiled in a subprocess with limits (`constraint_trial`), over a
+vocabulary of bytes. If it passes, the worker compiles it for its model, in a thread of its own; the
+owner thread gets a matcher that stands at the beginning.
 
-Token masks are computed while the device computes: one thread beside the owner's asks llguidance
-for all masks of a step at once, which releases the interpreter's lock, as the owner's decode does.
-llguidance's internal messages never reach a client. It is imported when needed: 50 ms.
+Token masks are computed while the device computes: another thread asks llguidance for all masks of
+a step at once, without the interpreter's lock. llguidance's internal messages never reach a client.
+It is imported when needed: 50 ms.
 """
 
 from __future__ import annotations
@@ -17,9 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +36,7 @@ from .byte_grammar import (
     named_token_bytes,
     named_token_id,
 )
+from .constraint_trial import ConstraintTrials, constraint_name
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -52,23 +47,23 @@ MOST_MASK_THREADS = 8
 
 
 class MaskComputer:
-    """Makes masks, one bit for each token of the vocabulary. Used by the owner thread alone."""
+    """Compute masks, one bit for each token. Only the owner thread uses it."""
 
     def __init__(self, n_vocab: int, n_cpus: int) -> None:
         from llguidance import LLExecutor
 
         self._n_words = (n_vocab + 31) // 32
-        # A mask takes 2 to 50 µs: more threads than this only get into the decode's way.
+        # A mask takes 2 to 50 µs: more threads would only slow the decode down.
         self._executor = LLExecutor(max(1, min(MOST_MASK_THREADS, n_cpus // 4)))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
 
     def start(self, matchers: Sequence[LLMatcher]) -> TokenMasks:
-        """Begin the masks of matchers that nobody touches until `TokenMasks.row` was asked."""
+        """Start the masks of matchers; do not touch these before `TokenMasks.row` has returned."""
         words = np.empty((len(matchers), self._n_words), np.int32)
         return TokenMasks(words, self._thread.submit(self._fill, list(matchers), words))
 
     def make(self, matcher: LLMatcher) -> NDArray[np.uint8]:
-        """Make one mask now."""
+        """Compute one mask now."""
         words = np.empty(self._n_words, np.int32)
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         return words.view(np.uint8)
@@ -81,130 +76,29 @@ class MaskComputer:
 
 
 class TokenMasks:
-    """The masks of one turn, ready or on their way."""
+    """The masks of one step, ready or not."""
 
     def __init__(self, words: NDArray[np.int32], made: Future[None]) -> None:
         self._words = words
         self._made = made
 
-    def wait(self) -> None:
-        """Wait until all are made."""
-        self._made.result()
-
     def row(self, number: int) -> NDArray[np.uint8]:
-        """Return a mask's bytes, the lowest bit first; waits until it is made."""
-        self.wait()
+        """Wait for the masks and return the bytes of one, lowest bit first."""
+        self._made.result()
         row: NDArray[np.uint8] = self._words[number].view(np.uint8)
         return row
-
-
-MOST_GRAMMAR_CHARACTERS = 512 * 1024
-"""Of a schema or grammar; the largest of real ones have some 50,000."""
-MOST_PATTERN_CHARACTERS = 32 * 1024
-TRIAL_CPU_S = 3
-"""Of one trial: 5,000 optional properties take 2.1 s, a schema of a job 1 ms."""
-TRIAL_WALL_S = 60.0
-"""The same on a machine that has no processor free."""
-TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
-"""More than what the process has at its start."""
-TRIAL_COMMAND = (sys.executable, "-m", "paddock.engine.sampling.constraint_trial")
-
-_CONSTRAINT_NAMES = {
-    "json": "JSON",
-    "json_schema": "the JSON Schema",
-    "regex": "the regular expression",
-    "lark": "the Lark grammar",
-}
-
-
-def constraint_name(constraint: Constraint) -> str:
-    """Return what a message calls a constraint."""
-    return _CONSTRAINT_NAMES[constraint.kind]
-
-
-class ConstraintTrials:
-    """Tries constraints, one after the other. Any thread may ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def check(self, constraint: Constraint) -> None:
-        """Refuse what an answer cannot be held to, or what costs too much to compile.
-
-        Raises:
-            BadRequest: in plain words.
-        """
-        is_pattern = constraint.kind == "regex"
-        most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_GRAMMAR_CHARACTERS
-        n_characters = len(constraint.source)
-        if n_characters > most:
-            raise BadRequest(
-                f"{constraint_name(constraint)} has {n_characters:,} characters, and {most:,} are the most"
-            )
-        with self._lock:
-            why = self._answer({"kind": constraint.kind, "source": constraint.source})
-        if why is None:
-            raise BadRequest(
-                f"{constraint_name(constraint)} is too complex: it cannot be compiled within {TRIAL_CPU_S} s and "
-                f"{TRIAL_MEMORY_BYTES // 2**20} MiB. Use fewer options, `$ref`s or repetitions"
-            )
-        if why:
-            raise BadRequest(why)
-
-    def close(self) -> None:
-        """End the process."""
-        with self._lock:
-            self._end()
-
-    def _answer(self, asked: dict[str, Any]) -> str | None:
-        """Return why a constraint is refused, empty where it is not; None: the process ended."""
-        if self._process is not None and self._process.poll() is not None:
-            self._end()  # it was killed between two trials
-        if self._process is None:
-            self._process = subprocess.Popen(
-                TRIAL_COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(asked).encode() + b"\n")
-            process.stdin.flush()
-            is_there, _, _ = select.select([process.stdout], [], [], TRIAL_WALL_S)
-            line = process.stdout.readline() if is_there else b""
-        except OSError:
-            line = b""
-        if not line.endswith(b"\n"):
-            self._end()
-            return None
-        return str(json.loads(line)["why"])
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
 
 
 ANY_JSON_GROWTH_BYTES = 64
 """Bytes: a token of 16 braces opens 16 objects, and the name of a property adds a value."""
 MOST_SHOWN_PROBLEMS = 20
-"""Of a schema that are told."""
+"""Problems of one schema that a message lists."""
 MOST_GRAMMARS = 64
-"""Compiled grammars that are kept: jobs ask with the same one again and again."""
+"""Compiled grammars in the cache: jobs use the same one again and again."""
 
 
 class GuidanceVocabulary:
-    """A model's tokens as llguidance reads them: 0.24 s for 49,152, once for each worker."""
+    """A model's tokens for llguidance; takes 0.24 s for 49,152, once for each worker."""
 
     def __init__(self, model: Model) -> None:
         from llguidance import LLTokenizer
@@ -214,7 +108,7 @@ class GuidanceVocabulary:
         raw = raw_vocabulary(model)
         self.ends = model.ending_tokens()
         """The tokens that end an answer."""
-        # Not in llguidance's stub file, but what its own `llamacpp` module calls.
+        # Not in llguidance's stub file; its own `llamacpp` module calls it.
         self.tokeniser: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
             tokens=raw.tokens,
             vocab_ptr=raw.pointer,
@@ -226,64 +120,64 @@ class GuidanceVocabulary:
         self.byte_tokens = {byte: token for byte, token in self._bytes_alone()}
 
     def _bytes_alone(self) -> Iterable[tuple[int, int]]:
-        """Yield the tokens that stand for a single byte."""
+        """Yield each byte that has a token of its own, with this token."""
         for byte in range(256):
             tokens = self.tokens_of(bytes([byte]))
             if len(tokens) == 1:
                 yield byte, tokens[0]
 
     def tokens_of(self, text: bytes) -> list[int]:
-        """Spell bytes with few tokens, the longest first; no special ones."""
+        """Return few tokens that spell these bytes, none of them special."""
         try:
             return self.tokeniser.greedy_tokenize(text.decode())
         except UnicodeDecodeError:  # it begins or ends within a character
             return self.tokeniser.tokenize_bytes(text)
 
     def bytes_of(self, tokens: Sequence[int]) -> bytes:
-        """Return the bytes that tokens stand for."""
+        """Return the bytes of tokens."""
         return self.tokeniser.decode_bytes(list(tokens))
 
 
 class TokenMatcher:
-    """Where one answer stands in its grammar."""
+    """One answer's state in its grammar."""
 
     def __init__(
         self,
         inner: LLMatcher,
-        spelling: ByteMatcher,
+        byte_matcher: ByteMatcher,
         vocabulary: GuidanceVocabulary,
         max_growth_bytes: int | None,
     ) -> None:
         self._inner = inner
-        self.spelling = spelling
-        """The same grammar byte by byte; it stays where the matcher began."""
+        self.byte_matcher = byte_matcher
+        """The same grammar over bytes, in its initial state."""
         self.vocabulary = vocabulary
         self.max_growth_bytes = max_growth_bytes
-        """Of JSON: how many bytes a token may add to the shortest end, at most."""
+        """Of JSON: the most bytes that a token may add to the shortest ending."""
         self.marks: tuple[bytes, ...] = ()
-        """Texts that a Lark grammar spells out."""
+        """Literal texts of a Lark grammar."""
         self.named: Mapping[bytes, int] = {}
-        """Tokens that the grammar names by number, by what stands for them in a text."""
+        """Tokens that the grammar names by number, by their stand-in bytes."""
         self._under_way: tuple[TokenMasks, int] | None = None
         self._mask: NDArray[np.uint8] | None = None
         self._forced: list[int] | None = None
 
     def copy(self) -> TokenMatcher:
-        """Return another that stands at the same place (1 µs)."""
-        self._settle()
+        """Return an independent copy (1 µs)."""
+        self._wait_for_mask()
         copy = TokenMatcher(
-            self._inner.deep_copy(), self.spelling, self.vocabulary, self.max_growth_bytes
+            self._inner.deep_copy(), self.byte_matcher, self.vocabulary, self.max_growth_bytes
         )
         copy.marks, copy.named = self.marks, self.named
         return copy
 
     def piece(self, token: int) -> bytes:
-        """Return a token's bytes, or what stands for one that is named by number."""
+        """Return a token's bytes, or the stand-in for one that is named by number."""
         found = next((text for text, number in self.named.items() if number == token), None)
         return self.vocabulary.bytes_of([token]) if found is None else found
 
     def spell(self, text: bytes) -> list[int]:
-        """Return few tokens that say a text here; those named by number as themselves."""
+        """Return few tokens that spell a text; stand-ins become their named tokens."""
         if not self.named:
             return self.vocabulary.tokens_of(text)
         pattern = b"(" + b"|".join(map(re.escape, self.named)) + b")"
@@ -300,59 +194,59 @@ class TokenMatcher:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it met a limit of llguidance, and knows no further."""
+        """Whether llguidance met one of its limits and cannot go on."""
         return self._inner.is_error()
 
     @property
     def may_end(self) -> bool:
-        """Whether what was said so far is whole."""
-        self._settle()
+        """Whether the answer so far is complete."""
+        self._wait_for_mask()
         return self._inner.is_accepting()
 
     @property
     def must_end(self) -> bool:
         """Whether nothing can follow."""
-        self._settle()
+        self._wait_for_mask()
         return self._inner.is_stopped()
 
     def take(self, tokens: Sequence[int]) -> bool:
-        """Go on by tokens; False where one is not allowed, and all is lost."""
-        self._settle()
+        """Consume tokens; return False if one is not allowed: the matcher is then unusable."""
+        self._wait_for_mask()
         self._mask = self._forced = None
         return self._inner.consume_tokens(list(tokens))
 
     def ends_with(self, tokens: Sequence[int]) -> bool:
-        """Return whether these tokens make the answer whole."""
-        self._settle()
+        """Return whether the answer is complete after these tokens."""
+        self._wait_for_mask()
         with_end = [*tokens, self.vocabulary.ends[0]]
         return self._inner.validate_tokens(with_end) == len(with_end)
 
     def forced_tokens(self) -> list[int]:
-        """Return the tokens that must follow, none if there is a choice."""
+        """Return the tokens that must follow; [] if there is a choice."""
         if self._forced is None:
-            self._settle()
+            self._wait_for_mask()
             self._forced = self._inner.compute_ff_tokens()
         return self._forced
 
     @property
     def has_mask(self) -> bool:
-        """Whether the mask for the next token is made, or under way."""
+        """Whether the mask for the next token is computed or being computed."""
         return self._mask is not None or self._under_way is not None
 
     def mask(self) -> NDArray[np.uint8]:
         """Return the mask for the next token, shape (n_vocab / 8 or a little more,)."""
-        self._settle()
+        self._wait_for_mask()
         if self._mask is None:
             self._mask = self.vocabulary.masks.make(self._inner)
         return self._mask
 
     def allows(self, token: int) -> bool:
-        """Return whether a token may follow: 0.5 µs, without a mask."""
-        self._settle()
+        """Return whether a token may follow (0.5 µs, without a mask)."""
+        self._wait_for_mask()
         return self._inner.validate_tokens([token]) == 1
 
-    def _settle(self) -> None:
-        """Wait for a mask that another thread is making."""
+    def _wait_for_mask(self) -> None:
+        """Wait for the mask if another thread computes it."""
         if self._under_way is not None:
             masks, row = self._under_way
             self._under_way = None
@@ -360,14 +254,14 @@ class TokenMatcher:
 
     @staticmethod
     def begin_masks(matchers: Sequence[TokenMatcher]) -> None:
-        """Begin the masks of matchers of one model, in another thread."""
+        """Start the masks of matchers of one model in another thread."""
         masks = matchers[0].vocabulary.masks.start([one._inner for one in matchers])
         for row, matcher in enumerate(matchers):
             matcher._under_way = (masks, row)
 
 
 class GrammarCompiler:
-    """Compiles constraints for one model. Any thread may ask."""
+    """Compile constraints for one model, with a cache. Thread-safe."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -376,13 +270,13 @@ class GrammarCompiler:
         self._vocabulary_lock = threading.Lock()
         self._compiled: OrderedDict[Constraint, TokenMatcher | BadRequest] = OrderedDict()
         self._lock = threading.Lock()
-        """Of what is compiled; never held while something is compiled."""
+        """Guards the cache; never held while something is compiled."""
 
     def known(self, constraint: Constraint) -> TokenMatcher | None:
-        """Return a matcher at the beginning of a constraint that was compiled before.
+        """Return a new matcher if the constraint is in the cache, else None.
 
         Raises:
-            BadRequest: it was refused before.
+            BadRequest: the constraint was refused before.
         """
         with self._lock:
             known = self._compiled.get(constraint)
@@ -393,23 +287,23 @@ class GrammarCompiler:
                 raise BadRequest(str(known))
             return known.copy()
 
-    def matcher(self, constraint: Constraint, asked: Constraint | None = None) -> TokenMatcher:
-        """Return a matcher that stands at the beginning.
+    def matcher(self, constraint: Constraint, requested: Constraint | None = None) -> TokenMatcher:
+        """Return a new matcher.
 
         Args:
             constraint: what the answer must match.
-            asked: what a client asked for, where `constraint` is made of it.
+            requested: the client's own constraint, if `constraint` was derived from it.
 
         Raises:
-            BadRequest: an answer cannot be held to this, or it costs too much to compile.
+            BadRequest: it cannot be enforced, or costs too much to compile.
         """
         found = self.known(constraint)
         if found is not None:
             return found
         made: TokenMatcher | BadRequest
         try:
-            if asked is not None and asked != constraint:
-                self._trials.check(asked)
+            if requested is not None and requested != constraint:
+                self._trials.check(requested)
             self._trials.check(constraint)
             made = self._compile(constraint)
         except BadRequest as error:
@@ -424,11 +318,11 @@ class GrammarCompiler:
             return made.copy()
 
     def close(self) -> None:
-        """End the process of trials."""
+        """End the trial subprocess."""
         self._trials.close()
 
     def _compile(self, constraint: Constraint) -> TokenMatcher:
-        """Compile what passed its trial."""
+        """Compile a constraint that has passed its trial."""
         from llguidance import LLMatcher
 
         with self._vocabulary_lock:
@@ -439,8 +333,8 @@ class GrammarCompiler:
         if inner.is_error():
             raise _refusal(constraint, inner.get_error())
         numbers = _named_tokens(constraint)
-        spelling = _byte_matcher(_with_byte_ids(constraint, numbers))
-        matcher = TokenMatcher(inner, spelling, vocabulary, _growth_bytes(constraint))
+        byte_matcher = _byte_matcher(_with_byte_ids(constraint, numbers))
+        matcher = TokenMatcher(inner, byte_matcher, vocabulary, _growth_bytes(constraint))
         matcher.named = {named_token_bytes(place): number for place, number in enumerate(numbers)}
         if constraint.kind == "lark":
             matcher.marks = (*matcher.named, *_literals(constraint.source))
@@ -448,10 +342,10 @@ class GrammarCompiler:
 
 
 def compile_error(constraint: Constraint) -> str:
-    """Return why an answer cannot be held to a constraint; empty: it can, as far as bytes tell.
+    """Return why a constraint cannot be enforced, or "". Runs in the trial subprocess.
 
-    Control tokens that a Lark grammar names are not among the bytes, so that its errors are left
-    to the model's own vocabulary. Runs in the process of trials.
+    Control tokens that a Lark grammar names are not in the vocabulary of bytes, so its errors are
+    found later, with the model's own vocabulary.
     """
     from llguidance import LLMatcher
 
@@ -468,20 +362,15 @@ def compile_error(constraint: Constraint) -> str:
     return ""
 
 
-def load_llguidance() -> None:
-    """Load what each trial needs."""
-    compile_error(Constraint("json"))
-
-
 def _refusal(constraint: Constraint, why: str) -> BadRequest:
     return BadRequest(f"{constraint_name(constraint)} cannot be used: {schema.plain_error(why)}")
 
 
 def _byte_matcher(constraint: Constraint) -> ByteMatcher:
-    """Return a grammar over bytes.
+    """Return a matcher over bytes.
 
-    One that names control tokens by their texts has no such form. Then no end is known before the
-    limit, which `Closing` finds out by trying: any text does for that.
+    A grammar that names control tokens by their texts has no such form: the matcher then allows
+    any text, and `EndingGuard` finds no ending by it.
     """
     from llguidance import LLMatcher
 
@@ -501,7 +390,7 @@ def _growth_bytes(constraint: Constraint) -> int | None:
 
 
 def _literals(source: str) -> Iterable[bytes]:
-    """Yield the literal texts of a Lark grammar, schemas within it left out."""
+    """Yield the literal texts of a Lark grammar, without those of schemas in it."""
     rules = "\n".join(line for line in source.splitlines() if "%json" not in line)
     for literal in dict.fromkeys(_LITERAL.findall(rules)):
         try:
@@ -526,7 +415,7 @@ def _named_tokens(constraint: Constraint) -> list[int]:
 
 
 def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:
-    """Write them by their numbers in the vocabulary of bytes."""
+    """Replace these token ids by their ids in the vocabulary of bytes."""
     if not numbers:
         return constraint
     places = {number: named_token_id(place) for place, number in enumerate(numbers)}
@@ -538,7 +427,7 @@ def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:
 
 
 def _grammar(constraint: Constraint) -> str:
-    """Write a constraint as llguidance takes it."""
+    """Return a constraint as llguidance's grammar."""
     from llguidance import LLMatcher
 
     if constraint.kind in ("json", "json_schema"):
@@ -552,7 +441,7 @@ def parse_schema(constraint: Constraint) -> Any:
     """Return the JSON Schema of a `json` or `json_schema` constraint, unchecked.
 
     Raises:
-        BadRequest: it is no JSON.
+        BadRequest: it is not JSON.
     """
     if constraint.kind == "json":
         return {"type": "object"}
@@ -568,11 +457,11 @@ def checked_schema(constraint: Constraint) -> Any:
     """Return the JSON Schema of a `json` or `json_schema` constraint.
 
     Raises:
-        BadRequest: an answer cannot be held to it, with every place.
+        BadRequest: it cannot be enforced; the message lists every place.
     """
     value = parse_schema(constraint)
     problems = schema.check_schema(value)
     if problems:
-        told = "\n".join(f"  {problem}" for problem in problems[:MOST_SHOWN_PROBLEMS])
-        raise BadRequest(f"an answer cannot be held to the JSON Schema:\n{told}")
+        shown = "\n".join(f"  {problem}" for problem in problems[:MOST_SHOWN_PROBLEMS])
+        raise BadRequest(f"the JSON Schema cannot be enforced:\n{shown}")
     return value

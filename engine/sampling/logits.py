@@ -1,18 +1,16 @@
 """One row of logits: likeliest tokens, bias, penalties, log probabilities. Pure NumPy.
 
-Likeliest tokens: llama.cpp's chain begins by copying a row into 12 bytes a token: 1.8 MB at
-151,936 tokens, 0.3 ms. With `top_k` it then drops all but some 40 of them. Those are found here in
-40 µs, and the chain gets nothing else. Its answer is the same, since what comes after `top_k` sees
-only what that leaves; where two of the likeliest are equal, llama.cpp itself must order them, and
-it gets the whole row.
+Likeliest tokens: llama.cpp's chain begins by copying a row into 12 bytes a token (1.8 MB and 0.3 ms
+at 151,936 tokens), and `top_k` then drops all but some 40. Here these are found in 40 µs, and the
+chain gets nothing else. The result is the same, since later samplers see only what `top_k` leaves.
+Where two of the likeliest are equal, llama.cpp itself must order them, and gets the whole row.
 
 Penalties are those of llama.cpp's `llama_sampler_penalties`. llama.cpp looks up every token of the
-vocabulary (0.5 ms at 151,936 tokens); here only the recent ones are touched. Counts are kept from
-token to token, so that a window over a whole context costs no more at each step than the tokens
-that are in it.
+vocabulary (0.5 ms at 151,936 tokens); here only recent ones are touched, and counts are updated
+token by token.
 
-Log probabilities are taken after bias and, in greedy answers, after penalties: the likeliest token
-is then the chosen one. Constraint and temperature come later, so answers can be compared.
+Log probabilities are computed after bias and, in greedy answers, after penalties: the likeliest
+token is then the chosen one. Constraint and temperature come later, so answers can be compared.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.request import Sampling, TokenLogprob
 
-# A row is read as so many lines; each column's maximum is found in one pass (15 µs at 151,936
-# tokens; 64 and 256 lines are slower by a tenth).
+# A row is reshaped to so many lines; one pass finds each column's maximum (15 µs at 151,936 tokens;
+# 64 and 256 lines are slower by a tenth).
 N_ROW_PARTS = 128
 _LOWEST_LOGIT = np.finfo(np.float32).min
 
@@ -42,7 +40,7 @@ class Candidates(NamedTuple):
 
     @property
     def are_distinct(self) -> bool:
-        """Whether no two logits are equal, so that there is only one order."""
+        """Whether no two logits are equal."""
         return not (self.logits[1:] == self.logits[:-1]).any()
 
     def first(self, n: int) -> Candidates:
@@ -57,9 +55,9 @@ class Candidates(NamedTuple):
 
 
 def top_candidates(row: Logits, n: int) -> Candidates:
-    """Return the `n` likeliest tokens of a row, and those that are as likely as the last of them.
+    """Return the `n` likeliest tokens of a row, and those as likely as the last of them.
 
-    Tokens that are impossible (minus infinity) are left out, so there may be fewer.
+    Impossible tokens (minus infinity) are left out, so there may be fewer.
     """
     tokens = _likely_tokens(row, n)
     logits = row[tokens]
@@ -73,7 +71,7 @@ def top_candidates(row: Logits, n: int) -> Candidates:
 
 
 def _likely_tokens(row: Logits, n: int) -> NDArray[np.intp]:
-    """Return the ids, in order, of tokens among which the `n` likeliest are."""
+    """Return the ids, in order, of a superset of the `n` likeliest tokens."""
     n_columns = len(row) // N_ROW_PARTS
     if 4 * n > n_columns:
         bound = np.partition(row, len(row) - n)[len(row) - n] if n < len(row) else _LOWEST_LOGIT
@@ -103,7 +101,7 @@ FORBIDDING_BIAS = -100.0
 
 
 class LogitBias:
-    """Added to the logits of some tokens; -100 and less forbids one.
+    """Add to the logits of some tokens; -100 or less forbids one.
 
     >>> row = np.zeros(4, np.float32)
     >>> LogitBias({1: 2.0, 3: -100.0, 99: 1.0}, 4).apply(row)
@@ -112,7 +110,7 @@ class LogitBias:
     """
 
     def __init__(self, bias: Mapping[int, float], n_vocab: int) -> None:
-        # Ids beyond the vocabulary were meant for another model; they can never be chosen anyway.
+        # Ids beyond the vocabulary cannot be chosen anyway.
         known = {token: value for token, value in bias.items() if 0 <= token < n_vocab}
         self._tokens = np.fromiter(known, np.intp, len(known))
         values = [-np.inf if value <= FORBIDDING_BIAS else value for value in known.values()]
@@ -124,7 +122,7 @@ class LogitBias:
 
 
 class Penalties:
-    """The recent tokens of one answer.
+    """Lower the logits of one answer's recent tokens.
 
     >>> row = np.array([2.0, -2.0, 1.0], np.float32)
     >>> sampling = Sampling(repeat_penalty=2.0, presence_penalty=0.5)
@@ -134,7 +132,7 @@ class Penalties:
     """
 
     def __init__(self, sampling: Sampling, prompt: Tokens) -> None:
-        """Begin an answer after `prompt`; the last `repeat_last_n` tokens count, -1 for all."""
+        """Start after `prompt`; the last `repeat_last_n` tokens count, -1 for all."""
         n = sampling.repeat_last_n
         recent = prompt if n < 0 else prompt[len(prompt) - min(n, len(prompt)) :]
         self._n_window = n
@@ -200,11 +198,11 @@ class RowLogprobs:
         self._top = top_candidates(row, n_top).tokens[:n_top].tolist() if n_top else []
 
     def of(self, token: int) -> TokenLogprob:
-        """Tell of a chosen token, with the likeliest ones beside it."""
-        top = tuple(self._told(other) for other in self._top)
-        text, logprob, raw = self._told(token)
+        """Return a token's log probability, with the likeliest alternatives."""
+        top = tuple(self._logprob(other) for other in self._top)
+        text, logprob, raw = self._logprob(token)
         return TokenLogprob(text, logprob, raw, top)
 
-    def _told(self, token: int) -> tuple[str, float, bytes]:
+    def _logprob(self, token: int) -> tuple[str, float, bytes]:
         raw = self._piece(token)
         return raw.decode(errors="replace"), float(self._row[token]) - self._norm, raw

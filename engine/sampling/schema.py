@@ -1,9 +1,9 @@
 """JSON Schema for constrained answers: check what can be enforced, prepare it for llguidance.
 
-Which keywords are enforced was measured against llguidance 1.9: it refuses what it knows and
-cannot do, and ignores what it does not know, so a misspelt keyword would have no effect. A schema
-may refer to itself, as a tree does; but where every answer must contain another one, no answer
-ever ends (`endless_ref`). `llguidance` is imported only when a schema is at hand: it takes 50 ms.
+The table of keywords was measured against llguidance 1.9, which refuses what it knows and cannot
+do, but ignores what it does not know, so that a misspelt keyword would have no effect. A schema may
+refer to itself, as a tree does; but if every answer must contain another one, no answer ever ends
+(`endless_ref`). `llguidance` is imported when a schema is checked: it takes 50 ms.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SUPPORTED_KEYWORDS = frozenset(
         *("exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     )
 )
-"""What llguidance holds an answer to."""
+"""Keywords that llguidance enforces."""
 
 ANNOTATION_KEYWORDS = frozenset(
     (
@@ -45,7 +45,7 @@ ANNOTATION_KEYWORDS = frozenset(
         *("enumDescriptions", "discriminator", "externalDocs", "$recursiveAnchor"),
     )
 )
-"""What describes a value and binds nothing, as does every keyword that begins with `x-`."""
+"""Keywords without effect on validity, like every one that begins with `x-`."""
 
 HARMLESS_VALUES: Mapping[str, Any] = {
     "uniqueItems": False,
@@ -54,7 +54,7 @@ HARMLESS_VALUES: Mapping[str, Any] = {
     "unevaluatedItems": True,
     "minContains": 0,
 }
-"""Keywords that an answer cannot be held to, with the value at which that does not matter."""
+"""Keywords that cannot be enforced, with the value that needs no enforcement."""
 
 SUPPORTED_FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
@@ -81,11 +81,11 @@ KEYWORD_REMEDIES: Mapping[str, str] = {
     "$dynamicRef": "Use `$ref`.",
     "$recursiveRef": "Use `$ref`.",
 }
-"""Keywords that would bind an answer and cannot, and what to write instead."""
+"""Keywords that cannot be enforced, and what to write instead."""
 
 
 def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[SchemaPath, Any]]:
-    """Yield the schemas directly within a schema, each with its path from there."""
+    """Yield the direct subschemas of a schema with their relative paths."""
     for name in SCHEMA_MAPS:
         held = schema.get(name)
         if isinstance(held, dict):
@@ -108,7 +108,7 @@ def json_pointer(path: SchemaPath) -> str:
 
 
 def is_binding(schema: Mapping[str, Any], keyword: str) -> bool:
-    """Return whether a keyword that cannot be kept would matter where it stands."""
+    """Return whether a keyword that cannot be enforced has an effect here."""
     if keyword in ("then", "else"):
         return "if" in schema
     if keyword in ("minContains", "maxContains"):
@@ -117,7 +117,7 @@ def is_binding(schema: Mapping[str, Any], keyword: str) -> bool:
 
 
 def endless_ref(schema: Any) -> SchemaPath | None:
-    """Return the place of a `$ref` by which an answer would never end; None: there is none.
+    """Return the path of a `$ref` because of which no answer ends; None if there is none.
 
     >>> endless_ref({"properties": {"next": {"$ref": "#"}}, "required": ["next"]})
     ('properties', 'next')
@@ -125,11 +125,11 @@ def endless_ref(schema: Any) -> SchemaPath | None:
     True
     """
     nodes = _all_subschemas(schema, ())
-    nodes.reverse()  # what is held or named mostly stands behind what holds it: one turn does
+    nodes.reverse()  # children and definitions mostly come after their users: one pass suffices
     ending: set[int] = set()
     is_growing = True
     left = nodes
-    while is_growing:  # each turn finds what ends by what is known to end
+    while is_growing:  # each pass finds nodes that end because their parts do
         still_open = []
         for path, node in left:
             if _ends(node, schema, ending):
@@ -154,7 +154,7 @@ def _all_subschemas(schema: Any, path: SchemaPath) -> list[tuple[SchemaPath, dic
 
 
 def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
-    """Return whether an answer to a node can be whole, by those nodes of which that is known."""
+    """Return whether an answer to a node can end, given the nodes that are known to."""
 
     def is_known(child: Any) -> bool:
         return not isinstance(child, dict) or id(child) in ending
@@ -193,7 +193,7 @@ def _type_ends(kind: str, node: Mapping[str, Any], is_known: Any) -> bool:
 
 
 def _types_of(node: Mapping[str, Any]) -> list[str]:
-    """Read the kind of a schema that names none, as the decoder does."""
+    """Return the types that llguidance assumes for a schema without `type`."""
     return ["object"] if "properties" in node else []
 
 
@@ -203,7 +203,7 @@ def _list_under(node: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def resolve_ref(root: Any, ref: str) -> Any:
-    """Follow a `$ref` within a schema; None where it leads elsewhere, which is told before."""
+    """Follow a `$ref` within a schema; None if it leads outside, which is reported elsewhere."""
     node = root
     for part in ref.lstrip("#").split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -218,11 +218,11 @@ def resolve_ref(root: Any, ref: str) -> Any:
 
 MAX_SCHEMA_DEPTH = 64
 MOST_SUBSCHEMAS = 20_000
-"""Schemas within a schema."""
+"""Subschemas in one schema."""
 MOST_LEVELS = 500
-"""Within each other, `$ref`s followed. Near 3,000 llguidance's stack and the process end."""
+"""Nesting, `$ref`s followed. Near 3,000, llguidance overflows the stack and the process dies."""
 MOST_ERROR_CHARACTERS = 300
-"""Characters of llguidance's own words that are told."""
+"""Characters of llguidance's own message that are shown."""
 COMPACT_JSON = {
     "item_separator": ",",
     "key_separator": ":",
@@ -230,12 +230,12 @@ COMPACT_JSON = {
     "coerce_one_of": False,
     "lenient": False,
 }
-"""No whitespace between values: a model that loves newlines fills its limit with them."""
+"""No whitespace between values: some models would fill their token limit with newlines."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaProblem:
-    """Why an answer cannot be held to a schema, and where in the schema it says so."""
+    """Why a schema cannot be enforced, with the place in it."""
 
     path: SchemaPath
     message: str
@@ -243,43 +243,38 @@ class SchemaProblem:
 
     @property
     def pointer(self) -> str:
-        """The JSON pointer of the place; empty for the schema as a whole."""
+        """The JSON pointer of the place; "" for the whole schema."""
         return json_pointer(self.path)
 
     def __str__(self) -> str:
-        """Return one sentence, and what to do."""
+        """Return the problem and its remedy."""
         place = f"at {self.pointer}: " if self.path else ""
         return f"{place}{self.message}. {self.remedy}".rstrip()
 
 
 def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
-    """Tell everything in a schema that an answer could not be held to.
-
-    Args:
-        schema: a JSON Schema as plain values.
-    """
+    """Return everything in a schema that cannot be enforced."""
     try:
         json.dumps(schema, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
-        return (SchemaProblem((), "the schema holds what JSON cannot write", "Remove it."),)
+        return (SchemaProblem((), "the schema has values that JSON cannot hold", "Remove them."),)
     problems = tuple(_size_problems(schema)) or tuple(_node_problems(schema, (), schema))
     if problems:
         return problems
-    circle = endless_ref(schema)
-    if circle is not None:
-        what = "an answer to this would never end: each one must hold another"
-        return (
-            SchemaProblem((*circle, "$ref"), what, "Leave it out of `required`, or allow `null`."),
-        )
+    endless = endless_ref(schema)
+    if endless is not None:
+        what = "no answer can end: each one must contain another"
+        remedy = "Leave it out of `required`, or allow `null`."
+        return (SchemaProblem((*endless, "$ref"), what, remedy),)
     found = grammar_error(schema_grammar(schema))
     return () if found is None else (_locate_problem(schema, found),)
 
 
 def schema_grammar(schema: Any) -> str:
-    """Write a sound schema as llguidance's grammar: compact JSON, and closed objects.
+    """Return a checked schema as llguidance's grammar: compact JSON, closed objects.
 
-    What names properties is an object, and gets no others unless it speaks of them: all that is
-    allowed is still valid, and a model does not ramble on with properties of its own.
+    A schema with `properties` becomes an object without additional ones, unless it mentions them:
+    every answer is still valid, and a model does not invent endless properties.
     """
     from llguidance import LLMatcher
 
@@ -287,7 +282,7 @@ def schema_grammar(schema: Any) -> str:
 
 
 def embeddable_schema(schema: Any) -> dict[str, Any]:
-    """Write a sound schema as it may stand in a Lark grammar's `%json`: with the same rules."""
+    """Return a checked schema for a Lark grammar's `%json`, by the rules of `schema_grammar`."""
     opened: set[int] = set()
     _open_intersecting(schema, schema, opened)
     ready = _prepared(schema, opened)
@@ -296,10 +291,10 @@ def embeddable_schema(schema: Any) -> dict[str, Any]:
 
 
 def max_growth_bytes(schema: Any) -> int:
-    """Return how many bytes a single token may add to the shortest end of an answer, at most.
+    """Return the most bytes that a single token may add to the shortest ending of an answer.
 
-    A token can open what a schema asks for, and that has the schema's own length, times what it
-    asks for repeatedly. References count with what they lead to, as they stand in the schema too.
+    What a token opens is at most as long as the schema itself, times the repetitions that it asks
+    for. Definitions are part of the schema, so references are counted with them.
     """
     own = len(json.dumps(schema, ensure_ascii=False).encode())
     if not isinstance(schema, dict):
@@ -321,18 +316,18 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
 def grammar_error(
     grammar: str, tokeniser: LLTokenizer | None = None, *, minds_warnings: bool = True
 ) -> str | None:
-    """Return why llguidance refuses a grammar, in its own words; None: it takes it."""
+    """Return llguidance's message if it refuses a grammar, else None."""
     from llguidance import LLMatcher
 
-    is_refused, told = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
-    return told[0] if is_refused or (told and minds_warnings) else None
+    is_refused, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
+    return messages[0] if is_refused or (messages and minds_warnings) else None
 
 
-# What can be seen without compiling
+# Checks without compiling
 
 
 def _size_problems(schema: Any) -> Iterator[SchemaProblem]:
-    """Refuse what llguidance, or walks here that go into themselves, would not come back from."""
+    """Yield a problem if llguidance, or a recursive walk here, would overflow the stack."""
     n_nodes, seen = 0, set[int]()
     waiting: list[tuple[Any, int]] = [(schema, 1)]
     while waiting:
@@ -342,9 +337,7 @@ def _size_problems(schema: Any) -> Iterator[SchemaProblem]:
         seen.add(id(node))
         n_nodes += 1
         if n_nodes > MOST_SUBSCHEMAS:
-            yield SchemaProblem(
-                (), f"the schema has more than {MOST_SUBSCHEMAS:,} schemas within it"
-            )
+            yield SchemaProblem((), f"the schema has more than {MOST_SUBSCHEMAS:,} subschemas")
             return
         if level > MOST_LEVELS:
             what = f"the schema goes through more than {MOST_LEVELS} levels, each `$ref` followed"
@@ -377,7 +370,7 @@ def _keyword_problems(
     at, value = (*path, keyword), schema[keyword]
     if keyword in KEYWORD_REMEDIES:
         if is_binding(schema, keyword):
-            what = f"an answer cannot be held to `{keyword}` while it is written"
+            what = f"`{keyword}` cannot be enforced while the answer is generated"
             yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
     elif keyword == "format" and value not in SUPPORTED_FORMATS:
         names = ", ".join(f"'{name}'" for name in sorted(SUPPORTED_FORMATS))
@@ -399,7 +392,7 @@ def _keyword_problems(
 
 
 def _count_problems(schema: Mapping[str, Any], path: SchemaPath) -> Iterator[SchemaProblem]:
-    """Refuse a number of free properties: their names might repeat, and JSON keeps one of each."""
+    """Refuse `minProperties` over free names: they might repeat, and JSON keeps one of each."""
     least, named = schema.get("minProperties", 0), schema.get("required", [])
     if isinstance(least, int) and isinstance(named, list) and least - len(set(map(str, named))) > 1:
         what = f"`minProperties: {least}` asks for more properties than `required` names"
@@ -411,11 +404,11 @@ def _kind_of_value(value: Any) -> str:
     return names.get(type(value), f"'{value}'")
 
 
-# What only compiling shows
+# Errors found by compiling
 
 
 def _locate_problem(schema: Any, why: str) -> SchemaProblem:
-    """Find the smallest part of a schema that is refused for itself."""
+    """Find the smallest part of a schema that is refused by itself."""
     path: SchemaPath = ()
     part = schema
     while isinstance(part, dict):
@@ -426,8 +419,8 @@ def _locate_problem(schema: Any, why: str) -> SchemaProblem:
         ]
         if not same:
             break
-        below, part, told = same[0]
-        path, why = (*path, *below), told or why
+        below, part, own_error = same[0]
+        path, why = (*path, *below), own_error or why
     wrong_type = _WRONG_TYPE.match(why)
     if wrong_type:
         what = "a number" if wrong_type[1] == "f64" else f"a {wrong_type[1]}"
@@ -440,7 +433,7 @@ _WRONG_TYPE = re.compile(r"Expected ([\w ]+) for '(\w+)'(?: item)?, got (.+)", r
 
 
 def _error_of_part(part: Any, root: Any) -> str | None:
-    """Return why a part is refused without its surroundings; None: it is not, or cannot be told."""
+    """Return why this subschema is refused by itself, or None."""
     if not isinstance(part, dict) or not isinstance(root, dict):
         return None
     if any(not ref.startswith(("#/$defs/", "#/definitions/")) for ref in _refs(part)):
@@ -458,10 +451,10 @@ def _refs(part: Any) -> Iterator[str]:
 
 
 def _plain_problem(why: str) -> tuple[str, str]:
-    """Return llguidance's words as a plain sentence, and a way out where there is one."""
+    """Return llguidance's message as a plain sentence, and a remedy or ""."""
     if why.startswith("oneOf constraints"):
         return (
-            "the options of `oneOf` cannot be told apart while an answer is written",
+            "the options of `oneOf` cannot be distinguished while the answer is generated",
             "Use `anyOf`, or give each option a required property with a `const` of its own.",
         )
     if "min/maxProperties only supported" in why:
@@ -480,7 +473,7 @@ def _plain_problem(why: str) -> tuple[str, str]:
 
 
 def plain_error(why: str) -> str:
-    """Return llguidance's words as a client may read them: short, and nothing of its inside."""
+    """Return llguidance's message for clients: short, without its internals."""
     if _INTERNAL_ERROR.search(why):
         return "it is too large or too complex"
     line = _error_line(why).rstrip(".")
@@ -494,17 +487,18 @@ _INTERNAL_ERROR = re.compile(
 
 def _error_line(why: str) -> str:
     lines = [line for line in why.strip().splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith("error: ")), lines[0] if lines else why)
-    return told.removeprefix("error: ").strip()
+    first = lines[0] if lines else why
+    error = next((line for line in lines if line.startswith("error: ")), first)
+    return error.removeprefix("error: ").strip()
 
 
-# What llguidance gets to see
+# Preparing a schema for llguidance
 
 
 def _prepared(schema: Any, opened: Collection[int]) -> Any:
-    """Leave out what binds nothing and llguidance would stumble over, and close objects.
+    """Drop keywords without effect that llguidance refuses, and close objects.
 
-    `opened` are the objects, by identity, that stay open.
+    Objects whose id is in `opened` stay open.
     """
     if not isinstance(schema, dict):
         return schema
@@ -529,19 +523,15 @@ def _is_left_out(keyword: str) -> bool:
     return keyword in KEYWORD_REMEDIES or keyword.startswith("x-") or keyword in _DROPPED_KEYWORDS
 
 
-_DROPPED_KEYWORDS = ANNOTATION_KEYWORDS - {
-    "$schema",
-    "$id",
-    "id",
-    "$anchor",
-}  # those decide what a `$ref` means
+# The other four decide what a `$ref` means.
+_DROPPED_KEYWORDS = ANNOTATION_KEYWORDS - {"$schema", "$id", "id", "$anchor"}
 
 
 def _open_intersecting(schema: Any, root: Any, opened: set[int]) -> None:
-    """Collect the objects that are described in several places at once: none may be closed.
+    """Collect the ids of objects that several places describe at once, which must stay open.
 
-    All below such a place is among them, and what it refers to: two descriptions of an object may
-    both speak of one property. Everything else can be closed.
+    That includes all below such a place and all that it refers to: two descriptions of an object
+    may both mention one property. All other objects can be closed.
     """
     if not isinstance(schema, dict):
         return
@@ -562,7 +552,7 @@ def _open_all(schema: Any, root: Any, opened: set[int]) -> None:
 
 
 def _intersects(schema: Mapping[str, Any]) -> bool:
-    """Return whether one object is described here and in what is applied here, or twice there."""
+    """Return whether several subschemas describe the same object."""
     applied = [name for name in ("allOf", "anyOf", "oneOf", "$ref") if name in schema]
     own = [name for name in ("properties", "required", "additionalProperties") if name in schema]
     n_described = len(applied) + bool(own)

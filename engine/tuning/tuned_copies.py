@@ -1,8 +1,8 @@
-"""Records of tuned copies: which model has one, where it lies, what was measured of it.
+"""Records of tuned copies: which model has one, where it is, what was measured.
 
-Imports no llama_cpp. A copy is a blob of its own beside the others, under its own digest; the
-original stays. The record lies in the cache's folder, since it holds for this machine. A copy
-whose file was removed counts as none.
+Imports no llama_cpp. A copy is a blob of its own in the model store, under its own digest; the
+original stays. The record is in the cache folder, since it is valid for this machine. A copy whose
+file was removed does not count.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class CopySpeeds:
     answers: float
     """Eight at once, together."""
     share: float = 1.0
-    """What the threads got of the processor's time."""
+    """Share of the processor's time that the threads got."""
     n_prompt_tokens: int = 256
-    """The length of the prompts that were measured."""
+    """Length of the measured prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,42 +40,42 @@ class TunedCopy:
     """One model's tuned copy."""
 
     name: str
-    """Of the model, as it was asked for."""
+    """The model's name."""
     original: str
-    """sha256 of the file that the name stands for."""
+    """sha256 of the model's file."""
     digest: str
     """sha256 of the copy."""
     path: str
     format: str
     size_bytes: int
     more_bytes: int
-    """Than the original has."""
+    """Compared with the original."""
     agreement: float
-    """The share of places in real text where both would go on with the same token."""
+    """Share of positions in real text at which both predict the same token."""
     n_compared: int
-    """Places that were compared."""
+    """Number of compared positions."""
     before: CopySpeeds
     after: CopySpeeds
     made_at: float
     exact_before: float | None = None
-    """The same share between the original, as this device computes it, and exact arithmetic."""
+    """Agreement of the original, as this device computes it, with exact arithmetic."""
     exact_after: float | None = None
-    """And between the copy and exact arithmetic with the original's weights."""
+    """Agreement of the copy with exact arithmetic on the original's weights."""
     n_documents: int = 0
-    """Documents of the user's on which all this was measured; 0: text that comes with Paddock."""
+    """Number of the user's documents for the measurements; 0: text that comes with Paddock."""
     changed_from: str = ""
-    """The formats that the changed matrices had, where not all low-bit ones were changed."""
+    """Former formats of the changed matrices, if they were chosen one by one."""
     n_changed: int = 0
-    """Matrices that were changed, where they were chosen one by one."""
+    """Number of changed matrices, if they were chosen one by one."""
     n_kept: int = 0
-    """Low-bit matrices that stay bit for bit, since this machine is quick with their format."""
+    """Low-bit matrices that stay bit for bit, since their format is quick on this machine."""
     is_ours: bool = True
-    """Whether the blob was made for this, and not there before."""
+    """Whether the blob was made for this record."""
     version: int = RECORD_VERSION
 
     @property
     def label(self) -> str:
-        """Name the format; where only some matrices are in it, also what they were in before."""
+        """The format, and the former one if only some matrices were changed."""
         return f"{self.changed_from} as {self.format}" if self.n_kept else self.format
 
     @property
@@ -101,7 +101,7 @@ class TunedCopyStore:
         self.folder = cache_dir / _FOLDER
 
     def find(self, original: str) -> TunedCopy | None:
-        """Return the copy of a model's file, if it is there and whole."""
+        """Return the copy of a model's file, if it exists and is complete."""
         tuned = _read_record(self._file(original))
         if tuned is None or tuned.original != original:
             return None
@@ -112,13 +112,13 @@ class TunedCopyStore:
         return tuned if is_whole else None
 
     def all(self) -> Iterator[TunedCopy]:
-        """Yield every copy that is there, by the name of its model."""
+        """Yield every existing copy, sorted by the name of its model."""
         read = (_read_record(file) for file in sorted(self.folder.glob("*.json")))
         there = (one for one in read if one is not None and self.find(one.original) == one)
         yield from sorted(there, key=lambda one: one.name)
 
     def keep(self, tuned: TunedCopy) -> None:
-        """Write a record; a copy that it replaces is removed.
+        """Write a record; remove a copy that it replaces.
 
         Raises:
             OSError: the folder cannot be written.
@@ -136,7 +136,7 @@ class TunedCopyStore:
             self._remove_blob(before)
 
     def forget(self, original: str) -> TunedCopy | None:
-        """Undo a copy: its record goes first, then its file; gives what it was."""
+        """Remove a copy, first its record, then its file; return the record."""
         tuned = _read_record(self._file(original))
         self._file(original).unlink(missing_ok=True)
         if tuned is not None:
@@ -154,7 +154,7 @@ class TunedCopyStore:
 
 
 def _is_named_by_manifest(blob: Path) -> bool:
-    """Return whether a manifest of the store has come to name this blob too."""
+    """Return whether a manifest of the model store names this blob."""
     manifests = blob.parent.parent / "manifests"
     digest = blob.name.replace("-", ":", 1)
     for manifest in manifests.glob("*/*/*/*"):

@@ -1,9 +1,9 @@
-"""Make a tuned copy beside the original, whole or not at all. Imports no llama_cpp.
+"""Make a tuned copy of a model, atomically. Imports no llama_cpp.
 
-A subprocess (`tuning_process`) writes and judges the copy under a temporary name; it gets its
-place by one rename. An interrupted run leaves nothing, and what a killed one left is removed by
-the next. `json_subprocess` runs such work: an order in as one line of JSON, lines of JSON out. It
-is used for what may end in llama.cpp's `abort()`, or can be ended only with its process.
+A subprocess (`tuning_process`) writes and judges the copy under a temporary name; one rename
+finishes it. An interrupted run leaves nothing, and the next run removes what a killed one left.
+`json_subprocess` runs such work: an order in as one line of JSON, lines of JSON out. It is used for
+work that may end in llama.cpp's `abort()`, or that only the end of the process interrupts.
 """
 
 from __future__ import annotations
@@ -47,37 +47,37 @@ from .tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
 
 @dataclass(frozen=True, slots=True)
 class JsonSubprocess:
-    """A process that has its order, and what it says."""
+    """A subprocess that has its order, and its output."""
 
     process: subprocess.Popen[str]
     _log: IO[str]
 
     @property
     def lines(self) -> IO[str]:
-        """What it tells, a line of JSON each."""
+        """Its output, lines of JSON."""
         assert self.process.stdout is not None
         return self.process.stdout
 
     def why_it_ended(self) -> str:
-        """Say in words how it ended that told nothing; waits for its end."""
+        """Wait for the end and describe it, for a process without a result."""
         how = how_it_ended(self.process.wait())
         was = "was " if how.startswith("killed") else ""
         return f"the process {was}{how}{self.last_line()}"
 
     def last_line(self) -> str:
-        """Return the last line that it complained about, in brackets; empty where there is none."""
+        """Return the last line of standard error in brackets, or ""."""
         return "".join(f" ({line})" for line in self.log_lines()[-1:])
 
     def log_lines(self) -> list[str]:
-        """Return what it has written to standard error."""
+        """Return the lines of standard error."""
         self._log.seek(0)
         return [line.strip() for line in self._log if line.strip()]
 
 
 @contextmanager
 def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterator[JsonSubprocess]:
-    """Start a command with this order; it is gone when this ends."""
-    # To a file: nobody reads a pipe while the process works, and a full one would stop it.
+    """Run a command with this order; kill it at the end of the context."""
+    # To a file: no one reads a pipe while the process works, and a full one would block it.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
             command,
@@ -85,12 +85,12 @@ def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterato
             stdout=subprocess.PIPE,
             stderr=log,
             encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C in the terminal is for the one who asked
+            start_new_session=True,  # Ctrl-C in the terminal is handled by this process
             env={**os.environ, "PYTHONUTF8": "1"},
         )
         try:
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it tells by its status why it does not read
+            with suppress(BrokenPipeError):  # its exit status says why it does not read
                 process.stdin.write(json.dumps(order) + "\n")
                 process.stdin.flush()
             yield JsonSubprocess(process, log)
@@ -99,19 +99,19 @@ def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterato
             process.communicate()
 
 
-# As `native.quantise` has them, which only the process that works can import.
+# As `llama.quantise.FORMATS`, which only the subprocess can import.
 TUNING_FORMATS = (
     "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
 NEAR_LOSSLESS = "Q8_0"
-# Places that are compared: of the text that comes with Paddock, and of the user's documents, as
-# far as the model reads them in time.
+# Compared positions: in the text that comes with Paddock, and in the user's documents if the model
+# reads them in time.
 N_COMPARED, N_COMPARED_OWN = 768, 4096
 _WRITING_PHASE = "writing the copy"
 _COMMAND = (sys.executable, "-m", "paddock.engine.tuning.tuning_process")
 _SPARE_BYTES = 64 * 1024 * 1024
-# What llama.cpp makes of a file is a mixture; these have at most so many bytes for each weight.
+# llama.cpp makes mixtures of formats; these are upper bounds of their bytes for each weight.
 _MOST_BYTES_EACH = {
     "Q2_K": 0.5,
     "Q3_K": 0.65,
@@ -125,7 +125,7 @@ ReportPhase = Callable[[str], None]
 
 
 class TuningRefused(EngineError):
-    """A copy would not help; nothing was made."""
+    """A copy would not help; none was made."""
 
     def __init__(
         self, name: str, format_name: str | None, gain: float, *, is_measured: bool
@@ -134,65 +134,66 @@ class TuningRefused(EngineError):
         what = f"a copy of '{name}' in {format_name}" if format_name else f"a copy of '{name}'"
         how = "was" if is_measured else "would be"
         super().__init__(
-            f"{what} {how} {gain:.1f} times as fast at reading "
-            f"documents on this machine, which is not worth it; nothing was made. `--force` "
-            f"makes it all the same."
+            f"{what} {how} {gain:.1f} times as fast at reading documents on this machine, "
+            f"which is not worth it; nothing was made. `--force` makes it anyway."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TuningRequest:
-    """Which copy is to be made."""
+    """The copy to make."""
 
     facts: ModelFacts
-    """Of the original."""
+    """Facts of the original."""
     format: str | None
-    """For all matrices; None: only those in slow formats are changed, into a near-lossless one."""
+    """Format of all matrices; None: those in slow formats get a near-lossless one."""
     n_threads: int
     texts: Sequence[str]
     """Real text, on which both are compared."""
     is_forced: bool = False
     n_documents: int = 0
-    """How many documents of the user's `texts` are; 0: they come with Paddock."""
+    """Number of the user's documents in `texts`; 0: they come with Paddock."""
 
     @property
     def target(self) -> str:
-        """Name the format that is written."""
+        """The written format."""
         return self.format or NEAR_LOSSLESS
 
 
-def tune(wish: TuningRequest, settings: PoolSettings, note: ReportPhase) -> TunedCopy:
-    """Make, judge and record a copy; it serves from the next start of a pool on.
+def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) -> TunedCopy:
+    """Make, judge and record a copy; pools that start later use it.
 
     Raises:
         TuningRefused: it does not help.
-        ModelUnusable: llama.cpp crashes with it, whatever it goes without.
-        EngineError: no room, another one is at it, or llama.cpp cannot do it.
+        ModelUnusable: llama.cpp crashes with the model, with every fallback.
+        EngineError: no disk space, another process is making one, or llama.cpp cannot.
     """
-    if wish.facts.parts:
+    if request.facts.parts:
         raise EngineError(
-            f"'{wish.facts.name}' is split into {len(wish.facts.parts) + 1} files, and a tuned "
-            f"copy is made of one. Join them with llama.cpp's `llama-gguf-split --merge`."
+            f"'{request.facts.name}' is split into {len(request.facts.parts) + 1} files, but a "
+            f"tuned copy is made of one. Join them with llama.cpp's `llama-gguf-split --merge`."
         )
-    book = TunedCopyStore(settings.cache_dir)
-    with _tuning_lock(book.folder, wish.facts):
+    store = TunedCopyStore(settings.cache_dir)
+    with _tuning_lock(store.folder, request.facts):
         folder = _blob_folder(settings)
-        _check_room(folder, wish)
-        stem = f".{wish.facts.digest[:12]}-tuned"
+        _check_room(folder, request)
+        stem = f".{request.facts.digest[:12]}-tuned"
         _remove_leftovers(folder, stem)
-        aside = folder / f"{stem}.{os.getpid()}.part"
+        temporary = folder / f"{stem}.{os.getpid()}.part"
         try:
-            told = _run_with_fallbacks(wish, aside, note, FallbackStore(settings.cache_dir))
-            tuned = _store_copy(wish, aside, folder, told)
+            result = _run_with_fallbacks(
+                request, temporary, report, FallbackStore(settings.cache_dir)
+            )
+            tuned = _store_copy(request, temporary, folder, result)
         finally:
-            aside.unlink(missing_ok=True)
-        book.keep(tuned)
+            temporary.unlink(missing_ok=True)
+        store.keep(tuned)
     return tuned
 
 
 @contextmanager
 def _tuning_lock(folder: Path, facts: ModelFacts) -> Iterator[None]:
-    """Be the only one that makes a copy of this model."""
+    """Hold the lock for making a copy of this model."""
     try:
         files.private_folder(folder)
         lock = FileLock(folder / f"{facts.digest}.lock", timeout=0, mode=files.PRIVATE_FILE)
@@ -209,7 +210,7 @@ def _tuning_lock(folder: Path, facts: ModelFacts) -> Iterator[None]:
 
 
 def _blob_folder(settings: PoolSettings) -> Path:
-    """Return the store's folder of blobs, or one in the cache where the store is read-only."""
+    """Return the model store's folder of blobs, or one in the cache if the store is read-only."""
     for folder in (settings.models_dir / "blobs", settings.cache_dir / "blobs"):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -221,21 +222,21 @@ def _blob_folder(settings: PoolSettings) -> Path:
     )
 
 
-def _check_room(folder: Path, wish: TuningRequest) -> None:
-    """Refuse before anything is written."""
-    # Twice: while it is made, a second file of about its size may be needed for a while.
-    needed = 2 * copy_bytes(read_header(Path(wish.facts.path)), wish.target) + _SPARE_BYTES
+def _check_room(folder: Path, request: TuningRequest) -> None:
+    """Raise EngineError if the disk has too little space."""
+    # Twice: a second file of about its size may be needed for a while.
+    needed = 2 * copy_bytes(read_header(Path(request.facts.path)), request.target) + _SPARE_BYTES
     free = read_disk(folder).free_bytes
     if needed > free:
         mb = 10**6
         raise EngineError(
-            f"to make the copy of '{wish.facts.name}' takes up to {needed // mb} MB, and {folder} "
-            f"has {free // mb} MB left. Make room, or set PADDOCK_MODELS to another disk."
+            f"the copy of '{request.facts.name}' needs up to {needed // mb} MB, but {folder} "
+            f"has {free // mb} MB left. Free disk space, or set PADDOCK_MODELS to another disk."
         )
 
 
 def copy_bytes(header: GgufHeader, format_name: str) -> int:
-    """Tell about how large a model is in another format, at most."""
+    """Return an upper bound of a model's size in another format."""
     each = _MOST_BYTES_EACH.get(format_name)
     if each is None:
         kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
@@ -245,121 +246,127 @@ def copy_bytes(header: GgufHeader, format_name: str) -> int:
 
 
 def _bytes_each(tensor: GgufTensor, each: float) -> float:
-    """Vectors stay as they are; the vocabulary's matrices get 6 bits and more."""
+    """Return bytes for each weight: vectors stay, the vocabulary's matrices get 6 bits or more."""
     if len(tensor.axes) == 1:
         return 4.0
     return each if tensor.name.startswith("blk.") else max(each, 210 / 256)
 
 
 def _remove_leftovers(folder: Path, stem: str) -> None:
-    """Remove what was left half by one that was killed; the lock says that nobody is at it."""
+    """Remove temporary files of killed runs; needs the lock."""
     for left in folder.glob(f"{stem}.*part"):
         left.unlink(missing_ok=True)
 
 
 class _ProcessCrashed(Exception):
-    """llama.cpp crashed while it computed; the message is how and in which phase."""
+    """llama.cpp crashed while computing; the message is how and in which phase."""
 
 
 def _run_with_fallbacks(
-    wish: TuningRequest, aside: Path, note: ReportPhase, book: FallbackStore
+    request: TuningRequest, temporary: Path, report: ReportPhase, store: FallbackStore
 ) -> dict[str, Any]:
-    """Run the process, after a crash with the next fallback; return its last message.
+    """Run the subprocess, after a crash with the next fallback; return its last message.
 
     Raises:
         TuningRefused, EngineError: as `tune`.
     """
-    load = WorkerOptions(wish.facts.path, "chat", 0, 0, 1, 0, wish.n_threads)
-    known = book.find(wish.facts.digest)
+    load = WorkerOptions(request.facts.path, "chat", 0, 0, 1, 0, request.n_threads)
+    known = store.find(request.facts.digest)
     fallback, reason = (known.fallback, known.reason) if known else (0, "")
     while True:
         try:
-            told = _run_once(wish, aside, note, fallback)
+            result = _run_once(request, temporary, report, fallback)
             break
         except _ProcessCrashed as crash:
             higher = next_fallback(load, fallback)
             if higher is None:
                 words = with_failed_fallback(str(crash), fallback_words(fallback))
-                raise ModelUnusable(wish.facts.name, words, rebuild_command()) from None
-            note(f"the process was {crash}; it is started again {fallback_words(higher)}")
+                raise ModelUnusable(request.facts.name, words, rebuild_command()) from None
+            report(f"the process was {crash}; starting it again {fallback_words(higher)}")
             reason = reason or without_context(str(crash))
             fallback = higher
     if fallback > (known.fallback if known else 0):
-        book.keep(wish.facts.digest, Fallback(Path(wish.facts.path).name, fallback, reason))
-    if told["event"] == "refused":
-        gain, is_measured = told["gain"], told["is_measured"]
-        raise TuningRefused(wish.facts.name, wish.format, gain, is_measured=is_measured)
-    return told
+        store.keep(request.facts.digest, Fallback(Path(request.facts.path).name, fallback, reason))
+    if result["event"] == "refused":
+        gain, is_measured = result["gain"], result["is_measured"]
+        raise TuningRefused(request.facts.name, request.format, gain, is_measured=is_measured)
+    return result
 
 
-def _run_once(wish: TuningRequest, aside: Path, note: ReportPhase, fallback: int) -> dict[str, Any]:
+def _run_once(
+    request: TuningRequest, temporary: Path, report: ReportPhase, fallback: int
+) -> dict[str, Any]:
     order = {
-        "source": wish.facts.path,
-        "target": str(aside),
-        "format": wish.format,
-        "n_threads": wish.n_threads,
+        "source": request.facts.path,
+        "target": str(temporary),
+        "format": request.format,
+        "n_threads": request.n_threads,
         "fallback": fallback,
-        "n_compared": N_COMPARED_OWN if wish.n_documents else N_COMPARED,
+        "n_compared": N_COMPARED_OWN if request.n_documents else N_COMPARED,
         "n_least": N_COMPARED,
-        "n_documents": wish.n_documents,
-        "is_forced": wish.is_forced,
-        "texts": list(wish.texts),
+        "n_documents": request.n_documents,
+        "is_forced": request.is_forced,
+        "texts": list(request.texts),
     }
     with json_subprocess(_COMMAND, order) as process:
-        return _read_result(process, wish, note)
+        return _read_result(process, request, report)
 
 
-def _read_result(process: JsonSubprocess, wish: TuningRequest, note: ReportPhase) -> dict[str, Any]:
+def _read_result(
+    process: JsonSubprocess, request: TuningRequest, report: ReportPhase
+) -> dict[str, Any]:
     phase = "loading"
     for line in process.lines:
-        told: dict[str, Any] = json.loads(line)
-        if told["event"] == "note":
-            phase = told["text"]
-            note(phase)
-        elif told["event"] in ("done", "refused"):
-            return told
+        result: dict[str, Any] = json.loads(line)
+        if result["event"] == "note":
+            phase = result["text"]
+            report(phase)
+        elif result["event"] in ("done", "refused"):
+            return result
         else:
-            raise EngineError(f"'{wish.facts.name}' cannot be tuned: {told['why']}")
+            raise EngineError(f"'{request.facts.name}' cannot be tuned: {result['why']}")
     reason = death_reason(process.process.wait(), phase, process.log_lines())
     if has_crashed(reason) and not phase.startswith(
         _WRITING_PHASE
     ):  # the quantiser has no fallbacks
         raise _ProcessCrashed(reason)
-    raise EngineError(f"'{wish.facts.name}' cannot be tuned: {process.why_it_ended()}")
+    raise EngineError(f"'{request.facts.name}' cannot be tuned: {process.why_it_ended()}")
 
 
-def _store_copy(wish: TuningRequest, aside: Path, folder: Path, told: dict[str, Any]) -> TunedCopy:
-    """Return the copy its name among the blobs."""
-    place = folder / f"sha256-{told['digest']}"
+def _store_copy(
+    request: TuningRequest, temporary: Path, folder: Path, result: dict[str, Any]
+) -> TunedCopy:
+    """Rename the temporary file to its place among the blobs; return its record."""
+    place = folder / f"sha256-{result['digest']}"
     is_there = place.exists()
     if not is_there:
-        aside.replace(place)
+        temporary.replace(place)
         _sync_folder(folder)
     return TunedCopy(
-        name=wish.facts.name,
-        original=wish.facts.digest,
-        digest=told["digest"],
+        name=request.facts.name,
+        original=request.facts.digest,
+        digest=result["digest"],
         path=str(place),
-        format=wish.target,
-        n_documents=wish.n_documents,
-        changed_from=told.get("changed_from", ""),
-        n_changed=told.get("n_changed", 0),
-        n_kept=told.get("n_kept", 0),
-        size_bytes=told["size_bytes"],
-        more_bytes=told["size_bytes"] - wish.facts.size_bytes,
-        agreement=told["agreement"],
-        n_compared=told["n_compared"],
-        exact_before=told.get("exact_before"),
-        exact_after=told.get("exact_after"),
-        before=CopySpeeds(**told["before"]),
-        after=CopySpeeds(**told["after"]),
+        format=request.target,
+        n_documents=request.n_documents,
+        changed_from=result.get("changed_from", ""),
+        n_changed=result.get("n_changed", 0),
+        n_kept=result.get("n_kept", 0),
+        size_bytes=result["size_bytes"],
+        more_bytes=result["size_bytes"] - request.facts.size_bytes,
+        agreement=result["agreement"],
+        n_compared=result["n_compared"],
+        exact_before=result.get("exact_before"),
+        exact_after=result.get("exact_after"),
+        before=CopySpeeds(**result["before"]),
+        after=CopySpeeds(**result["after"]),
         made_at=time.time(),
         is_ours=not is_there,
     )
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut, where the system can."""
+    """Make a rename survive a power failure, if the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

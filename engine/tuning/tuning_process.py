@@ -1,9 +1,9 @@
 """Subprocess that makes and judges a tuned copy. Started by `tuner` as a module.
 
-It is a process of its own because llama.cpp's quantiser can be ended only with its process, and
-some of its errors end in `abort()`. An order comes in as one line of JSON; lines of JSON go out.
-When the pipe closes, the caller is gone, and the process ends. Judging means: how fast original
-and copy are, and how often they agree on the next token.
+A process of its own, because only its end interrupts llama.cpp's quantiser, some of whose errors
+end in `abort()`. An order comes in as one line of JSON; lines of JSON go out. When the pipe closes,
+the caller is gone, and the process ends. Judging means measuring the speeds of original and copy,
+and how often they agree on the next token.
 """
 
 from __future__ import annotations
@@ -28,10 +28,16 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Tokens
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_header
 from paddock.engine.llama import library
-from paddock.engine.llama.diagnostics import LoadFailed
+from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.quantise import QuantiseFailed, quantise
+from paddock.engine.llama.quantise import (
+    QuantiseFailed,
+    low_bit_tensors,
+    other_matrices,
+    quantise,
+    write_with_q8_0,
+)
 from paddock.engine.profile import format_speeds, trial_models
 from paddock.engine.profile.context_layout import workload_s
 from paddock.engine.profile.measure import Bench, BenchClock, BenchOptions, measure_format
@@ -39,22 +45,21 @@ from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoin
 from paddock.engine.workers.crashes import with_fallback
 from paddock.engine.workers.worker_options import WorkerOptions
 
-from . import requantise
 from .tuned_copies import CopySpeeds
 
-# Texts are compared in windows, since the logits of each of their tokens are kept at once:
-# 128 rows of a vocabulary of 150,000 are 77 MB. A window has at least so many tokens, since the
-# first ones follow from nothing.
+# Texts are compared in windows, since the logits of all their tokens are in memory at once: 128
+# rows of a vocabulary of 150,000 are 77 MB. A window has a minimum length, since its first tokens
+# have no context.
 _N_WINDOW, _N_LEAST, _N_ROWS = 256, 64, 128
 _N_PROMPT, _N_TOGETHER, _N_TIMES = 256, 8, 3
-# Prompts of this length or shorter: eight of them together must fit into memory as well.
+# Lengths of prompts: eight together must fit into memory as well.
 _N_LONGEST, _N_SHORTEST = 512, 32
 
 
 def measure_speeds(path: Path, like: BenchOptions, texts: Sequence[str] = ()) -> CopySpeeds:
     """Measure one file, with the threads and kernels of `like`; takes a second or two.
 
-    The prompts are `texts`, in their median length up to 512 tokens; else 256 tokens of any kind.
+    The prompts are from `texts`, with their median length up to 512 tokens, or else any 256 tokens.
     """
     model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
     try:
@@ -67,7 +72,7 @@ def measure_speeds(path: Path, like: BenchOptions, texts: Sequence[str] = ()) ->
         if read:
             bench.use_text(np.concatenate(read).astype(np.int32))
         with bench.context:
-            bench.read(0, 1)  # brings the file's pages in
+            bench.read(0, 1)  # reads the file's pages
             bench.clear()
             clock.forget_share()
             return _speeds(bench, clock, n_prompt)
@@ -76,7 +81,7 @@ def measure_speeds(path: Path, like: BenchOptions, texts: Sequence[str] = ()) ->
 
 
 def prompt_length(lengths: Sequence[int]) -> int:
-    """Return how many tokens a prompt has for texts of these lengths.
+    """Return the length of prompts for texts of these lengths.
 
     >>> [prompt_length(lengths) for lengths in ([], [90, 300, 4000], [4000], [3])]
     [256, 300, 512, 32]
@@ -106,10 +111,9 @@ def _speeds(bench: Bench, clock: BenchClock, n_prompt: int) -> CopySpeeds:
 def predicted_tokens(
     path: Path, texts: Sequence[str], n_tokens: int, like: BenchOptions
 ) -> NDArray[np.int32]:
-    """Return the token that a model would say next after each token of real texts.
+    """Return the model's likeliest next token after each token of real texts (teacher forcing).
 
-    Teacher-forced: the text goes on as it stands, whatever the model would have said. At most
-    `n_tokens` tokens are used, evenly over the texts.
+    At most `n_tokens` tokens are used, evenly over the texts.
     """
     model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
     try:
@@ -132,9 +136,9 @@ def predicted_tokens(
 
 
 def windows(lengths: Sequence[int], n_tokens: int) -> Iterator[tuple[int, int, int]]:
-    """Yield pieces of texts, `n_tokens` altogether: which text, the first token, how many.
+    """Yield pieces of texts, `n_tokens` altogether: index of the text, first token, length.
 
-    The beginning of every text comes first, then the second piece of every text, and so on.
+    The first piece of every text comes first, then the second piece of every text, and so on.
 
     >>> list(windows([100, 1000], 600))
     [(0, 0, 100), (1, 0, 256), (1, 256, 244)]
@@ -153,19 +157,19 @@ def _tokens(model: Model, text: str) -> Tokens:
 
 
 def _predict(context: Context, tokens: Tokens) -> NDArray[np.int32]:
-    said = [np.empty(0, np.int32)]
+    predicted = [np.empty(0, np.int32)]
     context.clear()
     for start in range(0, len(tokens), _N_ROWS):
         piece = tokens[start : start + _N_ROWS]
         n = len(piece)
         pos = np.arange(start, start + n, dtype=np.int32)
         context.decode(piece, pos, np.zeros(n, np.int32), np.ones(n, np.int8))
-        said.append(context.logits(n).argmax(axis=1).astype(np.int32))
-    return np.concatenate(said)
+        predicted.append(context.logits(n).argmax(axis=1).astype(np.int32))
+    return np.concatenate(predicted)
 
 
 def agreement_share(first: NDArray[np.int32], second: NDArray[np.int32]) -> float:
-    """Return the share of places where both would go on with the same token.
+    """Return the share of positions at which both predictions are the same token.
 
     >>> agreement_share(np.array([1, 2, 3, 4], np.int32), np.array([1, 2, 9, 4], np.int32))
     0.75
@@ -173,17 +177,14 @@ def agreement_share(first: NDArray[np.int32], second: NDArray[np.int32]) -> floa
     return float(np.mean(first == second)) if len(first) else 1.0
 
 
-# Formats are tried in turn so many times.
+# Formats are measured in turn this many times.
 _N_ROUNDS = 3
 _LEAST_SHARE = 0.1
-_NOTHING_LOW = (
-    "it has no matrices of fewer than 8 bits, and others are changed only into a format that is "
-    "asked for by name (`--format`)"
-)
-# How long the first reading of the user's documents should take at most.
+_NOTHING_LOW = "it has no matrices of fewer than 8 bits; others are changed only with `--format`"
+# Longest first reading of the user's documents.
 _COMPARED_S = 30.0
 
-# Of larger models the exact copy would take more than 2 GB of disk and minutes to compute.
+# For larger models the exact copy would take more than 2 GB of disk and minutes to compute.
 MOST_EXACT = 10**9
 
 SendLine = Callable[[dict[str, Any]], None]
@@ -191,30 +192,30 @@ SendLine = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class TuningOrder:
-    """What is to be made."""
+    """The copy to make."""
 
     source: str
     target: str
-    """Written beside its place; the one who asks gives it its name."""
+    """A temporary path; the caller renames it."""
     format: str | None
-    """For all matrices; None: those in slow formats get a near-lossless one."""
+    """Format of all matrices; None: those in slow formats get a near-lossless one."""
     n_threads: int
-    """Of the quantiser; what is measured has as many or, as a fallback, one."""
+    """Threads of the quantiser; models are measured with as many or, as a fallback, one."""
     fallback: int
-    """What llama.cpp goes without (`workers.fallback`)."""
+    """As in `workers.crashes`."""
     n_compared: int
-    """Tokens of real text that both models read, as far as that is done in time."""
+    """Tokens of real text that both models read, if there is time."""
     n_least: int
     """Tokens that are compared however long it takes."""
     n_documents: int
-    """How many documents of the user's the texts are; 0: they come with Paddock."""
+    """Number of the user's documents in `texts`; 0: they come with Paddock."""
     is_forced: bool
-    """Whether it is made also where it does not help."""
+    """Whether to make it even if it does not help."""
     texts: tuple[str, ...]
 
     @property
     def shape(self) -> BenchOptions:
-        """How models are computed; its sizes are those of each measurement."""
+        """Options of the measured models; the sizes are set by each measurement."""
         load = with_fallback(
             WorkerOptions(self.source, "chat", 0, 0, 1, 0, self.n_threads), self.fallback
         )
@@ -229,19 +230,19 @@ class TuningOrder:
 
 def main() -> None:
     """Carry out one order."""
-    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whoever prints now prints to standard error
+    result = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # from here on, `print` goes to standard error
     library.quiet_logs()
     order = TuningOrder(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_exit_at_end_of, args=(sys.stdin,), daemon=True).start()
 
-    def tell(line: dict[str, Any]) -> None:
-        print(json.dumps(line), file=told, flush=True)
+    def send(line: dict[str, Any]) -> None:
+        print(json.dumps(line), file=result, flush=True)
 
     try:
-        make_copy(order, tell)
+        make_copy(order, send)
     except (LoadFailed, QuantiseFailed, OSError) as error:
-        tell({"event": "broken", "why": str(error)})
+        send({"event": "broken", "why": str(error)})
 
 
 def _exit_at_end_of(stream: TextIO) -> None:
@@ -249,46 +250,45 @@ def _exit_at_end_of(stream: TextIO) -> None:
     os._exit(1)
 
 
-def make_copy(order: TuningOrder, tell: SendLine) -> None:
-    """Judge, write, judge again, compare; tells `done` or `refused`."""
+def make_copy(order: TuningOrder, send: SendLine) -> None:
+    """Measure, write, measure again, compare; send `done` or `refused`."""
     source, target = Path(order.source), Path(order.target)
     header = read_header(source)
-    if order.format is None and not requantise.low_bit_tensors(header):
-        tell({"event": "broken", "why": _NOTHING_LOW})
+    if order.format is None and not low_bit_tensors(header):
+        send({"event": "broken", "why": _NOTHING_LOW})
         return
     prompts = order.texts if order.n_documents else ()
-    tell({"event": "note", "text": "measuring the model as it is"})
+    send({"event": "note", "text": "measuring the model as it is"})
     before = measure_speeds(source, order.shape, prompts)
     points = () if library.supports_gpu() else measured_formats(order, header)
     promised = expected_gain(order, header, before, points)
     if promised is not None and promised < format_speeds.USEFUL_GAIN and not order.is_forced:
-        tell({"event": "refused", "gain": promised, "is_measured": False})
+        send({"event": "refused", "gain": promised, "is_measured": False})
         return
     names = tensors_to_change(order, header, points)
-    tell({"event": "note", "text": f"writing the copy{_copy_description(order, header, names)}"})
+    send({"event": "note", "text": f"writing the copy{_copy_description(order, header, names)}"})
     _write(order, names)
-    tell({"event": "note", "text": "measuring the copy"})
+    send({"event": "note", "text": "measuring the copy"})
     after = measure_speeds(target, order.shape, prompts)
     gain = workload_s(_rough_profile(before), format_speeds.DOCUMENT_WORKLOAD) / workload_s(
         _rough_profile(after), format_speeds.DOCUMENT_WORKLOAD
     )
-    # Beside other programs, the trials say more than two measurements at different times.
+    # While other programs run, the trial models are more reliable than two separate measurements.
     is_sure = promised is None or min(before.share, after.share) >= ENOUGH_CPU_SHARE
     if gain < format_speeds.USEFUL_GAIN and is_sure and not order.is_forced:
-        tell({"event": "refused", "gain": gain, "is_measured": True})
+        send({"event": "refused", "gain": gain, "is_measured": True})
         return
-    tell({"event": "note", "text": "comparing what both say about real text"})
+    send({"event": "note", "text": "comparing both on real text"})
     done = {"event": "done", "gain": gain, "before": asdict(before), "after": asdict(after)}
     changes = _changed_matrices(order, header, names)
-    tell({**done, **changes, **_compared(order, before), **_synced_file_facts(target)})
+    send({**done, **changes, **_compared(order, before), **_synced_file_facts(target)})
 
 
 def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoint, ...]:
-    """Measure the model's formats and that of the copy on trial models; the quickest counts.
+    """Measure the formats of the model and of the copy on trial models; the quickest counts.
 
-    In processor seconds of one thread, divided by the threads: what other programs do meanwhile
-    would decide else (with a load of 6 on 2 cores, wall times of one format differ by a factor of
-    2, these by a twentieth).
+    In processor seconds of one thread, divided by the threads: with a load of 6 on 2 cores, wall
+    times of one format differ by a factor of 2, these by a twentieth.
     """
     shape, n_threads = replace(order.shape, n_threads=1), order.shape.n_threads
     names = [
@@ -316,9 +316,9 @@ def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoin
 def expected_gain(
     order: TuningOrder, header: GgufHeader, before: CopySpeeds, points: tuple[FormatPoint, ...]
 ) -> float | None:
-    """Return how much the job of reading documents would gain; None: nothing was measured.
+    """Return the predicted gain for reading documents; None if nothing was measured.
 
-    As if the model had been alone on the processor, as the trials count it.
+    The model's speeds are scaled to an otherwise idle processor, as the trials count.
     """
     alone = 1 / max(before.share, _LEAST_SHARE)
     scaled = replace(
@@ -334,11 +334,11 @@ def expected_gain(
 def tensors_to_change(
     order: TuningOrder, header: GgufHeader, points: tuple[FormatPoint, ...]
 ) -> frozenset[str]:
-    """Return the names of the tensors that are written in the near-lossless format.
+    """Return the names of the tensors to write in the near-lossless format.
 
-    Where nothing was measured, or a copy is made all the same, all that can be.
+    These are all that can be, if nothing was measured, or none is slow and the copy is forced.
     """
-    every = requantise.low_bit_tensors(header)
+    every = low_bit_tensors(header)
     if order.format is not None or not points:
         return every
     slow = format_speeds.slow_tensors(header, format_speeds.slow_formats(points)) & every
@@ -358,21 +358,21 @@ def _copy_description(order: TuningOrder, header: GgufHeader, names: frozenset[s
 def _changed_matrices(
     order: TuningOrder, header: GgufHeader, names: frozenset[str]
 ) -> dict[str, Any]:
-    """Return which matrices are changed and how many stay, where they are chosen one by one."""
+    """Return which matrices are changed and how many stay, if they are chosen one by one."""
     if order.format is not None:
         return {}
     kinds = {TYPE_NAMES.get(one.kind, "others") for one in header.tensors if one.name in names}
     return {
         "changed_from": ", ".join(sorted(kinds)),
         "n_changed": len(names),
-        "n_kept": len(requantise.low_bit_tensors(header) - names),
+        "n_kept": len(low_bit_tensors(header) - names),
     }
 
 
 def _rough_profile(
     measured: CopySpeeds, weights: tuple[Weights, ...] = (), points: tuple[FormatPoint, ...] = ()
 ) -> Profile:
-    """Make a rough profile of a few speeds."""
+    """Return a rough profile made of a few speeds."""
     decode = (
         DecodePoint(1, measured.n_prompt_tokens, True, measured.answer),
         DecodePoint(8, measured.n_prompt_tokens, True, measured.answers),
@@ -382,22 +382,22 @@ def _rough_profile(
 
 
 def _write(order: TuningOrder, names: frozenset[str]) -> None:
-    """Write the copy: low-bit tensors all but exactly by us, all other changes by llama.cpp."""
+    """Write the copy: low-bit tensors almost exactly, all other changes by llama.cpp."""
     source, target = Path(order.source), Path(order.target)
     if order.format not in (None, format_speeds.NEAR_LOSSLESS):
         quantise(source, target, order.format, order.n_threads)
         return
-    if order.format is None or not requantise.other_matrices(read_header(source)):
-        requantise.write_with_q8_0(source, target, names, order.n_threads)
+    if order.format is None or not other_matrices(read_header(source)):
+        write_with_q8_0(source, target, names, order.n_threads)
         return
     with _temporary_file(target) as half_way:
-        requantise.write_with_q8_0(source, half_way, names, order.n_threads)
+        write_with_q8_0(source, half_way, names, order.n_threads)
         quantise(half_way, target, order.format, order.n_threads)
 
 
 @contextmanager
 def _temporary_file(target: Path) -> Iterator[Path]:
-    """Yield a name for a file that is needed for a while."""
+    """Yield the path of a temporary file; remove it afterwards."""
     path = target.with_name(f"{target.name}.beside.part")
     try:
         yield path
@@ -406,24 +406,27 @@ def _temporary_file(target: Path) -> Iterator[Path]:
 
 
 def _compared(order: TuningOrder, before: CopySpeeds) -> dict[str, Any]:
-    """Return how often both go on alike; of a small model also, how often each does as it should.
+    """Return how often both agree; of a small model also, how often each agrees with exact results.
 
-    The processor's kernels round what they multiply to 8 bits, the original's too. A copy in F16
-    is computed in single precision and says what the weights really mean.
+    The processor's kernels round activations to 8 bits, also with the original. A copy in F16 is
+    computed in single precision, so it is the reference.
     """
     n_in_time = max(order.n_least, int(before.prompts * _COMPARED_S))
     order = replace(order, n_compared=min(order.n_compared, n_in_time))
-    said = [_predictions(order, order.source), _predictions(order, order.target)]
-    told: dict[str, Any] = {"agreement": agreement_share(*said), "n_compared": len(said[0])}
+    predicted = [_predictions(order, order.source), _predictions(order, order.target)]
+    result: dict[str, Any] = {
+        "agreement": agreement_share(*predicted),
+        "n_compared": len(predicted[0]),
+    }
     if sum(one.n_weights for one in read_header(Path(order.source)).tensors) > MOST_EXACT:
-        return told
+        return result
     with _temporary_file(Path(order.target)) as exact:
         quantise(Path(order.source), exact, "F16", order.n_threads)
         truth = _predictions(order, str(exact))
     return {
-        **told,
-        "exact_before": agreement_share(truth, said[0]),
-        "exact_after": agreement_share(truth, said[1]),
+        **result,
+        "exact_before": agreement_share(truth, predicted[0]),
+        "exact_after": agreement_share(truth, predicted[1]),
     }
 
 
@@ -432,7 +435,7 @@ def _predictions(order: TuningOrder, path: str) -> NDArray[np.int32]:
 
 
 def _synced_file_facts(path: Path) -> dict[str, Any]:
-    """Bring a file safely to the disk; gives its digest and its size."""
+    """Sync a file to the disk; return its digest and its size."""
     with path.open("rb+") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())

@@ -1,1 +1,1 @@
-"""Worker processes: one for each loaded model, the protocol of its pipe, chats and embeddings inside it."""
+"""Worker processes, one for each loaded model: the pipe's protocol, chats and embeddings."""

@@ -1,7 +1,6 @@
-"""Chats inside a worker: requests in from the reading thread, answers out of the owner thread.
+"""Chats inside a worker: requests come from the reading thread, answers from the owner thread.
 
-A new constraint is compiled in a thread of its own: neither answers nor other requests wait for
-it.
+New constraints are compiled in threads of their own: neither answers nor other requests wait.
 """
 
 from __future__ import annotations
@@ -36,37 +35,37 @@ from .worker_protocol import FrameHead
 
 Send = Callable[[FrameHead], None]
 
-# Each frame wakes the pool's process, which takes a core from the threads that compute: 0.7 ms of
-# a small model's 8 ms a token. What jobs say goes out so often at most; what is read as it comes,
-# as often as a screen shows it, but never later than the step after, if steps are slow.
+# Each frame wakes the pool's process, which takes a core from the computing threads: 0.7 ms of a
+# small model's 8 ms a token. So jobs' output is held this long, streamed output about as long as a
+# screen frame, but never beyond the next step if steps are slow.
 HOLD_S, READ_HOLD_S = 0.05, 0.02
 
 N_COMPILERS = 2
 COMPILER_STACK_BYTES = 16 * 1024 * 1024
-"""More than where a constraint was tried: what passed there cannot end a worker."""
+"""More than in the trial subprocess: what passes there cannot end a worker."""
 
 _CompileKey = tuple[Constraint, Constraint | None]
-"""What an answer must match, and what the request asked for, of which that was made."""
+"""The constraint of an answer, and the request's own one that it was derived from."""
 
-# An answer whose history shifts may be as long as so many contexts, as in Ollama.
+# Longest answer whose history shifts, in contexts, as in Ollama.
 MOST_SHIFTED_CONTEXTS = 10
 
 
 class OutputBuffer:
-    """Turns that wait to be sent together in one frame."""
+    """Outputs of steps that are sent together in one frame."""
 
     def __init__(self) -> None:
         self._turns: list[tuple[float, FrameHead]] = []
         self._is_read = False
-        """Whether one of them has something that is read as it comes."""
+        """Whether one of them has streamed output."""
 
-    def add(self, told: StepOutput, now: float) -> list[FrameHead]:
-        """Add a turn; return those that are to be sent now, each with its age in seconds."""
-        self._turns.append((now, told.as_head()))
-        self._is_read |= told.is_read
+    def add(self, output: StepOutput, now: float) -> list[FrameHead]:
+        """Add a step's output; return those to send now, each with its age in seconds."""
+        self._turns.append((now, output.as_head()))
+        self._is_read |= output.is_read
         hold_s = READ_HOLD_S if self._is_read else HOLD_S
-        # The next turn can only be sent when its step has ended.
-        if not told.is_urgent and now + told.step_s - self._turns[0][0] < hold_s:
+        # The next output comes only at the end of its step.
+        if not output.is_urgent and now + output.step_s - self._turns[0][0] < hold_s:
             return []
         turns = [{**head, "age_s": now - at} for at, head in self._turns]
         self._turns.clear()
@@ -84,7 +83,7 @@ class ChatService:
         load: WorkerOptions,
         profile: Profile | None,
         send: Send,
-        pace: StepSizer | None = None,
+        step_sizer: StepSizer | None = None,
     ) -> None:
         self._model = model
         self._prompter = prompter
@@ -94,25 +93,25 @@ class ChatService:
         self._compiling: dict[
             _CompileKey, list[tuple[int, worker_protocol.ChatOrder, BuiltPrompt]]
         ] = {}
-        """Who waits for which constraint to be compiled."""
+        """Requests that wait for each constraint to be compiled."""
         self._compiling_lock = threading.Lock()
-        self._wishes: queue.SimpleQueue[_CompileKey] = queue.SimpleQueue()
+        self._to_compile: queue.SimpleQueue[_CompileKey] = queue.SimpleQueue()
         self._has_compilers = False
-        self._held = OutputBuffer()
+        self._outputs = OutputBuffer()
         self._cache = KvCache(model, _cache_options(load), profile)
-        self._told_context = self._cache.context
+        self._reported_context = self._cache.context
         self._draft_model = _load_draft_model(load, model) if load.draft_path else None
         self._loop = DecodeLoop(
             self._cache,
-            self._tell,
-            self._tell_widened,
-            self._tell_refused,
+            self._send_step,
+            self._send_widened,
+            self._send_refusal,
             self._draft_model,
-            pace,
+            step_sizer,
         )
 
     def run(self) -> None:
-        """Work until `close` is called.
+        """Run until `close` is called.
 
         Raises:
             DecodeFailed: the context is broken; the process should end.
@@ -120,11 +119,11 @@ class ChatService:
         self._loop.run()
 
     def close(self) -> None:
-        """End the work after the present step."""
+        """End after the present step."""
         self._loop.post(Shutdown())
 
     def memory(self) -> FrameHead:
-        """Return the memory that the model takes with its context as it is now."""
+        """Return the memory of the model and its present context."""
         context = self._cache.context.buffers
         everything = self._model.buffers + context
         if self._draft_model is not None:
@@ -137,13 +136,13 @@ class ChatService:
         return head
 
     def take(self, head: FrameHead, body: bytes) -> None:
-        """Take a chat, or the end of one.
+        """Handle a request for a chat, a cancellation or a longer context.
 
         Raises:
             EngineError: it cannot be served; nothing was queued.
         """
         if head["op"] == "cancel":
-            if not self._leave(head["id"]):
+            if not self._stop_waiting(head["id"]):
                 self._loop.post(CancelRequest(head["id"]))
         elif head["op"] == "widen":
             n_ctx_tokens = max(head["n_ctx_tokens"], self._load.n_ctx_tokens)
@@ -153,40 +152,38 @@ class ChatService:
             self._take_chat(head["id"], worker_protocol.read_chat(head, body))
 
     def _take_chat(self, request_id: int, order: worker_protocol.ChatOrder) -> None:
-        """Render and tokenise a request; post it, or let it wait for its constraint."""
+        """Render and tokenise a request; post it, or queue it for its constraint."""
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
-        prompted = self._prompter.chat(order.request, _without_stop_strings(order), n_ctx_tokens)
-        _answer_budget(
-            prompted, order, n_ctx_tokens
-        )  # too long is said before anything is compiled
-        if prompted.constraint is None:
-            self._loop.post(self._job(request_id, order, prompted, None))
+        prompt = self._prompter.chat(order.request, _without_stop_strings(order), n_ctx_tokens)
+        _answer_budget(prompt, order, n_ctx_tokens)  # too long is said before anything is compiled
+        if prompt.constraint is None:
+            self._loop.post(self._decode_request(request_id, order, prompt, None))
             return
-        matcher = self._grammars.known(prompted.constraint)
+        matcher = self._grammars.known(prompt.constraint)
         if matcher is not None:
-            self._loop.post(self._job(request_id, order, prompted, matcher))
+            self._loop.post(self._decode_request(request_id, order, prompt, matcher))
         else:
-            self._compile_for(request_id, order, prompted, prompted.constraint)
+            self._compile_for(request_id, order, prompt, prompt.constraint)
 
-    # Constraints that are new
+    # New constraints
 
     def _compile_for(
         self,
         request_id: int,
         order: worker_protocol.ChatOrder,
-        prompted: BuiltPrompt,
+        prompt: BuiltPrompt,
         constraint: Constraint,
     ) -> None:
-        """Let a request wait until its constraint is compiled."""
-        wish = (constraint, order.request.constraint)
+        """Queue a request until its constraint is compiled."""
+        key = (constraint, order.request.constraint)
         with self._compiling_lock:
-            waiting = self._compiling.get(wish)
+            waiting = self._compiling.get(key)
             if waiting is not None:
-                waiting.append((request_id, order, prompted))
+                waiting.append((request_id, order, prompt))
                 return
-            self._compiling[wish] = [(request_id, order, prompted)]
+            self._compiling[key] = [(request_id, order, prompt)]
         self._start_compilers()
-        self._wishes.put(wish)
+        self._to_compile.put(key)
 
     def _start_compilers(self) -> None:
         if self._has_compilers:
@@ -201,35 +198,35 @@ class ChatService:
             threading.stack_size(usual_bytes)
 
     def _compile_all(self) -> None:
-        """Compile what is wished for, in a thread of its own, until the process ends."""
+        """Compile constraints from the queue until the process ends; runs in its own thread."""
         while True:
-            wish = self._wishes.get()
+            key = self._to_compile.get()
             made: TokenMatcher | EngineError
             try:
-                made = self._grammars.matcher(*wish)
+                made = self._grammars.matcher(*key)
             except EngineError as error:
                 made = error
-            except BaseException:  # a panic of Rust, too: its requests must not wait for ever
+            except BaseException:  # even a panic of Rust: requests must not wait forever
                 traceback.print_exc()
                 made = BadRequest("the schema or grammar cannot be used")
-            self._end_wish(wish, made)
-            self._send({"event": "alive", "for_s": 0})  # those who wait for it make no steps
+            self._finish_compiling(key, made)
+            self._send({"event": "alive", "for_s": 0})  # waiting requests make no steps
 
-    def _end_wish(self, wish: _CompileKey, made: TokenMatcher | EngineError) -> None:
-        with self._compiling_lock:  # nobody leaves between here and the loop
-            for request_id, order, prompted in self._compiling.pop(wish):
+    def _finish_compiling(self, key: _CompileKey, made: TokenMatcher | EngineError) -> None:
+        with self._compiling_lock:  # no cancellation between here and the loop
+            for request_id, order, prompt in self._compiling.pop(key):
                 if isinstance(made, EngineError):
                     self._send(worker_protocol.pack_refusal(request_id, made))
                     continue
                 try:
-                    job = self._job(request_id, order, prompted, made.copy())
+                    decode_request = self._decode_request(request_id, order, prompt, made.copy())
                 except EngineError as error:
                     self._send(worker_protocol.pack_refusal(request_id, error))
                 else:
-                    self._loop.post(job)
+                    self._loop.post(decode_request)
 
-    def _leave(self, request_id: int) -> bool:
-        """Forget a request that waits for its constraint; False: it does not."""
+    def _stop_waiting(self, request_id: int) -> bool:
+        """Remove a request that waits for its constraint; return False if there is none."""
         with self._compiling_lock:
             for waiting in self._compiling.values():
                 for one in waiting:
@@ -238,95 +235,91 @@ class ChatService:
                         return True
         return False
 
-    def _job(
+    def _decode_request(
         self,
         request_id: int,
         order: worker_protocol.ChatOrder,
-        prompted: BuiltPrompt,
+        prompt: BuiltPrompt,
         matcher: TokenMatcher | None,
     ) -> DecodeRequest:
-        """Count a request's tokens and make ready how its answer is chosen."""
+        """Return a request for the decode loop, with its token limit and picker."""
         request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
-        budget = _answer_budget(prompted, order, n_ctx_tokens)
-        shifts = bool(request.shifts) and not prompted.images
+        budget = _answer_budget(prompt, order, n_ctx_tokens)
+        shifts = bool(request.shifts) and not prompt.images
         if shifts:
             most, asked = n_ctx_tokens * MOST_SHIFTED_CONTEXTS, order.sampling.max_tokens or 0
             budget = min(asked, most) if asked > 0 else most
         picker = Picker(
             order.sampling,
-            text_tokens(prompted.tokens),
+            text_tokens(prompt.tokens),
             self._model,
             matcher=matcher,
             max_tokens=budget,
             n_logprobs=request.n_logprobs,
         )
-        if prompted.n_original is not None:  # told before the first token is
-            told = {"event": "shortened", "id": request_id, "n_tokens": prompted.n_original}
-            self._send(told)
+        if prompt.n_original is not None:  # sent before the first token
+            n_tokens = prompt.n_original
+            self._send({"event": "shortened", "id": request_id, "n_tokens": n_tokens})
         return DecodeRequest(
             request_id,
-            prompted.tokens,
+            prompt.tokens,
             budget,
             request.priority,
             picker,
-            prompted.parser,
-            prompted.visible_tokens,
-            False if prompted.images or shifts else request.drafts,
-            images=prompted.images,
+            prompt.parser,
+            prompt.visible_tokens,
+            False if prompt.images or shifts else request.drafts,
+            images=prompt.images,
             shift_at=n_ctx_tokens if shifts else 0,
-            n_keep_tokens=self._n_keep(request, prompted) if shifts else 0,
+            n_keep_tokens=self._n_keep(request, prompt) if shifts else 0,
             is_open=not request.reserves_answer,
             wants_tokens=request.wants_tokens,
         )
 
     @staticmethod
-    def _n_keep(request: ChatRequest, prompted: BuiltPrompt) -> int:
-        """Return how many tokens stay at the beginning of a shifted history."""
+    def _n_keep(request: ChatRequest, prompt: BuiltPrompt) -> int:
+        """Return how many tokens a shift keeps at the beginning."""
         n = request.n_keep_tokens
-        return len(prompted.tokens) if n < 0 else n + 1  # one for the beginning's own token
+        return len(prompt.tokens) if n < 0 else n + 1  # one for BOS
 
-    def _tell(self, told: StepOutput) -> None:
-        if self._cache.context is not self._told_context:  # another one was made
-            self._told_context = self._cache.context
+    def _send_step(self, output: StepOutput) -> None:
+        if self._cache.context is not self._reported_context:  # another one was made
+            self._reported_context = self._cache.context
             self._send({"event": "memory", "memory": self.memory()})
-        for chunk in told.chunks:
+        for chunk in output.chunks:
             if "logprobs" in chunk:
                 chunk["logprobs"] = [worker_protocol.pack_logprob(one) for one in chunk["logprobs"]]
-        turns = self._held.add(told, time.monotonic())
+        turns = self._outputs.add(output, time.monotonic())
         if turns:
             self._send({"event": "turns", "turns": turns})
 
-    def _tell_widened(self, request_id: int) -> None:
+    def _send_widened(self, request_id: int) -> None:
         self._send({"event": "widened", "id": request_id})
 
-    def _tell_refused(self, request_id: int, error: EngineError) -> None:
+    def _send_refusal(self, request_id: int, error: EngineError) -> None:
         self._send(worker_protocol.pack_refusal(request_id, error))
 
 
-def _answer_budget(
-    prompted: BuiltPrompt, order: worker_protocol.ChatOrder, n_ctx_tokens: int
-) -> int:
-    """Return how long an answer may get.
+def _answer_budget(prompt: BuiltPrompt, order: worker_protocol.ChatOrder, n_ctx_tokens: int) -> int:
+    """Return the token limit of an answer.
 
     Raises:
-        PromptTooLong: with what the whole prompt had, where shortening it was not enough.
+        PromptTooLong: also if shortening was not enough; it has the whole prompt's length.
     """
     reserves = order.request.reserves_answer
     max_tokens = order.sampling.max_tokens
     try:
-        return answer_limit_tokens(
-            len(prompted.tokens), max_tokens, n_ctx_tokens, reserves=reserves
-        )
+        return answer_limit_tokens(len(prompt.tokens), max_tokens, n_ctx_tokens, reserves=reserves)
     except PromptTooLong as error:
-        n_prompt = prompted.n_original or error.n_prompt_tokens
+        n_prompt = prompt.n_original or error.n_prompt_tokens
         raise PromptTooLong(n_prompt, error.n_reserved_tokens, n_ctx_tokens) from None
 
 
 def _load_draft_model(load: WorkerOptions, model: Model) -> DraftModel:
-    """Load the smaller model, in a context with a sequence for each that runs in the larger one.
+    """Load the draft model, with a sequence for each slot of the main model.
 
     Raises:
-        LoadFailed: it cannot be loaded, or cannot guess for this model.
+        LoadFailed: it cannot be loaded, or does not fit this model.
     """
     small = Model(
         Path(load.draft_path),
@@ -339,7 +332,7 @@ def _load_draft_model(load: WorkerOptions, model: Model) -> DraftModel:
 
 
 def _without_stop_strings(order: worker_protocol.ChatOrder) -> Sampling:
-    """Leave out stop strings where JSON is asked for: one within a text would break it."""
+    """Drop stop strings if the answer is JSON: one within a text would break it."""
     constraint = order.request.constraint
     if constraint is None or constraint.kind not in ("json", "json_schema"):
         return order.sampling
@@ -362,7 +355,7 @@ def _cache_options(load: WorkerOptions) -> CacheOptions:
         n_parallel=load.n_parallel,
         options=options,
         layout=load.cache_layout,
-        n_shelf_tokens=load.n_shelf_tokens,
+        n_host_cache_tokens=load.n_host_cache_tokens,
         is_gpu=load.is_gpu,
         n_devices=load.n_devices,
     )

@@ -1,13 +1,13 @@
 """Crashes of workers: exit reasons, and the fallbacks that a model needs after a crash.
 
-Imports no llama_cpp. A build of llama.cpp may be broken for the processor that it runs on: GCC 12
-drops stores that configure AMX tiles, for example, and the first decode dies (llama.cpp#20824).
-Each fallback is a number: 0 is none, 1 is without extra buffer types, 2 also without flash
-attention, 3 also with one thread.
+Imports no llama_cpp. A build of llama.cpp may be broken for its processor: GCC 12, for one, drops
+stores that configure AMX tiles, and the first decode crashes (llama.cpp#20824). A fallback is a
+number: 0 is none, 1 is without extra buffer types, 2 also without flash attention, 3 also with one
+thread.
 
-What is needed is stored beside the profiles, for a build of llama.cpp and a processor: after
-another build nothing is known. Extra buffer types are the processor's matter, so all models go
-without them once one has crashed with them; the other fallbacks are stored for each model.
+Fallbacks are stored next to the profiles, for a build of llama.cpp and a processor; a new build
+starts without any. Extra buffer types depend on the processor alone, so all models go without them
+once one has crashed with them; the other fallbacks are stored for each model.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from paddock.engine.system.hardware import read_cpu
 
 from .worker_options import WorkerOptions
 
-# What llama.cpp, its backends and the C++ library say (vendor/llama.cpp: ggml-backend.cpp,
-# ggml-cuda.cu, llama-kv-cache.cpp, llama-model.cpp).
+# Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
+# llama-kv-cache.cpp, llama-model.cpp).
 _NO_MEMORY = re.compile(
     r"out of memory|failed to allocate|unable to allocate|cudaMalloc failed|bad_alloc|MemoryError"
     r"|alloc_tensor_range|ErrorOutOf(Device|Host)Memory|cannot allocate memory|insufficient memory",
     re.IGNORECASE,
 )
-# What llama.cpp writes before it aborts; a stack trace of some twenty lines follows.
+# llama.cpp writes this before it aborts; a stack trace of some twenty lines follows.
 _ABORT_LINE = re.compile(r"GGML_ASSERT|GGML_ABORT|fatal error")
 
-# What a person, an init system or a supervisor sends.
+# Signals sent by a person, an init system or a supervisor.
 _KILLED_BY_OTHERS = re.compile(r"killed by SIG(HUP|INT|KILL|TERM)\b")
-# What code that cannot be computed here ends by.
+# Signals that a crash raises.
 _KILLED_BY_CRASH = re.compile(r"killed by SIG(SEGV|ILL|ABRT|BUS|FPE)\b")
 
 _LAST_LINE_PREFIX = " (llama.cpp's last line: "
 
 
 def how_it_ended(status: int) -> str:
-    """Return how a process ended, signals by their names.
+    """Return how a process ended, with the name of a signal.
 
     >>> how_it_ended(-11), how_it_ended(3), how_it_ended(-35)
     ('killed by SIGSEGV', 'ended with status 3', 'killed by signal 35')
@@ -73,9 +73,9 @@ def request_phase(request_ids: Sequence[int]) -> str:
 
 
 def context_line(lines: Sequence[str]) -> str:
-    """Return the line of a log that best explains a death: one that names a failure, or the last.
+    """Return the line of a log that best explains a death, or the last one.
 
-    Want of memory is told before its consequences: an abort, a stack trace, Python's traceback.
+    Lack of memory comes before its consequences: an abort, a stack trace, Python's traceback.
 
     >>> context_line(["GGML_ASSERT(x) failed", "libggml.so(+0x1)"]), context_line(["a", "b"])
     ('GGML_ASSERT(x) failed', 'b')
@@ -86,7 +86,7 @@ def context_line(lines: Sequence[str]) -> str:
 
 
 def death_reason(status: int, phase: str, lines: Sequence[str] = ()) -> str:
-    """Return how and in which phase a worker died; a line of llama.cpp's log is only context.
+    """Return how and in which phase a worker died, with a line of llama.cpp's log as context.
 
     >>> death_reason(-11, "warming up", ["n_ctx_seq (9216)"])
     "killed by SIGSEGV while warming up (llama.cpp's last line: n_ctx_seq (9216))"
@@ -106,7 +106,7 @@ def without_context(reason: str) -> str:
 
 
 def with_failed_fallback(reason: str, words: str) -> str:
-    """Return a reason with what did not help, before llama.cpp's line.
+    """Add a fallback that did not help to a reason, before llama.cpp's line.
 
     >>> with_failed_fallback("killed by SIGSEGV while idle (llama.cpp's last line: x)", "without y")
     "killed by SIGSEGV while idle, also without y (llama.cpp's last line: x)"
@@ -116,7 +116,7 @@ def with_failed_fallback(reason: str, words: str) -> str:
 
 
 def was_ended_by_others(reason: str) -> bool:
-    """Return whether another program ended a worker, so that a new one may well succeed.
+    """Return whether another program ended a worker, so that a new one may succeed.
 
     >>> [was_ended_by_others(f"killed by {name} while idle") for name in ("SIGKILL", "SIGSEGV")]
     [True, False]
@@ -125,7 +125,7 @@ def was_ended_by_others(reason: str) -> bool:
 
 
 def has_crashed(reason: str) -> bool:
-    """Return whether the worker's own code killed it; running out of memory is not meant.
+    """Return whether a worker crashed for another reason than lack of memory.
 
     >>> [has_crashed(f"killed by {name} while idle") for name in ("SIGILL", "SIGKILL")]
     [True, False]
@@ -136,7 +136,7 @@ def has_crashed(reason: str) -> bool:
 
 
 def ran_out_of_memory(reason: str, n_oom_kills_before: int, n_oom_kills_after: int) -> bool:
-    """Return whether memory ran out: by llama.cpp's words, or by the kernel's count of its kills.
+    """Return whether memory ran out, by llama.cpp's message or the kernel's count of OOM kills.
 
     >>> ran_out_of_memory("killed by SIGKILL", 3, 4), ran_out_of_memory("killed by SIGKILL", 3, 3)
     (True, False)
@@ -161,9 +161,9 @@ _GAIN = "A sound build would be faster"
 
 
 def with_fallback(load: WorkerOptions, fallback: int) -> WorkerOptions:
-    """Return a load as it is under a fallback."""
+    """Return a worker's options with a fallback applied."""
     if fallback >= 2:
-        # A cache in q8_0 needs flash attention.
+        # A q8_0 cache needs flash attention.
         load = replace(load, flash_attention="off", kv_cache_type="f16")
     if fallback >= 3:
         load = replace(load, n_threads=1)
@@ -171,9 +171,9 @@ def with_fallback(load: WorkerOptions, fallback: int) -> WorkerOptions:
 
 
 def next_fallback(load: WorkerOptions, fallback: int) -> int | None:
-    """Return the next fallback that changes something about a load; None: there is none.
+    """Return the next fallback that changes a worker's options; None if there is none.
 
-    >>> load = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, n_threads=1, flash_attention="off")
+    >>> load = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, 1, flash_attention="off")
     >>> next_fallback(load, 0), next_fallback(load, 1)
     (1, None)
     """
@@ -185,7 +185,7 @@ def next_fallback(load: WorkerOptions, fallback: int) -> int | None:
 
 
 def fallback_words(fallback: int) -> str:
-    """Return what a fallback gives up, for people.
+    """Describe a fallback for people.
 
     >>> fallback_words(1)
     'without extra buffer types'
@@ -195,17 +195,17 @@ def fallback_words(fallback: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """What one model needed."""
+    """The fallback of one model."""
 
     model: str
     """Name of its file."""
     fallback: int
     reason: str
-    """How its worker died."""
+    """How its worker died without it."""
 
 
 class FallbackStore:
-    """Reads and writes the fallbacks of this build, processor and graphics device, if any."""
+    """The fallbacks for this build, processor and graphics device, if any."""
 
     def __init__(self, cache_dir: Path, gpu: str = "") -> None:
         self._build = find_build().fingerprint
@@ -214,17 +214,17 @@ class FallbackStore:
         self.file = cache_dir / "profiles" / f"fallbacks-{key}.json"
 
     def all(self) -> dict[str, Fallback]:
-        """Return what each model needed, by the beginning of its digest."""
+        """Return each model's fallback, by the first digits of its digest."""
         try:
-            told = json.loads(self.file.read_text("utf-8"))
-            if (told["build"], told["processor"]) != (self._build, self._processor):
+            data = json.loads(self.file.read_text("utf-8"))
+            if (data["build"], data["processor"]) != (self._build, self._processor):
                 return {}
-            return {digest: Fallback(**fields) for digest, fields in told["models"].items()}
+            return {digest: Fallback(**fields) for digest, fields in data["models"].items()}
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return {}
 
     def find(self, digest: str) -> Fallback | None:
-        """Return what a model needs, as far as is known; None: nothing."""
+        """Return a model's fallback, or None."""
         known = self.all()
         own = known.get(digest[:_DIGEST_CHARS])
         if own is not None or not known:
@@ -233,31 +233,31 @@ class FallbackStore:
         return Fallback(other.model, 1, other.reason)
 
     def keep(self, digest: str, needed: Fallback) -> None:
-        """Remember what a model needed."""
+        """Save a model's fallback."""
         models = {**self.all(), digest[:_DIGEST_CHARS]: needed}
-        told = {name: asdict(one) for name, one in models.items()}
-        data = {"build": self._build, "processor": self._processor, "models": told}
+        fields = {name: asdict(one) for name, one in models.items()}
+        data = {"build": self._build, "processor": self._processor, "models": fields}
         write_json(self.file, data)
 
 
 def fallback_sentence(fallback: int, reason: str) -> str:
-    """Return what a model goes without and why, what a sound build gains, and how to get one."""
+    """Describe a fallback for people: why it is used, what a sound build gains, how to get one."""
     why = f"because its worker was {reason}"
     return f"runs {fallback_words(fallback)}, {why}. {sound_build_gain()}: {rebuild_command()}"
 
 
 def sound_build_gain() -> str:
-    """Return what a sound build would gain on this processor."""
+    """Describe what a sound build would gain on this processor."""
     return _AMX_GAIN if has_amx() else _GAIN
 
 
 def has_amx() -> bool:
-    """Return whether this processor has AMX, whose tiles broken builds do not configure."""
+    """Return whether this processor has AMX, which broken builds do not configure."""
     return any(feature.startswith("amx") for feature in read_cpu().features)
 
 
 def rebuild_command() -> str:
-    """Return the line that builds llama.cpp again, and never takes an old wheel from a cache."""
+    """Return the command that rebuilds llama.cpp without using a cached wheel."""
     build = find_build()
     if build.origin == "paddock-llama":
         return f"pip install --force-reinstall --no-cache-dir paddock-llama=={build.version}"

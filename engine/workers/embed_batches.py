@@ -1,20 +1,21 @@
 """Embedding batches: a fair queue of texts, and a layout that keeps each text's vector. Pure.
 
-Requests take turns, one text each, the urgent ones first. The first text goes into the next batch;
-of the texts that come soon after it, the longest that fit fill it.
+Requests take turns, one text each, urgent ones first. The first text goes into the next batch; the
+longest of the next texts that fit fill it.
 
-A text's vector depended on its company by up to 4e-3: llama.cpp adds up attention in another order
-when a text stands elsewhere in the batch, by a last bit, and rounding the activations to 8 bits
-makes 1e-3 of it. So each text keeps its order of addition. Flash attention reads 64 keys at a time
-(fewer than 64 tokens take another path) and adds 16 of them at once, 8 or 4 on lesser processors:
+Without care, a text's vector would depend on the other texts by up to 4e-3: at another position in
+the batch llama.cpp adds up attention in another order, which differs by a last bit, and rounding
+activations to 8 bits makes 1e-3 of it. So each text keeps its order of addition. Flash attention
+reads 64 keys at a time (fewer than 64 tokens take another path) and adds 16 of them at once, 8 or 4
+on lesser processors:
 
 - a batch has at least 64 tokens, and texts of 64 and more begin with whole tiles of their own;
-- the rest of a text lies within one tile, its blocks of 16 first;
-- its tail, of fewer than 16, stands where 4, 8 and 16 lanes divide it as they would alone.
+- the rest of a text is within one tile, its blocks of 16 first;
+- its tail, of fewer than 16, is where 4, 8 and 16 lanes divide it as they would alone.
 
-Gaps are filled with tokens that belong to no text: 8 % of the batches for texts of 7 to 76 tokens,
-which is what fairness costs. Measured with eight formats of weights, 1 and 2 threads,
-bidirectional and causal, on a processor with AVX-512: vectors alone and in company agree to 1e-7.
+Gaps are filled with tokens that belong to no text: 8 % of the batches for texts of 7 to 76 tokens.
+Measured with eight formats of weights, 1 and 2 threads, bidirectional and causal, on a processor
+with AVX-512: vectors alone and in company agree to 1e-7.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _FULL = BLOCK // UNIT
 
 
 def _tail_units(n_tokens: int, n_least: int) -> int:
-    """How many units of 4 the last, unfilled block of a text takes: 0, or `n_least` to 4."""
+    """Return how many units of 4 the last, partial block of a text takes: 0, or `n_least` to 4."""
     n_units = -(-(n_tokens % BLOCK) // UNIT)
     return max(n_units, n_least) if n_units else 0
 
@@ -53,7 +54,7 @@ def _n_blocks(counts: list[int]) -> int:
 
 @dataclass(slots=True)
 class _Tile:
-    """64 tokens, shared by the rests of some texts."""
+    """64 tokens, shared by the last parts of some texts."""
 
     n_least_units: int
     rests: list[tuple[int, int]] = field(default_factory=list)
@@ -68,7 +69,7 @@ class _Tile:
         return _n_blocks(counts) <= _N_BLOCKS
 
     def places(self, start: int) -> dict[int, list[int]]:
-        """Return each rest's places in the batch, in the order of its tokens."""
+        """Return each item's positions in the batch, in the order of its tokens."""
         places: dict[int, list[int]] = {}
         at = start
         for item, n in self.rests:
@@ -84,7 +85,7 @@ class _Tile:
         return places
 
     def _tails(self) -> list[tuple[int, int]]:
-        """Return the tails so that none of them wastes room: threes stand beside ones."""
+        """Return the tails in an order that wastes no space: threes next to ones."""
         tails = [(item, n % BLOCK) for item, n in self.rests if n % BLOCK]
         by_units = {
             units: [one for one in tails if _tail_units(one[1], self.n_least_units) == units]
@@ -99,22 +100,21 @@ class _Tile:
 
 
 class BatchTiles:
-    """A batch that is being filled with at most `n_most` tiles.
+    """A batch of at most `n_most` tiles that is being filled.
 
-    Without flash attention a whole block is given to each tail: a shifted one would be added to
-    other sums.
+    Without flash attention each tail gets a whole block: a shifted one would change the sums.
     """
 
     def __init__(self, n_most: int, *, is_flash: bool = True) -> None:
         self._n_most = n_most
         self._n_least_units = 1 if is_flash else _FULL
         self._whole: list[int] = []
-        """Items by the tile that they take wholly."""
+        """The item of each whole tile."""
         self._shared: list[_Tile] = []
         self._n_items = 0
 
     def place(self, n_tokens: int) -> bool:
-        """Find room for a text of so many tokens; items are numbered as they are placed."""
+        """Add a text of `n_tokens` as the next item; return False if it does not fit."""
         n_whole, n_rest = divmod(n_tokens, TILE)
         tile = next((one for one in self._shared if one.has_room(n_rest)), None)
         n_new = n_whole + (n_rest > 0 and tile is None)
@@ -130,7 +130,7 @@ class BatchTiles:
         return True
 
     def places(self) -> list[Tokens]:
-        """Return each item's places in the batch, in the order of its tokens."""
+        """Return each item's positions in the batch, in the order of its tokens."""
         places: list[list[int]] = [[] for _ in range(self._n_items)]
         for number, item in enumerate(self._whole):
             places[item] += range(number * TILE, (number + 1) * TILE)
@@ -141,12 +141,12 @@ class BatchTiles:
 
 
 def n_tiles(n_tokens: int) -> int:
-    """Return how many tiles a text of so many tokens takes alone."""
+    """Return how many tiles a text takes alone."""
     return -(-n_tokens // TILE)
 
 
 def batch_size(places: list[Tokens], n_least: int = TILE) -> int:
-    """Return how many tokens the batch has: whole blocks, and not fewer than `n_least`.
+    """Return the size of a batch in tokens: whole blocks, and at least `n_least`.
 
     >>> batch_size([np.arange(70, dtype=np.int32)])
     80
@@ -156,13 +156,13 @@ def batch_size(places: list[Tokens], n_least: int = TILE) -> int:
 
 
 # Batches of 64 to 512 tokens are equally quick on a processor (3,560 to 3,650 tokens a second with
-# one thread, all-minilm); shorter ones end sooner for whoever waits.
+# one thread, all-minilm); shorter ones end sooner.
 PACK_TOKENS = 256
 
-# So many texts are looked at for what fits beside the first, or as many as a batch may have.
+# Number of texts that are considered for a batch, or as many as it may have.
 _PACK_WINDOW = 64
 
-# A request that has been passed over so often goes before more urgent ones.
+# A request that has been passed over this often goes before more urgent ones.
 _MOST_TIMES_PASSED_OVER = 8
 
 _EMBED_PRIORITY_RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
@@ -170,17 +170,17 @@ _EMBED_PRIORITY_RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "bat
 
 @dataclass(frozen=True, slots=True)
 class EmbedPiece:
-    """One text, or a part of a long one, on its way into a batch."""
+    """One text, or a part of a long one."""
 
     request_id: int
     number: int
-    """Counted within the request."""
+    """Index within the request."""
     tokens: Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedBatch:
-    """Pieces that are computed together, and each one's places in the batch."""
+    """Pieces that are computed together, and each one's positions in the batch."""
 
     pieces: tuple[EmbedPiece, ...]
     places: tuple[Tokens, ...]
@@ -188,7 +188,7 @@ class EmbedBatch:
 
 @dataclass(slots=True, eq=False)
 class _WaitingTexts:
-    """One request's pieces that are not computed yet."""
+    """Waiting pieces of one request."""
 
     pieces: deque[EmbedPiece]
     rank: int
@@ -197,13 +197,13 @@ class _WaitingTexts:
 
     @property
     def turn(self) -> tuple[int, int]:
-        """What goes first."""
+        """Order of service."""
         return (-1 if self.n_passes >= _MOST_TIMES_PASSED_OVER else self.rank), self.arrival
 
 
 @dataclass(slots=True)
 class EmbedQueue:
-    """All pieces that wait. One thread uses it."""
+    """All waiting pieces. One thread uses it."""
 
     n_most_pieces: int
     n_batch_tokens: int = PACK_TOKENS
@@ -212,27 +212,27 @@ class EmbedQueue:
     _n_arrived: int = 0
 
     def __len__(self) -> int:
-        """How many requests have pieces here."""
+        """Return the number of requests with waiting pieces."""
         return len(self._waiting)
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that wait."""
+        """Number of waiting tokens."""
         return sum(len(piece.tokens) for one in self._waiting.values() for piece in one.pieces)
 
     def add(self, pieces: Sequence[EmbedPiece], priority: Priority) -> None:
-        """Queue the pieces of one request, in their order."""
+        """Queue the pieces of one request, in order."""
         self._n_arrived += 1
         if pieces:
             one = _WaitingTexts(deque(pieces), _EMBED_PRIORITY_RANK[priority], self._n_arrived)
             self._waiting[pieces[0].request_id] = one
 
     def drop(self, request_id: int) -> None:
-        """Forget what a request still has here."""
+        """Drop a request's waiting pieces."""
         self._waiting.pop(request_id, None)
 
     def next_batch(self) -> EmbedBatch:
-        """Take out what is computed next; there must be something."""
+        """Remove and return the next batch; the queue must not be empty."""
         window = list(islice(self._in_turn(), max(_PACK_WINDOW, self.n_most_pieces)))
         first, *others = window
         n_most = max(self.n_batch_tokens // TILE, n_tiles(len(first.tokens)))
@@ -248,7 +248,7 @@ class EmbedQueue:
         return EmbedBatch(tuple(chosen), tuple(tiles.places()))
 
     def _in_turn(self) -> Iterator[EmbedPiece]:
-        """Yield one piece of each request, those of one rank by turns, the urgent ranks first."""
+        """Yield the pieces, urgent ranks first, round-robin over the requests of a rank."""
         in_order = sorted(self._waiting.values(), key=lambda one: one.turn)
         for rank in sorted({one.turn[0] for one in in_order}):
             iterators = [iter(one.pieces) for one in in_order if one.turn[0] == rank]
@@ -270,7 +270,7 @@ class EmbedQueue:
                 continue
             one.n_passes = 0
             self._n_arrived += 1
-            one.arrival = self._n_arrived  # whoever was served stands last of its rank
+            one.arrival = self._n_arrived  # now the last of its rank
             one.pieces = deque(
                 piece for piece in one.pieces if (request_id, piece.number) not in taken
             )

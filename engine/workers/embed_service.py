@@ -1,9 +1,9 @@
-"""Embeddings inside a worker: texts in from the reading thread, vectors out of the owner thread.
+"""Embeddings inside a worker: texts come from the reading thread, vectors from the owner thread.
 
-While batches are computed, the reading thread tokenises the next texts: whole, or split or cut
-where the request wants it so. On a processor, what waits in large numbers is computed by several
-contexts over the same weights, each in a thread of its own: the threads of one small batch meet at
-barriers some hundred times.
+While batches are computed, the reading thread tokenises the next texts: whole, or split or cut if
+the request allows it. On a processor, many texts are computed by several contexts over the same
+weights, each in a thread of its own: the threads of one small batch would meet at barriers some
+hundred times.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import numpy as np
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.decoding.running_request import StepOutput
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
-from paddock.engine.llama.diagnostics import LoadFailed
-from paddock.engine.llama.library import supports_gpu
+from paddock.engine.llama.library import LoadFailed, supports_gpu
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
@@ -39,7 +38,7 @@ from .embed_batches import (
 from .worker_options import WorkerOptions
 from .worker_protocol import FrameHead
 
-# Where a long text is best divided is looked for in the last quarter of each part.
+# A long text is divided in the last quarter of each part.
 _LOOK_BACK = 4
 _SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
 
@@ -49,13 +48,13 @@ class TokenisedText:
     """A text in tokens."""
 
     pieces: tuple[Tokens, ...]
-    """One, unless it is split; each with what the model puts around a text."""
+    """One, unless it is split; each with the model's special tokens around it."""
     n_cut: int = 0
-    """Tokens that were left out at its end."""
+    """Tokens that were cut off at its end."""
 
 
 class TextReader:
-    """Tokenises for one embedding model."""
+    """Tokenise texts for one embedding model."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -67,8 +66,8 @@ class TextReader:
         """Return each text's pieces.
 
         Raises:
-            TextTooLong: one does not fit whole, and is neither to be split nor to be cut.
-            TextRefused: one has no tokens at all.
+            TextTooLong: a text does not fit, and may be neither split nor cut.
+            TextRefused: a text has no tokens.
         """
         return [self._read(index, text, n_ctx_tokens, on_overflow)
                 for index, text in enumerate(texts)]  # fmt: skip
@@ -76,10 +75,10 @@ class TextReader:
     def read_pairs(
         self, query: str, documents: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow
     ) -> list[TokenisedText]:
-        """Return the tokens of each document behind the query, as the reranker was trained.
+        """Return the tokens of the query with each document, in the reranker's format.
 
         Raises:
-            TextTooLong: a document does not fit beside the query, and is not to be cut.
+            TextTooLong: a document does not fit together with the query, and may not be cut.
         """
         form = self._model.chat_template("rerank")
         pairs = []
@@ -93,7 +92,7 @@ class TextReader:
         return pairs
 
     def _pair(self, form: str | None, query: str, document: str) -> tuple[Tokens, Tokens, Tokens]:
-        """Return the tokens before a document, its own, and those after it, as llama-server."""
+        """Return the tokens before a document, its own, and those after it, like llama-server."""
         model = self._model
         if form is not None:
             whole = form.replace("{query}", query)
@@ -121,33 +120,36 @@ class TextReader:
             raise TextTooLong(index, len(tokens), n_ctx_tokens)
         plain = tokens[len(self._before) : len(tokens) - len(self._after)]
         if on_overflow == "cut":
-            return TokenisedText((self._dressed(plain[:room]),), len(plain) - room)
+            return TokenisedText((self._with_surroundings(plain[:room]),), len(plain) - room)
         words = [self._word(token) for token in plain.tolist()]
         return TokenisedText(
-            tuple(self._dressed(plain[begin:end]) for begin, end in split_tokens(words, room))
+            tuple(
+                self._with_surroundings(plain[begin:end])
+                for begin, end in split_tokens(words, room)
+            )
         )
 
-    def _dressed(self, plain: Tokens) -> Tokens:
+    def _with_surroundings(self, plain: Tokens) -> Tokens:
         return np.concatenate([self._before, plain, self._after]).astype(np.int32)
 
     def _word(self, token: int) -> str:
         return self._model.piece(token).decode("utf-8", errors="replace")
 
     def _surroundings(self) -> tuple[Tokens, Tokens]:
-        """Return what the model puts before and after a text."""
+        """Return the model's special tokens before and after a text."""
         bare = self._model.tokenise("a", with_special=False, parse_special=False)
-        dressed = self._model.tokenise("a", with_special=True, parse_special=False)
-        n_around = len(dressed) - len(bare)
+        whole = self._model.tokenise("a", with_special=True, parse_special=False)
+        n_around = len(whole) - len(bare)
         n_before = next(
-            n for n in range(n_around + 1) if np.array_equal(dressed[n : n + len(bare)], bare)
+            n for n in range(n_around + 1) if np.array_equal(whole[n : n + len(bare)], bare)
         )
-        return dressed[:n_before], dressed[n_before + len(bare) :]
+        return whole[:n_before], whole[n_before + len(bare) :]
 
 
 def split_tokens(words: Sequence[str], room: int) -> list[tuple[int, int]]:
-    """Divide tokens, given by their text, into parts of like length, hardly more than must be.
+    """Divide tokens, given by their text, into few parts of similar length.
 
-    A part ends with a sentence where one ends in its last quarter, else before a word.
+    A part ends with a sentence if one ends in its last quarter, else before a word.
 
     >>> split_tokens([" a", " b", " c.", " d", " e"], 4)
     [(0, 3), (3, 5)]
@@ -163,36 +165,36 @@ def split_tokens(words: Sequence[str], room: int) -> list[tuple[int, int]]:
 
 
 def _split_point(words: Sequence[str], low: int, high: int) -> int:
-    """Return the last good place to divide between two: after a sentence, else before a word."""
-    wishes: tuple[Callable[[int], bool], ...] = (
+    """Return the last good split point in a range: after a sentence, else before a word."""
+    rules: tuple[Callable[[int], bool], ...] = (
         lambda at: words[at - 1].rstrip(" ").endswith(_SENTENCE_ENDS),
         lambda at: words[at][:1].isspace(),
     )
-    for is_good in wishes:
+    for is_good in rules:
         for at in range(high, low - 1, -1):
             if is_good(at):
                 return at
     return high
 
 
-_FILLER_TOKEN = 0  # any token: nobody reads what becomes of it
+_FILLER_TOKEN = 0  # any token: its output is not used
 
 
 class Embedder:
-    """Embeds with one context. Only the thread that owns the context may use it."""
+    """Embed with one context. Only the thread that owns the context may use it."""
 
     def __init__(self, context: Context, n_least: int = TILE) -> None:
         self._context = context
         self._n_least = n_least
-        # The last id is that of the tokens which fill gaps.
+        # The last id belongs to the tokens that fill gaps.
         self.n_most_pieces = context.options.n_seq_max - 1
 
     def n_tokens(self, batch: EmbedBatch) -> int:
-        """Return the size of a batch with what fills its gaps."""
+        """Return the size of a batch, with the tokens that fill its gaps."""
         return batch_size(list(batch.places), self._n_least)
 
     def has_room(self, batch: EmbedBatch) -> bool:
-        """Return whether the context computes the batch at once."""
+        """Return whether the batch fits into the context."""
         return self.n_tokens(batch) <= self._context.options.n_batch_tokens
 
     def compute(self, batch: EmbedBatch) -> Vectors:
@@ -219,13 +221,13 @@ class Embedder:
 def text_vectors(
     rows: Vectors, n_tokens: Sequence[int], n_pieces: Sequence[int], dimensions: int | None
 ) -> Vectors:
-    """Make one vector of length 1 for each text.
+    """Return one vector of length 1 for each text.
 
     Args:
         rows: the model's vectors, shape (n_pieces, n_embedding).
-        n_tokens: of each piece; they weigh by them.
-        n_pieces: of each text.
-        dimensions: how many of the first values are kept.
+        n_tokens: length of each piece, its weight in the mean.
+        n_pieces: number of pieces of each text.
+        dimensions: number of leading values to keep; None: all.
 
     Raises:
         TextRefused: a vector has no length, or is not a number.
@@ -241,7 +243,7 @@ def text_vectors(
 
 
 def rerank_scores(rows: Vectors) -> Vectors:
-    """Return the first value that a reranker gives for each document, shape (n_documents, 1).
+    """Return a reranker's first value for each document, shape (n_documents, 1).
 
     Raises:
         TextRefused: it is not a number.
@@ -267,26 +269,25 @@ def _normalised(
 
 Send = Callable[[FrameHead, bytes], None]
 
-# Kernels of graphics devices depend on the size of the batch, so there it is always the same one.
-# A single text waits for a whole batch, so that one takes no longer than this.
+# Kernels of graphics devices depend on the batch size, so there it is fixed. A single text waits
+# for a whole batch, so a batch takes no longer than this.
 GPU_BATCH_S = 0.02
 _GPU_BATCH, _MOST_GPU_BATCH = 512, 8192
 _GPU_SEQUENCES = 256  # LLAMA_MAX_SEQ: texts of 30 tokens fill 8,192
 
 # A context reserves memory for its largest batch: 5 GB for 8,192 tokens of a causal model with
-# 150,000 words. So it begins with one of so many, and grows when a longer text comes.
+# 150,000 words. So it starts with this size, and grows when a longer text comes.
 FIRST_BATCH_TOKENS = 512
 
-# Contexts that compute side by side; more cores than that are shared out among them.
+# Contexts that compute in parallel; they share the threads.
 MOST_SIDE_CONTEXTS = 8
-# A batch takes one thread no longer than this: a text that comes late waits for it. Where steps are
-# longer, barriers cost little.
+# Longest batch of one thread: later texts wait for it. In longer steps barriers cost little.
 SIDE_BATCH_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class _EmbedRequest:
-    """One request, and the vectors of its pieces as they come."""
+    """One request, and the vectors of its pieces so far."""
 
     request_id: int
     texts: list[TokenisedText]
@@ -299,14 +300,14 @@ class _EmbedRequest:
 
     @property
     def pieces(self) -> list[EmbedPiece]:
-        """Every piece, in order."""
+        """All pieces, in order."""
         flat = [tokens for text in self.texts for tokens in text.pieces]
         return [EmbedPiece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
 
 
 @dataclass(frozen=True, slots=True)
 class _ComputedBatch:
-    """A batch's vectors, and the context that is free again."""
+    """A batch's vectors, and the embedder that is free again."""
 
     batch: EmbedBatch
     rows: Vectors
@@ -330,7 +331,7 @@ class EmbedService:
         self._load = load
         self._send = send
         self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
-        # Whole tiles: the longest text must fit into a batch with what fills its last one.
+        # Whole tiles: the longest text must fit into a batch with the filling of its last tile.
         self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
         n_batch = gpu_batch_tokens(profile) if supports_gpu() else PACK_TOKENS
         n_batch = min(n_batch, self._n_most_tokens)
@@ -338,41 +339,41 @@ class EmbedService:
         self._context = Context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
         self._reader = TextReader(model)
         self._embedder = Embedder(self._context, self._n_least_tokens)
-        self._line = EmbedQueue(
+        self._queue = EmbedQueue(
             self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
         )
         self._sides = [Context(model, options) for options in self._side_options(n_batch)]
         self._free = [Embedder(context, self._n_least_tokens) for context in self._sides]
-        """The side contexts that compute nothing now."""
-        self._orders: dict[int, _EmbedRequest] = {}
+        """The idle side contexts."""
+        self._requests: dict[int, _EmbedRequest] = {}
         self._inbox: queue.SimpleQueue[_EmbedRequest | Future[_ComputedBatch] | int | None]
         self._inbox = queue.SimpleQueue()
         """A request, a batch from a side context, the id of a cancelled request, or the end."""
 
     def close(self) -> None:
-        """End the work after the present batch."""
+        """End after the present batch."""
         self._inbox.put(None)
 
     def memory(self) -> FrameHead:
-        """Return the memory that the model takes with its first contexts."""
+        """Return the memory of the model and its contexts."""
         context = sum((side.buffers for side in self._sides), self._context.buffers)
         n_cells = self._context.options.n_ctx_tokens
         return (self._model.buffers + context).as_head(context.cells, n_cells, self._load.n_cells)
 
     def take(self, head: FrameHead, _body: bytes) -> None:
-        """Take a request, or the end of one.
+        """Handle a request for vectors, or a cancellation.
 
         Raises:
             EngineError: it cannot be served; nothing was queued.
         """
         if head["op"] == "cancel":
             self._inbox.put(head["id"])
-        elif head["op"] == "widen":  # every context holds the longest text that the model reads
+        elif head["op"] == "widen":  # every context already holds the model's longest text
             self._send({"event": "widened", "id": head["id"]}, b"")
         else:
-            self._inbox.put(self._order(head))
+            self._inbox.put(self._read_request(head))
 
-    def _order(self, head: FrameHead) -> _EmbedRequest:
+    def _read_request(self, head: FrameHead) -> _EmbedRequest:
         dimensions = head["dimensions"]
         if dimensions is not None and not 0 < dimensions <= self._model.n_embedding:
             raise BadRequest(
@@ -393,61 +394,61 @@ class EmbedService:
         )
 
     def run(self) -> None:
-        """Work until `close` is called.
+        """Run until `close` is called.
 
         Raises:
             DecodeFailed: the context is broken; the process should end.
         """
         with ThreadPoolExecutor(max(1, len(self._sides)), "side") as threads:
-            while self._take_posts():
+            while self._take_messages():
                 self._start(threads)
 
     def _start(self, threads: ThreadPoolExecutor) -> None:
-        """Start a batch in every free side context where much waits, else compute one here."""
-        much = len(self._sides) * self._line.n_batch_tokens
-        if not self._sides or not (self._is_beside or self._line.n_tokens >= much):
-            self._step(self._line.next_batch())
+        """Start a batch in every idle side context if many texts wait, else compute one here."""
+        much = len(self._sides) * self._queue.n_batch_tokens
+        if not self._sides or not (self._is_side_busy or self._queue.n_tokens >= much):
+            self._compute_here(self._queue.next_batch())
             return
-        while self._free and len(self._line):
-            batch = self._line.next_batch()
+        while self._free and len(self._queue):
+            batch = self._queue.next_batch()
             embedder = self._free[-1]
             if not embedder.has_room(batch):
-                self._step(batch)
+                self._compute_here(batch)
                 continue
             self._free.pop()
             threads.submit(_compute_batch, embedder, batch).add_done_callback(self._inbox.put)
 
     @property
-    def _is_beside(self) -> bool:
+    def _is_side_busy(self) -> bool:
         """Whether side contexts are computing."""
         return len(self._free) < len(self._sides)
 
     def _can_start(self) -> bool:
-        return len(self._line) > 0 and (bool(self._free) or not self._sides)
+        return len(self._queue) > 0 and (bool(self._free) or not self._sides)
 
-    def _take_posts(self) -> bool:
-        """Empty the inbox, waiting only if there is nothing to do; False at the end."""
+    def _take_messages(self) -> bool:
+        """Empty the inbox, waiting only if there is nothing to do; return False at the end."""
         while True:
             try:
-                post = self._inbox.get(block=not self._can_start())
+                message = self._inbox.get(block=not self._can_start())
             except queue.Empty:
                 return True
-            if post is None:
+            if message is None:
                 return False
-            if isinstance(post, Future):
-                computed = post.result()
+            if isinstance(message, Future):
+                computed = message.result()
                 self._free.append(computed.embedder)
                 self._finish(computed)
-            elif isinstance(post, int):
-                self._line.drop(post)
-                self._orders.pop(post, None)
-            elif post.n_missing:
-                self._orders[post.request_id] = post
-                self._line.add(post.pieces, post.priority)
+            elif isinstance(message, int):
+                self._queue.drop(message)
+                self._requests.pop(message, None)
+            elif message.n_missing:
+                self._requests[message.request_id] = message
+                self._queue.add(message.pieces, message.priority)
             else:
-                self._answer(post)
+                self._answer(message)
 
-    def _step(self, batch: EmbedBatch) -> None:
+    def _compute_here(self, batch: EmbedBatch) -> None:
         n_tokens = sum(len(piece.tokens) for piece in batch.pieces)
         expected_s = n_tokens * self._s_per_token
         if expected_s > self._load.step_s:  # a text cannot be computed in parts
@@ -458,24 +459,24 @@ class EmbedService:
             self._finish(computed)
 
     def _finish(self, computed: _ComputedBatch) -> None:
-        """Hand out a batch's vectors, and answer requests that have all of theirs."""
-        complete, moved = [], []
+        """Store a batch's vectors, and answer complete requests."""
+        complete, progressed = [], []
         for piece, row in zip(computed.batch.pieces, computed.rows, strict=True):
-            order = self._orders.get(piece.request_id)
-            if order is None:  # cancelled while it was computed
+            request = self._requests.get(piece.request_id)
+            if request is None:  # cancelled while it was computed
                 continue
-            order.rows[piece.number] = row
-            order.n_missing -= 1
-            moved.append(order)
-            if not order.n_missing:
-                complete.append(order)
-        self._tell(computed.batch, moved, computed.took_s)
-        for order in complete:
-            self._orders.pop(order.request_id)
-            self._answer(order)
+            request.rows[piece.number] = row
+            request.n_missing -= 1
+            progressed.append(request)
+            if not request.n_missing:
+                complete.append(request)
+        self._send_step(computed.batch, progressed, computed.took_s)
+        for request in complete:
+            self._requests.pop(request.request_id)
+            self._answer(request)
 
     def _has_room(self, batch: EmbedBatch) -> bool:
-        """Make a larger context where the batch needs one; without memory for it, refuse."""
+        """Make a larger context if the batch needs one; refuse its requests if memory fails."""
         n_tokens = self._embedder.n_tokens(batch)
         options = self._context.options
         if n_tokens <= options.n_batch_tokens:
@@ -491,13 +492,13 @@ class EmbedService:
             for request_id in {piece.request_id for piece in batch.pieces}:
                 why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")
                 self._send(worker_protocol.pack_refusal(request_id, why), b"")
-                self._line.drop(request_id)
-                del self._orders[request_id]
+                self._queue.drop(request_id)
+                del self._requests[request_id]
         self._embedder = Embedder(self._context, self._n_least_tokens)
         return n_tokens <= self._context.options.n_batch_tokens
 
     def _side_options(self, n_tokens: int) -> list[ContextOptions]:
-        """Return the shapes of the side contexts, which share the threads; none is a choice too."""
+        """Return the options of the side contexts, which share the threads; maybe none."""
         n_threads = self._load.n_threads
         batch_s = n_tokens * self._s_per_token * n_threads
         if supports_gpu() or n_threads < 2 or batch_s > SIDE_BATCH_S:
@@ -507,7 +508,7 @@ class EmbedService:
         return [options] * n_sides
 
     def _options(self, n_tokens: int) -> ContextOptions:
-        """Return the shape of a context whose largest batch has so many tokens."""
+        """Return the options of a context whose largest batch has `n_tokens`."""
         load, n_tokens = self._load, min(n_tokens, self._n_most_tokens)
         return ContextOptions(
             n_ctx_tokens=n_tokens,
@@ -519,35 +520,35 @@ class EmbedService:
             kv_cache_type=load.kv_cache_type,
         )
 
-    def _tell(self, batch: EmbedBatch, moved: list[_EmbedRequest], took_s: float) -> None:
-        ids = dict.fromkeys(order.request_id for order in moved)
-        new = dict.fromkeys(order.request_id for order in moved if not order.has_started)
-        for order in moved:
-            order.has_started = True
-        told = StepOutput(
+    def _send_step(self, batch: EmbedBatch, progressed: list[_EmbedRequest], took_s: float) -> None:
+        ids = dict.fromkeys(request.request_id for request in progressed)
+        new = dict.fromkeys(request.request_id for request in progressed if not request.has_started)
+        for request in progressed:
+            request.has_started = True
+        output = StepOutput(
             started=list(new),
             progressed=list(ids),
             n_tokens=sum(len(piece.tokens) for piece in batch.pieces),
             n_sequences=len(batch.pieces),
-            n_waiting=len(self._line),
+            n_waiting=len(self._queue),
             step_s=took_s,
         )
-        self._send({"event": "turns", "turns": [told.as_head()]}, b"")
+        self._send({"event": "turns", "turns": [output.as_head()]}, b"")
 
-    def _answer(self, order: _EmbedRequest) -> None:
-        sizes = [len(tokens) for text in order.texts for tokens in text.pieces]
-        n_pieces = [len(text.pieces) for text in order.texts]
-        n_cut = [text.n_cut for text in order.texts]
+    def _answer(self, request: _EmbedRequest) -> None:
+        sizes = [len(tokens) for text in request.texts for tokens in text.pieces]
+        n_pieces = [len(text.pieces) for text in request.texts]
+        n_cut = [text.n_cut for text in request.texts]
         try:
-            if order.is_rerank:
-                vectors = rerank_scores(order.rows)
+            if request.is_rerank:
+                vectors = rerank_scores(request.rows)
             else:
-                vectors = text_vectors(order.rows, sizes, n_pieces, order.dimensions)
+                vectors = text_vectors(request.rows, sizes, n_pieces, request.dimensions)
         except TextRefused as error:
-            self._send(worker_protocol.pack_refusal(order.request_id, error), b"")
+            self._send(worker_protocol.pack_refusal(request.request_id, error), b"")
             return
         self._send(
-            *worker_protocol.pack_embedded(order.request_id, vectors, sum(sizes), n_pieces, n_cut)
+            *worker_protocol.pack_embedded(request.request_id, vectors, sum(sizes), n_pieces, n_cut)
         )
 
 
@@ -558,7 +559,7 @@ def _compute_batch(embedder: Embedder, batch: EmbedBatch) -> _ComputedBatch:
 
 
 def gpu_batch_tokens(profile: Profile | None) -> int:
-    """Return how many tokens a graphics device computes within `GPU_BATCH_S`, 512 at least."""
+    """Return how many tokens a graphics device computes within `GPU_BATCH_S`, at least 512."""
     n_tokens = _GPU_BATCH
     while profile is not None and n_tokens < _MOST_GPU_BATCH:
         took_s = prefill_s(profile, 2 * n_tokens)

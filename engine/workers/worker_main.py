@@ -1,9 +1,9 @@
 """Worker process: one process, one model. Started by `worker_process` as a module.
 
-The main thread owns the context and computes; a second thread reads requests, renders and
-tokenises them, and leaves long texts to a third. Frames go out on what was standard output;
-llama.cpp's own messages go to standard error. When the pipe closes, the pool is gone and the
-process ends. A model without a profile is measured before the worker is ready.
+The main thread owns the context and computes; a second thread reads requests, renders and tokenises
+them, and leaves long texts to a third. Frames go to the original standard output, everything else
+that is printed to standard error. When the pipe closes, the pool is gone and the process ends. A
+model without a profile is measured before the worker is ready.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.llama import library
-from paddock.engine.llama.diagnostics import DecodeFailed, LoadFailed
+from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.measure import BenchOptions, Unmeasured, measure_model
@@ -43,41 +43,40 @@ from .worker_protocol import FrameHead
 if TYPE_CHECKING:
     from paddock.engine.llama.vision import Projector
 
-# Texts of an embedding model are measured in batches of at most so many tokens.
+# Largest batch that is measured of an embedding model.
 _MEASURED_EMBED_TOKENS = 512
-# However few sequences the first load wants, later ones may want sixteen.
+# However few sequences the first load has, later ones may have sixteen.
 _LEAST_MEASURED_CELLS = 16 * 192
-# Enough for sixteen sequences of 512 tokens; more would only be memory that is touched for nothing.
-# On a graphics device, for 128 of 1,024.
+# Enough for sixteen sequences of 512 tokens; on a graphics device, for 128 of 1,024.
 _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileResult:
-    """What is known of the model's speed, and whether that is news."""
+    """The model's profile, and whether it is new."""
 
     profile: Profile | None = None
     is_new: bool = False
     note: str = ""
-    """Why there is none."""
+    """Why there is no profile."""
     took_s: float = 0.0
 
     def as_head(self) -> FrameHead:
-        """Return what a `ready` frame tells of it."""
+        """Return the fields for a `ready` frame."""
         new = self.profile.as_json() if self.profile is not None and self.is_new else None
         return {"profile": new, "profile_note": self.note, "profiling_s": self.took_s}
 
 
 def known_or_measured_profile(load: WorkerOptions, model: Model) -> ProfileResult:
-    """Return the load's profile; without one the model is measured, if that is wanted."""
+    """Return the known profile, or measure the model if the options ask for it."""
     if load.profile is not None:
         try:
             return ProfileResult(read_profile(load.profile))
         except ProfileUnreadable:
-            pass  # of another version: it is measured anew
+            pass  # of another version: measure again
     if load.profile_s <= 0:
         return ProfileResult()
-    # This process was started for the model, so its age is what loading took.
+    # This process was started for the model, so its age is the loading time.
     load_s = time.time() - psutil.Process().create_time()
     began = time.perf_counter()
     try:
@@ -128,25 +127,24 @@ if sys.platform == "linux":
     import fcntl
 
 
-EXIT_BROKEN = 70  # EX_SOFTWARE: the context is not to be trusted any more
+EXIT_BROKEN = 70  # EX_SOFTWARE: the context is unusable
 
-
-# The pipe holds what 64 answers say in a second, so that a busy pool does not stop the steps: with
-# the usual 64 KiB, 100 ms of a busy event loop did.
+# The pipe holds a second's output of 64 answers, so that a busy pool does not block the steps: with
+# the default of 64 KiB, 100 ms of a busy event loop did.
 PIPE_BYTES = 1 << 20
 
-# The thread that reads requests lets the one that computes go on so soon. Beside a template or a
-# long JSON, which hold the interpreter, a step took 26 ms instead of 8 with the usual 0.005 s.
+# Switch interval of Python's threads. While a template or long JSON held the interpreter, a step
+# took 26 ms instead of 8 with the default of 0.005 s.
 SWITCH_S = 0.0005
 
-# Longer texts are tokenised in a thread of their own: 8 MB take 30 s, in which requests that come
-# meanwhile would wait. Texts below take some tenths of a second.
+# Longer texts are tokenised in a thread of their own: 8 MB take 30 s, which would block all other
+# requests. Shorter texts take some tenths of a second.
 LONG_CHARACTERS = 128 * 1024
 SLOW_CHARACTER_S = 4e-5  # ten times what a character of such a text takes
 
 
 def _n_characters(value: object) -> int:
-    """Return how many characters the texts in a frame's head have."""
+    """Return the number of characters of all texts in a frame's head."""
     if isinstance(value, str):
         return len(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -154,7 +152,7 @@ def _n_characters(value: object) -> int:
 
 
 class _LongRequests:
-    """Requests with long texts, one after the other in a thread of their own."""
+    """Process requests with long texts one by one, in a thread of their own."""
 
     def __init__(self, act: Callable[[worker_protocol.FrameHead, bytes], None]) -> None:
         self._act = act
@@ -172,7 +170,7 @@ class _LongRequests:
         self._queue.put(head)
 
     def cancel(self, request_id: int) -> bool:
-        """Forget a request that has not gone on to the others; False: it is none of these."""
+        """Cancel a request that is here; return False if it is not."""
         with self._lock:
             if request_id == self._current:
                 self._is_cancelled = True
@@ -198,7 +196,7 @@ class _LongRequests:
 
 
 class _Sender:
-    """Writes frames from all threads, one at a time."""
+    """Write frames, from any thread."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -211,7 +209,7 @@ class _Sender:
 
 
 def main() -> None:
-    """Load the model, warm up, say that it is ready, and work until the pipe closes."""
+    """Load the model, warm up, send `ready`, and work until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
     sys.setswitchinterval(SWITCH_S)
     requests = sys.stdin.buffer
@@ -259,7 +257,7 @@ def main() -> None:
 
 
 def _warm_options(load: WorkerOptions) -> ContextOptions:
-    """Return the options of a small context that computes as the real one will."""
+    """Return the options of a small context with the same kernels as the real one."""
     return ContextOptions(
         n_ctx_tokens=WARM_UP_CELLS,
         n_batch_tokens=WARM_UP_CELLS,
@@ -272,10 +270,10 @@ def _warm_options(load: WorkerOptions) -> ContextOptions:
 
 
 def _load_projector(load: WorkerOptions, model: Model, sender: _Sender) -> Projector | None:
-    """Load the projector, where the model has one; libmtmd comes with it.
+    """Load the projector, if the model has one; this imports libmtmd.
 
     Raises:
-        LoadFailed: it cannot be loaded, or is not this model's.
+        LoadFailed: it cannot be loaded, or is for another model.
     """
     if not load.projector:
         return None
@@ -293,7 +291,7 @@ def _load_projector(load: WorkerOptions, model: Model, sender: _Sender) -> Proje
 
 
 def _take_stdout() -> BinaryIO:
-    """Take standard output for frames; whoever prints now prints to standard error."""
+    """Return standard output for frames; from here on, `print` goes to standard error."""
     mine = os.dup(1)
     os.dup2(2, 1)
     widen_pipe(mine)
@@ -301,9 +299,9 @@ def _take_stdout() -> BinaryIO:
 
 
 def widen_pipe(pipe: int) -> None:
-    """Enlarge a pipe to `PIPE_BYTES`, where the system allows it."""
+    """Enlarge a pipe to `PIPE_BYTES`, if the system allows it."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # the user's other pipes have taken what there is
+        with contextlib.suppress(OSError):  # the user's pipes have reached the system's limit
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
@@ -314,7 +312,7 @@ def _start_reader(
     take: Callable[[worker_protocol.FrameHead, bytes], None],
     at_end: Callable[[], None],
 ) -> None:
-    """Start the thread that reads requests and answers what needs no context."""
+    """Start the thread that reads requests, and answers those that need no context."""
 
     def act(head: worker_protocol.FrameHead, body: bytes) -> None:
         try:
@@ -326,10 +324,10 @@ def _start_reader(
         except EngineError as error:
             sender.send(worker_protocol.pack_refusal(head["id"], error))
         except Exception:
-            # One request that was not foreseen must not take the others with it. What went
-            # wrong is for the log; a client has no use for our inside.
+            # An unexpected error in one request must not end the others. The details go to the
+            # log, not to the client.
             traceback.print_exc()
-            refusal = BadRequest("the model cannot take this request; the log says why")
+            refusal = BadRequest("the model cannot process this request; the log says why")
             sender.send(worker_protocol.pack_refusal(head["id"], refusal))
 
     def act_at_length(head: worker_protocol.FrameHead, body: bytes) -> None:
@@ -349,25 +347,21 @@ def _start_reader(
                 return
             if head["op"] == "cancel" and long_ones.cancel(head["id"]):
                 continue
-            if (
-                not body and _n_characters(head) > LONG_CHARACTERS
-            ):  # images are looked at in one thread
+            # Requests with images (the body) stay here: the projector is not thread-safe.
+            if not body and _n_characters(head) > LONG_CHARACTERS:
                 long_ones.add(head)
             else:
                 act(head, body)
-        # The pool is gone: nobody is left to finish for, and the owner may be deep in a decode.
-        os._exit(0)
+        os._exit(0)  # the pool is gone, and the owner thread may be deep in a decode
 
     threading.Thread(target=read_all, name="requests", daemon=True).start()
 
 
 def _count_chat(head: worker_protocol.FrameHead, prompter: PromptBuilder) -> int:
-    # Images stay behind when a prompt is only counted; their cells are not in the number.
+    # Images are not sent for counting; their cells are not included.
     texts = [{**message, "n_images": 0} for message in head["messages"]]
-    messages, tools = (
-        worker_protocol.read_messages(texts, []),
-        [Tool(**tool) for tool in head["tools"]],
-    )
+    messages = worker_protocol.read_messages(texts, [])
+    tools = [Tool(**tool) for tool in head["tools"]]
     return prompter.count_chat(messages, head["template"], tools, head["think"])
 
 
@@ -379,7 +373,7 @@ _CONTEXT_FREE_OPERATIONS: Mapping[
     "tokenise": lambda head, prompter: prompter.tokenise(head["text"]),
     "detokenise": lambda head, prompter: prompter.detokenise(head["tokens"]),
 }
-"""What needs no context, by the name of the operation."""
+"""Operations that need no context, by name."""
 
 
 if __name__ == "__main__":

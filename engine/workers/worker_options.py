@@ -15,19 +15,19 @@ from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is started with."""
+    """Options of a worker process."""
 
     path: str
     role: Role
     n_ctx_tokens: int
-    """The longest sequence."""
+    """Longest sequence."""
     n_cells: int
-    """Of the context at its full length; fewer than planned once llama.cpp could not make it."""
+    """Cells of the context at its full length; fewer after llama.cpp could not make it."""
     n_parallel: int
     n_batch_tokens: int
     n_threads: int
     n_pass_tokens: int = 0
-    """Of a batch, what is computed in one pass at most; 0: all of it."""
+    """Most tokens of a batch that are computed in one pass; 0: all."""
     n_gpu_layers: int = -1
     n_cpu_experts: int = 0
     """Layers, from the first on, whose experts' weights stay in main memory."""
@@ -35,42 +35,42 @@ class WorkerOptions:
     """Among the devices that the worker may see."""
     split_mode: SplitMode = "layer"
     tensor_split: tuple[float, ...] = ()
-    """Each visible device's share; empty: by their free memory."""
+    """Each visible device's share; empty: by free memory."""
     visible_devices: str = ""
-    """What the worker's CUDA_VISIBLE_DEVICES is set to; empty: it is left alone."""
+    """The worker's CUDA_VISIBLE_DEVICES; empty: unchanged."""
     adapters: tuple[str, ...] = ()
-    """Paths of LoRA adapters, laid over the weights in this order."""
+    """Paths of LoRA adapters, in order."""
     placed: str = ""
-    """Where the layers lie and, where some are not on the device, why; for people."""
+    """For people: where the layers are and, if some are not on the device, why."""
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
     cache_layout: CacheLayout = "auto"
-    n_shelf_tokens: int = 0
+    n_host_cache_tokens: int = 0
     is_gpu: bool = False
     projector: str = ""
-    """The file by which the model sees images; empty: it does not."""
+    """File of the multimodal projector for images; empty: none."""
     draft_path: str = ""
-    """A smaller model that guesses ahead; empty: none."""
+    """File of the draft model; empty: none."""
     step_s: float = 30.0
-    """How long a step should take at most; after several times as long it is taken for hung."""
+    """Longest planned duration of a step; the watchdog waits several times as long."""
     profile_s: float = 0.0
     """How long a model without a profile is measured before it is ready; 0: not at all."""
     profile: Mapping[str, Any] | None = None
-    """What was measured earlier (`profile.Profile.as_json`)."""
+    """Known profile (`Profile.as_json`)."""
     parts: tuple[str, ...] = ()
-    """Of a split model: the files after the first one."""
+    """The files of a split model after the first one."""
     digest: str = ""
-    """With `device` and `build`: what a new profile is of."""
+    """Digest of the model, for a new profile, like `device` and `build`."""
     device: str = ""
     build: str = ""
     fallback: int = 0
-    """What it goes without since llama.cpp crashed (`workers.fallback`); 0: nothing."""
+    """Fallback after a crash of llama.cpp (`workers.crashes`); 0: none."""
     fallback_note: str = ""
-    """The same for people: what, why, and how to get a sound build."""
+    """For people: the fallback, why, and how to get a sound build."""
 
     @property
     def n_devices(self) -> int:
-        """Graphics devices that the layers are spread over; at least 1."""
+        """Number of graphics devices that share the layers; at least 1."""
         visible = self.visible_devices.count(",") + 1
         return max(visible, sum(share > 0 for share in self.tensor_split))
 
@@ -82,11 +82,11 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMemory:
-    """What a worker takes with its context at its full length; 0 where it is not known."""
+    """Memory of a worker with its context at its full length; 0: unknown."""
 
     host_bytes: int = 0
     device_bytes: int = 0
-    """Of all graphics devices together."""
+    """Sum over all graphics devices."""
     host_growth_bytes: int = 0
-    """Of these, cells that its context does not have yet: it grows with the requests."""
+    """Part for cells that the context does not have yet: it grows with the requests."""
     device_growth_bytes: int = 0

@@ -1,8 +1,8 @@
 """A worker process as its pool sees it: start, send requests, watch, probe, stop. asyncio only.
 
-Every request that is in a worker when it dies ends with `WorkerGone`; the pool decides whether it
-is queued again. llama.cpp names the reason of a failure on standard error, so its last lines are
-kept. `probe_worker` asks for one real token, to know that a worker computes and is not only there.
+When a worker dies, its requests end with `WorkerGone`; the pool may queue them again. llama.cpp
+writes the reason of a failure to standard error, so the last lines are kept.
+`probe_worker` asks for one real token, to check that a worker computes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _N_KEPT_LINES = 50
 
 
 class StderrTail:
-    """Reads a stream to its end and keeps what was said last."""
+    """Read a stream to its end and keep its last lines."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=_N_KEPT_LINES)
@@ -52,16 +52,16 @@ class StderrTail:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What was kept, the newest at the end."""
+        """The last lines, the newest at the end."""
         return tuple(self._lines)
 
     def clear(self) -> None:
-        """Forget what was said: it explains no later death."""
+        """Drop all lines: they do not explain a later death."""
         self._lines.clear()
 
 
 async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Yield lines of any length; what is too long for the buffer comes in pieces."""
+    """Yield lines; those that are too long for the buffer come in pieces."""
     while True:
         try:
             raw = await stream.readuntil()
@@ -78,7 +78,7 @@ async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
 
 WORKER_COMMAND = (sys.executable, "-m", "paddock.engine.workers.worker_main")
 _STOP_S = 5.0
-# A worker that has made so many steps computes well; what kills it later is no fault of the build.
+# After this many steps the build of llama.cpp works; a later crash has another cause.
 FIRST_TURNS = 16
 
 
@@ -87,8 +87,8 @@ def _now() -> float:
 
 
 def _worker_environment(load: WorkerOptions) -> dict[str, str]:
-    """Return the environment of a worker, which may be shown only some of the devices."""
-    # CUDA's own order is the fastest first: an index would name another card than in `nvidia-smi`.
+    """Return the environment of a worker, with the devices that it may use."""
+    # CUDA's own order is fastest first: an index would mean another card than in `nvidia-smi`.
     environment = {**os.environ, "PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if load.visible_devices:
         environment["CUDA_VISIBLE_DEVICES"] = load.visible_devices
@@ -96,7 +96,7 @@ def _worker_environment(load: WorkerOptions) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """One running worker. Made by `started`, ended by `stop` or `kill`."""
+    """One running worker. `started` starts it, `stop` or `kill` ends it."""
 
     def __init__(self, process: asyncio.subprocess.Process, load: WorkerOptions) -> None:
         loop = asyncio.get_running_loop()
@@ -108,24 +108,24 @@ class WorkerProcess:
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.ready: worker_protocol.FrameHead = {}
-        """What the worker said when it was ready."""
+        """The head of its `ready` frame."""
         self.has_fallback = False
-        """Whether it will be started with a (further) fallback if it crashes in its first steps."""
+        """Whether a (further) fallback is tried if it crashes in its first steps."""
         self.on_proven: Callable[[], None] | None = None
-        """Called once, when it has made `FIRST_TURNS` steps."""
+        """Called once, after `FIRST_TURNS` steps."""
         self.mapped_bytes = 0
         self._most_bytes = 0
         self._memory: Mapping[str, Any] = {}
-        """What it said last of its buffers (`memory` of its service)."""
+        """Its last report of buffers (`memory` of its service)."""
         self._process = process
-        self._tickets: dict[int, PendingRequest] = {}
+        self._pending: dict[int, PendingRequest] = {}
         self._next_id = 0
-        self._log = StderrTail()
+        self._stderr = StderrTail()
         self._tasks: list[asyncio.Task[None]] = []
-        self._asked_to_end = False
+        self._is_stopping = False
         self._n_turns = 0
         self._loading: str | None = "loading"
-        """What it does before it is ready."""
+        """Its phase before it is ready."""
 
     @classmethod
     async def started(
@@ -144,11 +144,11 @@ class WorkerProcess:
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
             env=_worker_environment(load),
-            start_new_session=True,  # a Ctrl-C in the terminal is not for workers
+            start_new_session=True,  # Ctrl-C in the terminal is the pool's to handle
         )
         worker = cls(process, load)
         assert process.stderr is not None
-        worker._tasks.append(asyncio.create_task(worker._log.read(process.stderr)))
+        worker._tasks.append(asyncio.create_task(worker._stderr.read(process.stderr)))
         try:
             async with asyncio.timeout(timeout_s):
                 await worker._await_ready()
@@ -164,23 +164,23 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def is_proven(self) -> bool:
-        """Whether it has made its first steps."""
+        """Whether it has made `FIRST_TURNS` steps."""
         return self._n_turns >= FIRST_TURNS
 
     @property
     def n_requests(self) -> int:
-        """Requests that wait or run in this worker."""
-        return len(self._tickets)
+        """Number of requests that wait or run in this worker."""
+        return len(self._pending)
 
     @property
     def n_running(self) -> int:
-        """Requests that this worker has let into a batch."""
-        return sum(ticket.has_started for ticket in self._tickets.values())
+        """Number of requests that have been in a batch."""
+        return sum(pending.has_started for pending in self._pending.values())
 
     # Requests
 
@@ -188,10 +188,10 @@ class WorkerProcess:
         self,
         request: ChatRequest,
         sampling: Sampling,
-        ticket: PendingRequest,
+        pending: PendingRequest,
         n_ctx_tokens: int,
     ) -> AnswerEnd:
-        """Send a chat and wait for its end; chunks go to the ticket.
+        """Send a chat and wait for its end; chunks go to `pending`.
 
         Raises:
             WorkerGone: the process died.
@@ -200,7 +200,7 @@ class WorkerProcess:
         head, body = worker_protocol.pack_chat(
             worker_protocol.ChatOrder(request, sampling, n_ctx_tokens)
         )
-        done = await self._ask({"op": "chat", **head}, ticket, body)
+        done = await self._ask({"op": "chat", **head}, pending, body)
         tokens = tuple(done.get("tokens", ()))
         usage, stop = Usage(**done["usage"]), done.get("stop", "")
         return AnswerEnd(done["reason"], usage, done["is_shortened"], tokens, stop)
@@ -228,7 +228,7 @@ class WorkerProcess:
         return counts
 
     async def tokenise(self, text: str) -> list[int]:
-        """Return a text's token ids; control tokens that it spells are read as such."""
+        """Return a text's token ids; texts of control tokens become these tokens."""
         tokens: list[int] = await self._ask({"op": "tokenise", "text": text}, PendingRequest())
         return tokens
 
@@ -243,7 +243,7 @@ class WorkerProcess:
     async def embed(
         self,
         texts: tuple[str, ...],
-        ticket: PendingRequest,
+        pending: PendingRequest,
         *,
         query: str | None = None,
         dimensions: int | None = None,
@@ -251,11 +251,11 @@ class WorkerProcess:
         priority: Priority = "normal",
         on_overflow: OnOverflow = "error",
     ) -> worker_protocol.Embedded:
-        """Embed texts; a reranker scores them for the query, in rows of one value.
+        """Embed texts; a reranker scores them for `query`, in rows of one value.
 
         Raises:
             WorkerGone: the process died.
-            EngineError: a text was refused, by its index.
+            EngineError: a text was refused, with its index.
         """
         head = {
             "op": "embed",
@@ -266,14 +266,14 @@ class WorkerProcess:
             "priority": priority,
             "on_overflow": on_overflow,
         }
-        embedded: worker_protocol.Embedded = await self._ask(head, ticket)
+        embedded: worker_protocol.Embedded = await self._ask(head, pending)
         return embedded
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
-        """Let it make its context anew over the same weights, once what runs has ended.
+        """Allow longer requests.
 
         Raises:
-            WorkerGone: it died of it.
+            WorkerGone: the process died.
         """
         await self._ask(
             {"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells}, PendingRequest()
@@ -281,7 +281,7 @@ class WorkerProcess:
         self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
     def measure(self) -> WorkerMemory:
-        """Return the most memory that it has taken so far, with what its context may yet take."""
+        """Return the peak of its memory so far, plus the growth of its context."""
         try:
             import psutil
 
@@ -298,21 +298,21 @@ class WorkerProcess:
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
     async def _ask(
-        self, head: worker_protocol.FrameHead, ticket: PendingRequest, body: bytes = b""
+        self, head: worker_protocol.FrameHead, pending: PendingRequest, body: bytes = b""
     ) -> Any:
         if self.gone.done():
             raise WorkerGone(self.gone.result())
         self._next_id += 1
         request_id = self._next_id
-        if not self._tickets:
+        if not self._pending:
             self.last_turn_at = _now()  # the watchdog's clock starts with the work
-        self._tickets[request_id] = ticket
+        self._pending[request_id] = pending
         try:
             self._send({**head, "id": request_id}, body)
-            return await ticket.result
+            return await pending.result
         finally:
-            self._tickets.pop(request_id, None)
-            if ticket.result.cancelled():  # nobody waits for it any more
+            self._pending.pop(request_id, None)
+            if pending.result.cancelled():  # the caller no longer waits
                 self._send({"op": "cancel", "id": request_id})
 
     def _send(self, head: worker_protocol.FrameHead, body: bytes = b"") -> None:
@@ -321,7 +321,7 @@ class WorkerProcess:
         if not self.gone.done() and not stdin.is_closing():
             stdin.write(worker_protocol.pack_frame(head, body))
 
-    # What comes back
+    # Frames from the worker
 
     async def _await_ready(self) -> None:
         assert self._process.stdout is not None
@@ -332,12 +332,12 @@ class WorkerProcess:
                 self._loading = head["phase"]
                 head, _ = await worker_protocol.read_frame_async(self._process.stdout)
         except worker_protocol.PipeClosed:
-            raise LoadBroken(await self._last_words()) from None
+            raise LoadBroken(await self._exit_reason()) from None
         if head["event"] == "broken":
             raise LoadBroken(head["why"])
         self.slowest_step_s = head.get("step_s", 0.0)
         self.ready, self._memory = head, head.get("memory", {})
-        self._log.clear()  # what failed before and was done otherwise explains no later death
+        self._stderr.clear()  # failures with a workaround do not explain a later death
         self._loading = None
 
     async def _read_all(self) -> None:
@@ -345,45 +345,45 @@ class WorkerProcess:
         try:
             while True:
                 head, body = await worker_protocol.read_frame_async(self._process.stdout)
-                self._hear(head, body)
+                self._handle_frame(head, body)
         except worker_protocol.PipeClosed:
             await self._note_end()
         except (LookupError, TypeError, ValueError) as error:
-            # Garbage in the pipe: without this, its requests would wait for the watchdog.
-            self._end_requests(f"what it said cannot be read: {error!r}")
+            # Garbage in the pipe: without this, requests would wait for the watchdog.
+            self._end_requests(f"its output cannot be read: {error!r}")
 
-    def _hear(self, head: worker_protocol.FrameHead, body: bytes) -> None:
+    def _handle_frame(self, head: worker_protocol.FrameHead, body: bytes) -> None:
         event = head["event"]
         if event == "turns":
             for turn in head["turns"]:
-                self._hear_turn(turn)
+                self._handle_step(turn)
             return
         if event == "memory":
             self._memory = head["memory"]
             self.load = replace(self.load, n_cells=self._memory["n_cells_at_most"])
-            self._log.clear()
+            self._stderr.clear()
             return
-        if event == "alive":  # what it does now takes so long at most, and is no step
+        if event == "alive":  # its present work is no step, and takes at most `for_s`
             self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
             return
-        if not self.n_running:  # else steps alone show that it does not hang
+        if not self.n_running:  # otherwise only steps show that it does not hang
             self.last_turn_at = max(self.last_turn_at, _now())
-        ticket = self._tickets.get(head["id"])
-        if ticket is None:
+        pending = self._pending.get(head["id"])
+        if pending is None:
             return
         if event == "refused":
-            ticket.fail(worker_protocol.read_refusal(head))
+            pending.fail(worker_protocol.read_refusal(head))
         elif event == "told":
-            ticket.give(head["result"])
+            pending.finish(head["result"])
         elif event == "shortened":
-            if ticket.on_shortened is not None:
-                ticket.on_shortened(head["n_tokens"])
+            if pending.on_shortened is not None:
+                pending.on_shortened(head["n_tokens"])
         elif event == "widened":
-            ticket.give(None)
+            pending.finish(None)
         elif event == "embedded":
-            ticket.give(worker_protocol.read_embedded(head, body))
+            pending.finish(worker_protocol.read_embedded(head, body))
 
-    def _hear_turn(self, head: worker_protocol.FrameHead) -> None:
+    def _handle_step(self, head: worker_protocol.FrameHead) -> None:
         self.last_turn_at = max(self.last_turn_at, _now())
         self.slowest_step_s = max(self.slowest_step_s, head["step_s"])
         if self.on_turn is not None:
@@ -393,25 +393,25 @@ class WorkerProcess:
         if self._n_turns == FIRST_TURNS and self.on_proven is not None:
             self.on_proven()
         for request_id in head["progressed"]:
-            ticket = self._tickets.get(request_id)
-            if ticket is not None:
-                ticket.has_started = True
-                if ticket.on_step is not None:
-                    ticket.on_step()
+            pending = self._pending.get(request_id)
+            if pending is not None:
+                pending.has_started = True
+                if pending.on_step is not None:
+                    pending.on_step()
         for chunk in head["chunks"]:
-            ticket = self._tickets.get(chunk["id"])
-            if ticket is not None and ticket.on_chunk is not None:
-                ticket.on_chunk(worker_protocol.read_chunk(chunk))
+            pending = self._pending.get(chunk["id"])
+            if pending is not None and pending.on_chunk is not None:
+                pending.on_chunk(worker_protocol.read_chunk(chunk))
         for done in head["done"]:
-            ticket = self._tickets.get(done["id"])
-            if ticket is not None:
-                ticket.give(done)
+            pending = self._pending.get(done["id"])
+            if pending is not None:
+                pending.finish(done)
 
     # The end
 
     async def stop(self) -> None:
-        """Ask the process to end, and see to it that it does."""
-        self._asked_to_end = True
+        """Ask the process to end, and kill it if it does not."""
+        self._is_stopping = True
         self._send({"op": "stop"})
         try:
             async with asyncio.timeout(_STOP_S):
@@ -421,7 +421,7 @@ class WorkerProcess:
         await self.kill("it was unloaded")
 
     async def kill(self, reason: str) -> None:
-        """End the process at once; its requests end with `WorkerGone`."""
+        """Kill the process; its requests end with `WorkerGone`."""
         self._end_requests(reason)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -435,41 +435,41 @@ class WorkerProcess:
             stdin.close()
 
     async def _note_end(self) -> None:
-        words = "it was unloaded" if self._asked_to_end else await self._last_words()
+        words = "it was unloaded" if self._is_stopping else await self._exit_reason()
         self._end_requests(words)
 
     def _end_requests(self, reason: str) -> None:
         if not self.gone.done():
             self.gone.set_result(reason)
         words = self.gone.result()
-        is_tried_again = self.has_fallback and not self.is_proven and has_crashed(words)
-        for ticket in tuple(self._tickets.values()):
-            ticket.fail(WorkerGone(words, has_fallback=is_tried_again))
+        has_fallback = self.has_fallback and not self.is_proven and has_crashed(words)
+        for pending in tuple(self._pending.values()):
+            pending.fail(WorkerGone(words, has_fallback=has_fallback))
 
-    async def _last_words(self) -> str:
-        """Return how the process ended, in which phase, and what llama.cpp said last."""
-        started = [number for number, one in self._tickets.items() if one.has_started]
-        phase = self._loading or request_phase(started or list(self._tickets))
+    async def _exit_reason(self) -> str:
+        """Return how the process ended, in which phase, and llama.cpp's last line."""
+        started = [number for number, one in self._pending.items() if one.has_started]
+        phase = self._loading or request_phase(started or list(self._pending))
         status = await self._process.wait()
         await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
-        return death_reason(status, phase, self._log.lines)
+        return death_reason(status, phase, self._stderr.lines)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """One model's answer."""
+    """Result of probing one model."""
 
     name: str
     is_well: bool
     seconds: float
     why: str = ""
-    """What is wrong."""
+    """The failure."""
 
 
 async def probe_worker(
     facts: ModelFacts, worker: WorkerProcess, within_s: float, n_tokens: int = 1
 ) -> ProbeResult:
-    """Ask for a token or a few, or one vector, as an interactive request; loads nothing."""
+    """Ask a loaded model for a few tokens, or for one vector, as an interactive request."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:

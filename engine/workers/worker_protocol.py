@@ -1,9 +1,8 @@
 """Protocol of the worker's pipe: frames, requests and answers in them, pending requests.
 
-A frame is two little-endian 32-bit lengths, the head as UTF-8 JSON, and raw bytes behind it
-(images, vectors). No pickle, so nothing can run. Both ends use this module, so what one writes the
-other reads. `PendingRequest` is one request inside a worker as its pool sees it: what comes back
-for it, and how it may end.
+A frame is two little-endian 32-bit lengths, the head as UTF-8 JSON, and raw bytes (images,
+vectors). There is no pickle, so no code can run. Both ends use this module. `PendingRequest` is the
+pool's side of one request inside a worker.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ MAX_FRAME_BYTES = 1 << 30
 
 
 class PipeClosed(Exception):
-    """The other side is gone."""
+    """The other end has closed the pipe."""
 
 
 def pack_frame(head: FrameHead, body: bytes = b"") -> bytes:
-    """Write one frame."""
+    """Return the bytes of a frame."""
     raw = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return _LENGTHS.pack(len(raw), len(body)) + raw + body
 
 
 def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
-    """Read one frame, waiting for it.
+    """Wait for a frame and return its head and body.
 
     Raises:
-        Closed: the stream has ended.
+        PipeClosed: the stream has ended.
     """
     n_head, n_body = _lengths(_exactly(stream, _LENGTHS.size))
     head: FrameHead = json.loads(_exactly(stream, n_head))
@@ -69,10 +68,10 @@ def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
 
 
 async def read_frame_async(stream: asyncio.StreamReader) -> tuple[FrameHead, bytes]:
-    """Read one frame, waiting for it.
+    """Wait for a frame and return its head and body.
 
     Raises:
-        Closed: the stream has ended.
+        PipeClosed: the stream has ended.
     """
     try:
         n_head, n_body = _lengths(await stream.readexactly(_LENGTHS.size))
@@ -98,7 +97,7 @@ def _exactly(stream: BinaryIO, n_bytes: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ChatOrder:
-    """A chat as a worker takes it: the sampling is resolved, the context capped."""
+    """A chat for a worker: with resolved sampling and a capped context."""
 
     request: ChatRequest
     sampling: Sampling
@@ -106,7 +105,7 @@ class ChatOrder:
 
 
 def pack_chat(order: ChatOrder) -> tuple[FrameHead, bytes]:
-    """Write an order; images stand one after the other in the body, the prompt's own first."""
+    """Write an order; the body is all images, the prompt's own first."""
     request = order.request
     images = [*request.images, *(one for turn in request.messages for one in turn.images)]
     bare = replace(request, messages=(), images=(), model=_ANY_MODEL, params={}, defaults={})
@@ -120,11 +119,11 @@ def pack_chat(order: ChatOrder) -> tuple[FrameHead, bytes]:
     return head, b"".join(images)
 
 
-_ANY_MODEL = ModelSpec("")  # a worker has one model, so its name need not travel
+_ANY_MODEL = ModelSpec("")  # a worker has one model, so its name is not sent
 
 
 def read_chat(head: FrameHead, body: bytes) -> ChatOrder:
-    """Read what `pack_chat` wrote."""
+    """Read the output of `pack_chat`."""
     fields = dict(head["request"])
     fields["model"] = _ANY_MODEL
     fields["tools"] = tuple(Tool(**tool) for tool in fields["tools"])
@@ -142,7 +141,7 @@ def read_chat(head: FrameHead, body: bytes) -> ChatOrder:
 
 
 def pack_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Write turns without their images, whose number stands in their place."""
+    """Write messages with the number of their images instead of these."""
     packed = []
     for message in messages:
         fields = {
@@ -153,7 +152,7 @@ def pack_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
 
 
 def read_messages(packed: list[dict[str, Any]], images: list[bytes]) -> tuple[Message, ...]:
-    """Read turns; each takes its images from the front of the list."""
+    """Read messages; each takes its images from the front of the list."""
     left = iter(images)
     messages = []
     for fields in packed:
@@ -181,7 +180,7 @@ def pack_logprob(one: TokenLogprob) -> list[Any]:
 
 
 def read_chunk(fields: dict[str, Any]) -> Chunk:
-    """Read one of `Told.chunks`."""
+    """Read one of `StepOutput.chunks`."""
     return Chunk(
         fields["text"],
         fields["n_tokens"],
@@ -203,27 +202,27 @@ def _base64_text(raw: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors of some texts, in their order."""
+    """Vectors of some texts, in order."""
 
     vectors: list[tuple[float, ...]]
     n_tokens: int
     n_pieces: list[int]
-    """Of each text; 1: it was read whole."""
+    """For each text; 1: it was read whole."""
     n_cut_tokens: list[int]
-    """Of each text; 0: nothing was left out."""
+    """For each text; 0: nothing was cut off."""
 
 
 def pack_embedded(
     request_id: int, vectors: Vectors, n_tokens: int, n_pieces: list[int], n_cut: list[int]
 ) -> tuple[FrameHead, bytes]:
-    """Write vectors; their values are the body."""
+    """Write vectors; the body is their values."""
     head: FrameHead = {"event": "embedded", "id": request_id, "shape": vectors.shape}
     head.update(n_tokens=n_tokens, n_pieces=n_pieces, n_cut_tokens=n_cut)
     return head, np.ascontiguousarray(vectors, np.float32).tobytes()
 
 
 def read_embedded(head: FrameHead, body: bytes) -> Embedded:
-    """Read what `pack_embedded` wrote."""
+    """Read the output of `pack_embedded`."""
     rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
     vectors = [tuple(row) for row in rows]
     return Embedded(vectors, head["n_tokens"], head["n_pieces"], head["n_cut_tokens"])
@@ -245,7 +244,7 @@ def pack_refusal(request_id: int, error: EngineError) -> FrameHead:
 
 
 def read_refusal(head: FrameHead) -> EngineError:
-    """Read what `pack_refusal` wrote."""
+    """Read the output of `pack_refusal`."""
     if head["kind"] == "prompt":
         return PromptTooLong(*head["numbers"])
     if head["kind"] == "text":
@@ -258,10 +257,9 @@ def read_refusal(head: FrameHead) -> EngineError:
 
 
 class WorkerGone(Exception):
-    """The process has ended with this request in it; `reason` is in plain words.
+    """The process ended while it had this request; `reason` is for people.
 
-    `has_fallback`: the next one is started with a fallback of llama.cpp, so this death says
-    nothing against the request.
+    `has_fallback`: the next process uses a fallback of llama.cpp, so the request may be fine.
     """
 
     def __init__(self, reason: str, *, has_fallback: bool = False) -> None:
@@ -271,7 +269,7 @@ class WorkerGone(Exception):
 
 
 class LoadBroken(Exception):
-    """The worker could not load the model; `why` is in plain words."""
+    """The worker could not load the model; `why` is for people."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -286,13 +284,13 @@ class AnswerEnd:
     usage: Usage
     is_shortened: bool
     tokens: tuple[int, ...] = ()
-    """Ids of prompt and answer, where they were wanted."""
+    """Ids of prompt and answer, if wanted."""
     stop: str = ""
-    """The stop string that was met."""
+    """The stop string that ended it, if any."""
 
 
 class PendingRequest:
-    """One request inside a worker: what comes back for it."""
+    """One request inside a worker: its result and its callbacks."""
 
     def __init__(
         self,
@@ -304,15 +302,15 @@ class PendingRequest:
         self.on_chunk = on_chunk
         self.on_step = on_step
         self.on_shortened = on_shortened
-        """Hears what the prompt had before it was shortened; comes before any chunk."""
+        """Gets the prompt's original length if it was shortened; called before any chunk."""
         self.has_started = False
 
     def fail(self, error: Exception) -> None:
-        """End with an error, unless it has ended already."""
+        """Set an error, unless there is a result."""
         if not self.result.done():
             self.result.set_exception(error)
 
-    def give(self, result: Any) -> None:
-        """End with a result, unless it has ended already."""
+    def finish(self, result: Any) -> None:
+        """Set the result, unless there is one."""
         if not self.result.done():
             self.result.set_result(result)

@@ -437,7 +437,7 @@ def probe_native() -> NativeBuild | str:
     """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
     code = (
         "import dataclasses, json; from paddock.engine.llama import library; "
-        "print(json.dumps(dataclasses.asdict(library.describe())))"
+        "print(json.dumps(dataclasses.asdict(library.describe_library())))"
     )
     command = [sys.executable, "-P", "-c", code]
     try:

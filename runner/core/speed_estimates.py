@@ -151,7 +151,7 @@ class SpeedBook:
         for name in self._finder.names():
             facts = self._facts(name)
             if facts is not None:
-                why = self._profiles.excuse(facts.digest, self._place(facts))
+                why = self._profiles.failure_reason(facts.digest, self._place(facts))
                 if why:
                     yield name, why
 

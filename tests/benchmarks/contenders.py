@@ -121,13 +121,15 @@ _WIDEN = """
 import sys
 from pathlib import Path
 from paddock.engine.gguf import read_header
-from paddock.engine.tuning.requantise import rest, widen
+from paddock.engine.llama.quantise import (
+    low_bit_tensors, other_matrices, quantise, write_with_q8_0,
+)
 source, target = map(Path, sys.argv[1:])
-if rest(read_header(source)):
-    from paddock.engine.llama.quantise import quantise
+header = read_header(source)
+if other_matrices(header):
     quantise(source, target, "Q8_0", 1)
 else:
-    widen(source, target, 1)
+    write_with_q8_0(source, target, low_bit_tensors(header), 1)
 """
 
 

@@ -117,7 +117,7 @@ class Device:
             owned = {cell for cells in self.held.values() for cell, _ in cells}
             assert len(owned) <= self.limits.n_cells
         assert all(seq_id < self.limits.n_seq_ids for seq_id in self.held)
-        assert sum(map(len, self.kept.values())) <= self.limits.n_shelf_tokens
+        assert sum(map(len, self.kept.values())) <= self.limits.n_host_cache_tokens
 
 
 def next_token(sequence: Sequence, n_known: int) -> int:

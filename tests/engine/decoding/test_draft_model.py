@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from paddock.engine.decoding.drafts import DraftModel, DraftRequest
-from paddock.engine.llama.diagnostics import CacheFull, DecodeFailed, LoadFailed
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from tests.fakes import tiny
@@ -139,5 +138,5 @@ def test_a_fault_of_the_draft_model_only_ends_the_guessing(
 
 
 def test_a_recurrent_model_is_no_draft_model(models: tuple[Model, Model]) -> None:
-    with pytest.raises(LoadFailed, match="cannot take a guess back"):
+    with pytest.raises(LoadFailed, match="cannot undo a guess"):
         DraftModel(models[1], models[0], options())

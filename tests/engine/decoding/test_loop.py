@@ -27,8 +27,7 @@ from paddock.engine.decoding.loop import (
 )
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.errors import EngineError, PromptTooLong
-from paddock.engine.llama.diagnostics import CacheFull, LoadFailed
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
@@ -121,7 +120,7 @@ class Bench:
     layout: CacheLayout = "unified"
     n_cells: int = 8192
     n_parallel: int = 4
-    n_shelf_tokens: int = 0
+    n_host_cache_tokens: int = 0
     is_gpu: bool = False
     draft_model: DraftModel | None = None
     profile: Profile | None = None
@@ -136,7 +135,7 @@ class Bench:
             n_parallel=self.n_parallel,
             options=replace(options(), n_batch_tokens=self.n_batch_tokens),
             layout=self.layout,
-            n_shelf_tokens=self.n_shelf_tokens,
+            n_host_cache_tokens=self.n_host_cache_tokens,
             is_gpu=self.is_gpu,
         )
         self.cache = KvCache(self.model, wishes, self.profile)
@@ -271,9 +270,9 @@ def test_tokens_that_the_device_chooses_are_those_of_the_logits(
     rows: list[int] = []
     real = Context.chosen
 
-    def chosen(context: Context, places: list[int]) -> list[int]:
-        rows.append(len(places))
-        return real(context, places)
+    def chosen(context: Context, slots: list[int]) -> list[int]:
+        rows.append(len(slots))
+        return real(context, slots)
 
     monkeypatch.setattr(Context, "chosen", chosen)
     bench = Bench(model, is_gpu=True)
@@ -377,7 +376,7 @@ def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
 def test_a_conversation_is_brought_back_from_outside_the_cache(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(model, n_shelf_tokens=4000)
+    bench = Bench(model, n_host_cache_tokens=4000)
     first = bench.run([job(model, 0, SURE[1], priority="interactive", max_tokens=8)])
     bench.run([job(model, 1, "Tell me of ships. " * 20)])
     more = SURE[1] + first[0]
@@ -385,11 +384,11 @@ def test_a_conversation_is_brought_back_from_outside_the_cache(
     assert bench.usages[2]["prompt_reused_tokens"] > 95
     alone = Bench(model).run([job(model, 2, more, priority="interactive")])
     assert bench.texts[2] == alone[2]
-    assert bench.cache._shelf
+    assert bench.cache._saved
     monkeypatch.setattr(kv_cache, "read_memory", lambda: MainMemory(32 * 1024**3, 1024**3))
-    bench.loop._ask_at = 0.0
+    bench.loop._recheck_at = 0.0
     bench.run([job(model, 3, "Tell me of ships.", max_tokens=1)])
-    assert not bench.cache._shelf, "main memory runs short"
+    assert not bench.cache._saved, "main memory runs short"
 
 
 def test_a_longer_request_neither_disturbs_those_that_run_nor_holds_up_a_chat(
@@ -416,9 +415,9 @@ def test_answers_go_on_as_they_were_when_the_context_is_changed_amid_them(
 
     def change() -> None:
         n_used.append(bench.told[-1].n_cells_used)
-        bench.cache._wishes = replace(bench.cache._wishes, layout=other)
+        bench.cache._cache_options = replace(bench.cache._cache_options, layout=other)
         bench.loop._remake([one.sequence for one in bench.loop._answers.values()])
-        n_used.append(bench.loop._scheduler.places.cells.n_used)
+        n_used.append(bench.loop._scheduler.slots.cells.n_used)
 
     n_used: list[int] = []
     assert bench.run(jobs(model, drafts=False), [(8, change)]) == alone
@@ -480,7 +479,7 @@ def test_a_request_that_is_given_up_ends_at_the_next_step(model: Model) -> None:
         if len(bench.told) == 3:
             bench.loop.post(CancelRequest(0))
 
-    bench.loop._tell = hear
+    bench.loop._on_step = hear
     bench.loop.post(gone)
     bench.run([job(model, 1, SURE[1], max_tokens=40)])
     assert all(chunk["id"] != 0 for told in bench.told[4:] for chunk in told.chunks)
@@ -594,7 +593,7 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
     model = written("sliding")
     bench = Bench(model, is_gpu=is_gpu)
     order: list[str] = []
-    decode, hear = Context.decode, bench.loop._tell
+    decode, hear = Context.decode, bench.loop._on_step
 
     def decoded(self: Context, *args: Any) -> int:
         order.append("decode")
@@ -704,7 +703,7 @@ def test_a_conversation_goes_on_from_the_memory_of_its_last_turn(
     written: Callable[[str], Model], kind: str, layout: CacheLayout
 ) -> None:
     model = written(kind)
-    bench = Bench(model, layout, n_shelf_tokens=2000)
+    bench = Bench(model, layout, n_host_cache_tokens=2000)
     turn = job(model, 0, "a" * 200, max_tokens=8, priority="interactive", drafts=False)
     answer = Sampling(logit_bias={token: 100 for token in b"!"})
     turn = replace(turn, picker=Picker(answer, turn.prompt, model))
@@ -742,10 +741,10 @@ def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Mo
     donor, fresh = Bench(model, "split").cache, Bench(model, "split").cache
 
     def read(cache: KvCache, seq_id: int, tokens: Tokens, pos: int) -> Logits:
-        places = np.arange(pos, pos + len(tokens), dtype=np.int32)
+        slots = np.arange(pos, pos + len(tokens), dtype=np.int32)
         wanted = (np.arange(len(tokens)) == len(tokens) - 1).astype(np.int8)
         seq_ids = np.full(len(tokens), seq_id, np.int32)
-        n_rows = cache.context.decode(tokens, places, seq_ids, wanted)
+        n_rows = cache.context.decode(tokens, slots, seq_ids, wanted)
         return cache.context.logits(n_rows).copy()
 
     for seq_id in (0, 2):

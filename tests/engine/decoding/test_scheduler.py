@@ -40,7 +40,7 @@ LIMITS = st.builds(
     n_reserved=st.integers(0, 1),
     near_turn_tokens=st.integers(4, 64),
     chat_turn_tokens=st.integers(4, 64),
-    n_shelf_tokens=st.sampled_from([0, 100, 2000]),
+    n_host_cache_tokens=st.sampled_from([0, 100, 2000]),
 )
 
 
@@ -319,19 +319,19 @@ def test_finished_documents_leave_no_idle_cells_beside_running_ones() -> None:
         world.scheduler.add(sequence(number, [1] * 40 + [number + 2] * 300, max_tokens=3))
     n_most = 0
     while world.turn().pieces:
-        n_most = max(n_most, world.scheduler.places.cells.n_used)
+        n_most = max(n_most, world.scheduler.slots.cells.n_used)
     assert not world.scheduler.has_work
     assert n_most <= 2 * 350
-    assert world.scheduler.places.cells.n_used <= 350, "one beginning stays for the next"
+    assert world.scheduler.slots.cells.n_used <= 350, "one beginning stays for the next"
 
 
 def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> None:
-    world = run(ContextLimits(4000, 2, 512, n_shelf_tokens=1000))
+    world = run(ContextLimits(4000, 2, 512, n_host_cache_tokens=1000))
     world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
     world.all()
     world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
     world.all()
-    assert world.scheduler.places.cells.n_used <= 60, "idle cells would slow the living"
+    assert world.scheduler.slots.cells.n_used <= 60, "idle cells would slow the living"
     history = [*first.prompt.tolist(), *first.answer, 7, 8]
     again = sequence(2, history, max_tokens=3, priority="interactive")
     world.scheduler.add(again)
@@ -340,8 +340,8 @@ def test_a_finished_conversation_makes_way_for_others_and_is_brought_back() -> N
 
 
 LAYOUTS = [
-    ContextLimits(6 * 400, 4, 256, is_unified=False, n_reserved=2, n_shelf_tokens=4000),
-    ContextLimits(6 * 400, 4, 256, n_reserved=2, n_shelf_tokens=4000),
+    ContextLimits(6 * 400, 4, 256, is_unified=False, n_reserved=2, n_host_cache_tokens=4000),
+    ContextLimits(6 * 400, 4, 256, n_reserved=2, n_host_cache_tokens=4000),
 ]
 SYSTEM, DOCUMENT, INSTRUCTION = 40, 90, 10
 
@@ -414,7 +414,9 @@ def test_documents_that_are_read_once_are_soon_not_kept_outside(limits: ContextL
 
 
 def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system_prompt() -> None:
-    world = run(ContextLimits(4 * 600, 2, 512, is_unified=False, n_reserved=2, n_shelf_tokens=1000))
+    world = run(
+        ContextLimits(4 * 600, 2, 512, is_unified=False, n_reserved=2, n_host_cache_tokens=1000)
+    )
     world.scheduler.add(first := sequence(0, [1] * 50 + [2] * 300, 3, "interactive"))
     world.all()
     world.scheduler.add(sequence(1, [1] * 50 + [3] * 20, 3, "interactive"))
@@ -426,7 +428,7 @@ def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system
 
 
 def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> None:
-    world = run(ContextLimits(4000, 2, 512, n_shelf_tokens=1000, is_gpu=True))
+    world = run(ContextLimits(4000, 2, 512, n_host_cache_tokens=1000, is_gpu=True))
     world.scheduler.add(first := sequence(0, [1] * 300, max_tokens=3, priority="interactive"))
     world.all()
     world.scheduler.add(sequence(1, [2] * 50, max_tokens=3))
@@ -571,7 +573,7 @@ def grown_if_need_be(world: Run) -> None:
 
 def move(world: Run, limits: ContextLimits, lost: frozenset[int] = frozenset()) -> None:
     world.device.operate(world.scheduler.prepare_move(limits))
-    arrangement = world.scheduler.places.moved(limits)
+    arrangement = world.scheduler.slots.moved(limits)
     for one in arrangement.moves:  # what shares the cells of a lost one is lost with it
         lost |= {one.target} if one.donor in lost else set()
     world.device = world.device.moved(limits, arrangement.moves, lost)

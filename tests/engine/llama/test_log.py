@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.llama.diagnostics import LlamaLog, LogRecording
+from paddock.engine.llama.library import LlamaLog, LogRecording
 
 MIB = 1024**2
 INFO, WARNING, ERROR = 2, 3, 4

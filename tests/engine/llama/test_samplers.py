@@ -49,7 +49,7 @@ def sampled(**more: float) -> Sampling:
 )
 def test_draws_are_those_of_the_whole_row(sampling: Sampling) -> None:
     one, whole = picker(None, sampling=sampling), SamplerChain(sampling)
-    drawn = [(one.choose(row.copy()).token, whole.pick_of_all(row)) for row in rows(400)]
+    drawn = [(one.pick(row.copy()).token, whole.pick_of_all(row)) for row in rows(400)]
     assert [ours for ours, _ in drawn] == [theirs for _, theirs in drawn]
     whole.close()
 

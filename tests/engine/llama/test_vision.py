@@ -12,7 +12,7 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest
 from paddock.engine.llama import library
-from paddock.engine.llama.diagnostics import LoadFailed
+from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import ImagePiece, Projector, decode_image_rows

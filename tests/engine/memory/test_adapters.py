@@ -74,7 +74,7 @@ def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
             spec = replace(CHAT, adapters=(str(foreign),))
             with pytest.raises(ModelBroken) as caught:
                 await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()
-        assert f"llama.cpp cannot lay the adapter {foreign} over this model" in str(caught.value)
+        assert f"llama.cpp cannot apply the adapter {foreign} to this model" in str(caught.value)
         assert "maybe wrong base model?" in str(caught.value), "in llama.cpp's own words"
 
     asyncio.run(work())

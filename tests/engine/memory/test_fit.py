@@ -68,7 +68,7 @@ def test_a_tenth_of_main_memory_keeps_conversations_but_never_more_than_8_gib(
 ) -> None:
     device = replace(CPU, total_bytes=total_gib * GIB)
     layout = lay(device, replace(SETTINGS, shelf_bytes=wished))
-    assert layout.load.n_shelf_tokens == n_tokens, "of 128 KiB each"
+    assert layout.load.n_host_cache_tokens == n_tokens, "of 128 KiB each"
     assert layout.room == lay(CPU).room, "nothing is reserved for it"
 
 

@@ -58,14 +58,14 @@ def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
 
 def test_why_a_model_was_not_measured_is_kept_until_it_is(tmp_path: Path) -> None:
     book = ProfileStore(tmp_path)
-    assert book.excuse("ab" * 32, HERE) == ""
+    assert book.failure_reason("ab" * 32, HERE) == ""
     book.save_failure("ab" * 32, HERE, "other programs used the processor")
     assert book.find("ab" * 32, HERE) is None
-    assert book.excuse("ab" * 32, HERE) == "other programs used the processor"
+    assert book.failure_reason("ab" * 32, HERE) == "other programs used the processor"
     book.keep(profile())
     book.save_failure("ab" * 32, HERE, "later")
     assert book.find("ab" * 32, HERE) == profile()
-    assert book.excuse("ab" * 32, HERE) == ""
+    assert book.failure_reason("ab" * 32, HERE) == ""
 
 
 def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_an_answer_is_valid_at_every_limit_that_holds_one(
     assert check_schema(schema) == ()
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
-    shortest = EndingSearch(is_json=True).find(guide.spelling)
+    shortest = EndingSearch(is_json=True).find(guide.byte_matcher)
     assert shortest is not None
     limit = len(guide.vocabulary.tokens_of(shortest)) + more
     one = picker(constraint, limit)
@@ -142,9 +142,9 @@ def test_what_is_settled_is_guessed_ahead() -> None:
     likely[tokens(" apple")[0]] = 20
     said = []
     while not one.is_shortened:
-        said.append(one.choose(likely.copy()).token)
+        said.append(one.pick(likely.copy()).token)
     forced = one.forced()
-    rest = [one.choose(likely.copy()) for _ in forced]
+    rest = [one.pick(likely.copy()) for _ in forced]
     assert [choice.token for choice in rest] == forced
     assert rest[-1].ends == "stop"
     assert len(said) + len(forced) <= 40
@@ -154,7 +154,7 @@ def test_what_is_settled_is_guessed_ahead() -> None:
 
 def test_a_character_is_finished_before_the_answer_is_closed() -> None:
     guide = matcher(Constraint("json_schema", '{"type": "string"}'))
-    place = guide.spelling.copy()
+    place = guide.byte_matcher.copy()
     assert place.take('"né'.encode()[:-1])
     end = EndingSearch(is_json=True).find(place)
     assert end is not None

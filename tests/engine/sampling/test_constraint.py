@@ -64,8 +64,8 @@ def test_masks_made_beside_are_those_made_on_the_spot() -> None:
         ),
         (
             Constraint("json_schema", '{"type": "array", "uniqueItems": true}'),
-            "an answer cannot be held to the JSON Schema:\n"
-            "  at /uniqueItems: an answer cannot be held to `uniqueItems` while it is written. "
+            "the JSON Schema cannot be enforced:\n"
+            "  at /uniqueItems: `uniqueItems` cannot be enforced while the answer is generated. "
             "Remove it, and check the answer afterwards.",
         ),
     ],

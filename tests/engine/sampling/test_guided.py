@@ -111,7 +111,7 @@ def ask(pool: LocalPool, schema: Any, temperature: float) -> Coroutine[Any, Any,
     prompt = "The moon landing of 1969, by Armstrong and Aldrin (Größe: groß). Answer as JSON."
     constraint = Constraint("json_schema", json.dumps(schema))
     guide = matcher(constraint)
-    shortest = EndingSearch(is_json=True).find(guide.spelling) or b""
+    shortest = EndingSearch(is_json=True).find(guide.byte_matcher) or b""
     few = len(guide.vocabulary.tokens_of(shortest)) + 8
     request = ChatRequest(
         ModelSpec("smollm2:135m"),
@@ -182,8 +182,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (
         {},
         {"constraint": Constraint("json_schema", '{"not": {}}')},
-        "an answer cannot be held to the JSON Schema:\n  at /not: an answer cannot be held to "
-        "`not` while it is written. List what is allowed instead, with `enum`, `pattern` or "
+        "the JSON Schema cannot be enforced:\n  at /not: `not` cannot be enforced "
+        "while the answer is generated. List what is allowed instead, with `enum`, `pattern` or "
         "`anyOf`.",
     ),
 ]

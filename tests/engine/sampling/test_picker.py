@@ -24,7 +24,7 @@ def row(*likely: str) -> Logits:
 
 
 def chosen(one: Picker, logits: Logits) -> str:
-    return model().piece(one.choose(logits).token).decode()
+    return model().piece(one.pick(logits).token).decode()
 
 
 def test_a_bias_is_added_and_minus_100_forbids() -> None:
@@ -57,12 +57,12 @@ def test_among_allowed_tokens_the_choice_is_that_of_the_masked_row(kind: str) ->
     whole = SamplerChain(sampled)
     for _ in range(40):
         row = random.standard_normal(model().n_vocab, np.float32)
-        assert greedy.guided is not None
-        assert drawing.guided is not None
-        best = int(greedy.guided.masked(row).argmax())
-        drawn = whole.pick_of_all(drawing.guided.masked(row))
-        assert greedy.choose(row).token == best
-        assert drawing.choose(row).token == drawn
+        assert greedy.constrained is not None
+        assert drawing.constrained is not None
+        best = int(greedy.constrained.masked(row).argmax())
+        drawn = whole.pick_of_all(drawing.constrained.masked(row))
+        assert greedy.pick(row).token == best
+        assert drawing.pick(row).token == drawn
     whole.close()
 
 
@@ -72,7 +72,9 @@ def test_masks_are_made_ahead_where_they_will_be_needed() -> None:
     sampled = [picker(words, sampling=Sampling(temperature=1.0)) for _ in range(4)]
 
     def n_begun(pickers: list[Picker]) -> int:
-        return sum(one.guided is not None and one.guided.matcher.has_mask for one in pickers)
+        return sum(
+            one.constrained is not None and one.constrained.matcher.has_mask for one in pickers
+        )
 
     start_masks([*greedy, *sampled], has_idle_cores=False)
     assert (n_begun(greedy), n_begun(sampled)) == (0, 4)
@@ -87,7 +89,7 @@ def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, 
         logits = np.zeros(model().n_vocab, np.float32)
         later = number - len(first)
         logits[first[number] if later < 0 else circle[later % len(circle)]] = 20
-        choice = one.choose(logits)
+        choice = one.pick(logits)
         if not model().ends_generation(choice.token):
             said += model().piece(choice.token).decode()
         if choice.ends:
@@ -140,7 +142,7 @@ def test_a_number_of_likely_tokens_out_of_range_is_refused() -> None:
 
 def test_log_probabilities_are_told_where_they_are_asked() -> None:
     one = Picker(Sampling(), np.zeros(0, np.int32), model(), n_logprobs=2)
-    choice = one.choose(row("apple", "bread"))
+    choice = one.pick(row("apple", "bread"))
     assert choice.logprob is not None
     assert choice.logprob.raw == model().piece(choice.token)
     assert len(choice.logprob.top) == 2

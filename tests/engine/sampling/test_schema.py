@@ -38,14 +38,14 @@ from paddock.engine.sampling.schema import check_schema, max_growth_bytes, schem
         (
             {"properties": {"a": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}},
             "/properties/a",
-            "the options of `oneOf` cannot be told apart while an answer is written",
+            "the options of `oneOf` cannot be distinguished while the answer is generated",
         ),
         (
             {"type": "object", "minProperties": 2},
             "/minProperties",
             "`minProperties: 2` asks for more properties than `required` names",
         ),
-        ({"minimum": float("inf")}, "", "the schema holds what JSON cannot write"),
+        ({"minimum": float("inf")}, "", "the schema has values that JSON cannot hold"),
         ([], "", "a schema is a mapping, not a list"),
     ],
 )
@@ -63,7 +63,7 @@ def test_what_cannot_be_kept_is_refused_at_its_place(
 def test_keywords_that_would_be_passed_over_are_refused_with_a_way_out(keyword: str) -> None:
     (problem,) = check_schema({"properties": {"a": {keyword: True}}})
     assert problem.pointer == f"/properties/a/{keyword}"
-    assert problem.message == f"an answer cannot be held to `{keyword}` while it is written"
+    assert problem.message == f"`{keyword}` cannot be enforced while the answer is generated"
     assert problem.remedy
 
 
@@ -72,7 +72,7 @@ def test_every_problem_is_told_at_once() -> None:
     pointers = [problem.pointer for problem in problems]
     assert pointers == ["/not", "/items/uniqueItems", "/items/then", "/items/if"]
     assert str(problems[0]) == (
-        "at /not: an answer cannot be held to `not` while it is written. "
+        "at /not: `not` cannot be enforced while the answer is generated. "
         "List what is allowed instead, with `enum`, `pattern` or `anyOf`."
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import ConstraintTrials
+from paddock.engine.sampling.constraint_trial import ConstraintTrials
 from paddock.engine.sampling.schema import check_schema
 
 
@@ -62,11 +62,11 @@ HOSTILE: list[tuple[Constraint, str]] = [
     (Constraint("json_schema", '{"type": "integer", "multipleOf": 999983, "minimum": 1}'), LARGE),
     (
         Constraint("json_schema", json.dumps({"enum": [f"value {i}" for i in range(100_000)]})),
-        "the JSON Schema has 1,488,900 characters, and 524,288 are the most",
+        "the JSON Schema has 1,488,900 characters; the limit is 524,288",
     ),
     (
         Constraint("json_schema", json.dumps({"anyOf": [{"type": "string"}] * 20_001})),
-        "the schema has more than 20,000 schemas within it.",
+        "the schema has more than 20,000 subschemas.",
     ),
     (Constraint("json_schema", "[" * 100_000), "the JSON Schema is nested too deeply"),
     # A stack that overflows ends the process, and no other one.
@@ -81,7 +81,7 @@ HOSTILE: list[tuple[Constraint, str]] = [
     ),
     (
         Constraint("regex", "a" * 40_000),
-        "the regular expression has 40,000 characters, and 32,768 are the most",
+        "the regular expression has 40,000 characters; the limit is 32,768",
     ),
 ]
 

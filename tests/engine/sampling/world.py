@@ -71,7 +71,7 @@ def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
     said = b""
     for _ in range(limit):
         start_masks([one])
-        choice = one.choose(babbler.row())
+        choice = one.pick(babbler.row())
         if _is_end(choice):
             return said, choice.ends or "stop"
         said += model().piece(choice.token)

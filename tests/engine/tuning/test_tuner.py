@@ -72,7 +72,7 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
         "measuring the model as it is",
         "writing the copy in Q8_0",
         "measuring the copy",
-        "comparing what both say about real text",
+        "comparing both on real text",
     ]
     assert (made.format, made.original, made.n_compared) == ("Q8_0", facts.digest, 64)
     assert (made.n_documents, made.changed_from, made.n_kept) == (2, "Q4_1", 0)
@@ -95,7 +95,7 @@ def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
         tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
         "a copy of 'smollm2:135m' in Q8_0 would be 1.0 times as fast at reading documents on "
-        "this machine, which is not worth it; nothing was made. `--force` makes it all the same."
+        "this machine, which is not worth it; nothing was made. `--force` makes it anyway."
     )
     assert left(pool) == []
 
@@ -194,8 +194,8 @@ def test_without_room_nothing_is_begun(
     with pytest.raises(EngineError) as caught:
         tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
-        f"to make the copy of 'smollm2:135m' takes up to 353 MB, and {pool.models_dir}/blobs has "
-        f"100 MB left. Make room, or set PADDOCK_MODELS to another disk."
+        f"the copy of 'smollm2:135m' needs up to 353 MB, but {pool.models_dir}/blobs has "
+        f"100 MB left. Free disk space, or set PADDOCK_MODELS to another disk."
     )
 
 
@@ -306,7 +306,7 @@ def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
     assert told == [
         {
             "event": "broken",
-            "why": "it has no matrices of fewer than 8 bits, and others are changed only into a "
-            "format that is asked for by name (`--format`)",
+            "why": "it has no matrices of fewer than 8 bits; others are changed only with "
+            "`--format`",
         }
     ]

@@ -56,7 +56,7 @@ def test_want_of_memory_is_found_before_its_consequences() -> None:
         "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv",
         "Traceback (most recent call last):",
         '  File "worker.py", line 290, in <module>',
-        "paddock.engine.llama.diagnostics.LoadFailed: llama.cpp cannot make a context",
+        "paddock.engine.llama.library.LoadFailed: llama.cpp cannot make a context",
     ]
     assert ran_out_of_memory(death_reason(70, "answering request 1", grown), 0, 0)
     vulkan = ["vk::Device::allocateMemory: ErrorOutOfDeviceMemory", "terminate called"]

@@ -27,8 +27,8 @@ steps:
           tags: {type: array, uniqueItems: true, items: {type: string}}
 """
     assert [fault.render() for fault in faults(text)] == [
-        "news.yaml:7:31: `reply.schema`, at /properties/tags/uniqueItems: an answer cannot be "
-        "held to `uniqueItems` while it is written.\n"
+        "news.yaml:7:31: `reply.schema`, at /properties/tags/uniqueItems: `uniqueItems` "
+        "cannot be enforced while the answer is generated.\n"
         "       7 |           tags: {type: array, uniqueItems: true, items: {type: string}}\n"
         "         |                               ^^^^^^^^^^^\n"
         "  Remove it, and check the answer afterwards."
@@ -115,8 +115,8 @@ def test_a_reply_of_a_step_that_asks_no_model_is_a_fault() -> None:
 def test_a_schema_that_never_ends_is_told_at_its_place_and_one_that_may_end_is_sound() -> None:
     chain = '{type: object, properties: {next: {$ref: "#"}}, required: [next]}'
     assert told(f"{{schema: {chain}}}") == [
-        "`reply.schema`, at /properties/next/$ref: an answer to this would never end: each one "
-        "must hold another. Leave it out of `required`, or allow `null`."
+        "`reply.schema`, at /properties/next/$ref: no answer can end: each one must contain "
+        "another. Leave it out of `required`, or allow `null`."
     ]
     tree = (
         '{type: object, properties: {parts: {type: array, items: {$ref: "#"}}}, required: [parts]}'

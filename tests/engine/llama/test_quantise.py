@@ -9,16 +9,16 @@ import pytest
 
 from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.quantise import quantise
-from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile import trial_models
-from paddock.engine.profile.measure import BenchOptions
-from paddock.engine.tuning.requantise import (
+from paddock.engine.llama.quantise import (
     BLOCK_READERS,
     low_bit_tensors,
     other_matrices,
+    quantise,
     write_with_q8_0,
 )
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import trial_models
+from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.tuning.tuning_process import agreement_share, predicted_tokens
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES
-from paddock.engine.tuning.requantise import BLOCK_READERS, Lattice, lattice_to_q8_0
+from paddock.engine.llama.quantise import BLOCK_READERS, Lattice, lattice_to_q8_0
 
 KINDS = {name: kind for kind, name in TYPE_NAMES.items()}
 
