@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.gguf import read_header
 from tests.fakes.gguf import Value, write_gguf
@@ -123,7 +124,7 @@ def copying(path: Path) -> Path:
     embedding[:, identity], embedding[:, one], output[:, predicted] = names, 1, 2 * names
     angles = 1e12 ** (-np.arange(n_id // 2) / (n_id // 2))  # of RoPE's pairs, by which each turns
 
-    def square() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    def square() -> NDArray[np.float64]:
         return np.zeros((n_id, n_embd))
 
     # What a layer reads is scaled to a mean square of 1: by 11.3 in the first, 9.2 in the second.
@@ -141,7 +142,10 @@ def copying(path: Path) -> Path:
     value[:, identity] = np.eye(n_id) / 9.2
     result[predicted] = np.eye(n_id)
     second = {"q": query, "k": key, "v": value, "output": result}
-    filled = {"token_embd.weight": embedding, "output.weight": output}
+    filled: dict[str, NDArray[np.float64]] = {
+        "token_embd.weight": embedding,
+        "output.weight": output,
+    }
     axes: Axes = dict.fromkeys(filled, (n_embd, len(tokens)))
     norms, n_ff = {"output_norm.weight": (n_embd,)}, 32
     for layer, parts in enumerate((first, second)):

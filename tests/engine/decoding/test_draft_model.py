@@ -133,7 +133,7 @@ def test_a_fault_of_the_draft_model_only_ends_the_guessing(
     monkeypatch.undo()
     assert asked(small, {0: SHARED}) == {}
     assert (
-        "no guesses of the draft model any more: llama_decode answered -3" in capfd.readouterr().err
+        "the draft model is not used any more: llama_decode answered -3" in capfd.readouterr().err
     )
 
 

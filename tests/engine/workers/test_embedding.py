@@ -78,10 +78,10 @@ def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancell
         for number in (0, 1):
             head = {"op": "embed", "id": number, "texts": texts, "query": None}
             service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
-        service._take_posts()
+        service._take_messages()
         with ThreadPoolExecutor(n_threads) as threads:
             service._start(threads)
-        assert service._is_beside == (n_threads > 1), "enough waits for each of them"
+        assert service._is_side_busy == (n_threads > 1), "enough waits for each of them"
         service.take({"op": "cancel", "id": 0}, b"")
         service.run()
         assert list(said) == [1], "the other is dropped while its texts are being computed"
@@ -207,9 +207,9 @@ def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> Non
     for number, text in enumerate(("a b", "a b " * 450, "c d")):
         head = {"op": "embed", "id": number, "texts": [text], "query": None}
         service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
-    service._take_posts()
-    while len(service._line):
-        service._step(service._line.next_batch())
+    service._take_messages()
+    while len(service._queue):
+        service._compute_here(service._queue.next_batch())
     assert (first, service._context.options.n_batch_tokens) == (512, 1024)
     assert {head["id"] for head in said if head["event"] == "embedded"} == {0, 1, 2}
     service._context.close()

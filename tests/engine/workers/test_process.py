@@ -14,12 +14,12 @@ from paddock.engine.workers.worker_protocol import LoadBroken, PendingRequest, W
 
 LOAD = WorkerOptions("/model.gguf", "chat", 512, 2048, 4, 512, 1)
 MEMORY = {"device_bytes": 700, "n_cells": 512, "cell_bytes": [0, 100]}
-READY = f"read(sys.stdin.buffer); send({{'event': 'ready', 'memory': {MEMORY}}})"
+READY = f"read_frame(sys.stdin.buffer); send({{'event': 'ready', 'memory': {MEMORY}}})"
 SCRIPT = """
 import os, sys, time
-from paddock.engine.workers.worker_protocol import pack, read
+from paddock.engine.workers.worker_protocol import pack_frame, read_frame
 def send(head):
-    sys.stdout.buffer.write(pack(head))
+    sys.stdout.buffer.write(pack_frame(head))
     sys.stdout.buffer.flush()
 """
 
@@ -38,7 +38,7 @@ def go(work: Callable[[], Awaitable[None]]) -> None:
 
 def test_a_worker_that_cannot_load_says_why() -> None:
     lines = (
-        "read(sys.stdin.buffer)",
+        "read_frame(sys.stdin.buffer)",
         "send({'event': 'broken', 'why': 'llama.cpp cannot make a context'})",
     )
 
@@ -73,7 +73,13 @@ def test_what_a_ready_worker_told_and_takes_is_known() -> None:
         grown = {"device_bytes": 900, "n_cells": 1024, "cell_bytes": [0, 200]}
         memory = f"send({{'event': 'memory', 'memory': {grown | {'n_cells_at_most': 1024}}}})"
         told = "send({'event': 'told', 'id': 1, 'result': [1]})"
-        lines = (READY, "read(sys.stdin.buffer)", memory, told, "read(sys.stdin.buffer)")
+        lines = (
+            READY,
+            "read_frame(sys.stdin.buffer)",
+            memory,
+            told,
+            "read_frame(sys.stdin.buffer)",
+        )
         worker = await WorkerProcess.started(LOAD, 20, command(*lines))
         taken = worker.measure()
         # A quarter of the planned 2,048 cells is there; the rest is reserved.
@@ -94,9 +100,9 @@ def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_ste
     turn = "{'progressed': [2], 'chunks': [], 'done': [], 'n_tokens': 1, 'step_s': 40.0}"
     lines = (
         READY,
-        f"head, _ = read(sys.stdin.buffer); send({{'event': 'alive', 'for_s': 500}}); {told}",
-        f"read(sys.stdin.buffer); send({{'event': 'turns', 'turns': [{turn}]}})",
-        f"head, _ = read(sys.stdin.buffer); {told}; read(sys.stdin.buffer)",
+        f"head, _ = read_frame(sys.stdin.buffer); send({{'event': 'alive', 'for_s': 500}}); {told}",
+        f"read_frame(sys.stdin.buffer); send({{'event': 'turns', 'turns': [{turn}]}})",
+        f"head, _ = read_frame(sys.stdin.buffer); {told}; read_frame(sys.stdin.buffer)",
     )
 
     async def work() -> None:
@@ -119,7 +125,7 @@ def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_ste
 
 
 def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
-    lines = (READY, "read(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(60)")
+    lines = (READY, "read_frame(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(60)")
 
     async def work() -> None:
         worker = await WorkerProcess.started(LOAD, 20, command(*lines))
