@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -71,14 +70,9 @@ def device_slug(name: str) -> str:
 
 def write_json(file: Path, data: object) -> bool:
     """Write a small file atomically; return False if its folder cannot be written."""
-    aside = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        files.private_folder(file.parent)
-        files.write_private(aside, json.dumps(data))
-        aside.replace(file)
+        files.write_json_atomically(file, data)
     except OSError:
-        with suppress(OSError):
-            aside.unlink()
         return False
     return True
 

@@ -8,7 +8,6 @@ file was removed does not count.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -124,14 +123,7 @@ class TunedCopyStore:
             OSError: the folder cannot be written.
         """
         before = _read_record(self._file(tuned.original))
-        files.private_folder(self.folder)
-        file = self._file(tuned.original)
-        aside = file.with_name(f"{file.name}.{os.getpid()}")
-        with files.open_private(aside) as stream:
-            stream.write(json.dumps(asdict(tuned)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
+        files.write_json_atomically(self._file(tuned.original), asdict(tuned), is_durable=True)
         if before is not None and before.path != tuned.path:
             self._remove_blob(before)
 

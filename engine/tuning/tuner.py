@@ -15,12 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-
-from filelock import FileLock, Timeout
 
 from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
@@ -28,6 +26,7 @@ from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_disk
+from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.workers.crashes import (
     Fallback,
     FallbackStore,
@@ -194,19 +193,15 @@ def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) ->
 @contextmanager
 def _tuning_lock(folder: Path, facts: ModelFacts) -> Iterator[None]:
     """Hold the lock for making a copy of this model."""
-    try:
-        files.private_folder(folder)
-        lock = FileLock(folder / f"{facts.digest}.lock", timeout=0, mode=files.PRIVATE_FILE)
-        lock.acquire()
-    except Timeout:
-        text = f"another `paddock tune` is making a copy of '{facts.name}'; wait for it"
-        raise EngineError(text) from None
-    except OSError as error:
-        raise EngineError(f"{folder} cannot be written: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_now(folder / f"{facts.digest}.lock"))
+        except LockTaken:
+            text = f"another `paddock tune` is making a copy of '{facts.name}'; wait for it"
+            raise EngineError(text) from None
+        except OSError as error:
+            raise EngineError(f"{folder} cannot be written: {error.strerror}") from error
         yield
-    finally:
-        lock.release()
 
 
 def _blob_folder(settings: PoolSettings) -> Path:
@@ -341,7 +336,7 @@ def _store_copy(
     is_there = place.exists()
     if not is_there:
         temporary.replace(place)
-        _sync_folder(folder)
+        files.sync_folder(folder)
     return TunedCopy(
         name=request.facts.name,
         original=request.facts.digest,
@@ -363,13 +358,3 @@ def _store_copy(
         made_at=time.time(),
         is_ours=not is_there,
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power failure, if the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

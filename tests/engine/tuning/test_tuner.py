@@ -136,7 +136,7 @@ def test_a_crash_while_a_model_is_measured_is_followed_by_a_fallback(
     assert notes == [
         "measuring the copy",
         "the process was killed by SIGSEGV while measuring the copy; "
-        "it is started again without extra buffer types",
+        "starting it again without extra buffer types",
         "measuring the copy",
     ]
     known = FallbackStore(pool.cache_dir).find(facts.digest)

@@ -129,7 +129,7 @@ def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
 
     async def work() -> None:
         worker = await WorkerProcess.started(LOAD, 20, command(*lines))
-        with pytest.raises(WorkerGone, match="what it said cannot be read: KeyError"):
+        with pytest.raises(WorkerGone, match="its output cannot be read: KeyError"):
             await worker.count_texts(("one",))
         await worker.kill("the test is over")
 
