@@ -293,7 +293,7 @@ class DecodeLoop:
             self._send_last()
 
     def _set_device_choice(self, step: ScheduledStep) -> None:
-        """Let the device choose tokens while many answers are greedy and need no logits."""
+        """Choose tokens on the device while many answers are greedy and need no logits."""
         context, running = self._cache.context, self._scheduler.running
         is_on = context.chooses_on_device
         least = CHOOSE_ON_DEVICE_TO if is_on else CHOOSE_ON_DEVICE_FROM

@@ -101,7 +101,7 @@ def share_token_budget(
 
 
 def _whole_prompts(order: list[Sequence], budget: int) -> list[tuple[Sequence, int]]:
-    """Give the first prompt all it can use, then others that fit whole into the rest."""
+    """Return all that the first prompt can use, then others that fit whole into the rest."""
     first, *others = order
     shares = [(first, min(first.n_missing, budget))]
     left = budget - shares[0][1]

@@ -1,8 +1,9 @@
 """Compile constraints (JSON Schema, regex, Lark grammar) by llguidance, and match answers.
 
-A new constraint is first compiled in a subprocess with limits (`constraint_trial`), over a
-vocabulary of bytes. If it passes, the worker compiles it for its model, in a thread of its own; the
-owner thread gets a matcher that stands at the beginning.
+A new constraint is first compiled in a subprocess with limits (`ConstraintTrials`; this module, run
+as one), over a vocabulary of bytes: llguidance expands some small schemas without end, and ends its
+process on others (a stack overflow in Rust), and a client may send any. If it passes, the worker
+compiles it for its model, in a thread of its own; the owner thread gets a new matcher.
 
 Token masks are computed while the device computes: another thread asks llguidance for all masks of
 a step at once, without the interpreter's lock. llguidance's internal messages never reach a client.
@@ -14,11 +15,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +41,6 @@ from .byte_grammar import (
     named_token_bytes,
     named_token_id,
 )
-from .constraint_trial import ConstraintTrials, constraint_name
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -87,6 +91,101 @@ class TokenMasks:
         self._made.result()
         row: NDArray[np.uint8] = self._words[number].view(np.uint8)
         return row
+
+
+MOST_GRAMMAR_CHARACTERS = 512 * 1024
+"""Of a schema or grammar; the largest real ones have some 50,000."""
+MOST_PATTERN_CHARACTERS = 32 * 1024
+TRIAL_CPU_S = 3
+"""For one trial: 5,000 optional properties take 2.1 s, a usual schema 1 ms."""
+TRIAL_WALL_S = 60.0
+"""The same on a busy machine."""
+TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
+"""Beyond what the process has at its start."""
+TRIAL_COMMAND = (sys.executable, "-m", "paddock.engine.sampling.constraint")
+
+_CONSTRAINT_NAMES = {
+    "json": "JSON",
+    "json_schema": "the JSON Schema",
+    "regex": "the regular expression",
+    "lark": "the Lark grammar",
+}
+
+
+def constraint_name(constraint: Constraint) -> str:
+    """Return a constraint's name for messages."""
+    return _CONSTRAINT_NAMES[constraint.kind]
+
+
+class ConstraintTrials:
+    """Try constraints, one after the other. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def check(self, constraint: Constraint) -> None:
+        """Compile a constraint in the subprocess.
+
+        Raises:
+            BadRequest: it cannot be enforced, or costs too much to compile.
+        """
+        is_pattern = constraint.kind == "regex"
+        most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_GRAMMAR_CHARACTERS
+        n_characters, name = len(constraint.source), constraint_name(constraint)
+        if n_characters > most:
+            raise BadRequest(f"{name} has {n_characters:,} characters; the limit is {most:,}")
+        with self._lock:
+            why = self._answer({"kind": constraint.kind, "source": constraint.source})
+        if why is None:
+            raise BadRequest(
+                f"{name} is too complex: it cannot be compiled within {TRIAL_CPU_S} s and "
+                f"{TRIAL_MEMORY_BYTES // 2**20} MiB. Use fewer options, `$ref`s or repetitions"
+            )
+        if why:
+            raise BadRequest(why)
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _answer(self, requested: dict[str, Any]) -> str | None:
+        """Return why a constraint is refused, "" if it is not, None if the process died."""
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # killed between two trials
+        if self._process is None:
+            self._process = subprocess.Popen(
+                TRIAL_COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(requested).encode() + b"\n")
+            process.stdin.flush()
+            is_there, _, _ = select.select([process.stdout], [], [], TRIAL_WALL_S)
+            line = process.stdout.readline() if is_there else b""
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            self._end()
+            return None
+        return str(json.loads(line)["why"])
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
 
 ANY_JSON_GROWTH_BYTES = 64
@@ -465,3 +564,64 @@ def checked_schema(constraint: Constraint) -> Any:
         shown = "\n".join(f"  {problem}" for problem in problems[:MOST_SHOWN_PROBLEMS])
         raise BadRequest(f"the JSON Schema cannot be enforced:\n{shown}")
     return value
+
+
+# The trial subprocess: one line of JSON in, one out, until the input ends
+
+STACK_BYTES = 2 * 1024 * 1024
+"""Of the compiling thread. A worker's has 16 MiB: what passes here cannot end the worker."""
+
+
+def main() -> None:
+    """Answer each line of the input with one line, until it ends."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    compile_error(Constraint("json"))  # loads the libraries, before memory is limited
+    _limit_memory()
+    threading.stack_size(STACK_BYTES)
+
+    def try_constraint(request: dict[str, str], result: list[str]) -> None:
+        try:
+            constraint = Constraint(request["kind"], request["source"])  # type: ignore[arg-type]
+            result[0] = compile_error(constraint)
+        except BaseException:  # a panic of Rust is no Exception; all of them mean the same
+            result[0] = "the schema or grammar is too large or too complex"
+
+    for line in requests:
+        _limit_time()
+        result = [""]
+        thread = threading.Thread(target=try_constraint, args=(json.loads(line), result))
+        thread.start()
+        thread.join()
+        answers.write(json.dumps({"why": result[0]}).encode() + b"\n")
+        answers.flush()
+
+
+def _limit_memory() -> None:
+    """Limit the process to `TRIAL_MEMORY_BYTES` more than its libraries take."""
+    try:
+        import resource
+    except ImportError:  # Windows: only the time is limited
+        return
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+    except OSError:
+        return
+    limit = pages * resource.getpagesize() + TRIAL_MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_time() -> None:
+    """Limit the next trial to `TRIAL_CPU_S`, after which the system kills the process."""
+    try:
+        import resource
+    except ImportError:
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + 1 + TRIAL_CPU_S
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -353,35 +353,38 @@ class WorkerProcess:
             self._end_requests(f"its output cannot be read: {error!r}")
 
     def _handle_frame(self, head: worker_protocol.FrameHead, body: bytes) -> None:
-        event = head["event"]
-        if event == "turns":
-            for turn in head["turns"]:
-                self._handle_step(turn)
-            return
-        if event == "memory":
-            self._memory = head["memory"]
-            self.load = replace(self.load, n_cells=self._memory["n_cells_at_most"])
-            self._stderr.clear()
-            return
-        if event == "alive":  # its present work is no step, and takes at most `for_s`
-            self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
-            return
-        if not self.n_running:  # otherwise only steps show that it does not hang
-            self.last_turn_at = max(self.last_turn_at, _now())
-        pending = self._pending.get(head["id"])
-        if pending is None:
-            return
-        if event == "refused":
-            pending.fail(worker_protocol.read_refusal(head))
-        elif event == "told":
-            pending.finish(head["result"])
-        elif event == "shortened":
-            if pending.on_shortened is not None:
+        match head["event"]:
+            case "turns":
+                for step in head["turns"]:
+                    self._handle_step(step)
+            case "memory":
+                self._memory = head["memory"]
+                self.load = replace(self.load, n_cells=self._memory["n_cells_at_most"])
+                self._stderr.clear()
+            case "alive":  # its present work is no step, and takes at most `for_s`
+                self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
+            case event:
+                if not self.n_running:  # otherwise only steps show that it does not hang
+                    self.last_turn_at = max(self.last_turn_at, _now())
+                pending = self._pending.get(head["id"])
+                if pending is not None:
+                    self._handle_answer(event, head, body, pending)
+
+    @staticmethod
+    def _handle_answer(
+        event: str, head: worker_protocol.FrameHead, body: bytes, pending: PendingRequest
+    ) -> None:
+        match event:
+            case "refused":
+                pending.fail(worker_protocol.read_refusal(head))
+            case "told":
+                pending.finish(head["result"])
+            case "shortened" if pending.on_shortened is not None:
                 pending.on_shortened(head["n_tokens"])
-        elif event == "widened":
-            pending.finish(None)
-        elif event == "embedded":
-            pending.finish(worker_protocol.read_embedded(head, body))
+            case "widened":
+                pending.finish(None)
+            case "embedded":
+                pending.finish(worker_protocol.read_embedded(head, body))
 
     def _handle_step(self, head: worker_protocol.FrameHead) -> None:
         self.last_turn_at = max(self.last_turn_at, _now())

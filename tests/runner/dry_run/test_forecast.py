@@ -58,7 +58,7 @@ def test_what_a_copy_would_gain_is_told_once_it_is_known(tmp_path: Path) -> None
 
 def test_a_tuned_copy_makes_no_document_stale(tmp_path: Path) -> None:
     """The ledger goes by the file that the name stands for, whichever copy of it serves."""
-    from tests.engine.tuning.test_tuned import copy_in
+    from tests.engine.tuning.test_tuned_copies import copy_in
 
     finder = ModelFinder(tmp_path / "models", tmp_path / "cache")
     before = finder.find("smollm2:135m")

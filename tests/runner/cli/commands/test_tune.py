@@ -17,7 +17,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.cli.commands.tune import document_texts, example_texts
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
-from tests.engine.tuning.test_tuned import copy_in
+from tests.engine.tuning.test_tuned_copies import copy_in
 from tests.runner.core.test_speed_estimates import profile
 
 

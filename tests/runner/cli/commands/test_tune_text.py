@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paddock.runner.cli.model_tables import tuned_copy_text
-from tests.engine.tuning.test_tuned import copy_in
+from tests.engine.tuning.test_tuned_copies import copy_in
 
 
 def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(tmp_path: Path) -> None:

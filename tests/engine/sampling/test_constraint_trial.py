@@ -12,7 +12,7 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint_trial import ConstraintTrials
+from paddock.engine.sampling.constraint import ConstraintTrials
 from paddock.engine.sampling.schema import check_schema
 
 
