@@ -119,7 +119,7 @@ class ModelFacts:
     adapters: tuple[str, ...] = ()
     """LoRA adapters that belong to it, by path; a spec's come after them."""
     takes_tools: bool | None = None
-    """Whether its chat template has words for tools; None: nobody knows."""
+    """Whether its chat template has words for tools; None: unknown."""
     parts: tuple[str, ...] = ()
     """Of a split model: the files after the first one, in order."""
     n_parallel: int = 0
@@ -127,7 +127,7 @@ class ModelFacts:
 
     @property
     def named_digest(self) -> str:
-        """The digest of the file that the name stands for, whichever copy of it serves."""
+        """Digest of the file that the name stands for, even where a tuned copy serves."""
         return self.tuned_from or self.digest
 
     @property
@@ -211,7 +211,7 @@ class ChatRequest:
     think: Think | None = None
     """Whether a model that can reason does so first; None: as its template has it."""
     n_logprobs: int | None = None
-    """How many likely tokens are told beside each chosen one; None: no log probabilities."""
+    """How many likely tokens are reported with each chosen one; None: no log probabilities."""
     drafts: bool | None = None
     """Whether tokens may be guessed ahead. None: unless the profile found that this changes greedy
     answers on the device; True: even then."""
@@ -270,7 +270,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One chosen token with its natural log probability, and the likeliest ones beside it."""
+    """One chosen token with its natural log probability, and those of the likeliest tokens."""
 
     token: str
     logprob: float
@@ -287,7 +287,7 @@ class Chunk:
     n_tokens: int = 1
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
-    """Whole calls, each told once."""
+    """Whole calls, each once."""
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
@@ -372,7 +372,7 @@ class RerankRequest:
     priority: Priority = "normal"
     total_s: float | None = None
     on_overflow: OnOverflow = "error"
-    """Of a document that is too long beside the query; `split` is not known here."""
+    """Of a document that is too long with the query; `split` is not known here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class PoolSettings:
     wait_timeout_s: float = 600.0
     """A request that waits outside is given up when nothing at all moves for so long."""
     n_ctx_tokens: int | None = None
-    """Context of one request where nobody says; None: the smaller of 4,096 and the model's own."""
+    """Default context of a request; None: the smaller of 4,096 and the model's own."""
     n_batch_tokens: int | None = None
     """Tokens of one decode at most, prompts and answers together; None: 512 on a processor, 2,048
     on a graphics device."""

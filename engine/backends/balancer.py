@@ -1,9 +1,8 @@
 """Load balancer: one pool over several servers, with failover.
 
-Each request goes to the server that is up, has the model in memory and is least busy. A server
-that goes away loses nothing: its requests go to the others, and it is tried again with growing
-pauses. One that comes back with another model under the same name is left out. Lives in one event
-loop.
+Each request goes to the least busy server that is up and has the model in memory. When a server
+goes down, its requests go to the others, and it is tried again with growing pauses. One that comes
+back with another model under the same name is left out. Lives in one event loop.
 """
 
 from __future__ import annotations
@@ -59,15 +58,16 @@ class ServerState:
     n_running: int
     n_slots: int | None = None
     is_resident: bool | None = None
-    """Whether the model is in its memory; None: nobody knows."""
+    """Whether the model is loaded; None: unknown."""
     failed_before: bool = False
     """This very request was lost there."""
 
 
 def choose_server(servers: Sequence[ServerState]) -> int | None:
-    """Return the index of the server to ask; None: nobody has room now.
+    """Return the index of the server to ask; None: all are full or down.
 
-    >>> choose_server([ServerState(True, 3, 4, True), ServerState(True, 1, 4, True), ServerState(False, 0)])
+    >>> servers = [ServerState(True, 3, 4, True), ServerState(True, 1, 4, True)]
+    >>> choose_server([*servers, ServerState(False, 0)])
     1
     """
     able = [at for at, one in enumerate(servers) if one.is_up and _has_room(one)]
@@ -163,7 +163,7 @@ class ServerMember:
         return facts
 
     def n_parallel(self, key: ModelKey) -> int:
-        """Return how many requests of a model it computes at once; 0: it does not tell."""
+        """Return how many requests of a model it computes at once; 0: unknown."""
         return self._n_slots.get(key) or self.facts[key].n_parallel
 
     def mark_down(self, reason: str) -> bool:
@@ -182,7 +182,7 @@ class ServerMember:
         self._paused_until, self._n_pauses, self._n_misses = 0.0, 0, 0
 
     def pause(self, after_s: float | None) -> float:
-        """Leave it alone for a while; gives how long."""
+        """Send it nothing for a while; return for how long."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._paused_until:
             self._n_pauses += 1
@@ -226,12 +226,12 @@ def model_key_of(spec: ModelSpec) -> ModelKey:
 
 
 GRACE_S = 5.0
-"""So long after others have answered one that says nothing is waited for; it may come later."""
+"""How long a silent server is waited for after others have answered; it may join later."""
 _LOADING_PAUSE_S = 1.0
 
 
 class ServerRoster:
-    """Who can be asked. Lives in one event loop; `start` and `close` are its ends."""
+    """The servers of a pool: which are up, and what each has. Use between `start` and `close`."""
 
     def __init__(
         self,
@@ -250,26 +250,24 @@ class ServerRoster:
         self._ping_s = ping_s
         self._specs: dict[ModelKey, ModelSpec] = {}
         self._has_begun = False
-        """Whether a model was found; before that, who is away is told all at once."""
+        """Whether a model was found; before that, servers that are down are reported together."""
         self._moved = asyncio.Event()
         self._tasks = TaskSet()
 
     def start(self) -> None:
-        """Begin to watch the servers; none is asked yet."""
+        """Start to ping busy servers; none is asked yet."""
         self._tasks.start(self._pings())
 
     async def close(self) -> None:
-        """End what is watched, and every connection."""
+        """End all tasks, and close every connection."""
         await self._tasks.close()
         for member in self._members:
             await member.aclose()
 
-    # whose turn it is
-
     async def take(
         self, model: ModelSpec, failed_at: set[ServerMember], *, is_brief: bool
     ) -> ServerMember:
-        """Wait for a server that has room, and take a place there; what is brief takes none.
+        """Wait for a server with a free slot and occupy it; brief requests occupy none.
 
         Raises:
             NoServer: there has been none for too long.
@@ -302,28 +300,26 @@ class ServerRoster:
         return left_s
 
     def n_parallel(self, key: ModelKey) -> int:
-        """Return how many requests of a model all servers compute at once; 0: none tells."""
+        """Return how many requests of a model all servers compute at once; 0: unknown."""
         return sum(one.n_parallel(key) for one in self._having(key))
 
     def _having(self, key: ModelKey) -> list[ServerMember]:
         return [one for one in self._members if key in one.facts]
 
     def pause(self, member: ServerMember, error: ServerBusy) -> None:
-        """Let a full server be for a while."""
+        """Send nothing to a full server for a while."""
         loop = asyncio.get_running_loop()
         loop.call_later(member.pause(error.after_s) + 0.01, self.wake)
 
     def give_back(self, member: ServerMember, *, is_brief: bool) -> None:
-        """Note that a request has left a server."""
+        """Release the slot of a request."""
         member.n_running -= not is_brief
         self.wake()
 
     def wake(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiting requests."""
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-    # looking
 
     async def look(self, model: ModelSpec) -> ModelFacts:
         """Ask every server for a model; those that cannot be reached now may come later.
@@ -357,7 +353,7 @@ class ServerRoster:
                     await self._moved.wait()
 
     async def _looked(self, model: ModelSpec) -> dict[ServerMember, asyncio.Task[ModelFacts]]:
-        """Ask all that are up at the same time; gives, in their order, how each answered."""
+        """Ask all servers that are up at once; return their answers in order."""
         looks = {
             member: asyncio.create_task(self._loaded(member, model))
             for member in self._members
@@ -381,7 +377,7 @@ class ServerRoster:
     def _take_facts(
         self, member: ServerMember, model: ModelSpec, look: asyncio.Task[ModelFacts]
     ) -> EngineError | None:
-        """Take up what one server told of a model; gives why it is not used, if that is said."""
+        """Record one server's answer about a model; return its error, if it refused."""
         if look.cancelled():
             self.mark_down(member, f"{member.url} has not answered within {GRACE_S:g} s")
             return None
@@ -406,7 +402,7 @@ class ServerRoster:
                 await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
 
     def _learn(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
-        """Take it that a server has a model.
+        """Record that a server has a model.
 
         Raises:
             ModelBroken: another one than the first server that was asked.
@@ -441,10 +437,8 @@ class ServerRoster:
     def _urls(self) -> str:
         return ", ".join(one.url for one in self._members)
 
-    # coming and going
-
     def mark_down(self, member: ServerMember, reason: str) -> None:
-        """Note that a server is gone; from now on it is tried again."""
+        """Record that a server is down, and try it again from now on."""
         if member.mark_down(reason):
             others = any(one.is_up for one in self._members)
             what = "the others go on" if others else "it is tried again"
@@ -469,7 +463,7 @@ class ServerRoster:
         self.wake()
 
     async def _pings(self) -> None:
-        """While something runs, see whether the servers still answer."""
+        """Ping the servers that have requests."""
         while True:
             await asyncio.sleep(self._ping_s)
             specs = list(self._specs.values())
@@ -483,19 +477,19 @@ class ServerRoster:
 
 
 def _as_idle(one: ServerState) -> ServerState:
-    """See a server as one that has nothing to do."""
+    """Return the state of a server without its load: brief requests need no slot."""
     return replace(one, n_running=0)
 
 
 MAX_ATTEMPTS = 3
 REACH_S = 120.0
-"""So long a machine takes to start again; then a run stops, and can go on later."""
+"""A machine takes so long to restart; then a run stops, and can be resumed."""
 BUSY_S = 600.0
 PING_S = 5.0
 
 
 class BalancedPool:
-    """Implements `paddock.engine.request.Pool`. Use it as `async with SpreadPool(…) as pool`."""
+    """Implements `paddock.engine.request.Pool`. Use it as `async with BalancedPool(…) as pool`."""
 
     def __init__(
         self,
@@ -514,7 +508,7 @@ class BalancedPool:
         self._answers: set[Answer] = set()
 
     async def __aenter__(self) -> BalancedPool:
-        """Begin to watch the servers; none is asked yet."""
+        """Start to ping busy servers; none is asked yet."""
         self._roster.start()
         return self
 
@@ -524,13 +518,11 @@ class BalancedPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End what runs, and every connection."""
+        """Cancel all requests, and close every connection."""
         for answer in tuple(self._answers):
             answer.cancel()
         await asyncio.gather(*(answer.ended() for answer in self._answers))
         await self._roster.close()
-
-    # what a pool does
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Return what is known of a model; the first time, every server is asked.
@@ -608,8 +600,6 @@ class BalancedPool:
 
         return await self._asked(request.model, work, answer=answer)
 
-    # asking until somebody answers
-
     async def _asked(
         self,
         model: ModelSpec,
@@ -618,7 +608,7 @@ class BalancedPool:
         answer: Answer | None = None,
         is_brief: bool = False,
     ) -> _T:
-        """Do something at a server, at another one if it goes away, later if all are full."""
+        """Run `work` at a server: at another one when it goes down, later if all are full."""
         await self.facts(model)
         n_lost, failed_at = 0, set[ServerMember]()
         until = asyncio.get_running_loop().time() + BUSY_S

@@ -1,4 +1,4 @@
-"""What all pools share: an answer on its way, its deadlines, and embedding requests in portions.
+"""Shared by all pools: streaming answers, deadlines, embedding requests in portions.
 
 `Answer` is one request with its chunks: readers iterate it, or wait for the whole reply. Some
 portions of an embedding request are sent ahead of the one being computed, so that the device never
@@ -35,7 +35,7 @@ class Deadlines:
         self._has_started = False
 
     def step(self) -> None:
-        """Note that the request has moved."""
+        """Record that the request has made progress."""
         now = asyncio.get_running_loop().time()
         if self._idle_s is not None and not self._idle.expired():
             self._idle.reschedule(now + self._idle_s)
@@ -44,7 +44,7 @@ class Deadlines:
         self._has_started = True
 
     async def __aenter__(self) -> Deadlines:
-        """Begin to watch."""
+        """Start the clocks' contexts."""
         await self._total.__aenter__()
         await self._idle.__aenter__()
         return self
@@ -55,7 +55,7 @@ class Deadlines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop watching; say which clock ran out."""
+        """Raise `DeadlineExceeded` for the clock that ran out."""
         try:
             await self._idle.__aexit__(kind, error, trace)
         except TimeoutError as late:
@@ -98,7 +98,7 @@ class Answer:
     def __init__(self, request: ChatRequest, serve: Callable[[Answer], Awaitable[Reply]]) -> None:
         self.request = request
         self.was_read = False
-        """A reader has seen a part, so the answer cannot be begun anew."""
+        """A reader has seen a part, so the request cannot be retried."""
         self.prompt_tokens_original: int | None = None
         """What the prompt had before it was shortened; None: it was not. Known before any chunk."""
         self._began = asyncio.get_running_loop().time()
@@ -162,7 +162,7 @@ class Answer:
         self._moved.set()
 
     def _fold(self) -> None:
-        """Make one chunk of all that lies between the places of two readers."""
+        """Merge the chunks between the positions of readers."""
         places = {0, len(self._chunks), *(reader.n_seen for reader in self._readers)}
         borders = sorted(places)
         self._chunks[:] = [
@@ -172,16 +172,16 @@ class Answer:
             reader.n_seen = borders.index(reader.n_seen)
 
     def shortened(self, n_tokens: int) -> None:
-        """Note what the prompt had before it was shortened."""
+        """Record the prompt's tokens before it was shortened."""
         self.prompt_tokens_original = n_tokens
 
     def forget(self) -> None:
-        """Drop what an interrupted worker had said."""
+        """Drop the chunks of an interrupted attempt."""
         self._chunks.clear()
         self._n_reasoning_tokens = 0
 
     def reply_of(self, ended: AnswerEnd, digest: str) -> Reply:
-        """Put the chunks together."""
+        """Join the chunks into a reply."""
         whole = _joined_chunks(self._chunks)
         return Reply(
             whole.text,
@@ -209,7 +209,7 @@ class Answer:
     def _ended(self, task: asyncio.Future[Reply]) -> None:
         self._moved.set()
         if not task.cancelled():
-            task.exception()  # seen: nobody may be waiting for it any more
+            task.exception()  # marks it as seen, since nothing may wait for it
 
 
 def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:
@@ -245,7 +245,7 @@ class EmbeddedTexts:
 
 
 async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> EmbeddedTexts:
-    """Send a request's texts, and give all that comes back.
+    """Send a request's texts in portions, and join what comes back.
 
     Raises:
         TextTooLong, TextRefused: with the text's index in the request.

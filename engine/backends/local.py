@@ -115,29 +115,29 @@ class LocalPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End what runs and every worker."""
+        """Cancel all requests, and end every worker."""
         for answer in tuple(self._answers):
             answer.cancel()
         await asyncio.gather(*(answer.ended() for answer in self._answers))
         await self._residents.close()
 
     def stats(self) -> PoolStats:
-        """Return what is resident, who waits, and what was loaded how often."""
+        """Return loaded models, waiting requests and load counts."""
         return self._residents.stats()
 
     @asynccontextmanager
     async def lease(self, models: Sequence[ModelSpec]) -> AsyncIterator[None]:
         """Ask that these models stay in memory while it can be avoided that they go.
 
-        Nothing is loaded by it. It is advice, and ends after `lease_s`: runs that together lease
-        more than there is room for take turns.
+        Nothing is loaded. The lease is advice and ends after `lease_s`: runs that together lease
+        more than fits take turns.
         """
         asks = [await self._ask(model) for model in models]
         async with self._residents.lease(asks):
             yield
 
     async def probe(self, within_s: float = 10.0) -> tuple[ProbeResult, ...]:
-        """Ask each worker that is ready for one real token, or one vector."""
+        """Compute one token, or one vector, in each worker that is ready."""
         ready = [one for one in self._residents.resident() if one.is_open]
         return tuple(
             await asyncio.gather(
@@ -150,7 +150,7 @@ class LocalPool:
         )
 
     def worker_pids(self) -> tuple[int, ...]:
-        """Return the processes that hold models now."""
+        """Return the process ids of the workers."""
         workers = [one.worker for one in self._residents.resident()]
         return tuple(worker.pid for worker in workers if worker is not None)
 
@@ -171,7 +171,7 @@ class LocalPool:
         return with_context(await self._catalogue.facts(model.ref), model.n_ctx_tokens)
 
     async def load(self, model: ModelSpec) -> float:
-        """Bring a model into memory; gives the seconds that it took, 0 if it was there.
+        """Load a model; return the seconds that it took, 0 if it was loaded.
 
         A `keep_alive_s` of the spec is the model's from now on; without one it keeps its own.
         """
@@ -181,7 +181,7 @@ class LocalPool:
             return self._residents.awaited_load_s(ask.key, began)
 
     async def unload(self, ref: str) -> bool:
-        """Let a model go as soon as nobody uses it; tells whether it was there at all.
+        """Unload a model when its last request has ended; return whether it was loaded.
 
         Works for models that are not on disk any more. Other names of the same file go with it.
         """
@@ -258,7 +258,7 @@ class LocalPool:
 
         Raises:
             WrongRole: the model is no reranker.
-            TextTooLong: a document exceeds the context beside the query; nothing was cut.
+            TextTooLong: query and document exceed the context; nothing was cut.
             DeadlineExceeded: not within `total_s`.
         """
         facts = await self._facts_of(request.model, "rerank")
@@ -319,7 +319,7 @@ class LocalPool:
     async def _briefly(
         self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
     ) -> _T:
-        """Do what needs no sequence."""
+        """Run in a model's worker what needs no sequence."""
         return await self._repeatedly(model, await self._ask(model, is_brief=True), work)
 
     async def _repeatedly(
@@ -328,7 +328,7 @@ class LocalPool:
         ask: ModelUse,
         work: Callable[[WorkerProcess], Awaitable[_T]],
     ) -> _T:
-        """Do something short in a model's worker, again where the worker dies."""
+        """Run something short in a model's worker, again where the worker dies."""
         n_lost = 0
         while True:
             try:
@@ -348,7 +348,7 @@ class LocalPool:
         is_brief: bool = False,
         waits: bool = True,
     ) -> ModelUse:
-        """Say in the actor's words what is wanted."""
+        """Return what the model manager needs to know of a request."""
         ask = await self._asked(model, await self._facts(model))
         return replace(ask, priority=priority, is_brief=is_brief, waits=waits)
 
@@ -358,10 +358,8 @@ class LocalPool:
         adapters = await asyncio.to_thread(resolve_adapters, refs) if refs else ()
         return ModelUse(facts, adapters, model.keep_alive_s, model.is_pinned)
 
-    # One chat
-
     async def _serve(self, answer: Answer, *, waits: bool) -> Reply:
-        """Carry one request through, over the deaths of workers."""
+        """Answer one request, again where a worker dies."""
         request = answer.request
         ask = await self._ask(request.model, priority=request.priority, waits=waits)
         if ask.facts.role != "chat":

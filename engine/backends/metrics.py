@@ -22,7 +22,7 @@ from paddock.engine.request import DoneReason, Usage
 
 @dataclass(frozen=True, slots=True)
 class HistogramReading:
-    """What a histogram tells: how often, the sum, and the bounds of its buckets."""
+    """A histogram: count, sum, and the bounds of its buckets."""
 
     n: int
     total: float
@@ -137,7 +137,7 @@ _LONG_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-# Of answers that nobody waits for any more the last chunk stays known; the oldest are forgotten.
+# The last chunks of cancelled answers stay known; the oldest are dropped.
 _N_STREAMS = 4096
 
 
@@ -160,7 +160,7 @@ class Metrics(PoolEvents):
         self._load_s = self._counter("load_seconds", "Time spent on loading")
         self._unloads = self._counter("unloads", "Times a model went", "reason")
         self._deaths = self._counter("worker_deaths", "Workers that ended unasked")
-        self._widened = self._counter("context_widenings", "Contexts made anew for longer ones")
+        self._widened = self._counter("context_widenings", "Contexts made again for longer ones")
         self._requeued = self._counter("requeued", "Requests sent again after a worker's death")
         self._refused = self._counter("refused", "Requests that were not taken", "reason")
         self._answers = self._counter("answers", "Chats answered", "reason")

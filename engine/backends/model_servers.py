@@ -1,8 +1,8 @@
 """Servers behind an address: any of OpenAI's API, or another Paddock.
 
-Each method asks once. `ServerAway` and `ServerBusy` say that asking again, or asking another
-server, may help; `balancer` decides that. Another Paddock is asked through its RPC, where models
-are known by the digests of their files, as here.
+Each method asks once. After `ServerAway` and `ServerBusy`, asking again or asking another server
+may help; `balancer` decides that. Another Paddock is asked by RPC, where models are identified by
+the digests of their files, as here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     import httpx
 
 EMBED_S = 600.0
-"""For a portion of texts that its asker gives no time of its own."""
+"""For a portion of texts without a deadline."""
 _AROUND_TOKENS = 2
 """What a model puts before and after a text."""
 _SHORTEST_PIECE = 8
@@ -151,20 +151,20 @@ class OpenAIServer:
         )
         sent = SentPrompt(looked, count, count.n_most, request.total_s)
         await self._truncation.before(sent)
-        hearing = StreamDecoder()
-        await self._heard(request, body, hearing, hear)
-        if looked.kind == "llama-server" and hearing.model not in ("", looked.name):
+        decoder = StreamDecoder()
+        await self._heard(request, body, decoder, hear)
+        if looked.kind == "llama-server" and decoder.model not in ("", looked.name):
             raise ModelReplaced(request.model.ref)  # it was restarted with another one in between
-        usage = hearing.ended()
+        usage = decoder.ended()
         await self._truncation.after(sent, usage)
-        assert hearing.reason is not None
-        return AnswerEnd(hearing.reason, usage, is_shortened=False)
+        assert decoder.reason is not None
+        return AnswerEnd(decoder.reason, usage, is_shortened=False)
 
     async def _heard(
         self,
         request: ChatRequest,
         body: dict[str, Any],
-        hearing: StreamDecoder,
+        decoder: StreamDecoder,
         hear: Callable[[Chunk], None],
     ) -> None:
         idle = Deadlines(None, request.idle_s)
@@ -176,9 +176,9 @@ class OpenAIServer:
             )
             async for event in events:
                 idle.step()
-                for chunk in hearing.chunks(event):
+                for chunk in decoder.chunks(event):
                     hear(chunk)
-        if hearing.reason is None:
+        if decoder.reason is None:
             raise ServerAway(f"the answer of {self.url} has no end", was_sent=True)
 
     async def embed(self, request: EmbedRequest) -> Embedded:
@@ -291,7 +291,7 @@ async def is_paddock(line: ServerConnection) -> bool:
 
     Raises:
         ModelBroken: it does, and refuses the key.
-        Away: nobody answers.
+        ServerAway: nothing answers.
     """
     status = await line.status("POST", f"{PREFIX}/stats")
     if status in (401, 403) and await line.status("GET", "/readyz") in (200, 503):
@@ -337,7 +337,7 @@ class PaddockServer:
         return any(isinstance(one, dict) and one.get("name") == facts.name for one in listed)
 
     async def n_slots(self, spec: ModelSpec) -> int | None:
-        """Tell nothing: how many requests a model answers at a time, its service decides."""
+        """Return None: the service decides how many requests a model answers at a time."""
         return None
 
     async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:

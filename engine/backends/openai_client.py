@@ -65,8 +65,6 @@ class ServerConnection:
     def __init__(
         self, address: ServerAddress, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        import httpx
-
         self.url = address.url
         self._key = address.key
         if not http.is_header_value(address.key):
@@ -80,7 +78,7 @@ class ServerConnection:
             address.url,
             key=address.key,
             timeout_s=None,  # each request has a deadline of its own
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            n_idle=64,
             trust_env=not address.is_here,
             transport=transport,
         )
@@ -129,7 +127,7 @@ class ServerConnection:
     async def events(
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncIterator[AsyncIterator[Json]]:
-        """Send an object; yield the server-sent events that come back, as objects, until `[DONE]`."""
+        """Send an object; yield the server-sent events of the answer, until `[DONE]`."""
         with self._server_away():
             async with self._sent("POST", path, body) as answer:
                 yield self._events(answer)
@@ -241,7 +239,7 @@ class ServedModel:
     n_slots: int | None = None
     """Requests that it answers at a time; None: it does not say."""
     says_only_its_name: bool = False
-    """Nothing tells whether another model has come under the same name."""
+    """A replaced model under the same name cannot be detected."""
 
 
 async def look_up_model(line: ServerConnection, spec: ModelSpec) -> ServedModel:
@@ -251,7 +249,7 @@ async def look_up_model(line: ServerConnection, spec: ModelSpec) -> ServedModel:
         NotServed: it has no such model.
         ModelBroken: it is no server of OpenAI's API, refuses the key, or does not say how long a
             prompt may be.
-        Away, Later: it cannot be asked now.
+        ServerAway, ServerBusy: it cannot be asked now.
     """
     listed = await _listed_models(line)
     found = matching_model(spec.ref, listed)
@@ -286,7 +284,7 @@ def matching_model(ref: str, listed: Sequence[Json]) -> Json | None:
     >>> matching_model("a.gguf", [{"id": "/models/a.gguf"}])
     {'id': '/models/a.gguf'}
     """
-    # The settings may send a model elsewhere that its author names by a file beside the YAML.
+    # The settings may send a model to a server that its author names by a file near the YAML.
     for wanted, names_of in ((ref, _names), (ref, _short_names), (_file_name(ref), _short_names)):
         found = [entry for entry in listed if wanted in names_of(entry)]
         if found:
@@ -314,11 +312,11 @@ def _file_name(path: str) -> str:
 
 
 def _of_llama_server(url: str, spec: ModelSpec, entry: Json, props: Json) -> ServedModel:
-    """Read what llama-server tells: its file's name and measures, and the chat template."""
+    """Return the facts that llama-server reports: file name, size, chat template."""
     meta = entry.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     path = _typed_value(props, "model_path", str) or _model_id(entry)
-    # What every version of it tells; more of it would make all answers old at its next upgrade.
+    # Only what every version reports: more would make all answers stale at its next upgrade.
     marks = {name: meta.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")}
     marks |= {"name": _file_name(path), "template": props.get("chat_template")}
     settings = props.get("default_generation_settings")
@@ -333,7 +331,7 @@ def _of_llama_server(url: str, spec: ModelSpec, entry: Json, props: Json) -> Ser
 
 
 def _of_vllm(url: str, spec: ModelSpec, entry: Json) -> ServedModel:
-    """Read what vLLM tells: where the model was taken from."""
+    """Return the facts that vLLM reports: where the model was taken from."""
     root = _typed_value(entry, "root", str) or _model_id(entry)
     n_ctx = _typed_value(entry, "max_model_len", int)
     return _served_model(
@@ -342,7 +340,7 @@ def _of_vllm(url: str, spec: ModelSpec, entry: Json) -> ServedModel:
 
 
 async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
-    """Ask for a model's digest, as Ollama and its like tell it."""
+    """Return a model's digest, as Ollama and compatible servers report it."""
     try:
         told = await line.find("/api/tags")
     except (ServerAway, ServerBusy):
@@ -388,7 +386,7 @@ def _served_model(
 
 
 def model_identity(marks: Mapping[str, Any]) -> str:
-    """Return the digest by which answers are known: of what the model is, not of where it is."""
+    """Return a digest of what a model is, not of where it is."""
     told = json.dumps(dict(marks), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(f"elsewhere\n{told}".encode()).hexdigest()
 

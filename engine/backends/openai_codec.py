@@ -250,7 +250,7 @@ class StreamDecoder:
                 yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
 
     def ended(self) -> Usage:
-        """Return what the answer cost; where the server tells nothing, a chunk counts as a token."""
+        """Return the usage; where the server reports none, a chunk counts as a token."""
         return self.usage if self.has_usage else Usage(completion_tokens=self._n_chunks)
 
     def _count(self, event: EventJson) -> None:

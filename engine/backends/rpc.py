@@ -39,6 +39,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import checked_sampling
 from paddock.engine.system import http
+from paddock.engine.system.tasks import end
 from paddock.engine.system.text import split_lines
 from paddock.engine.system.unix_http import (
     IDLE_CONNECTION_S,
@@ -75,7 +76,7 @@ class CountRequest:
     texts: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
-    """What the turns may call; told in the prompt, so counted with it."""
+    """Tools that the messages may call; a part of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +164,12 @@ class PoolCodec:
 
 
 def _as_found(facts: ModelFacts) -> ModelFacts:
-    """Return sampling values the types that they have on the other side: the identity counts them."""
+    """Return facts whose sampling values have their types, which the identity counts."""
     return replace(facts, params=checked_sampling(facts.params))
 
 
 def pack_error(error: Exception) -> dict[str, Any]:
-    """Write an error with its data; one that is not the engine's own tells its name."""
+    """Serialise an error with its fields; a foreign one by its class name and text."""
     known = next(
         (kind for kind in type(error).__mro__ if _error_class(kind.__name__) is kind), None
     )
@@ -179,7 +180,7 @@ def pack_error(error: Exception) -> dict[str, Any]:
 
 
 def read_error(fields: dict[str, Any]) -> EngineError:
-    """Return the same error again, of the same class and with the same data."""
+    """Return the error that was serialised, of the same class with the same fields."""
     kind = _error_class(str(fields["kind"])) or EngineError
     error = kind.__new__(kind)
     error.args = (str(fields["text"]),)
@@ -208,7 +209,7 @@ def _as_text(value: object) -> str:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-SILENCE_S = 60.0  # the other side gives a sign of life every 5 s
+SILENCE_S = 60.0  # the server sends a heartbeat every 5 s
 
 if TYPE_CHECKING:
     PoolConnection = UnixClient | httpx.AsyncClient
@@ -217,11 +218,7 @@ if TYPE_CHECKING:
 def _connect(place: PoolAddress) -> PoolConnection:
     if place.socket is not None:
         return UnixClient(place.socket, silence_s=SILENCE_S)
-    from httpx import Limits  # 170 ms, which a pool on this machine need not pay
-
-    # How many requests go at a time is for the caller and the pool to decide.
-    limits = Limits(keepalive_expiry=IDLE_CONNECTION_S)
-    return http.client(place.url, key=place.key, timeout_s=SILENCE_S, limits=limits)
+    return http.client(place.url, key=place.key, timeout_s=SILENCE_S, idle_s=IDLE_CONNECTION_S)
 
 
 async def _post(
@@ -276,7 +273,7 @@ class PoolAddress:
 
 
 FindPool = Callable[[PoolAddress | None], Awaitable[PoolAddress]]
-"""Gives where to ask; what it is given has just failed. Raises `EngineError`: there is nobody."""
+"""Returns the pool's address; its argument has just failed. Raises `EngineError`: there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -305,7 +302,7 @@ class RemotePool:
         """Set when the first answer or vector is asked for."""
 
     async def __aenter__(self) -> RemotePool:
-        """Connect; what is resident is asked for from now on."""
+        """Connect, and keep the statistics up to date from now on."""
         self._stats = await self._asked_stats()
         self._first_loads = dict(self._stats.loads)
         self._watching = asyncio.create_task(self._watch())
@@ -317,10 +314,9 @@ class RemotePool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End what runs, and the connections."""
+        """Cancel all requests, and close the connections."""
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+            await end(self._watching)
         for answer in tuple(self._answers):
             answer.cancel()
         await asyncio.gather(*(answer.ended() for answer in self._answers))
@@ -356,11 +352,11 @@ class RemotePool:
         return await self._numbers(CountRequest(model, tuple(texts)))
 
     async def load(self, model: ModelSpec) -> float:
-        """Bring a model into memory; gives the seconds that it took, 0 if it was there."""
+        """Load a model; return the seconds that it took, 0 if it was loaded."""
         return (await self._ask("load", self._wire.write(model), model.ref)).number or 0.0
 
     async def unload(self, ref: str) -> bool:
-        """Let a model go as soon as nobody uses it; tells whether it was there at all."""
+        """Unload a model when its last request has ended; return whether it was loaded."""
         return bool((await self._ask("unload", self._wire.write(ModelSpec(ref)), ref)).number)
 
     def chat(self, request: ChatRequest) -> Answer:
@@ -386,7 +382,7 @@ class RemotePool:
         return list(line.numbers or ())
 
     async def _serve(self, answer: Answer) -> Reply:
-        """Carry one chat through, from its beginning again where nobody has read of it."""
+        """Answer one chat; retry it from the start unless a part was read."""
         request = answer.request
         lines = self._lines("chat", self._wire.write(request), request.model.ref)
         async with aclosing(lines):
@@ -402,8 +398,6 @@ class RemotePool:
                 elif line == RETRY_LINE:
                     answer.forget()
         raise AssertionError
-
-    # asking
 
     async def _ask(self, verb: str, body: bytes, ref: str) -> WireLine:
         """Return an answer's last line."""
@@ -466,8 +460,6 @@ class RemotePool:
             self._old.append(seat)
             self._seat = _ConnectedPool(place, _connect(place))
 
-    # what is resident
-
     async def _asked_stats(self) -> PoolStats:
         line = await self._ask("stats", b"", "")
         assert line.stats is not None
@@ -486,7 +478,7 @@ class RemotePool:
             try:
                 self._stats = await self._asked_stats()
             except EngineError:
-                return  # who asks for more than numbers is told
+                return  # the next request raises it
 
 
 def _counted_since(now: LoadCount, before: LoadCount | None) -> LoadCount:

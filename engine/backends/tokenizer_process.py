@@ -1,8 +1,7 @@
 """Process that counts tokens with a local model's vocabulary.
 
 Started as a module by `token_counting`. Separate, because a broken file may end llama.cpp by
-`abort()`. Requests come in as lines of JSON, counts go out likewise; the process ends when its
-pipe closes.
+`abort()`. Requests and counts are lines of JSON; the process ends when its pipe closes.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _counts(prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
             messages = [Message(*turn) for turn in order["messages"]]
             return {"counts": [prompter.count_chat(messages)]}
         return {"counts": prompter.count(order["texts"])}
-    except Exception as error:  # answers to whoever asked; the next order may be another
+    except Exception as error:  # reported to the caller; the next order may work
         return {"error": f"{error or type(error).__name__}"}
 
 

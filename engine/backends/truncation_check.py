@@ -269,12 +269,12 @@ class TruncationCheck:
             "temperature": 0.0,
             "max_tokens": _ANSWER_TOKENS,
         }
-        hearing = StreamDecoder()
+        decoder = StreamDecoder()
         async with self._line.events("/v1/chat/completions", body) as events:
             async for event in events:
-                for _ in hearing.chunks(event):
+                for _ in decoder.chunks(event):
                     pass
-        return hearing.usage.prompt_tokens
+        return decoder.usage.prompt_tokens
 
     async def _read_text(self, model: str, text: str) -> int:
         """Return how many tokens of a text to embed the server reports to have read."""

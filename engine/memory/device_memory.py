@@ -114,7 +114,7 @@ class Device:
     gpus: tuple[GpuMemory, ...] = ()
     """Empty on a device that shares main memory (Metal), and without one."""
     why_no_gpu: str = ""
-    """Where the build is for a graphics device and finds none, or none that tells its memory."""
+    """Reason why a build for a graphics device finds none, or none that reports its memory."""
     n_oom_kills: int = 0
     """How often the kernel has ended a process for want of memory, as far as can be seen."""
     total_bytes: int = 0

@@ -590,7 +590,7 @@ class ModelManager(Generic[W]):
         return again if move.until is None else min(again, move.until)
 
     def _fail_if_stuck(self, wake_at: float | None) -> float | None:
-        """Fail all waiting requests when nothing moves for `wait_timeout_s`; return when to wake."""
+        """Fail all waiting requests if nothing has moved for long; return when to wake."""
         if not any(self._queues.values()):
             return wake_at
         workers = [one.worker for one in self.resident() if one.worker is not None]

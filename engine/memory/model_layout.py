@@ -59,7 +59,7 @@ _SHELF_SHARE, _MOST_SHELF_BYTES = 0.1, 8 * 1024**3
 _READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
 
 FindMeasured = Callable[[WorkerOptions], MeasuredSize | None]
-"""Tells what a load took earlier."""
+"""Returns what a load took earlier, if it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class ModelLayout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutRequest:
-    """What somebody asks of a model's layout."""
+    """What a layout must provide."""
 
     facts: ModelFacts
     n_ctx_tokens: int
@@ -88,7 +88,7 @@ class LayoutRequest:
     extra_bytes: int = 0
     """Of the files that are loaded with it: adapters, a projector, a draft model."""
     others_bytes: int = 0
-    """Of models that are needed beside it and not loaded yet: its cells leave them room."""
+    """Of other models that are needed and not loaded yet: memory that its cells leave free."""
 
 
 def n_cells(n_parallel: int, n_ctx_tokens: int, n_wished: int | None = None) -> int:
@@ -191,7 +191,7 @@ def _cell_counts(
         )
     could, now = _free_cells(load, wanted, header, settings, device)
     if wanted.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
-        alone = replace(wanted, others_bytes=0)  # they would not find room beside it in any case
+        alone = replace(wanted, others_bytes=0)  # they would not fit with it in any case
         could, now = _free_cells(load, alone, header, settings, device)
     if could is None or now is None:
         return min(at_most, usual) // 2, _halvings(max(least, min(usual, at_most)), least)
@@ -209,7 +209,7 @@ def _free_cells(
     settings: PoolSettings,
     device: Device,
 ) -> tuple[int, int] | tuple[None, None]:
-    """Return how many cells devices could hold beside the weights, and hold now.
+    """Return how many cells devices could hold with the weights, and hold now.
 
     On one device where that is enough for some whole requests, else on as few as have it. None:
     there are none with memory of their own.
@@ -436,7 +436,7 @@ def _split_bytes(needs: _LoadNeeds, n_there: int) -> tuple[int, int]:
 
 
 def _memory_of(way: Placement, there: int, needs: _LoadNeeds, device: Device) -> MemoryAmount:
-    """Return what a worker takes of the devices, and what its process takes beside the layers."""
+    """Return what a worker takes of the devices, and its process in addition to the layers."""
     buffers = [0] * len(device.gpus)
     for gpu in way.gpus:
         buffers[gpu] = needs.compute_bytes
@@ -470,7 +470,7 @@ def _placement_text(n_there: int, n_layers: int, names: str) -> str:
 
 
 def _corrected(layout: ModelLayout, seen: MeasuredSize | None) -> ModelLayout:
-    """Let what was measured go before what was computed."""
+    """Replace computed sizes by measured ones."""
     if seen is None:
         return layout
     room, _ = as_placed(seen.taken, layout.room)
@@ -501,7 +501,7 @@ def _spread_like(room: MemoryAmount, n_bytes: int) -> MemoryAmount:
 
 
 class MemoryProbe(Protocol):
-    """Knows the machine."""
+    """Reads a machine's memory, and lays models out on it."""
 
     async def look(self) -> Device:
         """Return what is free now."""
@@ -529,7 +529,7 @@ class MemoryProbe(Protocol):
 
 
 class MachineProbe:
-    """The real one. Headers are read once, beside the event loop: vocabularies are long."""
+    """Reads this machine. Headers are read once, in a thread: vocabularies are long."""
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
@@ -583,7 +583,7 @@ class MachineProbe:
 
 
 def _extra_bytes(wanted: LayoutRequest) -> int:
-    """Return the sizes of what is loaded beside the model; a missing file is told by the worker."""
+    """Return the sizes of the files loaded with the model; the worker reports missing ones."""
     facts = wanted.facts
     paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
     return sum(Path(path).stat().st_size for path in paths if path and Path(path).is_file())

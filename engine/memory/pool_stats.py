@@ -56,7 +56,7 @@ class ModelStats:
     keep_alive_s: float = 0.0
     """How long it stays after its last use; negative: for ever."""
     expires_s: float | None = None
-    """In how many seconds it goes if nobody asks; None: it is in use, or stays."""
+    """Seconds until it is unloaded if no request comes; None: it is in use, or stays."""
     load_s: float = 0.0
     is_pinned: bool = False
     is_leased: bool = False
@@ -115,7 +115,7 @@ class PoolEvents:
         """A request was not taken."""
 
     def turn(self, model: str, told: Mapping[str, Any]) -> None:
-        """A worker made a step; `told` is the frame of a step (`decoding.loop`), not to be changed."""
+        """A worker made a step; `told` is its frame (`decoding.loop`), not to be changed."""
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
         """A chat has ended; its first token came `first_s` after the pool took it."""

@@ -268,7 +268,7 @@ class TransferClient:
             self._client = http.client(
                 connect_s=self.options.connect_s,
                 timeout_s=self.options.stall_s,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                n_idle=16,
             )
         except (ValueError, ImportError) as error:
             raise ProxyUnusable(str(error)) from error

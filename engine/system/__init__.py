@@ -1,1 +1,1 @@
-"""Helpers that every package shares: files, locks, HTTP, processes, retry, text, hosts, hardware."""
+"""Shared helpers: files, locks, HTTP, processes, retry, tasks, text, units, hosts, hardware."""

@@ -38,41 +38,44 @@ def client(
     key: str = "",
     connect_s: float = CONNECT_S,
     timeout_s: float | None = 30.0,
+    n_idle: int | None = None,
+    idle_s: float = 5.0,
     **options: Any,
 ) -> httpx.AsyncClient:
-    """Return a client that shows a bearer key, if there is one, and follows no redirects.
+    """Return a client that opens as many connections as needed and follows no redirects.
 
-    `timeout_s` is that of each read and write; `options` are those of httpx.
+    `key`, if any, is sent as the bearer token; `timeout_s` is that of each read and write;
+    `n_idle` connections stay open for `idle_s` after their last request. `options` are httpx's.
     """
     import httpx
 
-    return httpx.AsyncClient(**_client_options(url, key, connect_s, timeout_s), **options)
+    return httpx.AsyncClient(
+        base_url=url,
+        headers=_key_headers(key),
+        timeout=httpx.Timeout(timeout_s, connect=connect_s, pool=None),
+        limits=httpx.Limits(
+            max_connections=None, max_keepalive_connections=n_idle, keepalive_expiry=idle_s
+        ),
+        **options,
+    )
 
 
 def blocking_client(
-    url: str = "",
-    *,
-    key: str = "",
-    connect_s: float = CONNECT_S,
-    timeout_s: float | None = 30.0,
-    **options: Any,
+    url: str = "", *, key: str = "", timeout_s: float | None = 30.0, **options: Any
 ) -> httpx.Client:
     """Return a client for a thread, as `client` does."""
     import httpx
 
-    return httpx.Client(**_client_options(url, key, connect_s, timeout_s), **options)
+    return httpx.Client(
+        base_url=url,
+        headers=_key_headers(key),
+        timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
+        **options,
+    )
 
 
-def _client_options(
-    url: str, key: str, connect_s: float, timeout_s: float | None
-) -> dict[str, Any]:
-    import httpx
-
-    return {
-        "base_url": url,
-        "headers": {"Authorization": f"Bearer {key}"} if key else {},
-        "timeout": httpx.Timeout(timeout_s, connect=connect_s, pool=None),
-    }
+def _key_headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def is_header_value(text: str) -> bool:

@@ -49,12 +49,10 @@ def lock_now(
         LockTaken: another holds it.
         OSError: the file cannot be written.
     """
-    from filelock import Timeout
-
     lock = file_lock(path, mode=mode)
     try:
         lock.acquire(timeout=wait_s, poll_interval=poll_s)
-    except Timeout:
+    except TimeoutError:  # filelock's is one
         raise LockTaken from None
     try:
         yield
@@ -79,8 +77,6 @@ async def lock_soon(
         LockTaken: another held it until then.
         OSError: the file cannot be written.
     """
-    from filelock import Timeout
-
     lock = file_lock(path)
     ends_at = None if wait_s is None else time.monotonic() + wait_s
     has_waited = False
@@ -88,7 +84,7 @@ async def lock_soon(
         try:
             lock.acquire(timeout=0)
             break
-        except Timeout:
+        except TimeoutError:  # filelock's is one
             if not has_waited:
                 on_wait()
                 has_waited = True

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _report_failure(fd: int, program: str, error: OSError | ValueError) -> None:
-    """Tell whoever started this why the program did not start: over the line, or in words."""
+    """Report why the program did not start: over the socket, or to standard error."""
     why = getattr(error, "strerror", None) or error
     if fd == 0:
         print(f"'{program}' cannot be started: {why}", file=sys.stderr)
@@ -69,7 +69,7 @@ def _detach_streams(fd: int) -> None:
 
 
 def _wait_status(pid: int, ended: int, fd: int) -> int:
-    """Wait for the program's end; bring it about where nobody is left who waits for it."""
+    """Wait for the program's end; end it when the process that started it is gone."""
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     poll.register(fd, select.POLLHUP if fd == 0 else select.POLLIN | select.POLLHUP)

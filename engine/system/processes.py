@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -57,7 +58,7 @@ class GuardedProcess:
     line: socket.socket
 
     def start_error(self) -> OSError | None:
-        """Return why there was no program to become, once the process has ended; None: there was."""
+        """Return why the program did not start, once the process has ended; None: it did."""
         if self.process.returncode != CANNOT_START:
             return None
         with contextlib.suppress(BlockingIOError):
@@ -103,8 +104,6 @@ def find_program(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | 
     >>> find_program("./sh", Path("/bin"), {})
     PosixPath('/bin/sh')
     """
-    import shutil
-
     if os.sep in program:
         path = Path(os.path.normpath(cwd / program))
         return path if path.exists() else None
@@ -146,7 +145,7 @@ async def run(
 async def start_guarded(
     command: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str], **kept: Any
 ) -> GuardedProcess:
-    """Start a program with pipes to all its standard streams, and let nothing of it outlive us.
+    """Start a program with pipes to its standard streams; nothing of it outlives us.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -185,7 +184,7 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
 
 
 class LineProcess:
-    """A program that answers each line of JSON with one; restarted where it died. For any thread."""
+    """A program that answers lines of JSON, restarted where it died. Any thread may ask."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command

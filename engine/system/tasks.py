@@ -100,7 +100,7 @@ def call_in(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: Any
 
 
 def settle(future: asyncio.Future[_T], result: _T | BaseException) -> None:
-    """Resolve a future from any thread; one that is done, or whose loop is closed, is left alone."""
+    """Resolve a future from any thread, unless it is done or its loop is closed."""
     call_in(future.get_loop(), _settle, future, result)
 
 

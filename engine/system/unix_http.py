@@ -82,7 +82,7 @@ class UnixClient:
                 connection.writer.close()
 
     async def _send(self, request: bytes) -> tuple[_OpenSocket, int, dict[bytes, bytes]]:
-        """Send a request and read the head of its answer; once more where the connection was stale."""
+        """Send a request and read the head of its answer; again where the connection was stale."""
         while True:
             connection = await self._connection()
             try:
