@@ -14,7 +14,7 @@ _INTERRUPTED_STATUS = 130
 
 def main() -> None:
     """Run the command line."""
-    # Whoever starts us in the background of a script has Ctrl-C ignored; so it stays.
+    # A script that starts this in the background ignores Ctrl-C; keep that.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, exit_at_once)
     from paddock.runner.cli import application
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def command_began() -> None:
-    """Let a command that has been imported hear of Ctrl-C as usual."""
+    """Restore the usual Ctrl-C, once a command is imported."""
     if signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

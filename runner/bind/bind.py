@@ -477,7 +477,7 @@ def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKe
 
 
 def _of_a_file(uses: str) -> str:
-    """Return how a file is used as a step, to whoever names it alone."""
+    """Return how to use a file as a step, for one that is named alone."""
     if uses.endswith(".py"):
         return f"Name a function of that file: `uses: {uses}:name`."
     if uses.endswith((".yaml", ".yml")):

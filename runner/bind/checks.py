@@ -153,7 +153,7 @@ def _check_function_faults(written: str) -> Iterator[tuple[str, str]]:
         for message, remedy in Check.of(written).faults(CHECK_FUNCTIONS):
             yield f"`check`: {message}", remedy
     except ExpressionError:
-        return  # told before, with the file
+        return  # reported with the file
     except BrokenCheck as error:
         message, _, remedy = str(error).partition(". ")
         yield message, remedy
@@ -186,7 +186,7 @@ class _DocumentPrompt:
 
     step: str
     beginning: str
-    """The templates of what the model is told before the document."""
+    """The templates of the prompt's text before the document."""
     varies_by: str | None
     """The loop variable of a nested block on which the beginning depends; None: on none."""
 

@@ -370,7 +370,7 @@ class _PickedErrors:
         self._details = details
 
     def errors(self, *, include_url: bool = True) -> list[ErrorDetails]:
-        """Give them as Pydantic does."""
+        """Return them as Pydantic does."""
         return self._details
 
 

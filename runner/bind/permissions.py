@@ -134,7 +134,7 @@ def _filled_in(written: object, bound: BoundPlan) -> tuple[str, bool]:
         value = Value.of(text)
         if all(_is_known(path, bound) for path in value.references):
             return str(value.render({"inputs": bound.inputs, "python": sys.executable})), True
-    except ExpressionError:  # a fault that is told elsewhere
+    except ExpressionError:  # reported elsewhere
         pass
     return text, False
 
@@ -150,7 +150,7 @@ def _reached_by_tools(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[R
         mark = _mark(step, bound, *one.path)
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
         if named is None:
-            continue  # a fault that was told
+            continue  # already reported
         if named.kind == "server":
             yield server_need(str(named.server), bound)
         elif named.kind in ("function", "installed"):
@@ -168,7 +168,7 @@ def _is_own_pattern(host: str, own: str) -> bool:
     """Return whether an entry of `hosts` stands for Paddock's own service and nothing else."""
     try:
         pattern, service = read_pattern(host), read_authority(own)
-    except BadHost:  # a fault that is told with its place
+    except BadHost:  # reported with its place
         return False
     is_here = pattern.is_loopback and service.host.is_loopback
     return is_here and pattern.port == service.port

@@ -47,7 +47,7 @@ class ModelBinder:
         self.pools: dict[str, BoundPool] = {}
         self._inputs = inputs
         self._is_check = is_check
-        """Nobody has given inputs yet."""
+        """Whether inputs are not given yet."""
         self._label = label
         """What the names of its pools begin with, so that none is another pipeline's."""
         self._later = later
@@ -65,7 +65,7 @@ class ModelBinder:
             return self.defaults[wanted[0]] if wanted else None
         at: Place = (*step.at, "with", "model")
         if not isinstance(written, str):
-            return None  # its type is a fault that is told with the parameters
+            return None  # its type is reported with the parameters
         if "{{" in written:
             remedy = "Use two steps with `if`."
             self._fault(
@@ -151,7 +151,7 @@ class ModelBinder:
         """Return an address; None where it is at fault, or an input that is not known yet."""
         value = self._text(written)
         if value is None or not all(map(self._is_input, value.references)):
-            return None  # told before, with the file
+            return None  # reported with the file
         lacking = sorted(path[1] for path in value.references if self._inputs.get(path[1]) is None)
         if lacking:
             self._lacking(lacking[0], at)
@@ -171,7 +171,7 @@ class ModelBinder:
         return len(path) > 1 and path[0] == "inputs" and path[1] in self._pipeline.inputs
 
     def _lacking(self, name: str, at: Place) -> None:
-        """Say that an address is an input without a value, unless that is told or yet to come."""
+        """Report an address that is an input without a value, unless it may come later."""
         if name in self._later:
             what = f"input '{name}' is the address of a server, and must be known before a run"
             self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
@@ -183,7 +183,7 @@ class ModelBinder:
         try:
             return Value.of(written)
         except ExpressionError:
-            return None  # told before, with the file
+            return None  # reported with the file
 
     def _ref_at(self, at: Place) -> Place:
         data = self._pipeline.document.data["models"][at[-1]]

@@ -165,7 +165,7 @@ class ScopedReply:
 
     @property
     def repair(self) -> int:
-        """How often what is wrong is told to the model."""
+        """Maximum number of repair attempts."""
         return self.reply.repair
 
     async def failures(self, output: Any, text: str) -> list[str]:

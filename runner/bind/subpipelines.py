@@ -26,13 +26,13 @@ from . import inputs_and_parameters
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 
 PIPELINE_STEP = "pipeline"
-# A file that runs two others, each of which runs two others: nobody means more than this.
+# A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
 
 
 @dataclass
 class SharedPlans:
-    """What is shared by all pipelines that one run binds."""
+    """State shared by all pipelines that one run binds."""
 
     plans: dict[Path, Plan] = field(default_factory=dict)
     n_bound: int = 0
@@ -40,7 +40,7 @@ class SharedPlans:
 
 @dataclass(frozen=True)
 class BindContext:
-    """Where a pipeline stands that is bound for a step of another; the outermost has no files."""
+    """Place of a sub-pipeline; empty for the outermost."""
 
     found: SharedPlans = field(default_factory=SharedPlans)
     files: tuple[Path, ...] = ()
@@ -131,7 +131,7 @@ class SubPipelineBinder:
         return None
 
     def _may_go_on(self, path: Path, at: tuple[str | int, ...]) -> bool:
-        """Refuse circles, and more pipelines than anybody means."""
+        """Refuse circles, and too many pipelines."""
         files = self._within.files or (self._own(),)
         found = self._within.found
         found.n_bound += 1
@@ -153,7 +153,7 @@ class SubPipelineBinder:
         return True
 
     def _plan(self, path: Path, name: str, at: tuple[str | int, ...]) -> Plan | None:
-        """Read it once; what is wrong with it is told at its own places."""
+        """Read it once; its faults are reported at their own places."""
         plans = self._within.found.plans
         if path not in plans:
             shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / name))
@@ -233,7 +233,7 @@ def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
 
 
 def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
-    """Yield what pipelines that steps run ask for in vain: one sentence for each file."""
+    """Yield a note on each file whose own settings a sub-pipeline ignores."""
     of_runs = ("on", "concurrency", "budget")
     asked = {
         plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
@@ -250,7 +250,7 @@ def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
 
 
 def outputs_of(inner: BoundPlan) -> tuple[str, ...]:
-    """Name what a step that runs this pipeline gives."""
+    """Return the output names of a step that runs this pipeline."""
     if inner.returns is None:
         return ()
     return tuple(inner.returns.data) if isinstance(inner.returns.data, dict) else (RESULT_OUTPUT,)
@@ -384,7 +384,7 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
 
 
 def canonical_spec(node: BoundNode) -> str:
-    """Write a block with its steps, or a step, down in one way: what decides its results."""
+    """Return the canonical spec of a step, or of a block with its steps: what decides results."""
     if not isinstance(node, BoundBlock):
         steps = {node.id: _spec_data(node.spec)}
         return json.dumps({"blocks": {}, "steps": steps}, sort_keys=True, ensure_ascii=False)

@@ -102,7 +102,7 @@ def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | 
 
 
 def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any = None) -> str:
-    """Write down what decides the step's result, template files' texts in place of their names.
+    """Return the canonical spec of a step: what decides its result, with template files' texts.
 
     `servers` is how the MCP servers are started or reached whose tools it names.
     """
@@ -113,7 +113,7 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,
     }
-    if reply is not None:  # what a step without one says is as it was before there were any
+    if reply is not None:  # a spec without it stays as it was
         written["reply"] = replies.reply_spec(reply)
     if servers is not None:
         written["servers"] = servers
@@ -121,14 +121,14 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
 
 
 def block_spec(block: Block) -> str:
-    """Write down a block's own keys; its body's steps have specs of their own."""
+    """Return the canonical spec of a block without its steps."""
     written = {
         "for_each": f"{block.var} in {block.over.source}",
         "key": block.key.source if block.key else None,
         "if": block.if_.source if block.if_ else None,
         "returns": block.returns.data if block.returns else None,
     }
-    if block.where is not None:  # what a block without one says is as it was before there was any
+    if block.where is not None:  # a spec without it stays as it was
         written["where"] = block.where.source
     return _canonical(written)
 
@@ -143,7 +143,7 @@ PASS_THROUGH_STEPS = frozenset(
 """Steps that give nothing of others but what they were given, unless `_has_untrusted_output` says so. What
 is not here is not trusted: steps of other packages too."""
 TRUSTED_TOOLS = frozenset(("calculator", "now"))
-"""Tools whose results nobody else has written."""
+"""Tools whose results are trusted."""
 _MODEL_STEPS = frozenset(("agent", "chat", "reduce", "summarise"))
 """Steps that tell their `usage`, in numbers."""
 _TRUSTED_FILE_ATTRIBUTES = ("sha256", "size", "modified")
@@ -159,7 +159,7 @@ def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tupl
 
 
 def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
-    """Name the inputs that whoever calls a webhook may fill in."""
+    """Return the inputs that a webhook's caller may set."""
     hooks = pipeline.on.webhook if pipeline.on is not None else ()
     return frozenset(name for hook in hooks for name in hook.inputs)
 
@@ -171,8 +171,8 @@ class _TaintMarker:
         self._foreign = foreign
         """Whether a step, an input (both by two words) or a loop variable is of others."""
         self._harmless: set[Reference] = set()
-        """What holds no text, whoever made it: by its place, since a document's own field may
-        have any name."""
+        """Outputs without text, trusted whatever their source: by place, since a document's own
+        field may have any name."""
         self._scans: set[str] = set()
 
     def all(self, nodes: Iterable[BoundNode]) -> Iterator[BoundNode]:

@@ -21,7 +21,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.model import Pipeline
 
-# A shorter value would take words out of every text.
+# A shorter value would be redacted in ordinary words.
 SHORTEST_SECRET = 4
 # What stands in a line of its own of a longer secret, such as a key in PEM.
 _SHORTEST_LINE = 16
@@ -83,7 +83,7 @@ MAX_SECRET_CHARS = 64 * 1024
 
 
 class RedactedError(Exception):
-    """An error that held a secret, in words that do not."""
+    """An error that contained a secret, redacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,11 @@ class Secrets:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Let no error out whose words, or those of its causes, hold a secret.
+        """Redact errors that are raised within, and their causes.
 
         Raises:
             PipelineError: one with its faults redacted.
-            Withheld: any other, with its words redacted and without its causes.
+            RedactedError: any other, with its words redacted and without its causes.
         """
         try:
             yield
@@ -130,10 +130,10 @@ class Secrets:
 
 
 class PlaceholderSecrets(dict[str, str]):
-    """What is read where a run only repeats what was recorded: no variable and no file is."""
+    """Stands in for the environment in a replay: no variable and no file is read."""
 
     def __missing__(self, name: str) -> str:
-        """Return what stands in for a secret."""
+        """Return a placeholder."""
         return f"no-secret-in-a-replay-{name}"
 
 
@@ -175,7 +175,7 @@ def _secret_values(
 
 
 def secret_place(keys: SecretKeys) -> str:
-    """Return where a secret is read from, for whoever must allow it."""
+    """Return where a secret is read from, to show before it is allowed."""
     return f"the environment variable {keys.env}" if keys.env else f"the file {keys.file}"
 
 

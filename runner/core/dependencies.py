@@ -1,7 +1,7 @@
 """Recorded dependencies of an item, and whether the disk still agrees.
 
-Files read, folders listed, files and vector rows written, stores searched. They are kept as marks
-in the item's entry. Files that were moved away or held back (edited by hand) are marked too.
+Files read, folders listed, files and vector rows written, stores searched: each is a mark in the
+item's entry, and so are files that were moved away or held back (edited by hand).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SCAN = "files.scan"
 LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
 HELD = "held"
-"""What the marks begin with that are not of a file that was read."""
+"""First words of marks that are not of a file that was read."""
 
 
 def is_file_mark(mark: Sequence[Any]) -> bool:
@@ -36,7 +36,7 @@ def is_file_mark(mark: Sequence[Any]) -> bool:
 
 
 def held_mark(stored: str, sha256: str) -> dict[str, list[Any]]:
-    """Mark a file that is kept as somebody left it, where this digest would have been written."""
+    """Mark an edited file that is kept, and the digest that would have been written."""
     return {f"{HELD} {stored}": [HELD, stored, sha256]}
 
 
@@ -46,12 +46,12 @@ def held_paths(reads: Mapping[str, Sequence[Any]]) -> list[str]:
 
 
 def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list[Any]]:
-    """Mark what an item within another one wrote."""
+    """Mark the outputs of a nested item."""
     return {path: [WRITTEN, scope, key] for path in paths}
 
 
 def nested_outputs(entry: Entry) -> Iterator[tuple[str, str, str]]:
-    """Yield what items within an item wrote: (scope, key, path)."""
+    """Yield the outputs of nested items: (scope, key, path)."""
     if entry.reads is not None and f'["{WRITTEN}"' in entry.reads:
         for path, mark in json.loads(entry.reads).items():
             if mark[0] == WRITTEN:
@@ -59,7 +59,7 @@ def nested_outputs(entry: Entry) -> Iterator[tuple[str, str, str]]:
 
 
 def entry_marks(entry: Entry, scope: str) -> dict[str, list[Any]]:
-    """Return what an entry depends on, for the item around it."""
+    """Return an entry's dependencies, for the item around it."""
     reads: dict[str, list[Any]] = json.loads(entry.reads) if entry.reads else {}
     outputs = json.loads(entry.outputs) if entry.outputs else ()
     return reads | written_within(scope, entry.key, outputs)
@@ -73,7 +73,7 @@ class DependencyIndex:
         self._stores = stores or OpenStores(Path(index.absolute("")))
         self._digests: dict[str, str] = {}
         self._listings: dict[str, str] = {}
-        """Digests of folders as they are listed now."""
+        """Digests of folders' current listings."""
 
     def digest(self, path: str) -> str:
         """Return the sha256 of a file, read once in a run."""
@@ -96,7 +96,7 @@ class DependencyIndex:
     ) -> None:
         """Add the mark of a folder that was listed for one item. Blocking.
 
-        Without `files` it is listed anew, but for what is `owned`: what a step `returns` may leave
+        Without `files` it is listed again, without the `owned` files: a step's `returns` may leave
         out what its items depend on.
         """
         name = f"{self._index.stored(str(roots.resolve(params.root)))}/"
@@ -112,7 +112,7 @@ class DependencyIndex:
     # --- comparing
 
     async def look(self, entries: Iterable[Entry], roots: Roots) -> None:
-        """List the folders that these items listed, and look at the stores that they know.
+        """Read the folders and stores that these items depend on.
 
         `difference` then need not.
         """
@@ -132,10 +132,10 @@ class DependencyIndex:
             self._listings[key] = _listing_digest(self._index.absolute(folder), given, roots, owned)
 
     def difference(self, scope: str, entry: Entry, edited: list[str]) -> str | None:
-        """Return what of what an item wrote and read has changed; None when all is as it was.
+        """Return what changed of an item's outputs and dependencies; None: nothing.
 
-        What it read goes before what it made and is lost: that can be made again without a call.
-        Outputs that are as somebody else left them are put into `edited`, and are no difference.
+        A changed dependency comes before a lost output, which can be made again without a call.
+        Edited outputs are added to `edited`, and are no difference.
         """
         loss = None
         for path in json.loads(entry.outputs) if entry.outputs else ():
@@ -148,7 +148,7 @@ class DependencyIndex:
         return loss
 
     def released(self, entry: Entry) -> str | None:
-        """Return why a file that an item was not allowed to write over can be written now."""
+        """Return why an edited file that blocked an item can be written now."""
         if entry.reads is None or f'["{HELD}"' not in entry.reads:
             return None
         marks = (mark for mark in json.loads(entry.reads).values() if mark[0] == HELD)
@@ -156,12 +156,12 @@ class DependencyIndex:
         return next((reason for reason in reasons if reason is not None), None)
 
     def is_as_read(self, scope: str, entry: Entry) -> bool:
-        """Return whether all that an item read is as it was; what it made may be lost."""
+        """Return whether an item's dependencies are unchanged; outputs may be lost."""
         difference = self.difference(scope, entry, [])
         return difference is None or is_loss(difference)
 
     def agrees(self, path: str, mark: Sequence[Any]) -> bool:
-        """Return whether what a mark is of is as it was; `look` at its entry comes before."""
+        """Return whether a mark's target is unchanged; call `look` for its entry first."""
         return self._of_mark(path, mark, []) is None
 
     def _of_output(self, scope: str, path: str, edited: list[str]) -> str | None:
@@ -173,7 +173,7 @@ class DependencyIndex:
         return None
 
     def _of_held(self, path: str, ours: str, edited: list[str]) -> str | None:
-        """Say of a file that was kept as somebody had left it why it can be written now."""
+        """Return why an edited file that was kept can be written now."""
         absolute = Path(self._index.absolute(path))
         try:
             there = sha256_of(absolute)  # not `digest`: this run may write it
@@ -220,7 +220,7 @@ class DependencyIndex:
 
 
 def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the folders that an item listed, and how."""
+    """Yield the folders that an item listed, with their scan parameters."""
     if entry.reads is None or f'["{LISTED}"' not in entry.reads:
         return
     for path, mark in json.loads(entry.reads).items():
@@ -230,7 +230,7 @@ def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _stores_of(entry: Entry) -> Iterator[str]:
-    """Yield the stores in which an item has rows, or that it searched."""
+    """Yield the stores that an item searched, or has rows in."""
     reads = entry.reads
     if reads is None or (f'["{ROWS}"' not in reads and f'["{STORE}"' not in reads):
         return

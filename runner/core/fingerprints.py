@@ -1,8 +1,8 @@
 """Fingerprints of items, and the reason why one is stale. Pure.
 
 An item's hash is made of named parts: its content, for each step the prompt, the parameters, the
-model and the version, and each outer value that it reads. The hash only tells that parts differ;
-the spec that is kept beside it tells which parameters.
+model and the version, and each outer value that it reads. The recorded spec tells which parameters
+differ.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from paddock.steps.python_step import is_function_reference
 
 CONTENT = "content"
 LOOP = "loop"
-"""A part that items have which read where they stand in their block's list."""
+"""A part of items that read their place in the block's list."""
 PART_CHARS = 16
 LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
 EDITED_FILE, KEPT_NO_MORE = "output was edited: ", "output is not edited any more: "
-"""How the reasons begin for which only what an item made is to be made again."""
+"""Reasons for which only lost outputs are made again."""
 READERS = ".readers"
-"""A part that is no digest: what reads documents here, a name a line."""
+"""A part that is no digest: the installed readers of documents, one a line."""
 
-# Parameters that are text for the model or for a file: "prompt" to whoever reads the reason.
+# Parameters that are text for the model or for a file: reasons call them "prompt".
 TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instructions", "messages"))
-# What says how to run a step and cannot change its result.
+# Keys that cannot change a step's result.
 NOT_IN_RESULT = frozenset(
     ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")
 )
@@ -45,40 +45,40 @@ _NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class PastItem:
-    """What is known of how an item was done, beside its entry."""
+    """How an item was last done, besides its entry."""
 
     content: str | None = None
-    """The digest that the item of today would have had then, by what was read of it then."""
+    """The digest that today's item would have had then."""
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By a part of its hash: what of it changed since, in words."""
+    """Part of the hash → what of it changed since, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemVerdict:
-    """What an item is, and why; `quarantined` is one that is known to fail."""
+    """State of an item, and why; `quarantined`: known to fail."""
 
     state: State
     why: str | None = None
 
     @property
     def is_work(self) -> bool:
-        """Whether something must be done."""
+        """Whether the item must run."""
         return self.state in ("new", "changed", "stale")
 
     @property
     def is_remade(self) -> bool:
-        """Whether nothing but what it made is missing: what it is made of is as it was."""
+        """Whether only outputs are missing."""
         return self.state == "stale" and is_loss(self.why)
 
 
 def is_loss(reason: str | None) -> bool:
-    """Return whether a reason is that something is missing which an item made."""
+    """Return whether a reason is a missing output."""
     beginnings = (LOST_FILE, LOST_ROWS, EDITED_FILE, KEPT_NO_MORE)
     return reason is not None and reason.startswith(beginnings)
 
 
 def held_text(paths: Sequence[str]) -> str:
-    """Say of an item why it is held.
+    """Return why an item is held.
 
     >>> held_text(["out/a.md"]), held_text(["a", "b", "c", "d"])
     ('edited, or not ours, and kept: out/a.md', 'edited, or not ours, and kept: a, b, c and 1 more')
@@ -89,7 +89,7 @@ def held_text(paths: Sequence[str]) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """Write plain data as JSON in one way only, so that equal values have equal hashes."""
+    """Return plain data as JSON, the same text for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -109,10 +109,10 @@ def is_file_value(value: Any) -> bool:
 
 
 def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
-    """Return what of an item decides the result.
+    """Return the part of an item that decides the result.
 
-    A file's path, size and time alone never do; its time does where the author reads it by name.
-    `attributes` are those that the block reads, None when it uses the item as a whole.
+    A file's path and size never do; its time does where the block reads it by name. `attributes`
+    are those that the block reads; None: the whole item.
     """
     if not is_file_value(item):
         if attributes is None or not isinstance(item, Mapping):
@@ -125,7 +125,7 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
 
 
 def default_key(item: Any) -> str:
-    """Return an item's stable name where the author names no `key`: its path, else its content."""
+    """Return an item's key where the block has no `key`: its path, else its content."""
     return file_path_of(item) or part_digest(item)
 
 
@@ -152,7 +152,7 @@ def hashable_value(value: Any) -> Any:
 def outer_value(path: Sequence[str], variables: Mapping[str, Any]) -> Any:
     """Follow a reference such as ("steps", "text", "pages") into the variables, for hashing.
 
-    What is not there is None: whoever evaluates the expression reports it.
+    What is missing is None; evaluating the expression reports it.
     """
     value: Any = variables
     for name in path:
@@ -163,7 +163,7 @@ def outer_value(path: Sequence[str], variables: Mapping[str, Any]) -> Any:
 
 
 def spec_parts(step: str, spec: str) -> dict[str, str]:
-    """Split a step's spec into what a reader calls its prompt and its parameters."""
+    """Split a step's spec into its prompt and its parameters."""
     written = json.loads(spec)
     if not isinstance(written, dict):
         return {f"{step}.parameters": part_digest(written)}
@@ -196,7 +196,7 @@ def judge_item(
     older: Mapping[str, Collection[str]] | None = None,
     past: PastItem | None = None,
 ) -> ItemVerdict:
-    """Compare an item with its entry; files that it wrote or read are looked at elsewhere.
+    """Compare an item with its entry; files are compared elsewhere.
 
     `older`: by the version of a step, those whose results are as good; None: none is, and neither
     is what was read before more could be read. `past` is what is known of how the item was done.
@@ -218,7 +218,7 @@ def judge_item(
 
 
 def changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Name the parts that are not the same."""
+    """Return the names of parts that differ."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
@@ -229,7 +229,7 @@ def stale_parts(
     *,
     is_done: bool,
 ) -> list[str]:
-    """Name the parts that differ so that a result is old."""
+    """Return the names of parts that make a result stale."""
     names = changed_parts(before, now)
     return [n for n in names if not _is_compatible(before, now, n, older, is_done=is_done)]
 
@@ -242,12 +242,12 @@ def _is_compatible(
     *,
     is_done: bool,
 ) -> bool:
-    """Return whether a part differs without making a result older."""
+    """Return whether a part differs without making the result stale."""
     if older is None or name.startswith(("inputs.", "steps.")):
         return False
     was, is_now = before.get(name), now.get(name, "")
     if name.endswith(READERS):
-        # Whoever installs OCR wants what could not be read, not every letter once more.
+        # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
         return was is None or (is_done and more_can_be_read)
     return name.endswith(".version") and was in older.get(is_now, ())
@@ -256,7 +256,7 @@ def _is_compatible(
 def _first_difference(
     names: Sequence[str], before: Mapping[str, str], now: Mapping[str, str], past: PastItem
 ) -> ItemVerdict:
-    """Name every difference. The content changed only if that differs which was read of it then."""
+    """Return every difference. The content only changed where the part that was read then did."""
     words = change_reasons((name for name in names if name != CONTENT), before, now, past.words)
     if CONTENT in names and past.content != before.get(CONTENT):
         return ItemVerdict("changed", "; ".join(["content changed", *words]))
@@ -269,7 +269,7 @@ def change_reasons(
     now: Mapping[str, str],
     words: Mapping[str, Sequence[str]] = _NO_TEXTS,
 ) -> list[str]:
-    """Say each difference once, in the order: prompt, model, parameters, version, values.
+    """Return each difference once, in the order: prompt, model, parameters, version, values.
 
     `words` says, by the part, what of it changed, as far as that is known.
     """
@@ -292,7 +292,7 @@ def change_reasons(
 
 
 def _came_or_went(place: str, before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """Say of a step that was not there then, or is not there now; a block has no version."""
+    """Return the words for a step that is new or gone; a block has no version."""
     version, parameters = f"{place}.version", f"{place}.parameters"
     if version not in before and version in now and parameters not in before:
         return f"step '{place}' is new"
@@ -319,23 +319,23 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 Spec = Mapping[str, Any]
-"""As `body.written` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
+"""As `canonical_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpecChanges:
-    """What differs between the spec by which an item was done and the one of today."""
+    """Differences between the recorded spec of an item and today's."""
 
     has_item: bool
     """Whether it was a block, whose items are read by a name."""
     attributes: frozenset[str] | None
-    """What was read of the item then; None: all of it."""
+    """Attributes of the item that were read then; None: all."""
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By the part of a hash: what of it changed, in words."""
+    """Part of the hash → what of it changed, in words."""
 
 
 def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
-    """Compare what was said with what is said; `block` is the outermost one, or the step."""
+    """Compare two specs; `block` is the outermost one, or the step."""
     words = {
         f"{name}.{part}": tuple(told)
         for kind in ("blocks", "steps")
@@ -360,7 +360,7 @@ def _specs_of_kind(spec: Spec, kind: str) -> Mapping[str, Any]:
 
 
 def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
-    """Say by the part of a hash which keys of one step, or block, are not the same."""
+    """Return, by part of the hash, which keys of a step or block differ."""
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return {}
     texts: list[str] = []
@@ -393,7 +393,7 @@ def _spec_attributes(spec: Spec, block: str, var: str) -> frozenset[str] | None:
 
 
 def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
-    """Yield what was read within a block; what cannot be compiled any more is left out."""
+    """Yield the references within a block; texts that no longer compile are left out."""
     for name, one in _specs_of_kind(spec, "blocks").items():
         yield from _expression_references(one.get("key"))
         yield from _value_references(one.get("returns"), bare=True)

@@ -3,7 +3,7 @@
 A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
 reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the
 step runs once for each item of a block, they are details of that item. The function that walks a
-pipeline is handed in, since the walk itself comes through here.
+pipeline is an argument, since the walk itself runs items.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from .staleness import ItemWork
 from .step_context import ItemOutputs
 
 CANCEL_GRACE_S = 2.0
-"""How long an item that is cancelled waits for the ledger, to be counted or not."""
+"""How long a cancelled item waits for the ledger, to know whether it is recorded."""
 
 
 @dataclass
 class ItemRun:
-    """What one item's steps did, collected while they run."""
+    """Records of one item's steps, collected while they run."""
 
     scope: str
     key: str
@@ -54,9 +54,9 @@ class ItemRun:
     outer: tuple[str, ...]
     outputs: ItemOutputs
     attempt: str = ""
-    """Names this try to do it: see `ItemName`."""
+    """Id of this attempt: see `ItemName`."""
     node: BoundNode | None = None
-    """The block whose item it is, or the step; None: nobody asks where it came from."""
+    """The item's block or step; None: no lineage is recorded."""
     item: Any = None
     renamed_from: str | None = None
     steps: list[StepRecord] = field(default_factory=list)
@@ -64,26 +64,26 @@ class ItemRun:
     reads: dict[str, list[Any]] = field(default_factory=dict)
     has_inner_failures: bool = False
     entry: Entry | None = None
-    """What was given to the ledger, though it may not stand yet."""
+    """The entry sent to the ledger; it may not be durable yet."""
     attempts: int = 0
-    """How often in a row it, or an item within it, has failed for a reason that may pass."""
+    """Failures in a row for a transient reason, of the item or one within it."""
     last: Any = None
     is_last_skipped: bool = False
     is_repeated_crash: bool = False
-    """It is given up without a try: the process of several runs died of it."""
+    """It is given up untried: several processes died of it."""
 
     def marks(self) -> dict[str, list[Any]]:
-        """Return what it depends on, for the item around it."""
+        """Return its dependencies, for the item around it."""
         within = written_within(self.scope, self.key, self.outputs.written)
         return self.reads | self.outputs.searched | within
 
     def held(self) -> list[str]:
-        """Return the stored paths of outputs that were kept as somebody had left them."""
+        """Return the stored paths of edited outputs that were kept."""
         return held_paths(self.reads | self.outputs.searched)
 
 
 def attempt_name(item: ItemWork) -> str:
-    """Name this try to do an item: the same until it is done, also over kills and failures."""
+    """Return the id of an attempt: the same until it is done, also over kills and failures."""
     entry = item.entry
     return f"{item.hash} {entry.run if entry is not None and entry.state == 'done' else ''}"
 
@@ -95,7 +95,7 @@ def item_path(item: Any) -> str | None:
 
 
 SubPipelinesFor = Callable[[BoundStep, ItemRun], SubPipelines]
-"""(step, the item for which it runs) → what carries out the pipeline that it runs."""
+"""(step, the item for which it runs) → runner of its sub-pipeline."""
 
 
 class ItemRunner:
@@ -109,10 +109,10 @@ class ItemRunner:
         self._origins = LineageStore(context.ledger)
         self._row_keeper = RowKeeper(context.stores, context.index, context.stats)
         self._specs: dict[str, tuple[str, str]] = {}
-        """By block or step: the digest of what it says, and that text."""
+        """Block or step → digest and text of its spec."""
 
     async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
-        """Run one step of an item; gives its outputs, None when it was skipped.
+        """Run one step of an item; return its outputs, None: it was skipped.
 
         Raises:
             ClaimLost: another machine has taken the item over; the step was not begun.
@@ -155,12 +155,12 @@ class ItemRunner:
         return replace(tools, pipelines=self._sub_pipelines(step, record))
 
     def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
-        """Note what files hold before a step reads them; the item's own is known by its hash."""
+        """Mark files before a step reads them; the item's own file is in its hash."""
         for text in texts:
             if text == record.own_path:
                 continue
             path = str(self._context.bound.roots.resolve(text))
-            with contextlib.suppress(OSError):  # the step will say what is wrong with it
+            with contextlib.suppress(OSError):  # the step reports the error
                 record.reads[self._context.index.stored(path)] = (
                     self._context.judge.dependencies.mark(path)
                 )
@@ -168,7 +168,7 @@ class ItemRunner:
     async def _note_listing(
         self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any
     ) -> None:
-        """Note what a folder held that was listed for this item alone."""
+        """Mark a folder that was listed for this item alone."""
         if record.outer and step.uses == SCAN and outputs is not None:
             files = None if step.returns is not None else outputs["files"]
             params, roots = step.params.render(scope), self._context.bound.roots
@@ -185,7 +185,7 @@ class ItemRunner:
         result: Any,
         seconds: float,
     ) -> None:
-        """Write the entry, and wait until it stands."""
+        """Record the entry, and wait until it is durable."""
         ledger = self._context.ledger
         secrets = self._stats.secrets
         await self._settle_rows(item, record, state)
@@ -224,14 +224,14 @@ class ItemRunner:
             raise RunStopped(str(failure)) from failure
 
     async def stands(self, record: ItemRun) -> bool:
-        """Tell, of an item that was cancelled while its entry was written, whether that is kept."""
+        """Return whether the entry of an item that was cancelled meanwhile is recorded."""
         put, ledger = record.entry, self._context.ledger
         if put is None:
             return False
         with contextlib.suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(CANCEL_GRACE_S):
                 await ledger.durable()
-        # Asked, since what failed may have been another one's entry.
+        # Read back: the entry that failed may have been another item's.
         try:
             there = (await ledger.ask(ledger.entries, record.scope, [record.key])).get(record.key)
         except LedgerError:
@@ -239,7 +239,7 @@ class ItemRunner:
         return there is not None and (there.hash, there.seconds) == (put.hash, put.seconds)
 
     async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
-        """Mark what the item keeps in stores and searched; what it no longer keeps goes."""
+        """Mark the item's rows and searches; drop rows that it no longer keeps."""
         record.reads.update(record.outputs.searched)
         self._note_reads(record, list(record.outputs.read))
         try:
@@ -251,7 +251,7 @@ class ItemRunner:
         record.reads.update(marks)
 
     def record_made(self, record: ItemRun) -> None:
-        """Write where an item came from; it stands with the next entry that does."""
+        """Record an item's lineage; it is committed with the next entry."""
         if record.node is None:
             return
         digest, text = self._spec(record.node)
@@ -280,10 +280,10 @@ class ItemRunner:
 
 
 class SubPipelineStats(RunStats):
-    """Counts into the stats of the pipeline around it."""
+    """Counts into the stats of the outer pipeline."""
 
     def __init__(self, outer: RunStats, step: str, item: tuple[str, str] | None = None) -> None:
-        """`item` is the block and the key of the item for which the step runs, if it is one's."""
+        """`item`: block and key of the item for which the step runs, if any."""
         told = SubPipelineObserver(outer.observer, step, is_nested=item is not None)
         super().__init__(outer.run, outer.pipeline, told, None, outer.secrets)
         self._outer = outer
@@ -292,7 +292,7 @@ class SubPipelineStats(RunStats):
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens the whole run has spent."""
+        """Tokens that the whole run has spent."""
         return self._outer.n_tokens
 
     def note(self, text: str) -> None:
@@ -309,7 +309,7 @@ class SubPipelineStats(RunStats):
         self._outer.item(replace(report, step=f"{self._step}.{report.step}"))
 
     def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
-        """Tell the observer that an item changed its state."""
+        """Report an item's new state to the observer."""
         if self._item is None:
             self._outer.item_state(f"{self._step}.{step}", key, state, detail)
         elif state == "running":
@@ -320,7 +320,7 @@ class SubPipelineStats(RunStats):
         self._outer.took(replace(made, id=f"{self._step}.{made.id}"))
 
     def _place(self, step: str, key: str) -> tuple[str, str]:
-        """Return whose call it is: whoever watches knows the items of the outermost pipeline."""
+        """Return block and key of a call, as the outermost pipeline's observer knows them."""
         return self._item or (f"{self._step}.{step}", key)
 
     def wrote(self, path: str) -> None:
@@ -337,12 +337,12 @@ class SubPipelineStats(RunStats):
             self._outer.acted(f"{self._step}.{step}")
 
     def unexpected(self, where: str, error: BaseException) -> None:
-        """Keep the traceback of an error that nobody foresaw."""
+        """Log the traceback of an unexpected error."""
         self._outer.unexpected(f"{self._step}: {where}", error)
 
 
 class SubPipelineObserver(NullObserver):
-    """Passes on what is told of steps, under the name of the step that runs them."""
+    """Forwards events of steps, under the name of the step that runs them."""
 
     def __init__(self, outer: Observer, step: str, *, is_nested: bool) -> None:
         self._outer = outer
@@ -350,16 +350,16 @@ class SubPipelineObserver(NullObserver):
         self._is_nested = is_nested
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Tell how much there is to do, where it is not a part of one item."""
+        """Report how many items there are, unless they are details of one item."""
         if not self._is_nested:
             self._outer.step(f"{self._step}.{step}", total, fresh)
 
     def tokens(self, n: int) -> None:
-        """Tell it."""
+        """Forward tokens."""
         self._outer.tokens(n)
 
     def note(self, text: str) -> None:
-        """Tell it."""
+        """Forward a note."""
         self._outer.note(text)
 
 

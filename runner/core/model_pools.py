@@ -1,7 +1,7 @@
-"""Open the pools that a bound plan's models are asked from, and look up every model.
+"""Open the pools that serve a plan's models, and look up every model.
 
-A model that names servers is asked there, all others by one pool: the caller's, servers that the
-settings name, this machine's service (started when a model is first needed: a run whose items are
+A model that names servers is served there. All others share one pool: the caller's, servers that
+the settings name, this machine's service (started at the first model call: a run whose items are
 all fresh starts nothing), or a pool inside this process.
 """
 
@@ -52,11 +52,11 @@ LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
 class OnDemandPool:
     """Implements `paddock.engine.request.Pool`; await `ready` before `chat`.
 
-    Where no service can be had, it is a pool inside this process.
+    Without a service, it opens a pool inside this process.
     """
 
     def __init__(self, settings: Settings, tenant: DaemonSession, facts: LookUpFacts) -> None:
-        """`facts` tells what is known of a model as long as there is no pool."""
+        """`facts` looks models up while there is no pool."""
         self._settings = settings
         self._tenant = tenant
         self._facts = facts
@@ -64,10 +64,10 @@ class OnDemandPool:
         self._pool: Any = None
         self._opening: asyncio.Task[Pool] | None = None
         self.first_call = asyncio.Event()
-        """Set when the first answer or vector is asked for."""
+        """Set at the first chat or embedding call."""
 
     async def __aenter__(self) -> OnDemandPool:
-        """Use a service that runs already."""
+        """Use the service if it is running."""
         if self._tenant.is_there:
             await self._opened()
         return self
@@ -89,18 +89,18 @@ class OnDemandPool:
         await self._opened()
 
     def stats(self) -> PoolStats:
-        """Return what is resident; nothing as long as there is no pool."""
+        """Return the pool's stats; empty while there is no pool."""
         stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
         return stats
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model without loading it."""
+        """Return a model's facts without loading it."""
         return await (self._facts if self._pool is None else self._pool.facts)(model)
 
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        """Count the prompt's tokens, the model's chat template included."""
+        """Count the tokens of a prompt, the chat template included."""
         return await (await self._opened()).count_chat(model, messages, tools)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
@@ -119,7 +119,7 @@ class OnDemandPool:
         return await (await self._opened()).embed(request)
 
     async def _opened(self) -> Pool:
-        """Return the pool, opened once for all callers; one that is cancelled stops nothing."""
+        """Return the pool, opened once for all callers; a cancelled caller stops nothing."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
         return await asyncio.shield(self._opening)
@@ -141,11 +141,11 @@ class OnDemandPool:
 _READ_LIMITS = "servers.json"
 
 Note = Callable[[str], None]
-"""Shows a person one line."""
+"""Shows one line."""
 
 
 class LookupInterrupted(Exception):
-    """Somebody asked to end while the models were looked up."""
+    """The run was stopped while its models were looked up."""
 
 
 @asynccontextmanager
@@ -200,7 +200,7 @@ async def open_pools(
 
 @asynccontextmanager
 async def open_home_pool(settings: Settings, note: Note = print) -> AsyncIterator[Pool]:
-    """Open the pool of models that name no servers, for several runs."""
+    """Open the pool of models that name no servers, to be shared by several runs."""
     spread = _ServerPools(settings.pool_wait_s, False, note, settings.state_dir)
     async with _home_pool(settings, None, False, spread) as pool:
         yield pool
@@ -213,7 +213,7 @@ async def _home_pool(
     is_plan: bool,
     spread: _ServerPools,
 ) -> AsyncIterator[Pool]:
-    """Open the pool of the models that name none."""
+    """Open the pool of models that name no servers."""
     if settings.pool_urls:
         async with spread.over(settings.pool_urls, settings.pool_key) as servers:
             yield servers
@@ -242,7 +242,7 @@ async def _server_pools(
     secrets: Secrets | None,
     spread: _ServerPools,
 ) -> BalancedPool:
-    """Make the pool of servers that a model names."""
+    """Return the pool of the servers that a model names."""
     scope = {"inputs": bound.inputs, "secrets": secrets.of(bound.file) if secrets else {}}
     key = "" if pool.key is None else str(pool.key.render(scope))
     tokenizer = None
@@ -252,7 +252,7 @@ async def _server_pools(
 
 
 def _file_of(tokenizer: str, settings: Settings) -> Path:
-    """Find the file of a model by whose vocabulary is counted.
+    """Return the model file whose vocabulary counts tokens.
 
     Raises:
         ModelNotFound: with the known names.
@@ -262,7 +262,7 @@ def _file_of(tokenizer: str, settings: Settings) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _ServerPools:
-    """Makes pools of servers elsewhere."""
+    """Makes pools of remote servers."""
 
     wait_s: float
     is_patient: bool
@@ -298,7 +298,7 @@ async def _look_up_models(
                 await digests.of(spec)
             except pipeline_models.LOOKUP_ERRORS as error:
                 found = list(pipeline_models.lookup_faults(error, spec, bound))
-                if not found:  # no place names it: a default
+                if not found:  # a default, which has no place in the file
                     raise
                 faults += found
         unfit = list(pipeline_models.model_fact_faults(digests.known, bound))
@@ -307,7 +307,7 @@ async def _look_up_models(
         if unfit:
             raise PipelineError(unfit)
 
-    # A server elsewhere that loads its model is waited for; whoever asks to end is not let wait.
+    # A remote server that loads its model is waited for; a stop ends the wait.
     looking = asyncio.create_task(look())
     stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
@@ -323,18 +323,18 @@ async def _look_up_models(
 
 
 class RoutedPool:
-    """Implements `paddock.engine.request.Pool`: each model is asked where it is served."""
+    """Implements `paddock.engine.request.Pool`: routes each model to its pool."""
 
     def __init__(self, home: Pool, elsewhere: Mapping[str, Pool]) -> None:
         self._home = home
         self._elsewhere = elsewhere
 
     def __getattr__(self, name: str) -> Any:
-        """Return what only some pools have (`stats`) as the pool at home has it."""
+        """Return attributes that only some pools have (`stats`), from the home pool."""
         return getattr(self._home, name)
 
     async def ready(self, model: ModelSpec) -> None:
-        """Open the pool that serves a model, where it is not open yet."""
+        """Open the pool that serves a model, unless it is open."""
         ready = getattr(self._of(model), "ready", None)
         if ready is not None:
             await ready(model)
@@ -366,7 +366,7 @@ class RoutedPool:
 
 
 class EmptyPool:
-    """The pool of pipelines that name no model."""
+    """The pool of a pipeline without models."""
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Refuse."""
@@ -396,7 +396,7 @@ class EmptyPool:
 
 
 class LookupPool(EmptyPool):
-    """The pool of a plan: tells what the models on this machine are, and asks none of them.
+    """The pool of a plan: looks up models on this machine, and runs none.
 
     Counts tokens with the vocabularies of their files.
     """
@@ -409,7 +409,7 @@ class LookupPool(EmptyPool):
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        """Count a prompt's tokens, without what tells the model of its tools.
+        """Count a prompt's tokens, without the tools' part.
 
         Raises:
             ModelBroken: the file cannot be read.
@@ -432,11 +432,11 @@ class LookupPool(EmptyPool):
         return self._tokenizers[facts.path]
 
     async def aclose(self) -> None:
-        """End the processes that count."""
+        """Stop the counting processes."""
         for tokenizer in self._tokenizers.values():
             await tokenizer.aclose()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model."""
+        """Return a model's facts."""
         found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
         return with_context(found, model.n_ctx_tokens)

@@ -2,7 +2,7 @@
 
 Pure functions decide when a step is retried, an item quarantined, a crashed run restarted. A
 failure is transient where another try may succeed with nothing changed: a time-out, a lost worker,
-a full queue, a disk or network folder that failed. What is wrong with the document itself is not.
+a full queue, a disk or network folder that failed. A fault of the document itself is not.
 A crash ends a process, not a run: the next start goes on from the ledger. A run that failed said
 why, and is not started again.
 
@@ -55,17 +55,17 @@ LONGEST_RESTART_PAUSE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start it once more, as this attempt, after a pause."""
+    """Start again, as this attempt, after a pause."""
 
     attempt: int
     pause_s: float
 
 
 def next_restart(attempt: int, max_restarts: int) -> Restart | None:
-    """Return what follows the crash of this attempt, the first being 1; None: enough is enough.
+    """Return the restart after a crash of this attempt, counted from 1; None: give up.
 
     >>> next_restart(1, 3), next_restart(4, 3)
-    (Again(attempt=2, pause_s=5.0), None)
+    (Restart(attempt=2, pause_s=5.0), None)
     """
     if attempt > max_restarts:
         return None
@@ -75,15 +75,14 @@ def next_restart(attempt: int, max_restarts: int) -> Restart | None:
 
 TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))
 MISSING_PACKAGE = "missing"
-"""This machine lacks a package or a program: never the item's fault, however often it is tried."""
+"""This machine lacks a package or a program; never counted against the item."""
 
 MAX_RETRY_PAUSE_S = 60.0
-# A full queue is nobody's fault, least of all the document's: without a word from the author it is
-# waited out for some 1 + 2 + 4 + 8 + 16 s.
+# A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
 MAX_BUSY_RETRIES = 5
 
 # How a pause grows with each turn. After a deadline the time has passed already, and a failed
-# check asks anew with what was wrong: there is nothing to let rest.
+# check asks again with its faults: there is nothing to wait for.
 _GROWTH: Mapping[str, float] = MappingProxyType({"timeout": 1.0, "check": 0.0})
 _DEFAULT_GROWTH = 2.0
 
@@ -91,7 +90,7 @@ FailureState = Literal["failed", "quarantined"]
 
 
 def times(retry: BoundRetry, cause: str) -> int:
-    """Return how often a step is tried again after a failure of this cause.
+    """Return how often a step is retried after a failure of this cause.
 
     >>> times(BoundRetry(), "busy"), times(BoundRetry(), "timeout")
     (5, 0)
@@ -104,7 +103,7 @@ def times(retry: BoundRetry, cause: str) -> int:
 
 
 def retry_pause_s(cause: str, turn: int, backoff_s: float, chance: float) -> float:
-    """Return the pause after turn `turn`; `chance`, 0 to 1, spreads those that failed at once.
+    """Return the pause after try `turn`; `chance`, 0 to 1, spreads those that failed at once.
 
     >>> [retry_pause_s("busy", turn, 1.0, 1.0) for turn in (0, 1, 2, 9)]
     [1.0, 2.0, 4.0, 60.0]
@@ -117,10 +116,10 @@ def retry_pause_s(cause: str, turn: int, backoff_s: float, chance: float) -> flo
 
 
 def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, int]:
-    """Return how a failed item is kept, and how often in a row it has failed for a passing cause.
+    """Return the state of a failed item, and its failures in a row for transient causes.
 
-    `failed` is tried again by the next run; `quarantined` only when it, or what is done with it,
-    has changed, or when somebody asks for it.
+    `failed` is retried by the next run; `quarantined` only when it, or its steps, have changed, or
+    with `--retry-failed`.
 
     >>> failure_state(1, 3, "io"), failure_state(2, 3, "io"), failure_state(1, 3, "other")
     (('failed', 2), ('quarantined', 3), ('quarantined', 0))
@@ -128,7 +127,7 @@ def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, i
     (('failed', 1), ('failed', 2))
     """
     if cause == MISSING_PACKAGE:
-        return "failed", max(n_before, 1)  # above zero: an item around it is tried again as well
+        return "failed", max(n_before, 1)  # above zero: the item around it is retried as well
     if cause not in TRANSIENT_CAUSES:
         return "quarantined", 0
     n_now = n_before + 1
@@ -136,10 +135,10 @@ def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, i
 
 
 FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelUnusable, NoServer)
-"""What every other item would meet as well."""
+"""Errors that every other item would meet, too."""
 
 UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
-"""Those of them that another model in the YAML would mend."""
+"""Those that another model in the YAML would fix."""
 
 
 class RunStopped(Exception):
@@ -147,7 +146,7 @@ class RunStopped(Exception):
 
 
 class RunFailed(RunStopped):
-    """A step or an item failed. Of a pipeline that a step runs, only what it was run for has."""
+    """A step or an item failed. In a sub-pipeline, only the item around it fails."""
 
     def __init__(self, words: str, *, cause: str = "other") -> None:
         self.cause = cause
@@ -162,7 +161,7 @@ class StepFailed(Exception):
         self.step = step
         self.reason = reason
         self.cause = cause
-        """As `retry.on` names it; it tells whether another try may well succeed."""
+        """As `retry.on` names it; decides whether another try may succeed."""
         super().__init__(f"step '{step}': {reason}")
 
 
@@ -173,9 +172,9 @@ async def run_step(
     reads: Callable[[Sequence[str]], None],
     unexpected: Callable[[str, BaseException], None],
 ) -> Any:
-    """Run a step, as often as its `retry` allows; gives its outputs, None when it was skipped.
+    """Run a step, as often as its `retry` allows; return its outputs, None: it was skipped.
 
-    `reads` is told the files that it is about to read, `unexpected` a bug with its place.
+    `reads` is called with the files that it is about to read, `unexpected` with a bug's place.
 
     Raises:
         StepFailed: it did not succeed.
@@ -202,9 +201,14 @@ async def run_step(
             raise StepFailed(step.id, str(error)) from error
         except LedgerError as error:
             raise RunStopped(str(error)) from error
-        except (StepFailed, RunStopped, StopGateClosed, PipelineError):  # of what the step runs
+        except (
+            StepFailed,
+            RunStopped,
+            StopGateClosed,
+            PipelineError,
+        ):  # of the pipeline that the step runs
             raise
-        except (Exception, SystemExit) as error:  # a step's own bug: told, its traceback kept
+        except (Exception, SystemExit) as error:  # a bug of the step: its traceback is logged
             unexpected(f"step '{step.id}'", error)
             cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
             what = f"{type(error).__name__}: {error}"
@@ -213,7 +217,7 @@ async def run_step(
 
 
 def is_step_skipped(step: BoundStep, scope: Scope) -> bool:
-    """Return whether `if` says no, or the step reads more than `skipped` of a skipped one.
+    """Return whether `if` is false, or the step reads more than `skipped` of a skipped step.
 
     Raises:
         StepFailed: the condition cannot be evaluated.
@@ -240,7 +244,7 @@ def reads_skipped(references: frozenset[tuple[str, ...]], scope: Scope) -> bool:
 
 
 def _tools_for_attempt(step: BoundStep, scope: Scope, tools: Tools, n_refused: int) -> Tools:
-    """Return the tools of one try: what its answer must be, and how often it was refused."""
+    """Return the tools of one try, with the reply's form and how often it was refused."""
     if step.reply is not None:
         tools = replace(tools, reply=ScopedReply(step.reply, scope))
     return replace(tools, n_refused=n_refused) if n_refused else tools
@@ -268,7 +272,7 @@ async def _run_once(
 
 
 def cause_of(error: StepError | EngineError) -> str:
-    """Return the word by which `retry.on` names an error."""
+    """Return the name of an error in `retry.on`."""
     if isinstance(error, StepError):
         return error.kind
     if isinstance(error, DeadlineExceeded):
@@ -291,12 +295,12 @@ ItemPlace = tuple[str, str]
 """An item: its scope and its key."""
 
 NO_RUN = ""
-"""The run of a note that counts for nothing: the item was quarantined for deaths before."""
+"""The run of a note without a crash: the item was quarantined for crashes before."""
 MAX_NAMED = 5
 
 
 class RepeatedCrash(StepFailed):
-    """The run's process died too often while it worked on this item."""
+    """The process died too often while it worked on this item."""
 
     def __init__(self, step: str, n_deaths: int) -> None:
         times = "once" if n_deaths == 1 else f"{n_deaths} times"
@@ -307,22 +311,22 @@ class RepeatedCrash(StepFailed):
         )
 
     def __str__(self) -> str:
-        """Return the sentence without the step: none of them is known to be the cause."""
+        """Return the sentence without a step: none is known to be the cause."""
         return self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class CrashHistory:
-    """What is known of a suspect."""
+    """Crashes that an item is suspected of."""
 
     n_deaths: int
     """0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
-    """The runs that died."""
+    """The runs that crashed."""
 
 
 class CrashSuspects:
-    """The notes of one run, and those that runs left which are gone. Lives in one loop."""
+    """The notes of this run, and those of crashed runs. Lives in one loop."""
 
     def __init__(self, ledger: Ledger, run: str, dead_after_s: float) -> None:
         self._ledger = ledger
@@ -330,12 +334,12 @@ class CrashSuspects:
         self._dead_after_s = dead_after_s
         self._left: dict[ItemPlace, list[AttemptRow]] = {}
         self._within: dict[ItemPlace, set[str]] = {}
-        """Items around suspects, with the runs that died."""
+        """Items around suspects → the runs that crashed."""
         self._begun: dict[ItemPlace, AttemptRow] = {}
         self._is_stopped = False
 
     async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
-        """Read the notes that runs left which are gone: all, or those of some items of a scope."""
+        """Read the notes of crashed runs: all, or those of some items of a scope."""
         ask = self._ledger.ask
         for row in await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys):
             if row.run == self._run:
@@ -346,9 +350,9 @@ class CrashSuspects:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
 
     def of(self, scope: str, item: ItemWork) -> CrashHistory | None:
-        """Return what is known of an item, None where it is no suspect.
+        """Return an item's crashes; None: it is no suspect.
 
-        An item that has changed since is none, nor is one that the same run has recorded.
+        An item that changed since, or that the same run recorded, is no suspect.
         """
         place = (scope, item.key)
         entry = item.entry
@@ -361,12 +365,12 @@ class CrashSuspects:
         within = self._within.get(place, set())
         if not rows and not within:
             return None
-        # What died of an item within it died of that one.
+        # A crash of a nested item is counted there.
         deaths = [row.run for row in rows if row.run not in within and row.run != NO_RUN]
         return CrashHistory(len(deaths), tuple(row.run for row in rows if row.run != NO_RUN))
 
     async def begin(self, scope: str, item: ItemWork, around: ItemPlace | None) -> None:
-        """Note durably that an item's steps are about to begin; `around` is the item around it."""
+        """Record durably that an item begins; `around` is the item around it."""
         if self._is_stopped:
             return
         outer = around or (None, None)
@@ -378,14 +382,14 @@ class CrashSuspects:
     def end(
         self, scope: str, key: str, *, is_recorded: bool = False, is_repeated_crash: bool = False
     ) -> None:
-        """Note that an item has ended in order; call it again as you like.
+        """Record that an item has ended in order; may be called again.
 
         `is_recorded`: it has an entry now, and is a suspect no longer; `is_deadly`: where it is
         tried again some day, it is to be done alone.
         """
         place = (scope, key)
         own = self._begun.pop(place, None)
-        with suppress(LedgerError):  # told by whoever waits for the entry
+        with suppress(LedgerError):  # raised where the entry is awaited
             if own is not None:
                 self._ledger.drop_attempt(own)
             if is_recorded:
@@ -396,14 +400,14 @@ class CrashSuspects:
                         self._ledger.record_attempt(replace(row, run=NO_RUN))
 
     def stop(self) -> None:
-        """Take every note out: what ends the process from now on was asked for."""
+        """Remove every note: from now on, the process ends on request."""
         self._is_stopped = True
         for scope, key in list(self._begun):
             self.end(scope, key)
 
 
 class ExclusiveLock:
-    """Lets items be worked on at the same time, or one alone. Lives in one loop."""
+    """Runs items together, or one alone. Lives in one loop."""
 
     def __init__(self) -> None:
         self._n_inside = 0
@@ -415,7 +419,7 @@ class ExclusiveLock:
 
     @asynccontextmanager
     async def entered(self, *, is_alone: bool) -> AsyncIterator[None]:
-        """Be inside, where wanted with nothing else inside."""
+        """Enter, alone if wanted."""
         if is_alone:
             async with self._one_alone:
                 self._is_open.clear()
@@ -438,7 +442,7 @@ class ExclusiveLock:
 
 
 def suspects_text(suspects: Sequence[tuple[str, CrashHistory]]) -> str:
-    """Say before they are done which items are suspects.
+    """Return a note on which items are suspects.
 
     >>> suspects_text([("a.pdf", CrashHistory(1, ("owl",))), ("b.pdf", CrashHistory(2, ("owl",)))])
     "run 'owl' died while it worked on 2 items; they are done last, one at a time: a.pdf, b.pdf"

@@ -56,7 +56,7 @@ class BudgetMeter:
         return budget_reached(self._budget, await self._spent(n_about_to_begin=1))
 
     async def share_spending(self) -> None:
-        """Tell other machines what this one has spent, every second and at the end."""
+        """Share what this machine has spent with others, every second and at the end."""
         if self._claims is None:
             return
         try:
@@ -188,19 +188,19 @@ class _PlanRun:
         self._ended[node.id].set()
 
     def _leave_for_later(self, node: BoundNode) -> None:
-        """Leave a node as it is at the border: what waits for it leaves itself then."""
+        """Leave a node undone at the closed gate; nodes that wait for it do the same."""
         self.has_left = True
         self._ended[node.id].set()
 
     def _leave(self, node: BoundNode, partial: str) -> None:
-        """Leave a node as it is that reads what `--only` did in part."""
+        """Leave a node undone that reads a block which `--only` did in part."""
         self.blocks.partial.add(node.id)
         self._stats.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
         self._stats.item_state(node.id, "", "skipped")
         self._ended[node.id].set()
 
     async def _as_task(self, node: BoundNode) -> Any:
-        """Carry out a node as a task of its own; return its outputs."""
+        """Run a node as a chunk of its own; return its outputs."""
         if self._outer:  # one of the steps of an item, which belongs to a chunk
             return await self._outputs(node)
         outputs: Any = None
@@ -250,7 +250,7 @@ class _PlanRun:
         return outputs
 
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
-        """Run a step; what changes the world is done by one machine after the other."""
+        """Run a step; steps with side effects run on one machine after the other."""
         claims = self._context.claims
         record = self._record(scope_id, step)
         if claims is None or step.kind.is_pure or step.inner is not None:
@@ -259,7 +259,7 @@ class _PlanRun:
             try:
                 async with claims.turn(scope_id, step.id, self._context.index, self._stop_gate):
                     return record, await self._beside_others(step, record)
-            except ClaimLost:  # this machine slept, and another one has had the turn
+            except ClaimLost:  # this machine slept, and another one took the turn
                 record = self._record(scope_id, step)
 
     async def _beside_others(self, step: BoundStep, record: ItemRun) -> Any:
@@ -267,7 +267,7 @@ class _PlanRun:
             return await self.blocks.items.step(step, self._scope, record)
 
     def _with_others(self, step: BoundStep) -> AbstractAsyncContextManager[None]:
-        """Leave an item alone that may end the process; what a pipeline within does so itself."""
+        """Wait while a crash suspect runs alone; sub-pipelines do so for their own items."""
         if step.inner is not None:
             return nullcontext()
         return self._context.exclusive_lock.entered(is_alone=False)
@@ -333,12 +333,12 @@ class _PlanRun:
         return ItemRun(scope_id, step.id, shown, step.id, None, self._outer, outputs, node=step)
 
     def _keep_marks(self, marks: dict[str, list[Any]]) -> None:
-        """Keep what a step depends on for the item around it, if there is one."""
+        """Pass a step's dependencies to the item around it, if there is one."""
         if self._outer:
             self.blocks.marks.update(marks)
 
     def _key(self, node: BoundNode) -> str:
-        """Return the key by which a report knows a step that is an item of its own."""
+        """Return the report's key of a step that is an item of its own."""
         return "/".join((*self._outer, node.id))
 
     # --- pipelines that steps run
@@ -387,12 +387,12 @@ class _PlanRun:
 
 
 def changes_nothing(step: BoundStep) -> bool:
-    """Return whether a step changes nothing, but for files that are told by themselves."""
+    """Return whether a step has no side effects besides files, which are reported themselves."""
     return step.kind.is_pure or step.uses in ("files.read", "files.write", "search")
 
 
 def _state_of(node: BoundNode, outputs: Any) -> PrefectState:
-    """Return the state that Prefect shows of a top-level step or block that has ended."""
+    """Return Prefect's state of a top-level step or block that has ended."""
     if outputs is None:
         return completed("skipped")
     if not isinstance(node, BoundBlock):
@@ -403,7 +403,7 @@ def _state_of(node: BoundNode, outputs: Any) -> PrefectState:
 
 
 def blocks_whose_results_are_read(bound: BoundPlan) -> frozenset[str]:
-    """Return the blocks whose `results` something reads; the others' need not be kept in memory."""
+    """Return the blocks whose `results` are read; others' are not kept in memory."""
     found: set[str] = set()
     reading: Sequence[Any] = [*bound.nodes, *([bound.returns] if bound.returns else ())]
     for node in reading:

@@ -26,7 +26,7 @@ class CallRecord:
     """One call that a step made, of a model or a tool."""
 
     hash: str
-    """Names its row in the ledger, with request and reply."""
+    """Key of its row in the ledger, with request and reply."""
     kind: str
     """`chat`, `embed` or `tool`."""
     is_known: bool
@@ -38,11 +38,11 @@ class CallRecord:
     reused: int = 0
     completion: int = 0
     queue_s: float = 0.0
-    """Of `seconds`, waited for a model to be loaded and for its turn."""
+    """The part of `seconds` spent waiting for a model's load and its queue."""
 
     @classmethod
     def of(cls, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool) -> CallRecord:
-        """Return what a call cost that has just ended; a known one cost nothing now."""
+        """Return the record of a call that has just ended; a cached one costs nothing."""
         return cls(
             hash_,
             kind,
@@ -68,21 +68,21 @@ class StepRecord:
     seconds: float = 0.0
     calls: list[CallRecord] = field(default_factory=list)
     state: Literal["done", "skipped", "failed"] = "done"
-    """Known while the run goes on; afterwards the item's entry tells how that ended."""
+    """Only known during the run; afterwards the item's entry has it."""
     _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
     def end(self) -> None:
-        """Note how long it took, by a clock that nobody sets."""
+        """Measure its duration, by the monotonic clock."""
         self.seconds = time.monotonic() - self._since
 
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """What a step has done in a run, for all items together."""
+    """Totals of a step in a run, over all items."""
 
     n: int = 0
     seconds: float = 0.0
-    """At work; those of items that were done at once are added up."""
+    """Working time; parallel items are added up."""
     calls: int = 0
     known_calls: int = 0
     tokens: int = 0
@@ -90,7 +90,7 @@ class StepTotals:
     """Of `n`."""
 
     def plus(self, made: StepRecord) -> StepTotals:
-        """Add what it did once more."""
+        """Return the totals with one more execution."""
         new = [call for call in made.calls if not call.is_known]
         return StepTotals(
             self.n + 1,
@@ -107,12 +107,12 @@ class ItemSource:
     """The file that an item is."""
 
     path: str
-    """As the ledger writes it: relative to the pipeline's folder where it is inside."""
+    """As stored in the ledger: relative to the pipeline's folder where it is inside."""
     sha256: str
 
 
 def source_of(item: Any, stored: str | None) -> ItemSource | None:
-    """Return the file that an item is, by its content, as `files.scan` describes it."""
+    """Return the file that an item is; None: it is not from `files.scan`."""
     sha256 = item.get("sha256") if isinstance(item, Mapping) else None
     if stored is None or not isinstance(sha256, str):
         return None
@@ -125,7 +125,7 @@ RENAMED = "renamed_from"
 def lineage_as_json(
     source: ItemSource | None, steps: Iterable[StepRecord], renamed_from: str | None = None
 ) -> dict[str, Any]:
-    """Return what is kept; `read_lineage` gives it back but for the old key of a renamed document."""
+    """Return the lineage as JSON data; `read_lineage` reads all but `renamed_from`."""
     return {
         "source": None if source is None else asdict(source),
         **({} if renamed_from is None else {RENAMED: renamed_from}),
@@ -149,7 +149,7 @@ def _call_values(call: CallRecord) -> Iterable[Any]:
 
 
 def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
-    """Give back what `lineage_as_json` wrote; what a later version adds to a call is left out."""
+    """Read what `lineage_as_json` wrote; fields of later versions are ignored."""
     source = made.get("source")
     n_values = len(CallRecord.__slots__)
     steps = tuple(
@@ -167,11 +167,11 @@ def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[Step
     return (None if source is None else ItemSource(**source)), steps
 
 
-MAX_NOTES = 200  # a note for each of 10,000 documents helps nobody; the rest are counted
+MAX_NOTES = 200  # more are only counted: nobody reads 10,000 notes
 
 
 class RunStats:
-    """The one place where a run's numbers meet."""
+    """Counts, notes and item reports of a run."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class RunStats:
         secrets: Secrets | None = None,
     ) -> None:
         self.secrets = secrets or Secrets()
-        """What no text that leaves here may hold."""
+        """Redacted from every text that leaves here."""
         self.run = run
         self.pipeline = pipeline
         self.observer = observer
@@ -207,11 +207,11 @@ class RunStats:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what was noted so far."""
+        """The notes so far."""
         return tuple(self._notes)
 
     def note(self, text: str) -> None:
-        """Show one line and keep it for the report; the same line once."""
+        """Report a line to the observer and keep it for the report; each line once."""
         text = self.secrets.redact(text)
         if text in self._notes:
             return
@@ -231,7 +231,7 @@ class RunStats:
         self.observer.call(step, key, usage, is_cached)
 
     def took(self, made: StepRecord) -> None:
-        """Add up what a step has done, for one item or alone; one that is skipped did nothing."""
+        """Add an execution of a step; skipped ones do not count."""
         if made.state == "skipped":
             return
         was = self._steps.get(made.id, StepTotals())
@@ -245,7 +245,7 @@ class RunStats:
         self._items.append(report)
 
     def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
-        """Tell the observer that an item changed its state."""
+        """Report an item's new state to the observer."""
         self.observer.item(step, key, state, detail and self.secrets.redact(detail))
 
     def wrote(self, path: str) -> None:
@@ -261,7 +261,7 @@ class RunStats:
         self._acted[step] = None
 
     def unexpected(self, where: str, error: BaseException) -> None:
-        """Keep the traceback of an error that nobody foresaw in the run's log."""
+        """Write the traceback of an unexpected error to the run's log."""
         if self._log is None:
             return
         try:
@@ -269,13 +269,13 @@ class RunStats:
             trace = "".join(traceback.format_exception(error))
             with files.open_private(self._log, "a") as file:
                 file.write(self.secrets.redact(f"{where}\n{trace}\n"))
-        except OSError as refused:  # the error itself is told all the same
+        except OSError as refused:  # the error itself is still reported
             self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
             return
         self._has_log = True
 
     def _in_order(self) -> tuple[ItemReport, ...]:
-        """Return the items by step and key, whatever ended first."""
+        """Return the items by step and key."""
         steps = {
             step: place for place, step in enumerate(dict.fromkeys(i.step for i in self._items))
         }
@@ -314,7 +314,7 @@ class RunStats:
         )
 
     def _by_step(self) -> dict[str, dict[str, Any]]:
-        """Return what each step or block has done, by its id."""
+        """Return the totals of each step or block, by its id."""
         found = {name: asdict(done) for name, done in self._steps.items()}
         for item in self._items:
             counts = found.setdefault(item.step, {}).setdefault("counts", {})

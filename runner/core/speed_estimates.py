@@ -1,7 +1,6 @@
-"""Estimates of model speed on this machine: how long work takes, and what a tuned copy would gain.
+"""Estimates of model speed on this machine, and what a tuned copy would gain.
 
-Reads stored profiles only; nothing is measured or loaded here. Most plans have no model, so what
-reads profiles is imported at the first look-up.
+Reads stored profiles only; nothing is measured or loaded here.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class TuningGain:
         return f"paddock tune {self.ref}"
 
     def sentence(self) -> str:
-        """Say it in one line."""
+        """Return it as one line."""
         return (
             f"A tuned copy of {self.ref} would read prompts about {self.prompts:.1f} times as "
             f"fast, and do this job {self.job:.1f} times as fast: {self.command}"
@@ -62,7 +61,7 @@ class ComputeMode:
 
     is_flash: bool
     plain_ratio: float | None
-    """How long usual work takes without flash attention, as a share of that with it."""
+    """Time of typical work without flash attention, as a share of that with it."""
     company: bool | None
     """Whether answers are the same alone and beside other requests; None: not measured."""
     drafts: bool | None
@@ -94,7 +93,7 @@ class SpeedBook:
         self._settings = settings
 
     def seconds(self, ref: str, workload: Workload) -> float | None:
-        """Return how long a model takes for some work; None where it was not measured."""
+        """Return seconds that a model takes for some work; None: not measured."""
         facts = self._facts(ref)
         profile = self._profile(facts) if facts is not None else None
         return context_layout.workload_s(profile, workload) if profile is not None else None
@@ -117,7 +116,7 @@ class SpeedBook:
         return TuningGain(ref, prompts, job)
 
     def gains(self) -> Iterable[TuningGain]:
-        """Tell of every model that is here and was measured, what its copy promises."""
+        """Yield, for each measured model here, what its tuned copy promises."""
         for name in self._finder.names():
             gain = self.gain(name)
             if gain is not None:
@@ -161,7 +160,7 @@ class SpeedBook:
         try:
             return self._finder.find(ref)
         except EngineError:
-            return None  # it is reported where it is used
+            return None  # reported where the model is used
 
     def _profile(self, facts: ModelFacts) -> Profile | None:
         return self._profiles.find(facts.digest, self._place(facts))
@@ -185,7 +184,7 @@ class SpeedBook:
 def profile_place(
     settings: PoolSettings, digest: str = "", device: Device | None = None
 ) -> DeviceBuild:
-    """Name this machine as its profiles do; with a CUDA build the vendor's tool is asked.
+    """Return the device id of profiles; with a CUDA build, nvidia-smi is asked.
 
     A model with this digest may run with a fallback of llama.cpp, and was measured with it.
     """
@@ -196,7 +195,7 @@ def profile_place(
 
 
 def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
-    """Describe calls by their tokens altogether; `n_shared` are those found in the cache."""
+    """Return a workload by its total tokens; `n_shared` are found in the cache."""
     n = max(1.0, n_calls)
     return Workload(
         n_sequences=round(n),

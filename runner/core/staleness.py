@@ -1,7 +1,7 @@
 """What must be done, and why: a bound pipeline's items compared with their ledger entries.
 
-Reads the ledger and the file system; runs nothing. Blocks are judged one by one, since the list of
-a block may come out of a step that ran before it.
+Reads the ledger and the file system; runs nothing. Blocks are judged one by one, since a block's
+list may be the output of an earlier step.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ from .fingerprints import (
 from .run_options import RunOptions
 
 RETURNS = "(returns)"
-"""What a pipeline gives, among the parts of the step that runs it; no id can look like it."""
+"""A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
 N_KEYS_NAMED = 3
-"""How many keys a message names: there may be thousands."""
+"""Keys that a message names: there may be thousands."""
 NOT_ASKED = ItemVerdict("skipped", "not asked for")
 
 
 @dataclass(frozen=True, slots=True)
 class ItemWork:
-    """One item: what it is, and what is known of it."""
+    """One item with its verdict and its entry."""
 
     index: int
     key: str
@@ -86,9 +86,9 @@ class ItemWork:
     parts: str
     entry: Entry | None
     place: tuple[int, int] = (0, 1)
-    """Where it stands in its block's list, from 0, and how long that is."""
+    """Its index in the block's list, and the list's length."""
     is_shared: bool = False
-    """Whether another machine has done it in this very job: it counts as done now."""
+    """Whether another machine has done it in this job: it counts as done now."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
 
@@ -98,15 +98,15 @@ class ItemWork:
 
     @property
     def attempts(self) -> int:
-        """How often in a row this very item failed for a reason that may pass."""
+        """Failures in a row of this unchanged item, for transient reasons."""
         entry = self.entry
         return entry.attempts if entry is not None and entry.hash == self.hash else 0
 
     def cause(self, cause: str) -> str:
-        """Return the cause of its failure by which it is kept.
+        """Return the cause under which its failure is recorded.
 
-        A file that could not be read when it was listed need not be tried in vain in each run: as
-        soon as it can be read it has a digest, and with it another hash.
+        A file that was not readable when it was listed is not retried in each run: once it is
+        readable it has a digest, and so another hash.
         """
         is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
         return "other" if cause == "io" and is_unreadable else cause
@@ -124,9 +124,9 @@ class BlockWork:
     held: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
     left_out: frozenset[str] = frozenset()
-    """The keys of what stands in the list, and for which `where` does not hold."""
+    """Keys of items that `where` leaves out."""
     dropped: tuple[Entry, ...] = ()
-    """What was done of them, before `where` left them out."""
+    """Entries from before `where` left them out."""
 
     @property
     def deleted(self) -> tuple[Entry, ...]:
@@ -135,7 +135,7 @@ class BlockWork:
 
     @property
     def doubts(self) -> tuple[DeletionDoubt, ...]:
-        """Why others whose source is missing do not count as deleted."""
+        """Why other missing sources do not count as deleted."""
         return self.missing.doubts
 
 
@@ -339,7 +339,7 @@ class Judge:
         there: Sequence[Entry],
         present: Collection[str],
     ) -> MissingSources:
-        """Return which items were deleted, and in which folders the others were seen."""
+        """Return the deleted items, and the folders in which others were seen."""
         absent = [entry for entry in there if entry.key not in present]
         decide = self.sources.missing
         return await asyncio.to_thread(decide, block, scope, scope_id, len(there), absent)
@@ -347,7 +347,7 @@ class Judge:
     def _asked_about(
         self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
     ) -> MissingSources:
-        """Leave what was deleted as it is, but for renames, where a person is asked about it."""
+        """Keep deletions undecided, but for renames, where a person is asked first."""
         renamed_from = {item.renamed_from for item in items}
         deleted = tuple(entry for entry in missing.deleted if entry.key in renamed_from)
         n_deleted = len(missing.deleted) - len(deleted)
@@ -374,7 +374,7 @@ class Judge:
     def _with_renames(
         self, scope: str, items: list[ItemWork], deleted: Sequence[Entry]
     ) -> list[ItemWork]:
-        """Say of new items which deleted one they were."""
+        """Set which deleted item a new one was renamed from."""
         new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
         old = renamed_items(self.ledger, scope, deleted, new)
         return [_as_renamed(item, old[item.key]) if item.key in old else item for item in items]
@@ -382,7 +382,7 @@ class Judge:
     async def step(
         self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()
     ) -> tuple[str, ItemWork]:
-        """Judge a top-level step that calls a model; gives its scope and its one item."""
+        """Judge a top-level step that calls a model; return its scope and its one item."""
         scope_id = self.scope_id(step.id, outer)
         parts = await self._step_parts(step)
         parts.update(self._outer_parts(step.references, scope))
@@ -405,7 +405,7 @@ class Judge:
         return scope_id, item
 
     async def job_runs(self) -> frozenset[str]:
-        """Return the runs with which other machines do this job, and this one's own."""
+        """Return the runs of the same job, this one included."""
         return frozenset() if self._job_runs is None else await self._job_runs()
 
     def _note_keys(self, keys: Iterable[str]) -> None:
@@ -471,7 +471,7 @@ class Judge:
         return judge_item(entry, hash_, json.loads(candidate.parts), older, past)
 
     def _of_failed(self, entry: Entry, verdict: ItemVerdict, *, is_taken: bool) -> ItemVerdict:
-        """Judge an item that failed: where an edited output was why, that may have ended."""
+        """Judge a failed item: an edited output that blocked it may be gone."""
         reason = self.dependencies.released(entry)
         if reason is None and is_taken:
             paths = held_paths(json.loads(entry.reads) if entry.reads else {})
@@ -481,7 +481,7 @@ class Judge:
     # --- parts
 
     async def parts_of(self, node: BoundNode) -> dict[str, str]:
-        """Return of what an item's hash consists, but for its content and what other steps gave."""
+        """Return the parts of an item's hash, without its content and other steps' outputs."""
         scope = Scope.of(self.bound.inputs)
         if isinstance(node, BoundBlock):
             parts = await self._block_parts(node, scope)
@@ -509,7 +509,7 @@ class Judge:
         version = part_digest([step.uses, step.kind.version])
         parts[f"{step.id}.version"] = version
         self.older[version] = _compatible_versions(step)
-        # A step that reads by what is installed names it: what is no more makes its results old.
+        # A step that depends on installed readers lists them: removing one makes results stale.
         if (installed := getattr(step.kind, "installed", None)) is not None:
             parts[f"{step.id}{READERS}"] = "\n".join(sorted(installed()))
         if step.inner is not None:
@@ -528,7 +528,7 @@ class Judge:
         return parts
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
-        """Return what the pipeline that a step runs consists of: all but what it is given."""
+        """Return the hash parts of a sub-pipeline, without its inputs."""
         parts: dict[str, str] = {}
         for step in steps_of(inner.nodes):
             for name, value in (await self._step_parts(step)).items():
@@ -544,12 +544,12 @@ class Judge:
         parts = {}
         for path in sorted(references):
             if path[0] == "secrets":
-                continue  # a new password makes nothing old, and leaves no trace
+                continue  # a new password makes nothing stale, and leaves no trace
             if path[0] not in scope:
-                continue  # a name that the step itself gives its template, such as `chunk`
+                continue  # a name that the step adds for its template, such as `chunk`
             kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
             if kind == "dir":
-                continue  # its path is part of the scope, what lies in it is listed by steps
+                continue  # its path is part of the scope, its files are listed by steps
             value = outer_value(path, scope)
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
@@ -564,16 +564,16 @@ class Judge:
 
 
 class _PastItems:
-    """How the items of a scope were done, read from the ledger when it is first asked for."""
+    """How the items of a scope were last done, read from the ledger at first use."""
 
     def __init__(self, ledger: Ledger, scope: str, node: BoundNode) -> None:
         self._ledger, self._scope, self._node = ledger, scope, node
         self._specs: Mapping[str, str] | None = None
-        """By key: the digest of the spec by which an item was done."""
+        """Key → digest of the spec with which an item was done."""
         self._changes: dict[str, SpecChanges | None] = {}
 
     def of(self, key: str, item: Any) -> PastItem:
-        """Return what is known of how an item was done; `item` is what it is now."""
+        """Return how an item was last done; `item` is its value now."""
         origins = LineageStore(self._ledger)
         if self._specs is None:
             self._specs = origins.specs_of(self._scope)
@@ -599,7 +599,7 @@ def _as_renamed(item: ItemWork, old: str) -> ItemWork:
 
 
 def _overwrites(block: BoundBlock) -> bool:
-    """Return whether all that a block writes goes over what others wrote (`on_edited`)."""
+    """Return whether a block overwrites edited files (`on_edited`)."""
     modes = [
         step.params.value.data.get("on_edited")
         for step in all_steps(block.body)
@@ -609,14 +609,14 @@ def _overwrites(block: BoundBlock) -> bool:
 
 
 def _has_one_block(bound: BoundPlan) -> bool:
-    """Return whether all items are those of one block at the top level."""
+    """Return whether one top-level block has all items of the pipeline."""
     n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
     inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
     return n_blocks == 1 and all(plan is None for plan in inner)
 
 
 def _known_keys(key: str, keys: Collection[str]) -> str:
-    """Name the nearest keys, or the first ones: there may be thousands."""
+    """Return a hint with the nearest keys, or the first ones."""
     near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
     if near:
         return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"

@@ -1,8 +1,8 @@
-"""What a step is given: the pool through the call cache, files, model names, a log, and its tools.
+"""What a step gets: the pool through the call cache, files, model names, a log, and its tools.
 
-One `Toolbox` for a run makes the `Tools` of each step of each item. Tools are found by name,
-called within a time limit, and recorded in the ledger. Processes for Python functions and sessions
-with MCP servers are opened at first use, shared by all steps, and closed with the run.
+Tools are found by name, called within a time limit, and recorded in the ledger. Processes for
+Python functions and sessions with MCP servers open at first use, are shared by all steps, and close
+with the run.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 
 
 class CallTape(Protocol):
-    """Records what tools and commands give, or gives what was recorded."""
+    """Records results of tools and commands, or replays recorded ones."""
 
     def toolset(self, inner: Toolset) -> Toolset:
         """Return the tools of a step."""
         ...
 
     def memo(self, inner: CallCache) -> CallCache:
-        """Return the ledger of a step's other calls."""
+        """Return the cache of a step's other calls."""
         ...
 
 
@@ -71,27 +71,27 @@ class ToolRuntime:
 
     @property
     def functions(self) -> FunctionPool:
-        """The processes for Python functions."""
+        """Processes for Python functions."""
         if self._functions is None:
             self._functions = FunctionPool()
         return self._functions
 
     @property
     def servers(self) -> McpSessions:
-        """The sessions with MCP servers."""
+        """Sessions with MCP servers."""
         if self._servers is None:
             self._servers = McpSessions(self.stats.note)
         return self._servers
 
     async def close(self) -> None:
-        """End all that was opened."""
+        """Close what was opened."""
         open_ = [one for one in (self._functions, self._servers) if one is not None]
         await asyncio.gather(*(one.close() for one in open_))
 
 
 @asynccontextmanager
 async def open_tool_runtime(stats: RunStats) -> AsyncIterator[ToolRuntime]:
-    """Yield what a run's tools share, and end it with the run, however that ends."""
+    """Yield what a run's tools share; close it with the run."""
     tool_runtime = ToolRuntime(stats)
     try:
         yield tool_runtime
@@ -120,7 +120,7 @@ class ItemToolset:
         """Return a tool.
 
         Raises:
-            StepError: there is none of this name, or what has it cannot be used.
+            StepError: no tool has this name, or it cannot be used.
         """
         fixed = dict(options or {})
         timeout_s = _tool_timeout_s(name, fixed)
@@ -160,7 +160,7 @@ class ItemToolset:
         function = python_functions.PythonFunction(str(named.file), named.name, file)
         fault = await asyncio.to_thread(
             python_functions.function_fault, file, function.of, function.name
-        )  # before anything of it runs
+        )  # before any of its code runs
         if fault is not None:
             raise StepError(f"{fault.rstrip('.')}.")
         return await self._tool_runtime.functions.tool(name, function)
@@ -173,7 +173,7 @@ class ItemToolset:
         return found[name]
 
     def _spec(self, name: str) -> McpServerSpec:
-        """Return a server with its texts filled in.
+        """Return a server with its texts rendered.
 
         Raises:
             StepError: there is none of this name, or a text of it has no value.
@@ -199,7 +199,7 @@ class ItemToolset:
         )
 
     async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-        """Call a tool, and record it; what went wrong is recorded, too, and never looked up."""
+        """Call a tool and record the result; failures are recorded, but never looked up."""
         asked = {"tool": tool.name, "args": dict(args)}
         asked |= {"server": tool.server} if tool.server else {}
         asked |= {"digest": tool.digest} if tool.digest else {}
@@ -234,7 +234,7 @@ class _ToolRefused(Exception):
 
 
 async def _call_with_own_timeout(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-    """Call a tool; its time begins when it is its turn."""
+    """Call a tool; its time limit begins with its turn."""
     async with tool.turn():
         return await _call_within_deadline(tool, args)
 
@@ -250,7 +250,7 @@ async def _call_within_deadline(tool: RunnableTool, args: Mapping[str, Any]) -> 
 
 
 def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
-    """Take the time out of a tool's options."""
+    """Pop the `timeout` from a tool's options."""
     written = options.pop("timeout", None)
     if written is None:
         return None
@@ -261,7 +261,7 @@ def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
 
 
 def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServerSpec:
-    """Fill in a server's texts.
+    """Render a server's texts.
 
     Raises:
         StepError: one of them has no value.
@@ -307,7 +307,7 @@ class BoundModels:
 
 
 class ItemLog:
-    """Implements `paddock.steps.base.StepLog`: says which item a note is about."""
+    """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
 
     def __init__(self, stats: RunStats, step: str, key: str) -> None:
         self._stats = stats
@@ -347,10 +347,10 @@ class ItemOutputs:
         self.kept: dict[Path, None] = {}
         """Stores in which the item keeps rows."""
         self.read: dict[str, None] = {}
-        """Files that were read because a model asked for them."""
+        """Files that were read on a model's request."""
         self.searched: dict[str, list[Any]] = {}
-        """Marks of the stores that were searched for it, of files that it brought away, and of
-        files that were kept as somebody had left them."""
+        """Marks of stores that were searched, of files that were moved away, and of edited files
+        that were kept."""
 
     @property
     def takes_over(self) -> bool:
@@ -362,14 +362,14 @@ class ItemOutputs:
         return self._index.owned()
 
     async def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests that we wrote, or were about to write, to this path."""
+        """Return the digests that were written, or about to be, to this path."""
         return self._index.known_sha256(path)
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         """Check that a step may write, move or remove a file.
 
         Raises:
-            StepError: it is Paddock's own, a part of the pipeline, or could run as one.
+            StepError: it belongs to Paddock or the pipeline, or could run as code.
         """
         refusal = self._own.refusal(path, is_new=is_new) if self._own is not None else None
         if refusal is not None:
@@ -377,7 +377,7 @@ class ItemOutputs:
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
 
     async def intend(self, path: Path, sha256: str) -> None:
-        """Note durably what is about to be renamed to `path`."""
+        """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
         if self._fence is not None:
             await self._fence()
@@ -387,12 +387,12 @@ class ItemOutputs:
         self._index.intend(self._scope, self._key, path, sha256, self._stats.run)
         self._intended.add(path)
         await self._index.ledger.durable()
-        # Again: the commit took its time, and the rename comes next.
+        # Again: the commit took time, and the rename comes next.
         if self._fence is not None:
             await self._fence()
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        """Note that `path` holds this now."""
+        """Record that `path` now has this digest."""
         self._index.claim(self._scope, self._key, path)
         self._index.wrote(self._scope, self._key, path, sha256, self._stats.run)
         self.written[self._index.stored(path)] = None
@@ -400,15 +400,15 @@ class ItemOutputs:
             self._stats.wrote(str(path))
 
     async def holds(self, path: Path, sha256: str) -> None:
-        """Note that `path` is kept as somebody left it, and that ours has this digest."""
+        """Mark an edited `path` that is kept, with the digest that would have been written."""
         self.searched |= held_mark(self._index.stored(path), sha256)
 
     async def note_removed(self, path: Path) -> None:
-        """Note that a file has left its place."""
+        """Mark a file that was moved away."""
         self.searched[self._index.stored(path)] = [AWAY]
 
     async def note_rows_kept(self, store: Path) -> None:
-        """Note that rows are about to be kept in a store."""
+        """Record that rows are about to be written to a store."""
         self.check_target(store)
         if self._fence is not None:
             await self._fence()
@@ -421,11 +421,11 @@ class ItemOutputs:
             await self._fence()
 
     async def note_file_read(self, path: Path) -> None:
-        """Note that a file was read that the step could not name beforehand."""
+        """Mark a file that the step could not name beforehand."""
         self.read[str(path)] = None
 
     async def note_rows_read(self, store: Path) -> None:
-        """Note that a store is about to be searched."""
+        """Mark a store that is about to be searched."""
         if self._stores is not None:
             await self._stores.look([store])
             self.searched[self._index.stored(store)] = [STORE, self._stores.content(store)]

@@ -59,7 +59,7 @@ def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
 
 
 def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
-    """Return the calls of a body that is done for nobody knows how many items."""
+    """Return the calls of a body that runs for an unknown number of items."""
     asks = any(step.kind.roles for step in all_steps(body))
     return CallBounds(0, None) if asks else CallBounds()
 
@@ -135,14 +135,14 @@ _READING_STEPS = frozenset(
     ("files.read", "files.rows", "files.scan", "split", "prompt", "chat", "summarise", "summarize",
      "embed", "search")
 )  # fmt: skip
-"""Built-in steps that change nothing, given the outputs and stores of `dry_tools`."""
+"""Built-in steps without side effects, with the outputs and stores of a dry run."""
 
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
 
 
 @dataclass(frozen=True, slots=True)
 class WalkPlace:
-    """Where a body stands: the run's context, and the item."""
+    """Context of a body in the walk, and its item."""
 
     context: RunContext
     record: ItemRun
@@ -165,7 +165,7 @@ class WalkPlace:
 
 @dataclass(frozen=True, slots=True)
 class WalkResult:
-    """What one step, or block, would ask and offer."""
+    """Calls and outputs of one step or block."""
 
     calls: CallBounds = NO_CALLS
     outputs: dict[str, Any] | None = field(default_factory=dict)
@@ -184,7 +184,7 @@ class ItemEnds(Exception):
 
 
 class DryWalk:
-    """One plan's walk over everything that has work to do."""
+    """A plan's walk over all stale items."""
 
     def __init__(self, ledger_has_calls: bool, *, counts_exactly: bool, fills_stores: bool) -> None:
         """`fills_stores`: the run may make a store that is not there yet."""
@@ -196,7 +196,7 @@ class DryWalk:
     # --- blocks
 
     async def block(self, run: BlockState, place: WalkPlace, unknown: frozenset[str]) -> WalkResult:
-        """Walk every item that has work to do; what is left at the end of the time is estimated.
+        """Walk every stale item; those left when the time is over are estimated.
 
         `unknown` are the steps around the block whose outputs are placeholders.
         """

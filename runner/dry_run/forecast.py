@@ -164,7 +164,7 @@ class _Forecast:
         return counts and (step.kind.is_pure or step.uses == "files.read")
 
     def _note_held(self, step: BoundStep) -> None:
-        """Add a step whose file a run will keep, since somebody edited it. Blocking."""
+        """Add a step whose edited output file a run will keep. Blocking."""
         data = step.params.value.data
         if step.uses != "files.write" or data.get("on_edited") == "overwrite":
             return
@@ -231,7 +231,7 @@ class _Forecast:
         self._cost.add(walked.refs, walked.calls, _recorded_entries(run), len(run.todo()))
 
     async def _inner(self, step: BoundStep, inner: BoundPlan, cause: str | None) -> None:
-        """Foresee the pipeline that a step runs, as far as what it is given is known."""
+        """Forecast a sub-pipeline, as far as its inputs are known."""
         if cause is not None:
             self._unknown[step.id] = cause
             self._notes.append(self._unknown_until(step.id, cause))
@@ -252,7 +252,7 @@ class _Forecast:
         self._read_returns(step, bound, within)
 
     def _read_returns(self, step: BoundStep, bound: BoundPlan, within: _Forecast) -> None:
-        """Give what a pipeline returns, where that reads nothing which is not known yet."""
+        """Set a sub-pipeline's `returns`, unless it reads unknown outputs."""
         read = bound.returns.references if bound.returns is not None else frozenset()
         for path in sorted(read):
             if path[0] == "steps" and path[1:2] and path[1] in within._unknown:
@@ -399,11 +399,11 @@ _REPEATABLE = frozenset(
     ("files.read", "files.rows", "files.write", "split", "prompt", "chat", "summarise", "embed",
      "reduce")
 )  # fmt: skip
-"""Steps that give the same of the same, where models are not asked anew."""
+"""Steps that give the same output for the same input, with cached model calls."""
 
 
 def repeatable_output(run: BlockState, ledger: Ledger) -> dict[str, Any] | None:
-    """Return what a block will offer whose items merely lack what they made: the same as before.
+    """Return a block's outputs where its items only lack output files: the same as before.
 
     None where something else is to be done, or where it may turn out otherwise.
     """

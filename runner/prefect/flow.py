@@ -1,7 +1,7 @@
 """A run as a Prefect flow: a task for each chunk of items, progress and results as artifacts.
 
-The only importer of Prefect in a run. What Prefect records is for looking at: the ledger alone
-decides what is done, and the work goes on without it. Chunk tasks are awaited in the flow's own
+The only importer of Prefect in a run. Prefect's records are only for display: the ledger alone
+decides what is done, and a run does not depend on Prefect. Chunk tasks are awaited in the flow's own
 loop, since `.submit()` moves async tasks to other threads' loops, where an asyncio pool breaks.
 """
 
@@ -26,10 +26,9 @@ SHIPPED = {
     "DO_NOT_TRACK": "1",
     "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    # An event that a server which is away does not take would be told with all that it holds.
+    # Else each event that an unreachable server misses is logged in full.
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
-    # Each waits twice as long as the one before: 2, 4 and 8 s. What is lost is shown nowhere else,
-    # but nobody waits longer for it.
+    # Waits 2, 4 and 8 s. What is lost then is not shown.
     "PREFECT_CLIENT_MAX_RETRIES": "3",
 }
 for _name, _value in SHIPPED.items():
@@ -68,7 +67,7 @@ DRAIN_S = 15.0
 
 @dataclass
 class _FlowContext:
-    """What a flow run is given; a flow's parameters are for showing."""
+    """Context of a flow run; a flow's parameters are only for display."""
 
     tracked_run: TrackedRun
     on_sigterm: Any
@@ -80,10 +79,10 @@ _seen_chunk: ContextVar[TaskChunk] = ContextVar("seen_chunk")
 
 
 async def follow_run(tracked_run: TrackedRun, began: Callable[[], None]) -> None:
-    """Show a tracked_run that is under way as a flow run with the ledger's name, until it has ended.
+    """Show a running run as a flow run with the ledger's name, until it has ended.
 
-    `began` is called once the flow run is made. The tracked_run's own errors are for its caller; what
-    is raised here is Prefect's, of many kinds.
+    `began` is called once the flow run is created. Errors of the run itself are for its caller;
+    those raised here are Prefect's, of many kinds.
     """
     session = tracked_run.session
     token = _shown.set(_FlowContext(tracked_run, signal.getsignal(signal.SIGTERM)))
@@ -124,7 +123,7 @@ async def run_in_current_flow(session: RunSession) -> Report:
 
 
 async def _show_run(tracked_run: TrackedRun) -> None:
-    """Show chunks and progress until the tracked_run has ended, then its results."""
+    """Show chunks and progress until the run has ended, then its results."""
     stats, name = tracked_run.session.stats, tracked_run.session.bound.name
     progress = asyncio.create_task(_show_progress(name, tracked_run))
     await _show_chunks(tracked_run, stats)
@@ -137,7 +136,7 @@ async def _show_run(tracked_run: TrackedRun) -> None:
 
 
 async def _show_chunks(tracked_run: TrackedRun, stats: RunStats) -> None:
-    """Make a task of each chunk, in a bounded number; what does not end in time is left."""
+    """Make a task of each chunk, a bounded number at once; drop those that do not end in time."""
     room = asyncio.Semaphore(SHOWN_AT_ONCE)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -163,7 +162,7 @@ async def _show_chunks(tracked_run: TrackedRun, stats: RunStats) -> None:
 
 @contextlib.contextmanager
 def _ignore_prefect_errors(stats: RunStats) -> Iterator[None]:
-    """Let a run go on that Prefect does not take: the ledger has what counts."""
+    """Note errors of Prefect; the run does not depend on it."""
     try:
         yield
     except Exception as error:  # Prefect's, httpx's, websockets', anyio's: none may end the work
@@ -171,13 +170,13 @@ def _ignore_prefect_errors(stats: RunStats) -> Iterator[None]:
 
 
 def _restore_sigterm(shown: _FlowContext) -> None:
-    """Undo Prefect's handler, which would end the run in the middle of whatever it does."""
+    """Restore the handler that Prefect replaced with one that ends the process at once."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, shown.on_sigterm)
 
 
 async def _show_chunk(chunk: TaskChunk, stats: RunStats) -> None:
-    """Show a chunk as a Prefect task; how its work ended is for who carries it out."""
+    """Show a chunk as a Prefect task; its result is for the caller."""
     _seen_chunk.set(chunk)
     named = _chunk.with_options(name=chunk.block, task_run_name=_plain(chunk.name))
     with _ignore_prefect_errors(stats):
@@ -187,14 +186,14 @@ async def _show_chunk(chunk: TaskChunk, stats: RunStats) -> None:
 
 @task(cache_policy=NO_CACHE, persist_result=False, retries=0)
 async def _chunk(block: str, items: str) -> State[Any]:
-    """Wait for a step, a block or some items of one, and return the state that it ended in."""
+    """Wait for a chunk, and return its state."""
     chunk = _seen_chunk.get()
     await asyncio.wait({chunk.work})
     return _as_prefect_has_it(chunk.state())
 
 
 def _plain(name: str) -> str:
-    """Keep Prefect from reading braces in a document's name as its own placeholders."""
+    """Replace braces in a document's name, which Prefect reads as placeholders."""
     return name.replace("{", "(").replace("}", ")")
 
 
@@ -208,17 +207,17 @@ def _as_prefect_has_it(state: PrefectState) -> State[Any]:
 
 
 async def _show_progress(pipeline: str, tracked_run: TrackedRun) -> None:
-    """Keep one progress artefact up to date, at most once a second, until the run has ended."""
+    """Update the progress artifact, at most once a second, until the run has ended."""
     key, work = f"{artifact_key(pipeline)}-progress", tracked_run.work
     artefact: UUID | None = None
     shown, is_over = -1.0, False
-    while not is_over:  # once more behind the end, which may come while the artefact is made
+    while not is_over:  # once more after the end, which may come while the artifact is created
         is_over = work.done()
         percent = tracked_run.percent
         if percent != shown:
             with _ignore_prefect_errors(
                 tracked_run.session.stats
-            ):  # a server that is away: asked again
+            ):  # retried while the server is away
                 if artefact is None:
                     artefact = await acreate_progress_artifact(
                         progress=percent, key=key, description=PROGRESS_DESCRIPTION
@@ -231,7 +230,7 @@ async def _show_progress(pipeline: str, tracked_run: TrackedRun) -> None:
 
 
 async def _show_results(pipeline: str, report: Report) -> None:
-    """Show the items in one table, those that failed first."""
+    """Show the items in one table, failures first."""
     rows, description = item_table(report)
     await acreate_table_artifact(
         rows, key=f"{artifact_key(pipeline)}-results", description=description

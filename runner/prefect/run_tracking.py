@@ -1,7 +1,7 @@
-"""How a run is carried out and shown: by the local service's mirror, by Prefect, or plainly.
+"""Where a run is shown: by the local service's mirror, by Prefect, or nowhere.
 
-With `PREFECT_API_URL` it is shown on that server. Imports no Prefect itself: that takes a second
-or two, for which the first model call does not wait. An update takes the local service a
+With `PREFECT_API_URL` it is shown on that server. Does not import Prefect itself, which takes a
+second or two: the first model call does not wait for it. An update takes the local service a
 millisecond, whatever Prefect's server does, so no run waits for it.
 """
 
@@ -51,19 +51,19 @@ class TrackingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunMode:
-    """How a run is carried out."""
+    """Whether a run uses the service, and where it is shown."""
 
     service: Literal["none", "found", "started"]
     """Whether this machine's service is used: not at all, where it runs, or in any case."""
     prefect: Literal["none", "within", "api", "service"]
-    """Where it is shown: nowhere, in the flow run that is current, by `PREFECT_API_URL`, or by the
+    """Where it is shown: nowhere, in the current flow run, by `PREFECT_API_URL`, or by the
     service."""
 
 
 def run_mode(
     local: bool | None, environ: Mapping[str, str], *, has_pool: bool = False, within: bool = False
 ) -> RunMode:
-    """Decide how a run is carried out; `has_pool`: who calls brings a pool of its own.
+    """Decide where a run is served and shown; `has_pool`: the caller brings a pool.
 
     >>> run_mode(None, {}), run_mode(True, {}), run_mode(None, {"CI": "1"})
     (RunMode(service='started', prefect='service'), RunMode(service='none', prefect='none'), \
@@ -82,7 +82,7 @@ RunMode(service='none', prefect='none'))
 
 
 def is_ci(environ: Mapping[str, str]) -> bool:
-    """Return whether this is a machine that builds and tests, where nothing may be left running."""
+    """Return whether this is a CI machine, where nothing may be left running."""
     return environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
@@ -93,10 +93,10 @@ def is_within_flow_run() -> bool:
 
 
 async def check_prefect_api(environ: Mapping[str, str]) -> None:
-    """Ask Prefect's API for a sign of life; any answer is one.
+    """Check that Prefect's API answers.
 
     Raises:
-        TrackingError: there is none.
+        TrackingError: it does not.
     """
     import httpx
 
@@ -116,7 +116,7 @@ async def check_prefect_api(environ: Mapping[str, str]) -> None:
 async def local_service(
     mode: RunMode, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
-    """Yield this machine's service, which is started when it is needed; None: not used at all."""
+    """Yield this machine's service, started if needed; None: not used."""
     if mode.service == "none" or not _needs_service(mode, bound, settings):
         yield None
         return
@@ -132,7 +132,7 @@ async def local_service(
 
 
 def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
-    """Return whether a run has something to ask the service."""
+    """Return whether a run needs the service."""
     return mode.prefect == "service" or (
         not settings.pool_urls and any(not spec.pool for spec in models_asked(bound))
     )
@@ -140,7 +140,7 @@ def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackedRun:
-    """What is going on, and how it will have ended."""
+    """A run in progress, with what Prefect shows of it."""
 
     session: RunSession
     chunks: ChunkTasks
@@ -160,7 +160,7 @@ class TrackedRun:
 
     @property
     def percent(self) -> float:
-        """How much is done, from 0 to 100: all of it once the run has walked the whole plan."""
+        """Percentage done; 100 once the run has walked the whole plan."""
         if self.work.done() and not self.work.cancelled() and self.work.exception() is None:
             is_whole = self.work.result().status in ("completed", "quarantined")
             return 100.0 if is_whole else self.progress.percent
@@ -185,13 +185,13 @@ MAX_SHOW_TRIES, SHOW_PAUSE_S = 5, 2.0
 
 @dataclass(eq=False)
 class _ShownInPrefect:
-    """What Prefect has of a run."""
+    """What Prefect has recorded of a run."""
 
     has_begun: bool = False
     is_whole: bool = False
-    """It has the end, too."""
+    """The end is recorded, too."""
     why: str = ""
-    """Why not."""
+    """Why it is not."""
 
 
 async def run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
@@ -255,7 +255,7 @@ async def _wait_for_first_call(tracked_run: TrackedRun) -> None:
 
 
 async def _import_flow_in_thread() -> Any:
-    """Import what knows Prefect, in a thread, so that the work goes on."""
+    """Import `flow`, with Prefect, in a thread, so that the run goes on."""
     loop = asyncio.get_running_loop()
     imported: asyncio.Future[Any] = loop.create_future()
 
@@ -271,7 +271,7 @@ async def _import_flow_in_thread() -> Any:
         module, failed = None, None
         try:
             module = _import_flow(environ)
-        except Exception as error:  # told to whoever waits
+        except Exception as error:  # raised where it is awaited
             failed = error
         with suppress(RuntimeError):  # the loop is closed: the run is over
             loop.call_soon_threadsafe(tell, module, failed)
@@ -311,8 +311,8 @@ async def _finish_showing(
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
 
 SendUpdate = Callable[[dict[str, Any]], Awaitable[bool]]
-"""Sends an update; returns whether the next one must hold all tasks, since this one was not taken
-or its receiver knew nothing of the run."""
+"""Sends an update; returns whether the next one must have all tasks, since the receiver did not
+take this one or did not know the run."""
 
 
 async def _run_with_mirror(session: RunSession, send: SendUpdate) -> Report:
@@ -355,7 +355,7 @@ class _MirrorFeed:
             await asyncio.sleep(UPDATE_INTERVAL_S)
 
     async def end(self) -> None:
-        """Send how the run ended, with all that is known of it."""
+        """Send the end of the run, with all tasks."""
         await self._reading
         self._sent.clear()
         work = self._tracked_run.work
@@ -383,6 +383,6 @@ class _MirrorFeed:
             "has_work": any(chunk.label for chunk in self._chunks),
             "end": end,
         }
-        # Rows are the pipeline's own values: what JSON has no word for is written as text.
+        # Rows are the pipeline's own values: what JSON cannot represent becomes text.
         must_repeat = await self._send(json.loads(json.dumps(update, default=str)))
         self._sent = {} if must_repeat else states

@@ -1,8 +1,7 @@
-"""Print to people and machines.
+"""Print text without control characters, JSON objects and tables.
 
-Text without control characters, JSON objects, tables. stdout is for results,
-stderr for progress, warnings and errors. A closed pipe, a closed stream or a terminal that lacks a
-character never fails a command.
+stdout is for results, stderr for progress, warnings and errors. A closed pipe, a closed stream or a
+terminal that lacks a character never fails a command.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ import re
 import sys
 from typing import Any, TextIO
 
-# What a file's name or text could do to a terminal: control characters, lone surrogates, and
-# the marks that turn the direction of writing round.
+# Unsafe in a terminal: control characters, lone surrogates, bidirectional marks.
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNSAFE_TEXT = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_LINE = re.compile(f"[{_UNSAFE}\t\n]")
-_EXCERPT = re.compile(r" {0,8}\d* \|( |$)")  # as `Fault.render` lays it out
+_EXCERPT = re.compile(r" {0,8}\d* \|( |$)")  # the layout of `Fault.render`
 
 
 def printable_line(text: str) -> str:
@@ -33,7 +31,7 @@ def printable_line(text: str) -> str:
 
 
 def printable_message(text: str) -> str:
-    r"""Make a message of several lines one harmless line; a fault's line with its caret goes.
+    r"""Return a message of several lines as one safe line, without a fault's source line and caret.
 
     >>> printable_message("a.yaml:2:3: no model.\n       2 |   x\n         |   ^\n  Name one.")
     'a.yaml:2:3: no model. Name one.'
@@ -43,7 +41,7 @@ def printable_message(text: str) -> str:
 
 
 def printable_text(text: str) -> str:
-    """Make `text` harmless and keep its lines and tabs."""
+    """Escape unsafe characters of `text`; keep its lines and tabs."""
     return _UNSAFE_TEXT.sub(_escaped, text)
 
 
@@ -52,25 +50,25 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def configure_streams() -> None:
-    """Let both streams write what their encoding lacks as escapes instead of failing."""
+    """Escape characters that the encoding of stdout or stderr lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def print_out(text: str) -> None:
-    """Write lines to stdout: what was asked for."""
+    """Write lines to stdout: results."""
     _write(sys.stdout, printable_text(text) + "\n")
 
 
 def print_err(text: str) -> None:
-    """Write lines to stderr: progress, warnings, errors. No command fails where they go nowhere."""
+    """Write lines to stderr: progress, warnings, errors. Never fails."""
     with contextlib.suppress(OSError):
         _write(sys.stderr, printable_text(text) + "\n")
 
 
 def write_out(text: str) -> bool:
-    """Write a piece of text to stdout as it comes; tells whether anybody reads it."""
+    """Write text to stdout at once; return whether anything reads it."""
     return _write(sys.stdout, printable_text(text))
 
 
@@ -80,12 +78,12 @@ def print_json(value: Any) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or ""
     is_utf8 = encoding.lower().replace("-", "") == "utf8"
     # Lone surrogates (undecodable file names) stay escapes: `backslashreplace` writes them so.
-    indent = 2 if is_read_by_person else None  # laying 10,000 items out takes a second
+    indent = 2 if is_read_by_person else None  # indenting 10,000 items takes a second
     _write(sys.stdout, json.dumps(value, ensure_ascii=not is_utf8, indent=indent) + "\n")
 
 
 def _write(stream: TextIO | None, text: str) -> bool:
-    """Write at once; a stream that is closed or has no reader any more takes nothing."""
+    """Write at once; ignore a closed stream."""
     if stream is None:
         return False
     try:
@@ -101,13 +99,13 @@ def _write(stream: TextIO | None, text: str) -> bool:
 
 
 def discard_stdout() -> None:
-    """Let go what could not be written to stdout."""
+    """Discard what could not be written to stdout."""
     if sys.stdout is not None:
         _redirect_to_devnull(sys.stdout)
 
 
 def _redirect_to_devnull(stream: TextIO) -> None:
-    """Point the stream nowhere, so that Python does not complain about it at its end."""
+    """Redirect a stream to nowhere, so that Python does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -115,7 +113,7 @@ def _redirect_to_devnull(stream: TextIO) -> None:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Lay rows out in columns; the first row is the heading."""
+    """Align rows in columns; the first row is the heading."""
     rows = [tuple(printable_line(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

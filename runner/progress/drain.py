@@ -19,15 +19,15 @@ from .report import Status
 STOP_REQUESTED = "It was asked to stop at an item's border"
 
 Limit = Callable[[], Awaitable[str | None]]
-"""Gives the words with which the border closes, or None."""
+"""Returns why the gate closes, or None."""
 
 
 class StopGateClosed(Exception):
-    """Something was not begun, since the border is closed; what was in flight is finished."""
+    """Something was not begun, since the gate is closed; what was in flight is finished."""
 
 
 class StopGate:
-    """Open until somebody closes it; what was said first stands."""
+    """Open until it is closed; the first reason counts."""
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
@@ -40,7 +40,7 @@ class StopGate:
         self.words = ""
         """Why it was closed, a sentence without its full stop."""
         self.status: Status = "budget"
-        """How the run that stops here ends; one that has finished all the same is `completed`."""
+        """Status of a run that stops here; a run that finished all the same is `completed`."""
 
     @property
     def is_closed(self) -> bool:
@@ -49,17 +49,17 @@ class StopGate:
 
     @property
     def items(self) -> tuple[int, int]:
-        """How many items have ended, and how many are in flight."""
+        """Numbers of items that ended, and that are in flight."""
         return self._n_ended, self._n_begun - self._n_ended
 
     def close(self, words: str, status: Status = "budget") -> None:
-        """Let nothing new begin; `words` say why, without a full stop."""
+        """Close the gate; `words` say why, without a full stop."""
         if not self.is_closed:
             self.words, self.status = words, status
             self._closed.set()
 
     def left(self, n_items: int) -> str:
-        """Return why a run stopped here, and what is left, as far as it is known."""
+        """Return why a run stopped here, and how many items are left."""
         items = "1 item is" if n_items == 1 else f"{n_items:,} items are"
         left = items if n_items else "Some steps are"
         return f"{self.words}. {left} left; the same command goes on."
@@ -69,16 +69,16 @@ class StopGate:
         await self._closed.wait()
 
     def limit(self, reached: Limit) -> None:
-        """Ask `reached` before each item."""
+        """Ask `reached` before each item; it may close the gate."""
         self._limits.append(reached)
 
     async def may_begin(self, *, is_whole: bool = True) -> bool:
         """Return whether an item may begin; `is_whole`: it has no blocks with items of their own.
 
-        The first whole item may begin whatever the limits say: a budget that is used up before
-        anything is done would never get anywhere, however often the run is started again.
+        The first whole item may begin despite all limits: else a budget that is used up before
+        anything is done would stop every further run, too.
         """
-        async with self._deciding:  # each is told of those that began before it
+        async with self._deciding:  # each decision counts the items that began before it
             words = None if self.is_closed else await self._reached()
             if words is not None and (self._n_begun or self.has_begun_elsewhere):
                 self.close(words)
@@ -93,7 +93,7 @@ class StopGate:
         return None
 
     def end(self, *, is_whole: bool = True) -> None:
-        """Note that an item which was begun has ended, however it ended."""
+        """Count an item that has ended, however it ended."""
         self._n_ended += is_whole
 
 
@@ -104,10 +104,10 @@ INTERRUPTED_STATUS = 130
 def stop_on_signals(stop: asyncio.Event, stop_gate: StopGate | None = None) -> Iterator[None]:
     """Set `stop` on the first signal, end the process on the second; inside a running loop.
 
-    With a `border`, SIGUSR1 closes it.
+    SIGUSR1 closes `stop_gate`.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread; whoever runs us there handles them
+        yield  # only the main thread handles signals
         return
     loop = asyncio.get_running_loop()
 

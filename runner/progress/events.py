@@ -38,28 +38,28 @@ ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "faile
 
 
 class Observer(Protocol):
-    """Someone who watches a run."""
+    """Observer of a run."""
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """The run starts; `steps` are the top-level steps and blocks in order."""
         ...
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """The run has a pool; `stats` tells what it holds, at any time and from any thread."""
+        """The run has a pool; `stats` may be called at any time, from any thread."""
         ...
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """The size of a step or block is known: `total` items, `fresh` of them need nothing.
 
-        What is known to fail, or not asked for, is not among them.
+        Items that are known to fail, or not asked for, do not count.
         """
         ...
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """An item of a block, or a top-level step (`key` is then empty), changed its state.
 
-        Items counted as `fresh` in `step` are not told one by one. `detail` is the running inner
-        step, or the reason of a failure.
+        Items counted as `fresh` in `step` are not reported one by one. `detail` is the running
+        inner step, or the reason of a failure.
         """
         ...
 
@@ -72,7 +72,7 @@ class Observer(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """One line for a person: waiting for a lock, an edited file, what is not carried out."""
+        """One line for people: waiting for a lock, an edited file, what is left out."""
         ...
 
     def ended(self, report: Report) -> None:
@@ -81,83 +81,83 @@ class Observer(Protocol):
 
 
 class NullObserver:
-    """Watches and says nothing; also the base of observers that care about a part only."""
+    """Ignores all events; base of observers of some events."""
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def tokens(self, n: int) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
     def ended(self, report: Report) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
 
 class MultiObserver:
-    """Tells several observers the same."""
+    """Forwards events to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.began(run, pipeline, steps)
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.pool(stats)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.step(step, total, fresh)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.item(step, key, state, detail)
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.call(step, key, usage, is_cached)
 
     def tokens(self, n: int) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.tokens(n)
 
     def note(self, text: str) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.note(text)
 
     def ended(self, report: Report) -> None:
-        """Tell each."""
+        """Forward it."""
         for observer in self._observers:
             observer.ended(report)
 
 
 Redact = Callable[[str], str]
 LineWeight = Literal["often", "failure", "once"]
-"""Which lines are left out of a journal that has grown too long: the first ones first."""
+"""Events that a full journal leaves out, the first ones first."""
 Write = Callable[[str, LineWeight], None]
 
 MAX_BYTES: dict[LineWeight, float] = {
@@ -165,21 +165,21 @@ MAX_BYTES: dict[LineWeight, float] = {
     "failure": 40 * 1024**2,
     "once": float("inf"),
 }
-MAX_WAITING_LINES = 20_000  # lines that wait for a slow disk or for a pipe that nobody empties
-FLUSH_INTERVAL_S = 0.2  # a thread that writes each line by itself wakes 10,000 times in a short run
+MAX_WAITING_LINES = 20_000  # lines that wait for a slow disk or a pipe without a reader
+FLUSH_INTERVAL_S = 0.2  # writing line by line would wake the thread 10,000 times in a short run
 CLOSE_S = 5.0
 LONGEST_KEY, LONGEST_TEXT = 1_000, 4_000
 _LEVELS = {"failed": "error", "quarantined": "warning"}
 
 
 def unredacted(text: str) -> str:
-    """Take nothing out of a text: where there are no secrets."""
+    """Return the text: there are no secrets."""
     return text
 
 
 @dataclass(slots=True)
 class _ItemInFlight:
-    """An item that has begun."""
+    """A running item."""
 
     began: float
     n_calls: int = 0
@@ -187,23 +187,23 @@ class _ItemInFlight:
 
 
 class RunJournal(NullObserver):
-    """An observer that turns what it is told into lines, and hands each to `write`."""
+    """An observer that writes events as lines, with `write`."""
 
     def __init__(self, write: Write, redact: Redact = unredacted, *, trigger: str = "") -> None:
         self._write = write
         self._redact = redact
         self._trigger = trigger
         self._head: dict[str, Any] = {}
-        """Which run of what; empty until it has begun."""
+        """Run and pipeline; empty until the run has begun."""
         self._underway: dict[tuple[str, str], _ItemInFlight] = {}
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Write which run this is."""
+        """Write the begin of the run."""
         self._head = {"run": run, "pipeline": self._redact(pipeline)}
         self._line("began", "once", trigger=self._trigger, steps=list(steps))
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Write how much there is to do."""
+        """Write the size of a step or block."""
         self._line("step", "once", step=step, items=total, fresh=fresh)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
@@ -228,14 +228,14 @@ class RunJournal(NullObserver):
         )
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Count a call of an item that is under way."""
+        """Count a call of a running item."""
         was = self._underway.get((step, key))
         if was is not None and not is_cached:
             was.n_calls += 1
             was.n_tokens += usage.prompt_tokens + usage.completion_tokens
 
     def note(self, text: str) -> None:
-        """Write it."""
+        """Write the note."""
         self._line("note", "often", text=self._text(text, LONGEST_TEXT))
 
     def ended(self, report: Report) -> None:
@@ -263,7 +263,7 @@ class RunJournal(NullObserver):
         return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
     def _line(self, event: str, weight: LineWeight, level: str = "info", **told: Any) -> None:
-        """Write one line; what there is not is left out."""
+        """Write one line; empty fields are left out."""
         at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         facts = {name: value for name, value in told.items() if value not in (None, "")}
         line = {"time": at, **self._head, "level": level, "event": event, **facts}
@@ -272,10 +272,10 @@ class RunJournal(NullObserver):
 
 
 class LineWriter:
-    """Takes lines and has a thread of its own write them, so that no slow reader holds up a run.
+    """Writes lines in a thread of its own, so that a slow reader does not delay a run.
 
-    A context manager. A file is bounded (`MAX_BYTES`), a stream is not; what was left out is
-    counted in a last line. What fails takes nothing more.
+    A context manager. A file is bounded (`MAX_BYTES`), a stream is not; lines that were left out
+    are counted in a last line. After an error nothing more is written.
     """
 
     def __init__(self, out: Path | IO[str]) -> None:
@@ -288,18 +288,18 @@ class LineWriter:
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
 
     def __enter__(self) -> LineWriter:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what is left; a pipe that nobody empties is not waited for longer than 5 s."""
+        """Write the waiting lines; wait at most 5 s for a pipe without a reader."""
         self._is_closed = True
         self._wake.set()
         self._thread.join(CLOSE_S)
 
     def __call__(self, line: str, weight: LineWeight) -> None:
-        """Take a line; returns at once."""
+        """Queue a line."""
         if len(self._waiting) >= MAX_WAITING_LINES:
             self._n_left_out += 1
             return
@@ -326,7 +326,7 @@ class LineWriter:
                     return
 
     def _taken(self, is_last: bool) -> str:
-        """Return the lines that wait, as far as there is room for them."""
+        """Return the waiting lines, up to the file's limit."""
         taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
         lines = [line for line, weight in taken if self._has_room(line, weight)]
         if is_last and self._n_left_out:
@@ -334,7 +334,7 @@ class LineWriter:
         return "".join(f"{line}\n" for line in lines)
 
     def _has_room(self, line: str, weight: LineWeight) -> bool:
-        """Count a line of a file, or say that the file has grown too long for it."""
+        """Count a line; return whether the file is full."""
         self._n_bytes += len(line) + 1
         if not isinstance(self._out, Path) or self._n_bytes <= MAX_BYTES[weight]:
             return True
@@ -344,7 +344,7 @@ class LineWriter:
 
 
 def _opened(out: Path | IO[str]) -> IO[str]:
-    """Open a journal's file when it has its first line: a run that never begins has none."""
+    """Open a journal at its first line: a run that never begins has none."""
     if not isinstance(out, Path):
         return out
     files.private_folder(out.parent)
@@ -356,7 +356,7 @@ _PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record as one JSON object."""
+    """Formats a log record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -373,7 +373,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def prepare_logging(settings: Settings) -> None:
-    """Let what is logged in this process go to stderr, in the form that is asked for."""
+    """Send this process's log to stderr, as text or JSON."""
     form = JsonFormatter() if settings.service.is_log_json else logging.Formatter(_PLAIN)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(form)
@@ -383,13 +383,13 @@ def prepare_logging(settings: Settings) -> None:
 
 
 def message_writer(settings: Settings) -> Callable[[str], None]:
-    """Return what tells a person something on stderr, or logs it where a machine reads that."""
+    """Return what prints messages on stderr, or logs them as JSON."""
     return logging.getLogger(LOGGER).info if settings.service.is_log_json else console.print_err
 
 
 @contextmanager
 def run_log(settings: Settings, trigger: str) -> Iterator[Observer]:
-    """Yield the observer of a run that nobody watches: all it does as JSON, or its notes alone."""
+    """Yield the observer of an unattended run: all events as JSON, or its notes alone."""
     if not settings.service.is_log_json:
         yield _NoteWriter()
         return
@@ -398,15 +398,15 @@ def run_log(settings: Settings, trigger: str) -> Iterator[Observer]:
 
 
 class _NoteWriter(NullObserver):
-    """Tells the notes of a run, each with its name."""
+    """Logs the notes of a run, with its name."""
 
     def __init__(self) -> None:
         self._run = ""
 
     def began(self, run: str, pipeline: str, steps: object) -> None:
-        """Keep its name."""
+        """Keep the run's name."""
         self._run = f"run {run} of {pipeline}: "
 
     def note(self, text: str) -> None:
-        """Tell it."""
+        """Log the note."""
         console.print_err(f"{self._run}{console.printable_message(text)}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
 
 Redact = Callable[[str], str]
-MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; a Prefect that is so far behind does not keep up
+MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; more means that Prefect does not keep up
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class PrefectState:
 
 
 def completed(message: str) -> PrefectState:
-    """Return the state of what succeeded: green."""
+    """Return the state of success: green."""
     return PrefectState("COMPLETED", "Completed", message)
 
 
 def quarantined(message: str) -> PrefectState:
-    """Return the state of what quarantined items that were not before: red, with its own name."""
+    """Return the state with newly quarantined items: red, with its own name."""
     return PrefectState("FAILED", "Quarantined", message)
 
 
@@ -55,7 +55,7 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskChunk:
-    """A top-level step or block, or some items of a block, while they are carried out."""
+    """A running top-level step or block, or some items of a block."""
 
     block: str
     label: str
@@ -63,11 +63,11 @@ class TaskChunk:
     work: asyncio.Future[PrefectState]
     """Ends with the state to show."""
     redact: Redact
-    """Keeps secrets out of what is shown of an error."""
+    """Redacts errors."""
 
     @property
     def name(self) -> str:
-        """What Prefect's page calls it."""
+        """Its name on Prefect's page."""
         return f"{self.block}: {self.label}" if self.label else self.block
 
     def state(self) -> PrefectState:
@@ -85,18 +85,18 @@ class TaskChunk:
 
 
 class ChunkTasks:
-    """Implements `paddock.runner.core.blocks.ChunkRunner`; iterate it to see the chunks begin."""
+    """Implements `paddock.runner.core.run_context.ChunkRunner`; iterate to get the chunks."""
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
         self._begun: asyncio.Queue[TaskChunk | None] = asyncio.Queue(MAX_WAITING_CHUNKS + 1)
         self.n_unseen = 0
-        """Chunks that came faster than they could be shown."""
+        """Chunks that began faster than they could be shown."""
 
     async def __call__(
         self, block: str, keys: Sequence[str], work: Callable[[], Awaitable[PrefectState]]
     ) -> None:
-        """Carry out a chunk; without keys it is the whole of a step or block."""
+        """Run a chunk; without keys it is the whole of a step or block."""
         label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
         running = asyncio.ensure_future(work())
         if self._begun.qsize() < MAX_WAITING_CHUNKS:
@@ -121,10 +121,10 @@ class ChunkTasks:
 
 
 class ProgressMeter(NullObserver):
-    """How much of a run is done: the mean of its steps and blocks, so that it never goes back."""
+    """Share of a run that is done: the mean of its steps and blocks, so that it never decreases."""
 
     def __init__(self, steps: Iterable[str]) -> None:
-        """`steps` are the names that the observer is told, as `body.watched` gives them."""
+        """`steps`: the observer's names, from `progress_line_names`."""
         self._n_items: dict[str, int] = dict.fromkeys(steps, 1)
         self._n_ended: dict[str, int] = dict.fromkeys(self._n_items, 0)
 
@@ -137,13 +137,13 @@ class ProgressMeter(NullObserver):
         return round(100.0 * sum(shares) / len(shares), 1) if shares else 0.0
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Take the number of a step's items."""
+        """Set the number of a step's items."""
         if step in self._n_items:
             self._n_items[step] = 1 if total is None else total
             self._n_ended[step] = fresh
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Count what ended."""
+        """Count an item that ended."""
         if step in self._n_items and state != "running":
             self._n_ended[step] += 1
 
@@ -165,7 +165,7 @@ def end_of_run(report: Report) -> dict[str, Any]:
 
 
 def unfinished_end(type_: str, name: str, message: str) -> dict[str, Any]:
-    """Return the end of a run that came to no report, as `end_of_run` does."""
+    """Return the end of a run without a report, as `end_of_run` does."""
     state = {"type": type_, "name": name, "message": message}
     return {"state": state, "ended": time.time(), "rows": [], "description": ""}
 
@@ -182,7 +182,7 @@ def last_state(report: Report) -> PrefectState:
     >>> last_state(Report("a", "p", "completed", {"fresh": 2}))
     PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
     """
-    # Where other machines did the work, they counted, and the message says so.
+    # Where other machines did the work, the message has their counts.
     words = counts_text(report.counts) or report.message or report.done_in_words() or report.status
     if report.status == "failed":
         return PrefectState("FAILED", "Failed", report.message or words)
@@ -201,7 +201,7 @@ def flow_parameters(bound: BoundPlan) -> dict[str, Any]:
 
 
 def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
-    """Return the items, those that failed first, and what to say of them."""
+    """Return the items, failures first, and a description."""
     items = sorted(report.items, key=lambda item: (item.error is None, item.state == "fresh"))
     more = len(items) - len(items[:MAX_ROWS])
     description = f"{len(items)} items" + (f", {more} of them not shown" if more else "")
@@ -209,7 +209,7 @@ def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
 
 
 def artifact_key(name: str) -> str:
-    """Make an artefact's key of a pipeline's name: small letters, digits, dashes.
+    """Return an artifact key for a pipeline: small letters, digits, dashes.
 
     >>> artifact_key("Résumés of 2026!")
     'r-sum-s-of-2026'

@@ -25,9 +25,8 @@ State = Literal[
     "deleted",
     "missing",
 ]
-"""`held`: done, but outputs that somebody edited, or that are not ours, are kept as they are.
-`missing`: a folder whose documents count as deleted only when a person has confirmed it.
-"""
+"""`held`: done, but edited outputs, or files that are not ours, are kept. `missing`: a folder whose
+documents count as deleted only after a person confirms it."""
 CallsAre = Literal["exact", "at most", "about"]
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -51,12 +50,12 @@ class ItemReport:
     error: str | None = None
     """One sentence, for `failed`, `quarantined` and `missing`."""
     why: str | None = None
-    """What made it `changed` or `stale`, or the outputs for which it is `held`."""
+    """Why it is `changed` or `stale`, or the outputs for which it is `held`."""
     is_known: bool = False
-    """Quarantined before and unchanged since: it was not tried again."""
+    """Quarantined before and unchanged since: not tried again."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
+        """Return the JSON for machines."""
         return {
             "step": self.step,
             "key": self.key,
@@ -85,13 +84,13 @@ class Report:
     returns: Any = None
     notes: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
-    """Files that were made or changed, absolute, in the order of writing."""
+    """Files written, absolute, in order."""
     n_removed: int = 0
-    """Files and rows that were removed, since what they were made of is gone."""
+    """Number of files and rows that were removed, since their source is gone."""
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
     message: str | None = None
-    """Why the run as a whole failed or stopped, one sentence."""
+    """Why the run failed or stopped, one sentence."""
     log: str | None = None
     """The file with the tracebacks of unexpected errors, when there were any."""
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -114,11 +113,11 @@ class Report:
         return 3 if quarantined else 0
 
     def done_in_words(self) -> str:
-        """Return what the run did of which no item tells."""
+        """Return the effects that items do not show, in words."""
         return done_in_words(self.status, len(self.written), self.n_removed, len(self.acted))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read; `message` only when the run stopped early."""
+        """Return the JSON for machines; `message` only when the run stopped early."""
         answer = {
             "run": self.run,
             "pipeline": self.pipeline,
@@ -138,7 +137,7 @@ class Report:
 
 
 def done_in_words(status: str, n_written: int, n_removed: int, n_acted: int) -> str:
-    """Return what a run did of which no item tells; empty where it only came not far.
+    """Return effects that items do not show; empty where the run did not get far.
 
     >>> done_in_words("completed", 2, 0, 1), done_in_words("completed", 0, 0, 0)
     ('2 files written, 1 step done', 'nothing to do')
@@ -159,7 +158,7 @@ _STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """What would be done with one item, and why."""
+    """State of one item in a plan, and why."""
 
     step: str
     key: str
@@ -173,7 +172,7 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """What a run would do; a number that nobody can know is None."""
+    """What a run would do; a number that is not known is None."""
 
     pipeline: str
     items: tuple[PlanItem, ...]
@@ -184,11 +183,11 @@ class PlanReport:
     loads: int | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
-    """What cannot be known before a step has run, one sentence each."""
+    """What is unknown until a step has run, one sentence each."""
     advice: tuple[str, ...] = ()
-    """What would make it quicker, and what else should be known, one sentence each; for people."""
+    """Advice and warnings, one sentence each; for people."""
     remarks: tuple[str, ...] = ()
-    """What steps noted while they were planned, such as a folder without files; for people."""
+    """Notes of steps during planning, such as a folder without files; for people."""
 
     @property
     def has_work(self) -> bool:
@@ -211,12 +210,12 @@ class PlanReport:
 
 @dataclass(frozen=True, slots=True)
 class ValidateReport:
-    """Every fault of a file, or none."""
+    """The faults of a file."""
 
     file: str
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
-    """What is no fault, but should be known, one sentence each; for people."""
+    """Warnings, one sentence each; for people."""
 
     @property
     def ok(self) -> bool:
