@@ -12,12 +12,12 @@ GO_NAMES = sorted(path.stem for path in GO_TEMPLATES.glob("*.gotmpl"))
 
 
 def go_source(name: str) -> str:
-    """Give a template; the newline that ends the file belongs to it only after a text."""
+    """Return a template; the newline that ends the file belongs to it only after a text."""
     text = (GO_TEMPLATES / f"{name}.gotmpl").read_text("utf-8")
     return text.removesuffix("\n") if text.endswith("}}\n") else text
 
 
 @cache
 def go_template(name: str) -> ChatTemplate:
-    """Give the template of a file, compiled."""
+    """Return the template of a file, compiled."""
     return ChatTemplate(go_source(name), bos="<BOS>", eos="<EOS>")

@@ -46,7 +46,7 @@ def grammars(model: Model) -> LLTokenizer:
 
 
 def begun(grammars: LLTokenizer, constraint: Constraint) -> LLMatcher:
-    """Give a matcher at the beginning; the grammar is sound, and nothing in it is passed over."""
+    """Return a matcher at the beginning; the grammar is sound, and nothing in it is passed over."""
     assert constraint.kind == "lark"
     grammar = LLMatcher.grammar_from_lark(constraint.source)
     is_refused, warned = LLMatcher.validate_grammar_with_warnings(grammar, grammars)
@@ -55,7 +55,7 @@ def begun(grammars: LLTokenizer, constraint: Constraint) -> LLMatcher:
 
 
 def takes(grammars: LLTokenizer, model: Model, constraint: Constraint, answer: str) -> bool:
-    """Tell whether a whole answer matches, tokenised as a model without these tags would."""
+    """Return whether a whole answer matches, tokenised as a model without these tags would."""
     matcher = begun(grammars, constraint)
     tokens = model.tokenise(answer, with_special=False, parse_special=True).tolist()
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()

@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 
 
 def asked(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
-    """Give the prompt's text and the constraint of a request."""
+    """Return the text of a request's prompt, and its constraint."""
     request = ChatRequest(ModelSpec("x"), (Message("user", "What time is it?"),), **wishes)
     prompted = PromptBuilder(model).chat(request, Sampling())
     text = b"".join(model.piece(int(one), shows_control=True) for one in prompted.tokens)
@@ -106,7 +106,7 @@ def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
 
 
 def spelled(model: Model, tokens: Tokens) -> str:
-    """Give a prompt's text; `_` stands for each position of an image."""
+    """Return a prompt's text; `_` stands for each position of an image."""
     pieces = [model.piece(one, shows_control=True) if one >= 0 else b"_" for one in tokens.tolist()]
     return b"".join(pieces).decode()
 

@@ -32,7 +32,7 @@ def pulled(
     as_name: str | None = None,
     **changes: object,
 ) -> list[ProgressLine]:
-    """Pull to the end; gives every line."""
+    """Pull to the end; return every line."""
 
     async def main() -> list[ProgressLine]:
         told = replace(options, **changes)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def pulled(
 
 
 def statuses(lines: list[ProgressLine]) -> list[str]:
-    """Give the lines' words, those that repeat once."""
+    """Return the lines' words, those that repeat once."""
     words: list[str] = []
     for line in lines:
         if not words or words[-1] != line.status:
@@ -55,14 +55,14 @@ def named(far: FarSide, model: str = "team/mini:v1") -> ModelName:
 
 
 def model_of(store: ModelStore, name: ModelName) -> bytes:
-    """Give the content of a model's file."""
+    """Return the content of a model's file."""
     manifest = store.manifest(name)
     assert manifest is not None
     return store.blob_path(manifest.layers[0].digest).read_bytes()
 
 
 def leftovers(store: ModelStore) -> list[str]:
-    """Tell which files lie among the blobs and are none."""
+    """Return the files in the blobs folder that are no blobs."""
     return sorted(path.name for path in store.blobs.folder.glob("*") if len(path.name) != 71)
 
 

@@ -48,7 +48,7 @@ class World:
         return digest
 
     def name(self, digest: str) -> None:
-        """Let `mine` stand for a blob."""
+        """Write a manifest of `mine` that names a blob."""
         layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
         path = self.root / MANIFEST
         path.parent.mkdir(parents=True, exist_ok=True)

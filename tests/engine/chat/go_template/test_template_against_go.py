@@ -113,7 +113,7 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def printed(source: str) -> str | None:
-    """Give what we print; None: we refuse."""
+    """Return what we print; None: we refuse."""
     try:
         return GoTemplate(source, {}).execute(DATA)
     except GoTemplateError:
