@@ -102,6 +102,10 @@ def shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down")
 
 
+# A retry would fail again.
+_FINAL_ERRORS = (ModelBroken, ManifestBroken, ModelTooLarge, ModelUnusable, AdapterBroken)
+
+
 def as_api_error(error: EngineError) -> ApiError:
     """Return the status and message for an engine error."""
     match error:
@@ -114,14 +118,10 @@ def as_api_error(error: EngineError) -> ApiError:
         case WrongRole():
             asked = "embeddings" if error.asked == "embed" else error.asked
             return ApiError(400, f'"{error.ref}" does not support {asked}{error.hint}')
-        case BadRequest():
+        case BadRequest() | BadDigest() | DigestMismatch() | BlobMissing():
             return ApiError(400, str(error))
         case InvalidName():
             return ApiError(400, "invalid model name")
-        case BadDigest() | DigestMismatch() | BlobMissing():
-            return ApiError(400, str(error))
-        case StoreFull() | StoreReadOnly():
-            return ApiError(507, str(error), {"x-should-retry": "false"})
         case Busy():
             return ApiError(503, SERVER_BUSY)
         case NoPlace():
@@ -130,11 +130,11 @@ def as_api_error(error: EngineError) -> ApiError:
             return ApiError(504, str(error))
         case WorkerLost():
             return ApiError(500, f"{WORKER_LOST}: {error.reason}")
-        case ModelBroken() | ManifestBroken() | ModelTooLarge() | ModelUnusable() | AdapterBroken():
-            # A retry would fail again.
-            return ApiError(500, str(error), {"x-should-retry": "false"})
+        case StoreFull() | StoreReadOnly():
+            return ApiError(507, str(error), {"x-should-retry": "false"})
         case _:
-            return ApiError(500, str(error))
+            is_final = isinstance(error, _FINAL_ERRORS)
+            return ApiError(500, str(error), {"x-should-retry": "false"} if is_final else None)
 
 
 def api_error(error: Exception) -> ApiError:

@@ -246,10 +246,10 @@ def _model_counts(metrics: ModelMetrics) -> dict[str, Any]:
     }
 
 
-def _quantiles(spread: HistogramReading) -> dict[str, float] | None:
-    if not spread.n:
+def _quantiles(reading: HistogramReading) -> dict[str, float] | None:
+    if not reading.n:
         return None
-    return {"p50": round(spread.quantile(0.5), 5), "p95": round(spread.quantile(0.95), 5)}
+    return {"p50": round(reading.quantile(0.5), 5), "p95": round(reading.quantile(0.95), 5)}
 
 
 def _totals(metrics: Mapping[str, ModelMetrics]) -> dict[str, int]:
