@@ -27,7 +27,7 @@ class Mark:
     snippet: str
 
     def shown(self) -> tuple[str, str]:
-        """Return the line and the carets beneath it, an overlong line cut around the place."""
+        """Return the line and the carets beneath it; a long line is cut around the place."""
         start, text = self.column - 1, self.snippet
         lead = ""
         if len(text) > MOST_LINE_COLUMNS:
@@ -49,19 +49,19 @@ def _columns_of(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-MOST_LISTED_NAMES = 16  # names beyond which only the nearest is told
+MOST_LISTED_NAMES = 16  # with more, only the nearest name is shown
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong. `mark` is None where no file can be pointed at (an `-i` value)."""
+    """One thing that is wrong. `mark` is None where there is no file (an `-i` value)."""
 
     message: str
     remedy: str = ""
     mark: Mark | None = None
 
     def render(self) -> str:
-        """Return the text a person reads: place, sentence, the line with a caret, what to do."""
+        """Return place, sentence, the line with a caret, and remedy."""
         lines = [self.message]
         if self.mark is not None:
             text, carets = self.mark.shown()
@@ -72,7 +72,7 @@ class Fault:
         return "\n".join(lines)
 
     def in_one_line(self) -> str:
-        """Return place, sentence and what to do, without the line itself."""
+        """Return place, sentence and remedy, without the line itself."""
         place = f"{self.mark.file}:{self.mark.line}:{self.mark.column}: " if self.mark else ""
         return f"{place}{self.message} {self.remedy}".strip()
 
@@ -89,7 +89,7 @@ class Fault:
 
 
 class PipelineError(Exception):
-    """The YAML, or what was given to it, is wrong: every fault at once, in the file's order."""
+    """The YAML or its inputs are wrong: every fault, in the order of the file."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(sorted(faults, key=_sort_key))
@@ -101,7 +101,7 @@ def _sort_key(fault: Fault) -> tuple[int, int]:
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return which names there are, and the nearest.
+    """Return a remedy: the known names, and the nearest.
 
     >>> did_you_mean("wirter", ["writer", "vec"])
     "Known: 'writer', 'vec'. Did you mean 'writer'?"
@@ -117,11 +117,11 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def nearest_name(word: str, names: Iterable[str]) -> str | None:
-    """Return the name that is most likely meant, if one is near enough."""
+    """Return the most similar name, or None."""
     return _nearest_cached(word, tuple(names))
 
 
-@lru_cache(maxsize=256)  # the same wrong word often stands in many places
+@lru_cache(maxsize=256)  # the same wrong word often occurs many times
 def _nearest_cached(word: str, names: tuple[str, ...]) -> str | None:
     found = get_close_matches(word, names, n=1, cutoff=0.6)
     return found[0] if found else None

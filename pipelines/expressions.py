@@ -1,8 +1,8 @@
-"""Expressions, values and templates: the expression language as the rest of Paddock sees it.
+"""Expressions, values and templates: the API of the expression language.
 
 A text is compiled once: its tree, what it reads (`Reference`), what it must not contain, whether
 it is one expression. It is rendered in the sandbox over scopes of plain JSON data. Every failure,
-in reading or in running, is an `ExpressionError` in plain words. Knows no steps and no files.
+when compiling or running, is an `ExpressionError`. Knows no steps and no files.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.runtime import Undefined
+from pydantic_core import core_schema
 
 from .errors import did_you_mean
 from .template_filters import misuses
@@ -43,7 +44,7 @@ _METHODS = METHODS[dict] | METHODS[str] | METHODS[list] | {"replace", "join"}
 
 
 def references(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
-    """List every path that the template reads from its scope, names of its own left out."""
+    """Return every path that the template reads from its scope, without its own variables."""
     free = {chain[0] for chain in _chains(tree)}
     if any(name.ctx != "load" for name in tree.find_all(nodes.Name)):
         assert isinstance(tree, nodes.Template)  # only statements make names
@@ -58,7 +59,7 @@ def _chains(node: nodes.Node) -> Iterator[Reference]:
         yield chain
         return
     if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):
-        # `doc.get('x')` reads some key of `doc`: all of it, as far as one can see.
+        # `doc.get('x')` reads an unknown key of `doc`, so it counts as all of it.
         owner = chain_of(node.node.node)
         if owner is not None and node.node.attr in _METHODS:
             yield owner
@@ -89,13 +90,13 @@ def chain_of(node: nodes.Node) -> Reference | None:
 
 
 LIST_ELEMENT = "[]"
-"""Stands in a path for the items of a list: ("steps", "each", "results", "[]", "kind")."""
+"""In a path: the items of a list: ("steps", "each", "results", "[]", "kind")."""
 _WITH_ATTRIBUTE = ("map", "sort", "sum", "min", "max", "unique", "join", "groupby")
 _FIRST_IS_ATTRIBUTE = ("groupby", "selectattr", "rejectattr")
 
 
 def element_reads(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
-    """List what is read of the items of lists that steps give: by number, filter or loop."""
+    """Return what is read of items in lists of steps' outputs: by index, filter or loop."""
     return frozenset(path for path in _element_reads(tree) if path[0] == "steps")
 
 
@@ -154,12 +155,12 @@ def _read_in(loop: nodes.For, var: str) -> Iterator[str]:
 
 
 def forbidden_nodes(tree: nodes.Template) -> Iterator[tuple[str, str, int]]:
-    """Yield what the template may not contain: sentence, remedy and line of each."""
+    """Yield sentence, remedy and line of everything that a template may not contain."""
     sandbox = environment()
     for node in tree.find_all(tuple(_FORBIDDEN_NODES)):
         word = _FORBIDDEN_NODES[type(node)]
         yield (
-            f"it uses '{word}', and templates cannot read other files",
+            f"it uses '{word}', but templates cannot read other files",
             "Write the text out here, or give it as a parameter.",
             node.lineno,
         )
@@ -191,7 +192,7 @@ _RESULT = "result"
 
 
 class ExpressionError(Exception):
-    """An expression that cannot be read, or that failed: one plain sentence, and what to do."""
+    """An expression that cannot be parsed, or that failed: a sentence and a remedy."""
 
     def __init__(
         self, message: str, remedy: str = "", *, path: Path = (), line: int | None = None
@@ -214,9 +215,9 @@ class CompiledText:
     references: frozenset[Reference]
     is_expression: bool
     elements: frozenset[Reference] = frozenset()
-    """What it reads of the items of lists (see `element_reads`)."""
+    """What it reads of items in lists (see `element_reads`)."""
     chain: Reference | None = None
-    """The path, where the expression is nothing but one."""
+    """The path, if the expression is only a path."""
 
     @cached_property
     def _code(self) -> Any:
@@ -263,7 +264,7 @@ def _look_up(scope: Mapping[str, Any], chain: Reference) -> Any:
 
 
 def plain_data(value: Any) -> Any:
-    """Make plain JSON data of what an expression gave: tuples and generators become lists."""
+    """Convert a value to plain JSON data: tuples and generators become lists."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, dict):
@@ -272,7 +273,7 @@ def plain_data(value: Any) -> Any:
         str(value)
     if hasattr(value, "__iter__") and not callable(value):
         return [plain_data(item) for item in value]
-    raise RenderLimitExceeded("it gives something that is no value")
+    raise RenderLimitExceeded("its result is not plain data")
 
 
 def _as_expression_error(source: str, error: Exception) -> ExpressionError:
@@ -287,7 +288,7 @@ def _as_expression_error(source: str, error: Exception) -> ExpressionError:
 
 
 def _excerpt(source: str, line_number: int | None = None) -> str:
-    """Return a text in one short line, or only that line of it."""
+    """Return a text, or one of its lines, shortened to one line."""
     lines = source.splitlines()
     if line_number is not None and 0 < line_number <= len(lines):
         source = lines[line_number - 1]
@@ -299,7 +300,7 @@ def compile_text(source: str, *, bare: bool) -> CompiledText:
     """Compile a template, or with `bare` an expression without braces.
 
     Raises:
-        ExpressionError: it cannot be read, or contains what is closed.
+        ExpressionError: it cannot be parsed, or contains what is not allowed.
     """
     if len(source) > MAX_SOURCE_CHARS:
         raise ExpressionError(f"the text has more than {MAX_SOURCE_CHARS:,} characters")
@@ -336,7 +337,7 @@ def _compiled_from(
         raise ExpressionError(f"'{shown}' is refused: {message}", remedy, line=line)
     whole = tree if lone is None else lone
     read = references(whole)
-    # Only the results of blocks have fields that are known before a run; most texts read none.
+    # Only results of blocks have fields that are known before a run; most texts read none.
     elements = element_reads(whole) if "results" in source else frozenset[Reference]()
     chain = chain_of(lone) if lone is not None else None
     meter_loops(tree)
@@ -393,7 +394,7 @@ class Expression:
         """Compile it.
 
         Raises:
-            ExpressionError: it cannot be read, or reaches for what is closed.
+            ExpressionError: it cannot be parsed, or uses what is not allowed.
         """
         return cls(source, compile_text(source, bare=True))
 
@@ -404,12 +405,12 @@ class Expression:
 
     @property
     def reads(self) -> frozenset[Reference]:
-        """The paths that it reads, and what it reads of the items of lists there."""
+        """The paths that it reads, with fields of list items."""
         return self._compiled.references | self._compiled.elements
 
     @property
     def tree(self) -> nodes.Template:
-        """Its parsed form, for those who look into it; never to be changed."""
+        """Its syntax tree; read-only."""
         return self._compiled.tree
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
@@ -444,7 +445,7 @@ class Value:
 
     @classmethod
     def scan(cls, data: Any, *, bare: bool = False) -> tuple[Value, list[ExpressionError]]:
-        """Compile every text, and give what could not be read beside it."""
+        """Compile every text; return the value and what could not be parsed."""
         places: dict[Path, CompiledText] = {}
         errors: list[ExpressionError] = []
         _scan(data, (), bare, places, errors)
@@ -452,7 +453,7 @@ class Value:
 
     @property
     def is_constant(self) -> bool:
-        """There is no expression in it."""
+        """Whether there is no expression in it."""
         return not self._places
 
     @property
@@ -465,7 +466,7 @@ class Value:
         return {path: made.references for path, made in self._places.items()}
 
     def reads(self) -> Mapping[Path, frozenset[Reference]]:
-        """Return the same, with what is read of the items of lists."""
+        """Return the same, with fields of list items."""
         return {path: made.references | made.elements for path, made in self._places.items()}
 
     def template(self, name: str) -> Template:
@@ -522,7 +523,7 @@ def _compile_if_template(text: str, *, bare: bool) -> CompiledText | None:
 def _renderer(
     data: Any, path: Path, places: Mapping[Path, CompiledText]
 ) -> Callable[[Mapping[str, Any]], Any]:
-    """Make the function that renders `data`; parts without expressions are given as they are."""
+    """Return a function that renders `data`; parts without expressions are constant."""
     if path in places:
         return lambda scope: _value_at(path, places[path], scope)
     if not any(place[: len(path)] == path for place in places):
@@ -543,7 +544,7 @@ def _value_at(path: Path, made: CompiledText, scope: Mapping[str, Any]) -> Any:
 
 
 class Template:
-    """A text that a step renders itself, bound to the scope of the item it works on.
+    """A text that a step renders itself, bound to the scope of its item.
 
     A step's `Params` declares `prompt: Template`; the step calls `params.prompt.render(chunk=…)`.
     """
@@ -563,7 +564,7 @@ class Template:
         """Compile a text, bound to an empty scope.
 
         Raises:
-            ExpressionError: it cannot be read, or reaches for what is closed.
+            ExpressionError: it cannot be parsed, or uses what is not allowed.
         """
         made = compile_text(source, bare=False)
         return cls(source, made, file, {})
@@ -575,7 +576,7 @@ class Template:
 
     @property
     def reads(self) -> frozenset[Reference]:
-        """The paths that it reads, and what it reads of the items of lists there."""
+        """The paths that it reads, with fields of list items."""
         return self._compiled.references | self._compiled.elements
 
     def bound(self, scope: Mapping[str, Any]) -> Template:
@@ -583,7 +584,7 @@ class Template:
         return Template(self.source, self._compiled, self.file, scope)
 
     def render(self, **extra: Any) -> str:
-        """Return the text; `extra` names stand before those of the scope.
+        """Return the text; `extra` names take precedence over the scope.
 
         Raises:
             ExpressionError: it failed.
@@ -592,7 +593,7 @@ class Template:
         return made if isinstance(made, str) else str(made)
 
     def texts(self, **extra: Any) -> list[str]:
-        """Return the texts that it reads as they are, such as that of `{{ steps.text.text }}`."""
+        """Return the texts that it inserts unchanged, such as `{{ steps.text.text }}`."""
         scope = {**self._scope, **extra}
         found = (_resolved(path, scope) for path in sorted(self.references))
         return [text for text in found if isinstance(text, str)]
@@ -603,14 +604,12 @@ class Template:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Let Pydantic take a `Template`, or a text that is compiled on the spot."""
-        from pydantic_core import core_schema
-
+        """Accept a `Template`, or a text, which is compiled."""
         return core_schema.no_info_plain_validator_function(_template_from)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
-        """Describe text or file to an editor."""
+        """Return the JSON Schema: text or file."""
         return dict(TEMPLATE_JSON_SCHEMA)
 
 

@@ -1,8 +1,8 @@
 """JSON Schema of the pipeline language, for editors.
 
-Made from the tables of keys and the parameter types of the steps. Draft 7, with `if`/`then` on
-`uses` for what stands under `with`, as yaml-language-server reads it. The steps' types are an
-argument, since this package knows no steps.
+Built from the tables of keys and the parameter types of the steps. Draft 7, with `if`/`then` on
+`uses` for `with`, as yaml-language-server expects. The steps' types are an argument, since this
+package knows no steps.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FILE_REFERENCE: Schema = {
 _REF = "#/definitions/"
 X_KEYS: Schema = {"^x-": {}}
 FUNCTION = r"\.py:[A-Za-z_][A-Za-z0-9_]*$"
-"""A function of a Python file beside the pipeline, as a step."""
+"""A function of a Python file next to the pipeline, as a step."""
 _SHORT_TYPE = r"(str|int|float|bool|list\[.+\]|enum\[.+\])\s*\??"
 SHORT_FORM: Schema = {
-    "description": "A field's type (str, int, float, bool, list[str], enum[a, b]; a `?` behind it: "
+    "description": "A field's type (str, int, float, bool, list[str], enum[a, b]; a `?` at the end: "
     "or null), fields by their names, or a list of one thing.",
     "anyOf": [
         {"type": "string", "pattern": rf"^\s*{_SHORT_TYPE}\s*$"},
@@ -110,7 +110,7 @@ def _either(*schemas: Schema) -> Schema:
 
 
 def _table(table: type[BaseModel], definitions: Schema) -> Schema:
-    """Return the schema of one type, its inner types moved to the shared definitions."""
+    """Return the schema of one type; inner types move to the shared definitions."""
     made = table.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
     for name, inner in made.pop("$defs", {}).items():
         definitions[name] = _cleaned(inner)
@@ -119,7 +119,7 @@ def _table(table: type[BaseModel], definitions: Schema) -> Schema:
 
 
 def _cleaned(found: Any) -> Any:
-    """Leave out what only tells of the code: titles of types and fields, defaults of null."""
+    """Return a schema without titles of types and fields, and without defaults of null."""
     if isinstance(found, list):
         return [_cleaned(item) for item in found]
     if not isinstance(found, dict):
@@ -159,7 +159,7 @@ def _step(step_params: Mapping[str, type[BaseModel]], definitions: Schema) -> Sc
 
 
 def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
-    """Return what stands under `with` where `uses` is this step."""
+    """Return the schema of `with` for `uses` of this step."""
     aliases = [alias for alias, of in STEP_ALIASES.items() if of == name]
     made = _table(params, definitions)
     made["properties"] = {
@@ -182,7 +182,7 @@ def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
 
 
 def _parameter(name: str, found: Schema) -> Schema:
-    """Allow an expression for anything, and a file where a text may be one."""
+    """Allow an expression for any value, and a file for texts that may be one."""
     kept: Schema = {
         key: found[key] for key in ("description", "default", "examples") if key in found
     }

@@ -59,10 +59,10 @@ def parse_tokens(value: Any) -> int:
 
 
 def parse_keep_alive(value: Any) -> float:
-    """Read how long a model stays loaded: a duration, 0 for not at all, -1 for ever."""
+    """Read how long a model stays loaded: a duration, 0 (unload at once) or -1 (forever)."""
     if value in (0, -1) and not isinstance(value, bool):
         return float(value)
-    what = "a duration such as 30s or 15m, 0 (gone at once) or -1 (for ever)"
+    what = "a duration such as 30s or 15m, 0 (unload at once) or -1 (forever)"
     return _parse_quantity(value, SECONDS_PER_UNIT, what)
 
 
@@ -106,7 +106,7 @@ ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 
 
 class Keys(BaseModel):
-    """Unknown keys are faults; those that begin with `x-` are free."""
+    """Base of the tables: unknown keys are faults, except those that begin with `x-`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -123,14 +123,14 @@ class Keys(BaseModel):
 
 
 def without_x_keys(given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the keys that begin with `x-`."""
+    """Return a mapping without the keys that begin with `x-`."""
     if not any(name.startswith("x-") for name in given):
         return given
     return {name: value for name, value in given.items() if not name.startswith("x-")}
 
 
 def without_x_keys_nested(given: Any) -> Any:
-    """Leave out the keys that begin with `x-`, at any depth."""
+    """Return data without the keys that begin with `x-`, at any depth."""
     if isinstance(given, list):
         return [without_x_keys_nested(item) for item in given]
     if isinstance(given, dict):
@@ -143,7 +143,7 @@ def _one_or_more(given: Any) -> Any:
 
 
 def list_or_text_schema(schema: dict[str, Any]) -> None:
-    """Tell an editor that one text may stand in place of a list of them."""
+    """Allow one text in place of a list of texts, in the JSON Schema."""
     listed = {"type": schema.pop("type"), "items": schema.pop("items")}
     schema["anyOf"] = [listed, {"type": "string"}]
 
@@ -165,22 +165,20 @@ def _as_list(given: Any) -> Any:
 
 
 class RetryKeys(Keys):
-    """How often a step is tried again."""
+    """When and how often a failed step is retried."""
 
-    times: Annotated[int, Field(ge=0, le=100)] = Field(2, description="How often, at most.")
+    times: Annotated[int, Field(ge=0, le=100)] = Field(2, description="How many retries at most.")
     on: list[Literal["timeout", "worker", "busy", "io", "check"]] = Field(
-        ["timeout", "worker", "busy"], description="After which failures."
+        ["timeout", "worker", "busy"], description="Which failures are retried."
     )
-    backoff: Seconds = Field(1.0, description="The first pause; each further one is twice as long.")
+    backoff: Seconds = Field(1.0, description="The first pause; it doubles each time.")
 
 
 class TimeoutKeys(Keys):
-    """The longest that a request may take."""
+    """Time limits of a request."""
 
-    total: Seconds | None = Field(
-        None, description="Counted from when the pool takes the request, not from its queue."
-    )
-    idle: Seconds | None = Field(None, description="The longest time without a new token.")
+    total: Seconds | None = Field(None, description="In all, without the time in the pool's queue.")
+    idle: Seconds | None = Field(None, description="Without a new token.")
 
 
 class ReplyKeys(Keys):
@@ -189,8 +187,8 @@ class ReplyKeys(Keys):
     schema_: Any = Field(
         None,
         alias="schema",
-        description="The form of the answer, which can then be no other: JSON Schema, its short "
-        'form such as {title: str, points: "list[str]"}, or {file: PATH}.',
+        description="The schema that the answer must match: JSON Schema, its short form such as "
+        '{title: str, points: "list[str]"}, or {file: PATH}.',
     )
     check: Annotated[list[str | bool], BeforeValidator(_as_list)] = Field(
         [],
@@ -199,7 +197,7 @@ class ReplyKeys(Keys):
         examples=["words(output.summary) <= 80"],
     )
     repair: Annotated[int, Field(ge=0, le=8)] = Field(
-        1, description="How often, at most, what is wrong is told to the model, to answer anew."
+        1, description="How often, at most, the model is asked again with what is wrong."
     )
 
     @model_validator(mode="after")
@@ -212,16 +210,18 @@ class ReplyKeys(Keys):
 class ControlKeys(Keys):
     """What `defaults` may set for every step."""
 
-    retry: RetryKeys | None = Field(None, description="How often a step is tried again.")
-    timeout: TimeoutKeys | None = Field(None, description="The longest that a request may take.")
+    retry: RetryKeys | None = Field(
+        None, description="When and how often a failed step is retried."
+    )
+    timeout: TimeoutKeys | None = Field(None, description="Time limits of a request.")
     cache: Literal["auto", "off"] | None = Field(
-        None, description="`off`: never take a recorded reply."
+        None, description="`off`: never use a recorded reply."
     )
     max_parallel: PositiveInt | None = Field(
-        None, description="How many items of a `for_each` are worked on at once, at most."
+        None, description="How many items of a `for_each` run at once, at most."
     )
     on_error: OnError | None = Field(
-        None, description="What the failure of one item of a `for_each` does to the others."
+        None, description="What happens when an item of a `for_each` fails."
     )
 
 
@@ -229,11 +229,11 @@ class StepKeys(ControlKeys):
     """One step, or a block of steps that runs once for each item."""
 
     id: str | None = Field(
-        None, pattern=ID_PATTERN, description="The name by which others refer to it."
+        None, pattern=ID_PATTERN, description="The name by which other steps refer to it."
     )
     uses: str | None = Field(None, description="What the step does.", min_length=1)
     with_: dict[str, Any] = Field({}, alias="with", description="The step's own parameters.")
-    needs: TextList = Field([], description="Ids of steps to wait for where no reference shows it.")
+    needs: TextList = Field([], description="Ids of steps to wait for, where no reference says so.")
     if_: str | bool | None = Field(
         None, alias="if", description="A bare expression; the step is skipped where it is false."
     )
@@ -243,25 +243,25 @@ class StepKeys(ControlKeys):
     do: list[Any] | None = Field(None, description="The steps that run for each item.")
     where: str | bool | None = Field(
         None,
-        description="A bare expression over an item: `do` runs only for those for which it holds.",
+        description="A bare expression over an item: `do` runs only for items where it is true.",
         examples=["doc.size > 0"],
     )
     key: str | None = Field(None, description="A bare expression: the item's stable name.")
-    returns: Any = Field(None, description="Bare expressions: what the step gives instead.")
+    returns: Any = Field(None, description="Bare expressions: outputs in place of the step's own.")
     reply: ReplyKeys | None = Field(
-        None, description="What the model's answer must be, in its form and by checks."
+        None, description="What the model's answer must be: schema and checks."
     )
 
 
 class InputKeys(Keys):
-    """A value that the caller gives."""
+    """A value that the caller passes."""
 
-    type: InputType | None = Field(None, description="What kind of value it is.")
-    default: Any = Field(None, description="The value where the caller gives none.")
-    required: bool | None = Field(None, description="The caller must give it.")
+    type: InputType | None = Field(None, description="The type of the value.")
+    default: Any = Field(None, description="The value if the caller passes none.")
+    required: bool | None = Field(None, description="The caller must pass it.")
     values: list[Any] = Field([], description="The values that an enum may have.")
-    min: float | None = Field(None, description="The least number.")
-    max: float | None = Field(None, description="The greatest number.")
+    min: float | None = Field(None, description="The smallest number.")
+    max: float | None = Field(None, description="The largest number.")
     description: str = Field("", description="What it is for.")
     secret: bool = Field(False, description="Never printed, never stored.")
 
@@ -299,22 +299,20 @@ def _as_url_list(given: Any) -> Any:
 
 
 class PoolKeys(Keys):
-    """Another pool than this machine's: one server, or several that share the work."""
+    """A remote pool: one server, or several that share the work."""
 
     url: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_url_list)] = (
         Field(
             min_length=1,
-            description="Its address, or several; any server of OpenAI's API, or of Paddock.",
+            description="Its address, or several: OpenAI-compatible servers, or Paddock.",
             examples=["http://gpu-1:8000"],
         )
     )
-    key: str | None = Field(
-        None, description="What it asks for.", examples=["{{ secrets.gpu_key }}"]
-    )
+    key: str | None = Field(None, description="The API key.", examples=["{{ secrets.gpu_key }}"])
     tokenizer: str | None = Field(
         None,
         min_length=1,
-        description="A stored model or a GGUF file to count with where the server cannot.",
+        description="A stored model or GGUF file to count tokens with, if the server cannot.",
     )
 
 
@@ -323,7 +321,7 @@ def _ref_to_mapping(given: Any) -> Any:
 
 
 class ModelKeys(Keys):
-    """A model, as this pipeline wants it."""
+    """A model and its settings in this pipeline."""
 
     ref: str = Field(
         min_length=1,
@@ -332,12 +330,14 @@ class ModelKeys(Keys):
     )
     ctx: Tokens | None = Field(None, ge=1, description="How many tokens a request may fill.")
     keep_alive: KeepAlive | None = Field(None, description="How long it stays loaded.")
-    role: Literal["chat", "embed"] = Field("chat", description="What it is asked to do.")
-    params: dict[str, Any] = Field({}, description="How it chooses tokens, unless a step says so.")
+    role: Literal["chat", "embed"] = Field("chat", description="What it is used for.")
+    params: dict[str, Any] = Field(
+        {}, description="Sampling parameters; those of a step take precedence."
+    )
     think: Literal["keep", "drop"] | None = Field(
         None, description="What happens to its reasoning."
     )
-    pool: PoolKeys | None = Field(None, description="Where it is served, if not here.")
+    pool: PoolKeys | None = Field(None, description="Where it is served, if not on this machine.")
 
 
 Model = Annotated[ModelKeys, BeforeValidator(_ref_to_mapping)]
@@ -349,20 +349,20 @@ class FileKeys(Keys):
     pipeline: Literal[1] = Field(1, description="The language's version.")
     name: str = Field("", description="The pipeline's name; by default the file's.")
     description: str = Field("", description="What it is for.")
-    inputs: dict[str, Any] = Field({}, description="What the caller gives.")
+    inputs: dict[str, Any] = Field({}, description="What the caller passes.")
     models: dict[str, Any] = Field({}, description="Models by the names that steps use.")
     secrets: dict[str, Any] = Field(
         {}, description="Values from the environment or from files; never printed, never stored."
     )
     defaults: Any = Field({}, description="Control keys for every step that does not set them.")
-    on: Any = Field(None, description="What starts the pipeline by itself.")
-    concurrency: Any = Field(None, description="How runs share the machine.")
+    on: Any = Field(None, description="What starts runs automatically.")
+    concurrency: Any = Field(None, description="How runs share this machine.")
     budget: Any = Field(None, description="What a run may cost.")
     mcpServers: dict[str, Any] = Field(
         {}, description="MCP servers by their names, or `{file: mcp.json}`."
     )
-    steps: list[Any] = Field(description="What is done.", min_length=1)
-    returns: Any = Field(None, description="Bare expressions: what a run gives.")
+    steps: list[Any] = Field(description="The steps.", min_length=1)
+    returns: Any = Field(None, description="Bare expressions: the outputs of a run.")
     tests: list[Any] = Field([], description="Runs with known inputs.")
 
 
@@ -509,27 +509,30 @@ def _quoted_value(value: Any) -> str:
 
 
 class SamplingParams(BaseModel):
-    """The names and ranges of `params`; what is left out is decided by model and defaults."""
+    """`params` of a step or a model; the model's defaults apply to what is left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float | None = Field(
-        default=None, ge=0, le=5, description="0 always takes the likeliest token; higher is freer."
+        default=None,
+        ge=0,
+        le=5,
+        description="0 always takes the likeliest token; higher is more random.",
     )
     top_p: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="Choose among the likeliest tokens that share this much.",
+        description="Sample from the likeliest tokens with this total probability.",
     )
     top_k: int | None = Field(
-        default=None, ge=0, description="Choose among this many of the likeliest tokens; 0 for all."
+        default=None, ge=0, description="Sample from this many of the likeliest tokens; 0 for all."
     )
     min_p: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Leave out tokens below this share of the likeliest one.",
+        description="Exclude tokens below this share of the likeliest one's probability.",
     )
     repeat_penalty: float | None = Field(
         default=None, gt=0, le=5, description="Above 1 makes recent tokens less likely."
@@ -544,7 +547,7 @@ class SamplingParams(BaseModel):
         description="Above 0 makes tokens less likely each time they occur.",
     )
     seed: int | None = Field(
-        default=None, ge=0, le=2**32 - 1, description="The same seed, the same answer."
+        default=None, ge=0, le=2**32 - 1, description="The same seed gives the same answer."
     )
     stop: str | list[str] | None = Field(
         default=None, description="Texts at which the answer ends."
@@ -552,7 +555,7 @@ class SamplingParams(BaseModel):
     max_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="The longest answer in tokens; an answer that ends there is then no error.",
+        description="The longest answer in tokens; then an answer that ends there is not an error.",
     )
     num_predict: int | None = Field(
         default=None, ge=1, description="Another name for `max_tokens`."
@@ -566,11 +569,11 @@ class SamplingParams(BaseModel):
     @model_validator(mode="after")
     def _one_limit(self) -> SamplingParams:
         if self.max_tokens is not None and self.num_predict is not None:
-            raise ValueError("give `max_tokens` or `num_predict`, they mean the same")
+            raise ValueError("give `max_tokens` or `num_predict`, not both: they mean the same")
         return self
 
     def given(self) -> dict[str, Any]:
-        """Return what the author set, by the names of `engine.request.Sampling`."""
+        """Return what the author set, under the names of `engine.request.Sampling`."""
         values = self.model_dump(exclude_none=True)
         if "num_predict" in values:
             values["max_tokens"] = values.pop("num_predict")

@@ -1,4 +1,4 @@
-"""MCP servers that a pipeline names under `mcpServers`, in the format of MCP clients.
+"""MCP servers under `mcpServers`, in the format of MCP clients.
 
 Written inline, with expressions in the texts, or in a JSON file such as `mcp.json`, where
 `${NAME}` stands for an environment variable: each of those becomes a secret. Knows nothing of the
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from . import prompt_file
 from .errors import did_you_mean
@@ -34,26 +34,26 @@ _OUTER_KEYS = ("mcpServers", "servers")
 
 
 class McpServerKeys(Keys):
-    """An MCP server: a command that is started, or an address."""
+    """An MCP server: a command to start, or a URL."""
 
     type: (
         Literal["stdio", "http", "streamable-http", "streamableHttp", "streamable_http"] | None
-    ) = Field(None, description="How it is spoken to; shown by `command` or `url` as well.")
+    ) = Field(None, description="The transport; by default known from `command` or `url`.")
     command: str | None = Field(
         None,
         min_length=1,
-        description="The program that is started, without a shell; "
+        description="The program to start, without a shell; "
         "`{{ python }}` is the Python that runs Paddock.",
     )
     args: list[str] = Field([], description="Its arguments.")
-    env: dict[str, str] = Field({}, description="Environment variables that it gets besides.")
+    env: dict[str, str] = Field({}, description="Additional environment variables.")
     cwd: str | None = Field(None, description="The folder in which it runs.")
     url: str | None = Field(
-        None, min_length=1, description="The address of one that speaks streamable HTTP."
+        None, min_length=1, description="The URL of a server with streamable HTTP."
     )
-    headers: dict[str, str] = Field({}, description="Headers that it is sent.")
-    timeout: Seconds = Field(DEFAULT_TIMEOUT_S, gt=0, description="The longest a call may take.")
-    disabled: bool = Field(False, description="It is left out.")
+    headers: dict[str, str] = Field({}, description="HTTP headers to send.")
+    timeout: Seconds = Field(DEFAULT_TIMEOUT_S, gt=0, description="The time limit of a call.")
+    disabled: bool = Field(False, description="Ignore this server.")
 
     @model_validator(mode="after")
     def _one_way(self) -> McpServerKeys:
@@ -69,34 +69,34 @@ class McpServerKeys(Keys):
 
 @dataclass(frozen=True)
 class McpServer:
-    """One MCP server as it is written. `at` is its place in the pipeline's file."""
+    """One MCP server as written. `at` is its path in the pipeline file."""
 
     name: str
     keys: McpServerKeys
     at: Path
     texts: Value
-    """Its texts, which may read inputs and secrets, and `python`."""
+    """Its texts, which may read inputs, secrets and `python`."""
     variables: frozenset[str] = field(default_factory=frozenset)
     """The environment variables that a JSON file reads as `${NAME}`."""
 
     @property
     def is_command(self) -> bool:
-        """Whether it is started here."""
+        """Whether it is started as a subprocess."""
         return self.keys.command is not None
 
 
 def secret_of(variable: str) -> str:
-    """Name the secret that stands for an environment variable; no written one can have its name."""
+    """Return the name of the secret for an environment variable; never a valid written name."""
     return f"env {variable}"
 
 
 def read_servers(data: Any, checks: FaultCollector) -> dict[str, McpServer]:
-    """Read what stands under `mcpServers`; faults go to `checks`."""
+    """Parse `mcpServers`; faults go to `checks`."""
     at: Path = ("mcpServers",)
     if data is None:
         return {}
     if not isinstance(data, dict):
-        return {}  # its table has said so
+        return {}  # its table reported it
     if set(data) == {"file"} and isinstance(data["file"], str):
         return dict(_of_file(data["file"], checks, (*at, "file")))
     return dict(_inline(data, checks, at))
@@ -119,16 +119,16 @@ def _inline(
 
 
 def _is_sse(item: Any, checks: FaultCollector, at: Path) -> bool:
-    """Say in plain words that the transport of old is not spoken."""
+    """Report the old transport `sse`, which is not supported."""
     is_old = isinstance(item, dict) and item.get("type") == "sse"
     if is_old:
-        remedy = "Most servers speak streamable HTTP as well: remove `type`, and name that address."
-        checks.add((*at, "type"), "servers of the older transport `sse` are not spoken to", remedy)
+        remedy = "Most servers also have streamable HTTP: remove `type` and use that URL."
+        checks.add((*at, "type"), "the older transport `sse` is not supported", remedy)
     return is_old
 
 
 def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str, McpServer]]:
-    """Read a JSON file as other programs have it; what only they know in it is left alone."""
+    """Read a JSON file of another MCP client; keys that are not ours are ignored."""
     try:
         found = _servers(
             prompt_file.read_raw_file(FilePath(checks.document.file).parent, name), name
@@ -151,7 +151,7 @@ def _servers(text: str, name: str) -> Mapping[str, Any]:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         remedy = "JSON has no comments, and no comma before a closing bracket."
-        raise ExpressionError(f"the file '{name}' is no JSON: {error}", remedy) from None
+        raise ExpressionError(f"the file '{name}' is not JSON: {error}", remedy) from None
     for outer in _OUTER_KEYS:
         if isinstance(data, dict) and isinstance(data.get(outer), dict):
             return dict(data[outer])
@@ -160,17 +160,17 @@ def _servers(text: str, name: str) -> Mapping[str, Any]:
 
 
 def _server(name: str, item: Any, at: Path) -> McpServer | None:
-    """Make one server of what other programs write down.
+    """Return one server of a JSON file.
 
     Raises:
-        ValueError: it cannot be used; what follows its name in a sentence.
+        ValueError: it cannot be used; the message follows its name.
     """
     if not isinstance(item, dict) or not _NAME.fullmatch(name):
-        raise ValueError("this is no server")
+        raise ValueError("this is not a server")
     if item.get("disabled") is True:
         return None
     if item.get("type") == "sse":
-        raise ValueError("servers of the older transport `sse` are not spoken to")
+        raise ValueError("the older transport `sse` is not supported")
     ours = {part: value for part, value in item.items() if part in (*_EXPRESSION_KEYS, "type")}
     keys = McpServerKeys.model_validate(ours)
     variables: set[str] = set()
@@ -191,7 +191,7 @@ def _variables_to_secrets(value: Any, variables: set[str]) -> Any:
 
 
 def _text_with_secrets(text: str, variables: set[str]) -> str:
-    """Write a text with `${NAME}` as one of ours; braces of its own stay as they are."""
+    """Convert a text with `${NAME}` to an expression; other braces stay text."""
     unknown = next(
         (one for one in _UNSUPPORTED_VARIABLE.findall(text) if not _VARIABLE.fullmatch(one)), None
     )
@@ -211,9 +211,7 @@ def _text_with_secrets(text: str, variables: set[str]) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """Return the first thing that is wrong, in words."""
-    from pydantic import ValidationError
-
+    """Return the first fault as a sentence."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]
@@ -223,6 +221,6 @@ def _sentence(error: Exception) -> str:
 
 
 def unknown_server(name: str, servers: Mapping[str, McpServer]) -> tuple[str, str]:
-    """Return the message that there is no such server, and what to do."""
+    """Return sentence and remedy for an unknown server."""
     remedy = did_you_mean(name, servers) if servers else "Name it under `mcpServers`."
     return f"there is no MCP server '{name}'", remedy

@@ -1,4 +1,4 @@
-"""Pipeline model: a YAML document, checked and compiled, or every fault at once.
+"""Pipeline model: a checked and compiled YAML document, or all its faults.
 
 `validate` returns a `Pipeline` of steps and blocks with their places. Knows no step types: what
 stands under `with` is checked by the runner's binding, where the types of parameters are known.
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from paddock.pipelines.checking.check import Check
 
+from . import mcp_servers, pipeline_tests, triggers
 from .errors import Fault, Mark, PipelineError
 from .expressions import Expression, ExpressionError, Path, Template, Value
 from .keys import (
@@ -38,6 +39,7 @@ from .keys import (
     without_x_keys,
     without_x_keys_nested,
 )
+from .mcp_servers import secret_of
 from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference
 from .prompt_file import read_template_file as read_file
 from .validation import FaultCollector
@@ -54,24 +56,24 @@ class ReplySpec:
     """What the answer of a step must be."""
 
     schema: Any
-    """As it is written; None where there is none. `pipelines.reply` reads it."""
+    """As written; None without one. `reply_schema` parses it."""
     checks: Mapping[int, Check]
-    """Each by its place in the list; those that cannot be read are not among them."""
+    """By index in the list, without those that cannot be parsed."""
     repair: int
 
 
 @dataclass(frozen=True)
 class StepNode:
-    """One step as it is written. `at` is its place in the document."""
+    """One step as written. `at` is its path in the document."""
 
     id: str
     at: Path
     mark: Mark
     uses: str
     params: Value
-    """What stands under `with`."""
+    """The value of `with`."""
     files: Mapping[str, Template] = field(default_factory=dict)
-    """The parameters that name a template file, and what is in it."""
+    """Parameters that name a template file, with its content."""
     has_own_id: bool = True
     needs: tuple[str, ...] = ()
     if_: Expression | None = None
@@ -81,7 +83,7 @@ class StepNode:
     returns: Value | None = None
     reply: ReplySpec | None = None
     broken: frozenset[str] = frozenset()
-    """The parameters in which a fault was found already."""
+    """Parameters in which a fault was found."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Block:
     body: tuple[Node, ...]
     has_own_id: bool = True
     where: Expression | None = None
-    """Which items of the list it is done for; None: all."""
+    """Selects items of the list; None: all."""
     key: Expression | None = None
     max_parallel: int | None = None
     on_error: OnError | None = None
@@ -113,7 +115,7 @@ Node: TypeAlias = StepNode | Block
 
 @dataclass(frozen=True)
 class OutsideText:
-    """A text outside of the steps that may hold expressions, and the names known there."""
+    """A text outside of steps that may hold expressions, and the names known there."""
 
     at: Path
     text: Value
@@ -122,7 +124,7 @@ class OutsideText:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A whole file. `faults` is empty in one that `validate` gave."""
+    """A whole file. `faults` is empty in what `validate` returns."""
 
     document: YamlDocument
     name: str
@@ -144,11 +146,11 @@ class Pipeline:
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     def mark(self, at: Path) -> Mark:
-        """Return the place of what stands at `at`."""
+        """Return the position of a path."""
         return self.document.mark(at)
 
     def nodes(self) -> Iterator[Node]:
-        """Yield every step and block, those in bodies too, in the file's order."""
+        """Yield every step and block, also in bodies, in the order of the file."""
         yield from _all_nodes(self.steps)
 
 
@@ -167,7 +169,7 @@ _RESERVED_NAMES = frozenset(
 
 
 class StepParser:
-    """Reads steps, and knows which ids and names are taken."""
+    """Parses steps; remembers which ids are taken."""
 
     def __init__(self, checks: FaultCollector) -> None:
         self._checks = checks
@@ -175,7 +177,7 @@ class StepParser:
         self._unnamed: dict[str, int] = {}
 
     def read(self, data: Any, at: Path, names: tuple[str, ...] = ()) -> tuple[Node, ...]:
-        """Read a list of steps; `names` are the loop variables around it."""
+        """Parse a list of steps; `names` are the loop variables around it."""
         if not isinstance(data, list):
             return ()
         nodes = (self._node(item, (*at, index), names) for index, item in enumerate(data))
@@ -195,15 +197,15 @@ class StepParser:
         return self._step(data, keys, node_id, has_own, at)
 
     def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
-        """Return the step's id, or a name for one without: no id can look like it."""
+        """Return the step's id, or a generated name that is no valid id; whether it has an id."""
         given = data.get("id")
         if not (isinstance(given, str) and re.match(ID_PATTERN, given)):
             return self._made_id(data), False
         first = self._ids.get(given)
         if first is not None:
             line = self._checks.document.mark(first).line
-            what = f"the id '{given}' is taken by the step in line {line}"
-            remedy = "Ids are unique in the file; choose another one."
+            what = f"the id '{given}' is already used by the step in line {line}"
+            remedy = "Ids must be unique in the file; choose another one."
             self._checks.add((*at, "id"), what, remedy)
             return self._made_id(data), False
         self._ids[given] = (*at, "id")
@@ -216,18 +218,23 @@ class StepParser:
         return base if number == 1 else f"{base}#{number}"
 
     def _shape(self, data: dict[str, Any], at: Path) -> None:
-        """Check which keys stand together."""
+        """Check which keys may be combined."""
         add = self._checks.add
         if "for_each" in data:
             if "uses" in data:
                 remedy = "Move the step into the block's `do`."
-                add((*at, "uses"), "`uses` cannot stand beside `for_each`", remedy, is_key=True)
+                add((*at, "uses"), "`uses` cannot be combined with `for_each`", remedy, is_key=True)
             if "with" in data:
                 remedy = "Parameters belong to the steps in `do`."
-                add((*at, "with"), "`with` cannot stand beside `for_each`", remedy, is_key=True)
+                add((*at, "with"), "`with` cannot be combined with `for_each`", remedy, is_key=True)
             if "reply" in data:
                 remedy = "It belongs to the step in `do` that asks a model."
-                add((*at, "reply"), "`reply` cannot stand beside `for_each`", remedy, is_key=True)
+                add(
+                    (*at, "reply"),
+                    "`reply` cannot be combined with `for_each`",
+                    remedy,
+                    is_key=True,
+                )
             if "do" not in data:
                 add(
                     (*at, "for_each"), "`for_each` needs `do`", "Add the steps to run.", is_key=True
@@ -267,7 +274,7 @@ class StepParser:
         )
 
     def _reply(self, data: Any, at: Path) -> ReplySpec | None:
-        """Read what the answer must be; what is wrong with its keys was told with the step's."""
+        """Parse `reply`; faults of its keys were reported with the step."""
         try:
             keys = ReplyKeys.model_validate(data)
         except ValidationError:
@@ -324,7 +331,7 @@ class StepParser:
         return self._checks.document.mark(at if name is None else (*at, name))
 
     def _controls(self, data: dict[str, Any], keys: StepKeys | None, at: Path) -> dict[str, Any]:
-        """Read the keys that every step and block has."""
+        """Parse the keys that steps and blocks share."""
         checks = self._checks
         returns: Value | None = None
         if data.get("returns") is not None:
@@ -340,27 +347,27 @@ class StepParser:
         }
 
     def _loop(self, text: Any, at: Path, names: tuple[str, ...]) -> tuple[str, Expression]:
-        """Read `NAME in EXPRESSION`."""
+        """Parse `NAME in EXPRESSION`."""
         checks = self._checks
         nothing = Expression.of("[]")
         found = _FOR_EACH.match(text) if isinstance(text, str) else None
         if found is None:
             if isinstance(text, str):
-                what = f"'{text}' does not read `NAME in EXPRESSION`"
+                what = f"'{text}' is not `NAME in EXPRESSION`"
                 checks.add(at, what, "Write for example `doc in steps.docs.files`.")
             return "item", nothing
         var = found[1]
         if not re.match(ID_PATTERN, var):
-            what = f"'{var}' cannot be a name: it takes small letters, digits and '_'"
+            what = f"'{var}' cannot be a name: only small letters, digits and '_' are allowed"
             checks.add(at, what, "Write for example `doc in steps.docs.files`.")
         elif var in _RESERVED_NAMES or var in names:
-            what = f"the name '{var}' is taken"
+            what = f"the name '{var}' is already used"
             checks.add(at, what, "Choose another one.")
         return var, checks.expression(found[2], at) or nothing
 
 
 def _needs_of_broken_step(given: Any) -> tuple[str, ...]:
-    """Read `needs` of a step with another fault, so that its ids are checked all the same."""
+    """Parse `needs` of a step with another fault, so that its ids are still checked."""
     given = given if isinstance(given, list) else [given]
     return tuple(word for word in given if isinstance(word, str))
 
@@ -373,13 +380,13 @@ NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
     ("on", "webhook"): {"inputs", "payload", "secrets"},
     ("on", "notify"): {"inputs", "secrets"},
 }
-"""Which names texts outside of the steps may read, where that is more than the inputs."""
+"""Names that texts outside of steps may read, where that is more than the inputs."""
 NAMES_IN_SERVERS = ("inputs", "secrets", "python")
 """`python` is the interpreter that runs Paddock."""
 
 
 def validate(document: YamlDocument) -> Pipeline:
-    """Read a document as a pipeline.
+    """Parse a document as a pipeline.
 
     Raises:
         PipelineError: with every fault of the file.
@@ -391,10 +398,10 @@ def validate(document: YamlDocument) -> Pipeline:
 
 
 def parse_pipeline(document: YamlDocument) -> Pipeline:
-    """Read a document as far as it can be read; its faults stand in the pipeline's `faults`.
+    """Parse a document as far as possible; its faults are in the pipeline's `faults`.
 
     Raises:
-        PipelineError: it is no mapping, so there is nothing to go on with.
+        PipelineError: it is not a mapping.
     """
     checks = FaultCollector(document)
     if not isinstance(document.data, dict):
@@ -412,12 +419,12 @@ def pipeline_name(document: YamlDocument, given: Any) -> str:
 
 
 def _named_items(data: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what stands under names that the author chose."""
+    """Yield the entries of a mapping whose keys the author chose."""
     yield from without_x_keys(data).items() if isinstance(data, dict) else ()
 
 
 class _PipelineParser:
-    """Reads the parts of a file one by one, so that a fault in one does not hide the others."""
+    """Parses the parts of a file one by one, so that a fault does not hide others."""
 
     def __init__(self, checks: FaultCollector) -> None:
         self._checks = checks
@@ -446,7 +453,7 @@ class _PipelineParser:
         return replace(pipeline, elsewhere=tuple(self._elsewhere), faults=tuple(checks.faults))
 
     def _part(self, table: type[K], data: Mapping[str, Any], name: str) -> K | None:
-        """Read a key that is one table."""
+        """Parse a key that is one table."""
         if data.get(name) is None:
             return None
         written = without_x_keys_nested(data[name])
@@ -455,7 +462,7 @@ class _PipelineParser:
         return self._checks.table(table, data[name], (name,))
 
     def _text(self, data: Any, at: Path, names: Set[str], *, bare: bool = False) -> None:
-        """Keep a text outside of the steps, for its references to be looked at."""
+        """Keep a text outside of steps; `plan` checks its references."""
         if data is not None:
             value = self._checks.value(data, at, bare=bare)
             self._elsewhere.append(OutsideText(at, value, frozenset(names)))
@@ -464,19 +471,15 @@ class _PipelineParser:
         return None if data is None else self._checks.value(data, ("returns",), bare=True)
 
     def _triggers(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the parts that few files have; their tables take 8 ms to import."""
+        """Parse `on`, `concurrency` and `budget`."""
         tables = {"on": "OnKeys", "concurrency": "ConcurrencyKeys", "budget": "BudgetKeys"}
         if not tables.keys() & data.keys():
             return {}
-        from . import triggers
-
         return {name: self._part(getattr(triggers, of), data, name) for name, of in tables.items()}
 
     def _tests(self, data: Any) -> Iterator[TestKeys]:
         if not data:
             return
-        from . import pipeline_tests
-
         yield from pipeline_tests.read_tests(self._checks, data, self._text)
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
@@ -487,7 +490,7 @@ class _PipelineParser:
                 at: Path = ("models", alias, "pool")
                 self._text(item["pool"].get("url"), (*at, "url"), {"inputs"})
                 self._text(model.pool.key, (*at, "key"), {"inputs", "secrets"})
-            # A faulty one still counts as known: no step is blamed for naming it.
+            # A faulty one counts as known: a step that names it is not at fault.
             yield alias, model or ModelKeys.model_validate({"ref": "?"})
 
     def _inputs(self, data: Any) -> Iterator[tuple[str, Input]]:
@@ -500,19 +503,17 @@ class _PipelineParser:
             at: Path = ("secrets", name)
             self._check_name(at, f"'{name}' cannot be the name of a secret")
             if isinstance(item, str):
-                # Not a fault of its type alone: who writes this has written a password down.
-                what = f"secret '{name}' is a text, and a secret is never written into the file"
+                # More than a wrong type: the author has probably written a password here.
+                what = f"secret '{name}' is a text; secrets must not be written into the file"
                 remedy = f"Write `{{env: {name.upper()}}}` or `{{file: PATH}}`."
                 self._checks.add(at, what, remedy)
             keys = None if isinstance(item, str) else self._checks.table(SecretKeys, item, at)
-            # A faulty one still counts as known: nobody is blamed for reading it.
+            # A faulty one counts as known: an expression that reads it is not at fault.
             yield name, keys or SecretKeys.model_construct(env=name, file=None)
 
     def _servers(self, data: Any) -> Mapping[str, McpServer]:
         if not data:
             return {}
-        from . import mcp_servers
-
         found = mcp_servers.read_servers(data, self._checks)
         for server in found.values():
             names = frozenset(NAMES_IN_SERVERS)
@@ -564,7 +565,5 @@ def _variables(servers: Mapping[str, McpServer]) -> dict[str, SecretKeys]:
     """Return the secrets that stand for the environment variables of a JSON file of servers."""
     if not servers:
         return {}
-    from .mcp_servers import secret_of
-
     names = {name for server in servers.values() for name in server.variables}
     return {secret_of(name): SecretKeys(env=name, file=None) for name in sorted(names)}

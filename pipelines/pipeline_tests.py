@@ -1,6 +1,6 @@
 """Tables of `tests`: a run with known inputs, and the expectations that must hold after it.
 
-Knows no model and no file: `paddock test` carries tests out.
+Knows no model and no file: `paddock test` runs the tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXPECTATION_KEYS = (
     "exists", "absent", "check", "equals", "contains", "lacks", "regex", "schema", "similar",
     "judge", "status",
 )  # fmt: skip
-"""What a claim may say; each says exactly one of these."""
+"""The kinds of expectations; each entry has exactly one of these keys."""
 EXPECTATIONS_WITH_MODEL = ("similar", "judge")
 EXPECTATIONS_WITHOUT_SUBJECT = ("exists", "absent", "status")
 TEST_NAMES = frozenset(("inputs", "tmp"))
@@ -30,7 +30,7 @@ NAMES_IN_CHECK = NAMES_AFTER_RUN | {"text", "output"}
 MOST_REPEATS = 100
 
 TextReader = Callable[..., None]
-"""Keeps a text whose expressions are looked at: the value, its place, the names known there."""
+"""Keeps a text whose references are checked: value, path, and names known there."""
 
 
 def _regex(given: str) -> str:
@@ -42,65 +42,65 @@ def _regex(given: str) -> str:
 
 
 class JudgeKeys(Keys):
-    """A question to a model, and what each of its answers counts."""
+    """A question to a model, and the score of each answer."""
 
-    prompt: str = Field(min_length=1, description="What it is asked; `text` is what is looked at.")
-    system: str | None = Field(None, description="What it is told beforehand.")
+    prompt: str = Field(min_length=1, description="The question; `text` is the text in question.")
+    system: str | None = Field(None, description="The system prompt.")
     choices: dict[str, float] = Field(
         min_length=2,
-        description="The answers that it may give; one that counts more than 0 passes.",
+        description="The possible answers with their scores; above 0 passes.",
         examples=[{"yes": 1, "no": 0}],
     )
 
 
 class ExpectKeys(Keys):
-    """One thing that must hold after a test."""
+    """One expectation: what must hold after a test."""
 
     exists: str | None = Field(None, description="A file or folder that must be there.")
     absent: str | None = Field(None, description="A file or folder that must not be there.")
     check: str | bool | None = Field(
         None,
         description="A bare expression that must be true; it sees `returns`, `report`, `inputs`, "
-        "`tmp`, and what is looked at as `text` and `output`.",
+        "`tmp`, and the subject as `text` and `output`.",
         examples=["returns.counts.failed == 0"],
     )
-    equals: Any = Field(None, description="What it must be.")
-    contains: TextList | None = Field(None, description="A text that must be in it, or several.")
-    lacks: TextList | None = Field(None, description="A text that must not be in it, or several.")
+    equals: Any = Field(None, description="The value that it must equal.")
+    contains: TextList | None = Field(None, description="A text that it must contain, or several.")
+    lacks: TextList | None = Field(None, description="A text that it must not contain, or several.")
     regex: Annotated[str, AfterValidator(_regex)] | None = Field(
-        None, description="A regular expression found in it."
+        None, description="A regular expression that it must match somewhere."
     )
     schema_: Any = Field(
         None, alias="schema", description="JSON Schema, or its short form, that it must match."
     )
     similar: str | None = Field(
-        None, description="A text whose meaning it must be near to, by an embedding model."
+        None, description="A text that it must be similar to, by an embedding model."
     )
     judge: str | JudgeKeys | None = Field(
-        None, description="What a model must find true of it, or a prompt with choices."
+        None, description="A statement that a model must find true of it, or a prompt with choices."
     )
     status: Literal["completed", "quarantined", "failed", "budget"] | None = Field(
-        None, description="How the run must end; without this claim: `completed`."
+        None, description="How the run must end; by default `completed`."
     )
-    file: str | None = Field(None, description="The file that is looked at.")
+    file: str | None = Field(None, description="The subject: a file.")
     of: str | None = Field(
         None,
-        description="A bare expression: what is looked at; without it and `file`, `returns`.",
+        description="The subject: a bare expression; by default `returns`.",
         examples=["returns.summary"],
     )
     at_least: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.8, description="Of `similar`: the least cosine of the two vectors."
+        0.8, description="For `similar`: the smallest cosine of the two vectors."
     )
-    model: str | None = Field(None, description="Of `similar` and `judge`: which model decides.")
+    model: str | None = Field(None, description="For `similar` and `judge`: the model.")
 
     @property
     def claim(self) -> str:
-        """Name what is claimed, as it is written."""
+        """The key of the expectation, as written."""
         return next(name for name in EXPECTATION_KEYS if _field(name) in self.model_fields_set)
 
     @property
     def value(self) -> Any:
-        """Return what the claim says, as it is written."""
+        """The value of that key."""
         return getattr(self, _field(self.claim))
 
     @model_validator(mode="after")
@@ -116,7 +116,7 @@ class ExpectKeys(Keys):
         if self.file is not None and self.of is not None:
             raise ValueError("give `file` or `of`, not both")
         if claim in EXPECTATIONS_WITHOUT_SUBJECT and (self.file or self.of) is not None:
-            raise ValueError(f"`{claim}` looks at no text; remove `file` and `of`")
+            raise ValueError(f"`{claim}` has no subject; remove `file` and `of`")
         if claim not in EXPECTATIONS_WITH_MODEL and self.model is not None:
             raise ValueError("`model` belongs to `similar` and `judge`")
         if claim != "similar" and "at_least" in self.model_fields_set:
@@ -134,22 +134,22 @@ class TestKeys(Keys):
         {}, description="The inputs of the run; `{{ tmp }}` is an empty folder."
     )
     replay: str | None = Field(
-        None, min_length=1, description="A folder of recorded replies: no model is asked."
+        None, min_length=1, description="A folder of recorded replies, used in place of models."
     )
     files: TextList = Field(
-        ["**/*"], description="Globs of the pipeline's folder: what its copy for the test holds."
+        ["**/*"], description="Globs of the files that are copied for the test."
     )
     repeat: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = Field(
-        1, description="How often it is run; where a model samples, each time with another seed."
+        1, description="How often it runs; each time with another seed where a model samples."
     )
     pass_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Which share of the repeats must pass."
+        1.0, description="The share of the repeats that must pass."
     )
     expect: list[ExpectKeys] = Field([], description="What must hold afterwards.")
 
 
 def read_tests(checks: FaultCollector, data: Any, text: TextReader) -> Iterator[TestKeys]:
-    """Read what stands under `tests`; faults go to `checks`, texts with expressions to `text`."""
+    """Parse `tests`; faults go to `checks`, texts with expressions to `text`."""
     names: set[str] = set()
     for index, item in enumerate(data if isinstance(data, list) else ()):
         at: Path = ("tests", index)
@@ -182,11 +182,11 @@ def _check_expectation(claim: ExpectKeys, at: Path, text: TextReader) -> None:
 
 
 def _names_called(check: str) -> frozenset[str]:
-    """Name the functions that a check calls; whether they are there is seen when it is bound."""
+    """Return the functions that a check calls; binding checks that they exist."""
     try:
         return frozenset(call.name for call in Check.of(check).calls)
     except ExpressionError:
-        return frozenset()  # told with the text itself
+        return frozenset()  # reported with the text itself
 
 
 def _field(claim: str) -> str:

@@ -1,7 +1,7 @@
 """Dependency graph of a pipeline: edges, order of execution, cycles.
 
-Edges come from literal `steps.<id>` references and from `needs`. Which outputs a step has is not
-known here: the runner's binding checks those.
+Edges come from literal `steps.<id>` references and from `needs`. The runner's binding checks which
+outputs a step has.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from .model import Block, Node, Pipeline
 BASE_NAMES = frozenset(("inputs", "steps"))
 """Names that every expression sees."""
 STEP_NAMES = frozenset(("secrets",))
-"""Names that a step's own parameters and its `if` see besides: what they give is kept nowhere."""
+"""Names that only a step's parameters and its `if` see: their values are not stored."""
 
 LOOP_NAMES = frozenset(("loop",))
-"""Names that stand in a block besides its item: where that stands in the list, as in Jinja."""
+"""Names in a block besides its item: the position in the list, as in Jinja."""
 
 ANSWER_NAMES = frozenset(("output", "text"))
-"""Names that a `check` of an answer sees besides: its value by the schema, and what was said."""
+"""Names in a `check` of an answer: its value by the schema, and its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceUse:
-    """One place that reads something. `names` are those that are known there."""
+    """One use of a reference. `names` are known at that place."""
 
     at: Path
     reference: Reference
     names: frozenset[str]
     is_open: bool = False
-    """The step may add names of its own: `runner.bind` knows its types and checks them."""
+    """The step may add names of its own; `runner.bind` checks those."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A pipeline in an order that works. `faults` is empty in one that `plan` gave."""
+    """A pipeline in order of execution. `faults` is empty in what `plan` returns."""
 
     pipeline: Pipeline
     nodes: tuple[Node, ...]
-    """The top level, those that are read before those that read; bodies likewise."""
+    """The top level in order of execution; bodies are ordered too."""
     edges: Mapping[str, frozenset[str]]
-    """For each step and block, those of its own level that it waits for."""
+    """For each step and block, those of its level that it depends on."""
     uses: tuple[ReferenceUse, ...] = ()
-    """Every place that reads something."""
+    """Every use of a reference."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
 
 def plan(pipeline: Pipeline) -> Plan:
-    """Find the edges and the order.
+    """Return the dependency graph and the order of execution.
 
     Raises:
         PipelineError: unknown ids and names, reaching into a block, cycles; all at once.
@@ -63,7 +63,7 @@ def plan(pipeline: Pipeline) -> Plan:
 
 
 def plan_with_faults(pipeline: Pipeline) -> Plan:
-    """Find the edges and the order as far as there is one; faults stand in the plan's `faults`."""
+    """Return edges and order as far as possible; faults are in the plan's `faults`."""
     graph = DependencyGraph(pipeline)
     nodes = graph.ordered(pipeline.steps)
     return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.faults())
@@ -71,7 +71,7 @@ def plan_with_faults(pipeline: Pipeline) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class _PlanLevel:
-    """The nodes that stand side by side, and what surrounds them."""
+    """Nodes of one level, and the level around them."""
 
     nodes: Mapping[str, Node]
     block: str | None = None
@@ -86,7 +86,7 @@ class _PlanLevel:
 
 
 class DependencyGraph:
-    """Walks the levels of a pipeline, and collects edges and faults."""
+    """Collects edges and faults, level by level."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.edges: dict[str, frozenset[str]] = {}
@@ -108,11 +108,11 @@ class DependencyGraph:
                 self._name(use)
 
     def faults(self) -> tuple[Fault, ...]:
-        """Return what was found wrong."""
+        """Return the faults."""
         return tuple(self._found.values())
 
     def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        """Order one level, bodies within; in the file's order where it does not matter."""
+        """Sort one level and its bodies by dependency; else in the order of the file."""
         here = {node.id for node in nodes}
         done: list[Node] = []
         ids: set[str] = set()
@@ -167,8 +167,8 @@ class DependencyGraph:
                     self._waits[reader].add(wanted)
                 return
             if wanted == around.block:
-                what = f"step '{wanted}' is the block that this stands in"
-                self._fault(use, what, "Its results are there when all its items are done.")
+                what = f"step '{wanted}' is the block around this reference"
+                self._fault(use, what, "Its results exist once all its items are done.")
                 return
             reader = around.block
         self._unknown(use, level)
@@ -177,11 +177,11 @@ class DependencyGraph:
         wanted = use.reference[1]
         home = self._homes.get(wanted)
         if home is not None:
-            what = f"step '{wanted}' runs once for each item of '{home}', and is not known outside"
+            what = f"step '{wanted}' runs for each item of '{home}' and is not known outside"
             shown = f"`steps.{home}.results`" if not home.startswith("(") else "the block's results"
-            remedy = f"Read {shown}: a list of what `returns` gives for each item."
+            remedy = f"Read {shown}: a list of the `returns` of each item."
             if home.startswith("("):
-                remedy = "Give the block an `id`, and read its `results`."
+                remedy = "Give the block an `id` and read its `results`."
             self._fault(use, what, remedy)
             return
         ids = [one for around in level.around() for one in around.nodes if not one.startswith("(")]
@@ -220,7 +220,7 @@ class DependencyGraph:
             self._fault(use, f"there is no secret '{name}'", remedy)
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
-        """Name one circle among nodes that all wait for one another."""
+        """Report one cycle among nodes that depend on each other."""
         trail = [next(iter(by_id))]
         while True:
             ahead = next(one for one in sorted(self._waits[trail[-1]]) if one in by_id)
@@ -232,7 +232,7 @@ class DependencyGraph:
         if len(circle) == 1:
             what = f"step '{circle[0]}' reads its own outputs."
         else:
-            what = f"these steps wait for one another: {' → '.join((*circle, circle[0]))}."
+            what = f"these steps depend on each other: {' → '.join((*circle, circle[0]))}."
         fault = Fault(what, "Remove one of the references or `needs`.", first.mark)
         self._found[(first.at, what)] = fault
 
@@ -242,7 +242,7 @@ class DependencyGraph:
 
 
 def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[ReferenceUse]:
-    """Yield what a node's own keys read, `own` names under `with` and `if`; bodies give theirs."""
+    """Yield what a node's own keys read, without its body; `own`: names under `with` and `if`."""
     if node.if_ is not None:
         yield from _reads(node.if_.reads, (*node.at, "if"), own)
     if isinstance(node, Block):

@@ -27,18 +27,18 @@ _TEMPLATE_MARKS = re.compile(r"\{\{|\{%|\{#")
 
 
 def is_prompt_file(name: str) -> bool:
-    """Return whether a file's name says that it is one."""
+    """Return whether a file's name ends like one."""
     return name.lower().endswith(SUFFIXES)
 
 
 class _ForeignKeys(Keys):
-    """A table of another's format: what it has besides is left alone."""
+    """A table of a foreign format: unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
 class ModelParameters(_ForeignKeys):
-    """How the model chooses tokens."""
+    """Sampling parameters."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -52,7 +52,7 @@ class ModelParameters(_ForeignKeys):
     stop: list[str] | str | None = None
 
     def given(self) -> dict[str, Any]:
-        """Return what is set, by the names that steps use."""
+        """Return what is set, under the names that steps use."""
         found = self.model_dump(exclude_none=True)
         limit = found.pop("max_completion_tokens", None)
         if limit is not None:
@@ -76,7 +76,7 @@ class PromptMessage(_ForeignKeys):
 
 
 class StringEvaluator(_ForeignKeys):
-    """What the answer must say."""
+    """What the answer must contain."""
 
     equals: str | None = None
     contains: str | None = None
@@ -91,14 +91,14 @@ class StringEvaluator(_ForeignKeys):
 
 
 class EvaluatorChoice(_ForeignKeys):
-    """One answer that a judge may give, and what it counts."""
+    """One possible answer of a judge, and its score."""
 
     choice: str
     score: float
 
 
 class LlmEvaluator(_ForeignKeys):
-    """A model that judges; it passes where the choice counts more than nothing."""
+    """A model that judges; a choice with a score above 0 passes."""
 
     prompt: str
     choices: list[EvaluatorChoice] = Field(min_length=1)
@@ -107,7 +107,7 @@ class LlmEvaluator(_ForeignKeys):
 
 
 class PromptEvaluator(_ForeignKeys):
-    """One thing that is looked at in every answer."""
+    """One evaluator of every answer."""
 
     name: str = ""
     string: StringEvaluator | None = None
@@ -140,7 +140,7 @@ class PromptFile(_ForeignKeys):
 
     @property
     def schema_of_answer(self) -> Any:
-        """The JSON Schema that answers must match; None where they are free text."""
+        """The JSON Schema that answers must match; None for free text."""
         if self.response_format == "json_object":
             return {"type": "object"}
         if self.response_format != "json_schema" or self.json_schema is None:
@@ -151,7 +151,7 @@ class PromptFile(_ForeignKeys):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The names that the messages read, in their order."""
+        """The variables of the messages, in order."""
         found = (name for turn in self.messages for name in _VARIABLE.findall(turn.content))
         return tuple(dict.fromkeys(found))
 
@@ -195,7 +195,7 @@ def prompt_file_of(document: yaml_source.YamlDocument) -> PromptFile:
 
 
 def to_template(text: str) -> str:
-    """Write a message as a template: its variables, and nothing else that is an expression.
+    """Convert a message to a template in which only its variables are expressions.
 
     >>> to_template("Sum up {{ input }}, as {% raw %} or {{#if x}}")
     "Sum up {{ input }}, as {{ '{%' }} raw %} or {{ '{{' }}#if x}}"
@@ -208,12 +208,12 @@ def to_template(text: str) -> str:
 
 
 def escape_template(text: str) -> str:
-    """Write a text as a template that renders to it."""
+    """Return a template that renders to a text."""
     return _TEMPLATE_MARKS.sub(lambda found: "{{ '" + found[0] + "' }}", text)
 
 
 class ConversationTemplate(Template):
-    """A template whose text is that of all its messages; `chat` takes them one by one."""
+    """A template with the text of all messages; `chat` takes them one by one."""
 
     __slots__ = ("params", "schema", "turns")
 
@@ -222,14 +222,14 @@ class ConversationTemplate(Template):
     params: Mapping[str, Any]
     """Sampling parameters that the file sets."""
     schema: Any
-    """The JSON Schema that the answer must match; None where it is free text."""
+    """The JSON Schema that the answer must match; None for free text."""
 
     @classmethod
     def read(cls, text: str, file: str, name: str) -> ConversationTemplate:
-        """Read a file's text; `name` is how the pipeline calls the file.
+        """Parse a file's text; `name` is the file as written in the pipeline.
 
         Raises:
-            ExpressionError: it is no conversation, with the line.
+            ExpressionError: it is not a conversation; with the line.
         """
         try:
             found = read_prompt_file(text, file)
@@ -240,7 +240,7 @@ class ConversationTemplate(Template):
             raise ExpressionError(message, fault.remedy) from None
         turns = tuple((one.role, Template.of(to_template(one.content))) for one in found.messages)
         params, schema = found.parameters.given(), found.schema_of_answer
-        # What decides an answer, in one text: it is part of the ledger's keys.
+        # All that decides an answer, as one text: part of the ledger's keys.
         written = [f"[{role}]\n{template.source}" for role, template in turns]
         told = {"params": params, "schema": schema}
         more = json.dumps({k: v for k, v in told.items() if v}, sort_keys=True)
@@ -266,13 +266,13 @@ TEXT_OR_FILE_PARAMETERS: Mapping[str, frozenset[str]] = {
     "instructions": frozenset(),
     "schema": frozenset(),
 }
-"""The language's parameters of this kind, and the names that the step adds to their scope."""
+"""Parameters of built-in steps that take text or a file, with the names they add."""
 
 MAX_TEXT_FILE_BYTES = 1024 * 1024
 
 
 def is_file_reference(value: Any) -> bool:
-    """Return whether a parameter's value reads `{file: …}`."""
+    """Return whether a parameter's value is `{file: …}`."""
     return isinstance(value, dict) and set(value) == {"file"}
 
 
@@ -280,16 +280,16 @@ def read_template_file(base: FilePath, name: Any) -> Template:
     """Read a template file; `name` is relative to `base`, and must lie under it.
 
     Raises:
-        ExpressionError: it is not there, lies elsewhere, or is no template.
+        ExpressionError: it does not exist, lies elsewhere, or is not a template.
     """
     return _template_of_file(_path_under(base, name), name)
 
 
 def read_raw_file(base: FilePath, name: Any) -> str:
-    """Read a file's text as it is; `name` is relative to `base`, and must lie under it.
+    """Read a file's text; `name` is relative to `base`, and must lie under it.
 
     Raises:
-        ExpressionError: it is not there, or lies elsewhere.
+        ExpressionError: it does not exist, or lies elsewhere.
     """
     return _text_of_file(_path_under(base, name), name)
 
@@ -299,7 +299,7 @@ def _path_under(base: FilePath, name: Any) -> FilePath:
         raise ExpressionError("`file` must be the path of a file")
     if "{{" in name or "\0" in name:
         raise ExpressionError(
-            f"the name of a template file must stand there as it is, not as '{name}'",
+            f"the name of a template file must be a literal, not '{name}'",
             "Choose between files with `if` on two steps.",
         )
     root = base.resolve()

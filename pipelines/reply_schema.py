@@ -1,13 +1,12 @@
-"""`reply.schema`: the JSON Schema of an answer, its short form, and whether a value conforms.
+"""`reply.schema`: the JSON Schema of an answer, its short form, and validation.
 
 The short form names each field with its type: `{title: str, points: "list[str]", risk: "enum[low,
 high]", score: "float?"}`. Every field is required; a field with `?` may be null. A value of `enum`
-that has a comma stands in quotes. Mappings nest, and a list of one thing is a list of such things.
+that has a comma needs quotes. Mappings nest; a list with one entry is a list of such values.
 
-The only importer of `jsonschema`. Formats are those that the grammar of a local model knows
-(`engine/sampling`), by the same rules, so that an answer is checked alike wherever it comes from.
-Three things that the grammar allows are refused here: 29 February of every year, a leap second at
-any time of day, and host names that are too long.
+The only importer of `jsonschema`. Formats follow the grammar of local models (`engine/sampling`),
+so that answers of remote models are checked by the same rules. Three things that the grammar allows
+are refused here: 29 February of every year, a leap second at any time of day, and long host names.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from .errors import PipelineError, did_you_mean
 from .expressions import ExpressionError, Path
 
 _MOST_CHARS = 160
-_MOST_LEVELS = 64  # as of the YAML itself; what goes deeper ends in a RecursionError somewhere
+_MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
 TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
 
 
 def schema_mismatch(value: Any, schema: Any) -> str | None:
-    """Return in a sentence what is most wrong with a value; None: it is of the form.
+    """Return the most relevant fault of a value as a sentence, or None.
 
     >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
     "At /n: 'x' is not of type 'integer'."
@@ -43,7 +42,7 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
     from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
     from referencing import Registry
 
-    # A registry of its own: without one, what a `$ref` names would be fetched from the network.
+    # Without a registry of its own, a `$ref` would be fetched from the network.
     validator = Draft202012Validator(schema, registry=Registry(), format_checker=_format_checker())
     error = best_match(validator.iter_errors(value))
     if error is None:
@@ -54,7 +53,7 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
 
 @lru_cache(maxsize=1)
 def _format_checker() -> Any:
-    """Return what checks `format`, also of the library's formats that no grammar knows."""
+    """Return the checker of `format`."""
     from jsonschema import FormatChecker
 
     checker = FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
@@ -64,7 +63,7 @@ def _format_checker() -> Any:
 
 
 def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
-    """Let pass what is no text: `type` speaks of that."""
+    """Accept what is not text: `type` is responsible for that."""
     return lambda value: not isinstance(value, str) or is_one(value)
 
 
@@ -99,7 +98,7 @@ def _is_date(text: str) -> bool:
         return False
     year, month, day = map(int, found.groups())
     try:
-        datetime.date(year or 2000, month, day)  # year 0 is a leap year, and Python has none
+        datetime.date(year or 2000, month, day)  # Python has no year 0; it is a leap year
     except ValueError:
         return False
     return True
@@ -163,11 +162,11 @@ FORMAT_CHECKS: Mapping[str, Callable[[str], bool]] = {
     "uri": _is_uri,
     "uuid": lambda text: _UUID.fullmatch(text) is not None,
 }
-"""What each format asks of a text."""
+"""The check of each format."""
 
 
 def is_nested_too_deep(value: Any) -> bool:
-    """Return whether lists and mappings lie deeper in each other than anybody means.
+    """Return whether lists and mappings are nested too deeply.
 
     >>> is_nested_too_deep([[{"a": [1]}]])
     False
@@ -201,7 +200,7 @@ _TYPES = frozenset((*SCALAR_TYPES.values(), "object", "array", "null"))
 
 @dataclass(frozen=True)
 class ReplySchemaFault:
-    """What is wrong with a form, and where within it."""
+    """A fault of a schema, and its path in it."""
 
     path: Path
     message: str
@@ -210,17 +209,17 @@ class ReplySchemaFault:
 
 @dataclass(frozen=True)
 class ReplySchema:
-    """The form of an answer as JSON Schema."""
+    """The JSON Schema of an answer."""
 
     schema: Any
     faults: tuple[ReplySchemaFault, ...] = ()
     is_short: bool = False
     file: str = ""
-    """The file in which it stands, if it is not written in the pipeline itself."""
+    """Its file, if it is not in the pipeline itself."""
 
 
 def read_reply_schema(value: Any, base: FilePath) -> ReplySchema:
-    """Read what stands under `reply.schema`; `base` is the pipeline's folder."""
+    """Parse `reply.schema`; `base` is the pipeline's folder."""
     if prompt_file.is_file_reference(value) and str(value["file"]) not in SCALAR_TYPES:
         return _of_file(value["file"], base)
     if isinstance(value, str):
@@ -237,7 +236,7 @@ def _of_file(name: Any, base: FilePath) -> ReplySchema:
 
 
 def _of_text(text: str, what: str, file: str) -> ReplySchema:
-    """Read JSON, else YAML."""
+    """Parse JSON, else YAML."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -246,7 +245,7 @@ def _of_text(text: str, what: str, file: str) -> ReplySchema:
         except PipelineError:
             data = None
     if not isinstance(data, dict | list | bool) and not _is_short_type(data):
-        message = f"{what or 'this text'} is no JSON Schema and no short form of one"
+        message = f"{what or 'this text'} is neither a JSON Schema nor the short form of one"
         return ReplySchema(
             None, (ReplySchemaFault((), message, "Write it as JSON or YAML."),), file=file
         )
@@ -264,8 +263,8 @@ def _of_data(data: Any) -> ReplySchema:
 def is_json_schema(data: Mapping[str, Any]) -> bool:
     """Return a JSON Schema from the short form.
 
-    >>> is_json_schema({"type": "object"}), is_json_schema({"type": "str"}), is_json_schema({"enum": ["a"]})
-    (True, False, True)
+    >>> is_json_schema({"type": "object"}), is_json_schema({"type": "str"})
+    (True, False)
     """
     kinds = data.get("type")
     named = kinds if isinstance(kinds, list) else [kinds]
@@ -298,7 +297,7 @@ def _expand_short_form(data: Any, path: Path, faults: list[ReplySchemaFault]) ->
         return {"type": "array", "items": _expand_short_form(data[0], (*path, 0), faults)}
     if isinstance(data, str):
         return _schema_of_word(data.strip(), path, faults)
-    what = "a field is described by its type, such as str"
+    what = "a field needs a type, such as str"
     faults.append(
         ReplySchemaFault(path, what, 'Write for example {title: str, points: "list[str]"}.')
     )
@@ -316,7 +315,7 @@ def _schema_of_word(word: str, path: Path, faults: list[ReplySchemaFault]) -> An
     if held:
         values = _enum_values(held[2])
         if isinstance(values, str):
-            faults.append(ReplySchemaFault(path, f"'{word}' cannot be read: {values}", _QUOTED))
+            faults.append(ReplySchemaFault(path, f"'{word}' cannot be parsed: {values}", _QUOTED))
             return True
         if values:
             return {"enum": values}
@@ -326,7 +325,7 @@ def _schema_of_word(word: str, path: Path, faults: list[ReplySchemaFault]) -> An
 
 
 def _enum_values(text: str) -> list[str] | str:
-    r"""Read the values of an `enum`, as a flow list of YAML has them; or return what is wrong.
+    r"""Parse the values of an `enum` like a flow list of YAML; or return what is wrong.
 
     >>> _enum_values("low, 'it''s high', \"New York, NY\"")
     ['low', "it's high", 'New York, NY']

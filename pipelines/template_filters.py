@@ -1,8 +1,8 @@
-"""Filters and tests that expressions may use, and misuses of them that show before anything runs.
+"""Filters and tests of the expression language, and a static check of their arguments.
 
-Harmless filters of Jinja2 are taken as they are; those that can make much out of little are
-replaced by ones with a limit. `misuses` compares what is written in an expression with the
-filter's signature: missing or unknown arguments, constants of a wrong type.
+Harmless filters are those of Jinja2; those that can make a large value from a small one are
+replaced by ones with a limit. `misuses` compares a filter's arguments with its signature: missing
+or unknown arguments, constants of a wrong type.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def slug(value: str) -> str:
 
 
 def truncate_words(value: str, count: int, end: str = "…") -> str:
-    """Keep the first words, and say with `end` that there were more.
+    """Return the first words, with `end` if there were more.
 
     >>> truncate_words("one two three", 2)
     'one two…'
@@ -81,14 +81,14 @@ def basename(value: str) -> str:
 
 
 def tojson(value: Any, indent: int | None = None) -> str:
-    """Return JSON as it is, without HTML's escapes."""
+    """Return JSON without HTML escapes."""
     return json.dumps(
         value, ensure_ascii=False, indent=_bounded_size("indent", indent or 0) or None
     )
 
 
 def replace(value: str, old: str, new: str, count: int | None = None) -> str:
-    """Replace, once the length of the result is known."""
+    """Replace, after checking the length of the result."""
     value, old, new = str(value), str(old), str(new)
     times = value.count(old) if count is None or count < 0 else min(value.count(old), count)
     _check_size(len(value) + times * (len(new) - len(old)))
@@ -97,7 +97,7 @@ def replace(value: str, old: str, new: str, count: int | None = None) -> str:
 
 @pass_environment
 def join(environment: Any, value: Any, d: str = "", attribute: str | None = None) -> str:
-    """Join texts, once the length of the result is known."""
+    """Join texts, after checking the length of the result."""
     parts = []
     n_chars = 0
     for item in value if attribute is None else _attributes(environment, value, attribute):
@@ -109,19 +109,19 @@ def join(environment: Any, value: Any, d: str = "", attribute: str | None = None
 
 
 def wordcount(value: str) -> int:
-    """Count the words, without making a list of them."""
+    """Return the number of words."""
     return sum(1 for _ in re.finditer(r"\w+", str(value)))
 
 
 def title(value: str) -> str:
-    """Begin each word with a capital."""
+    """Capitalise each word."""
     _check_size(len(str(value)), MAX_WRAP_CHARS)
     made: str = JINJA_FILTERS["title"](value)
     return made
 
 
 def urlencode(value: Any) -> str:
-    """Escape a text, or the pairs of a mapping, for an address."""
+    """Percent-encode a text, or the pairs of a mapping."""
     _check_size(len(str(value)), MAX_WRAP_CHARS)
     made: str = JINJA_FILTERS["urlencode"](value)
     return made
@@ -161,7 +161,7 @@ class _LinearWrapper(TextWrapper):
 
 
 def _parts(chunk: str, size: int) -> Iterator[str]:
-    """Cut into parts of `size` characters; the last one has up to twice as many."""
+    """Cut into parts of `size` characters; the last one may be up to twice as long."""
     at = 0
     while len(chunk) - at > 2 * size:
         yield chunk[at : at + size]
@@ -176,7 +176,7 @@ def round_(value: float, precision: int = 0, method: str = "common") -> float:
 
 
 def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
-    """Cut a list into lists of one size, the last one filled up if asked."""
+    """Cut a list into lists of one size; the last one can be filled up."""
     items = list(value)
     if not isinstance(size, int) or size < 1:
         raise ValueError("size must be a whole number of at least 1")
@@ -187,7 +187,7 @@ def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
 
 
 def slice_(value: Any, count: int) -> list[list[Any]]:
-    """Cut a list into so many lists of nearly one length."""
+    """Cut a list into a number of lists of about the same length."""
     items, count = list(value), max(_bounded_size("count", count), 1)
     size, more = divmod(len(items), count)
     starts = [at * size + min(at, more) for at in range(count + 1)]
@@ -196,7 +196,7 @@ def slice_(value: Any, count: int) -> list[list[Any]]:
 
 @pass_environment
 def sum_(environment: Any, value: Any, attribute: str | None = None, start: float = 0) -> float:
-    """Add numbers up."""
+    """Return the sum of numbers."""
     total = start
     for number in value if attribute is None else _attributes(environment, value, attribute):
         if not isinstance(number, int | float):
@@ -209,7 +209,7 @@ def sum_(environment: Any, value: Any, attribute: str | None = None, start: floa
 def unique(
     environment: Any, value: Any, case_sensitive: bool = False, attribute: str | None = None
 ) -> list[Any]:
-    """Keep the first of equal values: of texts, numbers, lists and mappings alike."""
+    """Return the values without duplicates."""
     items = list(value)
     compared = items if attribute is None else _attributes(environment, items, attribute)
     seen: dict[Any, Any] = {}
@@ -221,7 +221,7 @@ def unique(
 
 
 def flatten(value: Any, levels: int | None = None) -> list[Any]:
-    """Make one list of lists within lists; with `levels`, of so many levels of them.
+    """Flatten nested lists; `levels` limits the depth.
 
     >>> flatten([1, [2, [3]]]), flatten([1, [2, [3]]], 1)
     ([1, 2, 3], [1, 2, [3]])
@@ -241,7 +241,7 @@ def flatten(value: Any, levels: int | None = None) -> list[Any]:
 
 
 def zip_(value: Any, *others: Any) -> list[list[Any]]:
-    """Make pairs of the items of two lists, as many as the shorter has; or of more lists.
+    """Return tuples of the items of several lists, as many as the shortest has.
 
     >>> zip_(["a", "b"], [1, 2, 3])
     [['a', 1], ['b', 2]]
@@ -251,7 +251,7 @@ def zip_(value: Any, *others: Any) -> list[list[Any]]:
 
 
 def enumerate_(value: Any, start: int = 0) -> list[list[Any]]:
-    """Make pairs of a number and an item.
+    """Return pairs of a number and an item.
 
     >>> enumerate_(["a", "b"], 1)
     [[1, 'a'], [2, 'b']]
@@ -260,7 +260,7 @@ def enumerate_(value: Any, start: int = 0) -> list[list[Any]]:
 
 
 def split(value: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    """Cut a text at each `sep`, or at white space.
+    """Split a text at each `sep`, or at white space.
 
     >>> split("a, b, c", ", ", 1)
     ['a', 'b, c']
@@ -280,7 +280,7 @@ def fromjson(value: str) -> Any:
         return json.loads(value, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"the text is no JSON: {error.msg} ({place})") from error
+        raise ValueError(f"the text is not JSON: {error.msg} ({place})") from error
 
 
 def _finite(written: str) -> float:
@@ -289,7 +289,7 @@ def _finite(written: str) -> float:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"the text is no JSON: it has {name}")
+    raise ValueError(f"the text is not JSON: it has {name}")
 
 
 def _text_argument(name: str, value: Any) -> str:
@@ -341,7 +341,7 @@ TEXT_FILTERS = frozenset(
         "float join split fromjson"
     )
 )
-"""Filters that take a text as one thing, and not as a list of its letters."""
+"""Filters that take a text as a whole, not as a list of characters."""
 
 
 _KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -349,9 +349,9 @@ _REMEDIES = {"sum": "`flatten` makes one list of lists."}
 
 
 def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the arguments of a filter, and what to do."""
+    """Yield sentence and remedy for each wrong argument of a filter."""
     if node.dyn_args is not None or node.dyn_kwargs is not None:
-        return  # only a run shows them
+        return  # known only at run time
     signature = _signature(node.name)
     given: dict[str, Any] = {one.key: one.value for one in node.kwargs if _is_named(one)}
     unknown = [name for name in given if name not in signature.parameters]
@@ -374,12 +374,12 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
 
 
 def _is_named(node: nodes.Node) -> TypeGuard[nodes.Keyword]:
-    """Return whether it is a keyword argument, which Jinja2's types call a pair as well."""
+    """Return whether it is a keyword argument; Jinja2's types also call it a pair."""
     return isinstance(node, nodes.Keyword)
 
 
 def _may_have_type(node: nodes.Node, wanted: frozenset[type]) -> bool:
-    """Return whether what is written can have one of these types; only a run shows a name's."""
+    """Return whether an argument may have one of these types; a name may have any."""
     if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict):
         return False
     if isinstance(node, nodes.TemplateData) or not isinstance(node, nodes.Const):
@@ -390,7 +390,7 @@ def _may_have_type(node: nodes.Node, wanted: frozenset[type]) -> bool:
 
 @cache
 def _signature(name: str) -> inspect.Signature:
-    """Return what a filter takes, without what Jinja2 itself gives it first."""
+    """Return a filter's signature, without what Jinja2 passes first."""
     signature = inspect.signature(FILTERS[name])
     parameters = list(signature.parameters.values())
     if parameters[0].name in ("context", "environment", "eval_ctx", "env"):
@@ -400,7 +400,7 @@ def _signature(name: str) -> inspect.Signature:
 
 @cache
 def _hints(name: str) -> dict[str, frozenset[type]]:
-    """Return by parameter the plain types that a filter of ours takes.
+    """Return the plain types that each parameter of our own filters takes.
 
     Most make a text of what should be one, so a text is asked for where nothing else will do.
     """
@@ -412,7 +412,7 @@ def _hints(name: str) -> dict[str, frozenset[type]]:
 
 
 def _plain_types(hint: Any) -> frozenset[type]:
-    """Return the types of an annotation; none where it takes more than plain values."""
+    """Return the types of an annotation; none if it takes more than plain values."""
     parts = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
     plain = frozenset((*_KINDS, NoneType))
     return frozenset(parts) if plain.issuperset(parts) else frozenset()
@@ -424,7 +424,7 @@ def _takes_any(signature: inspect.Signature) -> bool:
 
 
 def _reworded(fault: str) -> str:
-    """Put the words of `Signature.bind` into a sentence about a filter.
+    """Rewrite a message of `Signature.bind` as a sentence about a filter.
 
     >>> _reworded("missing a required argument: 'count'")
     'needs `count`'
@@ -434,4 +434,4 @@ def _reworded(fault: str) -> str:
         return f"needs `{name}`"
     if fault.startswith("multiple values"):
         return f"is given `{name}` twice"
-    return "is given more than it takes"
+    return "takes fewer arguments"

@@ -2,9 +2,9 @@
 
 Jinja2's own sandbox guards attributes. Time and memory are metered here, from outside the
 template: each loop turn, call, filter, operator and literal passes a `RenderMeter`, which knows
-the deadline and how much was made so far. No single operation may make more than one value's
-worth, so nothing runs long between two looks at the clock. The limits are generous for pipelines
-(a digest of 10,000 results takes some 50,000 turns) and far below what hurts a machine.
+the deadline and how much was made so far. The size of each single result is limited, so nothing
+runs long between two checks of the clock. The limits are generous for pipelines (a digest of 10,000
+results takes some 50,000 turns) and far below what harms a machine.
 `NativeEnvironment` is never used: it turns the text `2024` into a number and lets Undefined
 through.
 """
@@ -35,18 +35,18 @@ MAX_ALL_CHARS = 128 * 1024 * 1024  # of everything that one rendering makes
 MAX_NODES = 1_000_000  # of one list or mapping, counted through what it shares
 MAX_RANGE = 100_000
 MAX_BITS = 4096  # of a whole number
-CLOCK_CHECK_EVERY_TURNS = 16  # turns between two looks at the clock (50 ns a look)
+CLOCK_CHECK_EVERY_TURNS = 16  # a check of the clock costs 50 ns
 
 JINJA_INTERNALS = (Namespace, LoopContext, Macro)
-"""What a template is made with, and no data."""
+"""Jinja2's own objects: not data."""
 
 
 class RenderLimitExceeded(Exception):
-    """The template asked for what it may not have; the text is a plain sentence."""
+    """The template exceeds a limit, or uses what is not allowed; the text is a sentence."""
 
 
 class RenderMeter:
-    """What one rendering has cost so far, and the names it was given."""
+    """The cost of one rendering so far, and the names in its scope."""
 
     __slots__ = ("_chars", "_deadline", "_turns", "names")
 
@@ -60,21 +60,21 @@ class RenderMeter:
         """Count one turn of anything.
 
         Raises:
-            Refused: too many, or too late.
+            RenderLimitExceeded: too many turns, or too much time.
         """
         self._turns += 1
         if self._turns % CLOCK_CHECK_EVERY_TURNS == 0:
             self.look()
 
     def look(self) -> None:
-        """Look at the clock and at the number of turns."""
+        """Check the time and the number of turns."""
         if self._turns > MAX_TURNS:
             raise RenderLimitExceeded(f"it takes more than {MAX_TURNS:,} steps")
         if time.monotonic() > self._deadline:
             raise RenderLimitExceeded(f"it takes longer than {DEADLINE_S:g} s")
 
     def made(self, value: Any) -> Any:
-        """Account for a value and hand it on."""
+        """Account for a value and return it."""
         self.turn()
         if isinstance(value, str):
             self.make_text(len(value))
@@ -95,10 +95,10 @@ class RenderMeter:
 
 
 def node_count(value: Any) -> int:
-    """Count the values in a list or mapping, shared ones each time, as printing would meet them.
+    """Return the number of values in a list or mapping; shared ones count each time.
 
     Raises:
-        Refused: there are too many, or something in it is no data.
+        RenderLimitExceeded: there are too many, or one is not data.
     """
     count, waiting = 0, [value]
     while waiting:
@@ -137,7 +137,7 @@ _WIDTH = re.compile(r"\d{4,}|\*")
 
 
 class MissingValueError(TemplateRuntimeError):
-    """An undefined value was used: its message names it, `remedy` the near names."""
+    """An undefined value was used: the message names it, `remedy` lists similar names."""
 
     def __init__(self, told: tuple[str, str]) -> None:
         message, self.remedy = told
@@ -145,7 +145,7 @@ class MissingValueError(TemplateRuntimeError):
 
 
 class MissingValue(StrictUndefined):
-    """A name that is not there: any use of it says which, and what there is instead."""
+    """An undefined name: any use of it raises `MissingValueError`."""
 
     __slots__ = ()
 
@@ -160,7 +160,7 @@ class MissingValue(StrictUndefined):
 
     @property
     def _undefined_message(self) -> Any:
-        """Make what `MissingValueError` takes; Jinja2 raises it."""
+        """Return the arguments of `MissingValueError`; Jinja2 raises it."""
         name, owner = str(self._undefined_name), self._undefined_obj
         if self._undefined_hint:
             return self._undefined_hint, ""
@@ -172,14 +172,14 @@ class MissingValue(StrictUndefined):
 
 
 def value_kind(value: Any) -> str:
-    """Name a value's kind for a sentence."""
+    """Return a value's kind in words."""
     kinds = {str: "a text", bool: "a boolean", int: "a whole number", float: "a number"}
     kinds |= {list: "a list", tuple: "a list", dict: "a mapping", type(None): "null"}
     return kinds.get(type(value), "this value")
 
 
 class MeteredCodeGenerator(CodeGenerator):
-    """Jinja2's code generator, with the meter around what makes values; nothing is folded."""
+    """Jinja2's code generator, with metered values and no constant folding."""
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         if not isinstance(node, nodes.TemplateData):
@@ -221,14 +221,14 @@ class MeteredCodeGenerator(CodeGenerator):
 
 
 def meter_loops(tree: nodes.Template) -> None:
-    """Put the meter around what every `for` goes through."""
+    """Meter the items of every `for` loop."""
     for loop in tree.find_all(nodes.For):
         loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
     tree.set_environment(environment())
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
-    """No loader, allow-lists of filters, tests and methods, every operation metered."""
+    """Sandbox: no loader, allow-lists of filters, tests and methods, metered operations."""
 
     code_generator_class = MeteredCodeGenerator
     intercepted_binops = frozenset(("*", "**", "%", "+"))
@@ -244,13 +244,13 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     @property
     def meter(self) -> RenderMeter:
-        """Return the meter of the rendering that this thread is in."""
+        """The meter of this thread's current rendering."""
         meter: RenderMeter | None = getattr(self._local, "meter", None)
         return meter if meter is not None else RenderMeter()
 
     @contextmanager
     def metering(self, names: Iterable[str]) -> Iterator[None]:
-        """Meter what happens inside; a rendering inside a rendering has its own."""
+        """Meter one rendering; a nested one has its own meter."""
         before = getattr(self._local, "meter", None)
         self._local.meter = RenderMeter(names)
         try:
@@ -259,19 +259,19 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             self._local.meter = before
 
     def made(self, value: Any) -> Any:
-        """Account for a value that a template made."""
+        """Account for a new value."""
         return self.meter.made(value)
 
     def written(self, value: Any) -> Any:
-        """Account for what `{{ }}` writes."""
+        """Account for output of `{{ }}`."""
         return self.made(value if isinstance(value, str) else _text_of(self.made(value)))
 
     def joined(self, parts: Iterable[Any]) -> str:
-        """Do `a ~ b`."""
+        """Evaluate `a ~ b`."""
         return self.concat([_text_of(self.made(part)) for part in parts])
 
     def concat(self, parts: Iterable[str]) -> str:
-        """Join what was written, by a template, a macro or a block, up to the cap."""
+        """Join the output of a template, macro or block, up to the limit."""
         meter, kept, n_chars = self.meter, [], 0
         for part in parts:
             meter.turn()
@@ -303,28 +303,28 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
                     )
             return self.made(filter_(*args, **kwargs))
 
-        # Jinja2 reads from this mark whether a filter wants context or environment first.
+        # Jinja2 reads from this attribute whether a filter takes context or environment first.
         if hasattr(filter_, "jinja_pass_arg"):
             run.jinja_pass_arg = filter_.jinja_pass_arg  # type: ignore[attr-defined]
         return run
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Check how large a result will be, then do it."""
+        """Check the size of the result, then compute it."""
         _check_binop(operator, left, right)
         return self.made(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call what a template may call."""
+        """Call a function if a template may."""
         return __self.made(super().call(__context, __obj, *args, **kwargs))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Read `obj.attribute`: a mapping's key before any method, and few methods at all."""
+        """Evaluate `obj.attribute`: a key of a mapping, else one of a few methods."""
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
         return self._attribute(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Read `obj[argument]`: an item, else what `obj.argument` gives."""
+        """Evaluate `obj[argument]`: an item, else `obj.argument`."""
         try:
             return obj[argument]
         except (AttributeError, TypeError, LookupError):
@@ -359,17 +359,17 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         return attribute in methods
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Allow what `getattr` above allows (Jinja2 asks from elsewhere, too)."""
+        """Allow what `getattr` allows (Jinja2 also calls this elsewhere)."""
         return self._is_readable(obj, attr)
 
 
 def closed_attribute_message(attribute: str) -> str:
-    """Return the message that a template reaches where it must not."""
-    return f"it reaches for '{attribute}', and names that begin with two underscores are closed"
+    """Return the message for an attribute that is not allowed."""
+    return f"it reads '{attribute}', and names that begin with two underscores are not allowed"
 
 
 def bounded_range(*args: int) -> range:
-    """Do `range`, up to a length."""
+    """Return `range`, up to a length."""
     made = range(*args)
     if len(made) > MAX_RANGE:
         raise RenderLimitExceeded(f"its `range` has more than {MAX_RANGE:,} numbers")
@@ -427,5 +427,5 @@ def _check_format(text: str, right: Any) -> None:
 
 @lru_cache(maxsize=1)
 def environment() -> TemplateSandbox:
-    """Return the one sandbox; it holds no state but each thread's meter."""
+    """Return the sandbox; its only state is each thread's meter."""
     return TemplateSandbox()

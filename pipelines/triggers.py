@@ -1,13 +1,13 @@
 """Tables of keys for what starts and bounds runs: `on`, `concurrency`, `budget`.
 
-Schedules (cron), watched folders, webhooks and notifications stand under `on`. Imported only for
-files that have one of these keys.
+Schedules (cron), watched folders, webhooks and notifications are under `on`.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -26,7 +26,7 @@ _CRON_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
 _TIME_OF_DAY = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 _PERCENT = re.compile(r"^([0-9]{1,3})%\Z", re.ASCII)
 MOST_DELETED = 0.5
-"""The share of a folder's files that may be gone at once before a person is asked."""
+"""The share of a folder's files that may vanish at once before a person must confirm."""
 _CRON_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 
 
@@ -37,10 +37,10 @@ def _cron(given: str) -> str:
     fields = given.split()
     if len(fields) != len(_CRON_FIELDS):
         example = "such as '0 6 * * 1-5' (minute, hour, day, month, day of the week)"
-        raise ValueError(f"must have five fields {example}, and this has {len(fields)}")
+        raise ValueError(f"must have five fields {example}; this has {len(fields)}")
     for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
         if not all(_is_cron_part(part, low, high, words) for part in field.split(",")):
-            raise ValueError(f"must be a cron expression, and '{field}' is no {name}")
+            raise ValueError(f"must be a cron expression; '{field}' is not a valid {name}")
     return given
 
 
@@ -61,8 +61,6 @@ def _cron_number(word: str, low: int, words: tuple[str, ...]) -> int | None:
 
 
 def _timezone(given: str) -> str:
-    from zoneinfo import ZoneInfo
-
     try:
         ZoneInfo(given)
     except (KeyError, ValueError, OSError) as error:
@@ -91,7 +89,7 @@ class ScheduleKeys(Keys):
         None, description="The zone in which `cron` is read.", examples=["Europe/Paris"]
     )
     catch_up: Literal["none", "latest", "all"] = Field(
-        "latest", description="Which of the runs that were missed are made up for."
+        "latest", description="Which missed runs are made up for."
     )
 
 
@@ -103,9 +101,9 @@ def _percent(given: Any) -> Any:
 
 
 class DeletesKeys(Keys):
-    """What happens to the outputs of files that are gone."""
+    """What happens to the outputs of deleted files."""
 
-    prune: bool = Field(False, description="Remove the outputs of a file that is gone.")
+    prune: bool = Field(False, description="Remove the outputs of a deleted file.")
     most: Annotated[
         float,
         BeforeValidator(_percent),
@@ -113,7 +111,7 @@ class DeletesKeys(Keys):
     ] = Field(
         f"{MOST_DELETED:.0%}",
         validate_default=True,
-        description="The share of the files that may go at once; above it a person is asked first.",
+        description="The share of files that may vanish at once; above it a person must confirm.",
         examples=["50%"],
     )
 
@@ -122,14 +120,14 @@ _DELETES = {"keep": {"prune": False}, "prune": {"prune": True}}
 
 
 def _deletes_from_word(given: Any) -> Any:
-    """Read `keep` and `prune` as the table that they stand for."""
+    """Expand `keep` and `prune` to their tables."""
     if isinstance(given, str) and given not in _DELETES:
         raise ValueError("must be keep, prune, or a table such as {prune: true, most: 50%}")
     return _DELETES[given] if isinstance(given, str) else given
 
 
 def _word_schema(schema: dict[str, Any]) -> None:
-    """Tell an editor that a word may stand in place of the table."""
+    """Allow a word in place of the table, in the JSON Schema."""
     table = {"$ref": schema.pop("$ref")} if "$ref" in schema else schema.pop("allOf")[0]
     schema["anyOf"] = [{"type": "string", "enum": [*_DELETES]}, table]
 
@@ -138,15 +136,15 @@ class WatchKeys(Keys):
     """A folder whose changes start the pipeline."""
 
     path: str = Field(min_length=1, description="The folder.")
-    include: TextList = Field(["**/*"], description="Globs of the files that count.")
-    exclude: TextList = Field([], description="Globs of the files that do not.")
-    settle: Seconds = Field(2.0, description="How long a file must stay unchanged.")
-    batch: Seconds = Field(10.0, description="How long changes are collected into one run.")
-    reconcile: Seconds = Field(600.0, description="How often the folder is read as a whole.")
+    include: TextList = Field(["**/*"], description="Globs of files to watch.")
+    exclude: TextList = Field([], description="Globs of files to ignore.")
+    settle: Seconds = Field(2.0, description="How long a file must be unchanged before it is read.")
+    batch: Seconds = Field(10.0, description="How long changes are collected for one run.")
+    reconcile: Seconds = Field(600.0, description="How often the whole folder is listed.")
     deletes: Annotated[DeletesKeys, BeforeValidator(_deletes_from_word)] = Field(
         "keep",
         validate_default=True,
-        description="What happens to the outputs of a file that is gone.",
+        description="What happens to the outputs of a deleted file.",
         json_schema_extra=_word_schema,
     )
     claim: Literal["none", "move"] = Field(
@@ -155,22 +153,22 @@ class WatchKeys(Keys):
 
 
 class WebhookKeys(Keys):
-    """An address whose calls start the pipeline."""
+    """An HTTP path; each call of it starts the pipeline."""
 
-    path: str = Field(pattern=r"^/", description="The path of the address.", examples=["/digest"])
-    secret: str | None = Field(None, description="What signs the calls.")
-    inputs: dict[str, Any] = Field({}, description="How the payload becomes inputs.")
+    path: str = Field(pattern=r"^/", description="The path.", examples=["/digest"])
+    secret: str | None = Field(None, description="The key that callers sign with.")
+    inputs: dict[str, Any] = Field({}, description="Inputs, as expressions over `payload`.")
 
 
 class NotifyKeys(Keys):
-    """Who is told how a run ended."""
+    """A notification about the end of a run."""
 
     when: list[Literal["failed", "quarantined", "recovered"]] = Field(
-        min_length=1, description="The ends that are told."
+        min_length=1, description="Which ends are reported."
     )
-    webhook: str | None = Field(None, description="An address that is called.")
-    email: str | None = Field(None, description="An address that gets a mail.")
-    command: list[str] | str | None = Field(None, description="A command that is run.")
+    webhook: str | None = Field(None, description="A URL to post to.")
+    email: str | None = Field(None, description="A mail address.")
+    command: list[str] | str | None = Field(None, description="A command to run.")
 
     @model_validator(mode="after")
     def _one_way(self) -> NotifyKeys:
@@ -180,39 +178,41 @@ class NotifyKeys(Keys):
 
 
 class OnKeys(Keys):
-    """What starts the pipeline by itself."""
+    """What starts runs automatically."""
 
     schedule: Annotated[list[ScheduleKeys], BeforeValidator(_as_list)] = Field(
-        [], description="Times at which it runs."
+        [], description="When it runs."
     )
     watch: Annotated[list[WatchKeys], BeforeValidator(_as_list)] = Field(
-        [], description="Folders whose changes start it."
+        [], description="Folders to watch."
     )
     webhook: Annotated[list[WebhookKeys], BeforeValidator(_as_list)] = Field(
-        [], description="Addresses whose calls start it."
+        [], description="HTTP paths that start it."
     )
     window: Annotated[str, AfterValidator(_window)] | None = Field(
-        None, description="Holds back every trigger outside it.", examples=["22:00-07:00"]
+        None,
+        description="The time of day in which triggers start runs; others wait.",
+        examples=["22:00-07:00"],
     )
     notify: Annotated[list[NotifyKeys], BeforeValidator(_as_list)] = Field(
-        [], description="Who is told how a run ended."
+        [], description="Notifications about the end of a run."
     )
 
 
 class ConcurrencyKeys(Keys):
-    """How runs of one group share the machine."""
+    """How runs of one group share this machine."""
 
-    group: str | None = Field(None, description="Runs of one group exclude one another.")
+    group: str | None = Field(None, description="Only one run of a group goes at a time.")
     on_conflict: Literal["queue", "skip", "cancel_running"] = Field(
-        "queue", description="What happens to a run whose group is busy."
+        "queue", description="What happens while another run of the group goes."
     )
     priority: Literal["interactive", "normal", "batch"] = Field(
-        "batch", description="Whose requests the pool takes first."
+        "batch", description="The priority of its requests in the pool."
     )
 
 
 class BudgetKeys(Keys):
-    """What a run may cost; it stops at an item's border and can go on later."""
+    """Limits of a run; it stops between two items and can be resumed."""
 
-    time: Seconds | None = Field(None, description="The longest time.")
+    time: Seconds | None = Field(None, description="The most time.")
     tokens: Tokens | None = Field(None, description="The most tokens.")

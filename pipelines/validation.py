@@ -6,7 +6,7 @@ Pydantic's errors are translated into plain sentences with marks in the file.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -48,18 +48,10 @@ _BOUNDS = {
 }
 
 
-class PydanticErrors(Protocol):
-    """What has errors in Pydantic's form."""
-
-    def errors(self, *, include_url: bool = True) -> list[ErrorDetails]:
-        """Give them."""
-        ...
-
-
 def faults_of(
-    error: PydanticErrors, table: type[BaseModel], data: Any, document: YamlDocument, at: Path
+    error: ValidationError, table: type[BaseModel], data: Any, document: YamlDocument, at: Path
 ) -> Iterator[Fault]:
-    """Yield every error of `table` on `data`, which stands at `at` in the document."""
+    """Yield every error of `table` on `data`; `at` is its path in the document."""
     grouped: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         grouped.setdefault(_path_in(data, detail), []).append(detail)
@@ -68,12 +60,12 @@ def faults_of(
 
 
 def _most_specific(details: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
-    """Of the errors of a union's alternatives, keep those that tell most."""
+    """Return the most specific errors among those of a union's alternatives."""
     return [one for one in details if one["type"] not in _KINDS] or details
 
 
 def _path_in(data: Any, detail: ErrorDetails) -> Path:
-    """Return the part of an error's location that is in the data: the rest names alternatives."""
+    """Return an error's path in the data, without the names of a union's alternatives."""
     path: list[str | int] = []
     for name in detail["loc"]:
         if _is_in(data, name):
@@ -112,7 +104,7 @@ def _fault(
 
 
 def _author_key(path: Path, at: Path) -> str | int:
-    """Return the name that the author wrote for what stands at `path`."""
+    """Return the last key in a path."""
     names = [name for name in (*at, *path) if isinstance(name, str)]
     return names[-1] if names else "this"
 
@@ -145,7 +137,7 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
 
 
 def _remedy_for(name: str, given: Any, wanted: Collection[str]) -> str:
-    """Return how what is wanted is written, to whoever wrote a value of another kind."""
+    """Return how to write a value of the wanted kind."""
     if given is None:
         return f"Fill it in, or leave '{name}' out."
     if "text" in wanted and is_scalar(given):
@@ -156,24 +148,26 @@ def _remedy_for(name: str, given: Any, wanted: Collection[str]) -> str:
         written = "without the dashes" if isinstance(given, list) else "below it"
         return f"Write `key: value` {written}."
     if "text" in wanted:
-        return "If it is meant as text, put it in quotes: braces and brackets mean more in YAML."
+        return (
+            "If it is meant as text, put it in quotes: braces and brackets have a meaning in YAML."
+        )
     return ""
 
 
-def _own_sentence(name: str, told: str, given: Any) -> tuple[str, str]:
-    """Finish the sentence of a check of ours."""
-    told = told.rstrip(".")
-    if told.startswith("must "):
+def _own_sentence(name: str, message: str, given: Any) -> tuple[str, str]:
+    """Complete the message of one of our own checks."""
+    message = message.rstrip(".")
+    if message.startswith("must "):
         given_ = f"; it is {quoted_value(given)}" if is_scalar(given) else ""
-        return f"'{name}' {told}{given_}.", ""
-    return f"in '{name}': {told}.", ""
+        return f"'{name}' {message}{given_}.", ""
+    return f"in '{name}': {message}.", ""
 
 
 def _pattern_fault(name: str, given: str, pattern: str) -> tuple[str, str]:
     if pattern.startswith("^[a-z]"):
-        what = f"'{given}' cannot be an id: it takes small letters, digits and '_'"
+        what = f"'{given}' cannot be an id: only small letters, digits and '_' are allowed"
         near = "".join(char if char.isalnum() else "_" for char in given.lower()).strip("_")
-        return f"{what}, and begins with a letter.", f"Call it '{near}'." if near else ""
+        return f"{what}, beginning with a letter.", f"Call it '{near}'." if near else ""
     if pattern == "^/":
         return f"'{name}' must begin with '/'; it is {quoted_value(given)}.", ""
     return f"'{name}' must match {pattern}; it is {quoted_value(given)}.", ""
@@ -185,7 +179,7 @@ def is_scalar(value: Any) -> bool:
 
 
 def quoted_value(value: Any) -> str:
-    """Return the author's own word in quotes, cut where it is long."""
+    """Return a value in quotes, shortened."""
     if isinstance(value, dict | list):
         return "this"
     if value is None:
@@ -195,14 +189,14 @@ def quoted_value(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Name a value's kind for a sentence."""
+    """Return a value's kind in words."""
     kinds = {str: "text", bool: "a boolean", int: "a whole number", float: "a number"}
     kinds |= {list: "a list", dict: "a mapping", type(None): "nothing"}
     return kinds.get(type(value), "something else")
 
 
 def names_at(table: type[BaseModel], path: Path) -> list[str]:
-    """Return the keys that the table at `path` within `table` knows."""
+    """Return the keys of the table at `path` within `table`."""
     tables = [table]
     for name in path:
         if isinstance(name, str):
@@ -234,14 +228,14 @@ K = TypeVar("K", bound=Keys)
 
 
 class FaultCollector:
-    """What was found wrong so far. Every method gives None where it found a fault."""
+    """Collects faults. Methods that parse return None where they found one."""
 
     def __init__(self, document: YamlDocument) -> None:
         self.document = document
         self.faults: list[Fault] = []
 
     def add(self, at: Path, message: str, remedy: str = "", *, is_key: bool = False) -> None:
-        """Note a fault of what stands at `at`, or of the key that leads there."""
+        """Add a fault of the value at `at`, or of its key."""
         mark = self.document.key_mark(at) if is_key else self.document.mark(at)
         self.faults.append(Fault(f"{message}.", remedy, mark))
 
@@ -254,7 +248,7 @@ class FaultCollector:
             return None
 
     def expression(self, source: Any, at: Path) -> Expression | None:
-        """Compile a bare expression; anything but text was refused by its table."""
+        """Compile a bare expression; its table refuses what is not text."""
         if isinstance(source, bool):
             source = "true" if source else "false"
         if not isinstance(source, str):
@@ -274,19 +268,17 @@ class FaultCollector:
         except ExpressionError as error:
             if source.count("(") != source.count(")"):
                 # `[words(output.text, most=80)]`: YAML ends a bare text in a list at its comma.
-                error.remedy = (
-                    "Put the whole expression in quotes: in YAML's lists a comma ends it."
-                )
+                error.remedy = "Put the whole expression in quotes: in a YAML list a comma ends it."
             self.failed(error, at)
             return None
 
     def value(self, data: Any, at: Path, *, bare: bool = False) -> Value:
-        """Compile every text of nested data; those at fault stay as they are."""
+        """Compile every text of nested data; faulty ones stay unchanged."""
         value, errors = Value.scan(data, bare=bare)
         for error in errors:
             self.failed(error, (*at, *error.path))
         return value
 
     def failed(self, error: ExpressionError, at: Path) -> None:
-        """Note an expression's fault."""
+        """Add an expression's fault."""
         self.add(at, error.message, error.remedy)

@@ -1,4 +1,4 @@
-"""YAML text to plain values with their places, and back to text. The only importer of `yaml`.
+"""YAML text to plain values with positions, and back to text. The only importer of `yaml`.
 
 YAML 1.2's core schema decides what a scalar is: `12:30`, `017`, `on`, `yes` and dates are text. No
 tags, no merge keys, and limits on size, depth and number of nodes, so that a hostile file is
@@ -29,10 +29,10 @@ _INT = re.compile(r"[-+]?[0-9]+\Z|0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z"
 )
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9]")  # `017` is text here, as it is read so differently
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9]")  # `017` is text: YAML 1.1 and 1.2 read it differently
 _TAG = "tag:yaml.org,2002:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # what the parser counts as a line's end
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # line ends of the parser
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -42,7 +42,7 @@ _WORDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A file's plain values, and where each key and value stands."""
+    """A file's plain values, and the position of each key and value."""
 
     file: str
     data: Any = field(repr=False)
@@ -50,15 +50,15 @@ class YamlDocument:
     _lines: tuple[str, ...] = field(repr=False, compare=False)
 
     def mark(self, path: Path = ()) -> Mark:
-        """Return the place of the value at `path`, or of the nearest one above it."""
+        """Return the position of the value at `path`, or of the nearest one above it."""
         return self.mark_of(self._find(path)[1])
 
     def key_mark(self, path: Path) -> Mark:
-        """Return the place of the key that ends `path`; of the item, in a list."""
+        """Return the position of the last key of `path`; in a list, of the item."""
         return self.mark_of(self._find(path)[0])
 
     def lines(self) -> tuple[str, ...]:
-        """Return the file's lines."""
+        """The file's lines."""
         return self._lines
 
     def _find(self, path: Path) -> tuple[Node | None, Node | None]:
@@ -71,13 +71,13 @@ class YamlDocument:
         return key, value
 
     def mark_of(self, node: Node | None) -> Mark:
-        """Return the place of a node."""
+        """Return the position of a node."""
         if node is None:
             return _mark(self.file, self._lines, 0, 0, 1)
         start, end = node.start_mark, node.end_mark
         length = end.column - start.column if end.line == start.line else 1 << 20
         if isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
-            # A block begins where its first key stands: point at that, not at all its lines.
+            # A block begins at its first key: point at that, not at all its lines.
             first = node.value[0]
             return self.mark_of(first[0] if isinstance(first, tuple) else first)
         return _mark(self.file, self._lines, start.line, start.column, length)
@@ -99,7 +99,7 @@ def _mark(file: str, lines: tuple[str, ...], line: int, column: int, length: int
 
 
 def read_yaml(path: FilePath) -> YamlDocument:
-    """Read a pipeline's file.
+    """Read a pipeline file.
 
     Raises:
         PipelineError: it cannot be read, is too large, is not UTF-8, or is not valid YAML.
@@ -146,7 +146,7 @@ def parse_yaml(text: str, file: str) -> YamlDocument:
     except yaml.YAMLError as error:
         raise PipelineError([_syntax(error, file, lines)]) from error
     except (RecursionError, ValueError) as error:
-        raise _refusal_of_file(file, "is not YAML that can be read", "Correct it.") from error
+        raise _refusal_of_file(file, "is not valid YAML", "Correct it.") from error
     document = YamlDocument(file, None, root, lines)
     faults = list(_check(document))
     if faults:
@@ -159,11 +159,11 @@ def _refusal_of_file(file: str, what: str, remedy: str) -> PipelineError:
 
 
 class _YamlRefused(yaml.MarkedYAMLError):
-    """A bound that the parser met, or something that the language leaves out."""
+    """A limit of the parser, or a feature that is not allowed."""
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """The pure-Python parser; only its composer is used, and it is kept within bounds."""
+    """The pure-Python parser and composer, with limits."""
 
     depth = 0
     nodes = 0
@@ -199,7 +199,7 @@ def _compose(text: str) -> Node | None:
 
 
 def _join_surrogates(root: Node) -> None:
-    """Make one character of two escapes, as JSON writes those beyond U+FFFF."""
+    """Join surrogate pairs, as JSON writes characters beyond U+FFFF."""
     for node in _once(root, set()):
         if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
             raw = node.value.encode("utf-16-le", "surrogatepass")
@@ -217,7 +217,7 @@ _REMEDIES = (
     ("nested", "Make it flatter."),
     ("end of stream", "Close the quote."),
     ("stream end", "Close the bracket or the brace."),
-    ("but got '?'", "Put the text in quotes: a '?' has a meaning of its own here."),
+    ("but got '?'", "Put the text in quotes: '?' has a special meaning here."),
     ("special characters", "Remove the control character."),
     ("but got", "Put the text in quotes, or close the bracket before it."),
     ("but found", "Correct the indentation, or put the text in quotes."),
@@ -225,7 +225,7 @@ _REMEDIES = (
 
 
 def _syntax(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Fault:
-    """Return a syntax error in a sentence, with its place."""
+    """Return a syntax error as a fault with its position."""
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     if "single document" in str(getattr(error, "context", "")):
         problem = "expected a single document, but found another one"
@@ -235,7 +235,7 @@ def _syntax(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Fault:
     else:
         mark = _mark_at(int(getattr(error, "position", 0)), file, lines)
     what = problem if isinstance(error, _YamlRefused) else f"this is not valid YAML: {problem}"
-    remedy = next((told for part, told in _REMEDIES if part in problem), "Correct the line.")
+    remedy = next((text for part, text in _REMEDIES if part in problem), "Correct the line.")
     return Fault(f"{what}.", remedy, mark)
 
 
@@ -248,10 +248,10 @@ def _mark_at(position: int, file: str, lines: tuple[str, ...]) -> Mark:
 
 
 class _CoreDumper(yaml.SafeDumper):
-    """Quotes what `parse_yaml` would read as a number; writes texts of several lines as blocks."""
+    """Quotes texts that `parse_yaml` would read as numbers; writes long texts as blocks."""
 
 
-# Line breaks for YAML and not for Python: only double quotes keep them.
+# Line breaks in YAML but not in Python: only double quotes keep them.
 _ODD_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
@@ -266,25 +266,25 @@ _CoreDumper.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
 
 
 def to_yaml(value: Any) -> str:
-    """Return a value of JSON's types as YAML, keys in their order; `parse_yaml` reads it back."""
-    plain = json.loads(json.dumps(value))  # no subclass of `str`, nothing that is there twice
+    """Return JSON data as YAML, keys in order; `parse_yaml` reads it back."""
+    plain = json.loads(json.dumps(value))  # no subclasses of `str`, nothing shared
     text = yaml.dump(plain, Dumper=_CoreDumper, allow_unicode=True, sort_keys=False, width=math.inf)
     return text if isinstance(plain, dict | list) else text.removesuffix("...\n")
 
 
 class _YamlCycle(Exception):
-    """An alias that stands within what it names."""
+    """An alias within the value that it names."""
 
 
 def _check(document: YamlDocument) -> Iterator[Fault]:
-    """Find what YAML allows and pipelines do not: cycles, floods of aliases, odd keys."""
+    """Yield faults of valid YAML: cycles, too many aliases, keys that are not text."""
     root = document._root
     if root is None:
         return
     try:
         size, depth = _extent(root, {}, set())
     except _YamlCycle:
-        remedy = "Remove the alias that stands within what it names."
+        remedy = "Remove the alias: it is within the value that it names."
         yield Fault("an alias makes this value contain itself.", remedy, document.mark())
         return
     if size > MAX_NODES or depth > MAX_DEPTH:
@@ -298,12 +298,12 @@ def _check(document: YamlDocument) -> Iterator[Fault]:
         elif isinstance(node, ScalarNode):
             yield from _check_number(document, node)
             if _SURROGATE.search(node.value):
-                what = "this text has half a character: a '\\u' escape from D800 to DFFF by itself."
+                what = "this text has half a character: a single '\\u' escape from D800 to DFFF."
                 yield Fault(what, "Write the whole character.", document.mark_of(node))
 
 
 def _extent(node: Node, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """Count the values and levels of a node, aliases followed."""
+    """Return the number of values and levels of a node, following aliases."""
     if id(node) in known:
         return known[id(node)]
     if id(node) in above:
@@ -340,14 +340,14 @@ def _check_keys(document: YamlDocument, node: MappingNode) -> Iterator[Fault]:
     for key, _ in node.value:
         mark = document.mark_of(key)
         if not isinstance(key, ScalarNode):
-            what = "a key must be text, and this is a list or a mapping."
+            what = "a key must be text; this is a list or a mapping."
             yield Fault(what, 'An expression needs quotes: "{{ … }}".', mark)
         elif key.value == "<<" and key.style is None:
             remedy = "Write the keys out, or use an alias for a whole value."
             yield Fault("merge keys ('<<') are not part of YAML 1.2.", remedy, mark)
         elif key.value in seen:
             line = seen[key.value].start_mark.line + 1
-            what = f"the key '{key.value}' is here twice; the first one is in line {line}."
+            what = f"the key '{key.value}' is here twice; the first is in line {line}."
             yield Fault(what, "Remove or rename one of them.", mark)
         else:
             seen[key.value] = key
@@ -359,12 +359,12 @@ def _check_number(document: YamlDocument, node: ScalarNode) -> Iterator[Fault]:
     except ValueError:
         value = math.inf
     if isinstance(value, float) and not math.isfinite(value):
-        what = f"'{node.value[:40]}' is not a number that can be used."
-        yield Fault(what, "Put it in quotes if it is a text.", document.mark_of(node))
+        what = f"'{node.value[:40]}' is not a usable number."
+        yield Fault(what, "Put it in quotes if it is text.", document.mark_of(node))
 
 
 def _plain(node: Node | None, made: dict[int, Any]) -> Any:
-    """Make plain values, a shared node once."""
+    """Return plain values; a shared node is built once."""
     if node is None:
         return None
     if id(node) not in made:

@@ -1,4 +1,4 @@
-"""Contracts of a step: `Params`, `Output`, `Step`, and the `Tools` that the runner gives to it.
+"""Contracts of a step: `Params`, `Output`, `Step`, and the `Tools` that the runner passes to it.
 
 A step is a class with typed parameters, a typed output and one method. A package registers its own
 under the entry-point group `paddock.steps`, exactly as the built-in ones are (see
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class OutsideRoots(Exception):
-    """A path that leads out of every allowed folder."""
+    """A path outside every allowed folder."""
 
     def __init__(self, text: str, roots: tuple[Path, ...]) -> None:
         self.text = text
@@ -36,23 +36,23 @@ class OutsideRoots(Exception):
         allowed = ", ".join(f"'{root}'" for root in roots)
         super().__init__(
             f"path '{text}' leads outside the pipeline's folders ({allowed}). "
-            f"Give that folder as a `dir` or `path` input to allow it."
+            f"Pass that folder as a `dir` or `path` input to allow it."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The pipeline's own folder, against which relative paths are read, and what inputs add."""
+    """The pipeline's own folder, which relative paths start from, and those of inputs."""
 
     base: Path
     allowed: tuple[Path, ...]
-    """Absolute, with symlinks resolved; `base` is among them."""
+    """Absolute, symlinks resolved; includes `base`."""
 
     def resolve(self, text: str) -> Path:
-        """Return the absolute path, symlinks resolved, also of a file that is not there yet.
+        """Return the absolute path, symlinks resolved, also of a file that does not exist yet.
 
         Raises:
-            OutsideRoots: it does not lie under one of `allowed`.
+            OutsideRoots: it is not under one of `allowed`.
         """
         path = self._without_links(text) or (self.base / text).resolve()
         if not any(path.is_relative_to(root) for root in self.allowed):
@@ -60,10 +60,10 @@ class Roots:
         return path
 
     def _without_links(self, text: str) -> Path | None:
-        """Return the path where it is plain: no `..`, and no link below an allowed folder.
+        """Return the path if it is plain: no `..`, and no link below an allowed folder.
 
-        The folders themselves are resolved, so only what lies below them is looked at: three
-        system calls where `Path.resolve` makes seven, for each of ten thousand documents.
+        The folders themselves are resolved, so only what is below them is checked: three system
+        calls instead of the seven of `Path.resolve`, for each of ten thousand documents.
         """
         whole = os.path.normpath(os.path.join(self.base, text))  # noqa: PTH118 - the hot path
         root = next((str(root) for root in self.allowed if whole.startswith(f"{root}{os.sep}")), "")
@@ -75,7 +75,7 @@ class Roots:
             try:
                 mode = os.lstat(at).st_mode
             except FileNotFoundError:
-                break  # what is not there cannot be a link
+                break  # what does not exist is not a link
             except (OSError, ValueError):
                 return None
             if stat.S_ISLNK(mode):
@@ -88,25 +88,25 @@ Vector = Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class ItemName:
-    """Who a step works for: what rows of a store, and an answer's sources, are named by."""
+    """The item that a step works on; names rows of a store and sources of an answer."""
 
     step: str = ""
     """The step's id."""
     key: str = ""
-    """The item's key, as a reader knows it: those of nested blocks joined; else the step's id."""
+    """The item's key; those of nested blocks are joined; without an item the step's id."""
     source: str = ""
-    """The item's own file as a reader knows it (`relpath`, else its path); empty without one."""
+    """The item's file (`relpath`, else its path); empty without one."""
     path: str = ""
-    """That file's path, relative to the pipeline's folder where it lies inside."""
+    """That file's path, relative to the pipeline's folder if it is inside."""
     owner: str = ""
-    """Names the item among all those of all pipelines beside a ledger; empty: its key does."""
+    """Identifies the item among all pipelines of a ledger; empty: its key does."""
     attempt: str = field(default="", compare=False)
-    """The same until the item is done or given up, also after a run was killed; then another."""
+    """Stays the same until the item is done or given up, even if a run is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedModel:
-    """Whose vectors a store holds."""
+    """The model that made a store's vectors."""
 
     ref: str
     """Its name, for people."""
@@ -116,10 +116,10 @@ class EmbedModel:
 
 @dataclass(frozen=True, slots=True)
 class VectorRow:
-    """One text with its vector and where it stands in its item."""
+    """One text with its vector and its place in its item."""
 
     index: int
-    """Its place among the item's rows, from 0; no two rows of an item have the same."""
+    """Its index among the item's rows, from 0; unique in an item."""
     text: str
     vector: Vector
     page: int | None = None
@@ -130,18 +130,18 @@ class VectorRow:
     source: str = ""
     """Where it comes from; empty: the item's own file, else its key."""
     made: str = ""
-    """What else decided the vector besides text, model and dimensions; empty for nothing."""
+    """What else decided the vector besides text, model and dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A row that was found. `score`: the higher, the nearer; comparable within one search."""
+    """A row that was found. `score`: higher is better; comparable within one search."""
 
     text: str
     score: float
     source: str
     item: str
-    """The key of the item that kept it."""
+    """The key of its item."""
     step: str
     index: int
     page: int | None
@@ -150,7 +150,7 @@ class SearchHit:
 
 
 class VectorStore(Protocol):
-    """One open store. Every verb may be called by many tasks at once; writers take turns."""
+    """One open store. Methods may be called by many tasks at once; writers queue."""
 
     @property
     def path(self) -> Path:
@@ -159,25 +159,25 @@ class VectorStore(Protocol):
 
     @property
     def dimensions(self) -> int | None:
-        """How long each vector is; None as long as nothing was ever kept in it."""
+        """The length of its vectors; None while it is empty."""
         ...
 
     @property
     def n_rows(self) -> int:
-        """How many rows it holds, those of all items."""
+        """The number of rows, of all items."""
         ...
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
-        """Return the vectors that a step keeps for an item, by text, so that none is made twice.
+        """Return the vectors of a step's rows of an item, by text, so that none is made twice.
 
-        Only those that were made in the same way.
+        Only those with the same `made`.
         """
         ...
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
-        """Let a step keep exactly these rows for an item, in one commit; gives how many are new.
+        """Replace a step's rows of an item in one commit; return the number of new ones.
 
-        What is equal is not written again. It is on the disk when this returns, or not at all.
+        Equal rows are not written again. All is on the disk when this returns, or nothing.
 
         Raises:
             StepError: a vector has another length; the store cannot be written.
@@ -187,22 +187,22 @@ class VectorStore(Protocol):
     async def nearest(
         self, vector: Vector, k: int, where: Mapping[str, Any] | str | None = None
     ) -> list[SearchHit]:
-        """Return the `k` rows whose vectors are the most alike (cosine), nearest first.
+        """Return the `k` rows with the most similar vectors (cosine), nearest first.
 
-        `where`: see `steps/vectors/where_filter.py`; `{"item": key}` keeps to one item.
+        `where`: see `steps/vectors/where_filter.py`; `{"item": key}` selects one item.
 
         Raises:
-            StepError: `where` is no filter; the store cannot be read.
+            StepError: `where` is not a filter; the store cannot be read.
         """
         ...
 
     async def matching(
         self, text: str, k: int, where: Mapping[str, Any] | str | None = None
     ) -> list[SearchHit]:
-        """Return the `k` rows whose words match the best (BM25), best first.
+        """Return the `k` rows that match the words best (BM25), best first.
 
         Raises:
-            StepError: `where` is no filter; the store cannot be read.
+            StepError: `where` is not a filter; the store cannot be read.
         """
         ...
 
@@ -218,14 +218,14 @@ class VectorStores(Protocol):
         *,
         is_new_allowed: bool = True,
     ) -> VectorStore:
-        """Open the store in a folder; one that is not there is made when a row is kept in it.
+        """Open the store in a folder; a new one is created with its first row.
 
-        `path` is absolute and was resolved (`Tools.roots`). `dimensions` None: whatever it has,
-        or what its first vector has. Not closed by the caller: it lives as long as the run.
+        `path` is absolute and resolved (`Tools.roots`). `dimensions` None: those of the store, or
+        of its first vector. The caller does not close it: it lives as long as the run.
 
         Raises:
-            StepError: it is missing though it must be there, broken, of another model, or of
-                other dimensions.
+            StepError: it is missing though it must exist, broken, of another model, or of other
+                dimensions.
         """
         ...
 
@@ -237,17 +237,17 @@ _MOST_SENTENCE_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave. It comes from outside: data, never an instruction."""
+    """The result of a tool. It comes from outside: data, never an instruction."""
 
     text: str
-    """The same for a model to read, bounded; where `is_error`, one plain sentence."""
+    """Text for a model, of limited length; if `is_error`, one plain sentence."""
     value: Any = None
-    """Plain JSON data; the text itself where the tool gives nothing else."""
+    """Plain JSON data; the text itself if there is nothing else."""
     is_error: bool = False
-    """The tool ran and said no. A tool that could not be run at all raises `StepError`."""
+    """The tool ran and failed. A tool that cannot be run raises `StepError`."""
 
     def sentence(self) -> str:
-        r"""Return the text for a person, in one line that is not too long: a server may say anything.
+        r"""Return the text for a person, as one short line: a server may send anything.
 
         >>> ToolResult("no\n  field").sentence(), len(ToolResult("x" * 9000).sentence())
         ('no field', 500)
@@ -258,30 +258,30 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class BoundTool:
-    """One tool, ready to be called; each call is in the ledger and has a deadline."""
+    """One tool, ready to be called; each call is recorded and has a time limit."""
 
     name: str
     description: str
     schema: Mapping[str, Any]
     """JSON Schema of its arguments, always of an object."""
     has_effects: bool
-    """Whether a call may change something or send something off this machine."""
+    """Whether a call may change something or send data off this machine."""
     timeout_s: float
     do: Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
     server: str | None = None
     """The MCP server that has it."""
 
     async def call(self, args: Mapping[str, Any]) -> ToolResult:
-        """Call it once; arguments that do not fit its schema come back as an error result.
+        """Call it once; arguments that do not match its schema are an error result.
 
         Raises:
-            StepError: it could not be run: too late, dead, not allowed.
+            StepError: it could not be run: time limit, crash, not allowed.
         """
         return await self.do(args)
 
 
 class Toolset(Protocol):
-    """The tools of a run. What they need is opened at first use and closed with the run."""
+    """The tools of a run. Their resources are opened at first use and closed with the run."""
 
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
@@ -293,12 +293,12 @@ class Toolset(Protocol):
         any tool, `hosts` of `http.get`, `root` of `files.read` and `files.search`.
 
         Raises:
-            StepError: there is none of this name, or its server cannot be used; says the near ones.
+            StepError: there is none of this name, or its server cannot be used.
         """
         ...
 
     async def names(self, server: str | None = None) -> Sequence[str]:
-        """List the tools that are there without a server, or those of one server.
+        """Return the names of the tools without a server, or of one server.
 
         Raises:
             StepError: there is no such server, or it cannot be used.
@@ -307,7 +307,7 @@ class Toolset(Protocol):
 
 
 class CallCache(Protocol):
-    """The ledger of calls, for what is not asked of a model."""
+    """The ledger of calls other than model calls."""
 
     async def once(
         self,
@@ -317,16 +317,16 @@ class CallCache(Protocol):
         *,
         keeps: bool = True,
     ) -> T:
-        """Return the recorded result of the same request, else do it and record what comes out.
+        """Return the recorded result of the same request, else call `do` and record its result.
 
-        `asked` and the result are plain JSON data. With `keeps=False` the call is recorded and
-        never looked up: what has effects or depends on the time.
+        `asked` and the result are plain JSON data. With `keeps=False` the call is recorded but
+        never looked up: it has effects or depends on the time.
         """
         ...
 
 
 class NoCallCache:
-    """Does everything anew and records nothing: where there is no ledger."""
+    """No cache: calls every time and records nothing."""
 
     async def once(
         self,
@@ -343,8 +343,8 @@ class NoCallCache:
 class Params(BaseModel):
     """Base of every step's parameters: unknown keys are faults.
 
-    `faults` needs no values, only the names that the author wrote, so it can be asked before
-    anything runs; the model itself asks it as well.
+    `faults` needs only the names that the author wrote, no values, so it is called before anything
+    runs, and by the model itself.
     """
 
     model_config = ConfigDict(
@@ -354,13 +354,13 @@ class Params(BaseModel):
     one_of: ClassVar[tuple[str, ...]] = ()
     """Parameters of which exactly one must be given."""
     sees: ClassVar[Mapping[str, frozenset[str]]] = {}
-    """By parameter, the names that the step adds for its text, where the language's are others."""
+    """Per parameter, the names that the step adds to its template's scope."""
     conversations: ClassVar[frozenset[str]] = frozenset()
     """Parameters that take a file with a whole conversation, as GitHub Models had them."""
 
     @classmethod
     def faults(cls, given: Collection[str]) -> tuple[str, ...]:
-        """Return what is wrong with this choice of parameters, one plain sentence each."""
+        """Return a sentence for each fault of this combination of parameters."""
         chosen = [name for name in cls.one_of if name in given]
         if not cls.one_of or len(chosen) == 1:
             return ()
@@ -384,11 +384,11 @@ class Output(BaseModel):
 
 
 class StepError(Exception):
-    """The outside world said no: an unreadable file, a full answer, a path outside its root.
+    """The outside world failed: an unreadable file, a full disk, a path outside its root.
 
-    `reason` is one plain sentence without a place; the runner adds step and item. `is_fatal` says
-    that going on with other items is pointless (a full disk). `kind` is what `retry.on` names;
-    `missing` says that this machine lacks a package or a program: no item is quarantined for that.
+    `reason` is one plain sentence; the runner adds step and item. `is_fatal`: other items would
+    fail too (a full disk). `kind` is what `retry.on` names; `missing`: this machine lacks a package
+    or a program, so no item is quarantined.
     """
 
     def __init__(
@@ -407,11 +407,11 @@ class StepError(Exception):
 
 
 class StepSkipped(Exception):
-    """The step decided that there is nothing to do; its outputs are null."""
+    """The step has nothing to do; its outputs are null."""
 
 
 class ModelResolver(Protocol):
-    """Resolves a step's `model` parameter."""
+    """Resolves the `model` parameter of a step."""
 
     def resolve(self, alias: str | None, role: Role) -> ModelSpec:
         """Return the model of this alias, or the default of this role."""
@@ -422,23 +422,23 @@ class OutputFiles(Protocol):
     """The files that a pipeline wrote, as its ledger knows them."""
 
     def owned(self) -> frozenset[Path]:
-        """Return every file that this pipeline has written, absolute; they are never scanned."""
+        """Return the absolute paths that this pipeline has written; they are never scanned."""
         ...
 
     async def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests that we wrote, or were about to write, to this path."""
+        """Return the digests that were written, or about to be, at this path."""
         ...
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
-        """Check that a step may write, move or remove a file; `is_new`: it will be there then.
+        """Check that a step may write, move or remove a file; `is_new`: it will exist then.
 
         Raises:
-            StepError: it is Paddock's own, a part of the pipeline, or could run as one.
+            StepError: it belongs to Paddock or the pipeline, or could run as a pipeline.
         """
         ...
 
     async def intend(self, path: Path, sha256: str) -> None:
-        """Note durably what is about to be renamed to `path`.
+        """Record durably what is about to be renamed to `path`.
 
         Raises:
             StepError: another item of this run writes the same file.
@@ -446,7 +446,7 @@ class OutputFiles(Protocol):
         ...
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        """Note that `path` holds this now; it becomes part of the item's entry."""
+        """Record what `path` holds now; it becomes part of the item's entry."""
         ...
 
     @property
@@ -455,28 +455,28 @@ class OutputFiles(Protocol):
         ...
 
     async def holds(self, path: Path, sha256: str) -> None:
-        """Note that `path` is kept as somebody left it, and that ours has this digest."""
+        """Record that `path`, edited by a person, is kept; `sha256` is of our content."""
         ...
 
     async def note_removed(self, path: Path) -> None:
-        """Note that a file has left its place: while one is there, the item is not done."""
+        """Record that a file was removed: while one is there, the item is not done."""
         ...
 
     async def note_rows_kept(self, store: Path) -> None:
-        """Note that rows are about to be kept in a store: without them the item is not done."""
+        """Record that rows are written to a store: without them the item is not done."""
         ...
 
     async def note_file_read(self, path: Path) -> None:
-        """Note that a file was read that the step could not name beforehand (see `Step.reads`)."""
+        """Record a file that was read and is not among `Step.reads`."""
         ...
 
     async def note_rows_read(self, store: Path) -> None:
-        """Note that a store is about to be searched: what it holds decides the result."""
+        """Record that a store is searched: its content decides the result."""
         ...
 
 
 class StepLog(Protocol):
-    """Where a step tells a person something; never secrets, never whole documents."""
+    """Messages of a step to a person; never secrets, never whole documents."""
 
     def note(self, text: str) -> None:
         """Show one line, and keep it in the report."""
@@ -484,7 +484,7 @@ class StepLog(Protocol):
 
 
 class NoToolset:
-    """No tools: what a step finds where none can be had, such as while planning."""
+    """No tools, such as during planning."""
 
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
@@ -494,7 +494,7 @@ class NoToolset:
         Raises:
             StepError: always.
         """
-        raise StepError(f"there is no tool '{name}' here: this step was given no tools.")
+        raise StepError(f"tool '{name}' cannot be used here: this step has no tools.")
 
     async def names(self, server: str | None = None) -> Sequence[str]:
         """List nothing."""
@@ -502,7 +502,7 @@ class NoToolset:
 
 
 class NoVectorStores:
-    """No stores: what a step finds where none can be had, such as while planning."""
+    """No stores, such as during planning."""
 
     async def open(
         self,
@@ -517,14 +517,14 @@ class NoVectorStores:
         Raises:
             StepError: always.
         """
-        raise StepError(f"the store '{path}' cannot be opened: this step was given no stores.")
+        raise StepError(f"the store '{path}' cannot be opened: this step has no stores.")
 
 
 class SubPipelines(Protocol):
-    """Runs other pipeline files with the same pool and ledger, as one step of this run."""
+    """Runs other pipeline files as one step of this run, with the same pool and ledger."""
 
     async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
-        """Run a pipeline to its end and give its `returns`; `file` is relative to the pipeline.
+        """Run a pipeline to its end and return its `returns`; `file` is relative to the pipeline.
 
         Raises:
             StepError: it cannot be read, lies outside the roots, or did not complete.
@@ -533,22 +533,22 @@ class SubPipelines(Protocol):
 
 
 class ReplyForm(Protocol):
-    """What a step's `reply` asks of the answer that the step gives: its form, and its checks."""
+    """A step's `reply`: the schema and the checks of its answer."""
 
     @property
     def schema(self) -> Any:
-        """The JSON Schema that the answer must match, as plain data; None: it is free text."""
+        """The JSON Schema that the answer must match, as plain data; None: free text."""
         ...
 
     @property
     def repair(self) -> int:
-        """How often what is wrong with an answer is told to the model, which answers anew."""
+        """Maximum number of repair attempts."""
         ...
 
     async def failures(self, output: Any, text: str) -> list[str]:
-        """Return which checks an answer does not pass, each as a plain sentence for the model.
+        """Return a sentence for each check that an answer fails, for the model to read.
 
-        `output` is its value by the schema (None without one), `text` what was said.
+        `output` is its value by the schema (None without one), `text` its text.
 
         Raises:
             StepError: a check cannot be evaluated.
@@ -557,19 +557,19 @@ class ReplyForm(Protocol):
 
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-"""Stands, while planning, for what is not known yet: a prompt that contains it is not asked for."""
+"""During planning: stands for what is not known yet; a prompt with it has no reply."""
 
 
 class ReplyNotCached(Exception):
-    """While planning: a call whose reply is not in the ledger. A step catches it in `foresee`."""
+    """During planning: a call whose reply is not in the ledger. A step catches it in `foresee`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallForecast:
     """How many model calls a step would make, and how many of them have replies already.
 
-    A step whose calls are many may have `async def foresee(self, params, tools) -> Foreseen`: it
-    is asked while planning, with a pool that counts roughly and raises `ReplyNotCached`.
+    A step with many calls may have `async def foresee(self, params, tools) -> CallForecast`, called
+    during planning with a pool that estimates token counts and raises `ReplyNotCached`.
     """
 
     n_calls: int
@@ -577,18 +577,18 @@ class CallForecast:
 
 
 class DocumentReaders(Protocol):
-    """Reads documents in processes of their own: `paddock.steps.readers.reader_pool`."""
+    """Reads documents in separate processes: `paddock.steps.readers.reader_pool`."""
 
     def submit(
         self, request: Any, is_unwanted: Event | None = None, begun: Callable[[], None] = ...
     ) -> Future[Any]:
-        """Read a document as soon as a process is free; `begun` is called when it is."""
+        """Read a document once a process is free; `begun` is called then."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a step may use besides its parameters."""
+    """What the runner passes to a step besides its parameters."""
 
     pool: Pool
     models: ModelResolver
@@ -597,28 +597,27 @@ class Tools:
     log: StepLog
     priority: Priority = "batch"
     total_s: float | None = None
-    """The step's `timeout.total`, to be put on each request."""
+    """The step's `timeout.total`, for each request."""
     idle_s: float | None = None
     pipelines: SubPipelines | None = None
-    """None where no pipeline may be run from here, such as while planning."""
+    """None where no pipeline may run, such as during planning."""
     toolset: Toolset = field(default_factory=NoToolset)
-    """What is called by name: built-in tools, Python functions, MCP servers."""
+    """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache = field(default_factory=NoCallCache)
-    """Where calls that are no model's are recorded and found again."""
+    """Cache of calls other than model calls."""
     reply: ReplyForm | None = None
-    """What `reply` asks for; None where the author wrote none."""
+    """The step's `reply`; None without one."""
     n_refused: int = 0
-    """How often the step was tried before, and its answer did not pass its checks: another answer
-    is wanted now."""
+    """How many earlier attempts failed their checks: another answer is wanted now."""
     stores: VectorStores = field(default_factory=NoVectorStores)
     """Vector stores on the disk."""
     item: ItemName = field(default_factory=ItemName)
-    """For whom the step works."""
+    """The item that the step works on."""
     readers: DocumentReaders | None = None
-    """The processes in which documents are read; None: one is started for each document."""
+    """Processes that read documents; None: one is started for each document."""
     untrusted: tuple[str, ...] = ()
-    """What its parameters were filled in with that others wrote, such as `steps.text.text`:
-    documents, what tools and commands gave, and all that was made of these."""
+    """References to untrusted text in its parameters, such as `steps.text.text`: documents, results of
+    tools and commands, and all that is derived from these."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)
@@ -626,7 +625,7 @@ O = TypeVar("O", bound=Output, covariant=True)  # noqa: E741 - the letter of the
 
 
 class Step(Protocol[P, O]):
-    """One unit of work. Instances hold nothing; the class is made once for each use.
+    """One unit of work. Instances have no state.
 
     `params` and `output` are the Pydantic models of the two sides. The runner renders every
     field before `run`, except those typed `Template`, which the step renders itself.
@@ -636,25 +635,24 @@ class Step(Protocol[P, O]):
     output: ClassVar[type[Any]]
     version: ClassVar[int]
     """Part of the ledger's key. A class may name `compatible_versions: ClassVar[frozenset[int]]`,
-    earlier ones whose results are as good: they stay fresh unless a run says `--refresh`.
-    One with `takes_reply: ClassVar[bool] = True` asks a model by `Tools.reply`: on any other the
-    author may write no `reply`."""
+    earlier ones whose results stay fresh unless a run says `--refresh`. With `takes_reply:
+    ClassVar[bool] = True` a step respects `Tools.reply`; any other step may have no `reply`."""
     is_pure: ClassVar[bool]
-    """May run while planning: reads at most the file system, calls no model."""
+    """Whether it may run during planning: it only reads files, and calls no model."""
     roles: ClassVar[frozenset[Role]]
-    """The roles of the models that it calls; empty for none. A class whose parameters decide that
-    it asks the default model of another role as well has `roles_besides(written)`, a static method
-    that returns those roles: the run opens their pools before it starts."""
+    """Roles of the models that it calls. If parameters decide that it also calls the default model of
+    another role, a static method `roles_besides(written)` returns those roles, so that the run opens
+    their pools before it starts."""
 
     def reads(self, params: P) -> Sequence[str]:
-        """Name the files whose content the result depends on, as written in the parameters."""
+        """Return the files that the result depends on, as written in the parameters."""
         ...
 
     async def run(self, params: P, tools: Tools) -> O:
         """Do the work.
 
         Raises:
-            StepError: the outside world said no.
+            StepError: the outside world failed.
             StepSkipped: there is nothing to do.
             EngineError: the pool could not do it.
         """

@@ -1,4 +1,4 @@
-"""Paths: resolution within the allowed folders, file names, the system's errors in words."""
+"""Paths: resolution within the allowed folders, file names, system errors in words."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from paddock.engine.system.files import MOST_NAME_BYTES
 
 from .base import OutsideRoots, Roots, StepError
 
-_LONGEST_SUFFIX = 32  # a longer one is no suffix
+_LONGEST_SUFFIX = 32  # a longer one is not a suffix
 _DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ERRNO_REASONS = {
     errno.EACCES: "the permissions do not allow it",
     errno.EPERM: "the system does not allow it",
     errno.EROFS: "its file system is read-only",
     errno.ENAMETOOLONG: "its name is too long for this file system",
-    errno.ENOENT: "it is not there",
+    errno.ENOENT: "it does not exist",
     errno.EISDIR: "it is a folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EEXIST: "a part of its path is a file, not a folder",
-    errno.ELOOP: "its symbolic links run in a circle",
+    errno.ELOOP: "its symbolic links form a cycle",
     errno.EMFILE: "too many files are open",
     errno.EIO: "the device reports an input/output error",
 }
 
 
 def resolve_path(roots: Roots, text: str) -> Path:
-    """Return the absolute path, symlinks resolved, also of a file that is not there yet.
+    """Return the absolute path, symlinks resolved, also of a file that does not exist yet.
 
     Raises:
-        StepError: it leads outside the pipeline's folders, or is no path at all.
+        StepError: it is outside the pipeline's folders, or not a path.
     """
     try:
         return roots.resolve(text)
@@ -41,34 +41,34 @@ def resolve_path(roots: Roots, text: str) -> Path:
     except OSError as error:
         raise os_refusal(f"path '{printable(text)}' cannot be used", error) from error
     except RuntimeError as error:  # Python below 3.13 on a circle of symlinks
-        raise StepError(f"path '{printable(text)}' runs in a circle of symbolic links.") from error
+        raise StepError(f"path '{printable(text)}' has a cycle of symbolic links.") from error
     except ValueError as error:  # a NUL in the middle, half a character
         raise StepError(f"path '{printable(text)}' is not a possible path: {error}.") from error
 
 
 def os_refusal(what: str, error: OSError) -> StepError:
-    """Word what the system refused: `what`, then why; a full disk is fatal.
+    """Return the error for a failed system call: `what`, then why; a full disk is fatal.
 
     >>> os_refusal("'a.txt' cannot be read", OSError(errno.EACCES, "")).reason
     "'a.txt' cannot be read: the permissions do not allow it."
     """
     if error.errno in _DISK_FULL_ERRNOS:
-        remedy = "Make room and run again; what is finished is kept."
+        remedy = "Free some space and run again; finished items are kept."
         return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
     why = _ERRNO_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
     return StepError(f"{what}: {why}.", kind="io")
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return a folder, or the closest one above it that is there; it may turn out to be a file."""
+    """Return a folder, or the closest existing one above it, which may be a file."""
     return next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
 
 
 def write_refusal(folder: Path) -> str | None:
-    """Return why no file can be made in a folder, or below one that is not there yet; else None."""
+    """Return why no file can be created in a folder, which may not exist yet; else None."""
     there = nearest_existing(folder)
     if not there.is_dir():
-        return f"'{there}' is no folder"
+        return f"'{there}' is not a folder"
     if os.access(there, os.W_OK | os.X_OK):
         return None
     try:
@@ -80,7 +80,7 @@ def write_refusal(folder: Path) -> str | None:
 
 
 def numbered_name(name: str, number: str) -> str:
-    """Return a file name with a number before its suffix, within what a name may be long.
+    """Return a file name with a number before its suffix, within the maximum length.
 
     >>> numbered_name("a.txt", ".2")
     'a.2.txt'
@@ -92,7 +92,7 @@ def numbered_name(name: str, number: str) -> str:
 
 
 def fitted_name(stem: str, ending: str) -> str:
-    """Return a file name of two parts, with the first shortened where a name may not be so long.
+    """Return a file name of two parts; the first is shortened to the maximum length.
 
     A shortened one has a digest of the whole, so that different names stay different.
     """
@@ -105,5 +105,5 @@ def fitted_name(stem: str, ending: str) -> str:
 
 
 def printable(name: str | Path) -> str:
-    """Return a file name that any terminal can print; bytes that are no UTF-8 in hexadecimal."""
+    """Return a file name that any terminal can print; bytes other than UTF-8 in hexadecimal."""
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -38,7 +38,7 @@ class Prompt:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: PromptParams) -> Sequence[str]:
-        """Name nothing: the template's text is part of the step itself."""
+        """Return nothing: the template's text is part of the step."""
         return ()
 
     async def run(self, params: PromptParams, tools: Tools) -> PromptOutput:

@@ -1,7 +1,7 @@
 """A function of a Python file next to the pipeline, as a step: `uses: ./my_steps.py:clean`.
 
-Its parameters are read from the file's text, so that checking a pipeline runs none of it. It is
-called in another process, as a tool is, and only where the caller permits that.
+Its parameters are parsed from the file's text, so that checking a pipeline runs none of it. It is
+called in another process, like a tool, and only with the caller's permission.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from paddock.pipelines.errors import did_you_mean
+from paddock.steps.tools.function_worker import documented_arguments
+
 from .base import Output, Params, Step, StepError, Tools
 from .run_pipeline import named_outputs
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from paddock.engine.request import Role
 
 FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
-DEFAULT_TIMEOUT_S = 600.0  # ten times a tool's: nobody sits before it
+DEFAULT_TIMEOUT_S = 600.0  # ten times a tool's: no person waits for it
 _PLAIN_TYPES: dict[str, Any] = {
     **{"str": str, "int": int, "float": float, "bool": bool, "None": None},
     **{"list": list[Any], "dict": dict[str, Any], "List": list[Any], "Dict": dict[str, Any]},
@@ -32,7 +35,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class FunctionNotFound(Exception):
-    """The file has no function that can be a step: a sentence without its end, and what to do."""
+    """The file has no function that can be a step: a sentence without its end, and a remedy."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         self.what = what
@@ -41,7 +44,7 @@ class FunctionNotFound(Exception):
 
 
 class FunctionOutput(Output):
-    """Outputs of a function: the names of the mapping that it gives, else `result`."""
+    """Outputs of a function: the keys of the mapping that it returns, else `result`."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
@@ -53,19 +56,19 @@ class PythonStep:
     params: ClassVar[type[Params]] = Params
     output: ClassVar[type[FunctionOutput]] = FunctionOutput
     version: ClassVar[int] = 0
-    """Made of the file's content: another one makes results old."""
+    """From the file's content: a change makes results stale."""
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: Params) -> Sequence[str]:
-        """Name nothing: the function says what it needs by its arguments alone."""
+        """Return nothing: the function depends on its arguments alone."""
         return ()
 
     async def run(self, params: Params, tools: Tools) -> FunctionOutput:
         """Call it.
 
         Raises:
-            StepError: it raised something, took too long, or gave what is no plain data.
+            StepError: it raised something, took too long, or did not return plain data.
         """
         limit_s = tools.total_s or DEFAULT_TIMEOUT_S
         tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
@@ -88,7 +91,7 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
     """Return the step that a function is; runs nothing of its file, which must lie under `base`.
 
     Raises:
-        NoFunction: there is none, or it takes what no step can be given.
+        FunctionNotFound: there is none, or it cannot be a step.
     """
     found = FUNCTION_REFERENCE.match(uses)
     assert found is not None
@@ -96,8 +99,6 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
     functions = {node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)}
     function = functions.get(found["name"])
     if function is None:
-        from paddock.pipelines.errors import did_you_mean
-
         what = f"there is no function '{found['name']}' in '{found['file']}'"
         raise FunctionNotFound(what, did_you_mean(found["name"], functions))
     doc = ast.get_docstring(function) or ""
@@ -123,17 +124,15 @@ def _parsed_file(name: str, base: Path) -> tuple[bytes, ast.Module]:
         raise FunctionNotFound(f"there is no file '{name}'", remedy) from None
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""
-        raise FunctionNotFound(f"the file '{name}' is no Python{line}: {error.msg}") from error
+        raise FunctionNotFound(f"the file '{name}' is not Python{line}: {error.msg}") from error
     except OSError as error:
         what = f"the file '{name}' cannot be read: {error.strerror or error}"
         raise FunctionNotFound(what) from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise FunctionNotFound(f"the file '{name}' is no Python: {error}") from error
+        raise FunctionNotFound(f"the file '{name}' is not Python: {error}") from error
 
 
 def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> type[Params]:
-    from paddock.steps.tools.function_worker import documented_arguments
-
     told = documented_arguments(doc)
     fields: dict[str, Any] = {}
     for argument, default in _arguments(function):
@@ -152,14 +151,16 @@ def _arguments(
     """Yield the arguments with their defaults.
 
     Raises:
-        NoFunction: some have no names.
+        FunctionNotFound: some have no names.
     """
     args = function.args
     star = args.vararg or args.kwarg
     if args.posonlyargs or star is not None:
         stars = "**" if star is args.kwarg else "*"
         shown = f"{stars}{star.arg}" if star is not None else args.posonlyargs[0].arg
-        what = f"the function '{function.name}' takes `{shown}`, and a step's parameters have names"
+        what = (
+            f"the function '{function.name}' takes `{shown}`, but parameters of a step need names"
+        )
         raise FunctionNotFound(what, "Give each argument a name of its own.")
     missing = [None] * (len(args.args) - len(args.defaults))
     yield from zip(args.args, [*missing, *args.defaults], strict=True)
@@ -167,15 +168,15 @@ def _arguments(
 
 
 def _refuse_argument(function: str, argument: str) -> None:
-    """Refuse the names that a type of parameters has for itself."""
+    """Refuse names that the class of parameters uses itself."""
     is_taken = argument in Params.__dict__ or argument.startswith(("_", "model_"))
     if is_taken or not callable(getattr(BaseModel, argument, len)):
-        what = f"the argument '{argument}' of '{function}' has a name that no parameter can have"
+        what = f"the argument '{argument}' of '{function}' has a reserved name"
         raise FunctionNotFound(what, "Rename it.")
 
 
 def _default_value(default: ast.expr) -> Any:
-    """Return a default for showing; one that is computed shows as none, as the function has it."""
+    """Return a literal default; None for a computed one."""
     try:
         return ast.literal_eval(default)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -183,7 +184,7 @@ def _default_value(default: ast.expr) -> Any:
 
 
 def _type_of_hint(node: ast.expr | None) -> Any:
-    """Return the type that a hint names; whatever is not plain may be anything.
+    """Return the type of a hint; `Any` for what is not plain.
 
     >>> _type_of_hint(ast.parse("list[str] | None", mode="eval").body) == (list[str] | None)
     True

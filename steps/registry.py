@@ -65,12 +65,12 @@ def _points_of(name: str) -> tuple[EntryPoint, ...]:
 
 
 def is_known_step(name: str) -> bool:
-    """Return whether a step of this name, or alias, is installed; imports none."""
+    """Return whether a step of this name or alias is installed; imports none."""
     return bool(_points_of(name))
 
 
 def step_names() -> tuple[str, ...]:
-    """Return the installed steps' names, sorted; imports none of them."""
+    """Return the sorted names of the installed steps; imports none."""
     return tuple(sorted(_effective_points()))
 
 
@@ -128,12 +128,12 @@ def _with_json_schema(name: str, kind: type[Step[Any, Any]]) -> type[Step[Any, A
 
 
 def step_package(name: str) -> str:
-    """Return which package brings a step; several ones are joined, none gives an empty text."""
+    """Return the packages of a step, joined; empty for an unknown one."""
     return " and ".join(map(package_of, _points_of(name)))
 
 
 def _step_fault(kind: object) -> str:
-    """Return what keeps `kind` from being a step, in words that follow its name."""
+    """Return why `kind` is not a step, in words that follow its name."""
     if not inspect.isclass(kind):
         return "is not a class"
     for field, base in (("params", Params), ("output", Output)):
@@ -191,7 +191,7 @@ CHECK_FUNCTIONS = CheckFunctions()
 
 
 def check_package(name: str) -> str:
-    """Return which package brings a function; empty for an unknown one."""
+    """Return the package of a function; empty for an unknown one."""
     if name in _own_checks():
         return DISTRIBUTION
     points = plugins(CHECK_GROUP).get(name)
@@ -213,4 +213,4 @@ def _load_check(name: str, point: EntryPoint) -> CheckFunction:
         raise BrokenCheck(name, package_of(point), str(error)) from error
     if not callable(found):
         raise BrokenCheck(name, package_of(point), f"{point.value} is no function")
-    return found  # type: ignore[no-any-return]  # what it gives is looked at when it is called
+    return found  # type: ignore[no-any-return]  # its result is checked when it is called

@@ -1,18 +1,26 @@
 """The step `run`: run a command, without a shell, in the pipeline's folders, within a time limit.
 
-A command needs the caller's permission, which is asked for before a run begins.
+A command needs the caller's permission, before a run begins.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from paddock.engine.errors import DeadlineExceeded
+from paddock.engine.system import processes
+from paddock.engine.system.text import last_part, shorten
+
 from .base import Output, Params, StepError, Tools
-from .paths import resolve_path
+from .paths import printable, resolve_path
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -20,10 +28,11 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 600.0
 MOST_BYTES = 16 * 1024 * 1024
 MOST_ERROR_BYTES = 64 * 1024
+_WORDS_CHARS = 80
 
 
 def _as_word(value: Any) -> Any:
-    """Take a number for the word that it would be on a command line: `[head, -n, 5]`."""
+    """Convert a number to a word: `[head, -n, 5]`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number else value
 
@@ -39,21 +48,21 @@ class RunParams(Params):
         description="The program and its arguments, one by one; there is no shell.",
         examples=[["git", "log", "--oneline"]],
     )
-    stdin: str | None = Field(default=None, description="What it reads on its standard input.")
+    stdin: str | None = Field(default=None, description="Its standard input.")
     env: dict[str, CommandWord] = Field(
         default={},
-        description="Environment variables; of ours it gets only PATH, HOME, LANG and the like.",
+        description="Environment variables; of Paddock's it gets only PATH, HOME, LANG and the like.",
     )
     cwd: str | None = Field(
-        default=None, description="The folder in which it runs; by default the pipeline's."
+        default=None, description="The working folder; by default the pipeline's."
     )
     ok_codes: list[int] = Field(
-        default=[0], min_length=1, description="The exit codes that are no failure."
+        default=[0], min_length=1, description="The exit codes that are not a failure."
     )
 
 
 class RunOutput(Output):
-    """Outputs of `run`; bytes that are no UTF-8 are replaced in the texts."""
+    """Outputs of `run`; bytes other than UTF-8 are replaced."""
 
     stdout: str
     stderr: str
@@ -71,7 +80,7 @@ class RunCommand:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: RunParams) -> Sequence[str]:
-        """Name nothing: nobody knows what a command reads."""
+        """Return nothing: the files that a command reads are unknown."""
         return ()
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
@@ -91,27 +100,20 @@ class RunCommand:
 
 
 def _cache_request(params: RunParams) -> dict[str, Any]:
-    """Return what the ledger keeps of the call; values of the environment may be keys."""
+    """Return what the ledger keeps of the call; environment values may be secrets."""
     asked = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
     return {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
 
 
 async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
-    import asyncio
-
-    from paddock.engine.errors import DeadlineExceeded
-    from paddock.engine.system.processes import clean_environ
-
-    from .processes import run_command
-
     if not params.command[0]:
         raise StepError("`command` begins with an empty word; name the program.")
     try:
         async with asyncio.timeout(None if tools.total_s else DEFAULT_TIMEOUT_S):
-            ended = await run_command(
+            ended = await _run_guarded(
                 params.command,
                 cwd=resolve_path(tools.roots, params.cwd or "."),
-                environ=clean_environ(params.env, os.environ),
+                environ=processes.clean_environ(params.env, os.environ),
                 stdin=(params.stdin or "").encode("utf-8", "surrogateescape"),
                 most_bytes=MOST_BYTES,
                 most_error_bytes=MOST_ERROR_BYTES,
@@ -127,23 +129,77 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
     }
 
 
+def command_words(command: Sequence[str]) -> str:
+    """Return a command as in a shell, in backticks and at most a line long.
+
+    >>> command_words(["git", "log", "--format=%s %b"])
+    "`git log '--format=%s %b'`"
+    """
+    words = printable(" ".join(map(shlex.quote, command)).replace("\n", " "))
+    return f"`{shorten(words, _WORDS_CHARS)}`"
+
+
+async def _run_guarded(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environ: Mapping[str, str],
+    stdin: bytes = b"",
+    most_bytes: int,
+    most_error_bytes: int,
+) -> processes.CompletedCommand:
+    """Run a command to its end.
+
+    Raises:
+        StepError: it cannot be started, or wrote more than `most_bytes`.
+    """
+    try:
+        return await processes.run(
+            command,
+            cwd=cwd,
+            environ=environ,
+            stdin=stdin,
+            most_bytes=most_bytes,
+            most_error_bytes=most_error_bytes,
+        )
+    except processes.OutputTooLarge:
+        raise StepError(
+            f"{command_words(command)} wrote more than {most_bytes:,} bytes, and was ended.",
+            remedy="Let it write less, or into a file.",
+        ) from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and error.filename is not None:
+            raise StepError(f"the folder '{printable(cwd)}' is not there.") from error
+        raise _cannot_start(command, cwd, error) from error
+
+
+def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError) -> StepError:
+    why = getattr(error, "strerror", None) or error
+    if isinstance(error, FileNotFoundError):
+        first = command[0]
+        if os.sep not in first or not (cwd / first).exists():
+            remedy = "Install it, or name its path."
+            if len(words := first.split()) > 1:
+                remedy = f"Write its words one by one: `[{', '.join(map(printable, words))}]`."
+            what = f"there is no program '{printable(first)}' here."
+            return StepError(what, remedy=remedy, kind="missing")
+        why = "the program that its first line names is not there"
+    return StepError(f"{command_words(command)} cannot be started: {why}.")
+
+
 def _exit_error(params: RunParams, output: RunOutput) -> StepError:
-    from paddock.engine.system.text import last_part
-
-    from .processes import command_words
-
     what = command_words(params.command)
     said = last_part(output.stderr.strip() or output.stdout, 300)
     how = f"ended with code {output.code}"
     if output.code < 0:
         how = f"was ended by the signal {_signal_name(-output.code)}"
-    remedy = "" if output.code < 0 else f"Add {output.code} to `ok_codes` where that is no failure."
+    remedy = (
+        "" if output.code < 0 else f"Add {output.code} to `ok_codes` where that is not a failure."
+    )
     return StepError(f"{what} {how}" + (f": {said.rstrip('.')}." if said else "."), remedy=remedy)
 
 
 def _signal_name(number: int) -> str:
-    import signal
-
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,7 +1,7 @@
 """The step `pipeline`: run another pipeline file; its `returns` are the step's outputs.
 
-Knows no runner: the function that runs a pipeline is handed in. The file's name is a literal, so
-that inputs, outputs, models and permissions are checked before anything runs.
+Knows no runner: `Tools.pipelines` runs it. The file's name is a literal, so that inputs, outputs,
+models and permissions are checked before anything runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from paddock.engine.request import Role
 
 RESULT_OUTPUT = "result"
-"""The output that holds a `returns` which is one expression, not several with names."""
+"""The output for a `returns` that is a single expression."""
 
 
 class PipelineParams(Params):
@@ -25,22 +25,22 @@ class PipelineParams(Params):
 
     file: str = Field(
         min_length=1,
-        description="The other YAML file, relative to this one; no expression.",
+        description="The other YAML file, relative to this one; not an expression.",
         examples=["parts/clean.yaml"],
     )
     inputs: dict[str, Any] = Field(
-        default={}, description="What it is given; paths are relative to this file."
+        default={}, description="Its inputs; paths are relative to this file."
     )
 
 
 class PipelineOutput(Output):
-    """Outputs of `pipeline`: whatever the other file's `returns` name."""
+    """Outputs of `pipeline`: the other file's `returns`."""
 
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class RunPipeline:
-    """Another pipeline file as a step: same models in memory, same ledger; gives its `returns`."""
+    """Another pipeline file as a step: same models in memory, same ledger."""
 
     params: ClassVar[type[PipelineParams]] = PipelineParams
     output: ClassVar[type[PipelineOutput]] = PipelineOutput
@@ -49,24 +49,24 @@ class RunPipeline:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: PipelineParams) -> Sequence[str]:
-        """Name nothing: the file's text is part of what its steps are known by."""
+        """Return nothing: the file's text is part of its steps' hashes."""
         return ()
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
         """Run it to its end.
 
         Raises:
-            StepError: an input that only shows now is wrong.
+            StepError: an input is wrong.
         """
         if tools.pipelines is None:
-            raise StepError("no other pipeline can be run from here.")
+            raise StepError("no other pipeline can run from here.")
         return PipelineOutput(
             **named_outputs(await tools.pipelines.run(params.file, params.inputs))
         )
 
 
 def named_outputs(returned: Any) -> dict[str, Any]:
-    """Return what a pipeline returned by names.
+    """Return a pipeline's `returns` as a mapping.
 
     >>> named_outputs({"report": "a.md"}), named_outputs(3), named_outputs(None)
     ({'report': 'a.md'}, {'result': 3}, {})

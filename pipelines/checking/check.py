@@ -1,7 +1,7 @@
-"""A `check`: an expression over an answer that must be true, and what is wrong otherwise.
+"""A `check`: an expression over an answer that must be true, and what is wrong if it is not.
 
 The functions that a check may call return plain sentences, which a model can read. Knows no model:
-the caller that has an answer gives the scope.
+the caller passes the scope.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, chain_of
 
 CheckFunction = Callable[..., object]
-"""A function that a check may call. It gives None or True where all is well, a plain sentence
-where something is not (a person and a small model must understand it), False where there is
-nothing to say, or any other value, such as a count, for the expression to look at.
+"""A function that a check may call. It returns None or True if all is well, a plain sentence that
+a person and a small model understand if not, False without an explanation, or any other value,
+such as a count, for the expression to use.
 
-It may have an attribute `in_advance`: a function of the same parameters that is asked before
-anything runs, given `...` for what is not known yet; it gives a sentence or None."""
+It may have an attribute `in_advance`: a function of the same parameters that is called before
+anything runs, with `...` for what is not known yet; it returns a sentence or None."""
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
@@ -35,16 +35,16 @@ _ANSWER_NAMES = ("output", "text")
 
 @dataclass(frozen=True)
 class CheckCall:
-    """A function that a check calls: by which name, and with what, as far as one can see."""
+    """A call in a check: the function's name and its arguments as far as they are known."""
 
     name: str
     positional: tuple[Any, ...]
-    """What it is given, where that stands there as it is; else `...`."""
+    """Its arguments where they are literals; else `...`."""
     named: Mapping[str, Any]
     is_open: bool
-    """It is given a list or a mapping of arguments, so that nothing is known of them."""
+    """It has `*` or `**` arguments, so they are unknown."""
     first: Reference | None
-    """The path that its first argument is, if it is one."""
+    """The path of its first argument, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,24 @@ class Check:
         """Compile it.
 
         Raises:
-            ExpressionError: it cannot be read, or reaches for what is closed.
+            ExpressionError: it cannot be parsed, or uses what is not allowed.
         """
         expression = Expression.of(source)
         return cls(expression, tuple(_calls(expression)))
 
     @property
     def source(self) -> str:
-        """The expression as it is written."""
+        """The expression as written."""
         return self.expression.source
 
     @property
     def references(self) -> frozenset[Reference]:
-        """The paths that it reads; the functions that it calls are not among them."""
+        """The paths that it reads, without functions."""
         called = {(call.name,) for call in self.calls}
         return self.expression.references - called
 
     def faults(self, functions: Mapping[str, CheckFunction]) -> Iterator[tuple[str, str]]:
-        """Yield which calls cannot work, whatever the values: each a sentence and what to do."""
+        """Yield sentence and remedy for each call that cannot work, whatever the values."""
         for call in self.calls:
             if call.name not in functions:
                 what = f"there is no check function '{call.name}'"
@@ -94,7 +94,7 @@ class Check:
     def failures(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
-        """Return why it is not true, in plain sentences; none where it is.
+        """Return why it is not true, in plain sentences; [] if it is true.
 
         Raises:
             ExpressionError: it cannot be evaluated.
@@ -111,7 +111,7 @@ class Check:
         return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield the short values from around the answer that it looks at: no model knows them."""
+        """Yield short values from outside the answer: the model does not know them."""
         for path in sorted(path for path in self.references if path[0] not in _ANSWER_NAMES):
             value: Any = scope
             for name in path:
@@ -122,21 +122,21 @@ class Check:
                 yield ".".join(path), json.dumps(value, ensure_ascii=False)
 
     def _subject(self) -> str:
-        """Name the field of the answer that the sentences are about, if there is just one."""
+        """Return the field of the answer that the sentences are about, if there is one."""
         firsts = (call.first or () for call in self.calls)
         fields = {path[1] for path in firsts if len(path) > 1 and path[0] == "output"}
         return f"`{next(iter(fields))}`: " if len(fields) == 1 else ""
 
 
 class _CheckFindings:
-    """What the functions of one evaluation told."""
+    """Collects the sentences of one evaluation."""
 
     def __init__(self) -> None:
         self.sentences: dict[str, None] = {}
         self.values: dict[str, str] = {}
 
     def watching(self, name: str, function: CheckFunction) -> Callable[..., object]:
-        """Return the function as an expression calls it: true, false or a value."""
+        """Return a function that returns true, false or a value, and keeps sentences."""
         return partial(self._called, name, function)
 
     def _called(self, name: str, function: CheckFunction, *args: Any, **named: Any) -> object:
@@ -177,7 +177,7 @@ def _literal(node: nodes.Expr) -> Any:
 def _mismatch(call: CheckCall, function: CheckFunction) -> str | None:
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a function that does not tell what it takes
+    except (TypeError, ValueError):  # a function without a signature
         return None
     try:
         signature.bind(*call.positional, **call.named)
@@ -187,18 +187,18 @@ def _mismatch(call: CheckCall, function: CheckFunction) -> str | None:
 
 
 def _fault_in_advance(call: CheckCall, function: CheckFunction) -> str | None:
-    """Let a function look at what is written out, before there is any answer."""
+    """Call a function's `in_advance` with the literal arguments."""
     foresees = getattr(function, "in_advance", None)
     if foresees is None:
         return None
     try:
         told = foresees(*call.positional, **call.named)
-    except Exception as error:  # of a plug-in, which may raise anything
+    except Exception as error:  # a plug-in may raise anything
         return f"{type(error).__name__}: {error}"
     return None if told is None else str(told)
 
 
 def _parameters(function: CheckFunction) -> str:
-    """Show what a function takes, such as `value`, `least`, `most`."""
+    """Return a function's parameters, such as `value`, `least`, `most`."""
     names = inspect.signature(function).parameters.values()
     return ", ".join(f"`{'*' * (one.kind == one.VAR_POSITIONAL)}{one.name}`" for one in names) + "."

@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pydantic_core import SchemaError, SchemaValidator, ValidationError
+
 from .check import CheckFunction
 from .values_in_text import ValueIndex, is_month, value_index, values_in
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
 MOST_CHECKED_CHARS = 8_000_000
-"""More than this of one value is not read: a check must not hold up a run."""
+"""A longer value is refused: a check must not delay a run."""
 _MOST_WHOLE_FLOAT = 1e15
 
 
@@ -58,7 +60,7 @@ def text_of(value: Any) -> str:
 
 
 def join_words(words: list[str], most: int = 5) -> str:
-    """Return some words as a list for a sentence.
+    """Return words as a list for a sentence.
 
     >>> join_words(["a", "b", "c"], 2)
     'a, b and 1 more'
@@ -80,7 +82,7 @@ _SENTENCE_END = re.compile(
 
 
 def words(value: Any, least: int | None = None, most: int | None = None) -> int | str | None:
-    """Count the words of a text (`words(output.text) <= 80`), or hold them between bounds.
+    """Return the number of words (`words(output.text) <= 80`), or check it against bounds.
 
     >>> words("The ferry's 9:30 run."), words("one two three", most=2)
     (4, 'It has 3 words; write at most 2.')
@@ -90,7 +92,7 @@ def words(value: Any, least: int | None = None, most: int | None = None) -> int 
 
 
 def sentences(value: Any, least: int | None = None, most: int | None = None) -> int | str | None:
-    """Count the sentences of a text, or hold them between bounds.
+    """Return the number of sentences, or check it against bounds.
 
     >>> sentences("It is late. Is it? Yes"), sentences("One.", least=2)
     (3, 'It has 1 sentence; write at least 2.')
@@ -102,7 +104,7 @@ def sentences(value: Any, least: int | None = None, most: int | None = None) -> 
 def _within_bounds(n: int, unit: str, least: int | None, most: int | None) -> int | str | None:
     for bound in (least, most):
         if bound is not None and (not isinstance(bound, int) or bound < 0):
-            raise ValueError(f"a bound is a whole number, not {bound!r}")
+            raise ValueError(f"a bound must be a whole number, not {bound!r}")
     if least is None and most is None:
         return n
     has = f"It has {n:,} {unit}" + ("" if n == 1 else "s")
@@ -117,7 +119,7 @@ _WORD_CHARS = re.compile(r"\w+")
 
 
 def contains(value: Any, *texts: Any) -> str | None:
-    """Every one of these texts stands in it, in capitals or not.
+    """Check that it contains each of these texts; case does not matter.
 
     >>> contains("The Ferry", "ferry", "harbour")
     'It does not contain "harbour"; it must.'
@@ -128,7 +130,7 @@ def contains(value: Any, *texts: Any) -> str | None:
 
 
 def lacks(value: Any, *texts: Any) -> str | None:
-    """None of these texts stands in it, in capitals or not.
+    """Check that it contains none of these texts; case does not matter.
 
     >>> lacks("As an AI, I cannot", "as an ai")
     'It contains "as an ai"; leave that out.'
@@ -139,7 +141,7 @@ def lacks(value: Any, *texts: Any) -> str | None:
 
 
 def one_of(value: Any, *values: Any) -> str | None:
-    """It is one of these values: several, or a list of them.
+    """Check that it is one of these values, or of a list of them.
 
     >>> one_of("blue", ["red", "green"])
     'It is "blue"; it must be one of: red, green.'
@@ -152,13 +154,13 @@ def one_of(value: Any, *values: Any) -> str | None:
 
 
 def unique(values: Any, by: str | None = None) -> str | None:
-    """No two of a list are the same; `by` names the field that is compared.
+    """Check that no two of a list are equal; `by` names the field that is compared.
 
     >>> unique([{"id": 1}, {"id": 2}, {"id": 1}], by="id")
-    'These stand in it more than once: 1. Keep one of each.'
+    'These occur more than once: 1. Keep one of each.'
     """
     if not isinstance(values, list | tuple):
-        raise TypeError("`unique` looks at a list")
+        raise TypeError("`unique` takes a list")
     seen: set[str] = set()
     twice: dict[str, None] = {}
     for value in values:
@@ -168,14 +170,12 @@ def unique(values: Any, by: str | None = None) -> str | None:
             twice[one_line(str(told))] = None
         seen.add(name)
     return (
-        f"These stand in it more than once: {join_words([*twice])}. Keep one of each."
-        if twice
-        else None
+        f"These occur more than once: {join_words([*twice])}. Keep one of each." if twice else None
     )
 
 
 def differs(value: Any, other: Any, most: float = 0.8) -> str | None:
-    """It is no copy: at most so large a share of its words stands in the other text.
+    """Check that it is no copy: at most this share of its words is in the other text.
 
     >>> differs("the ferry leaves at nine", "The ferry leaves at nine.")
     'It only repeats the text; write it in other words.'
@@ -192,7 +192,7 @@ def _flat_texts(texts: tuple[Any, ...]) -> list[str]:
 
 
 def _flat_values(values: tuple[Any, ...]) -> list[Any]:
-    """Read several values, or lists of them, as one list."""
+    """Return several values, or lists of them, as one list."""
     flat: list[Any] = []
     for value in values:
         flat += value if isinstance(value, list | tuple) else [value]
@@ -212,10 +212,9 @@ _EMAIL = r"^[^@\s]+@[^@\s.]+(\.[^@\s.]+)+$"
 
 
 def matches(value: Any, pattern: str) -> str | None:
-    r"""The regular expression is found in it, as JSON Schema's `pattern`: `^` and `$` bind it.
+    r"""Check that the regular expression matches, as JSON Schema's `pattern` (`^`, `$` anchor).
 
-    It is searched in a time that grows with the text alone, so it knows no look-around and no
-    back-references.
+    Matching takes linear time, so look-around and back-references are not supported.
 
     >>> matches("INV-2024", r"^INV-\d{5}$")
     'It is "INV-2024"; it must match the pattern ^INV-\\d{5}$'
@@ -239,7 +238,7 @@ matches.in_advance = _pattern_in_advance  # type: ignore[attr-defined]  # a func
 
 
 def is_date(value: Any, form: str = "%Y-%m-%d") -> str | None:
-    """It is a date that exists, written in this form (Python's `strptime`).
+    """Check that it is an existing date in this format (Python's `strptime`).
 
     >>> is_date("2024-02-30")
     'It is "2024-02-30"; it must be a date such as 2024-12-31.'
@@ -253,7 +252,7 @@ def is_date(value: Any, form: str = "%Y-%m-%d") -> str | None:
 
 
 def is_url(value: Any) -> str | None:
-    """It is an address of the web.
+    """Check that it is a URL.
 
     >>> is_url("www.example.org")
     'It is "www.example.org"; it must be an address that begins with https:// or http://'
@@ -270,14 +269,15 @@ def is_url(value: Any) -> str | None:
 
 
 def is_email(value: Any) -> str | None:
-    """It is an address of e-mail.
+    """Check that it is an e-mail address.
 
     >>> is_email("ann at example.org")
     'It is "ann at example.org"; it must be an e-mail address such as ann@example.org.'
     """
     if _is_match(_EMAIL, _stripped_text(value)):
         return None
-    return f'It is "{one_line(_stripped_text(value))}"; it must be an e-mail address such as ann@example.org.'
+    such = "it must be an e-mail address such as ann@example.org."
+    return f'It is "{one_line(_stripped_text(value))}"; {such}'
 
 
 def _stripped_text(value: Any) -> str:
@@ -285,9 +285,7 @@ def _stripped_text(value: Any) -> str:
 
 
 def _is_match(pattern: str, text: str) -> bool:
-    # Pydantic's own regular expressions are Rust's: no pattern makes them take for ever.
-    from pydantic_core import SchemaError, SchemaValidator, ValidationError
-
+    # Pydantic's regular expressions are Rust's: every pattern takes linear time.
     try:
         validator = SchemaValidator({"type": "str", "pattern": pattern})
     except SchemaError as error:
@@ -318,18 +316,16 @@ LANGUAGE_NAMES = {
     "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese",
     "zh": "Chinese",
 }  # fmt: skip
-"""The names of languages that many people write; the library knows more by their codes."""
-_LEAST_PROBABILITY = 0.5  # below it a text is too short, or too odd, to say anything of
-_LEAST_PLAUSIBLE = (
-    0.1  # close relatives share their words: Norwegian and Danish, Croatian and Serbian
-)
+"""English names of common languages; the library knows more by code."""
+_LEAST_PROBABILITY = 0.5  # below it a text is too short or too odd to judge
+_LEAST_PLAUSIBLE = 0.1  # related languages share words: Norwegian and Danish, Croatian and Serbian
 _MOST_LANGUAGE_CHARS = 100_000
 
 
 def language(value: Any, *wanted: str) -> str | None:
-    """It is written in one of these languages: codes such as `de`, or English names.
+    """Check that it is in one of these languages: codes such as `de`, or English names.
 
-    What is too short to tell passes: an article number has no language.
+    A text that is too short passes: an article number has no language.
 
     >>> language("Die Fähre fährt um neun ab und kommt am Abend zurück.", "de", "French") is None
     True
@@ -351,7 +347,7 @@ def language(value: Any, *wanted: str) -> str | None:
 
 
 def _language_in_advance(value: Any, *wanted: Any) -> str | None:
-    """Refuse what cannot be a language, without loading the library's model."""
+    """Check a language's name without loading the library's model."""
     names = {*LANGUAGE_NAMES, *(name.casefold() for name in LANGUAGE_NAMES.values())}
     for one in wanted:
         word = _language_word(one) if isinstance(one, str) else "en"
@@ -405,15 +401,15 @@ _LIST_NUMBER = re.compile(r"^([^\S\n]*)(\d{1,3})([.)])[^\S\n]+(?=(\S+))", re.MUL
 
 
 def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
-    """Every number, date and time of the answer stands in the source, as a whole.
+    """Check that each number, date and time of the answer is in the source, as a whole.
 
     In digits or in words (English, German, French, Spanish, Italian, Dutch, Chinese numerals), in
-    any writing. A sign counts; per cent, a currency or a unit counts where both texts have one.
-    Numbers of a list's items and citations such as [1] are not looked for. `within` is the share by
-    which a number may be off, such as 0.01 for one that was rounded.
+    any notation. A sign counts; per cent, a currency or a unit counts if both texts have one. List
+    numbers and citations such as [1] are ignored. `within` is the share by which a number may
+    differ, such as 0.01 for rounded ones.
 
     >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
-    'This does not stand in the source: 40. Say only what it says.'
+    'This is not in the source: 40. Use only what is in it.'
     """
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
     stock = value_index(text)
@@ -427,11 +423,11 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
             missing = _unsupported_values(answer, stock, within)
     if not missing:
         return None
-    return f"This does not stand in the source: {join_words(missing)}. Say only what it says."
+    return f"This is not in the source: {join_words(missing)}. Use only what is in it."
 
 
 def _unsupported_values(answer: str, stock: ValueIndex, within: float) -> list[str]:
-    """Name what an answer says and a source does not, in the answer's order."""
+    """Return the values of an answer that a source lacks, in order."""
     missing = {
         (said.start, said.text): None
         for said in values_in(answer)
@@ -441,10 +437,10 @@ def _unsupported_values(answer: str, stock: ValueIndex, within: float) -> list[s
 
 
 def without_list_numbers(text: str) -> str:
-    r"""Blank the numbers of a list's items, and citations.
+    r"""Blank list numbers and citations.
 
-    A list has at least two items, numbered from 1 on in one indentation, or all with 1. What a
-    month's name follows is a date.
+    A list has at least two items with the same indentation, numbered from 1 on or all with 1. A
+    number before a month's name is a date.
 
     >>> without_list_numbers("1. Bread\n2. Milk [3]\n24. Mai")
     '   Bread\n   Milk    \n24. Mai'
@@ -475,13 +471,13 @@ def without_list_numbers(text: str) -> str:
 
 
 def quotes(value: Any, source: Any) -> str | None:
-    """Each text of the answer stands in the source word by word, in whole words.
+    """Check that each text of the answer is in the source word by word, in whole words.
 
     Spaces, capitals, kinds of quotation marks and dashes, and soft hyphens may differ. An empty
-    text is no quotation. A number of the answer is held as `grounded` holds it.
+    text is no quotation. Numbers are checked as in `grounded`.
 
     >>> quotes(["ferry at nine", "ten boats"], source="The Ferry  at nine.")
-    'This does not stand in the source word by word: "ten boats".'
+    'This is not in the source word by word: "ten boats".'
     """
     text = text_of(source)
     plain = _normalised_quote(text)
@@ -496,11 +492,11 @@ def quotes(value: Any, source: Any) -> str | None:
     missing += _unsupported_values(numbers, value_index(text), 0.0) if numbers else []
     if not missing:
         return None
-    return f"This does not stand in the source word by word: {join_words(missing)}."
+    return f"This is not in the source word by word: {join_words(missing)}."
 
 
 def _contains_words(wanted: str, text: str) -> bool:
-    """Return whether words stand in a text, not within other words or numbers."""
+    """Return whether a text contains words, not within other words or numbers."""
     at = text.find(wanted) if wanted else -1
     while at >= 0:
         end = at + len(wanted)
@@ -516,15 +512,15 @@ def _contains_words(wanted: str, text: str) -> bool:
 
 
 def _is_inside_word(pair: str) -> bool:
-    """Return whether two characters belong to one word; Chinese and Thai divide no words."""
+    """Return whether two characters belong to one word; Chinese and Thai have no spaces."""
     return len(pair) == 2 and all(sign.isalnum() for sign in pair) and not _UNSPACED.search(pair)
 
 
 def cites(value: Any, sources: Any, least: int = 1) -> str | None:
-    """Its numbers in brackets, such as [2] or [1, 3], are those of sources that there are.
+    """Check that its numbers in brackets, such as [2] or [1, 3], are those of sources.
 
-    `sources` is the list of them, or how many there are; at least so many must be cited. The
-    answer may be the numbers themselves, as a schema asks for them.
+    `sources` is the list of them, or their number; `least` of them must be cited. The answer may be
+    the numbers themselves, as a schema may ask for.
 
     >>> cites("It floats [1][4].", sources=["a", "b"])
     'It cites [4], but there are only the sources [1] to [2].'
@@ -560,7 +556,7 @@ def _cited_numbers_in(text: str) -> list[int]:
 
 
 def _normalised_quote(text: str) -> str:
-    """Write a text as quotations are compared: one form of each letter, mark, dash and space."""
+    """Normalise letters, quotation marks, dashes and spaces of a text."""
     plain = unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY)).casefold()
     return " ".join(unicodedata.normalize("NFC", plain).split())
 

@@ -290,7 +290,7 @@ def _read_number(
 
 
 def _follows(current: float, value: float, language: Language) -> bool:
-    """Return whether a number may come after what was read: units after tens, both after hundreds."""
+    """Return whether a number may follow: units after tens, both after hundreds."""
     rest = current % 100
     if rest == 0:
         return value < 100 and current >= 100

@@ -1,9 +1,9 @@
 """Numbers in a text, each with its sign, thousands, decimals, scale and unit.
 
-`1.234` may be one thousand and more, or one and a bit: a number has every value that it may have,
-and no part of it counts by itself. Units, currencies and per cent are read in six languages; a
-unit has a dimension and a factor, so that 5 km is 5,000 m and is not 5 m. An unknown word is no
-unit: then only the number counts.
+`1.234` may be 1234 or a little more than 1: a number has all possible values, and no part of it
+counts by itself. Units, currencies and per cent are read in six languages; a unit has a dimension
+and a factor, so that 5 km is 5,000 m and is not 5 m. An unknown word is not a unit: then only the
+number counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .number_words import scale_at, spelled_numbers_in
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A dimension, and how many of its base unit one is."""
+    """A dimension, and the factor to its base unit."""
 
     dimension: str = ""
     factor: float = 1.0
@@ -146,11 +146,11 @@ CURRENCIES = (
     *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "RMB", "INR", "SEK", "NOK", "DKK", "PLN", "CAD"),
     *("AUD", "BRL", "MXN", "KRW", "RUB"),
 )
-"""Codes of currencies, which may stand right before a number."""
+"""Currency codes, which may be directly before a number."""
 
 
 def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
-    """Return what the unit behind a number may be, and where it ends; none where there is none.
+    """Return the possible units after a number, and where they end.
 
     >>> units_after("5 km away", 1)
     ((Unit(dimension='metre', factor=1000),), 4)
@@ -174,7 +174,7 @@ def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
 
 
 def units_before(text: str, at: int) -> tuple[Unit, ...]:
-    """Return what the currency in front of a number may be."""
+    """Return the possible currencies before a number."""
     found = _UNIT_BEFORE.search(text, max(0, at - 6), at)
     if found is None:
         return ()
@@ -255,7 +255,7 @@ _LESS_BEFORE, _LESS_AFTER = 60, 30
 
 @dataclass(frozen=True, slots=True)
 class NumberReading:
-    """A value that a number may be meant to have, and its unit."""
+    """A possible value of a number, and its unit."""
 
     value: float
     unit: Unit = NO_UNIT
@@ -268,7 +268,7 @@ class NumberReading:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it stands in a text."""
+    """A number in a text."""
 
     text: str
     start: int
@@ -277,21 +277,21 @@ class Number:
     sign: int = 1
     """1 or -1; 0: the words around it allow both."""
     code: str = ""
-    """A version, a number plate, a score: then it must stand in the source as it is."""
+    """A version, a number plate, a score: it must be in the source unchanged."""
     parts: tuple[str, ...] = ()
-    """Numbers in columns that a space divides: what it is if it is no group of thousands."""
+    """Numbers in columns with spaces between: the readings without a thousands separator."""
     is_ordinal: bool = False
     is_sure: bool = True
-    """It can be nothing but a number."""
+    """It can only be a number."""
 
 
 def rounded(value: float) -> float:
-    """Return a value as it is compared: 12 digits, so that factors do not count."""
+    """Round a value to 12 digits for comparison, so that factors do not matter."""
     return float(f"{value:.12g}")
 
 
 def with_ascii_digits(text: str) -> str:
-    r"""Write other scripts' digits as 0 to 9.
+    r"""Convert digits of other scripts to 0 to 9.
 
     >>> with_ascii_digits("\u0661\uff12")
     '12'
@@ -352,7 +352,7 @@ def numbers_in(text: str) -> Iterator[Number]:
 
 
 def loose_readings(text: str) -> Iterator[NumberReading]:
-    """Yield what a source may mean besides, and an answer need not say so: halves and pairs."""
+    """Yield what a source may also mean, such as halves and pairs."""
     if _HALF.search(text):
         yield from (NumberReading(0.5), NumberReading(50.0, PERCENT))
     yield from (NumberReading(2.0) for _ in _TWICE.finditer(text))
@@ -360,12 +360,12 @@ def loose_readings(text: str) -> Iterator[NumberReading]:
 
 
 def loose_codes(text: str) -> Iterator[str]:
-    """Yield codes that a space divides, such as `Section 5`."""
+    """Yield codes with a space, such as `Section 5`."""
     yield from (f"{found[1]}{found[2]}".casefold() for found in _SPACED_CODE.finditer(text))
 
 
 def _code(text: str) -> str | None:
-    """Write a code as it is compared; None: it is a number with a currency, or with thousands."""
+    """Normalise a code; None: it is a number with a currency, or with thousands."""
     prefix = _PREFIX.match(text)
     if prefix is not None and prefix[0].upper() in (*CURRENCIES, "RS", "US"):
         return None
@@ -375,7 +375,7 @@ def _code(text: str) -> str | None:
 
 
 def _readings_of_code(text: str) -> frozenset[NumberReading]:
-    """Return what `INV-10025` and `mid-24` may be besides, but not `GPT-4`; and `v2.3` as 2.3."""
+    """Return the numbers of `INV-10025`, `mid-24` and `v2.3`, but not of `GPT-4`."""
     found = re.fullmatch(
         rf"{_LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)|v([0-9]+\.[0-9]+)",
         text,
@@ -401,7 +401,7 @@ def _number_at(
     less: Sequence[int],
     parts: tuple[str, ...] = (),
 ) -> Number:
-    """Add scale, unit and sign to a number's values; `less` is where words of loss stand."""
+    """Add scale, unit and sign to a number's values; `less`: positions of words of loss."""
     prefix = units_before(text, start)
     readings: set[NumberReading] = set()
     after_scale, scales = scale_at(text, end)
@@ -438,7 +438,7 @@ def _number_at(
 
 
 def _is_ordinal(text: str, start: int, end: int) -> bool:
-    """Tell `the 3rd` and `am 3.` from a number."""
+    """Return whether it is an ordinal, such as `the 3rd` and `am 3.`."""
     mark = _ORDINAL_MARK.match(text, end)
     if mark is None:
         return False
@@ -465,7 +465,7 @@ def _sign(text: str, start: int, end: int, less: Sequence[int]) -> tuple[int, in
 
 
 def _is_in_columns(text: str, start: int, end: int) -> bool:
-    """Return whether numbers that a space divides stand in a row of numbers and nothing else."""
+    """Return whether numbers with spaces between are a row of numbers only."""
     first = text.rfind("\n", 0, start) + 1
     last = text.find("\n", end)
     line = text[first : last if last >= 0 else len(text)]
@@ -475,8 +475,8 @@ def _is_in_columns(text: str, start: int, end: int) -> bool:
 def number_values(text: str) -> Iterator[float]:
     """Yield what digits may be: points and commas group thousands, or begin the fraction.
 
-    >>> list(number_values("1.234")), list(number_values("1,20,000")), list(number_values("1 234,5"))
-    ([1234.0, 1.234], [120000.0], [1234.5])
+    >>> list(number_values("1.234")), list(number_values("1 234,5"))
+    ([1234.0, 1.234], [1234.5])
     """
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     power = 10.0 ** int(exponent or 0)
@@ -497,7 +497,7 @@ def number_values(text: str) -> Iterator[float]:
 
 
 def _in_han(text: str) -> Iterator[Number]:
-    """Yield numbers that are written with Chinese numerals; single ones are part of many words."""
+    """Yield numbers in Chinese numerals; single ones are part of many words."""
     for found in _HAN.finditer(text):
         signs, end = found[2], found.end()
         digits = [sign for sign in signs if sign in _HAN_DIGITS]
@@ -516,7 +516,7 @@ def _in_han(text: str) -> Iterator[Number]:
 
 
 def _han_value(signs: str) -> float:
-    """Read Chinese numerals, by place or digit by digit.
+    """Parse Chinese numerals, by place or digit by digit.
 
     >>> _han_value("三百"), _han_value("二〇二四"), _han_value("一亿二千万")
     (300.0, 2024.0, 120000000.0)

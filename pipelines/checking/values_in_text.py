@@ -1,4 +1,4 @@
-"""Numbers, dates and times in a text, with every reading that each may have.
+"""Numbers, dates and times in a text, each with all its readings.
 
 `3/4/2024` may be in March or in April: two texts are compared by what they may mean. A date, a
 time and a number each count as a whole; of a date only its year is a number by itself.
@@ -108,12 +108,12 @@ _NAMED_CLOCKS = (
 _IN_LOWER_CASE = frozenset(
     ("set", "ago", "may", "mar", "gen", "mag", "march", "sept", "dec", "out")
 )
-"""Months whose names mean something else when they are not capitalised."""
+"""Months whose names have another meaning in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextValue:
-    """One number, date or time as it stands in a text, and what it may mean."""
+    """One number, date or time in a text, and its readings."""
 
     text: str
     start: int = 0
@@ -123,13 +123,13 @@ class TextValue:
 
     @property
     def is_sure(self) -> bool:
-        """Whether it can be nothing but a number, a date or a time."""
+        """Whether it can only be a number, a date or a time."""
         return self.number is None or self.number.is_sure
 
 
 @dataclass(slots=True)
 class ValueIndex:
-    """Everything that the numbers, dates and times of a text may mean."""
+    """All readings of the numbers, dates and times of a text."""
 
     days: set[Day] = field(default_factory=set)
     clocks: set[Clock] = field(default_factory=set)
@@ -137,12 +137,12 @@ class ValueIndex:
     ordinals: set[float] = field(default_factory=set)
     """Days of months, which are numbers only for `the 3rd`."""
     _values: dict[float, set[tuple[bool, int]]] = field(default_factory=dict)
-    """For each number as it stands there: whether it has a unit, and its sign."""
+    """For each number as written: whether it has a unit, and its sign."""
     _bases: dict[tuple[str, float], set[int]] = field(default_factory=dict)
     """For each dimension and number in its base unit: the signs."""
 
     def add(self, said: TextValue) -> None:
-        """Take what a text says."""
+        """Add a value of a text."""
         self.days |= said.days
         self.clocks |= said.clocks
         for year, _, day in said.days:
@@ -163,14 +163,14 @@ class ValueIndex:
                     self._take(reading, inner.sign)
 
     def add_loosely(self, text: str) -> None:
-        """Take what a source may mean besides."""
+        """Add what a source may also mean."""
         for reading in loose_readings(text):
             self._take(reading, 0)
         self.codes.update(loose_codes(text))
         self.clocks.update(clock for pattern, clock in _NAMED_CLOCKS if pattern.search(text))
 
     def holds(self, said: TextValue, within: float = 0.0) -> bool:
-        """Return whether what was said may be what stands there; `within` is a number's share."""
+        """Return whether a value may be in the text; `within`: allowed share of a number."""
         if any(map(self._has_day, said.days)) or not said.clocks.isdisjoint(self.clocks):
             return True
         number = said.number
@@ -195,7 +195,7 @@ class ValueIndex:
             self._bases.setdefault((reading.unit.dimension, reading.base), set()).add(sign)
 
     def _has(self, reading: NumberReading, sign: int, within: float) -> bool:
-        """Return whether a number stands there; units and signs count where both texts have one."""
+        """Return whether a number is there; units and signs count if both texts have one."""
         has_unit = reading.unit != NO_UNIT
         for value in self._near(reading.value, within):
             for other_has_unit, other_sign in self._values[value]:
@@ -217,7 +217,7 @@ class ValueIndex:
         return [one for one in self._values if abs(value - one) <= within * abs(one)]
 
     def _has_day(self, day: Day) -> bool:
-        """Return whether a day stands there; its year may stand elsewhere."""
+        """Return whether a day is there; its year may be elsewhere."""
         year, month, of_month = day
         return any(
             other_month == month
@@ -231,7 +231,7 @@ class ValueIndex:
 
 
 def values_in(text: str) -> Iterator[TextValue]:
-    """Yield each number, date and time of a text, dates before the numbers that they are made of.
+    """Yield each number, date and time of a text, dates before the numbers in them.
 
     >>> [one.text for one in values_in("On 3 May 2024 at 9:30, 1,200 of them.")]
     ['3 May 2024', '9:30', '1,200']
@@ -262,7 +262,7 @@ def values_in(text: str) -> Iterator[TextValue]:
 
 
 def value_index(text: str) -> ValueIndex:
-    """Return all that a source's numbers, dates and times may mean."""
+    """Return all readings of a source."""
     stock = ValueIndex()
     for said in values_in(text):
         stock.add(said)
@@ -273,9 +273,9 @@ def value_index(text: str) -> ValueIndex:
 
 
 def _table_cells(text: str) -> Iterator[str]:
-    """Yield the cells of rows that commas divide: there `12,7` is two numbers.
+    """Yield the cells of comma-separated rows: there `12,7` is two numbers.
 
-    A row has as many commas as the one above or below it, and no space behind any of them.
+    A row has as many commas as the one above or below it, and no space after any of them.
     """
     lines = text.split("\n")
     n_commas = [0 if ", " in line else line.count(",") for line in lines]
@@ -308,7 +308,7 @@ def _possible_days(found: re.Match[str]) -> Iterator[Day]:
 
 
 def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
-    """Yield the dates whose month is a name, and where each ends: around each name, no further."""
+    """Yield dates whose month is a name, and where each ends."""
     last = 0
     for name in _LETTERS.finditer(text):
         month = _MONTH_OF.get(name[0].casefold())
@@ -345,7 +345,7 @@ def _possible_clocks(hour: str | int, minute: str | int, half: str | None) -> It
 
 
 def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
-    """Yield the times that a number may be: `9.30`, `at 9`, `9 h`."""
+    """Yield the possible times of a number: `9.30`, `at 9`, `9 h`."""
     decimal = _DECIMAL_CLOCK.fullmatch(number.text)
     if decimal is not None:
         yield from _possible_clocks(decimal[1], decimal[2], None)

@@ -2,13 +2,14 @@
 
 Never replaces another file unless the author asks for it.
 
-A move is noted in the ledger before it is made, so that after a kill the run recognises its own
-file. A moved file is the user's own and is never pruned; a copy is an output. A file that arrives
-again at a place that another one has left is moved too, whatever it holds.
+The ledger notes a move before it is made, so that after a kill the run recognises its own file. A
+moved file belongs to the user and is never pruned; a copy is an output. A new file under the name
+of a moved one is moved too, whatever its content.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -51,7 +52,7 @@ class FilesMoveParams(Params):
 
     @classmethod
     def faults(cls, given: Collection[str]) -> tuple[str, ...]:
-        """Return the message that `to` is missing; with `mode`, which may be `delete`, only a run knows."""
+        """Return the fault that `to` is missing, unless `mode` is set: it may be `delete`."""
         lacks = "to" not in given and "mode" not in given
         return (*super().faults(given), *(("Give `to`, or `mode: delete`.",) if lacks else ()))
 
@@ -72,17 +73,15 @@ class FilesMove:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: FilesMoveParams) -> Sequence[str]:
-        """Name the file where it stays; one that goes away was not changed by anybody else."""
+        """Return the file if it stays."""
         return (params.path,) if params.mode == "copy" else ()
 
     async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:
-        """Do it, or know that it is done.
+        """Move, copy or delete the file, unless that is done already.
 
         Raises:
-            StepError: the file is not there, another one is in its place, or the system refused.
+            StepError: the file does not exist, another one is in its place, or the system refused.
         """
-        import asyncio
-
         source = resolve_path(tools.roots, params.path)
         if params.mode != "copy":
             tools.outputs.check_target(source, is_new=False)
@@ -116,7 +115,7 @@ def _target_of_move(source: Path, text: str, tools: Tools) -> Path:
 
 
 def _digest_of(path: Path) -> str | None:
-    """Hash a file; None if nothing is there."""
+    """Return a file's sha256; None if it does not exist."""
     try:
         mode = path.lstat().st_mode
         if not stat.S_ISREG(mode):
@@ -131,9 +130,7 @@ def _digest_of(path: Path) -> str | None:
 
 
 async def _moved_before(source: Path, target: Path, params: FilesMoveParams, tools: Tools) -> Path:
-    """Find the file where a run that was killed, or an earlier one, has brought it."""
-    import asyncio
-
+    """Return where a killed or earlier run has moved the file."""
     if params.mode == "move":
         for path in _numbered_names(target):
             known = await tools.outputs.known_sha256(path)
@@ -141,11 +138,11 @@ async def _moved_before(source: Path, target: Path, params: FilesMoveParams, too
                 break
             if known and await asyncio.to_thread(_digest_of, path) in known:
                 return path
-    raise StepError(f"'{printable(source)}' is not there.", kind="io")
+    raise StepError(f"'{printable(source)}' does not exist.", kind="io")
 
 
 async def _free_target(target: Path, digest: str, params: FilesMoveParams, tools: Tools) -> Path:
-    """Return the path that the file may have, by what is there, noted in the ledger."""
+    """Return a free path for the file, after recording it in the ledger."""
     for path in _numbered_names(target):
         if await _may_take_name(path, digest, params, tools):
             try:
@@ -157,16 +154,14 @@ async def _free_target(target: Path, digest: str, params: FilesMoveParams, tools
                 return path
         elif params.on_exists == "fail":
             raise StepError(
-                f"'{printable(path)}' is there already, and `on_exists` is `fail`.",
+                f"'{printable(path)}' exists already, and `on_exists` is `fail`.",
                 remedy="Move it away, or set `on_exists` to `rename` or `replace`.",
             )
-    raise StepError(f"'{printable(target)}' and {_MOST_NAMES:,} names beside it are taken.")
+    raise StepError(f"'{printable(target)}' and {_MOST_NAMES:,} similar names are taken.")
 
 
 async def _may_take_name(path: Path, digest: str, params: FilesMoveParams, tools: Tools) -> bool:
-    """Return whether the file may have a path: nothing is there, or what is there is ours."""
-    import asyncio
-
+    """Return whether a path is free, or holds our own file."""
     there = await asyncio.to_thread(_digest_of, path)
     if there is None or params.on_exists == "replace":
         return True
@@ -186,16 +181,16 @@ def _numbered_names(target: Path) -> Iterator[Path]:
 async def _move_or_copy(
     source: Path, target: Path, digest: str, mode: MoveMode, tools: Tools
 ) -> None:
-    """Bring the file into place: renamed where that can be, else copied aside and then renamed."""
-    import asyncio
-
+    """Rename the file, or copy it to a temporary file next to the target and rename that."""
     try:
         if mode == "move" and await asyncio.to_thread(_renamed, source, target):
             return
         aside, copied, n_bytes = await asyncio.to_thread(_copy_to_temporary_file, source, target)
         try:
             if copied != digest:
-                raise StepError(f"'{printable(source)}' is being changed by somebody.", kind="io")
+                raise StepError(
+                    f"'{printable(source)}' is being changed by another program.", kind="io"
+                )
             aside.replace(target)
         finally:
             aside.close()
@@ -205,12 +200,12 @@ async def _move_or_copy(
             await asyncio.to_thread(_delete, source)
     except OSError as error:
         raise os_refusal(
-            f"'{printable(source)}' cannot be brought to '{printable(target)}'", error
+            f"'{printable(source)}' cannot be moved to '{printable(target)}'", error
         ) from error
 
 
 def _renamed(source: Path, target: Path) -> bool:
-    """Rename a file; tells whether it could be done on this device."""
+    """Rename a file; return False if the target is on another device."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         source.replace(target)
@@ -227,7 +222,7 @@ def _copy_to_temporary_file(source: Path, target: Path) -> tuple[TemporaryFile, 
 
 
 def _delete(path: Path) -> None:
-    """Remove a file; one that is gone is as good as removed."""
+    """Remove a file if it exists."""
     try:
         if stat.S_ISDIR(path.lstat().st_mode):
             raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
-from paddock.steps.readers import reader
+from paddock.steps.readers import documents, reader
 from paddock.steps.readers.reader import MEDIA_TYPES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _known_kinds() -> tuple[str, ...]:
 
 
 def _kinds_schema(schema: dict[str, Any]) -> None:
-    """Name the kinds in the schema for editors, those of plug-ins as well."""
+    """List the kinds in the schema, with those of plug-ins."""
     schema["enum"] = list(_known_kinds())
 
 
@@ -34,16 +34,16 @@ class FilesReadParams(Params):
     path: str = Field(min_length=1, description="The document.")
     type: str = Field(
         default="auto",
-        description="What it is; by default found out from its content and its name.",
+        description="Its kind; by default detected from content and name.",
         json_schema_extra=_kinds_schema,
     )
     encoding: str = Field(
         default="auto",
-        description="A text's encoding, such as `utf-8` or `gbk`; by default found out.",
+        description="A text's encoding, such as `utf-8` or `gbk`; by default detected.",
     )
     empty: Literal["fail", "skip"] = Field(
         default="fail",
-        description="What happens if nothing is in it: a failure, or the item is skipped.",
+        description="What happens if it is empty: a failure, or the item is skipped.",
     )
     max_bytes: SizeBytes = Field(
         default=DEFAULT_MAX_FILE_BYTES,
@@ -51,7 +51,7 @@ class FilesReadParams(Params):
     )
     ocr: Literal["auto", "off"] = Field(
         default="auto",
-        description="Whether scans and pictures are read, by the extra `ocr`.",
+        description="Whether scans and pictures are read, with the extra `ocr`.",
     )
 
     @field_validator("type")
@@ -59,7 +59,7 @@ class FilesReadParams(Params):
     def _is_a_kind(cls, value: str) -> str:
         if value not in _known_kinds():
             raise ValueError(
-                f"'{value}' is no kind of document; known: {', '.join(_known_kinds())}"
+                f"'{value}' is not a kind of document; known: {', '.join(_known_kinds())}"
             )
         return value
 
@@ -70,7 +70,7 @@ class FilesReadParams(Params):
             if value != "auto":
                 "".encode(value)
         except LookupError as error:
-            what = f"'{value}' is no known encoding; try `utf-8`, or leave it out"
+            what = f"'{value}' is not a known encoding; try `utf-8`, or leave it out"
             raise ValueError(what) from error
         return value
 
@@ -92,7 +92,7 @@ class FilesReadOutput(Output):
 
 
 class FilesRead:
-    """Text of one document, by what its content is: plain texts in any encoding, HTML, PDF.
+    """Text of one document: plain text in any encoding, HTML, PDF.
 
     With the extra `documents` also Word, PowerPoint and Excel; mails and electronic books; with
     the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
@@ -110,20 +110,16 @@ class FilesRead:
 
     @classmethod
     def installed(cls) -> Sequence[str]:
-        """Name what reads here: with another extra or plug-in a text may come out otherwise."""
-        from paddock.steps.readers import documents
-
+        """Return the versions of readers: with others a text may differ."""
         return documents.reader_versions()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
         """Read it.
 
         Raises:
-            StepError: it cannot be read; the reason says why.
-            StepSkipped: it is empty, and the author asked for that.
+            StepError: it cannot be read.
+            StepSkipped: it is empty, and `empty` is `skip`.
         """
-        from paddock.steps.readers import documents
-
         path = resolve_path(tools.roots, params.path)
         document = await documents.load_document(
             path,

@@ -5,6 +5,7 @@ The step reads them; `files.write` writes them with `format_rows`.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import math
@@ -22,6 +23,7 @@ from pydantic import Field, field_validator
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.readers.text_encoding import NotText, decode_text
 
 from .read import DEFAULT_MAX_FILE_BYTES
 
@@ -35,7 +37,7 @@ FORMAT_OF_SUFFIX = {
     ".ndjson": "jsonl",
     ".json": "json",
 }
-"""What is written, by the end of the file's name."""
+"""The format that is written, by suffix."""
 
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
@@ -43,12 +45,12 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
 _HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
-# A spreadsheet takes such a cell for a formula; a number or a telephone number is none.
+# A spreadsheet takes such a cell for a formula, but not numbers and telephone numbers.
 _FORMULA = re.compile(r"\A(?:[=@\t\r]|[+-](?![\d\s().,/%+-]*\Z))")
 
 
 class UnreadableRows(ValueError):
-    """A text that is no table; the message says where and follows the file's name."""
+    """A text that is not a table; the message says where and follows the file's name."""
 
     def __init__(self, why: str, remedy: str = "") -> None:
         super().__init__(why)
@@ -57,7 +59,7 @@ class UnreadableRows(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """Rows by the names of their columns."""
+    """Rows as mappings of column names."""
 
     rows: list[dict[str, Any]]
     columns: list[str]
@@ -65,7 +67,7 @@ class RowTable:
 
 @dataclass(frozen=True, slots=True)
 class WrittenRows:
-    """A text, and how many cells have a mark so that no spreadsheet computes them."""
+    """A text, and the number of cells that were escaped against formulas."""
 
     text: str
     n_guarded: int = 0
@@ -74,10 +76,10 @@ class WrittenRows:
 def parse_rows(
     text: str, format_: str, columns: Sequence[str] | None, has_header: bool = True
 ) -> RowTable:
-    """Read rows; `columns` picks and orders them, or names them where there is no header.
+    """Parse rows; `columns` selects and orders columns, or names them without a header.
 
     Raises:
-        NoRows: with the line.
+        UnreadableRows: with the line.
     """
     if format_ in ("csv", "tsv"):
         return _from_csv(text, "\t" if format_ == "tsv" else "", columns, has_header)
@@ -87,16 +89,16 @@ def parse_rows(
 
 
 def format_rows(rows: Sequence[Any], format_: str) -> WrittenRows:
-    """Write rows; those that are null are left out.
+    """Format rows; null ones are left out.
 
     Raises:
-        NoRows: a row is no mapping.
+        UnreadableRows: a row is not a mapping.
     """
     kept = [row for row in rows if row is not None]
     for index, row in enumerate(kept):
         if not isinstance(row, Mapping):
             what = type(row).__name__
-            raise UnreadableRows(f"row {index + 1} is a {what}, and rows must be mappings of names")
+            raise UnreadableRows(f"row {index + 1} is a {what}; rows must be mappings of names")
     if format_ == "json":
         return WrittenRows(json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
     if format_ == "jsonl":
@@ -126,7 +128,7 @@ def _from_csv(
 def _cells(
     text: str, delimiter: str, n_before: int, n_most: int
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not blank, with the line on which it begins."""
+    """Yield each non-blank row with its first line number."""
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     begins = 1 + n_before
     n = 0
@@ -151,11 +153,11 @@ def _cells(
 
 
 def _too_many() -> UnreadableRows:
-    return UnreadableRows(f"has more than {_MOST_ROWS:,} rows, which are not read at once")
+    return UnreadableRows(f"has more than {_MOST_ROWS:,} rows, which is the maximum")
 
 
 def _delimiter(text: str) -> str:
-    """Find what separates cells: what gives the first rows as many cells each, and most of them."""
+    """Detect the delimiter: the one that gives the first rows equally many cells, and most."""
     head = "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
 
     def rank(delimiter: str) -> tuple[float, int]:
@@ -186,16 +188,16 @@ def _header(cells: Sequence[str]) -> list[str]:
 def _named_row(
     names: Sequence[str], body: Sequence[tuple[int, list[str]]], most_cells: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield rows by name, short ones filled up: to no more cells than such a text could hold."""
+    """Yield rows by name; short ones are filled up, within the size of the text."""
     if len(names) * len(body) > most_cells:
         n = len(names) * len(body)
         what = f"has {len(body):,} rows of {len(names):,} columns, most of them empty"
-        raise UnreadableRows(f"{what}: {n:,} cells", "Name the columns that are there.")
+        raise UnreadableRows(f"{what}: {n:,} cells", "Name only the columns that exist.")
     for line, cells in body:
         if len(cells) > len(names):
-            remedy = "Quote the cells that have the delimiter in them."
+            remedy = "Quote the cells that contain the delimiter."
             n = len(names)
-            what = f"line {line} has {len(cells)} cells, and there are {n} columns"
+            what = f"line {line} has {len(cells)} cells, but there are {n} columns"
             raise UnreadableRows(what, remedy)
         yield dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=True))
 
@@ -212,9 +214,9 @@ def _json_lines(text: str) -> Iterator[dict[str, Any]]:
             row = _json_value(line)
         except json.JSONDecodeError as error:
             why = f"line {number}, column {error.colno}: {error.msg}"
-            raise UnreadableRows(f"is no valid JSONL: {why}") from error
+            raise UnreadableRows(f"is not valid JSONL: {why}") from error
         except (ValueError, RecursionError) as error:
-            raise UnreadableRows(f"is no valid JSONL: line {number}: {_why_not(error)}") from error
+            raise UnreadableRows(f"is not valid JSONL: line {number}: {_why_not(error)}") from error
         if not isinstance(row, dict):
             raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
         yield row
@@ -225,9 +227,9 @@ def _objects_in_list(text: str) -> Iterator[dict[str, Any]]:
         rows = _json_value(text)
     except json.JSONDecodeError as error:
         why = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise UnreadableRows(f"is no valid JSON: {why}") from error
+        raise UnreadableRows(f"is not valid JSON: {why}") from error
     except (ValueError, RecursionError) as error:
-        raise UnreadableRows(f"is no valid JSON: {_why_not(error)}") from error
+        raise UnreadableRows(f"is not valid JSON: {_why_not(error)}") from error
     if not isinstance(rows, list):
         raise UnreadableRows(
             "holds no list of rows", "Read a JSON file of another form with `files.read`."
@@ -241,11 +243,11 @@ def _objects_in_list(text: str) -> Iterator[dict[str, Any]]:
 
 
 class _NotJson(ValueError):
-    """What JSON cannot have, or has far too much of."""
+    """Not allowed in JSON, or too much of it."""
 
 
 def _json_value(text: str) -> Any:
-    """Read a value of JSON; half a character, which no text can have, becomes U+FFFD."""
+    """Parse JSON; half a character becomes U+FFFD."""
     if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
         raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
     value = json.loads(text, parse_constant=_constant, parse_float=_float)
@@ -255,7 +257,7 @@ def _json_value(text: str) -> Any:
 
 
 def _constant(word: str) -> float:
-    raise _NotJson(f"{word} is no number of JSON")
+    raise _NotJson(f"{word} is not a JSON number")
 
 
 def _float(digits: str) -> float:
@@ -274,7 +276,7 @@ def _why_not(error: ValueError | RecursionError) -> str:
 def _picked_columns(
     found: list[dict[str, Any]], names: list[str], columns: Sequence[str] | None
 ) -> RowTable:
-    """Return the wanted columns; what a row of JSON lacks is null."""
+    """Return the wanted columns; missing values are null."""
     if columns is None:
         return RowTable(found, names)
     for column in columns:
@@ -305,7 +307,7 @@ def _is_formula(value: Any) -> bool:
 
 
 def _formula_escaped(value: Any) -> str:
-    """Write a cell so that no spreadsheet computes it: what comes from a document may be anything.
+    """Return a cell's text, escaped so that no spreadsheet computes it.
 
     >>> _formula_escaped("=HYPERLINK(A1)"), _formula_escaped("-5,5 %"), _formula_escaped(-5)
     ("'=HYPERLINK(A1)", '-5,5 %', '-5')
@@ -314,7 +316,7 @@ def _formula_escaped(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Write a value: nothing for null, JSON for what has parts.
+    """Return a value as text: empty for null, JSON for lists and mappings.
 
     >>> _cell(None), _cell(True), _cell(1.5), _cell(["a"]), _cell("x")
     ('', 'true', '1.5', '["a"]', 'x')
@@ -332,16 +334,16 @@ class FilesRowsParams(Params):
 
     path: str = Field(min_length=1, description="The file.")
     format: Literal["auto", "csv", "tsv", "jsonl", "json"] = Field(
-        default="auto", description="How it is written; by default found out from its name."
+        default="auto", description="Its format; by default from its name."
     )
     columns: list[str] | None = Field(
         default=None,
         min_length=1,
-        description="Which columns, in this order; by default all. In a file without a header "
-        "(`header: false`) the names of its columns.",
+        description="The columns to read, in this order; by default all. In a file without a header "
+        "(`header: false`) their names.",
     )
     header: bool = Field(default=True, description="Whether the first row names the columns.")
-    encoding: str = Field(default="auto", description="Its encoding; by default found out.")
+    encoding: str = Field(default="auto", description="Its encoding; by default detected.")
     max_bytes: SizeBytes = Field(
         default=DEFAULT_MAX_FILE_BYTES, description="A larger file is a failure. Default: 64MiB."
     )
@@ -358,7 +360,7 @@ class FilesRowsParams(Params):
 class FilesRowsOutput(Output):
     """Outputs of `files.rows`: each row by the names of its columns.
 
-    What comes from CSV is text, an empty cell an empty text; JSON keeps its types.
+    Values of CSV are text, an empty cell is an empty text; JSON keeps its types.
     """
 
     rows: list[dict[str, Any]]
@@ -367,7 +369,7 @@ class FilesRowsOutput(Output):
 
 
 class FilesRows:
-    """The rows of a CSV, TSV, JSONL or JSON file; delimiter and encoding are found out."""
+    """The rows of a CSV, TSV, JSONL or JSON file; delimiter and encoding are detected."""
 
     params: ClassVar[type[FilesRowsParams]] = FilesRowsParams
     output: ClassVar[type[FilesRowsOutput]] = FilesRowsOutput
@@ -383,14 +385,12 @@ class FilesRows:
         """Read them.
 
         Raises:
-            StepError: it cannot be read, or is not what it says; the reason says where.
+            StepError: it cannot be read or parsed.
         """
         path = resolve_path(tools.roots, params.path)
         data = _read_bytes(path, params.max_bytes)
         if len(data) < _THREAD_FROM_BYTES:
             return _rows_output(data, path, params)
-        import asyncio
-
         return await asyncio.to_thread(_rows_output, data, path, params)
 
 
@@ -398,7 +398,7 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
     name = f"'{printable(path.name)}'"
     try:
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "cannot be read: it is not there"
+            what = "is a folder" if path.is_dir() else "cannot be read: it does not exist"
             raise StepError(f"{name} {what}.", kind="io")
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -413,8 +413,6 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsOutput:
-    from paddock.steps.readers.text_encoding import NotText, decode_text
-
     name = f"'{printable(path.name)}'"
     try:
         text = decode_text(data, params.encoding).text
@@ -427,10 +425,10 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsO
         raise StepError(f"{name} is not text: {error}.", remedy=remedy * is_sheet) from error
     except LookupError as error:
         remedy = "Try `utf-8`, or leave it out."
-        raise StepError(f"'{params.encoding}' is no known encoding.", remedy=remedy) from error
+        raise StepError(f"'{params.encoding}' is not a known encoding.", remedy=remedy) from error
     except UnreadableRows as error:
         raise StepError(f"{name} {error}.", remedy=error.remedy) from error
-    # Made without validation: these are our own values, and there may be a million.
+    # Not validated: these are our own values, perhaps a million.
     return FilesRowsOutput.model_construct(
         rows=table.rows, columns=table.columns, count=len(table.rows)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -14,10 +15,12 @@ from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import printable, resolve_path
 
+from .walk import BadPattern, FolderWalk, Globs, join_names
+
 if TYPE_CHECKING:
     from paddock.engine.request import Role
 
-    from .walk import FoundFile, Globs
+    from .walk import FoundFile
 
 _HASH_PIECE_BYTES = 1 << 20
 
@@ -29,14 +32,16 @@ class FilesScanParams(Params):
     include: list[str] = Field(
         default=["**/*"],
         min_length=1,
-        description="Patterns as in .gitignore, with braces, to list.",
+        description="Patterns of files to list, as in .gitignore, with braces.",
     )
-    exclude: list[str] = Field(default=[], description="Patterns to leave out, folders included.")
+    exclude: list[str] = Field(
+        default=[], description="Patterns of files and folders to leave out."
+    )
     newest: int | None = Field(
-        default=None, ge=1, description="List only so many, those changed last."
+        default=None, ge=1, description="List only this many, the latest changed."
     )
     max_bytes: SizeBytes | None = Field(
-        default=None, description="Leave out larger files, and say so."
+        default=None, description="Leave out larger files, with a note."
     )
     follow_links: bool = Field(
         default=False,
@@ -48,7 +53,7 @@ class FilesScanParams(Params):
     def _are_patterns(cls, value: list[str]) -> list[str]:
         for pattern in value:
             if not pattern.strip("!/ "):
-                raise ValueError(f"'{pattern}' is no pattern")
+                raise ValueError(f"'{pattern}' is not a pattern")
         return value
 
 
@@ -63,7 +68,7 @@ class ScannedFile(Output):
     size: int
     modified: str
     sha256: str | None
-    """None for a file that cannot be read: the step that reads it says why."""
+    """None for an unreadable file: the step that reads it reports why."""
 
 
 class FilesScanOutput(Output):
@@ -82,17 +87,15 @@ class FilesScan:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: FilesScanParams) -> Sequence[str]:
-        """Name nothing: the listing itself is looked at anew in each run."""
+        """Return nothing: each run lists the folder again."""
         return ()
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         """List them.
 
         Raises:
-            StepError: the root is missing, no folder, or outside the allowed folders.
+            StepError: the root is missing, not a folder, or outside the allowed folders.
         """
-        import asyncio
-
         root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()
         files, notes = await asyncio.to_thread(
             scan_folder, params, root, tools.roots.allowed, owned
@@ -105,13 +108,11 @@ class FilesScan:
 def scan_folder(
     params: FilesScanParams, root: Path, allowed: tuple[Path, ...], owned: Collection[Path]
 ) -> tuple[list[ScannedFile], Sequence[str]]:
-    """Walk and hash, in a thread; gives the files, and what is to be told.
+    """Walk and hash, in a thread; return the files and notes.
 
     Raises:
-        StepError: the root is missing or no folder, or a pattern is none.
+        StepError: the root is missing or not a folder, or a pattern is invalid.
     """
-    from .walk import FolderWalk
-
     walk = FolderWalk(
         root=root,
         include=_parse_globs(params.include),
@@ -127,10 +128,8 @@ def scan_folder(
 
 def _no_files_note(params: FilesScanParams, unmatched: list[str]) -> str:
     """Return why a listing is empty."""
-    from .walk import join_names
-
     if not unmatched:
-        return "no file is there."
+        return "the folder has no files."
     n = "1 file is" if len(unmatched) == 1 else f"{len(unmatched):,} files are"
     patterns = f"`include` ({_quoted(params.include)})"
     if params.exclude:
@@ -143,8 +142,6 @@ def _quoted(patterns: Sequence[str]) -> str:
 
 
 def _parse_globs(patterns: Sequence[str]) -> Globs:
-    from .walk import BadPattern, Globs
-
     try:
         return Globs.of(patterns)
     except BadPattern as error:
@@ -152,7 +149,7 @@ def _parse_globs(patterns: Sequence[str]) -> Globs:
 
 
 def _hashed_file(one: FoundFile) -> ScannedFile | None:
-    """Hash a file; nothing if it has vanished meanwhile."""
+    """Hash a file; return None if it has vanished."""
     try:
         sha256: str | None = _sha256_of_file(one.path)
     except FileNotFoundError:
@@ -160,7 +157,7 @@ def _hashed_file(one: FoundFile) -> ScannedFile | None:
     except OSError:
         sha256 = None
     name = PurePosixPath(one.relpath)
-    # Made without validation: these are our own values, and there may be ten thousand.
+    # Not validated: these are our own values, perhaps ten thousand.
     return ScannedFile.model_construct(
         path=one.path,
         relpath=one.relpath,

@@ -1,6 +1,6 @@
 """Walk through a folder: glob patterns, wanted files, and what was left out and why.
 
-Patterns are those of .gitignore, with braces; matching knows no file system.
+Patterns are those of .gitignore, with braces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from paddock.steps.paths import os_refusal, printable
 
 
 class BadPattern(ValueError):
-    """A pattern that cannot be understood."""
+    """An invalid pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class _GlobRule:
 class Globs:
     """A list of patterns; the last one that matches decides.
 
-    A pattern without a slash matches at any depth, one with a slash from the root on. What lies
-    in a folder that matches, matches as well. Paths have forward slashes.
+    A pattern without a slash matches at any depth, one with a slash from the root. Everything in a
+    folder that matches is matched. Paths have forward slashes.
     """
 
     rules: tuple[_GlobRule, ...]
@@ -47,15 +47,15 @@ class Globs:
         return cls(tuple(_parse_rule(pattern) for pattern in patterns))
 
     def names_folder(self, path: str) -> bool:
-        """Return whether this folder itself is named."""
+        """Return whether this folder matches."""
         return self._decide(path, is_folder=True)
 
     def refuses_folder(self, path: str) -> bool:
-        """Return whether this folder is left out by a pattern with `!`."""
+        """Return whether a pattern with `!` leaves out this folder."""
         return not self._decide(path, is_folder=True, otherwise=True)
 
     def names_file(self, path: str, *, in_named_folder: bool = False) -> bool:
-        """Return whether this file is named, by itself or because its folder is."""
+        """Return whether this file or its folder matches."""
         return self._decide(path, is_folder=False, otherwise=in_named_folder)
 
     def _decide(self, path: str, *, is_folder: bool, otherwise: bool = False) -> bool:
@@ -74,18 +74,18 @@ def _parse_rule(pattern: str) -> _GlobRule:
     is_of_folders = text.endswith("/")
     text = text.rstrip("/")
     if not text:
-        raise BadPattern(f"'{pattern}' is no pattern")
+        raise BadPattern(f"'{pattern}' is not a pattern")
     text = text.lstrip("/") if "/" in text else f"**/{text}"
     flags = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.CASE | glob.FORCEUNIX
     try:
         yes, _ = glob.translate(text, flags=flags)
         return _GlobRule(wants, is_of_folders, re.compile("|".join(f"(?:{one})" for one in yes)))
     except (ValueError, re.error, _wcparse.PatternLimitException) as error:
-        raise BadPattern(f"pattern '{pattern}' cannot be understood: {error}") from error
+        raise BadPattern(f"pattern '{pattern}' is invalid: {error}") from error
 
 
 VECTOR_TABLE_SUFFIX = ".lance"
-"""What a folder's name ends with that holds a table of vectors: no document lies in it."""
+"""Suffix of folders with a table of vectors, which hold no documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class FolderWalk:
     left_out: frozenset[str]
     max_bytes: int | None
     allowed: tuple[Path, ...]
-    """Where symbolic links may lead; empty if they are not followed."""
+    """Folders that symbolic links may lead to; empty if they are not followed."""
     found: list[FoundFile] = field(default_factory=list)
     links: list[tuple[str, str, bool]] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
@@ -119,10 +119,10 @@ class FolderWalk:
     """Files that the patterns leave out."""
 
     def files(self, newest: int | None) -> list[FoundFile]:
-        """Walk; give what is wanted in the order of `relpath`.
+        """Walk; return the wanted files in the order of `relpath`.
 
         Raises:
-            StepError: the root is missing, no folder, or cannot be read.
+            StepError: the root is missing, not a folder, or unreadable.
         """
         self._walk()
         if newest is not None:
@@ -131,7 +131,7 @@ class FolderWalk:
         return sorted(self.found, key=lambda one: one.relpath)
 
     def notes(self) -> list[str]:
-        """Return what was left out, one sentence each kind."""
+        """Return a sentence for each reason why files were left out."""
         limit = f"larger than max_bytes ({self.max_bytes:,})" if self.max_bytes else ""
         kinds = (
             (self.too_large, "left out, " + limit),
@@ -142,9 +142,9 @@ class FolderWalk:
         return [f"{join_names(names)} {what}." for names, what in kinds if names]
 
     def _walk(self) -> None:
-        """Go through the real folders first, then through what links lead to.
+        """Walk real folders first, then targets of links.
 
-        So a file that is there in both ways keeps its own name, and circles end.
+        So a file that is reached both ways keeps its own name, and cycles end.
         """
         try:
             self._folder(str(self.root), "", False)
@@ -180,7 +180,7 @@ class FolderWalk:
     def _entry(
         self, entry: os.DirEntry[str], prefix: str, is_named: bool
     ) -> tuple[str, str, bool] | None:
-        """Look at one entry; gives a folder to go into."""
+        """Handle one entry; return a folder to descend into."""
         if entry.name.startswith("."):
             return None
         relpath = prefix + entry.name
@@ -219,7 +219,7 @@ class FolderWalk:
             self.found.append(FoundFile(relpath, path, facts))
 
     def _link(self, path: str, relpath: str, is_named: bool) -> None:
-        """Follow a link that leads to something within the allowed folders."""
+        """Follow a link to a target within the allowed folders."""
         try:
             target = Path(path).resolve(strict=True)
         except (OSError, RuntimeError):
@@ -244,7 +244,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def join_names(names: list[str], most: int = 3) -> str:
-    """Name a few, count the rest."""
+    """List a few names and count the rest."""
     names = sorted(names)
     listed = ", ".join(f"'{printable(name)}'" for name in names[:most])
     return listed + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -253,8 +253,8 @@ def join_names(names: list[str], most: int = 3) -> str:
 def _root_refusal(root: Path, error: OSError) -> StepError:
     if isinstance(error, FileNotFoundError):
         return StepError(
-            f"the folder '{printable(root)}' is not there.",
-            remedy="Correct `root`, or make the folder.",
+            f"the folder '{printable(root)}' does not exist.",
+            remedy="Correct `root`, or create the folder.",
             kind="io",
         )
     if isinstance(error, NotADirectoryError):

@@ -1,12 +1,13 @@
-"""The step `files.write`: write one file atomically, and never over someone's own edits.
+"""The step `files.write`: write one file atomically, and never over a person's edits.
 
-Order: temporary file in the same folder → fsync → the ledger notes the intent → rename → the
-ledger notes what is there. A kill between any two leaves the old file or the new one, and the
-ledger knows both.
+Order: temporary file in the same folder → fsync → the ledger records the intent → rename → the
+ledger records the result. A kill between any two leaves the old or the new file, and the ledger
+knows both.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import stat
@@ -22,6 +23,8 @@ from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
+from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
+
 if TYPE_CHECKING:
     from paddock.engine.request import Role
 
@@ -33,9 +36,9 @@ class FilesWriteParams(Params):
 
     one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
 
-    path: str = Field(min_length=1, description="The file; missing folders are made.")
+    path: str = Field(min_length=1, description="The file; missing folders are created.")
     text: str | None = Field(default=None, description="What to write.")
-    template: Template | None = Field(default=None, description="What to write, as a template.")
+    template: Template | None = Field(default=None, description="A template of what to write.")
     rows: list[Any] | None = Field(
         default=None,
         description="Rows to write, mappings of names: as CSV, TSV, JSONL or JSON by the suffix.",
@@ -43,19 +46,19 @@ class FilesWriteParams(Params):
     vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
         default="keep",
-        description="What happens to a file whose content is not what Paddock wrote last.",
+        description="What happens to a file that Paddock did not write, or that was edited.",
     )
 
 
 class FilesWriteOutput(Output):
-    """Outputs of `files.write`: the absolute path, and whether its content is another one now."""
+    """Outputs of `files.write`: the absolute path, and whether its content has changed."""
 
     path: str
     changed: bool
 
 
 class FilesWrite:
-    """Text, a template or rows (CSV, TSV, JSONL, JSON) to a file, written aside and renamed."""
+    """Text, a template or rows (CSV, TSV, JSONL, JSON) to a file, atomically."""
 
     params: ClassVar[type[FilesWriteParams]] = FilesWriteParams
     output: ClassVar[type[FilesWriteOutput]] = FilesWriteOutput
@@ -64,11 +67,11 @@ class FilesWrite:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: FilesWriteParams) -> Sequence[str]:
-        """Name nothing: what was there before does not change the result."""
+        """Return nothing: earlier content does not change the result."""
         return ()
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
-        """Write it, unless it is there already or someone has edited it.
+        """Write it, unless it has this content already or was edited.
 
         Raises:
             StepError: edited with `on_edited: fail`, written by two items, or refused by the
@@ -117,15 +120,11 @@ async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) ->
 
 
 async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
-    """Write rows as the file's suffix says, and tell what a reader may not expect."""
-    import asyncio
-
-    from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
-
+    """Format rows by the file's suffix; note null rows and escaped cells."""
     name = f"'{printable(path.name)}'"
     if path.suffix.lower() not in FORMAT_OF_SUFFIX:
         known = ", ".join(f"`{suffix}`" for suffix in FORMAT_OF_SUFFIX)
-        raise StepError(f"{name} does not say how to write rows.", remedy=f"End it in {known}.")
+        raise StepError(f"{name} has no suffix of a format for rows.", remedy=f"End it in {known}.")
     try:
         if len(rows) < _THREAD_FROM_ROWS:
             written = format_rows(rows, FORMAT_OF_SUFFIX[path.suffix.lower()])
@@ -146,7 +145,7 @@ async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
 
 
 def _sha256_of(path: Path) -> str | None:
-    """Hash what is there; None if nothing is."""
+    """Return a file's sha256; None if it does not exist."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -161,7 +160,7 @@ def _sha256_of(path: Path) -> str | None:
 
 
 async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:
-    """Return whether to replace a file: ours is replaced, others' by `on_edited` or `--take`."""
+    """Return whether to replace a file: ours, or by `on_edited` or `--take`."""
     if on_edited == "overwrite" or tools.outputs.takes_over:
         return True
     return there in await tools.outputs.known_sha256(path)
@@ -175,7 +174,7 @@ def _edited_error(path: Path) -> StepError:
 
 
 async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
-    """Bring the new content into place; on any failure the file aside goes."""
+    """Replace the file; on failure the temporary file is removed."""
     aside = await _to_temporary_file(path, data)
     try:
         await tools.outputs.intend(path, sha256)
@@ -189,8 +188,7 @@ async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
 
 
 async def _to_temporary_file(path: Path, data: bytes) -> TemporaryFile:
-    """Wait for the disk in a thread: it takes milliseconds, during which other items can go on."""
-    import asyncio
+    """Write a temporary file in a thread: fsync takes milliseconds."""
 
     def let_go(written: asyncio.Future[TemporaryFile]) -> None:
         if not written.cancelled() and written.exception() is None:
@@ -200,12 +198,12 @@ async def _to_temporary_file(path: Path, data: bytes) -> TemporaryFile:
     try:
         return await asyncio.shield(written)
     except asyncio.CancelledError:
-        written.add_done_callback(let_go)  # a thread cannot be cancelled; its file goes behind it
+        written.add_done_callback(let_go)  # a thread cannot be cancelled; its file is removed later
         raise
 
 
 def _write_temporary_file(path: Path, data: bytes) -> TemporaryFile:
-    """Write and sync a hidden file beside `path`; it is gone again if that fails."""
+    """Write and sync a temporary file next to `path`; it is removed on failure."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return TemporaryFile.written(path, data, _mode_of(path))
@@ -214,7 +212,7 @@ def _write_temporary_file(path: Path, data: bytes) -> TemporaryFile:
 
 
 def _mode_of(path: Path) -> int | None:
-    """Return the permissions of the file that is replaced, so that it keeps them."""
+    """Return the permissions of the file that is replaced, to keep them."""
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except OSError:

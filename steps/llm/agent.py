@@ -23,7 +23,8 @@ from paddock.steps.base import BoundTool, Output, Params, ReplyForm, StepError, 
 from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
 
-from .agent_memory import AgentTurn, ConversationMemory, TurnStore, turn_text
+from . import agent_memory
+from .agent_memory import AgentTurn, ConversationMemory, NoTurnStore, TurnStore, turn_text
 from .ask import Asker, UsageOutput, ask_checked
 from .tool_protocol import (
     DOCUMENTS_ONLY,
@@ -33,8 +34,10 @@ from .tool_protocol import (
     ToolCallResult,
     ToolProtocol,
     function_files,
+    offered_tools,
     refuse_duplicates,
     refuse_unknown_choice,
+    resolve_choice,
     tool_protocol_for,
     with_system_message,
 )
@@ -121,8 +124,6 @@ class Agent:
             StepError: there is no such tool, or the model gave no answer as `reply` wants it.
             EngineError: the task does not fit, or the pool could not do it.
         """
-        from .tool_protocol import offered_tools, resolve_choice
-
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given())
         offered = await offered_tools(params.tools, tools.toolset)
@@ -152,11 +153,7 @@ class Agent:
 async def _turn_store(memory: str, asker: Asker, task: str) -> TurnStore:
     """Return what keeps turns that no longer fit."""
     if memory == "window":
-        from .agent_memory import NoTurnStore
-
         return NoTurnStore()
-    from . import agent_memory
-
     return (
         await agent_memory.turn_notes(asker, task)
         if memory == "summary"

@@ -8,6 +8,7 @@ a text fits where its author allows that it is cut.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -363,8 +364,6 @@ class Asker:
         return {**self.params, "seed": usual.seed + n_refused, "temperature": freer}
 
     async def _reply(self, request: ChatRequest) -> Reply:
-        import asyncio
-
         stream = self.tools.pool.chat(request)
         try:
             return await stream.reply()

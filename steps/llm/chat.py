@@ -14,6 +14,7 @@ from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.prompt import render_template
+from paddock.steps.readers.documents import read_images
 from paddock.steps.text.split import to_part
 
 from .ask import Asker, SchemaOnlyForm, UsageOutput, ask_checked, without_middle
@@ -197,8 +198,6 @@ async def _with_images(
     messages: list[Message], paths: Sequence[str], tools: Tools
 ) -> list[Message]:
     """Show pictures with the user's last words."""
-    from paddock.steps.readers.documents import read_images
-
     images = await read_images(tools.roots, paths)
     for where in range(len(messages) - 1, -1, -1):
         if messages[where].role == "user":

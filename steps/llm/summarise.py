@@ -17,6 +17,7 @@ from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.files.read import DEFAULT_MAX_FILE_BYTES
 from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
+from paddock.steps.readers import documents
 from paddock.steps.readers.reader import page_offsets
 from paddock.steps.text.citations import (
     CitedSource,
@@ -123,8 +124,6 @@ class Summarise:
     @classmethod
     def installed(cls) -> Sequence[str]:
         """Name what reads a `file` here: what could not be read is tried again with more."""
-        from paddock.steps.readers import documents
-
         return documents.reader_versions()
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
@@ -201,8 +200,6 @@ async def _add_citations(text: str, material: _SummaryInput) -> str:
 
 
 async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
-    from paddock.steps.readers import documents
-
     if params.chunks is not None:
         several = to_parts(params.chunks)
         return _SummaryInput(several, join_parts(several), is_cut=True)

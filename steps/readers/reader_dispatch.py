@@ -7,13 +7,17 @@ only small texts are read (`read_small`). Imports no step, so that a reader proc
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from . import reader, text_files
+from .mail import read_mail
+from .ocr import read_image
+from .office_and_epub import read_docx, read_epub, read_pptx, read_xlsx
+from .pdf import read_pdf
 from .reader import (
     HEAD_BYTES,
     MEDIA_TYPES,
@@ -198,21 +202,17 @@ def _reader_for(kind: str) -> ReadsFile:
     Raises:
         Unreadable: nothing reads it.
     """
-    match kind:
-        case "pdf":
-            from .pdf import read_pdf as read
-        case "docx":
-            from .office_and_epub import read_docx as read
-        case "pptx":
-            from .office_and_epub import read_pptx as read
-        case "xlsx":
-            from .office_and_epub import read_xlsx as read
-        case "eml":
-            from .mail import read_mail as read
-        case "epub":
-            from .office_and_epub import read_epub as read
-        case "image":
-            from .ocr import read_image as read
-        case _:
-            raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
-    return read
+    if kind not in _READERS:
+        raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
+    return _READERS[kind]
+
+
+_READERS: Mapping[str, ReadsFile] = {
+    "pdf": read_pdf,
+    "docx": read_docx,
+    "pptx": read_pptx,
+    "xlsx": read_xlsx,
+    "eml": read_mail,
+    "epub": read_epub,
+    "image": read_image,
+}

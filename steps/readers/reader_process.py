@@ -19,6 +19,9 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, BinaryIO
 
+from . import reader_dispatch
+from .reader import BrokenReader, Unreadable
+
 HEADER = struct.Struct(">cQQ")
 """Kind of frame, bytes of its JSON, bytes after it."""
 REQUEST, READY, PROGRESS, DOCUMENT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
@@ -46,8 +49,6 @@ def main(memory_bytes: int) -> None:
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     _limit_memory(memory_bytes)
-    from . import reader_dispatch  # what takes its time is there before anything is asked
-
     _send_frame(answers, pack_frame(READY, {"pid": os.getpid(), "by": reader_dispatch.__name__}))
     while (request := _next_request(requests)) is not None:
         _answer(answers, *request)
@@ -111,9 +112,6 @@ def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
 
 
 def _read_document(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
-    from . import reader_dispatch
-    from .reader import BrokenReader, Unreadable
-
     last = monotonic()
 
     def check() -> None:

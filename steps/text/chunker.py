@@ -12,6 +12,7 @@ line end stays and no run is ever cut. Which character says how many tokens the 
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import re
 from bisect import bisect_left, bisect_right
@@ -424,8 +425,6 @@ async def _in_thread(text: str, work: Callable[..., T], *given: Any) -> T:
     """Work on a text, in a thread if it is long."""
     if len(text) < _THREAD_FROM_CHARACTERS:
         return work(*given)
-    import asyncio
-
     return await asyncio.to_thread(work, *given)
 
 

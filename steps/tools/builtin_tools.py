@@ -24,8 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import DocumentReaders, OutsideRoots, Roots, StepError, ToolResult
+from paddock.steps.files.walk import BadPattern, FolderWalk, Globs
 from paddock.steps.paths import printable, resolve_path
+from paddock.steps.readers import documents
 
+from .function_worker import validation_sentence
+from .http_fetch import fetch
 from .tool import RunnableTool, ToolContext, tool_refusal, tool_result
 
 Number = int | Decimal
@@ -253,8 +257,6 @@ async def read_file(
     Raises:
         StepError: the folder itself cannot be used.
     """
-    from paddock.steps.readers import documents
-
     folder = resolve_path(within.roots, root)
     try:
         file = _path_within(folder, path)
@@ -283,8 +285,6 @@ async def search_folder(
     Raises:
         StepError: the folder itself cannot be used.
     """
-    from paddock.steps.files.walk import BadPattern, Globs
-
     folder = resolve_path(within.roots, root)
     try:
         globs = Globs.of([pattern])
@@ -321,8 +321,6 @@ def _path_within(folder: Path, path: str) -> Path:
 
 def _visible_files(folder: Path, globs: Any) -> list[tuple[str, int]]:
     """List what is there: relpath and size, hidden files and links aside. In a thread."""
-    from paddock.steps.files.walk import FolderWalk, Globs
-
     walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), None, ())
     return [(one.relpath, one.facts.st_size) for one in walk.files(None)]
 
@@ -331,8 +329,6 @@ async def _matching_lines(
     readers: DocumentReaders | None, file: Path, relpath: str, size: int, query: str, most: int
 ) -> list[dict[str, Any]]:
     """Return the lines of a document that hold every word, in any case."""
-    from paddock.steps.readers import documents
-
     if size > _SEARCHED_BYTES:
         return []
     try:
@@ -445,8 +441,6 @@ class BuiltinTool:
 async def _calculator_tool(
     given: CalculatorArguments, options: NoOptions, within: ToolContext
 ) -> ToolResult:
-    import asyncio
-
     try:
         value = await asyncio.to_thread(evaluate, given.expression)
     except CalculationError as error:
@@ -468,8 +462,6 @@ async def _now_tool(given: NowArguments, options: NoOptions, within: ToolContext
 async def _fetch_tool(
     given: FetchArguments, options: FetchOptions, within: ToolContext
 ) -> ToolResult:
-    from .http_fetch import fetch
-
     return await fetch(given.url, options.hosts, options.max_bytes, within.readers)
 
 
@@ -562,16 +554,3 @@ def _checked_arguments(table: type[ToolArguments], given: Mapping[str, Any]) -> 
         return table.model_validate(dict(given))
     except ValidationError as error:
         return validation_sentence(error, tuple(table.model_fields))
-
-
-def validation_sentence(error: ValidationError, names: tuple[str, ...]) -> str:
-    """Return the first thing that is wrong with arguments, as a model understands it, too."""
-    first = error.errors(include_url=False)[0]
-    name = ".".join(map(str, first["loc"]))
-    listed = ", ".join(f"`{one}`" for one in names) or "none"
-    if first["type"] == "extra_forbidden":
-        return f"`{name}` is not known; it takes {listed}."
-    if first["type"] == "missing":
-        return f"`{name}` is missing; it takes {listed}."
-    told = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"`{name}` {told[:1].lower()}{told[1:]}." if name else f"{told}."

@@ -24,7 +24,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, BinaryIO, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 _DOC_SECTION = re.compile(r"^(\w[\w ]*):\s*$")
 _GOOGLE_ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
@@ -34,6 +35,19 @@ _PARAMETER_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.K
 
 class NotATool(Exception):
     """A function that cannot be called as a tool; one plain sentence."""
+
+
+def validation_sentence(error: ValidationError, names: tuple[str, ...]) -> str:
+    """Return the first thing that is wrong with arguments, as a model understands it, too."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"]))
+    listed = ", ".join(f"`{one}`" for one in names) or "none"
+    if first["type"] == "extra_forbidden":
+        return f"`{name}` is not known; it takes {listed}."
+    if first["type"] == "missing":
+        return f"`{name}` is missing; it takes {listed}."
+    told = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"`{name}` {told[:1].lower()}{told[1:]}." if name else f"{told}."
 
 
 def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
@@ -235,11 +249,6 @@ def _describe_function(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _call_function(function: Callable[..., Any], args: Mapping[str, Any]) -> Any:
-    from pydantic import ValidationError
-    from pydantic_core import PydanticSerializationError, to_jsonable_python
-
-    from .builtin_tools import validation_sentence
-
     table = arguments_model(function)
     try:
         given = typed_arguments(table, args)

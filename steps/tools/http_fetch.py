@@ -32,6 +32,7 @@ from paddock.engine.system.hosts import (
 )
 from paddock.pipelines.reply_schema import is_nested_too_deep
 from paddock.steps.base import DocumentReaders, StepError, ToolResult
+from paddock.steps.readers import documents
 
 from .tool import tool_refusal, tool_result
 
@@ -267,8 +268,6 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
 
 async def _page_result(result: ToolResult, readers: DocumentReaders | None) -> ToolResult:
     """Return what a reader sees of a page; one that cannot be parsed as it was sent."""
-    from paddock.steps.readers import documents
-
     if result.is_error:
         return result
     try:

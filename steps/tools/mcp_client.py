@@ -19,6 +19,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,6 @@ class SessionLost(StepError):
 
 def missing_mcp_library() -> tuple[str, str] | None:
     """Return what is wrong and what to do where the library is not installed; imports nothing."""
-    from importlib.util import find_spec
-
     if find_spec("mcp") is not None:
         return None
     what = "MCP servers need the package 'mcp', which is not installed."

@@ -17,11 +17,13 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import processes
 from paddock.engine.system.text import last_part
+from paddock.pipelines.errors import did_you_mean
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
@@ -88,8 +90,6 @@ def function_fault(file: Path, written: str, name: str) -> str | None:
     if name in set(_function_names(tree)):
         return None
     functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
-    from paddock.pipelines.errors import did_you_mean
-
     return f"there is no function '{name}' in '{written}'. {did_you_mean(name, functions)}"
 
 
@@ -113,8 +113,6 @@ def missing_imports(file: Path) -> list[str]:
 
 
 def _is_importable(name: str, folder: Path) -> bool:
-    from importlib.util import find_spec
-
     if (folder / f"{name}.py").exists() or (folder / name).is_dir():
         return True
     try:

@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -411,8 +412,6 @@ _REMEDY = "Install it: pip install 'paddock-llm[retrieval]'."
 
 def missing_lancedb() -> tuple[str, str] | None:
     """Return what is wrong and what to do where the library is not installed; imports nothing."""
-    from importlib.util import find_spec
-
     return (_NEEDS, _REMEDY) if find_spec("lancedb") is None else None
 
 

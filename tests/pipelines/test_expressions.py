@@ -148,9 +148,9 @@ def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: o
         ("5 | enumerate", "enumerate takes a list"),
         ("[1] | first | split", "split takes a text"),
         ("[1] | first | fromjson", "fromjson takes a text"),
-        ("'[1,' | fromjson", "the text is no JSON: Expecting value (line 1, column 4)"),
-        ("'[NaN]' | fromjson", "the text is no JSON: it has NaN"),
-        ("'1e999' | fromjson", "the text is no JSON: it has 1e999"),
+        ("'[1,' | fromjson", "the text is not JSON: Expecting value (line 1, column 4)"),
+        ("'[NaN]' | fromjson", "the text is not JSON: it has NaN"),
+        ("'1e999' | fromjson", "the text is not JSON: it has 1e999"),
         ("('[' * 90000) | fromjson", "it is nested too deeply"),
         ("('[],' * 1500000) | fromjson", "the text would have more than 4,000,000 characters"),
         ("('a' * 5000000) | split('b')", "the text would have more than 4,000,000 characters"),
@@ -175,7 +175,7 @@ def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) ->
         ("x | truncate_words", "`truncate_words` needs `count`"),
         ("x | truncate_words('3')", "`count` of `truncate_words` must be a whole number"),
         ("x | truncate_words(3, count=3)", "`truncate_words` is given `count` twice"),
-        ("x | upper(3)", "`upper` is given more than it takes"),
+        ("x | upper(3)", "`upper` takes fewer arguments"),
         ("x | split(1)", "`sep` of `split` must be a text"),
         ("[] | fromjson", "`value` of `fromjson` must be a text"),
         ("x | flatten('all')", "`levels` of `flatten` must be a whole number"),
@@ -267,7 +267,7 @@ def test_nothing_reaches_behind_the_values(source: str) -> None:
 
 def test_reaching_for_a_class_is_refused_in_plain_words() -> None:
     assert refused("{{ ''.__class__ }}") == (
-        "'{{ ''.__class__ }}' is refused: it reaches for '__class__', and names that begin with "
+        "'{{ ''.__class__ }}' is refused: it reads '__class__', and names that begin with "
         "two underscores are closed. Remove it."
     )
 

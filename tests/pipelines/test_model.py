@@ -169,16 +169,16 @@ tests: [{expect: [{}]}]
         "'group' must be text; '5' is a whole number.",
         "'on_conflict' cannot be 'x'.",
         "'time' must be a duration such as 300ms, 30s, 5m, 2h or 1d; it is '5'.",
-        "'A-b' cannot be an id: it takes small letters, digits and '_', and begins with a letter.",
+        "'A-b' cannot be an id: only small letters, digits and '_' are allowed, beginning with a letter.",
         "'steps.b.c' is only a text here.",
         "cannot read the expression '{{ foo }': unexpected '}'.",
         "'{{ x|uper }}' is refused: there is no filter 'uper'.",
-        "the id 'b' is taken by the step in line 15.",
+        "the id 'b' is already used by the step in line 15.",
         "'cache' cannot be 'never'.",
         "`max_parallel` belongs to `for_each`.",
         "'max_parallel' must be at least 1; it is '0'.",
-        "'doc of docs' does not read `NAME in EXPRESSION`.",
-        "`uses` cannot stand beside `for_each`.",
+        "'doc of docs' is not `NAME in EXPRESSION`.",
+        "`uses` cannot be combined with `for_each`.",
         "`do` is empty.",
         "this step has no `uses`.",
         "`key` belongs to `for_each`.",
@@ -200,7 +200,7 @@ tests: [{expect: [{}]}]
         ("name: 5\nsteps: [{uses: x}]", "Put it in quotes."),
         (
             "name: {a: b}\nsteps: [{uses: x}]",
-            "If it is meant as text, put it in quotes: braces and brackets mean more in YAML.",
+            "If it is meant as text, put it in quotes: braces and brackets have a meaning in YAML.",
         ),
     ],
 )
@@ -224,12 +224,12 @@ def test_a_check_is_read_once_or_as_a_list_and_must_be_whole() -> None:
         "in 'reply': `reply` needs `schema`, or `check`, or both."
     ]
     told = fault("steps: [{uses: x, reply: {check: [words(text, most=3)]}}]")
-    assert "Put the whole expression in quotes: in YAML's lists a comma ends it." in told
+    assert "Put the whole expression in quotes: in a YAML list a comma ends it." in told
 
 
 def test_a_reply_belongs_to_a_step_and_not_to_a_block() -> None:
     told = fault("steps: [{for_each: 'a in [1]', reply: {check: true}, do: [{uses: x}]}]")
-    assert "`reply` cannot stand beside `for_each`." in told
+    assert "`reply` cannot be combined with `for_each`." in told
     assert "It belongs to the step in `do` that asks a model." in told
 
 
@@ -356,6 +356,6 @@ def test_template_files_must_be_there_and_lie_beside_the_pipeline(tmp_path: Path
         "the file '/etc/passwd' lies outside the pipeline's folder.",
         "in the file 'bad.md', line 2: '{{ x|nope }}' is refused: there is no filter 'nope'.",
         "the file 'raw.md' is not UTF-8 text.",
-        "the name of a template file must stand there as it is, not as '{{ x }}'.",
+        "the name of a template file must be a literal, not '{{ x }}'.",
         "the file '.' cannot be read: Is a directory.",
     ]

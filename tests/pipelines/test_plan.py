@@ -88,7 +88,7 @@ steps:
   - {id: three, uses: x, if: steps.one.text}
 """
     ) == (
-        "news.yaml:3:10: these steps wait for one another: one → two → three → one.\n"
+        "news.yaml:3:10: these steps depend on each other: one → two → three → one.\n"
         '       3 |   - {id: one, uses: x, with: {a: "{{ steps.two.text }}"}}\n'
         "         |          ^^^\n"
         "  Remove one of the references or `needs`."
@@ -145,6 +145,6 @@ returns: {b: steps.b.text}
 
 
 def test_a_block_cannot_read_itself_from_within() -> None:
-    assert "step 'each' is the block that this stands in" in fault(
+    assert "step 'each' is the block around this reference" in fault(
         'steps: [{id: each, for_each: "x in [1]", do: [{uses: y, if: steps.each.results}]}]'
     )

@@ -65,7 +65,7 @@ def test_a_wrong_type_is_told_with_its_place() -> None:
         ReplySchemaFault(("a", "b"), "'strg' is not a type", f"{names} Did you mean 'str'?"),
         ReplySchemaFault(
             ("c",),
-            "a field is described by its type, such as str",
+            "a field needs a type, such as str",
             'Write for example {title: str, points: "list[str]"}.',
         ),
         ReplySchemaFault(("d",), "'enum[]' is not a type", f"{names} Did you mean 'enum[…, …]'?"),
@@ -144,7 +144,7 @@ def test_a_file_that_is_no_schema_is_a_fault(tmp_path: Path) -> None:
     assert read_reply_schema({"file": "form.json"}, tmp_path).faults == (
         ReplySchemaFault(
             (),
-            "the file 'form.json' is no JSON Schema and no short form of one",
+            "the file 'form.json' is neither a JSON Schema nor the short form of one",
             "Write it as JSON or YAML.",
         ),
     )

@@ -60,7 +60,7 @@ def test_a_syntax_error_is_told_alone_with_place_and_caret() -> None:
 
 def test_duplicate_keys_are_faults_at_the_second_one() -> None:
     assert fault("name: a\nsteps: []\nname: b\n") == (
-        "news.yaml:3:1: the key 'name' is here twice; the first one is in line 1.\n"
+        "news.yaml:3:1: the key 'name' is here twice; the first is in line 1.\n"
         "       3 | name: b\n"
         "         | ^^^^\n"
         "  Remove or rename one of them."
@@ -167,7 +167,7 @@ def test_half_a_character_is_a_fault_with_its_place() -> None:
     with pytest.raises(PipelineError) as caught:
         yaml_source.parse_yaml('a: "x\\ud83e"\n', "news.yaml")
     assert str(caught.value).startswith(
-        "news.yaml:1:4: this text has half a character: a '\\u' escape from D800 to DFFF by itself."
+        "news.yaml:1:4: this text has half a character: a single '\\u' escape from D800 to DFFF."
     )
 
 

@@ -200,14 +200,14 @@ def test_a_plug_in_that_cannot_be_told_to_editors_hides_no_other(tmp_path: Path)
     plug_in(tmp_path, "shout = acme_steps:Shout", code)
     program = """
         from paddock.steps import registry
-        from paddock.runner.cli.commands.init_schema_steps import schema_of_all
+        from paddock.runner.cli.commands.init_schema_steps import installed_schema
         kinds, broken = registry.load_all_steps()
-        print("shout" in kinds, "chat" in kinds, "with chat" in schema_of_all()["definitions"])
+        print("shout" in kinds, "chat" in kinds, "with chat" in installed_schema()["definitions"])
         print(*broken)
     """
     out = in_a_new_python(program, tmp_path)
     assert out.startswith(
         "False True True\nstep 'shout' of package 'acme-steps' cannot be used: its parameters and "
-        "outputs cannot be told: PydanticInvalidForJsonSchema: "
+        "outputs have no JSON Schema: PydanticInvalidForJsonSchema: "
     )
     assert out.endswith(" Update or remove 'acme-steps'.\n") and out.count("\n") == 2

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.engine.errors import DeadlineExceeded
-from paddock.steps import processes, run_command
+from paddock.steps import run_command
 from paddock.steps.base import StepError
 from paddock.steps.run_command import RunCommand, RunOutput, RunParams
 from tests.fakes.tools import tools
@@ -163,4 +163,4 @@ def is_alive(pid: int) -> bool:
 
 
 def test_long_commands_are_shown_in_one_line() -> None:
-    assert processes.command_words(["x", "a\nb" * 60]) == "`x '" + ("a b" * 60)[:76] + "…`"
+    assert run_command.command_words(["x", "a\nb" * 60]) == "`x '" + ("a b" * 60)[:76] + "…`"

@@ -59,7 +59,7 @@ def test_what_is_not_true_is_said_by_the_function_or_by_the_check(
     ("source", "why"),
     [
         ("words(output.b)", "there is no 'b' here (in 'words(output.b)'). Known: 'a'."),
-        ("unique(output.a)", "'unique(output.a)' failed: `unique` looks at a list"),
+        ("unique(output.a)", "'unique(output.a)' failed: `unique` takes a list"),
         ("words(output, most='x')", "'words(output, most='x')' failed: a bound is a whole number"),
         (
             "matches(output.a, '(?=x)')",

@@ -58,7 +58,7 @@ def test_what_may_mean_the_same_is_grounded(answer: str, source: str) -> None:
     ],
 )
 def test_what_cannot_mean_the_same_is_named(answer: str, source: str, missing: str) -> None:
-    told = f"This does not stand in the source: {missing}. Say only what it says."
+    told = f"This is not in the source: {missing}. Use only what is in it."
     assert grounded(answer, source) == told
 
 
@@ -106,13 +106,13 @@ def test_numbers_of_fields_are_looked_for_as_written_out() -> None:
     assert grounded({"n": 1e6}, "one million") is None
     assert grounded(["1. Bread", "2. Milk"], "bread and milk") is None
     assert grounded({"day": "24. Mai", "who": "Ann"}, "3. Mai, Ann") == (
-        "This does not stand in the source: 24. Mai. Say only what it says."
+        "This is not in the source: 24. Mai. Use only what is in it."
     )
 
 
 def test_missing_numbers_are_named_in_the_answer_s_order_with_their_units() -> None:
     assert grounded("Fourteen of 50 % on 4 May, -5 °C", "nothing") == (
-        "This does not stand in the source: Fourteen, 50 %, 4 May, -5 °C. Say only what it says."
+        "This is not in the source: Fourteen, 50 %, 4 May, -5 °C. Use only what is in it."
     )
 
 
@@ -184,7 +184,7 @@ def test_quotations_mind_no_typography(answer: Any, source: str) -> None:
 def test_quotations_that_do_not_stand_there_are_named(
     answer: Any, source: str, missing: str
 ) -> None:
-    told = f"This does not stand in the source word by word: {missing}."
+    told = f"This is not in the source word by word: {missing}."
     assert quotes(answer, source) == told
 
 

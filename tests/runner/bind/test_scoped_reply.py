@@ -60,7 +60,7 @@ def test_an_answer_is_repaired_once_with_what_its_checks_found(tmp_path: Path) -
     assert report.returns == [{"gist": "Ferry 0", "text": '{"gist":"Ferry 0"}'}]
     assert pool.chats[1].messages[-1].content == (
         "This is wrong with your answer:\n"
-        "- `gist`: This does not stand in the source: 47. Say only what it says.\n"
+        "- `gist`: This is not in the source: 47. Use only what is in it.\n"
         "Give the whole answer again."
     )
     assert report.calls == 2

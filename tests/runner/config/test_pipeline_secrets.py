@@ -248,7 +248,7 @@ def test_a_secret_that_cannot_be_had_is_named_before_anything_runs(
         (
             "{env: THE_TOKEN}",
             "tk-4711",
-            "secret 'token' is a text, and a secret is never written into the file.",
+            "secret 'token' is a text; secrets must not be written into the file.",
         ),
         ("secrets.token }}", "secrets.tokem }}", "there is no secret 'tokem'."),
         ("secrets.token }}", "secrets }}", "`secrets` alone names no secret."),

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolCall
 from paddock.pipelines.expressions import Template
+from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError
 from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.llm.tool_protocol import ChatTool
@@ -290,11 +291,11 @@ def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path, path: str, wh
 
 
 def in_parts(
-    how: Literal["map-reduce", "refine"], pool: FakePool, text: str
+    how: Literal["map-reduce", "refine"], pool: FakePool, text: str, **sampling: Any
 ) -> tuple[ChatOutput, list[str]]:
     hands = tools(Path.cwd(), pool=pool)
     prompt = Template.of("Which ferries are in it?\n{{ text }}\nName them.").bound({"text": text})
-    params = ChatParams(prompt=prompt, on_overflow=how)
+    params = ChatParams(prompt=prompt, on_overflow=how, params=SamplingParams(**sampling))
     return asyncio.run(Chat().run(params, hands)), hands.notes
 
 
@@ -342,9 +343,9 @@ def test_answers_to_parts_that_do_not_fit_together_are_read_in_parts_again() -> 
 
 
 def test_answers_that_do_not_get_shorter_are_an_error() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "Donaudampfschifffahrt " * 280)
+    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "Donaudampfschifffahrt " * 150)
     with pytest.raises(StepError, match="the answers to the parts do not get shorter"):
-        in_parts("map-reduce", pool, TEXT)
+        in_parts("map-reduce", pool, TEXT, max_tokens=200)
 
 
 def test_a_prompt_without_a_text_to_divide_is_an_error_with_the_numbers() -> None:

@@ -220,8 +220,8 @@ def test_previous_notes_that_do_not_fit_are_left_out_and_said() -> None:
     params = SummariseParams(chunks=chunks, context=ContextParam(previous=2))
     asyncio.run(Summarise().run(params, hands))
     assert hands.notes == [
-        "chunk 2: 0 of the notes before it fit beside it.",
-        "chunk 3: 0 of the notes before it fit beside it.",
+        "chunk 2: only 0 of the notes before it fit into its prompt.",
+        "chunk 3: only 0 of the notes before it fit into its prompt.",
     ]
 
 
