@@ -163,7 +163,7 @@ class PromptFile(_ForeignKeys):
             try:
                 found = self.schema_of_answer
             except ValueError as error:
-                raise ValueError(f"`jsonSchema` is no JSON: {error}") from error
+                raise ValueError(f"`jsonSchema` is not JSON: {error}") from error
             if not isinstance(found, Mapping):
                 raise ValueError("`jsonSchema` must be a mapping with `name` and `schema`")
         return self

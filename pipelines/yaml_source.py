@@ -229,6 +229,7 @@ def _syntax(error: yaml.YAMLError, file: str, lines: tuple[str, ...]) -> Fault:
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     if "single document" in str(getattr(error, "context", "")):
         problem = "expected a single document, but found another one"
+    problem = problem.replace(repr("\n"), "a line end")
     place = getattr(error, "problem_mark", None)
     if place is not None:
         mark = _mark(file, lines, place.line, place.column, 1)

@@ -51,27 +51,27 @@ class AgentParams(Params):
     prompt: Template = Field(description="The task.")
     tools: list[AgentTools] = Field(
         min_length=1,
-        description="What it may call: names of tools, or mappings with `server` and `allow`.",
+        description="The tools that it may call: names, or mappings with `server` and `allow`.",
         examples=[["calculator"]],
     )
-    model: str | None = Field(default=None, description="Which model works.")
-    system: Template | None = Field(default=None, description="What the model is told beforehand.")
+    model: str | None = Field(default=None, description="Which model to use.")
+    system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     max_turns: int = Field(
         default=8,
         ge=1,
         le=MOST_AGENT_TURNS,
-        description="So often it may call tools; then it is made to answer without.",
+        description="The most turns with tools; then the model must answer without.",
     )
     memory: Literal["window", "summary", "store"] = Field(
         default="window",
-        description="What becomes of the oldest turns when the context is full: they go, are "
-        "summed up, or are put into a store from where the nearest come back.",
+        description="What happens to the oldest turns when the context is full: dropped, "
+        "summarised, or put into a vector store from which the nearest come back.",
     )
     tool_choice: str = Field(
         default="auto",
         min_length=1,
-        description="Of the first turn: `auto`, `required`, or the name of the tool to call.",
+        description="For the first turn: `auto`, `required`, or the name of a tool that must be called.",
     )
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
@@ -93,7 +93,7 @@ class AgentOutput(Output):
     calls: list[Any] = Field(
         description="Its calls in order: `{turn, tool, server, arguments, result, error}`."
     )
-    turns: int = Field(description="How often it spoke before its answer was asked for.")
+    turns: int = Field(description="The number of turns before the final answer.")
     usage: UsageOutput
 
 
@@ -109,12 +109,12 @@ class Agent:
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
-        """Return the role of the model that a memory in a store asks for vectors."""
+        """Return the role of the embedding model for `memory: store`."""
         keeps_texts = written.get("memory", "window") not in ("window", "summary")
         return frozenset({"embed"}) if keeps_texts else frozenset()
 
     def reads(self, params: AgentParams) -> Sequence[str]:
-        """Name the files of its functions; what its tools read shows when they are called."""
+        """Return the files of its functions; files that tools read are recorded when called."""
         return function_files(params.tools)
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
@@ -151,7 +151,7 @@ class Agent:
 
 
 async def _turn_store(memory: str, asker: Asker, task: str) -> TurnStore:
-    """Return what keeps turns that no longer fit."""
+    """Return the store for turns that no longer fit."""
     if memory == "window":
         return NoTurnStore()
     return (
@@ -167,19 +167,19 @@ _GRACE_S = 5.0  # a tool keeps its own deadline; this one is for a tool that doe
 
 
 class CallOutput(Output):
-    """One call that the model made, and what came of it."""
+    """One call of the model, and its result."""
 
     turn: int
     tool: str
     server: str | None = None
     arguments: dict[str, Any]
-    result: Any = Field(default=None, description="What it gave; null where it failed.")
-    error: str | None = Field(default=None, description="Why it failed, or was not done.")
+    result: Any = Field(default=None, description="The result; null if it failed.")
+    error: str | None = Field(default=None, description="Why it failed or was refused.")
 
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """A call, what is told to the model of it, and what the step gives."""
+    """A call, its text for the model, and its record in the output."""
 
     call: ToolCall
     text: str
@@ -189,23 +189,23 @@ class CallResult:
 
 @dataclass
 class ToolCaller:
-    """Calls the tools of one conversation, and remembers what it has called."""
+    """Calls the tools of one conversation; remembers calls and results."""
 
     tools: Tools
     offered: Mapping[str, OfferedTool]
-    """By the names that the model knows."""
+    """By the names that the model uses."""
     foreign: dict[str, None] = field(default_factory=dict)
-    """Where text of others in the conversation comes from, in order."""
+    """Sources of untrusted text in the conversation, in order."""
     _known: dict[str, CallResult] = field(default_factory=dict)
-    """Calls that went well."""
+    """Successful calls."""
     _tried: set[str] = field(default_factory=set)
     _refused: set[str] = field(default_factory=set)
 
     async def carry_out(self, calls: Sequence[ToolCall], turn: int) -> list[CallResult]:
-        """Do what a turn asks for, in its order; calls that change nothing go at the same time.
+        """Make the calls of a turn; at the same time, unless one has side effects.
 
         Raises:
-            StepError: a tool says that going on is pointless.
+            StepError: a tool failed fatally.
         """
         gate = asyncio.Semaphore(self._at_once(calls))
         first = {_call_key(call): call for call in reversed(calls)}
@@ -227,11 +227,11 @@ class ToolCaller:
             raise
         for each in made.values():
             self._note(each)
-        # The same call twice in one turn is made once, and answered twice: each has its id.
+        # Equal calls of a turn are made once and answered twice: each has its id.
         return [replace(made[_call_key(call)], call=call) for call in calls]
 
     def _at_once(self, calls: Sequence[ToolCall]) -> int:
-        """Let calls that change something come one after the other, in the model's order."""
+        """Return how many calls may run at once: one if any has side effects."""
         bound = [offer.bound for call in calls if (offer := self.offered.get(call.name))]
         return (
             1
@@ -240,13 +240,13 @@ class ToolCaller:
         )
 
     def _note(self, done: CallResult) -> None:
-        """Remember a call, and whether its result was written by others."""
+        """Remember a call, and whether its result is untrusted."""
         offer = self.offered.get(done.call.name)
         if offer is not None and offer.returns_untrusted and not self._is_refusal(done):
             self.foreign[f"the results of '{done.output.tool}'"] = None
         tool = offer.bound if offer is not None else None
         if tool is not None and tool.has_effects and done.output.error is None:
-            # What was read before may be otherwise now, and what failed may succeed.
+            # Earlier results may be stale now, and failed calls may succeed.
             self._known = {key: one for key, one in self._known.items() if self._has_effects(one)}
         if done.output.error is None:
             self._known.setdefault(_call_key(done.call), done)
@@ -285,7 +285,7 @@ class ToolCaller:
             return replace(refused, is_repeated=_call_key(call) in self._tried)
         result = await self._called(tool, call)
         if result.is_error:
-            is_repeated = _call_key(call) in self._tried  # it may have passed; but not for ever
+            is_repeated = _call_key(call) in self._tried  # a retry may succeed, but not forever
             return replace(_failed_call(call, output, result.text), is_repeated=is_repeated)
         for path in _documents_read_by(tool, offer.root, result.value):
             await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
@@ -297,13 +297,13 @@ class ToolCaller:
         self._refused.add(tool.name)
         server = f", server: {tool.server}" if tool.server else ""
         self.tools.log.note(
-            f"the model wanted to call '{tool.name}', which changes something, in a conversation "
-            f"that holds text of others ({', '.join(self.foreign)}); it was refused. If that text "
+            f"the model wanted to call '{tool.name}', which has side effects, in a conversation "
+            f"with untrusted text ({', '.join(self.foreign)}); it was refused. If that text "
             f"may make it do so, write `{{name: {tool.name}{server}, allow: tainted}}`."
         )
 
     async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
-        """Call a tool; what changed something for this item is not done again after a kill."""
+        """Call a tool; a call with side effects is not repeated for this item after a kill."""
         if not _is_called_once(tool):
             return await _call_within_time(tool, call.arguments)
         item = self.tools.item
@@ -317,7 +317,7 @@ class ToolCaller:
         async def do() -> dict[str, Any]:
             result = await _call_within_time(tool, call.arguments)
             if result.is_error:
-                raise _CallRefused(result)  # not kept: it may go well the next time
+                raise _CallRefused(result)  # not recorded: it may succeed the next time
             return {"text": result.text, "value": result.value}
 
         try:
@@ -327,10 +327,10 @@ class ToolCaller:
 
 
 def _is_called_once(tool: BoundTool) -> bool:
-    """Return whether a call is made once for an item, however often its work is begun again.
+    """Return whether a call is made once for an item, however often the item is restarted.
 
-    That is what changes something; and the time, or nothing that follows could be found again.
-    A page that is fetched again has changed nothing.
+    True for side effects; and for the time, or no later call could be found in the cache. Fetching
+    a page again has no side effects.
     """
     if tool.server is None and tool.name in ("now", "http.get"):
         return tool.name == "now"
@@ -338,7 +338,7 @@ def _is_called_once(tool: BoundTool) -> bool:
 
 
 def _documents_read_by(tool: BoundTool, root: str, value: Any) -> list[str]:
-    """Name the documents that a built-in tool has read: what they hold decides the answer."""
+    """Return the documents that a built-in tool has read: the answer depends on them."""
     if tool.server is not None or tool.name not in ("files.read", "files.search"):
         return []
     found = value if isinstance(value, list) else [value]
@@ -353,7 +353,7 @@ class _CallRefused(Exception):
 
 
 async def _call_within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> ToolResult:
-    """Call a tool; that it is late or cannot be run is a result as well: the model goes on."""
+    """Call a tool. Time-outs and failures are returned to the model as tool results."""
     try:
         async with time_limit(tool.timeout_s + _GRACE_S):
             return await tool.call(dict(arguments))
@@ -393,7 +393,7 @@ _MOST_REPEATS = 2
 
 @dataclass(frozen=True, slots=True)
 class AgentResult:
-    """How a conversation ended."""
+    """The answer, the calls and the number of turns."""
 
     text: str
     output: Any
@@ -410,10 +410,10 @@ class AgentConversation:
     max_turns: int
     kept: TurnStore
     first_choice: str = "auto"
-    """Whether its first turn must be a call: `auto`, `required`, or the name of a tool."""
+    """For the first turn: `auto`, `required`, or the name of a tool."""
 
     async def work(self, messages: Sequence[Message], form: ReplyForm | None) -> AgentResult:
-        """Talk until the model answers.
+        """Run turns until the model answers.
 
         Raises:
             StepError: it gave no answer, or one that fails what `form` asks for.
@@ -441,7 +441,7 @@ class AgentConversation:
             except BadRequest as error:
                 if facts.takes_tools is not None or n_turns > 1 or "tool" not in str(error).lower():
                     raise
-                # Its server knows a template without tools, and says so only when it is asked.
+                # The server reports only on a request that its template has no tools.
                 speech = self._speech(takes_tools=False)
                 memory = ConversationMemory(
                     self.asker, speech.tools, speech.opened(messages), self.kept
@@ -532,7 +532,7 @@ async def _passes_checks(form: ReplyForm, text: str) -> bool:
 
 
 def _with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:
-    """Return calls ids that are the same in every run: nine letters and digits, as Mistral's."""
+    """Set call ids that are the same in every run: nine letters and digits, as Mistral's."""
     calls = tuple(
         ToolCall(call.name, call.arguments, f"c{turn:05d}{number:03d}")
         for number, call in enumerate(said.calls)

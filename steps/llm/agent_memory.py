@@ -21,30 +21,30 @@ from .ask import Asker, most_that_fits, without_middle
 from .tool_protocol import ToolCallResult, as_data
 
 _MOST_RESULTS_SHARE = 0.6
-"""Of the room beside the task: more, and a turn later nothing else is left of the conversation."""
+"""Of the context without the task: with more, one turn would push out all others."""
 _TARGET_FILL_SHARE = 0.75
-"""So full it is after turns went: or one would go at each turn, and no prompt begin as the last."""
+"""How full the context is after dropping turns, so that not every turn changes the prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentTurn:
-    """What the model said, and what its calls gave: it stays or goes as a whole."""
+    """The model's message and the results of its calls: kept or dropped as a whole."""
 
     said: Message
     results: tuple[Message, ...]
     words: str
-    """The same in plain words."""
+    """The same as plain text."""
     found: str = ""
-    """Of these, what calls gave that went well."""
+    """The results of successful calls."""
 
     @property
     def messages(self) -> list[Message]:
-        """Give it as the model is shown it."""
+        """The messages of the turn."""
         return [self.said, *self.results]
 
 
 def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
-    """Write a turn in plain words."""
+    """Return a turn as plain text."""
     calls = [f"{_call_text(one.call)} gave:\n{as_data(one.text)}" for one in given]
     return "\n\n".join(filter(None, [text, *calls]))
 
@@ -54,36 +54,36 @@ def _call_text(call: ToolCall) -> str:
 
 
 class TurnStore(Protocol):
-    """What is kept of turns that are no longer shown."""
+    """What is kept of dropped turns."""
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Take turns that go now, the oldest first."""
+        """Add dropped turns, the oldest first."""
         ...
 
     async def words(self, about: str) -> str:
-        """Return what to tell of them beside the task; empty for nothing."""
+        """Return text about them for the prompt; empty for nothing."""
         ...
 
     async def close(self) -> None:
-        """Let go of all of them: the conversation has ended."""
+        """Remove them: the conversation has ended."""
         ...
 
     @property
     def told(self) -> str:
-        """Return what becomes of turns that go, for the person who reads the report."""
+        """What happened to dropped turns, for the report."""
         ...
 
 
 class NoTurnStore:
-    """Keeps nothing."""
+    """Keeps nothing: dropped turns are lost."""
 
     told = "left out"
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Let them go."""
+        """Do nothing."""
 
     async def words(self, about: str) -> str:
-        """Tell nothing."""
+        """Return an empty text."""
         return ""
 
     async def close(self) -> None:
@@ -92,18 +92,18 @@ class NoTurnStore:
 
 @dataclass
 class ConversationMemory:
-    """One conversation: its beginning, and of its turns those that fit."""
+    """One conversation: its first messages, and the turns that fit."""
 
     asker: Asker
     tools: Sequence[Tool]
     head: list[Message]
-    """The system's words and the task, which is the last of them."""
+    """The system message and the task, which is last."""
     kept: TurnStore
     turns: list[AgentTurn] = field(default_factory=list)
     _n_gone: int = 0
 
     async def shown(self, closing: str = "") -> list[Message]:
-        """Return what the model is shown now: all of it fits, and `closing` is said last.
+        """Return the messages of the next prompt, which fit; `closing` is the last one.
 
         Raises:
             PromptTooLong: the beginning and the last turn alone do not fit.
@@ -126,13 +126,13 @@ class ConversationMemory:
         bare = self._beside("", self._n_gone, closing)
         if await self.asker.overflow(bare, self.tools):
             raise overflow
-        return bare  # what is kept of the others finds no room beside the last turn
+        return bare  # what is kept of the others does not fit with the last turn
 
     async def in_plain_words(self, messages: Sequence[Message]) -> list[Message]:
-        """Return `messages` without any talk of tools, with what they gave before the last of them.
+        """Return `messages` without tool calls, with results of tools in front of the task.
 
-        As many of the latest turns as fit; before the task, since small models lose what stands
-        before a long text (tried with 135M).
+        As many of the latest turns as fit. The task is last, since small models lose what is before
+        a long text (tried with 135M).
 
         Raises:
             PromptTooLong: not even the last turn fits.
@@ -151,7 +151,7 @@ class ConversationMemory:
         raise overflow
 
     async def _n_to_go(self, goal: float) -> int:
-        """Return how many turns, one at least, must go for the others to leave some room."""
+        """Return how many turns, at least one, to drop to reach `goal`."""
         n_most = len(self.turns) - 1 - self._n_gone
         for n in range(1, n_most):
             left = self._beside("", self._n_gone + n, "")
@@ -171,14 +171,14 @@ class ConversationMemory:
         return [*messages, Message("user", closing)] if closing else messages
 
     async def fitting(self, said: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
-        """Cut results that would leave no room for anything else, and say so."""
+        """Shorten results that would fill the context, with a note."""
         room = await self.asker.room() - await self.asker.size([*self.head, said], self.tools)
         limit = max(0, int(room * _MOST_RESULTS_SHARE)) // max(1, len(given))
         return [await self._cut(one, limit) for one in given]
 
     async def _cut(self, given: ToolCallResult, limit: int) -> ToolCallResult:
         text = given.text
-        if len(text) <= limit:  # a token has a character at least
+        if len(text) <= limit:  # a token has at least one character
             return given
 
         def shortened(n: int) -> str:
@@ -192,13 +192,13 @@ class ConversationMemory:
             return given
         self.asker.characters_cut += len(text) - n
         self.asker.tools.log.note(
-            f"the result of '{given.call.name}' is too long to stand beside the task: "
-            f"{len(text) - n:,} of its {len(text):,} characters were left out of its middle."
+            f"the result of '{given.call.name}' is too long for the context: "
+            f"{len(text) - n:,} of its {len(text):,} characters were left out of the middle."
         )
         return ToolCallResult(given.call, shortened(n))
 
     def tell(self) -> None:
-        """Note what was not shown to the end."""
+        """Note which turns were dropped."""
         if self._n_gone:
             turns = "turn was" if self._n_gone == 1 else "turns were"
             self.asker.tools.log.note(
@@ -207,26 +207,26 @@ class ConversationMemory:
             )
 
 
-_NOTES_SYSTEM = "You keep the notes of somebody who works on a task. You add nothing of your own."
+_NOTES_SYSTEM = "You keep the notes of a person who works on a task. You add nothing of your own."
 _MOST_NOTES_TOKENS = 512
 _RECALLED_TURNS = 3
 _RECALLED_CHARS = 2_000
-"""Of each turn that comes back: three of them are about 1,500 tokens at most."""
+"""Of each recalled turn: three of them are at most about 1,500 tokens."""
 
 
 @dataclass
 class TurnNotes:
-    """Keeps notes that the model makes of turns before they go."""
+    """Keeps notes of dropped turns, written by the model."""
 
     asker: Asker
     limited: Asker
-    """The same with a limit to what it says, at which it may end: notes are no answer."""
+    """The same with `max_tokens`: notes may end at a limit."""
     task: str
-    told: str = "summed up"
+    told: str = "summarised"
     _notes: str = ""
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Fold turns into the notes, one after the other."""
+        """Add turns to the notes, one after the other."""
         for turn in turns:
             reply = await self.limited.ask(await self._fitting(turn.words))
             self._notes = reply.text.strip() or self._notes
@@ -244,7 +244,7 @@ class TurnNotes:
             Message("system", _NOTES_SYSTEM),
             Message(
                 "user",
-                f"Task:\n{self.task}\n\n{before}New:\n{words}\n\nWrite the notes anew, in "
+                f"Task:\n{self.task}\n\n{before}New:\n{words}\n\nRewrite the notes, in "
                 "few words, with all facts, names and numbers that the task needs.",
             ),
         ]
@@ -257,21 +257,21 @@ class TurnNotes:
         n = await most_that_fits(fits, len(words))
         if n == 0 and words:
             raise await self.limited.overflow(self._messages("")) or StepError(
-                "the task leaves no room for notes.", remedy="Raise the model's `ctx`."
+                "the task leaves no space for notes.", remedy="Raise the model's `ctx`."
             )
         self.asker.characters_cut += len(words) - n
         return self._messages(without_middle(words, n))
 
 
 async def turn_notes(asker: Asker, task: str) -> TurnNotes:
-    """Return a memory of notes."""
+    """Return a memory of notes, with a limit of tokens."""
     limit = max(1, min(_MOST_NOTES_TOKENS, await asker.room() // 4))
     return TurnNotes(asker, replace(asker, params={**asker.params, "max_tokens": limit}), task)
 
 
 @dataclass
 class RecalledTurns:
-    """Keeps turns in a vector store, for as long as the conversation lasts."""
+    """Keeps dropped turns in a vector store until the conversation ends."""
 
     asker: Asker
     embedder: ModelSpec
@@ -291,7 +291,7 @@ class RecalledTurns:
         await store.replace(self.item, self._rows)
 
     async def words(self, about: str) -> str:
-        """Return the turns that are nearest to the latest one, in their order."""
+        """Return the turns nearest to the latest one, in order."""
         if not self._rows:
             return ""
         (vector,) = await self._vectors([about])
@@ -302,7 +302,7 @@ class RecalledTurns:
         return f"From earlier in this conversation:\n{as_data(chr(10).join(texts))}" if own else ""
 
     async def close(self) -> None:
-        """Take the turns out of the store again."""
+        """Remove the turns from the store."""
         if self._store is not None:
             await self._store.replace(self.item, [])
 
@@ -328,10 +328,10 @@ class RecalledTurns:
 
 
 def recalled_turns(asker: Asker) -> RecalledTurns:
-    """Return a memory in a store of the step's own, beside the pipeline's ledger."""
+    """Return a memory in the step's own store, next to the pipeline's ledger."""
     tools = asker.tools
     name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
     folder = files.private_folder(tools.roots.base / ".paddock" / "memory")
-    own = f"{tools.item.owner} (memory)"  # rows of its own, which no item of the pipeline has
+    own = f"{tools.item.owner} (memory)"  # an owner that no item of the pipeline has
     item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
     return RecalledTurns(asker, tools.models.resolve(None, "embed"), folder, name, item)

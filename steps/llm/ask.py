@@ -33,11 +33,11 @@ from paddock.steps.base import Output, ReplyForm, StepError, Tools
 
 _CLOSE_ENOUGH = 0.98
 _LEAST_KEPT = 0.9
-"""Of what fits: a beginning does not go back further than that to the end of a word."""
+"""Of what fits: how far to go back for the end of a word."""
 
 
 async def most_that_fits(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
-    """Return the largest of 0 … `n` that fits, to within 2 %, by halving; 0 if none does."""
+    """Return the largest of 0 … `n` that fits, to within 2 %, by bisection; 0 if none does."""
     if await fits(n):
         return n
     low, high = 0, n
@@ -51,7 +51,7 @@ async def most_that_fits(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
 
 
 def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str:
-    """Keep `n_characters`, three quarters from the beginning, the rest from the end.
+    """Return `n_characters` of a text, three quarters from the beginning, the rest from the end.
 
     >>> without_middle("abcdefgh", 4, "-")
     'abc-h'
@@ -63,9 +63,9 @@ def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str
 
 
 def first_part(text: str, n_characters: int) -> str:
-    """Keep the beginning, to the end of a word where one ends in the last tenth of it.
+    """Return the beginning, up to the end of a word if one ends in its last tenth.
 
-    Chinese, a line of JSON or a long address has no space near the end: it is cut at the character.
+    Chinese, a line of JSON or a long URL has no space near the end: it is cut anywhere.
 
     >>> first_part("one two three four five", 20), first_part("one" * 9, 10)
     ('one two three four', 'oneoneoneo')
@@ -81,7 +81,7 @@ def first_part(text: str, n_characters: int) -> str:
 
 
 MOST_SKETCH_CHARS = 1500
-"""A longer sketch is left out: it would take a small context, and a small model's attention."""
+"""A longer sketch is left out: it would fill a small context and distract a small model."""
 _MOST_SKETCH_DEPTH = 6
 _TYPE_WORDS = {
     "string": "text",
@@ -95,14 +95,14 @@ _TYPE_WORDS = {
 
 
 def with_schema_hint(messages: Sequence[Message], form: ReplyForm | None) -> list[Message]:
-    """Return what is sent for an answer of this form: what is counted, too."""
+    """Return messages with a hint of the answer's schema."""
     if form is None or form.schema is None:
         return list(messages)
     return with_ending(messages, schema_hint(form.schema))
 
 
 def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
-    """Let the user's last message end with these words: a small model minds what comes last."""
+    """Append text to the user's last message: small models respect what is last."""
     where = max((n for n, one in enumerate(messages) if one.role == "user"), default=None)
     if where is None:
         return [*messages, Message("user", words)]
@@ -123,7 +123,7 @@ def schema_hint(schema: Any) -> str:
 
 
 def schema_sketch(schema: Any) -> str:
-    """Draw a schema as JSON with words for what is to be filled in.
+    """Return a schema as JSON with words in place of values.
 
     >>> schema_sketch({"properties": {"n": {"type": "integer", "description": "How many."}}})
     '{"n": whole number (How many)}'
@@ -197,13 +197,13 @@ class SchemaOnlyForm:
         return []
 
 
-CALLS_AT_ONCE = 8  # where a pool does not tell its places; it mixes those of many documents
+CALLS_AT_ONCE = 8  # if a pool does not report its slots; it mixes calls of many documents
 _NEAR_LIMIT = 0.9  # of the limit, in tokens
 _RETRY_TEMPERATURE_STEP, _MOST_RETRY_TEMPERATURE = 0.3, 0.9  # temperatures
 
 
 class UsageOutput(Output):
-    """What a step's model calls cost."""
+    """Usage of a step's model calls."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -211,12 +211,14 @@ class UsageOutput(Output):
         default=0, description="Of `prompt_tokens`, found in the KV cache."
     )
     completion_tokens: int = 0
-    characters_cut: int = Field(default=0, description="What `on_overflow: truncate` left out.")
+    characters_cut: int = Field(
+        default=0, description="Characters that `on_overflow: truncate` left out."
+    )
 
 
 @dataclass
 class Asker:
-    """One step's way to one model; adds up what the calls cost."""
+    """Calls one model for one step; adds up usage."""
 
     tools: Tools
     model: ModelSpec
@@ -227,26 +229,26 @@ class Asker:
 
     @property
     def max_tokens(self) -> int | None:
-        """The limit that the author set, on the step or on the model."""
+        """The author's limit, on the step or the model."""
         return resolve_sampling(self.params, self.model.params).max_tokens
 
     async def reserved(self) -> int:
-        """Return how many tokens are kept free for an answer."""
+        """Return how many tokens are reserved for an answer."""
         facts = await self.tools.pool.facts(self.model)
         return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
 
     async def room(self) -> int:
-        """Return how many tokens a prompt may have, the answer's share already taken off."""
+        """Return how many tokens a prompt may have: the context without the reserve."""
         facts = await self.tools.pool.facts(self.model)
         return facts.n_ctx_tokens - await self.reserved()
 
     async def n_at_once(self) -> int:
-        """Return how many calls of one document are worth making at once."""
+        """Return how many calls of one document to make at once."""
         facts = await self.tools.pool.facts(self.model)
         return facts.n_parallel or CALLS_AT_ONCE
 
     async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
-        """Count a prompt, with what tells the model of `tools`, and of its answer's form."""
+        """Count a prompt with descriptions of `tools` and the hint of the schema."""
         wanted = with_schema_hint(messages, self.tools.reply)
         return await self.tools.pool.count_chat(self.model, wanted, tools)
 
@@ -257,7 +259,7 @@ class Asker:
     async def overflow(
         self, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> PromptTooLong | None:
-        """Return the error for a prompt that does not fit, with the numbers."""
+        """Return the error for a prompt that does not fit, or None."""
         n_tokens, reserved, room = (
             await self.size(messages, tools),
             await self.reserved(),
@@ -290,10 +292,10 @@ class Asker:
         tools: Sequence[Tool] = (),
         tool_choice: str = "auto",
     ) -> Reply:
-        """Get an answer; `constraint` and `tools` as in `ChatRequest`.
+        """Return an answer; `constraint` and `tools` as in `ChatRequest`.
 
         Raises:
-            StepError: it ended at a limit that the author did not set, or went in circles.
+            StepError: it ended at a limit that the author did not set, or repeated itself.
             EngineError: the pool could not do it.
         """
         request = ChatRequest(
@@ -313,10 +315,10 @@ class Asker:
         return reply
 
     async def _accept(self, reply: Reply) -> None:
-        """Refuse an answer that ended at a limit of which its author said nothing."""
+        """Refuse an answer that ended at a limit that the author did not set."""
         if reply.done_reason == "repetition" and self.max_tokens is None:
             raise StepError(
-                f"the answer went in circles, and was ended after "
+                f"the answer repeated itself and was ended after "
                 f"{reply.usage.completion_tokens} tokens.",
                 remedy="Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it.",
                 kind="check",
@@ -324,7 +326,7 @@ class Asker:
         if reply.done_reason == "length" and self.max_tokens is None:
             raise StepError(
                 f"the answer ended at its limit of {reply.usage.completion_tokens} tokens.",
-                remedy="Ask for a shorter one, raise `repeat_penalty` if it goes in circles, "
+                remedy="Ask for a shorter one, raise `repeat_penalty` if it repeats itself, "
                 "or set `max_tokens` under `params` to accept it.",
                 kind="check",
             )
@@ -332,20 +334,20 @@ class Asker:
             await self._accept_shortened(reply)
 
     async def _accept_shortened(self, reply: Reply) -> None:
-        """Refuse what its form alone has ended at the limit; what was led out of a circle passes.
+        """Refuse an answer that its schema ended at the limit; accept one that repeated itself.
 
-        The form's end is found a few tokens before the limit.
+        The grammar closes an answer a few tokens before the limit.
         """
         n_tokens = reply.usage.completion_tokens
         if n_tokens >= _NEAR_LIMIT * await self.reserved():
             raise StepError(
-                f"the answer reached its limit of {await self.reserved()} tokens, and was cut "
-                "to an end there.",
+                f"the answer reached its limit of {await self.reserved()} tokens and was closed "
+                "there.",
                 remedy="Ask for less, bound its lists by `maxItems` and its texts by `maxLength`, "
                 "or set `max_tokens` under `params`.",
                 kind="check",
             )
-        self.tools.log.note("the answer went in circles, and was brought to an end there.")
+        self.tools.log.note("the answer repeated itself and was closed there.")
 
     @property
     def is_greedy(self) -> bool:
@@ -372,7 +374,7 @@ class Asker:
             raise
 
     def usage(self) -> UsageOutput:
-        """Add up the calls so far."""
+        """Return the usage so far."""
         return UsageOutput(
             calls=len(self._usages),
             prompt_tokens=sum(usage.prompt_tokens for usage in self._usages),
@@ -388,12 +390,12 @@ _CUT_OFF = "It was cut off"
 
 @dataclass(frozen=True, slots=True)
 class CheckedAnswer:
-    """What a model said, as its step gives it."""
+    """An answer as the step returns it."""
 
     text: str
-    """What it said; with a schema, the value's JSON."""
+    """Its text; with a schema, the value's JSON."""
     output: Any
-    """The value by the schema; None where there is none."""
+    """The value by the schema; None without one."""
     reply: Reply
     """The last reply, raw."""
 
@@ -401,10 +403,10 @@ class CheckedAnswer:
 async def ask_checked(
     asker: Asker, messages: Sequence[Message], *, form: ReplyForm | None = None
 ) -> CheckedAnswer:
-    """Ask once, and again where the answer does not pass the form's checks.
+    """Ask, and ask again while the answer fails the form's checks.
 
     Raises:
-        StepError: of kind `check`, where it does not pass them in the end; as `Asker.ask` besides.
+        StepError: of kind `check` if it fails them in the end; else as `Asker.ask`.
         EngineError: the prompt does not fit, or the pool could not do it.
     """
     wanted = with_schema_hint(messages, form)
@@ -419,8 +421,8 @@ async def ask_checked(
         n_repairs += 1
         if answer.text == before and asker.is_greedy:
             if is_parrot:
-                break  # it would be asked the very same, and say the very same
-            is_parrot = True  # small models repeat what they see: do not show it
+                break  # the same prompt would get the same answer
+            is_parrot = True  # small models repeat what they see: leave it out
     if wrong:
         raise _repair_failed(answer, wrong, n_repairs)
     return answer
@@ -429,7 +431,7 @@ async def ask_checked(
 async def _ask_once(
     asker: Asker, messages: Sequence[Message], form: ReplyForm | None
 ) -> tuple[CheckedAnswer, list[str]]:
-    """Get an answer, and what is wrong with it."""
+    """Return an answer and its faults."""
     constraint = None
     if form is not None and form.schema is not None:
         constraint = Constraint("json_schema", json.dumps(form.schema, ensure_ascii=False))
@@ -446,7 +448,7 @@ async def _ask_once(
 
 
 def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
-    """Return an answer's value. A server elsewhere may not hold a model to the form."""
+    """Return an answer's value. Remote servers may not enforce the schema."""
     try:
         value = json.loads(reply.text)
     except RecursionError:
@@ -463,9 +465,9 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
 async def _repair_messages(
     asker: Asker, wanted: Sequence[Message], answer: CheckedAnswer | None, wrong: Sequence[str]
 ) -> list[Message] | None:
-    """Return the prompt for another answer, with the one before where that is given and fits.
+    """Return the prompt for another answer, with the last one if that is given and fits.
 
-    None: there is no room for it.
+    None if it does not fit.
     """
     told = "\n".join(f"- {sentence}" for sentence in wrong)
     if answer is not None:
@@ -478,13 +480,11 @@ async def _repair_messages(
 
 
 def _repair_failed(answer: CheckedAnswer, wrong: Sequence[str], n_repairs: int) -> StepError:
-    after = {0: "", 1: ", also after it was told so"}.get(
-        n_repairs, f", also after it was told so {n_repairs} times"
-    )
+    after = {0: "", 1: ", even after 1 repair"}.get(n_repairs, f", even after {n_repairs} repairs")
     text = " ".join(answer.text.split())
     shown = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
     remedy = "Loosen `check`, raise `repair`, or ask a larger model."
     if wrong[0].startswith(_CUT_OFF):
         remedy = "Raise `max_tokens` under `params`, or ask for less."
-    what = f"the answer does not pass its checks{after}. {' '.join(wrong)} It was: {shown}"
+    what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
     return StepError(what, remedy=remedy, kind="check")

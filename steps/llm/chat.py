@@ -33,8 +33,8 @@ class MessageParam(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
-    content: str = Field(description="What is said.")
+    role: Literal["system", "user", "assistant"] = Field(description="Whose message it is.")
+    content: str = Field(description="The text.")
 
 
 class ChatParams(Params):
@@ -43,23 +43,23 @@ class ChatParams(Params):
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
     conversations: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
-    prompt: Template | None = Field(default=None, description="What the user says.")
+    prompt: Template | None = Field(default=None, description="The user's message.")
     messages: list[MessageParam] | None = Field(
         default=None,
         min_length=1,
         description="A conversation; the model answers its last message.",
     )
     model: str | None = Field(default=None, description="Which model answers.")
-    system: Template | None = Field(default=None, description="What the model is told beforehand.")
+    system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     images: list[str] = Field(
         default=[],
-        description="Files of pictures (PNG, JPEG, GIF, BMP) that the last message shows.",
+        description="Image files (PNG, JPEG, GIF, BMP) for the last message of the user.",
     )
     tools: list[ChatTools] = Field(
         default=[],
-        description="Tools that it may ask for. Nobody calls them here: its calls are the step's "
-        "`tool_calls` (`agent` calls them).",
+        description="Tools that the model may ask for. They are not called here: its calls are the "
+        "output `tool_calls` (the step `agent` calls them).",
     )
     tool_choice: str = Field(
         default="auto",
@@ -72,8 +72,8 @@ class ChatParams(Params):
     on_overflow: Literal["error", "truncate", "map-reduce", "refine"] = Field(
         default="error",
         description="What happens to a prompt that does not fit: an error; the middle of its "
-        "longest message is left out, and it is said so; or the longest text that `prompt` takes "
-        "from elsewhere is read in parts.",
+        "longest message is left out, with a note; or the longest text that `prompt` inserts is "
+        "read in parts.",
     )
 
     @model_validator(mode="after")
@@ -82,14 +82,14 @@ class ChatParams(Params):
             if self.prompt is None:
                 raise ValueError(
                     f"`on_overflow: {self.on_overflow}` needs `prompt`: it divides the longest "
-                    "text that the prompt takes from elsewhere"
+                    "text that the prompt inserts"
                 )
             if self.images or self.tools:
                 raise ValueError(
-                    f"`on_overflow: {self.on_overflow}` cannot stand beside `images` or `tools`"
+                    f"`on_overflow: {self.on_overflow}` cannot be combined with `images` or `tools`"
                 )
         refuse_duplicates(self.tools)
-        if isinstance(self.tool_choice, str):  # else it is known when the step runs
+        if isinstance(self.tool_choice, str):  # else known only when the step runs
             if self.tool_choice not in ("auto", "none") and not self.tools:
                 raise ValueError(f"`tool_choice: {self.tool_choice}` needs `tools`")
             refuse_unknown_choice(self.tool_choice, self.tools)
@@ -102,8 +102,8 @@ class ChatOutput(Output):
     text: str
     reasoning: str | None = Field(
         default=None,
-        description="What the model thought before it spoke; null if it did not, or is told to "
-        "drop it (`models.<alias>.think: drop`).",
+        description="The model's reasoning; null if it has none, or drops it "
+        "(`models.<alias>.think: drop`).",
     )
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     usage: UsageOutput
@@ -124,7 +124,7 @@ class Chat:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ChatParams) -> Sequence[str]:
-        """Name the pictures, and the files of the functions that it may ask for."""
+        """Return the images, and the files of functions among the tools."""
         return [*params.images, *function_files(params.tools)]
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
@@ -163,7 +163,7 @@ class Chat:
     async def _with_tools(
         self, params: ChatParams, asker: Asker, messages: list[Message]
     ) -> ChatOutput:
-        """Ask a model that may want a tool called; only an answer is held to `reply`."""
+        """Ask a model that may ask for tools; only an answer must match `reply`."""
         wish = await request_tool_calls(asker, messages, params.tools, params.tool_choice)
         text, output = wish.text, None
         if not wish.calls and asker.tools.reply is not None:
@@ -190,26 +190,29 @@ def _messages_of(params: ChatParams) -> list[Message]:
     if params.system is None:
         return messages
     if messages[0].role == "system":
-        raise StepError("both `system` and the first of `messages` are what the model is told.")
+        raise StepError(
+            "`system` is set, but `messages[0]` is already a system message.",
+            remedy="Remove one of them.",
+        )
     return [Message("system", render_template(params.system, "system", params.vars)), *messages]
 
 
 async def _with_images(
     messages: list[Message], paths: Sequence[str], tools: Tools
 ) -> list[Message]:
-    """Show pictures with the user's last words."""
+    """Add images to the user's last message."""
     images = await read_images(tools.roots, paths)
     for where in range(len(messages) - 1, -1, -1):
         if messages[where].role == "user":
             shown = replace(messages[where], images=images)
             return [*messages[:where], shown, *messages[where + 1 :]]
-    raise StepError("`images` need a message of the user to be shown with.")
+    raise StepError("`images` needs at least one message with `role: user`.")
 
 
 async def _fit_messages(
     params: ChatParams, asker: Asker, messages: list[Message], why: str
 ) -> list[Message]:
-    """Do what the author wants done with a prompt that does not fit."""
+    """Apply `on_overflow` to a prompt that does not fit."""
     if params.on_overflow == "truncate" or params.prompt is None:
         return await _truncate_messages(asker, messages)
     prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), why)
@@ -230,7 +233,7 @@ async def _fit_messages(
 
 
 async def _truncate_messages(asker: Asker, messages: list[Message]) -> list[Message]:
-    """Leave out the middle of the longest message: instructions stand at either end."""
+    """Leave out the middle of the longest message: instructions are at either end."""
     where = max(range(len(messages)), key=lambda index: len(messages[index].content))
     text = messages[where].content
 

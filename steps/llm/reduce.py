@@ -48,7 +48,7 @@ from .map_reduce import (
 
 ITEM_SEPARATOR = "\n\n"
 _NAME_FIELDS = ("key", "id", "relpath", "path", "file", "name", "title")
-"""Fields that name an item, the first that is there; what none names is known by what it says."""
+"""Fields that identify an item, the first that exists; else its content does."""
 
 
 class ReduceParams(Params):
@@ -59,30 +59,30 @@ class ReduceParams(Params):
         "by": frozenset(("item",)),
     }
 
-    over: list[Any] = Field(description="What is folded, such as the results of a block.")
+    over: list[Any] = Field(description="The items, such as the results of a block.")
     prompt: Template = Field(
-        description="Makes one text of several; sees `notes`, their texts (which stand before a "
-        "prompt that does not mention them), `items`, the values, `level` from 0, and `group`."
+        description="Combines several items; sees `notes`, their texts (put before a prompt that does "
+        "not mention them), `items`, their values, `level` from 0, and `group`."
     )
     model: str | None = Field(default=None, description="Which model answers.")
     by: Template | None = Field(
         default=None,
-        description="Groups first: a field of the items, or an expression over `item`.",
+        description="Group by this first: a field of the items, or an expression over `item`.",
         examples=["kind", "{{ item.date[:4] }}"],
     )
     fold: Literal["all", "groups"] = Field(
         default="all",
-        description="What becomes of the groups of `by`: they are folded into one by the same "
-        "prompt, or `groups` stops there, and `output` has the answer of each by its key.",
+        description="What happens to the groups of `by`: the same prompt combines them, or `groups` "
+        "stops there, and `output` has the answer of each by its key.",
     )
-    fanin: int = Field(default=8, ge=2, le=256, description="How many are folded at once, at most.")
+    fanin: int = Field(default=8, ge=2, le=256, description="The most items of one prompt.")
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
     )
     on_overflow: Literal["error", "split", "truncate"] = Field(
         default="error",
         description="What happens to an item that does not fit into a prompt of its own: an "
-        "error, it is folded in parts, or only its beginning is read, and it is said so.",
+        "error, it is read in parts, or only its beginning is read, with a note.",
     )
 
     @classmethod
@@ -90,12 +90,12 @@ class ReduceParams(Params):
         """Refuse `fold` where there are no groups."""
         faults = super().faults(given)
         if "fold" in given and "by" not in given:
-            faults += ("`fold` says what becomes of the groups: it needs `by`.",)
+            faults += ("`fold` needs `by`: it decides what happens to the groups.",)
         return faults
 
 
 class ReducedGroup(Output):
-    """One group of `by`, and what its items were folded into."""
+    """One group of `by`, and the answer to its items."""
 
     key: str
     count: int = Field(description="How many items it has.")
@@ -113,15 +113,15 @@ class ReduceOutput(Output):
         "of each group's key to its value, or to its text without a schema.",
     )
     groups: list[ReducedGroup] = Field(
-        description="The groups, in the order in which they first occur; empty without `by`. "
-        "`text` is made of their texts."
+        description="The groups, in order of their first items; empty without `by`. `text` combines "
+        "their texts."
     )
     levels: int = Field(description="How deep the tree was.")
     usage: UsageOutput
 
 
 class Reduce:
-    """Many items folded into one by a prompt, as a tree that is kept."""
+    """Many items combined by a prompt, as a tree of cached replies."""
 
     params: ClassVar[type[ReduceParams]] = ReduceParams
     output: ClassVar[type[ReduceOutput]] = ReduceOutput
@@ -131,11 +131,11 @@ class Reduce:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ReduceParams) -> Sequence[str]:
-        """Name nothing."""
+        """Return nothing."""
         return ()
 
     async def run(self, params: ReduceParams, tools: Tools) -> ReduceOutput:
-        """Fold.
+        """Combine the items.
 
         Raises:
             StepError: an item does not fit, a template failed, an answer did not pass its checks
@@ -146,7 +146,7 @@ class Reduce:
         return await _reduce(params, tools)
 
     async def foresee(self, params: ReduceParams, tools: Tools) -> CallForecast:
-        """Return how many calls the tree takes, and how many of them are known."""
+        """Return how many calls the tree takes, and how many have cached replies."""
         seen = CallCounter()
         try:
             await _reduce(params, tools, seen)
@@ -161,8 +161,8 @@ async def _reduce(
     notes = [_note_of_item(item) for item in params.over if item is not None]
     notes = [note for note in notes if note.text.strip()]
     if not notes:
-        tools.log.note("there is nothing to fold.")
-        raise StepSkipped("there is nothing to fold")
+        tools.log.note("there is nothing to combine.")
+        raise StepSkipped("there is nothing to combine")
     asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
     work = _ReduceWork(params, asker, forecast)
     if params.by is None:
@@ -183,7 +183,7 @@ async def _reduce(
 
 @dataclass(frozen=True)
 class _ReduceWork:
-    """One step's way to fold, group by group."""
+    """One run of the step."""
 
     params: ReduceParams
     asker: Asker
@@ -200,10 +200,10 @@ class _ReduceWork:
     async def fold_groups(
         self, notes: Sequence[ReduceNote], by: Template
     ) -> tuple[ReducedTree | None, list[ReducedGroup], int]:
-        """Fold each group, then what came of them; a single group is all there is.
+        """Reduce each group, then their answers, unless there is a single group.
 
-        Return the answer to all (None where `fold` stops at the groups), the groups, and how deep
-        their deepest tree was.
+        Return the answer to all (None where `fold` stops at the groups), the groups, and the depth
+        of the deepest tree.
         """
         found: dict[str, list[ReduceNote]] = {}
         for number, note in enumerate(notes, 1):
@@ -231,7 +231,7 @@ class _ReduceWork:
         return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
 
     async def _fold_all(self, groups: Sequence[ReducedGroup]) -> ReducedTree:
-        """Fold the answers to the groups by the prompt that made them."""
+        """Combine the answers to the groups by the same prompt."""
         texts = [
             ReduceNote(
                 name=group.key,
@@ -246,9 +246,9 @@ class _ReduceWork:
             if not isinstance(error.__cause__, ExpressionError):
                 raise
             raise StepError(
-                f"{error} The groups are folded into one by the same prompt, and its `items` are "
-                f"then the `group`, `text` and `output` of each.",
-                remedy="Write `fold: groups` to stop before that.",
+                f"{error} The same prompt combines the groups; its `items` are then the "
+                f"`group`, `text` and `output` of each.",
+                remedy="Set `fold: groups` to stop before that.",
             ) from error
 
 
@@ -289,7 +289,7 @@ def _reduce_prompt(
 
 
 def _group_key(by: Template, item: Any, number: int) -> str:
-    """Return the group of an item: a field of it, or what an expression gives."""
+    """Return the group of an item: a field or the value of an expression."""
     if by.references:
         try:
             return by.render(item=item)
@@ -300,7 +300,7 @@ def _group_key(by: Template, item: Any, number: int) -> str:
         if not isinstance(value, Mapping) or name not in value:
             known = ", ".join(f"'{one}'" for one in value) if isinstance(value, Mapping) else "none"
             raise StepError(
-                f"`by`: item {number} has no field '{name}' (it has: {known}).",
+                f"`by`: item {number} has no field '{name}' (known: {known}).",
                 remedy="Name a field that every item has, or write an expression over `item`.",
             )
         value = value[name]
@@ -423,12 +423,12 @@ def _note_too_long(note: ReduceNote, overflow: PromptTooLong) -> StepError:
     what = "an answer" if note.is_answer else f"item '{short_name(note.name)}'"
     return StepError(
         f"{what} alone is too long: {overflow}.",
-        remedy="Set `on_overflow: split` to fold it in parts, or raise the model's `ctx`.",
+        remedy="Set `on_overflow: split` to read it in parts, or raise the model's `ctx`.",
     )
 
 
 def short_name(name: str) -> str:
-    """Return a name in one short line."""
+    """Return a name as one short line."""
     line = " ".join(name.split())
     return line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…"
 
@@ -436,13 +436,13 @@ def short_name(name: str) -> str:
 def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[IndexRange]:
     """Cut a list into neighbouring groups of at most `fanin` items.
 
-    `level` gives each level of a tree borders of its own. A list that is no longer than `fanin`
-    is one group; a longer one always has fewer groups than items.
+    Each level of a tree has different borders. A list of at most `fanin` items is one group; a
+    longer one always has fewer groups than items.
 
     Args:
-        names: what the items are known by, in order; equal ones are allowed.
+        names: identify the items, in order; equal ones are allowed.
         fanin: at least 2.
-        level: which level of a tree this is, from 0.
+        level: the level of the tree, from 0.
     """
     if len(names) <= fanin:
         return [(0, len(names))] if names else []
@@ -453,7 +453,7 @@ def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[Ind
 
 
 def split_range(begin: int, end: int) -> tuple[IndexRange, IndexRange]:
-    """Cut a group of two items and more in the middle."""
+    """Split a group of at least two items in the middle."""
     middle = (begin + end + 1) // 2
     return (begin, middle), (middle, end)
 
@@ -463,7 +463,7 @@ def _rank(name: str, level: int) -> bytes:
 
 
 def _is_border(ranks: Sequence[bytes], index: int, fanin: int) -> bool:
-    """Return whether no neighbour ranks higher; of equal ones the first is it."""
+    """Return whether no neighbour ranks higher; of equal ones the first counts."""
     reach = max(1, (fanin - 1) // 2)
     before = ranks[max(0, index - reach) : index]
     after = ranks[index + 1 : index + 1 + reach]
@@ -472,7 +472,7 @@ def _is_border(ranks: Sequence[bytes], index: int, fanin: int) -> bool:
 
 
 def _even_ranges(begin: int, end: int, fanin: int) -> Iterator[IndexRange]:
-    """Cut a stretch without a border into pieces of about the same size."""
+    """Split a range without a border into pieces of about the same size."""
     n_pieces = -(-(end - begin) // fanin)
     size, more = divmod(end - begin, n_pieces)
     for number in range(n_pieces):

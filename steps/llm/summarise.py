@@ -35,12 +35,12 @@ from .map_reduce import LastPrompt, MapReduce, SummaryPrompts, empty_answer
 
 
 class ContextParam(BaseModel):
-    """How much of what came before a chunk its prompt shows."""
+    """What a chunk's prompt shows of earlier chunks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     previous: int = Field(
-        default=0, ge=0, le=16, description="So many of the notes before it; they come in order."
+        default=0, ge=0, le=16, description="The number of earlier notes, in order."
     )
 
 
@@ -55,11 +55,11 @@ class SummariseParams(Params):
         description="Its parts: chunks of `split`, texts, or results of a block (mappings).",
     )
     file: str | None = Field(default=None, min_length=1, description="A document to read.")
-    model: str | None = Field(default=None, description="Which model writes.")
+    model: str | None = Field(default=None, description="Which model to use.")
     words: int | None = Field(default=None, ge=1, description="About how many words.")
     style: str | None = Field(default=None, description="Such as `bullet points` or `formal`.")
     instructions: Template | None = Field(
-        default=None, description="More wishes; they stand at the end of each prompt."
+        default=None, description="More instructions, at the end of each prompt."
     )
     map: Template | None = Field(
         default=None, description="The prompt for each chunk; sees `chunk`, `index`, `previous`."
@@ -78,12 +78,12 @@ class SummariseParams(Params):
     )
     cite: bool = Field(
         default=False,
-        description="Put behind each sentence which page, or heading, most of its words are of.",
+        description="Add to each sentence the page or heading that most of its words come from.",
     )
 
 
 class Coverage(Output):
-    """How much was read, and in how many steps."""
+    """How much was read, and in how many levels."""
 
     characters_read: int
     characters: int
@@ -98,10 +98,10 @@ class SummariseOutput(Output):
 
     text: str
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
-    notes: list[str] = Field(description="The notes on the parts; none if it was read at once.")
+    notes: list[str] = Field(description="The notes on the parts; empty if it was read at once.")
     sources: list[CitedSource] = Field(
-        description="Pages and headings of each part that was read, so of each note; one in all "
-        "if it was read at once."
+        description="Pages and headings of each part, so of each note; a single entry if it was read "
+        "at once."
     )
     coverage: Coverage
     usage: UsageOutput
@@ -118,20 +118,20 @@ class Summarise:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: SummariseParams) -> Sequence[str]:
-        """Name the document, if it is one."""
+        """Return the document, if there is one."""
         return () if params.file is None else (params.file,)
 
     @classmethod
     def installed(cls) -> Sequence[str]:
-        """Name what reads a `file` here: what could not be read is tried again with more."""
+        """Return the versions of readers: with others a text may differ."""
         return documents.reader_versions()
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         """Summarise.
 
         Raises:
-            StepError: there is nothing to read, a note does not come out, or an answer ended at a
-                limit that the author did not set.
+            StepError: there is nothing to read, or an answer failed its checks or ended at a limit
+                that the author did not set.
             EngineError: it does not fit and that is an error, or the pool could not do it.
         """
         material = await _read_input(params, tools)
@@ -145,7 +145,7 @@ class Summarise:
             raise empty_answer()
         n_characters = len(material.text)
         n_read = n_characters - asker.characters_cut
-        # JSON has no room for marks; there `sources` says it.
+        # JSON cannot hold citation marks; there `sources` has them.
         cites = params.cite and (tools.reply is None or tools.reply.schema is None)
         return SummariseOutput(
             text=await _add_citations(text, material) if cites else text,
@@ -168,12 +168,12 @@ class _SummaryInput:
     parts: list[TextPart]
     text: str
     is_cut: bool
-    """The author gave chunks."""
+    """The author passed chunks."""
     pages: tuple[str, ...] = ()
-    """The document's own, if it was read here."""
+    """The document's pages, if it was read here."""
 
     def passages(self) -> list[Passage]:
-        """Return what sentences can be of."""
+        """Return the passages that can be cited."""
         return (
             passages_by_chunk(self.parts)
             if self.is_cut
@@ -195,7 +195,7 @@ class _SummaryInput:
 
 
 async def _add_citations(text: str, material: _SummaryInput) -> str:
-    """Compare a summary with all that was read, in a thread: that may be a book."""
+    """Add citation marks, in a thread: the text may be a book."""
     return await asyncio.to_thread(lambda: with_citations(text, material.passages()))
 
 

@@ -1,7 +1,7 @@
 """Read documents and image files for steps; errors in one sentence.
 
-A document's text is read in a reader process, whatever its kind; an image for a model with vision
-is read as it is, and the engine checks its format.
+Documents of any kind are read in a reader process; an image for a model with vision is read as
+bytes, and the engine checks its format.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def load_document(
 
 
 async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
-    """Return what a reader sees of a page that was fetched, as Markdown.
+    """Return the text of a fetched page as Markdown.
 
     Raises:
         StepError: with the reason.
@@ -103,7 +103,7 @@ def wait_for_document(job: Future[Document], path: Path) -> Document:
 
 
 def reader_versions() -> tuple[str, ...]:
-    """Name what else than this version decides a text: extras, plug-ins and their versions."""
+    """Return the extras and plug-ins, with versions, that decide a document's text."""
     extras = {"documents": office_and_epub.office_is_installed(), "ocr": ocr.ocr_is_installed()}
     return (*(name for name, is_there in extras.items() if is_there), *reader.plugin_versions())
 
@@ -112,14 +112,14 @@ def refuse_empty(document: Document, path: Path) -> None:
     """Raise for a document without text.
 
     Raises:
-        StepError: nothing is in it.
+        StepError: it is empty.
     """
     if document.is_empty:
         raise StepError(f"'{printable(path.name)}' {document.why_empty}.")
 
 
 async def _read_in_process(request: DocumentRequest, readers: DocumentReaders | None) -> Document:
-    """Wait for a process that is free, then for the document; only the latter takes its time."""
+    """Wait for a free process, then for the document; only the latter counts for time limits."""
     if readers is None:
         own = ReaderPool()
         try:
@@ -142,13 +142,13 @@ async def _read_in_process(request: DocumentRequest, readers: DocumentReaders | 
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         return await ended
     finally:
-        is_unwanted.set()  # a thread cannot be cancelled: it kills the process, and ends
+        is_unwanted.set()  # a thread cannot be cancelled: it kills the process and ends
         start.cancel()
         ended.cancel()
 
 
 def _with_document_name(found: Document, path: Path, name: str) -> Document:
-    """Put the document's name before what is said of it."""
+    """Return the error with the document's name."""
     notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
     return replace(found, title=found.title or path.stem, notes=notes)
 
@@ -156,8 +156,8 @@ def _with_document_name(found: Document, path: Path, name: str) -> Document:
 def _read_error(name: str, error: OSError | Unreadable) -> StepError:
     if isinstance(error, OSError):
         return os_refusal(f"{name} cannot be read", error)
-    # An extra that is missing is a part of the item's hash (`reader_versions`); what a plug-in lacks is
-    # not, so the item must not be given up. What a document takes is the same at the next try.
+    # A missing extra is part of the item's hash (`reader_versions`); what a plug-in lacks is not, so
+    # the item must not be given up. Time and memory of a document are the same at the next attempt.
     kind: Literal["missing", "io", "other"] = "other"
     if isinstance(error, MissingDocument):
         kind = "missing"
@@ -168,17 +168,17 @@ def _read_error(name: str, error: OSError | Unreadable) -> StepError:
 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
 MOST_IMAGES = 32
-"""Each takes hundreds of tokens; more would fill a context before a word is said."""
+"""Each takes hundreds of tokens; more would fill a context."""
 
 
 async def read_images(roots: Roots, paths: Sequence[str]) -> tuple[bytes, ...]:
-    """Read pictures, in order.
+    """Read images, in order.
 
     Raises:
         StepError: one cannot be read, is too large, or lies outside the pipeline's folders.
     """
     if len(paths) > MOST_IMAGES:
-        raise StepError(f"{len(paths)} images are shown; at most {MOST_IMAGES} are read at once.")
+        raise StepError(f"{len(paths)} images are too many; at most {MOST_IMAGES} are allowed.")
     places = [resolve_path(roots, path) for path in paths]
     return tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
 
@@ -191,7 +191,7 @@ def _read_image_file(path: Path) -> bytes:
             raise StepError(
                 f"image '{printable(path)}' has {size_bytes // mib} MiB; at most "
                 f"{MOST_IMAGE_BYTES // mib} are read.",
-                remedy="Make it smaller.",
+                remedy="Reduce its size.",
             )
         return path.read_bytes()
     except OSError as error:

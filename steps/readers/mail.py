@@ -36,13 +36,13 @@ def read_mail(file: BinaryIO, wish: ReadRequest) -> Document:
     """Read it.
 
     Raises:
-        Unreadable: it is no mail.
+        Unreadable: it is not a mail.
     """
     message = email.message_from_binary_file(file, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not any(
         _header(message, n) for n in _SHOWN_HEADERS
     ):
-        raise Unreadable("is damaged or no mail: it has none of a mail's headers")
+        raise Unreadable("is damaged or not a mail: it has no mail headers")
     mail = _MailText(wish)
     mail.add(message, 0)
     title = _header(message, "Subject")
@@ -57,7 +57,7 @@ class _MailText:
     n_attachments: int = 0
 
     def add(self, message: EmailMessage, depth: int) -> None:
-        """Add a mail's page, then those of what is attached to it."""
+        """Add a mail's page, then those of its attachments."""
         self.wish.check()
         index = len(self.pages)
         self.pages.append("")
@@ -80,16 +80,16 @@ class _MailText:
         charset = part.get_content_charset() or "auto"
         if not isinstance(data, bytes):
             return ""
-        for encoding in (charset, "auto"):  # what a mail says of its encoding is often wrong
+        for encoding in (charset, "auto"):  # the declared encoding is often wrong
             try:
                 return text_files.read_text_file(data, kind, encoding).text.strip()
             except (Unreadable, LookupError):
                 continue
-        self.notes.append(": its text is in no known encoding and was not read")
+        self.notes.append(": its text has an unknown encoding and was not read")
         return ""
 
     def _attached(self, part: MIMEPart, depth: int) -> str:
-        """Read an attachment; gives the line that names it."""
+        """Read an attachment; return the line that names it."""
         self.n_attachments += 1
         media_type = part.get_content_type()
         name = _one_line(part.get_filename() or "") or _name_of(part)
@@ -134,7 +134,7 @@ class _MailText:
 
 
 def _attachments(message: MIMEPart) -> Iterator[MIMEPart]:
-    """Yield what is attached; pictures that belong to the page are no attachments."""
+    """Yield the attachments, without embedded pictures."""
     for part in message.iter_attachments():
         is_inline = part.get_content_disposition() == "inline" or part.get("Content-ID")
         if is_inline and part.get_content_maintype() == "image":
@@ -146,7 +146,7 @@ def _attachments(message: MIMEPart) -> Iterator[MIMEPart]:
 
 
 def _header(message: MIMEPart, name: str) -> str:
-    """Return a header on one line; one that cannot be parsed as it stands."""
+    """Return a header as one line; unparsed if it is invalid."""
     try:
         return _one_line(str(message.get(name, "")))
     except (ValueError, IndexError, TypeError, AttributeError, RecursionError):  # on rubbish
@@ -161,7 +161,7 @@ def _name_of(part: MIMEPart) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Give it on one line, without what an encoded header may smuggle in."""
+    """Return it as one line, without control characters of encoded headers."""
     return " ".join(_CONTROLS.sub(" ", text).split())
 
 

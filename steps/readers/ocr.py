@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from .reader import Document, ReadRequest, Unreadable
 
-_SAME_LINE = 0.5  # two boxes whose heights overlap by so much stand in one line
+_SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
 _PARAGRAPH_GAP = 1.2  # of a line's height, free above it
 _WIDE_GAP = 3.0  # of a line's height, free within it
 _LEAST_LINES = 5  # of a column
@@ -29,7 +29,7 @@ _MOST_CROSSING = 0.2  # of a page's lines may go over both columns: titles, pict
 
 @dataclass(frozen=True, slots=True)
 class TextBox:
-    """A piece of text and where it stands, in pixels."""
+    """A piece of text and its box, in pixels."""
 
     text: str
     left: float
@@ -39,14 +39,14 @@ class TextBox:
 
     @property
     def height(self) -> float:
-        """How high it is."""
+        """Its height."""
         return self.bottom - self.top
 
 
 def join_boxes(boxes: Sequence[TextBox]) -> str:
-    """Put pieces into lines, from top to bottom and from left to right.
+    """Join boxes to lines, from top to bottom and from left to right.
 
-    Empty lines stand between paragraphs, tabulators in wide gaps, as tables have them.
+    Paragraphs are separated by empty lines; wide gaps, as in tables, become tabs.
 
     >>> join_boxes([TextBox("Total", 0, 0, 50, 10), TextBox("9.50", 200, 1, 240, 11)]).split()
     ['Total', '9.50']
@@ -55,10 +55,10 @@ def join_boxes(boxes: Sequence[TextBox]) -> str:
 
 
 def page_regions(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
-    """Part a page into what is read one after the other: its columns, if it has two.
+    """Split a page into parts in reading order: its columns, if it has two.
 
-    Cells of a table stand in columns as well and are read across; what tells running text is that
-    its lines fill their column. Lines over both columns stay between what is above and below.
+    Tables have columns too, but are read across; in running text the lines fill their column. Lines
+    across both columns stay between what is above and below.
     """
     at = _gutter(boxes)
     if at is None:
@@ -76,7 +76,7 @@ def page_regions(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
 
 
 def _gutter(boxes: Sequence[TextBox]) -> float | None:
-    """Find where a page of two columns parts; None if it has one."""
+    """Return where two columns are separated; None if there is one."""
     if len(boxes) < 2 * _LEAST_LINES:
         return None
     start, end = min(box.left for box in boxes), max(box.right for box in boxes)
@@ -134,7 +134,7 @@ def _line_text(boxes: Sequence[TextBox]) -> str:
 
 
 INSTALL_OCR = "To read it install the extra: pip install 'paddock-llm[ocr]'."
-_THREADS = 2  # the models of the run need the processor as well
+_THREADS = 2  # the models of the run need the CPU too
 _MOST_OCR_SIDE_PX = 2400  # of what it is shown: A4 at 200 dots an inch
 _DETECTION_SIDE_PX = 1280  # where lines are looked for; they are read at full size
 _LEAST_SIDE_PX = 6  # no letter is lower; the library would make such a strip 30 times as long
@@ -142,14 +142,14 @@ _LEAST_SCORE = 0.5
 
 
 def ocr_is_installed() -> bool:
-    """Return whether pictures can be read at all; imports nothing."""
+    """Return whether the extra is installed; imports nothing."""
     return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
 
 
 def recognise(pixels: Any) -> str:
     """Read a picture: an array of height x width x 3 bytes, blue first.
 
-    The text comes line by line; an empty text: nothing to read is on it.
+    The text has one line per line of the picture; empty if there is none.
     """
     return _ocr_engine().read(pixels) if min(pixels.shape[:2]) >= _LEAST_SIDE_PX else ""
 
@@ -161,7 +161,7 @@ class _OcrEngine:
         from rapidocr import RapidOCR
 
         self._lock = Lock()
-        # Its own types say what a call may give; ours gives text, places and scores.
+        # The library's types list all results; ours returns text, boxes and scores.
         self._engine: Any = RapidOCR(
             params={
                 "Global.log_level": "critical",
@@ -196,7 +196,7 @@ def _text_box(text: str, corners: Any) -> TextBox:
 
 @cache
 def _ocr_engine() -> _OcrEngine:
-    """Return the engine of this process; two threads that come first at once make two, once."""
+    """Return the engine of this process; two first threads may create two."""
     return _OcrEngine()
 
 
@@ -218,14 +218,14 @@ def read_image(file: BinaryIO, wish: ReadRequest) -> Document:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of sizes; we look at them ourselves
+        warnings.simplefilter("ignore")  # Pillow warns about sizes, which are checked here
         try:
             with Image.open(file) as picture:
                 return _read_pictures(picture, wish)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if isinstance(error, Unreadable):
                 raise
-            raise Unreadable("is damaged or no picture") from error
+            raise Unreadable("is damaged or not a picture") from error
 
 
 def _read_pictures(picture: Any, wish: ReadRequest) -> Document:
@@ -237,18 +237,18 @@ def _read_pictures(picture: Any, wish: ReadRequest) -> Document:
         width, height = picture.size
         if width * height > _MOST_PIXELS:
             most = f"{_MOST_PIXELS // 1_000_000} million"
-            raise Unreadable(f"has {width:,} x {height:,} pixels, and at most {most} are read")
+            raise Unreadable(f"has {width:,} x {height:,} pixels; at most {most} are read")
         pages.append(recognise(_pixels_of(picture)))
     notes = [": read from a picture by OCR"]
     if n > _MOST_FRAMES:
         notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")
     media_type = f"image/{(picture.format or 'unknown').lower()}"
-    nothing = "shows nothing that OCR can read"
+    nothing = "has no text that OCR can read"
     return Document(tuple(pages), "", media_type, tuple(notes if any(pages) else ()), nothing)
 
 
 def _pixels_of(picture: Any) -> Any:
-    """Give it upright and on white, within bounds, blue first."""
+    """Return it upright, on white, within size limits, as BGR."""
     import numpy as np
     from PIL import Image, ImageOps
 

@@ -46,16 +46,16 @@ _ENCRYPTED = 0x1
 
 
 def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> zipfile.ZipFile:
-    """Open an archive whose entries are few, small enough and not encrypted.
+    """Open an archive after checking number, size and encryption of its entries.
 
-    `what` names the kind in errors: "a Word document"; `streamed` are the beginnings of names of
-    markup that is never read whole. An entry never yields more than it says of itself; so it is
-    enough to add up what they say, once Python inflates by pieces and stops there.
+    `what` names the kind in errors: "a Word document"; `streamed` are name prefixes of markup that
+    is never read whole. Declared sizes are enough: Python inflates in pieces and stops at that
+    size.
 
     Raises:
         Unreadable: with the reason.
     """
-    # A whole entry would be inflated at once, and cut to its declared size only then.
+    # Otherwise a whole entry would be inflated before it is cut to its declared size.
     zipfile.ZipExtFile.MAX_N = _INFLATE_BYTES
     try:
         archive = zipfile.ZipFile(file)
@@ -70,7 +70,7 @@ def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> z
     ]
     _refuse_large(markup, " of markup", MOST_MARKUP_BYTES)
     if len(entries) > _MOST_ENTRIES:
-        raise Unreadable(f"is an archive of {len(entries):,} parts, which no document has")
+        raise Unreadable(f"is an archive of {len(entries):,} parts, too many for a document")
     if any(entry.flag_bits & _ENCRYPTED for entry in entries):
         raise Unreadable("is protected by a password", "Save it without a password.")
     return archive
@@ -80,7 +80,7 @@ def _refuse_large(entries: Iterable[zipfile.ZipInfo], of_what: str, most: int) -
     size = sum(entry.file_size for entry in entries)
     if size > most:
         raise Unreadable(
-            f"unpacks to {size // 1024**2:,} MiB{of_what}, and at most {most // 1024**2} MiB are "
+            f"unpacks to {size // 1024**2:,} MiB{of_what}, but at most {most // 1024**2} MiB are "
             f"read"
         )
 
@@ -100,12 +100,12 @@ def import_library(name: str, what: str) -> Any:
 
 
 def office_is_installed() -> bool:
-    """Return whether Office's documents can be read at all; imports nothing."""
+    """Return whether the extra is installed; imports nothing."""
     return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))
 
 
 def damaged_document(what: str, error: Exception) -> Unreadable:
-    """Word what a library says of a file that it cannot read."""
+    """Convert a library's error to an Unreadable."""
     for word, meant in _XML_BOMBS.items():
         if word in str(error):
             return Unreadable(f"is not read: its XML {meant}")
@@ -114,7 +114,7 @@ def damaged_document(what: str, error: Exception) -> Unreadable:
 
 
 def markdown_table(rows: Iterable[Sequence[str]]) -> str:
-    r"""Write rows as a table, the first as its header; empty columns and empty rows are left out.
+    r"""Return rows as a table, the first as header, without empty columns and rows.
 
     >>> print(markdown_table([["Item", "Price"], ["Slates\nred", "5|6"]]))
     | Item | Price |
@@ -148,7 +148,7 @@ _WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _MATH_NS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _TEXT_BOX = f"{_WORD_NS}txbxContent"
-# Not in the text: what was deleted with changes tracked, how it looks, the second form of a box.
+# Not text: tracked deletions, formatting, the fallback copy of text boxes.
 _SKIPPED_TAGS = frozenset(
     (f"{_WORD_NS}del", f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr", _FALLBACK)
 )
@@ -161,10 +161,10 @@ _NOTES = (("footnotes", "footnote"), ("endnotes", "endnote"))
 
 
 def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it; Word lays out pages only when it shows them, so it is one page.
+    """Read it as one page: the file has no page breaks of the layout.
 
     Raises:
-        Unreadable: it is damaged, protected or no Word document, or the extra is not installed.
+        Unreadable: it is damaged, protected or not a Word document, or the extra is not installed.
     """
     docx = import_library("docx", _WORD_DOCUMENT)
     open_archive(file, _WORD_DOCUMENT)
@@ -179,17 +179,17 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
         relations = list(document.part.rels.values())
     except (Unreadable, MemoryError, RecursionError):
         raise
-    except Exception as error:  # the library meets broken XML in hundreds of ways
+    except Exception as error:  # the library fails on broken XML in many ways
         raise damaged_document(_WORD_DOCUMENT, error) from error
     text = "\n\n".join([*top, *_joined_blocks(blocks), *notes, *bottom])
     if not text and any(relation.reltype.endswith("/image") for relation in relations):
-        raise Unreadable("has no text: it only shows pictures", SAVE_AS_PDF)
+        raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
     return Document((text,), title or lines.title, MEDIA_TYPES["docx"])
 
 
 @dataclass
 class _DocxLines:
-    """Walks a body; remembers the first heading."""
+    """Converts a body to lines; remembers the first heading."""
 
     styles: dict[str, str]
     wish: ReadRequest
@@ -197,7 +197,7 @@ class _DocxLines:
     _boxes: list[Any] = field(default_factory=list)
 
     def of(self, parent: Any) -> Iterator[str]:
-        """Yield each paragraph and table in order, those of containers as well."""
+        """Yield each paragraph and table in order, also in containers."""
         for child in parent:
             if child.tag == f"{_WORD_NS}p":
                 yield self._paragraph(child)
@@ -240,7 +240,7 @@ class _DocxLines:
                 yield from self._text(child)
 
     def _row(self, row: Any) -> list[str]:
-        """Return a row's cells; one that goes on from the row above is empty."""
+        """Return a row's cells; one that is merged with the row above is empty."""
         cells: list[str] = []
         for cell in (one for one in row.iter(f"{_WORD_NS}tc") if _is_inside(one, row)):
             merged = cell.find(f"{_WORD_NS}tcPr/{_WORD_NS}vMerge")
@@ -257,7 +257,7 @@ class _DocxLines:
 
 
 def _docx_styles(document: Any) -> dict[str, str]:
-    """Return each paragraph style's name in English, whatever language Word spoke."""
+    """Return the English name of each paragraph style."""
     return {style.style_id: style.name or "" for style in document.styles}
 
 
@@ -280,7 +280,7 @@ def _list_depth(paragraph: Any) -> int:
 
 
 def _is_inside(inner: Any, outer: Any) -> bool:
-    """Return whether `inner` stands in `outer` itself, not in a table within it."""
+    """Return whether `inner` is directly in `outer`, not in a nested table."""
     above = inner.getparent()
     while above is not outer:
         if above.tag in (f"{_WORD_NS}tbl", f"{_WORD_NS}tc"):
@@ -290,7 +290,7 @@ def _is_inside(inner: Any, outer: Any) -> bool:
 
 
 def _joined_blocks(blocks: list[str]) -> Iterator[str]:
-    """Keep the points of a list together: they are one paragraph of Markdown."""
+    """Join list items to one paragraph of Markdown."""
     points: list[str] = []
     for block in blocks:
         if block.lstrip().startswith("- "):
@@ -305,7 +305,7 @@ def _joined_blocks(blocks: list[str]) -> Iterator[str]:
 
 
 def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
-    """Return the notes at the end, with the marks that stand in the text."""
+    """Return the end notes with their marks."""
     from lxml import etree  # type: ignore[import-untyped]
 
     found: list[str] = []
@@ -324,7 +324,7 @@ def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
 
 
 def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], list[str]]:
-    """Return what stands over and under the pages, each text once: a sender is often there alone."""
+    """Return headers and footers, each text once: a sender is often only there."""
     top: dict[str, None] = {}
     bottom: dict[str, None] = {}
     for section in document.sections:
@@ -343,14 +343,14 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
 _PRESENTATION = "a presentation"
 _TEXT_TAG = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
 _MOST_GROUP_DEPTH = 20
-_LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre stand side by side
+_LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre are in one row
 
 
 def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
     """Read it.
 
     Raises:
-        Unreadable: it is damaged, protected or no presentation, or the extra is not installed.
+        Unreadable: it is damaged, protected or not a presentation, or the extra is not installed.
     """
     pptx = import_library("pptx", _PRESENTATION)
     open_archive(file, _PRESENTATION)
@@ -369,12 +369,12 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
         title = (presentation.core_properties.title or "").strip()
     except (Unreadable, MemoryError, RecursionError):
         raise
-    except Exception as error:  # the library meets broken XML in hundreds of ways
+    except Exception as error:  # the library fails on broken XML in many ways
         raise damaged_document(_PRESENTATION, error) from error
     if shows and not any(pages):
-        raise Unreadable("has no text: it only shows pictures", SAVE_AS_PDF)
+        raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
     if title.lower() == "powerpoint presentation":
-        title = ""  # what the program writes when nobody has given one
+        title = ""  # the program's default title
     return Document(tuple(pages), title, MEDIA_TYPES["pptx"])
 
 
@@ -392,7 +392,7 @@ def _slide_blocks(slide: Any) -> Iterator[str]:
 
 
 def _in_reading_order(shapes: Iterable[Any]) -> list[Any]:
-    """Sort shapes as one reads: from the top, and from the left where they stand side by side."""
+    """Sort shapes in reading order: from top to bottom, in a row from left to right."""
     return sorted(shapes, key=lambda shape: ((shape.top or 0) // _LINE_EMU, shape.left or 0))
 
 
@@ -409,7 +409,7 @@ def _shape_blocks(shape: Any, depth: int) -> Iterator[str]:
 
 
 def _frame_text(frame: Any) -> str:
-    """Return a box's paragraphs, indented ones as points under the one above."""
+    """Return a box's paragraphs, indented ones as list items."""
     lines = []
     several = sum(1 for paragraph in frame.paragraphs if _paragraph_text(paragraph)) > 1
     for paragraph in frame.paragraphs:
@@ -438,7 +438,7 @@ def _chart_lines(chart: Any) -> Iterator[str]:
 
 
 def _diagram_texts(slide: Any) -> Iterator[str]:
-    """Yield the texts of diagrams (SmartArt), which lie in parts of their own."""
+    """Yield the texts of diagrams (SmartArt), which are separate parts."""
     from lxml import etree
 
     for relation in slide.part.rels.values():
@@ -459,19 +459,19 @@ def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
     """Read it.
 
     Raises:
-        Unreadable: it is damaged, protected or no spreadsheet, or the extra is not installed.
+        Unreadable: it is damaged, protected or not a spreadsheet, or the extra is not installed.
     """
     openpyxl = import_library("openpyxl", _SPREADSHEET)
     open_archive(file, _SPREADSHEET, _STREAMED)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of drawings and rules that are no text
+            warnings.simplefilter("ignore")  # about drawings and rules
             values = _open_workbook(openpyxl, file, wants_values=True)
             formulas = _open_workbook(openpyxl, file, wants_values=False)
             return _workbook_text(values, formulas, wish)
     except (Unreadable, MemoryError, RecursionError):
         raise
-    except Exception as error:  # the library meets broken XML in hundreds of ways
+    except Exception as error:  # the library fails on broken XML in many ways
         raise damaged_document(_SPREADSHEET, error) from error
 
 
@@ -502,7 +502,7 @@ def _workbook_text(values: Any, formulas: Any, wish: ReadRequest) -> Document:
                 cells.pop()
             n_cells += len(cells)
             if n_cells > _MOST_CELLS:
-                raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which are not read at once")
+                raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
             if cells:
                 rows.append(cells)
         table = markdown_table(rows)
@@ -520,9 +520,9 @@ def _workbook_text(values: Any, formulas: Any, wish: ReadRequest) -> Document:
 
 
 def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """Yield each row's values and what was typed, side by side.
+    """Yield each row's values and formulas.
 
-    A file's own word about its size is not trusted: some say A1, some a million rows.
+    The declared size of a sheet is not trusted: some say A1, some a million rows.
     """
     sheet.reset_dimensions()
     behind.reset_dimensions()
@@ -530,7 +530,7 @@ def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequenc
 
 
 def _cell_text(value: Any) -> str:
-    """Write a value in one way only, whatever its format on the screen.
+    """Return a value as text, independent of its display format.
 
     >>> _cell_text(3.0), _cell_text(True), _cell_text(date(2024, 3, 14))
     ('3', 'TRUE', '2024-03-14')
@@ -552,11 +552,11 @@ def _cell_text(value: Any) -> str:
     return str(getattr(value, "text", value))
 
 
-_EBOOK = "an electronic book"
+_EBOOK = "an e-book"
 _CONTAINER = "META-INF/container.xml"
 _PROTECTION = "META-INF/encryption.xml"
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
-"""What some books do to their fonts; it protects no text."""
+"""Font obfuscation; the text is not protected."""
 _MOST_XML_BYTES = 16 * 1024 * 1024
 
 
@@ -564,7 +564,7 @@ def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
     """Read it.
 
     Raises:
-        Unreadable: it is damaged, protected or no electronic book.
+        Unreadable: it is damaged, protected or not an e-book.
     """
     with open_archive(file, _EBOOK) as book:
         try:
@@ -578,7 +578,7 @@ def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
                     pages.append(text)
         except (Unreadable, MemoryError, RecursionError):
             raise
-        except Exception as error:  # archives and XML break in hundreds of ways
+        except Exception as error:  # archives and XML break in many ways
             raise damaged_document(_EBOOK, error) from error
     title = package.findtext(".//{*}metadata/{*}title") or ""
     return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"])
@@ -594,11 +594,11 @@ def _refuse_protected(book: zipfile.ZipFile) -> None:
         )
     ]
     if any(method not in _FONT_OBFUSCATION for method in methods):
-        raise Unreadable("is protected against copying (DRM), and cannot be read")
+        raise Unreadable("has DRM and cannot be read")
 
 
 def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
-    """Find the list of the book's parts, and the folder that its names start from."""
+    """Return the path of the package document and its folder."""
     if _CONTAINER not in book.namelist():
         raise Unreadable(f"is damaged or not {_EBOOK}: it has no {_CONTAINER}")
     root = _epub_xml(book, _CONTAINER).find(".//{*}rootfile")
@@ -609,7 +609,7 @@ def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
 
 
 def _reading_order(package: ElementTree.Element) -> list[str]:
-    """Name the files in the order in which they are read, the list of contents left out."""
+    """Return the files in reading order, without the table of contents."""
     parts = {
         item.get("id", ""): item
         for item in package.iterfind(".//{*}manifest/{*}item")
@@ -629,7 +629,7 @@ def _chapter_text(book: zipfile.ZipFile, name: str) -> str:
 
 
 def _epub_xml(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    """Parse one of the small files that describe the book."""
+    """Parse one of the book's metadata files."""
     if book.getinfo(name).file_size > _MOST_XML_BYTES:
         raise Unreadable(f"is damaged: its '{name}' is far too large")
     return ElementTree.fromstring(book.read(name))

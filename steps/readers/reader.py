@@ -25,11 +25,11 @@ from paddock.steps.plugins import (
 )
 
 PAGE_BREAK = "\n\n"
-"""Stands between two pages in a document's text; offsets into the text count it."""
+"""Separates pages in a document's text; offsets into the text include it."""
 
 
 def join_pages(texts: Iterable[str]) -> str:
-    """Make one text of the pages' texts."""
+    """Join the texts of pages."""
     return PAGE_BREAK.join(texts)
 
 
@@ -41,16 +41,16 @@ def page_offsets(pages: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document's text, page by page; what has no pages is one page."""
+    """A document's text by pages; without pages it is a single one."""
 
     pages: tuple[str, ...]
     title: str = ""
-    """Empty: the file's name stands for it."""
+    """Empty: the file's name is used."""
     media_type: str = ""
     notes: tuple[str, ...] = ()
-    """What a person should know about the reading: sentences that follow the document's name."""
+    """Notes for the report: sentences that follow the document's name."""
     why_empty: str = "is empty"
-    """What is said of it when nothing is in it; follows its name."""
+    """The message if it is empty; follows its name."""
 
     @property
     def text(self) -> str:
@@ -59,14 +59,14 @@ class Document:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing but white space is in it."""
+        """Whether it has only white space."""
         return not any(page.strip() for page in self.pages)
 
 
 class Unreadable(ValueError):
     """A document that cannot be read; the message says why and follows its name.
 
-    `remedy` is a whole sentence: what to do about it.
+    `remedy` is a whole sentence.
     """
 
     def __init__(self, why: str, remedy: str = "") -> None:
@@ -75,56 +75,56 @@ class Unreadable(ValueError):
 
 
 class Reader(Protocol):
-    """Reads one kind of document. Made without arguments, once for each document."""
+    """Reads one kind of document. Instantiated without arguments for each document."""
 
     suffixes: ClassVar[tuple[str, ...]]
-    """The ends of such files' names, in lower case and with the dot."""
+    """Suffixes of such files, in lower case and with the dot."""
     media_type: ClassVar[str]
     version: ClassVar[int]
-    """Part of the items' key: a higher one makes what was read before stale."""
+    """Part of the item's hash: a change makes earlier results stale."""
 
     def read(self, path: Path) -> Document:
-        """Read it, in a process of its own with bounds on time and memory.
+        """Read it, in a separate process with limits on time and memory.
 
         That process has the environment of commands: no keys, no secrets of the run.
 
         Raises:
-            Unreadable: it cannot be read; the reason says why.
+            Unreadable: it cannot be read.
             OSError: the system refuses.
         """
         ...
 
 
 class ReadRequest(Protocol):
-    """What a reader may ask of its caller."""
+    """What a built-in reader may use."""
 
     @property
     def ocr(self) -> bool:
-        """Whether pictures of text are to be read."""
+        """Whether to read pictures of text."""
         ...
 
     @property
     def check(self) -> Callable[[], None]:
-        """Report that a page or part is done: the time for the next one begins."""
+        """Report progress: the time limit applies to each page or part."""
         ...
 
     def within(self, kind: str, file: BinaryIO) -> Document:
-        """Read a document of another kind that lies within this one.
+        """Read an embedded document of another kind.
 
         Raises:
-            Unreadable: it cannot be read; the reason says why.
+            Unreadable: it cannot be read.
         """
         ...
 
 
 class ReadsFile(Protocol):
-    """A built-in reader: it takes an open file, so that what lies within a mail is read as well."""
+    """A built-in reader; takes an open file, so that it can read attachments too."""
 
     def __call__(self, file: BinaryIO, wish: ReadRequest) -> Document:
         """Read it.
 
         Raises:
-            Unreadable: it cannot be read; the reason says why.
+            Unreadable: it cannot be read.
         """
         ...
 
@@ -143,12 +143,12 @@ class BrokenReader(Unreadable):
 
 
 def plugin_kinds() -> tuple[str, ...]:
-    """Return the kinds that plug-ins read, sorted; imports none of them."""
+    """Return the sorted kinds of plug-ins; imports none."""
     return tuple(plugins(READER_GROUP))
 
 
 def reader_package(name: str) -> str:
-    """Return which package brings a reader; empty for an unknown one."""
+    """Return the package of a reader; empty for an unknown one."""
     points = plugins(READER_GROUP).get(name)
     return package_of(points[0]) if points else ""
 
@@ -172,9 +172,9 @@ def load_reader(name: str) -> type[Reader]:
 
 
 def plugin_for_suffix(suffix: str) -> str:
-    """Return which plug-in reads files that end so; empty if none does.
+    """Return the plug-in for a suffix; empty if there is none.
 
-    One that cannot be imported claims nothing.
+    Plug-ins that cannot be imported are skipped.
     """
     for name in plugin_kinds():
         try:
@@ -186,7 +186,7 @@ def plugin_for_suffix(suffix: str) -> str:
 
 
 def plugin_versions() -> tuple[str, ...]:
-    """Name what is installed and in which version; a broken one counts as it stands."""
+    """Return the installed plug-ins and their versions."""
     found = []
     for name in plugin_kinds():
         try:
@@ -197,7 +197,7 @@ def plugin_versions() -> tuple[str, ...]:
 
 
 def _reader_fault(kind: object) -> str:
-    """Return what keeps `kind` from being a reader, in words that follow its name."""
+    """Return why `kind` is not a reader, in words that follow its name."""
     if not inspect.isclass(kind):
         return "is not a class"
     suffixes = getattr(kind, "suffixes", None)

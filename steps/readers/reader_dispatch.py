@@ -173,7 +173,7 @@ def _empty_document(path: Path, kind: str | None) -> Document:
 
 
 def _plugin_for(path: Path) -> str:
-    """Return which plug-in reads a file; what we read ourselves is ours."""
+    """Return the plug-in for a file; built-in readers go first."""
     suffix = path.suffix.lower()
     if needs_parsing(path) or suffix in text_files.TEXT_FILE_SUFFIXES or not reader.plugin_kinds():
         return ""
@@ -181,7 +181,7 @@ def _plugin_for(path: Path) -> str:
 
 
 def _read_by_plugin(path: Path, name: str) -> Document:
-    """Let a plug-in read, and check the type of what it returns."""
+    """Read a document with a plug-in, and check the type of its result."""
     kind = reader.load_reader(name)
     try:
         document = kind().read(path)
@@ -192,15 +192,15 @@ def _read_by_plugin(path: Path, name: str) -> Document:
         is_missing = isinstance(error, ModuleNotFoundError)
         raise reader.BrokenReader(name, why, is_missing=is_missing) from error
     if not isinstance(document, Document):
-        raise reader.BrokenReader(name, "it gives no `Document`")
+        raise reader.BrokenReader(name, "it does not return a `Document`")
     return replace(document, media_type=document.media_type or kind.media_type)
 
 
 def _reader_for(kind: str) -> ReadsFile:
-    """Return what reads a kind that is not plain text; its library is imported when it reads.
+    """Return the reader of a kind other than plain text.
 
     Raises:
-        Unreadable: nothing reads it.
+        Unreadable: there is none.
     """
     if kind not in _READERS:
         raise Unreadable(f"is of a kind that nothing reads: `{kind}`")

@@ -205,7 +205,7 @@ class _ReadLimits:
         )
 
     def ended(self, code: int | None) -> Unreadable:
-        """Word how a process ended that was not killed by us."""
+        """Return the error for a process that ended by itself."""
         if code is None:
             return self.too_large()
         if code == -signal.SIGKILL:
@@ -228,14 +228,14 @@ class _ReadLimits:
 
 
 class _ReaderEnded(Exception):
-    """The process ended by itself, with this code; None: it had no memory left."""
+    """The process ended by itself with this code; None: out of memory."""
 
     def __init__(self, code: int | None) -> None:
         self.code = code
 
 
 class _ReaderProcess:
-    """One process. One thread at a time uses it."""
+    """One process, used by one thread at a time."""
 
     def __init__(self, bounds: _ReadLimits) -> None:
         """Start it.
@@ -284,8 +284,8 @@ class _ReaderProcess:
 
         Raises:
             Unreadable: it took too much time or memory; the process must be ended.
-            _Ended: the process has ended.
-            Abandoned: nothing waits for it.
+            _ReaderEnded: the process has ended.
+            ReadAbandoned: nothing waits for it.
         """
         asked = {
             "path": None if request.path is None else str(request.path.absolute()),  # its is "/"
@@ -312,7 +312,7 @@ class _ReaderProcess:
     def _frame(
         self, sent: bytes, bounds: _ReadLimits, ends: float, most_bytes: int = 0
     ) -> tuple[bytes, dict[str, Any], memoryview]:
-        """Send what is to be sent, and wait for one frame within the bounds."""
+        """Send data, and wait for one frame within the limits."""
         slow = min(monotonic() + bounds.timeout_s, ends)
         left = memoryview(sent)
         while (found := self._taken(bounds, most_bytes)) is None:
@@ -328,12 +328,12 @@ class _ReaderProcess:
     def _taken(
         self, bounds: _ReadLimits, most_bytes: int
     ) -> tuple[bytes, dict[str, Any], memoryview] | None:
-        """Take one frame from what was received; None: it is not whole yet."""
+        """Return a received frame; None: it is incomplete."""
         if len(self._received) < HEADER.size:
             return None
         kind, n_meta, n_data = HEADER.unpack_from(self._received)
         if n_meta > _MOST_META_BYTES or n_data > most_bytes:
-            raise bounds.too_large()  # it never sends so much by itself
+            raise bounds.too_large()  # larger than any regular frame
         begins, ends = HEADER.size + n_meta, HEADER.size + n_meta + n_data
         if len(self._received) < ends:
             return None
@@ -344,7 +344,7 @@ class _ReaderProcess:
         """Wait a moment for bytes in either direction; return what is still to be sent.
 
         Raises:
-            _Ended: the process has ended.
+            _ReaderEnded: the process has ended.
         """
         wanted = [self._in] if left else []
         can_read, can_write, _ = select.select([self._out], wanted, [], _POLL_S)
@@ -366,14 +366,14 @@ class _ReaderProcess:
         return 0
 
     def _code(self) -> int:
-        """Return with which code the process has ended, that of a signal negative."""
+        """Return the exit code, negative for a signal."""
         try:
             return self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             return 0
 
     def end(self) -> None:
-        """Kill it at once: it holds nothing that must be put in order."""
+        """Kill it at once: it has no state to save."""
         import psutil
 
         with contextlib.suppress(psutil.Error):

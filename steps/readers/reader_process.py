@@ -27,10 +27,10 @@ HEADER = struct.Struct(">cQQ")
 REQUEST, READY, PROGRESS, DOCUMENT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
 IDLE_S = 30.0
 OUT_OF_MEMORY = "memory"
-"""The reason of a failure for want of memory."""
+"""The reason of a failure when memory runs out."""
 _PROGRESS_EVERY_S = 1.0
 _SLACK_BYTES = 256 * 1024**2
-"""What the system counts besides what is used: stacks and reserves of libraries."""
+"""Memory for stacks and reserves of libraries."""
 _RESERVE_BYTES = 4 * 1024**2
 _TITLE_CHARS = 1_000
 
@@ -44,7 +44,7 @@ def pack_frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes
 def main(memory_bytes: int) -> None:
     """Answer until the input ends."""
     requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
-    # Libraries and plug-ins print to nowhere, and have nothing to read.
+    # Libraries and plug-ins have no standard streams.
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
@@ -55,19 +55,19 @@ def main(memory_bytes: int) -> None:
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Bound what this process may use, and let the system end it before any other."""
+    """Limit memory; the system ends this process first when memory runs out."""
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/oom_score_adj").write_text("1000")
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, ValueError):  # macOS knows the name and keeps to nothing
+    with contextlib.suppress(OSError, ValueError):  # macOS ignores it
         most = memory_bytes + _SLACK_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _limit_cpu(seconds: float | None) -> None:
-    """Bound the CPU time of one document: the limit of last resort, when the run is stopped."""
+    """Limit the CPU time of one document: a last resort if the run is stopped."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -76,7 +76,7 @@ def _limit_cpu(seconds: float | None) -> None:
 
 
 def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """Read one request; None: there will be none, or none came for a while."""
+    """Read one request; None: input ended, or the process was idle."""
     if not select.select([requests], [], [], IDLE_S)[0]:
         return None
     head = _read_exactly(requests, HEADER.size)
@@ -100,7 +100,7 @@ def _send_frame(answers: BinaryIO, data: bytes) -> None:
 
 
 def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
-    reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # to say that there is no more
+    reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # to report that memory ran out
     _limit_cpu(asked["cpu_s"])
     try:
         answer = _read_document(answers, asked, data)

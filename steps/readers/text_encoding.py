@@ -1,4 +1,4 @@
-"""Bytes to text: detect the encoding, refuse what is no text, report what was guessed.
+"""Bytes to text: detect the encoding, refuse binary data, report guesses.
 
 Order: byte-order mark, UTF-16 by its zeros, UTF-8, then the legacy encodings by likelihood.
 """
@@ -34,12 +34,12 @@ _MAX_ASCII_SHARE = 0.8  # of the bytes of UTF-16: in Latin text half are zeros, 
 
 
 class NotText(ValueError):
-    """These bytes are no text in any encoding that we know; the message says why."""
+    """Bytes that are not text in any known encoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A text, line ends as line feeds, and how it was read. `n_damaged` bytes became U+FFFD."""
+    """A text with line feeds, and its encoding. `n_damaged` bytes became U+FFFD."""
 
     text: str
     encoding: str
@@ -73,7 +73,7 @@ def is_known_encoding(encoding: str) -> bool:
 
 
 def _by_byte_order_mark(data: bytes) -> tuple[str, int]:
-    """Find a byte-order mark: the encoding it stands for, and its length."""
+    """Return the encoding and the length of a byte-order mark."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             return name, len(mark)
@@ -81,7 +81,7 @@ def _by_byte_order_mark(data: bytes) -> tuple[str, int]:
 
 
 def _decode_strictly(data: bytes, encoding: str) -> Decoded:
-    """Decode or refuse: where the encoding is known, damage is an error."""
+    """Decode with a known encoding; damage is an error."""
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -109,7 +109,7 @@ def _utf16_without_mark(data: bytes) -> str:
 
 
 def _share_of_text(sample: bytes, encoding: str) -> float:
-    """Return which part of the characters is such as texts have, weighted to common scripts."""
+    """Return the share of plausible characters, weighted to common scripts."""
     text = sample.decode(encoding, "replace")
     bad = {"Cc", "Cn", "Co", "Cs"}
     odd = sum(
@@ -130,9 +130,9 @@ def _refuse_controls(data: bytes) -> None:
 
 
 def _as_utf8(data: bytes) -> Decoded | None:
-    """Read UTF-8, also with a few damaged bytes; nothing if it is something else.
+    """Decode UTF-8, also with a few damaged bytes; None for other data.
 
-    A single broken byte must not send a whole UTF-8 text through an old encoding.
+    A single broken byte must not make a UTF-8 text decode as a legacy encoding.
     """
     try:
         return Decoded(_normalised_newlines(data.decode()), "utf-8")
@@ -145,12 +145,12 @@ def _as_utf8(data: bytes) -> Decoded | None:
 
 
 def _as_old(data: bytes) -> Decoded:
-    """Choose among the encodings from before Unicode by how much the text reads like a language."""
+    """Choose the legacy encoding in which the text reads most like a language."""
     found = _likeliest_encoding(data, _LEGACY)
     if found is not None and found.encoding in _WIDE and _loses_letters(found):
         found = _likeliest_encoding(data, _NARROW) or found
     if found is None:
-        raise NotText("its bytes are no text in any known encoding")
+        raise NotText("its bytes are not text in any known encoding")
     return found
 
 
@@ -184,7 +184,7 @@ def _loses_letters(found: Decoded) -> bool:
 
 
 def _normalised_newlines(text: str) -> str:
-    """Make every line end a line feed, drop DOS's end mark."""
+    """Convert line ends to line feeds; drop the DOS end mark."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.removesuffix("\x1a")

@@ -30,11 +30,11 @@ _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near
 
 
 class UnreadableHtml(ValueError):
-    """Markup that no parser takes; the message says why."""
+    """Markup that cannot be parsed."""
 
 
 def html_charset(data: bytes) -> str:
-    """Return the encoding that the page names, or an empty text."""
+    """Return the declared encoding of a page, or an empty text."""
     found = _CHARSET.search(data[:_HEAD_BYTES])
     name = found[1].decode("ascii").lower() if found else ""
     return _CHARSET_ALIASES.get(name, name)
@@ -47,7 +47,7 @@ def html_to_markdown(html: str) -> tuple[str, str]:
         UnreadableHtml: with the reason.
     """
     if html.count("<") > _MAX_TAGS:
-        raise UnreadableHtml(f"it has more than {_MAX_TAGS:,} tags, which are not read at once")
+        raise UnreadableHtml(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
     soup = _parsed_html(_DECLARATION.sub("", html))
     title = _html_title(soup)
     for element in soup.find_all(_SKIPPED_TAGS):
@@ -64,7 +64,7 @@ def _parsed_html(html: str) -> Any:
     try:
         return BeautifulSoup(html, "html.parser")
     except ParserRejectedMarkup as error:
-        raise UnreadableHtml("its markup is broken beyond what a parser takes") from error
+        raise UnreadableHtml("its markup cannot be parsed") from error
 
 
 def _html_title(soup: Any) -> str:
@@ -73,7 +73,7 @@ def _html_title(soup: Any) -> str:
 
 
 def _is_deep(soup: Any) -> bool:
-    """Return whether elements are nested deeper than a page written by someone ever is."""
+    """Return whether elements are nested deeper than in real pages."""
     level = [soup]
     for _ in range(_MAX_DEPTH):
         level = [child for element in level for child in element.find_all(recursive=False)]
@@ -107,10 +107,10 @@ _MAX_TITLE_CHARACTERS = 200
 def read_text_file(
     data: bytes, kind: str, encoding: str = "auto", *, is_named: bool = False
 ) -> Document:
-    """Read it; `is_named`: the author has said which kind it is.
+    """Read it; `is_named`: the author has set its kind.
 
     Raises:
-        Unreadable: it is not text, or not what the author says.
+        Unreadable: it is not text, or not of that kind.
     """
     named = html_charset(data) if kind == "html" and encoding == "auto" else ""
     decoded = _decoded(data, encoding, named)
@@ -123,8 +123,8 @@ def read_text_file(
         title = heading[1].rstrip(" \t#")[:_MAX_TITLE_CHARACTERS] if heading else ""
     elif kind == "json" and (fault := _json_fault(text)):
         if is_named:
-            raise Unreadable(f"is no valid JSON: {fault}")
-        notes.append(f"is no valid JSON ({fault}); it is read as plain text")
+            raise Unreadable(f"is not valid JSON: {fault}")
+        notes.append(f"is not valid JSON ({fault}); it is read as plain text")
         kind = "txt"
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
 
@@ -138,12 +138,12 @@ def _read_html(text: str) -> tuple[str, str]:
 
 
 def _decoded(data: bytes, encoding: str, named: str) -> text_encoding.Decoded:
-    """Decode by the author's word, else by the page's own, else by what the bytes tell."""
+    """Decode by the author's encoding, else the declared one, else a detected one."""
     if named and text_encoding.is_known_encoding(named):
         try:
             return text_encoding.decode_text(data, named)
         except text_encoding.NotText:
-            pass  # pages often lie about themselves; the bytes decide
+            pass  # the declaration is often wrong: detect it
     try:
         return text_encoding.decode_text(data, encoding)
     except text_encoding.NotText as error:

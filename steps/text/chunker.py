@@ -1,4 +1,4 @@
-"""Cut a text along headings, paragraphs and sentences into pieces of at most so many tokens.
+"""Cut a text along headings, paragraphs and sentences into pieces of limited token count.
 
 The splitter asks for the size of hundreds of overlapping pieces; asking the model each time would
 be hundreds of requests. So each different word is counted once, all in one request, a piece is
@@ -6,8 +6,8 @@ estimated as the sum of its words, and the result is counted exactly: three requ
 
 Rows of tables (Markdown, or a whole text that is CSV) stay whole as long as one alone is not too
 long; a piece that continues a table begins with its header again. For that the rows are masked:
-each becomes a run of one private-use character, as long as the row, so that every offset and every
-line end stays and no run is ever cut. Which character says how many tokens the row has.
+each becomes a run of one private-use character of the same length, so that offsets and line ends
+stay and no row is cut. The character encodes how many tokens the row has.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
 _TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")
 _DELIMITERS = ",;\t|"
 _LEAST_ROWS = 3  # two lines with one comma each are hardly a table
-# A cell of eight words is more likely a sentence. Each word is looked at where it begins and
-# nowhere else: a cell of 100,000 letters must not take minutes.
+# A cell of eight words is more likely a sentence. Matching only starts at words: a cell of 100,000
+# letters must not take minutes.
 _EIGHT_WORDS = re.compile(r"(?<!\S)(?=(\S+)(?: \S+){7})")
 _LETTER = re.compile(r"[^\W\d]")
 
@@ -36,7 +36,7 @@ class TextTable:
     """A table by its offsets into the text: `rows` begins with what follows the header."""
 
     header: tuple[int, int]
-    """Where the header stands, from its first character to its last; empty if there is none."""
+    """The offsets of the header; empty if there is none."""
     rows: tuple[tuple[int, int], ...]
 
 
@@ -59,7 +59,7 @@ def _markdown_tables(text: str) -> Iterator[TextTable]:
 
 
 def _table_at(text: str, run: Sequence[tuple[int, int]]) -> Iterator[TextTable]:
-    """Make a table of consecutive rows; the one over a rule of dashes is its header."""
+    """Yield the table of consecutive rows; a row above a line of dashes is its header."""
     if len(run) < 2:
         return
     start, end = run[1]
@@ -72,7 +72,7 @@ def _table_at(text: str, run: Sequence[tuple[int, int]]) -> Iterator[TextTable]:
 
 
 def _csv_table(text: str) -> TextTable | None:
-    """Take the whole text for CSV if every row has as many cells as the first, two at least."""
+    """Return the whole text as a table if all rows have the same number of cells, at least two."""
     head = text.lstrip("\n").partition("\n")[0]
     for delimiter in _DELIMITERS:
         if delimiter in head and not head.lstrip().startswith("|"):
@@ -83,7 +83,7 @@ def _csv_table(text: str) -> TextTable | None:
 
 
 def _csv_rows(text: str, delimiter: str) -> list[tuple[int, int]]:
-    """Return each row's place; none if it is no CSV with this delimiter."""
+    """Return the offsets of rows; none if it is not CSV with this delimiter."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     starts = list(accumulate(map(len, lines), initial=0))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -107,9 +107,9 @@ def _csv_rows(text: str, delimiter: str) -> list[tuple[int, int]]:
 
 
 def _is_header(row: Sequence[str]) -> bool:
-    """Return whether these may be the names of columns: all there, all different, none a sentence.
+    """Return whether these may be column names: not empty, all different, none a sentence.
 
-    A letter's first line with a comma in it is none.
+    The first line of a letter with a comma is not a header.
     """
     is_named = all(cell and cell == cell.strip() for cell in row)
     return is_named and len({*row}) == len(row) > 1 and not any(map(_is_prose, row))
@@ -136,7 +136,7 @@ TokenRuler = Callable[[str], int]
 
 @dataclass(frozen=True, slots=True)
 class _MaskedRow:
-    """A row, the first of a table with its header; `header` is what goes before a later one."""
+    """A row; the first one includes the header; `header` is repeated before later ones."""
 
     start: int
     end: int
@@ -144,9 +144,9 @@ class _MaskedRow:
     header: str
     header_size: int
     heading: int
-    """Where the heading over a table begins, for its first row; for any other its own start."""
+    """For the first row: where the heading above the table begins; else the row's start."""
     rest: int = 0
-    """For a table's first row: how many tokens the others have."""
+    """For the first row: how many tokens the others have."""
 
 
 @dataclass(slots=True)
@@ -158,11 +158,11 @@ class TableMask:
     _rows: list[_MaskedRow]
     _starts: list[int]
     _bare: set[int] = field(default_factory=set)
-    """Starts of rows that go without a header: with it they would be too long."""
+    """Starts of rows without a repeated header, which would make them too long."""
 
     @classmethod
     def of(cls, text: str, ruler: TokenRuler) -> TableMask:
-        """Find the tables; a text that has such characters itself has none."""
+        """Find the tables; none in a text that has private-use characters itself."""
         found = [] if _MASKED_RUN.search(text) else find_tables(text)
         rows: list[_MaskedRow] = []
         for table in found:
@@ -181,9 +181,9 @@ class TableMask:
         return cls(text, ruler, rows, [row.start for row in rows])
 
     def hidden(self, span: tuple[int, int], capacity: int) -> tuple[TokenRuler, str]:
-        """Return the part with its rows hidden, those that do not fit left as they are.
+        """Return the part with rows masked, except those that do not fit.
 
-        The first of the two sizes what is hidden, with the header that goes before it.
+        Also return a function that sizes masked text, including a repeated header.
         """
         start, end = span
         signs: dict[tuple[int, int, int], str] = {}
@@ -213,9 +213,9 @@ class TableMask:
         return (self._sizer(known) if known else self.ruler), "".join(out)
 
     def zones(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
-        """Cut a span where a heading stands over a table that does not fit.
+        """Cut a span before a heading whose table does not fit.
 
-        Whoever cuts would leave such a heading alone, since the table goes to pieces.
+        Otherwise the splitter would separate the heading from the table.
         """
         borders = [span[0]]
         for index in range(bisect_left(self._starts, span[0]), len(self._rows)):
@@ -228,7 +228,7 @@ class TableMask:
         return list(pairwise([*borders, span[1]]))
 
     def _with_heading(self, row: _MaskedRow, least: int, capacity: int) -> tuple[int, int]:
-        """Return where a row begins, and its size: with its table's heading if that is to stay."""
+        """Return a row's start and size, with the heading of its table if that is kept."""
         if least <= row.heading < row.start and row.size + row.rest > capacity:
             size = row.size + self.ruler(self.text[row.heading : row.start])
             if size <= capacity:
@@ -251,12 +251,12 @@ class TableMask:
         return size
 
     def header(self, span: tuple[int, int]) -> str:
-        """Return what goes before a piece that begins with a later row; empty for any other."""
+        """Return the header to repeat before a piece; empty if it needs none."""
         row = self._row_at(span)
         return row.header if row is not None and row.start not in self._bare else ""
 
     def drop_header(self, span: tuple[int, int]) -> bool:
-        """Let a piece of one row go without its header; False if it has none, or several rows."""
+        """Drop the repeated header of a piece of one row; return False if that is not possible."""
         row = self._row_at(span)
         if row is None or not self.header(span) or self.text[row.end : span[1]].strip():
             return False
@@ -264,14 +264,14 @@ class TableMask:
         return True
 
     def row_from(self, at: int) -> int:
-        """Return the next start of a row for a place within one; any other place is itself."""
+        """Return the start of the next row for an offset within one, else the offset."""
         index = bisect_right(self._starts, at) - 1
         if index < 0 or not self._rows[index].start < at < self._rows[index].end:
             return at
         return self._starts[index + 1] if index + 1 < len(self._rows) else self._rows[index].end
 
     def _row_at(self, span: tuple[int, int]) -> _MaskedRow | None:
-        """Return the row that a piece begins with, if the whole of it is in it."""
+        """Return the row that a piece begins with, if the piece has all of it."""
         index = bisect_left(self._starts, span[0])
         if index == len(self._rows) or self._starts[index] != span[0]:
             return None
@@ -279,7 +279,7 @@ class TableMask:
 
 
 def _heading_over(text: str, begin: int) -> int:
-    """Find the heading that stands directly over a table; its own beginning if none does."""
+    """Return the start of the heading directly above a table, else of the table."""
     above = text[max(0, begin - _MOST_HEADING_CHARACTERS) : begin]
     found = _HEADING.search(above)
     return begin - len(found[1]) if found else begin
@@ -304,14 +304,14 @@ _MAX_SECOND_CUTS = 6
 
 @dataclass(frozen=True, slots=True)
 class CutPiece:
-    """A part of a text, white space around it left out: `text[repeated:] == whole[start:end]`."""
+    """A part of a text without white space around it: `text[repeated:] == whole[start:end]`."""
 
     text: str
     start: int
     end: int
     n_tokens: int
     repeated: int = 0
-    """So many characters at the beginning are the header of a table, said again."""
+    """The length of a repeated table header at the beginning."""
 
 
 async def cut_text(
@@ -322,9 +322,9 @@ async def cut_text(
     overlap: int = 0,
     by: Collection[str] = CUT_BORDERS,
 ) -> list[CutPiece]:
-    """Cut `text` into pieces of at most `n_tokens`, in order; nothing but white space is lost.
+    """Cut `text` into pieces of at most `n_tokens`, in order; only white space is lost.
 
-    Only a single character that alone has more tokens than that makes a larger piece.
+    A single character with more tokens makes a larger piece.
     """
     slices = [text[i : i + _SLICE_CHARACTERS] for i in range(0, len(text), _SLICE_CHARACTERS)]
     sizes = await count(slices)
@@ -353,9 +353,9 @@ class _WordRuler:
 
     @classmethod
     async def of(cls, text: str, count: TokenCounter) -> _WordRuler:
-        """Size every word of `text`, and a line end, in one request."""
+        """Count every word of `text`, and a line end, in one request."""
         words = list({word.strip(): None for word in re.findall(_WORD, text)} | {"\n": None})
-        # Most words stand after a space, and tokenizers tell that from a word alone.
+        # Most words follow a space, and tokenizers count that differently.
         sizes = await count([word if re.match(_ALONE, word) else f" {word}" for word in words])
         return cls(dict(zip(words, sizes, strict=True)) | {"": 0})
 
@@ -365,13 +365,13 @@ class _WordRuler:
         for word in re.findall(_WORD, text):
             bare = word.strip() or ("\n" if "\n" in word else "")
             size = sizes.get(bare)
-            # Cut in its middle it is none of the words of the whole text.
+            # A part of a word is not among the words of the whole text.
             total += max(1, len(bare.encode()) // 3) if size is None else size
         return total
 
 
 def _scale(ruler: _WordRuler, slices: Sequence[str], sizes: Sequence[int]) -> float:
-    """Return how far the worst slice is from its estimate: tokens merge across words, or do not."""
+    """Return the largest error of an estimate: tokens may merge across words."""
     ratios = [
         size / estimate
         for part, size in zip(slices, sizes, strict=True)
@@ -393,11 +393,11 @@ class _TextCutter:
         return await _in_thread(part, self._spans, span, capacity)
 
     def shown(self, span: tuple[int, int]) -> str:
-        """Return a piece's text, with its table's header if it goes on with one."""
+        """Return a piece's text, with a repeated header if it continues a table."""
         return self.board.header(span) + self.text[span[0] : span[1]]
 
     def piece(self, span: tuple[int, int], n_tokens: int) -> CutPiece:
-        """Make a piece."""
+        """Return a piece."""
         return CutPiece(self.shown(span), *span, n_tokens, len(self.board.header(span)))
 
     def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
@@ -415,7 +415,7 @@ class _TextCutter:
         return library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
 
     def _masked(self, text: str) -> str:
-        """Hide line ends where paragraphs are no borders; every offset stays as it is."""
+        """Mask line ends unless paragraphs are borders; offsets stay."""
         if "heading" in self.by or "paragraph" in self.by:
             return text
         return re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", text)
@@ -431,7 +431,7 @@ async def _in_thread(text: str, work: Callable[..., T], *given: Any) -> T:
 def _with_overlap(
     cutter: _TextCutter, spans: list[tuple[int, int]], overlap: int
 ) -> list[tuple[int, int]]:
-    """Let each piece begin earlier, at a sentence if one begins there, else at a word.
+    """Extend each piece to the left, to the start of a sentence or else a word.
 
     The library's own overlap takes whole paragraphs or nothing.
     """
@@ -444,7 +444,7 @@ def _with_overlap(
 
 
 def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -> int:
-    """Find where to begin so that at most `overlap` tokens come before `begin`."""
+    """Return a start so that at most `overlap` tokens are before `begin`."""
     text = cutter.text
     for stop_gate in (_SENTENCE, _WORD_START):
         starts = [match.end() for match in re.compile(stop_gate).finditer(text, before, begin)]
@@ -457,7 +457,7 @@ def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -
 async def _within_limit(
     cutter: _TextCutter, spans: list[tuple[int, int]], n_tokens: int, count: TokenCounter
 ) -> list[CutPiece]:
-    """Count what was cut, and cut again where an estimate was too small."""
+    """Count the pieces, and cut again where an estimate was too small."""
     done: list[CutPiece] = []
     capacity = {span: n_tokens for span in spans}
     for _ in range(_MAX_SECOND_CUTS):
@@ -483,7 +483,7 @@ async def _within_limit(
 async def _halved(
     cutter: _TextCutter, spans: list[tuple[int, int]], n_tokens: int, count: TokenCounter
 ) -> list[CutPiece]:
-    """Cut what no border helps with in the middle, until it fits."""
+    """Cut a piece without borders in the middle, until it fits."""
     done: list[CutPiece] = []
     while spans:
         sizes = await count([cutter.shown(span) for span in spans])

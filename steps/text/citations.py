@@ -1,6 +1,6 @@
 """Citations of a summary: pages and headings of its sources, and citation marks in its text.
 
-The marks are made by counting common words, never by a model: a small one makes page numbers up.
+The marks come from counting common words, never from a model: small ones invent page numbers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from .split import Headings, TextPart, repeated_chars
 
 _SENTENCE = re.compile(r"[^\n]+?(?:[.!?][\"')\]]*(?=\s|\Z)|[\u3002\uff01\uff1f]|(?=\n)|\Z)")
 _WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_]+")
-_LEAST_WEIGHT_SHARE = (
-    0.5  # of a sentence's words, rare ones counting more, must stand in what it is said to be of
-)
+_LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage
 _LEAST_WORDS = 3
 
 
 class CitedSource(Output):
-    """What one note was made from. `start` and `end` are offsets into the whole text, if known."""
+    """The source of one note. `start` and `end` are offsets into the whole text, if known."""
 
     index: int
     start: int | None
@@ -36,14 +34,14 @@ class CitedSource(Output):
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of the text, and what a reader is told to find it by: `p. 3`, `§ Results`."""
+    """A piece of the text, and its citation mark: `p. 3`, `§ Results`."""
 
     text: str
     mark: str
 
 
 def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) -> CitedSource:
-    """Return where a part comes from; `page_of` gives the page of an offset, if that is known."""
+    """Return the source of a part; `page_of` returns the page of an offset, if known."""
     start, end = part.data.get("start"), part.data.get("end")
     start, end = (value if isinstance(value, int) else None for value in (start, end))
     page, page_end = part.data.get("page"), part.data.get("page_end")
@@ -61,7 +59,7 @@ def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) 
 
 
 def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSource:
-    """Return one source for several that were read at once."""
+    """Return one source for several."""
     pages = [one.page for one in sources if one.page is not None]
     ends = [one.page_end for one in sources if one.page_end is not None]
     return CitedSource(
@@ -75,7 +73,7 @@ def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSou
 
 
 def passages_by_page(pages: Sequence[str]) -> list[Passage]:
-    """Return the passages of a document: its pages, or what stands under its headings."""
+    """Return the passages of a document: its pages, or the texts under its headings."""
     if len(pages) > 1:
         return [Passage(text, f"p. {number}") for number, text in enumerate(pages, 1)]
     text = pages[0] if pages else ""
@@ -89,7 +87,7 @@ def passages_by_page(pages: Sequence[str]) -> list[Passage]:
 
 
 def passages_by_chunk(parts: Sequence[TextPart]) -> list[Passage]:
-    """Return the passages of chunks: by their pages if there are several, else by their headings."""
+    """Return the passages of chunks, by pages if there are several, else by headings."""
     sources = [source_of(index, part, None) for index, part in enumerate(parts)]
     has_pages = len({n for one in sources for n in (one.page, one.page_end) if n is not None}) > 1
     passages: list[Passage] = []
@@ -101,9 +99,9 @@ def passages_by_chunk(parts: Sequence[TextPart]) -> list[Passage]:
 
 
 def with_citations(text: str, passages: Sequence[Passage]) -> str:
-    """Put behind each sentence the mark of the passage that most of its words are of.
+    """Append to each sentence the mark of the passage with most of its words.
 
-    A sentence that is like none of them gets none.
+    A sentence that is similar to none gets no mark.
 
     >>> print(with_citations("Slates cost 5 euros.", [Passage("Wool is dear.", "p. 1"),
     ...     Passage("All slates cost 5 euros each.", "p. 2")]))

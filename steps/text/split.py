@@ -1,7 +1,7 @@
-"""The step `split`: chunks of a text by tokens; and chunks as other steps take them.
+"""The step `split`: chunks of a text by tokens; and chunks as input of other steps.
 
-`TextPart` is what `summarise`, `embed` and `reduce` make of a text, a chunk of `split`, or any
-result. `Headings` finds the headings above a place in a Markdown text.
+`summarise`, `embed` and `reduce` convert a text, a chunk of `split`, or any result to a `TextPart`.
+`Headings` finds the headings above an offset in a Markdown text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Headings:
 
     @classmethod
     def of(cls, text: str) -> Headings:
-        """Find the `#` headings that do not stand in fenced code."""
+        """Find the `#` headings outside fenced code."""
         offsets: list[int] = []
         paths: list[tuple[str, ...]] = []
         open_ones: list[tuple[int, str]] = []
@@ -55,13 +55,13 @@ class Headings:
         return cls(tuple(offsets), tuple(paths))
 
     def at(self, offset: int) -> tuple[str, ...]:
-        """Return the titles over `offset`, the outermost first; a heading stands over itself."""
+        """Return the titles above `offset`, outermost first; a heading includes itself."""
         index = bisect_right(self.offsets, offset)
         return self.paths[index - 1] if index else ()
 
 
 def _fence_after(mark: str, fence: str) -> str:
-    """Return which fence is open after this mark: one ends with its like, as long or longer."""
+    """Return the open fence after this mark: a fence ends with the same mark, at least as long."""
     if not fence:
         return mark
     return "" if mark.startswith(fence) else fence
@@ -69,16 +69,16 @@ def _fence_after(mark: str, fence: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A part of what is to be read. `data` is what a template sees as `chunk`; it has `text`."""
+    """A part of a text. `data` is the `chunk` of templates; it has `text`."""
 
     text: str
     data: Mapping[str, Any]
 
 
 def to_part(chunk: Any) -> TextPart:
-    """Make a part of a chunk.
+    """Convert a chunk to a part.
 
-    A text is itself, a mapping its `text`; one without a text becomes lines of `name: value`.
+    A text stays, of a mapping `text` is taken; without one it becomes lines of `name: value`.
 
     >>> to_part({"file": "a.md", "summary": "Short."}).text.splitlines()
     ['file: a.md', 'summary: Short.']
@@ -95,16 +95,15 @@ def to_part(chunk: Any) -> TextPart:
 
 
 def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
-    """Make parts of chunks, those that are null or blank left out: there is nothing in them."""
+    """Convert chunks to parts, without null and blank ones."""
     made = [to_part(chunk) for chunk in chunks if chunk is not None]
     return [one for one in made if one.text.strip()]
 
 
 def join_parts(several: Sequence[TextPart]) -> str:
-    """Join parts to one text; what neighbours share, or say again of a table, comes once.
+    """Join parts to one text without overlaps and repeated table headers.
 
-    They share what the one ends with and the other begins with, by its words and by its place:
-    chunks of several documents may have the same places.
+    An overlap must match by text and by offset: chunks of several documents may have equal offsets.
     """
     texts: list[str] = []
     before, began, reached = "", 0, 0
@@ -120,7 +119,7 @@ def join_parts(several: Sequence[TextPart]) -> str:
 
 
 def repeated_chars(one: TextPart) -> int:
-    """Return how many characters at its beginning stand elsewhere: the header of a table."""
+    """Return the length of a repeated table header at its beginning."""
     n = one.data.get("repeated")
     return n if isinstance(n, int) and 0 < n < len(one.text) else 0
 
@@ -139,7 +138,7 @@ class SplitParams(Params):
 
     text: str | None = Field(default=None, description="The text to cut.")
     pages: list[DocumentPage] | None = Field(
-        default=None, description="The pages to cut, as files.read gives them."
+        default=None, description="The pages to cut, an output of files.read."
     )
     tokens: Tokens = Field(default=1000, ge=1, description="The most tokens of a chunk.")
     overlap: Tokens = Field(
@@ -148,9 +147,9 @@ class SplitParams(Params):
     by: list[CutBorder] = Field(
         default=["heading", "paragraph", "sentence"],
         min_length=1,
-        description="Where to cut, as long as it is possible; else between words.",
+        description="Where to cut if possible; else between words.",
     )
-    model: str | None = Field(default=None, description="Whose tokens are counted.")
+    model: str | None = Field(default=None, description="The model whose tokens are counted.")
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> SplitParams:
@@ -162,7 +161,7 @@ class SplitParams(Params):
 class SplitChunk(Output):
     """A part of the text: `start` and `end` are character offsets into the whole text.
 
-    `text[repeated:]` is what stands there.
+    `text[repeated:]` is the text there.
     """
 
     text: str
@@ -174,9 +173,9 @@ class SplitChunk(Output):
     page_end: int | None
     """The page it ends on."""
     headings: list[str]
-    """The headings over its start, the outermost first."""
+    """The headings above its start, outermost first."""
     repeated: int = 0
-    """So many characters at its beginning are the header of a table that it goes on with."""
+    """The length of a repeated table header at its beginning."""
 
 
 class SplitOutput(Output):
@@ -203,7 +202,7 @@ class Split:
         return ()
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
-        """Cut it; a text without anything but white space has no chunks."""
+        """Cut it; a blank text has no chunks."""
         model = tools.models.resolve(params.model, "chat")
         text = params.text or join_pages(page.text for page in params.pages or ())
         pieces = await cut_text(

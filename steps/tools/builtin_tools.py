@@ -42,14 +42,14 @@ _CONTEXT = decimal.Context(
     prec=_DIGITS, Emax=6_000, Emin=-6_000,
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )  # fmt: skip
-# Signs that people and models write: for times, for divided by, and two dashes for minus.
+# Other signs for multiplication, division and minus.
 _SIGNS = str.maketrans("\u00d7\u00b7\u00f7\u2212\u2013", "**/--")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 _CONSTANTS: Mapping[str, Number] = {"pi": Decimal(repr(math.pi)), "e": Decimal(repr(math.e))}
 
 
 class CalculationError(Exception):
-    """It is no arithmetic, or has no result; one plain sentence."""
+    """Not arithmetic, or without a result; the message is a plain sentence."""
 
 
 def evaluate(expression: str) -> Number:
@@ -59,7 +59,7 @@ def evaluate(expression: str) -> Number:
     (Decimal('2468.3'), 1024, 4)
 
     Raises:
-        NoResult: it is no arithmetic, or has no result.
+        CalculationError: it is not arithmetic, or has no result.
     """
     tree = _parsed_expression(expression)
     try:
@@ -74,7 +74,7 @@ def evaluate(expression: str) -> Number:
 
 
 def format_number(value: Number) -> str:
-    """Write a number as people do.
+    """Return a number as people write it.
 
     >>> format_number(Decimal("2.50")), format_number(Decimal("1E+40")), format_number(7)
     ('2.5', '1E+40', '7')
@@ -89,22 +89,22 @@ def format_number(value: Number) -> str:
 def _parsed_expression(expression: str) -> ast.expr:
     text = expression.strip().removesuffix("=").strip().translate(_SIGNS).replace("^", "**")
     if not text:
-        raise CalculationError("there is nothing to work out.")
+        raise CalculationError("the expression is empty.")
     if len(text) > _MOST_CHARACTERS:
         raise CalculationError(f"it has more than {_MOST_CHARACTERS:,} characters.")
-    if not re.search(r"[A-Za-z]", text):  # in `max(1,200)` a comma stands between two numbers
+    if not re.search(r"[A-Za-z]", text):  # in `max(1,200)` the comma separates numbers
         text = _THOUSANDS.sub("", text)
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise CalculationError(f"'{expression[:80]}' is no arithmetic.") from None
+        raise CalculationError(f"'{expression[:80]}' is not arithmetic.") from None
     if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
         raise CalculationError("it has too many parts.")
     return tree
 
 
 def _value(node: ast.AST, context: decimal.Context) -> Number:
-    """Work out one node; the parser has seen to it that they are not too deep."""
+    """Evaluate one node; the parser limits the depth."""
     if isinstance(node, ast.Constant):
         return _constant(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
@@ -117,12 +117,12 @@ def _value(node: ast.AST, context: decimal.Context) -> Number:
         return _CONSTANTS[node.id.lower()]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         return _bounded(_function_value(node, context))
-    raise CalculationError(f"'{ast.unparse(node)[:80]}' is no arithmetic.")
+    raise CalculationError(f"'{ast.unparse(node)[:80]}' is not arithmetic.")
 
 
 def _constant(value: object) -> Number:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise CalculationError(f"'{value}' is no number.")
+        raise CalculationError(f"'{value}' is not a number.")
     return _bounded(value if isinstance(value, int) else _decimal(value))
 
 
@@ -146,7 +146,7 @@ def _normalised(value: Number) -> Number:
 
 
 def _exact(whole: Callable[[int, int], int], name: str) -> Callable[..., Number]:
-    """Return an operator that keeps whole numbers whole."""
+    """Return an operator that keeps integers exact."""
 
     def of(left: Number, right: Number, context: decimal.Context) -> Number:
         if isinstance(left, int) and isinstance(right, int):
@@ -217,7 +217,7 @@ def _function_value(node: ast.Call, context: decimal.Context) -> Number:
             raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
         return math.factorial(given[0])
     raise CalculationError(
-        f"'{ast.unparse(node)[:80]}' is no function here; there are {', '.join(FUNCTION_NAMES)}."
+        f"'{ast.unparse(node)[:80]}' is not a known function; known: {', '.join(FUNCTION_NAMES)}."
     )
 
 
@@ -244,7 +244,7 @@ FUNCTION_NAMES = tuple(sorted({*_MANY, *_WHOLE, *_REAL, "abs", "round", "sqrt", 
 
 _MOST_DOCUMENT_BYTES = 16 * 1024 * 1024
 _SEARCHED_BYTES = 2 * 1024 * 1024
-"""Of a document that is searched: larger ones are only found by name."""
+"""Larger documents are only found by name."""
 _MOST_SEARCHED = 1_000
 _LINE_CHARS = 300
 
@@ -264,7 +264,7 @@ async def read_file(
             file, readers=within.readers, max_bytes=_MOST_DOCUMENT_BYTES, ocr=False
         )
     except (OutsideRoots, OSError, RuntimeError, ValueError):
-        return tool_refusal(f"'{printable(path)[:200]}' is no document in this folder.")
+        return tool_refusal(f"'{printable(path)[:200]}' is not a document in this folder.")
     except StepError as error:
         return tool_refusal(error.reason.replace(f"{folder}/", ""))
     text = document.text
@@ -272,7 +272,9 @@ async def read_file(
     left = len(text) - offset - len(part)
     value = {"path": path, "text": part, "offset": offset, "left": max(left, 0)}
     more = (
-        f"\n[{left:,} characters follow; go on at offset {offset + len(part)}]" if left > 0 else ""
+        f"\n[{left:,} characters follow; continue at offset {offset + len(part)}]"
+        if left > 0
+        else ""
     )
     return tool_result(value, part + more)
 
@@ -280,7 +282,7 @@ async def read_file(
 async def search_folder(
     within: ToolContext, root: str, query: str, pattern: str, *, most: int
 ) -> ToolResult:
-    """List documents whose names match, with the lines that hold the words asked for.
+    """Return documents whose names match, with the lines that contain the words.
 
     Raises:
         StepError: the folder itself cannot be used.
@@ -307,10 +309,10 @@ async def search_folder(
 
 
 def _path_within(folder: Path, path: str) -> Path:
-    """Return a document's place.
+    """Return a document's path.
 
     Raises:
-        OutsideRoots: it lies elsewhere, or is hidden.
+        OutsideRoots: it is elsewhere, or hidden.
     """
     roots = Roots(folder, (folder,))
     file = roots.resolve(path)
@@ -320,7 +322,7 @@ def _path_within(folder: Path, path: str) -> Path:
 
 
 def _visible_files(folder: Path, globs: Any) -> list[tuple[str, int]]:
-    """List what is there: relpath and size, hidden files and links aside. In a thread."""
+    """Return relpath and size of each file, without hidden files and links. In a thread."""
     walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), None, ())
     return [(one.relpath, one.facts.st_size) for one in walk.files(None)]
 
@@ -328,7 +330,7 @@ def _visible_files(folder: Path, globs: Any) -> list[tuple[str, int]]:
 async def _matching_lines(
     readers: DocumentReaders | None, file: Path, relpath: str, size: int, query: str, most: int
 ) -> list[dict[str, Any]]:
-    """Return the lines of a document that hold every word, in any case."""
+    """Return the lines of a document that contain every word, in any case."""
     if size > _SEARCHED_BYTES:
         return []
     try:
@@ -336,7 +338,7 @@ async def _matching_lines(
             file, readers=readers, max_bytes=_SEARCHED_BYTES, ocr=False
         )
     except StepError:
-        return []  # an image, a broken file: it holds no words that could be found
+        return []  # an image or a broken file has no words
     return list(_hits_in(document.text, relpath, query, most))
 
 
@@ -358,7 +360,7 @@ def _hit_line(hit: dict[str, Any]) -> str:
 
 
 class ToolArguments(BaseModel):
-    """Base of a built-in tool's arguments: what a model or an author may ask."""
+    """Base of a built-in tool's arguments."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -382,44 +384,44 @@ class NowArguments(ToolArguments):
 class FetchArguments(ToolArguments):
     """An address."""
 
-    url: str = Field(description="The address of the page, with http:// or https://.")
+    url: str = Field(description="The URL of the page, with http:// or https://.")
 
 
 class SearchArguments(ToolArguments):
     """What to look for, and where."""
 
-    query: str = Field(default="", description="Words that a line must hold, in any case.")
+    query: str = Field(default="", description="Words that a line must contain, in any case.")
     pattern: str = Field(default="**/*", description="A glob that files must match: `*.md`.")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(default=20, description="The most results.")
 
 
 class ReadArguments(ToolArguments):
-    """A document, and which part of it."""
+    """A document, and a part of it."""
 
-    path: str = Field(description="The document, relative to the folder that may be read.")
+    path: str = Field(description="The document, relative to the allowed folder.")
     offset: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="The first character to give."
+        default=0, description="The first character to return."
     )
     limit: Annotated[int, Field(ge=1, le=200_000)] = Field(
-        default=20_000, description="The most characters to give."
+        default=20_000, description="The most characters to return."
     )
 
 
 class FetchOptions(ToolArguments):
-    """What an author fixes of `http.get`."""
+    """Options of `http.get`, set by the author."""
 
     hosts: list[str] = Field(min_length=1)
     max_bytes: SizeBytes = 1024 * 1024
 
 
 class FolderOptions(ToolArguments):
-    """What an author fixes of `files.read` and `files.search`."""
+    """Options of `files.read` and `files.search`, set by the author."""
 
     root: str = Field(default=".", min_length=1)
 
 
 class NoOptions(ToolArguments):
-    """Of tools of which nothing can be fixed."""
+    """No options."""
 
 
 BuiltinFunction = Callable[[Any, Any, ToolContext], Awaitable[ToolResult]]
@@ -453,7 +455,7 @@ async def _now_tool(given: NowArguments, options: NoOptions, within: ToolContext
     try:
         zone = ZoneInfo(given.timezone) if given.timezone else None
     except (KeyError, ValueError, OSError):
-        return tool_refusal(f"'{given.timezone}' is no time zone; write it like Europe/Paris.")
+        return tool_refusal(f"'{given.timezone}' is not a time zone; write it like Europe/Paris.")
     moment = datetime.now(zone).astimezone(zone)
     text = moment.isoformat(timespec="seconds")
     return tool_result(text, f"{moment:%A}, {text}")
@@ -481,16 +483,16 @@ async def _read_file_tool(
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
     "calculator": BuiltinTool(
-        "Work out arithmetic exactly.", CalculatorArguments, _calculator_tool, keeps=True, timeout_s=5.0
+        "Evaluate arithmetic exactly.", CalculatorArguments, _calculator_tool, keeps=True, timeout_s=5.0
     ),
-    "now": BuiltinTool("Tell the date, the time and the day of the week.", NowArguments, _now_tool),
-    # What is asked of a server tells that server something: text from a document must not do so.
+    "now": BuiltinTool("Return the date, the time and the day of the week.", NowArguments, _now_tool),
+    # A request sends data to a server: text from a document must not cause that.
     "http.get": BuiltinTool(
         "Fetch a page or data from an allowed server.",
         FetchArguments, _fetch_tool, FetchOptions, has_effects=True,
     ),
     "files.search": BuiltinTool(
-        "Find documents by name, and the lines in them that hold some words.",
+        "Find documents by name, and the lines in them that contain some words.",
         SearchArguments, _search_tool, FolderOptions, timeout_s=60.0,
     ),
     "files.read": BuiltinTool(
@@ -502,7 +504,7 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
 def bind_builtin(
     name: str, options: Mapping[str, Any], roots: Roots, readers: DocumentReaders | None = None
 ) -> RunnableTool:
-    """Return a built-in tool with what its author has fixed.
+    """Return a built-in tool with the author's options.
 
     Raises:
         StepError: an option is missing or wrong.
@@ -530,7 +532,7 @@ def bind_builtin(
 
 
 def arguments_schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema of a tool's arguments, without the titles that only fill a prompt."""
+    """Return the JSON Schema of a tool's arguments, without titles."""
     schema = arguments.model_json_schema()
     properties = schema.get("properties", {})
     for one in properties.values():
@@ -542,14 +544,14 @@ def arguments_schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
 def argument_faults(
     name: str, part: Literal["arguments", "options"], given: Mapping[str, Any]
 ) -> str | None:
-    """Return what is wrong with arguments or options that are written out; None: nothing."""
+    """Return the fault of literal arguments or options, or None."""
     tool = BUILT_IN_FUNCTIONS[name]
     found = _checked_arguments(tool.arguments if part == "arguments" else tool.options, given)
     return found if isinstance(found, str) else None
 
 
 def _checked_arguments(table: type[ToolArguments], given: Mapping[str, Any]) -> ToolArguments | str:
-    """Give them typed, or say in a sentence what is wrong."""
+    """Return typed arguments, or a sentence about what is wrong."""
     try:
         return table.model_validate(dict(given))
     except ValidationError as error:

@@ -38,7 +38,7 @@ class NotATool(Exception):
 
 
 def validation_sentence(error: ValidationError, names: tuple[str, ...]) -> str:
-    """Return the first thing that is wrong with arguments, as a model understands it, too."""
+    """Return the first fault of arguments as a sentence for people and models."""
     first = error.errors(include_url=False)[0]
     name = ".".join(map(str, first["loc"]))
     listed = ", ".join(f"`{one}`" for one in names) or "none"
@@ -51,10 +51,10 @@ def validation_sentence(error: ValidationError, names: tuple[str, ...]) -> str:
 
 
 def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
-    """Make the type of a function's arguments.
+    """Return a Pydantic model of a function's arguments.
 
     Raises:
-        NoTool: they have no names, or their hints cannot be read.
+        NotATool: they have no names, or their hints cannot be read.
     """
     name = getattr(function, "__name__", "function")
     try:
@@ -68,14 +68,14 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for parameter in signature.parameters.values():
         if parameter.kind not in _PARAMETER_KINDS:
-            raise NotATool(f"'{name}' takes `{parameter}`; a tool's arguments have names.")
+            raise NotATool(f"'{name}' takes `{parameter}`; arguments of a tool need names.")
         default = ... if parameter.default is parameter.empty else parameter.default
         hint = hints.get(parameter.name, Any)
-        # Under names of ours: a function's own, such as `schema`, may be taken by the type.
+        # Under generated names: the function's own, such as `schema`, may be reserved.
         fields[f"argument_{len(fields)}"] = _argument_field(parameter.name, hint, default, told)
     try:
         return create_model(name, __config__=_ARGUMENTS_CONFIG, **fields)
-    except Exception as error:  # whatever Pydantic says of a type that it does not know
+    except Exception as error:  # Pydantic raises many kinds for unknown types
         raise NotATool(f"the type hints of '{name}' cannot be used: {error}") from error
 
 
@@ -120,7 +120,7 @@ def description_of(function: Callable[..., Any]) -> str:
 
 
 def documented_arguments(text: str) -> dict[str, str]:
-    """Read what a docstring says of the arguments, in Google's form or in Sphinx's.
+    """Return the arguments' descriptions in a docstring of Google's or Sphinx' style.
 
     >>> documented_arguments(":param str name: Who.")
     {'name': 'Who.'}
@@ -149,14 +149,14 @@ MOST_MESSAGE_BYTES = 16 * 1024 * 1024
 
 
 class FunctionRefused(Exception):
-    """Arguments that do not fit; one plain sentence."""
+    """Invalid arguments; the message is a plain sentence."""
 
 
 def main() -> None:
     """Answer until the input ends."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # Functions, and what they start, print to standard error, and have nothing to read: what is
-    # asked next is not for them.
+    # Functions and their subprocesses print to standard error and have no input: requests are not
+    # for them.
     os.dup2(2, 1)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -171,7 +171,7 @@ def main() -> None:
 def _send_line(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
     line = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
     if len(line) > MOST_MESSAGE_BYTES:
-        what = f"it gave {len(line):,} bytes, and {MOST_MESSAGE_BYTES:,} are the most."
+        what = f"it gave {len(line):,} bytes; at most {MOST_MESSAGE_BYTES:,} are allowed."
         line = json.dumps({"refused": what}).encode()
     answers.write(line + b"\n")
     answers.flush()
@@ -189,7 +189,7 @@ def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -
         return {"unusable": str(error), "is_missing": is_missing}
     except FunctionRefused as error:
         return {"refused": str(error)}
-    except ModuleNotFoundError as error:  # no fault of what it was called with
+    except ModuleNotFoundError as error:  # not a fault of the arguments
         traceback.print_exc()
         return {"unusable": f"{_error_words(error, request)}.", "is_missing": True}
     except BaseException as error:  # a user's function may raise anything, `SystemExit` too
@@ -212,7 +212,7 @@ def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> M
     """Import a file or an installed module, once.
 
     Raises:
-        NoTool: it cannot be imported.
+        NotATool: it cannot be imported.
     """
     of, file = request["of"], request.get("file")
     place = file or of  # two pipelines of one run may both have a `tools.py`
@@ -227,12 +227,12 @@ def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> M
 
 
 def _import_file(file: Path) -> ModuleType:
-    """Import a file; modules beside it can be imported by it."""
+    """Import a file; it can import modules next to it."""
     if str(file.parent) not in sys.path:
         sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
-        raise ImportError("it is no Python module")
+        raise ImportError("it is not a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
@@ -263,12 +263,12 @@ def _call_function(function: Callable[..., Any], args: Mapping[str, Any]) -> Any
         json.dumps(plain, allow_nan=False)
     except (PydanticSerializationError, ValueError) as error:
         kind = type(value).__name__
-        raise NotATool(f"it gave what is no plain data ({kind}): {error}.") from error
+        raise NotATool(f"it did not return plain data ({kind}): {error}.") from error
     return plain
 
 
 def _error_words(error: BaseException, request: Mapping[str, Any]) -> str:
-    """Return what a function raised, and in which line of its file."""
+    """Return a function's error and the line in its file."""
     file = request.get("file")
     lines = [
         frame.lineno

@@ -1,13 +1,12 @@
-"""Fetch from hosts that the author has named, and from no others.
+"""Fetch from hosts that the author allows, and from no others.
 
-A name is resolved once and that very address is asked, so that no name can lead to another address
-between the check and the request (DNS rebinding). Addresses of this machine and of private
-networks are asked only where they are named themselves (`hosts.Pattern`). Redirects follow the
-same rules.
+A name is resolved once and the request goes to that address, so that it cannot change between check
+and request (DNS rebinding). Addresses of this machine and of private networks must be allowed
+themselves (`hosts.Pattern`). Redirects follow the same rules.
 
 Where the environment names a proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, except for hosts of
-`NO_PROXY`), the proxy is asked for the name; a name that leads into a private network from here is
-refused all the same.
+`NO_PROXY`), the proxy resolves the name; a name that this machine resolves to a private network is
+refused too.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ _SAID_CHARS = 300
 
 
 class HostNotAllowed(Exception):
-    """An address that may not be asked; one plain sentence."""
+    """A URL that is not allowed; the message is a plain sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchTarget:
-    """An address that may be asked: the name that it is asked for, and where that leads."""
+    """An allowed URL, with its host name and address."""
 
     url: str
     host: str
     address: str
-    """Of a server that a proxy is asked for, its name."""
+    """The address; with a proxy, the host name."""
     port: int | None
     proxy: str | None = None
 
@@ -65,10 +64,10 @@ class FetchTarget:
 async def fetch(
     url: str, hosts: Sequence[str], max_bytes: int, readers: DocumentReaders | None = None
 ) -> ToolResult:
-    """Get what stands at an address.
+    """Fetch a URL.
 
     Raises:
-        StepError: the server cannot be reached, or is in trouble; another try may succeed.
+        StepError: the server cannot be reached, or has an error; a retry may succeed.
     """
     try:
         for _ in range(_MOST_REDIRECTS + 1):
@@ -82,10 +81,10 @@ async def fetch(
 
 
 async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
-    """Check an address, and find out where it leads.
+    """Check a URL and resolve its host.
 
     Raises:
-        NotAllowed: its server is not named, or leads into a private network.
+        HostNotAllowed: the host is not allowed, or is in a private network.
         StepError: there is no such server.
     """
     try:
@@ -94,10 +93,10 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
     except BadHost as error:
         raise HostNotAllowed(f"{error}.") from None
     if found.has_user:
-        raise HostNotAllowed("an address with a user's name in it is not asked.")
+        raise HostNotAllowed("a URL with a user name is not allowed.")
     host, at = found.host, found.port
     if not any(one.names(host, at) for one in patterns):
-        raise HostNotAllowed(f"'{host.name}' may not be asked; allowed: {', '.join(hosts)}.")
+        raise HostNotAllowed(f"'{host.name}' is not allowed; allowed: {', '.join(hosts)}.")
     proxy = proxy_of(found.scheme, host.name, at)
     if proxy is None:
         address = await _address_of(host, at, patterns)
@@ -112,7 +111,7 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
 
 
 def proxy_of(scheme: str, host: str, port: int) -> str | None:
-    """Return the proxy that the environment names for a server; None: it is asked directly."""
+    """Return the environment's proxy for a server; None: direct."""
     from urllib.request import getproxies_environment, proxy_bypass
 
     named = getproxies_environment()
@@ -128,7 +127,7 @@ def proxy_of(scheme: str, host: str, port: int) -> str | None:
 
 
 def _is_within(address: Address, network: str) -> bool:
-    """Return whether `NO_PROXY` names an address by its network, which it may write loosely."""
+    """Return whether `NO_PROXY` has a network of an address."""
     try:
         return address in ipaddress.ip_network(network, strict=False)
     except (ValueError, TypeError):
@@ -146,9 +145,7 @@ async def _address_of(host: Host, port: int, patterns: list[Pattern]) -> str:
     try:
         found = await _resolve(host.name, port)
     except (OSError, UnicodeError) as error:  # a TimeoutError is an OSError
-        raise StepError(
-            f"there is no server '{host.name}', as far as one can see.", kind="io"
-        ) from error
+        raise StepError(f"the host '{host.name}' cannot be resolved.", kind="io") from error
     for place in found:
         address = _literal_address(place)
         if address is not None and is_reachable(address, patterns, host):
@@ -157,14 +154,14 @@ async def _address_of(host: Host, port: int, patterns: list[Pattern]) -> str:
 
 
 async def _refuse_private(host: Host, port: int, patterns: list[Pattern]) -> None:
-    """Refuse a name that leads into a private network, as far as this machine can see.
+    """Refuse a name that this machine resolves to a private network.
 
     Raises:
-        NotAllowed: one of its addresses does; the proxy may choose any.
+        HostNotAllowed: one of its addresses is; the proxy may choose any.
     """
     try:
         found = await _resolve(host.name, port)
-    except (OSError, UnicodeError):  # behind a proxy, names of the outside often lead nowhere
+    except (OSError, UnicodeError):  # behind a proxy, outside names often do not resolve
         return
     addresses = [address for place in found if (address := _literal_address(place)) is not None]
     if not all(is_reachable(address, patterns, host) for address in addresses):
@@ -180,15 +177,15 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 def _leads_inside(host: str) -> HostNotAllowed:
     return HostNotAllowed(
-        f"'{host}' leads into a private network, and only an address that is named itself, "
-        f"such as 10.0.0.0/8, may be asked there."
+        f"'{host}' is in a private network, where only addresses that are allowed themselves, "
+        f"such as 10.0.0.0/8, can be used."
     )
 
 
 async def _request(
     target: FetchTarget, max_bytes: int, readers: DocumentReaders | None
 ) -> ToolResult | str:
-    """Ask once; gives the result, or where it is to be asked next."""
+    """Send one request; return the result, or the URL of a redirect."""
     import httpx
 
     host = f"[{target.host}]" if ":" in target.host else target.host
@@ -221,7 +218,7 @@ async def _request(
 
 
 def _client(proxy: str | None) -> httpx.AsyncClient:
-    """Return a client that heeds nothing of the environment but the proxy that was found there.
+    """Return a client that uses nothing of the environment but this proxy.
 
     Raises:
         StepError: it cannot be used.
@@ -232,7 +229,7 @@ def _client(proxy: str | None) -> httpx.AsyncClient:
     try:
         return httpx.AsyncClient(timeout=timeout, trust_env=False, proxy=proxy)
     except (httpx.InvalidURL, ValueError, ImportError) as error:
-        remedy = "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
+        remedy = "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
         raise StepError("the proxy of the environment cannot be used.", remedy=remedy) from error
 
 
@@ -262,12 +259,12 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
         return tool_refusal(f"'{url}' answers with status {answer.status_code}: {said}")
     is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
     if not is_text:
-        return tool_refusal(f"'{url}' is no text but {kind}.")
+        return tool_refusal(f"'{url}' is not text but {kind}.")
     return tool_result(*_result_text(kind, text))
 
 
 async def _page_result(result: ToolResult, readers: DocumentReaders | None) -> ToolResult:
-    """Return what a reader sees of a page; one that cannot be parsed as it was sent."""
+    """Return the text of a page; one that cannot be parsed is returned unchanged."""
     if result.is_error:
         return result
     try:

@@ -2,9 +2,9 @@
 
 The only module that knows `mcp`.
 
-One session for each server, opened at first use and again where it died. A session lives in a task
-of its own: the caller of a tool only waits. What a server writes to standard error, and lines that
-are no messages, are kept for the error that says that it failed.
+One session per server, opened at first use and reopened if it died. A session lives in its own
+task: the caller of a tool only waits. Standard error of a server, and lines that are not messages,
+are kept for error messages.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _INVALID_LINE_CHARS = 80
 
 @dataclass
 class ServerOutput:
-    """What a server wrote besides answers."""
+    """What a server wrote other than messages."""
 
     stderr: bytearray = field(default_factory=bytearray)
     garbage: str = ""
     is_over: bool = False
 
     def words(self) -> str:
-        """Give them as the end of a sentence."""
+        """Return it as the end of a sentence."""
         if self.garbage:
-            return f": it writes what is no JSON-RPC: '{self.garbage}'"
+            return f": its output is not JSON-RPC: '{self.garbage}'"
         said = last_part(bytes(self.stderr).decode("utf-8", "replace"), 300)
         return f": {said}" if said else "."
 
 
 @asynccontextmanager
 async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
-    """Yield a file in which a server may complain; its last words are kept."""
+    """Yield a file for a server's standard error; its last part is kept."""
     read, write = os.pipe()
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -75,7 +75,7 @@ async def _read_stderr(reader: asyncio.StreamReader, said: bytearray) -> None:
 
 
 class WatchedTransport:
-    """A transport that tells when the other side has ended, and keeps what is no message."""
+    """A transport that reports when the server has ended, and keeps invalid messages."""
 
     def __init__(self, transport: Any, heard: ServerOutput) -> None:
         self._transport = transport
@@ -94,7 +94,7 @@ class WatchedTransport:
 
 
 class _WatchedStream:
-    """What comes in, looked at on its way."""
+    """The incoming stream, inspected."""
 
     def __init__(self, stream: Any, heard: ServerOutput) -> None:
         self._stream = stream
@@ -135,7 +135,7 @@ class _WatchedStream:
 
 
 def _invalid_line(error: Exception) -> str:
-    """Return the line that was no message."""
+    """Return the invalid line."""
     errors: Sequence[Any] = ()
     with contextlib.suppress(Exception):
         errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
@@ -144,15 +144,15 @@ def _invalid_line(error: Exception) -> str:
 
 
 _MOST_PAGES = 100
-_CLOSE_S = 8.0  # the protocol's own end of a process: 2 s by itself, 2 s asked, then killed
+_CLOSE_S = 8.0  # the protocol ends a process after 2 s, asks for 2 s, then kills it
 _LAST_WORDS_S = 0.5
 _ANSWER_S = 5.0
-_CONNECTION_CLOSED = -32000  # the library's own code for a connection that is closed
+_CONNECTION_CLOSED = -32000  # the library's code for a closed connection
 
 
 @dataclass(frozen=True, slots=True)
 class StdioServerSpec:
-    """A server that is started."""
+    """A server that is started as a subprocess."""
 
     name: str
     timeout_s: float
@@ -162,13 +162,13 @@ class StdioServerSpec:
     cwd: Path = Path()
 
     def __str__(self) -> str:
-        """Give it as it is told, without its arguments: they may be keys."""
+        """Return it for messages, without arguments: they may be secrets."""
         return f"the MCP server '{self.name}' (`{self.command}`)"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpServerSpec:
-    """A server that is there already."""
+    """A remote server."""
 
     name: str
     timeout_s: float
@@ -176,7 +176,7 @@ class HttpServerSpec:
     headers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """Give it as it is told."""
+        """Return it for messages."""
         return f"the MCP server '{self.name}' at {self.url}"
 
 
@@ -184,11 +184,11 @@ McpServerSpec = StdioServerSpec | HttpServerSpec
 
 
 class SessionLost(StepError):
-    """The session ended; another one may be better."""
+    """The session ended; a new one may work."""
 
 
 def missing_mcp_library() -> tuple[str, str] | None:
-    """Return what is wrong and what to do where the library is not installed; imports nothing."""
+    """Return sentence and remedy if the library is not installed; imports nothing."""
     if find_spec("mcp") is not None:
         return None
     what = "MCP servers need the package 'mcp', which is not installed."
@@ -196,10 +196,10 @@ def missing_mcp_library() -> tuple[str, str] | None:
 
 
 async def load_mcp_library() -> None:
-    """Read the library's modules: a second, or several, in which other items can go on.
+    """Import the library in a thread: it takes a second or more.
 
     Raises:
-        StepError: it is not installed, so that no other item can use a server either.
+        StepError: it is not installed.
     """
     if (missing := missing_mcp_library()) is not None:
         raise StepError(missing[0], remedy=missing[1], is_fatal=True)
@@ -208,7 +208,7 @@ async def load_mcp_library() -> None:
 
 
 class McpSession:
-    """One session, from its first use to its end; `load_mcp_library` was waited for."""
+    """One session; requires `load_mcp_library`."""
 
     def __init__(self, spec: McpServerSpec) -> None:
         self.spec = spec
@@ -222,33 +222,33 @@ class McpSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether it can be asked nothing more."""
+        """Whether the session has ended."""
         return self._life.done() or self._heard.is_over
 
     async def tools(self) -> Mapping[str, RunnableTool]:
-        """Return the server's tools, once it is there.
+        """Return the server's tools once it is ready.
 
         Raises:
-            StepError: it is not, or not in time.
+            StepError: it fails, or is not ready in time.
         """
         limit_s = self.spec.timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 await asyncio.shield(self._ready)
         except TimeoutError:
-            what = f"{self.spec} gave no answer within {limit_s:g} s{self._heard.words()}"
+            what = f"{self.spec} did not answer within {limit_s:g} s{self._heard.words()}"
             await self.close()
             raise StepError(what, kind="timeout") from None
         return self._tools
 
     async def answers(self) -> bool:
-        """Return whether the server still answers, where somebody has waited in vain."""
+        """Return whether the server still answers after a time-out."""
         if self.is_over or not self._is_doubted:
             return not self.is_over
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await self._client.list_tools()
-        except Exception:  # late, closed, garbage: whatever it is, it is no answer
+        except Exception:  # time-out, closed, garbage: no answer
             return False
         self._is_doubted = False
         return True
@@ -291,7 +291,7 @@ class McpSession:
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[Any]:
-        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it is told by us, with its place
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # errors are reported by the run
         if isinstance(self.spec, HttpServerSpec):
             from mcp.client.streamable_http import streamable_http_client
             from mcp.shared._httpx_utils import create_mcp_http_client
@@ -333,8 +333,8 @@ class McpSession:
 
     def _tool(self, client: Any, tool: Any) -> RunnableTool:
         hints = tool.annotations
-        # A server that says nothing may do anything. One whose tool looks at the open world sends
-        # there what it is asked, so that is an effect as well.
+        # Without annotations a tool may have side effects. A tool with an open world sends its
+        # arguments there, which is a side effect too.
         is_harmless = hints is not None and hints.read_only_hint and not hints.open_world_hint
         wraps = list((tool.output_schema or {}).get("properties", {})) == ["result"]
 
@@ -364,31 +364,31 @@ class McpSession:
         except MCPError as error:
             if error.code == _CONNECTION_CLOSED or self.is_over:
                 raise self._failure(error) from error
-            self._is_doubted = True  # over HTTP a session may have ended, and only say so
+            self._is_doubted = True  # over HTTP the session may have ended
             return tool_refusal(error.message)
-        except (RuntimeError, ValueError) as error:  # what it gave is not what it had promised
+        except (RuntimeError, ValueError) as error:  # the result does not match its schema
             return tool_refusal(f"the result of '{name}' cannot be used: {error}")
-        except Exception as error:  # of the connection: several libraries' own
+        except Exception as error:  # connection errors of several libraries
             raise self._failure(error) from error
         text = "\n".join(map(_block_text, found.content))
         if found.is_error:
-            return tool_refusal(text or f"'{name}' failed and did not say why.")
+            return tool_refusal(text or f"'{name}' failed without a message.")
         value = found.structured_content
         if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
             value = value["result"]
         return tool_result(text if value is None else value, text or json.dumps(value))
 
     def _failure(self, error: BaseException) -> StepError:
-        """Return what became of the server."""
+        """Return the error for a failed server."""
         first = _first_error(error)
         if isinstance(first, StepError):
             return first
         if isinstance(first, FileNotFoundError) and isinstance(self.spec, StdioServerSpec):
             if str(first.filename) == str(self.spec.cwd):
                 return StepError(
-                    f"{self.spec} cannot be started: there is no folder '{self.spec.cwd}'."
+                    f"{self.spec} cannot be started: the folder '{self.spec.cwd}' does not exist."
                 )
-            what = f"{self.spec} cannot be started: there is no such program here."
+            what = f"{self.spec} cannot be started: the program is not installed."
             return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
         if isinstance(self.spec, StdioServerSpec):
             is_started = not isinstance(first, OSError | ValueError) or self._heard.is_over
@@ -401,14 +401,14 @@ class McpSession:
 
 
 def _first_error(error: BaseException) -> BaseException:
-    """Return the error that a group of tasks was ended by."""
+    """Return the first error of an exception group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _block_text(block: Any) -> str:
-    """Return one part of a result as a model can read it."""
+    """Return one block of a result as text."""
     if block.type == "text":
         return str(block.text)
     if block.type == "resource":
@@ -424,7 +424,7 @@ __all__ = ["HttpServerSpec", "McpServerSpec", "McpSessions", "StdioServerSpec"]
 
 _RETRY_AFTER_S = 2.0
 _MOST_STARTS = 5
-"""How often one server is started in a run: one that dies at every call would go on for ever."""
+"""Starts of one server per run: a server may die at every call."""
 
 
 @dataclass
@@ -436,7 +436,7 @@ class _ServerState:
     session: McpSession | None = None
     n_starts: int = 0
     failure: tuple[float, StepError] | None = None
-    """When it last could not be opened, and why: others that wait for it need not try as well."""
+    """When it last failed to open, and why: other waiting tasks do not retry."""
 
 
 class McpSessions:
@@ -450,20 +450,20 @@ class McpSessions:
         """Return a server's tools by their names.
 
         Raises:
-            StepError: it cannot be started or reached, or gives no answer.
+            StepError: it cannot be started or reached, or does not answer.
         """
         session = await self._session(spec)
         return {name: self._lasting(spec, tool) for name, tool in (await session.tools()).items()}
 
     def _lasting(self, spec: McpServerSpec, tool: RunnableTool) -> RunnableTool:
-        """Return a tool that outlives its session: the next call is made in the one that is there."""
+        """Return a tool that outlives its session: each call uses the current one."""
 
         async def do(args: Mapping[str, Any]) -> ToolResult:
             try:
                 return await self._called(spec, tool.name, args)
             except SessionLost:
                 if tool.has_effects:
-                    raise  # it may have been done
+                    raise  # it may have had side effects
                 return await self._called(spec, tool.name, args)
 
         return replace(tool, do=do)
@@ -491,13 +491,11 @@ class McpSessions:
         if server.failure is not None and now - server.failure[0] < _RETRY_AFTER_S:
             raise server.failure[1]
         if server.n_starts >= _MOST_STARTS:
-            what = (
-                f"{server.spec} was opened {_MOST_STARTS} times in this run, and ended each time."
-            )
+            what = f"{server.spec} was opened {_MOST_STARTS} times in this run and ended each time."
             raise StepError(what)
         server.n_starts += 1
         if server.n_starts > 1:
-            self._note(f"{server.spec} has ended, or hangs, and is opened again")
+            self._note(f"{server.spec} has ended or hangs; it is opened again")
         session = McpSession(server.spec)
         try:
             await session.tools()

@@ -1,8 +1,8 @@
-"""Call Python functions of users, each call in another process and within a time limit.
+"""Call users' Python functions in other processes, with a time limit.
 
-A few processes serve a whole run, one call at a time each; a process that dies or takes too long
-is ended with all that it started, and the next call gets a new one. Imports nothing of the user's
-before a call: permission is decided before a run begins.
+A few processes serve a whole run, one call at a time each; a process that dies or takes too long is
+ended with all that it started, and the next call gets a new one. Users' code is only imported for a
+call: permissions are checked before a run begins.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _COMMAND = (sys.executable, "-m", "paddock.steps.tools.function_worker")
 
 @dataclass(frozen=True, slots=True)
 class PythonFunction:
-    """A function, by the file or the module that has it."""
+    """A function and its file or module."""
 
     of: str
     """The file as the author wrote it, or the module's name."""
     name: str
     file: Path | None = None
     version: str = ""
-    """Of an installed one: its package and version."""
+    """For an installed one: package and version."""
 
     def asked(self) -> dict[str, Any]:
-        """Return what the other process needs to find it."""
+        """Return the request that identifies it."""
         return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
 
     def digest(self) -> str:
@@ -64,7 +64,7 @@ def installed_function(name: str) -> PythonFunction:
     """Find the function of an installed tool.
 
     Raises:
-        StepError: more than one package brings it, or what it names is no place in a module.
+        StepError: more than one package brings it, or its entry point is not a function.
     """
     points = plugins(TOOL_GROUP).get(name, ())
     if len(points) != 1 or not points[0].attr:
@@ -74,7 +74,7 @@ def installed_function(name: str) -> PythonFunction:
 
 
 def function_fault(file: Path, written: str, name: str) -> str | None:
-    """Return why a file cannot have this function, without running any of it; None: it may.
+    """Return why a file lacks this function, or None; runs none of it.
 
     >>> function_fault(Path("/nowhere.py"), "nowhere.py", "clean")
     "there is no file 'nowhere.py'"
@@ -86,7 +86,7 @@ def function_fault(file: Path, written: str, name: str) -> str | None:
     except OSError as error:
         return f"the file '{written}' cannot be read: {error.strerror or error}"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"the file '{written}' is no Python: {error}"
+        return f"the file '{written}' is not Python: {error}"
     if name in set(_function_names(tree)):
         return None
     functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
@@ -101,7 +101,7 @@ def missing_imports(file: Path) -> list[str]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return []  # a fault that was told
+        return []  # reported elsewhere
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.Import):
@@ -125,7 +125,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def _function_names(tree: ast.Module) -> list[str]:
-    """Return every name that a module may have, as far as its text shows."""
+    """Return the names that a module may define."""
     names = [node.name for node in ast.walk(tree) if isinstance(node, (*_FUNCTIONS, ast.ClassDef))]
     names += [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     for node in ast.walk(tree):
@@ -189,7 +189,7 @@ class FunctionPool:
     async def call(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
         """Call a function; what it raises is an error result.
 
-        Whoever stops waiting ends the process in which it runs.
+        Cancellation ends its process.
 
         Raises:
             StepError: it cannot be loaded, or its process died.
@@ -203,7 +203,7 @@ class FunctionPool:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Wait for room, and for a process that is ready: neither is a function's own time."""
+        """Wait for a free process; this does not count for the time limit."""
         async with self._room:
             if not self._free:
                 self._free.append(await _FunctionProcess.started())
@@ -216,7 +216,7 @@ class FunctionPool:
         return tool_result(answer["value"])
 
     async def _asked(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
-        # Another call may have taken the process that was ready for this one.
+        # Another call may have taken the free process.
         one = self._free.pop() if self._free else await _FunctionProcess.started()
         is_well = False
         try:
@@ -275,7 +275,7 @@ class _FunctionProcess:
         return made
 
     async def ready(self) -> None:
-        """Wait until the process can be asked.
+        """Wait until the process is ready.
 
         Raises:
             StepError: it ended at once.
@@ -286,7 +286,7 @@ class _FunctionProcess:
             raise StepError(f"Python ended at its start: {said}")
 
     async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Get the answer to one request.
+        """Return the answer to one request.
 
         Raises:
             StepError: it died, or its answer cannot be read.
@@ -310,14 +310,14 @@ class _FunctionProcess:
         return answer
 
     async def _hear(self) -> None:
-        """Keep the last of what functions print and complain of, and let no pipe fill up."""
+        """Read standard error and keep its last part."""
         assert self._process.stderr is not None
         while piece := await self._process.stderr.read(_KEPT_BYTES):
             self._said.extend(piece)
             del self._said[: max(0, len(self._said) - _KEPT_BYTES)]
 
     async def end(self) -> None:
-        """End the process and all that it started; asked first where it is at rest."""
+        """End the process and all that it started; an idle one is asked first."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._held.end()

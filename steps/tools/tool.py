@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from paddock.engine.request import Role
 
 MOST_RESULT_CHARS = 1_000_000
-"""Of a result: what is more helps no model, and would fill the ledger."""
+"""The longest result: more would not help a model, and fill the ledger."""
 DEFAULT_TOOL_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What a built-in tool may reach besides its arguments."""
+    """The context of a built-in tool."""
 
     roots: Roots
     readers: DocumentReaders | None = None
@@ -36,7 +36,7 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True)
 class RunnableTool:
-    """One tool. `keeps` says that its result depends on nothing but what it is asked."""
+    """One tool. `keeps`: its result depends only on its arguments, so it can be cached."""
 
     name: str
     description: str
@@ -47,13 +47,13 @@ class RunnableTool:
     keeps: bool = False
     server: str | None = None
     digest: str = ""
-    """What besides its name and its arguments decides the result: a file's content."""
+    """What else decides the result: a file's content."""
     turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
-    """What a call waits for before its time counts: room among others, a process that is there."""
+    """Waits for a free process before the time limit starts."""
 
 
 def tool_result(value: Any, text: str | None = None, *, is_error: bool = False) -> ToolResult:
-    """Return plain data as a result; one that is too large is an error that says so.
+    """Return plain data as a result; one that is too large is an error.
 
     >>> tool_result({"a": 1}).text, tool_result("so").text
     ('{"a": 1}', 'so')
@@ -61,13 +61,15 @@ def tool_result(value: Any, text: str | None = None, *, is_error: bool = False) 
     if text is None:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) > MOST_RESULT_CHARS:
-        what = f"the result has {len(text):,} characters, and {MOST_RESULT_CHARS:,} are the most."
+        what = (
+            f"the result has {len(text):,} characters; at most {MOST_RESULT_CHARS:,} are allowed."
+        )
         return ToolResult(what, None, is_error=True)
     return ToolResult(text, value, is_error)
 
 
 def tool_refusal(text: str) -> ToolResult:
-    """Return the sentence of a tool that ran and said no."""
+    """Return an error result."""
     return ToolResult(text, None, is_error=True)
 
 
@@ -84,19 +86,19 @@ class ToolParams(Params):
         examples=["calculator"],
     )
     args: dict[str, Any] = Field(
-        default={}, description="What the tool is asked.", examples=[{"expression": "6 * 7"}]
+        default={}, description="The arguments.", examples=[{"expression": "6 * 7"}]
     )
     server: str | None = Field(
-        default=None, min_length=1, description="The MCP server that has it, of `mcpServers`."
+        default=None, min_length=1, description="Its MCP server, of `mcpServers`."
     )
     options: dict[str, Any] = Field(
         default={},
-        description="What is fixed of it: `timeout`, `hosts` of `http.get`, `root` of `files.…`.",
+        description="Its options: `timeout`, `hosts` of `http.get`, `root` of `files.…`.",
     )
 
 
 class ToolOutput(Output):
-    """Outputs of `tool`: plain data, and the same as text."""
+    """Outputs of `tool`: plain data, and text."""
 
     result: Any
     text: str
@@ -112,7 +114,7 @@ class CallTool:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: ToolParams) -> Sequence[str]:
-        """Name the file that decides the result: a function's own, or the one that is read."""
+        """Return the file of a function, or the one that is read."""
         file = _FUNCTION_FILE.match(params.name) if params.server is None else None
         if file:
             return (file[1],)
@@ -125,10 +127,10 @@ class CallTool:
         """Call it.
 
         Raises:
-            StepError: there is no such tool, it could not be run, or it said no.
+            StepError: there is no such tool, or it failed.
         """
         tool = await tools.toolset.tool(params.name, params.server, params.options)
         result = await tool.call(params.args)
         if result.is_error:
-            raise StepError(f"the tool '{params.name}' said no: {result.sentence()}")
+            raise StepError(f"the tool '{params.name}' failed: {result.sentence()}")
         return ToolOutput(result=result.value, text=result.text)

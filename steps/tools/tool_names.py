@@ -1,7 +1,7 @@
-"""What a tool's name means: built in, installed, a function of a file, or a tool of an MCP server.
+"""Resolution of tool names: built in, installed, a function of a file, or of an MCP server.
 
-The names come from the YAML alone, never from a model or a document, so that what a pipeline
-reaches for is known before it starts. Imports no tool.
+The names come from the YAML alone, never from a model or a document, so the tools of a pipeline are
+known before it starts. Imports no tool.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
     "files.read": frozenset(("root",)),
     "files.search": frozenset(("root",)),
 }
-"""What an author may fix of a built-in tool, besides `timeout`, which any tool has."""
+"""Options of built-in tools, besides `timeout`, which any tool has."""
 
 ToolKind = Literal["built-in", "installed", "function", "server"]
 _EXPRESSION = re.compile(r"\{[{%#]")
@@ -30,27 +30,27 @@ _FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", r
 
 @dataclass(frozen=True, slots=True)
 class ToolReference:
-    """What a name stands for."""
+    """A resolved name."""
 
     kind: ToolKind
     name: str
-    """The tool's own name: of a function its name alone; empty for all tools of a server."""
+    """The tool's name; for a function only its own; empty for all tools of a server."""
     server: str | None = None
     file: str | None = None
-    """As it is written, relative to the pipeline."""
+    """As written, relative to the pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A tool that a step names, where it does so, and what the author fixes of it."""
+    """A use of a tool in a step, with its options."""
 
     path: Path
-    """Within the step's parameters."""
+    """The path in the step's parameters."""
     name: str
     server: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     is_written: bool = True
-    """Whether it stands there as it is, and not as an expression."""
+    """Whether it is a literal, not an expression."""
 
 
 def installed_tools() -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def tool_version(name: str) -> str:
 
 
 def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> ToolReference | None:
-    """Return what a name stands for; None for nothing that is known.
+    """Resolve a name; None if it is unknown.
 
     >>> resolve_tool("web.fetch", None, ["web"]).server
     'web'
@@ -91,7 +91,7 @@ def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tup
         remedy = did_you_mean(server, servers) if servers else "Name it under `mcpServers`."
         return f"there is no MCP server '{server}'", remedy
     names = [*BUILT_IN_TOOLS, *installed_tools(), *(f"{one}.…" for one in servers)]
-    more = "" if "." in name else " A function of your own is named like `tools.py:clean`."
+    more = "" if "." in name else " Write a function of your own as `tools.py:clean`."
     return f"there is no tool '{name}'", f"{did_you_mean(name, names)}{more}"
 
 

@@ -1,7 +1,7 @@
 """The step `embed`: vectors for texts or chunks, returned or kept in a vector store.
 
-In a store an item's rows replace those that it kept before, and a text whose vector is already
-there is not embedded again.
+In a store an item's rows replace its earlier ones; a text whose vector is there already is not
+embedded again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paddock.steps.base import EmbedModel, Output, Params, StepError, Tools, Vec
 from paddock.steps.text.split import TextPart, to_part
 
 REQUEST_TEXTS = 256
-"""So many texts for a store go in one request: what is known of them survives a kill."""
+"""Texts per request for a store: the vectors of finished requests survive a kill."""
 
 
 class EmbedParams(Params):
@@ -31,23 +31,23 @@ class EmbedParams(Params):
     store: str | None = Field(
         default=None,
         min_length=1,
-        description="A folder, such as 'index.lance', to keep the texts and vectors in, with what "
-        "they come from; `search` finds them there. Made if it is not there.",
+        description="A folder, such as 'index.lance', for texts, vectors and their sources; `search` "
+        "reads it. Created if it does not exist.",
     )
     dimensions: int | None = Field(
-        default=None, ge=1, description="Keep the first so many, normalised again."
+        default=None, ge=1, description="Keep only this many dimensions, normalised again."
     )
     on_overflow: OnOverflow = Field(
         default="error",
-        description="What happens to a text that the model cannot read whole: an error, or the "
-        "mean of its parts' vectors, weighted by their tokens.",
+        description="What happens to a text that does not fit: an error, or the mean of its parts' "
+        "vectors, weighted by tokens.",
     )
 
 
 class EmbedOutput(Output):
     """Outputs of `embed`: one vector for each text, in their order."""
 
-    vectors: list[list[float]] | None = Field(description="Null where a `store` keeps them.")
+    vectors: list[list[float]] | None = Field(description="Null with a `store`.")
     count: int
     store: str | None = Field(default=None, description="The store's path; null without one.")
 
@@ -88,13 +88,13 @@ class Embed:
 async def _embed_into_store(
     params: EmbedParams, written: str, parts: Sequence[TextPart], tools: Tools
 ) -> EmbedOutput:
-    """Let the item keep these texts in a store, and nothing else."""
+    """Replace the item's rows in a store by these texts."""
     model = tools.models.resolve(params.model, "embed")
     facts = await tools.pool.facts(model)
     path = tools.roots.resolve(written)
     tools.outputs.check_target(path)
     store = await tools.stores.open(path, params.dimensions, EmbedModel(model.ref, facts.identity))
-    # Where parts of a text are embedded, what a part is depends on the context, too.
+    # Where a text is embedded in parts, they depend on the context size too.
     made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
     vectors: dict[str, Vector] = dict(await store.known(tools.item, made))
     new = [text for text in dict.fromkeys(one.text for one in parts) if text not in vectors]
@@ -127,7 +127,7 @@ async def _embed_texts(
 
 
 def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorRow:
-    """Make a row of a text; what a chunk of `split` says of its place goes with it."""
+    """Return the row of a text, with its place from a chunk of `split`."""
     page = _int_field(one.data, "page")
     last = _int_field(one.data, "page_end")
     headings = one.data.get("headings")

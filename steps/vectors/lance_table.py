@@ -36,7 +36,7 @@ _MANIFEST_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StoreFormat:
-    """Whose vectors a store holds, and how long they are; written once, with its table."""
+    """The model and the dimensions of a store's vectors; written once, with its table."""
 
     model: EmbedModel
     dimensions: int
@@ -48,13 +48,13 @@ class StoreManifest:
 
     label: StoreFormat
     sums: Mapping[str, RowSum]
-    """What each owner has."""
+    """The rows of each owner."""
     indexed: str = ""
-    """The content for which words were last indexed; empty for none."""
+    """The content when words were last indexed; empty for never."""
 
     @property
     def whole(self) -> RowSum:
-        """Return what all rows come to."""
+        """Return the sum of all rows."""
         total = RowSum()
         for one in self.sums.values():
             total += one
@@ -62,7 +62,7 @@ class StoreManifest:
 
 
 def content_digest(label: StoreFormat, whole: RowSum) -> str:
-    """Name what a store holds: the same for the same rows, in whatever order they came."""
+    """Return a digest of a store's content, independent of the order of writes."""
     said = f"{label.model.digest}\n{label.dimensions}\n{whole.text}"
     return hashlib.sha256(said.encode()).hexdigest()
 
@@ -78,7 +78,7 @@ def table_folder(path: Path) -> Path:
 
 
 def table_state(path: Path) -> str:
-    """Name a table's state by its versions' files; empty where there is no table."""
+    """Return a table's state, from its version files; empty if there is no table."""
     try:
         with os.scandir(table_folder(path) / "_versions") as listing:
             found = sorted((one.name, one.stat().st_size) for one in listing)
@@ -88,7 +88,7 @@ def table_state(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> StoreManifest | None:
-    """Return what a store holds, if its file tells of the table as it is now."""
+    """Return the manifest if it is of the current table, else None."""
     try:
         found = json.loads((path / MANIFEST_NAME).read_text("utf-8"))
         if found["version"] != _MANIFEST_VERSION or found["state"] != table_state(path):
@@ -99,11 +99,11 @@ def read_manifest(path: Path) -> StoreManifest | None:
             StoreFormat(model, int(found["dimensions"])), sums, str(found["indexed"])
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # of another version, or damaged: the table is asked
+        return None  # another version, or damaged: the table is read
 
 
 def write_manifest(path: Path, catalogue: StoreManifest) -> None:
-    """Leave it beside the table, as the table is now. That it cannot be written costs only time."""
+    """Write the manifest next to the table. A failure only costs time."""
     model = catalogue.label.model
     said = {
         "version": _MANIFEST_VERSION,
@@ -113,19 +113,19 @@ def write_manifest(path: Path, catalogue: StoreManifest) -> None:
         "indexed": catalogue.indexed,
         "owners": {owner: one.text for owner, one in sorted(catalogue.sums.items())},
     }
-    aside = path / f"{MANIFEST_NAME}.new"  # whoever writes it holds the store
+    aside = path / f"{MANIFEST_NAME}.new"  # the writer holds the store's lock
     with contextlib.suppress(OSError):
         aside.write_text(json.dumps(said, separators=(",", ":")), "utf-8")
         aside.replace(path / MANIFEST_NAME)
 
 
 def refuse_other_model(path: Path, label: StoreFormat, wanted: StoreFormat) -> None:
-    """Make sure that a store's vectors can be compared with those of another label.
+    """Check that a store's vectors can be compared with those of another format.
 
     Raises:
         StepError: they cannot.
     """
-    anew = "name another folder for the store, or delete that one to have it made anew."
+    anew = "use another folder for the store, or delete that one to create it again."
     if label.model.digest != wanted.model.digest:
         is_renewed = label.model.ref == wanted.model.ref
         raise StepError(
@@ -146,7 +146,7 @@ def refuse_other_model(path: Path, label: StoreFormat, wanted: StoreFormat) -> N
 
 @contextlib.contextmanager
 def store_errors(path: Path, what: str) -> Iterator[None]:
-    """Say in words of ours what the library cannot do; `what`: read or written."""
+    """Convert errors of the library to StepErrors; `what`: read or written."""
     try:
         yield
     except StepError:
@@ -160,20 +160,20 @@ def _store_error(path: Path, what: str, error: Exception) -> StepError:
     if "No space left" in said or "Disk quota" in said:
         return StepError(
             f"the store '{path}' cannot be written: the disk is full.",
-            remedy="Make room, then run the same command again.",
+            remedy="Free some space, then run the same command again.",
             is_fatal=True,
             kind="io",
         )
     if "Permission denied" in said or "Read-only file system" in said:
         return StepError(
             f"the store '{path}' cannot be written: permission denied.",
-            remedy="Give yourself the right to write there, or name another folder.",
+            remedy="Change its permissions, or use another folder.",
             kind="io",
         )
     return StepError(
         f"the store '{path}' cannot be {what} ({said[:200]}).",
-        remedy="If it is broken, delete that folder and run what fills it again: the vectors are "
-        "remembered, so that no model is asked for them.",
+        remedy="If it is broken, delete that folder and run the pipeline that fills it: the vectors "
+        "are cached, so no model is called for them.",
         kind="io",
     )
 
@@ -182,11 +182,11 @@ _METADATA_KEY = b"paddock"
 _TABLE_VERSION = 1
 _BATCH_ROWS = 8_192
 _EXTRA_ROWS = 16
-"""So many more are looked at, so that equal scores are cut in one way only."""
+"""Extra rows that are read so that ties are cut deterministically."""
 
 
 class MissingTable(Exception):
-    """There is no table here."""
+    """The folder has no table."""
 
 
 class LanceTable:

@@ -46,11 +46,11 @@ class PendingWrite:
     """How many rows were written."""
 
     def succeed(self, n_rows: int) -> None:
-        """Tell that it is written."""
+        """Report success."""
         self._settle(lambda: self.written.set_result(n_rows))
 
     def fail(self, error: BaseException) -> None:
-        """Tell why it is not."""
+        """Report the error."""
         self._settle(lambda: self.written.set_exception(error))
 
     def _settle(self, tell: Callable[[], None]) -> None:
@@ -205,7 +205,7 @@ class StoreWriter:
         return n_rows
 
     async def keep_only(self, owner: str) -> None:
-        """Drop what an owner's other steps kept in earlier runs, and no longer do."""
+        """Drop rows of an owner's steps that no longer write to this store."""
         kept = self._kept.get(owner, {})
         if sum(kept.values(), RowSum()) == self._sums.get(owner, RowSum()):
             return
@@ -213,10 +213,10 @@ class StoreWriter:
             await _run_to_end(lambda: self._cut(self._others(owner, kept)))
 
     async def close(self) -> None:
-        """Leave it in good order: few versions, and beside the table what it holds.
+        """Compact the table and write the manifest.
 
         Raises:
-            StepError: that cannot be written; nothing is lost by it.
+            StepError: it cannot be written; no data is lost.
         """
         if self._table is None or not self._is_changed:
             return
@@ -224,13 +224,13 @@ class StoreWriter:
             await _run_to_end(self._leave)
 
     async def _write_some(self) -> None:
-        """Write what waits, as one commit."""
+        """Write the queue as one commit."""
         try:
             async with self._held():
                 batch = self._line.batch()
                 if batch:
                     await _run_to_end(lambda: self._try(batch))
-                await asyncio.sleep(0)  # who is told of its end hears it before anybody goes on
+                await asyncio.sleep(0)  # waiting tasks run first
         except StepError as error:
             for one in self._line.batch():
                 if not one.written.done():
@@ -238,10 +238,10 @@ class StoreWriter:
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
-        """Keep other programs from writing meanwhile.
+        """Hold the store's lock against other programs.
 
         Raises:
-            StepError: one has been writing for too long, or the folder cannot be written.
+            StepError: another program holds it for too long, or the folder cannot be written.
         """
         from filelock import FileLock, Timeout
 
@@ -274,7 +274,7 @@ class StoreWriter:
     # --- reading
 
     async def read(self, look: Callable[[LanceTable], T]) -> T:
-        """Look at the table as it is now, whoever wrote it last.
+        """Return the latest version of the table.
 
         Raises:
             StepError: it cannot be read.
@@ -284,11 +284,11 @@ class StoreWriter:
             raise StepError(f"the store '{self.path}' is not there.", kind="io")
         try:
             return await asyncio.to_thread(_read_table, table, look)
-        except StepError:  # another program may have dropped the version that was being read
+        except StepError:  # another program may have removed the version that was being read
             return await asyncio.to_thread(_read_table, table, look)
 
     async def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
-        """Search by words, which are indexed before where rows have come or gone."""
+        """Search by words; the index is updated first if rows have changed."""
         table = self._table
         if table is None or not self._sums:
             return []
@@ -312,7 +312,7 @@ class StoreWriter:
         self._table = table
 
     def _renewed(self) -> LanceTable | None:
-        """Return the table as it is now; what another program wrote is taken in."""
+        """Return the latest version of the table, including writes of other programs."""
         if self._table is None:
             self._open()
         table = self._table
@@ -323,7 +323,7 @@ class StoreWriter:
         return table
 
     def _try(self, batch: Sequence[PendingWrite]) -> None:
-        """Write a batch; one by one where something of it cannot be written."""
+        """Write a batch; one by one if it fails as a whole."""
         try:
             self._write(batch)
         except StepError as error:
@@ -404,7 +404,7 @@ class StoreWriter:
     def _index(self, table: LanceTable) -> None:
         self._renewed()
         if self._indexed == self.content() and table.are_words_indexed():
-            return  # another task has done it meanwhile
+            return  # another task has done it
         table.index_words()
         self._version = table.version
         self._indexed = self.content()
@@ -427,7 +427,7 @@ def _read_table(table: LanceTable, look: Callable[[LanceTable], T]) -> T:
 
 
 async def _run_to_end(work: Callable[[], T]) -> T:
-    """Do it in a thread, and stay until it is done: what was begun cannot be taken back."""
+    """Run it in a thread and wait for its end, also when cancelled."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
@@ -441,38 +441,38 @@ _LONGEST_VECTOR = 65_536
 
 @dataclass(frozen=True, slots=True)
 class StoreHandle:
-    """Implements `paddock.steps.base.VectorStore` for whoever opened a store with a model."""
+    """Implements `paddock.steps.base.VectorStore` for one model."""
 
     shelf: StoreWriter
     model: EmbedModel
     home: Path
     wanted: int | None = None
-    """How many dimensions its vectors shall have, if that was said."""
+    """The wanted dimensions, if any."""
 
     @property
     def path(self) -> Path:
-        """Return the folder."""
+        """The folder."""
         return self.shelf.path
 
     @property
     def dimensions(self) -> int | None:
-        """Return how long each vector is; None as long as there is none."""
+        """The length of its vectors; None while it is empty."""
         return self.shelf.label.dimensions if self.shelf.label is not None else self.wanted
 
     @property
     def n_rows(self) -> int:
-        """Return how many rows it holds."""
+        """The number of rows."""
         return sum(one.n_rows for one in self.shelf.sums.values())
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
-        """Return the vectors that a step keeps for an item, by text."""
+        """Return the vectors of a step's rows of an item, by text."""
         owner = row_owner(item, self.path, self.home)
         if owner not in self.shelf.sums:
             return {}
         return await self.shelf.read(lambda table: table.vectors(owner, item.step, made))
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
-        """Let a step keep exactly these rows for an item.
+        """Replace a step's rows of an item; return the number of new ones.
 
         Raises:
             StepError: a vector has another length; the store cannot be written.
@@ -485,10 +485,10 @@ class StoreHandle:
         return await self.shelf.replace(wish, label)
 
     async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
-        """Return the `k` rows whose vectors are the most alike, nearest first.
+        """Return the `k` rows with the most similar vectors, nearest first.
 
         Raises:
-            StepError: `where` is no filter; the vector's length is another; it cannot be read.
+            StepError: `where` is not a filter; the vector has another length; it cannot be read.
         """
         rows_that = checked_condition(where)
         if not self.shelf.sums:
@@ -497,15 +497,15 @@ class StoreHandle:
         return await self.shelf.read(lambda table: table.nearest(vector, k, rows_that))
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
-        """Return the `k` rows whose words match the best, best first.
+        """Return the `k` rows that match the words best, best first.
 
         Raises:
-            StepError: `where` is no filter; it cannot be read.
+            StepError: `where` is not a filter; it cannot be read.
         """
         return await self.shelf.matching(text, k, checked_condition(where))
 
     def _length(self, rows: Sequence[VectorRow]) -> int:
-        """Return the length that all the vectors have; 0 for no rows."""
+        """Return the common length of the vectors; 0 for no rows."""
         lengths = {len(row.vector) for row in rows} | ({self.wanted} if self.wanted else set())
         if len(lengths) > 1 or not lengths <= {*range(1, _LONGEST_VECTOR + 1)}:
             found = ", ".join(f"{one:,}" for one in sorted(lengths))
@@ -530,10 +530,10 @@ class OpenStores:
         *,
         is_new_allowed: bool = True,
     ) -> VectorStore:
-        """Open the store in a folder; one that is not there is made when a row is kept in it.
+        """Open the store in a folder; a new one is created with its first row.
 
         Raises:
-            StepError: it is missing though it must be there, broken, of another model, or of
+            StepError: it is missing though it must exist, broken, of another model, or of
                 other dimensions.
         """
         _refuse_non_store(path)
@@ -543,7 +543,7 @@ class OpenStores:
         elif not is_new_allowed:
             raise StepError(
                 f"there is no store '{path}'.",
-                remedy="Run what fills it (`embed` with `store`) first, or correct the path.",
+                remedy="Run the step that fills it (`embed` with `store`) first, or correct the path.",
                 kind="io",
             )
         return StoreHandle(shelf, model, self._home, dimensions)
@@ -556,10 +556,10 @@ class OpenStores:
     # --- what stores hold
 
     async def look(self, paths: Iterable[Path]) -> None:
-        """Learn what stores hold now, for `holds` and `content`; what cannot be read is nothing."""
+        """Read the content of stores for `holds` and `content`; unreadable ones count as empty."""
         for path in paths:
             if path in self._shelves:
-                with contextlib.suppress(StepError):  # whoever uses it will say so
+                with contextlib.suppress(StepError):  # the step that uses it reports it
                     await self._shelves[path].renew()
                 continue
             state = lance_table.table_state(path)
@@ -582,14 +582,14 @@ class OpenStores:
         return shelf.catalogue()
 
     def holds(self, path: Path, owner: str) -> str:
-        """Return what an item has in a store, as `RowSum.text`; empty for nothing."""
+        """Return the sum of an item's rows in a store, as `RowSum.text`; empty for none."""
         if path in self._shelves:
             return self._shelves[path].sums.get(owner, RowSum()).text
         looked = self._looked.get(path)
         return looked[1].sums.get(owner, RowSum()).text if looked is not None else ""
 
     def content(self, path: Path) -> str:
-        """Name what a store holds; empty where there is none."""
+        """Return the digest of a store's content; empty if there is none."""
         if path in self._shelves:
             return self._shelves[path].content()
         looked = self._looked.get(path)
@@ -600,18 +600,18 @@ class OpenStores:
         )
 
     def owner(self, item: ItemName, path: Path) -> str:
-        """Name an item's rows in a store."""
+        """Return the owner of an item's rows in a store."""
         return row_owner(item, path, self._home)
 
     # --- what items no longer have
 
     async def keep_only(self, path: Path, item: ItemName) -> None:
-        """Drop what an item had in a store by steps that no longer keep anything there."""
+        """Drop rows of an item's steps that no longer write to a store."""
         shelf = await self._shelf(path)
         await shelf.keep_only(self.owner(item, path))
 
     async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
-        """Drop all that these items have in a store, and tell how many rows that were.
+        """Drop all rows of these items in a store; return their number.
 
         Raises:
             StepError: it cannot be written.
@@ -622,20 +622,20 @@ class OpenStores:
         return await shelf.drop([self.owner(item, path) for item in items])
 
     async def close(self) -> None:
-        """Leave every store in good order."""
+        """Compact every store."""
         for shelf in self._shelves.values():
             try:
                 await shelf.close()
             except StepError as error:
-                if shelf.has_written:  # who only read need not leave anything
+                if shelf.has_written:  # a reader leaves nothing behind
                     self._note(f"{error}")
 
 
 def checked_condition(where: Where) -> str:
-    """Return the condition of a filter.
+    """Return the SQL condition of a filter.
 
     Raises:
-        StepError: it is none.
+        StepError: it is not a filter.
     """
     try:
         return sql_condition(where)
@@ -649,23 +649,23 @@ def _format_of(shelf: StoreWriter) -> StoreFormat:
 
 
 def _refuse_non_store(path: Path) -> None:
-    """Make sure that a store's folder is one, or can be made.
+    """Check that a folder is a store, or may become one.
 
     Raises:
-        StepError: something else is there.
+        StepError: it holds something else.
     """
     if lance_table.is_store(path) or not path.exists():
         return
     if not path.is_dir():
-        raise StepError(f"'{path}' is a file; a store is a folder.", remedy="Name another path.")
+        raise StepError(f"'{path}' is a file; a store is a folder.", remedy="Use another path.")
     others = [one.name for one in path.iterdir() if not _is_store_file(one.name)]
     if others:
         raise StepError(
-            f"the folder '{path}' holds other things ('{min(others)}') and no store.",
-            remedy="Name a folder of its own for the store, such as 'index.lance'.",
+            f"the folder '{path}' holds other things ('{min(others)}') and is not a store.",
+            remedy="Use a folder of its own for the store, such as 'index.lance'.",
         )
 
 
 def _is_store_file(name: str) -> bool:
-    """Return whether something may be left of a store whose table was never made, or removed."""
+    """Return whether a file belongs to a store without a table."""
     return name.startswith((lance_table.MANIFEST_NAME, lance_table.LOCK_NAME))

@@ -1,8 +1,8 @@
 """Rows of a vector store: their digests, and which rows one commit must write and drop.
 
 A row belongs to an owner (an item) and a step, and has an index there. Its digest covers
-everything but the vector, which follows from the text. The digests of an owner's rows, combined,
-tell in one number whether all of them are there.
+everything but the vector, which follows from the text. The combined digests of an owner's rows show
+whether all of them are there.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from paddock.steps.base import ItemName, VectorRow
 
 _DIGEST_BYTES = 16
 _MOST_LISTED_ROWS = 500
-"""More rows than these are not named one by one where they are dropped."""
+"""Above this, dropped rows are not listed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSum:
-    """What some rows come to, in whatever order: the prints' exclusive or, and how many."""
+    """An order-independent sum of rows: XOR of their digests, and their number."""
 
     prints: int = 0
     n_rows: int = 0
 
     def __add__(self, other: RowSum) -> RowSum:
-        """Return what both come to together."""
+        """Return the sum of both."""
         return RowSum(self.prints ^ other.prints, self.n_rows + other.n_rows)
 
     def __sub__(self, other: RowSum) -> RowSum:
-        """Return what is left without the others, which must be among them."""
+        """Return the sum without the others, which must be part of it."""
         return RowSum(self.prints ^ other.prints, self.n_rows - other.n_rows)
 
     @property
     def text(self) -> str:
-        """Write it down; empty for no rows."""
+        """Return it as text; empty for no rows."""
         return f"{self.n_rows}:{self.prints:032x}" if self.n_rows else ""
 
     @classmethod
     def read(cls, text: str) -> RowSum:
-        """Read what `text` gave.
+        """Parse a result of `text`.
 
         Raises:
             ValueError: it is something else.
@@ -54,7 +54,7 @@ class RowSum:
 
     @classmethod
     def of(cls, prints: Iterable[str]) -> RowSum:
-        """Return what these prints come to."""
+        """Return the sum of these digests."""
         whole, n_rows = 0, 0
         for one in prints:
             whole ^= int(one, 16)
@@ -64,7 +64,7 @@ class RowSum:
 
 @dataclass(frozen=True, slots=True)
 class HashedRow:
-    """One row as it is to be stored."""
+    """One row to store."""
 
     id: str
     print: str
@@ -73,7 +73,7 @@ class HashedRow:
 
 @dataclass(frozen=True, slots=True)
 class RowsToKeep:
-    """What a step wants to keep for an item, in place of all that it kept before."""
+    """All rows of a step for an item, which replace its earlier ones."""
 
     owner: str
     step: str
@@ -83,7 +83,7 @@ class RowsToKeep:
 
     @classmethod
     def of(cls, owner: str, item: ItemName, rows: Sequence[VectorRow]) -> RowsToKeep:
-        """Make it of an item's rows."""
+        """Build it from an item's rows."""
         source = item.source or item.key
         return cls(
             owner, item.step, item.key, source, tuple(_hashed_row(owner, item, row) for row in rows)
@@ -92,7 +92,7 @@ class RowsToKeep:
 
 @dataclass(frozen=True, slots=True)
 class KnownRow:
-    """One row as it is in the store."""
+    """One row in the store."""
 
     owner: str
     step: str
@@ -102,7 +102,7 @@ class KnownRow:
 
 @dataclass(frozen=True, slots=True)
 class RowsToDrop:
-    """Rows to drop: a step's of an owner, all of an owner's where `step` is None."""
+    """Rows of an owner to drop: those of `step`, or all if it is None."""
 
     owner: str
     step: str | None = None
@@ -114,33 +114,33 @@ class RowsToDrop:
 
 @dataclass
 class RowChanges:
-    """What one commit does: rows to put in place of those of the same id, and rows to drop."""
+    """One commit: rows to write by id, and rows to drop."""
 
     put: list[tuple[RowsToKeep, HashedRow]] = field(default_factory=list)
     drop: list[RowsToDrop] = field(default_factory=list)
     has_old: bool = False
-    """Whether some of what is put takes the place of something."""
+    """Whether a written row replaces one."""
     sums: dict[str, RowSum] = field(default_factory=dict)
-    """What each owner has afterwards."""
+    """The sum of each owner's rows afterwards."""
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the store is as it should be."""
+        """Whether nothing must be written."""
         return not self.put and not self.drop
 
 
 def row_owner(item: ItemName, store: Path, home: Path) -> str:
-    """Name an item's rows, the same in every run.
+    """Return the owner of an item's rows, the same in every run.
 
-    A store beside its pipeline moves with it; in one that lies elsewhere the rows of two
-    pipelines of the same name are told apart by where the pipelines lie.
+    A store next to its pipeline moves with it; in a store elsewhere the pipeline's path separates
+    pipelines of the same name.
     """
     place = "" if store.is_relative_to(home) else str(home)
     return hashlib.sha256(f"{place}\n{item.owner or item.key}".encode()).hexdigest()[:32]
 
 
 def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowChanges:
-    """Compare what is wanted with what is there; `known` has all rows of the wishes' owners."""
+    """Compare wanted rows with stored ones; `known` has all rows of these owners."""
     found: dict[str, dict[tuple[str, int], str]] = {}
     for one in known:
         found.setdefault(one.owner, {})[one.step, one.index] = one.print
@@ -165,7 +165,7 @@ def row_changes(wishes: Iterable[RowsToKeep], known: Iterable[KnownRow]) -> RowC
 def _rows_to_drop(
     wish: RowsToKeep, gone: Sequence[int], wanted: Mapping[int, HashedRow]
 ) -> Iterable[RowsToDrop]:
-    """Name the rows to drop in as few words as can be."""
+    """Return the rows to drop in the fewest conditions."""
     if not gone:
         return
     if not wanted:

@@ -1,7 +1,7 @@
 """The step `search`: rows of a vector store, by vectors, words or both (rank fusion).
 
-The result depends on what the store holds, so the search is repeated when that has changed. Every
-vector is compared: nothing near is left out.
+The result depends on the store's content, so the search is repeated when that changes. The search
+is exact: every vector is compared.
 
 Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
 Learning Methods", SIGIR 2009: scores of different kinds cannot be added, ranks can.
@@ -31,7 +31,7 @@ from paddock.steps.base import (
 from .where_filter import FILTER_COLUMNS, sql_condition
 
 RANK_OFFSET = 60
-"""The paper's k: how little the first ranks weigh more than those that follow."""
+"""The paper's k: a large one flattens the difference between ranks."""
 
 
 def rank_fusion(*orders: Sequence[SearchHit]) -> list[SearchHit]:
@@ -50,7 +50,7 @@ def rank_fusion(*orders: Sequence[SearchHit]) -> list[SearchHit]:
 SearchMode = Literal["vector", "text", "hybrid"]
 
 _WIDER, _AT_LEAST = 4, 20
-"""How much further each of two orders is read than what comes out of both."""
+"""How many times `k` rows are read of each of two rankings."""
 
 
 _WHERE_SCHEMA: dict[str, Any] = {
@@ -60,14 +60,14 @@ _WHERE_SCHEMA: dict[str, Any] = {
         {"type": "null"},
     ]
 }
-"""For editors: without it they would offer the name of a file, as for other templates."""
+"""JSON Schema without the file form of other templates."""
 
 
 class SearchParams(Params):
     """Parameters of `search`."""
 
-    store: str = Field(min_length=1, description="The folder that `embed` keeps its rows in.")
-    query: str = Field(description="What is asked for.")
+    store: str = Field(min_length=1, description="The folder of the store, filled by `embed`.")
+    query: str = Field(description="What to search for.")
     k: int = Field(default=5, ge=1, le=1000, description="How many rows at most.")
     mode: SearchMode = Field(
         default="vector",
@@ -75,7 +75,7 @@ class SearchParams(Params):
     )
     where: Annotated[dict[str, Any] | Template | None, WithJsonSchema(_WHERE_SCHEMA)] = Field(
         default=None,
-        description="Which rows are looked at: a mapping such as {source: '*.md', page: {from: 3}}"
+        description="Which rows to search: a mapping such as {source: '*.md', page: {from: 3}}"
         ", or a condition such as \"page >= 3 and source == 'a.md'\".",
     )
     model: str | None = Field(default=None, description="Which model embeds the question.")
@@ -85,7 +85,7 @@ class SearchParams(Params):
     def _is_filter(cls, where: Any) -> Any:
         if isinstance(where, Template) and "{" in where.source:
             raise ValueError(
-                "a condition takes no `{{ }}`, since a value could change what it says: give "
+                "a condition must not contain `{{ }}`, since a value could change its meaning: pass "
                 'values as a mapping, such as {source: "{{ inputs.file }}"}'
             )
         if isinstance(where, Template | dict):
@@ -97,19 +97,19 @@ class FoundRow(Output):
     """One row that was found."""
 
     number: int
-    """1 for the nearest: what an answer cites it by."""
+    """1 for the nearest; the number for citations."""
     text: str
     score: float
-    """Of `vector`: the cosine; of `text`: BM25; of `hybrid`: of use for the order only."""
+    """`vector`: cosine; `text`: BM25; `hybrid`: only meaningful for the order."""
     source: str
-    """The file that it comes from, as `relpath` names it."""
+    """The `relpath` of its file."""
     page: int | None
     page_end: int | None
     headings: list[str]
     index: int
-    """Its place among the texts of its item, from 0."""
+    """Its index among the texts of its item, from 0."""
     item: str
-    """The key of the item that kept it."""
+    """The key of its item."""
 
 
 class SearchOutput(Output):
@@ -128,7 +128,7 @@ class Search:
     roles: ClassVar[frozenset[Role]] = frozenset({"embed"})
 
     def reads(self, params: SearchParams) -> Sequence[str]:
-        """Name nothing: a store is no file, and what it holds is noted by `reads_rows`."""
+        """Return nothing: a store is not a file; `note_rows_read` records it."""
         return ()
 
     async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:
@@ -140,7 +140,7 @@ class Search:
             TextTooLong: the question does not fit.
         """
         if not params.query.strip():
-            raise StepError("the `query` is empty.", remedy="Say what to search for.")
+            raise StepError("the `query` is empty.", remedy="Set it to what to search for.")
         path = tools.roots.resolve(params.store)
         model = tools.models.resolve(params.model, "embed")
         facts = await tools.pool.facts(model)
@@ -150,7 +150,7 @@ class Search:
         if not store.n_rows:
             raise StepError(
                 f"the store '{path}' is empty: there is nothing to find.",
-                remedy="Run what fills it (`embed` with `store`) on some documents first.",
+                remedy="Run the step that fills it (`embed` with `store`) on some documents first.",
             )
         hits = await _search_store(params, store, tools)
         return SearchOutput(hits=[_found_row(number, hit) for number, hit in enumerate(hits, 1)])

@@ -1,9 +1,9 @@
-"""Filter of a search: what an author writes under `where`, compiled to an SQL condition.
+"""Filter of a search: the value of `where`, compiled to an SQL condition.
 
 A mapping takes values from anywhere: `{source: "notes/*.md", page: {from: 3}}`. An expression,
-`page >= 3 and source != 'a.md'`, is a literal of the author, since a value put into its text could
-change what it says. Only known columns and quoted values reach the library: the condition is made
-here, never copied. Knows no LanceDB, but the SQL that it reads.
+`page >= 3 and source != 'a.md'`, must be a literal, since an inserted value could change its
+meaning. Only known columns and quoted values reach the library: the condition is built here, never
+copied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Where = Mapping[str, Any] | str | None
 
 
 class InvalidFilter(ValueError):
-    """What stands under `where` is no filter: a plain sentence, without a place."""
+    """The value of `where` is not a filter; the message is a plain sentence."""
 
 
 def sql_condition(where: Where) -> str:
@@ -46,7 +46,7 @@ def sql_condition(where: Where) -> str:
     "(page = 1) OR (array_has(headings, 'Scope'))"
 
     Raises:
-        BadFilter: it names no column, or compares what cannot be compared.
+        InvalidFilter: it names an unknown column, or compares different types.
     """
     if where is None:
         return ""
@@ -63,7 +63,7 @@ def _column_condition(name: str, wanted: Any) -> str:
     kind = _kind(name)
     if isinstance(wanted, Mapping):
         if not wanted:
-            raise InvalidFilter(f"'{name}' is followed by nothing")
+            raise InvalidFilter(f"'{name}' has no condition")
         return _all_of(
             [_operator_condition(name, kind, one, value) for one, value in wanted.items()]
         )
@@ -78,13 +78,13 @@ def _operator_condition(name: str, kind: ColumnKind, operator: str, value: Any) 
     if operator in ("from", "to"):
         return _compared(name, kind, ">=" if operator == "from" else "<=", value)
     raise InvalidFilter(
-        f"'{operator}' says nothing about '{name}': use "
+        f"'{operator}' is not supported for '{name}': use "
         f"{', '.join(f'`{one}`' for one in FILTER_OPERATORS)}"
     )
 
 
 def _equal_or_pattern(name: str, kind: ColumnKind, value: Any) -> str:
-    """Compare with a value, any of several ones, or a text with `*` and `?`."""
+    """Compare with a value, several values, or a text with `*` and `?`."""
     return _any_of([_values_condition(name, kind, one) for one in _value_list(value)])
 
 
@@ -94,7 +94,7 @@ def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
     pattern = _literal(_like_pattern(value))
     if kind == "text":
         return f"{name} LIKE {pattern}"
-    # Headings are short and many pages have few: joined by what no heading has, then looked at.
+    # Headings are joined by line ends, which no heading contains, and then compared.
     whole = _literal(f"%\n{_like_pattern(value)}\n%")
     return f"concat('\n', array_to_string({name}, '\n\n'), '\n') LIKE {whole}"
 
@@ -102,7 +102,9 @@ def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
 def _value_list(value: Any) -> Sequence[Any]:
     several = value if isinstance(value, list | tuple) else [value]
     if len(several) > _MOST_VALUES:
-        raise InvalidFilter(f"it names {len(several):,} values; {_MOST_VALUES:,} are the most")
+        raise InvalidFilter(
+            f"it names {len(several):,} values; at most {_MOST_VALUES:,} are allowed"
+        )
     return several
 
 
@@ -130,7 +132,7 @@ def _expression(text: str) -> str:
         raise
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidFilter(
-            f"'{text}' is no condition: compare a column by ==, !=, <, <=, >, >= or `in`"
+            f"'{text}' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"
         ) from error
 
 
@@ -145,7 +147,7 @@ def _condition_of(node: ast.expr) -> str:
         pairs = zip(sides, node.ops, sides[1:], strict=False)
         return _all_of([_comparison(left, op, right) for left, op, right in pairs])
     raise InvalidFilter(
-        f"'{ast.unparse(node)}' is no condition: compare a column, "
+        f"'{ast.unparse(node)}' is not a condition: compare a column, "
         f"such as `page >= 3 and source == 'a.md'`"
     )
 
@@ -156,7 +158,7 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> str:
         return _not(found) if isinstance(op, ast.NotIn) else found
     sign = _SIGNS.get(type(op))
     if sign is None:
-        raise InvalidFilter("`is` compares nothing here: use `==`")
+        raise InvalidFilter("`is` is not supported: use `==`")
     if _is_column(right) and not _is_column(left):
         left, right, sign = right, left, _MIRRORED[sign]
     name, value = _column_name(left), _constant(right)
@@ -167,11 +169,13 @@ def _comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> str:
 
 
 def _within(left: ast.expr, right: ast.expr) -> str:
-    """Read `source in ['a.md', 'b.md']`, `'word' in text` and `'Scope' in headings`."""
+    """Convert `source in ['a.md', 'b.md']`, `'word' in text` and `'Scope' in headings`."""
     if _is_column(left):
         name = _column_name(left)
         if not isinstance(right, ast.List | ast.Tuple):
-            raise InvalidFilter(f"'{ast.unparse(right)}' is no list: write `{name} in ['a', 'b']`")
+            raise InvalidFilter(
+                f"'{ast.unparse(right)}' is not a list: write `{name} in ['a', 'b']`"
+            )
         values = _value_list([_constant(one) for one in right.elts])
         return _any_of([_equal(name, _kind(name), value) for value in values])
     name, value = _column_name(right), _constant(left)
@@ -191,7 +195,7 @@ def _column_name(node: ast.expr) -> str:
     if isinstance(node, ast.Name):
         _kind(node.id)
         return node.id
-    raise InvalidFilter(f"'{ast.unparse(node)}' is no column. {_known_columns()}")
+    raise InvalidFilter(f"'{ast.unparse(node)}' is not a column. {_known_columns()}")
 
 
 def _constant(node: ast.expr) -> Any:
@@ -200,11 +204,11 @@ def _constant(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError) as error:
-        what = f"'{ast.unparse(node)}' is no value: write texts in quotes"
+        what = f"'{ast.unparse(node)}' is not a value: write texts in quotes"
         raise InvalidFilter(what) from error
 
 
-# --- what both are made of
+# --- shared
 
 
 def _kind(name: str) -> ColumnKind:
@@ -234,7 +238,7 @@ def _compared(name: str, kind: ColumnKind, sign: str, value: Any) -> str:
 
 
 def _typed_value(name: str, kind: ColumnKind, value: Any) -> Any:
-    """Return the value if it is of the column's kind."""
+    """Return the value if it has the column's type."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_good = is_number if kind == "number" else isinstance(value, str)
     if not is_good or (isinstance(value, float) and not math.isfinite(value)):
@@ -243,7 +247,7 @@ def _typed_value(name: str, kind: ColumnKind, value: Any) -> Any:
 
 
 def _literal(value: str | float) -> str:
-    """Write a value as SQL does: a quote within a text doubled, and nothing else special."""
+    """Return a value as an SQL literal; quotes are doubled."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''").replace("\0", "") + "'"
     return repr(value)
@@ -254,13 +258,13 @@ def _quoted(name: str) -> str:
 
 
 def _like_pattern(glob: str) -> str:
-    """Return a text with `*` and `?` as LIKE takes it."""
+    """Convert `*` and `?` to a LIKE pattern."""
     escaped = glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
 
 
 def _not(part: str) -> str:
-    """Turn a condition round; what has no page, say, is not on page 3."""
+    """Negate a condition; a row without a page is not on page 3."""
     return f"NOT coalesce({part}, false)"
 
 

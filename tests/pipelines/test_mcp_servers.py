@@ -98,10 +98,10 @@ def test_a_file_of_other_programs_is_read_and_its_variables_are_secrets(tmp_path
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "the file 'mcp.json' is no JSON: Expecting property name"),
-        ("[" * 100_000, "the file 'mcp.json' is no JSON: maximum recursion depth exceeded"),
+        ("{", "the file 'mcp.json' is not JSON: Expecting property name"),
+        ("[" * 100_000, "the file 'mcp.json' is not JSON: maximum recursion depth exceeded"),
         ("{// mine",
-         "the file 'mcp.json' is no JSON: Expecting property name enclosed in double quotes: "
+         "the file 'mcp.json' is not JSON: Expecting property name enclosed in double quotes: "
          "line 1 column 2 (char 1). JSON has no comments, and no comma before a closing bracket."),
         ({"other": 1}, "the file 'mcp.json' names no MCP servers. Write the servers under "),
         ({"mcpServers": {"a": {"args": []}}},
@@ -111,7 +111,7 @@ def test_a_file_of_other_programs_is_read_and_its_variables_are_secrets(tmp_path
         ({"mcpServers": {"a": {"command": "x", "args": ["${input:key}"]}}},
          "in the file 'mcp.json', server 'a': '${input:key}' is not known here; `${NAME}` names "
          "an environment variable."),
-        ({"mcpServers": {"a": "npx"}}, "in the file 'mcp.json', server 'a': this is no server."),
+        ({"mcpServers": {"a": "npx"}}, "in the file 'mcp.json', server 'a': this is not a server."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, content: Any, told: str) -> None:

@@ -161,8 +161,8 @@ tests: [{expect: [{}]}]
         "'on' cannot be 'sometimes'.",
         "'timeout' must be a mapping; '5' is a whole number.",
         "'cron' must have five fields such as '0 6 * * 1-5' "
-        "(minute, hour, day, month, day of the week), and this has 4; it is '0 6 * *'.",
-        "'cron' must be a cron expression, and '99' is no minute; it is '99 * * * *'.",
+        "(minute, hour, day, month, day of the week); this has 4; it is '0 6 * *'.",
+        "'cron' must be a cron expression; '99' is no minute; it is '99 * * * *'.",
         "'timezone' must be a time zone such as Europe/Paris or UTC; it is 'Mars/X'.",
         "'window' must be two times such as '22:00-07:00'; it is '25:00-1'.",
         "'when' cannot be 'nope'.",
@@ -357,5 +357,5 @@ def test_template_files_must_be_there_and_lie_beside_the_pipeline(tmp_path: Path
         "in the file 'bad.md', line 2: '{{ x|nope }}' is refused: there is no filter 'nope'.",
         "the file 'raw.md' is not UTF-8 text.",
         "the name of a template file must be a literal, not '{{ x }}'.",
-        "the file '.' cannot be read: Is a directory.",
+        "the file '.' cannot be parsed: Is a directory.",
     ]

@@ -114,11 +114,11 @@ steps:
   - {uses: z, needs: [inner]}
 """
     ) == (
-        "news.yaml:4:23: step 'inner' runs once for each item of 'each', "
+        "news.yaml:4:23: step 'inner' runs for each item of 'each', "
         "and is not known outside.\n"
         "       4 |   - {uses: z, needs: [inner]}\n"
         "         |                       ^^^^^\n"
-        "  Read `steps.each.results`: a list of what `returns` gives for each item."
+        "  Read `steps.each.results`: a list of the `returns` of each item."
     )
 
 

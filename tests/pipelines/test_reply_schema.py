@@ -110,7 +110,7 @@ def test_values_of_an_enum_that_cannot_be_read_are_a_fault_at_their_place(
     assert read_reply_schema({"a": {"k": word}}, HERE).faults == (
         ReplySchemaFault(
             ("a", "k"),
-            f"'{word}' cannot be read: {wrong}",
+            f"'{word}' cannot be parsed: {wrong}",
             'Write for example enum[low, "New York, NY"].',
         ),
     )

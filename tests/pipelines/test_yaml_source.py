@@ -89,7 +89,7 @@ def test_an_expression_without_quotes_is_explained() -> None:
         ("a: 1\n---\nb: 2", "a single document"),
         ("\ta: 1", "Indent with spaces"),
         ("a: \x01", "control character"),
-        ("a: {x: float?}", "a '?' has a meaning of its own"),
+        ("a: {x: float?}", "'?' has a special meaning"),
         ("a: " + "[" * 100, "nested deeper than 64 levels"),
         ("? " * 300, "nested deeper than 64 levels"),
         ("a: " + "9" * 5000, "is not a number"),

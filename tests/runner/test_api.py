@@ -212,7 +212,7 @@ def test_a_failing_step_outside_a_block_fails_the_run_with_its_place(world: Worl
     assert report.status == "failed"
     assert report.message == (
         f"{world.file}:5:10: step 'docs': the folder '{world.folder}/nowhere' is not there. "
-        "Correct `root`, or make the folder."
+        "Correct `root`, or create the folder."
     )
 
 

@@ -65,7 +65,7 @@ def test_another_content_is_another_version(folder: Path) -> None:
          "correct it."),
         ("../nix.py:a", "the file '../nix.py' lies outside the pipeline's folder. Move or copy it "
          "there."),
-        ("broken.py:x", "the file 'broken.py' is no Python, line 1: invalid syntax."),
+        ("broken.py:x", "the file 'broken.py' is not Python, line 1: invalid syntax."),
         ("my_steps.py:claen", "there is no function 'claen' in 'my_steps.py'. Known: 'clean', "
          "'late', 'star', 'stars', 'only', 'taken', 'hidden', 'model'. Did you mean 'clean'?"),
         ("my_steps.py:star", "the function 'star' takes `*texts`, and a step's parameters have "

@@ -60,7 +60,7 @@ def test_another_code_than_expected_is_a_failure_with_its_last_words(tmp_path: P
     script = ["sh", "-c", "echo so; echo it broke >&2; exit 3"]
     assert refused(tmp_path, *script) == (
         "`sh -c 'echo so; echo it broke >&2; exit 3'` ended with code 3: it broke. "
-        "Add 3 to `ok_codes` where that is no failure."
+        "Add 3 to `ok_codes` where that is not a failure."
     )
     assert run(tmp_path, *script, ok_codes=[0, 3]).code == 3
     assert refused(tmp_path, "sh", "-c", "kill -9 $$") == (

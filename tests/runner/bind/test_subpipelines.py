@@ -71,7 +71,7 @@ pipeline.yaml:3:35: 'inner.yaml' needs the input 'folder'.
 pipeline.yaml:4:71: input 'folder' of 'inner.yaml' leads outside the pipeline's folders: '../..'.
        4 |   - {id: c, uses: pipeline, with: {file: inner.yaml, inputs: {folder: ../..}}}
          |                                                                       ^^^^^
-  Give that folder as a `dir` or `path` input to allow it.
+  Pass that folder as a `dir` or `path` input to allow it.
 pipeline.yaml:5:37: step 'a' has no output 'fils'.
        5 |   - {uses: prompt, with: {template: "{{ steps.a.fils }}"}}
          |                                     ^^^^^^^^^^^^^^^^^^^^

@@ -105,7 +105,7 @@ def test_the_folder_that_an_input_gives_is_looked_at_when_it_is_given(tmp_path: 
         (
             "{path: ../elsewhere}",
             "path '../elsewhere' leads outside the pipeline's folders ('BASE').",
-            "Give that folder as a `dir` or `path` input to allow it.",
+            "Pass that folder as a `dir` or `path` input to allow it.",
         ),
         (
             '{path: inbox, include: ["a[b"]}',

@@ -174,7 +174,7 @@ def test_what_reads_a_block_is_fresh_where_only_an_output_of_it_is_missing(tmp_p
     assert states(plan, "digest") == states(report, "digest") == {"digest": "stale"}
 
 
-MISSING = "'gone.txt' cannot be read: it is not there."
+MISSING = "'gone.txt' cannot be read: it does not exist."
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_an_older_copy_of_ours_is_replaced(folder: Path, outputs: FakeOutputs) -
 def test_another_file_in_its_place_stays(folder: Path, outputs: FakeOutputs) -> None:
     (folder / "b.txt").write_text("mine")
     assert refused(folder, outputs, "in/a.txt", "b.txt", on_exists="fail") == (
-        f"'{folder / 'b.txt'}' is there already, and `on_exists` is `fail`. "
+        f"'{folder / 'b.txt'}' exists already, and `on_exists` is `fail`. "
         "Move it away, or set `on_exists` to `rename` or `replace`."
     )
     assert move(folder, outputs, "in/a.txt", "b.txt") == "b-1.txt"

@@ -111,13 +111,13 @@ def test_broken_json_is_read_as_plain_text_and_said(
     out = read("a.json", data)
     assert (out.text, out.media_type) == (data, "text/plain")
     [note] = hands.notes
-    assert note.startswith("'a.json' is no valid JSON (")
+    assert note.startswith("'a.json' is not valid JSON (")
     assert fault.split(":")[0] in note
 
 
 def test_broken_json_is_refused_if_the_author_says_that_it_is_json(read: Read) -> None:
     assert refused(read, "a.txt", "{", type="json") == (
-        "'a.txt' is no valid JSON: line 1, column 2: "
+        "'a.txt' is not valid JSON: line 1, column 2: "
         "Expecting property name enclosed in double quotes."
     )
 
@@ -136,7 +136,7 @@ def test_a_document_that_grows_while_it_is_read_is_read_whole(
 
 def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
     assert refused(read, "a.html", "<p>a</p><![n>") == (
-        "'a.html' cannot be read as HTML: its markup is broken beyond what a parser takes. "
+        "'a.html' cannot be read as HTML: its markup cannot be parsed. "
         "Set `type: txt` to read it as plain text."
     )
 
@@ -205,7 +205,7 @@ def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
     monkeypatch.setattr("paddock.steps.readers.ocr.recognise", lambda _: "")
     with pytest.raises(StepSkipped, match="OCR found nothing to read on them"):
         read("scan.pdf", pdf([None]), empty="skip")
-    with pytest.raises(StepSkipped, match="shows nothing that OCR can read"):
+    with pytest.raises(StepSkipped, match="has no text that OCR can read"):
         read("a.png", scan(size=(60, 60)), empty="skip")
 
 
@@ -255,7 +255,7 @@ def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
     ("name", "data", "reason"),
     [
         ("a.txt", b"ab\x00cd", "'a.txt' is not text: it has NUL bytes, as binary data has."),
-        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is damaged or no picture."),
+        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is damaged or not a picture."),
         ("a.md", b"PK\x03\x04....", "'a.md' is a ZIP archive, not text."),
         (
             "offer.pdf",
@@ -272,8 +272,8 @@ def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
         ("a.bin", b"\x7fELF\x02", "'a.bin' is a program, not text."),
         ("a.docx", b"PK\x03\x04", "'a.docx' is damaged or not a Word document."),
         ("a.pptx", b"Hello", "'a.pptx' is damaged or not a presentation."),
-        ("a.EPUB", b"Hello", "'a.EPUB' is damaged or not an electronic book."),
-        ("a.eml", b"Hello\n", "'a.eml' is damaged or no mail: it has none of a mail's headers."),
+        ("a.EPUB", b"Hello", "'a.EPUB' is damaged or not an e-book."),
+        ("a.eml", b"Hello\n", "'a.eml' is damaged or not a mail: it has no mail headers."),
         (
             "a.xlsx",
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
@@ -325,7 +325,7 @@ def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, rea
     os.mkfifo(tmp_path / "pipe")
     assert refused(read, "sub") == "'sub' is a folder, not a document."
     assert refused(read, "pipe") == "'pipe' is a device or a pipe, not a document."
-    assert refused(read, "gone.txt") == "'gone.txt' cannot be read: it is not there."
+    assert refused(read, "gone.txt") == "'gone.txt' cannot be parsed: it does not exist."
 
 
 def test_a_file_that_may_not_be_read_is_refused(
@@ -336,7 +336,7 @@ def test_a_file_that_may_not_be_read_is_refused(
 
     (tmp_path / "a.txt").write_text("x")
     monkeypatch.setattr(Path, "open", refuse)
-    assert refused(read, "a.txt") == "'a.txt' cannot be read: the permissions do not allow it."
+    assert refused(read, "a.txt") == "'a.txt' cannot be parsed: the permissions do not allow it."
 
 
 @pytest.mark.parametrize("path", ["../a.txt", "/etc/passwd"])
@@ -352,14 +352,14 @@ def test_a_link_that_leads_outside_is_refused(read: Read, tmp_path: Path) -> Non
 def test_impossible_paths_are_refused_in_words(read: Read, tmp_path: Path) -> None:
     assert "is not a possible path" in refused(read, "a\x00b")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert "circle of symbolic links" in refused(read, "loop")
+    assert "cycle of symbolic links" in refused(read, "loop")
     assert refused(read, "n" * 300).endswith("its name is too long for this file system.")
 
 
 def test_an_unknown_encoding_is_a_fault_of_the_pipeline() -> None:
-    with pytest.raises(ValidationError, match="'klingon' is no known encoding; try `utf-8`"):
+    with pytest.raises(ValidationError, match="'klingon' is not a known encoding; try `utf-8`"):
         FilesReadParams(path="a", encoding="klingon")
-    with pytest.raises(ValidationError, match="'rot13' is no known encoding"):
+    with pytest.raises(ValidationError, match="'rot13' is not a known encoding"):
         FilesReadParams(path="a", encoding="rot13")
 
 

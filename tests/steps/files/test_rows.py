@@ -92,8 +92,8 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
         ("a.csv", "", {}, "'a.csv' is empty: it has no row."),
         (
             "a.csv", "a,b\n1,2\n\n1,2,3\n", {},
-            "'a.csv' line 4 has 3 cells, and there are 2 columns. "
-            "Quote the cells that have the delimiter in them.",
+            "'a.csv' line 4 has 3 cells, but there are 2 columns. "
+            "Quote the cells that contain the delimiter.",
         ),
         (
             "a.csv", 'a,b\n1,"2\n3,4\n', {},
@@ -114,7 +114,7 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
         ),
         (
             "a.jsonl", '{"a": 1}\n{"a": }', {},
-            "'a.jsonl' is no valid JSONL: line 2, column 7: Expecting value.",
+            "'a.jsonl' is not valid JSONL: line 2, column 7: Expecting value.",
         ),
         ("a.jsonl", "[1]", {}, "'a.jsonl' has no row on line 1: it must be an object `{…}`."),
         (
@@ -122,11 +122,11 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "'a.json' holds no list of rows. Read a JSON file of another form with `files.read`.",
         ),
         ("a.json", "[1]", {}, "'a.json' holds a list whose element 1 is no object `{…}`."),
-        ("a.json", "[" * 9000, {}, "'a.json' is no valid JSON: it is nested too deeply"),
+        ("a.json", "[" * 9000, {}, "'a.json' is not valid JSON: it is nested too deeply"),
         ("a.csv", b"\x00\x01", {}, "'a.csv' is not text: it has NUL bytes, as binary data has."),
         (
             "a.csv", "a,b", {"encoding": "klingon"},
-            "'klingon' is no known encoding. Try `utf-8`, or leave it out.",
+            "'klingon' is not a known encoding. Try `utf-8`, or leave it out.",
         ),
         (
             "a.csv", "a,b\n" * 100, {"max_bytes": 10},
@@ -142,7 +142,7 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "'a.xlsx' is not text: it has NUL bytes, as binary data has. "
             "Save the sheet as CSV, or read it as text with `files.read`.",
         ),
-        ("gone.csv", None, {}, "'gone.csv' cannot be read: it is not there."),
+        ("gone.csv", None, {}, "'gone.csv' cannot be parsed: it does not exist."),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused_with_its_place(
@@ -154,8 +154,8 @@ def test_what_is_no_table_is_refused_with_its_place(
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("a.jsonl", '{"a": 1}\n{"a": NaN}\n', "JSONL: line 2: NaN is no number of JSON"),
-        ("a.json", '[{"a": -Infinity}]', "JSON: -Infinity is no number of JSON"),
+        ("a.jsonl", '{"a": 1}\n{"a": NaN}\n', "JSONL: line 2: NaN is not a JSON number"),
+        ("a.json", '[{"a": -Infinity}]', "JSON: -Infinity is not a JSON number"),
         ("a.jsonl", '{"a": 1e999}', "JSONL: line 1: the number 1e999 is too large"),
         ("a.jsonl", '{"a": %s}' % ("9" * 5000), "JSONL: line 1: a number has thousands of digits"),
         ("a.json", "[" * 100_000, "JSON: it is nested too deeply"),
@@ -178,7 +178,7 @@ def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
 ) -> None:
     monkeypatch.setattr(rows, "_MOST_ROWS", 3)
     assert read("a.csv", "n\n1\n2\n3\n").count == 3
-    too_many = "'a.csv' has more than 3 rows, which are not read at once."
+    too_many = "'a.csv' has more than 3 rows, which is the maximum."
     assert refused(read, "a.csv", "n\n1\n2\n3\n4\n") == too_many
     assert refused(read, "a.csv", "1\n2\n3\n4\n", header=False) == too_many
 
@@ -187,12 +187,12 @@ def test_json_and_jsonl_have_as_many_rows_and_parts_at_most(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "_MOST_ROWS", 3)
-    too_many = "has more than 3 rows, which are not read at once."
+    too_many = "has more than 3 rows, which is the maximum."
     assert refused(read, "a.jsonl", "{}\n" * 4) == f"'a.jsonl' {too_many}"
     assert refused(read, "a.json", "[{}, {}, {}, {}]") == f"'a.json' {too_many}"
     monkeypatch.setattr(rows, "_MOST_PARTS", 20)
     assert refused(read, "a.json", f"[{'[],' * 30}1]") == (
-        "'a.json' is no valid JSON: it has more than 20 objects and lists."
+        "'a.json' is not valid JSON: it has more than 20 objects and lists."
     )
 
 
@@ -201,7 +201,7 @@ def test_a_small_table_is_not_filled_up_to_a_huge_one(read: Read) -> None:
     header = ",".join(f"c{number}" for number in range(60_000))
     assert refused(read, "a.csv", header + "\n1" * 60_000) == (
         "'a.csv' has 60,000 rows of 60,000 columns, most of them empty: 3,600,000,000 cells. "
-        "Name the columns that are there."
+        "Name only the columns that exist."
     )
 
 

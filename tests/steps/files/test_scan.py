@@ -200,7 +200,7 @@ def test_a_missing_root_is_an_error(scan: Scan, tmp_path: Path) -> None:
     with pytest.raises(StepError) as caught:
         scan("inbox")
     assert str(caught.value) == (
-        f"the folder '{tmp_path.resolve()}/inbox' is not there. Correct `root`, or make the folder."
+        f"the folder '{tmp_path.resolve()}/inbox' is not there. Correct `root`, or create the folder."
     )
 
 
@@ -236,7 +236,7 @@ def test_an_empty_listing_says_why(tmp_path: Path, scan: Scan, hands: FakeTools)
     ):
         scan(**wishes)
     assert hands.notes == [
-        "none: no file is there.",
+        "none: the folder has no files.",
         "in: 4 files are there, and none matches `include` ('*.txt', '*.csv'): "
         "'a.md', 'b.md', 'c/d.pdf' and 1 more.",
         "in/c: 2 files are there, and none matches `include` ('*.pdf') without `exclude` "

@@ -147,7 +147,7 @@ def test_a_full_disk_is_fatal_and_leaves_nothing_behind(
     path = tmp_path.resolve() / "a.md"
     assert str(error) == (
         f"'{path}' cannot be written: the disk is full. "
-        "Make room and run again; what is finished is kept."
+        "Free some space and run again; finished items are kept."
     )
     assert (error.is_fatal, error.kind) == (True, "io")
     assert files(tmp_path) == ["a.md"]
@@ -279,7 +279,7 @@ def test_rows_that_cannot_be_written_are_told(write: Write) -> None:
         return str(caught.value)
 
     assert said("a.xlsx", []) == (
-        "'a.xlsx' does not say how to write rows. "
+        "'a.xlsx' has no suffix of a format for rows. "
         "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`."
     )
     assert said("a.csv", [{"a": 1}, [2]]) == (

@@ -129,7 +129,7 @@ def test_a_document_cannot_make_an_agent_change_something(tmp_path: Path) -> Non
 def test_tools_that_there_are_not_are_told_before_anything_runs(tmp_path: Path) -> None:
     there = world(tmp_path, "[calculater, {name: read, server: nots}]")
     assert [fault.message for fault in validate(there.file).faults] == [
-        "there is no tool 'calculater'.",
+        "tool 'calculater'.",
         "there is no MCP server 'nots'.",
     ]
 
@@ -209,7 +209,7 @@ def test_a_call_whose_arguments_never_end_is_refused_in_a_sentence(tmp_path: Pat
     )
     assert report.status == "failed"
     assert str(report.message).endswith(
-        "what the model said cannot be used. It is nested more than 64 levels deep."
+        "the model's answer cannot be used. It is nested more than 64 levels deep."
     )
 
 

@@ -143,7 +143,7 @@ def test_an_answer_that_went_in_circles_is_an_error_unless_a_limit_was_set() -> 
     with pytest.raises(StepError) as caught:
         chat(Circling(), prompt="Go on.")
     assert str(caught.value) == (
-        "the answer went in circles, and was ended after 3 tokens. "
+        "the answer repeated itself and was ended after 3 tokens. "
         "Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it."
     )
     assert chat(Circling(), prompt="Go on.", params={"max_tokens": 30}).text
@@ -193,19 +193,19 @@ def test_a_cancelled_step_cancels_its_request() -> None:
         ),
         (
             {"prompt": "a", "tools": ["now"], "on_overflow": "map-reduce"},
-            "`on_overflow: map-reduce` cannot stand beside `images` or `tools`",
+            "`on_overflow: map-reduce` cannot be combined with `images` or `tools`",
         ),
         ({"prompt": "a", "tool_choice": "required"}, "`tool_choice: required` needs `tools`"),
         ({"prompt": "a", "tools": [{}]}, "a tool needs `name`, `server` or both"),
         (
             {"prompt": "a", "tools": [{"server": "s", "parameters": {}}]},
-            "`parameters` describe a tool of your own: give it a `name` only",
+            "`parameters` describe a tool of your own: it takes only a `name`",
         ),
         ({"prompt": "a", "params": {"temperature": -1}}, "greater than or equal to 0"),
         ({"prompt": "a", "params": {"max_token": 3}}, "Extra inputs are not permitted"),
         (
             {"prompt": "a", "params": {"max_tokens": 3, "num_predict": 3}},
-            "give `max_tokens` or `num_predict`, they mean the same",
+            "give `max_tokens` or `num_predict`, not both: they mean the same",
         ),
         ({"messages": [{"role": "robot", "content": ""}]}, "'system', 'user' or 'assistant'"),
     ],
@@ -275,9 +275,9 @@ def test_pictures_are_shown_with_the_last_words_of_the_user(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("none.png", "cannot be read: it is not there."),
+        ("none.png", "cannot be parsed: it does not exist."),
         ("../../etc/passwd", "leads outside the pipeline's folders"),
-        (".", "cannot be read: it is a folder."),
+        (".", "cannot be parsed: it is a folder."),
     ],
 )
 def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path, path: str, why: str) -> None:

@@ -97,7 +97,7 @@ def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
     with pytest.raises(StepError) as caught:
         ask(pool, form)
     assert str(caught.value) == (
-        "the answer does not pass its checks, also after it was told so 2 times. Too short. "
+        "the answer fails its checks, also after it was told so 2 times. Too short. "
         "No name. It was: answer 2 Loosen `check`, raise `repair`, or ask a larger model."
     )
     assert caught.value.kind == "check"
@@ -158,7 +158,7 @@ def test_an_answer_that_was_cut_off_in_its_middle_is_called_too_long() -> None:
     with pytest.raises(StepError) as caught:
         ask(Cut('{"name": "Ada, who'), Form(PERSON, 0), max_tokens=60)
     assert str(caught.value) == (
-        f'the answer does not pass its checks. {told} It was: {{"name": "Ada, who '
+        f'the answer fails its checks. {told} It was: {{"name": "Ada, who '
         "Raise `max_tokens` under `params`, or ask for less."
     )
 
@@ -184,7 +184,7 @@ def test_an_answer_that_was_led_out_of_a_circle_passes_and_is_told() -> None:
     form = Form(PERSON)
     given = hands(pool, form)
     asyncio.run(ask_checked(Asker(given, ModelSpec("writer"), {}), ASKED, form=form))
-    assert given.notes == ["the answer went in circles, and was brought to an end there."]
+    assert given.notes == ["the answer repeated itself and was closed there."]
 
 
 def test_a_step_that_is_tried_again_after_a_failed_check_asks_for_another_answer() -> None:

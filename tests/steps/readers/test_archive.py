@@ -20,7 +20,7 @@ def test_what_unpacks_to_far_more_than_it_is_is_refused_before_it_is_unpacked() 
         size = one.infolist()[0].file_size
     grown = bomb.replace(size.to_bytes(4, "little"), ((4 << 30) - 1).to_bytes(4, "little"))
     assert len(grown) < 10_000
-    assert str(refused(grown)) == "unpacks to 4,095 MiB, and at most 512 MiB are read"
+    assert str(refused(grown)) == "unpacks to 4,095 MiB, but at most 512 MiB are read"
 
 
 def test_markup_that_would_take_all_memory_is_refused_and_what_is_streamed_is_not(
@@ -29,7 +29,7 @@ def test_markup_that_would_take_all_memory_is_refused_and_what_is_streamed_is_no
     monkeypatch.setattr(office_and_epub, "MOST_MARKUP_BYTES", 1024 * 1024)
     whole = {"word/document.XML": bytes(1_500_000), "word/_rels/a.rels": bytes(600_000)}
     picture = {"media/a.png": bytes(3_000_000)}
-    said = "unpacks to 2 MiB of markup, and at most 1 MiB are read"
+    said = "unpacks to 2 MiB of markup, but at most 1 MiB are read"
     assert str(refused(zipped(whole | picture))) == said
     assert office_and_epub.open_archive(BytesIO(zipped(whole | picture)), "a book", ("word/d",))
 

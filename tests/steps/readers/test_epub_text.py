@@ -44,17 +44,17 @@ def test_a_protected_book_is_refused_and_one_whose_fonts_are_hidden_is_read() ->
     fonts = PROTECTED.format("http://www.idpf.org/2008/embedding")
     pages = {"a.xhtml": "<p>Text</p>"}
     assert refused(epub(pages, more={"META-INF/encryption.xml": aes})) == (
-        "is protected against copying (DRM), and cannot be read"
+        "has DRM and cannot be read"
     )
     assert document(epub(pages, more={"META-INF/encryption.xml": fonts})).text == "Text"
 
 
 def test_broken_books_are_refused() -> None:
     assert refused(zipped({"a": "b"})) == (
-        "is damaged or not an electronic book: it has no META-INF/container.xml"
+        "is damaged or not an e-book: it has no META-INF/container.xml"
     )
     assert refused(zipped({"META-INF/container.xml": "<a"})).startswith(
-        "is damaged or not an electronic book (ParseError: "
+        "is damaged or not an e-book (ParseError: "
     )
     assert refused(zipped({"META-INF/container.xml": "<a/>"})) == (
         "is damaged: its META-INF/container.xml names no contents"

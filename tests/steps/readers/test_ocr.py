@@ -41,7 +41,7 @@ def test_a_picture_without_text_is_empty_and_says_why(
     monkeypatch.setattr(ocr, "recognise", lambda _: "")
     found = read_here(placed("a.png", scan(size=(60, 60))))
     assert (found.is_empty, found.why_empty, found.notes) == (
-        True, "shows nothing that OCR can read", (),
+        True, "has no text that OCR can read", (),
     )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.steps.readers.ocr._MOST_PIXELS", 1_000)
-    with pytest.raises(StepError, match=r"has 60 x 60 pixels, and at most 0 million are read"):
+    with pytest.raises(StepError, match=r"has 60 x 60 pixels; at most 0 million are read"):
         read_here(placed("a.png", scan(size=(60, 60))))
 
 

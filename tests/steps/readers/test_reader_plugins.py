@@ -69,9 +69,9 @@ def test_a_plug_in_reads_its_suffix_and_what_the_author_says_it_shall(tmp_path: 
 
 def test_what_a_plug_in_refuses_or_does_wrong_is_told_with_its_name(tmp_path: Path) -> None:
     assert refused(tmp_path, "a.shout", "quiet") == "'a.shout' does not shout. Shout."
-    broken = "'a.shout' cannot be read: reader 'shout' of package 'unknown' cannot be used:"
+    broken = "'a.shout' cannot be parsed: reader 'shout' of package 'unknown' cannot be used:"
     remedy = "Update or remove 'unknown'."
-    assert refused(tmp_path, "a.shout", "wrong") == f"{broken} it gives no `Document`. {remedy}"
+    assert refused(tmp_path, "a.shout", "wrong") == f"{broken} it does not return a `Document`. {remedy}"
     assert refused(tmp_path, "a.shout", "") == (
         f"{broken} ZeroDivisionError: integer division or modulo by zero. {remedy}"
     )
@@ -85,7 +85,7 @@ def test_a_new_version_of_a_plug_in_makes_what_was_read_old() -> None:
 
 
 def test_a_kind_that_nobody_reads_is_a_fault_of_the_pipeline() -> None:
-    with pytest.raises(ValueError, match="'odt' is no kind of document; known: auto, txt, md"):
+    with pytest.raises(ValueError, match="'odt' is not a kind of document; known: auto, txt, md"):
         FilesReadParams(path="a", type="odt")
 
 

@@ -50,7 +50,7 @@ def test_arguments_that_do_not_fit_are_told_to_whoever_asked() -> None:
     assert told == "`x` is not known; it takes `expression`."
     assert call("calculator", {"expression": 3}).text == "`expression` should be a valid string."
     assert call("calculator", {"expression": "x + 1"}) == ToolResult(
-        "'x' is no arithmetic.", None, is_error=True
+        "'x' is not arithmetic.", None, is_error=True
     )
 
 
@@ -60,7 +60,7 @@ def test_the_time_is_told_in_a_zone() -> None:
     assert now.value.endswith("+09:00")
     assert now.text.partition(", ")[0].endswith("day")
     assert call("now", {"timezone": "Mars"}).text == (
-        "'Mars' is no time zone; write it like Europe/Paris."
+        "'Mars' is not a time zone; write it like Europe/Paris."
     )
 
 

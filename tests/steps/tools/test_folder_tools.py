@@ -47,14 +47,14 @@ def test_without_words_documents_are_listed(folder: Path) -> None:
 
 def test_a_document_is_read_in_parts(folder: Path) -> None:
     part = call(folder, "files.read", path="a.md", limit=7)
-    assert part.text == "# Ferry\n[38 characters follow; go on at offset 7]"
+    assert part.text == "# Ferry\n[38 characters follow; continue at offset 7]"
     assert call(folder, "files.read", path="a.md", offset=36).value["left"] == 0
 
 
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "link.txt", ".hidden", "x\0y"])
 def test_what_lies_elsewhere_or_is_hidden_is_no_document(folder: Path, path: str) -> None:
     result = call(folder, "files.read", path=path)
-    assert (result.is_error, result.text) == (True, f"'{path}' is no document in this folder.")
+    assert (result.is_error, result.text) == (True, f"'{path}' is not a document in this folder.")
 
 
 def test_a_document_that_cannot_be_read_says_why_without_the_machines_paths(folder: Path) -> None:

@@ -82,7 +82,7 @@ def test_data_comes_as_data_and_a_page_as_what_a_reader_sees(base: str) -> None:
 
 
 def test_what_cannot_be_read_is_refused_in_a_sentence(base: str) -> None:
-    assert refused(f"{base}/image") == f"'{base}/image' is no text but image/png."
+    assert refused(f"{base}/image") == f"'{base}/image' is not text but image/png."
     assert refused(f"{base}/large") == f"'{base}/large' has more than 4,000 bytes."
     assert refused(f"{base}/none") == f"'{base}/none' answers with status 404: no such page"
 
@@ -108,12 +108,12 @@ def test_a_server_that_hangs_up_is_told_in_one_sentence() -> None:
 
 def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:
     assert refused(f"{base}/json", ["example.org"]) == (
-        "'127.0.0.1' may not be asked; allowed: example.org."
+        "'127.0.0.1' is not allowed; allowed: example.org."
     )
     assert "no address that begins with http" in refused("file:///etc/passwd")
     assert "no address that begins with http" in refused("//127.0.0.1/x")
     assert refused("http://me:key@127.0.0.1/") == (
-        "an address with a user's name in it is not asked."
+        "a URL with a user name is not allowed."
     )
 
 
@@ -231,7 +231,7 @@ def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
         fetch("http://docs.example/json", ["docs.example"])
     assert str(caught.value) == (
         "the proxy of the environment cannot be used. "
-        "Look at HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
+        "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY: http:// and https:// proxies work."
     )
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(StepError, match=r"'http://docs.example/json' cannot be fetched: "):

@@ -81,7 +81,7 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
         assert notes == []
         assert (await add.do({"a": 2, "b": 2})).value == 4
         assert notes == [
-            f"the MCP server 'fake' (`{PYTHON}`) has ended, or hangs, and is opened again"
+            f"the MCP server 'fake' (`{PYTHON}`) has ended or hangs; it is opened again"
         ]
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
@@ -110,16 +110,16 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
             told(StdioServerSpec("g", 5.0, "true", cwd=Path("/no/such/folder"))),
         )
         assert found == [
-            ("cannot be started: there is no such program here. Install it, or correct `command`.",
+            ("cannot be started: the program is not installed. Install it, or correct `command`.",
              "missing"),
             ("ended: no key given", "io"),
-            ("gave no answer within 2 s: it writes what is no JSON-RPC: 'Hello, I am no server'",
+            ("did not answer within 2 s: its output is not JSON-RPC: 'Hello, I am no server'",
              "timeout"),
-            ("gave no answer within 2 s: it writes what is no JSON-RPC: 'y'", "timeout"),
-            ("gave no answer within 2 s.", "timeout"),
+            ("did not answer within 2 s: its output is not JSON-RPC: 'y'", "timeout"),
+            ("did not answer within 2 s.", "timeout"),
             ("the MCP server 'f' at http://127.0.0.1:9/mcp cannot be asked: "
              "All connection attempts failed.", "io"),
-            ("cannot be started: there is no folder '/no/such/folder'.", "other"),
+            ("cannot be started: the folder '/no/such/folder'.", "other"),
         ]  # fmt: skip
 
     work(do)
@@ -133,7 +133,7 @@ def test_a_server_that_ends_each_time_is_not_started_for_ever(
     async def do(servers: McpSessions, notes: list[str]) -> None:
         spec = python("short", "")
         errors = [str(await failure(servers.tools(spec))) for _ in range(6)]
-        assert errors[5] == f"{spec} was opened 5 times in this run, and ended each time."
+        assert errors[5] == f"{spec} was opened 5 times in this run and ended each time."
 
     work(do)
 

@@ -155,7 +155,7 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
         large = await hands.call(of(folder, "large"), {})
         assert large.text == "it gave 17,000,013 bytes, and 16,777,216 are the most."
         assert await failure(hands.described(of(folder, "any_number"))) == (
-            "'any_number' takes `*numbers`; a tool's arguments have names."
+            "'any_number' takes `*numbers`; arguments of a tool need names."
         )
         assert await failure(hands.described(of(folder, "f", "broken.py"))) == (
             "'broken.py' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'."
@@ -217,8 +217,8 @@ def runs(state: Path) -> bool:
         ("clean = functools.partial(f)", None),
         ("def cleen(): ...", "there is no function 'clean' in 't.py'. Known: 'cleen'. "
                              "Did you mean 'cleen'?"),
-        ("def clean(:", "the file 't.py' is no Python: invalid syntax (<unknown>, line 1)"),
-        ("\0", "the file 't.py' is no Python: source code string cannot contain null bytes"),
+        ("def clean(:", "the file 't.py' is not Python: invalid syntax (<unknown>, line 1)"),
+        ("\0", "the file 't.py' is not Python: source code string cannot contain null bytes"),
     ],
 )  # fmt: skip
 def test_a_file_is_checked_without_running_it(

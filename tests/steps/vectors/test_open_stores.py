@@ -234,7 +234,7 @@ def test_a_store_of_another_model_or_other_dimensions_is_refused(tmp_path: Path)
         await store.replace(item("a.md"), rows("one"))
 
     within(tmp_path, fill)
-    remedy = "name another folder for the store, or delete that one to have it made anew."
+    remedy = "use another folder for the store, or delete that one to create it again."
     other, renewed = EmbedModel("bge", "e" * 64), EmbedModel("all-minilm", "e" * 64)
     assert told(tmp_path, lambda s, stores: stores.open(s.path, None, other)) == (
         "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'bge' cannot "
@@ -263,17 +263,17 @@ def test_a_folder_of_other_things_is_no_store(tmp_path: Path) -> None:
     nothing = EmbedModel("m", "d")
     assert told(tmp_path, lambda s, stores: stores.open(tmp_path / "docs", None, nothing)) == (
         "the folder '…/docs' holds other things ('a.md') and no store. "
-        "Name a folder of its own for the store, such as 'index.lance'."
+        "Use a folder of its own for the store, such as 'index.lance'."
     )
     assert told(tmp_path, lambda s, stores: stores.open(tmp_path / "file", None, nothing)) == (
-        "'…/file' is a file; a store is a folder. Name another path."
+        "'…/file' is a file; a store is a folder. Use another path."
     )
     missing = tmp_path / "none"
     assert told(
         tmp_path, lambda s, stores: stores.open(missing, None, nothing, is_new_allowed=False)
     ) == (
         "there is no store '…/none'. "
-        "Run what fills it (`embed` with `store`) first, or correct the path."
+        "Run the step that fills it (`embed` with `store`) first, or correct the path."
     )
     assert not missing.exists()
 

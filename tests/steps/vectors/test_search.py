@@ -122,12 +122,12 @@ def test_filters_are_mappings_or_conditions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("source == '{{ inputs.file }}'", "a condition takes no `{{ }}`, since a value could "
+        ("source == '{{ inputs.file }}'", "a condition must not contain `{{ }}`, since a value could "
          'change what it says: give values as a mapping, such as {source: "{{ inputs.file }}"}'),
         ("page = 3",
-         "'page = 3' is no condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
+         "'page = 3' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
         ({"page": {"like": 3}},
-         "'like' says nothing about 'page': use `is`, `not`, `from`, `to`"),
+         "'like' is not supported for 'page': use `is`, `not`, `from`, `to`"),
     ],
 )  # fmt: skip
 def test_a_filter_is_checked_before_anything_runs(where: Any, sentence: str) -> None:
@@ -140,16 +140,16 @@ def test_a_filter_is_checked_before_anything_runs(where: Any, sentence: str) -> 
 def test_what_cannot_be_searched_is_told_with_a_way_out(tmp_path: Path) -> None:
     assert told(tmp_path) == (
         "there is no store '…/index.lance'. "
-        "Run what fills it (`embed` with `store`) first, or correct the path."
+        "Run the step that fills it (`embed` with `store`) first, or correct the path."
     )
     beside = with_store(tmp_path)
     kept(beside)
     assert told(tmp_path, model="other").startswith(
         "the store '…/index.lance' holds vectors of model 'default-embed', and those of 'other' "
     )
-    assert told(tmp_path, " ") == "the `query` is empty. Say what to search for."
+    assert told(tmp_path, " ") == "the `query` is empty. Set it to what to search for."
     kept(with_store(tmp_path), [])
     assert told(tmp_path) == (
         "the store '…/index.lance' is empty: there is nothing to find. "
-        "Run what fills it (`embed` with `store`) on some documents first."
+        "Run the step that fills it (`embed` with `store`) on some documents first."
     )

@@ -50,22 +50,22 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
         ({"page": True}, "'page' holds a number; 'True' is none"),
         ({"source": 3}, "'source' holds a text; '3' is none"),
         ({"page": {"above": 3}},
-         "'above' says nothing about 'page': use `is`, `not`, `from`, `to`"),
-        ({"page": {}}, "'page' is followed by nothing"),
+         "'above' is not supported for 'page': use `is`, `not`, `from`, `to`"),
+        ({"page": {}}, "'page' has no condition"),
         ({"headings": {"from": "A"}}, "'headings' cannot be compared by `>=` with 'A'"),
         ("page = 3",
-         "'page = 3' is no condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
-        ("page is none", "`is` compares nothing here: use `==`"),
-        ("page", "'page' is no condition: compare a column, such as "
+         "'page = 3' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
+        ("page is none", "`is` is not supported: use `==`"),
+        ("page", "'page' is not a condition: compare a column, such as "
          "`page >= 3 and source == 'a.md'`"),
-        ("source == a.md", "'a.md' is no value: write texts in quotes"),
+        ("source == a.md", "'a.md' is not a value: write texts in quotes"),
         ("__import__('os').system('x') == 1", "'__import__('os').system('x')' is no column. They "
          "have `source`, `item`, `step`, `text`, `index`, `page`, `page_end`, `headings`"),
         ("'x' in page", "'page' holds a number: nothing can be in it"),
-        ("source in 'a.md'", "''a.md'' is no list: write `source in ['a', 'b']`"),
+        ("source in 'a.md'", "''a.md'' is not a list: write `source in ['a', 'b']`"),
         ("(" * 5000, "it is longer than 2,000 characters"),
         ("(" * 900 + "page == 1" + ")" * 900, None),
-        ("", "'' is no condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
+        ("", "'' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
     ],
 )  # fmt: skip
 def test_what_is_no_filter_is_told_in_a_sentence(where: Any, told: str | None) -> None:
