@@ -185,7 +185,7 @@ def forbidden_nodes(tree: nodes.Template) -> Iterator[tuple[str, str, int]]:
 
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Where a value stands within another: keys and indexes."""
+"""The path of a value within another: keys and indexes."""
 
 MAX_SOURCE_CHARS = 1024 * 1024
 _RESULT = "result"

@@ -370,7 +370,7 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class WrongInput(ValueError):
-    """A value that an input does not take: a sentence without the name, and what to do."""
+    """A value that an input does not take: a sentence without the name, and a remedy."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         self.message = message
@@ -395,16 +395,16 @@ class Input:
     is_secret: bool = False
 
     def read(self, given: Any) -> Any:
-        """Return the value that a caller's text or Python value stands for.
+        """Parse a caller's text or check a Python value.
 
         Raises:
-            WrongInput: it is of another kind, or out of bounds.
+            WrongInput: it has another type, or is out of bounds.
         """
         value = self._parsed(given) if isinstance(given, str) else given
         return self.checked(value)
 
     def checked(self, value: Any) -> Any:
-        """Return the value if it is of this kind and within its bounds.
+        """Return the value if it has this type and is within its bounds.
 
         Raises:
             WrongInput: it is not.
@@ -430,17 +430,17 @@ class Input:
         raise WrongInput(f"cannot be {self._shown(value)}", did_you_mean(str(value), names))
 
     def _parsed(self, text: str) -> Any:
-        """Read a text; one that is not of the kind is given as it is, for `checked` to refuse."""
+        """Parse a text; an invalid one is returned unchanged, for `checked` to refuse."""
         try:
             return _PARSERS[self.type](text)
         except (ValueError, RecursionError):
             if self.type == "json" and text.lstrip()[:1] in ("{", "["):
-                raise WrongInput(f"must be JSON, and {self._shown(text)} is not whole") from None
+                raise WrongInput(f"must be JSON; {self._shown(text)} is incomplete") from None
             return text
 
 
 def kind_of_default(value: Any) -> InputType:
-    """Return the kind of an input that is declared by a default value alone."""
+    """Return the type of an input that has only a default."""
     kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
     if value is None or isinstance(value, str):
         return "str"
@@ -467,7 +467,7 @@ def _json(text: str) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    """Refuse NaN and infinities: what machines read has none."""
+    """Refuse NaN and infinities, which JSON has not."""
     raise ValueError(name)
 
 

@@ -616,8 +616,8 @@ class Tools:
     readers: DocumentReaders | None = None
     """Processes that read documents; None: one is started for each document."""
     untrusted: tuple[str, ...] = ()
-    """References to untrusted text in its parameters, such as `steps.text.text`: documents, results of
-    tools and commands, and all that is derived from these."""
+    """References to untrusted text in its parameters, such as `steps.text.text`: documents, results
+    of tools and commands, and all that is derived from these."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)
@@ -640,9 +640,9 @@ class Step(Protocol[P, O]):
     is_pure: ClassVar[bool]
     """Whether it may run during planning: it only reads files, and calls no model."""
     roles: ClassVar[frozenset[Role]]
-    """Roles of the models that it calls. If parameters decide that it also calls the default model of
-    another role, a static method `roles_besides(written)` returns those roles, so that the run opens
-    their pools before it starts."""
+    """Roles of the models that it calls. If parameters decide that it also calls the default model
+    of another role, a static method `roles_besides(written)` returns those roles, so that the run
+    opens their pools before it starts."""
 
     def reads(self, params: P) -> Sequence[str]:
         """Return the files that the result depends on, as written in the parameters."""

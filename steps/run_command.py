@@ -51,7 +51,7 @@ class RunParams(Params):
     stdin: str | None = Field(default=None, description="Its standard input.")
     env: dict[str, CommandWord] = Field(
         default={},
-        description="Environment variables; of Paddock's it gets only PATH, HOME, LANG and the like.",
+        description="Environment variables, besides PATH, HOME, LANG and the like of Paddock's own.",
     )
     cwd: str | None = Field(
         default=None, description="The working folder; by default the pipeline's."

@@ -149,7 +149,7 @@ class NumberWord:
 
 @dataclass(frozen=True, slots=True)
 class SpelledNumber:
-    """A number in words: where it stands, and what it may be."""
+    """A number in words: its offsets and possible values."""
 
     start: int
     end: int

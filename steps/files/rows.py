@@ -339,8 +339,8 @@ class FilesRowsParams(Params):
     columns: list[str] | None = Field(
         default=None,
         min_length=1,
-        description="The columns to read, in this order; by default all. In a file without a header "
-        "(`header: false`) their names.",
+        description="The columns to read, in this order; by default all. In a file without a "
+        "header (`header: false`) their names.",
     )
     header: bool = Field(default=True, description="Whether the first row names the columns.")
     encoding: str = Field(default="auto", description="Its encoding; by default detected.")

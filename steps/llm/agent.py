@@ -71,7 +71,7 @@ class AgentParams(Params):
     tool_choice: str = Field(
         default="auto",
         min_length=1,
-        description="For the first turn: `auto`, `required`, or the name of a tool that must be called.",
+        description="For the first turn: `auto`, `required`, or the name of a tool to call.",
     )
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."

@@ -205,7 +205,7 @@ class DivisiblePrompt:
 
     @classmethod
     def of(cls, messages: Sequence[Message], texts: Sequence[str], why: str) -> DivisiblePrompt:
-        """Choose the longest of the texts that stands unchanged in a message of the user.
+        """Choose the longest of the texts that a message of the user contains unchanged.
 
         Raises:
             StepError: there is none; `why` says what does not fit.

@@ -61,8 +61,8 @@ class ReduceParams(Params):
 
     over: list[Any] = Field(description="The items, such as the results of a block.")
     prompt: Template = Field(
-        description="Combines several items; sees `notes`, their texts (put before a prompt that does "
-        "not mention them), `items`, their values, `level` from 0, and `group`."
+        description="Combines several items; sees `notes`, their texts (put before a prompt that "
+        "does not mention them), `items`, their values, `level` from 0, and `group`."
     )
     model: str | None = Field(default=None, description="Which model answers.")
     by: Template | None = Field(
@@ -72,8 +72,8 @@ class ReduceParams(Params):
     )
     fold: Literal["all", "groups"] = Field(
         default="all",
-        description="What happens to the groups of `by`: the same prompt combines them, or `groups` "
-        "stops there, and `output` has the answer of each by its key.",
+        description="What happens to the groups of `by`: the same prompt combines them, or "
+        "`groups` stops there, and `output` has the answer of each by its key.",
     )
     fanin: int = Field(default=8, ge=2, le=256, description="The most items of one prompt.")
     params: SamplingParams = Field(
@@ -113,8 +113,8 @@ class ReduceOutput(Output):
         "of each group's key to its value, or to its text without a schema.",
     )
     groups: list[ReducedGroup] = Field(
-        description="The groups, in order of their first items; empty without `by`. `text` combines "
-        "their texts."
+        description="The groups, in order of their first items; empty without `by`. `text` "
+        "combines their texts."
     )
     levels: int = Field(description="How deep the tree was.")
     usage: UsageOutput

@@ -100,8 +100,8 @@ class SummariseOutput(Output):
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     notes: list[str] = Field(description="The notes on the parts; empty if it was read at once.")
     sources: list[CitedSource] = Field(
-        description="Pages and headings of each part, so of each note; a single entry if it was read "
-        "at once."
+        description="Pages and headings of each part, so of each note; a single entry if it was "
+        "read at once."
     )
     coverage: Coverage
     usage: UsageOutput

@@ -45,8 +45,8 @@ class ToolParam(BaseModel):
     )
     options: dict[str, Any] = Field(
         default={},
-        description="Options that the model cannot change: `timeout`, `hosts` of http.get, `root` of "
-        "files.read and files.search.",
+        description="Options that the model cannot change: `timeout`, `hosts` of http.get, `root` "
+        "of files.read and files.search.",
     )
 
     @model_validator(mode="after")
@@ -183,7 +183,7 @@ def _offered_tool(tool: BoundTool, param: ToolParam) -> OfferedTool:
 
 
 def _with_unique_names(found: Sequence[OfferedTool]) -> list[OfferedTool]:
-    """Give each tool a name that models and servers accept: `http.get` becomes `http_get`.
+    """Name each tool as models and servers accept it: `http.get` becomes `http_get`.
 
     Raises:
         StepError: a tool is there twice.

@@ -156,8 +156,8 @@ def _with_document_name(found: Document, path: Path, name: str) -> Document:
 def _read_error(name: str, error: OSError | Unreadable) -> StepError:
     if isinstance(error, OSError):
         return os_refusal(f"{name} cannot be read", error)
-    # A missing extra is part of the item's hash (`reader_versions`); what a plug-in lacks is not, so
-    # the item must not be given up. Time and memory of a document are the same at the next attempt.
+    # A missing extra is part of the item's hash (`reader_versions`); what a plug-in lacks is not,
+    # so the item must not be given up. A document takes the same time and memory next time.
     kind: Literal["missing", "io", "other"] = "other"
     if isinstance(error, MissingDocument):
         kind = "missing"

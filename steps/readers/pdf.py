@@ -20,10 +20,10 @@ from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
 
 _PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD
-_HYPHEN = re.compile("[\x02\ufffe]\n?")  # how PDFium gives a hyphen at the end of a line
+_HYPHEN = re.compile("[\x02\ufffe]\n?")  # PDFium's hyphen at the end of a line
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\ufffe\uffff]")
 _POINTS_AN_INCH = 72
-_DOTS_AN_INCH = 200  # small print is read at this, and an A4 page has 1,654 x 2,339 pixels
+_DOTS_AN_INCH = 200  # enough for small print; an A4 page has 1,654 x 2,339 pixels
 _MOST_SIDE_PX = 2400
 
 PageOcr = Callable[[Any], str]
@@ -32,14 +32,14 @@ PageOcr = Callable[[Any], str]
 
 @dataclass(frozen=True, slots=True)
 class PdfText:
-    """The pages' texts in order, and the title that the file gives itself."""
+    """The pages' texts in order, and the file's title."""
 
     pages: tuple[str, ...]
     title: str
     pictures: tuple[int, ...]
-    """Numbers of the pages that show something and have no text."""
+    """Numbers of the pages with pictures and without text."""
     seen: tuple[int, ...] = ()
-    """Numbers of the pages that were read from their picture."""
+    """Numbers of the pages that were read by OCR."""
 
 
 def extract_pdf_text(
@@ -48,7 +48,7 @@ def extract_pdf_text(
     """Read all pages; `check` is called before each, `see` reads those that have no text.
 
     Raises:
-        Unreadable: it is damaged, protected or no PDF.
+        Unreadable: it is damaged, protected or not a PDF.
     """
     with _open_pdf(file) as document:
         with _PDFIUM_LOCK:
@@ -73,19 +73,19 @@ def extract_pdf_text(
 
 @contextmanager
 def _open_pdf(file: BinaryIO) -> Iterator[Any]:
-    """Open through Python, so that the system's refusals keep their reasons."""
+    """Open through Python, so that system errors keep their reasons."""
     import pypdfium2  # type: ignore[import-untyped]
 
     try:
         with _PDFIUM_LOCK:
             document = pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as error:
-        # PDFium sometimes leaves the code of the document before: look for ourselves.
+        # PDFium sometimes keeps the error code of the previous document.
         file.seek(0)
         if error.err_code == _ERR_PASSWORD and b"/Encrypt" in file.read():
             remedy = "Save it without a password."
             raise Unreadable("is protected by a password", remedy) from error
-        raise Unreadable("is damaged or no PDF") from error
+        raise Unreadable("is damaged or not a PDF") from error
     try:
         yield document
     finally:
@@ -94,7 +94,7 @@ def _open_pdf(file: BinaryIO) -> Iterator[Any]:
 
 
 def _page_text(document: Any, index: int) -> tuple[str, bool]:
-    """Return a page's text, and whether it shows something that is no text."""
+    """Return a page's text, and whether it has pictures."""
     import pypdfium2
 
     with _PDFIUM_LOCK:
@@ -116,7 +116,7 @@ def _page_text(document: Any, index: int) -> tuple[str, bool]:
 
 
 def _page_pixels(document: Any, index: int) -> Any:
-    """Draw a page, of whatever size, within bounds."""
+    """Render a page of any size within limits."""
     import pypdfium2
 
     with _PDFIUM_LOCK:
@@ -140,7 +140,7 @@ def _broken_page(index: int) -> Unreadable:
 
 
 def _clean_text(text: str) -> str:
-    """Undo line-end hyphens, drop what is no character."""
+    """Join hyphenated words, drop control characters."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = _NO_TEXT.sub("", _HYPHEN.sub("", text))
     return "\n".join(line.rstrip() for line in text.split("\n")).strip()
@@ -150,7 +150,7 @@ def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
     """Read it.
 
     Raises:
-        Unreadable: it is damaged or protected, or has no text that we can read.
+        Unreadable: it is damaged or protected, or has no readable text.
     """
     sees = wish.ocr and ocr.ocr_is_installed()
     found = extract_pdf_text(file, wish.check, ocr.recognise if sees else None)
@@ -184,7 +184,7 @@ def _remedy(is_wished: bool) -> str:
 
 
 def _page_ranges(numbers: Sequence[int]) -> str:
-    """Name pages, neighbours together.
+    """Return page numbers as ranges.
 
     >>> _page_ranges([1, 2, 3, 7])
     'pages 1-3, 7'

@@ -225,7 +225,7 @@ MEDIA_TYPES: dict[str, str] = {
     "epub": "application/epub+zip",
     "image": "image/*",
 }
-"""The built-in kinds. A picture's own media type is known when it is read."""
+"""The built-in kinds. A picture's media type is known once it is read."""
 
 _BY_SUFFIX: dict[str, str] = {
     **{".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".mdown": "md"},
@@ -272,7 +272,7 @@ HEAD_BYTES = 1024  # of a PDF, what may stand before its signature
 
 
 class UnknownKind(ValueError):
-    """A file that cannot be read as text; the message says what it is. `remedy`: a sentence."""
+    """A file of an unsupported kind; the message names it."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
@@ -280,7 +280,7 @@ class UnknownKind(ValueError):
 
 
 def kind_of(path: PurePath, head: bytes) -> str:
-    """Find out what a file is from its first bytes and its name.
+    """Return the kind of a file from its first bytes and its name.
 
     Raises:
         NotADocument: what it is instead.
@@ -312,7 +312,7 @@ def kind_of(path: PurePath, head: bytes) -> str:
 
 
 def kind_within(name: str, media_type: str, head: bytes) -> str:
-    """Find out what an attachment is; its name says little, its media type sometimes lies.
+    """Return the kind of an attachment; its name and media type may be wrong.
 
     Raises:
         NotADocument: what it is instead.
@@ -322,19 +322,19 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
 
 
 def type_by_name(path: PurePath) -> str:
-    """Return the media type that a file's name stands for."""
+    """Return the media type of a file name."""
     return MEDIA_TYPES[_BY_SUFFIX.get(path.suffix.lower(), "txt")]
 
 
 def needs_parsing(path: PurePath) -> bool:
-    """Return whether reading such a file is work."""
+    """Return whether such a file must be parsed."""
     suffix = path.suffix.lower()
     kind = _BY_SUFFIX.get(suffix)
     return suffix in _IMAGE_SUFFIXES or kind not in (None, "txt", "md", "csv", "json")
 
 
 def _refuse_ole(suffix: str, named: str) -> None:
-    """Say what one of Office's old containers holds; a protected new file is one as well."""
+    """Return the kind of an old Office container; protected new files are such, too."""
     if named in _ZIPPED:
         raise UnknownKind(
             "protected by a password, or an old office document with a new name",

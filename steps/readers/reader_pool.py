@@ -1,9 +1,9 @@
-"""Pool of reader processes: no document can take the run down with it.
+"""Pool of reader processes: no document can crash the run.
 
 A process is started when it is first needed, reads one document after the other, and is killed and
-replaced where a document takes too much time or memory: only that document fails. Each is started
-by `process_guard`, so that none outlives Paddock, with the environment of commands and none of the
-run's files. A document's time begins when its process begins to read it, not while it waits.
+replaced if a document takes too much time or memory: only that document fails. `process_guard`
+starts each, so that none outlives Paddock, with the environment of commands and without the run's
+files. The time limit of a document excludes its time in the queue.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from .reader_process import FAILURE, HEADER, OUT_OF_MEMORY, PROGRESS, REQUEST, p
 
 MOST_PROCESSES = 4
 _MIB = 1024**2
-_USUAL_BYTES = 1024 * _MIB  # OCR takes 700 MB; on a machine with room each process gets twice this
+_USUAL_BYTES = 1024 * _MIB  # OCR takes 700 MB; with enough memory each process gets twice this
 _LEAST_BYTES = 256 * _MIB
 _START_S = 60.0
 _MOST_PROGRESS_PARTS = 30
-"""A document may take as long as so many of its pages at their slowest: an hour by default."""
+"""The limit of a document, in time limits of a page: an hour by default."""
 _CPU_SHARE = 4.0  # OCR works with two threads; this limit is for a run that has been stopped
 _POLL_S = 0.05  # memory grows by 50 to 100 MB in that time
 _PIECE_BYTES = 1024**2
@@ -49,12 +49,12 @@ _MOST_META_BYTES = 16 * _MIB
 
 @dataclass(frozen=True, slots=True)
 class ReaderLimits:
-    """What reading one document may take; the settings `read_timeout` and `read_memory`."""
+    """Limits of one document: the settings `read_timeout` and `read_memory`."""
 
     timeout_s: float = 120.0
-    """For each page or part; 0: as long as it takes."""
+    """For each page or part; 0: no limit."""
     memory_bytes: int | None = None
-    """None: what this machine, or its container, has room for."""
+    """None: by the memory of this machine or container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class ReadAbandoned(Exception):
 
 
 class MissingDocument(Unreadable):
-    """This machine lacks a package that a plug-in reads with."""
+    """This machine lacks a package that a plug-in needs."""
 
 
 class SystemRefusedDocument(Unreadable):
-    """The operating system ended a reader that was within its limits; another try may succeed."""
+    """The operating system ended a reader that was within its limits; a retry may succeed."""
 
 
 def processes_for(total_bytes: int, n_cores: int, wanted_bytes: int | None) -> tuple[int, int]:
@@ -108,15 +108,15 @@ class ReaderPool:
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> Future[Document]:
-        """Read a document as soon as a process is free; `begun` is called when it is.
+        """Read a document once a process is free; `begun` is called then.
 
-        The future raises Unreadable with the reason, OSError where the system refuses, Abandoned
-        once `is_unwanted` is set.
+        The future raises Unreadable with the reason, OSError where the system refuses,
+        ReadAbandoned once `is_unwanted` is set.
         """
         return self._threads.submit(self._read, request, is_unwanted or Event(), begun)
 
     def close(self) -> None:
-        """End the processes; what is being read is abandoned."""
+        """End the processes and abandon their documents."""
         self._is_closed.set()
         if "_threads" in self.__dict__:
             self._threads.shutdown(wait=True, cancel_futures=True)
@@ -132,7 +132,7 @@ class ReaderPool:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        """One thread for each process: it waits for the answer and watches time and memory."""
+        """One thread per process, which waits for the answer and watches time and memory."""
         return ThreadPoolExecutor(self._shares[0], thread_name_prefix="paddock-reader")
 
     def _read(
@@ -147,9 +147,7 @@ class ReaderPool:
         with self._lock:
             used = self._idle.pop() if self._idle else None
         if used is not None:
-            with contextlib.suppress(
-                _ReaderEnded
-            ):  # what an earlier document left there may be why
+            with contextlib.suppress(_ReaderEnded):  # an earlier document may be the reason
                 return self._read_by(used, request, bounds)
         try:
             return self._read_by(_ReaderProcess(bounds), request, bounds)
@@ -159,7 +157,7 @@ class ReaderPool:
     def _read_by(
         self, reader: _ReaderProcess, request: DocumentRequest, bounds: _ReadLimits
     ) -> Document:
-        """Read in one process, which others use afterwards if it is well."""
+        """Read in one process, which is reused if it is healthy."""
         is_well = False
         try:
             found = reader.read(request, bounds)

@@ -485,7 +485,7 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
     "calculator": BuiltinTool(
         "Evaluate arithmetic exactly.", CalculatorArguments, _calculator_tool, keeps=True, timeout_s=5.0
     ),
-    "now": BuiltinTool("Return the date, the time and the day of the week.", NowArguments, _now_tool),
+    "now": BuiltinTool("Return date, time and day of the week.", NowArguments, _now_tool),
     # A request sends data to a server: text from a document must not cause that.
     "http.get": BuiltinTool(
         "Fetch a page or data from an allowed server.",

@@ -31,8 +31,8 @@ class EmbedParams(Params):
     store: str | None = Field(
         default=None,
         min_length=1,
-        description="A folder, such as 'index.lance', for texts, vectors and their sources; `search` "
-        "reads it. Created if it does not exist.",
+        description="A folder, such as 'index.lance', for texts, vectors and their sources; "
+        "`search` reads it. Created if it does not exist.",
     )
     dimensions: int | None = Field(
         default=None, ge=1, description="Keep only this many dimensions, normalised again."

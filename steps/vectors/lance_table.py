@@ -125,21 +125,21 @@ def refuse_other_model(path: Path, label: StoreFormat, wanted: StoreFormat) -> N
     Raises:
         StepError: they cannot.
     """
-    anew = "use another folder for the store, or delete that one to create it again."
+    remedy = "use another folder for the store, or delete that one to create it again."
     if label.model.digest != wanted.model.digest:
         is_renewed = label.model.ref == wanted.model.ref
         raise StepError(
             f"the store '{path}' holds vectors of model '{label.model.ref}', and those of "
             f"'{wanted.model.ref}' cannot be compared with them"
             + (" (its file is another one now)." if is_renewed else "."),
-            remedy=f"N{anew[1:]}" if is_renewed else f"Use `model: {label.model.ref}`, {anew}",
+            remedy=f"U{remedy[1:]}" if is_renewed else f"Use `model: {label.model.ref}`, {remedy}",
             is_fatal=True,
         )
     if wanted.dimensions and label.dimensions != wanted.dimensions:
         raise StepError(
             f"the store '{path}' holds vectors of {label.dimensions:,} dimensions, not of "
             f"{wanted.dimensions:,}.",
-            remedy=f"Use `dimensions: {label.dimensions}`, {anew}",
+            remedy=f"Use `dimensions: {label.dimensions}`, {remedy}",
             is_fatal=True,
         )
 
@@ -172,8 +172,8 @@ def _store_error(path: Path, what: str, error: Exception) -> StepError:
         )
     return StepError(
         f"the store '{path}' cannot be {what} ({said[:200]}).",
-        remedy="If it is broken, delete that folder and run the pipeline that fills it: the vectors "
-        "are cached, so no model is called for them.",
+        remedy="If it is broken, delete that folder and run the pipeline that fills it: the "
+        "vectors are cached, so no model is called for them.",
         kind="io",
     )
 
@@ -190,7 +190,7 @@ class MissingTable(Exception):
 
 
 class LanceTable:
-    """An open table. Reading may go on in several threads; one writes at a time."""
+    """An open table. Several threads may read; one writes at a time."""
 
     def __init__(self, path: Path, table: Any, label: StoreFormat) -> None:
         self.path = path
@@ -215,13 +215,13 @@ class LanceTable:
         if said is None:
             raise StepError(
                 f"'{path}' holds a table that Paddock did not make.",
-                remedy="Name another folder for the store.",
+                remedy="Use another folder for the store.",
             )
         return cls(path, table, _format_from(path, said))
 
     @classmethod
     def make(cls, path: Path, label: StoreFormat) -> LanceTable:
-        """Make an empty one; its label is part of the same commit.
+        """Create an empty one; its format is part of the same commit.
 
         Raises:
             StepError: it cannot be written.
@@ -234,21 +234,21 @@ class LanceTable:
         made._to_disk()
         return made
 
-    # --- what it holds
+    # --- content
 
     @property
     def version(self) -> int:
-        """Return the version that is read from here."""
+        """The version that is open."""
         return int(self._table.version)
 
     def renew(self) -> int:
-        """Look at the newest version, whoever wrote it, and give its number."""
+        """Open the newest version and return its number."""
         with store_errors(self.path, "read"):
             self._table.checkout_latest()
             return self.version
 
     def sums(self) -> dict[str, RowSum]:
-        """Return what each owner has."""
+        """Return the sum of each owner's rows."""
         found: dict[str, RowSum] = {}
         for batch in self._scan("", ["owner", "print"]):
             for owner, print_ in zip(*(batch[name].to_pylist() for name in batch), strict=True):
@@ -256,7 +256,7 @@ class LanceTable:
         return found
 
     def known(self, owners: Iterable[str]) -> list[KnownRow]:
-        """Return the rows of some owners, in short."""
+        """Return the rows of some owners, without texts and vectors."""
         names = ["owner", "step", "index", "print"]
         batches = self._scan(_owned_by(owners), names)
         return [
@@ -266,7 +266,7 @@ class LanceTable:
         ]
 
     def vectors(self, owner: str, step: str, made: str) -> dict[str, array[float]]:
-        """Return the vectors that a step keeps for an owner and made in this way, by text."""
+        """Return the vectors of a step's rows of an owner with this `made`, by text."""
         where = f"{_owned_by([owner])} AND step = {_sql_text(step)} AND made = {_sql_text(made)}"
         found = {}
         for batch in self._scan(where, ["text", "vector"]):
@@ -275,7 +275,7 @@ class LanceTable:
         return found
 
     def _scan(self, where: str, names: list[str]) -> Iterator[dict[str, Any]]:
-        """Yield the columns of the rows that meet a condition, some thousand rows at a time."""
+        """Yield columns of the rows that meet a condition, in batches of some thousand rows."""
         with store_errors(self.path, "read"):
             query = self._table.search().select(names)
             if where:
@@ -283,7 +283,7 @@ class LanceTable:
             for batch in query.to_batches(batch_size=_BATCH_ROWS):
                 yield {name: batch.column(name) for name in names}
 
-    # --- changing it
+    # --- writing
 
     def commit(self, change: RowChanges) -> None:
         """Write a change, as one commit.
@@ -311,7 +311,7 @@ class LanceTable:
         self._to_disk()
 
     def tidy(self, old_s: float) -> None:
-        """Put what many commits wrote together, and drop versions that are older than this.
+        """Merge the files of many commits, and drop versions that are older than this.
 
         Raises:
             StepError: it cannot be written; nothing is lost by that.
@@ -321,14 +321,14 @@ class LanceTable:
         self._to_disk()
 
     def n_versions(self) -> int:
-        """Return how many versions lie on the disk."""
+        """Return the number of versions on the disk."""
         try:
             return len(os.listdir(table_folder(self.path) / "_versions"))  # noqa: PTH208
         except OSError:
             return 0
 
     def index_words(self) -> None:
-        """Index the words of all rows anew.
+        """Rebuild the full-text index.
 
         From scratch: an index that grew with its rows ranks by other numbers than one that was
         made of the same rows at once, and leaves out some of the nearest.
@@ -336,7 +336,7 @@ class LanceTable:
         from lancedb.index import FTS
 
         words = FTS(
-            base_tokenizer="icu/split",  # words of languages that write no spaces, too
+            base_tokenizer="icu/split",  # also splits languages without spaces
             stem=False,  # documents are in any language
             remove_stop_words=False,
             max_token_length=None,
@@ -346,7 +346,7 @@ class LanceTable:
         self._to_disk()
 
     def are_words_indexed(self) -> bool:
-        """Return whether an index of words has all rows."""
+        """Return whether the full-text index has all rows."""
         with store_errors(self.path, "read"):
             names = [one.name for one in self._table.list_indices() if "text" in one.columns]
             if not names:
@@ -372,7 +372,7 @@ class LanceTable:
         return arrow.Table.from_arrays([*columns, vectors], schema=schema)
 
     def _to_disk(self) -> None:
-        """Wait until the files that came since the last time would survive a power cut."""
+        """Sync the files that are new since the last call."""
         for folder in (
             table_folder(self.path) / name for name in ("data", "_deletions", "_versions")
         ):
@@ -382,10 +382,10 @@ class LanceTable:
                     self._on_disk.add(name)
                 _fsync(folder)
 
-    # --- searching it
+    # --- searching
 
     def nearest(self, vector: Sequence[float], k: int, where: str) -> list[SearchHit]:
-        """Return the rows whose vectors are the most alike; every one is compared."""
+        """Return the rows with the most similar vectors; exact search."""
         with store_errors(self.path, "read"):
             query = self._table.search(list(vector)).distance_type("cosine")
             if where:
@@ -394,7 +394,7 @@ class LanceTable:
         return _ranked_hits(rows, k, lambda row: 1.0 - row["_distance"])
 
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
-        """Return the rows whose words match the best; the words must have been indexed."""
+        """Return the rows that match the words best; requires the index."""
         from lancedb.query import MatchQuery
 
         with store_errors(self.path, "read"):
@@ -411,7 +411,7 @@ _REMEDY = "Install it: pip install 'paddock-llm[retrieval]'."
 
 
 def missing_lancedb() -> tuple[str, str] | None:
-    """Return what is wrong and what to do where the library is not installed; imports nothing."""
+    """Return sentence and remedy if the library is not installed; imports nothing."""
     return (_NEEDS, _REMEDY) if find_spec("lancedb") is None else None
 
 
@@ -454,7 +454,7 @@ def _format_from(path: Path, said: bytes) -> StoreFormat:
     if about["version"] > _TABLE_VERSION:
         raise StepError(
             f"the store '{path}' was written by a newer Paddock.",
-            remedy="Update Paddock, or name another folder for the store.",
+            remedy="Update Paddock, or use another folder for the store.",
             is_fatal=True,
         )
     model = EmbedModel(about["model"]["ref"], about["model"]["digest"])

@@ -31,19 +31,19 @@ from .row_changes import RowChanges, RowsToDrop, RowsToKeep, RowSum, row_changes
 from .where_filter import InvalidFilter, Where, sql_condition
 
 MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
-"""So much is written in one commit at most: it is held in memory, and lost with a kill."""
+"""The most of one commit: it is in memory, and lost with a kill."""
 
 
 @dataclass(eq=False)
 class PendingWrite:
-    """One wish. It is told how it ended from whichever thread; a loop owns it."""
+    """One queued write. Any thread reports its end; an event loop owns its future."""
 
     wish: RowsToKeep
     label: StoreFormat
     written: asyncio.Future[int] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    """How many rows were written."""
+    """The number of written rows."""
 
     def succeed(self, n_rows: int) -> None:
         """Report success."""
@@ -62,25 +62,25 @@ class PendingWrite:
 
 
 class WriteQueue:
-    """Those who wait, in the order in which they came."""
+    """The queue of writes, first in, first out."""
 
     def __init__(self) -> None:
         self._waiting: list[PendingWrite] = []
 
     def join(self, wish: RowsToKeep, label: StoreFormat) -> PendingWrite:
-        """Wait from now on."""
+        """Add a write."""
         waiting = PendingWrite(wish, label)
         self._waiting.append(waiting)
         return waiting
 
     def leave(self, waiting: PendingWrite) -> None:
-        """Wait no longer."""
+        """Remove a write."""
         if waiting in self._waiting:
             self._waiting.remove(waiting)
         waiting.written.cancel()
 
     def batch(self) -> list[PendingWrite]:
-        """Take who is served next: a step of an owner once, and a bounded number of rows."""
+        """Take the next batch: each step of an owner once, and a limited number of rows."""
         batch: list[PendingWrite] = []
         taken: set[tuple[str, str]] = set()
         n_rows = 0
@@ -100,18 +100,18 @@ class WriteQueue:
 T = TypeVar("T")
 
 LOCK_TIMEOUT_S = 120.0
-"""The longest a commit of another program is waited for; the largest take some seconds."""
+"""The longest wait for another program's commit; the largest take some seconds."""
 _POLL_S = 0.05
 _COMPACT_AFTER_COMMITS = 64
-"""After so many commits their files are put together: a search opens each of them."""
+"""Compact after this many commits: a search opens the files of each."""
 _KEPT_VERSIONS = 12
-"""So many may be left when a run ends."""
+"""This many may be left when a run ends."""
 _OLD_S, _OLD_AT_END_S = 5.0, 0.001
-"""How old a version is that goes. Who reads it elsewhere meanwhile reads again."""
+"""The age of versions that are dropped. A program that still reads one reads again."""
 
 
 class StoreWriter:
-    """A store's rows, for all tasks of one process. Its blocking work is done in threads."""
+    """A store's rows, for all tasks of one process. Blocking work runs in threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,18 +123,18 @@ class StoreWriter:
         self._is_changed = False
         self._n_commits = 0
         self._kept: dict[str, dict[str, RowSum]] = {}
-        """What the steps of this run keep, by owner and step."""
+        """Which steps of this run have written, by owner."""
         self._turn = asyncio.Lock()
         self._line = WriteQueue()
 
     @property
     def label(self) -> StoreFormat | None:
-        """Whose vectors it holds; None as long as there is no table."""
+        """The model and dimensions; None without a table."""
         return self._table.label if self._table is not None else None
 
     @property
     def sums(self) -> dict[str, RowSum]:
-        """What each owner has, as far as is known."""
+        """The sum of each owner's rows, as far as known."""
         return self._sums
 
     @property
@@ -143,7 +143,7 @@ class StoreWriter:
         return self._n_commits > 0
 
     def content(self) -> str:
-        """Name what it holds; empty as long as there is no table."""
+        """The digest of its content; empty without a table."""
         if self._content[0] != self._version:
             known = self.catalogue()
             said = "" if known is None else lance_table.content_digest(known.label, known.whole)
@@ -151,13 +151,13 @@ class StoreWriter:
         return self._content[1]
 
     def catalogue(self) -> StoreManifest | None:
-        """Return what it holds, in short; None as long as there is no table."""
+        """Return its manifest; None without a table."""
         if self._table is None:
             return None
         return StoreManifest(self._table.label, self._sums, self._indexed)
 
     async def open(self) -> bool:
-        """Open the table; tells whether there is one.
+        """Open the table; return whether there is one.
 
         Raises:
             StepError: it cannot be read.
@@ -168,7 +168,7 @@ class StoreWriter:
         return self._table is not None
 
     async def renew(self) -> None:
-        """Take in what other programs wrote.
+        """Read writes of other programs.
 
         Raises:
             StepError: it cannot be read.
@@ -179,7 +179,7 @@ class StoreWriter:
     # --- writing
 
     async def replace(self, wish: RowsToKeep, label: StoreFormat) -> int:
-        """Keep exactly these rows for a step of an owner; gives how many were written.
+        """Replace the rows of a step of an owner; return the number of written ones.
 
         Raises:
             StepError: it cannot be written.
@@ -195,7 +195,7 @@ class StoreWriter:
         return waiting.written.result()
 
     async def drop(self, owners: Sequence[str]) -> int:
-        """Drop all rows of some owners; tells how many these were."""
+        """Drop all rows of some owners; return their number."""
         found = [owner for owner in owners if owner in self._sums]
         if not found or self._table is None:
             return 0
@@ -543,7 +543,7 @@ class OpenStores:
         elif not is_new_allowed:
             raise StepError(
                 f"there is no store '{path}'.",
-                remedy="Run the step that fills it (`embed` with `store`) first, or correct the path.",
+                remedy="First run the step that fills it (`embed` with `store`), or correct the path.",
                 kind="io",
             )
         return StoreHandle(shelf, model, self._home, dimensions)

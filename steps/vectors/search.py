@@ -85,8 +85,8 @@ class SearchParams(Params):
     def _is_filter(cls, where: Any) -> Any:
         if isinstance(where, Template) and "{" in where.source:
             raise ValueError(
-                "a condition must not contain `{{ }}`, since a value could change its meaning: pass "
-                'values as a mapping, such as {source: "{{ inputs.file }}"}'
+                "a condition must not contain `{{ }}`, since a value could change its meaning: "
+                'pass values as a mapping, such as {source: "{{ inputs.file }}"}'
             )
         if isinstance(where, Template | dict):
             sql_condition(where.source if isinstance(where, Template) else where)

@@ -53,4 +53,4 @@ def test_the_servers_tools_are_steps_and_its_refusals_are_told(tmp_path: Path) -
     assert report.returns["read"] == {"content": "The ferry leaves at nine"}
     assert (docs / "b.txt").read_text() == "The ferry leaves at nine!"
     error = next(item.error for item in report.items if item.error)
-    assert "the tool 'files.read_text_file' said no: Access denied" in error
+    assert "the tool 'files.read_text_file' failed: Access denied" in error

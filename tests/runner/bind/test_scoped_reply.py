@@ -75,7 +75,7 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
     assert report.status == "quarantined"
     [item] = [item for item in report.items if item.error]
     assert item.error == (
-        "step 'sum': the answer fails its checks, also after it was told so. This must be "
+        "step 'sum': the answer fails its checks, even after 1 repair. This must be "
         "true: words(output.gist) <= inputs.most (words is 6; inputs.most is 5). "
         'It was: {"gist":"a ferry with some old boats"} '
         "Loosen `check`, raise `repair`, or ask a larger model."

@@ -265,8 +265,8 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
     assert report.message is not None
     assert report.message.replace(str(world.folder), "…") == (
         "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'other' "
-        "cannot be compared with them. Use `model: all-minilm`, name another folder for the store, "
-        "or delete that one to have it made anew."
+        "cannot be compared with them. Use `model: all-minilm`, use another folder for the store, "
+        "or delete that one to create it again."
     )
 
 

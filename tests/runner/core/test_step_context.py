@@ -129,11 +129,11 @@ def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> N
     ("step", "told"),
     [
         ("{name: calculator, args: {expression: '{{ 1 }}/0'}}",
-         "the tool 'calculator' said no: it divides by zero."),
+         "the tool 'calculator' failed: it divides by zero."),
         ("{name: 'tools.py:sleep', options: {timeout: 200ms}}",
          "the tool 'tools.py:sleep' gave no result within 0.2 s."),
         ("{name: 'tools.py:wrong'}",
-         "the tool 'tools.py:wrong' said no: ValueError: no field (tools.py, line 3)"),
+         "the tool 'tools.py:wrong' failed: ValueError: no field (tools.py, line 3)"),
         ("{name: add, server: gone}",
          "the MCP server 'gone' (`./no-such-program`) cannot be started: there is no such program "
          "here. Install it, or correct `command`."),

@@ -97,7 +97,7 @@ def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
     with pytest.raises(StepError) as caught:
         ask(pool, form)
     assert str(caught.value) == (
-        "the answer fails its checks, also after it was told so 2 times. Too short. "
+        "the answer fails its checks, even after 2 repairs. Too short. "
         "No name. It was: answer 2 Loosen `check`, raise `repair`, or ask a larger model."
     )
     assert caught.value.kind == "check"
@@ -106,7 +106,7 @@ def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
 
 def test_a_model_that_repeats_its_answer_is_not_shown_it_again_and_then_left_alone() -> None:
     pool = Saying("no")
-    with pytest.raises(StepError, match="also after it was told so 2 times"):
+    with pytest.raises(StepError, match="even after 2 repairs"):
         ask(pool, Form(None, 8, lambda output, text: ["Wrong."]))
     assert [len(request.messages) for request in pool.chats] == [2, 4, 2]
     assert pool.chats[2].messages[-1].content == "Who is it?\n\nMind this:\n- Wrong."

@@ -71,7 +71,10 @@ def test_what_a_plug_in_refuses_or_does_wrong_is_told_with_its_name(tmp_path: Pa
     assert refused(tmp_path, "a.shout", "quiet") == "'a.shout' does not shout. Shout."
     broken = "'a.shout' cannot be parsed: reader 'shout' of package 'unknown' cannot be used:"
     remedy = "Update or remove 'unknown'."
-    assert refused(tmp_path, "a.shout", "wrong") == f"{broken} it does not return a `Document`. {remedy}"
+    assert (
+        refused(tmp_path, "a.shout", "wrong")
+        == f"{broken} it does not return a `Document`. {remedy}"
+    )
     assert refused(tmp_path, "a.shout", "") == (
         f"{broken} ZeroDivisionError: integer division or modulo by zero. {remedy}"
     )

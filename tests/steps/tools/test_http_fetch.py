@@ -112,9 +112,7 @@ def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:
     )
     assert "no address that begins with http" in refused("file:///etc/passwd")
     assert "no address that begins with http" in refused("//127.0.0.1/x")
-    assert refused("http://me:key@127.0.0.1/") == (
-        "a URL with a user name is not allowed."
-    )
+    assert refused("http://me:key@127.0.0.1/") == ("a URL with a user name is not allowed.")
 
 
 def test_a_redirect_is_followed_by_the_same_rules(base: str, server: ThreadingHTTPServer) -> None:

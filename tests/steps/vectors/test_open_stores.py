@@ -307,8 +307,7 @@ def test_a_table_that_we_did_not_make_is_left_alone(tmp_path: Path) -> None:
     async def work(store: VectorStore, stores: OpenStores) -> None: ...
 
     assert told(tmp_path, work) == (
-        "'…/index.lance' holds a table that Paddock did not make. "
-        "Name another folder for the store."
+        "'…/index.lance' holds a table that Paddock did not make. Use another folder for the store."
     )
 
 
