@@ -268,7 +268,7 @@ def test_nothing_reaches_behind_the_values(source: str) -> None:
 def test_reaching_for_a_class_is_refused_in_plain_words() -> None:
     assert refused("{{ ''.__class__ }}") == (
         "'{{ ''.__class__ }}' is refused: it reads '__class__', and names that begin with "
-        "two underscores are closed. Remove it."
+        "two underscores are not allowed. Remove it."
     )
 
 

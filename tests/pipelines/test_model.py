@@ -162,7 +162,7 @@ tests: [{expect: [{}]}]
         "'timeout' must be a mapping; '5' is a whole number.",
         "'cron' must have five fields such as '0 6 * * 1-5' "
         "(minute, hour, day, month, day of the week); this has 4; it is '0 6 * *'.",
-        "'cron' must be a cron expression; '99' is no minute; it is '99 * * * *'.",
+        "'cron' must be a cron expression; '99' is not a valid minute; it is '99 * * * *'.",
         "'timezone' must be a time zone such as Europe/Paris or UTC; it is 'Mars/X'.",
         "'window' must be two times such as '22:00-07:00'; it is '25:00-1'.",
         "'when' cannot be 'nope'.",
@@ -326,7 +326,7 @@ def test_other_cron_expressions_are_faults(cron: str) -> None:
 
 def test_a_loop_variable_cannot_hide_another_name() -> None:
     text = 'steps: [{for_each: "a in [1]", do: [{for_each: "a in [2]", do: [{uses: x}]}]}]'
-    assert faults(text) == ["the name 'a' is taken."]
+    assert faults(text) == ["the name 'a' is already used."]
     assert faults('steps: [{for_each: "inputs in [1]", do: [{uses: x}]}]') == [
         "the name 'inputs' is taken."
     ]
@@ -357,5 +357,5 @@ def test_template_files_must_be_there_and_lie_beside_the_pipeline(tmp_path: Path
         "in the file 'bad.md', line 2: '{{ x|nope }}' is refused: there is no filter 'nope'.",
         "the file 'raw.md' is not UTF-8 text.",
         "the name of a template file must be a literal, not '{{ x }}'.",
-        "the file '.' cannot be parsed: Is a directory.",
+        "the file '.' cannot be read: Is a directory.",
     ]

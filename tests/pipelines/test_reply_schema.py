@@ -128,7 +128,7 @@ def test_a_schema_may_stand_in_a_file_or_in_a_text(tmp_path: Path) -> None:
     assert read_reply_schema('[{"a": "int"}]', tmp_path) == read_reply_schema(
         [{"a": "int"}], tmp_path
     )
-    assert "no JSON Schema" in read_reply_schema("[" * 5000, tmp_path).faults[0].message
+    assert "neither a JSON Schema" in read_reply_schema("[" * 5000, tmp_path).faults[0].message
     assert read_reply_schema({"file": "str"}, tmp_path).schema["required"] == ["file"]
 
 

@@ -70,7 +70,7 @@ def test_duplicate_keys_are_faults_at_the_second_one() -> None:
 def test_all_faults_of_the_yaml_come_at_once() -> None:
     told = fault("a: 1\na: 2\nb: {c: 1, c: 2}\nd: .nan\n")
     assert told.count("is here twice") == 2
-    assert "'.nan' is not a number" in told
+    assert "'.nan' is not a usable number" in told
 
 
 def test_an_expression_without_quotes_is_explained() -> None:
@@ -92,7 +92,7 @@ def test_an_expression_without_quotes_is_explained() -> None:
         ("a: {x: float?}", "'?' has a special meaning"),
         ("a: " + "[" * 100, "nested deeper than 64 levels"),
         ("? " * 300, "nested deeper than 64 levels"),
-        ("a: " + "9" * 5000, "is not a number"),
+        ("a: " + "9" * 5000, "is not a usable number"),
     ],
 )
 def test_what_the_language_leaves_out_is_a_fault(text: str, part: str) -> None:

@@ -60,7 +60,10 @@ def test_what_is_not_true_is_said_by_the_function_or_by_the_check(
     [
         ("words(output.b)", "there is no 'b' here (in 'words(output.b)'). Known: 'a'."),
         ("unique(output.a)", "'unique(output.a)' failed: `unique` takes a list"),
-        ("words(output, most='x')", "'words(output, most='x')' failed: a bound must be a whole number"),
+        (
+            "words(output, most='x')",
+            "'words(output, most='x')' failed: a bound must be a whole number",
+        ),
         (
             "matches(output.a, '(?=x)')",
             "'matches(output.a, '(?=x)')' failed: the pattern '(?=x)' cannot be used: look-around",

@@ -113,7 +113,7 @@ def test_what_a_killed_run_has_moved_is_known_again(folder: Path, outputs: FakeO
     assert move(folder, outputs, "in/a.txt", "b.txt") == "b-1.txt"
     assert move(folder, outputs, "in/a.txt", "b.txt") == "b-1.txt", "it is gone, and we moved it"
     (folder / "b-1.txt").write_text("edited")
-    assert refused(folder, outputs, "in/a.txt", "b.txt") == f"'{folder}/in/a.txt' is not there."
+    assert refused(folder, outputs, "in/a.txt", "b.txt") == f"'{folder}/in/a.txt' does not exist."
 
 
 def test_across_devices_it_is_copied_first(

@@ -325,7 +325,7 @@ def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, rea
     os.mkfifo(tmp_path / "pipe")
     assert refused(read, "sub") == "'sub' is a folder, not a document."
     assert refused(read, "pipe") == "'pipe' is a device or a pipe, not a document."
-    assert refused(read, "gone.txt") == "'gone.txt' cannot be parsed: it does not exist."
+    assert refused(read, "gone.txt") == "'gone.txt' cannot be read: it does not exist."
 
 
 def test_a_file_that_may_not_be_read_is_refused(
@@ -336,7 +336,7 @@ def test_a_file_that_may_not_be_read_is_refused(
 
     (tmp_path / "a.txt").write_text("x")
     monkeypatch.setattr(Path, "open", refuse)
-    assert refused(read, "a.txt") == "'a.txt' cannot be parsed: the permissions do not allow it."
+    assert refused(read, "a.txt") == "'a.txt' cannot be read: the permissions do not allow it."
 
 
 @pytest.mark.parametrize("path", ["../a.txt", "/etc/passwd"])

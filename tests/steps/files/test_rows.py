@@ -142,7 +142,7 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "'a.xlsx' is not text: it has NUL bytes, as binary data has. "
             "Save the sheet as CSV, or read it as text with `files.read`.",
         ),
-        ("gone.csv", None, {}, "'gone.csv' cannot be parsed: it does not exist."),
+        ("gone.csv", None, {}, "'gone.csv' cannot be read: it does not exist."),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused_with_its_place(

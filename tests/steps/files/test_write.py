@@ -283,7 +283,7 @@ def test_rows_that_cannot_be_written_are_told(write: Write) -> None:
         "End it in `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json`."
     )
     assert said("a.csv", [{"a": 1}, [2]]) == (
-        "'a.csv' cannot be written: row 2 is a list, and rows must be mappings of names."
+        "'a.csv' cannot be written: row 2 is a list; rows must be mappings of names."
     )
     assert said("a.csv", None) == "`rows` is null, so there is nothing to write."
 

@@ -329,8 +329,8 @@ def test_a_tool_that_changes_something_is_refused_where_text_of_others_is() -> N
         "'write' is not allowed here, since it changes something. Go on without it."
     )
     assert notes == [
-        "the model wanted to call 'write', which changes something, in a conversation that holds "
-        "text of others (steps.text.text); it was refused. If that text may make it do so, write "
+        "the model wanted to call 'write', which has side effects, in a conversation with "
+        "untrusted text (steps.text.text); it was refused. If that text may make it do so, write "
         "`{name: write, allow: tainted}`."
     ]
 
@@ -416,7 +416,7 @@ def test_turns_that_go_are_summed_up_by_the_model() -> None:
     assert pool.chats[-1].messages[1].content == (
         "Find it.\n\nYour notes on what you have done so far:\n<result>\nnotes of facts\n</result>"
     )
-    assert "oldest turns were summed up." in hands.notes[-1]
+    assert "oldest turns were summarised." in hands.notes[-1]
 
 
 def test_a_result_that_is_too_long_is_cut_and_this_is_told() -> None:
@@ -429,7 +429,7 @@ def test_a_result_that_is_too_long_is_cut_and_this_is_told() -> None:
     assert told.endswith("word end")
     assert "characters left out" in told
     assert out.usage.characters_cut > 2000
-    assert hands.notes[0].startswith("the result of 'look' is too long to stand beside the task: ")
+    assert hands.notes[0].startswith("the result of 'look' is too long for the context: ")
 
 
 def test_a_task_that_does_not_fit_is_an_error() -> None:

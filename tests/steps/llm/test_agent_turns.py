@@ -123,13 +123,13 @@ def test_a_document_cannot_make_an_agent_change_something(tmp_path: Path) -> Non
     report = allowing(there, pool)
     assert report.status == "completed"
     assert not (tmp_path / "notes.txt").exists()
-    assert any("holds text of others (steps.text.text); it was refused" in n for n in report.notes)
+    assert any("with untrusted text (steps.text.text); it was refused" in n for n in report.notes)
 
 
 def test_tools_that_there_are_not_are_told_before_anything_runs(tmp_path: Path) -> None:
     there = world(tmp_path, "[calculater, {name: read, server: nots}]")
     assert [fault.message for fault in validate(there.file).faults] == [
-        "tool 'calculater'.",
+        "there is no tool 'calculater'.",
         "there is no MCP server 'nots'.",
     ]
 

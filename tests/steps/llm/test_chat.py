@@ -275,9 +275,9 @@ def test_pictures_are_shown_with_the_last_words_of_the_user(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("none.png", "cannot be parsed: it does not exist."),
+        ("none.png", "cannot be read: it does not exist."),
         ("../../etc/passwd", "leads outside the pipeline's folders"),
-        (".", "cannot be parsed: it is a folder."),
+        (".", "cannot be read: it is a folder."),
     ],
 )
 def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path, path: str, why: str) -> None:
