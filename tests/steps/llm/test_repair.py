@@ -114,7 +114,7 @@ def test_a_model_that_repeats_its_answer_is_not_shown_it_again_and_then_left_alo
 
 def test_repair_zero_asks_once() -> None:
     pool = Saying("no")
-    with pytest.raises(StepError, match=r"does not pass its checks\. Wrong\."):
+    with pytest.raises(StepError, match=r"fails its checks\. Wrong\."):
         ask(pool, Form(None, 0, lambda output, text: ["Wrong."]))
     assert len(pool.chats) == 1
 

@@ -153,7 +153,7 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
         assert "is no plain data (object)" in await failure(hands.call(of(folder, "thing"), {}))
         assert "is no plain data (float)" in await failure(hands.call(of(folder, "nan"), {}))
         large = await hands.call(of(folder, "large"), {})
-        assert large.text == "it gave 17,000,013 bytes, and 16,777,216 are the most."
+        assert large.text == "it gave 17,000,013 bytes; at most 16,777,216 are allowed."
         assert await failure(hands.described(of(folder, "any_number"))) == (
             "'any_number' takes `*numbers`; arguments of a tool need names."
         )

@@ -242,8 +242,8 @@ def test_a_store_of_another_model_or_other_dimensions_is_refused(tmp_path: Path)
     )
     assert told(tmp_path, lambda s, stores: stores.open(s.path, None, renewed)) == (
         "the store '…/index.lance' holds vectors of model 'all-minilm', and those of 'all-minilm' "
-        "cannot be compared with them (its file is another one now). Name another folder for the "
-        "store, or delete that one to have it made anew."
+        "cannot be compared with them (its file is another one now). Use another folder for the "
+        "store, or delete that one to create it again."
     )
     assert told(tmp_path, lambda s, stores: stores.open(s.path, 4, MODEL)) == (
         "the store '…/index.lance' holds vectors of 8 dimensions, not of 4. "
