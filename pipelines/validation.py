@@ -49,14 +49,18 @@ _BOUNDS = {
 
 
 def faults_of(
-    error: ValidationError, table: type[BaseModel], data: Any, document: YamlDocument, at: Path
+    details: Sequence[ErrorDetails],
+    table: type[BaseModel],
+    data: Any,
+    document: YamlDocument,
+    at: Path,
 ) -> Iterator[Fault]:
-    """Yield every error of `table` on `data`; `at` is its path in the document."""
+    """Yield errors of `table` on `data` as faults; `at` is its path in the document."""
     grouped: dict[Path, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    for detail in details:
         grouped.setdefault(_path_in(data, detail), []).append(detail)
-    for path, details in grouped.items():
-        yield _fault(path, _most_specific(details), table, document, at)
+    for path, found in grouped.items():
+        yield _fault(path, _most_specific(found), table, document, at)
 
 
 def _most_specific(details: Sequence[ErrorDetails]) -> Sequence[ErrorDetails]:
@@ -244,7 +248,9 @@ class FaultCollector:
         try:
             return table.model_validate(data)
         except ValidationError as error:
-            self.faults += faults_of(error, table, data, self.document, at)
+            self.faults += faults_of(
+                error.errors(include_url=False), table, data, self.document, at
+            )
             return None
 
     def expression(self, source: Any, at: Path) -> Expression | None:

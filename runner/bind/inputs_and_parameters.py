@@ -222,7 +222,11 @@ class BoundParams:
             return self.table.model_validate(given)
         except ValidationError as error:
             at = (*self.step.at, "with")
-            raise BindError(next(faults_of(error, self.table, given, self.document, at))) from error
+            raise BindError(
+                next(
+                    faults_of(error.errors(include_url=False), self.table, given, self.document, at)
+                )
+            ) from error
 
     def _fault(self, error: ExpressionError) -> Fault:
         mark = self.document.mark((*self.step.at, "with", *error.path))
@@ -340,8 +344,7 @@ class ParameterBinder:
         details += [one for one in stricter if _is_mismatch(one) and one["loc"][:1] not in said]
         details = [detail for detail in details if not _is_about(detail, later)]
         if details:
-            found = _PickedErrors(details)
-            self.faults += faults_of(found, self._table, given, self._document, self._at)
+            self.faults += faults_of(details, self._table, given, self._document, self._at)
         return made
 
 
@@ -361,17 +364,6 @@ def _is_about(detail: ErrorDetails, later: set[str]) -> bool:
     if detail["loc"]:
         return detail["loc"][0] in later
     return any(f"`{name}`" in detail["msg"] for name in later)
-
-
-class _PickedErrors:
-    """Some of the errors of a validation."""
-
-    def __init__(self, details: list[ErrorDetails]) -> None:
-        self._details = details
-
-    def errors(self, *, include_url: bool = True) -> list[ErrorDetails]:
-        """Return them as Pydantic does."""
-        return self._details
 
 
 def _is_mismatch(detail: ErrorDetails) -> bool:

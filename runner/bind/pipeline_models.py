@@ -214,7 +214,9 @@ class ModelBinder:
             return SamplingParams.model_validate(keys.params).given()
         except ValidationError as error:
             document = self._pipeline.document
-            self.faults += faults_of(error, SamplingParams, keys.params, document, at)
+            self.faults += faults_of(
+                error.errors(include_url=False), SamplingParams, keys.params, document, at
+            )
             return {}
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:

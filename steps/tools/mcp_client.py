@@ -388,7 +388,7 @@ class McpSession:
                 return StepError(
                     f"{self.spec} cannot be started: the folder '{self.spec.cwd}' does not exist."
                 )
-            what = f"{self.spec} cannot be started: the program is not installed."
+            what = f"{self.spec} cannot be started: there is no such program here."
             return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
         if isinstance(self.spec, StdioServerSpec):
             is_started = not isinstance(first, OSError | ValueError) or self._heard.is_over

@@ -135,7 +135,7 @@ def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> N
         ("{name: 'tools.py:wrong'}",
          "the tool 'tools.py:wrong' failed: ValueError: no field (tools.py, line 3)"),
         ("{name: add, server: gone}",
-         "the MCP server 'gone' (`./no-such-program`) cannot be started: the program is not "
+         "the MCP server 'gone' (`./no-such-program`) cannot be started: there is no such program "
          "here. Install it, or correct `command`."),
     ],
 )  # fmt: skip
