@@ -15,8 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
-import subprocess
 import sys
 import threading
 from collections import OrderedDict
@@ -31,6 +29,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
+from paddock.engine.system.processes import LineProcess
 
 from . import schema
 from .byte_grammar import (
@@ -121,8 +120,7 @@ class ConstraintTrials:
     """Try constraints, one after the other. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = LineProcess(TRIAL_COMMAND)
 
     def check(self, constraint: Constraint) -> None:
         """Compile a constraint in the subprocess.
@@ -135,57 +133,19 @@ class ConstraintTrials:
         n_characters, name = len(constraint.source), constraint_name(constraint)
         if n_characters > most:
             raise BadRequest(f"{name} has {n_characters:,} characters; the limit is {most:,}")
-        with self._lock:
-            why = self._answer({"kind": constraint.kind, "source": constraint.source})
-        if why is None:
+        order = {"kind": constraint.kind, "source": constraint.source}
+        answer = self._process.ask(order, TRIAL_WALL_S)
+        if answer is None:
             raise BadRequest(
                 f"{name} is too complex: it cannot be compiled within {TRIAL_CPU_S} s and "
                 f"{TRIAL_MEMORY_BYTES // 2**20} MiB. Use fewer options, `$ref`s or repetitions"
             )
-        if why:
-            raise BadRequest(why)
+        if answer["why"]:
+            raise BadRequest(answer["why"])
 
     def close(self) -> None:
         """End the process."""
-        with self._lock:
-            self._end()
-
-    def _answer(self, requested: dict[str, Any]) -> str | None:
-        """Return why a constraint is refused, "" if it is not, None if the process died."""
-        if self._process is not None and self._process.poll() is not None:
-            self._end()  # killed between two trials
-        if self._process is None:
-            self._process = subprocess.Popen(
-                TRIAL_COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(requested).encode() + b"\n")
-            process.stdin.flush()
-            is_there, _, _ = select.select([process.stdout], [], [], TRIAL_WALL_S)
-            line = process.stdout.readline() if is_there else b""
-        except OSError:
-            line = b""
-        if not line.endswith(b"\n"):
-            self._end()
-            return None
-        return str(json.loads(line)["why"])
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
+        self._process.close()
 
 
 ANY_JSON_GROWTH_BYTES = 64
