@@ -1,6 +1,6 @@
-"""Entry point of the daemon's own process: `python -m paddock.runner.residence.background JSON`.
+"""Entry point of the daemon's own process: `python -m paddock.runner.daemon.background JSON`.
 
-Started by a run in a session of its own; ends when nobody has used it for long enough.
+A run starts it in a session of its own. It ends when it has been idle for long enough.
 """
 
 from __future__ import annotations
@@ -33,55 +33,57 @@ log = logging.getLogger("paddock.runner.daemon.background")  # it is `__main__` 
 
 
 def main() -> None:
-    """Serve until it is asked to end, or nobody has needed it for long enough."""
+    """Serve until a signal ends it, or until it has been idle for long enough."""
     order = daemon_files.decode_start_options(sys.argv[1])
     settings = order.settings
-    place = make_daemon_folders(paths_of(settings))
-    os.chdir(place.folder)
+    paths = make_daemon_folders(paths_of(settings))
+    os.chdir(paths.folder)
     _log_to(daemon_log(settings.state_dir))
     try:
         asyncio.run(_serve(settings, wants_prefect=order.wants_prefect))
     except DaemonTaken:
-        log.info("another process serves at %s already", place.socket)
+        log.info("another process serves at %s already", paths.socket)
     except Exception:
-        log.exception("the local service ends by an error")
+        log.exception("the local service ends because of an error")
         raise
 
 
 async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
-    place, idle_s = paths_of(settings), settings.unattended.service_idle_s
-    await _until_free(place)
+    paths, idle_s = paths_of(settings), settings.unattended.service_idle_s
+    await _until_free(paths)
     async with hold_daemon(
-        settings, place, kind="background", wants_prefect=wants_prefect, idle_s=idle_s
-    ) as desk:
+        settings, paths, kind="background", wants_prefect=wants_prefect, idle_s=idle_s
+    ) as state:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, desk.ends.set)
-        log.info("serves at %s (process %d)", place.socket, os.getpid())
-        while not desk.ends.is_set() and (desk.mirrors.n_ended or not desk.leases.is_over(idle_s)):
+            loop.add_signal_handler(number, state.ends.set)
+        log.info("serves at %s (process %d)", paths.socket, os.getpid())
+        while not state.ends.is_set() and (
+            state.mirrors.n_ended or not state.leases.is_over(idle_s)
+        ):
             try:
                 async with asyncio.timeout(LOOK_S):
-                    await desk.ends.wait()
+                    await state.ends.wait()
             except TimeoutError:
                 continue
-        log.info("ends: %s", "asked to" if desk.ends.is_set() else "nobody needs it")
+        log.info("ends: %s", "a signal asked for it" if state.ends.is_set() else "idle")
 
 
-async def _until_free(place: DaemonPaths) -> None:
-    """Let one that is ending end; one whose door is open stays."""
+async def _until_free(paths: DaemonPaths) -> None:
+    """Wait for a daemon that is ending; return at once when one is listening."""
     deadline = time.monotonic() + ENDING_S
-    lock = FileLock(place.lock, mode=files.PRIVATE_FILE, blocking=False)
-    while time.monotonic() < deadline and daemon_files.daemon_at(place) is None:
+    lock = FileLock(paths.lock, mode=files.PRIVATE_FILE, blocking=False)
+    while time.monotonic() < deadline and daemon_files.daemon_at(paths) is None:
         with suppress(Timeout), lock:
             return
         await asyncio.sleep(LOOK_S / 20)
 
 
 class _PrivateLog(logging.handlers.RotatingFileHandler):
-    """A log that only its owner may read, each rotated file too."""
+    """Rotating log whose files only their owner can read."""
 
     def _open(self) -> Any:
-        """Open the file that is written to now."""
+        """Open the current file."""
         return files.open_private(Path(self.baseFilename), self.mode)
 
 

@@ -38,7 +38,7 @@ ASK_TIMEOUT_S = 10.0
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a socket in the file system."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: Path, within_s: float) -> None:
         super().__init__("paddock", timeout=within_s)
@@ -52,18 +52,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask_daemon(
-    residence: DaemonInfo,
+    daemon: DaemonInfo,
     path: str = "",
     body: dict[str, Any] | None = None,
     *,
     within_s: float = ASK_TIMEOUT_S,
 ) -> dict[str, Any]:
-    """Get what it tells, or send it a wish.
+    """Send a request to a daemon and return its answer. Blocks.
 
     Raises:
-        NoResidence: it does not answer in time, or says no.
+        DaemonError: it does not answer in time, or refuses.
     """
-    link = _UnixConnection(residence.socket, within_s)
+    link = _UnixConnection(daemon.socket, within_s)
     try:
         sent = json.dumps(body).encode() if body is not None else None
         link.request("GET" if sent is None else "POST", PREFIX + path, sent)
@@ -72,105 +72,107 @@ def ask_daemon(
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = str(error) or type(error).__name__
         raise DaemonError(
-            f"The local service (process {residence.pid}) does not answer: {why.rstrip('.')}.\n"
-            f"  End it by `kill {residence.pid}`; the next run starts another."
+            f"The local service (process {daemon.pid}) does not answer: {why.rstrip('.')}.\n"
+            f"  End it by `kill {daemon.pid}`; the next run starts another."
         ) from None
     finally:
         link.close()
     if not isinstance(said, dict):
-        raise DaemonError("The local service answered with something that is no JSON object.")
+        raise DaemonError("The local service answered with something other than a JSON object.")
     if answer.status != 200:
-        raise DaemonError(str(said.get("error") or f"The local service said {answer.status}."))
+        raise DaemonError(
+            str(said.get("error") or f"The local service answered with status {answer.status}.")
+        )
     return said
 
 
-SILENCE_S = 30.0  # it gives a sign of life every 5 s
+SILENCE_S = 30.0  # a heartbeat comes every 5 s
 CONNECT_S = 5.0
 
 
 class DaemonLease:
-    """A lease of a service that runs."""
+    """A lease of a running daemon."""
 
-    def __init__(self, residence: DaemonInfo) -> None:
-        self.residence = residence
+    def __init__(self, daemon: DaemonInfo) -> None:
+        self.daemon = daemon
         self.broken = asyncio.Event()
-        """Set when the service is gone."""
+        """Set when the daemon is gone."""
         self.id = uuid.uuid4().hex
 
     async def prefect_url(self) -> str:
-        """Ask for Prefect; gives the address that it has or will have.
+        """Start Prefect's server if need be, and return the address that it has or will have.
 
         Raises:
-            NoResidence: the service does not answer.
+            DaemonError: the daemon does not answer.
         """
-        return str((await request_daemon(self.residence, "/prefect", {})).get("url", ""))
+        return str((await request_daemon(self.daemon, "/prefect", {})).get("url", ""))
 
     async def prefect(self, within_s: float) -> dict[str, Any]:
-        """Wait for Prefect at most so long; gives `state`, `url` and `why`.
+        """Wait for Prefect's server for at most `within_s`; return `state`, `url` and `why`.
 
         Raises:
-            NoResidence: the service does not answer.
+            DaemonError: the daemon does not answer.
         """
-        wish = {"within_s": within_s}
-        return await request_daemon(self.residence, "/prefect", wish, within_s=within_s + CONNECT_S)
+        body = {"within_s": within_s}
+        return await request_daemon(self.daemon, "/prefect", body, within_s=within_s + CONNECT_S)
 
 
 @asynccontextmanager
-async def hold_lease(residence: DaemonInfo, *, pipeline: str) -> AsyncIterator[DaemonLease]:
-    """Hold a lease for as long as this lasts.
+async def hold_lease(daemon: DaemonInfo, *, pipeline: str) -> AsyncIterator[DaemonLease]:
+    """Hold a lease inside the `async with` block.
 
     Raises:
-        NoResidence: the service does not answer.
+        DaemonError: the daemon does not answer.
     """
-    lodging = DaemonLease(residence)
-    body = {"id": lodging.id, "pid": os.getpid(), "pipeline": pipeline}
-    reader, writer = await _send_request(residence, "POST", "/lease", body, CONNECT_S)
-    reading = asyncio.create_task(_read_heartbeats(reader, lodging.broken))
+    lease = DaemonLease(daemon)
+    body = {"id": lease.id, "pid": os.getpid(), "pipeline": pipeline}
+    reader, writer = await _send_request(daemon, "POST", "/lease", body, CONNECT_S)
+    reading = asyncio.create_task(_read_heartbeats(reader, lease.broken))
     try:
-        yield lodging
+        yield lease
     finally:
         reading.cancel()
         writer.close()
 
 
 async def request_daemon(
-    residence: DaemonInfo, path: str, body: dict[str, Any], *, within_s: float = CONNECT_S
+    daemon: DaemonInfo, path: str, body: dict[str, Any], *, within_s: float = CONNECT_S
 ) -> dict[str, Any]:
-    """Send a wish and get the answer.
+    """Send a request and return the answer.
 
     Raises:
-        NoResidence: none comes in time.
+        DaemonError: no answer comes in time.
     """
-    reader, writer = await _send_request(residence, "POST", path, body, within_s)
+    reader, writer = await _send_request(daemon, "POST", path, body, within_s)
     try:
         async with asyncio.timeout(within_s):
             said = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
     except (OSError, ValueError, TimeoutError) as error:
-        raise DaemonError(_silent(residence, error)) from None
+        raise DaemonError(_silent(daemon, error)) from None
     finally:
         writer.close()
     return said if isinstance(said, dict) else {}
 
 
 async def _send_request(
-    residence: DaemonInfo, method: str, path: str, body: dict[str, Any], within_s: float
+    daemon: DaemonInfo, method: str, path: str, body: dict[str, Any], within_s: float
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Send a request of our own: httpx takes a tenth of a second to import."""
+    """Write HTTP/1.1 by hand: httpx takes a tenth of a second to import."""
     sent = json.dumps(body).encode()
     head = f"{method} {PREFIX}{path} HTTP/1.1\r\nHost: paddock\r\nConnection: close\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
     try:
         async with asyncio.timeout(within_s):
-            reader, writer = await asyncio.open_unix_connection(str(residence.socket))
+            reader, writer = await asyncio.open_unix_connection(str(daemon.socket))
             writer.write(head.encode() + sent)
             await writer.drain()
     except (OSError, TimeoutError) as error:
-        raise DaemonError(_silent(residence, error)) from None
+        raise DaemonError(_silent(daemon, error)) from None
     return reader, writer
 
 
 async def _read_heartbeats(reader: asyncio.StreamReader, broken: asyncio.Event) -> None:
-    """Take signs of life until there are no more."""
+    """Read heartbeats until they stop, then set `broken`."""
     try:
         while True:
             async with asyncio.timeout(SILENCE_S):
@@ -182,12 +184,12 @@ async def _read_heartbeats(reader: asyncio.StreamReader, broken: asyncio.Event) 
         broken.set()
 
 
-def _silent(residence: DaemonInfo, error: BaseException) -> str:
+def _silent(daemon: DaemonInfo, error: BaseException) -> str:
     why = str(error) or type(error).__name__
-    return f"The local service (process {residence.pid}) does not answer: {why.rstrip('.')}."
+    return f"The local service (process {daemon.pid}) does not answer: {why.rstrip('.')}."
 
 
-START_S = 30.0  # takes 1 to 2 s; on a machine with much else to do, more
+START_S = 30.0  # takes 1 to 2 s, more on a busy machine
 LOOK_S = 0.02
 
 Tell = Callable[[str], None]
@@ -196,70 +198,69 @@ Tell = Callable[[str], None]
 async def ensure_daemon(
     settings: Settings, *, wants_prefect: bool = True, tell: Tell | None = None
 ) -> DaemonInfo:
-    """Return the service that fits these settings, started if need be, its door open.
+    """Return the daemon that fits these settings; start it if need be. Its socket is open.
 
-    Prefect's server is on its way then, if it is wanted; `prefect_api_url` says where it will be.
+    If Prefect's server is wanted it is starting; `prefect_api_url` is the address that it will
+    have.
 
     Raises:
-        NoResidence: it does not start; with what it said.
+        DaemonError: it does not start; with the last line that it wrote.
     """
-    place = make_daemon_folders(paths_of(settings))
-    residence = await asyncio.to_thread(daemon_files.daemon_at, place)
-    if residence is None:
-        residence = await _start_once(settings, place, wants_prefect, tell)
-        await _retire_others(residence)
+    paths = make_daemon_folders(paths_of(settings))
+    daemon = await asyncio.to_thread(daemon_files.daemon_at, paths)
+    if daemon is None:
+        daemon = await _start_once(settings, paths, wants_prefect, tell)
+        await _retire_others(daemon)
     if wants_prefect:
-        told = await request_daemon(residence, "/prefect", {})
-        residence = residence.with_prefect(str(told.get("url", "")))
-    return residence
+        told = await request_daemon(daemon, "/prefect", {})
+        daemon = daemon.with_prefect(str(told.get("url", "")))
+    return daemon
 
 
 async def _start_once(
-    settings: Settings, place: DaemonPaths, wants_prefect: bool, tell: Tell | None
+    settings: Settings, paths: DaemonPaths, wants_prefect: bool, tell: Tell | None
 ) -> DaemonInfo:
-    """Start one, unless somebody else does at the same time."""
+    """Start a daemon, unless another process starts one at the same time."""
     from filelock import FileLock, Timeout
 
     deadline = time.monotonic() + START_S
-    lock = FileLock(place.starting, mode=files.PRIVATE_FILE, blocking=False)
+    lock = FileLock(paths.starting, mode=files.PRIVATE_FILE, blocking=False)
     while time.monotonic() < deadline:
         with suppress(Timeout), lock:
-            residence = daemon_files.daemon_at(place)
-            return residence or await _spawn_and_wait(
-                settings, place, wants_prefect, deadline, tell
-            )
+            daemon = daemon_files.daemon_at(paths)
+            return daemon or await _spawn_and_wait(settings, paths, wants_prefect, deadline, tell)
         await asyncio.sleep(5 * LOOK_S)
-        residence = daemon_files.daemon_at(place)
-        if residence is not None:
-            return residence
+        daemon = daemon_files.daemon_at(paths)
+        if daemon is not None:
+            return daemon
     raise DaemonError(_late_error(settings))
 
 
 async def _spawn_and_wait(
-    settings: Settings, place: DaemonPaths, wants_prefect: bool, deadline: float, tell: Tell | None
+    settings: Settings, paths: DaemonPaths, wants_prefect: bool, deadline: float, tell: Tell | None
 ) -> DaemonInfo:
-    """Start a process of its own and wait for its door."""
-    last_words = place.folder / f"{place.name}.err"
+    """Start the daemon's process and wait until its socket is open."""
+    stderr_file = paths.folder / f"{paths.name}.err"
     text = daemon_files.encode_start_options(daemon_files.StartOptions(settings, wants_prefect))
-    pid = await asyncio.to_thread(_spawn, text, last_words)
+    pid = await asyncio.to_thread(_spawn, text, stderr_file)
     while time.monotonic() < deadline:
-        residence = daemon_files.daemon_at(place)
-        if residence is not None:
+        daemon = daemon_files.daemon_at(paths)
+        if daemon is not None:
             if tell is not None:
-                tell(_started_message(residence, settings))
-            return residence
+                tell(_started_message(daemon, settings))
+            return daemon
         status = _exit_status(pid)
         if status is not None and not daemon_files.daemon_at(
-            place
-        ):  # else another was a moment quicker
-            raise DaemonError(_died_error(last_words, status, settings))
+            paths
+        ):  # otherwise another process was quicker
+            raise DaemonError(_died_error(stderr_file, status, settings))
         await asyncio.sleep(LOOK_S)
     os.kill(pid, signal.SIGKILL)
     raise DaemonError(_late_error(settings))
 
 
-def _spawn(text: str, last_words: Path) -> int:
-    """Start the process in a session of its own, so that no Ctrl-C reaches it."""
+def _spawn(text: str, stderr_file: Path) -> int:
+    """Start the process in a session of its own, so that Ctrl-C does not reach it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     return os.posix_spawn(
         sys.executable,
@@ -268,47 +269,47 @@ def _spawn(text: str, last_words: Path) -> int:
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, str(last_words), flags, 0o600),
+            (os.POSIX_SPAWN_OPEN, 2, str(stderr_file), flags, 0o600),
         ],
         setsid=True,
     )
 
 
 def _exit_status(pid: int) -> int | None:
-    """Return how our child ended; None: it runs."""
+    """Return how our child ended; None while it runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
 
 
-async def _retire_others(residence: DaemonInfo) -> None:
-    """Ask services of other versions, or with other settings, to end once nobody needs them."""
-    for other in await asyncio.to_thread(daemon_files.running_daemons, residence.state_dir):
-        if other.socket != residence.socket and other.kind == "background":
+async def _retire_others(daemon: DaemonInfo) -> None:
+    """Ask daemons of other versions or with other settings to end once they are idle."""
+    for other in await asyncio.to_thread(daemon_files.running_daemons, daemon.state_dir):
+        if other.socket != daemon.socket and other.kind == "background":
             with suppress(DaemonError):
                 await request_daemon(other, "/retire", {})
 
 
-def _started_message(residence: DaemonInfo, settings: Settings) -> str:
+def _started_message(daemon: DaemonInfo, settings: Settings) -> str:
     from paddock.engine.system.units import duration
 
     idle = duration(settings.unattended.service_idle_s)
     return (
-        f"Started the local service (process {residence.pid}), which keeps models in memory for "
+        f"Started the local service (process {daemon.pid}), which keeps models in memory for "
         f"the next runs and ends when idle for {idle}: paddock service status"
     )
 
 
-def _died_error(last_words: Path, status: int, settings: Settings) -> str:
-    lines = last_words.read_text("utf-8", "replace").strip().splitlines()
+def _died_error(stderr_file: Path, status: int, settings: Settings) -> str:
+    lines = stderr_file.read_text("utf-8", "replace").strip().splitlines()
     why = lines[-1].strip() if lines else f"it ended with status {status}"
     return (
         f"The local service did not start: {why}\n"
-        f"  {daemon_log(settings.state_dir)} has more; `run --local` needs none."
+        f"  {daemon_log(settings.state_dir)} has more; `paddock run --local` needs no service."
     )
 
 
 def _late_error(settings: Settings) -> str:
     return (
         f"The local service did not start within {START_S:g} s.\n"
-        f"  {daemon_log(settings.state_dir)} may say why; `run --local` needs none."
+        f"  {daemon_log(settings.state_dir)} may say why; `paddock run --local` needs no service."
     )

@@ -1,7 +1,7 @@
-"""Files of the local daemon: socket, locks, pid record, start options; and which daemons run.
+"""Files of the local daemon: socket, locks, pid record, start options; which daemons run.
 
-Runs of another version, environment or with other pool settings need a daemon of their own, so
-these are part of the file name. Imports no HTTP: commands read this quickly.
+The file name contains a digest of version, environment and pool settings, since runs that differ
+in these need daemons of their own. Imports no HTTP: commands read this quickly.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings, UnattendedSettings
 
-MOST_SOCKET_LETTERS = 100  # the system has room for 108, on macOS for 104
+MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
 
 
 class DaemonError(Exception):
-    """The local service cannot be had here: why, and what to do."""
+    """The local service cannot be used here. The message has the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonPaths:
-    """Names of one service's files."""
+    """Names of one daemon's files."""
 
     folder: Path
     name: str
 
     @property
     def socket(self) -> Path:
-        """Its door; in a folder of the system's temporary one where the path is too long."""
+        """Its Unix socket; in the system's temporary folder where the path would be too long."""
         path = self.folder / f"{self.name}.sock"
         if len(os.fsencode(path)) <= MOST_SOCKET_LETTERS:
             return path
@@ -46,22 +46,22 @@ class DaemonPaths:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever serves."""
+        """Lock of the process that serves."""
         return self.folder / f"{self.name}.lock"
 
     @property
     def record(self) -> Path:
-        """Who serves, as JSON."""
+        """Record of the process that serves, as JSON."""
         return self.folder / f"{self.name}.json"
 
     @property
     def starting(self) -> Path:
-        """Held by whoever starts one."""
+        """Lock of the process that starts a daemon."""
         return self.folder / f"{self.name}.starting"
 
 
 def paths_of(settings: Settings) -> DaemonPaths:
-    """Name the service that fits these settings."""
+    """Return the paths of the daemon that fits these settings."""
     pool = repr(settings.pool)
     whole = "\n".join((own_version(), sys.prefix, pool))
     return DaemonPaths(
@@ -70,37 +70,37 @@ def paths_of(settings: Settings) -> DaemonPaths:
 
 
 def daemon_folder(state_dir: Path) -> Path:
-    """Return the folder of the services of a state folder."""
+    """Return the folder of a state folder's daemons."""
     return state_dir / "residence"
 
 
 def daemon_log(state_dir: Path) -> Path:
-    """Return the file that the services of a state folder write to."""
+    """Return the log file of a state folder's daemons."""
     return daemon_folder(state_dir) / "service.log"
 
 
-def make_daemon_folders(place: DaemonPaths) -> DaemonPaths:
-    """Make the folders, for their owner alone.
+def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
+    """Make the folders, readable by their owner only.
 
     Raises:
-        NoResidence: they cannot be made, or are somebody else's.
+        DaemonError: they cannot be made, or belong to another user.
     """
-    files.make_private(place.folder.parent)
-    for folder in {place.folder, place.socket.parent}:
+    files.make_private(paths.folder.parent)
+    for folder in {paths.folder, paths.socket.parent}:
         try:
             files.private_folder(folder)
             stat = folder.stat()
         except OSError as error:
             raise DaemonError(
                 f"{folder} cannot be used for the local service: {error.strerror}.\n"
-                "  Set PADDOCK_HOME to a folder that can be written; `run --local` needs none."
+                "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no service."
             ) from None
         if stat.st_uid != os.getuid():
             raise DaemonError(
                 f"{folder} belongs to another user, so the local service cannot be trusted there.\n"
-                "  Set PADDOCK_HOME to a folder of your own; `run --local` needs none."
+                "  Set PADDOCK_HOME to a folder of your own; `paddock run --local` needs no service."
             )
-    return place
+    return paths
 
 
 def _short_folder() -> Path:
@@ -113,26 +113,26 @@ DaemonKind = Literal["background", "up", "serve", "worker"]
 
 @dataclass(frozen=True, slots=True)
 class DaemonInfo:
-    """What runs on this machine for all runs: a pool behind a socket, and a Prefect server."""
+    """A running daemon: one model pool behind a socket, and one Prefect server."""
 
     state_dir: Path
     socket: Path
     prefect_api_url: str
-    """Empty: it has none, or not yet."""
+    """Empty while it has no Prefect server."""
     version: str
     pid: int
     kind: DaemonKind = "background"
-    """By whom it is held: of itself, or by `paddock up`, `serve` or `worker`."""
+    """What holds it: `background`, `up`, `serve` or `worker`."""
     began: float = 0.0
     """Unix time."""
 
     def with_prefect(self, url: str) -> DaemonInfo:
-        """Give it with the address of Prefect's API."""
+        """Return a copy with the address of Prefect's API."""
         return replace(self, prefect_api_url=url)
 
 
 def write_record(file: Path, value: dict[str, Any]) -> None:
-    """Write a record for its owner alone, at once or not at all."""
+    """Write a record atomically, readable by its owner only."""
     half = file.with_name(f".{file.name}.{os.getpid()}")
     with files.open_private(half) as out:
         json.dump(value, out)
@@ -140,7 +140,7 @@ def write_record(file: Path, value: dict[str, Any]) -> None:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """Read a record; empty where there is none that can be read."""
+    """Return a record; empty when it cannot be read."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
@@ -148,14 +148,14 @@ def read_record(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def record_of(residence: DaemonInfo) -> dict[str, Any]:
-    """Return what is written of a service."""
-    fields = asdict(residence)
-    return {**fields, "state_dir": str(residence.state_dir), "socket": str(residence.socket)}
+def record_of(daemon: DaemonInfo) -> dict[str, Any]:
+    """Return the record of a daemon."""
+    fields = asdict(daemon)
+    return {**fields, "state_dir": str(daemon.state_dir), "socket": str(daemon.socket)}
 
 
 def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
-    """Return the service that a record tells of; None: it is not whole."""
+    """Return the daemon that a record describes; None when the record is incomplete."""
     try:
         return DaemonInfo(
             state_dir=Path(record["state_dir"]),
@@ -174,18 +174,18 @@ KNOCK_S = 1.0
 
 
 def find_daemon(settings: Settings) -> DaemonInfo | None:
-    """Return the service that fits these settings; None: it does not run."""
+    """Return the running daemon that fits these settings; None when there is none."""
     return daemon_at(paths_of(settings))
 
 
-def daemon_at(place: DaemonPaths) -> DaemonInfo | None:
-    """Return the service of this name; None: it does not run."""
-    residence = info_from_record(read_record(place.record))
-    return residence if residence is not None and is_listening(residence.socket) else None
+def daemon_at(paths: DaemonPaths) -> DaemonInfo | None:
+    """Return the running daemon at these paths; None when there is none."""
+    daemon = info_from_record(read_record(paths.record))
+    return daemon if daemon is not None and is_listening(daemon.socket) else None
 
 
 def running_daemons(state_dir: Path) -> list[DaemonInfo]:
-    """Return all that run in a state folder, whatever version and settings they have."""
+    """Return a state folder's running daemons of every version and with any settings."""
     found = (
         info_from_record(read_record(file))
         for file in sorted(daemon_folder(state_dir).glob("*.json"))
@@ -196,7 +196,9 @@ def running_daemons(state_dir: Path) -> list[DaemonInfo]:
 def is_listening(path: Path) -> bool:
     """Return whether a process of this user listens there."""
     try:
-        if path.lstat().st_uid != os.getuid():  # it may lie in the system's temporary folder
+        if (
+            path.lstat().st_uid != os.getuid()
+        ):  # the socket may lie in the system's temporary folder
             return False
     except OSError:
         return False
@@ -211,14 +213,14 @@ def is_listening(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """How a service is to be started."""
+    """How a daemon starts."""
 
     settings: Settings
     wants_prefect: bool
 
 
 def encode_start_options(order: StartOptions) -> str:
-    """Write an order."""
+    """Return the options as JSON."""
     settings = order.settings
     pool = asdict(settings.pool)
     value = {
@@ -232,7 +234,7 @@ def encode_start_options(order: StartOptions) -> str:
 
 
 def decode_start_options(text: str) -> StartOptions:
-    """Read what `encode_start_options` wrote."""
+    """Return the options that `encode_start_options` wrote."""
     from pydantic import TypeAdapter
 
     value = json.loads(text)

@@ -1,8 +1,8 @@
 """Serve the local daemon in this process, or use the one that another process serves.
 
-Who gets the lock opens the Unix socket: model pool, Ollama's API, Prefect's server, record.
-Another process becomes a client and takes over when the holder ends. The socket lies in a folder
-that only its owner can enter, so requests need no further authentication.
+The process that gets the lock opens the Unix socket: model pool, Ollama's API, Prefect's server,
+record. Another process becomes a client and takes over when the holder ends. The socket lies in a
+folder that only its owner can enter, so requests need no further authentication.
 """
 
 from __future__ import annotations
@@ -54,30 +54,30 @@ from .prefect_server import PrefectServer
 API = "/api/"
 BEAT_S = 5.0
 WAIT_S = 150.0
-"""The longest that somebody is let wait for Prefect."""
+"""The longest wait for Prefect's server in one request."""
 
 
 @dataclass
 class DaemonState:
-    """What the routes work with."""
+    """State that the routes share."""
 
-    residence: DaemonInfo
+    daemon: DaemonInfo
     pool: LocalPool
     prefect: PrefectServer
     leases: Leases
     idle_s: float
     mirrors: PrefectMirrors
     ends: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is asked to end."""
+    """Set when the daemon must end."""
 
     def told(self) -> dict[str, Any]:
-        """Return how it is."""
+        """Return the daemon's status."""
         now, stats = time.monotonic(), self.pool.stats()
         return {
-            "version": self.residence.version,
-            "pid": self.residence.pid,
-            "kind": self.residence.kind,
-            "since_s": round(time.time() - self.residence.began, 1),
+            "version": self.daemon.version,
+            "pid": self.daemon.pid,
+            "kind": self.daemon.kind,
+            "since_s": round(time.time() - self.daemon.began, 1),
             "is_retired": self.leases.is_retired,
             "leases": [lease.as_json(now) for lease in self.leases.held],
             "requests": self.leases.n_requests,
@@ -101,8 +101,8 @@ class DaemonState:
         }
 
 
-def make_daemon_app(desk: DaemonState) -> ASGIApp:
-    """Put the routes together."""
+def make_daemon_app(state: DaemonState) -> ASGIApp:
+    """Return the ASGI application."""
     own: Mapping[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
         "": ("GET", _get_status),
         "/prefect": ("POST", _post_prefect),
@@ -113,15 +113,15 @@ def make_daemon_app(desk: DaemonState) -> ASGIApp:
         "/stop": ("POST", _post_stop),
     }
     routes = [Route(PREFIX + path, act, methods=[method]) for path, (method, act) in own.items()]
-    app = Starlette(routes=[*routes, *pool_routes(desk.pool)])
-    app.state.desk = desk
-    return _RequestCounter(app, _LazyOllamaApi(desk), desk.leases)
+    app = Starlette(routes=[*routes, *pool_routes(state.pool)])
+    app.state.state = state
+    return _RequestCounter(app, _LazyOllamaApi(state), state.leases)
 
 
 def _state_of(request: Request) -> DaemonState:
-    desk = request.app.state.desk
-    assert isinstance(desk, DaemonState)
-    return desk
+    state = request.app.state.state
+    assert isinstance(state, DaemonState)
+    return state
 
 
 async def _get_status(request: Request) -> Response:
@@ -129,7 +129,7 @@ async def _get_status(request: Request) -> Response:
 
 
 async def _post_prefect(request: Request) -> Response:
-    """Have Prefect started, and wait for it as long as is wished."""
+    """Start Prefect's server if need be, and wait for it for as long as the request asks."""
     within_s = min(WAIT_S, float((await _json_body(request)).get("within_s", 0.0)))
     server = _state_of(request).prefect
     server.want(is_urgent=within_s > 0)
@@ -139,43 +139,43 @@ async def _post_prefect(request: Request) -> Response:
 
 
 async def _post_lease(request: Request) -> Response:
-    """Hold the service as long as the connection stays; a broken one may be a crashed run's."""
-    body, desk = await _json_body(request), _state_of(request)
+    """Hold a lease while the connection stays open. A broken connection may mean a crashed run."""
+    body, state = await _json_body(request), _state_of(request)
 
     async def beats() -> AsyncGenerator[bytes, None]:
-        with desk.leases.lease(
+        with state.leases.lease(
             str(body.get("id", "")), int(body.get("pid", 0)), str(body.get("pipeline", ""))
         ) as lease:
             try:
-                while not desk.ends.is_set():
+                while not state.ends.is_set():
                     yield b"{}\n"
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(desk.ends.wait(), BEAT_S)
+                        await asyncio.wait_for(state.ends.wait(), BEAT_S)
             finally:
-                if not desk.ends.is_set():
-                    desk.mirrors.crashed(lease)
+                if not state.ends.is_set():
+                    state.mirrors.crashed(lease)
 
     return await stream_response(request, beats(), rpc.MEDIA_TYPE, _no_error_line)
 
 
 async def _post_mirror(request: Request) -> Response:
-    """Take how a run goes, to be shown in Prefect."""
-    desk, body = _state_of(request), await _json_body(request)
-    return JSONResponse({"is_new": desk.mirrors.take(body)})
+    """Take an update of a run for the mirror in Prefect."""
+    state, body = _state_of(request), await _json_body(request)
+    return JSONResponse({"is_new": state.mirrors.take(body)})
 
 
 async def _post_retire(request: Request) -> Response:
-    """Make room for another version: end when nobody needs this one any more."""
-    desk = _state_of(request)
-    if desk.residence.kind != "background":
-        words = f"`paddock {desk.residence.kind}` (process {desk.residence.pid}) holds it."
+    """Retire: end as soon as the daemon is idle, because another version serves now."""
+    state = _state_of(request)
+    if state.daemon.kind != "background":
+        words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it."
         return JSONResponse({"error": words}, 409)
-    desk.leases.is_retired = True
-    return JSONResponse({"leases": len(desk.leases.held)})
+    state.leases.is_retired = True
+    return JSONResponse({"leases": len(state.leases.held)})
 
 
 async def _post_rest(request: Request) -> Response:
-    """Let every model go that nobody uses."""
+    """Unload all idle models."""
     pool = _state_of(request).pool
     idle = [one.name for one in pool.stats().resident if not one.n_users and not one.n_waiting]
     gone = [name for name in idle if await pool.unload(name)]
@@ -183,14 +183,12 @@ async def _post_rest(request: Request) -> Response:
 
 
 async def _post_stop(request: Request) -> Response:
-    desk = _state_of(request)
-    if desk.residence.kind != "background":
-        words = (
-            f"`paddock {desk.residence.kind}` (process {desk.residence.pid}) holds it; end that."
-        )
+    state = _state_of(request)
+    if state.daemon.kind != "background":
+        words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
         return JSONResponse({"error": words}, 409)
-    desk.ends.set()
-    return JSONResponse({"leases": len(desk.leases.held)})
+    state.ends.set()
+    return JSONResponse({"leases": len(state.leases.held)})
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
@@ -208,11 +206,11 @@ def _no_error_line(error: ApiError) -> bytes:
 class _LazyOllamaApi:
     """Ollama's API for `paddock chat`, `embed`, `ps` and `stop`.
 
-    Made when it is first asked: its modules take 0.6 s to import, and runs need none of them.
+    Made at the first request: its modules take 0.6 s to import, and runs need none of them.
     """
 
-    def __init__(self, desk: DaemonState) -> None:
-        self._desk = desk
+    def __init__(self, state: DaemonState) -> None:
+        self._state = state
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -227,16 +225,16 @@ class _LazyOllamaApi:
         from paddock.engine.models.model_store import ModelStore
         from paddock.engine.settings import ServiceSettings
 
-        pool = self._desk.pool
+        pool = self._state.pool
         store = ModelStore(pool.settings.models_dir)
-        settings, version = ServiceSettings(), self._desk.residence.version
+        settings, version = ServiceSettings(), self._state.daemon.version
         return app.make_app(Service(pool, store, pool.models, settings, version, takes_paths=True))
 
 
 class _RequestCounter:
-    """Sends a request to the right application, and counts those that need the pool.
+    """Route each request to its application, and count those that need the pool.
 
-    The service does not end under those.
+    The daemon does not end while such a request is open.
     """
 
     def __init__(self, own: ASGIApp, api: ASGIApp, leases: Leases) -> None:
@@ -245,7 +243,7 @@ class _RequestCounter:
         self._leases = leases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let through."""
+        """Route a request."""
         path = scope.get("path", "")
         app = self._api if path.startswith(API) else self._own
         only_looks = path.endswith(("/stats", "/api/ps"))
@@ -271,10 +269,10 @@ async def serve_or_join(
     pool: LocalPool | None = None,
     wants_prefect: bool = True,
 ) -> AsyncIterator[DaemonInfo]:
-    """Yield the local service for as long as this lasts, whoever holds it.
+    """Yield the local daemon, served by this process or by another one.
 
     Raises:
-        NoResidence: its folder or socket cannot be used.
+        DaemonError: its folder or socket cannot be used.
     """
     seat = _ServeOrJoin(settings, kind, pool, wants_prefect)
     task = asyncio.create_task(seat.keep())
@@ -287,7 +285,7 @@ async def serve_or_join(
 
 @asynccontextmanager
 async def offer_pool(settings: Settings, pool: LocalPool) -> AsyncIterator[None]:
-    """Open the door to a pool that serves already, while nobody else has it; Prefect when asked."""
+    """Offer a pool that is open already at the socket, while no other process holds it."""
     task = asyncio.create_task(_keep_offering(settings, pool))
     try:
         yield
@@ -298,10 +296,10 @@ async def offer_pool(settings: Settings, pool: LocalPool) -> AsyncIterator[None]
 
 async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
     try:
-        place = make_daemon_folders(paths_of(settings))
+        paths = make_daemon_folders(paths_of(settings))
         while True:
             with suppress(DaemonTaken):
-                async with hold_daemon(settings, place, kind="serve", pool=pool):
+                async with hold_daemon(settings, paths, kind="serve", pool=pool):
                     await asyncio.Event().wait()
             await asyncio.sleep(TRY_S)
     except DaemonError as error:
@@ -309,7 +307,7 @@ async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
 
 
 class _ServeOrJoin:
-    """A place at the door: the holder's, or a lodger's until the holder ends."""
+    """Hold the daemon, or use another process's until that one ends."""
 
     def __init__(
         self, settings: Settings, kind: DaemonKind, pool: LocalPool | None, wants_prefect: bool
@@ -318,11 +316,11 @@ class _ServeOrJoin:
         self._kind = kind
         self._pool = pool
         self._wants_prefect = wants_prefect
-        self._place = make_daemon_folders(paths_of(settings))
+        self._paths = make_daemon_folders(paths_of(settings))
         self._ready: asyncio.Future[DaemonInfo] = asyncio.get_running_loop().create_future()
 
     async def ready(self, keeping: asyncio.Task[None]) -> DaemonInfo:
-        """Wait until somebody serves."""
+        """Wait until a daemon serves, here or in another process."""
         async with asyncio.timeout(OPEN_S):
             waited: set[asyncio.Future[Any]] = {self._ready, keeping}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -331,40 +329,40 @@ class _ServeOrJoin:
         return self._ready.result()
 
     async def keep(self) -> None:
-        """Serve, or lodge, until cancelled."""
+        """Serve, or use another process's daemon, until cancelled."""
         while True:
             try:
                 async with hold_daemon(
                     self._settings,
-                    self._place,
+                    self._paths,
                     kind=self._kind,
                     pool=self._pool,
                     wants_prefect=self._wants_prefect,
-                ) as desk:
-                    self._tell(desk.residence)
+                ) as state:
+                    self._tell(state.daemon)
                     await asyncio.Event().wait()
             except DaemonTaken:
-                await self._lodge()
+                await self._use_other()
 
-    async def _lodge(self) -> None:
-        """Use another's as long as it is there."""
-        residence = daemon_files.daemon_at(self._place)
-        if residence is not None:
+    async def _use_other(self) -> None:
+        """Use another process's daemon while it runs."""
+        daemon = daemon_files.daemon_at(self._paths)
+        if daemon is not None:
             with suppress(DaemonError):
-                async with hold_lease(residence, pipeline=f"paddock {self._kind}") as lodging:
+                async with hold_lease(daemon, pipeline=f"paddock {self._kind}") as lease:
                     if self._wants_prefect:
-                        residence = residence.with_prefect(await lodging.prefect_url())
-                    self._tell(residence)
-                    await lodging.broken.wait()
+                        daemon = daemon.with_prefect(await lease.prefect_url())
+                    self._tell(daemon)
+                    await lease.broken.wait()
         await asyncio.sleep(0.2)
 
-    def _tell(self, residence: DaemonInfo) -> None:
+    def _tell(self, daemon: DaemonInfo) -> None:
         if not self._ready.done():
-            self._ready.set_result(residence)
+            self._ready.set_result(daemon)
 
 
 class DaemonTaken(Exception):
-    """Another process holds the service."""
+    """Another process holds the daemon."""
 
 
 def _is_loading(pool: LocalPool) -> bool:
@@ -374,20 +372,20 @@ def _is_loading(pool: LocalPool) -> bool:
 @asynccontextmanager
 async def hold_daemon(
     settings: Settings,
-    place: DaemonPaths,
+    paths: DaemonPaths,
     *,
     kind: DaemonKind,
     pool: LocalPool | None = None,
     wants_prefect: bool = False,
     idle_s: float = float("inf"),
 ) -> AsyncIterator[DaemonState]:
-    """Hold the service and answer at its door.
+    """Hold the daemon and serve at its socket.
 
     Raises:
-        Taken: another process holds it.
-        NoResidence: the socket cannot be made.
+        DaemonTaken: another process holds it.
+        DaemonError: the socket cannot be made.
     """
-    lock = FileLock(place.lock, mode=files.PRIVATE_FILE, blocking=False)
+    lock = FileLock(paths.lock, mode=files.PRIVATE_FILE, blocking=False)
     try:
         lock.acquire()
     except Timeout:
@@ -395,15 +393,15 @@ async def hold_daemon(
     async with AsyncExitStack() as stack:
         stack.callback(lock.release)
         prefect = await stack.enter_async_context(
-            PrefectServer(settings.state_dir, place.folder, settings.unattended.keep_tracking_s)
+            PrefectServer(settings.state_dir, paths.folder, settings.unattended.keep_tracking_s)
         )
         url = prefect.want() if wants_prefect else ""
         if pool is None:
             pool = await stack.enter_async_context(LocalPool(settings.pool))
         if kind == "background":
             prefect.defer_while(partial(_is_loading, pool))
-        residence = DaemonInfo(
-            settings.state_dir, place.socket, url, own_version(), os.getpid(), kind,
+        daemon = DaemonInfo(
+            settings.state_dir, paths.socket, url, own_version(), os.getpid(), kind,
             time.time(),
         )  # fmt: skip
 
@@ -412,31 +410,31 @@ async def hold_daemon(
         stack.push_async_callback(mirrors.close)
         if wants_prefect:
             mirrors.take_kept()
-        desk = DaemonState(residence, pool, prefect, leases, idle_s, mirrors)
-        # Before the door opens: whoever finds it open reads who is behind it.
-        daemon_files.write_record(place.record, daemon_files.record_of(residence))
-        stack.callback(place.record.unlink, missing_ok=True)
-        await stack.enter_async_context(_serve_socket(place, desk))
-        yield desk
+        state = DaemonState(daemon, pool, prefect, leases, idle_s, mirrors)
+        # Write the record before the socket opens: a client that connects reads it.
+        daemon_files.write_record(paths.record, daemon_files.record_of(daemon))
+        stack.callback(paths.record.unlink, missing_ok=True)
+        await stack.enter_async_context(_serve_socket(paths, state))
+        yield state
 
 
 @asynccontextmanager
-async def _serve_socket(place: DaemonPaths, desk: DaemonState) -> AsyncIterator[None]:
-    """Answer at the socket until this ends; what is under way then is broken off."""
-    place.socket.unlink(missing_ok=True)  # of one that was killed: we hold the lock
+async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator[None]:
+    """Serve at the socket inside the block; at its end, open requests are broken off."""
+    paths.socket.unlink(missing_ok=True)  # left by a killed process: we hold the lock
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        door.bind(str(place.socket))  # in a folder that only its owner can enter
-        place.socket.chmod(0o600)
+        door.bind(str(paths.socket))  # in a folder that only its owner can enter
+        paths.socket.chmod(0o600)
     except OSError as error:
         raise DaemonError(
-            f"No socket can be made at {place.socket}: {error.strerror}.\n"
-            "  Set PADDOCK_HOME to a folder on a local disk; `run --local` needs none."
+            f"No socket can be made at {paths.socket}: {error.strerror}.\n"
+            "  Set PADDOCK_HOME to a folder on a local disk; `paddock run --local` needs no service."
         ) from None
     door.listen(BACKLOG)
     server = _DaemonServer(
         uvicorn.Config(
-            make_daemon_app(desk), lifespan="off", log_config=None, access_log=False, ws="none",
+            make_daemon_app(state), lifespan="off", log_config=None, access_log=False, ws="none",
             server_header=False, timeout_graceful_shutdown=STOP_S, backlog=BACKLOG,
             timeout_keep_alive=60,
         )
@@ -445,17 +443,17 @@ async def _serve_socket(place: DaemonPaths, desk: DaemonState) -> AsyncIterator[
     try:
         yield
     finally:
-        desk.ends.set()
-        place.socket.unlink(missing_ok=True)
+        state.ends.set()
+        paths.socket.unlink(missing_ok=True)
         server.should_exit = True
         await asyncio.wait({serving}, timeout=STOP_S + 2)
         door.close()
 
 
 class _DaemonServer(uvicorn.Server):
-    """uvicorn's server, without its handling of signals: those are the process's."""
+    """uvicorn's server without its signal handlers: the process has its own."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Install no signal handler."""
         yield

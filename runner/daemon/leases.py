@@ -1,4 +1,4 @@
-"""Leases of the local daemon: who uses it, and since when nobody does. Pure but for its clock."""
+"""Leases of the local daemon: who uses it, how long it has been idle. Pure but for its clock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-FIRST_S = 10.0  # whoever started the service comes within it
+FIRST_S = 10.0  # the run that started the daemon takes its lease within this time
 
 
 @dataclass(eq=False)
 class Lease:
-    """One run's wish that the service stays."""
+    """A run's claim that keeps the daemon alive."""
 
     id: str
     pid: int
@@ -21,29 +21,29 @@ class Lease:
     since: float
 
     def as_json(self, now: float) -> dict[str, Any]:
-        """Give it as it goes over the socket."""
+        """Return the lease as JSON."""
         held_s = round(now - self.since, 1)
         return {"pipeline": self.pipeline, "pid": self.pid, "held_s": held_s}
 
 
 @dataclass
 class Leases:
-    """The leases that are held, and the requests under way."""
+    """Held leases and open requests."""
 
     clock: Callable[[], float] = time.monotonic
     held: list[Lease] = field(default_factory=list)
     n_requests: int = 0
     is_retired: bool = False
-    """Another version serves from now on: this one ends when its leases are over."""
+    """Another version serves now: this daemon ends when its leases are over."""
     _quiet_since: float = 0.0
 
     def __post_init__(self) -> None:
-        """Count from now on."""
+        """Start the idle clock."""
         self._quiet_since = self._began = self.clock()
 
     @contextmanager
     def lease(self, id_: str, pid: int, pipeline: str) -> Iterator[Lease]:
-        """Hold the service."""
+        """Hold a lease inside the block."""
         lease = Lease(id_, pid, pipeline, self.clock())
         self.held.append(lease)
         try:
@@ -54,7 +54,7 @@ class Leases:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request under way."""
+        """Count an open request inside the block."""
         self.n_requests += 1
         try:
             yield
@@ -64,11 +64,11 @@ class Leases:
 
     @property
     def quiet_s(self) -> float:
-        """For how long nobody has used it."""
+        """Return the seconds since it was last used; 0 while it is in use."""
         return 0.0 if self.held or self.n_requests else self.clock() - self._quiet_since
 
     def is_over(self, idle_s: float) -> bool:
-        """Return whether it can end: nobody has used it for so long, or since it was retired."""
+        """Return whether the daemon can end: idle for `idle_s`, or retired and unused."""
         if self.held or self.n_requests:
             return False
         if self.is_retired:

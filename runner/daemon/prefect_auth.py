@@ -1,11 +1,11 @@
-"""Authentication with Prefect: passwords of servers, and signatures of queued runs.
+"""Authentication with Prefect: server passwords, and signatures of queued runs.
 
-Our own server listens on a loopback port, which every local user reaches, so it asks for a
+Our own server listens on a loopback port, which every local user can reach, so it asks for a
 password (Prefect's basic auth): random, made once, in a file that only its owner can read, and
-passed to other processes by their environment or a pipe, never on a command line. Whoever reaches
-Prefect's API can create flow runs and change those that are there, so a run that is taken from its
-queue proves by an HMAC that Paddock put it there with these parameters. The key lies with this
-user's state; for several machines, in their common PostgreSQL.
+passed to other processes by their environment or a pipe, never on a command line. Any client of
+Prefect's API can create and change flow runs. A run that is taken from its queue therefore carries
+an HMAC, which proves that Paddock put it there with these parameters. The key lies in this user's
+state folder; for several machines, in their common PostgreSQL.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SECRET_BYTES = 32
 
 
 def password_file(state_dir: Path) -> Path:
-    """Return where the password of this machine's own Prefect server is kept."""
+    """Return the file with the password of this machine's own Prefect server."""
     return state_dir / "residence" / "prefect.password"
 
 
 def own_auth_string(state_dir: Path) -> str:
-    """Return `user:password` of our own server; make it where there is none.
+    """Return `user:password` of our own server; make it at the first call.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -45,16 +45,16 @@ def own_auth_string(state_dir: Path) -> str:
 
 
 def own_headers(state_dir: Path) -> dict[str, str]:
-    """Return the HTTP headers that our own server asks for.
+    """Return the HTTP headers that our own server needs.
 
     Raises:
-        OSError: the password's file cannot be read or written.
+        OSError: the password file cannot be read or written.
     """
     return basic_auth_headers(own_auth_string(state_dir))
 
 
 def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the HTTP headers for the server that PREFECT_API_URL names, as Prefect's client does.
+    """Return the HTTP headers for the server at PREFECT_API_URL, as Prefect's client makes them.
 
     >>> headers_from({"PREFECT_API_KEY": "k"}), headers_from({})
     ({'Authorization': 'Bearer k'}, {})
@@ -69,12 +69,12 @@ def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def basic_auth_headers(auth_string: str) -> dict[str, str]:
-    """Return the header of HTTP's basic authentication."""
+    """Return the header of HTTP basic authentication."""
     return {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}
 
 
 def stored_secret(file: Path, *, prefix: str = "") -> str:
-    """Return the secret in this file; write a random one where there is none.
+    """Return the secret in this file; write a random one when there is none.
 
     Processes that ask at the same time get the same one.
 
@@ -97,11 +97,11 @@ def stored_secret(file: Path, *, prefix: str = "") -> str:
         draft.unlink(missing_ok=True)
     if found := _read_secret_file(file):
         return found
-    raise OSError(None, "the file is empty; remove it, and a new one is made", str(file))
+    raise OSError(None, "the file is empty; remove it, then a new one is made", str(file))
 
 
 def _read_secret_file(file: Path) -> str:
-    """Return what a secret's file holds; empty where there is no file."""
+    """Return the content of a secret's file; empty when there is no file."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -116,25 +116,25 @@ def _read_secret_file(file: Path) -> str:
 
 
 SIGNATURE = "signature"
-"""The flow's parameter that holds it."""
+"""Name of the flow's parameter with the signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs and checks with one key."""
+    """Sign and verify with one key."""
 
     _key: bytes = field(repr=False)
 
     def signed(self, parameters: Mapping[str, Any], run_key: str) -> dict[str, Any]:
         """Return a run's parameters with their signature.
 
-        `run_key` is the flow run's idempotency key: the signature is of no use to another run.
+        `run_key` is the flow run's idempotency key: the signature is not valid for another run.
         """
         plain = {name: value for name, value in parameters.items() if name != SIGNATURE}
         return {**plain, SIGNATURE: self._mac("run", run_key, _canonical_parameters(plain))}
 
     def has_signed(self, parameters: Mapping[str, Any], run_key: str) -> bool:
-        """Return whether a run has exactly the parameters that were signed for it."""
+        """Return whether exactly these parameters were signed for this run."""
         found = parameters.get(SIGNATURE)
         if not isinstance(found, str) or not run_key:
             return False
@@ -146,7 +146,7 @@ class Signer:
         return f"{mark}:{self._mac('process', flow_run, mark)}"
 
     def process(self, flow_run: str, written: str) -> str:
-        """Return the mark in what `signed_process` wrote; empty where it is not our own."""
+        """Return the mark that `signed_process` wrote; empty when the signature is not our own."""
         mark, _, found = written.rpartition(":")
         expected = self._mac("process", flow_run, mark)
         return mark if hmac.compare_digest(found.encode(), expected.encode()) else ""
@@ -173,7 +173,7 @@ def signer_for(state_dir: Path, ledger_url: str) -> Signer:
 
 
 def _canonical_parameters(parameters: Mapping[str, Any]) -> str:
-    """Return the same text before and after Prefect's database, which may turn 1.0 into 1."""
+    """Return a text that survives Prefect's database, which may turn 1.0 into 1."""
     return json.dumps(_plain_value(parameters), sort_keys=True, separators=(",", ":"))
 
 

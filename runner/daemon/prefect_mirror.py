@@ -1,7 +1,7 @@
-"""Mirror runs in Prefect's REST API as their processes report them, as fast as the server takes it.
+"""Mirror runs in Prefect's REST API: their processes report, the daemon sends at the server's pace.
 
 The daemon outlives the runs, so no run waits for Prefect. A run whose process goes away without
-reporting its end is shown as crashed. What has ended and is not shown yet survives the daemon.
+reporting its end is shown as crashed. Ended runs that are not shown yet are kept on disk.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .prefect_server import PrefectServer
 
 ANSWER_S = 30.0
 GIVE_UP_S = 900.0
-"""After the end of a run; the next service tries again."""
-PAUSES_S = (1.0, 2.0, 5.0, 15.0)  # a server that has just started refuses now and then
+"""Time after the end of a run; then the next daemon tries again."""
+PAUSES_S = (1.0, 2.0, 5.0, 15.0)  # a server that has just started may refuse connections
 CLOSE_S = 2.0
-AT_ONCE = 4  # SQLite, which Prefect's server writes to, has one writer at a time
+AT_ONCE = 4  # Prefect's SQLite database has one writer at a time
 LATE_S = 3.0
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 _RUNNING = {"type": "RUNNING", "name": "Running"}
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class PrefectMirrors:
-    """The runs that are being shown."""
+    """All runs that are mirrored."""
 
     def __init__(self, server: PrefectServer, state_dir: Path) -> None:
         self._server = server
@@ -47,11 +47,11 @@ class PrefectMirrors:
 
     @property
     def n_ended(self) -> int:
-        """Runs that have ended and are not shown yet."""
+        """Number of runs that have ended and are not shown yet."""
         return sum(one.end is not None for one in self._runs.values())
 
     def take(self, update: dict[str, Any]) -> bool:
-        """Take an update of a run; return whether nothing was known of the run before."""
+        """Take an update; return whether it is the run's first."""
         self._server.want()
         mirror = self._runs.get(str(update["id"]))
         is_new = mirror is None
@@ -65,24 +65,24 @@ class PrefectMirrors:
             try:
                 run_session.keep_run(self._state_dir, {**update, "tasks": mirror.tasks})
             except OSError as error:
-                log.warning("run %s is not written down: %s", update.get("run"), error)
+                log.warning("cannot write run %s to the backlog: %s", update.get("run"), error)
         return is_new
 
     def take_kept(self) -> None:
-        """Take up what earlier services, and runs without one, left to be shown."""
+        """Take the backlog: runs of earlier daemons, and runs that had none."""
         for update in run_session.kept_runs(self._state_dir):
             if str(update["id"]) not in self._runs:
                 self.take(update)
 
     def crashed(self, lease: Lease) -> None:
-        """Show the run of a process that is gone as crashed, unless it told its end."""
+        """Show the run of a dead process as crashed, unless it has reported its end."""
         for mirror in self._runs.values():
             if mirror.lease == lease.id and mirror.end is None:
                 end = crashed_end(lease.pid)
                 self.take({**mirror.head, "tasks": {}, "percent": mirror.percent, "end": end})
 
     async def close(self) -> None:
-        """End; what has ended and is not shown within a moment is left to the next service."""
+        """Stop; the next daemon shows the ended runs that are left after a moment."""
         ended = {task for task in self._tasks if self.n_ended}
         if ended and self._server.told.state == "ready":
             await asyncio.wait(ended, timeout=CLOSE_S)
@@ -92,7 +92,7 @@ class PrefectMirrors:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _show(self, mirror: _RunMirror) -> None:
-        """Show a run until its end is shown, however often Prefect's server goes away."""
+        """Update Prefect until the run's end is shown; retry when the server goes away."""
         import httpx
 
         n_refused = 0
@@ -127,7 +127,7 @@ class PrefectMirrors:
 
 
 class _PrefectRest:
-    """Prefect's REST API, as far as a run needs it."""
+    """The part of Prefect's REST API that a run needs."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -151,13 +151,13 @@ class _PrefectRest:
 
 @dataclass(eq=False)
 class _RunMirror:
-    """One run: what is known of it, and what Prefect shows of that."""
+    """One run: what is known of it, and what Prefect shows already."""
 
     id: str
     head: dict[str, Any]
     lease: str = ""
     tasks: dict[str, list[str]] = field(default_factory=dict)
-    """By number: name, and the state's type, name and message."""
+    """By task number: name, and the state's type, name and message."""
     percent: float = 0.0
     end: dict[str, Any] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -168,17 +168,17 @@ class _RunMirror:
     _task_runs: dict[str, str] = field(default_factory=dict)
     _shown: dict[str, list[str]] = field(default_factory=dict)
     _is_late: bool = False
-    """It began long before Prefect was told."""
+    """The run began long before Prefect's server was reached."""
     _artefact: str = ""
     _shown_percent: float = -1.0
 
     @property
     def is_given_up(self) -> bool:
-        """Whether Prefect has not taken the end for so long that another service is to try."""
+        """Whether Prefect has refused the end for so long that another daemon must try."""
         return self.end is not None and time.monotonic() - self._ended_at > GIVE_UP_S
 
     def take(self, update: dict[str, Any]) -> None:
-        """Add what an update tells."""
+        """Add an update."""
         self.lease = str(update.get("lease", ""))
         self.tasks |= update["tasks"]
         self.percent = update["percent"]
@@ -187,7 +187,7 @@ class _RunMirror:
         self.changed.set()
 
     async def show(self, api: _PrefectRest) -> None:
-        """Bring Prefect up to date; after an error, what was not taken is sent again.
+        """Bring Prefect up to date; after an error, the next call sends what is missing.
 
         Raises:
             httpx.HTTPError: its server does not answer, or refuses.
@@ -196,7 +196,7 @@ class _RunMirror:
         if not self._flow_run and await self._begin(api):
             self.is_over = end is not None
             return
-        for number, task in self._states(end).items():  # a copy: updates come meanwhile
+        for number, task in self._states(end).items():  # a copy: updates arrive meanwhile
             if self._shown.get(number) != task:
                 await self._show_task(api, number, task)
                 self._shown[number] = task
@@ -207,11 +207,11 @@ class _RunMirror:
             self.is_over = True
 
     async def _begin(self, api: _PrefectRest) -> bool:
-        """Find or make the flow run; return whether Prefect shows its end already."""
+        """Find or make the flow run; return whether Prefect already shows its end."""
         head = self.head
         flow = await api.post("flows/", {"name": head["pipeline"]})
         about = {"name": head["run"], "parameters": head["parameters"], "flow_id": flow["id"]}
-        # A service that went away in the middle may have made it.
+        # A daemon that ended in the middle may have made it.
         made = await api.post("flow_runs/", {**about, "idempotency_key": self.id})
         state = (made.get("state") or {}).get("type")
         self._is_late = state not in ("RUNNING", *_ENDED) and time.time() - head["began"] > LATE_S
@@ -223,13 +223,13 @@ class _RunMirror:
         return state in _ENDED and state != "CRASHED"
 
     async def _artefact_of(self, api: _PrefectRest, flow_run: str) -> str:
-        """Return the id of the progress that another service has shown of a flow run, if any."""
+        """Return the id of the progress artefact that an earlier daemon made, if any."""
         wanted = {"flow_run_id": {"any_": [flow_run]}, "type": {"any_": ["progress"]}}
         found = await api.list("artifacts/filter", {"artifacts": wanted})
         return str(found[0]["id"]) if found else ""
 
     def _states(self, end: dict[str, Any] | None) -> dict[str, list[str]]:
-        """Return the tasks; what still runs when the run has ended has ended like it."""
+        """Return the tasks; at the run's end, running tasks get the run's state."""
         if end is None:
             return dict(self.tasks)
         state = [end["state"]["type"], end["state"]["name"], end["state"]["message"]]
@@ -261,7 +261,7 @@ class _RunMirror:
         self._shown_percent = percent
 
     async def _show_end(self, api: _PrefectRest, end: dict[str, Any]) -> None:
-        """Show the table, if there is one, and the last state."""
+        """Send the table, if there is one, and the final state."""
         if end["rows"]:
             about = {"key": f"{artifact_key(self.head['pipeline'])}-results", "type": "table"}
             about |= {"description": end["description"], "flow_run_id": self._flow_run}
@@ -274,7 +274,7 @@ class _RunMirror:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether Prefect's server is away or busy, and has not said no."""
+    """Return whether Prefect's server is away or busy, rather than refusing."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):

@@ -1,9 +1,8 @@
 """Entry point of Prefect's server process: Prefect's own application, which ends with its parent.
 
-Started as `python -m paddock.runner.residence.prefect_process DESCRIPTOR`, with its settings in
-the environment. The descriptor is that of a listening socket which the parent keeps: while the
-server is restarted, no other user can listen at its port. Its standard input stays open as long as
-its parent lives.
+Started as `python -m paddock.runner.daemon.prefect_process DESCRIPTOR`, with its settings in the
+environment. The descriptor is a listening socket that the parent keeps: while the server restarts,
+no other user can listen at its port. Its standard input stays open as long as the parent lives.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Serve until the parent is gone or says to end."""
+    """Serve until the parent is gone or a signal ends it."""
     door = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     import uvicorn
@@ -43,10 +42,10 @@ def main() -> None:
 
 
 class SameOriginOnly:
-    """Answers 403 to requests under a foreign name, and to those of pages of other origins.
+    """Answer 403 to requests with a foreign Host header, and to pages of other origins.
 
-    The first come from a page whose name was made to point here (DNS rebinding), the second from
-    one that posts to this port. Holds for web sockets, too, which no CORS rule covers.
+    The first come from a page whose name resolves to this machine (DNS rebinding), the second from
+    a page that posts to this port. Covers web sockets too, which no CORS rule does.
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
@@ -55,7 +54,7 @@ class SameOriginOnly:
         self._origins = {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it."""
+        """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin", "")
@@ -79,11 +78,11 @@ async def _refuse(scope: Scope, send: Send, message: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until the other end of standard input is closed, by whatever end the parent came to."""
-    while os.read(0, 1):  # not `sys.stdin`, whose lock this thread would hold at the exit
+    """Wait until standard input is closed, however the parent ended; then end this process."""
+    while os.read(0, 1):  # not `sys.stdin`: this thread would hold its lock at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    # Its services may hang in a query; nobody waits for them any more.
+    # Its services may hang in a query; do not wait for them.
     threading.Event().wait(5)
     os._exit(1)
 

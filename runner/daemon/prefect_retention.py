@@ -1,7 +1,7 @@
 """Retention in Prefect's server.
 
-Settings that make it remove old runs and events by itself, and removal by hand. By default Prefect
-keeps flow runs for ever.
+Settings that make it remove old runs and events, and removal by request. By default Prefect keeps
+flow runs for ever.
 """
 
 from __future__ import annotations
@@ -11,35 +11,33 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-MIN_RETENTION_S = 3601.0  # Prefect takes nothing below an hour
-HEARTBEAT_RETENTION_S = (
-    86_400.0  # two a minute and run: most of what there is, and of no use afterwards
-)
+MIN_RETENTION_S = 3601.0  # Prefect refuses values below an hour
+HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless afterwards
 BATCH_SIZE = 200
 MAX_BATCHES = 500
 TIMEOUT_S = 30.0
-BUSY_TRIES = 20  # 503: its database is locked for a moment; Prefect's own client asks again, too
+BUSY_TRIES = 20  # 503: its database is locked for a moment; Prefect's own client retries, too
 BUSY_WAIT_S = 1.0
 
 
 def retention_settings(keep_s: float) -> dict[str, str]:
-    """Return the server's environment that keeps runs and events so long."""
+    """Return the server's environment variables for a retention of `keep_s`."""
     keep_s = max(keep_s, MIN_RETENTION_S)
     heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEAT_RETENTION_S):.0f}}}'
     return {
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{keep_s:.0f}",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": heartbeats,
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # it takes no bare number
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # a bare number is refused
     }
 
 
 def delete_old_runs(
     api_url: str, before: float, headers: Mapping[str, str], *, is_dry: bool = False
 ) -> int:
-    """Remove the runs that ended before a time from our own server; gives how many.
+    """Delete runs that ended before a time from our own server; return how many.
 
-    Their logs and artefacts are removed by the server, within a day.
+    The server removes their logs and artefacts within a day.
 
     Raises:
         OSError: the server does not answer.
@@ -62,7 +60,7 @@ def delete_old_runs(
 
 
 def _delete_batch(client: Any, before: float) -> int:
-    """Remove some, and say how many; 0: there are none left."""
+    """Delete one page of runs and return how many; 0 when none are left."""
     asked = {**_ended_before(before), "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
     found = _request(client, "POST", "/flow_runs/filter", json=asked).raise_for_status().json()
     for run in found:
@@ -73,7 +71,7 @@ def _delete_batch(client: Any, before: float) -> int:
 
 
 def _request(client: Any, method: str, path: str, **asked: Any) -> Any:
-    """Ask, and ask again where the server's database is busy, within a bound."""
+    """Send a request; retry a bounded number of times while the server's database is busy."""
     for _ in range(BUSY_TRIES - 1):
         answer = client.request(method, path, **asked)
         if answer.status_code != 503:

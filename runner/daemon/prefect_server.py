@@ -1,9 +1,9 @@
 """Supervise one Prefect server for a state folder: start it, watch it, restart it.
 
 The process that holds the lock runs it; others read its address from the record, and take over
-when the holder ends. It keeps its port over restarts, so that runs find it again; where a foreign
-program took the port it gets another, so read the address from `ready` or `status`. The server's
-process is `prefect_process`; here only names of Prefect's settings are known.
+when the holder ends. It keeps its port over restarts, so that runs find it again. It gets another
+one when a foreign program took the port, so read the address from `ready` or `status`. The
+server's process is `prefect_process`; only names of Prefect's settings are known here.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from .prefect_retention import retention_settings
 HOST = "127.0.0.1"
 BACKLOG = 2048
 COMMAND = (sys.executable, "-m", "paddock.runner.daemon.prefect_process")
-START_S = 120.0  # a new database: 12 s, on a machine with much else to do
+START_S = 120.0  # a new database takes 12 s, on a busy machine
 LOOK_S = 2.0
 ANSWER_S = 10.0
-N_SILENT = 6  # so many looks in a row without an answer, and it is started again
+N_SILENT = 6  # failed health checks in a row before a restart
 STOP_S = 8.0
 VACATE_S = 10.0  # a server whose parent was killed ends within 5 s (`prefect_process`)
 VACATE_POLL_S = 0.1
 PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
-"""Before it is started again, where it ends soon each time."""
+"""Waits before a restart when it ends soon each time."""
 STEADY_S = 60.0
-DEFER_S = 60.0  # at most so long a start waits for a model that is loading
+DEFER_S = 60.0  # the longest that a start waits for a model that is loading
 FIRST_LOOK_S, DEFER_POLL_S = 3.0, 0.5  # a run that has just begun asks for its model soon
 
 TUNED: Mapping[str, str] = {
@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PrefectServerStatus:
-    """What is known of the server."""
+    """Status of the server."""
 
     state: PrefectServerState
     url: str
@@ -76,7 +76,7 @@ class PrefectServerStatus:
     why: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as it goes over the socket."""
+        """Return the status as JSON."""
         return {"state": self.state, "url": self.url, "pid": self.pid, "why": self.why}
 
 
@@ -87,7 +87,7 @@ class PrefectServer:
         self._state_dir = state_dir
         self._home = state_dir / "prefect"
         self._keep_s = keep_s
-        """How long it keeps what it knows of runs."""
+        """Retention of runs in seconds."""
         self._record = folder / "prefect.server"
         self._lock = FileLock(folder / "prefect.lock", mode=files.PRIVATE_FILE, blocking=False)
         self._log_file = folder / "prefect.log"
@@ -98,16 +98,16 @@ class PrefectServer:
         self._told = PrefectServerStatus("off", "")
         self._port: int | None = None
         self._door: socket.socket | None = None
-        """The listening socket of our own server; held until this ends."""
+        """The listening socket of our own server; open until this ends."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PrefectServer:
-        """Begin to keep it; it is started when it is wanted."""
+        """Start supervising; the server starts when it is wanted."""
         self._task = asyncio.create_task(self._keep())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End it."""
+        """Stop the server."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -115,22 +115,22 @@ class PrefectServer:
 
     @property
     def told(self) -> PrefectServerStatus:
-        """What is known of it now."""
+        """Return its status."""
         return self._told
 
     def defer_while(self, is_loading: Callable[[], bool]) -> None:
         """Start it later while a model is loading, unless it is wanted urgently.
 
-        A new model is measured when it is loaded. A start takes 12 s of processor time, and on
-        two cores the measurement would fail.
+        A new model is measured when it is loaded. A start takes 12 s of processor time, which
+        would spoil the measurement on two cores.
         """
         self._is_loading = is_loading
 
     def want(self, *, is_urgent: bool = False) -> str:
-        """Start it if need be; return the address that it probably gets.
+        """Start it if need be; return its expected address.
 
-        It gets another port where a foreign program took the one that it had, so who connects to
-        it takes the address from `ready` or `told`.
+        It gets another port when a foreign program took the expected one, so clients take the
+        address from `ready` or `told`.
         """
         if is_urgent:
             self._is_urgent.set()
@@ -140,7 +140,7 @@ class PrefectServer:
         return self._told.url
 
     async def ready(self, within_s: float = START_S) -> PrefectServerStatus:
-        """Wait until it answers, or the time is up."""
+        """Wait for at most `within_s` until it answers."""
         self.want()
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s), self._changed:
@@ -155,7 +155,7 @@ class PrefectServer:
     # keeping it
 
     async def _keep(self) -> None:
-        """Run it, or look on while somebody else does, until cancelled."""
+        """Run it, or watch the one of another process, until cancelled."""
         await self._wanted.wait()
         await self._defer()
         n_falls = 0
@@ -166,13 +166,13 @@ class PrefectServer:
                     try:
                         await self._run()
                     except asyncio.CancelledError:
-                        self._close()  # before the lock: the next holder listens at this port
+                        self._close()  # before the lock is released: the next holder listens at this port
                         raise
             except Timeout:
                 await self._look_on()
                 continue
-            except OSError as error:  # a full disk, no free process: try again later
-                log.warning("the Prefect server could not be started: %s", error)
+            except OSError as error:  # a full disk, no free process: retry later
+                log.warning("cannot start the Prefect server: %s", error)
                 await self._say("failing", None, str(error))
             n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
             await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
@@ -192,7 +192,7 @@ class PrefectServer:
             pause_s = DEFER_POLL_S
 
     async def _look_on(self) -> None:
-        """Tell of the server that another process of this user runs."""
+        """Take the status of the server that another process of this user runs."""
         self._close()
         known = daemon_files.read_record(self._record)
         port = known.get("port")
@@ -244,7 +244,7 @@ class PrefectServer:
             if n_silent >= N_SILENT or (
                 self._told.state != "ready" and time.monotonic() > deadline
             ):
-                log.warning("the Prefect server does not answer and is started again")
+                log.warning("the Prefect server does not answer and is restarted")
                 return
             pause_s = LOOK_S if self._told.state == "ready" else 0.1
             await asyncio.wait({ended}, timeout=pause_s)
@@ -254,7 +254,7 @@ class PrefectServer:
         self, door: socket.socket, port: int, auth_string: str
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         files.private_folder(self._home)
-        # The log is of one start: it says little, and that matters.
+        # The log holds one start only: it is short.
         with files.open_private(self._log_file, "wb") as out:
             process = await asyncio.create_subprocess_exec(
                 *COMMAND, str(door.fileno()), stdin=asyncio.subprocess.PIPE,
@@ -268,10 +268,10 @@ class PrefectServer:
             await _end_server(process)
 
     async def _vacated(self, port: int) -> socket.socket:
-        """Listen at this port, or at another one where that stays taken.
+        """Listen at this port, or at another one when that stays taken.
 
-        When the process that kept the server was killed, its server still listens for a moment.
-        Runs that go on know its address, so wait for that one to end.
+        When the supervising process was killed, its server still listens for a moment. Running
+        runs know its address, so wait for it to end.
 
         Raises:
             OSError: no port is free.
@@ -291,7 +291,7 @@ class PrefectServer:
         return self._open(port)
 
     def _chosen(self) -> int:
-        """Choose the port that it had before, so that its address stays; else take a free one."""
+        """Return the port that it had before, so that its address stays; otherwise a free one."""
         known = daemon_files.read_record(self._record).get("port")
         if self._door is None and isinstance(known, int):
             self._port = known
@@ -301,7 +301,7 @@ class PrefectServer:
         return self._port
 
     def _open(self, port: int | None) -> socket.socket:
-        """Listen at this port, or at another one where that is not free."""
+        """Listen at this port, or at another one when it is not free."""
         if self._door is None:
             self._door = _listen_at(port or 0) or _listen_at(0)
         if self._door is None:
@@ -324,7 +324,7 @@ class PrefectServer:
 def server_environment(
     home: Path, port: int, environ: Mapping[str, str], keep_s: float, auth_string: str
 ) -> dict[str, str]:
-    """Return the server's environment: ours but for the client's settings, and what is tuned."""
+    """Return the server's environment: ours without the client's settings, plus our tuning."""
     kept = {
         name: value
         for name, value in environ.items()
@@ -336,7 +336,7 @@ def server_environment(
         "PREFECT_API_URL": _url(port),
         "PREFECT_UI_API_URL": _url(port),
         SERVER_VARIABLE: auth_string,
-        # Pages of other origins must not read it, or start runs.
+        # Pages of other origins must neither read it nor start runs.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
     }
     return {**TUNED, **retention_settings(keep_s), **kept, **own}
@@ -347,7 +347,7 @@ def _url(port: int) -> str:
 
 
 def _listen_at(port: int) -> socket.socket | None:
-    """Return a socket that listens at this port; None: another one does.
+    """Return a socket that listens at this port; None when it is taken.
 
     It listens at once, since two sockets that do not may share a port.
     """
@@ -363,9 +363,9 @@ def _listen_at(port: int) -> socket.socket | None:
 
 
 def _is_own_listener(port: int) -> bool:
-    """Return whether this user listens at a port; True where the system does not tell (not Linux).
+    """Return whether this user listens at a port; True where that cannot be known (not Linux).
 
-    When a server has ended, another user may listen at its port and would be sent the password.
+    When a server has ended, another user may listen at its port and would get the password.
     """
     address = int.from_bytes(socket.inet_aton(HOST), sys.byteorder)
     try:
@@ -380,7 +380,7 @@ def _is_own_listener(port: int) -> bool:
 
 
 async def _is_healthy(port: int) -> bool:
-    """Ask whether it is well."""
+    """Return whether its health endpoint answers."""
     writer = None
     try:
         async with asyncio.timeout(ANSWER_S):
@@ -396,7 +396,7 @@ async def _is_healthy(port: int) -> bool:
 
 
 async def _end_server(process: asyncio.subprocess.Process) -> None:
-    """End it, in order if it will."""
+    """Stop it: first by a signal that it can handle, then by force."""
     if process.stdin is not None:
         process.stdin.close()
     with suppress(ProcessLookupError):

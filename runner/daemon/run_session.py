@@ -1,7 +1,7 @@
 """A run's session with the local daemon: lease, address of its model pool, Prefect updates.
 
-Reconnect when it goes away. Runs whose end Prefect does not show yet are kept as files (the
-backlog) until a daemon shows them.
+Reconnects when the daemon goes away. Runs whose end Prefect does not show yet are kept as files
+(the backlog) until a daemon shows them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from . import daemon_files
 from .daemon_client import DaemonLease, ensure_daemon, hold_lease, request_daemon
 from .daemon_files import DaemonError, DaemonInfo, daemon_folder, paths_of
 
-MOST_KEPT_RUNS = 100  # some days of hourly runs that found nothing to do
+MOST_KEPT_RUNS = 100  # some days of hourly runs without work
 _UPDATE_KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
 
 
 def keep_run(state_dir: Path, update: dict[str, Any]) -> None:
-    """Write down that a run began or how it ended. Raise OSError where that cannot be written."""
+    """Write a run's begin or end to the backlog. Raise OSError when that fails."""
     folder = _backlog_folder(state_dir)
     files.private_folder(folder)
     daemon_files.write_record(folder / f"{update['id']}.json", update)
@@ -36,9 +36,9 @@ def keep_run(state_dir: Path, update: dict[str, Any]) -> None:
 
 
 def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
-    """Return the runs that have ended and are not shown yet, the oldest first.
+    """Return the ended runs that are not shown yet, the oldest first.
 
-    One without an end whose process is gone has crashed, together with the service that knew it.
+    A run without an end whose process is gone has crashed, together with its daemon.
     """
     from paddock.runner.ledger.run_history import is_process_alive
 
@@ -51,12 +51,12 @@ def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
 
 
 def forget_run(state_dir: Path, id_: str) -> None:
-    """Remove a run that is shown."""
+    """Remove a run that is shown from the backlog."""
     (_backlog_folder(state_dir) / f"{id_}.json").unlink(missing_ok=True)
 
 
 def _mtime(file: Path) -> float:
-    """Return when a file was written; one that is gone by now counts as old."""
+    """Return when a file was written; 0 when it is gone."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -67,11 +67,11 @@ def _backlog_folder(state_dir: Path) -> Path:
     return daemon_folder(state_dir) / "unshown"
 
 
-MOST_RECONNECTS = 10  # a service that goes away so often in one run will not stay
+MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
 
 
 class DaemonSession:
-    """One run at the local service. Made by `daemon_session`."""
+    """One run's connection to the local daemon. Made by `daemon_session`."""
 
     def __init__(
         self, settings: Settings, pipeline: str, wants_prefect: bool, tell: Callable[[str], None]
@@ -89,45 +89,45 @@ class DaemonSession:
         self._starting: asyncio.Task[bool] | None = None
 
     @property
-    def residence(self) -> DaemonInfo:
-        """The service as it is now."""
+    def daemon(self) -> DaemonInfo:
+        """The current daemon."""
         assert self._daemon_lease is not None
-        return self._daemon_lease.residence
+        return self._daemon_lease.daemon
 
     @property
     def is_there(self) -> bool:
-        """Whether the run has the service."""
+        """Whether the run uses a daemon."""
         return self._daemon_lease is not None
 
     async def start(self) -> bool:
-        """Find or start the service, once; return whether it is there. If not, it is told why."""
+        """Find or start the daemon, once; return whether it runs. If not, report the reason."""
         async with self._moving:
             if self._daemon_lease is None and not self._is_refused:
                 try:
                     await self.attach()
                 except DaemonError as error:
                     self._is_refused = True
-                    self._tell(f"{error}\n  This run goes on without it.")
+                    self._tell(f"{error}\n  The run continues without it.")
         return self.is_there
 
     async def attach(self) -> None:
-        """Find or start the service, and hold a lease of it.
+        """Find or start the daemon, and take a lease.
 
         Raises:
-            NoResidence: there is none, and none starts.
+            DaemonError: there is none, and none starts.
         """
-        residence = await ensure_daemon(
+        daemon = await ensure_daemon(
             self._settings, wants_prefect=self._wants_prefect, tell=self._tell
         )
         await self._stack.aclose()
         self._daemon_lease = await self._stack.enter_async_context(
-            hold_lease(residence, pipeline=self._pipeline)
+            hold_lease(daemon, pipeline=self._pipeline)
         )
         if self._staying is None:
             self._staying = asyncio.create_task(self.stay())
 
     async def detach(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         tasks = {task for task in (self._staying, self._starting) if task is not None}
         for task in tasks:
             task.cancel()
@@ -136,7 +136,7 @@ class DaemonSession:
         await self._stack.aclose()
 
     async def stay(self) -> None:
-        """Hold a lease over the deaths of services, until cancelled or given up."""
+        """Keep a lease, with a new daemon when one dies, until cancelled or out of attempts."""
         while self._daemon_lease is not None:
             await self._daemon_lease.broken.wait()
             try:
@@ -146,27 +146,27 @@ class DaemonSession:
                 return
 
     async def place(self, broken: PoolAddress | None) -> PoolAddress:
-        """Return where the pool is asked; implements `paddock.engine.backends.rpc.FindPool`.
+        """Return where the pool is served; implements `paddock.engine.backends.rpc.FindPool`.
 
         Raises:
-            EngineError: the service does not come back.
+            EngineError: the daemon does not come back.
         """
         lodging = self._daemon_lease
         assert lodging is not None
         if broken is not None and not await asyncio.to_thread(
-            daemon_files.is_listening, lodging.residence.socket
+            daemon_files.is_listening, lodging.daemon.socket
         ):
             try:
                 await self._move(lodging)
             except DaemonError as error:
                 raise EngineError(str(error)) from None
-        return PoolAddress(socket=self.residence.socket)
+        return PoolAddress(socket=self.daemon.socket)
 
     async def mirror(self, update: dict[str, Any]) -> bool:
-        """Have the service show how the run goes; implements `paddock.runner.prefect.run_tracking.SendUpdate`.
+        """Send an update of the run to the daemon's Prefect mirror; implements `SendUpdate`.
 
-        A run with items to do starts the service for it. Where there is none, or it does not
-        answer, the end of a run is written down for the next one.
+        A run with items to do starts the daemon for it. Without an answer, the end of a run is
+        written to the backlog.
         """
         end = update["end"]
         if self._daemon_lease is None and update["has_work"] and self._starting is None:
@@ -176,7 +176,7 @@ class DaemonSession:
         if self._daemon_lease is not None:
             update |= {"lease": self._daemon_lease.id}
             try:
-                told = await request_daemon(self.residence, "/mirror", update)
+                told = await request_daemon(self.daemon, "/mirror", update)
                 return bool(told.get("is_new"))
             except DaemonError:
                 pass
@@ -191,7 +191,7 @@ class DaemonSession:
             self._tell(f"Prefect does not show the end of this run: {error}")
 
     async def _move(self, gone: DaemonLease) -> None:
-        """Move to a service that runs, once for all who found the old one gone."""
+        """Connect to a running daemon, once for all tasks that found the old one gone."""
         async with self._moving:
             if self._daemon_lease is not gone:
                 return
@@ -200,7 +200,7 @@ class DaemonSession:
                 raise DaemonError(
                     f"The local service went away {MOST_RECONNECTS} times in this run."
                 )
-            self._tell("The local service went away; the run goes on with another one.")
+            self._tell("The local service went away; the run continues with another one.")
             await self.attach()
 
 
@@ -208,7 +208,7 @@ class DaemonSession:
 async def daemon_session(
     settings: Settings, *, pipeline: str, wants_prefect: bool, tell: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession]:
-    """Yield a run's stay at the local service, which is started once it is needed."""
+    """Yield a run's session with the local daemon, which starts when it is needed."""
     tenant = DaemonSession(settings, pipeline, wants_prefect, tell)
     try:
         if await asyncio.to_thread(is_daemon_running, settings):
@@ -219,5 +219,5 @@ async def daemon_session(
 
 
 def is_daemon_running(settings: Settings) -> bool:
-    """Return whether a service that fits these settings runs."""
+    """Return whether a daemon that fits these settings runs."""
     return daemon_files.daemon_at(paths_of(settings)) is not None

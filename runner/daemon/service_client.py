@@ -1,8 +1,8 @@
 """Client of the service (Ollama's API): find it, ask it, or run one in this process for a command.
 
-A service is not needed on this machine: where none listens, `find_service` returns None. A command
-that needs one then runs it over a private socket, so that `paddock chat` is the same program with
-a service and without. `create_in_service` sends the files that the service lacks, never a path.
+No service is needed on this machine: where none listens, `find_service` returns None, and the
+command runs one over a private socket, so that `paddock chat` is the same program in both cases.
+`create_in_service` sends the files that the service lacks, never a path.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from paddock.engine.system.hosts import is_loopback
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.settings import Settings
 
+from .daemon_files import DaemonInfo, find_daemon, running_daemons
+
 if TYPE_CHECKING:
     import httpx
 
@@ -34,17 +36,15 @@ if TYPE_CHECKING:
     from paddock.engine.api.service import Service
     from paddock.engine.models.modelfile import ModelRecipe
 
-    from .daemon_files import DaemonInfo
-
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 900.0
-"""Between two lines of a stream: a large model may be loaded, or a long queue waited for."""
+"""Between two lines of a stream: a large model may load, or a long queue be ahead."""
 _CHUNK_BYTES = 1 << 20
 
 
 class ServiceError(Exception):
-    """The service could not be asked, or refused; `status` is HTTP's, 0 without an answer."""
+    """The service did not answer, or refused; `status` is HTTP's, 0 without an answer."""
 
     def __init__(self, words: str, status: int = 0) -> None:
         self.status = status
@@ -52,7 +52,7 @@ class ServiceError(Exception):
 
 
 class ServiceClient:
-    """One service. Use it in a `with`; every method raises `ServiceError`."""
+    """Client of one service, used in a `with` block; every method raises `ServiceError`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ServiceClient:
         )
 
     def __enter__(self) -> ServiceClient:
-        """Keep the connection open."""
+        """Keep the connection open inside the block."""
         return self
 
     def __exit__(
@@ -89,44 +89,44 @@ class ServiceClient:
         self._http.close()
 
     def get(self, path: str) -> dict[str, Any]:
-        """Ask for an object."""
+        """Return a JSON object."""
         return self._ask("GET", path)
 
     def post(
         self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Send an object, get one."""
+        """Send a JSON object, return one."""
         import httpx
 
         timeout = httpx.Timeout(within_s, connect=CONNECT_TIMEOUT_S)
         return self._ask("POST", path, json=dict(body), timeout=timeout)
 
     def delete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an object to say what is to go."""
+        """Send a DELETE request with a JSON object."""
         return self._ask("DELETE", path, json=dict(body))
 
     def has_blob(self, digest: str) -> bool:
-        """Return whether a blob is there already."""
-        with self._told():
+        """Return whether the service has a blob."""
+        with self._errors():
             return self._http.head(f"/api/blobs/{digest}").status_code == 200
 
     def upload(self, digest: str, file: Path) -> None:
-        """Send a file as a blob."""
+        """Upload a file as a blob."""
         import httpx
 
-        with self._told(), file.open("rb") as content:
+        with self._errors(), file.open("rb") as content:
             pieces = iter(lambda: content.read(_CHUNK_BYTES), b"")
             timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
             answer = self._http.post(f"/api/blobs/{digest}", content=pieces, timeout=timeout)
             _raise_refusal(answer)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """Send an object, get one after the other; closing the iterator ends the request."""
+        """Send an object, yield one after the other; closing the iterator ends the request."""
         import httpx
 
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         with (
-            self._told(),
+            self._errors(),
             self._http.stream("POST", path, json=dict(body), timeout=timeout) as answer,
         ):
             if answer.status_code >= 400:
@@ -139,14 +139,14 @@ class ServiceClient:
                 yield one
 
     def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
-        with self._told():
+        with self._errors():
             answer = self._http.request(method, path, **content)
         _raise_refusal(answer)
         return _json_object(answer.content) if answer.content.strip() else {}
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say in words what can go wrong on the way."""
+    def _errors(self) -> Iterator[None]:
+        """Raise errors of httpx as `ServiceError`."""
         import httpx
 
         try:
@@ -161,7 +161,7 @@ class ServiceClient:
 
 
 def _json_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut at line feeds alone: text may hold other characters that httpx would cut at."""
+    """Split at line feeds alone: text may hold other characters at which httpx would split."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
@@ -176,12 +176,12 @@ def _json_object(line: bytes) -> dict[str, Any]:
     except ValueError:
         one = None
     if not isinstance(one, dict):
-        raise ServiceError("The service answered with something that is no JSON object.")
+        raise ServiceError("The service answered with something other than a JSON object.")
     return one
 
 
 def _raise_refusal(answer: httpx.Response) -> None:
-    """Raise what the service says where it refused."""
+    """Raise the service's message when it refused."""
     if answer.status_code < 400:
         return
     words = _error_text(answer)
@@ -201,11 +201,11 @@ def _error_text(answer: httpx.Response) -> str:
 
 
 Tell = Callable[[str, int | None, int | None], None]
-"""Takes a status, and how much of how much."""
+"""Takes a status, the total and the completed bytes."""
 
 
 def create_in_service(client: ServiceClient, recipe: ModelRecipe, tell: Tell) -> None:
-    """Send what the service lacks, and let it make the model."""
+    """Upload the files that the service lacks, and make the model there."""
     body = create_body(recipe) | {
         "files": {name: _upload(client, source, tell) for name, source in recipe.files.items()},
         "adapters": {
@@ -219,7 +219,7 @@ def create_in_service(client: ServiceClient, recipe: ModelRecipe, tell: Tell) ->
 
 
 def _upload(client: ServiceClient, source: str | Path, tell: Tell) -> str:
-    """Return a file's digest, once the service has its content."""
+    """Return a file's digest; upload the file if the service lacks it."""
     if isinstance(source, str):
         return source
     tell(f"reading {source.name}", None, None)
@@ -232,7 +232,7 @@ def _upload(client: ServiceClient, source: str | Path, tell: Tell) -> str:
 
 
 def create_body(recipe: ModelRecipe) -> dict[str, Any]:
-    """Return what `/api/create` takes, files aside."""
+    """Return the body of `/api/create` without its files."""
     return {
         "model": recipe.name,
         "from": recipe.base,
@@ -252,10 +252,10 @@ _NEAR_S, _FAR_S = 0.5, CONNECT_TIMEOUT_S
 
 
 def find_service(settings: Settings) -> ServiceClient | None:
-    """Return the service at the configured address; None: it would be on this machine, and is not.
+    """Return the service at the configured address; None when none runs on this machine.
 
     Raises:
-        ServiceError: another machine is meant, and no service of Paddock's answers there.
+        ServiceError: the address is another machine's, and Paddock does not answer there.
     """
     address = settings.address
     who = identify_server(address)
@@ -273,54 +273,49 @@ def find_service(settings: Settings) -> ServiceClient | None:
 
 
 def background_service(settings: Settings) -> ServiceClient | None:
-    """Return the service in the background, by its socket; None: none runs for these settings."""
-    from .daemon_files import find_daemon as residence_of
-
-    own: Any = settings  # type checkers take a sub-package's name of the class for another one
-    residence = residence_of(own)
-    return None if residence is None else client_at_socket(residence)
+    """Return a client of the daemon's socket; None when none runs for these settings."""
+    daemon = find_daemon(settings)
+    return None if daemon is None else client_at_socket(daemon)
 
 
-def client_at_socket(residence: DaemonInfo) -> ServiceClient:
-    """Return a client of a service on this machine that only its owner can reach."""
+def client_at_socket(daemon: DaemonInfo) -> ServiceClient:
+    """Return a client of a daemon on this machine that only its owner can reach."""
     import httpx
 
-    transport = httpx.HTTPTransport(uds=str(residence.socket))
+    transport = httpx.HTTPTransport(uds=str(daemon.socket))
     return ServiceClient("http://localhost", transport=transport)
 
 
 def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
-    """Return every service that holds models for this person, each with its name.
+    """Return every service that holds models for this user, each with its name.
 
-    These are `paddock serve`, or the one on another machine that is asked instead (its address is
-    its name), and those of this state folder: the service in the background, and what `paddock up`
-    and workers hold. One process is there once.
+    These are `paddock serve`, or the configured service of another machine (its address is its
+    name), and those of this state folder: the background daemon, and what `paddock up` and workers
+    hold. Each process is listed once.
 
     Raises:
-        ServiceError: another machine is meant, and no service of Paddock's answers there; or there
-            is none at all.
+        ServiceError: the address is another machine's, and Paddock does not answer there; or there
+        is no service at all.
     """
-    from .daemon_files import running_daemons as residences
-
     asked = find_service(settings)
-    near = [(one.kind, client_at_socket(one)) for one in residences(settings.state_dir)]
+    near = [(one.kind, client_at_socket(one)) for one in running_daemons(settings.state_dir)]
     if asked is not None and not is_this_machine(settings.address):
         return [(settings.address.url, asked), *near]
-    # `serve` offers its pool at a socket as well, where more is allowed.
+    # `serve` also offers its pool at a socket, where more is allowed.
     if asked is not None and not any(kind == "serve" for kind, _ in near):
         return [("serve", asked), *near]
     if near:
         return [*near]
     who = identify_server(settings.address)
     raise ServiceError(
-        "No model is in memory: no service of Paddock's runs"
+        "No model is in memory: no Paddock service runs"
         + (f" (at {settings.address.url} {who} answers)" if who else "")
-        + ".\n  The next `paddock run` starts one; `paddock serve` is one for other programs."
+        + ".\n  The next `paddock run` starts one; `paddock serve` starts one for other programs."
     )
 
 
 def is_this_machine(address: ServiceAddress) -> bool:
-    """Return whether an address is this machine's own."""
+    """Return whether an address belongs to this machine."""
     host = address.host.lower()
     if host in ("0.0.0.0", "::") or is_loopback(host):
         return True
@@ -328,7 +323,7 @@ def is_this_machine(address: ServiceAddress) -> bool:
 
 
 def identify_server(address: ServiceAddress) -> str | None:
-    """Return who answers: `paddock`, `Ollama`, `another program`; None: nobody."""
+    """Return what answers: `paddock`, `Ollama`, `another program`; None when nothing does."""
     within_s = _NEAR_S if is_this_machine(address) else _FAR_S
     host = address.url.partition("://")[2].partition("/")[0].rpartition(":")[0].strip("[]")
     try:
@@ -336,7 +331,7 @@ def identify_server(address: ServiceAddress) -> str | None:
     except (OSError, UnicodeError, OverflowError):
         return None
     status, body = _http_get(address, host, "/readyz")
-    # Ollama and others know no such route; ours tells in JSON how it is.
+    # Only Paddock has this route, with a JSON answer.
     if status in (200, 503) and body.lstrip().startswith("{"):
         return "paddock"
     return (
@@ -345,7 +340,7 @@ def identify_server(address: ServiceAddress) -> str | None:
 
 
 def _http_get(address: ServiceAddress, host: str, path: str) -> tuple[int, str]:
-    """Ask once; status 0 when it is no answer of HTTP's."""
+    """Send one request; status 0 when the answer is not HTTP."""
     import http.client
 
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
@@ -361,7 +356,7 @@ def _http_get(address: ServiceAddress, host: str, path: str) -> tuple[int, str]:
 
 
 def _api_key(settings: Settings) -> str:
-    """Return the key to show; on this machine, one that the service's own file lists."""
+    """Return the configured API key; on this machine, otherwise one from the service's key file."""
     if (
         not settings.api_key
         and is_this_machine(settings.address)
@@ -372,7 +367,7 @@ def _api_key(settings: Settings) -> str:
 
 
 def _first_key(keys: Path) -> str:
-    """Return a key of the service on this machine, to whoever may read its file; none of hashes."""
+    """Return the first plain key in the service's key file; empty when it is unreadable."""
     try:
         lines = [line.partition("#")[0].split() for line in keys.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
@@ -381,13 +376,13 @@ def _first_key(keys: Path) -> str:
     return next(plain, "")
 
 
-END_S = 15.0  # workers have 5 s to stop; after it they are killed with this process
+END_S = 15.0  # workers have 5 s to stop, then they are killed with this process
 _MOST_LETTERS = 60
 
 
 @asynccontextmanager
 async def hosted_service(settings: Settings, *, is_owners: bool = False) -> AsyncIterator[Service]:
-    """Open the pool and give what handlers need; `is_owners`: nobody else can ask it."""
+    """Open the pool and yield the handlers' state; `is_owners`: only this user can reach it."""
     from paddock.engine.api.pool_server import pool_routes
     from paddock.engine.api.request_log import RequestLogEvents
     from paddock.engine.api.service import Service
@@ -410,14 +405,14 @@ async def hosted_service(settings: Settings, *, is_owners: bool = False) -> Asyn
 
 @contextmanager
 def service_for_command(settings: Settings, model: str = "") -> Iterator[ServiceClient]:
-    """Yield the service that is asked for a model, one inside this process where none runs.
+    """Yield the service for a command: one that runs, otherwise one inside this process.
 
-    That is `paddock serve`, here or on another machine; without it, the service in the background.
-    A file of this machine is never asked for over the network: other machines have no such file,
-    and whoever may ask for answers may not have files read.
+    That is `paddock serve`, here or on another machine; without it, the background daemon. A path
+    to a model file is never sent over the network: other machines lack the file, and clients that
+    may ask for answers may not have files read.
 
     Raises:
-        ServiceError: another machine's is meant, and none answers.
+        ServiceError: the address is another machine's, and none answers.
     """
     client = None if is_path(model) else find_service(settings)
     client = client or background_service(settings)
@@ -427,23 +422,18 @@ def service_for_command(settings: Settings, model: str = "") -> Iterator[Service
 
 @contextmanager
 def embedded_service(settings: Settings) -> Iterator[ServiceClient]:
-    """Run the service in a thread of this process, reached through a private socket alone."""
+    """Run the service in a thread of this process, behind a private socket."""
     import httpx
 
-    # Nobody else can reach it, so nothing has to be asked of those who do.
-    alone = replace(
-        settings.service, host="127.0.0.1", api_keys_file=None, rate_per_minute=None,
-        access_log=False,
-    )  # fmt: skip
-    # A socket's path has room for a hundred letters, fewer than some temporary folders' have.
+    # A socket's path has at most about a hundred letters; some temporary folders are longer.
     place = "/tmp" if len(tempfile.gettempdir()) > _MOST_LETTERS else None
     with tempfile.TemporaryDirectory(prefix="paddock-", dir=place) as folder:
         path = Path(folder) / "service"
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         door.bind(str(path))
         door.listen()
-        # Nobody else can reach it, so nothing has to be asked of those who do; batches of the
-        # service proper are not ours to go on with.
+        # Only this process can reach it, so requests need no key. Batches of the real service stay
+        # with that one.
         alone = replace(
             settings.service,
             host="127.0.0.1",
@@ -459,7 +449,7 @@ def embedded_service(settings: Settings) -> Iterator[ServiceClient]:
 
 
 class _ServiceThread:
-    """A thread with its own event loop, in which the service lives."""
+    """A thread with its own event loop for the service."""
 
     def __init__(self, settings: Settings, door: socket.socket) -> None:
         self._settings = settings
@@ -484,7 +474,7 @@ class _ServiceThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # told to whoever waits in `__enter__`
+        except BaseException as error:  # raised again in `__enter__`
             self._error = error
         finally:
             self._is_up.set()

@@ -39,13 +39,13 @@ _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 
 
 def command_words(command: str | list[str]) -> list[str]:
-    """Split a command as a shell would, and expand nothing; a template stays within its word.
+    """Split a command as a shell would, without expansion; a template stays within its word.
 
     >>> command_words("tell --to {{ inputs.team }} 'a b'")
     ['tell', '--to', '{{ inputs.team }}', 'a b']
 
     Raises:
-        Untold: a quote is not closed, or there is no command.
+        NotDelivered: a quote is not closed, or there is no command.
     """
     if isinstance(command, str):
         templates = _TEMPLATE.findall(command)
@@ -54,7 +54,7 @@ def command_words(command: str | list[str]) -> list[str]:
         try:
             split = shlex.split(marked)
         except ValueError as error:
-            raise NotDelivered(f"the command cannot be read ({error})") from error
+            raise NotDelivered(f"the command is not valid ({error})") from error
         words = [_TEMPLATE_MARK.sub(lambda found: templates[int(found[1])], word) for word in split]
     else:
         words = [str(word) for word in command]
@@ -67,7 +67,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
     """Run a command in the pipeline's folder until it ends.
 
     Raises:
-        Untold: it cannot be started, ended with another status than 0, or took too long.
+        NotDelivered: it cannot be started, ended with a status other than 0, or took too long.
     """
     added = {
         "PADDOCK_EVENT": message.event,
@@ -83,7 +83,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # with all that it starts, so that it can be ended whole
+            start_new_session=True,  # in its own process group, so that its children can be killed too
         )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -104,7 +104,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
 
 
 async def _feed_message(process: asyncio.subprocess.Process, given: bytes) -> bytes:
-    """Give it the message, and hear the last of what it complains of; it need not read."""
+    """Write the message to its standard input, and return the last of its standard error."""
     stdin, stderr = process.stdin, process.stderr
     if stdin is None or stderr is None:
         return b""
@@ -127,7 +127,7 @@ async def _feed_message(process: asyncio.subprocess.Process, given: bytes) -> by
 
 
 async def _end_command(process: asyncio.subprocess.Process) -> None:
-    """End the command and what it started, where it is still there, and its pipes with it."""
+    """Kill the command and its children, and close its pipes."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -141,17 +141,17 @@ def _variable(value: object) -> str:
 
 
 async def post_webhook(url: str, message: Notification) -> None:
-    """POST a message; busy and broken servers are asked again.
+    """POST a message; retry on answers of busy and broken servers.
 
     Raises:
-        Untold: no answer of 2xx.
+        NotDelivered: no answer of 2xx.
     """
-    import httpx  # 0.3 s, which only who tells something pays
+    import httpx  # takes 0.3 s to import
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise NotDelivered("this is no address that begins with http:// or https://")
-    # The same for each attempt, so that a receiver can tell a repetition from more news.
+        raise NotDelivered("the address must begin with http:// or https://")
+    # The same in each attempt, so that a receiver can recognise a repetition.
     key = hashlib.sha256(repr((message.event, message.data)).encode()).hexdigest()[:32]
     headers = {"User-Agent": "paddock", "Idempotency-Key": key}
     async with httpx.AsyncClient(timeout=ATTEMPT_S, headers=headers) as client:
@@ -163,7 +163,7 @@ async def post_webhook(url: str, message: Notification) -> None:
                 why = str(error) or type(error).__name__
                 raise NotDelivered(f"{parts.hostname}: {why}", is_passing=True) from error
             except (httpx.InvalidURL, ValueError) as error:
-                raise NotDelivered(f"this address cannot be called ({error})") from error
+                raise NotDelivered(f"the address is not valid ({error})") from error
             _check_answer(parts.hostname, answer)
 
         await with_retries(send)
@@ -179,27 +179,27 @@ def _check_answer(host: str | None, answer: Any) -> None:
 
 
 PORTS = {"smtp": 25, "smtps": 465}
-SUBMISSION_PORT = 587  # where one says who one is
+SUBMISSION_PORT = 587  # the port for mail submission
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mails are given up, of `smtp://[user:password@]host[:port]` or `smtps://`."""
+    """Mail server of `smtp://[user:password@]host[:port]` or `smtps://`."""
 
     host: str
     port: int
     is_encrypted: bool
-    """From the first byte on; else as soon as the server offers it."""
+    """TLS from the first byte; otherwise STARTTLS as soon as the server offers it."""
     user: str = ""
     password: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, url: str) -> MailServer:
-        """Read an address.
+        """Parse an address.
 
         Raises:
-            Untold: there is none, or it is no address of a mail server.
+            NotDelivered: it is empty, or not the address of a mail server.
         """
         if not url:
             raise NotDelivered(
@@ -212,7 +212,7 @@ class MailServer:
         except ValueError:
             parts, port = urlsplit(""), None
         if parts.scheme not in PORTS or not parts.hostname:
-            # The value may hold a password: it is not shown.
+            # Do not show the value: it may hold a password.
             raise NotDelivered(
                 "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
             )
@@ -224,14 +224,14 @@ class MailServer:
 
 
 async def send_mail(url: str, sender: str, to: str, message: Notification) -> None:
-    """Give a mail to the server that the settings name.
+    """Send a mail by the configured server.
 
     Raises:
-        Untold: no server is set, it cannot be reached, or it refused.
+        NotDelivered: no server is set, it cannot be reached, or it refused.
     """
     server = MailServer.of(url)
     receivers = addresses(to)
-    # Asks the name server, which may take its time.
+    # Asks the name server, which may be slow.
     sender = sender or f"paddock@{await asyncio.to_thread(socket.getfqdn)}"
     mail = mail_message(sender, receivers, message)
 
@@ -249,26 +249,26 @@ def addresses(to: str) -> Sequence[str]:
     """Split `a@b.org, C <c@d.org>` into addresses.
 
     Raises:
-        Untold: there is none.
+        NotDelivered: there is none.
     """
     found = [address for _, address in getaddresses([to]) if "@" in address]
     if not found or "\n" in to or "\r" in to:
-        raise NotDelivered("this is no mail address")
+        raise NotDelivered("this is not a mail address")
     return found
 
 
 def mail_message(sender: str, receivers: Sequence[str], message: Notification) -> EmailMessage:
-    """Write the mail."""
+    """Return the mail."""
     mail = EmailMessage()
     try:
         mail["From"] = sender
         mail["To"] = ", ".join(receivers)
         mail["Subject"] = message.subject.encode("utf-8", "replace").decode()
     except ValueError as error:
-        raise NotDelivered(f"the mail cannot be written ({error})") from error
+        raise NotDelivered(f"the mail is not valid ({error})") from error
     mail["Date"] = formatdate(localtime=True)
     mail["Message-ID"] = make_msgid(domain="paddock.invalid")
-    mail["Auto-Submitted"] = "auto-generated"  # nobody's holiday notice need answer
+    mail["Auto-Submitted"] = "auto-generated"  # no automatic replies, such as holiday notices
     mail.set_content(message.text.encode("utf-8", "replace").decode())
     return mail
 

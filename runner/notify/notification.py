@@ -2,7 +2,7 @@
 
 A failure is sent once, and once a day while it stays the same; quarantined items are sent
 together, and again only when others come; a recovery goes to receivers that were sent, or should
-have been sent, the failure. What was not delivered counts as not sent. Texts are bounded and
+have been sent, the failure. Undelivered messages count as not sent. Texts are bounded and
 redacted; the JSON object has a `text`, which Slack, Mattermost and Rocket.Chat show.
 """
 
@@ -24,11 +24,11 @@ ATTEMPTS = 3
 FIRST_WAIT_S = 1.0
 ATTEMPT_S = 10.0
 DEADLINE_S = 45.0
-"""Of one message, all its attempts together."""
+"""For all attempts of one message together."""
 
 
 class NotDelivered(Exception):
-    """A message did not arrive; says why in words without the receiver's secrets."""
+    """A message was not delivered; the reason holds none of the receiver's secrets."""
 
     def __init__(self, why: str, *, is_passing: bool = False) -> None:
         self.is_passing = is_passing
@@ -37,10 +37,10 @@ class NotDelivered(Exception):
 
 
 async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
-    """Send, and again after passing failures, within the deadline.
+    """Send; retry transient failures until the deadline.
 
     Raises:
-        Untold: it did not arrive.
+        NotDelivered: it was not delivered.
     """
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -56,7 +56,7 @@ async def _attempts(send: Callable[[], Awaitable[None]]) -> None:
         except NotDelivered as error:
             if not error.is_passing or number == ATTEMPTS:
                 raise
-            # Not all pipelines that failed with a network should call at the same moment again.
+            # Pipelines that failed with one network should not all retry at the same moment.
             wait_s = FIRST_WAIT_S * 3 ** (number - 1)
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
         else:
@@ -73,26 +73,26 @@ _STATUSES_WITHOUT_NOTICE = ("interrupted", "budget")
 
 @dataclass(frozen=True, slots=True)
 class SentState:
-    """What one receiver was told last."""
+    """What was last sent to one receiver."""
 
     bad: str = ""
-    """`failed_items` or `quarantined_items`, until it is over."""
+    """`failed_items` or `quarantined_items` while that lasts."""
     failure: str = ""
-    """The mark of the failure."""
+    """The digest of the failure."""
     failed_at: float = 0.0
     """Seconds since the epoch."""
     items: frozenset[str] = frozenset()
-    """The marks of the quarantined items."""
+    """The digests of the quarantined items."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is kept."""
+        """Return the state as JSON."""
         items = sorted(self.items)[:MOST_REMEMBERED]
         kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
         return {**kept, "items": items}
 
     @classmethod
     def of_json(cls, data: Any) -> SentState:
-        """Read what was kept; what cannot be read was not told."""
+        """Read the state; unreadable values count as not sent."""
         try:
             items = frozenset(str(mark) for mark in data["items"])
             failed_at = float(data["failed_at"])
@@ -103,25 +103,25 @@ class SentState:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing to tell, and what its receiver knows once it is told."""
+    """One event to send, and the receiver's state after it."""
 
     event: Event
     after: SentState
     new_items: frozenset[str] = frozenset()
-    """The marks of the quarantined items that were not told before."""
+    """The digests of the quarantined items that are new to the receiver."""
 
 
 def without_ended_items(report: Report, before: SentState) -> SentState:
-    """Forget the quarantined items that are over, of which nobody need hear one by one."""
+    """Forget the quarantined items that are resolved: they need no message."""
     if report.status in _STATUSES_WITHOUT_NOTICE or report.status == "failed":
         return before
     return replace(before, items=before.items & item_digests(quarantined_items(report)))
 
 
 def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
-    """Return what there is to tell of a run to one receiver who wants to hear everything, in order.
+    """Return the events of a run to send to a receiver of all events, in order.
 
-    A run that was interrupted, or stopped at its budget, is no news: it goes on.
+    A run that was interrupted, or stopped at its budget, sends nothing: it is continued.
     """
     if report.status in _STATUSES_WITHOUT_NOTICE:
         return ()
@@ -148,7 +148,7 @@ def _failure_notice(report: Report, before: SentState, now: float) -> tuple[Noti
 
 
 def quarantined_items(report: Report) -> list[ItemReport]:
-    """Return what waits for a person: quarantined items, old ones too, and missing documents."""
+    """Return what needs a person: quarantined items, old ones too, and missing documents."""
     return [item for item in report.items if item.state in ("quarantined", "missing")]
 
 
@@ -158,12 +158,12 @@ def failed_items(report: Report) -> list[ItemReport]:
 
 
 def item_digests(items: Iterable[ItemReport]) -> frozenset[str]:
-    """Return what tells quarantined items apart: where, which, and why."""
+    """Return digests of quarantined items: place, item and error."""
     return frozenset(item_digest(item) for item in items)
 
 
 def item_digest(item: ItemReport) -> str:
-    """Return the mark of one item."""
+    """Return the digest of one item."""
     return _digest(item.step, item.key, item.error or "")
 
 
@@ -172,14 +172,14 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(text).hexdigest()[:_DIGEST_CHARS]
 
 
-MOST_ITEMS = 100  # in the object
+MOST_ITEMS = 100  # in the JSON object
 MOST_LINES = 20  # in the text
 MOST_ERROR_CHARS = 500  # of one item's error, or key
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message, as its three kinds of receivers take it."""
+    """One message, in the formats of the three channels."""
 
     event: Event
     data: Mapping[str, Any]
@@ -190,9 +190,9 @@ class Notification:
 def notification_of(
     one: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:
-    """Write what is told of a run; `file` is the pipeline's."""
+    """Return the message of an event; `file` is the pipeline's."""
     bad = failed_items(report) if one.event == "failed" else quarantined_items(report)
-    if one.event == "quarantined":  # the news first
+    if one.event == "quarantined":  # new items first
         bad = sorted(bad, key=lambda item: item_digest(item) not in one.new_items)
     facts = _NotificationText(one, report, file, socket.gethostname(), bad)
     subject = _plain(facts.subject())
@@ -220,7 +220,7 @@ def notification_of(
 
 @dataclass(frozen=True, slots=True)
 class _NotificationText:
-    """What the words are made of."""
+    """The text of a message and its parts."""
 
     one: Notice
     report: Report
@@ -232,7 +232,7 @@ class _NotificationText:
         return f"[paddock] {self.report.pipeline}: {self._lead()} ({self.host})"
 
     def text(self, at: datetime) -> str:
-        """Return what happened, where, the details, and what to do."""
+        """Return what happened, where, the details, and what to do next."""
         report = self.report
         lines = [f"Pipeline '{_plain(report.pipeline)}': {self._lead()}.", ""]
         if report.message:
@@ -253,12 +253,12 @@ class _NotificationText:
             return "it failed"
         if self.one.event == "recovered":
             left = f"; {self._waiting('still ')}" if n_all else ""
-            return f"it works again{left}"
+            return f"it has recovered{left}"
         added = f", {n_new:,} of them new" if n_new < n_all else ""
         return f"{self._waiting()}{added}"
 
     def _waiting(self, still: str = "") -> str:
-        """Write how much waits for a person."""
+        """Return how much needs a person."""
         n_missing = sum(item.state == "missing" for item in self.bad)
         n_quarantined = len(self.bad) - n_missing
         parts = [f"{_counted(n_quarantined)} {still}quarantined"] if n_quarantined else []
@@ -275,7 +275,7 @@ class _NotificationText:
         if self.one.event == "quarantined" and any(i.state == "missing" for i in self.bad):
             advice.append(f"If they were deleted: paddock run {self.file} --yes")
         if self.one.event == "quarantined" and any(i.state != "missing" for i in self.bad):
-            advice.append(f"To try them again: paddock run {self.file} --retry-failed")
+            advice.append(f"To retry them: paddock run {self.file} --retry-failed")
         return advice
 
 
@@ -299,7 +299,7 @@ def _short(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Make one line of a name or an error: nothing in it may look like another line, or header."""
+    """Return a name or an error as one line, which cannot look like another line or a header."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

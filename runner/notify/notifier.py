@@ -1,8 +1,8 @@
 """Send the notifications that `on.notify` asks for when a run ends, also when an error ends it.
 
-Never raises when something was not delivered: it returns the reasons. Receivers get their messages
-at the same time, each one's in order. What was sent to whom lies in a file beside the ledger that
-is replaced as a whole; a broken file counts as empty, so a message may come twice but is never
+Delivery failures do not raise: their reasons are returned. Receivers get their messages at the
+same time, each one's in order. What was sent to each receiver is stored in a file next to the
+ledger, written atomically; a broken file counts as empty, so a message may come twice but is never
 lost.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from paddock.engine.system import files
@@ -48,16 +48,16 @@ _POLL_S = 0.05
 
 
 class SentStateFile:
-    """What receivers were told; `told` is by receiver."""
+    """File with what was sent to each receiver; `told` is by receiver."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.is_known = False
-        """Whether anything was ever written down."""
+        """Whether the file ever existed."""
         self.told: dict[str, SentState] = {}
 
     def read(self) -> None:
-        """Read what was written down."""
+        """Read the file."""
         try:
             data = json.loads(self._file.read_text("utf-8"))
         except (OSError, ValueError):
@@ -67,7 +67,7 @@ class SentStateFile:
             self.told = {str(name): SentState.of_json(one) for name, one in data.items()}
 
     def write(self) -> None:
-        """Write it down.
+        """Write the file.
 
         Raises:
             OSError: the folder cannot be written, or the disk is full.
@@ -86,9 +86,9 @@ class SentStateFile:
 
 @asynccontextmanager
 async def locked_sent_state(folder: Path, name: str) -> AsyncIterator[SentStateFile]:
-    """Yield the memory of this name, read, and nobody else meanwhile.
+    """Yield the file of this name, read and locked.
 
-    Where several machines carry out one run, each comes to its end: the first one tells.
+    When several machines carry out one run, each reaches its end: the first one sends.
 
     Raises:
         OSError: the folder cannot be written.
@@ -119,30 +119,17 @@ SENT_FOLDER = "told"
 _ID_CHARS = 16
 
 
-class NotifySecrets(Protocol):
-    """The secrets of a run."""
-
-    @property
-    def values(self) -> Mapping[str, str]:
-        """By name."""
-        ...
-
-    def redact(self, text: str) -> str:
-        """Take them out of a text."""
-        ...
-
-
 async def notify_of_end(
     bound: BoundPlan,
     report: Report,
     previous_status: str | None,
     settings: Settings,
-    secrets: NotifySecrets | None = None,
+    secrets: Secrets | None = None,
 ) -> tuple[str, ...]:
-    """Return how a run ended, and give what could not be told, one sentence each.
+    """Send the notifications of a run's end; return what was not delivered, one sentence each.
 
-    `previous_status` is how the run before ended; it counts where nobody was told anything yet.
-    Takes two minutes at the longest, and no time where there is no news.
+    `previous_status` is how the run before ended; it counts while nothing has been sent yet. Takes
+    two minutes at most, and no time when there is nothing to send.
     """
     on = bound.pipeline.on
     if on is None or not on.notify:
@@ -167,21 +154,21 @@ async def notify_of_end(
                 memory.told = after
                 memory.write()
     except OSError as error:
-        if not was_told:  # better twice than never: a full disk is news itself
+        if not was_told:  # better twice than never: a full disk is itself worth a message
             await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
         why = error.strerror or error
-        return (*bell.faults, f"what was told cannot be remembered: {folder}: {why}.")
+        return (*bell.faults, f"cannot record which notifications were sent: {folder}: {why}.")
     return tuple(bell.faults)
 
 
 def receiver_key(way: NotifyKeys) -> str:
-    """Name a receiver as long as it is written as it is."""
+    """Return the key of a receiver in the file: a digest of how it is written in the pipeline."""
     text = json.dumps(way.model_dump(mode="json", exclude={"when"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARS]
 
 
 def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, ...]:
-    """Say before a run what is known to keep its receivers from being told."""
+    """Return which channels cannot deliver, as far as that is known before a run."""
     from .channels import MailServer
 
     on = bound.pipeline.on
@@ -195,10 +182,10 @@ def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, .
 
 
 class _Notifier:
-    """Tells of one run."""
+    """Sends the notifications of one run."""
 
     def __init__(
-        self, bound: BoundPlan, report: Report, settings: Settings, secrets: NotifySecrets | None
+        self, bound: BoundPlan, report: Report, settings: Settings, secrets: Secrets | None
     ) -> None:
         self._report = report
         self._settings = settings
@@ -212,7 +199,7 @@ class _Notifier:
         self.faults: list[str] = []
 
     async def tell(self, way: NotifyKeys, told: SentState) -> SentState:
-        """Tell one receiver all that it wants to hear; gives what it knows then."""
+        """Send one receiver the events that it wants; return its new state."""
         told = without_ended_items(self._report, told)
         for one in notices_of(self._report, told, self._now):
             if one.event in way.when:
@@ -226,19 +213,15 @@ class _Notifier:
         return told
 
     async def _send(self, way: NotifyKeys, what: Notification) -> None:
-        if way.webhook is not None:
-            from . import channels
+        from . import channels
 
+        if way.webhook is not None:
             await channels.post_webhook(self._rendered(way.webhook), what)
         elif way.command is not None:
-            from . import channels
-
-            # Split first: what an input brings stays one word, whatever is in it.
+            # Split first: the value of an input stays one word, whatever it contains.
             words = [self._rendered(word) for word in channels.command_words(way.command)]
             await channels.run_command(words, self._file.parent, what)
         elif way.email is not None:
-            from . import channels
-
             unattended = self._settings.unattended
             to = self._rendered(way.email)
             await channels.send_mail(unattended.smtp_url, unattended.mail_from, to, what)
@@ -253,7 +236,7 @@ class _Notifier:
         kind = "webhook" if way.webhook else "command" if way.command else "mail"
         self.faults.append(
             self._redact(
-                f"nobody was told by {kind} that it {_EVENT_WORDS[event]}: {why.rstrip('.')}."
+                f"the notification by {kind} that it {_EVENT_WORDS[event]} was not delivered: {why.rstrip('.')}."
             )
         )
 
@@ -266,13 +249,13 @@ _EVENT_WORDS: Mapping[Event, str] = {
 
 
 def crash_report(pipeline: str, run: str, words: str) -> Report:
-    """Return the report of a run that died before it could tell anything."""
+    """Return the report of a run that died before it could report anything."""
     return Report(run, pipeline, "failed", {}, message=words)
 
 
 @dataclass
 class ReportedEnd:
-    """How a run ended, as soon as somebody knows."""
+    """How a run ended, once it is known."""
 
     report: Report | None = None
 
@@ -287,10 +270,10 @@ async def notify_at_end(
     *,
     wanted: bool,
 ) -> AsyncIterator[ReportedEnd]:
-    """Yield what takes the report of the run within, and tell of it at the end.
+    """Yield an object that takes the run's report, and send the notifications at the end.
 
-    An error that ends the run is told as its failure, and rises. What could not be told, the
-    observer is.
+    An error that ends the run is sent as its failure, and raised again. The observer gets what was
+    not delivered.
     """
     outcome = ReportedEnd()
     if not wanted or bound.pipeline.on is None or not bound.pipeline.on.notify:

@@ -1,7 +1,7 @@
 """File-system events of a watched folder, with polling as the fallback.
 
 The only importer of watchdog. Events are hints, never the truth: a listing finds out what changed.
-They come in watchdog's thread, and the source is restarted when it died.
+They arrive in watchdog's thread. The source is restarted when that thread has died.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _END_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ChangeHints:
-    """What was told since the last time somebody asked."""
+    """Events since the last `take`."""
 
     relpaths: frozenset[str] = frozenset()
     is_overflow: bool = False
-    """More came than is kept: only a look at the whole tells."""
+    """More events came than are kept: list the whole folder."""
 
 
 class FolderEvents:
@@ -48,7 +48,7 @@ class FolderEvents:
     def __init__(
         self, root: Path, wake: Callable[[], None], is_noise: Callable[[str], bool]
     ) -> None:
-        """Take the root, what to call when something was told, and which paths never matter."""
+        """`wake` is called after an event; `is_noise` names paths to ignore."""
         self._root = root
         self._wake = wake
         self._is_noise = is_noise
@@ -59,16 +59,16 @@ class FolderEvents:
         self._has_told = False
         self._n_events = 0
         self._written: set[str] = set()
-        self._hears_closes = sys.platform == "linux"  # inotify alone tells of closed files
+        self._hears_closes = sys.platform == "linux"  # only inotify reports closed files
         self._most_events = _queue_length() // 2
         self._observer: BaseObserver | None = None
         self._emitters: frozenset[EventEmitter] = frozenset()
 
     def start(self) -> None:
-        """Begin to listen. Blocking: every folder below the root is registered.
+        """Start listening. Blocks: every folder below the root is registered.
 
         Raises:
-            OSError: the system has no room for more watches, or the root is not there.
+            OSError: the system has no watches left, or the root is missing.
         """
         from watchdog.events import FileSystemEventHandler
         from watchdog.observers import Observer
@@ -86,17 +86,17 @@ class FolderEvents:
         self._emitters = frozenset(observer.emitters)
 
     def stop(self) -> None:
-        """End it, in bounded time."""
+        """Stop listening, in bounded time."""
         observer, self._observer = self._observer, None
         if observer is None:
             return
-        with contextlib.suppress(Exception):  # whatever a dying observer says
+        with contextlib.suppress(Exception):  # ignore every error of a dying observer
             observer.stop()
         if observer.is_alive():
             observer.join(_END_S)
 
     def is_alive(self) -> bool:
-        """Return whether events still come: the observer lives on when its emitter has died."""
+        """Return whether events still arrive: the observer survives its dead emitter."""
         if self._observer is None or not self._observer.is_alive():
             return False
         readers = (getattr(emitter, "_inotify_fd", None) for emitter in self._emitters)
@@ -105,9 +105,9 @@ class FolderEvents:
         )
 
     def covers(self, n_folders: int) -> bool:
-        """Return whether so many folders are listened to.
+        """Return whether this many folders are watched.
 
-        Where the system's limit is reached in the middle, watchdog says nothing and goes on.
+        When it reaches the system's limit, watchdog continues without a word.
         """
         for emitter in self._emitters:
             group = getattr(emitter, "_inotify", None)
@@ -117,7 +117,7 @@ class FolderEvents:
         return True
 
     def take(self) -> ChangeHints:
-        """Take what was told since the last time."""
+        """Return the events since the last call."""
         with self._lock:
             hints = ChangeHints(frozenset(self._relpaths), self._is_overflow)
             self._relpaths = set()
@@ -125,12 +125,12 @@ class FolderEvents:
         return hints
 
     def written(self) -> frozenset[str]:
-        """Return files that were written to and not closed since, as far as is known."""
+        """Return files that are known to be written and not closed."""
         with self._lock:
             return frozenset(self._written)
 
     def _note_writer(self, event: FileSystemEvent) -> None:
-        """Note who writes: the system tells of each write, and when a writer has closed a file."""
+        """Track open writers: the system reports each write, and each close by a writer."""
         relpath = os.fsdecode(event.src_path).removeprefix(self._prefix).replace(os.sep, "/")
         if event.event_type == "modified" and not event.is_directory:
             if len(self._written) < MOST_PATHS and self._hears_closes:
@@ -144,8 +144,8 @@ class FolderEvents:
             self._note_writer(event)
             self._n_events += 1
             if self._n_events >= self._most_events:
-                # The kernel drops events when its queue is full, and its queue is full only if
-                # at least this many are read after it. So after as many, the whole is looked at.
+                # The kernel drops events when its queue is full, and then at least this many are
+                # read after the gap. So list the whole folder after that many.
                 self._n_events, self._is_overflow = 0, True
                 self._written.clear()
             for path in paths:
@@ -172,7 +172,7 @@ class FolderEvents:
 
 
 def _event_types() -> list[type[FileSystemEvent]]:
-    """Name the events that mean that something may have changed: not that somebody has read."""
+    """Return the event types that can mean a change; reads are left out."""
     from watchdog import events
 
     return [
@@ -196,9 +196,9 @@ def _queue_length() -> int:
 
 POLL_S = 5.0
 POLL_SHARE = 0.05
-"""The most of its time that a watch spends on reading a folder that tells nothing."""
+"""The largest part of its time that a watch spends on reading a folder without events."""
 EVENTS_RETRY_S = 300.0
-"""How often events are tried again where the system had no room for them."""
+"""Time before events are tried again where the system had no watches left."""
 
 
 class ChangeSource:
@@ -214,10 +214,10 @@ class ChangeSource:
         self._events: FolderEvents | None = None
         self._retry_at: float | None = None
         self.polls = False
-        """Whether the folder must be looked at often."""
+        """Whether the folder must be polled."""
 
     async def start(self, now: float) -> None:
-        """Listen, or begin to poll and say why."""
+        """Listen to events; start to poll and report why when that fails."""
         await self.stop()
         self._retry_at = None
         kind = await self._look.ask(partial(needs_polling, self._spec.root))
@@ -242,13 +242,13 @@ class ChangeSource:
         self._notices.tell("polled", watch_messages.polling_message(self._spec.root, why, POLL_S))
 
     def is_deaf(self, now: float) -> bool:
-        """Return whether events should come and do not: start anew."""
+        """Return whether events have stopped and the source must be restarted."""
         if self._events is None:
             return not self.polls or (self._retry_at is not None and now >= self._retry_at)
         return not self._events.is_alive()
 
     def compare(self, n_folders: int) -> None:
-        """Poll as well where the system listens to fewer folders than there are."""
+        """Poll as well when the system watches fewer folders than there are."""
         if self._events is None:
             return
         if not self._events.covers(n_folders):
@@ -258,27 +258,27 @@ class ChangeSource:
             self._notices.over("polled")
 
     def take(self) -> ChangeHints:
-        """Take what was heard."""
+        """Return the hints since the last call."""
         return self._events.take() if self._events is not None else ChangeHints()
 
     def written(self) -> frozenset[str]:
-        """Return files that were written to and not closed since, as far as the system tells."""
+        """Return files that are open for writing, as far as the system reports it."""
         return self._events.written() if self._events is not None else frozenset()
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         events, self._events = self._events, None
         if events is not None:
             await self._look.ask(events.stop)
 
     def drop(self) -> None:
-        """Listen no more, and wait for nobody: at the end, when a folder may hang."""
+        """Stop listening without waiting: at the end, a folder may hang."""
         events, self._events = self._events, None
         if events is not None:
             self._look.leave(events.stop)
 
 
 def is_noise(relpath: str, *, is_hot: bool) -> bool:
-    """Return whether a change there never matters."""
+    """Return whether a change at this path never matters."""
     parts = relpath.split("/")
     return any(map(is_temporary, parts)) or (is_hot and parts[0] in HOT_FOLDERS)

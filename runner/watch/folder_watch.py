@@ -1,9 +1,8 @@
 """Watch one folder for years.
 
-Look, let files settle, collect a batch, submit it, record what was done. Events are hints and a
-full listing is the truth; `watch_state` decides what follows from either. No error of the folder
-ends the watch. Knows no Prefect and starts no run: `submit` does, and its caller calls `done` once
-for each batch.
+List, let files settle, collect a batch, submit it, record the outcome. Events are hints and a full
+listing is the truth; `watch_state` decides. No error of the folder ends the watch. Knows no
+Prefect and starts no run: `submit` does, and its caller calls `done` once for each batch.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from .watch_spec import BatchOutcome, FileIdentity, FileVersion, WatchBatch, Wat
 from .watch_state import REFUSED_S, WatchState
 
 ROOT_S = 2.0
-"""How often to see whether the root is still there, and the same."""
-GATHER_S = 0.02  # an event is seldom alone
+"""Interval of the checks whether the root is still there, and the same."""
+GATHER_S = 0.02  # events come in groups
 BETWEEN_LOOKS_S = 1.0
-"""Between two looks at the whole that hints ask for."""
+"""Between two full listings that hints ask for."""
 SOON_SHARE = 0.2
-"""The most of its time that a watch spends on them, however large the folder."""
+"""The largest part of its time that a watch spends on listings, however large the folder."""
 FLUSH_S = 5.0
-"""The longest that the end waits for the book."""
+"""The longest that the end waits for the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class _EndedBatch:
-    """What is still to be done for a batch whose run has ended."""
+    """A batch whose run has ended, and what is left to do for it."""
 
     run: str
     files: Mapping[str, FileIdentity]
@@ -49,7 +48,7 @@ class _EndedBatch:
 
 
 class FolderWatch:
-    """One entry of `on.watch` at work. Used from one event loop."""
+    """One running entry of `on.watch`. Used from one event loop."""
 
     def __init__(
         self,
@@ -61,10 +60,7 @@ class FolderWatch:
         max_attempts: int = 3,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what to watch, where to keep it, who starts a run, and who is told what.
-
-        `clock` must never jump.
-        """
+        """`note` takes messages for people. `clock` must never jump."""
         self.spec = spec
         self._submit = submit
         self._max_attempts = max_attempts
@@ -85,7 +81,7 @@ class FolderWatch:
         self._n_files = 0
         self._is_slow = False
 
-    # --- from outside
+    # --- called from outside
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop` is set."""
@@ -101,8 +97,8 @@ class FolderWatch:
                 except WatchStopped:
                     break
                 except Exception as error:
-                    # A watch is meant to last for years: what nobody has thought of is told, and
-                    # everything is looked at anew.
+                    # A watch must last for years: report unexpected errors, and list everything
+                    # again.
                     self._notices.tell(
                         "broken", watch_messages.unexpected_error_message(self.spec.root, error)
                     )
@@ -118,7 +114,7 @@ class FolderWatch:
             self._look.close()
 
     async def done(self, batch: WatchBatch, outcome: BatchOutcome) -> None:
-        """Take in how the run of a batch ended. Does not wait for the book."""
+        """Take the outcome of a batch's run. Does not wait for the ledger."""
         state = self._state
         record = state.ended(batch, outcome, self._clock()) if state is not None else None
         if state is None or record is None:
@@ -139,12 +135,12 @@ class FolderWatch:
         self._wake.set()
 
     def rescan(self) -> None:
-        """Look at the whole soon."""
+        """List the whole folder soon."""
         self._look_at = 0.0
         self._wake.set()
 
     def status(self) -> dict[str, Any]:
-        """Return how it stands, as plain data."""
+        """Return the status as JSON."""
         how = (
             "away" if self._root is None else "polling" if self._change_source.polls else "watching"
         )
@@ -182,7 +178,7 @@ class FolderWatch:
     # --- rounds
 
     async def _begin(self) -> None:
-        """Read the book; wait where it cannot be read."""
+        """Read the ledger; wait while it cannot be read."""
         while self._state is None:
             try:
                 known = await self._look.known()
@@ -201,7 +197,7 @@ class FolderWatch:
             )
 
     async def _round(self) -> None:
-        """Take in what is new, and hand on what is due."""
+        """Take new hints, and submit what is due."""
         state, now = self._state, self._clock()
         assert state is not None  # `_begin` made it
         try:
@@ -220,7 +216,7 @@ class FolderWatch:
             await self._hand_on(state)
 
     async def _pause(self, stop: asyncio.Event) -> None:
-        """Wait for the next thing to do, or for news."""
+        """Wait until something is due, or an event arrives."""
         now = self._clock()
         times = [self._root_at]
         if self._root is not None and self._state is not None:
@@ -235,7 +231,7 @@ class FolderWatch:
         self._wake.clear()
 
     async def _is_there(self, now: float) -> bool:
-        """See that the root is there and the same, and that its events are heard."""
+        """Return whether the root is there and the same; restart events that have stopped."""
         if now < self._root_at:
             return self._root is not None
         self._root_at = now + ROOT_S
@@ -259,7 +255,7 @@ class FolderWatch:
         await self._change_source.stop()
 
     async def _take_up(self) -> None:
-        """Take up what a hot folder's `processing/` holds of which nothing is known."""
+        """Take files left in a hot folder's `processing/` that no batch knows."""
         assert self._state is not None  # `_begin` made it
         known = self._state.claimed()
         found = await self._look.claimed()
@@ -275,14 +271,14 @@ class FolderWatch:
             found: dict[str, FileVersion | None] = await self._look.at(hints.relpaths)
             state.hint(found, self._clock())
             if None in found.values() and not self.spec.is_hot:
-                self._look_soon()  # only looks at the whole tell what is gone
+                self._look_soon()  # only full listings show what is gone
 
     def _look_soon(self) -> None:
         wait_s = max(BETWEEN_LOOKS_S, self._took_s / SOON_SHARE)
         self._look_at = min(self._look_at, self._looked_at + wait_s)
 
     async def _whole(self, state: WatchState) -> None:
-        """Look at everything."""
+        """List the whole folder."""
         began = self._clock()
         listing = await self._look.whole()
         now = self._looked_at = self._clock()
@@ -303,7 +299,7 @@ class FolderWatch:
         self._look_at = now + max(wait_s, BETWEEN_LOOKS_S, self._took_s / POLL_SHARE)
 
     async def _confirmed(self, state: WatchState) -> bool:
-        """Read again which folder it is: a person may have confirmed it by a run."""
+        """Read again which folder it is: a run with `--yes` may have confirmed it."""
         try:
             roots = (await self._look.known()).roots
         except LedgerError as error:
@@ -329,7 +325,7 @@ class FolderWatch:
                 state.is_root_new = False
 
     async def _check(self, state: WatchState) -> None:
-        """Look again at files whose time to settle is over."""
+        """Look again at files whose settle time is over."""
         names = state.settling.to_check(self._clock())
         if names:
             found: dict[str, FileVersion | None] = dict.fromkeys(names)
@@ -339,7 +335,7 @@ class FolderWatch:
     # --- batches
 
     async def _hand_on(self, state: WatchState) -> None:
-        """Take what has settled and have a run started for it."""
+        """Submit a batch of settled files."""
         try:
             await self._look.see_owned()
         except LedgerError as error:
@@ -359,7 +355,7 @@ class FolderWatch:
             await self._submit(batch)
         except WatchStopped:
             raise
-        except Exception as error:  # whatever stands between us and a run: it must not end a watch
+        except Exception as error:  # whatever keeps a run from starting must not end the watch
             self._notices.tell(
                 "submit", watch_messages.not_submitted_message(self.spec.root, error)
             )
@@ -377,13 +373,13 @@ class FolderWatch:
         for relpath in moved.files:
             self._notices.over(relpath)
         if len(moved.files) < len(settled):
-            self._look_at = self._clock() + BETWEEN_LOOKS_S  # what is left settles again
+            self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
         return moved.files
 
-    # --- what has ended
+    # --- ended batches
 
     async def _settle_ended(self) -> None:
-        """Do what is to be done for the batches that came back."""
+        """Record the outcomes of ended batches."""
         while self._ended:
             ended = self._ended[0]
             try:
@@ -397,7 +393,7 @@ class FolderWatch:
         await self._move()
 
     async def _move(self) -> None:
-        """Bring a hot folder's files to where they end."""
+        """Move a hot folder's files to `done/` or `failed/`."""
         if not self._stuck or self._state is None:
             return
         failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}
@@ -419,7 +415,7 @@ class FolderWatch:
             self._notices.tell(relpath, watch_messages.stuck_message(self.spec.root, relpath, why))
 
     async def _flush(self) -> None:
-        """Write what is left, at the end, in bounded time; what is not is done again."""
+        """Write what is left at the end, in bounded time; the rest is done again."""
         self._look.end()
         with contextlib.suppress(TimeoutError, Exception):
             await asyncio.wait_for(self._settle_ended(), FLUSH_S)

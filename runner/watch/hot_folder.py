@@ -1,9 +1,9 @@
-"""Hot folder: claim documents by renaming them into `processing/`, then move them to `done/` or `failed/`. Blocks.
+"""Hot folder: claim documents by renaming, then move them to `done/` or `failed/`. Blocks.
 
-Nothing is copied and nothing is replaced: a rename is atomic, and a taken name gets a number. What
-lies in `processing/` after a kill is taken up again. A program that has a document open keeps
-writing into it wherever it is moved, so an open one is neither claimed nor finished, and one that
-changed after its claim is done again.
+A claim moves a document into `processing/`. Nothing is copied or replaced: a rename is atomic, and
+a taken name gets a number. After a kill, the content of `processing/` is taken up again. A program
+that has a document open writes on wherever it is moved to, so an open one is neither claimed nor
+finished, and one that changed after its claim is processed again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ OPEN_REASON = "a program still has it open for writing"
 
 @dataclass(frozen=True, slots=True)
 class HotFolderMoves:
-    """What became of some moves."""
+    """Result of some moves."""
 
     files: Mapping[str, FileVersion]
     refused: Mapping[str, str]
-    """Path → why; it stays where it is."""
+    """Path → why it stays where it is."""
     changed: Mapping[str, FileVersion] = field(default_factory=dict)
-    """Files in `processing/` that are other versions than the ones that were claimed."""
+    """Files in `processing/` that changed since they were claimed."""
 
 
 def claim_files(
@@ -43,10 +43,10 @@ def claim_files(
     before: Collection[str],
     written: Collection[str] = (),
 ) -> HotFolderMoves:
-    """Move what has settled into `processing/`; `before` is what lies there already.
+    """Move settled files into `processing/`; `before` is what lies there already.
 
-    A file that has changed since it settled, that is open for writing, or that is not there any
-    more, is left out. `written` are those that the system reports as open for writing.
+    A file that has changed since it settled, is open for writing, or is gone stays out. `written`
+    are the files that the system reports as open for writing.
     """
     claimed: dict[str, FileVersion] = {}
     refused: dict[str, str] = {}
@@ -75,7 +75,7 @@ def claim_files(
 
 
 def claimed_files(spec: WatchSpec, wanted: WatchFilter) -> dict[str, FileVersion]:
-    """Return what lies in `processing/`: what was being worked on when everything ended."""
+    """Return the files in `processing/`: work that was interrupted."""
     try:
         return list_folder(spec.processing, wanted).files
     except OSError:
@@ -88,9 +88,9 @@ def finish_files(
     failed: Mapping[str, str],
     claimed: Mapping[str, FileVersion] | None = None,
 ) -> HotFolderMoves:
-    """Move what has been worked on into `done/`, or into `failed/` with the reason beside it.
+    """Move processed files into `done/`, or into `failed/` with the reason next to it.
 
-    One that is another version than in `claimed`, or open for writing, stays where it is.
+    A file that differs from `claimed`, or is open for writing, stays where it is.
     """
     moved: dict[str, FileVersion] = {}
     refused: dict[str, str] = {}
@@ -109,7 +109,7 @@ def finish_files(
             if _exists(source):
                 target = _free_name(folder / relpath)
                 if relpath in failed:
-                    # First the reason: after a kill between the two the document is tried again.
+                    # The reason first: after a kill between the two, the document is tried again.
                     _write_reason(target, failed[relpath])
                 source.rename(target)
             moved[relpath] = FileVersion(relpath, 0, 0)
@@ -120,10 +120,10 @@ def finish_files(
 
 
 def is_open_for_writing(path: Path) -> bool:
-    """Return whether a program of this machine has a file open for writing, where that is known.
+    """Return whether a program of this machine has a file open for writing, if that is known.
 
     Linux grants a read lease only while no one has the file open for writing. Other systems, other
-    users' files and network shares give none: then only a change of the file tells.
+    users' files and network shares grant none: then only a change of the file shows it.
     """
     if sys.platform != "linux":
         return False
@@ -134,7 +134,7 @@ def is_open_for_writing(path: Path) -> bool:
     except OSError:
         return False
     try:
-        # A lease that is broken raises SIGIO, which ends a process; SIGURG is ignored.
+        # A broken lease raises SIGIO, which ends a process; SIGURG is ignored.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -146,7 +146,7 @@ def is_open_for_writing(path: Path) -> bool:
 
 
 def make_hot_folders(spec: WatchSpec) -> None:
-    """Make the three folders, so that people see where things go.
+    """Make the three folders, so that people see where files go.
 
     Raises:
         OSError: they cannot be made.
@@ -172,7 +172,7 @@ def _is_same_version(path: Path, seen: FileVersion) -> bool:
 
 
 def _free_name(path: Path) -> Path:
-    """Make the folder, and return a name in it that is free: `a.txt`, `a.2.txt`, `a.3.txt`."""
+    """Make the folder, and return a free name in it: `a.txt`, `a.2.txt`, `a.3.txt`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not _exists(path):
         return path
@@ -184,13 +184,13 @@ def _free_name(path: Path) -> Path:
 
 
 def _write_reason(target: Path, reason: str) -> None:
-    """Write why beside a failed document; its own folder's name says the rest."""
+    """Write the reason next to a failed document."""
     beside = target.with_name(fitted_name(target.name, _REASON_SUFFIX))
     beside.write_text(f"{reason}\n", "utf-8")
 
 
 def _remove_empty_folders(root: Path, relpaths: Iterable[str]) -> None:
-    """Remove the folders that a move has left empty, never the root."""
+    """Remove the folders that a move has emptied, never the root."""
     for relpath in {os.path.dirname(one) for one in relpaths}:  # noqa: PTH120 - relative text
         folder = relpath
         while folder:

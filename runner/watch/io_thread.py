@@ -1,7 +1,7 @@
-"""One thread for all file and ledger access of a watch, so that a hanging share blocks nothing else.
+"""One thread for a watch's file and ledger access, so that a hanging share blocks nothing else.
 
 A system call on a dead network share may not return for minutes, or ever. The thread is a daemon
-thread: nothing waits for it at exit. Answers come in order, or not at all.
+thread: exit does not wait for it. Answers come in order, or not at all.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MOST_WAITING = 16
 
 
 class IoThread:
-    """Carries out blocking calls, one after the other. Used from one event loop."""
+    """Run blocking calls one after the other. Used from one event loop."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._queue: queue.Queue[Callable[[], None] | None] | None = None
 
     async def ask(self, what: Callable[[], Answer]) -> Answer:
-        """Have something done in the thread; gives its answer, or raises what it raised."""
+        """Run a call in the thread; return its result or raise its error."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
 
@@ -49,13 +49,13 @@ class IoThread:
         return await future
 
     def leave(self, what: Callable[[], None]) -> None:
-        """Have something done in the thread, and do not wait; nothing, where it hangs."""
+        """Run a call in the thread without waiting; skip it when the thread hangs."""
         waiting = self._waiting()
         if not waiting.full():
             waiting.put_nowait(partial(_quietly, what))
 
     def close(self) -> None:
-        """End the thread when it has done what it was asked; another question starts a new one."""
+        """End the thread after its queued calls; another call starts a new one."""
         waiting, self._queue = self._queue, None
         if waiting is not None and not waiting.full():
             waiting.put_nowait(None)
@@ -70,7 +70,7 @@ class IoThread:
 
 
 def _quietly(what: Callable[[], None]) -> None:
-    with contextlib.suppress(Exception):  # nobody waits for what it says
+    with contextlib.suppress(Exception):  # no caller waits for the result
         what()
 
 
@@ -98,15 +98,15 @@ def _set_answer(
 
 
 SLOW_S = 30.0
-"""A folder that has not answered after so long is told; the question stays open."""
+"""After this time a slow folder is reported; the call stays open."""
 
 
 class WatchStopped(Exception):
-    """The watch is to end while a question is open."""
+    """The watch must end while a call is open."""
 
 
 class FolderIo:
-    """Asks; every question gives way to `stop`, and tells `slow` when it takes long."""
+    """Access to the folder and the ledger; every call ends early on `stop`, and reports `slow`."""
 
     def __init__(self, spec: WatchSpec, book: SeenFiles, slow: Callable[[bool], None]) -> None:
         self._spec = spec
@@ -117,22 +117,22 @@ class FolderIo:
         self._stop: asyncio.Event | None = None
 
     def begin(self, stop: asyncio.Event) -> None:
-        """Give way to `stop` from now on."""
+        """End calls early when `stop` is set."""
         self._stop = stop
 
     def end(self) -> None:
-        """Give way to nothing any more."""
+        """Ignore `stop` from now on."""
         self._stop = None
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         self._io_thread.close()
 
     async def sleep(self, seconds: float) -> None:
         """Wait.
 
         Raises:
-            Stopped: the watch is to end.
+            WatchStopped: the watch must end.
         """
         if self._stop is None:
             await asyncio.sleep(seconds)
@@ -144,10 +144,10 @@ class FolderIo:
         raise WatchStopped
 
     async def ask(self, what: Callable[[], Answer]) -> Answer:
-        """Have something done in the thread.
+        """Run a call in the thread.
 
         Raises:
-            Stopped: the watch is to end.
+            WatchStopped: the watch must end.
         """
         question = asyncio.ensure_future(self._io_thread.ask(what))
         stopped = asyncio.ensure_future(self._stop.wait()) if self._stop else None
@@ -167,7 +167,7 @@ class FolderIo:
                 stopped.cancel()
 
     def leave(self, what: Callable[[], None]) -> None:
-        """Have something done in the thread, and wait for nothing."""
+        """Run a call in the thread without waiting."""
         self._io_thread.leave(what)
 
     # --- the folder
@@ -176,12 +176,12 @@ class FolderIo:
         """Return the root's (st_dev, st_ino).
 
         Raises:
-            OSError: it is not there, no folder, or cannot be read.
+            OSError: it is missing, not a folder, or cannot be read.
         """
         return await self.ask(partial(_root_identity, self._spec))
 
     async def whole(self) -> FolderListing:
-        """List every file that counts.
+        """List every wanted file.
 
         Raises:
             OSError: the root cannot be read.
@@ -197,11 +197,11 @@ class FolderIo:
     async def claim(
         self, settled: Mapping[str, FileVersion], before: frozenset[str], written: frozenset[str]
     ) -> hot_folder.HotFolderMoves:
-        """Move what has settled into `processing/`, but for files that are being written."""
+        """Move settled files into `processing/`, except files that are open for writing."""
         return await self.ask(partial(hot_folder.claim_files, self._spec, settled, before, written))
 
     async def claimed(self) -> dict[str, FileVersion]:
-        """Return what lies in `processing/`; the three folders are made.
+        """Make the three folders; return the files in `processing/`.
 
         Raises:
             OSError: they cannot be made.
@@ -212,29 +212,29 @@ class FolderIo:
     async def finish(
         self, relpaths: Iterable[str], failed: Mapping[str, str], claimed: Mapping[str, FileVersion]
     ) -> hot_folder.HotFolderMoves:
-        """Move what has been worked on out of `processing/`, as far as it is what was claimed."""
+        """Move processed files out of `processing/`, unless they changed after their claim."""
         return await self.ask(
             partial(hot_folder.finish_files, self._spec, list(relpaths), failed, claimed)
         )
 
-    # --- the book
+    # --- the ledger
 
     async def known(self) -> HandledFiles:
-        """Return what the book keeps."""
+        """Return what the ledger knows of this watch."""
         return await self.ask(self._book.read)
 
     async def see_owned(self) -> None:
-        """Learn what the pipeline has written below the root."""
+        """Read which files below the root the pipeline has written."""
         self.wanted.owned = await self.ask(self._book.owned)
 
     async def record(
         self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
     ) -> None:
-        """Write into the book."""
+        """Write handled versions into the ledger."""
         await self.ask(partial(self._book.record, run, dict(files), tuple(gone), epoch))
 
     async def record_root(self, folder: FolderIdentity) -> None:
-        """Write into the book which folder lies at the root."""
+        """Write into the ledger which folder lies at the root."""
         await self.ask(partial(self._book.record_root, folder))
 
 

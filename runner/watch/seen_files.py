@@ -1,9 +1,8 @@
-"""What the ledger knows for a watch.
+"""Seen files: what the ledger knows for a watch. Blocks.
 
-Which file versions were handled, how runs ended, which files a run may take. Blocks; each call
-opens and closes the ledger, since runs in other processes write to it. A run that a watch started
-takes only files that the watch has found settled: others may still be written, and are left for
-the next run.
+Which file versions were handled, how runs ended, which files a run may take. Each call opens and
+closes the ledger, since runs in other processes write to it. A run that a watch started takes only
+files that the watch has found settled: others may still be written, and are left for the next run.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ from .watch_spec import (
 from .watched_folder import FolderIdentity
 
 _EPOCH = ""
-"""The row that counts: no file below a root has an empty path."""
+"""Path of the row with the count: no file below a root has an empty path."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandledFiles:
-    """What is kept of a watch."""
+    """What the ledger holds of a watch."""
 
     done: Mapping[str, FileIdentity] = field(default_factory=dict)
     epoch: int = 0
     roots: Sequence[FolderIdentity] = ()
-    """Which folder lay at the root, as each machine saw it last; this one's first."""
+    """Which folder lay at the root, as each machine saw it last; this machine's first."""
 
 
 class SeenFiles(Protocol):
-    """Keeps what a watch knows. Every method blocks, and raises `LedgerError` if it cannot."""
+    """Store of a watch. Every method blocks, and raises `LedgerError` when it fails."""
 
     def read(self) -> HandledFiles:
-        """Return what is kept."""
+        """Return what is stored."""
         ...
 
     def owned(self) -> frozenset[str]:
@@ -59,7 +58,7 @@ class SeenFiles(Protocol):
     def record(
         self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
     ) -> None:
-        """Write which versions have been seen through, and forget those that are gone."""
+        """Write which versions were handled, and forget those that are gone."""
         ...
 
     def record_root(self, folder: FolderIdentity) -> None:
@@ -71,9 +70,9 @@ class LedgerSeenFiles:
     """Implements `SeenFiles` in the ledger of a pipeline's folder."""
 
     def __init__(self, watch: str, root: Path, file: Path, opens: Callable[[bool], Ledger]) -> None:
-        """Take the watch's name and root, the pipeline's file, and what opens the ledger.
+        """`watch` is the watch's name and root, `file` the pipeline's file.
 
-        `opens` is asked with True where nothing will be written.
+        `opens` opens the ledger; its argument is True for reading only.
         """
         self._watch = watch
         self._prefix = f"{root}{os.sep}"
@@ -81,7 +80,7 @@ class LedgerSeenFiles:
         self._opens = opens
 
     def read(self) -> HandledFiles:
-        """Return what is kept."""
+        """Return what is stored."""
         with _as_ledger_error(), self._opens(True) as ledger:
             rows = ledger.watched(self._watch)
             roots = tuple(map(FolderIdentity.of_text, ledger.roots(self._watch, "")))
@@ -103,7 +102,7 @@ class LedgerSeenFiles:
     def record(
         self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
     ) -> None:
-        """Write which versions have been seen through, and forget those that are gone."""
+        """Write which versions were handled, and forget those that are gone."""
         with _as_ledger_error(), self._opens(False) as ledger:
             ledger.record_watched(self._watch, run, {**files, _EPOCH: (epoch, 0)}, gone)
         if ledger.error is not None:
@@ -119,7 +118,7 @@ class LedgerSeenFiles:
 
 @contextmanager
 def _as_ledger_error() -> Iterator[None]:
-    """Make a failure of whichever database it is one that a watch waits out."""
+    """Raise every database error as a `LedgerError`, which a watch retries."""
     try:
         yield
     except LedgerError:
@@ -129,18 +128,18 @@ def _as_ledger_error() -> Iterator[None]:
 
 
 def unknown_versions(relpaths: Iterable[str]) -> dict[str, FileIdentity]:
-    """Return what is kept of files while a run has them."""
+    """Return the versions to store of files while a run has them."""
     return dict.fromkeys(relpaths, UNKNOWN_FILE)
 
 
 def batch_outcome(
     ledger: Ledger, run: str, otherwise: BatchStatus = "crashed", message: str = ""
 ) -> BatchOutcome:
-    """Read how a run ended; `otherwise` where the ledger does not say, since it was killed.
+    """Return how a run ended; `otherwise` when the ledger does not know, since it was killed.
 
-    `run` may be the name of what several machines did together: then they say of each item how it
-    ended, and `otherwise` and `message` of the whole. Of a run that went on with others that
-    crashed, those say it as well.
+    `run` may be the job of several machines: then their runs have each item's outcome, and
+    `otherwise` and `message` are the job's. When a run continued one that crashed, the crashed
+    run's rows count as well.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -158,7 +157,7 @@ def batch_outcome(
     }
     again = frozenset(
         entry.key
-        for entry in entries  # done, with attempts: something within it failed and may pass
+        for entry in entries  # done, with attempts: a part of it failed, and may pass later
         if entry.state == "failed" or (entry.state == "done" and entry.attempts)
     )
     return BatchOutcome(run, status, failed, again, message)
@@ -168,12 +167,12 @@ WATCH_TRIGGER = "watch"
 
 
 def is_watch_trigger(trigger: str) -> bool:
-    """Return whether a watch began a run."""
+    """Return whether a watch started a run."""
     return trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
 
 
 class SettledFiles:
-    """Tells of each file whether it has settled. Reads the ledger once for each watch."""
+    """Decides of each file whether it has settled. Reads the ledger once for each watch."""
 
     def __init__(self, bound: BoundPlan, ledger: Ledger) -> None:
         self._specs = watch_specs(bound)
@@ -182,13 +181,13 @@ class SettledFiles:
         self._filters: dict[str, WatchFilter] = {}
 
     async def read(self) -> None:
-        """Learn what the watches have handed on so far."""
+        """Read which versions the watches have submitted so far."""
         for spec in self._specs:
             self._rows[spec.name] = await self._ledger.ask(self._ledger.watched, spec.name)
             self._filters[spec.name] = WatchFilter(spec)
 
     def is_left(self, item: Any) -> bool:
-        """Return whether an item is a file below a watch that has not come to rest yet."""
+        """Return whether an item is a file below a watch that has not settled yet."""
         path = item.get("path") if isinstance(item, Mapping) else None
         if not isinstance(path, str):
             return False
@@ -202,7 +201,7 @@ class SettledFiles:
         if is_temporary_path(relpath):
             return True
         if not self._filters[spec.name].wants(relpath):
-            return False  # none that this watch would ever hand on
+            return False  # not a file of this watch
         row = self._rows[spec.name].get(relpath)
         return row != UNKNOWN_FILE and row != _identity_of_path(path)
 
@@ -211,5 +210,5 @@ def _identity_of_path(path: str) -> FileIdentity | None:
     try:
         facts = os.stat(path)  # noqa: PTH116 - many times in a run
     except OSError:
-        return None  # it is gone: whoever reads it says so
+        return None  # it is gone: its reader reports that
     return facts.st_size, facts.st_mtime_ns

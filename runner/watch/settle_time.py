@@ -1,7 +1,7 @@
-"""Settle time: when has a file come to rest? Pure; no clock.
+"""Settle time: when a file is complete. Pure; no clock.
 
-A file is settled only when it was looked at again after the settle time and looked the same: one
-look says nothing, however old its mtime claims to be.
+A file has settled only when a second look, after the settle time, shows the same: one look proves
+nothing, however old its mtime.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from .watch_spec import FileVersion
 
 @dataclass(frozen=True, slots=True)
 class UnsettledFile:
-    """A version that was seen first at `since` (seconds of a clock that never jumps)."""
+    """A version that was first seen at `since` (seconds of a monotonic clock)."""
 
     seen: FileVersion
     since: float
 
 
 class SettlingFiles:
-    """The files that have not come to rest yet."""
+    """The files that have not settled yet."""
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
         self._waiting: dict[str, UnsettledFile] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return how many there are."""
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[str]:
-        """Name them."""
+        """Iterate over their paths."""
         return iter(self._waiting)
 
     def __contains__(self, relpath: object) -> bool:
@@ -40,7 +40,7 @@ class SettlingFiles:
         return relpath in self._waiting
 
     def see(self, seen: FileVersion, now: float) -> None:
-        """Note how a file looks; whatever has changed begins its time anew."""
+        """Note a file's version; a change restarts its settle time."""
         known = self._waiting.get(seen.relpath)
         if known is None or not known.seen.is_same(seen):
             self._waiting[seen.relpath] = UnsettledFile(seen, now)
@@ -55,7 +55,7 @@ class SettlingFiles:
             del self._waiting[relpath]
 
     def to_check(self, now: float) -> list[str]:
-        """Name the files whose time is over: to be looked at again."""
+        """Return the files whose settle time is over: look at them again."""
         return [
             relpath
             for relpath, waiting in self._waiting.items()
@@ -63,7 +63,7 @@ class SettlingFiles:
         ]
 
     def settled(self, found: Mapping[str, FileVersion | None], now: float) -> Iterator[FileVersion]:
-        """Take out the files that look as they did when their time began; note the others."""
+        """Remove and yield the files that look the same as before; restart the others."""
         for relpath, seen in found.items():
             known = self._waiting.get(relpath)
             if known is None:
@@ -77,7 +77,7 @@ class SettlingFiles:
                 yield seen
 
     def next_at(self) -> float | None:
-        """Return when the first of them has waited long enough."""
+        """Return when the first settle time is over."""
         return _earliest(waiting.since + self._settle_s for waiting in self._waiting.values())
 
 

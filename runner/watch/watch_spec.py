@@ -1,8 +1,9 @@
-"""What a folder watch watches and hands on: options, file versions, batches, filters.
+"""Values of a folder watch: options, file versions, batches, filters.
 
 Pure values; touches no file. A file version is (watch, path below the root, size, mtime_ns); the
 inode only tells whether it is still the same file while it settles. The run that reads a file
-takes its sha256. Temporary names are ignored: their writer renames the file when it is whole.
+computes its sha256. Temporary names are ignored: their writer renames the file when it is
+complete.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _TEMPORARY_SUFFIXES = (
 )
 _TEMPORARY_NAMES = frozenset(
     (
-        "4913",  # Vim, when it tries whether it may write here
+        "4913",  # Vim, to test whether it may write here
         "@eadir", "@tmp", "@recycle", "@recently-snapshot",  # Synology, QNAP
-        "__macosx", "icon\r",  # macOS; its others begin with a dot
+        "__macosx", "icon\r",  # macOS; its other names begin with a dot
         "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information",  # Windows
         "lost+found",
     )
@@ -40,7 +41,7 @@ _TEMPORARY_NAMES = frozenset(
 
 
 def is_temporary(name: str) -> bool:
-    """Return whether a file or folder of this name is none of ours.
+    """Return whether a file or folder of this name must be ignored.
 
     >>> [is_temporary(name) for name in ("a.pdf", ".~lock.a.odt#", "~$a.docx", "a.part", "4913")]
     [False, True, True, True, True]
@@ -62,13 +63,13 @@ FileIdentity: TypeAlias = tuple[int, int]
 """(size, mtime_ns) of one version of a file."""
 
 UNKNOWN_FILE: FileIdentity = (-1, -1)
-"""What the ledger holds of a file that a run has taken and not yet seen through."""
+"""The version in the ledger of a file that a run has taken and not finished."""
 
 ALL_FILES = ("**/*",)
 
 PROCESSING, DONE, FAILED = "processing", "done", "failed"
 HOT_FOLDERS = (PROCESSING, DONE, FAILED)
-"""What a hot folder holds besides the documents that nobody has claimed yet."""
+"""Folders of a hot folder that hold no unclaimed documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class WatchSpec:
     name: str
     """Its identity in the ledger: the pipeline's file and the root."""
     root: Path
-    """Absolute; need not be there yet."""
+    """Absolute; need not exist yet."""
     include: tuple[str, ...] = ALL_FILES
     exclude: tuple[str, ...] = ()
     settle_s: float = 2.0
@@ -86,13 +87,13 @@ class WatchSpec:
     reconcile_s: float = 600.0
     is_hot: bool = False
     file: str = ""
-    """The pipeline's file, as a person names it."""
+    """The pipeline's file, as people name it."""
     ignored: tuple[Path, ...] = ()
-    """Files and folders that are never looked at: what the pipeline itself writes."""
+    """Files and folders that are never looked at: the pipeline's own outputs."""
 
     @property
     def processing(self) -> Path:
-        """Where a hot folder keeps what a run works on."""
+        """The folder with claimed documents."""
         return self.root / PROCESSING
 
 
@@ -107,7 +108,7 @@ class FileVersion:
 
     @property
     def identity(self) -> FileIdentity:
-        """What the ledger keeps of it."""
+        """The part that the ledger keeps."""
         return (self.size, self.mtime_ns)
 
     def is_same(self, other: FileVersion) -> bool:
@@ -117,16 +118,16 @@ class FileVersion:
 
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
-    """What has settled and goes into one run."""
+    """Settled files for one run."""
 
     watch: str
     files: tuple[FileVersion, ...]
     gone: tuple[str, ...] = ()
-    """Files that were seen through once and have been deleted since."""
+    """Files that were handled once and have been deleted since."""
     idempotency_key: str = ""
-    """The same for the same change, so that handing it on twice starts one run."""
+    """The same for the same change, so that submitting it twice starts one run."""
     retries_failed: bool = False
-    """A hot folder's: who drops a document again wants it tried again."""
+    """In a hot folder, a document that is dropped again is processed again."""
 
 
 BatchStatus: TypeAlias = Literal[
@@ -136,14 +137,14 @@ BatchStatus: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome:
-    """How the run that took a batch ended."""
+    """How the run of a batch ended."""
 
     run: str
     status: BatchStatus
     failed: Mapping[str, str] = field(default_factory=dict)
     """Items that failed, key → reason; in a block over files the key is the `relpath`."""
     again: Collection[str] = frozenset()
-    """Those of them that failed for a passing reason: the next run tries them again."""
+    """Those of them with a transient error: the next run tries them again."""
     message: str = ""
     """Why the run as a whole failed."""
 
@@ -152,7 +153,7 @@ def batch_key(watch: str, epoch: int, files: Iterable[FileVersion], gone: Iterab
     """Return a batch's idempotency key.
 
     `epoch` counts what the watch has recorded, so that a version that comes back after another
-    one, or a further try, is a change of its own.
+    one, or a retry, is a change of its own.
     """
     digest = hashlib.sha256(f"{watch}\0{epoch}\0".encode("utf-8", "surrogateescape"))
     for seen in files:
@@ -164,13 +165,13 @@ def batch_key(watch: str, epoch: int, files: Iterable[FileVersion], gone: Iterab
 
 
 class WatchFilter:
-    """Decides for one watch. Paths below the root have forward slashes."""
+    """The files that a watch wants. Paths below the root have forward slashes."""
 
     def __init__(self, spec: WatchSpec) -> None:
         """Compile the globs.
 
         Raises:
-            BadPattern: one of them cannot be understood.
+            BadPattern: one of them is not valid.
         """
         self._include = Globs.of(spec.include)
         self._exclude = Globs.of(spec.exclude)
@@ -179,11 +180,11 @@ class WatchFilter:
         self._is_hot = spec.is_hot
         self._takes_all = spec.include == ALL_FILES and not spec.exclude
         self.owned: Set[str] = frozenset()
-        """Absolute paths that the pipeline wrote; the ledger tells more of them with each run."""
+        """Absolute paths that the pipeline wrote; each run may add some."""
         self._last = ("", False)
 
     def wants_folder(self, relpath: str) -> bool:
-        """Return whether to go into a folder."""
+        """Return whether to list a folder."""
         if self._is_hot and relpath in HOT_FOLDERS:
             return False
         if is_temporary(relpath.rpartition("/")[2]) or self._is_ignored(relpath):
@@ -199,23 +200,23 @@ class WatchFilter:
             return False
         if self._is_ignored(relpath) or (self.owned and self._prefix + relpath in self.owned):
             return False
-        if self._takes_all:  # as nearly always: spares two matches for each of 100,000 files
+        if self._takes_all:  # the usual case: saves two matches for each of 100,000 files
             return True
         if self._exclude.names_file(relpath):
             return False
         return self._include.names_file(relpath, in_named_folder=self._names(folder))
 
     def wants(self, relpath: str) -> bool:
-        """Return whether a file counts, every folder on the way to it included."""
+        """Return whether a file and all folders above it are wanted."""
         parts = relpath.split("/")
         folders = ("/".join(parts[:end]) for end in range(1, len(parts)))
         return all(map(self.wants_folder, folders)) and self.wants_file(relpath)
 
     def _names(self, folder: str) -> bool:
-        """Return whether a folder, or one around it, is named by `include`."""
+        """Return whether `include` names a folder, or one above it."""
         if not folder:
             return False
-        # A listing asks for one file after another of the same folder: the last answer is kept.
+        # A listing asks about all files of one folder in turn: cache the last answer.
         if self._last[0] != folder:
             around, _, _ = folder.rpartition("/")
             is_named = self._include.names_folder(folder) or self._names(around)
@@ -227,7 +228,7 @@ class WatchFilter:
 
 
 def _is_utf8(name: str) -> bool:
-    # The step that lists files leaves such names out, so a run would find nothing to do.
+    # The step that lists files leaves such names out, so a run would have nothing to do.
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -236,7 +237,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def watch_specs(bound: BoundPlan) -> tuple[WatchSpec, ...]:
-    """Return what each entry of `on.watch` looks at."""
+    """Return the spec of each entry of `on.watch`."""
     file = bound.roots.base / bound.file.name
     return tuple(
         WatchSpec(

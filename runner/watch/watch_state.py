@@ -1,12 +1,11 @@
 """State machine of a watch.
 
 Which file versions are done, settling, ready, in a run, or waiting for a retry. No clock, no file,
-no ledger. From the moment a batch is taken until its run has ended nothing is known of its files:
-the run may read another version than the one that was seen. Retries: a file that fails is tried a
-bounded number of times; the ledger counts them too, and does not retry what it quarantined. A run
-that fails as a whole (a share that is away, a full disk) says nothing about the files: it is
-retried for as long as it takes, with growing pauses. A crashed process says nothing about them
-either: the ledger knows which files it worked on, and how often.
+no ledger. While a batch is out nothing is known of its files: the run may read another version
+than the one that was seen. A file that fails is retried a bounded number of times; the ledger
+counts too, and does not retry what it quarantined. A run that fails as a whole (a missing share, a
+full disk) proves nothing about the files: it is retried with growing pauses for as long as it
+takes. Neither does a crashed process: the ledger knows which files it worked on, and how often.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ MOST_BACKOFF_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class RetryVerdict:
-    """What becomes of a batch's files."""
+    """What happens to a batch's files."""
 
     is_through: bool
-    """The run looked at everything there was."""
+    """The run looked at every file."""
     held: frozenset[str] = frozenset()
     given_up: Mapping[str, str] = field(default_factory=dict)
     not_before: float = 0.0
-    """When the run may be tried again that did not get through."""
+    """When to retry the run, if it did not finish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class _WaitingFile:
 
 
 class WatchRetries:
-    """What failed before, and what waits."""
+    """Failed files, and when each is retried."""
 
     def __init__(self, max_attempts: int, batch_s: float, reconcile_s: float) -> None:
         self._max_attempts = max_attempts
@@ -67,24 +66,24 @@ class WatchRetries:
         self._attempts: dict[str, tuple[FileIdentity, int]] = {}
         self._n_failed_runs = 0
         self.claimed: dict[str, FileVersion] = {}
-        """What lies in a hot folder's `processing/`."""
+        """Files in a hot folder's `processing/`."""
 
     def __len__(self) -> int:
-        """How many files wait before they are tried again."""
+        """Return how many files wait for a retry."""
         return len(self._held)
 
     def __iter__(self) -> Iterator[str]:
-        """Name them, and what lies in a hot folder's `processing/`."""
+        """Iterate over these files, and those in a hot folder's `processing/`."""
         yield from self._held
         yield from self.claimed
 
     def changed(self, seen: FileVersion, until: float) -> None:
-        """Note that a file in `processing/` is another version; it goes out again later."""
+        """Note that a file in `processing/` has changed; submit it again later."""
         self.claimed[seen.relpath] = seen
         self._held[seen.relpath] = _WaitingFile(seen, until)
 
     def holds(self, seen: FileVersion) -> bool:
-        """Return whether this version waits; another version of the file ends that."""
+        """Return whether this version waits; another version of the file ends the wait."""
         held = self._held.get(seen.relpath)
         if held is None:
             return False
@@ -94,7 +93,7 @@ class WatchRetries:
         return True
 
     def released(self, now: float) -> Iterator[FileVersion]:
-        """Take out what has waited long enough."""
+        """Remove and yield the files that have waited long enough."""
         for relpath in [one for one, held in self._held.items() if now >= held.until]:
             yield self._held.pop(relpath).seen
 
@@ -103,7 +102,7 @@ class WatchRetries:
         return min((held.until for held in self._held.values()), default=None)
 
     def judge(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        """Return what becomes of the files of a batch whose run has ended."""
+        """Decide what happens to the files of a batch whose run has ended."""
         if outcome.status in ("completed", "quarantined"):
             return self._after_success(batch, outcome, now)
         if outcome.status in ("budget", "interrupted", "skipped"):
@@ -136,9 +135,10 @@ class WatchRetries:
         return RetryVerdict(False, held.held, given_up, held.not_before)
 
     def _is_tried_again(self, outcome: BatchOutcome, seen: FileVersion) -> bool:
-        """Count a file that failed; a run that died says nothing of those that did not.
+        """Return whether to retry a file of an ended batch; count its failure.
 
-        How often a process has died of a file is counted in the ledger, which quarantines it then.
+        A run that died proves nothing about files that did not fail. The ledger counts the deaths
+        for each file, and quarantines it then.
         """
         if seen.relpath not in outcome.failed:
             return True
@@ -155,7 +155,7 @@ class WatchRetries:
         return RetryVerdict(False, held, not_before=until)
 
     def _counted(self, seen: FileVersion) -> bool:
-        """Count a failure of this version; tell whether it may be tried again."""
+        """Count a failure of this version; return whether it may be retried."""
         n = self._n_of(seen) + 1
         if n >= self._max_attempts:
             self._attempts.pop(seen.relpath, None)
@@ -177,29 +177,29 @@ class WatchRetries:
 
 
 REFUSED_S = 5.0
-"""How long to wait where nobody takes a batch, such as while Prefect's server starts anew."""
+"""Pause before a batch is submitted again, such as while Prefect restarts."""
 
 MOST_BATCHES_OUT = 2
-"""Batches out at a time: one that runs and one that waits; what comes later gathers."""
+"""Batches out at a time: one that runs and one that waits; later files gather."""
 
 MOST_CHANGES = 5
-"""Runs that a file of a hot folder may change in; then it is given up, whole as it is."""
+"""Runs in which a file of a hot folder may change before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchUpdate:
-    """What is to be written into the ledger, and what is to be told."""
+    """What to write into the ledger, and what to report."""
 
     files: Mapping[str, FileIdentity] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
     given_up: Mapping[str, str] = field(default_factory=dict)
-    """Files that are not tried again before they change, with the reason."""
+    """Files that are not retried until they change, with the reason."""
     held: tuple[str, ...] = ()
-    """Files that are tried again later."""
+    """Files that are retried later."""
 
 
 class WatchState:
-    """One watch. Every method is told the time by a clock that never jumps."""
+    """State of one watch. `now` is always the time of a monotonic clock."""
 
     def __init__(
         self,
@@ -214,11 +214,11 @@ class WatchState:
         self._spec = spec
         self.done: dict[str, FileIdentity] = dict(done)
         self.epoch = epoch
-        """How often something was recorded; kept, so that a try after it is another one."""
+        """How often something was recorded; stored, so that a retry is a change of its own."""
         self.roots = list(roots)
         """Which folder lay at the root when files were seen in it, as each machine saw it."""
         self.is_root_new = False
-        """Whether it is another one than the ledger has."""
+        """Whether it differs from the one in the ledger."""
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
         self._deletions = MissingFiles(spec.settle_s)
@@ -228,18 +228,18 @@ class WatchState:
         self._due_at: float | None = None
         self._out: dict[str, WatchBatch] = {}
         self._latest: dict[str, FileVersion] = {}
-        """The version of each file that went out last."""
+        """The version of each file that was last submitted."""
         self._disturbed: set[str] = set()
         self._gone_not_before = 0.0
         self._n_changes: dict[str, int] = {}
         """How often each file of a hot folder changed while a run had it."""
 
-    # --- what was seen
+    # --- seen files
 
     def look(self, listing: FolderListing, now: float) -> int:
-        """Take in a look at the whole; return how many files are missing from a foreign folder."""
+        """Take a full listing; return how many files are missing if the folder is another one."""
         self.release(now)
-        # Of nearly all of 100,000 files nothing is to be said: they must cost next to nothing.
+        # Nearly all of 100,000 files are unchanged: they must cost next to nothing.
         done, busy = self.done, self._busy()
         for relpath, seen in listing.files.items():
             if relpath in busy or done.get(relpath) != (seen.size, seen.mtime_ns):
@@ -266,7 +266,7 @@ class WatchState:
         return 0
 
     def _see_root(self, root: FolderIdentity, before: FolderIdentity | None) -> None:
-        """Note which folder it is; a mount below it that is gone counts while it hides files."""
+        """Note which folder it is; a lost mount below it counts while it hides files."""
         lost = {} if before is None else {at: before.mounts[at] for at in before.lost(root)}
         hiding = {
             at: what
@@ -278,11 +278,11 @@ class WatchState:
             self.roots, self.is_root_new = [seen], True
 
     def _busy(self) -> set[str]:
-        """Name the files of which more is to be noted than that they are as they were."""
+        """Return the files whose state is more than unchanged."""
         return {*self._latest, *self._ready, *self._gone, *self.settling, *self._retries}
 
     def _missed(self, listing: FolderListing, before: FolderIdentity | None) -> list[str]:
-        """Return the files that should be there and are not to be seen."""
+        """Return the known files that the listing lacks."""
         told = {relpath for batch in self._out.values() for relpath in batch.gone}
         return [
             relpath
@@ -296,7 +296,7 @@ class WatchState:
         ]
 
     def hint(self, found: Mapping[str, FileVersion | None], now: float) -> None:
-        """Take in a look at some paths of which the system said that they changed."""
+        """Take a look at some paths for which there were events."""
         self.release(now)
         for relpath, seen in found.items():
             if relpath in self._latest:
@@ -308,13 +308,13 @@ class WatchState:
                 self._ready.pop(relpath, None)
 
     def check(self, found: Mapping[str, FileVersion | None], now: float) -> None:
-        """Take in a second look at files whose time to settle is over."""
+        """Take a second look at files whose settle time is over."""
         for seen in self.settling.settled(found, now):
             self._ready[seen.relpath] = seen
             self._gather(now)
 
     def found_claimed(self, files: Mapping[str, FileVersion], now: float) -> None:
-        """Take up what a hot folder's `processing/` held at the start."""
+        """Take the files that were in a hot folder's `processing/` at the start."""
         for relpath, seen in files.items():
             self._ready[relpath] = self._retries.claimed[relpath] = seen
             self._gather(now)
@@ -322,7 +322,7 @@ class WatchState:
     def _see(self, seen: FileVersion, now: float) -> None:
         relpath = seen.relpath
         if self._is_claimed(relpath):
-            return  # of the same name as one that is being worked on: it waits for that one
+            return  # a file of this name is in a run: wait for that
         self._gone.discard(relpath)
         out = self._latest.get(relpath)
         if out is not None and out.identity != seen.identity:
@@ -343,11 +343,11 @@ class WatchState:
         self._disturbed.update(self._latest)
 
     def postpone(self, now: float) -> None:
-        """Let what has settled wait a little longer."""
+        """Let settled files wait a little longer."""
         self._due_at = now + REFUSED_S
 
     def release(self, now: float) -> None:
-        """Let go what has waited long enough to be tried again."""
+        """Make files ready that have waited long enough for their retry."""
         for seen in self._retries.released(now):
             if self._is_claimed(seen.relpath):
                 self._ready[seen.relpath] = seen
@@ -359,10 +359,10 @@ class WatchState:
         if self._due_at is None:
             self._due_at = now + self._spec.batch_s
 
-    # --- what goes out
+    # --- outgoing batches
 
     def is_due(self, now: float) -> bool:
-        """Return whether a batch is to be taken."""
+        """Return whether to take a batch."""
         if not self._ready and not self._gone:
             self._due_at = None
         return (
@@ -370,20 +370,20 @@ class WatchState:
         )
 
     def settled(self) -> dict[str, FileVersion]:
-        """Return what would go into a batch."""
+        """Return the files that would go into a batch."""
         return dict(self._ready)
 
     def claimed(self) -> Mapping[str, FileVersion]:
-        """Return what lies in a hot folder's `processing/`, as it was claimed."""
+        """Return the claimed versions of a hot folder's files."""
         return dict(self._retries.claimed)
 
     def forget(self, relpath: str) -> None:
-        """Leave a file out that turned out to be none of ours, such as an output."""
+        """Drop a file that does not count, such as an output."""
         self.settling.drop(relpath)
         self._ready.pop(relpath, None)
 
     def take(self, claimed: Mapping[str, FileVersion] | None = None) -> WatchBatch | None:
-        """Take what has settled; of a hot folder only what could be claimed. None: nothing."""
+        """Take the settled files as a batch; of a hot folder only claimed ones. None: no files."""
         files = tuple(sorted(self._taken(claimed), key=lambda seen: seen.relpath))
         gone = tuple(sorted(self._gone))
         self._ready, self._due_at = {}, None
@@ -408,10 +408,10 @@ class WatchState:
         self._retries.claimed.update(claimed)
         yield from claimed.values()
 
-    # --- what came back
+    # --- ended batches
 
     def ended(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> WatchUpdate | None:
-        """Take in how a batch's run ended; None for one that is not out."""
+        """Take the outcome of a batch; return None when the batch is not out."""
         if self._out.pop(batch.idempotency_key, None) is None:
             return None
         verdict = self._retries.judge(batch, outcome, now)
@@ -441,7 +441,7 @@ class WatchState:
             self._n_changes.pop(relpath, None)
 
     def changed(self, files: Mapping[str, FileVersion], now: float) -> None:
-        """Note that files in `processing/` are other versions than the ones that were claimed.
+        """Note that files in `processing/` changed after their claim.
 
         They go out again when they have settled.
         """
@@ -449,7 +449,7 @@ class WatchState:
             self._retries.changed(seen, now + self._spec.settle_s)
 
     def changed_in_run(self, files: Mapping[str, FileVersion], now: float) -> dict[str, str]:
-        """Take in files that changed while a run had them; return those that do not go out again.
+        """Take files that changed while a run had them; return those given up, with the reason.
 
         Each comes with the reason.
         """
@@ -464,7 +464,7 @@ class WatchState:
         return given_up
 
     def refused(self, batch: WatchBatch, now: float) -> None:
-        """Take a batch back that could not be handed on; it goes out again, a little later."""
+        """Take a batch back that could not be submitted; it goes out again a little later."""
         del self._out[batch.idempotency_key]
         for seen in batch.files:
             if self._latest.get(seen.relpath) is seen:
@@ -475,10 +475,10 @@ class WatchState:
         self._gone.update(batch.gone)
         self._due_at = now + REFUSED_S
 
-    # --- when
+    # --- times
 
     def next_at(self) -> float | None:
-        """Return when something is to be done without anything new being seen."""
+        """Return when something is due without a new event."""
         due = self._due_at if len(self._out) < MOST_BATCHES_OUT else None
         times = (
             due,
@@ -490,7 +490,7 @@ class WatchState:
         return min((time for time in times if time is not None), default=None)
 
     def needs_look(self, now: float) -> bool:
-        """Return whether a look at the whole is wanted, to confirm what an earlier one missed."""
+        """Return whether a full listing must confirm what an earlier one missed."""
         at = self._deletions.next_at()
         if self._gone_not_before and now >= self._gone_not_before:
             self._gone_not_before = 0.0
@@ -498,7 +498,7 @@ class WatchState:
         return at is not None and now >= at
 
     def counts(self) -> dict[str, int]:
-        """Return how many files stand where."""
+        """Return the number of files in each state."""
         return {
             "done": sum(identity != UNKNOWN_FILE for identity in self.done.values()),
             "settling": len(self.settling),

@@ -1,10 +1,10 @@
-"""Look at a folder: its listing, its file system, whether it is the same folder as before, which missing files count as deleted.
+"""Listing and identity of a watched folder: which files, which folder, which deletions count.
 
-On a network share the system reports only what this machine does, and an unmounted share leaves an
-ordinary folder behind that is empty or holds what was written there since. So a folder is
-recognised by more than its path, and files count as deleted only in the folder in which they were
-seen, and in a watch only when two listings, some time apart, missed them. Links to folders are not
-followed; nothing is concluded about a folder that cannot be read. Listing blocks; knows no clock.
+On a network share the system reports only this machine's changes, and an unmounted share leaves an
+ordinary folder behind that is empty or holds what was written there since. So a folder has an
+identity besides its path, and files count as deleted only in the folder in which they were seen,
+and in a watch only when two listings, some time apart, missed them. Links to folders are not
+followed; a folder that cannot be read proves nothing. Listing blocks; knows no clock.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _INODES_OF_THE_SERVER = frozenset(("nfs", "nfs4", "ceph", "lustre"))
 
 
 def reports_no_events(file_system: str) -> bool:
-    """Return whether it does not report what other machines change on it.
+    """Return whether a file system does not report changes that other machines make.
 
     >>> [reports_no_events(name) for name in ("ext4", "nfs4", "fuse.sshfs", "fuseblk", "tmpfs")]
     [False, True, True, False, False]
     """
     name = file_system.lower()
-    # fuseblk is a local disk (NTFS) whose every change goes through this machine's kernel.
+    # fuseblk is a local disk (NTFS): every change passes this machine's kernel.
     return name in _SILENT_FILE_SYSTEMS or (name.startswith("fuse") and name != "fuseblk")
 
 
 @dataclass(frozen=True, slots=True)
 class FolderIdentity:
-    """Which folder lies at a path at the moment."""
+    """Which folder lies at a path."""
 
     identity: str
     """File system and inode; of a network share its type, source and the path below the mount."""
@@ -51,12 +51,12 @@ class FolderIdentity:
     """Mount points below it, relative, each with the identity of what is mounted there."""
 
     def as_text(self) -> str:
-        """Return what the ledger keeps."""
+        """Return the text for the ledger."""
         return json.dumps({"is": self.identity, "mounts": dict(self.mounts)}, sort_keys=True)
 
     @classmethod
     def of_text(cls, text: str) -> FolderIdentity:
-        """Read what the ledger keeps."""
+        """Read the text of the ledger."""
         kept = json.loads(text)
         return cls(kept["is"], kept["mounts"])
 
@@ -74,7 +74,7 @@ class Mount:
     source: str = ""
 
     def identity_of(self, path: str) -> str:
-        """Return which folder lies at `path` on this mount. Blocking.
+        """Return the identity of the folder at `path` on this mount. Blocks.
 
         The number of a device changes with each mount, so the file system's own identifier is used
         where there is one (ext4 and btrfs derive it from their UUID). Inodes of network shares
@@ -92,10 +92,10 @@ class Mount:
 
 
 def folder_identity_at(root: Path) -> FolderIdentity:
-    """Return which folder lies at a path. Blocking.
+    """Return the identity of the folder at a path. Blocks.
 
     Raises:
-        OSError: the path cannot be looked at.
+        OSError: the path cannot be read.
     """
     path, mounts = os.path.realpath(root), mounted()
     identity = mount_of(path, mounts).identity_of(path)
@@ -107,12 +107,12 @@ def folder_identity_at(root: Path) -> FolderIdentity:
             try:
                 below[at] = mount.identity_of(mount.point)
             except OSError:
-                continue  # a mount that does not answer counts as one that is not there
+                continue  # a mount that does not answer counts as missing
     return FolderIdentity(identity, below)
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
-    """Return what is mounted at a path.
+    """Return the mount that a path lies on.
 
     >>> mounts = [Mount("/", "ext4"), Mount("/mnt/a", "nfs4"), Mount("/mnt/ab", "cifs")]
     >>> mount_of("/mnt/a/b", mounts).kind
@@ -120,14 +120,14 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount:
     """
     best = Mount("", "")
     for mount in mounts:
-        # The later one of two at the same place lies on top.
+        # The later one of two at the same path lies on top.
         if Path(path).is_relative_to(mount.point) and len(mount.point) >= len(best.point):
             best = mount
     return best
 
 
 def file_system_of(path: Path) -> str:
-    """Return the type of the file system that a path lies on; empty where the system hides it."""
+    """Return the type of the file system that a path lies on; empty when unknown."""
     return mount_of(os.path.realpath(path), mounted()).kind
 
 
@@ -138,12 +138,12 @@ def mounted() -> list[Mount]:
     try:
         partitions = psutil.disk_partitions(all=True)
     except (OSError, RuntimeError):
-        return []  # a container without /proc: then what the system tells is believed
+        return []  # a container without /proc: trust the events
     return [Mount(one.mountpoint, one.fstype, one.device) for one in partitions]
 
 
 def needs_polling(root: Path) -> str | None:
-    """Return the type of the file system under a root where it does not report changes."""
+    """Return the type of a root's file system if it reports no changes; else None."""
     kind = file_system_of(root)
     return kind if reports_no_events(kind) else None
 
@@ -165,8 +165,8 @@ def is_other_folder(
 ) -> bool:
     """Return whether this is another folder than the one in which files were seen.
 
-    A folder that has all of them is the same one at another place: nothing can be deleted by that.
-    Where it is not known which folder it was, one file that is there is enough.
+    A folder that has all of them is the same one at another place: that deletes nothing. When the
+    former folder is not known, one present file is enough.
     """
     if before is None:
         return n_absent > 0 and n_present == 0
@@ -185,15 +185,15 @@ def is_mass_deletion(n_deleted: int, n_known: int, most: float) -> bool:
 
 
 class MissingFiles:
-    """Files that were missed by the looks so far."""
+    """Files that the last listings missed."""
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
         self._missing: dict[str, float] = {}
-        """Path → when a look missed it first."""
+        """Path → when a listing missed it first."""
 
     def look(self, missed: Collection[str], now: float) -> list[str]:
-        """Take in what a look at the whole has missed; return the files that are gone."""
+        """Take the files that a full listing missed; return those that count as deleted."""
         gone = [
             relpath
             for relpath in missed
@@ -206,29 +206,29 @@ class MissingFiles:
         return gone
 
     def forget(self) -> None:
-        """Begin again: the folder is another one."""
+        """Start again: the folder is another one."""
         self._missing.clear()
 
     def next_at(self) -> float | None:
-        """Return when a second look can confirm the first."""
+        """Return when a second listing can confirm the first."""
         return min((since + self._settle_s for since in self._missing.values()), default=None)
 
 
 @dataclass
 class FolderListing:
-    """What lies below a root at a time."""
+    """The files below a root at a time."""
 
     root: FolderIdentity
-    """Which folder lay at the root: another one was mounted there, unmounted or made again."""
+    """Which folder lay at the root: it may have been mounted, unmounted or made again."""
     files: dict[str, FileVersion] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     """Folders that could not be read, with a slash at the end."""
     n_folders: int = 0
 
     def is_known(self, relpath: str, before: FolderIdentity | None = None) -> bool:
-        """Return whether the absence of a path from `files` says that it is not there.
+        """Return whether a path that `files` lacks is known to be absent.
 
-        `before` is the folder in which it was seen: nothing is known below a mount that is gone.
+        `before` is the folder in which it was seen: nothing is known below a lost mount.
         """
         lost = () if before is None else before.lost(self.root)
         hidden = (*self.unreadable, *(f"{point}/" for point in lost))
@@ -236,10 +236,10 @@ class FolderListing:
 
 
 def list_folder(root: Path, wanted: WatchFilter) -> FolderListing:
-    """List every file that counts.
+    """List every wanted file.
 
     Raises:
-        OSError: the root is not there, no folder, or cannot be read.
+        OSError: the root is missing, not a folder, or cannot be read.
     """
     listing = FolderListing(folder_identity_at(root))
     waiting = [(str(root), "")]
@@ -259,7 +259,7 @@ def list_folder(root: Path, wanted: WatchFilter) -> FolderListing:
 def _entries(
     folder: str, prefix: str, wanted: WatchFilter, listing: FolderListing
 ) -> list[tuple[str, str]]:
-    """Take in what lies directly in a folder; gives the folders to go into."""
+    """Add the files of one folder to the listing; return the folders to list next."""
     below: list[tuple[str, str]] = []
     files = listing.files
     with os.scandir(folder) as entries:
@@ -278,7 +278,7 @@ def _entries(
 def look_at_paths(
     root: Path, relpaths: Iterable[str], wanted: WatchFilter
 ) -> dict[str, FileVersion | None]:
-    """Look at some paths; a folder among them stands for all that lies in it. None: not there."""
+    """Look at some paths; a folder stands for all files in it. None: it does not exist."""
     found: dict[str, FileVersion | None] = {}
     for relpath in relpaths:
         path = f"{root}{os.sep}{relpath}"
@@ -309,16 +309,16 @@ def _files_below(root: Path, relpath: str, wanted: WatchFilter) -> dict[str, Fil
         try:
             waiting += _entries(folder, prefix, wanted, listing)
         except OSError:
-            continue  # the next look at the whole tells it
+            continue  # the next full listing finds it
     return listing.files
 
 
 def file_version_at(path: str, relpath: str) -> FileVersion | None:
-    """Look at one file. None: it is not there, or no file."""
+    """Return a file's version; None when it does not exist or is not a file."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - 100,000 times in a look
     except (OSError, ValueError):
-        return None  # gone since it was listed, or a link that leads nowhere
+        return None  # gone since it was listed, or a dangling link
     if not stat.S_ISREG(facts.st_mode):
         return None
     return FileVersion(relpath, facts.st_size, facts.st_mtime_ns, facts.st_ino)

@@ -60,7 +60,7 @@ def test_an_error_in_the_stream_is_raised() -> None:
 
 
 def test_an_answer_that_is_no_object_is_told() -> None:
-    with pytest.raises(ServiceError, match="no JSON object"):
+    with pytest.raises(ServiceError, match="other than a JSON object"):
         lines_of(b"<html>\n")
 
 

@@ -58,8 +58,8 @@ def test_where_no_service_runs_it_is_told_how_one_starts(tmp_path: Path) -> None
     with pytest.raises(ServiceError) as caught:
         service_client.all_services(settings(tmp_path, "127.0.0.1:1"))
     assert str(caught.value) == (
-        "No model is in memory: no service of Paddock's runs.\n"
-        "  The next `paddock run` starts one; `paddock serve` is one for other programs."
+        "No model is in memory: no Paddock service runs.\n"
+        "  The next `paddock run` starts one; `paddock serve` starts one for other programs."
     )
     with serving(**{"": OLLAMA}) as server, pytest.raises(ServiceError) as other:
         service_client.all_services(settings(tmp_path, server.host))

@@ -64,7 +64,7 @@ def test_no_run_waits_for_prefect_or_imports_it(home: Home) -> None:
     try:
         report, said = home.run(PYTHONPROFILEIMPORTTIME="1")
         assert report["status"] == "completed"
-        assert re.search(r"\| +paddock\.runner\.feed$", said, re.MULTILINE)
+        assert re.search(r"\| +paddock\.runner\.prefect\.run_tracking$", said, re.MULTILINE)
         assert not re.search(r"\| +prefect$", said, re.MULTILINE)
     finally:
         server.resume()
@@ -169,7 +169,7 @@ def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
     done = ended(run)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"]["new"] == 16
-    assert "The local service went away; the run goes on with another one." in done.stderr
+    assert "The local service went away; the run continues with another one." in done.stderr
     assert home.told()["pid"] != before.pid
     until(lambda: home.told()["prefect"]["state"] == "ready")
     until(lambda: home.shown(json.loads(done.stdout)["run"]) == "Completed")
@@ -269,4 +269,4 @@ def test_a_service_that_cannot_start_is_told_and_done_without(tmp_path: Path) ->
         assert (
             f"{home.state_dir}/residence cannot be used for the local service: File exists."
         ) in said
-        assert "This run goes on without it." in said
+        assert "The run continues without it." in said

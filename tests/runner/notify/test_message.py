@@ -51,17 +51,17 @@ def test_quarantined_items_come_in_one_message_the_new_ones_first() -> None:
         "\n"
         f"/srv/digest/pipeline.yaml, run swift-otter on {HOST}, 2026-11-20 17:04 UTC.\n"
         "Details: paddock logs swift-otter /srv/digest\n"
-        "To try them again: paddock run /srv/digest/pipeline.yaml --retry-failed"
+        "To retry them: paddock run /srv/digest/pipeline.yaml --retry-failed"
     )
 
 
 def test_a_recovery_says_what_is_left() -> None:
     before = SentState(bad="failed", items=frozenset())
     report = Report("swift-otter", "digest", "completed", {"new": 3})
-    assert told(report, before).subject == f"[paddock] digest: it works again ({HOST})"
+    assert told(report, before).subject == f"[paddock] digest: it has recovered ({HOST})"
     left = Report("swift-otter", "digest", "quarantined", {}, items=bad("a.pdf"))
     assert told(left, before).subject == (
-        f"[paddock] digest: it works again; 1 item is still quarantined ({HOST})"
+        f"[paddock] digest: it has recovered; 1 item is still quarantined ({HOST})"
     )
 
 

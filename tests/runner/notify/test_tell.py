@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_from_being_told(tmp_path: 
     with hook() as server:
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
         (words,) = pipe.tell(ended("failed", message="the ledger cannot be written"))
-    assert words.startswith("what was told cannot be remembered: ")
+    assert words.startswith("cannot record which notifications were sent: ")
     assert [got["message"] for got in server.got] == ["the ledger cannot be written"]
 
 
@@ -110,7 +110,7 @@ def test_a_webhook_that_refuses_is_told_of_without_its_address_and_tried_next_ti
     with hook(403) as server:
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
         assert pipe.tell(ended("failed", message="x")) == (
-            "nobody was told by webhook that it failed: 127.0.0.1 answered 403.",
+            "the notification by webhook that it failed was not delivered: 127.0.0.1 answered 403.",
         )
         assert pipe.tell(ended("failed", message="x")) == ()
     assert len(server.got) == 2
@@ -122,7 +122,7 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
         (said,) = pipe.tell(ended("failed", message="x"))
-    assert said.startswith("nobody was told by webhook that it failed: 127.0.0.1: ")
+    assert said.startswith("the notification by webhook that it failed was not delivered: 127.0.0.1: ")
 
 
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
@@ -135,7 +135,7 @@ def test_a_webhook_that_never_answers_is_left_at_its_deadline(
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
         assert pipe.tell(ended("failed", message="x")) == (
-            "nobody was told by webhook that it failed: there was no answer within 0.2 s.",
+            "the notification by webhook that it failed was not delivered: there was no answer within 0.2 s.",
         )
 
 
@@ -145,7 +145,7 @@ def test_one_receiver_that_fails_does_not_keep_the_others_from_hearing(tmp_path:
         pipe = Pipe(tmp_path, both.replace("URL", server.url))
         said = pipe.tell(ended("failed", message="x"))
     assert said == (
-        "nobody was told by command that it failed: "
+        "the notification by command that it failed was not delivered: "
         "'/no/such' cannot be started (No such file or directory).",
     )
     assert len(server.got) == 1
@@ -193,7 +193,7 @@ def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
     script.write_text("import sys; sys.exit('there is no such channel')")
     pipe = Pipe(tmp_path, f"{{when: [failed], command: [{sys.executable}, tell.py]}}")
     assert pipe.tell(ended("failed", message="x")) == (
-        f"nobody was told by command that it failed: '{sys.executable}' ended with status 1: "
+        f"the notification by command that it failed was not delivered: '{sys.executable}' ended with status 1: "
         "there is no such channel.",
     )
 
@@ -204,7 +204,7 @@ def test_a_command_that_reads_nothing_and_does_not_end_is_ended(
     monkeypatch.setattr("paddock.runner.notify.channels.DEADLINE_S", 0.3)
     pipe = Pipe(tmp_path, "{when: [failed], command: [sleep, '600']}")
     assert pipe.tell(ended("failed", message="x")) == (
-        "nobody was told by command that it failed: 'sleep' did not end within 0.3 s.",
+        "the notification by command that it failed was not delivered: 'sleep' did not end within 0.3 s.",
     )
 
 
@@ -222,7 +222,7 @@ def test_a_mail_arrives_with_subject_text_and_receivers(tmp_path: Path) -> None:
 def test_a_mail_without_a_server_says_which_setting_is_missing(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path, "{when: [failed], email: a@b.org}")
     assert pipe.tell(ended("failed", message="x")) == (
-        "nobody was told by mail that it failed: no mail server is set; "
+        "the notification by mail that it failed was not delivered: no mail server is set; "
         "set PADDOCK_SMTP, such as smtp://user:password@mail.example.org.",
     )
 
@@ -231,7 +231,7 @@ def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
     with post_office(refusal="554 no spam") as (_, url):
         pipe = Pipe(tmp_path, "{when: [failed], email: a@b.org}", smtp=url)
         assert pipe.tell(ended("failed", message="x")) == (
-            "nobody was told by mail that it failed: 127.0.0.1 answered 554 no spam.",
+            "the notification by mail that it failed was not delivered: 127.0.0.1 answered 554 no spam.",
         )
 
 

@@ -116,7 +116,7 @@ def test_what_could_not_be_told_is_told_whoever_watches_and_the_run_is_as_it_was
         noted = Noted()
         assert ran(world, noted, trigger="watch").status == "quarantined"
     assert noted.notes[-1] == (
-        "nobody was told by webhook that it has quarantined items: 127.0.0.1 answered 410."
+        "the notification by webhook that it has quarantined items was not delivered: 127.0.0.1 answered 410."
     )
 
 

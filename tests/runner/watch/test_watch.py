@@ -260,7 +260,7 @@ def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
             (root / "c.txt").write_text("x")
             await watched.until(lambda: "c.txt" in watched.names)
             assert watched.notes[:2] == [
-                f"watch '{root}': the folder is not there. It is watched as soon as it is.",
+                f"watch '{root}': the folder does not exist. The watch starts when it does.",
                 f"watch '{root}': the folder is there again.",
             ]
 
@@ -275,7 +275,7 @@ def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
         async with Watched(spec(root)).running() as watched:
             await watched.until(lambda: watched.notes)
             assert watched.notes == [
-                f"watch '{root}': this is a file, not a folder. It is watched as soon as it is one."
+                f"watch '{root}': this is a file, not a folder. The watch starts when it is one."
             ]
 
     go(main())
@@ -385,7 +385,9 @@ def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path) -> N
             with (root / "a.txt").open("w") as writer:
                 writer.write("begin")
                 writer.flush()
-                why = f"watch '{root}': 'a.txt' cannot be moved ({hot_folder.OPEN_REASON}). It is tried again."
+                why = (
+                    f"watch '{root}': 'a.txt' cannot be moved ({hot_folder.OPEN_REASON}). Retrying."
+                )
                 await watched.until(lambda: why in watched.notes)
                 assert watched.batches == []
                 writer.write(" end")
@@ -461,8 +463,7 @@ def test_where_nobody_takes_a_batch_it_is_told_once_and_tried_again(
             await watched.until(lambda: watched.notes)
             await asyncio.sleep(0.5)
             assert watched.notes == [
-                f"watch '{root}': no run could be asked for (the server is away). "
-                f"It is tried again."
+                f"watch '{root}': no run could be submitted (the server is away). Retrying."
             ]
             watched.refuses = None
             await watched.until(lambda: watched.names == ["a.txt"])
@@ -568,7 +569,7 @@ def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
         async with Watched(spec(root)).running() as watched:
             await watched.until(lambda: watched.notes)
             assert watched.notes == [
-                f"watch '{root}': the system takes no more watches. It is read every 5 s; a "
+                f"watch '{root}': the system has no watches left. Polling every 5 s; a "
                 f"higher fs.inotify.max_user_watches and max_user_instances helps."
             ]
             (root / "a.txt").write_text("x")
@@ -591,8 +592,7 @@ def test_a_network_share_is_polled_and_said_so(root: Path, monkeypatch: pytest.M
             (root / "a.txt").write_text("x")
             await watched.until(lambda: watched.names == ["a.txt"])
             assert watched.notes == [
-                f"watch '{root}': a file system of type nfs4 does not tell what changes. "
-                f"It is read every 5 s."
+                f"watch '{root}': a file system of type nfs4 reports no changes. Polling every 5 s."
             ]
 
     go(main())

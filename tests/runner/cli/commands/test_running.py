@@ -66,6 +66,6 @@ def test_without_a_service_it_is_told_how_to_start_one(arguments: tuple[str, ...
     result = CliRunner().invoke(application(), list(arguments))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "No model is in memory: no service of Paddock's runs.\n"
-        "  The next `paddock run` starts one; `paddock serve` is one for other programs.\n"
+        "No model is in memory: no Paddock service runs.\n"
+        "  The next `paddock run` starts one; `paddock serve` starts one for other programs.\n"
     )
