@@ -122,7 +122,9 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
         (said,) = pipe.tell(ended("failed", message="x"))
-    assert said.startswith("the notification by webhook that it failed was not delivered: 127.0.0.1: ")
+    assert said.startswith(
+        "the notification by webhook that it failed was not delivered: 127.0.0.1: "
+    )
 
 
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
