@@ -14,6 +14,7 @@ from .sampling_values import checked_sampling
 
 Role = Literal["chat", "embed", "rerank"]
 Priority = Literal["interactive", "normal", "batch"]
+PRIORITY_RANK: Mapping[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 DoneReason = Literal["stop", "length", "repetition"]
 """`repetition`: the answer went in circles, and was ended."""
 ConstraintKind = Literal["json", "json_schema", "regex", "lark"]

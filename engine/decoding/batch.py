@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.request import Priority
+from paddock.engine.request import PRIORITY_RANK, Priority
 
 SequenceStatus = Literal["waiting", "prefill", "decode", "finished"]
-PRIORITY_RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
 
 # Ageing: this many seconds of waiting make up for the priority. A batch job that has waited a
 # minute goes before a chat that has just arrived; chats also have slots of their own.

@@ -20,10 +20,10 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_truncation import cut_middle
+from paddock.engine.request import PRIORITY_RANK
 
 from .batch import (
     LEAST_PIECE_TOKENS,
-    PRIORITY_RANK,
     CacheOperation,
     ContextLimits,
     ScheduledStep,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 from paddock.engine.errors import Busy, EngineError, NoPlace
-from paddock.engine.request import Priority
+from paddock.engine.request import PRIORITY_RANK, Priority
 from paddock.engine.settings import PoolSettings
 
 from .loaded_models import LoadedModel, ModelUse, W, model_key, replica_key, too_large
@@ -38,8 +38,6 @@ from .policy import (
 )
 from .pool_stats import LoadCount, ModelStats, PoolEvents, PoolStats
 
-_PRIORITY_ORDER: tuple[Priority, ...] = ("interactive", "normal", "batch")
-
 
 @dataclass(slots=True, eq=False)
 class WaitingRequest:
@@ -55,7 +53,7 @@ class WaitQueue:
     """Requests that wait for one model."""
 
     _requests: dict[Priority, deque[WaitingRequest]] = field(
-        default_factory=lambda: {priority: deque() for priority in _PRIORITY_ORDER}
+        default_factory=lambda: {priority: deque() for priority in PRIORITY_RANK}
     )
 
     def __len__(self) -> int:
@@ -64,7 +62,7 @@ class WaitQueue:
 
     def __iter__(self) -> Iterator[WaitingRequest]:
         """Yield all, the more urgent first, each priority in its order of arrival."""
-        return (request for priority in _PRIORITY_ORDER for request in self._requests[priority])
+        return (request for priority in PRIORITY_RANK for request in self._requests[priority])
 
     def add(self, request: WaitingRequest) -> None:
         """Add a request."""
@@ -78,7 +76,7 @@ class WaitQueue:
 
     def first_of_each(self) -> Iterator[WaitingRequest]:
         """Yield the first of each priority, again as long as the caller removes it."""
-        for priority in _PRIORITY_ORDER:
+        for priority in PRIORITY_RANK:
             requests = self._requests[priority]
             while requests:
                 first = requests[0]

@@ -41,6 +41,9 @@ from .byte_grammar import (
     named_token_id,
 )
 
+if sys.platform != "win32":
+    import resource
+
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
@@ -559,9 +562,7 @@ def main() -> None:
 
 def _limit_memory() -> None:
     """Limit the process to `TRIAL_MEMORY_BYTES` more than its libraries take."""
-    try:
-        import resource
-    except ImportError:  # Windows: only the time is limited
+    if sys.platform == "win32":
         return
     try:
         pages = int(Path("/proc/self/statm").read_bytes().split()[0])
@@ -574,9 +575,7 @@ def _limit_memory() -> None:
 
 def _limit_time() -> None:
     """Limit the next trial to `TRIAL_CPU_S`, after which the system kills the process."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime) + 1 + TRIAL_CPU_S

@@ -28,7 +28,7 @@ from itertools import islice
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.request import Priority
+from paddock.engine.request import PRIORITY_RANK, Priority
 
 TILE, BLOCK, UNIT = 64, 16, 4
 _N_BLOCKS = TILE // BLOCK
@@ -165,8 +165,6 @@ _PACK_WINDOW = 64
 # A request that has been passed over this often goes before more urgent ones.
 _MOST_TIMES_PASSED_OVER = 8
 
-_EMBED_PRIORITY_RANK: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
-
 
 @dataclass(frozen=True, slots=True)
 class EmbedPiece:
@@ -224,7 +222,7 @@ class EmbedQueue:
         """Queue the pieces of one request, in order."""
         self._n_arrived += 1
         if pieces:
-            one = _WaitingTexts(deque(pieces), _EMBED_PRIORITY_RANK[priority], self._n_arrived)
+            one = _WaitingTexts(deque(pieces), PRIORITY_RANK[priority], self._n_arrived)
             self._waiting[pieces[0].request_id] = one
 
     def drop(self, request_id: int) -> None:
