@@ -13,13 +13,13 @@ import asyncio
 import contextlib
 import errno
 import importlib
+import importlib.util
 import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ class SessionLost(StepError):
 
 def missing_mcp_library() -> tuple[str, str] | None:
     """Return sentence and remedy if the library is not installed; imports nothing."""
-    if find_spec("mcp") is not None:
+    if importlib.util.find_spec("mcp") is not None:
         return None
     what = "MCP servers need the package 'mcp', which is not installed."
     return what, "Install it: `pip install 'paddock-llm[mcp]'`."

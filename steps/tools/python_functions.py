@@ -11,13 +11,13 @@ import ast
 import asyncio
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +116,7 @@ def _is_importable(name: str, folder: Path) -> bool:
     if (folder / f"{name}.py").exists() or (folder / name).is_dir():
         return True
     try:
-        return find_spec(name) is not None
+        return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -412,7 +412,7 @@ _REMEDY = "Install it: pip install 'paddock-llm[retrieval]'."
 
 def missing_lancedb() -> tuple[str, str] | None:
     """Return sentence and remedy if the library is not installed; imports nothing."""
-    return (_NEEDS, _REMEDY) if find_spec("lancedb") is None else None
+    return (_NEEDS, _REMEDY) if importlib.util.find_spec("lancedb") is None else None
 
 
 def _lancedb() -> Any:

@@ -328,7 +328,7 @@ def test_a_loop_variable_cannot_hide_another_name() -> None:
     text = 'steps: [{for_each: "a in [1]", do: [{for_each: "a in [2]", do: [{uses: x}]}]}]'
     assert faults(text) == ["the name 'a' is already used."]
     assert faults('steps: [{for_each: "inputs in [1]", do: [{uses: x}]}]') == [
-        "the name 'inputs' is taken."
+        "the name 'inputs' is already used."
     ]
 
 

@@ -42,8 +42,8 @@ def test_what_is_there_is_no_fault(tmp_path: Path, step: str) -> None:
     [
         ("tool, with: {name: calculater}",
          "there is no tool 'calculater'. Known: 'calculator', 'files.read', 'files.search', "
-         "'http.get', 'now', 'files.…', 'web.…'. Did you mean 'calculator'? A function of your "
-         "own is named like `tools.py:clean`."),
+         "'http.get', 'now', 'files.…', 'web.…'. Did you mean 'calculator'? Write a function "
+         "of your own as `tools.py:clean`."),
         ("tool, with: {name: x, server: flies}",
          "there is no MCP server 'flies'. Known: 'files', 'web'. Did you mean 'files'?"),
         ("tool, with: {name: '{{ steps.s.x }}'}",
