@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from .report import Status
 
-STOP_REQUESTED = "It was asked to stop at an item's border"
+STOP_REQUESTED = "A stop was requested"
 
 Limit = Callable[[], Awaitable[str | None]]
 """Returns why the gate closes, or None."""

@@ -23,7 +23,7 @@ from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManag
 from paddock.runner.schedule.triggered_pipeline import deployed_parameters
 from tests.runner.schedule.test_planner import SIGNER, office_of, put, triggered
 
-BUDGET: State[Any] = Completed(name="Budget", message="It was asked to stop at an item's border.")
+BUDGET: State[Any] = Completed(name="Budget", message="A stop was requested.")
 
 
 @pytest.mark.parametrize(
