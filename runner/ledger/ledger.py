@@ -188,7 +188,7 @@ class Ledger:
         known = known_folder_identity(self.folder)
         if known is None:
             return
-        found = postgres.PostgresReader(postgres.server(self.url, known), retry_s=postgres.OPEN_S)
+        found = postgres.PostgresReader(postgres.postgres_server(self.url, known), retry_s=postgres.OPEN_S)
         version = found.version()
         if version == entries.VERSION:
             self._reader = found
@@ -224,7 +224,7 @@ class Ledger:
         from . import postgres_writer
         from . import postgres_writer as postgres_tables
 
-        server = postgres.server(self.url, folder_identity(self.folder))
+        server = postgres.postgres_server(self.url, folder_identity(self.folder))
         postgres_tables.prepare_schema(server, self.file)
         self._reader = postgres.PostgresReader(server, self._told)
         commit = postgres_writer.PostgresCommit(server, self._told)
