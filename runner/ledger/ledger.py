@@ -188,7 +188,9 @@ class Ledger:
         known = known_folder_identity(self.folder)
         if known is None:
             return
-        found = postgres.PostgresReader(postgres.postgres_server(self.url, known), retry_s=postgres.OPEN_S)
+        found = postgres.PostgresReader(
+            postgres.postgres_server(self.url, known), retry_s=postgres.OPEN_S
+        )
         version = found.version()
         if version == entries.VERSION:
             self._reader = found

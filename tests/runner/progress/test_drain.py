@@ -251,8 +251,7 @@ def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
     assert report["status"] == "budget"
     assert len(done) == report["counts"]["new"] < 12
     assert report["message"] == (
-        f"A stop was requested. {12 - len(done)} items are left; "
-        f"the same command goes on."
+        f"A stop was requested. {12 - len(done)} items are left; the same command goes on."
     )
     assert world.run().counts == {"fresh": len(done), "new": 12 - len(done) + 1}
 
