@@ -604,7 +604,7 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
         hear(step)
 
     monkeypatch.setattr(Context, "decode", decoded)
-    monkeypatch.setattr(bench.loop, "_tell", told)
+    monkeypatch.setattr(bench.loop, "_on_step", told)
     bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
     pair = ["decode", "tell"]
     assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
