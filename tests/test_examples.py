@@ -121,7 +121,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
 )
 def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Path) -> None:
     (suite,) = trials.run_suites(
-        [trials.read_suite(file)], mode="replay", tell=lambda file, case: None
+        [trials.read_suite(file)], mode="replay", on_result=lambda file, case: None
     )
     assert [case.name for case in suite.cases], "its tests were left out"
     assert [(case.name, case.problems) for case in suite.cases if not case.passed] == []
@@ -131,7 +131,7 @@ def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Pat
 def test_a_prompt_of_its_own_form_is_tested_without_a_model() -> None:
     file = EXAMPLES / "ci-batch" / "prompts" / "triage.prompt.yml"
     (suite,) = trials.run_suites(
-        [trials.read_suite(file)], mode="replay", tell=lambda file, case: None
+        [trials.read_suite(file)], mode="replay", on_result=lambda file, case: None
     )
     assert [case.word for case in suite.cases] == ["passed"]
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +174,8 @@ class ScopedReply:
             StepError: a check cannot be evaluated.
         """
         # A check may read long texts, or load what knows the languages.
+        import asyncio  # `validate` and `schema` do without: 40 ms
+
         looking = asyncio.to_thread(self._failures, output, text)
         try:
             return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""The command line: one Typer application, with one module for each group of commands.
+"""Command line: one Typer application, and the module of each command.
 
-Commands are thin: they read the settings, call the API and print the result. What is slow to
-import (Prefect, llama.cpp, SQLAlchemy, Rich) is imported by the command that needs it.
+Commands are thin: they read the settings, call the API and print the result. Only the module of
+the command that is asked for is imported; `paddock --help` needs none of them.
 """
 
 from __future__ import annotations
@@ -15,98 +15,67 @@ from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
+import typer.main
 
+from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import console
 
 from . import arguments, completion
 from .exit_status import INTERRUPTED
-from .help import apply_help_layout
+from .help import SECTIONS, apply_help_layout
 
-# The modules of `commands`, and the commands of each: only the one that is asked for is imported,
-# and only its options are laid out, which saves `validate` a quarter of its time.
 GROUPS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("commands.validate_plan_run", "register"): (
-        "validate",
-        "plan",
-        "run",
-    ),
-    ("commands.init_schema_steps", "register"): (
-        "init",
-        "schema",
-        "steps",
-        "doctor",
-    ),
-    ("commands.graph_tools", "register_tools"): ("tools",),
-    ("commands.summarise", "register"): (
-        "summarise",
-        "summarize",
-    ),
+    ("commands.validate_plan_run", "register"): ("validate", "plan", "run"),
+    ("commands.init_schema_steps", "register"): ("init", "schema", "steps", "doctor"),
+    ("commands.graph_tools", "register"): ("graph", "tools"),
+    ("commands.summarise", "register"): ("summarise", "summarize"),
     ("commands.config", "register"): ("config",),
     ("commands.test", "register"): ("test",),
     ("commands.chat", "register"): ("chat",),
-    ("commands.embed_batch", "register_embed"): ("embed",),
-    ("commands.embed_batch", "register_batch"): ("batch",),
-    ("commands.pull_push_create", "register_transfers"): (
-        "pull",
-        "push",
+    ("commands.embed_batch", "register"): ("embed", "batch"),
+    ("commands.pull_push_create", "register"): ("pull", "push", "create"),
+    ("commands.model_commands", "register"): (
+        *("list", "ls", "show", "cp", "rm", "check", "prune", "ps", "stop"),
     ),
-    ("commands.model_commands", "register_store"): (
-        "list",
-        "ls",
-        "cp",
-        "rm",
-        "check",
-        "prune",
-    ),
-    ("commands.model_commands", "register_show"): ("show",),
-    ("commands.pull_push_create", "register_create"): ("create",),
     ("commands.tune", "register"): ("tune",),
-    ("commands.serve_service", "register_serve"): ("serve",),
-    ("commands.serve_service", "register_service"): ("service",),
-    ("commands.up_allow_worker_cluster", "register_up"): ("up",),
-    ("commands.up_allow_worker_cluster", "register_allow"): ("allow",),
-    ("commands.up_allow_worker_cluster", "register_cluster"): ("cluster",),
-    ("commands.up_allow_worker_cluster", "register_worker"): ("worker",),
-    ("commands.model_commands", "register_running"): (
-        "ps",
-        "stop",
-    ),
-    ("commands.runs_logs_why_clean", "register_history"): (
-        "runs",
-        "logs",
-    ),
-    ("commands.runs_logs_why_clean", "register_clean"): ("clean",),
-    ("commands.runs_logs_why_clean", "register_why"): ("why",),
-    ("commands.graph_tools", "register_graph"): ("graph",),
+    ("commands.serve_service", "register"): ("serve", "service"),
+    ("commands.up_allow_worker_cluster", "register"): ("up", "allow", "worker", "cluster"),
+    ("commands.runs_logs_why_clean", "register"): ("runs", "logs", "why", "clean"),
     ("completion", "register"): ("completion",),
 }
+"""Module and function that register commands → those commands."""
 
 
 def application(command: str | None = None) -> typer.Typer:
-    """Return the command line, or as much of it as this command needs."""
+    """Return the application with this command's group; without one, only what help shows."""
     app = typer.Typer(
         name="paddock",
         help="Declarative YAML pipelines for local language models.",
         add_completion=completion.is_completion_request(os.environ),
         no_args_is_help=True,
-        rich_markup_mode=None,  # plain help: drawing it costs 0.15 s of imports
+        rich_markup_mode=None,  # importing Rich to draw the help takes 0.15 s
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root_options)
-    wanted = [group for group, commands in GROUPS.items() if command in commands]
-    for module, function in wanted or GROUPS:
+    group = next((group for group, names in GROUPS.items() if command in names), None)
+    if group is not None:
+        module, function = group
         getattr(importlib.import_module(f"paddock.runner.cli.{module}"), function)(app)
-    if not wanted:
-        app.command("help")(_help)
+    else:
+        for summaries in SECTIONS.values():
+            for name, summary in summaries.items():
+                app.command(name, help=summary)(_help if name == "help" else _only_listed)
     apply_help_layout(app)
     return app
 
 
+def _only_listed() -> None:
+    """Stand for a command of which the help needs the summary alone."""
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        from paddock.engine.system.distribution import OLLAMA_API, own_version
-
         own = f"paddock {own_version()}"
         called = arguments.is_called_as_ollama(sys.argv[0])
         console.print_out(f"ollama version is {OLLAMA_API} ({own})" if called else own)
@@ -130,8 +99,6 @@ def _help(
     ] = None,
 ) -> None:
     """Show what a command does; without one, list them all."""
-    import typer.main
-
     words = command or []
     app = typer.main.get_command(application(words[0] if words else None))
     app.main([*words, "--help"], prog_name="paddock")
@@ -146,18 +113,17 @@ def _command_asked_for() -> str | None:
 
 
 def main(begun: Callable[[], None] = lambda: None) -> None:
-    """Run the command that the arguments name; ends the process with its status.
+    """Run the command of `sys.argv` and exit with its status.
 
-    `begun` is called when all that it needs is imported, and Ctrl-C ends it in order.
+    `begun` is called after the command's imports: from then on Ctrl-C ends it in order.
     """
     console.configure_streams()
-    # Asked to end, a run ends as by Ctrl-C: at a border, resumable, status 130. Not by sending
-    # ourselves that: in the background of a script it is ignored.
+    # SIGTERM ends a run like Ctrl-C: drained, resumable, status 130. We do not send ourselves
+    # SIGINT, because a shell script starts background processes with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # What follows is a third of the time of `validate` (measured with 150 packages installed):
-    # looking for garbage among what was imported, 7 %, and again at the end, 15 %; looking for
-    # Pydantic's plug-ins in every installed package, 8 %. A run that has nothing to do makes some
-    # 140,000 objects that stay; each 50,000 of them cost 10 ms where they are looked through.
+    # A third of the time of `validate`, measured with 150 packages installed: garbage collection
+    # during imports 7 %, at exit 15 %, Pydantic's search for plug-ins in every package 8 %. A run
+    # with nothing to do keeps some 140,000 objects; each collection of 50,000 costs 10 ms.
     gc.set_threshold(200_000, 10, 10)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.argv[1:] = arguments.translate_ollama_run(sys.argv[0], sys.argv[1:])
@@ -165,9 +131,9 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
         app = application(_command_asked_for())
         begun()
         app()
-    except KeyboardInterrupt:  # before a command began: those end in order by themselves
+    except KeyboardInterrupt:  # before a command began: `with_exit_status` handles later ones
         sys.exit(INTERRUPTED)
-    except OSError as error:  # help that cannot be written; what commands do is told by `guarded`
+    except OSError as error:  # the help could not be written
         console.print_err(f"standard output: {error.strerror or error}.")
         console.discard_stdout()
         sys.exit(1)

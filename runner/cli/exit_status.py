@@ -1,8 +1,7 @@
 """Exit statuses of commands, and what is printed for an error.
 
 0: done, 1: failed, 2: the YAML or the command line is wrong, 130: interrupted. A run's report has
-the others. An error class of a package can only be raised by a package that was imported, so
-classes are looked up in `sys.modules` instead of imported: `list` must not load the YAML language.
+the others.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ P = ParamSpec("P")
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
-# Errors that speak for themselves, and their status. An error of a room can only come from a
-# room that was imported, so the rooms are looked for rather than imported (`list` needs no YAML).
+# Errors whose text is printed as it is, and their status. Looked up in `sys.modules`: an error can
+# only come from a module that was imported, and `list` must not import the YAML language.
 _STATUS_OF_ERRORS = {
     ("paddock.engine.errors", "EngineError"): FAILED,
     ("paddock.pipelines.errors", "PipelineError"): WRONG,
@@ -50,14 +49,14 @@ _STATUS_OF_ERRORS = {
 
 
 class CommandError(Exception):
-    """The command itself is wrong: a missing file, options that exclude one another."""
+    """Wrong command line: a missing file, options that exclude one another."""
 
 
 def with_exit_status(command: Callable[P, int]) -> Callable[P, None]:
-    """Make a Typer command of a function that returns its exit status.
+    """Return a Typer command for a function that returns its exit status.
 
-    With `as_json` set, an error is one object on stdout as well, so that a machine that waits
-    for the object always gets one.
+    With `as_json`, an error is also printed as one object on stdout, so that a program that reads
+    stdout always gets an object.
     """
 
     @functools.wraps(command)
@@ -66,7 +65,9 @@ def with_exit_status(command: Callable[P, int]) -> Callable[P, None]:
             status = command(*args, **kwargs)
         except KeyboardInterrupt as error:
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
-        except Exception as error:  # the rim: every error becomes words and a status here
+        except (
+            Exception
+        ) as error:  # the outermost frame: every error becomes a message and a status
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
         raise typer.Exit(status)
 
@@ -74,7 +75,7 @@ def with_exit_status(command: Callable[P, int]) -> Callable[P, None]:
 
 
 def _report_error(error: BaseException, *, as_json: bool) -> int:
-    """Return the person, and the machine that waits; give the status."""
+    """Print an error to stderr, with `as_json` also to stdout, and return the exit status."""
     if isinstance(error, typer.Exit):
         return error.exit_code
     if _wants_traceback() and not isinstance(error, KeyboardInterrupt):
@@ -82,13 +83,13 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     status, words = explain_error(error)
     console.print_err(words)
     if as_json:
-        with contextlib.suppress(OSError):  # a full disk, of which `words` tell
+        with contextlib.suppress(OSError):  # a full disk: stderr has the message
             console.print_json(_error_json(error, words))
     return status
 
 
 def explain_error(error: BaseException) -> tuple[int, str]:
-    """Return the exit status of an error and what to say about it."""
+    """Return an error's exit status and message."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "Interrupted."
     for (module, name), status in _STATUS_OF_ERRORS.items():
@@ -118,15 +119,17 @@ def _wants_traceback() -> bool:
 
 
 def _unexpected_error_text(error: BaseException) -> str:
-    """Keep the traceback for whoever mends it, and say in one sentence where."""
+    """Write the traceback to a file and return a sentence that names it."""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     file = _write_crash_file("".join(traceback.format_exception(error)))
-    where = f"What happened is written in {file}" if file else "PADDOCK_DEBUG=1 shows where"
-    return f"Paddock met an error of its own ({console.printable_message(what)}). {where}; please report it."
+    where = f"The traceback is in {file}" if file else "PADDOCK_DEBUG=1 shows the traceback"
+    return (
+        f"Internal error in Paddock ({console.printable_message(what)}). {where}; please report it."
+    )
 
 
 def _write_crash_file(text: str) -> Path | None:
-    """Write a traceback to the state folder, else to the temporary one."""
+    """Write a traceback to the state folder, else to a temporary one."""
     home = Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
     name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
     for folder in (home / "crashes", None):

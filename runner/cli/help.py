@@ -1,7 +1,7 @@
 """Layout of `--help`: commands in sections, whole sentences, arguments as people write them.
 
-Subclasses Typer's command classes. Typer's own notation (`{FILE...}...`, `<int range>`) and its
-messages are replaced by plain words. A new command goes under one of `SECTIONS`.
+Subclasses Typer's command classes and replaces its notation (`{FILE...}...`, `<int range>`) and
+messages. A new command goes under one of `SECTIONS`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,59 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-SECTIONS = {
-    "Pipelines": (
-        "init", "validate", "plan", "run", "test", "summarise", "graph", "why", "runs", "logs",
-        "clean",
-    ),
-    "Unattended, on one machine or several": ("up", "allow", "service", "worker", "cluster"),
-    "Models": (
-        "chat", "embed", "batch", "list", "show", "pull", "push", "create", "cp", "rm", "tune",
-        "check", "prune", "serve", "ps", "stop",
-    ),
-    "What there is": ("steps", "tools", "schema", "config", "doctor", "completion", "help"),
-}  # fmt: skip
-"""Heading → the commands below it, in this order."""
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Pipelines": {
+        "init": "Make a new pipeline folder from a template.",
+        "validate": "Check pipelines and print every fault.",
+        "plan": "Show what a run would do, and why.",
+        "run": "Run a pipeline; the same command again continues.",
+        "test": "Run a pipeline's tests; exit with 4 if one fails.",
+        "summarise": "Summarise every document in a folder, without a line of YAML.",
+        "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",
+        "why": "Show where an output came from, and what changed since.",
+        "runs": "List past and present runs, newest first.",
+        "logs": "Show what a run did: its items, failures and notes.",
+        "clean": "Remove old runs, logs and cached replies; fresh items stay fresh.",
+    },
+    "Unattended, on one machine or several": {
+        "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
+        "allow": "Allow pipeline files what they ask for, for `paddock up`.",
+        "service": "Local service: one pool and one Prefect server for all runs on this machine.",
+        "worker": "Take runs from a work pool, with this machine's models, until it is stopped.",
+        "cluster": "Several machines on the same pipelines.",
+    },
+    "Models": {
+        "chat": "Chat with a model; or ask it once, with a prompt or piped text.",
+        "embed": "Print the vector of each text as a line of JSON.",
+        "batch": "Answer a file of requests; the same command again continues.",
+        "list": "List the models on this machine.",
+        "show": "Show the details of a model.",
+        "pull": "Download a model; an interrupted download continues.",
+        "push": "Upload a model to a registry.",
+        "create": "Make a model from a Modelfile.",
+        "cp": "Copy a model to a second name.",
+        "rm": "Remove models; blobs that other models use stay.",
+        "tune": "Make a copy of a model that this machine reads faster, all but lossless.",
+        "check": "Verify the blobs of models, and name the faulty ones.",
+        "prune": "Remove blobs that no model uses.",
+        "serve": "Serve models over HTTP: Ollama's API and OpenAI's.",
+        "ps": "List the loaded models, how busy they are, and which service holds them.",
+        "stop": "Unload models after their current answers, in every service.",
+    },
+    "Installation": {
+        "steps": "List the installed steps, tools, check functions and readers with parameters.",
+        "tools": "List the tools that steps can call, with their arguments.",
+        "schema": "Print the JSON Schema of pipelines, or a template for a coding assistant.",
+        "config": "Show each setting, and where it came from.",
+        "doctor": "Check this machine: llama.cpp, devices, models, disks, ports.",
+        "completion": "Print the script that completes commands, options and models in a shell.",
+        "help": "Show what a command does; without one, list them all.",
+    },
+}
+"""Heading → command → the first paragraph of its help, in this order.
+
+`paddock --help` prints this without importing the commands; a test compares it with them.
+"""
 
 _TYPER_TYPE = re.compile(r" <([^<>]*)>")
 _TYPE_NAMES = {"str": "TEXT", "int": "N", "int range": "N", "float": "NUMBER", "path": "PATH"}
@@ -38,15 +78,15 @@ _PLAIN_USAGE_ERRORS = {
     r"^Input should be a valid number, .*": "it must be a number",
     r"^Input should be ": "it must be ",
 }
-"""What Typer says of a value that it does not take → how we say it."""
+"""Pattern of Typer's message about a value → our words."""
 _TYPER_MINIMUM = re.compile(r"x>=(\d+)")
 
 
 class HelpCommand(TyperCommand):
-    """A command whose help names arguments as they are written."""
+    """Command whose usage line shows arguments as they are typed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; what is wrong with it is told in plain words."""
+        """Parse the command line; reword the errors."""
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -54,14 +94,14 @@ class HelpCommand(TyperCommand):
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return what stands behind the command's name in the line of its usage."""
+        """Return the parts of the usage line after the command's name."""
         return [
             "[OPTIONS]",
             *(_usage_piece(param) for param in _argument_params(self.get_params(ctx))),
         ]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options, each with what it is for."""
+        """Write arguments and options with their help."""
         arguments, options = [], []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -78,32 +118,32 @@ class HelpCommand(TyperCommand):
 
 
 class HelpGroup(TyperGroup):
-    """A group whose help tells each command in whole."""
+    """Group whose help shows each command's first paragraph uncut."""
 
     sections: Mapping[str, Collection[str]] = {}
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands, under headings where there are some."""
-        told = {
+        """Write the commands, under headings if there are any."""
+        summaries = {
             name: " ".join((command.help or "").partition("\n\n")[0].split())
             for name, command in self.commands.items()
             if not command.hidden
         }
-        for heading, names in (self.sections or {"Commands": told}).items():
-            rows = [(name, told[name]) for name in names if name in told]
+        for heading, names in (self.sections or {"Commands": summaries}).items():
+            rows = [(name, summaries[name]) for name in names if name in summaries]
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
 
 
 class RootGroup(HelpGroup):
-    """All the commands there are."""
+    """Root group, with the headings of `SECTIONS`."""
 
     sections = SECTIONS
 
 
 def apply_help_layout(app: typer.Typer, kind: type[HelpGroup] = RootGroup) -> None:
-    """Let an application, and the groups in it, tell their help so."""
+    """Use this layout for an application and the groups in it."""
     app.info.cls = kind
     for command in app.registered_commands:
         if command.cls in (None, TyperCommand):
@@ -114,8 +154,8 @@ def apply_help_layout(app: typer.Typer, kind: type[HelpGroup] = RootGroup) -> No
             apply_help_layout(group.typer_instance, HelpGroup)
 
 
-def plain_usage_error(told: str) -> str:
-    """Say without a program's words what is wrong with a value.
+def plain_usage_error(message: str) -> str:
+    """Return Typer's message about a value in plain words.
 
     >>> plain_usage_error("Input should be greater than or equal to 1")
     'it must be at least 1.'
@@ -123,8 +163,8 @@ def plain_usage_error(told: str) -> str:
     "'x' is not one of 'new', 'any'."
     """
     for theirs, ours in _PLAIN_USAGE_ERRORS.items():
-        told = re.sub(theirs, ours, told)
-    return told if not told or told.endswith((".", "?")) else f"{told}."
+        message = re.sub(theirs, ours, message)
+    return message if not message or message.endswith((".", "?")) else f"{message}."
 
 
 def _argument_params(params: Iterable[Any]) -> Iterator[Any]:
@@ -141,7 +181,7 @@ def _usage_piece(param: Any) -> str:
 
 
 def _option_signature(names: str) -> str:
-    """Return an option's names and what it takes.
+    """Return an option's names and its value's type.
 
     >>> _option_signature("--words <int range>"), _option_signature("--for <editor|llm>")
     ('--words N', '--for editor|llm')
@@ -150,7 +190,7 @@ def _option_signature(names: str) -> str:
 
 
 def _option_help(text: str) -> str:
-    """Return what an option is for, its bounds in words.
+    """Return an option's help with its bounds in words.
 
     >>> _option_help("How many.  [default: 80; 1<=x<=100]"), _option_help("How many.  [x>=1]")
     ('How many.  [default: 80; 1 to 100]', 'How many.  [1 or more]')

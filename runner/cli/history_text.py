@@ -1,7 +1,4 @@
-"""Past runs, journals and origins of outputs as text for people. Pure.
-
-The table of `paddock runs`, the lines of `paddock logs`, the explanation of `paddock why`.
-"""
+"""Text of `paddock runs`, `logs` and `why`: past runs, journals, origins of outputs. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import units
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, shorten
 from paddock.runner.ledger.entries import ItemRow
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
@@ -26,7 +23,7 @@ _MAX_DETAIL_CHARS = 60
 
 
 def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> str:
-    """Lay out runs; beside each stands how far it is, where it runs."""
+    """Return the table of runs; each row is a run and, while it runs, its progress."""
     return console.table(
         [RUNS_HEAD, *(_run_row(past, progress, now, host) for past, progress in rows)]
     )
@@ -49,24 +46,24 @@ def _run_row(past: PastRun, progress: str, now: float, host: str) -> tuple[str, 
 
 
 def run_time_text(past: PastRun, now: float) -> str:
-    """Return how long a run took, or takes by now."""
+    """Return how long a run took, or has taken so far."""
     if past.status == "running":
         return units.duration(max(0.0, now - past.row.started))
     return units.duration(past.row.ended - past.row.started) if past.row.ended else ""
 
 
 def run_result_text(past: PastRun) -> str:
-    """Write what a run did; empty where that is not known, or nothing was done."""
+    """Return what a run did; empty if that is unknown, or nothing was done."""
     summary = past.summary
     if not summary:
         return ""
     n_written, n_removed, n_acted = summary.get("done") or (0, 0, 0)
-    told = item_counts_text(summary.get("counts") or {})
-    return told or done_in_words(past.status, n_written, n_removed, n_acted)
+    counts = item_counts_text(summary.get("counts") or {})
+    return counts or done_in_words(past.status, n_written, n_removed, n_acted)
 
 
 def item_counts_text(counts: Mapping[str, Any]) -> str:
-    """Write what became of the items.
+    """Return the number of items by state.
 
     >>> item_counts_text({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
     '4 done, 96 fresh, 1 quarantined'
@@ -78,7 +75,7 @@ def item_counts_text(counts: Mapping[str, Any]) -> str:
 
 
 def run_heading(past: PastRun, now: float) -> str:
-    """Return which run this was, and how it ended."""
+    """Return the lines above a run's log: which run, and how it ended."""
     row, summary = past.row, past.summary
     started = datetime.fromtimestamp(row.started).astimezone()
     where = f" on {row.host}" if row.host else ""
@@ -96,18 +93,18 @@ def run_heading(past: PastRun, now: float) -> str:
     return "\n".join(console.printable_line(line) for line in lines)
 
 
-def journal_line(told: Mapping[str, Any]) -> str:
-    """Write one line of a journal."""
-    return console.printable_line(f"{_time_of_day(told.get('time'))}  {_journal_text(told)}")
+def journal_line(event: Mapping[str, Any]) -> str:
+    """Return one event of a journal as a line."""
+    return console.printable_line(f"{_time_of_day(event.get('time'))}  {_journal_text(event)}")
 
 
-def is_failure(told: Mapping[str, Any]) -> bool:
-    """Return whether a journal's line is about something that went wrong."""
-    return told.get("event") == "item" and told.get("state") in ("failed", "quarantined")
+def is_failure(event: Mapping[str, Any]) -> bool:
+    """Return whether an event of a journal is a failure."""
+    return event.get("event") == "item" and event.get("state") in ("failed", "quarantined")
 
 
 def ledger_item_line(row: ItemRow) -> str:
-    """Write one item as the ledger has it, where there is no journal any more."""
+    """Return one item of the ledger as a line, for runs without a journal."""
     entry = row.entry
     state = "deleted" if entry.gone else entry.state
     words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"
@@ -116,34 +113,34 @@ def ledger_item_line(row: ItemRow) -> str:
     )
 
 
-def _journal_text(told: Mapping[str, Any]) -> str:
-    event = told.get("event")
-    if event == "step":
-        if told.get("items") == 1 and not told.get("fresh"):
-            return f"{told.get('step')}: begins"
-        fresh = f", {told['fresh']:,} fresh" if told.get("fresh") else ""
-        return f"{told.get('step')}: {_thousands(told.get('items'))}{fresh}"
-    if event == "item":
-        return _journal_item_text(told)
-    if event == "note":
-        return console.printable_message(str(told.get("text")))
-    if event == "ended":
-        return f"ended: {told.get('status')}"
-    if event == "left_out":
-        return f"{told.get('lines'):,} lines more were left out"
-    return str(event)
+def _journal_text(event: Mapping[str, Any]) -> str:
+    kind = event.get("event")
+    if kind == "step":
+        if event.get("items") == 1 and not event.get("fresh"):
+            return f"{event.get('step')}: started"
+        fresh = f", {event['fresh']:,} fresh" if event.get("fresh") else ""
+        return f"{event.get('step')}: {_thousands(event.get('items'))}{fresh}"
+    if kind == "item":
+        return _journal_item_text(event)
+    if kind == "note":
+        return console.printable_message(str(event.get("text")))
+    if kind == "ended":
+        return f"ended: {event.get('status')}"
+    if kind == "left_out":
+        return f"{event.get('lines'):,} more lines were left out"
+    return str(kind)
 
 
-def _journal_item_text(told: Mapping[str, Any]) -> str:
-    name = f"{told.get('step')}: {told['key']}" if told.get("key") else f"{told.get('step')}:"
-    words = [f"{name} {told.get('state')}"]
-    if told.get("error"):
-        words.append(f": {console.printable_message(str(told['error']))}")
-    elif told.get("state") == "done":
-        words.append(f" in {units.duration(float(told.get('seconds') or 0))}")
-        if told.get("calls"):
-            calls = counted(int(told["calls"]), "call")
-            words.append(f", {calls}, {int(told.get('tokens') or 0):,} tokens")
+def _journal_item_text(event: Mapping[str, Any]) -> str:
+    name = f"{event.get('step')}: {event['key']}" if event.get("key") else f"{event.get('step')}:"
+    words = [f"{name} {event.get('state')}"]
+    if event.get("error"):
+        words.append(f": {console.printable_message(str(event['error']))}")
+    elif event.get("state") == "done":
+        words.append(f" in {units.duration(float(event.get('seconds') or 0))}")
+        if event.get("calls"):
+            calls = counted(int(event["calls"]), "call")
+            words.append(f", {calls}, {int(event.get('tokens') or 0):,} tokens")
     return "".join(words)
 
 
@@ -159,25 +156,24 @@ def _thousands(n: Any) -> str:
 
 
 def _shortened(text: str) -> str:
-    text = text.partition("\n")[0]
-    return text if len(text) <= _MAX_DETAIL_CHARS else f"{text[: _MAX_DETAIL_CHARS - 1]}…"
+    return shorten(text.partition("\n")[0], _MAX_DETAIL_CHARS)
 
 
 SHOWN_LINES, SHOWN_CHARS = 6, 400
 _LABEL_WIDTH = 10
 _CONDITION_TEXT = {
-    "same": "as it was written",
+    "same": "unchanged",
     "edited": "edited by hand since",
-    "missing": "gone since",
+    "missing": "deleted since",
 }
-_FILE_STATE_TEXT = {"same": "as it was", "changed": "changed since", "gone": "gone since"}
+_FILE_STATE_TEXT = {"same": "unchanged", "changed": "changed since", "gone": "deleted since"}
 
 
 def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
-    """Return the lines: one origin in full, several in a few lines each."""
+    """Return one origin in full, or several in a few lines each."""
     lines: list[str] = []
     if answer.read_by:
-        lines.append(f"{_short_path(answer.path)} is what these were made of:")
+        lines.append(f"{_short_path(answer.path)} was read for these outputs:")
         lines += [f"  {console.printable_line(one)}" for one in answer.read_by]
         if answer.n_more:
             lines.append(f"  and {answer.n_more:,} more")
@@ -186,7 +182,9 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     else:
         lines += [line for origin in answer.origins for line in _origin_brief(origin)]
         if answer.n_more:
-            lines.append(f"and {answer.n_more:,} more; `paddock why` with one's name tells all.")
+            lines.append(
+                f"and {answer.n_more:,} more; `paddock why` with one name shows all of it."
+            )
     return "\n".join(lines)
 
 
@@ -229,7 +227,7 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
 
 def _change_lines(origin: Origin) -> Iterator[str]:
     if not origin.changes:
-        seen = "was looked at" if origin.notes else "it was made of"
+        seen = "was compared" if origin.notes else "it was made of"
         yield _labelled("since", f"nothing that {seen} has changed")
     for change in origin.changes:
         yield _labelled("since", console.printable_line(change.what))
@@ -266,14 +264,14 @@ def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
 
 def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
     if call.is_gone:
-        yield _labelled_inner("call", f"{call.kind}; its texts were cleaned away since")
+        yield _labelled_inner("call", f"{call.kind}; its texts were removed by `paddock clean`")
         return
     digest = f", {call.digest[:12]}" if call.digest else ""
     n_in, n_out = (call.usage.get(f"{side}_tokens", 0) for side in ("prompt", "completion"))
-    known = ", known from an earlier call" if call.is_known else ""
+    known = ", cached from an earlier call" if call.is_known else ""
     yield _labelled_inner(call.kind, f"{call.model}{digest}: {n_in} + {n_out} tokens{known}")
-    for asked in _request_lines(call):
-        yield from _excerpt_lines("asked", asked, is_full=is_full)
+    for text in _request_lines(call):
+        yield from _excerpt_lines("asked", text, is_full=is_full)
     if call.reply:
         yield from _excerpt_lines("answered", call.reply, is_full=is_full)
     if call.done_reason not in (None, "stop"):
@@ -281,7 +279,7 @@ def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
 
 
 def _request_lines(call: LineageCall) -> Iterator[str]:
-    """Yield what was said to a model, or to a tool, turn by turn."""
+    """Yield the messages of a request to a model or tool."""
     messages = call.request.get("messages")
     if isinstance(messages, list):
         for message in messages:
@@ -324,7 +322,7 @@ def _labelled_inner(name: str, text: str) -> str:
 
 
 def _short_path(path: str) -> str:
-    """Name a path from the current folder where that is shorter."""
+    """Return a path relative to the current folder if that is shorter."""
     try:
         near = os.path.relpath(path, Path.cwd())
     except ValueError:

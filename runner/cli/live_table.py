@@ -28,14 +28,12 @@ if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import ModelStats
 
 REFRESH_PER_S = 8
-MAX_NAMED_DOCUMENTS = 4  # documents that are named; the others are counted
-MAX_FAILURE_LINES = (
-    50  # lines above the table; a folder of broken files must not scroll for minutes
-)
+MAX_NAMED_DOCUMENTS = 4  # the others are counted
+MAX_FAILURE_LINES = 50  # above the table; a folder of broken files must not scroll for minutes
 
 
 class LiveTable(RunProgress):
-    """A table with one line a step, drawn by a thread of its own eight times a second."""
+    """Observer that draws a table with one line for each step."""
 
     def __init__(self, console_: Console | None = None, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
@@ -44,18 +42,18 @@ class LiveTable(RunProgress):
         self._live = Live(
             console=self._console,
             auto_refresh=False,
-            get_renderable=self.picture,
+            get_renderable=self.table,
             vertical_overflow="crop",
         )
-        self._news: deque[Text] = deque()
+        self._messages: deque[Text] = deque()
         self._n_failures = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
 
     def __enter__(self) -> LiveTable:
-        """Begin to draw."""
+        """Start."""
         self._live.start()
-        # A run that is killed could not bring a hidden cursor back.
+        # A killed process could not show a hidden cursor again.
         self._console.show_cursor(True)
         self._thread.start()
         return self
@@ -66,31 +64,31 @@ class LiveTable(RunProgress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the last picture on the screen."""
+        """Stop."""
         self._stop.set()
         self._thread.join()
         self._is_over = True
-        self.tell_news()
+        self.print_messages()
         self._live.stop()
 
     def _keep_drawing(self) -> None:
-        # Only this thread writes while the table stands: two that print at once leave a torn one.
+        # Only this thread prints while the table is shown: two threads would tear it.
         while not self._stop.wait(1 / REFRESH_PER_S):
-            self.tell_news()
+            self.print_messages()
             self._live.refresh()
 
-    def tell_news(self) -> None:
-        """Print above the table what has been said since the last time."""
-        while self._news:
-            self._console.print(self._news.popleft())
+    def print_messages(self) -> None:
+        """Print new messages above the table."""
+        while self._messages:
+            self._console.print(self._messages.popleft())
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Say which run this is, above the table."""
+        """Print the run's name above the table."""
         super().began(run, pipeline, steps)
         self._above(f"run {run} of {pipeline}", "bold")
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Name what went wrong above the table."""
+        """Print failures above the table."""
         super().item(step, key, state, detail)
         if state in ("quarantined", "failed"):
             self._n_failures += 1
@@ -100,33 +98,33 @@ class LiveTable(RunProgress):
                 self._above("Further failures are counted, and listed in the report.", "yellow")
 
     def note(self, text: str) -> None:
-        """Say it above the table."""
+        """Print a note above the table."""
         self._above(text, "")
 
     def _above(self, text: str, style: str) -> None:
-        self._news.append(Text(console.printable_message(text), style=style))
+        self._messages.append(Text(console.printable_message(text), style=style))
 
-    def picture(self) -> Group:
-        """Draw what is known now."""
+    def table(self) -> Group:
+        """Return the table with the lines around it."""
         with self.lock:
             now = self.clock()
             paces = list(self.steps.values())
-            reading = [pair for pace in paces for pair in pace.running.items() if pair[0]]
-            lines: list[Table | Text] = [self._table(paces, now)] if paces else []
-            lines += [_one_line(text, self._console.width) for text in self._around(reading)]
+            running = [pair for pace in paces for pair in pace.running.items() if pair[0]]
+            lines: list[Table | Text] = [self._step_table(paces, now)] if paces else []
+            lines += [_one_line(text, self._console.width) for text in self._lines_below(running)]
             return Group(*lines, self._footer(now))
 
-    def _around(self, reading: Sequence[tuple[str, str | None]]) -> Iterator[str]:
-        """Write what is being read, and what the pool holds."""
+    def _lines_below(self, running: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+        """Yield the running documents and the loaded models."""
         if self._is_over:
             return
-        if reading:
-            yield "reading: " + _running_documents(reading)
+        if running:
+            yield "reading: " + _running_documents(running)
         held = self.stats().resident if self.stats else ()
         if held:
             yield "pool: " + ", ".join(map(_model_text, held))
 
-    def _table(self, paces: Sequence[StepProgress], now: float) -> Table:
+    def _step_table(self, paces: Sequence[StepProgress], now: float) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         is_wide = self._console.width >= 72
         table.add_column("step", no_wrap=True, overflow="ellipsis")
@@ -163,7 +161,7 @@ def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
 
 
 def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
-    """Write done, running, left, tokens a second, time to go."""
+    """Return done, running, left, tokens/s, time to go."""
     n_bad = pace.n_quarantined + pace.n_failed
     done = Text(f"{pace.n_fresh + pace.n_ended - n_bad:,}" if pace.since is not None else "")
     if n_bad:
@@ -183,7 +181,6 @@ def _row_cells(pace: StepProgress, now: float) -> list[Text | str]:
 
 
 def _running_documents(running: Sequence[tuple[str, str | None]]) -> str:
-    """Name the documents that are being read."""
     shown = [f"{key} ({step})" if step else key for key, step in running[:MAX_NAMED_DOCUMENTS]]
     if len(running) > MAX_NAMED_DOCUMENTS:
         shown.append(f"and {len(running) - MAX_NAMED_DOCUMENTS:,} more")
@@ -191,7 +188,7 @@ def _running_documents(running: Sequence[tuple[str, str | None]]) -> str:
 
 
 def _model_text(model: ModelStats) -> str:
-    """Write how full a model is: `smollm2:135m 3 of 8 sequences`."""
+    """Return a model's load: `smollm2:135m 3 of 8 sequences`."""
     if model.state != "ready":
         return f"{model.name} {model.state}"
     return f"{model.name} {min(model.n_running, model.n_parallel)} of {model.n_parallel} sequences"

@@ -1,6 +1,6 @@
-"""Models as commands show them: the list, the card of one model, tuned copies; as text and as JSON.
+"""Models as text and JSON: the list, the card of one model, tuned copies.
 
-`model_card` is pure and takes what `/api/show` returns. `local_models` reads the model store,
+`model_card` is pure and takes the answer of `/api/show`. `local_models` reads the model store,
 `service_models` asks a service.
 """
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 _LICENCE_LINES = 2  # of a licence, as `ollama show` has it
 
 
-def model_card(told: Mapping[str, Any], *, is_verbose: bool = False) -> str:
-    """Write every part that there is; `is_verbose` adds the file's values and its tensors."""
-    parts = [*_card_parts(told), *(_verbose_card_parts(told) if is_verbose else ())]
+def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
+    """Return a model's card; `is_verbose` adds the file's metadata and tensors."""
+    parts = [*_card_parts(card), *(_verbose_card_parts(card) if is_verbose else ())]
     return "\n\n".join(_card_part(title, rows) for title, rows in parts if rows)
 
 
-def _card_parts(told: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    yield "Model", list(_model_rows(told))
-    yield "Projector", list(_projector_rows(told.get("projector_info") or {}))
-    yield "Capabilities", [(str(one), "") for one in told.get("capabilities") or ()]
-    yield "Parameters", [_key_value(line) for line in _value_lines(told, "parameters")]
-    yield "System", [(line, "") for line in _value_lines(told, "system")]
-    yield "License", [(line, "") for line in _value_lines(told, "license")[:_LICENCE_LINES]]
+def _card_parts(card: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    yield "Model", list(_model_rows(card))
+    yield "Projector", list(_projector_rows(card.get("projector_info") or {}))
+    yield "Capabilities", [(str(one), "") for one in card.get("capabilities") or ()]
+    yield "Parameters", [_key_value(line) for line in _value_lines(card, "parameters")]
+    yield "System", [(line, "") for line in _value_lines(card, "system")]
+    yield "License", [(line, "") for line in _value_lines(card, "license")[:_LICENCE_LINES]]
 
 
-def _model_rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    details, info = told.get("details") or {}, told.get("model_info") or {}
+def _model_rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    details, info = card.get("details") or {}, card.get("model_info") or {}
     architecture = str(info.get("general.architecture") or details.get("family") or "")
     yield "architecture", architecture
     if details.get("parameter_size"):
@@ -53,16 +53,16 @@ def _model_rows(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name.replace("_", " "), f"{value}"
     if details.get("quantization_level"):
         yield "quantization", str(details["quantization_level"])
-    if told.get("size"):
-        yield "size", units.size(int(told["size"]))
-    if told.get("greedy_answers"):
-        yield "greedy answers", str(told["greedy_answers"])
-    if told.get("flash_attention"):
-        yield "flash attention", str(told["flash_attention"])
-    if told.get("tuned"):
-        yield "tuned copy", str(told["tuned"])
-    if told.get("path"):
-        yield "file", str(told["path"])
+    if card.get("size"):
+        yield "size", units.size(int(card["size"]))
+    if card.get("greedy_answers"):
+        yield "greedy answers", str(card["greedy_answers"])
+    if card.get("flash_attention"):
+        yield "flash attention", str(card["flash_attention"])
+    if card.get("tuned"):
+        yield "tuned copy", str(card["tuned"])
+    if card.get("path"):
+        yield "file", str(card["path"])
 
 
 def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -75,10 +75,10 @@ def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield words, str(info[f"{architecture}.{name}"])
 
 
-def _verbose_card_parts(told: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    info = told.get("model_info") or {}
+def _verbose_card_parts(card: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    info = card.get("model_info") or {}
     yield "Metadata", [(name, _short_value(value)) for name, value in sorted(info.items())]
-    tensors = told.get("tensors") or ()
+    tensors = card.get("tensors") or ()
     yield "Tensors", [(one["name"], f"{one['type']}  {one['shape']}") for one in tensors]
 
 
@@ -88,8 +88,8 @@ def _short_value(value: Any) -> str:
     return str(value)
 
 
-def _value_lines(told: Mapping[str, Any], name: str) -> list[str]:
-    return [line for line in str(told.get(name) or "").splitlines() if line.strip()]
+def _value_lines(card: Mapping[str, Any], name: str) -> list[str]:
+    return [line for line in str(card.get(name) or "").splitlines() if line.strip()]
 
 
 def _key_value(line: str) -> tuple[str, str]:
@@ -107,39 +107,39 @@ def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
 
 
 _LOSSLESS_FORMATS = ("F32", "F16", "BF16", "Q8_0")
-_IDLE_MACHINE_SHARE = 0.85  # as for profiles: alone on the machine it is 0.95 and more
+_IDLE_MACHINE_SHARE = 0.85  # as for profiles: on an idle machine it is 0.95 or more
 
 
 def tuned_copy_text(made: TunedCopy) -> list[str]:
-    """Return what a copy is worth, and what it costs."""
-    told = [
+    """Return the measured gain and cost of a copy as sentences."""
+    sentences = [
         f"{made.name}: {tuned_copy_summary(made)}.",
         f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
         f"{made.answers_ratio:.1f} times.",
     ]
     if made.n_documents:
-        told.append(_speed_on_documents(made))
+        sentences.append(_speed_on_documents(made))
     if made.n_kept:
-        told.append(
+        sentences.append(
             f"{made.n_changed:,} of its matrices were in {made.changed_from}, which this machine "
-            f"computes slowly; {made.n_kept:,} others stay bit for bit."
+            f"computes slowly; {made.n_kept:,} others are unchanged."
         )
     if made.exact_before is not None and made.exact_after is not None:
-        told.append(
-            f"Of {made.n_compared} next tokens, exact arithmetic would say the same as the "
-            f"original at {_percent(made.exact_before)}, and the same as the copy at "
-            f"{_percent(made.exact_after)}: processors round."
+        sentences.append(
+            f"Of {made.n_compared} next tokens, exact arithmetic agrees with the original at "
+            f"{_percent(made.exact_before)} and with the copy at {_percent(made.exact_after)}: "
+            f"processors round."
         )
     if made.format not in _LOSSLESS_FORMATS:
-        told.append(f"{made.format} is lossy: answers differ from the original's more often.")
+        sentences.append(f"{made.format} is lossy: answers differ from the original's more often.")
     if min(made.before.share, made.after.share) < _IDLE_MACHINE_SHARE:
-        told.append("Other programs used the processor meanwhile, so the speeds are rough.")
-    told.append(f"It serves from now on; `paddock tune {made.name} --off` undoes it.")
-    return [console.printable_line(line) for line in told]
+        sentences.append("Other programs used the processor, so the speeds are rough.")
+    sentences.append(f"The copy is used from now on; `paddock tune {made.name} --off` removes it.")
+    return [console.printable_line(line) for line in sentences]
 
 
 def _speed_on_documents(made: TunedCopy) -> str:
-    """Return the speeds before and after, as they were measured on the user's documents."""
+    """Return the speeds before and after, measured on the user's documents."""
     before, after = made.before, made.after
     return (
         f"On {counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
@@ -151,7 +151,7 @@ def _speed_on_documents(made: TunedCopy) -> str:
 
 
 def tuned_copy_summary(made: TunedCopy) -> str:
-    """Write what a copy is worth in one line."""
+    """Return format, speed-up, agreement and size in one line."""
     more = f"{units.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
     return (
         f"{made.label}, prompts {made.prompts_ratio:.1f} times as fast, "
@@ -164,7 +164,7 @@ def _percent(share: float) -> str:
 
 
 def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
-    """Lay the tuned copies out."""
+    """Return the tuned copies in columns."""
     head = ("NAME", "FORMAT", "ID", "PROMPTS", "ANSWERS", "AGREEMENT", "MORE")
     rows = [
         (
@@ -215,15 +215,15 @@ class ModelRow:
 
     name: str
     digest: str
-    """Of its manifest, as with Ollama; of its file where it has none."""
+    """Of its manifest, as with Ollama; else of its file."""
     size_bytes: int
     role: str
     modified_at: datetime | None = None
     origin: str = ""
     path: str = ""
-    """Empty: it is a service's."""
+    """Empty for a model of a service."""
     tuned: str = ""
-    """Format of the copy that serves in its place."""
+    """Format of the tuned copy that is used instead."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `list --json`."""
@@ -239,7 +239,7 @@ class ModelRow:
 
 
 def local_models(pool: PoolSettings) -> tuple[ModelRow, ...]:
-    """List the models that a name can mean here; of one name, the one that would be used."""
+    """Return the models of this machine; for a name that occurs twice, the one that is used."""
     finder = ModelFinder(pool.models_dir, pool.cache_dir)
     rows = (_model_row(finder, card) for card in list_cards(finder))
     return tuple(sorted(rows, key=lambda row: row.name))
@@ -260,9 +260,9 @@ def _model_row(finder: ModelFinder, card: ModelCard) -> ModelRow:
 
 
 def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
-    """List the models of a service."""
+    """Return the models of a service."""
     with client:
-        told = client.get("/api/tags").get("models") or []
+        models = client.get("/api/tags").get("models") or []
     rows = (
         ModelRow(
             str(one.get("name", "")),
@@ -271,7 +271,7 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
             "embed" if "embedding" in (one.get("capabilities") or ()) else "chat",
             _parse_time(str(one.get("modified_at", ""))),
         )
-        for one in told
+        for one in models
     )
     return tuple(sorted(rows, key=lambda row: row.name))
 
@@ -284,7 +284,7 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
-    """Lay models out as `ollama list` does, with where they come from where that is known."""
+    """Return the table of `ollama list`, with origins if they are known."""
     now = now or datetime.now(UTC)
     head = ("NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM")
     body = [

@@ -1,7 +1,6 @@
 """Answer a file of batch requests: by the running service, else by a pool in this process.
 
-Each answer is on the disk before the next request is sent, and is not asked for again. Knows no
-terminal.
+Each answer is written to disk before the next request is sent, so no request is answered twice.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ def answer_requests(
     at_once: int,
     follow: Callable[[BatchProgress], None],
 ) -> BatchProgress:
-    """Answer every line of `source` that has no result yet; `follow` is told how far it is.
+    """Answer every line of `source` that has no result yet; `follow` receives the progress.
 
     Raises:
-        BadLines: nothing was asked, and `results` is as it was.
-        ServiceError: the service or the pool ended meanwhile.
+        BadLines: a line is wrong; nothing was sent, and `results` is unchanged.
+        ServiceError: the service or the pool ended.
         EngineError: the results cannot be written.
     """
     return asyncio.run(_report_progress(_run(settings, source, results, at_once), follow))
@@ -53,17 +52,17 @@ async def _report_progress(
     async with aclosing(work):
         async for last in work:
             follow(last)
-    assert last is not None  # it begins with one
+    assert last is not None  # the first progress comes before any request
     return last
 
 
 async def _run(
     settings: Settings, source: Path, results: Path, at_once: int
 ) -> AsyncGenerator[BatchProgress, None]:
-    """Answer by the running service, else by a pool of our own.
+    """Answer with the running service, else with a pool of our own.
 
     Raises:
-        ServiceError: the service or the pool ended meanwhile.
+        ServiceError: the service or the pool ended.
     """
     client = service_client.find_service(settings)
     try:
@@ -82,7 +81,7 @@ async def _run(
                 async for tally in tallies:
                     yield tally
     except BatchInterrupted:
-        words = "The service went away; the same command goes on where it stopped."
+        words = "The service ended; the same command continues where it stopped."
         raise ServiceError(words) from None
 
 
@@ -90,7 +89,7 @@ async def _run(
 async def _open_pool(
     url: str, headers: dict[str, str], trusts_proxies: bool
 ) -> AsyncIterator[LineAnswerer]:
-    """Yield what asks the service for one line, again where it is busy."""
+    """Yield a function that sends one line to the service, and retries while it is busy."""
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None)
     headers = {**headers, "X-Paddock-Priority": "batch"}
     limits = httpx.Limits(max_connections=None)
@@ -121,7 +120,7 @@ async def _open_pool(
 
 
 def _retry_after_s(retry_after: str) -> float:
-    """Return how long a busy service is left alone.
+    """Return the pause before a retry, at most 30 s.
 
     >>> _retry_after_s("5"), _retry_after_s("3600"), _retry_after_s("soon")
     (5.0, 30.0, 2.0)

@@ -1,8 +1,6 @@
-"""How a run is shown on stderr.
+"""Progress of a run on stderr: a live table, plain lines in a pipe, JSON lines with `--log-json`.
 
-A live table on a terminal, plain lines in a pipe, JSON lines with `--log-json`. stdout is for
-results. `NO_COLOR` is respected by the table. Must not import Rich: `live_table` does, and is
-imported on a terminal only.
+stdout is for results. Rich is slow to import: only `live_table` does, and only for a terminal.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from .run_progress import (
     to_do_text,
 )
 
-LINE_EVERY_S = 5.0  # a plain line a step at most so often: logs of long runs stay readable
+LINE_EVERY_S = 5.0  # keeps logs of long runs readable
 
 
 def run_observer(
@@ -34,13 +32,12 @@ def run_observer(
     is_quiet_stdout: bool = False,
     is_log: bool = False,
 ) -> AbstractContextManager[Observer]:
-    """Return the observer that suits where we are; leave the context before writing anything else.
+    """Return the observer for stderr; leave its context before writing anything else.
 
     Args:
         environ: the environment, for `TERM`.
-        is_quiet_stdout: stdout carries one object for a machine, so a terminal there says nothing,
-            and what a plug-in prints goes to stderr.
-        is_log: stderr is read by a machine: one JSON object a line.
+        is_quiet_stdout: stdout carries one JSON object: what a plug-in prints goes to stderr.
+        is_log: stderr gets one JSON object per line.
     """
     environ = os.environ if environ is None else environ
     shown = json_lines_observer() if is_log else _display(environ, is_quiet_stdout=is_quiet_stdout)
@@ -76,18 +73,18 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 class ProgressLines(RunProgress):
-    """Plain lines: steps as they start and end, failures at once, a line now and then between."""
+    """Plain lines: steps as they start and end, failures at once, progress every few seconds."""
 
-    _told_at = 0.0
+    _shown_at = 0.0
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Say which run this is."""
+        """Print the name of the run."""
         super().began(run, pipeline, steps)
-        self._told_at = self.clock()
+        self._shown_at = self.clock()
         console.print_err(f"run {run} of {console.printable_line(pipeline)}")
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Say how much there is to do."""
+        """Print the number of items."""
         super().step(step, total, fresh)
         if total != 1 and total is not None:
             console.print_err(f"{step}: {to_do_text(self.steps[step])}")
@@ -95,26 +92,26 @@ class ProgressLines(RunProgress):
             console.print_err(f"{step}: fresh")
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Say what went wrong at once, and how it goes on now and then."""
+        """Print a failure at once, and progress when it is due."""
         super().item(step, key, state, detail)
         if state in ("quarantined", "failed"):
             console.print_err(failure_line(step, key, state, detail))
         words = self._words(self.steps[step], key, state)
         if words:
             console.print_err(f"{step}: {words}")
-            self._told_at = self.clock()
+            self._shown_at = self.clock()
 
     def _words(self, pace: StepProgress, key: str, state: ItemState) -> str | None:
-        """Write the line that is due now, if one is."""
+        """Return the line that is due now, if any."""
         if state == "running":
-            is_news = not key and len(pace.running) == 1 and not pace.n_ended
-            return "running" if is_news else None
+            is_first = not key and len(pace.running) == 1 and not pace.n_ended
+            return "running" if is_first else None
         if pace.is_over:
             return end_text(pace, self.clock())
-        if self.clock() - self._told_at >= LINE_EVERY_S:
+        if self.clock() - self._shown_at >= LINE_EVERY_S:
             return progress_text(pace, self.clock())
         return None
 
     def note(self, text: str) -> None:
-        """Say it."""
+        """Print a note."""
         console.print_err(console.printable_message(text))

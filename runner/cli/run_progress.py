@@ -1,8 +1,6 @@
-"""Progress of a run, counted from its events.
+"""Progress of a run, counted from its events: done, running and left, speed, time to go.
 
-Done, running and left for each step, speed, time to go; and these as words. Pure but for the clock
-that is passed in. Each event costs constant time, however many items there are. A lock lets a
-drawing thread read while the run goes on.
+Each event costs constant time. A lock lets the drawing thread read while the run goes on.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from paddock.runner.progress.events import ItemState, NullObserver
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
     from paddock.engine.request import Usage
+
 
 Clock = Callable[[], float]
 
@@ -46,12 +45,12 @@ class TokenRate:
             self._seconds.popleft()
 
     def rate(self) -> float | None:
-        """Return tokens a second, None when nothing was counted lately."""
+        """Return tokens/s; None if nothing was counted lately."""
         now = self._clock()
         recent = [(second, n) for second, n in self._seconds if second >= now - _RATE_WINDOW_S]
         if not recent:
             return None
-        # At least a second: the first tokens of a run would else look like thousands a second.
+        # At least a second: else the first tokens would look like thousands a second.
         return sum(n for _, n in recent) / max(1.0, now - recent[0][0])
 
 
@@ -62,7 +61,7 @@ class StepProgress:
     name: str
     meter: TokenRate
     total: int | None = None
-    """None as long as nobody knows."""
+    """None until it is known."""
     n_fresh: int = 0
     n_done: int = 0
     n_skipped: int = 0
@@ -75,38 +74,38 @@ class StepProgress:
 
     @property
     def n_ended(self) -> int:
-        """How many items are behind us, without those that were fresh."""
+        """Items that have ended, without fresh ones."""
         return self.n_done + self.n_skipped + self.n_quarantined + self.n_failed
 
     @property
     def n_to_do(self) -> int | None:
-        """How many items had to be done at the start."""
+        """Items that had to be done at the start."""
         return None if self.total is None else max(0, self.total - self.n_fresh)
 
     @property
     def n_left(self) -> int | None:
-        """How many items are not done yet, those that run included."""
+        """Items that are not done yet, running ones included."""
         n_to_do = self.n_to_do
         return None if n_to_do is None else max(0, n_to_do - self.n_ended)
 
     @property
     def is_over(self) -> bool:
-        """Whether every item is behind us."""
+        """Whether every item has ended."""
         return self.total is not None and not self.n_left
 
     def seconds(self, now: float) -> float:
-        """Return how long it has been at work."""
+        """Return its running time."""
         return 0.0 if self.since is None else (self.until or now) - self.since
 
     def seconds_left(self, now: float) -> float | None:
-        """Return the time to go at the pace so far, None until that is known."""
+        """Return the estimated time to go; None until it is known."""
         if self.n_left is None or not self.n_ended or self.is_over:
             return None
         return self.seconds(now) / self.n_ended * self.n_left
 
 
 class RunProgress(NullObserver):
-    """What is known of a run right now."""
+    """Counts of a run, from its events."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock = clock
@@ -119,7 +118,7 @@ class RunProgress(NullObserver):
         self.stats: Callable[[], PoolStats] | None = None
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """Keep the way to ask."""
+        """Keep the function that returns the pool's statistics."""
         self.stats = stats
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
@@ -130,14 +129,14 @@ class RunProgress(NullObserver):
                 self._step(name)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Take in a step's size."""
+        """Record a step's number of items."""
         with self.lock:
             pace = self._step(step)
             pace.total, pace.n_fresh = total, fresh
             self._mark_time(pace)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Take in an item's new state."""
+        """Record an item's new state."""
         with self.lock:
             pace = self._step(step)
             if state == "running":
@@ -146,17 +145,17 @@ class RunProgress(NullObserver):
                 pace.running.pop(key, None)
                 _count_item(pace, state)
             if not key and pace.total is None:
-                pace.total = 1  # a step of its own is one item
+                pace.total = 1  # a step outside of blocks is one item
             self._mark_time(pace)
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Take in a call's tokens where streaming could not tell whose they were."""
+        """Count a call's tokens if several steps run: `tokens` does not know their step."""
         if not is_cached and len(self._at_work()) > 1:
             with self.lock:
                 self._step(step).meter.add(usage.completion_tokens)
 
     def tokens(self, n: int) -> None:
-        """Take in tokens as they are made; they are the running step's when there is but one."""
+        """Count tokens as they are decoded, for the running step if there is only one."""
         with self.lock:
             self.meter.add(n)
             at_work = self._at_work()
@@ -192,7 +191,7 @@ def _count_item(pace: StepProgress, state: ItemState) -> None:
 
 
 def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
-    """Write the line about an item that could not be done."""
+    """Return the line about a failed item."""
     what = f"{step}: {state} {key}" if key else f"{step}: {state}"
     return console.printable_line(what) + (
         f": {console.printable_message(detail)}" if detail else ""
@@ -200,7 +199,7 @@ def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
 
 
 def to_do_text(pace: StepProgress) -> str:
-    """Write how much a step has to do: `16 items, 12 fresh, 4 to do`."""
+    """Return how much a step has to do: `16 items, 12 fresh, 4 to do`."""
     parts = [counted(pace.total or 0, "item")]
     if pace.n_fresh:
         parts.append(f"{pace.n_fresh:,} fresh")
@@ -209,7 +208,7 @@ def to_do_text(pace: StepProgress) -> str:
 
 
 def progress_text(pace: StepProgress, now: float) -> str:
-    """Write how a step goes: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
+    """Return a step's progress: `2 of 5 done, 3 running, 45 tokens/s, about 40 s to go`."""
     parts = [f"{pace.n_ended:,} of {pace.n_to_do:,} done" if pace.total else "running"]
     if pace.running:
         parts.append(f"{len(pace.running)} running")
@@ -222,7 +221,7 @@ def progress_text(pace: StepProgress, now: float) -> str:
 
 
 def end_text(pace: StepProgress, now: float) -> str:
-    """Write how a step ended: `4 done, 1 quarantined in 12 s`."""
+    """Return how a step ended: `4 done, 1 quarantined in 12 s`."""
     counts = [
         (pace.n_done, "done"),
         (pace.n_skipped, "skipped"),

@@ -1,10 +1,8 @@
-"""Catalogue of what is installed.
+"""Catalogue of installed steps, tools, check functions and document readers, as text and JSON.
 
-Steps with their parameters, tools, check functions, document readers. What comes with Paddock and
-what other packages bring stand side by side, as text and as JSON. A part that cannot be imported
-is listed with its package and hides nothing else. `step_description` tells all of one step, or of
-a function of a Python file, without running that file. `llm_template` is a pipeline with comments
-for coding assistants, with the whole catalogue.
+A part that cannot be imported is listed with its package; the others are still shown.
+`step_description` describes one step, or a function of a Python file without running that file.
+`llm_template` is a commented pipeline for coding assistants, with the whole catalogue.
 """
 
 from __future__ import annotations
@@ -18,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
+from paddock.pipelines.template_filters import FILTERS
+from paddock.steps import python_step, registry
+from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
+from paddock.steps.readers import reader
+from paddock.steps.tools import builtin_tools
 
 from .exit_status import CommandError
 
@@ -44,13 +47,13 @@ class StepRow:
     params: tuple[ParamRow, ...]
     outputs: tuple[str, ...]
     items: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The fields of each item, of the outputs that are lists of such."""
+    """Output → the fields of its items, for outputs that are lists."""
     one_of: tuple[str, ...] = ()
-    """Parameters of which exactly one is given."""
+    """Parameters of which exactly one must be set."""
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """The outputs with what is in them."""
+    def described_outputs(self) -> tuple[str, ...]:
+        """The outputs, with the fields of their items."""
         return tuple(
             f"{name} (each {' '.join(self.items[name])})" if name in self.items else name
             for name in self.outputs
@@ -83,7 +86,7 @@ class PartRow:
     package: str
     about: str
     takes: str = ""
-    """What stands behind its name: arguments, or the suffixes of files."""
+    """Arguments, or the suffixes of files."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `steps --json`."""
@@ -93,12 +96,12 @@ class PartRow:
 
 @dataclass(frozen=True, slots=True)
 class InstalledParts:
-    """All that is there."""
+    """The whole catalogue."""
 
     steps: tuple[StepRow, ...]
     parts: tuple[PartRow, ...]
     broken: tuple[str, ...]
-    """Sentences about what cannot be used."""
+    """Errors of parts that cannot be imported."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `steps --json`."""
@@ -120,18 +123,16 @@ _SECTION_TITLES = {
 
 
 def list_installed() -> InstalledParts:
-    """List all that is installed; what other packages bring is imported, but for tools."""
-    from paddock.steps import registry
-
+    """Return the catalogue; imports steps, checks and readers of other packages, not tools."""
     kinds, broken = registry.load_all_steps()
     steps = tuple(step_row(name, kind, registry.step_package(name)) for name, kind in kinds.items())
-    said = [str(error) for error in broken]
-    parts = (*_tool_rows(), *_check_rows(said), *_reader_rows(said))
-    return InstalledParts(steps, parts, tuple(said))
+    errors = [str(error) for error in broken]
+    parts = (*_tool_rows(), *_check_rows(errors), *_reader_rows(errors))
+    return InstalledParts(steps, parts, tuple(errors))
 
 
 def step_row(name: str, kind: type[Any], package: str) -> StepRow:
-    """Describe one step by its class, as installed by `package`."""
+    """Return the row of one step, from its class."""
     schema = kind.params.model_json_schema(by_alias=True)
     required = set(schema.get("required", ()))
     params = tuple(
@@ -146,7 +147,7 @@ def step_row(name: str, kind: type[Any], package: str) -> StepRow:
 
 
 def _item_fields(kind: type[Any]) -> dict[str, tuple[str, ...]]:
-    """Return the fields of what is in the outputs that are lists."""
+    """Return the fields of items, by output, for outputs that are lists."""
     schema = kind.output.model_json_schema()
     found: dict[str, tuple[str, ...]] = {}
     for name, facts in schema.get("properties", {}).items():
@@ -157,9 +158,6 @@ def _item_fields(kind: type[Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _tool_rows() -> Iterator[PartRow]:
-    from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
-    from paddock.steps.tools import builtin_tools
-
     for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items():
         takes = ", ".join(tool.arguments.model_fields)
         yield PartRow("tool", name, DISTRIBUTION, tool.description, takes)
@@ -168,8 +166,6 @@ def _tool_rows() -> Iterator[PartRow]:
 
 
 def _check_rows(broken: list[str]) -> Iterator[PartRow]:
-    from paddock.steps import registry
-
     for name in registry.CHECK_FUNCTIONS:
         try:
             function = registry.CHECK_FUNCTIONS[name]
@@ -186,8 +182,6 @@ def _check_rows(broken: list[str]) -> Iterator[PartRow]:
 
 
 def _reader_rows(broken: list[str]) -> Iterator[PartRow]:
-    from paddock.steps.readers import reader
-
     for name, media_type in reader.MEDIA_TYPES.items():
         yield PartRow("reader", name, DISTRIBUTION, media_type)
     for name in reader.plugin_kinds():
@@ -205,10 +199,10 @@ def _first_sentence(thing: object) -> str:
 
 
 def _parameter_list(function: Any) -> str:
-    """Show what a function takes: names, and defaults where there are some."""
+    """Return the names of a function's parameters."""
     try:
         given = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # one that does not tell
+    except (TypeError, ValueError):  # a built-in without a signature
         return ""
     stars: dict[object, str] = {
         inspect.Parameter.VAR_POSITIONAL: "*",
@@ -218,7 +212,7 @@ def _parameter_list(function: Any) -> str:
 
 
 def catalogue_text(found: InstalledParts) -> str:
-    """Lay all of it out."""
+    """Return the catalogue as text."""
     return "\n\n".join((steps_text(found.steps), *_parts_text(found.parts)))
 
 
@@ -248,7 +242,7 @@ _MAX_NAME_WIDTH = 34
 
 
 def steps_text(rows: Sequence[StepRow]) -> str:
-    """Lay steps out: name and what it does, parameters with their defaults, outputs."""
+    """Return steps with description, parameters, defaults and outputs."""
     return "\n\n".join(_step_text(row) for row in rows)
 
 
@@ -271,7 +265,7 @@ def _step_text(row: StepRow) -> str:
 
 
 def _with_default(param: ParamRow) -> str:
-    """Write a parameter and its default as one would in YAML's flow style; none is left out."""
+    """Return a parameter with its default, if it has one."""
     default = plain_default(param)
     if default is None:
         return param.name
@@ -279,7 +273,7 @@ def _with_default(param: ParamRow) -> str:
 
 
 def plain_default(param: ParamRow) -> Any:
-    """Return a parameter's default, without the members of a table that say nothing."""
+    """Return a parameter's default, without null members of a mapping."""
     if isinstance(param.default, dict):
         return {name: value for name, value in param.default.items() if value is not None}
     return param.default
@@ -303,7 +297,7 @@ class StepDescription:
         }
 
     def text(self) -> str:
-        """Lay it out for a person."""
+        """Return the description as text."""
         lines = [f"{self.row.name}  {self.row.about}".rstrip()]
         lines += [f"  {fact}" for fact in self._facts()]
         if self.row.params:
@@ -315,7 +309,7 @@ class StepDescription:
             lines += [
                 "",
                 "gives",
-                *textwrap.wrap(", ".join(self.row.given), _WIDTH, **_WRAP_INDENT),
+                *textwrap.wrap(", ".join(self.row.described_outputs), _WIDTH, **_WRAP_INDENT),
             ]
         return "\n".join(
             [*lines, "", "example", *textwrap.indent(self._example(), "  ").split("\n")]
@@ -324,11 +318,11 @@ class StepDescription:
     def _facts(self) -> list[str]:
         facts = [] if self.row.package in ("", DISTRIBUTION) else [f"package {self.row.package}"]
         if self.kind.roles:
-            facts.append(f"asks a model of the role {' or '.join(sorted(self.kind.roles))}")
+            facts.append(f"uses a model of the role {' or '.join(sorted(self.kind.roles))}")
         if self.row.one_of:
             facts.append(f"exactly one of {', '.join(self.row.one_of)}")
         if getattr(self.kind, "takes_reply", False):
-            facts.append("`reply` asks for the form of its answer")
+            facts.append("`reply` sets the form of its answer")
         return facts
 
     def _example(self) -> str:
@@ -346,15 +340,13 @@ _WRAP_INDENT: Any = {"initial_indent": "  ", "subsequent_indent": "  "}
 
 
 def step_description(name: str) -> StepDescription:
-    """Find a step by its name, or by `file.py:function`.
+    """Describe a step by its name, or by `file.py:function`.
 
     Raises:
-        CommandError: there is none, or the file has no such function.
-        BrokenStep: it cannot be used, with the package that brings it.
-        UnknownStep: with the known names.
+        CommandError: the file has no such function.
+        BrokenStep: it cannot be imported; the message names its package.
+        UnknownStep: the message has the known names.
     """
-    from paddock.steps import python_step, registry
-
     if python_step.is_function_reference(name):
         path = Path(name.rpartition(":")[0]).absolute()
         try:
@@ -386,8 +378,8 @@ def _param_lines(param: ParamRow, width: int) -> list[str]:
 def schema_type_text(schema: dict[str, Any]) -> str:
     """Return a JSON Schema's type in a few words.
 
-    >>> schema_type_text({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]})
-    'list of text'
+    >>> schema_type_text({"anyOf": [{"type": "string"}, {"type": "null"}]})
+    'text'
     """
     if "enum" in schema:
         return " or ".join(str(value) for value in schema["enum"])
@@ -415,7 +407,7 @@ _SAMPLE_VALUES = {"text": "…", "whole number": "1", "number": "0.5", "true or 
 
 
 def _sample_value(param: ParamRow) -> str:
-    """Return a value for the example: of the right kind, and plainly a stand-in."""
+    """Return a placeholder of the right type."""
     examples = param.schema.get("examples")
     if examples:
         return json.dumps(examples[0], ensure_ascii=False)
@@ -426,7 +418,7 @@ def _sample_value(param: ParamRow) -> str:
 
 
 def _example_id(name: str) -> str:
-    """Make an id of a step's name."""
+    """Return an id made from a step's name."""
     last = name.replace(":", ".").split(".")[-1].lower()
     return "".join(letter if letter.isalnum() else "_" for letter in last) or "step"
 
@@ -435,18 +427,18 @@ _TEMPLATE_WIDTH = 100
 
 TEMPLATE_HEAD = """\
 # A Paddock pipeline. This file is a template: keep what the task needs, remove the rest.
-# After each change run `paddock validate FILE`; it tells every fault with line and column. Then
-# `paddock plan FILE` (what would be done, and why) and `paddock run FILE` (the same continues).
+# After each change run `paddock validate FILE`, which prints every fault with line and column. Then
+# `paddock plan FILE` (what would be done, and why) and `paddock run FILE` (repeat it to continue).
 #
 # Rules
 # - One step shape: `id`, `uses`, `with`, and control keys. A step's parameters stand only under
-#   `with`. ids match [a-z][a-z0-9_]*, are unique in the file, and may be left out where nobody
+#   `with`. ids match [a-z][a-z0-9_]*, are unique in the file, and may be left out where nothing
 #   refers to them.
 # - Jinja2 in a sandbox. Text under `with`: "{{ steps.x.y }}", in quotes. A text that is exactly
 #   one {{ }} keeps the value's type (list, number). `if`, `for_each`, `where`, `key`, `check`,
 #   `returns` take a bare expression WITHOUT braces. `steps.x.y` alone under `with` is a fault.
-# - Order follows from references. A step runs as soon as what it reads is there; `needs` is for
-#   what no reference shows.
+# - Order follows from references. A step runs as soon as what it reads is there; use `needs` for
+#   dependencies without a reference.
 # - A list is worked on by `for_each: NAME in EXPRESSION` with `do:`, never by a loop in a template.
 #   `where: EXPRESSION` leaves items out; `loop` has index (from 1), index0, first, last, length.
 #   Inside `do`, `steps.…` sees the item's own steps and those outside the block. A block `b` offers
@@ -498,7 +490,7 @@ defaults: {retry: {times: 2, on: [timeout, worker]}, timeout: {idle: 60s}}
 # budget: {time: 2h, tokens: 500000}      # it stops at an item's border; the same command goes on
 # secrets: {key: {env: API_KEY}}          # then "{{ secrets.key }}"
 # mcpServers: {file: mcp.json}            # for `tool` and `agent`
-# on:                                     # only `paddock up` looks at it
+# on:                                     # only `paddock up` reads it
 #   schedule: [{cron: "0 6 * * 1-5", timezone: Europe/Paris}]
 #   watch: [{path: ./inbox, settle: 2s}]
 
@@ -528,7 +520,7 @@ steps:
           check: ["words(output.title) <= 12", "grounded(output.points, source=steps.text.text)"]
           repair: 1
       - id: sum
-        uses: summarise                   # any length: it splits and folds by itself
+        uses: summarise                   # any length: it splits the text by itself
         with: {model: writer, text: "{{ steps.text.text }}", words: "{{ inputs.words }}"}
       - uses: files.write
         if: steps.facts.output.points | length > 0
@@ -566,15 +558,13 @@ tests:                                    # `paddock test FILE --record`, then `
 
 
 def llm_template(found: InstalledParts) -> str:
-    """Write the template with all that is installed."""
-    from paddock.pipelines.template_filters import FILTERS
-
+    """Return the template with the whole catalogue."""
     filters = "\n#   ".join(textwrap.wrap(" ".join(sorted(FILTERS)), _TEMPLATE_WIDTH - 14))
     head = TEMPLATE_HEAD.replace("{filters}", filters)
     lines = [
         head,
         TEMPLATE_PIPELINE,
-        "# Every installed step: what stands under `with`, and what it gives.",
+        "# Every installed step: its parameters under `with`, and its outputs.",
     ]
     for row in found.steps:
         lines += ["#", *_template_step_lines(row)]
@@ -591,7 +581,7 @@ def _template_step_lines(row: StepRow) -> Iterator[str]:
             f"#   {param.name} ({_param_facts(param)}): {_param_comment(param)}", "#       "
         )
     if row.outputs:
-        yield from _comment_lines(f"#   gives {', '.join(row.given)}", "#       ")
+        yield from _comment_lines(f"#   gives {', '.join(row.described_outputs)}", "#       ")
 
 
 def _param_facts(param: ParamRow) -> str:

@@ -1,7 +1,6 @@
-"""Retention in Prefect's server.
+"""Retention in Prefect's server, which by default keeps flow runs for ever.
 
-Settings that make it remove old runs and events, and removal by request. By default Prefect keeps
-flow runs for ever.
+Settings that make the server remove old runs and events, and removal on request.
 """
 
 from __future__ import annotations
@@ -11,8 +10,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-MIN_RETENTION_S = 3601.0  # Prefect refuses values below an hour
-HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless afterwards
+MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
+HEARTBEAT_RETENTION_S = (
+    86_400.0  # two per minute and run: most of the events, useless after the run
+)
 BATCH_SIZE = 200
 MAX_BATCHES = 500
 TIMEOUT_S = 30.0
@@ -21,21 +22,21 @@ BUSY_WAIT_S = 1.0
 
 
 def retention_settings(keep_s: float) -> dict[str, str]:
-    """Return the server's environment variables for a retention of `keep_s`."""
+    """Return the server's environment for this retention."""
     keep_s = max(keep_s, MIN_RETENTION_S)
     heartbeats = f'{{"prefect.flow-run.heartbeat": {min(keep_s, HEARTBEAT_RETENTION_S):.0f}}}'
     return {
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": f"{keep_s:.0f}",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": heartbeats,
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # a bare number is refused
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"PT{keep_s:.0f}S",  # an ISO 8601 duration
     }
 
 
 def delete_old_runs(
     api_url: str, before: float, headers: Mapping[str, str], *, is_dry: bool = False
 ) -> int:
-    """Delete runs that ended before a time from our own server; return how many.
+    """Delete the runs that ended before a time from our own server; return their number.
 
     The server removes their logs and artefacts within a day.
 
@@ -60,9 +61,9 @@ def delete_old_runs(
 
 
 def _delete_batch(client: Any, before: float) -> int:
-    """Delete one page of runs and return how many; 0 when none are left."""
-    asked = {**_ended_before(before), "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
-    found = _request(client, "POST", "/flow_runs/filter", json=asked).raise_for_status().json()
+    """Delete one batch and return its size; 0 if no run is left."""
+    query = {**_ended_before(before), "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
+    found = _request(client, "POST", "/flow_runs/filter", json=query).raise_for_status().json()
     for run in found:
         answer = _request(client, "DELETE", f"/flow_runs/{run['id']}")
         if answer.status_code not in (204, 404):
@@ -71,7 +72,7 @@ def _delete_batch(client: Any, before: float) -> int:
 
 
 def _request(client: Any, method: str, path: str, **asked: Any) -> Any:
-    """Send a request; retry a bounded number of times while the server's database is busy."""
+    """Send a request; retry at most `BUSY_TRIES` times while the server's database is busy."""
     for _ in range(BUSY_TRIES - 1):
         answer = client.request(method, path, **asked)
         if answer.status_code != 503:

@@ -1,16 +1,14 @@
-"""Housekeeping: apply retention to ledgers and logs, in this process (`paddock clean`) or daily in a subprocess (`paddock up`).
+"""Housekeeping: apply retention to ledgers and logs.
 
-The subprocess has the lowest priority: the memory that a large ledger takes is freed with it, and
-nothing that it waits for holds up a run.
+`paddock clean` does so in its own process, `paddock up` daily in a subprocess of the lowest
+priority: its memory is freed at its end, and it never blocks a run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import processes
 from paddock.runner.settings import Settings, read_settings
 
 from .entries import LedgerError
@@ -25,7 +24,7 @@ from .retention import RetentionLimits, SweepResult, sweep_ledger
 from .run_history import LedgerFolder
 
 SUBPROCESS_TIMEOUT_S = 3600.0
-_TERMINATE_TIMEOUT_S = 5.0
+MAX_OUTPUT_BYTES = 1024**2  # one JSON object
 _LOW_PRIORITY = 19
 _MAIN_CODE = (
     "import sys; from paddock.runner.cli.application import main; sys.argv[0] = 'paddock'; main()"
@@ -34,7 +33,7 @@ _MAIN_CODE = (
 
 @dataclass(frozen=True, slots=True)
 class CleanResult:
-    """What went, of all ledgers; `faults` say what could not be cleaned."""
+    """What was removed, and in `faults` errors of ledgers."""
 
     swept: SweepResult
     faults: tuple[str, ...] = ()
@@ -43,7 +42,7 @@ class CleanResult:
 def clean_ledgers(
     places: Iterable[LedgerFolder], *, older_than_s: float | None = None, is_dry: bool = False
 ) -> CleanResult:
-    """Clean ledgers, each by the settings that hold beside it."""
+    """Clean ledgers, each by the settings of its folder."""
     swept = SweepResult()
     faults: list[str] = []
     for place in places:
@@ -59,7 +58,7 @@ def clean_ledgers(
 def retention_limits(
     settings: Settings, now: float, older_than_s: float | None = None
 ) -> RetentionLimits:
-    """Return what may go; an age that is given by hand stands for those of the settings."""
+    """Return the limits of the settings; `older_than_s` replaces their ages."""
     unattended = settings.unattended
     limits = RetentionLimits(
         runs_before=now - unattended.keep_runs_s,
@@ -72,49 +71,33 @@ def retention_limits(
 
 
 async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:
-    """Clean the ledgers below some folders; gives what a person should know of it.
+    """Clean the ledgers below these folders in a subprocess; return errors.
 
-    Prefect's own runs and events are let go by its server (see `tracking`).
+    Prefect's server removes its own old runs and events (see `prefect_retention`).
     """
     if not folders:
         return ()
-    words = [sys.executable, "-c", _MAIN_CODE, "clean", "--json", *map(str, folders)]
+    command = [sys.executable, "-c", _MAIN_CODE, "clean", "--json", *map(str, folders)]
     environ = {**os.environ, "PADDOCK_HOME": str(settings.state_dir)}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            env=environ,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        async with asyncio.timeout(SUBPROCESS_TIMEOUT_S):
+            ended = await processes.run(
+                command, environ=environ, most_bytes=MAX_OUTPUT_BYTES, nice=_LOW_PRIORITY
+            )
+    except TimeoutError:
+        return (
+            f"cleaning the ledgers took longer than {SUBPROCESS_TIMEOUT_S:g} s and was stopped.",
         )
     except OSError as error:
         return (f"the ledgers could not be cleaned ({error.strerror or error}).",)
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, process.pid, _LOW_PRIORITY)
-    try:
-        async with asyncio.timeout(SUBPROCESS_TIMEOUT_S):
-            out, err = await process.communicate()
-    except TimeoutError:
-        return (
-            f"cleaning the ledgers took longer than {SUBPROCESS_TIMEOUT_S:g} s, and was ended.",
-        )
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TERMINATE_TIMEOUT_S):
-                    await process.communicate()
-    return _reported_faults(out, err)
+    return _reported_faults(ended.stdout, ended.stderr)
 
 
 def _reported_faults(out: bytes, err: bytes) -> tuple[str, ...]:
-    """Return the faults that the process told."""
+    """Return the faults in the output of `paddock clean --json`."""
     try:
         found: Any = json.loads(out)
         return tuple(str(fault) for fault in found["faults"])
     except (ValueError, KeyError, TypeError):
         last = " ".join(err.decode("utf-8", "replace").split())[-500:]
-        return (f"the ledgers could not be cleaned: {last or 'it said nothing'}.",)
+        return (f"the ledgers could not be cleaned: {last or 'no message'}.",)

@@ -1,12 +1,12 @@
-"""Past and present runs over several ledgers, newest first; the ledgers at and below a folder.
+"""Run history: past and present runs of several ledgers, and the journal of a running one.
 
-A run's growing journal. A run that the ledger calls running while its process is gone has died,
-and so has one of another machine that shares the ledger and gives no sign of life. Nothing is
-written.
+Read-only. A run that the ledger calls running has died if its process is gone, or, on another
+machine that shares the ledger, if it has sent no heartbeat for `SILENT_S`.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import socket
@@ -35,7 +35,7 @@ class LedgerFolder:
     state: Path
     """The `.paddock` folder."""
     file: str | None = None
-    """The name of the pipeline's file that is asked for; None: all."""
+    """Only the runs of this pipeline file; None: of all."""
 
     @property
     def folder(self) -> Path:
@@ -48,7 +48,7 @@ def find_ledgers(paths: Iterable[Path]) -> list[LedgerFolder]:
     found: dict[LedgerFolder, None] = {}
     for path in paths:
         if path.is_dir():
-            # The user's own state folder is called so, too, and is no pipeline's.
+            # `_walk_below` skips the user's own state folder, which has the same name.
             found.update({LedgerFolder(state): None for state in _walk_below(path.absolute())})
         else:
             file = path.absolute()
@@ -57,7 +57,7 @@ def find_ledgers(paths: Iterable[Path]) -> list[LedgerFolder]:
 
 
 def _walk_below(folder: Path) -> Iterator[Path]:
-    """Walk down; hidden folders and links to folders are left alone, so that no circle ends."""
+    """Yield state folders below a folder; skip hidden folders and links, which may form cycles."""
     waiting = [folder]
     n_seen = 0
     while waiting and n_seen < MAX_FOLDERS:
@@ -67,7 +67,7 @@ def _walk_below(folder: Path) -> Iterator[Path]:
             with os.scandir(at) as entries:
                 folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError:
-            continue  # not ours to read, or gone since
+            continue  # not readable, or deleted meanwhile
         for entry in sorted(folders, key=lambda entry: entry.name, reverse=True):
             if entry.name == STATE_FOLDER and _is_state_folder(Path(entry.path)):
                 yield Path(entry.path)
@@ -79,11 +79,11 @@ def _is_state_folder(folder: Path) -> bool:
     return (folder / "ledger.sqlite").exists() or (folder / "id").exists()
 
 
-MAX_JOURNAL_BYTES = 64 * 1024**2  # a journal is bounded; something else may lie under its name
+MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name
 
 
 class JournalTail:
-    """The lines of one journal; `more` gives those that came since."""
+    """Incremental reader of one journal."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -91,7 +91,7 @@ class JournalTail:
         self._rest = b""
 
     def more(self) -> list[dict[str, Any]]:
-        """Return the lines that were written since the last call; none where there is no file."""
+        """Return the lines written since the last call; none if there is no file."""
         try:
             with self._file.open("rb") as stream:
                 stream.seek(self._at)
@@ -105,7 +105,7 @@ class JournalTail:
 
 
 class JournalProgress:
-    """How far a running run is, of its journal."""
+    """Progress of a running run, from its journal."""
 
     def __init__(self, file: Path) -> None:
         self._tail = JournalTail(file)
@@ -113,8 +113,8 @@ class JournalProgress:
         self._ended: Counter[str] = Counter()
         self.n_bad = 0
 
-    def look(self) -> tuple[int, int]:
-        """Return how many items have ended, and of how many that are known by now."""
+    def update(self) -> tuple[int, int]:
+        """Read new lines; return how many items have ended, and how many are known."""
         for line in self._tail.more():
             step = str(line.get("step"))
             if line.get("event") == "step" and isinstance(line.get("items"), int):
@@ -137,11 +137,9 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
 
 DIED = "died"
 BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", DIED)
-MAX_RUNS_SEARCHED = 100_000  # for those of one file, or that failed
-SILENT_S = 180.0  # machines that share a ledger give a sign every 30 s
-_CLOCK_TOLERANCE_S = (
-    5.0  # a process is no later than the run that it began, but for how clocks are read
-)
+MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
+SILENT_S = 180.0  # machines that share a ledger send a heartbeat every 30 s
+_CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +153,17 @@ class PastRun:
 
     @property
     def journal(self) -> Path:
-        """What it wrote down, if it is still there."""
+        """Its journal, which may have been deleted."""
         return self.place.state / "runs" / f"{self.row.run}.jsonl"
 
     @property
     def traces(self) -> Path:
-        """The tracebacks of its unexpected errors, if there were any."""
+        """Tracebacks of unexpected errors; exists only if there were some."""
         return self.place.state / "runs" / f"{self.row.run}.log"
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Its report, without the items; empty while it runs."""
+        """Its report without the items; empty while it runs."""
         try:
             found = json.loads(self.row.summary or "{}")
         except ValueError:
@@ -204,7 +202,7 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """What was found; `faults` say which ledgers could not be read."""
+    """Runs, and in `faults` errors of ledgers that could not be read."""
 
     runs: tuple[PastRun, ...]
     faults: tuple[str, ...] = ()
@@ -213,7 +211,7 @@ class RunHistory:
 def recent_runs(
     places: Iterable[LedgerFolder], *, limit: int, failed_only: bool = False
 ) -> RunHistory:
-    """Return the latest runs of all ledgers, the newest first; none is written to."""
+    """Return the latest runs of all ledgers, newest first."""
     found: list[PastRun] = []
     faults: list[str] = []
     for place in places:
@@ -227,7 +225,7 @@ def recent_runs(
 
 
 def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:
-    """Return the runs of this name, the newest first: each ledger may have one."""
+    """Return the runs of this name, newest first; each ledger may have one."""
     found: list[PastRun] = []
     faults: list[str] = []
     for place in places:
@@ -245,7 +243,7 @@ def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:
 
 
 def known_run_names(places: Iterable[LedgerFolder]) -> frozenset[str]:
-    """Return the names of all runs, to say which may be meant."""
+    """Return the names of all runs, for suggestions."""
     found: set[str] = set()
     for place in places:
         try:
@@ -256,8 +254,15 @@ def known_run_names(places: Iterable[LedgerFolder]) -> frozenset[str]:
     return frozenset(found)
 
 
+def unknown_run_text(places: Iterable[LedgerFolder], name: str) -> str:
+    """Return the message for a run that does not exist, with a similar name."""
+    near = difflib.get_close_matches(name, known_run_names(places), n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists all runs."
+    return f"There is no run '{name}' here.\n  {hint}"
+
+
 def run_items(past: PastRun) -> list[ItemRow]:
-    """Return the items that this run was the last to record.
+    """Return the items whose latest record is of this run.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -267,7 +272,7 @@ def run_items(past: PastRun) -> list[ItemRow]:
 
 
 def run_status(row: RunRow, ledger: Ledger) -> str:
-    """Return how a run ended; one that goes on in a process that is gone has died."""
+    """Return a run's status, `died` for a running one without a process."""
     if row.status != "running":
         return row.status
     if row.host not in (None, socket.gethostname()):
@@ -276,13 +281,13 @@ def run_status(row: RunRow, ledger: Ledger) -> str:
 
 
 def _is_silent(row: RunRow, ledger: Ledger) -> bool:
-    """Return whether another machine's run has long given no sign of life."""
+    """Return whether another machine's run has sent no heartbeat for `SILENT_S`."""
     since = time.time() - SILENT_S
     return row.started < since and not ledger.is_heard_of(row.run, since)
 
 
 def is_process_alive(pid: int, started: float) -> bool:
-    """Return whether the process is there, and not a later one that was given its number."""
+    """Return whether the process runs, and is not a later one with the same pid."""
     import psutil
 
     try:
@@ -298,10 +303,10 @@ def is_process_alive(pid: int, started: float) -> bool:
 def _runs_of_ledger(
     place: LedgerFolder, ledger: Ledger, limit: int, *, failed_only: bool
 ) -> Iterator[PastRun]:
-    """Yield the latest runs of one ledger; the file and the dead are sorted out here."""
-    is_choosy = failed_only or place.file is not None
+    """Yield the latest runs of one ledger that match the file and, if asked, have failed."""
+    is_filtered = failed_only or place.file is not None
     n_found = 0
-    for row in ledger.runs(MAX_RUNS_SEARCHED if is_choosy else limit):
+    for row in ledger.runs(MAX_RUNS_SEARCHED if is_filtered else limit):
         status = run_status(row, ledger)
         if place.file not in (None, row.file) or (failed_only and status not in BAD_STATUSES):
             continue
@@ -313,7 +318,7 @@ def _runs_of_ledger(
 
 @contextmanager
 def open_for_reading(place: LedgerFolder) -> Iterator[Ledger]:
-    """Open a ledger to read."""
+    """Open a ledger read-only."""
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, is_readonly=True, url=url) as ledger:
         yield ledger

@@ -1,9 +1,8 @@
-"""What changed since an item was made.
+"""Change detection: what changed since an item was made.
 
-Its files, listed folders, stores, the pipeline's text, models, inputs, upstream steps. Compares
-the same parts as a plan does, but all of them instead of stopping at the first reason, and runs
-nothing. For upstream steps it asks a plan, once for each pipeline and inputs: a file made of a
-block's results knows nothing of the documents behind.
+Compares the same parts as a plan does (files, folders, vector stores, the pipeline's text, models,
+inputs), but all of them instead of stopping at the first reason. For upstream steps it makes a
+plan, once for each pipeline and inputs, since an item does not record the documents behind them.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import plan_async
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan
 from paddock.runner.bind.subpipelines import (
     all_plans,
@@ -27,7 +27,7 @@ from paddock.runner.bind.subpipelines import (
     node_ids,
     steps_of,
 )
-from paddock.runner.core import run_records
+from paddock.runner.core import model_pools, run_records
 from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyIndex, is_file_mark
 from paddock.runner.core.fingerprints import (
     CONTENT,
@@ -49,7 +49,7 @@ MAX_DIFFERENCE_LINES = 40
 
 
 def file_state(path: str, sha256: str) -> FileState:
-    """Return whether a file is as it was; one that cannot be read is gone."""
+    """Return a file's state; one that cannot be read is gone."""
     try:
         return "same" if sha256_of(Path(path)) == sha256 else "changed"
     except OSError:
@@ -57,7 +57,7 @@ def file_state(path: str, sha256: str) -> FileState:
 
 
 def source_file(trace: ItemTrace, base: Path) -> LineageFile | None:
-    """Return the document that an item is."""
+    """Return the document of an item."""
     if trace.made is None:
         return None
     source, _ = run_records.read_lineage(trace.made.made)
@@ -68,13 +68,13 @@ def source_file(trace: ItemTrace, base: Path) -> LineageFile | None:
 
 
 def read_files(trace: ItemTrace, base: Path) -> tuple[LineageFile, ...]:
-    """Return the other files that went into it."""
+    """Return the other files that it read."""
     marks = entry_marks(trace).items()
     return tuple(marked_file(str(base / path), mark) for path, mark in marks if is_file_mark(mark))
 
 
 def searched_paths(trace: ItemTrace, base: Path) -> tuple[str, ...]:
-    """Return the folders that were listed for it alone, and the stores that it searched."""
+    """Return the folders that it listed and the stores that it searched."""
     marks = entry_marks(trace).items()
     return tuple(str(base / path) for path, mark in marks if mark[0] in (LISTED, STORE))
 
@@ -85,7 +85,7 @@ def containing_stores(trace: ItemTrace, base: Path) -> tuple[str, ...]:
 
 
 def entry_marks(trace: ItemTrace) -> Mapping[str, Sequence[Any]]:
-    """Return what an item read, listed, searched and keeps, as its entry marks it."""
+    """Return the recorded dependencies of an item: files, folders, stores, rows."""
     if trace.entry is None or not trace.entry.reads:
         return {}
     marks: dict[str, Sequence[Any]] = json.loads(trace.entry.reads)
@@ -93,7 +93,7 @@ def entry_marks(trace: ItemTrace) -> Mapping[str, Sequence[Any]]:
 
 
 def marked_file(path: str, mark: Sequence[Any]) -> LineageFile:
-    """Return whether a file is as a mark says."""
+    """Return a file with its state, compared with its recorded mark."""
     try:
         stat = os.stat(path)  # noqa: PTH116 - as `work` has it
     except OSError:
@@ -104,7 +104,7 @@ def marked_file(path: str, mark: Sequence[Any]) -> LineageFile:
 
 
 def find_node(bound: BoundPlan, step: str) -> BoundNode | None:
-    """Find a block or a step, nested ones and those of inner pipelines too (`clean.each`)."""
+    """Return a block or step, also a nested one or one of a sub-pipeline (`clean.each`)."""
     return _find_in(bound.nodes, step)
 
 
@@ -124,7 +124,7 @@ def _find_in(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
 
 
 def owning_plan(bound: BoundPlan, node: BoundNode) -> BoundPlan:
-    """Return the pipeline that a block or a step stands in: this one, or one that a step runs."""
+    """Return the plan that contains a block or step: this one, or that of a sub-pipeline."""
     for plan in all_plans(bound):
         if any(one is node for one in (*steps_of(plan.nodes), *plan.nodes, *blocks_of(plan.nodes))):
             return plan
@@ -138,7 +138,7 @@ def pipeline_changes(
     parts: Mapping[str, str],
     older: Mapping[str, Collection[str]],
 ) -> Iterator[LineageChange]:
-    """Yield what the pipeline, its models and its inputs say now that they did not say then."""
+    """Yield changes of the pipeline's text, models and inputs."""
     entry = trace.entry
     if entry is not None:
         recorded = json.loads(entry.parts)
@@ -157,7 +157,7 @@ def pipeline_changes(
 
 
 def _is_comparable(name: str, parts: Mapping[str, str]) -> bool:
-    """Return whether a part can be known without running other steps."""
+    """Return whether a part is known without running other steps."""
     if name == CONTENT or name.startswith("steps."):
         return False
     return name in parts or name.endswith((".prompt", ".parameters", ".version"))
@@ -168,7 +168,7 @@ def _spec_digest(spec: Mapping[str, Any]) -> str:
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that were taken out of a pipeline's words, and those that came."""
+    """Yield removed and added lines of a spec."""
     lines = [
         line
         for line in difflib.unified_diff(_spec_lines(before), _spec_lines(now), lineterm="", n=0)
@@ -180,7 +180,7 @@ def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
 
 
 def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
-    """Lay a spec out, a line for each line of a text, so that a difference is easy to read."""
+    """Return a spec as lines, one for each line of a text, for a readable diff."""
     lines: list[str] = []
     for kind in ("blocks", "steps"):
         for name, step in sorted(spec.get(kind, {}).items()):
@@ -203,7 +203,7 @@ def _field_text(value: Any) -> str:
 
 
 class SurroundingChanges:
-    """Looks at each folder and store once, for all items that are asked about."""
+    """Changes of listed folders and stores, each read once for all items."""
 
     def __init__(self, ledger: Ledger, base: Path) -> None:
         self._ledger = ledger
@@ -213,7 +213,7 @@ class SurroundingChanges:
     async def changes(
         self, trace: ItemTrace, roots: Roots, subject: str = "it"
     ) -> list[LineageChange]:
-        """Return what is not as it was; `subject` names the item in what is told."""
+        """Return changes since the item; `subject` names it in sentences."""
         marks = [(path, mark) for path, mark in entry_marks(trace).items() if mark[0] in _MARK_TEXT]
         if trace.entry is None or not marks:
             return []
@@ -226,7 +226,7 @@ class SurroundingChanges:
         ]
 
     def _of(self, file: str) -> DependencyIndex:
-        """Return what compares for the items of one pipeline: its own outputs are in no listing."""
+        """Return the index for items of one pipeline: its own outputs are ignored in listings."""
         if file not in self._evidence:
             scopes = self._ledger.scopes_of(file)
             self._evidence[file] = DependencyIndex(OutputIndex(self._ledger, self._base, scopes))
@@ -236,13 +236,13 @@ class SurroundingChanges:
         what, now = _MARK_TEXT[mark[0]]
         path = mark[1] if mark[0] == ROWS else path.removesuffix("/")
         is_there = (self._base / path).is_dir()
-        return f"{what.format(subject)} {now if is_there else 'is gone'}: {path}"
+        return f"{what.format(subject)} {now if is_there else 'was deleted'}: {path}"
 
 
 _MARK_TEXT = {
-    LISTED: ("a folder that {} listed", "holds something else now"),
-    STORE: ("a store that {} searched", "holds something else now"),
-    ROWS: ("a store that {} kept rows in", "has not all of them as they were"),
+    LISTED: ("a folder that {} listed", "has other content now"),
+    STORE: ("a store that {} searched", "has other content now"),
+    ROWS: ("a store that {} kept rows in", "no longer has all of them unchanged"),
 }
 
 
@@ -251,7 +251,7 @@ _MAX_NAMES = 3
 
 
 class UpstreamChanges:
-    """The plans that were asked for."""
+    """Changes of upstream steps, by plans that are made once."""
 
     def __init__(self) -> None:
         self._plans: dict[str, Sequence[PlanItem] | str] = {}
@@ -262,18 +262,15 @@ class UpstreamChanges:
         step: str,
         given: Mapping[str, Any],
         settings: Settings,
-        told: Collection[str] = (),
+        explained: Collection[str] = (),
     ) -> list[LineageChange]:
-        """Return which blocks and steps before one have work to do.
-
-        `told` are steps of which is known already what changed.
-        """
-        names = [name for name in upstream_names(bound, step) if name not in told]
+        """Return upstream blocks and steps with work to do, except `explained` ones."""
+        names = [name for name in upstream_names(bound, step) if name not in explained]
         if not names:
             return []
         items = self._planned(bound.file, given, settings)
         if isinstance(items, str):
-            return [LineageChange(f"what comes before it cannot be looked at: {items}")]
+            return [LineageChange(f"the steps before it cannot be checked: {items}")]
         return [
             LineageChange(f"'{name}', which comes before it, is not up to date: {words}")
             for name in names
@@ -292,10 +289,7 @@ class UpstreamChanges:
 def _plan_items(
     file: Path, given: Mapping[str, Any], settings: Settings
 ) -> Sequence[PlanItem] | str:
-    """Return the items of a plan; a sentence where there can be none."""
-    from paddock.runner.api import plan_async
-    from paddock.runner.core import model_pools
-
+    """Return the items of a plan, or the error."""
     try:
         pool = model_pools.LookupPool(settings)
         return asyncio.run(plan_async(file, given, settings=settings, pool=pool)).items
@@ -306,7 +300,7 @@ def _plan_items(
 
 
 def upstream_names(bound: BoundPlan, step: str) -> tuple[str, ...]:
-    """Name the blocks and the steps with entries from which something comes to a step, in order."""
+    """Return the upstream blocks and steps with ledger entries, in order."""
     found: set[str] = set()
     waiting = [_top_level_name(bound, step)]
     while waiting:
@@ -321,7 +315,7 @@ def _keeps_entries(node: BoundNode) -> bool:
 
 
 def _top_level_name(bound: BoundPlan, step: str) -> str:
-    """Return the top-level block or step that something stands in."""
+    """Return the top-level block or step that contains a step."""
     for node in bound.nodes:
         within = (node.id, *(node_ids(node.body) if isinstance(node, BoundBlock) else ()))
         if any(step == one or step.startswith(f"{one}.") for one in within):
@@ -334,7 +328,7 @@ def _is_item_of(item: PlanItem, name: str) -> bool:
 
 
 def _work_text(items: Sequence[PlanItem]) -> Iterator[str]:
-    """Yield what has to be done; nothing for a step that only waits for others."""
+    """Yield the work to do; nothing for a step that only waits for others."""
     if len(items) == 1 and items[0].key == items[0].step.rpartition(".")[2]:
         why = items[0].why or items[0].state
         if not why.startswith("it reads '"):

@@ -1,7 +1,6 @@
-"""Explain where an output came from, and what changed since: the answer behind `paddock why`.
+"""Explain where an output came from, and what changed since, for `paddock why`.
 
-Reads ledgers and runs nothing: calls with their requests and raw replies, checks, the spec as it
-was recorded. Of an item that an older version recorded, only the calls that it was the first to
+Reads ledgers and runs nothing. For an item without lineage, only the calls that it was the first to
 make are known.
 """
 
@@ -18,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core import run_records
+from paddock.runner.bind.bind import bind, read_plan
+from paddock.runner.core import model_pools, run_records
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.cleanup import current_paths
 from paddock.runner.core.fingerprints import canonical_json
+from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.staleness import Judge
 from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
-    """Return the steps of an item that called something, in the order in which they ran."""
+    """Return the steps of an item that made calls, in the order of running."""
     if trace.made is None:
         return _steps_of_older_entry(origins, trace)
     _, steps = run_records.read_lineage(trace.made.made)
@@ -108,7 +110,7 @@ def _kept_call(
 
 
 def recorded_spec(origins: LineageStore, trace: ItemTrace) -> Mapping[str, Any]:
-    """Return what the pipeline said when the item was done; empty where that is not known."""
+    """Return the recorded spec of the item's pipeline; empty if unknown."""
     digest = None if trace.made is None else trace.made.spec
     text = None if digest is None else origins.spec(digest)
     found = json.loads(text) if text else {}
@@ -128,12 +130,12 @@ def _written_checks(step: Mapping[str, Any]) -> Iterable[str]:
 
 
 def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
-    """Return where a file, a folder's files or a store's rows came from.
+    """Return where a file, a folder's files or a vector store's rows came from.
 
-    `given` are pipelines or folders with some; without, those around the path and around the
-    current folder are asked, then those below it.
+    `given` are pipelines or folders; by default the ledgers around the path and the current folder
+    are searched, then those below it.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link is what was written, not its target
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - a link itself may be the output
     faults: list[str] = []
     near: dict[str, None] = {}
     same: dict[str, None] = {}
@@ -207,13 +209,13 @@ class _PathInLedger:
         return PathLineage(str(self._path), near=near, same_as=tuple(self._same()))
 
     def _same(self) -> Iterator[str]:
-        """Find the outputs that held what the file holds, as one does that was renamed."""
+        """Yield outputs that had the file's content, as before a rename."""
         with contextlib.suppress(OSError):
             if self._path.is_file():
                 yield from map(self._traces.absolute, self._traces.same_as(sha256_of(self._path)))
 
     def _reader(self, trace: ItemTrace) -> str:
-        """Say in words which item a document is of, and what it wrote."""
+        """Return which item read a document, and what that item wrote."""
         key = "/".join((*trace.place.outer, trace.key))
         stores = map(
             self._traces.stored, map(Path, change_detection.containing_stores(trace, self._base))
@@ -224,7 +226,7 @@ class _PathInLedger:
         return f"item '{key}' of '{trace.place.step}'{bad}" + (f" → {wrote}" if wrote else "")
 
     def _stored(self) -> str:
-        """Write the path as the ledger does: by its real folder, as runs resolve theirs."""
+        """Return the path as the ledger stores it: with its real folder."""
         try:
             real = self._path.parent.resolve() / self._path.name
         except (OSError, RuntimeError):
@@ -244,22 +246,22 @@ class _PathInLedger:
             if trace.path not in now:
                 others = ", ".join(sorted(now)) or "no file"
                 changes.append(
-                    LineageChange(f"it is no output any more: its item writes {others} now")
+                    LineageChange(f"it is no longer an output: its item writes {others} now")
                 )
         since_, notes = self._changes(trace, spec)
         changes += since_
         made_of = _upstream_references(spec)
         steps = list(item_steps(self._origins, trace))
-        told = {trace.place.step}
+        explained = {trace.place.step}
         for name in made_of if not any(step.calls for step in steps) else ():
-            # A step that only writes down what a model said: what was asked of it is told as well.
+            # A step that only writes a model's reply: include the calls of the step before.
             other = self._traces.beside(trace.place, name)
             if other is not None:
-                told.add(name)
+                explained.add(name)
                 steps += item_steps(self._origins, other)
                 changes += self._changes(other, recorded_spec(self._origins, other), f"'{name}'")[0]
         notes += _unwatched_notes(steps)
-        behind, unknown = self._behind(trace, told)
+        behind, unknown = self._behind(trace, explained)
         changes += behind
         return Origin(
             path=self._traces.absolute(trace.path),
@@ -297,7 +299,7 @@ class _PathInLedger:
     def _changes(
         self, trace: ItemTrace, spec: Mapping[str, Any], subject: str = "it"
     ) -> tuple[list[LineageChange], list[str]]:
-        """Compare the item with what the pipeline says now; `subject` names it."""
+        """Compare the item with the current pipeline; `subject` names it in sentences."""
         notes: list[str] = []
         changes = [
             change
@@ -305,23 +307,23 @@ class _PathInLedger:
             for change in self._of_file(f"a file that {subject} read", read)
         ]
         if not self._has_pipeline(trace):
-            return [*changes, LineageChange(f"the pipeline is gone: {trace.place.file}")], notes
+            return [*changes, LineageChange(f"the pipeline was deleted: {trace.place.file}")], notes
         try:
             settings = read_settings(self._base)
             _, hidden = self._given(trace)
             bound = self._bound(trace, settings)
             node = change_detection.find_node(bound, trace.place.step)
             if node is None:
-                gone = LineageChange(f"the pipeline has no '{trace.place.step}' any more")
+                gone = LineageChange(f"the pipeline no longer has '{trace.place.step}'")
                 return [*changes, gone], notes
             parts, older = asyncio.run(_hash_parts(bound, node, self._index, settings))
         except PipelineError as error:
-            what = f"the pipeline cannot be used as it is now: {error.faults[0].message}"
+            what = f"the current pipeline is invalid: {error.faults[0].message}"
             return [*changes, LineageChange(what)], notes
         except EngineError as error:
-            return [*changes, LineageChange(f"a model cannot be used any more: {error}")], notes
+            return [*changes, LineageChange(f"a model is no longer usable: {error}")], notes
         if _uses_other_servers(bound, settings):
-            notes.append("its models are asked elsewhere: whether they changed is not looked at")
+            notes.append("its models are on other servers: whether they changed is not checked")
         known = {name: parts[name] for name in parts.keys() - {f"inputs.{one}" for one in hidden}}
         roots = change_detection.owning_plan(bound, node).roots
         changes += asyncio.run(self._around.changes(trace, roots, subject))
@@ -334,11 +336,11 @@ class _PathInLedger:
         return changes, notes
 
     def _behind(
-        self, trace: ItemTrace, told: Collection[str]
+        self, trace: ItemTrace, explained: Collection[str]
     ) -> tuple[list[LineageChange], list[str]]:
-        """Return what comes before it in the pipeline and has work to do; `told` are known already.
+        """Return upstream steps with work to do, except `explained` ones.
 
-        That is asked of a plan, and so of nothing that servers elsewhere or secrets decide.
+        A plan decides that, so it is unknown if other servers or secrets are involved.
         """
         if not self._has_pipeline(trace):
             return [], []
@@ -351,21 +353,21 @@ class _PathInLedger:
         if not upstream_names(bound, trace.place.step):
             return [], []
         if _uses_other_servers(bound, settings) or hidden:
-            return [], ["whether what comes before it is up to date is not looked at"]
+            return [], ["whether the steps before it are up to date is not checked"]
         given = {name: value for name, value in given.items() if name in bound.inputs}
-        return self._before.changes(bound, trace.place.step, given, settings, told), []
+        return self._before.changes(bound, trace.place.step, given, settings, explained), []
 
     def _has_pipeline(self, trace: ItemTrace) -> bool:
         return bool(trace.place.file) and (self._base / trace.place.file).exists()
 
     def _given(self, trace: ItemTrace) -> tuple[dict[str, Any], list[str]]:
-        """Return what its run was given by hand, and which inputs were, and are kept nowhere."""
+        """Return the recorded inputs of its run, and the names of secret ones."""
         row = self._ledger.run(trace.run)
         given = json.loads(row.given) if row is not None and row.given else {}
         return given.get("inputs", {}), given.get("hidden", [])
 
     def _bound(self, trace: ItemTrace, settings: Settings) -> BoundPlan:
-        """Bind the pipeline with what its run was given, as far as it still takes it."""
+        """Bind the pipeline with the inputs of its run that it still has."""
         given, hidden = self._given(trace)
         name = canonical_json([trace.place.file, given, hidden])
         if name not in self._bounds:
@@ -375,8 +377,6 @@ class _PathInLedger:
 
 
 def _bind_file(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
-    from paddock.runner.bind.bind import bind, read_plan
-
     plan = read_plan(file)
     kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
     models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
@@ -384,33 +384,30 @@ def _bind_file(file: Path, settings: Settings, given: Mapping[str, Any]) -> Boun
 
 
 class _NoRemoteDigests(ModelDigests):
-    """The models of servers elsewhere, which nobody asks for a question about the past."""
+    """Empty digests, since servers elsewhere are not asked about the past."""
 
     def __init__(self) -> None:
-        """Know none."""
+        pass
 
     async def of(self, spec: ModelSpec) -> str:
-        """Return nothing."""
         return ""
 
 
 async def _hash_parts(
     bound: BoundPlan, node: BoundNode, index: OutputIndex, settings: Settings
 ) -> tuple[dict[str, str], Mapping[str, frozenset[str]]]:
-    """Return what the item's hash would consist of now, without what nobody looks at.
+    """Return the current parts of the item's hash, as far as known.
 
-    And, by the version of a step, the earlier ones whose results are as good.
+    Also returns, by version of a step, the earlier versions whose results are as good.
     """
-    from paddock.runner.core.model_pools import LookupPool
-    from paddock.runner.core.run_options import RunOptions
-    from paddock.runner.core.staleness import Judge
-
     is_elsewhere = _uses_other_servers(bound, settings)
-    digests = _NoRemoteDigests() if is_elsewhere else ModelDigests(LookupPool(settings).facts)
+    digests = (
+        _NoRemoteDigests() if is_elsewhere else ModelDigests(model_pools.LookupPool(settings).facts)
+    )
     owner = change_detection.owning_plan(bound, node)
     judge = Judge(owner, RunOptions(), index, digests)
     parts = await judge.parts_of(node)
-    # What a step gives the pipeline that it runs may only show in a run.
+    # Inputs of a sub-pipeline may be known only during a run.
     unknown = {f"inputs.{name}" for name, value in owner.inputs.items() if value is None}
     known = {
         name: parts[name]
@@ -425,21 +422,21 @@ def _uses_other_servers(bound: BoundPlan, settings: Settings) -> bool:
 
 
 def _unwatched_notes(steps: Sequence[LineageStep]) -> Iterator[str]:
-    """Yield the message that what tools and commands looked at may have changed: nobody keeps what that was."""
+    """Yield a note about tools and commands, whose inputs are not recorded."""
     calls = [call for step in steps for call in step.calls if call.kind == "tool"]
     names = {call.model or "run" for call in calls} - _WATCHED_TOOLS
     if names:
         listed = ", ".join(f"'{name}'" for name in sorted(names))
-        yield f"what {listed} looked at then is not looked at now"
+        yield f"what {listed} read then is not checked"
 
 
 _WATCHED_TOOLS = {"calculator", "files.read"}
-"""Tools that look at nothing, or at files that are among what an item read."""
-_FILE_STATE_TEXT = {"changed": "is another one now", "gone": "is gone"}
+"""Tools that read nothing, or only files that are recorded."""
+_FILE_STATE_TEXT = {"changed": "has changed", "gone": "was deleted"}
 
 
 def _upstream_references(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the steps around an item whose outputs it reads, as its spec was written."""
+    """Return the outer steps whose outputs an item reads, by its recorded spec."""
     own = {*spec.get("steps", {}), *spec.get("blocks", {})}
     found = _STEP_REFERENCE.findall(json.dumps(spec))
     return tuple(dict.fromkeys(name for name in found if name not in own))

@@ -1,7 +1,7 @@
-"""Ledger rows about a path: who wrote it, what was made of it, what a store holds.
+"""Lineage of paths in the ledger: what wrote them, what was made of them, what a store contains.
 
-And what `paddock why` returns. Read-only. `PathLineage` and what it consists of are plain data, as
-JSON for machines. What changed since is in `change_detection`.
+Read-only. `PathLineage` is the result of `paddock why`, plain data. Changes since then are found by
+`change_detection`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LineageFile:
     path: str
     sha256: str
     state: FileState
-    """What it is now."""
+    """Compared with the file now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class LineageCall:
     kind: str
     model: str
     digest: str
-    """Of the model that was named."""
+    """Of the requested model."""
     served_digest: str
-    """Of the file that answered."""
+    """Of the model file that answered."""
     is_known: bool
     """Whether an earlier call had the same request."""
     at: float
     seconds: float | None
-    """None where an older version recorded it."""
+    """None if it was not recorded."""
     run: str
     """The run that asked."""
     request: Mapping[str, Any]
@@ -56,7 +56,7 @@ class LineageCall:
     done_reason: str | None
     usage: Mapping[str, Any]
     is_gone: bool = False
-    """Whether its texts were cleaned away since."""
+    """Whether `paddock clean` removed its texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +68,22 @@ class LineageStep:
     model: str | None
     seconds: float | None
     checks: tuple[str, ...]
-    """What its reply had to fulfil."""
+    """Checks of its reply."""
     calls: tuple[LineageCall, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LineageChange:
-    """One thing that is not as it was when the item was done."""
+    """One change since the item was done."""
 
     what: str
     detail: tuple[str, ...] = ()
-    """Lines of a difference."""
+    """Lines of a diff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where one file, or what an item has in a store, came from."""
+    """Origin of one file, or of an item's rows in a store."""
 
     path: str
     """Absolute."""
@@ -91,7 +91,7 @@ class Origin:
     step: str
     """The block or top-level step."""
     key: str
-    """The item's, with those around it; the step's id where it is none of a block."""
+    """The item's key with those of outer items; the step's id outside of blocks."""
     run: str
     at: float
     state: str
@@ -102,52 +102,52 @@ class Origin:
     source: LineageFile | None
     reads: tuple[LineageFile, ...]
     looked_in: tuple[str, ...]
-    """Folders that were listed for it alone, stores that it searched."""
+    """Folders that it listed, stores that it searched."""
     kept_in: tuple[str, ...]
-    """The stores in which it has rows."""
+    """Vector stores with rows of it."""
     steps: tuple[LineageStep, ...]
     made_of: tuple[str, ...]
     """The top-level steps and blocks whose outputs it reads."""
     outputs: tuple[str, ...]
-    """All that the item wrote."""
+    """All outputs of the item."""
     changes: tuple[LineageChange, ...]
     notes: tuple[str, ...] = ()
-    """What cannot be known."""
+    """What is unknown."""
     n_rows: int | None = None
-    """How many rows of a store are its."""
+    """Number of its rows in a store."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the keys that machines read."""
-        told = asdict(self)
-        told["pipeline"] = str(self.pipeline)
-        told["at"] = _iso(self.at)
-        for step in told["steps"]:
+        fields = asdict(self)
+        fields["pipeline"] = str(self.pipeline)
+        fields["at"] = _iso(self.at)
+        for step in fields["steps"]:
             for call in step["calls"]:
                 call["at"] = _iso(call["at"])
-        return told
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
 class PathLineage:
-    """What is known of a path."""
+    """Result of `paddock why` for a path."""
 
     path: str
     origins: tuple[Origin, ...] = ()
-    """Of a file the one that wrote it last; of a store or a folder its items."""
+    """Of a file the latest; of a store or a folder one for each item."""
     read_by: tuple[str, ...] = ()
-    """Which items are made of it, each with what it wrote, where it is a document."""
+    """For a document: the items that read it, each with its outputs."""
     n_more: int = 0
     """Origins that are not listed."""
     near: tuple[str, ...] = ()
-    """Outputs with a similar name, where nothing is known of it."""
+    """For an unknown path: outputs with a similar name."""
     same_as: tuple[str, ...] = ()
-    """Outputs that held the same when they were written, where nothing is known of it."""
+    """For an unknown path: outputs that had the same content."""
     faults: tuple[str, ...] = field(default=())
     """Ledgers that could not be read."""
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is known of it."""
+        """Whether the ledger has rows about it."""
         return bool(self.origins or self.read_by)
 
     def as_json(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _iso(at: float) -> str:
 
 
 def load_request(request: str) -> Mapping[str, Any]:
-    """Read a recorded request; one that is no mapping is given as it is."""
+    """Return a recorded request; another value than a mapping as `{"request": …}`."""
     try:
         found = json.loads(request)
     except ValueError:
@@ -183,27 +183,27 @@ MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 @dataclass(frozen=True, slots=True)
 class ScopeOwner:
-    """What a scope's hash stands for."""
+    """Pipeline and step of a scope's hash."""
 
     scope: str
     file: str
     step: str
     outer: tuple[str, ...]
-    """The keys of the items around a nested block's."""
+    """Keys of the outer items, for a nested block."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemTrace:
-    """The rows that tell of one item, and of one of its files."""
+    """Ledger rows of one item, and one of its files."""
 
     place: ScopeOwner
     key: str
     path: str
-    """As it is stored."""
+    """As stored in the ledger."""
     run: str
     at: float
     entry: Entry | None
-    """None for a step that has no entry, since it calls no model."""
+    """None for a step without an entry, since it calls no model."""
     made: LineageRow | None
     outputs: tuple[str, ...]
     n_rows: int | None = None
@@ -211,7 +211,7 @@ class ItemTrace:
 
 
 class LedgerTraces:
-    """What one ledger knows of paths."""
+    """Lineage queries of one ledger."""
 
     def __init__(self, ledger: Ledger, base: Path) -> None:
         self._ledger = ledger
@@ -220,15 +220,15 @@ class LedgerTraces:
         self._places: dict[str, ScopeOwner] = {}
 
     def stored(self, path: Path) -> str:
-        """Write a path as the ledger does."""
+        """Return a path as the ledger stores it."""
         return str(path).removeprefix(f"{self._base}{os.sep}").replace(os.sep, "/")
 
     def absolute(self, stored: str) -> str:
-        """Return a stored path's absolute one."""
+        """Return a stored path as an absolute one."""
         return str(self._base / stored)
 
     def written(self, stored: str) -> ItemTrace | None:
-        """Return what wrote a file last."""
+        """Return the item that wrote a file last."""
         query = "select scope, key, run, at from outputs where path = :path order by at desc"
         rows = self._ledger.rows(query, path=stored)
         if not rows:
@@ -237,7 +237,7 @@ class LedgerTraces:
         return self._trace(scope, key, stored, run, at)
 
     def below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
-        """Return what wrote the files of a folder, the first ones, and how many more there are."""
+        """Return the items that wrote the first files of a folder, and the number of others."""
         query = "select path from outputs where substr(path, 1, :n) = :prefix order by path"
         prefix = self._prefix(stored)
         rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
@@ -246,7 +246,7 @@ class LedgerTraces:
         return [one for one in found if one is not None], max(0, len(paths) - MAX_ORIGINS)
 
     def in_store(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
-        """Return what has rows in a vector store, the first ones, and how many more there are."""
+        """Return the first items with rows in a vector store, and the number of others."""
         rows = sorted(self._origins.stored_in(stored), key=lambda row: (row.scope, row.key))
         found = [
             self._trace(row.scope, row.key, stored, row.run, row.at, row.n_rows)
@@ -255,11 +255,11 @@ class LedgerTraces:
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def store_around(self, stored: str) -> str | None:
-        """Return the vector store that a path lies in; None for a path in none."""
+        """Return the vector store that contains a path, or None."""
         return next((one for one in self._origins.stores() if stored.startswith(f"{one}/")), None)
 
     def made_below(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
-        """Return the items that a folder's documents are, the first ones, and how many more."""
+        """Return the first items whose documents are in a folder, and the number of others."""
         prefix = self._prefix(stored)
         query = "select scope, key from provenance where substr(source, 1, :n) = :prefix"
         rows = self._ledger.rows(f"{query} order by source, scope", n=len(prefix), prefix=prefix)
@@ -267,7 +267,7 @@ class LedgerTraces:
         return found, max(0, len(rows) - MAX_ORIGINS)
 
     def made_of(self, stored: str) -> Sequence[ItemTrace]:
-        """Return the items that a document is, or that read it."""
+        """Return the items whose document this is, or that read it."""
         found = {(row.scope, row.key) for row in self._origins.made_from(stored)}
         mark = f"%{json.dumps(stored)}:%"
         query = "select scope, key from items where reads like :mark"
@@ -277,7 +277,7 @@ class LedgerTraces:
         ]
 
     def same_as(self, sha256: str) -> Sequence[str]:
-        """Return the outputs that held this when they were written."""
+        """Return the outputs that were written with this content."""
         query = "select distinct path from outputs where sha256 = :digest order by path limit :most"
         return [row[0] for row in self._ledger.rows(query, digest=sha256, most=MAX_SIMILAR)]
 
@@ -292,7 +292,7 @@ class LedgerTraces:
         return [*same, *difflib.get_close_matches(stored, names, n=MAX_SIMILAR)][:MAX_SIMILAR]
 
     def beside(self, place: ScopeOwner, step: str) -> ItemTrace | None:
-        """Return what is known of a top-level step of the same pipeline and folders."""
+        """Return the trace of a top-level step of the same pipeline and inputs."""
         query = (
             "select scope from scopes where file = :file and step = :step and inputs = "
             "(select inputs from scopes where scope = :scope)"
@@ -310,7 +310,7 @@ class LedgerTraces:
         return int(self._ledger.rows(query, file=file, step=step, at=at)[0][0])
 
     def _prefix(self, stored: str) -> str:
-        """Return what the stored paths below a folder begin with."""
+        """Return the prefix of stored paths below a folder."""
         return "" if stored == str(self._base) else f"{stored}/"
 
     def _trace(

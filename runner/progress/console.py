@@ -1,7 +1,7 @@
-"""Print text without control characters, JSON objects and tables.
+"""Console output: text without control characters, JSON, tables, durations and sizes.
 
-stdout is for results, stderr for progress, warnings and errors. A closed pipe, a closed stream or a
-terminal that lacks a character never fails a command.
+stdout is for results, stderr for progress, warnings and errors. A closed pipe or stream, or a
+terminal that lacks a character, never fails a command.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 from typing import Any, TextIO
 
-# Unsafe in a terminal: control characters, lone surrogates, bidirectional marks.
+# Unsafe to print: control characters, lone surrogates, marks that change the writing direction.
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _UNSAFE_TEXT = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_LINE = re.compile(f"[{_UNSAFE}\t\n]")
@@ -22,7 +22,7 @@ _EXCERPT = re.compile(r" {0,8}\d* \|( |$)")  # the layout of `Fault.render`
 
 
 def printable_line(text: str) -> str:
-    r"""Make `text` one harmless line: what is unsafe to print is written out.
+    r"""Return `text` as one line, with unsafe characters escaped.
 
     >>> printable_line("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'
@@ -31,7 +31,7 @@ def printable_line(text: str) -> str:
 
 
 def printable_message(text: str) -> str:
-    r"""Return a message of several lines as one safe line, without a fault's source line and caret.
+    r"""Return a message as one safe line, without the source excerpt of a fault.
 
     >>> printable_message("a.yaml:2:3: no model.\n       2 |   x\n         |   ^\n  Name one.")
     'a.yaml:2:3: no model. Name one.'
@@ -41,7 +41,7 @@ def printable_message(text: str) -> str:
 
 
 def printable_text(text: str) -> str:
-    """Escape unsafe characters of `text`; keep its lines and tabs."""
+    """Return `text` with unsafe characters escaped, but lines and tabs kept."""
     return _UNSAFE_TEXT.sub(_escaped, text)
 
 
@@ -50,25 +50,25 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def configure_streams() -> None:
-    """Escape characters that the encoding of stdout or stderr lacks."""
+    """Make both streams escape characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def print_out(text: str) -> None:
-    """Write lines to stdout: results."""
+    """Write a result to stdout."""
     _write(sys.stdout, printable_text(text) + "\n")
 
 
 def print_err(text: str) -> None:
-    """Write lines to stderr: progress, warnings, errors. Never fails."""
+    """Write progress, a warning or an error to stderr; a closed stderr fails no command."""
     with contextlib.suppress(OSError):
         _write(sys.stderr, printable_text(text) + "\n")
 
 
 def write_out(text: str) -> bool:
-    """Write text to stdout at once; return whether anything reads it."""
+    """Write a piece of text to stdout; return False if stdout is closed."""
     return _write(sys.stdout, printable_text(text))
 
 
@@ -83,7 +83,7 @@ def print_json(value: Any) -> None:
 
 
 def _write(stream: TextIO | None, text: str) -> bool:
-    """Write at once; ignore a closed stream."""
+    """Write and flush; return False if the stream is closed or has no reader."""
     if stream is None:
         return False
     try:
@@ -99,21 +99,83 @@ def _write(stream: TextIO | None, text: str) -> bool:
 
 
 def discard_stdout() -> None:
-    """Discard what could not be written to stdout."""
+    """Drop what could not be written to stdout."""
     if sys.stdout is not None:
         _redirect_to_devnull(sys.stdout)
 
 
 def _redirect_to_devnull(stream: TextIO) -> None:
-    """Redirect a stream to nowhere, so that Python does not complain at exit."""
+    """Redirect the stream, so that Python's flush at exit does not fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "document"), counted(12000, "document")
+    ('1 document', '12,000 documents')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units.
+
+    >>> duration(0.04), duration(3.14), duration(75), duration(3700), duration(200000)
+    ('under 0.1 s', '3.1 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
+    """
+    if seconds < 10:
+        return "under 0.1 s" if seconds < 0.1 else f"{seconds:.1f} s"
+    minutes, secs = divmod(round(seconds), 60)
+    hours, mins = divmod(minutes, 60)
+    days, hrs = divmod(hours, 24)
+    parts = [(days, "d"), (hrs, "h"), (mins, "min"), (secs, "s")]
+    first = next(place for place, (n, _) in enumerate(parts) if n)
+    return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
+
+
+def ago(seconds: float) -> str:
+    """Return roughly how long ago something was.
+
+    >>> ago(5), ago(125), ago(7500), ago(90_000), ago(86400 * 400)
+    ('just now', '2 minutes ago', '2 hours ago', '1 day ago', '1 year ago')
+    """
+    units = (("year", 365 * 86400), ("month", 30 * 86400), ("week", 7 * 86400), ("day", 86400),
+             ("hour", 3600), ("minute", 60))  # fmt: skip
+    for noun, length in units:
+        if seconds >= length:
+            return f"{counted(int(seconds // length), noun)} ago"
+    return "just now"
+
+
+def speed(per_s: float) -> str:
+    """Return a rate with two significant digits, or as a whole number.
+
+    >>> speed(0.31), speed(45.2)
+    ('0.3', '45')
+    """
+    return f"{per_s:.1f}" if per_s < 10 else f"{per_s:.0f}"
+
+
+def size(n_bytes: int) -> str:
+    """Return a size with a decimal unit, as `ollama list` does.
+
+    >>> size(98_700_000), size(1_540_000_000), size(12)
+    ('99 MB', '1.5 GB', '12 B')
+    """
+    amount = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.1f} {unit}" if unit == "GB" else f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Align rows in columns; the first row is the heading."""
+    """Return rows in columns; the first row is the heading."""
     rows = [tuple(printable_line(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

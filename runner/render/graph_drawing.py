@@ -1,8 +1,8 @@
-"""Draw a pipeline's graph as SVG, as an HTML page, or as Mermaid.
+"""Draw a pipeline's graph as SVG, HTML page, or Mermaid.
 
-SVG is one text that loads nothing, in light and dark, and can be used from the keyboard. Every
-text is escaped; a state has a word and a mark besides its colour. The page has the same facts as a
-table that the boxes link to.
+The SVG loads nothing, has light and dark colours, and can be used with the keyboard. All text is
+escaped; a state has a word and a mark besides its colour. The page has the same facts in a table to
+which the boxes link.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STATE_MARKS = {"none": "", "done": "✓", "fresh": "=", "failed": "✗", "runni
 
 
 def graph_svg(scene: PipelineGraph, *, is_inline: bool = False) -> str:
-    """Draw a scene; inline in a page it has no title and no style of its own, and links to rows."""
+    """Return the SVG; `is_inline` in a page has links to table rows, but no title and style."""
     picture = layout_graph(scene.boxes)
     top = MARGIN if is_inline else MARGIN + TITLE
     width = max(picture.width + 2 * MARGIN, 0.0 if is_inline else _min_width(scene))
@@ -77,7 +77,7 @@ def _min_width(scene: PipelineGraph) -> float:
 
 
 def _graph_text(scene: PipelineGraph) -> str:
-    """Return the whole picture in words."""
+    """Return a description of the whole graph."""
     said = [
         _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
         for box in all_boxes(scene.boxes)
@@ -103,7 +103,7 @@ def _svg_box(placed: PlacedBox, *, is_inline: bool) -> Iterator[str]:
         yield f'<{tag} {link}{role} class="{kind} {box.last.state}{conditional}" ' + (
             f'aria-label="{escape(words)}">'
         )
-    else:  # a role of its own would hide what stands in it from screen readers
+    else:  # a role would hide its content from screen readers
         yield f'<g class="{kind} {box.last.state}{conditional}" aria-label="{escape(words)}">'
     yield f"<title>{escape(words)}</title>"
     yield (
@@ -149,7 +149,7 @@ def _svg_text(name: str, x: float, y: float, text: str, room: float) -> str:
 
 
 def _fitted_text(text: str, room: float, char: float = CHAR) -> str:
-    """Escape a text that fits; the whole one is in the box's title."""
+    """Return a text cut to a width, escaped; the box's title has the whole text."""
     n_most = int(room / char + 0.01)
     if text_width(text) <= n_most:
         return escape(text)
@@ -164,7 +164,7 @@ def _svg_edge(arrow: PlacedEdge) -> str:
 
 
 def _svg_path(points: Sequence[tuple[float, float]]) -> str:
-    """Draw a line downwards: straight past boxes, bent between them."""
+    """Return a path downwards: straight next to boxes, curved between layers."""
     (x, y), *rest = points
     path = f"M{x:.1f} {y:.1f}"
     for number, (to_x, to_y) in enumerate(rest):
@@ -187,7 +187,7 @@ _MERMAID_CLASSES = {
 
 
 def graph_mermaid(scene: PipelineGraph) -> str:
-    """Write a scene as a flow chart, from top to bottom."""
+    """Return the graph as a flow chart, from top to bottom."""
     lines = ["---", f"title: {_mermaid_title(scene.name)}", "---", "flowchart TD"]
     for box in scene.boxes:
         lines += _mermaid_box(box, "    ")
@@ -198,7 +198,7 @@ def graph_mermaid(scene: PipelineGraph) -> str:
 
 
 def _mermaid_title(name: str) -> str:
-    """Quote a title, which stands in YAML."""
+    """Return a title quoted for YAML."""
     return '"' + " ".join(name.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -231,12 +231,12 @@ def _mermaid_edges(box: GraphBox) -> Iterator[str]:
 
 
 def _mermaid_id(name: str) -> str:
-    """Return a name that is none of Mermaid's words, such as `end`."""
+    """Return an id that is not a Mermaid keyword such as `end`."""
     return f"n_{element_id(name)}"
 
 
 def _mermaid_text(text: str) -> str:
-    """Write a text so that Mermaid shows it and reads nothing into it."""
+    """Return a text escaped for Mermaid."""
     return "".join(
         char if char.isalnum() or char in " .,:=·_-/()" else f"#{ord(char)};"
         for char in " ".join(text.split())
@@ -257,7 +257,7 @@ _TABLE_HEADS = (
 
 
 def graph_page(scene: PipelineGraph) -> str:
-    """Return the page."""
+    """Return the graph and a table of its steps as an HTML page."""
     return html_page(scene.name, _page_parts(scene))
 
 
@@ -272,7 +272,7 @@ def _page_parts(scene: PipelineGraph) -> Iterator[str]:
         f"{graph_svg(scene, is_inline=True)}</div>"
     )
     yield "<h2>Its steps</h2>"
-    note = "Times of items are added up, however many went on at once."
+    note = "Times of concurrent items are added up."
     yield html_table("Steps", _TABLE_HEADS, _table_rows(scene.boxes, 0), note=note)
 
 
@@ -302,15 +302,15 @@ GraphFormat = Literal["svg", "html", "mermaid"]
 FORMAT_OF_SUFFIX: dict[str, GraphFormat] = {
     ".svg": "svg", ".html": "html", ".htm": "html", ".mmd": "mermaid", ".mermaid": "mermaid",
 }  # fmt: skip
-"""By a file's ending."""
+"""Format by the file's suffix."""
 
 
 def draw_graph(
     plan: Plan, file: Path, format_: GraphFormat, within: Mapping[Path, Plan] | None = None
 ) -> str:
-    """Return a pipeline's picture, with the states and times of its last run.
+    """Return a pipeline's graph with states and times of its last run.
 
-    `within` are the pipelines that its steps run, by their files: they are drawn in the steps.
+    `within` are sub-pipelines by file, which are drawn in the steps that run them.
     """
     last = read_last_run(file)
     scene = pipeline_graph(plan, last.steps, last.otherwise, last.words, within)

@@ -1,8 +1,8 @@
 """Graph layout: layers from top to bottom, order within a layer, coordinates of boxes and edges.
 
-Pure. After Sugiyama: the longest path gives a box its layer; an edge over several layers gets a
-point in each of them, so that it goes round boxes; the order within a layer follows the median of
-the neighbours. A block is laid out by itself and is then one box.
+Pure. Sugiyama's method: the longest path decides a box's layer; an edge over several layers gets a
+point in each of them, so that it avoids boxes; the order within a layer follows the median of the
+neighbours. A block is laid out separately and is then one box.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from itertools import pairwise
 from .graph_model import GraphBox, box_text
 
 CHAR, BOLD_CHAR, PAD, GAP_X, GAP_Y = 7.3, 9.2, 14.0, 28.0, 44.0
-"""What a letter takes, one of a name too, and the room between."""
+"""Widths of a character and a bold one, padding, gaps between boxes."""
 MIN_WIDTH, MAX_WIDTH = 132.0, 320.0
 LINE, HEAD = 18.0, 56.0
 BEND = 14.0
-"""The room that an arrow takes which passes a layer."""
+"""Width of an edge that passes a layer."""
 SWEEPS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedBox:
-    """A box with its place; coordinates are of the picture, its upper left corner is (0, 0)."""
+    """A box with its position; (0, 0) is the upper left corner of the picture."""
 
     box: GraphBox
     x: float
@@ -36,7 +36,7 @@ class PlacedBox:
     arrows: tuple[PlacedEdge, ...] = ()
 
     def moved(self, by_x: float, by_y: float) -> PlacedBox:
-        """Return the same elsewhere."""
+        """Return it at another position."""
         return replace(
             self,
             x=self.x + by_x,
@@ -48,21 +48,21 @@ class PlacedBox:
 
 @dataclass(frozen=True, slots=True)
 class PlacedEdge:
-    """From one box to another, through points."""
+    """Edge between two boxes, through points."""
 
     source: str
     target: str
     points: tuple[tuple[float, float], ...]
-    """The beginning, then in turn the end of a straight line and the end of a bend."""
+    """The start, then alternately the end of a straight line and the end of a curve."""
 
     def moved(self, by_x: float, by_y: float) -> PlacedEdge:
-        """Return the same elsewhere."""
+        """Return it at another position."""
         return replace(self, points=tuple((x + by_x, y + by_y) for x, y in self.points))
 
 
 @dataclass(frozen=True, slots=True)
 class GraphLayout:
-    """Everything with its place."""
+    """Positions of all boxes and edges."""
 
     width: float
     height: float
@@ -72,21 +72,21 @@ class GraphLayout:
 
 @dataclass(slots=True)
 class _LayerSlot:
-    """A box, or the point of an arrow that passes, in its layer."""
+    """A box, or the point of a passing edge, in its layer."""
 
     name: str
     width: float
     height: float = 0.0
     x: float = 0.0
-    """Of its middle."""
+    """Centre."""
     top: float = 0.0
-    """Of its layer, where it lies."""
+    """Of its layer."""
     bottom: float = 0.0
-    """Of its layer: arrows go straight to it and bend below, where no box lies."""
+    """Of its layer: edges are straight down to it and curve below."""
 
 
 def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
-    """Return every box and arrow its place."""
+    """Return the positions of all boxes and edges."""
     sized = {box.id: _size_box(box) for box in boxes}
     layers = _assign_layers(boxes)
     chains = _edge_chains(boxes, layers)
@@ -118,7 +118,7 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
 
 
 def _size_box(box: GraphBox) -> PlacedBox:
-    """Return a box its size, and a block's body its place within it."""
+    """Return a box with its size, and the positions of a block's body in it."""
     if not box.is_block:
         texts = [box.label, box.kind, box.model, box_text(box)]
         n_lines = sum(bool(text) for text in texts)
@@ -143,7 +143,7 @@ def _size_box(box: GraphBox) -> PlacedBox:
 
 
 def text_width(text: str) -> int:
-    """Return how many letters' room a text takes: Chinese, Japanese, Korean and emoji take two.
+    """Return a text's width in characters: Chinese, Japanese, Korean and emoji count double.
 
     >>> text_width("scan"), text_width("文書"), text_width("é"), text_width("e" + chr(0x301))
     (4, 4, 1, 1)
@@ -153,7 +153,7 @@ def text_width(text: str) -> int:
 
 
 def _assign_layers(boxes: Sequence[GraphBox]) -> dict[str, int]:
-    """Return each box its layer: below all that it waits for. Boxes come in an order that works."""
+    """Return each box's layer, below its inputs. Boxes are in topological order."""
     layers: dict[str, int] = {}
     for box in boxes:
         layers[box.id] = max((layers[name] + 1 for name in box.reads if name in layers), default=0)
@@ -164,7 +164,7 @@ _Chains = dict[tuple[str, str], list[tuple[int, str]]]
 
 
 def _edge_chains(boxes: Sequence[GraphBox], layers: Mapping[str, int]) -> _Chains:
-    """Return each arrow the points at which it passes layers."""
+    """Return the points at which each edge passes layers."""
     chains: _Chains = {}
     for box in boxes:
         for source in box.reads:
@@ -175,7 +175,7 @@ def _edge_chains(boxes: Sequence[GraphBox], layers: Mapping[str, int]) -> _Chain
 
 
 def _slot_neighbours(chains: _Chains) -> dict[str, tuple[list[str], list[str]]]:
-    """Return what is above and below each slot."""
+    """Return the neighbours above and below each slot."""
     links: dict[str, tuple[list[str], list[str]]] = {}
     for (source, target), points in chains.items():
         names = [source, *(name for _, name in points), target]
@@ -188,7 +188,7 @@ def _slot_neighbours(chains: _Chains) -> dict[str, tuple[list[str], list[str]]]:
 def _order_layers(
     rows: list[list[str]], links: Mapping[str, tuple[list[str], list[str]]]
 ) -> list[list[str]]:
-    """Order each layer by the middle of its neighbours, downwards and upwards in turn."""
+    """Order each layer by the median of its neighbours, alternately downwards and upwards."""
     for sweep in range(SWEEPS):
         side = sweep % 2
         way = range(1, len(rows)) if side == 0 else range(len(rows) - 2, -1, -1)
@@ -215,7 +215,7 @@ def _assign_positions(
     slots: Mapping[str, _LayerSlot],
     links: Mapping[str, tuple[list[str], list[str]]],
 ) -> None:
-    """Give each slot its middle: side by side, then drawn towards its neighbours."""
+    """Assign x positions: side by side first, then moved towards the neighbours."""
     y = 0.0
     for row in rows:
         height = max(slots[name].height for name in row)
@@ -227,21 +227,21 @@ def _assign_positions(
         y += height + GAP_Y
     for sweep in range(2 * SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
-            wished = [
+            wanted = [
                 _median([slots[o].x for side in links.get(n, ([], [])) for o in side], slots[n].x)
                 for n in row
             ]
-            _separate([slots[name] for name in row], wished)
+            _separate([slots[name] for name in row], wanted)
     left = min((s.x - s.width / 2 for s in slots.values()), default=0.0)
     for slot in slots.values():
         slot.x -= left
 
 
-def _separate(row: Sequence[_LayerSlot], wished: Sequence[float]) -> None:
-    """Put slots as near to where they wish to be as their order and widths allow."""
+def _separate(row: Sequence[_LayerSlot], wanted: Sequence[float]) -> None:
+    """Move slots as near to the wanted positions as their order and widths allow."""
     groups: list[tuple[list[_LayerSlot], float]] = []
-    for slot, wish in zip(row, wished, strict=True):
-        groups.append(([slot], wish))
+    for slot, centre in zip(row, wanted, strict=True):
+        groups.append(([slot], centre))
         while len(groups) > 1 and _row_start(*groups[-1]) < _row_end(*groups[-2]) + GAP_X:
             (before, at), (after, to) = groups[-2:]
             n = len(before) + len(after)
@@ -272,7 +272,7 @@ def _row_end(slots: Sequence[_LayerSlot], middle: float) -> float:
 def _edge_points(
     source: str, target: str, between: Sequence[str], slots: Mapping[str, _LayerSlot]
 ) -> tuple[tuple[float, float], ...]:
-    """Return where an arrow begins, and in turn where it goes straight to and where it bends to."""
+    """Return an edge's points, as in `PlacedEdge.points`."""
     first = slots[source]
     points = [(first.x, first.top + first.height), (first.x, first.bottom)]
     for name in between:

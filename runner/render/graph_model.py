@@ -20,22 +20,21 @@ from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.settings import STATE_FOLDER
 
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
-"""Of pipelines within one another; what is deeper, or more, is drawn as one box."""
+"""Limits of sub-pipelines; deeper or larger ones are drawn as one box."""
 
 BoxState = Literal["none", "done", "fresh", "failed", "running", "left"]
-"""How the last run left it; `none`: it was never run, `left`: the last run did not come to it;
-`fresh`: it had nothing to do there."""
+"""State after the last run; `none`: never run, `left`: not reached, `fresh`: nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastStepRun:
-    """What the last run did with a step or a block."""
+    """Result of a step or block in the last run."""
 
     state: BoxState = "none"
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Items by state, of a block."""
+    """Of a block: items by state."""
     n: int = 0
-    """How often it ran."""
+    """Number of executions."""
     failed: int = 0
     """Of `n`."""
     seconds: float = 0.0
@@ -46,18 +45,17 @@ class LastStepRun:
 
 @dataclass(frozen=True, slots=True)
 class GraphBox:
-    """A step; or a block, or a step that runs another pipeline, with what stands in it."""
+    """A step, or a block or sub-pipeline with its content."""
 
     id: str
     label: str
-    """The id that its author gave, else what it does."""
+    """The author's id, else what it does."""
     kind: str
-    """`files.scan`; of a block what it goes over: `for each doc in steps.docs.files`; empty if it
-    is the label."""
+    """`files.scan`, or of a block `for each doc in steps.docs.files`; empty if it is the label."""
     model: str = ""
     is_conditional: bool = False
     reads: tuple[str, ...] = ()
-    """The ids of the boxes beside it that it waits for."""
+    """Ids of boxes on the same level that it waits for."""
     body: tuple[GraphBox, ...] = ()
     is_block: bool = False
     """Whether it is drawn around its body."""
@@ -66,13 +64,13 @@ class GraphBox:
 
 @dataclass(frozen=True, slots=True)
 class PipelineGraph:
-    """A pipeline as a picture."""
+    """Data of a drawing."""
 
     name: str
     description: str
     boxes: tuple[GraphBox, ...]
     caption: str = ""
-    """Which run's states it shows."""
+    """Names the run."""
 
 
 def pipeline_graph(
@@ -82,9 +80,9 @@ def pipeline_graph(
     caption: str = "",
     within: Mapping[Path, Plan] | None = None,
 ) -> PipelineGraph:
-    """Return the picture of a plan with what the last run did, and did not do.
+    """Return the graph of a plan with the results of the last run.
 
-    `within` are the pipelines that its steps run, by their files.
+    `within` are sub-pipelines by file.
     """
     pipeline = plan.pipeline
     boxes = _BoxBuilder(last, within or {}).of(_GraphLevel(plan, otherwise))
@@ -93,19 +91,19 @@ def pipeline_graph(
 
 @dataclass(frozen=True, slots=True)
 class _GraphLevel:
-    """A pipeline whose boxes are made, and what leads to it."""
+    """A pipeline whose boxes are built, and the path to it."""
 
     plan: Plan
     otherwise: LastStepRun
-    """What became of steps that the last run tells nothing of."""
+    """Result of steps that the last run did not record."""
     prefix: str = ""
-    """The steps that lead here, such as `clean.`."""
+    """Ids of the steps that lead here, such as `clean.`."""
     files: tuple[Path, ...] = ()
-    """The files that lead here, its own included."""
+    """Files that lead here, its own included."""
 
 
 class _BoxBuilder:
-    """Makes the boxes of a plan and of those that its steps run, as far as they are drawn."""
+    """Builds the boxes of a plan and, within limits, of its sub-pipelines."""
 
     def __init__(self, last: Mapping[str, LastStepRun], plans: Mapping[Path, Plan]) -> None:
         self._last = last
@@ -120,7 +118,7 @@ class _BoxBuilder:
         name = f"{level.prefix}{node.id}"
         reads = tuple(f"{level.prefix}{one}" for one in sorted(level.plan.edges.get(node.id, ())))
         last = self._last.get(name, level.otherwise)
-        if last.state in ("fresh", "left"):  # so is all that stands in it
+        if last.state in ("fresh", "left"):  # so is its content
             level = replace(level, otherwise=LastStepRun(last.state))
         if isinstance(node, Block):
             body = tuple(self._box(inner, level) for inner in node.body)
@@ -136,7 +134,7 @@ class _BoxBuilder:
         )
 
     def _within(self, step: StepNode, level: _GraphLevel) -> tuple[GraphBox, ...]:
-        """Return the boxes of the pipeline that a step runs; none where it runs none."""
+        """Return the boxes of a step's sub-pipeline; empty without one."""
         name = _inner_pipeline(step)
         if name is None:
             return ()
@@ -155,13 +153,13 @@ class _BoxBuilder:
 
 
 def _step_summary(step: StepNode) -> str:
-    """Return what a step does, and which file it runs."""
+    """Return a step's kind, with the file of a sub-pipeline."""
     name = _inner_pipeline(step)
     return step.uses if name is None else f"{step.uses} {name}"
 
 
 def _inner_pipeline(step: StepNode) -> str | None:
-    """Name the pipeline that a step runs; None where it runs none."""
+    """Return the file of a step's sub-pipeline, or None."""
     params = step.params.data
     if step.uses != PIPELINE_STEP or not isinstance(params, Mapping):
         return None
@@ -170,7 +168,7 @@ def _inner_pipeline(step: StepNode) -> str | None:
 
 
 def _step_model(params: object, plan: Plan) -> str:
-    """Name the model that a step names, by its reference where that says more."""
+    """Return the model of a step, with its reference if it is an alias."""
     alias = params.get("model") if isinstance(params, Mapping) else None
     if not isinstance(alias, str):
         return ""
@@ -179,14 +177,14 @@ def _step_model(params: object, plan: Plan) -> str:
 
 
 def all_boxes(boxes: Sequence[GraphBox]) -> Iterator[GraphBox]:
-    """Yield every box, each block before what stands in it."""
+    """Yield every box, each block before its content."""
     for box in boxes:
         yield box
         yield from all_boxes(box.body)
 
 
 def box_text(box: GraphBox) -> str:
-    """Return what the last run did with a box, for a person and a screen reader."""
+    """Return the last run's result of a box, for display and screen readers."""
     last = box.last
     parts = [outcome_text(last)]
     if last.seconds >= 0.05:
@@ -197,7 +195,7 @@ def box_text(box: GraphBox) -> str:
 
 
 def outcome_text(last: LastStepRun) -> str:
-    """Return how the last run left something, in a few words; empty where there was none."""
+    """Return a result in a few words; empty without a run."""
     counts = [f"{n:,} {state}" for state, n in last.counts.items() if n]
     if counts:
         return " · ".join(counts)
@@ -207,7 +205,7 @@ def outcome_text(last: LastStepRun) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Write a length of time as a person reads it.
+    """Return a duration in a compact form.
 
     >>> seconds_text(0.25), seconds_text(75), seconds_text(7300)
     ('0.2 s', '1 min 15 s', '2 h 1 min')
@@ -222,7 +220,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def element_id(box_id: str) -> str:
-    """Return an id that HTML and Mermaid take: `(files.write)` is none."""
+    """Return a valid id for HTML and Mermaid, for names such as `(files.write)`."""
     return re.sub(r"[^A-Za-z0-9_]", lambda match: f"_{ord(match[0]):x}", box_id)
 
 
@@ -233,17 +231,17 @@ _DONE_STATES = ("new", "changed", "stale")
 
 @dataclass(frozen=True, slots=True)
 class LastRunSteps:
-    """What the last run did with each step."""
+    """Results of each step in the last run."""
 
     steps: Mapping[str, LastStepRun]
     words: str
-    """Which run it was."""
+    """Caption that names the run."""
     otherwise: LastStepRun = field(default_factory=LastStepRun)
-    """Of a step that it tells nothing of."""
+    """Result of steps that the run did not record."""
 
 
 def read_last_run(file: Path) -> LastRunSteps:
-    """Return what became of each step."""
+    """Return the results of each step in the last run."""
     place = LedgerFolder(file.absolute().parent / STATE_FOLDER, file.name)
     found = recent_runs([place], limit=1)
     if not found.runs:
@@ -252,7 +250,7 @@ def read_last_run(file: Path) -> LastRunSteps:
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.row.started))
     words = f"Run '{past.row.run}', {began}: {past.status}"
     steps = past.summary.get("steps")
-    if not isinstance(steps, dict):  # it goes on, or was killed
+    if not isinstance(steps, dict):  # running, or killed
         told = _journal_counts(past.journal)
         return LastRunSteps({name: _last_step_run(one) for name, one in told.items()}, words)
     if past.status in _ENDED_STATUSES:
@@ -267,7 +265,7 @@ def read_last_run(file: Path) -> LastRunSteps:
 
 
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
-    """Add up what a journal tells of top-level steps and blocks."""
+    """Return sums of a journal by top-level step or block."""
     found: dict[str, dict[str, Any]] = {}
     try:
         with journal.open(encoding="utf-8") as lines:

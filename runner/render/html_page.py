@@ -1,7 +1,7 @@
 """HTML page: frame, styles, tables and cells.
 
-One file that loads nothing, light and dark, without scripts. The colours serve drawings as well.
-Contrast is 4.5 or more for text and 3 or more for lines.
+One file without scripts that loads nothing, in light and dark colours, which drawings share.
+Contrast is at least 4.5 for text and 3 for lines.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ svg.chart .tool~svg text.inside,svg.chart .held~svg text.inside{--back:var(--run
 """.strip()
 
 
-# Nothing may be loaded or run, whatever text a document's name or a reply has smuggled in.
+# Nothing is loaded or run, even if an escape of document names or replies fails.
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _PAGE_CSS = """
 *{box-sizing:border-box}
@@ -102,7 +102,7 @@ color:var(--soft);font-size:.85rem}
 
 
 def html_page(title: str, parts: Iterable[str]) -> str:
-    """Return a whole page around parts of HTML, which are escaped already."""
+    """Return a page with these parts, which must be escaped already."""
     body = "\n".join(parts)
     return f"""<!doctype html>
 <html lang="en">
@@ -127,7 +127,7 @@ def html_page(title: str, parts: Iterable[str]) -> str:
 
 
 def html_table(name: str, heads: Iterable[str], rows: Iterable[str], *, note: str = "") -> str:
-    """Return a table that scrolls sideways where a screen is narrow; heads with `#` are numbers."""
+    """Return a table that scrolls sideways on narrow screens; `#` marks heads of numbers."""
     cells = "".join(
         f'<th scope="col" class="n">{escape(head[1:])}</th>'
         if head.startswith("#")
@@ -143,11 +143,11 @@ def html_table(name: str, heads: Iterable[str], rows: Iterable[str], *, note: st
 
 
 def html_cell(text: str, kind: str = "") -> str:
-    """Return a cell; `kind` is its class."""
+    """Return a cell; `kind` is its CSS class."""
     attribute = f' class="{escape(kind)}"' if kind else ""
     return f"<td{attribute}>{escape(text)}</td>"
 
 
 def number_cell(value: float | None, shown: str = "{:,.0f}") -> str:
-    """Return a cell with a number; nothing where there is none."""
+    """Return a cell with a number, empty for none and 0."""
     return f'<td class="n">{"" if not value else escape(shown.format(value))}</td>'

@@ -1,7 +1,7 @@
 """Items and calls of one run, read from the ledger and the journal.
 
-The ledger keeps the latest state of each item. What a run did with items that later runs redid is
-read from its journal, as long as that is kept.
+The ledger has the latest state of each item. Items that later runs redid are read from the journal,
+if it still exists.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 
 TOOL_KIND = "tool"
-"""The kind of a call that asks no model."""
+"""Kind of calls of tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class RunItem:
     key: str
     state: str
     """`new`, `changed`, `stale`, `held`, `deleted`, `skipped`, `failed` or `quarantined`; `done`
-    for one of the first three where only the journal tells of it."""
+    for one of the first three if only the journal has it."""
     began: float | None
-    """Seconds since the run began; None where nobody kept it."""
+    """Seconds since the run began; None if not recorded."""
     seconds: float
     calls: int
     known_calls: int
@@ -43,11 +43,11 @@ class RunItem:
     completion: int
     error: str | None
     source: str | None
-    """The document's path, absolute."""
+    """Absolute path of the document."""
     outputs: tuple[str, ...]
     """Absolute."""
     later: tuple[str, str] | None = None
-    """The latest run that did it again, and its state then."""
+    """The latest run that redid it, and the state there."""
 
     @property
     def is_bad(self) -> bool:
@@ -66,7 +66,7 @@ class RunCall:
     began: float
     seconds: float
     queue_s: float
-    """Of `seconds`, waited."""
+    """Waiting time, part of `seconds`."""
     prompt: int
     reused: int
     completion: int
@@ -74,7 +74,7 @@ class RunCall:
 
     @property
     def is_of_model(self) -> bool:
-        """Whether a model was asked, and no tool."""
+        """Whether it is a model call, and not one of a tool."""
         return self.kind != TOOL_KIND
 
 
@@ -84,18 +84,18 @@ class RunDetails:
 
     past: PastRun
     items: tuple[RunItem, ...]
-    """In the order in which they began."""
+    """In order of their beginning."""
     calls: tuple[RunCall, ...]
     seconds: float
-    """From its beginning to its end, or to the last that is known of it."""
+    """From its beginning to its end, or to the last recorded event."""
     n_taken_over: int
-    """Items that later runs did again, and of which nothing else is known."""
+    """Items that later runs redid and that are not in the journal."""
     n_calls_lost: int = 0
-    """Calls of items that later runs did again: when they were made is not kept."""
+    """Calls without times, of items that later runs redid."""
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Items by state, as the run counted them; else as far as the ledger tells."""
+        """Items by state, from the run's report, else from the ledger."""
         counts = self.past.summary.get("counts")
         if isinstance(counts, dict):
             return {name: n for name, n in counts.items() if n}
@@ -103,7 +103,7 @@ class RunDetails:
 
     @property
     def sums(self) -> Mapping[str, int]:
-        """Calls of models and their tokens, as the run counted them; else as the ledger tells."""
+        """Model calls and tokens, from the run's report, else from the ledger."""
         summary = self.past.summary
         tokens = summary.get("tokens")
         if isinstance(tokens, dict):
@@ -123,7 +123,7 @@ class RunDetails:
 
 
 def read_run_details(past: PastRun) -> RunDetails:
-    """Read what is kept of a run.
+    """Read the items and calls of a run.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -172,7 +172,7 @@ _TOKEN_NOTES = {
 
 
 def _outer_keys(ledger: Ledger) -> dict[str, str]:
-    """Return what stands before the keys of items in nested blocks, by scope."""
+    """Return the key prefix of items in nested blocks, by scope."""
     found = {}
     for scope, inputs in ledger.rows("select scope, inputs from scopes"):
         outer = [key for key in json.loads(inputs) if isinstance(key, str)]
@@ -182,11 +182,11 @@ def _outer_keys(ledger: Ledger) -> dict[str, str]:
 
 
 _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
-"""By step and key: the run that did it the last, its state there, its source."""
+"""Step and key → the latest run, the state there, the source."""
 
 
 def _latest_items(ledger: Ledger, past: PastRun, outers: Mapping[str, str]) -> _LatestItems:
-    """Return what other runs of the same file were the last to do."""
+    """Return items of the same file whose latest record is of another run."""
     rows = ledger.rows(
         "select items.scope, scopes.step, items.key, items.run, items.state, items.was, items.gone,"
         " provenance.source from items join scopes on scopes.scope = items.scope"
@@ -206,7 +206,7 @@ def _latest_items(ledger: Ledger, past: PastRun, outers: Mapping[str, str]) -> _
 
 
 def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterator[RunItem]:
-    """Yield what the journal tells of items that other runs did again."""
+    """Yield items of the journal that other runs redid."""
     ended: dict[tuple[str, str], dict[str, Any]] = {}
     with contextlib.suppress(OSError), past.journal.open(encoding="utf-8") as lines:
         for line in lines:
@@ -237,7 +237,7 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
 
 
 def _deleted_item(row: ItemRow, outer: str) -> RunItem:
-    """Return an item whose document the run found gone: nothing was done with it."""
+    """Return an item whose document was deleted."""
     key = f"{outer}{row.entry.key}"
     return RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
 

@@ -1,15 +1,21 @@
-"""Report of a run as one HTML page: failures first, then time, tokens and documents.
+"""Report of a run as one HTML page: failures, timelines, tokens, documents.
 
-Its size is bounded: of 10,000 documents those that failed or took longest are listed.
+The size is bounded: of 10,000 documents, those that failed or took longest are listed. Timelines
+are SVG: overlapping spans get lanes, spans too short to see are joined. Kinds differ by colour and
+pattern, never by colour alone.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 from paddock.engine.system.files import write_output
@@ -21,7 +27,6 @@ from paddock.runner.settings import STATE_FOLDER
 from .graph_model import seconds_text
 from .html_page import html_cell, html_page, html_table, number_cell
 from .run_details import RunCall, RunDetails, RunItem, read_run_details
-from .timeline import AREA, DEFINITIONS, calls_chart, items_chart, legend, occupancy_chart
 
 MAX_FAILURES, MAX_ITEMS, MAX_ERROR_CHARS = 200, 1_000, 2_000
 _ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls", "#Known", "#Prompt", "#Answer", "Wrote")
@@ -31,7 +36,7 @@ _CALL_HEADS = (
 
 
 def run_report_page(story: RunDetails, target: Path) -> str:
-    """Return the page; links are relative to where it will lie."""
+    """Return the page, with links relative to its target."""
     return html_page(
         f"{story.past.row.pipeline}: {story.past.row.run}", _page_parts(story, target.parent)
     )
@@ -51,11 +56,11 @@ def _summary_html(story: RunDetails) -> Iterator[str]:
     yield f"<h1>{escape(row.pipeline)}</h1>"
     yield (
         f"<p>Run <b>{escape(row.run)}</b> of {escape(str(past.place.folder / row.file))}, {began}, "
-        f'{seconds_text(story.seconds)}: <span class="s-{escape(past.status)}">{escape(past.status)}</span>'
+        f"{seconds_text(story.seconds)}: {_state_html(past.status)}"
         f"</p>"
     )
     if past.message:
-        kind = "error" if past.status == "failed" else "told"
+        kind = "error" if past.status == "failed" else "note"
         yield f'<div class="{kind}"><p>{escape(past.message)}</p></div>'
     facts = [(name, f"{n:,}") for name, n in (*story.counts.items(), *story.sums.items())]
     chips = "".join(
@@ -82,7 +87,7 @@ def _failures_html(story: RunDetails, folder: Path) -> Iterator[str]:
         error = (item.error or "").strip()[:MAX_ERROR_CHARS]
         yield (
             f'<div class="error"><p><b>{name}</b> of {escape(item.step)}, '
-            f'<span class="s-{escape(item.state)}">{escape(item.state)}</span></p>'
+            f"{_state_html(item.state)}</p>"
             f"<p>{escape(error)}</p>{_later_run_text(item)}</div>"
         )
     if len(bad) > MAX_FAILURES:
@@ -90,19 +95,23 @@ def _failures_html(story: RunDetails, folder: Path) -> Iterator[str]:
         yield f"<p>{n_left:,} more; <code>paddock logs {escape(story.past.row.run)} --failed</code>"
         yield " lists them.</p>"
     if n_known:
-        yield f"<p>{n_known:,} of them known to fail and not tried again.</p>"
+        yield f"<p>{n_known:,} of them known to fail and not retried.</p>"
+
+
+def _state_html(state: str) -> str:
+    return f'<span class="s-{escape(state)}">{escape(state)}</span>'
 
 
 def _later_run_text(item: RunItem) -> str:
-    """Return what a later run made of an item."""
+    """Return the result of an item in a later run."""
     if item.later is None:
         return ""
     run, state = item.later
     if state == "deleted":
-        return f'<p class="soft">Run {escape(run)} found its document deleted.</p>'
+        return f'<p class="soft">Run {escape(run)} found that its document was deleted.</p>'
     if state in ("failed", "quarantined"):
-        return f'<p class="soft">Run {escape(run)} tried it again: {escape(state)}.</p>'
-    return f'<p class="soft">Done again by run {escape(run)}.</p>'
+        return f'<p class="soft">Run {escape(run)} retried it: {escape(state)}.</p>'
+    return f'<p class="soft">Redone by run {escape(run)}.</p>'
 
 
 def _charts_html(story: RunDetails) -> Iterator[str]:
@@ -121,15 +130,15 @@ def _charts_html(story: RunDetails) -> Iterator[str]:
         yield _scrollable("calls-time", calls)
     chart, most, mean = occupancy_chart(story)
     if chart:
-        yield '<h2 id="at-once">Calls at work at once</h2>'
-        yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while any was.</p>'
+        yield '<h2 id="at-once">Concurrent calls</h2>'
+        yield f'<p class="soft">At most {most:,}; {mean:.1f} on average while there were any.</p>'
         yield legend([AREA])
         yield _scrollable("at-once", chart)
 
 
 def _lost_calls(n: int) -> str:
     what = "1 call is" if n == 1 else f"{n:,} calls are"
-    return f"{what} not drawn: of items that later runs did again."
+    return f"{what} not drawn: later runs redid their items."
 
 
 def _scrollable(name: str, inner: str) -> str:
@@ -143,7 +152,7 @@ def _tokens_html(calls: Sequence[RunCall]) -> Iterator[str]:
     if groups:
         yield "<h2>Calls and tokens</h2>"
         rows = (_token_row(*place, made) for place, made in sorted(groups.items()))
-        note = "Times of calls are added up, however many went on at once."
+        note = "Times of concurrent calls are added up."
         yield html_table("Calls and tokens", _CALL_HEADS, rows, note=note)
 
 
@@ -170,18 +179,17 @@ def _documents_html(story: RunDetails, folder: Path) -> Iterator[str]:
     n_left = len(story.items) - len(items)
     notes = []
     if n_left:
-        notes.append(f"{n_left:,} more, all done and quicker than these.")
+        notes.append(f"{n_left:,} more, all done and faster than these.")
     if story.n_taken_over:
         notes.append(
-            f"{story.n_taken_over:,} were done again by later runs, and what this run did with "
-            "them is no longer kept."
+            f"{story.n_taken_over:,} were redone by later runs; their details in this run are gone."
         )
     n_fresh = story.counts.get("fresh", 0)
     if n_fresh:
         notes.append(f"{n_fresh:,} were fresh: nothing had to be done.")
     n_held = story.counts.get("held", 0)
     if n_held:
-        kept = "outputs were edited, or are not ours, and are kept"
+        kept = "outputs were edited, or others wrote them, and are kept"
         notes.append(f"{n_held:,} were held: {kept}. {HELD_REMEDY}")
     if not items:
         is_whole = story.past.status in ("completed", "quarantined")
@@ -200,7 +208,7 @@ def _item_row(item: RunItem, folder: Path) -> str:
     cells = (
         f'<td class="name">{_file_link(item.key, item.source, folder)}</td>',
         html_cell(item.step),
-        f'<td><span class="s-{escape(item.state)}">{escape(item.state)}</span>{_later_run_text(item)}</td>',
+        f"<td>{_state_html(item.state)}{_later_run_text(item)}</td>",
         html_cell(seconds_text(item.seconds) if item.seconds >= 0.05 else "", "n"),
         number_cell(item.calls),
         number_cell(item.known_calls),
@@ -212,14 +220,14 @@ def _item_row(item: RunItem, folder: Path) -> str:
 
 
 def _file_link(text: str, path: str | None, folder: Path) -> str:
-    """Return a text as a link to a file, relative to the page; the text alone where there is none."""
+    """Return a link to a file, relative to the page; without a path the text alone."""
     if path is None:
         return escape(text)
     try:
         near = os.path.relpath(path, folder.resolve())
     except ValueError:  # another drive
         near = path
-    # Names of files are bytes: what is no text in them is written as the file system has it.
+    # File names are bytes: quote those that are not text as they are.
     address = quote(os.fsencode(near.replace(os.sep, "/")))
     # A name with a colon before any slash would be read as a scheme.
     start = "" if address.startswith(("/", ".")) else "./"
@@ -243,3 +251,419 @@ def write_named_run_report(file: Path, run: str, target: Path) -> None:
 def write_run_report(past: PastRun, target: Path) -> None:
     """Write a run as one page."""
     write_output(target, run_report_page(read_run_details(past), target))
+
+
+MAX_LANES = 24
+ROUND_TO_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpan:
+    """A span of time, in seconds."""
+
+    start: float
+    end: float
+    label: str
+    kind: str
+    """Decides its look."""
+    waited: float = 0.0
+    """Seconds from its start that it waited."""
+    name: str = ""
+    """Label of its bar; `label` if empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineBar:
+    """One or several spans of a lane, drawn as one bar."""
+
+    start: float
+    end: float
+    label: str
+    kind: str
+    n: int = 1
+    waited: float = 0.0
+    name: str = ""
+
+
+def lanes_of(spans: Iterable[TimeSpan]) -> list[list[TimeSpan]]:
+    """Return spans in lanes, each in the first lane that is free at its start."""
+    lanes: list[list[TimeSpan]] = []
+    busy: list[tuple[float, int]] = []
+    free: list[int] = []
+    for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        while busy and busy[0][0] <= span.start:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        if not free:
+            lanes.append([])
+            free.append(len(lanes) - 1)
+        lane = heapq.heappop(free)
+        lanes[lane].append(span)
+        heapq.heappush(busy, (span.end, lane))
+    return lanes
+
+
+def bars_of(lane: Sequence[TimeSpan], least_s: float) -> list[TimelineBar]:
+    """Return the bars of a lane; spans shorter than `least_s` are joined with their neighbours.
+
+    >>> spans = [TimeSpan(0, 0.1, "a", "done"), TimeSpan(0.1, 0.2, "b", "done")]
+    >>> [(bar.label, bar.n) for bar in bars_of(spans, 1.0)]
+    [('a', 2)]
+    """
+    bars: list[TimelineBar] = []
+    for span in lane:
+        bar = TimelineBar(
+            span.start, span.end, span.label, span.kind, 1, span.waited, span.name or span.label
+        )
+        if bars and _is_joined(bars[-1], bar, least_s):
+            bars[-1] = _joined(bars[-1], bar)
+        else:
+            bars.append(bar)
+    return bars
+
+
+def _is_joined(before: TimelineBar, bar: TimelineBar, least_s: float) -> bool:
+    is_short = bar.end - bar.start < least_s or before.end - before.start < least_s
+    return is_short and bar.start - before.end < least_s
+
+
+def _joined(before: TimelineBar, bar: TimelineBar) -> TimelineBar:
+    # A failure must stay visible.
+    kind = bar.kind if bar.kind in ("failed", "quarantined") else before.kind
+    shown = bar if kind != before.kind else before
+    end, n = max(before.end, bar.end), before.n + bar.n
+    return TimelineBar(before.start, end, shown.label, kind, n, name=shown.name)
+
+
+def mean_concurrency(spans: Iterable[TimeSpan], seconds: float, n_bins: int) -> list[float]:
+    """Return the mean number of concurrent spans in each of `n_bins` equal parts of the time."""
+    bins = [0.0] * n_bins
+    width = seconds / n_bins
+    for span in spans:
+        start, end = max(0.0, span.start + span.waited), min(seconds, span.end)
+        first, last = int(start / width), min(n_bins - 1, int(end / width))
+        for number in range(first, last + 1):
+            begin = number * width
+            bins[number] += max(0.0, min(end, begin + width) - max(start, begin)) / width
+    return bins
+
+
+def concurrency_stats(spans: Iterable[TimeSpan]) -> tuple[int, float]:
+    """Return the maximum of concurrent spans, and the mean while there were any; without waiting.
+
+    >>> spans = [TimeSpan(0, 9, "", "", waited=5), TimeSpan(2, 6, "", ""), TimeSpan(8, 10, "", "")]
+    >>> most, mean = concurrency_stats(spans)
+    >>> most, round(mean, 2)
+    (2, 1.25)
+    """
+    turns: list[tuple[float, int]] = []
+    busy_s = 0.0
+    for span in spans:
+        start = min(span.start + span.waited, span.end)
+        # Times have milliseconds: consecutive spans must not seem to overlap.
+        end = max(span.end - ROUND_TO_S, (start + span.end) / 2)
+        if end > start:
+            turns += [(start, 1), (end, -1)]
+            busy_s += end - start
+    most = n = 0
+    any_s = since = 0.0
+    for at, change in sorted(turns):
+        since = at if n == 0 else since
+        n += change
+        most = max(most, n)
+        any_s += at - since if n == 0 else 0.0
+    return most, busy_s / any_s if any_s else float(most)
+
+
+WAITED, SEVERAL, AREA, BARE = "waited", "several", "area", "bare"
+PATTERNS = frozenset(("bad", "known", "tool", "skipped", "held"))
+"""Looks with a pattern."""
+
+_LEGEND_TEXT: Mapping[str, str] = MappingProxyType(
+    {
+        "done": "done",
+        "bad": "failed or quarantined",
+        "skipped": "skipped",
+        "held": "held: an output was edited, and is kept",
+        "call": "answered by a model",
+        "known": "the reply was in the ledger",
+        "tool": "a tool",
+        AREA: "calls in progress, without waiting ones",
+        WAITED: "waited in the queue, or for the model to load",
+        SEVERAL: "several short ones together; shown as failed if one failed",
+        BARE: "point at a bar without a label to see its name",
+    }
+)
+_LOOK_OF_STATE: Mapping[str, str] = MappingProxyType({"failed": "bad", "quarantined": "bad"})
+
+
+def look_of(kind: str) -> str:
+    """Return the look of an item's state, or of a kind of call.
+
+    >>> look_of("quarantined"), look_of("changed"), look_of("tool")
+    ('bad', 'done', 'tool')
+    """
+    look = _LOOK_OF_STATE.get(kind, kind)
+    return look if look in _LEGEND_TEXT else "done"
+
+
+def legend(looks: Collection[str]) -> str:
+    """Return the legend for these looks."""
+    entries = "".join(
+        f"<li>{_swatch(look)}{escape(words)}</li>"
+        for look, words in _LEGEND_TEXT.items()
+        if look in looks
+    )
+    return f'<ul class="legend">{entries}</ul>'
+
+
+def pattern_attributes(look: str) -> str:
+    """Return the attributes of the pattern over a bar; see `DEFINITIONS`."""
+    return f'class="over {look}" fill="url(#over-{look})"'
+
+
+def _swatch(look: str) -> str:
+    if look == BARE:
+        return ""
+    if look == SEVERAL:
+        return "<b>12 \N{MULTIPLICATION SIGN}</b> "
+    kind = look if look in (WAITED, AREA) else f"bar {look}"
+    size = 'x="1" y="1" width="24" height="12" rx="2"'
+    pattern = f"<rect {pattern_attributes(look)} {size}/>" if look in PATTERNS else ""
+    return (
+        f'<svg class="chart" width="26" height="14" aria-hidden="true">'
+        f'<rect class="{kind}" {size}/>{pattern}</svg> '
+    )
+
+
+DEFINITIONS = """
+<svg class="looks" width="0" height="0" aria-hidden="true"><defs>
+<pattern id="over-bad" width="7" height="7" patternUnits="userSpaceOnUse"
+patternTransform="rotate(45)"><path d="M0 0V7"/></pattern>
+<pattern id="over-known" width="6" height="6" patternUnits="userSpaceOnUse"><circle cx="3" cy="3"
+r="1.3"/></pattern>
+<pattern id="over-tool" width="5" height="5" patternUnits="userSpaceOnUse"><path d="M0 2H5"/>
+</pattern>
+<pattern id="over-skipped" width="5" height="5" patternUnits="userSpaceOnUse"><path d="M2 0V5"/>
+</pattern>
+<pattern id="over-held" width="7" height="7" patternUnits="userSpaceOnUse"
+patternTransform="rotate(-45)"><path d="M0 0V7"/></pattern>
+</defs></svg>
+""".strip()
+"""Patterns of looks; once in a page."""
+
+
+LEFT, RIGHT = 6.0, 1.5
+"""Margins, in percent: a chart is as wide as the window."""
+LANE, GAP, AXIS = 18.0, 4.0, 24.0
+LETTER_PERCENT = 0.64
+"""Width of a letter, in percent of a chart of 1,000 pixels; narrower charts cut labels."""
+MIN_LABEL_LETTERS = 6
+MIN_BAR_PERCENT = 0.2
+"""In percent; shorter bars are joined with neighbours."""
+MAX_TICKS = 8  # their labels must fit a window of 320 pixels
+BINS, HEIGHT = 280, 120.0
+_TICK_STEPS_S = (
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    20,
+    30,
+    60,
+    120,
+    300,
+    600,
+    1800,
+    3600,
+    7200,
+    21600,
+    86400,
+)
+
+
+def items_chart(story: RunDetails) -> tuple[str, str]:
+    """Return the timeline of items, and its legend."""
+    spans = [
+        TimeSpan(
+            item.began,
+            item.began + item.seconds,
+            f"{item.step}: {item.key}, {item.state}",
+            item.state,
+            name=item.key,
+        )
+        for item in story.items
+        if item.began is not None
+    ]
+    return _timeline("Items over time", spans, story.seconds)
+
+
+def calls_chart(story: RunDetails) -> tuple[str, str]:
+    """Return the timeline of calls, with waiting times in a pale colour, and its legend."""
+    spans = [
+        TimeSpan(
+            call.began,
+            call.began + call.seconds,
+            f"{call.kind} {call.model} for {call.step} of {call.key}: "
+            f"{call.prompt:,} + {call.completion:,} tokens"
+            + (", known" if call.is_known else "")
+            + (f", waited {seconds_text(call.queue_s)}" if call.queue_s >= 0.05 else ""),
+            "known" if call.is_known else "call" if call.is_of_model else "tool",
+            call.queue_s,
+            call.step if call.key == call.step else f"{call.step}, {call.key}",
+        )
+        for call in story.calls
+    ]
+    return _timeline("Calls over time", spans, story.seconds)
+
+
+def occupancy_chart(story: RunDetails) -> tuple[str, int, float]:
+    """Return the chart of concurrent model calls, their maximum and their mean."""
+    spans = [
+        TimeSpan(call.began, call.began + call.seconds, "", "", call.queue_s)
+        for call in story.calls
+        if not call.is_known and call.is_of_model
+    ]
+    if not spans:
+        return "", 0, 0.0
+    most, mean = concurrency_stats(spans)
+    most = max(most, 1)
+    return _area_svg(mean_concurrency(spans, story.seconds, BINS), story.seconds, most), most, mean
+
+
+def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> tuple[str, str]:
+    """Return the timeline of spans and its legend; empty texts without spans."""
+    if not spans:
+        return "", ""
+    lanes = lanes_of(spans)
+    shown = lanes[:MAX_LANES]
+    height = len(shown) * (LANE + GAP) + AXIS + GAP
+    words = f"{len(spans):,} in {len(lanes):,} lanes, {seconds_text(seconds)}"
+    lines = [_svg_start(name, words, height), *_grid_svg(seconds, height)]
+    least_s = MIN_BAR_PERCENT * seconds / (100 - LEFT - RIGHT)
+    looks: set[str] = set()
+    for number, lane in enumerate(shown):
+        y = GAP + number * (LANE + GAP)
+        bars = bars_of(lane, least_s)
+        for bar, after in zip_longest(bars, bars[1:]):
+            room_until = 100.0 if after is None else _percent_at(after.start, seconds)
+            drawn = list(_bar_svg(bar, y, seconds, room_until))
+            lines += drawn
+            looks |= set() if any("label" in line for line in drawn[1:]) else {BARE}
+            looks |= {look_of(bar.kind)} | ({WAITED} if bar.waited else set())
+            looks |= {SEVERAL} if bar.n > 1 else set()
+    lines.append("</svg>")
+    if len(lanes) > len(shown):
+        left = sum(map(len, lanes[MAX_LANES:]))
+        lines.append(f'<p class="soft">{left:,} more at the same time.</p>')
+    return "\n".join(lines), legend(looks)
+
+
+def _bar_svg(bar: TimelineBar, y: float, seconds: float, room_until: float) -> Iterator[str]:
+    """Yield a bar with its label: inside, or behind it up to the next bar."""
+    x, end = _percent_at(bar.start, seconds), _percent_at(bar.end, seconds)
+    more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
+    worked = seconds_text(max(0.0, bar.end - bar.start - bar.waited))
+    width = max(end - x, MIN_BAR_PERCENT / 2)
+    yield f"<g><title>{escape(f'{bar.label}{more}, {seconds_text(bar.end - bar.start)}')}</title>"
+    waited = min(width, _percent_at(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
+    waited = waited if waited >= MIN_BAR_PERCENT / 2 else 0.0
+    if waited:
+        yield _rect_svg(WAITED, x, y, waited)
+    at, size = x + waited, max(width - waited, MIN_BAR_PERCENT / 2)
+    look = look_of(bar.kind)
+    yield _rect_svg(f"bar {look}", at, y, size)
+    if look in PATTERNS:
+        yield _rect_with_look(pattern_attributes(look), at, y, size)
+    name = bar.name if bar.n == 1 else f"{bar.n:,} \N{MULTIPLICATION SIGN} {bar.name}"
+    yield from _label_svg(name, worked, y, (at, at + size), room_until)
+    yield "</g>"
+
+
+def _label_svg(
+    name: str, length: str, y: float, bar: tuple[float, float], room_until: float
+) -> Iterator[str]:
+    """Yield a bar's label where more space is; only its duration if space is short."""
+    inside, behind = bar[1] - bar[0], room_until - bar[1]
+    is_inside = inside >= LETTER_PERCENT * (len(name) + len(length) + 4) or inside >= behind
+    x, room = (bar[0], inside) if is_inside else (bar[1], behind)
+    n_letters = int(room / LETTER_PERCENT) - 2
+    if n_letters < len(length):
+        return
+    n_name = n_letters - len(length) - 2
+    text = length if n_name < MIN_LABEL_LETTERS else f"{_middle_cut(name, n_name)}, {length}"
+    kind = "inside" if is_inside else "behind"
+    yield (  # the inner `svg` cuts the label in a narrow window
+        f'<svg x="{x:.2f}%" y="{y:g}" width="{room:.2f}%" height="{LANE:g}">'
+        f'<text class="label {kind}" x="5" y="13">{escape(text)}</text></svg>'
+    )
+
+
+def _middle_cut(name: str, n_letters: int) -> str:
+    """Return a name without its middle: file names differ at their ends.
+
+    >>> _middle_cut("chapter-one.txt", 9)
+    'chap….txt'
+    """
+    if len(name) <= n_letters:
+        return name
+    n_head = n_letters // 2
+    return f"{name[:n_head]}…{name[len(name) - (n_letters - 1 - n_head) :]}"
+
+
+def _rect_svg(kind: str, x: float, y: float, width: float) -> str:
+    return _rect_with_look(f'class="{escape(kind)}"', x, y, width)
+
+
+def _rect_with_look(look: str, x: float, y: float, width: float) -> str:
+    return f'<rect {look} x="{x:.2f}%" y="{y:g}" width="{width:.2f}%" height="{LANE:g}" rx="2"/>'
+
+
+def _area_svg(found: Sequence[float], seconds: float, most: int) -> str:
+    height = HEIGHT + AXIS + GAP
+    lines = [_svg_start("Concurrent calls", f"at most {most:,}", height)]
+    lines += _grid_svg(seconds, height)
+    for n in sorted({0, most // 2, most}):
+        y = GAP + HEIGHT * (1 - n / most)
+        lines.append(_line_svg(LEFT, y, 100 - RIGHT, y))
+        lines.append(f'<text class="axis level" x="0" dx="4" y="{y + 4:.1f}">{n:,}</text>')
+    path = f"M0 {HEIGHT:g}"
+    for number, level in enumerate(found):
+        path += f"V{HEIGHT * (1 - min(level / most, 1)):.1f}H{number + 1}"
+    lines.append(
+        f'<svg x="{LEFT:g}%" y="{GAP:g}" width="{100 - LEFT - RIGHT:g}%" height="{HEIGHT:g}" '
+        f'viewBox="0 0 {len(found)} {HEIGHT:g}" preserveAspectRatio="none">'
+        f'<path class="area" vector-effect="non-scaling-stroke" d="{path}V{HEIGHT:g}z"/></svg>'
+    )
+    return "\n".join([*lines, "</svg>"])
+
+
+def _svg_start(name: str, words: str, height: float) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
+        f'aria-label="{escape(name)}: {escape(words)}" width="100%" height="{height:g}">'
+    )
+
+
+def _grid_svg(seconds: float, height: float) -> Iterable[str]:
+    """Yield the time axis: lines at round numbers, few enough for a narrow window."""
+    step = next((s for s in _TICK_STEPS_S if seconds / s <= MAX_TICKS), seconds / MAX_TICKS)
+    for number in range(int(seconds / step) + 1):
+        x = _percent_at(number * step, seconds)
+        yield _line_svg(x, GAP, x, height - AXIS)
+        side = "middle" if x < 95 else "end"
+        yield (
+            f'<text class="axis" x="{x:.2f}%" y="{height - 8:.1f}" text-anchor="{side}">'
+            f"{seconds_text(number * step)}</text>"
+        )
+
+
+def _line_svg(x: float, y: float, to_x: float, to_y: float) -> str:
+    return f'<line class="grid" x1="{x:.2f}%" y1="{y:.1f}" x2="{to_x:.2f}%" y2="{to_y:.1f}"/>'
+
+
+def _percent_at(at: float, seconds: float) -> float:
+    """Return the position of a time, in percent of the chart's width."""
+    return LEFT + (100 - LEFT - RIGHT) * min(max(at / seconds, 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Run one test: in a sandbox, over a cassette, as often as it says; then check its claims."""
+"""Run one test in a sandbox, with or without a cassette, as often as it says; check its claims."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool
+from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, TestKeys
@@ -42,9 +43,9 @@ from .sandbox_copy import SandboxCopy, SandboxError, map_texts, sandbox_copy
 
 ReplayMode = Literal["auto", "record", "replay"]
 MAX_SHOWN_UNRECORDED = 3
-MAX_NAMED_REPETITIONS = 6  # that are named
+MAX_NAMED_REPETITIONS = 6
 UNUSED_IN_REPLAY = frozenset(("run", "mcp", "network", "secrets"))
-"""What needs no consent in a replay, since it does none of it: only Python functions are called."""
+"""Permissions that a replay does not need: of tools, it calls Python functions only."""
 _REPORTED_ERRORS = (
     PipelineError,
     EngineError,
@@ -53,11 +54,11 @@ _REPORTED_ERRORS = (
     RedactedError,
     model_pools.LookupInterrupted,
 )
-"""What ends a test before its claims can be looked at, in words for its author."""
+"""Errors that end a test before its claims are checked; their text is for its author."""
 
 
 class CaseInterrupted(Exception):
-    """Somebody asked to end in the middle of a test."""
+    """A stop was requested during a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,13 @@ class CaseSpec:
     test: TestKeys
     cassette: Path
     paths: frozenset[str] = frozenset()
-    """The inputs that name files and folders."""
+    """Names of inputs that are files or folders."""
     text: str | None = None
-    """What to run in place of the file's own text."""
+    """Text to run instead of the file's own."""
 
     @property
     def shown_cassette(self) -> str:
-        """Name the cassette for people."""
+        """The cassette's path, relative to the current folder."""
         return os.path.relpath(self.cassette)
 
     def source(self, mode: ReplayMode) -> ReplySource:
@@ -87,7 +88,7 @@ class CaseSpec:
 
 @dataclass(frozen=True, slots=True)
 class CaseOptions:
-    """How tests are carried out."""
+    """Options of a test run."""
 
     mode: ReplayMode
     settings: Settings
@@ -95,12 +96,12 @@ class CaseOptions:
     environ: Mapping[str, str]
     stop: asyncio.Event
     home: Callable[[], Awaitable[Pool]]
-    """Gives this machine's pool, opened at its first use."""
+    """Returns this machine's pool, opened at its first use."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Repetition:
-    """What one turn of a test came to."""
+    """Result of one repetition of a test."""
 
     problems: tuple[CaseProblem, ...]
     notes: tuple[str, ...] = ()
@@ -108,10 +109,10 @@ class _Repetition:
 
 
 async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
-    """Carry out a test, and give how it went.
+    """Run a test and return its result.
 
     Raises:
-        Interrupted: `how.stop` was set.
+        CaseInterrupted: `how.stop` was set.
     """
     began = time.monotonic()
     source = subject.source(how.mode)
@@ -136,12 +137,14 @@ async def _run_repetitions(
         ]
     except CaseInterrupted:
         if source == "record" and cassette is not None and cassette.calls:
-            cassette.write(subject.test.name, keeps_stale=True)  # the next one goes on from here
+            cassette.write(
+                subject.test.name, keeps_stale=True
+            )  # the next recording continues from here
         raise
 
 
 def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition]) -> CaseResult:
-    """Put the turns together; what is wrong in several of them is told once."""
+    """Return the result of all repetitions; a problem of several of them appears once."""
     passed = tuple(not turn.problems for turn in turns)
     found: dict[CaseProblem, list[int]] = {}
     for number, turn in enumerate(turns, 1):
@@ -153,23 +156,25 @@ def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition])
     ]
     notes = [note for turn in turns for note in turn.notes]
     if len(turns) > 1:
-        notes.insert(0, f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must")
+        notes.insert(
+            0, f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must pass"
+        )
     return replace(
         case,
         problems=tuple(problems),
         is_error=all(turn.is_error for turn in turns),
         turns=passed,
-        # What was not recorded is no whim of a model.
+        # An unrecorded call is not a model's randomness: every repetition must pass.
         needed=1.0 if any(one.kind == "unseen" for one in problems) else test.pass_rate,
         notes=tuple(dict.fromkeys((*notes, *case.notes))),
     )
 
 
 def _repetitions_text(numbers: list[int], n_turns: int) -> str:
-    """Say in which turns something was wrong.
+    """Return the prefix that names the repetitions with a problem.
 
-    >>> _repetitions_text([2], 3), _repetitions_text([1, 3], 3), _repetitions_text([1, 2, 3], 3), _repetitions_text([1], 1)
-    ('turn 2: ', 'turns 1 and 3: ', 'each turn: ', '')
+    >>> _repetitions_text([2], 3), _repetitions_text([1, 3], 3), _repetitions_text([1, 2, 3], 3)
+    ('turn 2: ', 'turns 1 and 3: ', 'each turn: ')
     """
     if n_turns == 1:
         return ""
@@ -188,7 +193,7 @@ def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
     cassette = read_cassette(subject.cassette)
     if source == "replay" and not cassette.is_there:
         raise CassetteError(
-            f"nothing is recorded for this test: there is no {subject.shown_cassette}. "
+            f"this test has no recorded replies: there is no {subject.shown_cassette}. "
             f"Record it with `paddock test {subject.file} --record`."
         )
     return cassette
@@ -197,28 +202,28 @@ def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
 def _save_cassette(
     subject: CaseSpec, source: ReplySource, cassette: Cassette | None, turns: Iterable[_Repetition]
 ) -> tuple[str, ...]:
-    """Write the cassette where one is recorded; tell what of it is stale."""
+    """Write the cassette when recording; return notes, for example about stale replies."""
     if cassette is None:
         return ()
     stale = len(cassette.unused)
     if source == "record":
         if any(turn.is_error for turn in turns):
-            return ("nothing was recorded, since the test could not be carried out",)
+            return ("nothing was recorded, because the test could not run",)
         if not cassette.write(subject.test.name):
             return ()
-        dropped = f", {_replies_text(stale)} dropped" if stale else ""
+        dropped = f", {_replies_text(stale)} removed" if stale else ""
         return (f"recorded {subject.shown_cassette}{dropped}",)
     if stale and not any(turn.problems for turn in turns):
         was = "was" if stale == 1 else "were"
         return (
-            f"{_replies_text(stale)} in {subject.shown_cassette} {was} not asked for; "
-            f"`--record` drops what is stale",
+            f"{_replies_text(stale)} in {subject.shown_cassette} {was} not used; "
+            f"`--record` removes stale ones",
         )
     return ()
 
 
 def _replies_text(n: int) -> str:
-    return f"{n:,} recorded repl{'y' if n == 1 else 'ies'}"
+    return counted(n, "recorded reply", "recorded replies")
 
 
 async def _run_repetition(
@@ -258,9 +263,9 @@ async def _run_in_sandbox(
     bound, secrets = made.bound, made.secrets
     tape = None
     if cassette is not None:
-        wording = TextMasking(stage, secrets.redact)
+        masking = TextMasking(stage, secrets.redact)
         tape = CassetteSession(
-            cassette, wording, is_replay, subject.shown_cassette, test=subject.test.name
+            cassette, masking, is_replay, subject.shown_cassette, test=subject.test.name
         )
     with secrets.guarded():
         async with _open_pool(subject, how, source, tape, bound, secrets, number) as pool:
@@ -314,7 +319,7 @@ async def _open_pool(
     secrets: Secrets,
     number: int,
 ) -> AsyncIterator[Pool]:
-    """Yield the pool of one turn: the tape alone, the tape before the real one, or the real one."""
+    """Yield the pool of one repetition: the cassette, the cassette over the real pool, or that."""
     if source == "replay" and tape is not None:
         yield ReseededPool(CassettePool(tape, None), number)
         return
@@ -332,7 +337,7 @@ async def _open_pool(
 
 
 def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelSpec]:
-    """Return the models that claims ask: those that they name, else the defaults of their roles."""
+    """Return the models of claims: those that they name, else the defaults of their roles."""
     models = BoundModels(bound.models, bound.defaults, None)
     return [
         models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")
@@ -342,10 +347,10 @@ def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelS
 
 
 def case_inputs(subject: CaseSpec, stage: SandboxCopy) -> dict[str, Any]:
-    """Return a test's inputs; paths absolutely, relative ones as the pipeline's own are.
+    """Return a test's inputs with absolute paths, resolved in the sandbox.
 
     Raises:
-        StageError: one leads outside of the test's folders.
+        SandboxError: a path leads outside of the test's folders.
     """
     try:
         inputs = Value.of(subject.test.inputs).render({"tmp": str(stage.tmp)})
@@ -353,22 +358,22 @@ def case_inputs(subject: CaseSpec, stage: SandboxCopy) -> dict[str, Any]:
         raise SandboxError(f"`inputs`: {error.message}. {error.remedy}".strip()) from error
     for name in subject.paths.intersection(inputs):
         if not isinstance(inputs[name], str):
-            continue  # refused with the pipeline's other inputs
+            continue  # reported with the pipeline's other inputs
         try:
             path = (stage.folder / inputs[name]).resolve()
         except (OSError, RuntimeError, ValueError):
-            raise SandboxError(f"input '{name}' cannot be used as a path. Name another.") from None
+            raise SandboxError(f"input '{name}' cannot be used as a path.") from None
         if not any(path.is_relative_to(root) for root in (stage.folder, stage.tmp)):
             raise SandboxError(
                 f"input '{name}' leads outside of the pipeline's folder. A test runs on a copy "
-                f"of it: put what it needs there."
+                f"of that folder: put its files there."
             )
         inputs[name] = str(path)
     return dict(inputs)
 
 
 def _unrecorded_problems(unseen: list[UnrecordedCall]) -> tuple[CaseProblem, ...]:
-    """Return what was not recorded; calls that differ in the same way together."""
+    """Return a problem for each distinct difference of unrecorded calls."""
     shown = dict.fromkeys((one.kind, one.difference) for one in unseen[:MAX_SHOWN_UNRECORDED])
     problems = [
         CaseProblem(

@@ -1,9 +1,8 @@
-"""Cassette: what one test asked of models and tools, and their replies, as JSON lines.
+"""Cassette: the recorded calls of one test to models and tools, with their replies, as JSON lines.
 
-One file for each test, with a line for each model, each token count and each call. A call is found
-again by all that it asked. Written so that people can read the difference between two versions in
-a review. `call_difference` shows how a call that was not recorded differs from the nearest
-recorded one. Knows no pool.
+One file for each test, with a line for each model, each model's token counts and each call. A call
+is found by its whole request. The order of lines is stable, so that a diff is easy to review.
+`call_difference` shows how an unrecorded call differs from the nearest recorded one.
 """
 
 from __future__ import annotations
@@ -20,33 +19,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system.text import shorten
 from paddock.runner.core.fingerprints import canonical_json
 
 VERSION = 1
 MAX_CASSETTE_BYTES = 256 * 1024 * 1024
-SHORT_CHARS = 24  # words whose tokens were counted stand there as they are, longer texts by hash
+SHORT_CHARS = 24  # longer texts are stored by hash in token counts
 CallKind = Literal["chat", "embed", "tool", "listing"]
 CALL_KINDS: tuple[CallKind, ...] = ("chat", "embed", "tool", "listing")
 
 
 MODEL_FACTS = ("ref", "digest", "architecture", "ctx", "ctx_train", "takes_tools", "sees_images")
-"""What is known of a model."""
+"""Recorded facts of a model."""
 _REPLY_FIELDS: Mapping[CallKind, Mapping[str, type]] = {
     "chat": {"text": str, "done_reason": str, "usage": dict},
     "embed": {"vectors": list, "usage": dict},
     "tool": {"results": list},
     "listing": {"results": list},
 }
-"""What a call was given, unless it was refused."""
+"""Required fields of a reply, unless it is an error."""
 
 
 class CassetteError(Exception):
-    """A cassette that cannot be read or written: file, line, and what to do."""
+    """Unreadable or unwritable cassette; the text has file, line and remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """One call: `asked` decides `given`; both are plain JSON data."""
+    """One call: request (`asked`) and reply (`given`) as plain JSON data."""
 
     kind: CallKind
     asked: Mapping[str, Any]
@@ -54,33 +54,33 @@ class RecordedCall:
 
     @property
     def key(self) -> str:
-        """Return what it is known by."""
+        """Return its hash."""
         return call_key(self.kind, self.asked)
 
 
 def call_key(kind: CallKind, asked: Mapping[str, Any]) -> str:
-    """Return what a call is known by."""
+    """Return the hash of a request."""
     return hashlib.sha256(f"{kind}\n{canonical_json(asked)}".encode()).hexdigest()
 
 
 @dataclass(eq=False)
 class Cassette:
-    """What is recorded for one test, and what of it was asked for."""
+    """Recorded calls of one test, and which of them were used."""
 
     file: Path
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What is known of each model, by `model_name`."""
+    """Facts of each model, by `model_name`."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Tokens of texts, by model."""
+    """Token counts of texts, by model."""
     calls: dict[str, RecordedCall] = field(default_factory=dict)
     is_there: bool = False
-    """Whether its file was there."""
+    """Whether its file existed."""
     _used: set[str] = field(default_factory=set)
     _used_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return what such a call was given, if it was recorded."""
+        """Return the recorded reply, or None."""
         call = self.calls.get(call_key(kind, asked))
         if call is None:
             return None
@@ -94,7 +94,7 @@ class Cassette:
         self._used.add(call.key)
 
     def count(self, model: str, text: str) -> int | None:
-        """Return a text's recorded tokens."""
+        """Return a text's recorded token count, or None."""
         name = count_name(text)
         n_tokens = self.counts.get(model, {}).get(name)
         if n_tokens is not None:
@@ -102,20 +102,20 @@ class Cassette:
         return n_tokens
 
     def keep_count(self, model: str, text: str, n_tokens: int) -> None:
-        """Record a text's tokens."""
+        """Record a text's token count."""
         name = count_name(text)
         self.counts.setdefault(model, {})[name] = n_tokens
         self._used_counts.setdefault(model, {})[name] = n_tokens
 
     def model(self, name: str) -> Mapping[str, Any] | None:
-        """Return what is known of a model."""
+        """Return a model's recorded facts, or None."""
         facts = self.models.get(name)
         if facts is not None:
             self._used_models[name] = facts
         return facts
 
     def keep_model(self, name: str, facts: dict[str, Any]) -> None:
-        """Record what is known of a model; replies of another model of this name are dropped."""
+        """Record a model's facts; drop the replies of another model of the same name."""
         before = self.models.get(name)
         if before is not None and before["digest"] != facts["digest"]:
             ref = facts["ref"]
@@ -127,7 +127,7 @@ class Cassette:
 
     @property
     def unused(self) -> tuple[RecordedCall, ...]:
-        """The recorded calls that nobody asked for."""
+        """Recorded calls that were not used."""
         return tuple(call for key, call in self.calls.items() if key not in self._used)
 
     def of_kind(self, kind: CallKind) -> Iterator[RecordedCall]:
@@ -135,7 +135,7 @@ class Cassette:
         return (call for call in self.calls.values() if call.kind == kind)
 
     def write(self, test: str, *, keeps_stale: bool = False) -> bool:
-        """Write what was asked for, and what is stale if asked to; tells whether the file changed.
+        """Write used calls, with `keeps_stale` also unused ones; return whether the file changed.
 
         Raises:
             CassetteError: it cannot be written.
@@ -149,7 +149,7 @@ class Cassette:
             aside.write_text(text, "utf-8", newline="\n")
             aside.replace(self.file)
         except (OSError, UnicodeError) as error:
-            with contextlib.suppress(OSError):  # a full disk needs no half of it
+            with contextlib.suppress(OSError):  # leave no partial file on a full disk
                 aside.unlink(missing_ok=True)
             raise CassetteError(f"{self.file}: cannot be written: {_error_text(error)}.") from error
         return True
@@ -163,7 +163,7 @@ class Cassette:
         for model, counts in sorted(counted.items()):
             yield {"kind": "counts", "model": model, "tokens": dict(sorted(counts.items()))}
         used = [call for key, call in self.calls.items() if keeps_stale or key in self._used]
-        # In an order that does not depend on which item came first.
+        # Sorted, so that the order does not depend on which item came first.
         for call in sorted(
             used, key=lambda one: (CALL_KINDS.index(one.kind), canonical_json(one.asked))
         ):
@@ -171,10 +171,10 @@ class Cassette:
 
 
 def read_cassette(file: Path) -> Cassette:
-    """Read a cassette; one that is not there is empty.
+    """Read a cassette; a missing file is an empty one.
 
     Raises:
-        CassetteError: it cannot be read, with the line.
+        CassetteError: it cannot be read; the text has the line.
     """
     cassette = Cassette(file)
     try:
@@ -202,7 +202,7 @@ def _add_line(cassette: Cassette, one: dict[str, Any]) -> None:
         if one["cassette"] != VERSION:
             raise CassetteError(
                 f"{cassette.file}: was recorded by another version of Paddock "
-                f"(its form is {one['cassette']}, this one reads {VERSION}). "
+                f"(format {one['cassette']}, this version reads {VERSION}). "
                 f"Record it again with `--record`."
             )
     elif one["kind"] == "model":
@@ -218,7 +218,7 @@ def _add_line(cassette: Cassette, one: dict[str, Any]) -> None:
 
 
 def _check_call(call: RecordedCall) -> None:
-    """Refuse what no call was ever given, since somebody has changed it by hand."""
+    """Reject an invalid reply, which means that the file was edited by hand."""
     if "error" in call.given:
         return
     for name, kind in _REPLY_FIELDS[call.kind].items():
@@ -237,9 +237,9 @@ def _checked_counts(counts: dict[str, int]) -> dict[str, int]:
 
 def _broken_line_text(file: Path, number: int, line: str) -> str:
     if line.startswith(("<<<<<<<", "=======", ">>>>>>>")):
-        what, remedy = "is what a merge left behind", "Take either side, or delete the file"
+        what, remedy = "is a merge conflict", "Resolve it, or delete the file"
     else:
-        what, remedy = "is no line of a cassette", "Delete the file"
+        what, remedy = "is not a line of a cassette", "Delete the file"
     return f"{file}:{number}: {what}. {remedy}, and record it again with `--record`."
 
 
@@ -258,14 +258,14 @@ def _error_text(error: OSError | UnicodeError) -> str:
 
 
 def count_name(text: str) -> str:
-    """Return the name of a text whose tokens are counted."""
+    """Return the key of a text in token counts: short texts as they are, others by hash."""
     if len(text) <= SHORT_CHARS:
         return text
     return f"#{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def cassette_file_names(stem: str, tests: Iterable[str]) -> dict[str, str]:
-    """Return each test the name of its cassette's file.
+    """Return the file name of each test's cassette.
 
     >>> cassette_file_names("digest", ["Two documents, no model", "été"])
     {'Two documents, no model': 'digest.two-documents-no-model.jsonl', 'été': 'digest.été.jsonl'}
@@ -287,7 +287,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter
 
 
 def nearest_call(asked: Mapping[str, Any], calls: Iterable[RecordedCall]) -> RecordedCall | None:
-    """Return the recorded call that has most of its lines and words in common."""
+    """Return the recorded call with the most words in common."""
     wanted = Counter(_call_words(asked))
     best: tuple[int, RecordedCall] | None = None
     for call in calls:
@@ -299,16 +299,16 @@ def nearest_call(asked: Mapping[str, Any], calls: Iterable[RecordedCall]) -> Rec
 
 
 def call_difference(asked: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:
-    """Return the unified difference of two calls, as lines for a person; bounded."""
+    """Return the unified diff of two calls, of bounded length."""
     new = call_lines(asked)
     if recorded is None:
         return _bounded_lines([f"+{line}" for line in new])
     lines = difflib.unified_diff(call_lines(recorded), new, "recorded", "asked", n=1, lineterm="")
-    return _bounded_lines([_shortened(line) for line in lines])
+    return _bounded_lines([*lines])
 
 
 def call_lines(asked: Mapping[str, Any]) -> list[str]:
-    """Write what a call asks as lines: the conversation as it reads, the rest as JSON."""
+    """Return a request as lines: conversations as text, the rest as JSON."""
     lines: list[str] = []
     for name, value in asked.items():
         if name == "messages":
@@ -326,7 +326,7 @@ def call_lines(asked: Mapping[str, Any]) -> list[str]:
 
 
 def _sentences(text: str) -> list[str]:
-    """Cut a text at its lines and sentences: a long paragraph differs in one of them."""
+    """Split a text into sentences, so that a diff shows the changed ones only."""
     return [part for line in text.split("\n") for part in _SENTENCE.split(line)]
 
 
@@ -334,12 +334,8 @@ def _call_words(asked: Mapping[str, Any]) -> list[str]:
     return [word for line in call_lines(asked) for word in line.split()]
 
 
-def _shortened(line: str) -> str:
-    return line if len(line) <= MAX_LINE_CHARS else f"{line[: MAX_LINE_CHARS - 1]}…"
-
-
 def _bounded_lines(lines: list[str]) -> str:
-    lines = [_shortened(line) for line in lines]
+    lines = [shorten(line, MAX_LINE_CHARS) for line in lines]
     if len(lines) > MAX_DIFFERENCE_LINES:
         left = len(lines) - MAX_DIFFERENCE_LINES
         lines = [*lines[:MAX_DIFFERENCE_LINES], f"… and {left:,} more lines"]

@@ -1,8 +1,7 @@
-"""Claims of a test: checks of files, values and the run's status.
+"""Claims of a test: files, values, the run's status, similarity, LLM judge.
 
-Similarity and questions to a judge model. Each claim that does not hold becomes one sentence.
-Reads files of the test's sandbox only. Embeddings and the judge (`LLM judge`) use the test's own
-pool, so that their replies are recorded and replayed as well.
+Each claim that does not hold becomes one problem. Only files of the test's sandbox are read.
+Embeddings and the judge use the test's own pool, so that their replies are recorded and replayed.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from .results import CaseProblem
 from .sandbox_copy import SandboxCopy
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
-MAX_SHOWN_CHARS = 300  # characters of a text that is not as it should be
-MAX_NAMED_CHARS = 60  # characters of what is no path
+MAX_SHOWN_CHARS = 300  # of a wrong text
+MAX_NAMED_CHARS = 60  # of an invalid path
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run that has ended, as claims see it."""
+    """A run that has ended, with what claims may read."""
 
     stage: SandboxCopy
     report: Report
@@ -45,7 +44,7 @@ class FinishedRun:
 
     @property
     def scope(self) -> dict[str, Any]:
-        """Return the names that expressions of claims know."""
+        """Variables of expressions in claims."""
         return {
             "inputs": dict(self.inputs),
             "tmp": str(self.stage.tmp),
@@ -56,7 +55,7 @@ class FinishedRun:
 
 @dataclass(frozen=True, slots=True)
 class ClaimSubject:
-    """What a claim looks at."""
+    """What a claim is about."""
 
     name: str
     value: Any
@@ -64,7 +63,7 @@ class ClaimSubject:
 
 
 class ClaimNotMet(Exception):
-    """A claim that does not hold: the sentence, and lines to read."""
+    """A claim does not hold; `detail` has lines such as a diff."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         self.detail = detail
@@ -72,7 +71,7 @@ class ClaimNotMet(Exception):
 
 
 def run_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[CaseProblem]:
-    """Return how a run ended otherwise than it should; that is `completed`, unless a claim says."""
+    """Return a problem if the run's status is not the claimed one, by default `completed`."""
     wanted = next((claim.status for claim in claims if claim.status is not None), "completed")
     report = after.report
     if report.status == wanted:
@@ -88,7 +87,7 @@ def run_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[CaseP
 
 
 def claim_problem(claim: ExpectKeys, after: FinishedRun) -> CaseProblem | None:
-    """Return what is wrong with one claim that needs no model; None where it holds."""
+    """Check a claim that needs no model; return its problem, or None."""
     try:
         _CHECKS[claim.claim](claim, after)
     except ClaimNotMet as error:
@@ -101,11 +100,11 @@ def claim_problem(claim: ExpectKeys, after: FinishedRun) -> CaseProblem | None:
 
 
 def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
-    """Return what a claim looks at: a file, the value of an expression, or what the run returns.
+    """Return a claim's subject: a file, the value of an expression, or what the run returns.
 
     Raises:
-        Unmet: it is not there.
-        ExpressionError: it cannot be evaluated.
+        ClaimNotMet: the file does not exist, or cannot be read.
+        ExpressionError: the expression cannot be evaluated.
     """
     if claim.file is not None:
         path, shown = _sandbox_path(claim.file, after)
@@ -119,7 +118,7 @@ def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
 
 
 def render_claim(value: Any, after: FinishedRun) -> Any:
-    """Return what a claim says, with its expressions' values.
+    """Return a claim's value with its expressions rendered.
 
     Raises:
         ExpressionError: one cannot be evaluated.
@@ -128,27 +127,27 @@ def render_claim(value: Any, after: FinishedRun) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """Return a value as text: JSON, where it is none."""
+    """Return a text as it is, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
 
 
 def excerpt_lines(text: str) -> str:
-    """Return the beginning of a text, as lines to read."""
+    """Return the beginning of a text."""
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def _sandbox_path(written: str, after: FinishedRun) -> tuple[Path, str]:
-    """Return a path that a claim names; it lies within the test's own folders."""
+    """Return the path of a claim, which must be in the test's folders, and its shown form."""
     text = str(render_claim(written, after))
     stage = after.stage
     try:
         path = (stage.folder / text).resolve()
-        path.exists()  # too long a name only shows here
+        path.exists()  # raises for a name that is too long
     except (OSError, RuntimeError, ValueError):
         raise ClaimNotMet(f"'{text[:MAX_NAMED_CHARS]}' cannot be used as a path.") from None
     if not any(path.is_relative_to(root) for root in (stage.folder, stage.tmp)):
         raise ClaimNotMet(
-            f"'{text}' lies outside the test's folders. A test sees its own files only."
+            f"'{text}' is outside the test's folders. A test sees only its own files."
         )
     return path, stage.for_person(str(path))
 
@@ -169,12 +168,12 @@ def _file_subject(path: Path, shown: str) -> ClaimSubject:
         if path.suffix == ".json":
             return ClaimSubject(f"'{shown}'", json.loads(text), text)
     except ValueError:
-        raise ClaimNotMet(f"'{shown}' is no JSON.", excerpt_lines(text)) from None
+        raise ClaimNotMet(f"'{shown}' is not JSON.", excerpt_lines(text)) from None
     return ClaimSubject(f"'{shown}'", text, text)
 
 
 def _status(claim: ExpectKeys, after: FinishedRun) -> None:
-    """`run_problems` has looked at it."""
+    """Do nothing: `run_problems` checks it."""
 
 
 def _exists(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -186,11 +185,11 @@ def _exists(claim: ExpectKeys, after: FinishedRun) -> None:
 def _absent(claim: ExpectKeys, after: FinishedRun) -> None:
     path, shown = _sandbox_path(str(claim.absent), after)
     if path.exists():
-        raise ClaimNotMet(f"there is a '{shown}', and there should be none.")
+        raise ClaimNotMet(f"'{shown}' exists, but should not.")
 
 
 def _nearby_names(path: Path, after: FinishedRun) -> str:
-    """Name what is there instead."""
+    """Return the names in the folder of a missing file."""
     folder = path.parent
     while not folder.is_dir():
         folder = folder.parent
@@ -218,7 +217,7 @@ def _check(claim: ExpectKeys, after: FinishedRun) -> None:
 
 
 def _read_values(claim: ExpectKeys, scope: Mapping[str, Any]) -> str:
-    """Show what an expression has read."""
+    """Return the values that an expression read, one per line."""
     if not isinstance(claim.check, str):
         return ""
     lines = []
@@ -239,7 +238,7 @@ def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
     if value != wanted:
         lines = [f"-{line}" for line in excerpt_lines(value_text(wanted)).split("\n")]
         lines += [f"+{line}" for line in excerpt_lines(value_text(value)).split("\n")]
-        raise ClaimNotMet(f"{subject.name} is not what it should be.", "\n".join(lines))
+        raise ClaimNotMet(f"{subject.name} is not equal to the expected value.", "\n".join(lines))
 
 
 def _contains(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -258,7 +257,7 @@ def _lacks(claim: ExpectKeys, after: FinishedRun) -> None:
     if found:
         names = ", ".join(f"'{text}'" for text in found)
         raise ClaimNotMet(
-            f"{subject.name} contains {names}, and should not.", excerpt_lines(subject.text)
+            f"{subject.name} contains {names}, but should not.", excerpt_lines(subject.text)
         )
 
 
@@ -280,10 +279,10 @@ def _schema(claim: ExpectKeys, after: FinishedRun) -> None:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ClaimNotMet(f"{subject.name} is no JSON.", excerpt_lines(subject.text)) from None
+            raise ClaimNotMet(f"{subject.name} is not JSON.", excerpt_lines(subject.text)) from None
     try:
         wrong = schema_mismatch(value, form.schema)
-    except Exception as error:  # the library finds out about a bad schema in many ways
+    except Exception as error:  # jsonschema raises many kinds of errors for a bad schema
         raise ClaimNotMet(f"the schema cannot be used: {error}.") from None
     if wrong is not None:
         raise ClaimNotMet(f"{subject.name} does not match the schema. {wrong}")
@@ -303,7 +302,7 @@ _CHECKS: Mapping[str, Callable[[ExpectKeys, FinishedRun], None]] = {
 
 
 JUDGE_TIMEOUT_S = 600.0
-MAX_VERDICT_TOKENS = 300  # of a verdict: a sentence or two, and a word
+MAX_VERDICT_TOKENS = 300  # a sentence or two, and a word
 VERDICT_SCHEMA = {
     "type": "object",
     "properties": {"reason": {"type": "string"}, "verdict": {"enum": ["yes", "no"]}},
@@ -320,7 +319,7 @@ JUDGE_SYSTEM_PROMPT = (
 async def judged_claim_problem(
     claim: ExpectKeys, after: FinishedRun, pool: Pool, models: BoundModels
 ) -> CaseProblem | None:
-    """Return what is wrong with a claim that a model decides; None where it holds."""
+    """Check a claim with a model; return its problem, or None."""
     person = after.stage.for_person
     try:
         subject = claim_subject(claim, after)
@@ -344,14 +343,14 @@ async def _check_similarity(
     model = models.resolve(claim.model, "embed")
     texts = (subject.text, wanted)
     if not all(text.strip() for text in texts):
-        raise ClaimNotMet(f"{subject.name} or what it should be near to is empty.")
+        raise ClaimNotMet(f"{subject.name} or the expected text is empty.")
     request = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
     reply = await pool.embed(request)
     found = cosine_similarity(*reply.vectors)
     if found < claim.at_least:
         raise ClaimNotMet(
-            f"{subject.name} is not near enough to what it should be: {found:.3f}, and at least "
-            f"{claim.at_least:g} is asked for (by {model.ref}).",
+            f"{subject.name} is not similar enough to the expected text: {found:.3f}, below "
+            f"{claim.at_least:g} (by {model.ref}).",
             f"-{excerpt_lines(wanted)}\n+{excerpt_lines(subject.text)}",
         )
 
@@ -375,7 +374,7 @@ async def _check_judgement(
     verdict = _parse_verdict((await pool.chat(request).reply()).text, model.ref)
     if verdict["verdict"] != "yes":
         raise ClaimNotMet(
-            f"{model.ref} does not find it true of {subject.name}: {wanted}",
+            f"{model.ref} judges that {subject.name} does not fulfil: {wanted}",
             f"It says: {verdict['reason']}\n\n{excerpt_lines(subject.text)}",
         )
 
@@ -402,7 +401,7 @@ async def _choose_verdict(
     choice = _parse_verdict((await pool.chat(request).reply()).text, model.ref)["choice"]
     if judge.choices[choice] <= 0:
         counts = ", ".join(f"'{name}' {score:g}" for name, score in judge.choices.items())
-        what = f"{model.ref} chooses '{choice}' for {subject.name} (they count {counts})."
+        what = f"{model.ref} chooses '{choice}' for {subject.name} (scores: {counts})."
         raise ClaimNotMet(what, excerpt_lines(subject.text))
 
 
@@ -410,11 +409,11 @@ def _parse_verdict(text: str, ref: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except ValueError:
-        raise ClaimNotMet(f"{ref} gave no verdict.", excerpt_lines(text)) from None
+        raise ClaimNotMet(f"{ref} returned no verdict.", excerpt_lines(text)) from None
 
 
 def cosine_similarity(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return how near two vectors are, -1 … 1.
+    """Return the cosine of two vectors, -1 to 1.
 
     >>> cosine_similarity((1.0, 0.0), (0.6, 0.8))
     0.6

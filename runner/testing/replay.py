@@ -1,9 +1,8 @@
 """Record and replay: a pool, tools and commands that answer from a cassette, or record into it.
 
-A replay has no real pool behind it and needs no model, device or model file: facts and token
-counts are in the cassette, and a call that was not recorded fails. Recorded are model calls, tools
-of MCP servers and of installed packages, `now`, `http.get`, and commands. What this machine
-computes by itself in the sandbox is done again. A replay starts no server and no command.
+A replay needs no model, device or model file: facts and token counts are in the cassette, and an
+unrecorded call fails. Recorded are model calls, tools of MCP servers and installed packages, `now`,
+`http.get`, and commands; a replay starts no server and no command. Everything else runs again.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ from .cassette import CallKind, Cassette, CassetteError, call_difference, neares
 from .sandbox_copy import SandboxCopy, map_texts
 
 _REPEATABLE_REFUSALS = (PromptTooLong, TextTooLong, BadRequest)
-"""Refusals that the same request meets again; they are recorded as an answer is."""
+"""Deterministic refusals, which are recorded like replies."""
 SAVE_EVERY_S = 10.0
 _DEFAULT_SAMPLING = asdict(Sampling())
-# So many characters a token has where nobody counted; only a text that is new is guessed.
+# Estimate for texts that were not recorded.
 _CHARS_PER_TOKEN = 4
 
 
@@ -62,7 +61,7 @@ R = TypeVar("R", Reply, EmbedReply)
 
 
 class NotRecorded(EngineError):
-    """What was asked is not in the cassette."""
+    """The call is not in the cassette."""
 
 
 class RecordedRefusal(EngineError):
@@ -71,7 +70,7 @@ class RecordedRefusal(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedCall:
-    """A call that nobody recorded."""
+    """A call that was not recorded."""
 
     kind: CallKind
     asked: Mapping[str, Any]
@@ -79,92 +78,92 @@ class UnrecordedCall:
 
     @property
     def difference(self) -> str:
-        """Show how it differs from the nearest recorded one; looks at them all, so ask for few."""
+        """The diff to the nearest recorded call; compares all of them, which is slow."""
         near = nearest_call(self.asked, self.cassette.of_kind(self.kind))
         return call_difference(self.asked, near.asked if near else None)
 
 
 @dataclass(frozen=True, slots=True)
 class TextMasking:
-    """How texts are written in a cassette: without secrets, wherever the test runs."""
+    """Masking of texts in a cassette: no secrets, no paths of the sandbox."""
 
     stage: SandboxCopy
     redact: Callable[[str], str]
 
-    def kept(self, value: Any) -> Any:
-        """Return plain data as it is recorded."""
+    def masked(self, value: Any) -> Any:
+        """Return data as it is recorded."""
         return map_texts(value, lambda text: self.stage.marked(self.redact(text)))
 
-    def given(self, value: Any) -> Any:
-        """Return recorded data as the test sees it."""
+    def unmasked(self, value: Any) -> Any:
+        """Return recorded data with the sandbox's paths."""
         return map_texts(value, self.stage.unmarked)
 
 
 @dataclass(eq=False)
 class CassetteSession:
-    """A cassette in use: what is asked of it, and what was not found."""
+    """A cassette in use, and the calls that were not found."""
 
     cassette: Cassette
-    wording: TextMasking
+    masking: TextMasking
     is_replayed: bool
-    """Nothing but recorded answers is given."""
+    """Only recorded replies are returned."""
     shown: str
-    """The cassette's file, for people."""
+    """The cassette's path in messages."""
     unseen: list[UnrecordedCall] = field(default_factory=list)
     test: str = ""
     _save_at: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
 
     def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return what a call was given, None where it must be asked.
+        """Return the recorded reply of a call; None if it must be made.
 
         Raises:
-            Unrecorded: it was not recorded, and nothing else may be asked.
+            NotRecorded: it is not recorded, and this is a replay.
         """
-        kept = self.wording.kept(asked)
+        kept = self.masking.masked(asked)
         given = self.cassette.find(kind, kept)
         if given is not None:
-            return dict(self.wording.given(given))
+            return dict(self.masking.unmasked(given))
         if not self.is_replayed:
             return None
         self.unseen.append(UnrecordedCall(kind, kept, self.cassette))
         what = {"chat": "this prompt", "embed": "these texts"}.get(kind, "this call of a tool")
-        raise NotRecorded(f"{what} is not among the recorded ones in {self.shown}.")
+        raise NotRecorded(f"{what} is not recorded in {self.shown}.")
 
     def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Record a call; now and then all that is recorded so far, lest a kill costs hours."""
-        self.cassette.keep(kind, self.wording.kept(asked), self.wording.kept(given))
+        """Record a call; save the cassette every `SAVE_EVERY_S`, so that a kill loses little."""
+        self.cassette.keep(kind, self.masking.masked(asked), self.masking.masked(given))
         began = time.monotonic()
         if began >= self._save_at:
-            with contextlib.suppress(CassetteError):  # said at the end, if it is so then
+            with contextlib.suppress(CassetteError):  # reported at the end
                 self.cassette.write(self.test, keeps_stale=True)
             ended = time.monotonic()
             self._save_at = ended + max(SAVE_EVERY_S, 50 * (ended - began))
 
     def count(self, model: str, text: str) -> int | None:
-        """Return a text's tokens; where nothing may be asked, a text that is new is estimated.
+        """Return a text's token count; in a replay, estimate that of an unrecorded text.
 
-        Whatever such a text becomes part of was not recorded either, and fails with a difference.
+        A call with such a text is not recorded either, and fails with a diff.
         """
-        text = self.wording.kept(text)
+        text = self.masking.masked(text)
         n_tokens = self.cassette.count(model, text)
         if n_tokens is None and self.is_replayed:
             return max(1, len(text) // _CHARS_PER_TOKEN)
         return n_tokens
 
     def keep_count(self, model: str, text: str, n_tokens: int) -> None:
-        """Record a text's tokens."""
-        self.cassette.keep_count(model, self.wording.kept(text), n_tokens)
+        """Record a text's token count."""
+        self.cassette.keep_count(model, self.masking.masked(text), n_tokens)
 
 
 class CassettePool:
-    """Implements `paddock.engine.request.Pool` over a tape, and the real pool when recording."""
+    """Implements `paddock.engine.request.Pool` over a cassette and, when recording, the real pool."""
 
     def __init__(self, tape: CassetteSession, real: Pool | None) -> None:
         self._tape = tape
         self._real = real
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model."""
+        """Return a model's facts."""
         name = model_name(model)
         if self._real is None:
             return _facts_from_json(self._tape, name, model)
@@ -177,7 +176,7 @@ class CassettePool:
     ) -> int:
         """Count a prompt's tokens."""
         said = [[one.role, one.content, len(one.images)] for one in messages]
-        # Longer than a short text in any case, so that it never meets a text of that wording.
+        # Longer than `SHORT_CHARS`, so that its key is a hash and never equals a short text.
         text = canonical_json(["a conversation", said, [asdict(tool) for tool in tools]])
         n_tokens = self._tape.count(model.ref, text)
         if n_tokens is None and self._real is not None:
@@ -197,7 +196,7 @@ class CassettePool:
         return [known[text] or 0 for text in texts]
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Return the recorded answer, or ask for one and record it."""
+        """Return the recorded answer, or ask the real pool and record its answer."""
         return _CassetteStream(self._answer(request))
 
     async def _answer(self, request: ChatRequest) -> Reply:
@@ -216,7 +215,7 @@ class CassettePool:
         return reply
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Return the recorded vectors, or ask for them and record them."""
+        """Return the recorded vectors, or ask the real pool and record its vectors."""
         asked = _asked_json(request.model, embed_key(request, ""))
         given, digest = await self._found("embed", asked, request.model)
         if given is not None:
@@ -234,9 +233,9 @@ class CassettePool:
     async def _found(
         self, kind: CallKind, asked: Mapping[str, Any], model: ModelSpec
     ) -> tuple[Mapping[str, Any] | None, str]:
-        """Return what was recorded, and the model's digest."""
+        """Return the recorded reply, if any, and the model's digest."""
         if self._real is not None:
-            await self.facts(model)  # replies of another model of this name go before any is found
+            await self.facts(model)  # first drops replies of another model of this name
         given = self._tape.find(kind, asked)
         return given, (await self.facts(model)).digest
 
@@ -245,13 +244,13 @@ class CassettePool:
     ) -> R:
         try:
             return read(given, digest)
-        except (TypeError, ValueError, KeyError) as error:  # somebody has edited it by hand
-            what = f"a reply in {self._tape.shown} is not as it was recorded."
+        except (TypeError, ValueError, KeyError) as error:  # edited by hand
+            what = f"a reply in {self._tape.shown} is damaged."
             raise NotRecorded(f"{what} Delete the file, and record it again.") from error
 
 
 class ReseededPool:
-    """Implements `Pool`: where a model samples, with another seed for each turn of a test."""
+    """Implements `Pool` with another seed for each repetition of a test, unless greedy."""
 
     def __init__(self, pool: Pool, turn: int) -> None:
         self._pool = pool
@@ -262,7 +261,7 @@ class ReseededPool:
         self.embed = pool.embed
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Ask with the turn's seed."""
+        """Ask with the repetition's seed."""
         sampling = resolve_sampling(request.params, request.model.params, request.defaults)
         if self._turn and not sampling.is_greedy:
             seed = sampling.seed + self._turn
@@ -271,7 +270,7 @@ class ReseededPool:
 
 
 class _CassetteStream:
-    """Implements `paddock.engine.request.Stream`: the whole answer at once."""
+    """Implements `paddock.engine.request.Stream` with the whole answer as one chunk."""
 
     def __init__(self, answer: Coroutine[Any, Any, Reply]) -> None:
         self._answer = answer
@@ -283,7 +282,7 @@ class _CassetteStream:
         yield Chunk(reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls)
 
     async def reply(self) -> Reply:
-        """Wait for the end."""
+        """Return the whole answer."""
         if self._is_cancelled:
             raise asyncio.CancelledError
         if self._task is None:
@@ -291,7 +290,7 @@ class _CassetteStream:
         return await self._task
 
     def cancel(self) -> None:
-        """Give up."""
+        """Cancel the request."""
         self._is_cancelled = True
         if self._task is None:
             self._answer.close()
@@ -300,13 +299,13 @@ class _CassetteStream:
 
 
 def model_name(model: ModelSpec) -> str:
-    """Name a model as it is wanted."""
+    """Return a model's key in a cassette: reference, role and context."""
     n = model.n_ctx_tokens
     return f"{model.ref} ({model.role}{f', ctx {n}' if n else ''})"
 
 
 def _asked_json(model: ModelSpec, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is asked for a person to read: the model by its name, what is usual left out."""
+    """Return a request in readable form: the model by name, without default values."""
     plain = {"model": model.ref, **asked}
     del plain["digest"]
     if "sampling" in plain:
@@ -325,7 +324,7 @@ def _plain_json(value: Any) -> Any:
 
 
 def _facts_json(model: ModelSpec, facts: ModelFacts) -> dict[str, Any]:
-    """Return what a test needs to know of a model; no path, which is another one elsewhere."""
+    """Return the facts that a test needs; no path, which differs between machines."""
     return {
         "ref": model.ref,
         "digest": facts.identity,
@@ -342,7 +341,7 @@ def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> Mode
     if known is None:
         names = ", ".join(f"'{one}'" for one in sorted(tape.cassette.models)) or "none"
         raise NotRecorded(
-            f"model '{name}' is not among the recorded ones in {tape.shown}. Recorded: {names}. "
+            f"model '{name}' is not recorded in {tape.shown}. Recorded: {names}. "
             f"Record the test again with `--record`."
         )
     return ModelFacts(
@@ -371,7 +370,7 @@ def _reply_json(reply: Reply) -> dict[str, Any]:
 
 
 def _usage_json(usage: Usage) -> dict[str, int]:
-    """Return what is the same on every machine: no times, and nothing of what was cached."""
+    """Return the counts that are the same on every machine: no times, no cache hits."""
     return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
@@ -415,38 +414,38 @@ RUN_COMMAND = "run"
 
 
 class CassetteTools:
-    """Implements `paddock.runner.core.step_context.CallTape` over a tape."""
+    """Implements `paddock.runner.core.step_context.CallTape` over a cassette."""
 
     def __init__(self, tape: CassetteSession, turn: int = 0) -> None:
         self._tape = tape
         self._turn = {"turn": turn} if turn else {}
         self._turns: Counter[str] = Counter()
-        self._said: dict[str, list[Any]] = {}
+        self._results: dict[str, list[Any]] = {}
 
     def toolset(self, inner: Toolset) -> Toolset:
-        """Return the tools of a step."""
+        """Return a step's tools, recorded or replayed."""
         return _CassetteToolset(inner, self)
 
     def memo(self, inner: CallCache) -> CallCache:
-        """Return the ledger of a step's other calls."""
+        """Return a step's call cache, recorded or replayed."""
         return _CassetteCallCache(inner, self)
 
     @property
     def is_replayed(self) -> bool:
-        """Whether nothing but what was recorded is given."""
+        """Whether this is a replay."""
         return self._tape.is_replayed
 
     def recorded(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any]) -> Any:
-        """Return the next result of a call; the last one again where no more were recorded.
+        """Return the next recorded result of a call; after the last one, that again.
 
         Raises:
-            StepError: it was an error, or was not recorded.
+            StepError: the recorded result is an error, or nothing is recorded.
         """
         given = self._tape.find(kind, asked)
         if given is None:
             raise StepError("nothing is recorded.")
         results = given["results"]
-        name = f"{kind} {self._tape.wording.kept(sorted(asked.items(), key=str))}"
+        name = f"{kind} {self._tape.masking.masked(sorted(asked.items(), key=str))}"
         turn = min(self._turns[name], len(results) - 1)
         self._turns[name] += 1
         result = results[turn]
@@ -455,12 +454,12 @@ class CassetteTools:
         return result
 
     def record(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any], got: Any) -> None:
-        """Keep a result of a call beside those that it gave before in this test."""
+        """Record a result of a call after its earlier results in this test."""
         name = f"{kind} {sorted(asked.items(), key=str)}"
-        results = self._said.setdefault(name, [])
+        results = self._results.setdefault(name, [])
         results.append(got)
-        told = results[:1] if all(one == got for one in results) else results
-        self._tape.keep(kind, asked, {"results": told})
+        kept = results[:1] if all(one == got for one in results) else results
+        self._tape.keep(kind, asked, {"results": kept})
 
     async def taped(
         self,
@@ -468,7 +467,7 @@ class CassetteTools:
         asked: Mapping[str, Any],
         do: Callable[[], Awaitable[Any]],
     ) -> Any:
-        """Return what was recorded, or do it and record what came of it."""
+        """Return the recorded result, or call `do` and record its result."""
         if kind == "tool":
             asked = {**asked, **self._turn}
         if self.is_replayed:
@@ -476,8 +475,8 @@ class CassetteTools:
         try:
             got = await do()
         except StepError as error:
-            told = {"raised": error.reason, "remedy": error.remedy, "kind": error.kind}
-            self.record(kind, asked, told)
+            raised = {"raised": error.reason, "remedy": error.remedy, "kind": error.kind}
+            self.record(kind, asked, raised)
             raise
         except DeadlineExceeded as error:
             self.record(kind, asked, {"raised": str(error), "remedy": "", "kind": "timeout"})
@@ -496,7 +495,7 @@ class _CassetteToolset:
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
     ) -> BoundTool:
-        """Return a tool; what is known of one of a server is recorded as well."""
+        """Return a tool; the description of an external tool is recorded."""
         if server is None and not _is_external(name):
             return await self._inner.tool(name, server, options)
         opened: list[BoundTool] = []
@@ -511,7 +510,7 @@ class _CassetteToolset:
         return replace(made, do=self._calling(made, asked))
 
     async def names(self, server: str | None = None) -> Sequence[str]:
-        """List tools."""
+        """Return the names of tools."""
         if server is None:
             return await self._inner.names()
 
@@ -535,7 +534,7 @@ class _CassetteToolset:
 
 
 class _CassetteCallCache:
-    """Implements `paddock.steps.base.CallCache`: commands are taped, all else is done."""
+    """Implements `paddock.steps.base.CallCache`: commands are recorded, other calls are made."""
 
     def __init__(self, inner: CallCache, tapes: CassetteTools) -> None:
         self._inner = inner
@@ -549,7 +548,7 @@ class _CassetteCallCache:
         *,
         keeps: bool = True,
     ) -> T:
-        """Return the recorded result, or do it."""
+        """Return the recorded result of a command, or call `do`."""
         if kind != "tool" or asked.get("tool") != RUN_COMMAND:
             return await self._inner.once(kind, asked, do, keeps=keeps)
 
@@ -579,11 +578,11 @@ def _tool_facts(tool: BoundTool) -> dict[str, Any]:
 
 
 def _tool_from_facts(facts: Mapping[str, Any]) -> BoundTool:
-    async def nobody(args: Mapping[str, Any]) -> ToolResult:
-        raise StepError("this tool is not there in a replay.")
+    async def unavailable(args: Mapping[str, Any]) -> ToolResult:
+        raise StepError("this tool is not available in a replay.")
 
-    return BoundTool(**{"server": None, **facts}, do=nobody)
+    return BoundTool(**{"server": None, **facts}, do=unavailable)
 
 
-def _plain_facts(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if value is not None and value != {}}
+def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if value is not None and value != {}}

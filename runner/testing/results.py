@@ -1,8 +1,7 @@
-"""Test results: suites of cases, as JUnit XML and as Markdown.
+"""Test results as JUnit XML and Markdown; a run becomes a suite with a case for each document.
 
-The documents of a run in the same form. JUnit XML is within Jenkins' junit-10.xsd, which GitLab
-and GitHub's actions read as well. Markdown also goes to the file that `GITHUB_STEP_SUMMARY` names.
-Both are pure and bounded.
+JUnit XML follows Jenkins' junit-10.xsd, which GitLab and GitHub actions also read. Markdown is
+also appended to the file of `GITHUB_STEP_SUMMARY`. The size of both is bounded.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ EXIT_TESTS_FAILED = 4
 
 @dataclass(frozen=True, slots=True)
 class CaseProblem:
-    """One thing that is not as it should be."""
+    """One reason why a case failed."""
 
     kind: str
-    """The claim that does not hold, or `run`, `unseen`, `cassette`."""
+    """The claim that does not hold, or `run`, `unseen`, `cassette`, `files`."""
     message: str
     """One sentence."""
     detail: str = ""
-    """Lines to read: a difference, an excerpt."""
+    """A diff or an excerpt."""
 
     def as_json(self) -> dict[str, str]:
         """Return the keys that machines read."""
@@ -46,24 +45,24 @@ class CaseResult:
 
     name: str
     group: str
-    """What it belongs to: the pipeline's name, or that and the block's id."""
+    """The pipeline's name, for documents with the block's id."""
     seconds: float = 0.0
     problems: tuple[CaseProblem, ...] = ()
     is_error: bool = False
-    """It could not be carried out at all."""
+    """It could not run at all."""
     skipped: str | None = None
-    """Why it was not carried out."""
+    """Why it did not run."""
     notes: tuple[str, ...] = ()
     source: ReplySource | None = None
-    """Where the replies came from."""
+    """Source of the replies."""
     turns: tuple[bool, ...] = ()
-    """Of a repeated test: which turns passed."""
+    """Of a repeated test: whether each repetition passed."""
     needed: float = 1.0
-    """Of a repeated test: which share of the turns must pass."""
+    """Of a repeated test: the share of repetitions that must pass."""
 
     @property
     def passed(self) -> bool:
-        """Whether all is as it should be."""
+        """Whether it passed."""
         if self.is_error:
             return False
         if len(self.turns) > 1:
@@ -72,7 +71,7 @@ class CaseResult:
 
     @property
     def word(self) -> str:
-        """Name how it went."""
+        """Its outcome: passed, failed, error or skipped."""
         if self.skipped is not None:
             return "skipped"
         return "passed" if self.passed else "error" if self.is_error else "failed"
@@ -101,11 +100,11 @@ class SuiteResult:
 
     @property
     def seconds(self) -> float:
-        """How long they took together."""
+        """Total time of the cases."""
         return sum(case.seconds for case in self.cases)
 
     def n(self, *words: str) -> int:
-        """Count the cases that went so."""
+        """Count the cases with these outcomes."""
         return sum(case.word in words for case in self.cases)
 
     def as_json(self) -> dict[str, Any]:
@@ -115,14 +114,14 @@ class SuiteResult:
 
 
 def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
-    """Count the cases of all suites by how they went."""
+    """Count the cases of all suites by outcome."""
     words = ("passed", "failed", "error", "skipped")
     found = list(suites)
     return {word: sum(suite.n(word) for suite in found) for word in words}
 
 
 def counts_text(suites: Iterable[SuiteResult]) -> str:
-    """Return how many cases went how; empty for none."""
+    """Return the number of cases by outcome; empty for no cases."""
     found = count_cases(suites)
     return ", ".join(f"{n:,} {_count_text(word, n)}" for word, n in found.items() if n)
 
@@ -132,7 +131,7 @@ def _count_text(word: str, n: int) -> str:
 
 
 def suites_exit_status(suites: Iterable[SuiteResult]) -> int:
-    """Return the process's exit status: 4 where a case failed or could not be carried out."""
+    """Return exit status 4 if a case failed or could not run, else 0."""
     found = count_cases(suites)
     return EXIT_TESTS_FAILED if found["failed"] or found["error"] else 0
 
@@ -144,7 +143,7 @@ def _skip_reason(item: ItemReport) -> str | None:
 
 
 def run_as_suite(report: Report, file: str) -> SuiteResult:
-    """Return a run as a suite: each document a case, the quarantined ones failures."""
+    """Return a run as a suite: each document is a case, quarantined ones are failures."""
     cases = [
         CaseResult(
             name=item.key,
@@ -172,13 +171,13 @@ def run_as_suite(report: Report, file: str) -> SuiteResult:
     return SuiteResult(report.pipeline, file, tuple(cases), report.notes)
 
 
-# What XML 1.0 cannot hold, not even escaped.
+# Characters that XML 1.0 does not allow, even escaped.
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MAX_CASE_CHARS = 20_000  # of one case: GitLab refuses reports that are too large
 
 
 def junit_xml(suites: Iterable[SuiteResult]) -> str:
-    """Return the whole document."""
+    """Return the suites as JUnit XML."""
     found = list(suites)
     total = count_cases(found)
     root = ET.Element("testsuites", _total_attributes(total, sum(suite.seconds for suite in found)))
@@ -229,18 +228,18 @@ def _seconds_text(seconds: float) -> str:
 
 
 def _xml_text(text: str) -> str:
-    """Return what XML can hold of a text."""
+    """Return a text without characters that XML does not allow, cut to `MAX_CASE_CHARS`."""
     clean = _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
     return clean if len(clean) <= MAX_CASE_CHARS else f"{clean[:MAX_CASE_CHARS]}…"
 
 
 MAX_TABLE_ROWS = 200
-MAX_SHOWN_PROBLEMS = 20  # whose problems are shown in full
+MAX_SHOWN_PROBLEMS = 20  # cases with full problems
 MAX_SUMMARY_CHARS = 200_000  # GitHub takes 1 MiB from a step
 
 
 def suites_markdown(suites: Iterable[SuiteResult]) -> str:
-    """Return the summary of tests: what failed first."""
+    """Return a summary of tests, failures first."""
     found = list(suites)
     lines = [f"## Paddock tests: {counts_text(found) or 'no tests'}", ""]
     cases = [(suite, case) for suite in found for case in suite.cases]
@@ -265,7 +264,7 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
 
 
 def run_markdown(report: Report) -> str:
-    """Return the summary of a run: what failed first, then the numbers."""
+    """Return a summary of a run: failures, then numbers."""
     lines = [f"## {_table_cell(report.pipeline)}: {report.status}", ""]
     if report.message:
         lines += [_table_cell(report.message), ""]
@@ -279,7 +278,7 @@ def run_markdown(report: Report) -> str:
     states = [state for state in STATES if report.counts.get(state)]
     if states:
         lines += _table_lines(states, [tuple(f"{report.counts[state]:,}" for state in states)], 1)
-    if not report.run:  # it could not even begin
+    if not report.run:  # it could not start
         return _bounded_text(lines)
     tokens = report.tokens
     lines.append(
@@ -314,7 +313,7 @@ def _problem_lines(case: CaseResult) -> Iterator[str]:
 
 
 def _safe_fence(text: str) -> str:
-    """Return a fence that the text cannot end."""
+    """Return a code fence longer than any in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     return "`" * max(3, longest + 1)
 
@@ -331,7 +330,7 @@ def _case_icon(case: CaseResult) -> str:
 
 
 def _table_cell(text: str) -> str:
-    """Make a text one line that no table, tag or mark-up comes out of."""
+    """Return a text as one line with Markdown and HTML escaped."""
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;")
     line = re.sub(r"([\\`*_|\[\]])", r"\\\1", line)
@@ -346,7 +345,7 @@ def _bounded_text(lines: Iterable[str]) -> str:
 
 
 GITHUB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
-"""Where GitHub Actions says that a step's summary goes."""
+"""Set by GitHub Actions: the file of a step's summary."""
 
 
 def write_test_reports(
@@ -356,7 +355,7 @@ def write_test_reports(
     summary: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the reports of tests that are asked for.
+    """Write the requested reports of tests.
 
     Raises:
         OSError: one cannot be written.
@@ -374,7 +373,7 @@ def write_run_reports(
     summary: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the reports of a run that are asked for: its documents as cases.
+    """Write the requested reports of a run.
 
     Raises:
         OSError: one cannot be written.
@@ -388,7 +387,7 @@ def _write_summary(text: str, summary: Path | None, environ: Mapping[str, str]) 
     if summary is not None:
         write_output(summary, text)
     if environ.get(GITHUB_SUMMARY_VARIABLE):
-        # Other steps' words stand there already; that they cannot be added to fails no job.
+        # Appended to other steps' summaries; a failure must not fail the job.
         with (
             contextlib.suppress(OSError),
             Path(environ[GITHUB_SUMMARY_VARIABLE]).open("a", encoding="utf-8") as file,

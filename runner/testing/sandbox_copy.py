@@ -1,7 +1,7 @@
-"""Sandbox of a test: a copy of the pipeline's folder, so that a test changes nothing and starts without a ledger.
+"""Sandbox of a test: a copy of the pipeline's folder, which starts without a ledger.
 
-Left out are hidden folders, outputs that the folder's pipelines wrote themselves, and recorded
-replies. Model files beside the pipeline are linked. Size and number of files are bounded.
+Without hidden folders, outputs of the folder's pipelines, and cassettes. Model files are linked.
+Size and number of files are bounded.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
 from paddock.steps.files.walk import BadPattern, Globs
 
 MAX_COPY_BYTES = 256 * 1024 * 1024
 MAX_COPY_FILES = 20_000
-# Kept apart from any real text, so that a reply is never changed by chance.
+# Marks that no real text contains, so that a reply is never changed by chance.
 FOLDER_MARK = "«folder»"
 TMP_MARK = "«tmp»"
 _LINKED_SUFFIXES = (".gguf", ".safetensors", ".onnx")
@@ -27,12 +30,12 @@ _NOT_COPIED = frozenset(("__pycache__", "node_modules"))
 
 
 class SandboxError(Exception):
-    """The copy cannot be made: one plain sentence, and what to do."""
+    """The copy cannot be made; the text is for the test's author."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxCopy:
-    """Where one test runs."""
+    """Folders of one test."""
 
     file: Path
     """The pipeline's copy."""
@@ -47,7 +50,7 @@ class SandboxCopy:
         return self.file.parent
 
     def marked(self, text: str) -> str:
-        """Write a text as it would be written wherever the test runs."""
+        """Return a text with the folders replaced by marks."""
         return text.replace(str(self.folder), FOLDER_MARK).replace(str(self.tmp), TMP_MARK)
 
     def unmarked(self, text: str) -> str:
@@ -55,7 +58,7 @@ class SandboxCopy:
         return text.replace(FOLDER_MARK, str(self.folder)).replace(TMP_MARK, str(self.tmp))
 
     def for_person(self, text: str) -> str:
-        """Write a text with the paths that its author knows."""
+        """Return a text with paths relative to the pipeline's folder."""
         return (
             text.replace(f"{self.folder}{os.sep}", "")
             .replace(str(self.folder), ".")
@@ -67,12 +70,12 @@ class SandboxCopy:
 def sandbox_copy(
     file: Path, *, wanted: Sequence[str] = ("**/*",), without: Sequence[Path] = ()
 ) -> Iterator[SandboxCopy]:
-    """Yield a stage for a pipeline's file; it is removed afterwards.
+    """Yield a copy of the folder of a pipeline's file; remove it afterwards.
 
-    `wanted` are globs of what the copy holds, `without` files and folders to leave out.
+    `wanted` are globs of files to copy, `without` files and folders to leave out.
 
     Raises:
-        StageError: the folder is too large, or cannot be copied.
+        SandboxError: the folder is too large, or cannot be copied.
     """
     folder = file.absolute().parent.resolve()
     try:
@@ -96,24 +99,20 @@ def sandbox_copy(
 
 
 def recorded_outputs(folder: Path) -> frozenset[Path]:
-    """Return the files and stores that pipelines in this folder wrote, as their ledger knows them."""
+    """Return the files and vector stores that the ledger of this folder records as outputs."""
     state = folder / ".paddock"
     if not (state / "ledger.sqlite").is_file():
         return frozenset()
-    from paddock.runner.ledger.entries import LedgerError
-    from paddock.runner.ledger.ledger import Ledger
-    from paddock.runner.ledger.lineage import LineageStore
-
     try:
         with Ledger(state, is_readonly=True) as ledger:
             paths = {row.path for row in ledger.outputs()} | {*LineageStore(ledger).stores()}
             return frozenset(folder / path for path in paths)
     except LedgerError:
-        return frozenset()  # what a broken ledger knows does not matter to a test
+        return frozenset()  # a broken ledger must not fail a test
 
 
 class _FolderCopier:
-    """Copies one folder within bounds."""
+    """Copies one folder within limits."""
 
     def __init__(self, source: Path, target: Path, globs: Globs, left_out: frozenset[Path]) -> None:
         self._source = source
@@ -127,7 +126,7 @@ class _FolderCopier:
         named = {self._source: self._globs.names_folder(".")}
         for at, folders, files in os.walk(self._source):
             here = Path(at)
-            if not folders and not files and named[here]:  # an empty one matters, too
+            if not folders and not files and named[here]:  # copy empty folders, too
                 (self._target / here.relative_to(self._source)).mkdir(parents=True, exist_ok=True)
             folders[:] = [name for name in folders if self._enters(here / name)]
             for name in folders:
@@ -160,8 +159,8 @@ class _FolderCopier:
         if self._n_files > MAX_COPY_FILES or self._n_bytes > MAX_COPY_BYTES:
             raise SandboxError(
                 f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds more "
-                f"than {MAX_COPY_BYTES // 2**20} MiB or {MAX_COPY_FILES:,} files. Give the test `files:` "
-                f"with globs of what it needs, or the pipeline a folder of its own."
+                f"than {MAX_COPY_BYTES // 2**20} MiB or {MAX_COPY_FILES:,} files. Add `files:` "
+                f"with globs of the needed files, or move the pipeline to a folder of its own."
             )
         shutil.copy2(path, target)
 
@@ -170,7 +169,7 @@ TextChange = Callable[[str], str]
 
 
 def map_texts(value: Any, change: TextChange) -> Any:
-    """Return plain data with every text in it changed, names of members too."""
+    """Return plain data with every text changed, names of members too."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

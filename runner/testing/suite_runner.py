@@ -39,7 +39,7 @@ from .cassette import cassette_file_names
 from .results import CaseResult, SuiteResult
 
 CASSETTE_FOLDER = "tests/cassettes"
-"""Where replies are recorded if a test does not say."""
+"""Default folder of cassettes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class SuiteFile:
     file: Path
     name: str
     stem: str
-    """What the names of its cassettes begin with."""
+    """Prefix of its cassettes' names."""
     subjects: tuple[CaseSpec, ...]
     notes: tuple[str, ...] = ()
 
@@ -75,12 +75,12 @@ def case_specs(
     cassettes: str = CASSETTE_FOLDER,
     text: str | None = None,
 ) -> SuiteFile:
-    """Return the tests of a pipeline; `text` is what to run in place of the file's own.
+    """Return the tests of a pipeline; `text` is run instead of the file's own text.
 
-    `cassettes` is the folder beside it for tests that name none.
+    `cassettes` is the folder for tests that name none.
 
     Raises:
-        PipelineError: a test's folder of replies, or an input, cannot be used.
+        PipelineError: the cassette folder of a test is outside of the pipeline's folder.
     """
     faults = [*_test_faults(file, pipeline)]
     if faults:
@@ -102,12 +102,12 @@ def case_specs(
 
 
 def orphaned_cassettes(subjects: Iterable[CaseSpec], stem: str) -> Iterator[Path]:
-    """Yield the cassettes of this file that belong to no test any more."""
+    """Yield the cassettes of this file without a test."""
     found = list(subjects)
     own = {subject.cassette for subject in found}
     for folder in sorted({cassette.parent for cassette in own}):
         for file in sorted(folder.glob("*.jsonl")):
-            # What has another dot is of a file `x.y.yaml` beside `x.yaml`.
+            # A name with another dot belongs to `x.y.yaml`, not to `x.yaml`.
             is_named_so = file.name.removesuffix(".jsonl").rpartition(".")[0] == stem
             if is_named_so and file not in own and _is_cassette(file):
                 yield file
@@ -125,23 +125,23 @@ def _test_faults(file: Path, pipeline: Pipeline) -> Iterator[Fault]:
     base = file.absolute().parent.resolve()
     for index, test in enumerate(pipeline.tests):
         if not (base / (test.replay or CASSETTE_FOLDER)).resolve().is_relative_to(base):
-            what = f"the recorded replies of test '{test.name}' lie outside the pipeline's folder."
+            what = f"the cassette folder of test '{test.name}' is outside the pipeline's folder."
             mark = pipeline.mark(("tests", index, "replay"))
-            yield Fault(what, f"Name a folder within it, such as {CASSETTE_FOLDER}.", mark)
+            yield Fault(what, f"Name a folder in it, such as {CASSETTE_FOLDER}.", mark)
 
 
 SIMILAR_ENOUGH = 0.5
-"""From which cosine on an answer is near the expected one; theirs passes from two stars of five."""
+"""Minimum cosine of `github/similarity`, which passes from two stars of five."""
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 PROMPT_CASSETTE_FOLDER = "cassettes"
-"""Where replies are recorded, beside the file."""
+"""Folder of cassettes next to a prompt file."""
 JUDGED_QUALITIES: Mapping[str, str] = {
     "coherence": "The text is coherent: its sentences follow from one another and are in order.",
     "fluency": "The text is written in fluent and correct language.",
     "relevance": "The text answers this: {input}",
     "groundedness": "The text says nothing that cannot be found in this: {context}",
 }
-"""What theirs of the prefix `github/` ask of an answer, in words for a model as judge."""
+"""Evaluators with the prefix `github/` → requirement for the LLM judge."""
 
 
 def prompt_file_suite(file: Path) -> SuiteFile:
@@ -161,13 +161,13 @@ def prompt_file_suite(file: Path) -> SuiteFile:
     stem = file.name.rpartition(".")[0]
     made = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
     if found.model and not _is_stored_model(found.model):
-        note = f"{file.name}: its model '{found.model}' is not asked, but the default one"
+        note = f"{file.name}: its model '{found.model}' is not available; the default one is used"
         return replace(made, notes=(note,))
     return made
 
 
 def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
-    """Yield what of the data and the evaluators cannot be used."""
+    """Yield faults of the data and the evaluators."""
     for index, row in enumerate(found.test_data):
         for name in found.variables:
             if name not in row:
@@ -179,13 +179,13 @@ def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -
                 f"{{{{{name}}}}}" in turn.content for turn in found.messages
             ):
                 what = f"'{name}' cannot be the name of a variable."
-                remedy = "Take letters, digits and `_` alone, in the messages as well."
+                remedy = "Use only letters, digits and `_`, also in the messages."
                 yield Fault(what, remedy, document.key_mark(("testData", index, name)))
     for index, one in enumerate(found.evaluators):
         yield from _string_evaluator_faults(found, index, one, document)
         if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
             mark = document.mark(("evaluators", index, "llm", "choices"))
-            what = "a judge that can only say one thing decides nothing."
+            what = "a judge with a single choice decides nothing."
             yield Fault(what, "Give it at least two different choices.", mark)
         name = (one.uses or "").removeprefix("github/")
         if one.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
@@ -197,20 +197,20 @@ def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -
 def _string_evaluator_faults(
     found: PromptFile, index: int, one: PromptEvaluator, document: yaml_source.YamlDocument
 ) -> Iterator[Fault]:
-    """Yield which names a string evaluator reads that some row of the data does not have."""
+    """Yield faults of variables in a string evaluator that some row does not have."""
     written = {} if one.string is None else one.string.model_dump(by_alias=True, exclude_none=True)
     for key, text in written.items():
         for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
             rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
             if rows:
                 what = f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
-                remedy = f"Add `{name}: …` to each row, or write the words themselves."
+                remedy = f"Add `{name}: …` to each row, or write the text itself."
                 mark = document.mark(("evaluators", index, "string", key))
                 yield Fault(what, remedy, mark)
 
 
 def _prompt_pipeline(found: PromptFile, file: Path) -> dict[str, Any]:
-    """Return the pipeline that asks once, with a test for each row."""
+    """Return a pipeline with one chat step, and a test for each row."""
     vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in found.variables}
     step = {
         "id": "answer",
@@ -242,12 +242,12 @@ def _prompt_pipeline(found: PromptFile, file: Path) -> dict[str, Any]:
 
 
 def _is_stored_model(model: str) -> bool:
-    """Return a stored model's name from one of the catalogue that is gone: `publisher/name`."""
+    """Return whether this is a model reference, and not `publisher/name` of GitHub's catalogue."""
     return "/" not in model or model.startswith(("hf.co/", "./", "/")) or ":" in model
 
 
 def _input_name(variable: str) -> str:
-    """Return a name that an input may have."""
+    """Return a valid input name."""
     return f"of_{variable.lower()}" if not re.match(r"[a-z][a-z0-9_]*\Z", variable) else variable
 
 
@@ -263,19 +263,18 @@ def _literal_value(value: Any) -> Any:
 
 def _evaluator_claims(one: PromptEvaluator, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if one.string is not None:
-        told = one.string.model_copy(update=_filled_evaluator(one.string, row))
-        if told.equals:
-            yield {"equals": _literal_value(told.equals)}
-        if told.contains:
-            yield {"check": f"contains(text, {_quoted_literal(told.contains)})"}
-        if told.starts_with:
-            yield {
-                "check": f"text.strip().lower().startswith({_quoted_literal(told.starts_with.lower())})"
-            }
-        if told.ends_with:
-            yield {
-                "check": f"text.strip().lower().endswith({_quoted_literal(told.ends_with.lower())})"
-            }
+        filled = one.string.model_copy(update=_filled_evaluator(one.string, row))
+        lowered = "text.strip().lower()"
+        if filled.equals:
+            yield {"equals": _literal_value(filled.equals)}
+        if filled.contains:
+            yield {"check": f"contains(text, {_quoted_literal(filled.contains)})"}
+        if filled.starts_with:
+            start = _quoted_literal(filled.starts_with.lower())
+            yield {"check": f"{lowered}.startswith({start})"}
+        if filled.ends_with:
+            end = _quoted_literal(filled.ends_with.lower())
+            yield {"check": f"{lowered}.endswith({end})"}
     elif one.llm is not None:
         judge = {
             "prompt": _filled_prompt(one.llm.prompt, row),
@@ -293,11 +292,11 @@ def _evaluator_claims(one: PromptEvaluator, row: Mapping[str, Any]) -> Iterator[
         yield {"judge": _literal_value(_quality_prompt(one.uses, row))}
 
 
-def _filled_evaluator(told: StringEvaluator, row: Mapping[str, Any]) -> dict[str, str]:
-    """Return an evaluator's texts with a row's values in them."""
+def _filled_evaluator(evaluator: StringEvaluator, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return an evaluator's texts with the row's values."""
     return {
         name: _PLACEHOLDER.sub(lambda found: _row_text(row.get(found[1], "")), text)
-        for name, text in told.model_dump().items()
+        for name, text in evaluator.model_dump().items()
         if isinstance(text, str)
     }
 
@@ -309,7 +308,7 @@ def _quality_prompt(uses: str, row: Mapping[str, Any]) -> str:
 
 
 def _filled_prompt(prompt: str, row: Mapping[str, Any]) -> str:
-    """Put a row's values into a judge's prompt; the answer comes in when there is one."""
+    """Return a judge's prompt with the row's values, and `{{ text }}` for the answer."""
     parts = _PLACEHOLDER.split(prompt)
     made = [_literal_value(parts[0])]
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
@@ -321,23 +320,22 @@ def _filled_prompt(prompt: str, row: Mapping[str, Any]) -> str:
 
 
 def _row_text(value: Any) -> str:
-    """Write a value of a row as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _quoted_literal(text: str) -> str:
-    """Write a text as an expression has it."""
+    """Return a text as a literal of an expression."""
     return json.dumps(text, ensure_ascii=False)
 
 
 CaseCallback = Callable[[SuiteFile, CaseResult], None]
-"""Shows how a test went."""
+"""Receives each result."""
 BeginCallback = Callable[[str], None]
-"""Shows which test is being carried out."""
+"""Receives the name of each test that starts."""
 
 
 class UnknownCase(Exception):
-    """A test is asked for by a name that none has."""
+    """No test has the requested name."""
 
 
 def read_suite(file: Path) -> SuiteFile:
@@ -376,17 +374,17 @@ def run_suites(
     only: Collection[str] = (),
     flags: Mapping[str, object] | None = None,
     pool: Pool | None = None,
-    tell: CaseCallback,
-    begin: BeginCallback = lambda name: None,
+    on_result: CaseCallback,
+    on_begin: BeginCallback = lambda name: None,
 ) -> tuple[SuiteResult, ...]:
-    """Carry out tests, and give how they went; each is told as soon as it is over.
+    """Run tests and return their results; call `on_begin` and `on_result` for each.
 
-    `flags` are settings given by hand; `pool` serves in place of this machine's.
+    `flags` are settings of the command line; `pool` replaces this machine's.
 
     Raises:
-        NoSuchTest: `only` names one that is not there.
-        KeyboardInterrupt: Ctrl-C; the test in flight was ended in order.
-        PipelineError: a settings file beside a pipeline wants more than is allowed.
+        UnknownCase: `only` has an unknown name.
+        KeyboardInterrupt: Ctrl-C; the running test was stopped in order.
+        PipelineError: a settings file next to a pipeline needs more permissions than allowed.
         EngineError: this machine's pool cannot be opened.
     """
     _refuse_unknown_names(files, only)
@@ -396,7 +394,7 @@ def run_suites(
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
         with stop_on_signals(stop, StopGate()):
             suites = [
-                await _run_suite(file, mode, only, flags or {}, pool, stop, tell, begin)
+                await _run_suite(file, mode, only, flags or {}, pool, stop, on_result, on_begin)
                 for file in files
             ]
             return tuple(suites)
@@ -414,8 +412,8 @@ async def _run_suite(
     flags: Mapping[str, object],
     pool: Pool | None,
     stop: asyncio.Event,
-    tell: CaseCallback,
-    begin: BeginCallback,
+    on_result: CaseCallback,
+    on_begin: BeginCallback,
 ) -> SuiteResult:
     folder = file.file.parent
     settings = read_settings(folder, flags=flags)
@@ -432,24 +430,24 @@ async def _run_suite(
         for subject in file.subjects:
             if only and subject.test.name not in only:
                 continue
-            begin(subject.test.name)
+            on_begin(subject.test.name)
             case = await run_case(subject, how)
-            tell(file, case)
+            on_result(file, case)
             cases.append(case)
     notes = () if only else await asyncio.to_thread(_orphan_notes, file, mode)
     return SuiteResult(file.name, str(file.file), tuple(cases), (*file.notes, *notes))
 
 
 def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
-    """Tell of cassettes without a test; drop them where new ones are recorded."""
+    """Return notes about cassettes without a test; delete them when recording."""
     notes = []
     for cassette in orphaned_cassettes(file.subjects, file.stem):
         shown = os.path.relpath(cassette)
         if mode == "record":
             cassette.unlink(missing_ok=True)
-            notes.append(f"{shown} belonged to no test, and was dropped")
+            notes.append(f"{shown} belonged to no test, and was removed")
         else:
-            notes.append(f"{shown} belongs to no test; `--record` drops it")
+            notes.append(f"{shown} belongs to no test; `--record` removes it")
     return tuple(notes)
 
 

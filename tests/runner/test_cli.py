@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from paddock.runner.cli import exit_status
 from paddock.runner.cli.application import GROUPS, application
-from paddock.runner.cli.commands.validate_plan_run import parse_inputs
+from paddock.runner.cli.arguments import parse_inputs
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.cli.help import SECTIONS
 from paddock.runner.progress import console
@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 def imported_by(*arguments: str, cwd: Path) -> set[str]:
@@ -94,7 +94,10 @@ def test_what_needs_no_pipeline_imports_nothing_slow(
 )
 def test_what_checks_imports_nothing_slow(arguments: tuple[str, ...], no_model: Path) -> None:
     seen = imported_by(*arguments, cwd=no_model.parent)
-    assert not seen & set(SLOW if arguments[0] != "validate" else (*SLOW, *OURS))
+    if arguments[0] == "validate":
+        assert not seen & {*SLOW, *OURS}
+    else:
+        assert not seen & {*SLOW} - {"asyncio"}  # which built-in tools import
 
 
 def test_a_plan_imports_no_engine_and_no_prefect(no_model: Path) -> None:
@@ -195,6 +198,19 @@ def test_help_names_every_command_once_below_its_heading() -> None:
     assert "..." not in shown
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_help_of_all_commands_has_the_first_paragraph_of_each(group: tuple[str, str]) -> None:
+    import typer.main
+
+    summaries = {name: text for names in SECTIONS.values() for name, text in names.items()}
+    here = typer.main.get_command(application(GROUPS[group][0]))
+    assert isinstance(here, typer.core.TyperGroup)
+    for name, command in here.commands.items():
+        if not command.hidden:
+            first = (command.help or "").partition("\n\n")[0]
+            assert summaries[name] == " ".join(first.split())
+
+
 def commands_below(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
@@ -276,7 +292,7 @@ def test_a_file_that_is_not_there_hides_no_fault_of_another(tmp_path: Path) -> N
     assert [(fault["message"], fault["line"]) for fault in faults] == [
         (f"There is no file '{names[0]}'.", None),
         ("'steps' must not be empty.", 1),
-        (f"'{names[2]}' is a link to what is not there.", None),
+        (f"'{names[2]}' is a link to a file that does not exist.", None),
         ("The name of the pipeline is empty.", None),
     ]
 
@@ -344,7 +360,9 @@ def test_init_makes_a_pipeline_that_is_valid(tmp_path: Path) -> None:
 def test_init_without_a_folder_lists_the_templates() -> None:
     result = paddock("init")
     assert result.exit_code == 2
-    assert result.stderr.startswith("Say where: `paddock init [TEMPLATE] DIR`. The templates:\n")
+    assert result.stderr.startswith(
+        "Name a folder: `paddock init [TEMPLATE] DIR`. The templates:\n"
+    )
     assert "  folder-digest     Summarise every document" in result.stderr
     assert "  translate-folder  Translate every text" in result.stderr
 
@@ -383,8 +401,8 @@ def test_an_error_of_our_own_is_one_sentence_and_a_file(home: Path) -> None:
     (file,) = (home / "crashes").iterdir()
     assert result.exit_code == 1
     assert result.stderr == (
-        "Paddock met an error of its own (ZeroDivisionError: division by zero). "
-        f"What happened is written in {file}; please report it.\n"
+        "Internal error in Paddock (ZeroDivisionError: division by zero). "
+        f"The traceback is in {file}; please report it.\n"
     )
     assert "raise error" in file.read_text()
 

@@ -4,7 +4,7 @@ import pytest
 
 from paddock.pipelines import yaml_source
 from paddock.runner.api import validate
-from paddock.runner.cli.summarise_template import SummaryRequest, needs_inputs, pipeline_text
+from paddock.runner.cli.commands.summarise import SummaryRequest, needs_inputs, pipeline_text
 
 HERE = Path("/home/me/work")
 

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paddock.runner.cli import arguments
+from paddock.engine.models.modelfile import parse_parameter
+from paddock.runner.cli import conversation, model_arguments
+from paddock.runner.cli.arguments import KeepAliveOption
+from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.completion import complete_model_names
+from paddock.runner.cli.conversation import NOT_FOUND, history_file
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
 from paddock.runner.cli.help import HelpCommand
+from paddock.runner.cli.model_arguments import parse_keep_alive, read_document_text, read_stdin
+from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
+from paddock.runner.daemon.service_client import ServiceError, service_for_command
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.runner.cli.conversation import ChatConversation
     from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
-_EFFORT_LEVELS = ("low", "medium", "high", "max")
-
 
 class _ChatCommand(HelpCommand):
-    """Takes `--think` with a level and without one, as `ollama run` does."""
+    """Accepts `--think` with and without a level, as `ollama run` does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [_think_option(arg) for arg in args])
 
 
 def _think_option(arg: str) -> str:
-    """Return an option of our own for `--think=…`, which may stand without a value.
+    """Return our option for `--think=LEVEL`; Typer options cannot have an optional value.
 
     >>> _think_option("--think=high"), _think_option("--think=false"), _think_option("--think")
     ('--effort=high', '--no-think', '--think')
@@ -51,13 +59,13 @@ def chat(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=arguments.MODEL_HELP,
+            help=model_arguments.MODEL_HELP,
             autocompletion=complete_model_names,
         ),
     ],
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT...]", help="Answered once; without one: a conversation."),
+        typer.Argument(metavar="[PROMPT...]", help="Answer this once; without it: a conversation."),
     ] = None,
     files: Annotated[
         list[str] | None,
@@ -66,14 +74,16 @@ def chat(
     images: Annotated[
         list[str] | None, typer.Option("--image", metavar="FILE", help="Show an image.")
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is to be.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", metavar="json|FILE", help="Answer as JSON, or by a JSON Schema."),
     ] = None,
     think: Annotated[
         bool | None,
-        typer.Option("--think/--no-think", help="Reason first; --think=low|medium|high: how much."),
+        typer.Option(
+            "--think/--no-think", help="Reason first; --think=low|medium|high sets how much."
+        ),
     ] = None,
     effort: Annotated[str | None, typer.Option("--effort", hidden=True)] = None,
     hide_thinking: Annotated[
@@ -83,39 +93,30 @@ def chat(
         list[str] | None,
         typer.Option("--param", "-p", metavar="NAME=VALUE", help="Such as temperature=0.2."),
     ] = None,
-    keep_alive: Annotated[
-        str | None,
-        typer.Option(
-            "--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."
-        ),
-    ] = None,
+    keep_alive: KeepAliveOption = None,
     pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None,
     insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Tell times.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show timings.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False,
 ) -> int:
-    """Talk to a model; or ask it once, with a prompt or piped text."""
-    wishes = {
+    """Chat with a model; or ask it once, with a prompt or piped text."""
+    options = {
         "system": system or "",
         "format": _parse_format(format_),
         "think": _parse_think(think, effort),
         "options": _parse_parameters(parameters or []),
-        "keep_alive_s": _parse_keep_alive(keep_alive),
+        "keep_alive_s": None if keep_alive is None else parse_keep_alive(keep_alive),
         "is_verbose": verbose,
         "shows_thinking": not hide_thinking,
         "draws_markdown": not plain and format_ is None,
     }
-    model = arguments.resolve_model_ref(model)
+    model = model_arguments.resolve_model_ref(model)
     text = _assemble_prompt(prompt or [], files or [])
-    from paddock.runner.cli import conversation
-    from paddock.runner.daemon.service_client import service_for_command
-    from paddock.runner.settings import read_settings
-
     settings = read_settings(Path.cwd())
     with service_for_command(settings, model) as client:
         if pull is not None:
             _require_model(client, model, pull, insecure)
-        session = conversation.open_conversation(client, model, **wishes)
+        session = conversation.open_conversation(client, model, **options)
         if text is None:
             _converse(client, session, settings, images or [])
             return DONE
@@ -123,14 +124,11 @@ def chat(
 
 
 def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: bool) -> None:
-    """Look for the model of `run MODEL`; `pulls` brings one that is missing.
+    """Check that the model of `run MODEL` exists; with `pulls`, pull a missing one.
 
     Raises:
-        CommandError: there is none, and no pipeline of that name either.
+        CommandError: there is neither a model nor a pipeline of this name.
     """
-    from paddock.runner.cli.conversation import NOT_FOUND
-    from paddock.runner.daemon.service_client import ServiceError
-
     try:
         client.post("/api/show", {"model": model})
     except ServiceError as error:
@@ -144,17 +142,13 @@ def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: 
             return
         raise CommandError(
             f"There is no pipeline '{model}' and no model of that name here.\n"
-            f"  Name a file or a folder with a pipeline, or bring the model: `paddock pull {model}`"
+            f"  Name a file or a folder with a pipeline, or pull the model: `paddock pull {model}`"
         ) from None
 
 
 def _answer_once(
     client: ServiceClient, session: ChatConversation, text: str, images: list[str]
 ) -> int:
-    """Answer once."""
-    from paddock.runner.cli import conversation
-    from paddock.runner.cli.chat_terminal import answer_view
-
     try:
         conversation.add_question(session, text, [Path(image) for image in images])
         conversation.stream_answer(
@@ -170,25 +164,22 @@ def _answer_once(
 def _converse(
     client: ServiceClient, session: ChatConversation, settings: Settings, images: list[str]
 ) -> None:
-    from paddock.runner.cli import conversation
-    from paddock.runner.cli.conversation import history_file
-
     if images:
-        raise CommandError("Say what about the image: `paddock chat MODEL 'what is this?' ...`")
+        raise CommandError(
+            "Ask something about the image: `paddock chat MODEL 'what is this?' ...`"
+        )
     keeps = not settings.keeps_no_history
     conversation.converse(client, session, history_file(settings.state_dir), keeps_history=keeps)
 
 
 def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
-    """Put the question together: what is said, then documents, then what is piped in.
+    """Return the prompt: the arguments, then documents, then piped text.
 
-    None: nothing of it, and somebody sits at the terminal.
+    None if there is nothing of these and stdin is a terminal.
 
     Raises:
-        CommandError: a file or the input is no text, or nothing at all is asked.
+        CommandError: a file or stdin is not text, or the prompt is empty.
     """
-    from paddock.runner.cli.arguments import read_document_text, read_stdin
-
     parts = [" ".join(prompt)] if prompt else []
     parts += [read_document_text(file) for file in files]
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
@@ -196,15 +187,12 @@ def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
         parts.append(read_stdin())
     asked = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     if not asked and not is_terminal:
-        raise CommandError("Nothing is asked: the input is empty.")
+        raise CommandError("There is no prompt: the input is empty.")
     return asked or None
 
 
 def _is_idle_stdin() -> bool:
-    """Return whether standard input is one that nobody will ever write to or close."""
-    import os
-    import stat
-
+    """Return whether stdin is neither a pipe, a file nor a socket, so that reading it may hang."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):
@@ -213,8 +201,6 @@ def _is_idle_stdin() -> bool:
 
 
 def _parse_format(value: str | None) -> object:
-    from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
-
     try:
         return None if value is None else answer_format(value)
     except BadAnswerFormat as error:
@@ -224,35 +210,29 @@ def _parse_format(value: str | None) -> object:
 def _parse_think(think: bool | None, effort: str | None) -> bool | str | None:
     if effort is None:
         return think
-    if effort not in _EFFORT_LEVELS:
-        raise CommandError(f"--think: '{effort}' is not how much: {', '.join(_EFFORT_LEVELS)}.")
+    if effort not in conversation.THINK_LEVELS:
+        raise CommandError(
+            f"--think: '{effort}' is not a level. Known: {', '.join(conversation.THINK_LEVELS)}."
+        )
     return effort
 
 
 def _parse_parameters(given: list[str]) -> dict[str, Any]:
-    """Read parameters.
+    """Return the parameters of `-p name=value` options.
 
     Raises:
-        CommandError: one is not known, or has no such value.
+        CommandError: an unknown parameter, or a wrong value.
     """
     if not given:
         return {}
-    from paddock.engine.models.modelfile import parse_parameter
-
     options: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise CommandError(f"'-p {pair}' is no parameter.\n  Write it as `-p name=value`.")
+            raise CommandError(f"'-p {pair}' is not a parameter.\n  Write it as `-p name=value`.")
         try:
             read = parse_parameter(name.strip(), value)
         except ValueError as error:
             raise CommandError(f"-p: {error}") from None
         options[name.strip()] = [*options.get("stop", []), read] if name == "stop" else read
     return options
-
-
-def _parse_keep_alive(value: str | None) -> float | None:
-    from paddock.runner.cli.arguments import parse_keep_alive
-
-    return None if value is None else parse_keep_alive(value)

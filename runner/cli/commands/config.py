@@ -9,12 +9,11 @@ from typing import Any
 
 import typer
 
+from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, with_exit_status
 from paddock.runner.config import setting_values
 from paddock.runner.progress import console
 from paddock.runner.settings import SETTING_SPECS, Settings, read_settings
-
-from .init_schema_steps import JsonOption
 
 DEFAULT = "default"
 _HIDDEN = "(set, not shown)"
@@ -27,7 +26,7 @@ class SettingRow:
 
     name: str
     value: Any
-    """As JSON can write it; None: decided from the machine or the model."""
+    """A JSON value; None: decided by the machine or the model."""
     origin: str
     note: str = ""
 
@@ -41,15 +40,15 @@ def config(as_json: JsonOption = False) -> int:
     """Show each setting, and where it came from."""
     found = setting_rows(read_settings(Path.cwd()))
     if as_json:
-        told = {row.name: {"value": row.value, "from": row.origin} for row in found}
-        console.print_json({"settings": told})
+        rows = {row.name: {"value": row.value, "from": row.origin} for row in found}
+        console.print_json({"settings": rows})
     else:
         console.print_out(settings_table(found))
     return DONE
 
 
 def setting_rows(settings: Settings) -> tuple[SettingRow, ...]:
-    """Return every setting in the order of the documentation, then what has no effect."""
+    """Return every setting in the order of the documentation, then those without effect."""
     origins = settings.origins or {}
     known = (_setting_row(name, settings, origins.get(name, DEFAULT)) for name in SETTING_SPECS)
     unread = (
@@ -67,7 +66,6 @@ def _setting_row(name: str, settings: Settings, origin: str) -> SettingRow:
 
 
 def _json_value(value: Any) -> Any:
-    """Return a value as JSON can write it."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, tuple):
@@ -80,18 +78,18 @@ def _json_value(value: Any) -> Any:
 
 
 def settings_table(found: tuple[SettingRow, ...]) -> str:
-    """Lay the settings out."""
+    """Return the settings in columns."""
     head = ("SETTING", "VALUE", "FROM")
     return console.table([head, *((row.name, _value_text(row), row.origin) for row in found)])
 
 
 def _value_text(row: SettingRow) -> str:
-    """Write a value as it can be written in a variable.
+    """Return a value as an environment variable would have it.
 
-    >>> _value_text(SettingRow("num_parallel", None, DEFAULT)), _value_text(SettingRow("debug", False, DEFAULT))
-    ('auto', '0')
-    >>> _value_text(SettingRow("keep_runs", 7_776_000.0, DEFAULT)), _value_text(SettingRow("max_body", 67108864, DEFAULT))
-    ('90d', '64MiB')
+    >>> _value_text(SettingRow("num_parallel", None, DEFAULT))
+    'auto'
+    >>> _value_text(SettingRow("max_body", 67108864, DEFAULT))
+    '64MiB'
     """
     value = row.value
     if row.note:
@@ -113,7 +111,7 @@ def _value_text(row: SettingRow) -> str:
     return str(value) or "none"
 
 
-# Without one of these there is none; without others the machine or the model decides.
+# Unset, these are off; other unset settings are decided by the machine or the model.
 _NONE_IF_UNSET = frozenset(
     [
         "api_keys",

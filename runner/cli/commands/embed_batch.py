@@ -1,7 +1,4 @@
-"""`paddock embed`: vectors of texts; `paddock batch`.
-
-A file of requests answered into another file, none of them twice.
-"""
+"""`paddock embed` prints vectors of texts; `paddock batch` answers a file of requests."""
 
 from __future__ import annotations
 
@@ -16,20 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system.text import counted
-from paddock.runner.cli import arguments
+from paddock.runner.cli import model_arguments
+from paddock.runner.cli.arguments import JsonOption, KeepAliveOption
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
+from paddock.runner.cli.model_arguments import parse_keep_alive, read_document_text, read_stdin
+from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.engine.api.openai.batch_lines import BatchProgress
 
 
-def register_embed(app: typer.Typer) -> None:
-    """Add the command."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     app.command("embed")(with_exit_status(embed))
+    app.command("batch")(with_exit_status(batch))
 
 
 def embed(
@@ -37,7 +37,7 @@ def embed(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=arguments.MODEL_HELP,
+            help=model_arguments.MODEL_HELP,
             autocompletion=complete_model_names,
         ),
     ],
@@ -47,36 +47,24 @@ def embed(
     files: Annotated[
         list[str] | None, typer.Option("--file", "-f", metavar="FILE", help="Embed a file's text.")
     ] = None,
-    lines: Annotated[
-        bool, typer.Option("--lines", help="Each line of files or input is a text of its own.")
-    ] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Embed each line separately.")] = False,
     dimensions: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Keep so many numbers of each vector.")
+        int | None, typer.Option(min=1, metavar="N", help="Keep this many numbers of each vector.")
     ] = None,
     truncate: Annotated[
-        bool, typer.Option("--truncate", help="Cut texts that are too long, rather than fail.")
+        bool, typer.Option("--truncate", help="Cut texts that are too long instead of failing.")
     ] = False,
-    keep_alive: Annotated[
-        str | None,
-        typer.Option(
-            "--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."
-        ),
-    ] = None,
+    keep_alive: KeepAliveOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Print the vector of each text as a line of JSON."""
-    from paddock.runner.cli.arguments import parse_keep_alive
-
-    model = arguments.resolve_model_ref(model)
+    model = model_arguments.resolve_model_ref(model)
     wanted = gather_texts(texts or [], files or [], is_by_lines=lines)
     body: dict[str, Any] = {"model": model, "input": wanted, "truncate": truncate}
     if dimensions is not None:
         body["dimensions"] = dimensions
     if keep_alive is not None:
         body["keep_alive"] = parse_keep_alive(keep_alive)
-    from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
-    from paddock.runner.settings import read_settings
-
     with service_for_command(read_settings(Path.cwd()), model) as client:
         answer = client.post("/api/embed", body, READ_TIMEOUT_S)
     if as_json:
@@ -88,17 +76,15 @@ def embed(
 
 
 def gather_texts(texts: list[str], files: list[str], *, is_by_lines: bool) -> list[str]:
-    """Return the texts that are meant.
+    """Return the texts of the arguments, files and stdin.
 
     Raises:
         CommandError: there are none, or one is not text.
     """
-    from paddock.runner.cli.arguments import read_document_text, read_stdin
-
     whole = [read_document_text(file) for file in files]
     if not texts and not files:
         if sys.stdin is None or sys.stdin.isatty():
-            raise CommandError("Say which text: `paddock embed MODEL 'a text'`, or pipe one in.")
+            raise CommandError("Name a text: `paddock embed MODEL 'a text'`, or pipe one in.")
         whole.append(read_stdin())
     if is_by_lines:
         whole = [line for text in whole for line in text.splitlines() if line.strip()]
@@ -107,23 +93,20 @@ def gather_texts(texts: list[str], files: list[str], *, is_by_lines: bool) -> li
     return [*texts, *whole]
 
 
-EXIT_SOME_FAILED = 3  # as for a run: done, but not all of it well
+EXIT_SOME_FAILED = 3  # as for a run: finished, but some requests failed
 TALLY_EVERY_S = 5.0
 _REFRESH_PER_S = 4
-
-
-def register_batch(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("batch")(with_exit_status(batch))
 
 
 def batch(
     source: Annotated[
         str, typer.Argument(metavar="IN.jsonl", help="Requests in the form of OpenAI's batches.")
     ],
-    results: Annotated[str, typer.Argument(metavar="OUT.jsonl", help="Gets a line for each.")],
+    results: Annotated[
+        str, typer.Argument(metavar="OUT.jsonl", help="Gets a line for each request.")
+    ],
     at_once: Annotated[
-        int, typer.Option("--at-once", min=1, max=512, help="Requests under way at a time.")
+        int, typer.Option("--at-once", min=1, max=512, help="Concurrent requests.")
     ] = 64,
     as_json: JsonOption = False,
 ) -> int:
@@ -135,7 +118,6 @@ def batch(
     if Path(source).resolve() == Path(results).resolve():
         raise CommandError("The results would be written over the requests: name another file.")
     from paddock.runner.cli import request_file
-    from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd())
     try:
@@ -145,19 +127,19 @@ def batch(
             )
     except KeyboardInterrupt:
         console.print_err(
-            f"Interrupted. `paddock batch {source} {results}` goes on where it stopped."
+            f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
         )
         return INTERRUPTED
     if as_json:
-        told = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
-        console.print_json({"ok": not tally.failed, **told})
+        counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
+        console.print_json({"ok": not tally.failed, **counts})
     else:
         console.print_out(f"{tally_text(tally)}: {results}")
     return EXIT_SOME_FAILED if tally.failed else DONE
 
 
 def tally_text(tally: BatchProgress) -> str:
-    """Return how far it is."""
+    """Return the progress as text."""
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     done = tally.completed + tally.failed
     return f"{done:,} of {counted(tally.total, 'request')} answered{failed}"
@@ -165,9 +147,9 @@ def tally_text(tally: BatchProgress) -> str:
 
 @contextmanager
 def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
-    """Yield what is told each tally: a bar on a terminal, a line now and then elsewhere."""
+    """Yield a callback that shows progress: a bar on a terminal, else a line every few seconds."""
     if not (sys.stderr is not None and sys.stderr.isatty()):
-        yield _TallyLines().tell
+        yield _TallyLines().show
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -178,22 +160,19 @@ def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
         screen.show_cursor(True)
         task = progress.add_task("", total=None)
 
-        def tell(tally: BatchProgress) -> None:
+        def show(tally: BatchProgress) -> None:
             done = tally.completed + tally.failed
             progress.update(task, description=tally_text(tally), total=tally.total, completed=done)
 
-        yield tell
+        yield show
 
 
 class _TallyLines:
-    """Says how far it is, at first and then now and then."""
-
     def __init__(self) -> None:
-        self._told_at = -TALLY_EVERY_S
+        self._shown_at = -TALLY_EVERY_S
 
-    def tell(self, tally: BatchProgress) -> None:
-        """Take a tally."""
+    def show(self, tally: BatchProgress) -> None:
         now = time.monotonic()
-        if tally.n_left and now - self._told_at >= TALLY_EVERY_S:
-            self._told_at = now
+        if tally.n_left and now - self._shown_at >= TALLY_EVERY_S:
+            self._shown_at = now
             console.print_err(tally_text(tally))

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from paddock.engine.system.text import counted
-from paddock.runner.cli.arguments import HERE, pipeline_file, require_writable
+from paddock.engine.system.files import write_output
+from paddock.engine.system.text import counted, one_line
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import prepare
+from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.permissions import server_need
+from paddock.runner.bind.subpipelines import SharedPlans
+from paddock.runner.cli.arguments import (
+    HERE,
+    InputsOption,
+    JsonOption,
+    given_settings,
+    parse_inputs,
+    pipeline_file,
+    require_writable,
+)
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.run_records import RunStats
+from paddock.runner.core.step_context import open_tool_runtime, server_spec
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption
+from paddock.runner.progress.events import NullObserver
+from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
+from paddock.runner.settings import read_settings
+from paddock.steps.base import StepError
+from paddock.steps.tools import builtin_tools, tool_names
 
 if TYPE_CHECKING:
-    from paddock.runner.cli.tool_list import ToolGroup
+    from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.config.pipeline_secrets import Secrets
+    from paddock.runner.settings import Settings
 
 
-def register_graph(app: typer.Typer) -> None:
-    """Add the command."""
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
     app.command("graph")(with_exit_status(graph))
+    app.command("tools")(with_exit_status(tools))
 
 
 def graph(
@@ -34,23 +59,15 @@ def graph(
     ] = None,
     format_: Annotated[
         Literal["svg", "html", "mermaid"] | None,
-        typer.Option("--format", help="By default what the file's ending says, else mermaid."),
+        typer.Option("--format", help="By default from the file's suffix, else mermaid."),
     ] = None,
 ) -> int:
     """Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid."""
-    from paddock.engine.system.files import write_output
-    from paddock.pipelines.errors import PipelineError
-    from paddock.runner.bind.bind import check, read_plan
-    from paddock.runner.bind.subpipelines import SharedPlans
-    from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX
-    from paddock.runner.render.graph_drawing import draw_graph as draw
-
     if out is not None:
         require_writable(out, "plan.svg")
     if format_ is None and out is not None and out.suffix.lower() not in FORMAT_OF_SUFFIX:
         raise CommandError(
-            f"'{out}' does not say what to draw.\n"
-            f"  End it in .svg, .html or .mmd, or give `--format`."
+            f"'{out}' has no suffix of a picture.\n  Use .svg, .html or .mmd, or give `--format`."
         )
     chosen = format_ or (FORMAT_OF_SUFFIX[out.suffix.lower()] if out is not None else "mermaid")
     path = pipeline_file(file, "graph")
@@ -60,9 +77,9 @@ def graph(
     except PipelineError as error:
         if plan.faults or plan.pipeline.faults:
             raise
-        console.print_err(f"It cannot be run as it is: `paddock validate {file}` says why "
+        console.print_err(f"It cannot run as it is: `paddock validate {file}` says why "
                      f"({counted(len(error.faults), 'fault')}).")  # fmt: skip
-    text = draw(plan, path, chosen, within.plans)
+    text = draw_graph(plan, path, chosen, within.plans)
     if out is None:
         console.print_out(text.rstrip("\n"))
         return DONE
@@ -76,40 +93,25 @@ def graph(
 _MAX_ABOUT_CHARS = 90
 
 
-def register_tools(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("tools")(with_exit_status(tools))
-
-
 def tools(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="A pipeline, whose MCP servers are asked, too."),
+        typer.Argument(metavar="FILE", help="A pipeline: its MCP servers are asked, too."),
     ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("-i", "--input", metavar="NAME=VALUE", help="Give an input."),
-    ] = None,
+    inputs: InputsOption = None,
     allow: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="What may be reached: mcp, network, secrets."),
+        typer.Option(metavar="NAME,...", help="Permissions: mcp, network, secrets."),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """List the tools that steps can call, with their arguments."""
-    from paddock.runner.cli import tool_list
-
     if file is None:
-        groups = tool_list.tools_here()
+        groups = tools_here()
     else:
-        from paddock.runner.settings import read_settings
-
-        pass
-        from .validate_plan_run import given_settings, parse_inputs
-
         path = pipeline_file(file, "tools")
         settings = read_settings(path.parent, flags=given_settings(None, allow))
-        groups = tool_list.tools_of_pipeline(path, parse_inputs(inputs), settings)
+        groups = tools_of_pipeline(path, parse_inputs(inputs), settings)
     if as_json:
         console.print_json({"groups": [_group_json(group) for group in groups]})
     else:
@@ -122,11 +124,9 @@ def _group_lines(group: ToolGroup) -> Iterator[str]:
         f": {console.printable_message(group.why)}" if group.why else ""
     )
     for tool in group.tools:
-        words = " ".join(tool.description.split())
-        short = words if len(words) <= _MAX_ABOUT_CHARS else f"{words[: _MAX_ABOUT_CHARS - 1]}…"
-        yield console.printable_line(
-            f"  {tool.signature() if tool.schema else tool.name}  {short}".rstrip()
-        )
+        about = one_line(tool.description, _MAX_ABOUT_CHARS)
+        name = tool.signature() if tool.schema else tool.name
+        yield console.printable_line(f"  {name}  {about}".rstrip())
 
 
 def _group_json(group: ToolGroup) -> dict[str, object]:
@@ -140,3 +140,89 @@ def _group_json(group: ToolGroup) -> dict[str, object]:
         for tool in group.tools
     ]
     return {"origin": group.origin, "tools": listed, "why": group.why or None}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTool:
+    """One tool, under the name that a step uses."""
+
+    name: str
+    description: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    has_effects: bool = True
+
+    def signature(self) -> str:
+        """Return name and arguments, optional ones with `?`.
+
+        >>> ListedTool("f", "", {"properties": {"a": {}, "b": {}}, "required": ["a"]}).signature()
+        'f(a, b?)'
+        """
+        needed = self.schema.get("required", ())
+        names = self.schema.get("properties", {})
+        listed = (name if name in needed else f"{name}?" for name in names)
+        return f"{self.name}({', '.join(listed)})"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolGroup:
+    """Tools of one origin, or in `why` the reason why they cannot be listed."""
+
+    origin: str
+    tools: Sequence[ListedTool] = ()
+    why: str = ""
+
+
+def tools_here() -> list[ToolGroup]:
+    """Return built-in tools, and the names of installed ones: importing those runs their code."""
+    built_in = [
+        ListedTool(
+            name,
+            tool.description,
+            builtin_tools.arguments_schema_of(tool.arguments),
+            tool.has_effects,
+        )
+        for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items()
+    ]
+    found = [ToolGroup("built in", built_in)]
+    if tool_names.installed_tools():
+        found.append(
+            ToolGroup("installed", [ListedTool(name) for name in tool_names.installed_tools()])
+        )
+    return found
+
+
+async def tools_of_servers(
+    bound: BoundPlan, secrets: Secrets, allowed: Collection[str]
+) -> list[ToolGroup]:
+    """Start the allowed MCP servers concurrently, list their tools, and end them."""
+    async with open_tool_runtime(
+        RunStats("", bound.name, NullObserver(), secrets=secrets)
+    ) as runtime:
+
+        async def group(name: str) -> ToolGroup:
+            origin = f"MCP server '{name}'"
+            need, _, _ = server_need(name, bound)
+            if need not in allowed:
+                return ToolGroup(origin, why=f"not asked: that needs `--allow {need}`.")
+            try:
+                spec = server_spec(bound.pipeline.servers[name], bound, runtime.stats)
+                tools = await runtime.servers.tools(spec)
+            except StepError as error:
+                return ToolGroup(origin, why=secrets.redact(str(error)))
+            return ToolGroup(origin, [_listed_tool(name, tool) for tool in tools.values()])
+
+        return list(await asyncio.gather(*map(group, bound.pipeline.servers)))
+
+
+def _listed_tool(server: str, tool: Any) -> ListedTool:
+    return ListedTool(f"{server}.{tool.name}", tool.description, tool.schema, tool.has_effects)
+
+
+def tools_of_pipeline(path: Path, inputs: Mapping[str, Any], settings: Settings) -> list[ToolGroup]:
+    """Return all tools that the steps of a pipeline can call.
+
+    Raises:
+        PipelineError: the YAML, an input or a secret is wrong.
+    """
+    made = prepare(path, inputs, RunOptions(), RunEnvironment(settings=settings), is_plan=True)
+    return [*tools_here(), *asyncio.run(tools_of_servers(made.bound, made.secrets, settings.allow))]

@@ -1,7 +1,6 @@
 """Commands for authors of pipelines: `paddock init`, `schema`, `steps`; and `doctor`.
 
-`init` copies a folder of `paddock.examples`, so it works from a wheel, without a clone or a
-network. Most commands import `Json` from here, so nothing slow may be imported at module level.
+`init` copies a folder of `paddock.examples`, so it works from a wheel, without a clone or network.
 """
 
 from __future__ import annotations
@@ -21,21 +20,26 @@ import typer
 
 from paddock.engine.system import files
 from paddock.engine.system.text import counted
+from paddock.pipelines.json_schema import pipeline_schema
+from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
 from paddock.runner.progress import console
+from paddock.runner.settings import read_settings
+from paddock.steps import registry
+from paddock.steps.paths import write_refusal
 
 PIPELINE_FILE = "pipeline.yaml"
 PACKAGE_FILE = "pyproject.toml"
 SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
 SMALLEST_TEMPLATE = "minimal"
 
-# What a template's own runs leave behind in a clone, and what is not for copying.
+# Left behind by runs of a template in a clone.
 _NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build"})
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineTemplate:
-    """A folder that a new pipeline can be made from."""
+    """Folder from which a new pipeline can be made."""
 
     name: str
     folder: Path
@@ -43,13 +47,13 @@ class PipelineTemplate:
 
     @property
     def is_package(self) -> bool:
-        """Whether it is a package of steps and the like, and no pipeline."""
+        """Whether it is a package with steps, and no pipeline."""
         return not (self.folder / PIPELINE_FILE).exists()
 
 
 def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]:
-    """List the templates that come with the package, by name."""
-    folder = examples or _examples_folder()
+    """Return the templates that come with Paddock, by name."""
+    folder = examples or examples_folder()
     pipelines = {file.parent: file for file in folder.glob(f"*/{PIPELINE_FILE}")}
     packages = {file.parent: file for file in folder.glob(f"*/{PACKAGE_FILE}")}
     return tuple(
@@ -61,10 +65,10 @@ def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]
 def copy_template(
     template: str | None, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
 ) -> tuple[Path, ...]:
-    """Copy a template, the smallest by default; give the files that were written.
+    """Copy a template, the smallest by default, and return the files that were written.
 
     Raises:
-        CommandError: an unknown template, or a folder with something in it.
+        CommandError: an unknown template, or the folder is not empty.
     """
     chosen = _find_template(template or SMALLEST_TEMPLATE, examples)
     _refuse_full(folder)
@@ -73,15 +77,20 @@ def copy_template(
 
 
 def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:
-    """Write the JSON Schema where the first line of a pipeline lets editors look for it."""
+    """Write the JSON Schema to the place that the first line of a pipeline names for editors."""
     file = folder / SCHEMA_FILE
     files.private_folder(file.parent)
     files.write_private(file, json.dumps(schema, indent=1) + "\n")
     return file
 
 
-def _examples_folder() -> Path:
-    # Resolved, because an editable install is a tree of links that lacks newer files.
+def examples_folder() -> Path:
+    """Return the folder of `paddock.examples`.
+
+    Raises:
+        CommandError: this installation has none.
+    """
+    # Resolved, because an editable install is a tree of links that lacks data files.
     spec = importlib.util.find_spec("paddock.examples")
     if spec is None or spec.origin is None:
         raise CommandError("This installation has no templates: `paddock.examples` is missing.")
@@ -89,7 +98,7 @@ def _examples_folder() -> Path:
 
 
 def _description(file: Path) -> str:
-    """Read the `description` line, else the first comment of a sentence; nothing is parsed."""
+    """Return the `description` line, else the first comment that is a sentence."""
     text = file.read_text("utf-8")
     found = re.search(r"^description(?::| =) *(.+)$", text, re.MULTILINE) or re.search(
         r"^# ([A-Z].+)$", text, re.MULTILINE
@@ -111,14 +120,12 @@ def _find_template(name: str, examples: Path | None) -> PipelineTemplate:
 
 def _refuse_full(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise CommandError(f"'{folder}' is a file.\n  Give the name of a new folder.")
+        raise CommandError(f"'{folder}' is a file.\n  Name a new folder.")
     if folder.is_dir() and any(folder.iterdir()):
         raise CommandError(
             f"'{folder}' is not empty, so nothing was written.\n"
-            "  Give the name of a new folder, or empty that one first."
+            "  Name a new folder, or empty this one first."
         )
-    from paddock.steps.paths import write_refusal
-
     if (why := write_refusal(folder)) is not None:
         raise CommandError(f"'{folder}' cannot be made: {why}.\n  Name another folder.")
 
@@ -136,14 +143,8 @@ def _template_files(folder: Path) -> Iterator[Path]:
 def _copy_file(file: Path, template: Path, folder: Path) -> Path:
     target = folder / file.relative_to(template)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, target)  # its content alone: a package's files may be read-only
+    shutil.copyfile(file, target)  # content only: installed files may be read-only
     return target
-
-
-PrefixArgument = Annotated[
-    str, typer.Argument(metavar="[PREFIX]", help="Only models whose names begin so.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -179,7 +180,7 @@ def init(
 def _template_list(known: tuple[Any, ...]) -> str:
     width = max(len(template.name) for template in known)
     listed = "\n".join(f"  {one.name:<{width}}  {one.description}" for one in known)
-    return f"Say where: `paddock init [TEMPLATE] DIR`. The templates:\n{listed}"
+    return f"Name a folder: `paddock init [TEMPLATE] DIR`. The templates:\n{listed}"
 
 
 def schema(
@@ -192,7 +193,7 @@ def schema(
         typer.Option("--for", help="llm: an annotated template in YAML, for a coding assistant."),
     ] = "editor",
 ) -> int:
-    """Print the JSON Schema of pipelines, for editors; or a template for a coding assistant."""
+    """Print the JSON Schema of pipelines, or a template for a coding assistant."""
     if for_ == "llm":
         from paddock.runner.cli import step_catalogue
 
@@ -212,31 +213,28 @@ def schema(
 
 
 def installed_schema() -> dict[str, Any]:
-    """Build the schema from the language's models and every installed step that can be used."""
-    from paddock.pipelines.json_schema import pipeline_schema as build
-    from paddock.steps import registry
-
+    """Return the JSON Schema of the language with the parameters of every usable step."""
     kinds, broken = registry.load_all_steps()
     for error in broken:
         console.print_err(str(error))
-    return build({name: kind.params for name, kind in kinds.items()})
+    return pipeline_schema({name: kind.params for name, kind in kinds.items()})
 
 
 def steps(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Tell all of this one.")
+        str | None, typer.Argument(metavar="[NAME]", help="Show all of this step.")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """List the installed steps, tools, check functions and readers, and what they take."""
+    """List the installed steps, tools, check functions and readers with parameters."""
     from paddock.runner.cli import step_catalogue
 
     if name is not None:
-        from paddock.runner.cli.step_catalogue import step_description
-
-        console.print_json(step_description(name).as_json()) if as_json else console.print_out(
-            step_description(name).text()
-        )
+        described = step_catalogue.step_description(name)
+        if as_json:
+            console.print_json(described.as_json())
+        else:
+            console.print_out(described.text())
         return DONE
     found = step_catalogue.list_installed()
     for sentence in found.broken:
@@ -249,14 +247,12 @@ def steps(
 
 
 def doctor(as_json: JsonOption = False) -> int:
-    """Return what this machine has, and what it lacks."""
-    from paddock.runner.cli import doctor
-    from paddock.runner.cli import doctor as examination
-    from paddock.runner.settings import read_settings
+    """Check this machine: llama.cpp, devices, models, disks, ports."""
+    from paddock.runner.cli import doctor as checks
 
-    found = examination.examine(read_settings(Path.cwd()))
+    found = checks.examine(read_settings(Path.cwd()))
     if as_json:
-        console.print_json(doctor.findings_json(found))
+        console.print_json(checks.findings_json(found))
     else:
-        console.print_out(doctor.findings_text(found))
-    return doctor.findings_exit_status(found)
+        console.print_out(checks.findings_text(found))
+    return checks.findings_exit_status(found)

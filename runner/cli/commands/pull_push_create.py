@@ -1,8 +1,7 @@
-"""Commands that move and make models: `paddock pull`, `push`, `create`.
+"""`paddock pull`, `push` and `create`, with progress and a warning if a model will not fit.
 
-With progress, and a warning if a model will not fit. A running service does the work, otherwise
-this process. Progress goes to stderr, as bars on a terminal and as plain lines in a pipe. Status
-texts come from a registry and are made harmless first.
+A running service does the work, otherwise this process. Progress goes to stderr, as bars on a
+terminal and as plain lines in a pipe. Control characters in a registry's status texts are escaped.
 """
 
 from __future__ import annotations
@@ -11,64 +10,64 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paddock.engine.errors import EngineError, ModelNotFound
+from paddock.engine.gguf import split_file_names
+from paddock.engine.memory.device_memory import this_device
+from paddock.engine.memory.model_layout import LayoutRequest, layouts
+from paddock.engine.models.model_creation import create_model
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.model_names import FileSource, parse_name, parse_source
+from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_recipe
+from paddock.engine.models.pull import pull as pull_model
+from paddock.engine.models.push import push as push_model
+from paddock.engine.models.transfer import TransferOptions
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system import units
+from paddock.engine.system import hardware, units
+from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
+from paddock.runner.cli.model_arguments import read_stdin
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import create_in_service, is_this_machine
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from paddock.engine.models.modelfile import ModelRecipe
-    from paddock.engine.models.transfer import ProgressLine, TransferOptions
+    from paddock.engine.models.transfer import ProgressLine
     from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
-LINE_EVERY_S = 5.0  # a plain line so often: logs stay readable
+LINE_EVERY_S = 5.0  # keeps logs readable
 REFRESH_PER_S = 8
 _BAR_WIDTH = 24
 
 
-class TransferProgress(Protocol):
-    """Is told how far it is."""
-
-    def __enter__(self) -> TransferProgress:
-        """Begin to show."""
-        ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last picture."""
-        ...
-
-    def tell(self, status: str, total: int | None = None, completed: int | None = None) -> None:
-        """Take one line of progress; sizes are bytes."""
-        ...
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("pull")(with_exit_status(pull))
+    app.command("push")(with_exit_status(push))
+    app.command("create")(with_exit_status(create))
 
 
-def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferProgress:
-    """Return the one that suits where we are."""
+def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferBars | TransferLines:
+    """Return bars for a terminal, else lines."""
     environ = os.environ if environ is None else environ
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     return TransferBars() if is_terminal and environ.get("TERM") != "dumb" else TransferLines()
 
 
 class TransferLines:
-    """Plain lines: what is new at once, how far it is now and then."""
+    """Plain lines: a new status at once, progress every few seconds."""
 
     def __init__(
         self,
@@ -78,31 +77,32 @@ class TransferLines:
         self._write = write
         self._clock = clock
         self._last = ""
-        self._told_at = 0.0
+        self._shown_at = 0.0
         self._is_whole = False
 
     def __enter__(self) -> TransferLines:
-        """Say nothing yet."""
+        """Start."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Say nothing more."""
+        """Stop."""
+        pass
 
-    def tell(self, status: str, total: int | None = None, completed: int | None = None) -> None:
-        """Write what is new."""
+    def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
+        """Write a new status, or progress if it is due; sizes are bytes."""
         status, now = console.printable_line(status), self._clock()
         is_new = status != self._last
         is_whole = bool(total) and completed == total
-        is_due = now - self._told_at >= LINE_EVERY_S or (is_whole and not self._is_whole)
+        is_due = now - self._shown_at >= LINE_EVERY_S or (is_whole and not self._is_whole)
         if is_new or (total and is_due):
             self._write(f"{status}{_amount_text(total, completed)}")
-            self._told_at = now
+            self._shown_at = now
             self._is_whole = is_whole
         self._last = status
 
 
 def _amount_text(total: int | None, completed: int | None) -> str:
-    """Write what is done of how much.
+    """Return the share that is done.
 
     >>> _amount_text(2_000_000, 500_000), _amount_text(None, None)
     (': 25 % of 2 MB', '')
@@ -114,18 +114,18 @@ def _amount_text(total: int | None, completed: int | None) -> str:
 
 @dataclass
 class _TransferStep:
-    """One line of the picture."""
+    """One line of the bars."""
 
     since: float
     before: int
-    """Bytes that were there already when it was first told of."""
+    """Bytes that an earlier, interrupted transfer left."""
     total: int | None = None
     completed: int = 0
     is_over: bool = False
 
 
 class TransferBars:
-    """A line for each step, with a bar where its size is known."""
+    """A line for each step, with a bar if its size is known."""
 
     def __init__(
         self, console_: Console | None = None, clock: Callable[[], float] = time.monotonic
@@ -139,14 +139,14 @@ class TransferBars:
         self._live = Live(
             console=self._console,
             refresh_per_second=REFRESH_PER_S,
-            get_renderable=self.picture,
+            get_renderable=self.table,
             redirect_stderr=True,
         )
 
     def __enter__(self) -> TransferBars:
-        """Begin to draw."""
+        """Start."""
         self._live.start()
-        # A pull that is killed could not bring a hidden cursor back.
+        # A killed process could not show a hidden cursor again.
         self._console.show_cursor(True)
         return self
 
@@ -156,26 +156,26 @@ class TransferBars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the last picture on the screen."""
+        """Stop."""
         if error is None:
             for step in self._steps.values():
                 step.is_over = True
         self._live.stop()
 
-    def tell(self, status: str, total: int | None = None, completed: int | None = None) -> None:
-        """Note it; the next picture shows it."""
+    def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
+        """Record progress for the next refresh; sizes are bytes."""
         status = console.printable_line(status)
         step = self._steps.get(status)
         if step is None:
             for other in self._steps.values():
-                # What has no size is done when the next one begins.
+                # A step without a size is done when the next one begins.
                 other.is_over = other.is_over or not other.total
             step = self._steps[status] = _TransferStep(self._clock(), completed or 0)
         step.total, step.completed = total, completed or 0
         step.is_over = bool(total) and step.completed >= (total or 0)
 
-    def picture(self) -> RenderableType:
-        """Draw what is known now."""
+    def table(self) -> RenderableType:
+        """Return the current lines."""
         from rich.table import Table
 
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -207,20 +207,20 @@ def _step_heading(status: str, step: _TransferStep) -> RenderableType:
     return Text.assemble((f"{mark} ", style), status)
 
 
-# Beside the weights: a short context, buffers, the process. Found at loads of small models.
+# Weights plus a short context, buffers and the process; measured with small models.
 _OVERHEAD_FACTOR = 1.1
 
 
 class FitWarning:
-    """Looks at one pull: at its size while it comes, and at the model when it is there."""
+    """Warns about one pull: by its size while it downloads, by the model afterwards."""
 
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._most_bytes = 0
         self._has_warned = False
 
-    def coming(self, n_bytes: int) -> None:
-        """Warn as soon as a layer shows that the model is larger than the machine."""
+    def on_size(self, n_bytes: int) -> None:
+        """Warn as soon as a layer is larger than the memory."""
         if n_bytes <= self._most_bytes or self._has_warned:
             return
         self._most_bytes = n_bytes
@@ -228,36 +228,28 @@ class FitWarning:
         if n_bytes * _OVERHEAD_FACTOR > total_bytes:
             self._has_warned = True
             console.print_err(
-                f"WARNING: it has {units.size(n_bytes)}, and {what} has "
+                f"WARNING: the model has {units.size(n_bytes)}, and {what} has "
                 f"{units.size(total_bytes)}: it will not fit. Ctrl-C stops."
             )
 
-    def look_at(self, ref: str) -> None:
-        """Warn where not even one short conversation fits what is free now."""
+    def on_pulled(self, ref: str) -> None:
+        """Warn if not even one short conversation fits the free memory."""
         if self._has_warned:
             return
-        from paddock.engine.errors import EngineError
-
         try:
             words = fit_warning(ref, self._settings)
         except EngineError:
-            return  # it was pulled elsewhere, or is no model that can be looked at
+            return  # pulled on another machine, or not loadable at all
         if words:
             console.print_err(f"WARNING: {words}")
 
 
 def fit_warning(ref: str, settings: PoolSettings) -> str | None:
-    """Return why a model cannot be loaded with what is free now; None: it can.
+    """Return why a model does not fit the free memory; None if it does.
 
     Raises:
         EngineError: it is not in the store, or is broken.
     """
-    from pathlib import Path
-
-    from paddock.engine.memory.device_memory import this_device
-    from paddock.engine.memory.model_layout import LayoutRequest, layouts
-    from paddock.engine.models.model_finder import ModelFinder
-
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     facts = finder.find(ref, settings.n_ctx_tokens)
     device = this_device()
@@ -275,26 +267,21 @@ def fit_warning(ref: str, settings: PoolSettings) -> str | None:
 
 
 def _largest_memory() -> tuple[int, str]:
-    """Return the memory that a model would have to fit, and whose it is."""
-    from paddock.engine.memory.device_memory import this_device
-    from paddock.engine.system import hardware
-
+    """Return the memory that a model must fit, and its name."""
     gpus = this_device().gpus
     if gpus:
         return sum(gpu.total_bytes for gpu in gpus), "the graphics memory"
     return hardware.read_memory().total_bytes, "this machine's memory"
 
 
-_InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Speak to registries by plain HTTP.")
-]
+_InsecureOption = Annotated[bool, typer.Option("--insecure", help="Use plain HTTP for registries.")]
 _ProgressCallback = Callable[[str, int | None, int | None], None]
-"""Takes a status, and how much of how much."""
+"""Takes a status, the total and the completed bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _TransferRequest:
-    """What is to be moved, as the person wrote it."""
+    """A pull or push, as typed."""
 
     verb: str
     model: str
@@ -302,15 +289,9 @@ class _TransferRequest:
     as_name: str | None = None
 
     def body(self) -> dict[str, object]:
-        """Return the request to a service."""
+        """Return the body of the request to a service."""
         named = {"as": self.as_name} if self.as_name else {}
         return {"model": self.model, "insecure": self.insecure, **named}
-
-
-def register_transfers(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("pull")(with_exit_status(pull))
-    app.command("push")(with_exit_status(push))
 
 
 def pull(
@@ -319,16 +300,12 @@ def pull(
         typer.Argument(metavar="MODEL", help="A name, hf:OWNER/REPO[:QUANT], an URL or a file."),
     ],
     as_name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="What it is to be called here.")
+        str | None, typer.Option("--as", metavar="NAME", help="Its name here.")
     ] = None,
     insecure: _InsecureOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Bring a model; what was begun before is continued."""
-    from paddock.engine.models.model_names import parse_source
-    from paddock.runner.daemon.service_client import is_this_machine
-    from paddock.runner.settings import read_settings
-
+    """Download a model; an interrupted download continues."""
     source = parse_source(model, as_name)
     settings = read_settings(Path.cwd())
     watch = FitWarning(settings.pool) if is_this_machine(settings.address) else None
@@ -336,10 +313,10 @@ def pull(
     status = _transfer(
         _TransferRequest("pull", model, insecure, as_name),
         settings,
-        watch.coming if watch else None,
+        watch.on_size if watch else None,
     )
     if status == DONE and watch is not None:
-        watch.look_at(source.name.short)
+        watch.on_pulled(source.name.short)
     if as_json:
         console.print_json({"ok": status == DONE, "model": source.name.short})
     return status
@@ -350,16 +327,14 @@ def push(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Where to: HOST/NAMESPACE/MODEL[:TAG].",
+            help="The target: HOST/NAMESPACE/MODEL[:TAG].",
             autocompletion=complete_model_names,
         ),
     ],
     insecure: _InsecureOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Bring a model to a registry."""
-    from paddock.runner.settings import read_settings
-
+    """Upload a model to a registry."""
     status = _transfer(_TransferRequest("push", model, insecure), read_settings(Path.cwd()), None)
     if as_json:
         console.print_json({"ok": status == DONE, "model": model})
@@ -367,85 +342,69 @@ def push(
 
 
 def _transfer(
-    wish: _TransferRequest, settings: Settings, heed: Callable[[int], None] | None
+    request: _TransferRequest, settings: Settings, on_size: Callable[[int], None] | None
 ) -> int:
-    """Show how far it is until it is done; `heed` is told the sizes of what comes."""
-    from paddock.runner.daemon import service_client
-
+    """Transfer with progress; `on_size` receives the sizes of layers."""
     client = service_client.find_service(settings)
     try:
-        with transfer_progress() as teller:
+        with transfer_progress() as progress:
 
-            def tell(status: str, total: int | None, completed: int | None) -> None:
-                teller.tell(status, total, completed)
-                if heed is not None and total:
-                    heed(total)
+            def show(status: str, total: int | None, completed: int | None) -> None:
+                progress.show(status, total, completed)
+                if on_size is not None and total:
+                    on_size(total)
 
             if client is not None:
                 with client:
-                    _transfer_by_service(client, wish, tell)
+                    _transfer_by_service(client, request, show)
             else:
                 import asyncio
 
-                asyncio.run(_transfer_in_process(settings, wish, tell))
+                asyncio.run(_transfer_in_process(settings, request, show))
     except KeyboardInterrupt:
         console.print_err(
-            f"Interrupted. `paddock {wish.verb} {wish.model}` goes on where it stopped."
+            f"Interrupted. `paddock {request.verb} {request.model}` continues where it stopped."
         )
         return INTERRUPTED
     return DONE
 
 
 def _transfer_by_service(
-    client: ServiceClient, wish: _TransferRequest, tell: _ProgressCallback
+    client: ServiceClient, request: _TransferRequest, show: _ProgressCallback
 ) -> None:
-    from contextlib import closing
-
-    from paddock.engine.models.model_names import FileSource, parse_source
-
-    source = parse_source(wish.model, wish.as_name) if wish.verb == "pull" else None
+    source = parse_source(request.model, request.as_name) if request.verb == "pull" else None
     if isinstance(source, FileSource):
-        # A service takes no paths: what lies here is sent to it.
-        from paddock.engine.gguf import split_file_names
-        from paddock.engine.models.modelfile import ModelRecipe
-        from paddock.runner.daemon.service_client import create_in_service
-
+        # A service takes no paths: send it the file.
         path = source.path.expanduser()
         files: dict[str, str | Path] = {
             name: path.with_name(name) for name in split_file_names(path.name)
         }
-        create_in_service(client, ModelRecipe(source.name.short, files=files), tell)
+        create_in_service(client, ModelRecipe(source.name.short, files=files), show)
         return
-    with closing(client.stream(f"/api/{wish.verb}", wish.body())) as lines:
+    with closing(client.stream(f"/api/{request.verb}", request.body())) as lines:
         for line in lines:
-            tell(str(line.get("status", "")), line.get("total"), line.get("completed"))
+            show(str(line.get("status", "")), line.get("total"), line.get("completed"))
 
 
 async def _transfer_in_process(
-    settings: Settings, wish: _TransferRequest, tell: _ProgressCallback
+    settings: Settings, request: _TransferRequest, show: _ProgressCallback
 ) -> None:
-    async for one in _transfer_events(settings, wish):
-        tell(one.status, one.total, one.completed)
+    async for one in _transfer_events(settings, request):
+        show(one.status, one.total, one.completed)
 
 
-def _transfer_events(settings: Settings, wish: _TransferRequest) -> AsyncIterator[ProgressLine]:
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.engine.models.pull import pull
-    from paddock.engine.models.push import push
-
+def _transfer_events(settings: Settings, request: _TransferRequest) -> AsyncIterator[ProgressLine]:
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    options = transfer_options(settings, finder.needed_digests(), insecure=wish.insecure)
-    if wish.verb == "push":
-        return push(finder.store, wish.model, options=options)
-    return pull(finder.store, wish.model, options=options, as_name=wish.as_name)
+    options = transfer_options(settings, finder.needed_digests(), insecure=request.insecure)
+    if request.verb == "push":
+        return push_model(finder.store, request.model, options=options)
+    return pull_model(finder.store, request.model, options=options, as_name=request.as_name)
 
 
 def transfer_options(
     settings: Settings, kept: set[str], *, insecure: bool = False
 ) -> TransferOptions:
-    """Return what holds for every transfer that somebody at this machine asks for."""
-    from paddock.engine.models.transfer import TransferOptions
-
+    """Return the options of transfers that a user of this machine starts."""
     return TransferOptions(
         insecure=insecure,
         trusted_hosts=settings.service.trusted_hosts,
@@ -457,13 +416,8 @@ def transfer_options(
 MODELFILE = "Modelfile"
 
 
-def register_create(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("create")(with_exit_status(create))
-
-
 def create(
-    model: Annotated[str, typer.Argument(metavar="NEW", help="What it is to be called.")],
+    model: Annotated[str, typer.Argument(metavar="NEW", help="The new model's name.")],
     file: Annotated[
         str | None,
         typer.Option("--file", "-f", metavar="MODELFILE", help="./Modelfile by default."),
@@ -474,21 +428,17 @@ def create(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Make a model by a Modelfile."""
-    from paddock.engine.models.model_names import parse_name
-    from paddock.runner.daemon import service_client
-    from paddock.runner.settings import read_settings
-
+    """Make a model from a Modelfile."""
     name = parse_name(model).short
     recipe = _read_recipe(name, file, quantize or "")
     settings = read_settings(Path.cwd())
     client = service_client.find_service(settings)
-    with transfer_progress() as teller:
+    with transfer_progress() as progress:
         if client is not None:
             with client:
-                service_client.create_in_service(client, recipe, teller.tell)
+                service_client.create_in_service(client, recipe, progress.show)
         else:
-            _create_in_process(settings, recipe, teller)
+            _create_in_process(settings, recipe, progress)
     if as_json:
         console.print_json({"ok": True, "model": name})
     else:
@@ -500,12 +450,9 @@ def _read_recipe(name: str, file: str | None, quantize: str) -> ModelRecipe:
     """Read the Modelfile.
 
     Raises:
-        CommandError: there is none.
+        CommandError: there is no such file.
         ModelfileError: with every fault and its line.
     """
-    from paddock.engine.models.modelfile import parse_modelfile, read_recipe
-    from paddock.runner.cli.arguments import read_stdin
-
     if file == "-":
         text, folder, shown = read_stdin(), Path.cwd(), "standard input"
     else:
@@ -520,29 +467,26 @@ def _read_recipe(name: str, file: str | None, quantize: str) -> ModelRecipe:
     return read_recipe(name, modelfile, folder, path=shown, quantize=quantize)
 
 
-def _create_in_process(settings: Settings, recipe: ModelRecipe, teller: TransferProgress) -> None:
-    """Make it in this process; a base that is not here is brought first."""
+def _create_in_process(
+    settings: Settings, recipe: ModelRecipe, progress: TransferBars | TransferLines
+) -> None:
+    """Create the model in this process; pull a missing base first."""
     import asyncio
-
-    from paddock.engine.errors import ModelNotFound
-    from paddock.engine.models.model_creation import create_model as make
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.engine.models.pull import pull
 
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
     def report(one: ProgressLine) -> None:
-        teller.tell(one.status, one.total, one.completed)
+        progress.show(one.status, one.total, one.completed)
 
-    async def bring(base: str) -> None:
+    async def pull_base(base: str) -> None:
         options = transfer_options(settings, finder.needed_digests())
-        async for one in pull(finder.store, base, options=options):
+        async for one in pull_model(finder.store, base, options=options):
             report(one)
 
     try:
-        make(finder.store, finder, recipe, report)
+        create_model(finder.store, finder, recipe, report)
     except ModelNotFound:
         if recipe.base is None:
             raise
-        asyncio.run(bring(recipe.base))
-        make(finder.store, finder, recipe, report)
+        asyncio.run(pull_base(recipe.base))
+        create_model(finder.store, finder, recipe, report)

@@ -1,11 +1,7 @@
-"""What happened: `paddock runs`, `logs`, `why`.
-
-And `clean`, which removes what nothing needs any more.
-"""
+"""Commands on past runs: `paddock runs`, `logs`, `why`, `clean`."""
 
 from __future__ import annotations
 
-import difflib
 import socket
 import sys
 import time
@@ -17,14 +13,31 @@ import typer
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
+from paddock.runner.cli.arguments import JsonOption, require_writable
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.history_text import (
+    is_failure,
+    journal_line,
+    ledger_item_line,
+    run_heading,
+    run_result_text,
+    runs_table,
+)
+from paddock.runner.ledger.run_history import (
+    JournalProgress,
+    JournalTail,
+    find_ledgers,
+    recent_runs,
+    run_items,
+    runs_named,
+    unknown_run_text,
+)
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.retention import SweepResult
-    from paddock.runner.ledger.run_history import JournalProgress, LedgerFolder, PastRun, RunHistory
+    from paddock.runner.ledger.run_history import LedgerFolder, PastRun, RunHistory
     from paddock.runner.lineage.traces import PathLineage
 
 REFRESH_EVERY_S = 1.0
@@ -33,29 +46,29 @@ FOLLOW_POLL_S = 0.3
 
 _PlacesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; here and below, by default."),
+    typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; here and below by default."),
 ]
-_FailedOption = Annotated[bool, typer.Option("--failed", help="Only what did not succeed.")]
+_FailedOption = Annotated[bool, typer.Option("--failed", help="Only failures.")]
 
 
-def register_history(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("runs")(with_exit_status(runs))
     app.command("logs")(with_exit_status(logs))
+    app.command("why")(with_exit_status(why))
+    app.command("clean")(with_exit_status(clean))
 
 
 def runs(
     places: _PlacesArgument = None,
     failed: _FailedOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on showing them until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Keep showing them until Ctrl-C.")
     ] = False,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="How many at most.")] = 20,
     as_json: JsonOption = False,
 ) -> int:
-    """List the runs there were and are, the newest first."""
-    from paddock.runner.ledger.run_history import recent_runs
-
+    """List past and present runs, newest first."""
     where, walked_at = _find_given_ledgers(places), time.monotonic()
 
     def look() -> RunHistory:
@@ -79,9 +92,7 @@ def runs(
 
 
 def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress]) -> str:
-    """Lay out runs; `known` keeps how far those came that have no report, between two looks."""
-    from paddock.runner.cli.history_text import runs_table
-
+    """Return the table of runs; `known` keeps the progress of unfinished runs between calls."""
     rows = [(past, _progress_text(past, known)) for past in found]
     return runs_table(rows, time.time(), socket.gethostname())
 
@@ -90,16 +101,14 @@ def _progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str:
     if past.status not in ("running", "died"):
         known.pop(past.journal, None)
         return ""
-    from paddock.runner.ledger.run_history import JournalProgress
-
     progress = known.setdefault(past.journal, JournalProgress(past.journal))
-    n_ended, n_all = progress.look()
+    n_ended, n_all = progress.update()
     bad = f", {progress.n_bad:,} failed" if progress.n_bad else ""
     return f"{n_ended:,} of {n_all:,}{bad}" if n_all else ""
 
 
 def _watch(look: Any, *, as_json: bool) -> int:
-    """Show runs until Ctrl-C: a table that renews itself, or a line for each change."""
+    """Show runs until Ctrl-C: a live table, or a line for each change."""
     try:
         if sys.stdout.isatty() and not as_json:
             _watch_table(look)
@@ -125,9 +134,7 @@ def _watch_table(look: Any) -> None:
 
 
 def _watch_lines(look: Any, *, as_json: bool) -> None:
-    """Write a line when a run begins and when it ends; those that ended before are not told."""
-    from paddock.runner.cli.history_text import run_result_text
-
+    """Print a line when a run begins and when it ends, but none for runs that ended before."""
     seen: dict[tuple[Path, str], str] = {}
     said: set[str] = set()
     is_first = True
@@ -155,22 +162,21 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
 
 def logs(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="The latest, by default.")
+        str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")
     ] = None,
     places: _PlacesArgument = None,
     failed: _FailedOption = False,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+        bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as one page of HTML instead.")
+        Path | None, typer.Option(metavar="FILE", help="Write it as one HTML page instead.")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what a run did: its items, its failures, its notes."""
+    """Show what a run did: its items, failures and notes."""
     past = _find_run(run, places)
     if report is not None:
-        from paddock.runner.cli.arguments import require_writable
         from paddock.runner.render.run_report import write_run_report
 
         write_run_report(past, require_writable(report, "run.html"))
@@ -178,9 +184,6 @@ def logs(
         return DONE
     if follow:
         return _follow(past, failed=failed, as_json=as_json)
-    from paddock.runner.cli.history_text import is_failure
-    from paddock.runner.ledger.run_history import JournalTail
-
     lines = [told for told in JournalTail(past.journal).more() if not failed or is_failure(told)]
     if as_json:
         items = (
@@ -195,14 +198,12 @@ def logs(
 
 
 def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> None:
-    from paddock.runner.cli.history_text import journal_line, ledger_item_line, run_heading
-
     console.print_out(run_heading(past, time.time()))
     if past.journal.exists():
         for told in lines:
             console.print_out(journal_line(told))
     else:
-        console.print_err("Its log is gone; these are the items that it was the last to do:")
+        console.print_err("Its log was removed; these are the items that no later run has redone:")
         for row in _recorded_items(past, failed):
             console.print_out(ledger_item_line(row))
     if past.traces.exists():
@@ -210,9 +211,7 @@ def _print_log(past: PastRun, lines: list[dict[str, Any]], *, failed: bool) -> N
 
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
-    """Show lines as they come, until the run has ended or its process is gone."""
-    from paddock.runner.cli.history_text import run_heading
-
+    """Print lines as they are written, until the run has ended or its process is gone."""
     if not as_json:
         console.print_out(run_heading(past, time.time()))
     try:
@@ -224,11 +223,9 @@ def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
 
 
 def _new_lines(past: PastRun) -> Iterator[dict[str, Any]]:
-    from paddock.runner.ledger.run_history import JournalTail, runs_named
-
     tail = JournalTail(past.journal)
     while True:
-        # Asked before the lines are read: what it wrote before it ended is read all the same.
+        # Query the status before reading, so that the last lines are not missed.
         now = next(iter(runs_named([past.place], past.row.run).runs), None)
         yield from tail.more()
         if now is None or now.status != "running":
@@ -237,8 +234,6 @@ def _new_lines(past: PastRun) -> Iterator[dict[str, Any]]:
 
 
 def _print_line(told: dict[str, Any], *, failed: bool, as_json: bool) -> None:
-    from paddock.runner.cli.history_text import is_failure, journal_line
-
     if failed and not is_failure(told):
         return
     if as_json:
@@ -248,8 +243,6 @@ def _print_line(told: dict[str, Any], *, failed: bool, as_json: bool) -> None:
 
 
 def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
-    from paddock.runner.ledger.run_history import run_items
-
     bad = ("failed", "quarantined")
     return [row for row in run_items(past) if not failed or row.entry.state in bad]
 
@@ -261,13 +254,11 @@ def _item_json(row: Any) -> dict[str, Any]:
 
 
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
-    """Find a run by its name, or the latest one.
+    """Return the run of this name, or the latest one.
 
     Raises:
-        CommandError: there is none.
+        CommandError: there is no such run.
     """
-    from paddock.runner.ledger.run_history import known_run_names, recent_runs, runs_named
-
     # `paddock logs news.yaml` means the latest run of that pipeline.
     if run is not None and places is None and _is_path(run):
         places, run = [run], None
@@ -280,13 +271,11 @@ def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     if found.runs:
         if len(found.runs) > 1:
             others = ", ".join(str(past.place.folder) for past in found.runs[1:])
-            console.print_err(f"There are others of this name: {others}")
+            console.print_err(f"Other folders have a run of this name, too: {others}")
         return found.runs[0]
     if run is None:
         raise CommandError("There is no run yet.")
-    near = difflib.get_close_matches(run, known_run_names(where), n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists those there are."
-    raise CommandError(f"There is no run '{run}' here.\n  {hint}")
+    raise CommandError(unknown_run_text(where, run))
 
 
 def _is_path(text: str) -> bool:
@@ -294,42 +283,36 @@ def _is_path(text: str) -> bool:
 
 
 def _find_given_ledgers(given: list[str] | None) -> list[LedgerFolder]:
-    """Return the ledgers that are meant.
+    """Return the ledgers of these files and folders; by default of the current folder.
 
     Raises:
         CommandError: there is no such file or folder.
     """
-    from paddock.runner.ledger.run_history import find_ledgers
-
     for text in given or ():
         if not Path(text).exists():
             raise CommandError(f"There is no file or folder '{text}'.")
     return find_ledgers(Path(text) for text in given or ["."])
 
 
-def register_why(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("why")(with_exit_status(why))
-
-
 def why(
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="An output, a document, a folder or a store.")
+        str,
+        typer.Argument(metavar="PATH", help="An output, a document, a folder or a vector store."),
     ],
     places: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; around PATH, by default."),
+        typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; those around PATH by default."),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Print prompts and replies whole.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print whole prompts and replies.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Return where an output came from, and what changed since."""
+    """Show where an output came from, and what changed since."""
     for text in places or ():
         if not Path(text).exists():
             raise CommandError(f"There is no file or folder '{text}'.")
-    from paddock.runner.lineage.explain import explain_path as explain
+    from paddock.runner.lineage.explain import explain_path
 
-    answer = explain(Path(path), [Path(text) for text in places or ()])
+    answer = explain_path(Path(path), [Path(text) for text in places or ()])
     for fault in answer.faults:
         console.print_err(fault)
     if as_json:
@@ -344,25 +327,24 @@ def why(
 
 
 def _unknown_path_text(path: str, answer: PathLineage) -> str:
-    """Return the message that nothing is known of a path, and what may be meant."""
+    """Return the message for an unknown path, with similar ones."""
     is_there = Path(path).exists()
     path = console.printable_line(path)
     what = (
-        "no pipeline here wrote it, or is known to have read it"
-        if is_there
-        else "there is no such file, and "
+        "no pipeline here has written it or read it" if is_there else "there is no such file, and "
     )
     if not is_there:
-        what += "no pipeline here wrote one of this name"
+        what += "no pipeline here has written one of this name"
     if answer.same_as:
         same = _relative_path(answer.same_as[0])
-        return f"'{path}': {what}.\n  It holds what was written as '{same}': `paddock why {same}`."
+        remedy = f"It has the content that was written as '{same}': `paddock why {same}`."
+        return f"'{path}': {what}.\n  {remedy}"
     if answer.near:
         near = ", ".join(f"'{_relative_path(one)}'" for one in answer.near)
         return f"'{path}': {what}.\n  Did you mean {near}?"
     return (
         f"'{path}': {what}.\n"
-        f"  Name the pipeline that may have, or its folder: `paddock why {path} FOLDER`."
+        f"  Name a pipeline that may have, or its folder: `paddock why {path} FOLDER`."
     )
 
 
@@ -373,34 +355,28 @@ def _relative_path(path: str) -> str:
         return path
 
 
-def register_clean(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("clean")(with_exit_status(clean))
-
-
 def clean(
     places: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Pipelines; here and below, by default."),
+        typer.Argument(metavar="[FOLDER]...", help="Pipelines; here and below by default."),
     ] = None,
     older_than: Annotated[
         str | None,
-        typer.Option(
-            metavar="AGE", help="Such as 30d; else as `keep_runs` and `keep_calls` are set."
-        ),
+        typer.Option(metavar="AGE", help="Such as 30d; by default `keep_runs` and `keep_calls`."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be removed.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Remove old runs, logs and replies that nothing needs; what is fresh stays fresh."""
+    """Remove old runs, logs and cached replies; fresh items stay fresh."""
     from paddock.runner.ledger import housekeeping
-    from paddock.runner.ledger.run_history import find_ledgers as ledgers
 
     age_s = _parse_age(older_than)
     for text in places or ():
         if not Path(text).exists():
             raise CommandError(f"There is no file or folder '{text}'.")
-    found = ledgers(Path(text) for text in places or ["."])
+    found = find_ledgers(Path(text) for text in places or ["."])
     done = housekeeping.clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
@@ -415,14 +391,13 @@ def clean(
 
 
 def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:
-    """Let go the runs that this machine's own Prefect server shows, where it runs.
+    """Delete old runs from this machine's own Prefect servers; return the count and errors.
 
-    Another's server, which PREFECT_API_URL may name, is not ours to clean.
+    A server that PREFECT_API_URL names is not ours to clean.
     """
     from paddock.runner.daemon.daemon_files import running_daemons
     from paddock.runner.daemon.prefect_auth import own_headers
     from paddock.runner.daemon.prefect_retention import delete_old_runs
-    from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd())
     before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
@@ -449,10 +424,10 @@ def _parse_age(text: str | None) -> float | None:
 
 
 def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
-    """Return what went, or would."""
+    """Return what was or would be removed."""
     removed = (
         (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
-        (swept.items, "entry of documents long gone"), (swept.objects, "object"),
+        (swept.items, "entry of deleted documents"), (swept.objects, "object"),
         (swept.leftovers, "leftover"),
     )  # fmt: skip
     parts = [_count_text(n, noun) for n, noun in removed if n]

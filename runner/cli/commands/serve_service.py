@@ -1,10 +1,9 @@
-"""`paddock serve`: the HTTP service in the foreground; `paddock service`.
-
-The background service of this machine.
-"""
+"""Commands on services: `paddock serve` in the foreground, `paddock service` in the background."""
 
 from __future__ import annotations
 
+import logging
+import socket
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,193 +13,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system import units
+from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.daemon import daemon_client, daemon_files, service_client
+from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
+from paddock.runner.daemon.daemon_files import daemon_log
+from paddock.runner.daemon.prefect_auth import password_file
+from paddock.runner.daemon.service_client import hosted_service
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
-    import socket
-
     from paddock.engine.api.server import PortTaken
     from paddock.runner.daemon.daemon_files import DaemonInfo
     from paddock.runner.settings import Settings
 
 KEYS_FILE_NAME = "api-keys"
-"""In the state folder: where a file of keys is proposed."""
+"""Proposed name of a key file in the state folder."""
 
 
-def register_serve(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("serve")(with_exit_status(serve))
-
-
-def serve(
-    host: Annotated[
-        str | None, typer.Option(metavar="HOST[:PORT]", help="127.0.0.1:11434 by default.")
-    ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
-    models: Annotated[str | None, typer.Option(metavar="DIR", help="The store.")] = None,
-    api_keys: Annotated[
-        str | None, typer.Option("--api-keys", metavar="FILE", help="One key in each line.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Serve other machines without keys.")
-    ] = False,
-    origins: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Web pages that may ask, besides local ones.")
-    ] = None,
-    rate: Annotated[
-        str | None, typer.Option(metavar="N[/s]", help="Requests a minute of one key.")
-    ] = None,
-    keep_alive: Annotated[
-        str | None,
-        typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
-    ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Log each request, load and eviction.")
-    ] = False,
-) -> int:
-    """Serve models over HTTP: Ollama's API and OpenAI's."""
-    from paddock.runner.settings import read_settings
-
-    given: dict[str, object] = {
-        "host": host, "models": models, "api_keys": api_keys, "insecure": insecure or None,
-        "origins": origins, "rate": rate, "keep_alive": keep_alive, "debug": debug or None,
-    }  # fmt: skip
-    flags = {name: value for name, value in given.items() if value is not None}
-    settings = read_settings(Path.cwd(), flags=flags)
-    if port is not None:
-        settings = with_port(settings, port)
-    refuse_open_service(settings)
-    with _open_port(settings) as door:
-        _configure_logging(is_debug=settings.is_debug)
-        if settings.is_debug:
-            settings = replace(settings, service=replace(settings.service, access_log=True))
-        _run_server(settings, door)
-    return DONE
-
-
-def with_port(settings: Settings, port: int) -> Settings:
-    """Return the settings with another port."""
-    return replace(
-        settings,
-        service=replace(settings.service, port=port),
-        address=replace(settings.address, port=port),
-    )
-
-
-def refuse_open_service(settings: Settings) -> None:
-    """Refuse to serve other machines without keys, unless that is asked for.
-
-    Raises:
-        CommandError: with the line that makes a key and serves.
-    """
-    service = settings.service
-    if service.is_loopback or service.is_insecure or service.api_keys_file is not None:
-        return
-    from paddock.engine.api.api_keys import key_command
-
-    file = settings.state_dir / KEYS_FILE_NAME
-    make = f"mkdir -p '{file.parent}' && {key_command(file)}"
-    raise CommandError(
-        f"Whoever reaches {service.netloc} could use this machine: there are no API keys.\n"
-        f"  {make} && paddock serve --host {service.netloc} --api-keys '{file}'"
-    )
-
-
-def _open_port(settings: Settings) -> socket.socket:
-    """Take the port before anything slow is begun.
-
-    Raises:
-        CommandError: another program has it, with the line that helps.
-        CannotListen: it cannot be had at all.
-    """
-    from paddock.engine.api.server import PortTaken, listen
-
-    try:
-        return listen(settings.service.host, settings.service.port)
-    except PortTaken as error:
-        raise CommandError(_port_taken_text(error, settings)) from None
-
-
-def _port_taken_text(error: PortTaken, settings: Settings) -> str:
-    """Return who has the port, and what to type."""
-    from paddock.runner.cli.doctor import is_systemd_unit, port_holder
-    from paddock.runner.daemon import service_client
-
-    who = service_client.identify_server(settings.address)
-    pid, name = port_holder(error.port)
-    told = f" ({name}, process {pid})" if pid else ""
-    if who == "paddock":
-        return f"Paddock serves at {settings.address.url} already{told}.\n  paddock ps"
-    if who == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
-        remedy = "sudo systemctl stop ollama && paddock serve"
-    else:
-        remedy = f"paddock serve --host {settings.service.host} --port {_free_port(error.port)}"
-    return f"Port {error.port} is taken by {who or 'another program'}{told}.\n  {remedy}"
-
-
-def _free_port(near: int) -> int:
-    """Find a port that could be had, above one that could not."""
-    import socket
-
-    for port in range(near + 1, min(near + 50, 65536)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    return 0
-
-
-def _configure_logging(*, is_debug: bool) -> None:
-    import logging
-
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("paddock").setLevel(logging.DEBUG if is_debug else logging.INFO)
-
-
-def _run_server(settings: Settings, door: socket.socket) -> None:
-    import asyncio
-
-    from paddock.engine.api import request_log, server
-    from paddock.runner.daemon.daemon_server import offer_pool
-    from paddock.runner.daemon.service_client import hosted_service
-
-    async def run() -> None:
-        async with hosted_service(settings) as service, offer_pool(settings, service.pool):
-            await server.serve(service, door, lambda where: _print_address(settings, where))
-
-    with request_log.access_log_to_stream() if settings.service.access_log else nullcontext():
-        asyncio.run(run())
-    console.print_err("Stopped.")
-
-
-def _print_address(settings: Settings, door: socket.socket) -> None:
-    """Say where it is, and who may ask."""
-    real = with_port(settings, door.getsockname()[1])
-    console.print_err(
-        f"Paddock serves at {real.address.url}, models in {settings.pool.models_dir}."
-    )
-    service = settings.service
-    if not service.is_loopback:
-        who = "whoever has a key" if service.api_keys_file else "ANYBODY, WITHOUT A KEY"
-        console.print_err(f"It listens on {real.service.netloc}: {who} may use it.")
-    if settings.without_effect:
-        console.print_err(f"Without effect here: {', '.join(settings.without_effect)}.")
-    console.print_err("Ctrl-C ends it.")
-
-
-STOP_TIMEOUT_S = 30.0
-_POLL_S = 0.05
-
-
-def register_service(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command("serve")(with_exit_status(serve))
     group = typer.Typer(
         name="service",
         help="The local service: one pool and one Prefect server for all runs on this machine.",
@@ -214,11 +48,164 @@ def register_service(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def status(as_json: JsonOption = False) -> int:
-    """Return whether it runs, what it holds, and who uses it; ends with 1 where none runs."""
-    from paddock.runner.daemon import daemon_client, daemon_files
-    from paddock.runner.settings import read_settings
+def serve(
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="127.0.0.1:11434 by default.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
+    models: Annotated[str | None, typer.Option(metavar="DIR", help="The model store.")] = None,
+    api_keys: Annotated[
+        str | None, typer.Option("--api-keys", metavar="FILE", help="File with one key per line.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve other machines without keys.")
+    ] = False,
+    origins: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Web origins to allow, besides local ones.")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="N[/s]", help="Requests per minute for each key.")
+    ] = None,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log each request, load and eviction.")
+    ] = False,
+) -> int:
+    """Serve models over HTTP: Ollama's API and OpenAI's."""
+    given: dict[str, object] = {
+        "host": host, "models": models, "api_keys": api_keys, "insecure": insecure or None,
+        "origins": origins, "rate": rate, "keep_alive": keep_alive, "debug": debug or None,
+    }  # fmt: skip
+    flags = {name: value for name, value in given.items() if value is not None}
+    settings = read_settings(Path.cwd(), flags=flags)
+    if port is not None:
+        settings = with_port(settings, port)
+    refuse_open_service(settings)
+    with _open_port(settings) as listener:
+        _configure_logging(is_debug=settings.is_debug)
+        if settings.is_debug:
+            settings = replace(settings, service=replace(settings.service, access_log=True))
+        _run_server(settings, listener)
+    return DONE
 
+
+def with_port(settings: Settings, port: int) -> Settings:
+    """Return the settings with another port."""
+    return replace(
+        settings,
+        service=replace(settings.service, port=port),
+        address=replace(settings.address, port=port),
+    )
+
+
+def refuse_open_service(settings: Settings) -> None:
+    """Refuse to serve other machines without keys, except with `--insecure`.
+
+    Raises:
+        CommandError: with the command that makes a key.
+    """
+    service = settings.service
+    if service.is_loopback or service.is_insecure or service.api_keys_file is not None:
+        return
+    from paddock.engine.api.api_keys import key_command
+
+    file = settings.state_dir / KEYS_FILE_NAME
+    make = f"mkdir -p '{file.parent}' && {key_command(file)}"
+    raise CommandError(
+        f"Anyone who reaches {service.netloc} could use this machine: there are no API keys.\n"
+        f"  {make} && paddock serve --host {service.netloc} --api-keys '{file}'"
+    )
+
+
+def _open_port(settings: Settings) -> socket.socket:
+    """Bind the port before anything slow.
+
+    Raises:
+        CommandError: another program has it; the message has a command that helps.
+        CannotListen: it cannot be bound at all.
+    """
+    from paddock.engine.api.server import PortTaken, listen
+
+    try:
+        return listen(settings.service.host, settings.service.port)
+    except PortTaken as error:
+        raise CommandError(_port_taken_text(error, settings)) from None
+
+
+def _port_taken_text(error: PortTaken, settings: Settings) -> str:
+    """Return which program has the port, and what to do."""
+    from paddock.runner.cli.doctor import is_systemd_unit, port_holder
+
+    who = service_client.identify_server(settings.address)
+    pid, name = port_holder(error.port)
+    holder = f" ({name}, process {pid})" if pid else ""
+    if who == "paddock":
+        return f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
+    if who == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
+        remedy = "sudo systemctl stop ollama && paddock serve"
+    else:
+        remedy = f"paddock serve --host {settings.service.host} --port {_free_port(error.port)}"
+    return f"Port {error.port} is taken by {who or 'another program'}{holder}.\n  {remedy}"
+
+
+def _free_port(near: int) -> int:
+    """Return a free port above `near`; 0 if there is none."""
+    for port in range(near + 1, min(near + 50, 65536)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return 0
+
+
+def _configure_logging(*, is_debug: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("paddock").setLevel(logging.DEBUG if is_debug else logging.INFO)
+
+
+def _run_server(settings: Settings, listener: socket.socket) -> None:
+    import asyncio
+
+    from paddock.engine.api import request_log, server
+    from paddock.runner.daemon.daemon_server import offer_pool
+
+    async def run() -> None:
+        async with hosted_service(settings) as service, offer_pool(settings, service.pool):
+            await server.serve(service, listener, lambda bound: _print_address(settings, bound))
+
+    with request_log.access_log_to_stream() if settings.service.access_log else nullcontext():
+        asyncio.run(run())
+    console.print_err("Stopped.")
+
+
+def _print_address(settings: Settings, listener: socket.socket) -> None:
+    """Print the address, and who may use it."""
+    real = with_port(settings, listener.getsockname()[1])
+    console.print_err(
+        f"Paddock serves at {real.address.url}, models in {settings.pool.models_dir}."
+    )
+    service = settings.service
+    if not service.is_loopback:
+        who = "anyone with a key" if service.api_keys_file else "ANYONE, WITHOUT A KEY,"
+        console.print_err(f"It listens on {real.service.netloc}: {who} may use it.")
+    if settings.without_effect:
+        console.print_err(f"Without effect here: {', '.join(settings.without_effect)}.")
+    console.print_err("Ctrl-C ends it.")
+
+
+STOP_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+
+
+def status(as_json: JsonOption = False) -> int:
+    """Show whether it runs, its models and its users; exit with 1 if none runs."""
     settings = read_settings(Path.cwd())
     own = daemon_files.find_daemon(settings)
     found = daemon_files.running_daemons(settings.state_dir)
@@ -233,19 +220,17 @@ def status(as_json: JsonOption = False) -> int:
         console.print_out("\n\n".join(_status_text(one, settings.state_dir) for one in told))
         if apart:
             console.print_out(
-                f"\n`paddock serve` runs apart from it, at {apart}: `paddock ps` shows both."
+                f"\n`paddock serve` also runs, at {apart}: `paddock ps` shows the models of both."
             )
     else:
         console.print_out(
-            "No local service runs. The next `paddock run` that has work to do starts one."
+            "No local service runs. The next `paddock run` with work to do starts one."
         )
     return DONE if told else FAILED
 
 
 def _served_at(settings: Settings) -> str | None:
-    """Return where `paddock serve` of this machine answers; None: it does not."""
-    from paddock.runner.daemon import service_client
-
+    """Return the address of this machine's `paddock serve`; None if it does not run."""
     address = settings.address
     is_there = (
         service_client.is_this_machine(address)
@@ -255,11 +240,8 @@ def _served_at(settings: Settings) -> str | None:
 
 
 def start(as_json: JsonOption = False) -> int:
-    """Start it now, and wait until Prefect answers; the first run would start it too."""
+    """Start it now, and wait until Prefect answers; the first run would also start it."""
     import asyncio
-
-    from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
-    from paddock.runner.settings import read_settings
 
     settings = read_settings(Path.cwd())
 
@@ -271,17 +253,13 @@ def start(as_json: JsonOption = False) -> int:
     if as_json:
         console.print_json({"pid": residence.pid, "prefect": prefect})
     else:
-        console.print_out(
-            f"The local service runs (process {residence.pid}).{_prefect_page(prefect, settings.state_dir)}"
-        )
+        page = _prefect_page(prefect, settings.state_dir)
+        console.print_out(f"The local service runs (process {residence.pid}).{page}")
     return DONE
 
 
 def stop(as_json: JsonOption = False) -> int:
-    """End it; a run that uses it goes on by starting another."""
-    from paddock.runner.daemon import daemon_client, daemon_files
-    from paddock.runner.settings import read_settings
-
+    """Stop it; a run that uses it starts another one and continues."""
     state_dir = read_settings(Path.cwd()).state_dir
     found = daemon_files.running_daemons(state_dir)
     for residence in found:
@@ -293,7 +271,7 @@ def stop(as_json: JsonOption = False) -> int:
     if as_json:
         console.print_json({"stopped": pids, "running": [one.pid for one in left]})
     elif left:
-        console.print_err(f"Process {left[0].pid} does not end. End it by `kill -9 {left[0].pid}`.")
+        console.print_err(f"Process {left[0].pid} does not end. Kill it: `kill -9 {left[0].pid}`.")
     elif pids:
         console.print_out("Stopped.")
     else:
@@ -302,14 +280,9 @@ def stop(as_json: JsonOption = False) -> int:
 
 
 def logs(
-    lines: Annotated[
-        int, typer.Option("-n", "--lines", min=1, help="How many, from the end.")
-    ] = 50,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Number of lines.")] = 50,
 ) -> int:
     """Show the end of its log."""
-    from paddock.runner.daemon.daemon_files import daemon_log
-    from paddock.runner.settings import read_settings
-
     file = daemon_log(read_settings(Path.cwd()).state_dir)
     try:
         text = file.read_text("utf-8", "replace")
@@ -321,9 +294,8 @@ def logs(
 
 
 def _status_text(told: dict[str, Any], state_dir: Path) -> str:
-    """Write what one service tells."""
     by = "" if told["kind"] == "background" else f", held by `paddock {told['kind']}`"
-    head = f"Runs for {units.duration(told['since_s'])} (process {told['pid']}{by})."
+    head = f"Running for {units.duration(told['since_s'])} (process {told['pid']}{by})."
     rows = [
         head,
         *_model_lines(told["models"]),
@@ -331,7 +303,7 @@ def _status_text(told: dict[str, Any], state_dir: Path) -> str:
         _prefect_line(told["prefect"], state_dir),
     ]
     if not told["is_ours"]:
-        rows.append("It serves another version of Paddock, or other settings than those here.")
+        rows.append("It belongs to another version of Paddock, or to other settings than these.")
     return "\n".join(rows)
 
 
@@ -352,12 +324,12 @@ def _lease_lines(told: dict[str, Any]) -> list[str]:
         for one in told["leases"]
     ]
     if rows or told["requests"]:
-        ends = ["It ends when they have: a newer one runs."] if told["is_retired"] else []
+        ends = ["It ends after these: a newer service runs."] if told["is_retired"] else []
         return rows + ends
     if told["kind"] != "background":
         return []
     left_s = max(0.0, told["idle_s"] - told["quiet_s"])
-    return [f"Nobody uses it; it ends in {units.duration(left_s)} unless a run comes."]
+    return [f"Idle; it ends in {units.duration(left_s)} unless a run starts."]
 
 
 def _prefect_line(prefect: dict[str, Any], state_dir: Path) -> str:
@@ -370,10 +342,8 @@ def _prefect_line(prefect: dict[str, Any], state_dir: Path) -> str:
 
 
 def _prefect_page(prefect: dict[str, Any], state_dir: Path) -> str:
-    from paddock.runner.daemon.prefect_auth import password_file
-
     if prefect.get("state") != "ready":
         return ""
     url = str(prefect["url"]).removesuffix("/api")
     file = password_file(state_dir)
-    return f" Runs are shown at {url}\n  That page asks for a password: {file} has it."
+    return f" Runs are shown at {url}\n  The password of that page is in {file}."

@@ -1,27 +1,44 @@
 """`paddock summarise`: summarise a folder of documents without writing YAML.
 
-`--save` writes the pipeline down, and hands the outputs made so far over to it.
+The text of the pipeline contains only what was asked for; folders are inputs, so that no path is
+read as an expression. `--save` writes it to a file and transfers the results to that file: they are
+neither computed again nor taken for another pipeline's. Item hashes contain no file and no folder,
+so entries stay fresh if the steps are the same.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import shlex
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paddock.engine.system.text import counted
+from paddock.runner import api
+from paddock.runner.cli import run_display
+from paddock.runner.cli.arguments import JsonOption, PoolOption, given_settings
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
+from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
+from paddock.runner.core.fingerprints import canonical_json
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress import console
+from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.steps.paths import write_refusal
 
-from .init_schema_steps import JsonOption
-from .validate_plan_run import confirm_removal, given_settings, print_closing, print_speed_advice
+from .init_schema_steps import installed_schema, write_schema
+from .validate_plan_run import confirm_removal, print_closing, print_speed_advice
 
 if TYPE_CHECKING:
-    from paddock.runner.cli.summarise_template import SummaryRequest
     from paddock.runner.progress.report import Report
 
 
@@ -32,8 +49,10 @@ def register(app: typer.Typer) -> None:
 
 
 def summarise(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="The documents.")],
-    out: Annotated[str, typer.Option("-o", "--out", metavar="OUT", help="Where the summaries go.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of documents.")],
+    out: Annotated[
+        str, typer.Option("-o", "--out", metavar="OUT", help="Folder for the summaries.")
+    ],
     words: Annotated[int, typer.Option(min=1, max=10_000, help="About how many words each.")] = 80,
     model: Annotated[
         str | None,
@@ -47,46 +66,39 @@ def summarise(
         str | None, typer.Option(metavar="GLOB", help="Only these, such as '**/*.{md,pdf}'.")
     ] = None,
     save: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the pipeline down, then run it.")
+        str | None,
+        typer.Option(metavar="FILE", help="Save the pipeline to this file, then run it."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what is quarantined.")
+        bool, typer.Option("--retry-failed", help="Retry quarantined documents.")
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove summaries of documents that are gone.")
+        bool, typer.Option("--prune", help="Remove summaries of deleted documents.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Documents that are gone were deleted: do not ask.")
+        bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
     ] = False,
     take: Annotated[
-        bool, typer.Option("--take", help="Replace outputs that were edited, or are not ours.")
+        bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
     ] = False,
     local: Annotated[
         bool, typer.Option("--local", help="Run inside this process, without Prefect.")
     ] = False,
-    pool: Annotated[
-        str | None,
-        typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
-    ] = None,
+    pool: PoolOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Summarise every document in a folder, without a line of YAML."""
-    from paddock.runner import api
-    from paddock.runner.cli import run_display, summarise_template
-    from paddock.runner.core.run_options import RunEnvironment, RunOptions
-    from paddock.runner.settings import read_settings
-
-    wish = _summary_request(folder, out, words, model, include)
-    file = wish.out / summarise_template.NAME if save is None else Path(save).absolute()
-    text = summarise_template.pipeline_text(wish, file.parent)
+    request = _summary_request(folder, out, words, model, include)
+    file = request.out / NAME if save is None else Path(save).absolute()
+    text = pipeline_text(request, file.parent)
     if save is None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     else:
         _save_pipeline(file, text)
-        given = f"{shlex.quote(save)}{_input_options(wish, file)}"
+        given = f"{shlex.quote(save)}{_input_options(request, file)}"
         console.print_err(f"Saved as '{save}'. From now on: paddock run {given}")
-        _hand_over_outputs(wish, file)
+        _transfer_outputs(request, file)
     settings = read_settings(file.parent, flags=given_settings(pool, None))
 
     options = RunOptions(
@@ -100,7 +112,7 @@ def summarise(
     def run(options: RunOptions) -> Report:
         with run_display.run_observer(is_quiet_stdout=as_json, is_log=False) as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
-            return api.run(file, wish.inputs(), options, environment)
+            return api.run(file, request.inputs(), options, environment)
 
     ended = run(options)
     if prune and not yes and confirm_removal(ended):
@@ -115,14 +127,11 @@ def summarise(
 def _summary_request(
     folder: str, out: str, words: int, model: str | None, include: str | None
 ) -> SummaryRequest:
-    """Return what is wanted, with whole paths.
+    """Return the request, with absolute paths.
 
     Raises:
-        CommandError: there is no such folder, or the one to write to is a file.
+        CommandError: no such folder, or the output folder cannot be written.
     """
-    from paddock.runner.cli.summarise_template import INCLUDE, SummaryRequest
-    from paddock.steps.paths import write_refusal
-
     documents, target = Path(folder).expanduser(), Path(out).expanduser()
     if documents.is_file():
         raise CommandError(f"'{folder}' is a file.\n  Name its folder; --include takes a name.")
@@ -140,10 +149,10 @@ def _summary_request(
 
 
 def _save_pipeline(file: Path, text: str) -> None:
-    """Write a pipeline down, with the schema for editors beside it.
+    """Write the pipeline, and the schema for editors next to it.
 
     Raises:
-        CommandError: there is one already that says something else.
+        CommandError: the file exists with other content.
     """
     if file.is_dir():
         raise CommandError(f"'{file}' is a folder.\n  Name a file for the pipeline.")
@@ -151,36 +160,258 @@ def _save_pipeline(file: Path, text: str) -> None:
         if file.read_bytes() == text.encode():
             return
         raise CommandError(
-            f"'{file}' exists already, and says something else; nothing was done.\n"
-            "  Give another name, or remove it first."
+            f"'{file}' exists already with other content; nothing was done.\n"
+            "  Choose another name, or remove it first."
         )
-    from .init_schema_steps import installed_schema, write_schema
-
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     write_schema(file.parent, installed_schema())
 
 
-def _hand_over_outputs(wish: SummaryRequest, file: Path) -> None:
-    """Give the saved pipeline what the command made in that folder before, without the file."""
-    from paddock.runner.cli.summarise_template import NAME, hand_over
-
-    before = wish.out / NAME
+def _transfer_outputs(request: SummaryRequest, file: Path) -> None:
+    """Transfer the results of earlier runs without `--save` to the saved pipeline."""
+    before = request.out / NAME
     if not before.is_file() or (file.exists() and before.samefile(file)):
         return
-    n_items = hand_over(before, file)
+    n_items = transfer_results(before, file)
     before.unlink()
     if n_items:
         what = counted(n_items, "document")
-        console.print_err(
-            f"It goes on with {what} of '{wish.out}', whose summaries are its own now."
-        )
+        console.print_err(f"It takes over {what} of '{request.out}' that are summarised already.")
 
 
-def _input_options(wish: SummaryRequest, file: Path) -> str:
-    from paddock.runner.cli.summarise_template import needs_inputs
-
-    if not needs_inputs(wish, file.parent):
+def _input_options(request: SummaryRequest, file: Path) -> str:
+    if not needs_inputs(request, file.parent):
         return ""
-    pairs = (f"{name}={value}" for name, value in wish.inputs().items())
+    pairs = (f"{name}={value}" for name, value in request.inputs().items())
     return "".join(f" -i {shlex.quote(pair)}" for pair in pairs)
+
+
+INCLUDE = "**/*.{md,markdown,txt,rst,html,htm,pdf,csv,tsv,json,docx,pptx,xlsx,eml,epub}"
+NAME = ".summarise.yaml"
+"""In the output folder, unless saved elsewhere: hidden from scans, known to `why` and `plan`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRequest:
+    """What to summarise, and how."""
+
+    folder: Path
+    """Absolute, as `out` is."""
+    out: Path
+    words: int = 80
+    model: str = ""
+    include: str = INCLUDE
+
+    def inputs(self) -> Mapping[str, str]:
+        """Return the inputs of the run."""
+        return {"folder": str(self.folder), "out": str(self.out)}
+
+
+def pipeline_text(request: SummaryRequest, base: Path) -> str:
+    """Return the YAML of the pipeline, as a file in the folder `base`.
+
+    Folders below `base` are defaults of the inputs; others must be given to each run.
+    """
+    model = (
+        f"models:\n  writer: {{ref: {_yaml_quoted(request.model)}}}\n\n" if request.model else ""
+    )
+    return f"""\
+# yaml-language-server: $schema=./.paddock/pipeline.schema.json
+# Made by `paddock summarise`. Run it again: only what changed is done again.
+name: {_yaml_quoted(_pipeline_name(request.folder))}
+
+inputs:
+  folder: {_input_text(request.folder, base, "The documents.")}
+  out:    {_input_text(request.out, base, "Where the summaries go.")}
+
+{model}steps:
+  - id: docs
+    uses: files.scan
+    with: {{root: "{{{{ inputs.folder }}}}", include: [{_yaml_quoted(request.include)}]}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: sum
+        uses: summarise
+        with:
+          file: "{{{{ doc.path }}}}"
+          words: {request.words}
+          params: {{repeat_penalty: 1.1}}  # small models repeat themselves
+      - uses: files.write
+        with:
+          path: "{{{{ inputs.out }}}}/{{{{ doc.relpath }}}}.md"
+          text: "{{{{ steps.sum.text }}}}"
+
+returns: {{counts: steps.each.counts}}
+"""
+
+
+def needs_inputs(request: SummaryRequest, base: Path) -> bool:
+    """Return whether the saved file has no defaults for its folders."""
+    return not all(_is_default(path, base) for path in (request.folder, request.out))
+
+
+def _pipeline_name(folder: Path) -> str:
+    return f"summaries of {folder.name}" if folder.name and _is_text(folder) else "summaries"
+
+
+def _is_default(path: Path, base: Path) -> bool:
+    return path.is_relative_to(base) and _is_text(path)
+
+
+def _is_text(path: Path) -> bool:
+    """Return whether a path is valid Unicode; other names cannot be written as YAML."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _input_text(path: Path, base: Path, about: str) -> str:
+    if not _is_default(path, base):
+        return f"{{type: dir, required: true, description: {about}}}"
+    inside = path.relative_to(base).as_posix()
+    default = "." if inside == "." else f"./{inside}"
+    return f"{{type: dir, default: {_yaml_quoted(default)}, description: {about}}}"
+
+
+def _yaml_quoted(text: str) -> str:
+    """Return a quoted text that is valid as YAML and JSON; lone surrogates are escaped."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+_MOVED_COLUMNS: Mapping[str, str] = {
+    "items": "scope, key, hash, parts, state, error, returns, returns_object, reads, outputs, "
+    "has_inner_failures, seconds, calls, tokens, run, at, gone, attempts, was",
+    "outputs": "scope, path, key, sha256, intended, size, mtime_ns, run, at",
+    "provenance": "scope, key, run, at, spec, source, made, made_object",
+    "calls": "hash, kind, model, digest, served_digest, request, request_object, reply, "
+    "reply_object, done_reason, usage, scope, step, key, run, at",
+}
+
+
+def transfer_results(source: Path, target: Path) -> int:
+    """Move the entries, outputs and calls of one pipeline file to another; return the entry count.
+
+    Existing entries of the target stay. Runs stay in the history of the source.
+
+    Raises:
+        LedgerError: a ledger cannot be read or written; the source still has everything then.
+    """
+    source, target = source.resolve(), target.resolve()
+    with ExitStack() as stack:
+        mine = stack.enter_context(_ledger(source))
+        is_same = source.parent == target.parent
+        theirs = mine if is_same else stack.enter_context(_ledger(target))
+        return _ResultTransfer(source, mine, target, theirs).run()
+
+
+def _ledger(file: Path) -> Ledger:
+    return Ledger(file.parent / STATE_FOLDER, url=read_settings(file.parent).ledger_url)
+
+
+class _ResultTransfer:
+    def __init__(self, source: Path, mine: Ledger, target: Path, theirs: Ledger) -> None:
+        self._file, self._target = source.name, target.name
+        self._mine, self._theirs = mine, theirs
+        self._from = OutputIndex(mine, source.parent, set())
+        self._to = OutputIndex(theirs, target.parent, set())
+
+    def run(self) -> int:
+        n_items = 0
+        scopes = list(self._rows("scopes", "scope, step, inputs", "file", self._file))
+        for scope, step, inputs in scopes:
+            new = self._scope(step, inputs)
+            known = self._theirs.entries(new)
+            for row in self._of("items", scope):
+                if row["key"] not in known:
+                    self._put("items", row, new, **self._item(row))
+                    n_items += 1
+            for row in self._of("outputs", scope):
+                if row["key"] not in known:
+                    self._put("outputs", row, new, path=self._path(row["path"]))
+            for row in self._of("provenance", scope):
+                if row["key"] not in known:
+                    self._put("provenance", row, new, **self._made(row))
+            for row in self._of("calls", scope):
+                self._put("calls", row, new)
+        asyncio.run(self._theirs.durable())
+        for scope, _, _ in scopes:
+            self._drop(scope)
+        return n_items
+
+    # --- reading and writing rows
+
+    def _rows(self, table: str, columns: str, name: str, value: str) -> Iterator[Any]:
+        query = f"select {columns} from {table} where {name} = :value"
+        yield from self._mine.rows(query, value=value)
+
+    def _of(self, table: str, scope: str) -> Iterator[dict[str, Any]]:
+        columns = _MOVED_COLUMNS[table]
+        for row in self._rows(table, columns, "scope", scope):
+            yield dict(zip(columns.split(", "), row, strict=True))
+
+    def _put(self, table: str, row: dict[str, Any], scope: str, **changed: Any) -> None:
+        """Write a row to the target's ledger, with the objects that it names."""
+        for name, value in row.items():
+            if name.endswith("_object") and value is not None:
+                kept = self._mine.objects.get(value)
+                if kept is not None:
+                    self._theirs.objects.put(kept)
+        self._theirs.put(table, {**row, "scope": scope, **changed})
+
+    def _drop(self, scope: str) -> None:
+        """Delete the rows of the source: a file belongs to one pipeline."""
+        for table, name in (("items", "key"), ("provenance", "key"), ("outputs", "path")):
+            for row in self._of(table, scope):
+                self._mine.drop(table, {"scope": scope, name: row[name]})
+        self._mine.drop("scopes", {"scope": scope})
+
+    # --- what is relative to a folder
+
+    def _scope(self, step: str, inputs: str) -> str:
+        """Record and return the target's scope for one of the source (see `Work.scope_id`)."""
+        places = [
+            {name: self._path(path) for name, path in place.items()}
+            if isinstance(place, dict)
+            else place
+            for place in json.loads(inputs)
+        ]
+        text = canonical_json(places)
+        scope = hashlib.sha256(f"{self._target}\n{step}\n{text}".encode()).hexdigest()
+        self._theirs.record_scope(scope, self._target, step, text)
+        return scope
+
+    def _path(self, stored: str) -> str:
+        return self._to.stored(self._from.absolute(stored))
+
+    def _item(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = None if row["outputs"] is None else json.loads(row["outputs"])
+        reads = None if row["reads"] is None else self._reads(json.loads(row["reads"]))
+        return {
+            "has_inner_failures": bool(row["has_inner_failures"]),  # SQLite has numbers
+            "outputs": outputs and json.dumps([self._path(path) for path in outputs]),
+            "reads": reads and json.dumps(reads),
+        }
+
+    def _reads(self, reads: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for name, mark in reads.items():
+            if mark[0] == HELD:
+                found |= held_mark(self._path(mark[1]), mark[2])
+            else:
+                found[self._path(name) if is_file_mark(mark) else name] = mark
+        return found
+
+    def _made(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        made = self._mine.value(row["made"], row["made_object"])
+        source = None if row["source"] is None else self._path(row["source"])
+        if source is not None and made.get("source"):
+            made = {**made, "source": {**made["source"], "path": source}}
+        if row["spec"] is not None:
+            for (text,) in self._rows("specs", "text", "spec", row["spec"]):
+                self._theirs.put("specs", {"spec": row["spec"], "text": text})
+        inline, object_ = self._theirs.keep(made)
+        return {"source": source, "made": inline, "made_object": object_}

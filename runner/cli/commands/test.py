@@ -11,10 +11,18 @@ import typer
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
+from paddock.runner.cli.arguments import (
+    HERE,
+    JsonOption,
+    PoolOption,
+    given_settings,
+    pipeline_file,
+    require_writable,
+)
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
-
-from .init_schema_steps import JsonOption
+from paddock.runner.testing import results, suite_runner
+from paddock.runner.testing.results import write_test_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,39 +46,34 @@ def test(
         ),
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Ask models what is not recorded yet, and record it.")
+        bool,
+        typer.Option(
+            "--record", help="Ask models for replies that are not recorded yet, and record them."
+        ),
     ] = False,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Ask no model: what is not recorded fails.")
+        bool,
+        typer.Option("--replay", help="Ask no model: a reply that is not recorded fails the test."),
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="This test alone; can be repeated.")
+        list[str] | None, typer.Option(metavar="NAME", help="Only this test; can be repeated.")
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML, as CI reads it.")
+        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")
     ] = None,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
     ] = None,
     as_json: JsonOption = False,
-    pool: Annotated[
-        str | None,
-        typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
-    ] = None,
+    pool: PoolOption = None,
     allow: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="What it may reach besides: network, run, secrets."),
+        typer.Option(metavar="NAME,...", help="Permissions: network, run, secrets."),
     ] = None,
 ) -> int:
-    """Run a pipeline's tests; ends with 4 where one fails."""
+    """Run a pipeline's tests; exit with 4 if one fails."""
     if record and replay:
-        raise CommandError("Give `--record` or `--replay`, not both.")
-    from paddock.runner.cli.arguments import HERE, pipeline_file, require_writable
-    from paddock.runner.testing import results, suite_runner
-    from paddock.runner.testing.results import write_test_reports
-
-    from .validate_plan_run import given_settings
-
+        raise CommandError("Use `--record` or `--replay`, not both.")
     for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
             require_writable(target, example)
@@ -81,21 +84,21 @@ def test(
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
-    teller = _CasePrinter(console.print_err if as_json else console.print_out)
+    printer = _CasePrinter(console.print_err if as_json else console.print_out)
     try:
-        # Stdout carries one object for a machine: what a plug-in prints goes to stderr.
+        # stdout carries one object: what a plug-in prints goes to stderr.
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             suites = suite_runner.run_suites(
                 tests,
                 mode=mode,
                 only=frozenset(only or ()),
                 flags=given_settings(pool, allow),
-                tell=teller.case,
-                begin=teller.begin,
+                on_result=printer.case,
+                on_begin=printer.begin,
             )
     except suite_runner.UnknownCase as error:
         raise CommandError(str(error)) from error
-    teller.end(suites)
+    printer.end(suites)
     write_test_reports(suites, junit=junit, summary=summary)
     status = results.suites_exit_status(suites)
     if as_json:
@@ -105,37 +108,35 @@ def test(
 
 
 class _CasePrinter:
-    """Says how tests go, as they go."""
+    """Prints results as they come."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
         self._file: SuiteFile | None = None
 
     def begin(self, name: str) -> None:
-        """Say to a person who waits which test is being carried out."""
+        """Print the name of a test that starts, on a terminal only."""
         if sys.stderr is not None and sys.stderr.isatty():
             console.print_err(f"  …       {console.printable_line(name)}")
 
     def case(self, file: SuiteFile, case: CaseResult) -> None:
-        """Say how one went: a line, and what is wrong below it."""
+        """Print a result in a line, and its problems below."""
         if file is not self._file:
             self._file = file
-            self._say(console.printable_line(str(file.file)))
+            self._write(console.printable_line(str(file.file)))
         how = ", ".join(part for part in (case.source, units.duration(case.seconds)) if part)
-        self._say(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
+        self._write(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
         for problem in () if case.passed else case.problems:
-            self._say(f"      {problem.kind}: {problem.message}")
+            self._write(f"      {problem.kind}: {problem.message}")
             if problem.detail:
-                self._say("\n".join(f"        {line}" for line in problem.detail.split("\n")))
+                self._write("\n".join(f"        {line}" for line in problem.detail.split("\n")))
         for note in case.notes:
-            self._say(f"      {note}")
+            self._write(f"      {note}")
 
     def end(self, suites: Sequence[SuiteResult]) -> None:
-        """Say how they went together."""
-        from paddock.runner.testing import results
-
+        """Print notes and totals."""
         for note in (note for suite in suites for note in suite.notes):
-            self._say(console.printable_message(note))
+            self._write(console.printable_message(note))
         n_all = sum(len(suite.cases) for suite in suites)
         took = units.duration(sum(suite.seconds for suite in suites))
-        self._say(f"{counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")
+        self._write(f"{counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")

@@ -1,4 +1,4 @@
-"""`paddock tune`: make a copy of a model without the number formats that this machine computes slowly."""
+"""`paddock tune`: make a copy of a model without number formats that are slow on this machine."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paddock.runner.cli.arguments import MAX_INPUT_BYTES
+from paddock.engine.memory.device_memory import this_device
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.tuning.tuned_copies import TunedCopyStore
+from paddock.engine.tuning.tuner import TUNING_FORMATS, TuningRequest
+from paddock.engine.tuning.tuner import tune as tune_model
+from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
+from paddock.runner.core.speed_estimates import SpeedBook
 from paddock.runner.progress import console
+from paddock.runner.settings import read_settings
+from paddock.steps.base import StepError
+from paddock.steps.readers.documents import wait_for_document
+from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
 
-from .init_schema_steps import JsonOption
+from .init_schema_steps import examples_folder
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts
     from paddock.engine.settings import PoolSettings
     from paddock.engine.tuning.tuned_copies import TunedCopy
 
-# So many documents of a folder, and so much of each, are compared: a model reads some thousand
-# tokens of them in the time that one waits for a copy.
+# Limits of `--on`: a model reads some thousand tokens in the time that a copy takes.
 _MAX_DOCUMENTS, _MAX_CHARACTERS = 64, 20_000
 
-# Documents that come with the package: the text on which a copy is compared with its original.
+# Documents of the package on which a copy is compared with its original.
 _EXAMPLE_TEXTS = "folder-digest/inbox"
 _TEXT_SUFFIXES = (".md", ".txt", ".html")
 
@@ -51,8 +61,8 @@ def tune(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Write all matrices in it; smaller ones than Q8_0 lose some quality. "
-            "By default those in slow formats alone, in Q8_0.",
+            help="Convert all matrices to it; formats smaller than Q8_0 lose some quality. "
+            "By default only those in slow formats, to Q8_0.",
         ),
     ] = None,
     on: Annotated[
@@ -60,12 +70,12 @@ def tune(
         typer.Option(
             "--on",
             metavar="PATH",
-            help="Measure speed and agreement on your documents: a file or a folder, also "
-            "several times. Only the numbers are kept.",
+            help="Measure speed and agreement on your documents: a file or a folder; can be "
+            "repeated. Only the numbers are stored.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Make it also where it would not help.")
+        bool, typer.Option("--force", help="Make it even if it would not help.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -73,12 +83,10 @@ def tune(
 
     Only tensors in formats that measure slow here are changed.
     """
-    from paddock.runner.settings import read_settings
-
     settings = read_settings(Path.cwd()).pool
     if model is None:
         if off or format_name or force or on:
-            raise CommandError("Say which model: `paddock tune MODEL`. `paddock list` shows them.")
+            raise CommandError("Name a model: `paddock tune MODEL`. `paddock list` shows them.")
         return _print_copies(settings, as_json=as_json)
     if off:
         return _remove_copy(model, settings, as_json=as_json)
@@ -91,13 +99,11 @@ def tune(
 
 
 def parse_format(name: str | None) -> str | None:
-    """Return a format's name as llama.cpp writes it; None: for each tensor by what is measured.
+    """Return a format's name as llama.cpp writes it; None: choose for each tensor by measurement.
 
     Raises:
-        CommandError: there is none of this name.
+        CommandError: an unknown format.
     """
-    from paddock.engine.tuning.tuner import TUNING_FORMATS
-
     if name is None:
         return None
     wanted = name.upper()
@@ -116,40 +122,35 @@ def _tune_model(
     *,
     is_forced: bool,
 ) -> TunedCopy:
-    from paddock.engine.memory.device_memory import this_device
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.engine.tuning.tuner import TuningRequest
-    from paddock.engine.tuning.tuner import tune as make
-
     facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
     _refuse_embedder(facts)
     own = document_texts(documents) if documents else ()
     n_threads = settings.n_threads or this_device().n_threads
-    wish = TuningRequest(facts, format_name, n_threads, own or example_texts(), is_forced, len(own))
-    return make(wish, settings, lambda what: console.print_err(f"{facts.name}: {what} ..."))
+    request = TuningRequest(
+        facts, format_name, n_threads, own or example_texts(), is_forced, len(own)
+    )
+    return tune_model(
+        request, settings, lambda what: console.print_err(f"{facts.name}: {what} ...")
+    )
 
 
 def _refuse_embedder(facts: ModelFacts) -> None:
     if facts.role == "embed":
         raise CommandError(
             f"'{facts.name}' is an embedding model; only chat models are tuned.\n"
-            "  The vectors of a copy would not quite match those that are stored already."
+            "  The vectors of a copy would not match those that are stored already."
         )
 
 
 def document_texts(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Read the user's documents, the beginnings of 64 at most, evenly over all that are there.
+    """Return the beginnings of at most 64 of the user's documents, evenly sampled.
 
-    A file in a folder that cannot be read is left out.
+    Unreadable files in a folder are left out.
 
     Raises:
-        CommandError: there is none of this name, or no text in any.
+        CommandError: no such file or folder, or none has text.
         StepError: a file that was named itself cannot be read.
     """
-    from paddock.steps.base import StepError
-    from paddock.steps.readers.documents import wait_for_document
-    from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
-
     files = [file for path in paths for file in _document_files(path)]
     step = max(1, -(-len(files) // _MAX_DOCUMENTS))
     found = []
@@ -171,7 +172,7 @@ def document_texts(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _document_files(path: Path) -> list[Path]:
-    """Return a file, or the files below a folder in the order of their names, but hidden ones."""
+    """Return a file, or the files below a folder, sorted, without hidden ones."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -184,8 +185,8 @@ def _document_files(path: Path) -> list[Path]:
 
 
 def example_texts(examples: Path | None = None) -> tuple[str, ...]:
-    """Read the documents that come with the package; those in other encodings are left out."""
-    folder = (examples or _examples_folder()) / _EXAMPLE_TEXTS
+    """Return the texts of the package's example documents that are UTF-8."""
+    folder = (examples or examples_folder()) / _EXAMPLE_TEXTS
     found = []
     for file in sorted(folder.rglob("*")):
         if file.suffix in _TEXT_SUFFIXES:
@@ -196,19 +197,7 @@ def example_texts(examples: Path | None = None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _examples_folder() -> Path:
-    import importlib.util
-
-    spec = importlib.util.find_spec("paddock.examples")
-    assert spec is not None
-    assert spec.origin is not None
-    # Resolved, because an editable install is a tree of links that lacks the data files.
-    return Path(spec.origin).resolve().parent
-
-
 def _remove_copy(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
-    from paddock.engine.models.model_finder import ModelFinder
-
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     facts = finder.find_original(ref)
     was = finder.tuned.forget(facts.digest)
@@ -222,9 +211,6 @@ def _remove_copy(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
 
 
 def _print_copies(settings: PoolSettings, *, as_json: bool) -> int:
-    from paddock.engine.tuning.tuned_copies import TunedCopyStore
-    from paddock.runner.core.speed_estimates import SpeedBook
-
     copies = tuple(TunedCopyStore(settings.cache_dir).all())
     gains = tuple(SpeedBook(settings).gains())
     if as_json:
@@ -241,5 +227,5 @@ def _print_copies(settings: PoolSettings, *, as_json: bool) -> int:
             f"fast: {gain.command}"
         )
     if not copies and not gains:
-        console.print_err("No model has a tuned copy, and of none it is known that one would help.")
+        console.print_err("No model has a tuned copy, and none is known to profit from one.")
     return DONE

@@ -2,12 +2,11 @@
 
 `run --resume` takes file and inputs of an earlier run from the ledger; `--junit` and `--summary`
 write reports for CI, also for a run that could not begin. `validate` and `plan` must start within
-half a second: nothing slow at module level.
+half a second: import nothing slow at module level.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -21,34 +20,51 @@ import typer
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.cli.arguments import HERE, is_utf8, pipeline_file
+from paddock.pipelines.errors import Fault
+from paddock.runner import api
+from paddock.runner.cli.arguments import (
+    HERE,
+    InputsOption,
+    JsonOption,
+    PoolOption,
+    given_settings,
+    parse_inputs,
+    pipeline_file,
+    require_writable,
+    warn_of_model_with_same_name,
+)
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
 from paddock.runner.progress import console
-from paddock.runner.progress.report import HELD_REMEDY, PlanItem, PlanReport, Report, State
-
-from .init_schema_steps import JsonOption
+from paddock.runner.progress.report import (
+    HELD_REMEDY,
+    PlanItem,
+    PlanReport,
+    Report,
+    State,
+    ValidateReport,
+)
+from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.run_history import PastRun
-    from paddock.runner.progress.report import ValidateReport
     from paddock.runner.settings import Settings
 
-MAX_NAMED_ITEMS = 5  # named of each group; `--json` has them all
+MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 
-HELD_TEXT = "outputs were edited, or are not ours, and are kept"
+HELD_TEXT = "outputs were edited, or others wrote them, and are kept"
 
 _WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "deleted")
 
 
 def plan_text(report: PlanReport) -> str:
-    """Write the groups by step, state and reason, then what the work would cost."""
+    """Return the items in groups by step, state and reason, then the estimated cost."""
     n_to_do = sum(item.state in _WORK_STATES for item in report.items)
     head = f"{report.pipeline}: nothing to do"
     if n_to_do:
         n_items = sum(item.state != "skipped" for item in report.items)
         head = f"{report.pipeline}: {n_to_do:,} of {counted(n_items, 'item')} to do"
     elif report.has_work:
-        head = f"{report.pipeline}: what there is to do shows only during the run"
+        head = f"{report.pipeline}: what there is to do is only known during the run"
     lines = [console.printable_line(head), *_group_lines(report)]
     lines += [console.printable_message(note) for note in (*report.notes, *report.remarks)]
     if any(item.state == "held" for item in report.items):
@@ -59,10 +75,10 @@ def plan_text(report: PlanReport) -> str:
 
 
 def _group_lines(report: PlanReport) -> Iterator[str]:
-    """Write one line for the items of a step that are in the same state for the same reason."""
+    """Yield one line for the items of a step with the same state and reason."""
     groups: dict[tuple[str, State, str], list[PlanItem]] = {}
     for item in report.items:
-        # Each held item names its own outputs; so does a run, and `--json`.
+        # The reason of each held item names its own outputs, which would split the group.
         why = HELD_TEXT if item.state == "held" else item.why or ""
         groups.setdefault((item.step, item.state, why), []).append(item)
     width = max((len(step) for step, _, _ in groups), default=0)
@@ -85,7 +101,7 @@ def _item_names(items: list[PlanItem]) -> str:
 
 
 def _cost_text(report: PlanReport) -> str:
-    """Write calls, tokens, model loads and time; what nobody can know yet is left out."""
+    """Return the known ones of calls, tokens, model loads and time."""
     parts = []
     if report.calls is not None:
         bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
@@ -98,12 +114,12 @@ def _cost_text(report: PlanReport) -> str:
         length = units.duration(report.seconds)
         parts.append(length if length.startswith("under") else f"about {length}")
     if not parts:
-        return "How much that costs is not known yet."
+        return "The cost is not known yet."
     return f"That would take {', '.join(parts)}."
 
 
 def closing_lines(report: Report, *, fail_hint: str) -> tuple[str, ...]:
-    """Write three lines: what was written, what failed, what it took; one more for what is held."""
+    """Return the lines that close a run: what was written, held, failed, and the cost."""
     return (
         _written_line(report),
         *_held_lines(report),
@@ -119,7 +135,7 @@ def _held_lines(report: Report) -> Iterator[str]:
     names = ", ".join(console.printable_line(item.key or item.step) for item in held[:3])
     more = f" and {len(held) - 3:,} more" if len(held) > 3 else ""
     what = f"Held {counted(len(held), 'item')}: {names}{more}."
-    yield f"{what} Outputs were edited, or are not ours, and are kept."
+    yield f"{what} Outputs were edited, or others wrote them, and are kept."
     yield f"  {HELD_REMEDY}"
 
 
@@ -167,7 +183,7 @@ def _cost_line(report: Report) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CiReports:
-    """Where the reports of a run go."""
+    """Targets of a run's reports for CI."""
 
     pipeline: Path
     junit: Path | None
@@ -175,12 +191,12 @@ class CiReports:
 
     @property
     def are_wanted(self) -> bool:
-        """Whether there is anything to write."""
+        """Whether there is a target."""
         asked = self.junit is not None or self.summary is not None
         return asked or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
 
     def write(self, ended: Report) -> bool:
-        """Write them; tells whether that went well. The run itself is told in any case."""
+        """Write them; print an error and return False if that fails."""
         if not self.are_wanted:
             return True
         from paddock.runner.testing.results import write_run_reports
@@ -193,8 +209,8 @@ class CiReports:
         return True
 
     @contextmanager
-    def even_if_it_fails(self) -> Iterator[None]:
-        """Write them also where an error keeps the run from beginning, or ends it."""
+    def written_on_error(self) -> Iterator[None]:
+        """Write them also if an error ends the run, or keeps it from beginning."""
         try:
             yield
         except Exception as error:
@@ -206,17 +222,17 @@ class CiReports:
 def resumed_run(
     name: str, file: Path | None, by_hand: Mapping[str, str]
 ) -> tuple[Path, dict[str, Any]]:
-    """Return a run's pipeline and inputs; what is given by hand now goes before.
+    """Return a run's pipeline and inputs; inputs of `by_hand` win.
 
     Raises:
-        CommandError: there is no such run; or what it was given is not known any more.
+        CommandError: no such run, or its inputs were not recorded.
     """
     past = _find_run(name, file)
     path = file or past.place.folder / past.row.file
     if past.row.given is None:
         raise CommandError(
-            f"Run '{name}' was made by an older Paddock, which kept no inputs.\n"
-            f"  Give them: `paddock run {path} -i …`; what is finished stays finished."
+            f"The inputs of run '{name}' were not recorded.\n"
+            f"  Give them: `paddock run {path} -i …`; finished items stay finished."
         )
     given = json.loads(past.row.given)
     missing = [name for name in given["hidden"] if name not in by_hand]
@@ -224,14 +240,14 @@ def resumed_run(
         names = ", ".join(f"'{name}'" for name in missing)
         options = " ".join(f"-i {name}=…" for name in missing)
         raise CommandError(
-            f"Run '{name}' was given {names}, which is secret and kept nowhere.\n"
+            f"Run '{name}' had the input {names}, which is secret and was not recorded.\n"
             f"  Give it again: `paddock run --resume {name} {options}`."
         )
     return path, {**given["inputs"], **by_hand}
 
 
 def _find_run(name: str, file: Path | None) -> PastRun:
-    from paddock.runner.ledger.run_history import find_ledgers, known_run_names, runs_named
+    from paddock.runner.ledger.run_history import find_ledgers, runs_named, unknown_run_text
 
     where = find_ledgers([file if file is not None else Path()])
     found = runs_named(where, name)
@@ -239,24 +255,14 @@ def _find_run(name: str, file: Path | None) -> PastRun:
         return found.runs[0]
     if found.faults:
         raise CommandError(found.faults[0])
-    near = difflib.get_close_matches(name, known_run_names(where), n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists those there are."
-    raise CommandError(f"There is no run '{name}' here.\n  {hint}")
+    raise CommandError(unknown_run_text(where, name))
 
 
 EXIT_WORK_TO_DO = 10
 
-_Inputs = Annotated[
-    list[str] | None,
-    typer.Option("-i", "--input", metavar="NAME=VALUE", help="Give an input; can be repeated."),
-]
-_Pool = Annotated[
-    str | None,
-    typer.Option(metavar="URL,...", help="Ask these servers in place of this machine's pool."),
-]
 _Allow = Annotated[
     str | None,
-    typer.Option(metavar="NAME,...", help="What it may reach: run, tool, mcp, network, secrets."),
+    typer.Option(metavar="NAME,...", help="Permissions: run, tool, mcp, network, secrets."),
 ]
 _File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
 
@@ -272,7 +278,7 @@ def validate(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE...", help="Pipelines, or folders with one; by default this folder."
+            metavar="FILE...", help="Pipelines, or folders with one; this folder by default."
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -295,13 +301,9 @@ def validate(
 
 
 def _validate_file(file: str) -> ValidateReport:
-    """Check one of several; that it is not there hides no fault of the others."""
-    from paddock.pipelines.errors import Fault
-    from paddock.runner.api import validate as check
-    from paddock.runner.progress.report import ValidateReport
-
+    """Check one file; return a missing one as a fault, so that the others are checked, too."""
     try:
-        return check(pipeline_file(file, "validate"))
+        return api.validate(pipeline_file(file, "validate"))
     except CommandError as error:
         message, _, remedy = str(error).partition("\n  ")
         return ValidateReport(file, (Fault(message, remedy),))
@@ -309,26 +311,22 @@ def _validate_file(file: str) -> ValidateReport:
 
 def plan(
     file: _File = HERE,
-    inputs: _Inputs = None,
+    inputs: InputsOption = None,
     as_json: JsonOption = False,
-    pool: _Pool = None,
+    pool: PoolOption = None,
     allow: _Allow = None,
     detailed_exitcode: Annotated[
-        bool, typer.Option("--detailed-exitcode", help="End with 0: nothing to do, 10: work to do.")
+        bool,
+        typer.Option("--detailed-exitcode", help="Exit with 0: nothing to do, 10: work to do."),
     ] = False,
 ) -> int:
-    """Return what a run would do, and why."""
-    from paddock.runner.api import plan as foresee
-    from paddock.runner.settings import read_settings
-
+    """Show what a run would do, and why."""
     path = pipeline_file(file, "plan")
     settings = read_settings(path.parent, flags=given_settings(pool, allow))
-    report = foresee(path, inputs=parse_inputs(inputs), settings=settings)
+    report = api.plan(path, inputs=parse_inputs(inputs), settings=settings)
     if as_json:
         console.print_json(report.as_json())
     else:
-        pass
-
         console.print_out(plan_text(report))
     return EXIT_WORK_TO_DO if detailed_exitcode and report.has_work else DONE
 
@@ -337,85 +335,85 @@ def run(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE", help="A pipeline, or a folder with one; by default this folder."
+            metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
         ),
     ] = None,
-    inputs: _Inputs = None,
+    inputs: InputsOption = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Do this item alone; can be repeated.")
+        list[str] | None, typer.Option(metavar="KEY", help="Only this item; can be repeated.")
     ] = None,
     force: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Do this step again, fresh or not.")
+        list[str] | None, typer.Option(metavar="STEP", help="Redo this step, even if it is fresh.")
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Ask the models again, known replies or not.")
+        bool, typer.Option("--no-cache", help="Do not reuse cached replies of models.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what is quarantined.")
+        bool, typer.Option("--retry-failed", help="Retry quarantined items.")
     ] = False,
     refresh: Annotated[
         bool,
-        typer.Option("--refresh", help="Do again what a step's older, compatible version did."),
+        typer.Option("--refresh", help="Redo items made by an older, compatible step version."),
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove what was made of documents that are gone.")
+        bool, typer.Option("--prune", help="Remove the outputs of deleted documents.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Documents that are gone were deleted: do not ask.")
+        bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
     ] = False,
     take: Annotated[
-        bool, typer.Option("--take", help="Replace outputs that were edited, or are not ours.")
+        bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
     ] = False,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with that run: its file, its inputs.")
+        str | None, typer.Option(metavar="RUN", help="Continue that run, with its file and inputs.")
     ] = None,
     fail_on: Annotated[
         Literal["new", "any", "never"],
-        typer.Option(help="End with 3 for items quarantined now, for any, or never."),
+        typer.Option(help="Exit with 3 for newly quarantined items, for any, or never."),
     ] = "new",
     local: Annotated[
         bool, typer.Option("--local", help="Run inside this process, without Prefect.")
     ] = False,
     as_json: JsonOption = False,
-    pool: _Pool = None,
+    pool: PoolOption = None,
     allow: _Allow = None,
     notify: Annotated[
-        bool, typer.Option("--notify", help="Tell whom `on.notify` names, as `paddock up` does.")
+        bool,
+        typer.Option(
+            "--notify", help="Send the notifications of `on.notify`, as `paddock up` does."
+        ),
     ] = False,
     log_json: Annotated[
-        bool, typer.Option("--log-json", help="Show the run on stderr as one JSON object a line.")
+        bool,
+        typer.Option("--log-json", help="Write progress to stderr as one JSON object per line."),
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML: each document a case.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write JUnit XML, with a case for each document."),
     ] = None,
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the run as one page of HTML.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a report of the run as one HTML page."),
     ] = None,
 ) -> int:
     """Run a pipeline; the same command again continues.
 
-    Progress goes to stderr. What the pipeline `returns` is printed on stdout, text as it is and
-    data as YAML; the summary of the run then goes to stderr, too.
+    Progress goes to stderr. The value of `returns` is printed on stdout, text as it is and data as
+    YAML; the summary of the run then goes to stderr, too.
     """
     path, given = _pipeline_and_inputs(file, inputs, resume)
     for target, name in ((report, "run.html"), (junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
-            from paddock.runner.cli.arguments import require_writable
-
             require_writable(target, name)
-    from paddock.runner import api
     from paddock.runner.cli import run_display
     from paddock.runner.core.run_options import RunEnvironment, RunOptions
-    from paddock.runner.settings import read_settings
 
     flags = given_settings(pool, allow) | ({"log_json": True} if log_json else {})
     settings = read_settings(path.parent, flags=flags)
     if file is not None:
-        from paddock.runner.cli.arguments import warn_of_model_with_same_name
-
         warn_of_model_with_same_name(file, path, settings)
     is_log = settings.service.is_log_json
     reports = CiReports(path, junit, summary)
@@ -435,7 +433,7 @@ def run(
 
     def go(options: RunOptions) -> Report:
         display = run_display.run_observer(is_quiet_stdout=as_json, is_log=is_log)
-        with reports.even_if_it_fails(), display as observer:
+        with reports.written_on_error(), display as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
             return api.run(path, given, options, environment)
 
@@ -463,7 +461,7 @@ def run(
 def _pipeline_and_inputs(
     file: str | None, inputs: list[str] | None, resume: str | None
 ) -> tuple[Path, Mapping[str, Any]]:
-    """Return the pipeline that is meant and its inputs."""
+    """Return the pipeline and its inputs, with `resume` those of an earlier run."""
     given = parse_inputs(inputs)
     if resume is not None:
         path = None if file is None else pipeline_file(file, "run")
@@ -471,37 +469,31 @@ def _pipeline_and_inputs(
     return pipeline_file(HERE if file is None else file, "run"), given
 
 
-def given_settings(pool: str | None, allow: str | None) -> dict[str, object]:
-    """Return the settings that were given by hand."""
-    given = {"pool": pool, "allow": allow}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def confirm_removal(ended: Report) -> bool:
-    """Ask a person at a terminal whether documents were deleted, where a run has left that open."""
+    """Ask at a terminal whether missing documents were deleted, if the run found some."""
     if not any(item.state == "missing" for item in ended.items):
         return False
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    return typer.confirm("Remove what was made of them?", err=True)
+    return typer.confirm("Remove the outputs of missing documents?", err=True)
 
 
 def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
-    """Write how a run ended in three lines: to stderr where stdout is for its result."""
-    hint = f"`paddock plan {file}` says why; `--retry-failed` tries again."
+    """Print the closing lines of a run: to stderr if stdout is for its result."""
+    hint = f"`paddock plan {file}` shows why; `--retry-failed` retries."
     write = console.print_err if is_apart else console.print_out
     write("\n".join(closing_lines(report, fail_hint=hint)))
 
 
 def _returned_text(value: Any) -> str:
-    """Return what a pipeline `returns` as it is printed: text as it is, data as YAML."""
+    """Return the printed value of `returns`: text as it is, data as YAML."""
     from paddock.pipelines.yaml_source import to_yaml
 
     return (value if isinstance(value, str) else to_yaml(value)).removesuffix("\n")
 
 
 def print_speed_advice(report: Report, settings: Settings) -> None:
-    """Say what would make such a run much quicker, where that is known of its one model."""
+    """Print advice if a tuned copy of the run's only model would be much faster."""
     if report.calls and len(report.models) == 1:
         from paddock.runner.core.speed_estimates import SpeedBook, workload
 
@@ -510,22 +502,3 @@ def print_speed_advice(report: Report, settings: Settings) -> None:
         gain = SpeedBook(settings.pool).gain(ref, workload(report.calls, *tokens))
         if gain is not None:
             console.print_err(gain.sentence())
-
-
-def parse_inputs(given: list[str] | None) -> dict[str, str]:
-    """Split `name=value` pairs.
-
-    Raises:
-        CommandError: one without a name or an equals sign, or a name that comes twice.
-    """
-    inputs: dict[str, str] = {}
-    for pair in given or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise CommandError(f"'-i {pair}' is not an input.\n  Write it as `-i name=value`.")
-        if not is_utf8(value):
-            raise CommandError(f"Input '{name}' is not UTF-8.\n  Give it in that encoding.")
-        if name in inputs:
-            raise CommandError(f"Input '{name}' is given twice.\n  Leave one of them out.")
-        inputs[name] = value
-    return inputs

@@ -298,4 +298,4 @@ def test_a_strange_settings_file_cannot_send_documents_to_another_machine(tmp_pa
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments))

@@ -19,7 +19,7 @@ def told(*events: tuple[float, str, int | None, int | None]) -> list[str]:
     with TransferLines(written.append, lambda: now[0]) as lines:
         for at, status, total, completed in events:
             now[0] = at
-            lines.tell(status, total, completed)
+            lines.show(status, total, completed)
     return written
 
 
@@ -48,16 +48,16 @@ def test_on_a_terminal_each_step_has_a_line_and_a_bar_where_its_size_is_known() 
         file=out, force_terminal=True, width=100, color_system=None, _environ={"TERM": "xterm"}
     )
     with TransferBars(screen, lambda: now[0]) as bars:
-        bars.tell("pulling manifest")
-        bars.tell("pulling abc", 10_000_000, 1_000_000)
+        bars.show("pulling manifest")
+        bars.show("pulling abc", 10_000_000, 1_000_000)
         now[0] = 2.0
-        bars.tell("pulling abc", 10_000_000, 5_000_000)
+        bars.show("pulling abc", 10_000_000, 5_000_000)
         assert bars._steps["pulling manifest"].is_over
         shown = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=True)
         with shown.capture() as captured:
-            shown.print(bars.picture())
+            shown.print(bars.table())
         text = captured.get()
-        bars.tell("success")
+        bars.show("success")
     assert "✓ pulling manifest" in text
     assert "· pulling abc" in text
     assert "5 MB of 10 MB, 2 MB/s, 2.5 s to go" in text

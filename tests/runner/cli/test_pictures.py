@@ -47,7 +47,9 @@ def test_an_image_is_sent_as_it_is(folder: Path) -> None:
 
 def test_what_is_no_image_or_not_there_is_told(folder: Path) -> None:
     (folder / "text.png").write_text("hello")
-    with pytest.raises(conversation.NotAnImage, match="is no image: PNG, JPEG"):
+    with pytest.raises(
+        conversation.NotAnImage, match=r"is not an image\. Known formats: PNG, JPEG"
+    ):
         conversation.encode_image(folder / "text.png")
     with pytest.raises(conversation.NotAnImage, match="No such file"):
         conversation.encode_image(folder / "gone.png")

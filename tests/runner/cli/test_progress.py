@@ -98,7 +98,7 @@ def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixt
 
 def picture(table: LiveTable, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(table.picture())
+    console.print(table.table())
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -161,7 +161,7 @@ def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
     table.step("each", 1000, 0)
     for number in range(1000):
         table.item("each", f"{number}.pdf", "quarantined", "damaged")
-    table.tell_news()
+    table.print_messages()
     file = table._console.file
     assert isinstance(file, io.StringIO)
     lines = file.getvalue().splitlines()

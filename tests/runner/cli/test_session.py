@@ -7,8 +7,8 @@ from paddock.runner.cli.conversation import ChatConversation
 
 def test_a_new_conversation_asks_for_nothing_but_the_answer() -> None:
     session = ChatConversation("m")
-    session.asked("Hello")
-    assert session.body() == {
+    session.add_question("Hello")
+    assert session.chat_request() == {
         "model": "m",
         "messages": [{"role": "user", "content": "Hello"}],
     }
@@ -19,8 +19,8 @@ def test_what_is_set_goes_along_with_each_request() -> None:
         "m", system="Be brief.", think=False, keep_alive_s=0.0, format="json"
     )
     session.options["temperature"] = 0.2
-    session.asked("Look", ["aGk="])
-    assert session.body() == {
+    session.add_question("Look", ["aGk="])
+    assert session.chat_request() == {
         "model": "m",
         "messages": [
             {"role": "system", "content": "Be brief."},
@@ -35,28 +35,28 @@ def test_what_is_set_goes_along_with_each_request() -> None:
 
 def test_a_question_without_an_answer_is_taken_back() -> None:
     session = ChatConversation("m")
-    session.asked("one")
-    session.answered("two", "hm")
-    session.take_back()
+    session.add_question("one")
+    session.add_answer("two", "hm")
+    session.drop_question()
     assert [turn["role"] for turn in session.turns] == ["user", "assistant"]
-    session.asked("three")
-    session.take_back()
+    session.add_question("three")
+    session.drop_question()
     assert len(session.turns) == 2
 
 
 def test_another_model_begins_anew_with_what_is_set() -> None:
     session = ChatConversation("m", frozenset({"thinking"}), think="high", system="Be brief.")
-    session.asked("one")
+    session.add_question("one")
     session.change_model("n", frozenset({"vision"}))
     assert (session.turns, session.think, session.system) == ([], None, "Be brief.")
-    assert session.sees
+    assert session.accepts_images
 
 
 def test_a_conversation_becomes_a_models_recipe() -> None:
     session = ChatConversation("m", system="Be brief.", options={"top_k": 1})
-    session.asked("one", ["aGk="])
-    session.answered("two", "hm")
-    assert session.recipe("new") == {
+    session.add_question("one", ["aGk="])
+    session.add_answer("two", "hm")
+    assert session.create_request("new") == {
         "model": "new",
         "from": "m",
         "system": "Be brief.",

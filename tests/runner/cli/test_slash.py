@@ -12,7 +12,7 @@ from paddock.runner.cli.conversation import ChatConversation, SlashCommands
 from paddock.runner.daemon.service_client import ServiceError
 
 CARD = {
-    "capabilities": ["completion"],
+    "capabilities": ["completion", "thinking"],
     "details": {"family": "llama"},
     "license": "Apache",
     "parameters": "top_k                          1",
@@ -34,10 +34,9 @@ class Service:
         yield {"status": "success"}
 
 
-def desk(**wishes: Any) -> SlashCommands:
-    return SlashCommands(
-        Service(), ChatConversation("m", **wishes), lambda service, model: frozenset({"thinking"})
-    )
+def desk(**options: Any) -> SlashCommands:
+    service: Any = Service()
+    return SlashCommands(service, ChatConversation("m", **options))
 
 
 def test_settings_change_the_session(tmp_path: Path) -> None:
@@ -53,7 +52,7 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
         "/set verbose",
         "/set nomarkdown",
     ):
-        one.carry_out(text)
+        one.execute(text)
     session = one.session
     assert session.options == {"temperature": 0.2, "stop": ["a", "b"]}
     assert session.system == "Be brief.\nVery."
@@ -62,7 +61,7 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
     assert session.is_verbose
     assert not session.draws_markdown
     for text in ("/set noformat", "/set nothink", "/set quiet", "/set markdown", "/set system"):
-        one.carry_out(text)
+        one.execute(text)
     assert session == ChatConversation(
         "m", frozenset({"thinking"}), options=session.options, think=False
     )
@@ -76,18 +75,21 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
         ("/set parameter top_k much", "parameter 'top_k' must be a whole number, not 'much'"),
         ("/set parameter top_k", "Write it as /set parameter temperature 0.2."),
         ("/set parameter", "Write it as /set parameter temperature 0.2."),
-        ("/set think much", "'much' is not how much: low, medium, high, max."),
+        ("/set think much", "'much' is not a level. Known: low, medium, high, max."),
         ("/set think", "'m' does not reason before it answers."),
         ("/set format nowhere.json", "There is no file 'nowhere.json'."),
-        ("/show me", "/show knows info, license, modelfile, parameters, system, template."),
-        ("/load", "Say which: /load MODEL."),
-        ("/save", "Say how it is to be called: /save MODEL."),
+        (
+            "/show me",
+            "Use /show with one of: info, license, modelfile, parameters, system, template.",
+        ),
+        ("/load", "Name a model: /load MODEL."),
+        ("/save", "Name the new model: /save MODEL."),
     ],
 )
 def test_what_cannot_be_done_is_told_and_changes_nothing(text: str, words: str) -> None:
     one = desk()
     with pytest.raises(ServiceError) as caught:
-        one.carry_out(text)
+        one.execute(text)
     assert str(caught.value).startswith(words)
     assert one.session == ChatConversation("m")
 
@@ -95,7 +97,7 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(text: str, words: str) 
 def test_an_unknown_setting_lists_those_that_there_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    desk().carry_out("/set frob")
+    desk().execute("/set frob")
     told = capsys.readouterr().err
     assert told.startswith("There is no setting 'frob'.\n")
     assert "/set parameter NAME VALUE" in told
@@ -103,43 +105,41 @@ def test_an_unknown_setting_lists_those_that_there_are(
 
 def test_another_model_is_looked_for_and_begins_anew() -> None:
     one = desk()
-    one.session.asked("one")
-    one.carry_out("/load n")
+    one.session.add_question("one")
+    one.execute("/load n")
     assert (one.session.model, one.session.turns) == ("n", [])
-    assert one.session.abilities == {"thinking"}
+    assert one.session.abilities == {"completion", "thinking"}
 
 
 def test_a_conversation_is_saved_as_a_model() -> None:
     one = desk(system="Be brief.")
-    one.carry_out("/save mine")
-    assert isinstance(one.service, Service)
-    assert one.service.asked == [
-        ("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})
-    ]
+    one.execute("/save mine")
+    service: Any = one.service
+    assert service.asked == [("/api/create", {"model": "mine", "from": "m", "system": "Be brief."})]
 
 
 def test_the_model_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     one = desk(options={"top_k": 2})
-    one.carry_out("/show license")
+    one.execute("/show license")
     assert capsys.readouterr().out == "Apache\n"
-    one.carry_out("/show parameters")
+    one.execute("/show parameters")
     assert capsys.readouterr().out == (
         "top_k                          1\nSet here:\ntop_k                          2\n"
     )
-    one.carry_out("/show template")
+    one.execute("/show template")
     assert capsys.readouterr().out == "The model has no template.\n"
-    one.carry_out("/show")
+    one.execute("/show")
     assert capsys.readouterr().out.startswith("  Model\n    architecture  llama\n")
 
 
 def test_the_conversation_is_forgotten_and_left(capsys: pytest.CaptureFixture[str]) -> None:
     one = desk()
-    one.session.asked("one")
-    one.carry_out("/clear")
+    one.session.add_question("one")
+    one.execute("/clear")
     assert one.session.turns == []
-    one.carry_out("/?")
+    one.execute("/?")
     assert "/bye" in capsys.readouterr().err
-    one.carry_out("/bye")
+    one.execute("/bye")
     assert one.is_over
 
 
@@ -149,15 +149,15 @@ def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_anew(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.gguf").write_bytes(b"GGUF")
     one = desk()
-    one.carry_out("/load ./own.gguf")
+    one.execute("/load ./own.gguf")
     file = str(tmp_path / "own.gguf")
     assert one.session.model == file
     with pytest.raises(ServiceError) as saved:
-        one.carry_out("/save mine")
+        one.execute("/save mine")
     assert str(saved.value) == (
-        f"'{file}' is a file, and only a model of the store can be saved anew.\n"
-        f"  Bring it in first: paddock pull {file}"
+        f"'{file}' is a file, and only models of the store can be saved.\n"
+        f"  Import it first: paddock pull {file}"
     )
     with pytest.raises(ServiceError) as missing:
-        one.carry_out("/load ./other.gguf")
+        one.execute("/load ./other.gguf")
     assert (str(missing.value), one.session.model) == ("no such file: './other.gguf'.", file)

@@ -37,6 +37,11 @@ class Service:
             self.was_closed = True
 
 
+def fake(*pieces: dict[str, Any] | BaseException, card: Any = None) -> Any:
+    """Make a service, of a type that takes the real one's place."""
+    return Service(*pieces, card=card)
+
+
 def piece(content: str = "", **more: Any) -> dict[str, Any]:
     return {"message": {"role": "assistant", "content": content, **more}, "done": False}
 
@@ -46,7 +51,7 @@ LAST = {"message": {"role": "assistant", "content": ""}, "done": True, "done_rea
 
 def test_an_answer_is_shown_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
     service, session = (
-        Service(piece("", thinking="hm"), piece("Y"), piece("es."), LAST),
+        fake(piece("", thinking="hm"), piece("Y"), piece("es."), LAST),
         ChatConversation("m"),
     )
     conversation.add_question(session, "Is it?")
@@ -56,7 +61,7 @@ def test_an_answer_is_shown_and_kept(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_stopped_answer_ends_the_request_and_keeps_what_came() -> None:
-    service, session = Service(piece("Y"), KeyboardInterrupt()), ChatConversation("m")
+    service, session = fake(piece("Y"), KeyboardInterrupt()), ChatConversation("m")
     conversation.add_question(session, "Is it?")
     with pytest.raises(conversation.AnswerInterrupted):
         conversation.stream_answer(service, session, PlainAnswer())
@@ -65,7 +70,7 @@ def test_a_stopped_answer_ends_the_request_and_keeps_what_came() -> None:
 
 
 def test_a_question_that_failed_is_forgotten() -> None:
-    service, session = Service(ServiceError("busy", 503)), ChatConversation("m")
+    service, session = fake(ServiceError("busy", 503)), ChatConversation("m")
     conversation.add_question(session, "Is it?")
     with pytest.raises(ServiceError):
         conversation.stream_answer(service, session, PlainAnswer())
@@ -73,11 +78,11 @@ def test_a_question_that_failed_is_forgotten() -> None:
 
 
 def test_a_reader_that_went_away_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    service, session = Service(*[piece("word ")] * 100, LAST), ChatConversation("m")
+    service, session = fake(*[piece("word ")] * 100, LAST), ChatConversation("m")
     said: list[str] = []
 
     class Gone(PlainAnswer):
-        def say(self, text: str) -> bool:
+        def add_text(self, text: str) -> bool:
             said.append(text)
             return len(said) < 3
 
@@ -90,19 +95,19 @@ def test_it_is_told_when_something_was_cut(capsys: pytest.CaptureFixture[str]) -
     last = {**LAST, "truncated": True, "prompt_tokens_original": 5200, "done_reason": "length"}
     session = ChatConversation("m")
     conversation.add_question(session, "Is it?")
-    conversation.stream_answer(Service(piece("Yes."), last), session, PlainAnswer())
+    conversation.stream_answer(fake(piece("Yes."), last), session, PlainAnswer())
     assert capsys.readouterr().err == (
         "(The conversation has 5,200 tokens, more than the context holds: its oldest turns were "
-        "left out. /clear begins anew.)\n"
+        "left out. /clear starts a new one.)\n"
         "(The answer reached its limit; /set parameter num_predict changes it.)\n"
     )
 
 
 def test_a_model_that_makes_vectors_does_not_chat() -> None:
     with pytest.raises(ServiceError) as caught:
-        conversation.open_conversation(Service(card={"capabilities": ["embedding"]}), "all-minilm")
+        conversation.open_conversation(fake(card={"capabilities": ["embedding"]}), "all-minilm")
     assert str(caught.value) == (
-        "'all-minilm' does not chat.\n  For vectors of texts: paddock embed all-minilm 'a text'"
+        "'all-minilm' is not a chat model.\n  For vectors: paddock embed all-minilm 'a text'"
     )
 
 
@@ -110,7 +115,7 @@ def test_images_are_for_models_that_see(tmp_path: Path) -> None:
     image = tmp_path / "cat.png"
     image.write_bytes(b"\x89PNG\r\n\x1a\n")
     blind, seeing = ChatConversation("m"), ChatConversation("m", frozenset({"vision"}))
-    with pytest.raises(ServiceError, match="'m' sees no images"):
+    with pytest.raises(ServiceError, match="'m' does not take images"):
         conversation.add_question(blind, "What is it?", [image])
     conversation.add_question(blind, f"What is {image}?")
     assert blind.turns == [{"role": "user", "content": f"What is {image}?"}]

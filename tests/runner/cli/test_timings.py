@@ -19,7 +19,7 @@ def test_times_and_rates_are_told() -> None:
     assert timings_text(last) == (
         "total   2.5 s\n"
         "load    1.0 s\n"
-        "prompt  120 tokens in 0.2 s, 100 tokens/s, 100 known before\n"
+        "prompt  120 tokens in 0.2 s, 100 tokens/s, 100 cached\n"
         "answer  50 tokens in 1.2 s, 40 tokens/s"
     )
 

@@ -56,7 +56,7 @@ def drawn(pieces: list[str], height: int = 10) -> str:
     page.wait("...")
     for piece in pieces:
         now[0] += 1  # each piece is drawn
-        assert page.say(piece)
+        assert page.add_text(piece)
     page.end()
     return seen(out.getvalue(), height)
 
@@ -107,7 +107,7 @@ def test_two_answers_do_not_mix() -> None:
     console, out = screen()
     page = MarkdownAnswer(console)
     for text in ("one", "two"):
-        page.say(text)
+        page.add_text(text)
         page.end()
     assert seen(out.getvalue()) == "one\ntwo"
 
@@ -116,7 +116,7 @@ def test_what_a_model_says_cannot_move_the_cursor() -> None:
     assert "\\x1b[2J" in drawn(["a\x1b[2Jb"])
     console, out = screen()
     page = TerminalAnswer(console)
-    page.say("a\x1b[2Jb")
+    page.add_text("a\x1b[2Jb")
     page.end()
     assert seen(out.getvalue()) == "a\\x1b[2Jb"
 
@@ -126,8 +126,8 @@ def test_reasoning_stands_before_the_answer() -> None:
     page = TerminalAnswer(console)
     page.wait("m ...")
     for piece in ("hm", "m"):
-        page.think(piece)
-    page.say("Yes.")
+        page.add_thinking(piece)
+    page.add_text("Yes.")
     page.end()
     assert seen(out.getvalue()).endswith("Thinking...\nhmm\n\nYes.")
 
@@ -136,8 +136,8 @@ def test_in_a_pipe_stands_the_answer_alone(capsys: pytest.CaptureFixture[str]) -
     page = answer_view(draws_markdown=True)
     assert isinstance(page, PlainAnswer)
     page.wait("m ...")
-    page.think("hm")
-    page.say("# Yes")
+    page.add_thinking("hm")
+    page.add_text("# Yes")
     page.end()
     page.end()
     assert capsys.readouterr().out == "# Yes\n"

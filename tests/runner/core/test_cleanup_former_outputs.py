@@ -138,7 +138,7 @@ def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:
     world.run()
     (origin,) = explain_path(world.folder / "out/0.txt.md", [world.folder]).origins
     assert origin.changes[0].what == (
-        "it is no output any more: its item writes out/0.md, parts/0.txt-1, parts/0.txt-2 now"
+        "it is no longer an output: its item writes out/0.md, parts/0.txt-1, parts/0.txt-2 now"
     )
 
 

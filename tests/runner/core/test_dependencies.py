@@ -219,12 +219,12 @@ def test_a_person_is_told_what_is_held_and_the_ways_out(world: World) -> None:
     assert plan_text(world.plan()).splitlines() == [
         "summaries: nothing to do",
         "  each    fresh        1 item",
-        "          held         1.txt, 2.txt  (outputs were edited, or are not ours, and are kept)",
+        "          held         1.txt, 2.txt  (outputs were edited, or others wrote them, and are kept)",
         "  digest  fresh        1 item",
         REMEDY,
     ]
     assert closing_lines(world.run(), fail_hint="")[1:4] == (
-        "Held 2 items: 1.txt, 2.txt. Outputs were edited, or are not ours, and are kept.",
+        "Held 2 items: 1.txt, 2.txt. Outputs were edited, or others wrote them, and are kept.",
         f"  {REMEDY}",
         "Nothing failed.",
     )

@@ -350,6 +350,6 @@ def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
         [read_suite(tmp_path / "p.yaml")],
         mode="auto",
         flags={"allow": "network"},
-        tell=lambda file, case: None,
+        on_result=lambda file, case: None,
     )
     assert [case.problems for case in suite.cases] == [()]

@@ -115,10 +115,10 @@ def test_status_says_what_it_holds(home: Home) -> None:
     assert done.returncode == 0
     pid = home.told()["pid"]
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("Runs for ")
+    assert lines[0].startswith("Running for ")
     assert lines[0].endswith(f"(process {pid}).")
     assert lines[1].startswith("Model smollm2:135m: ready, ")
-    assert re.match("Nobody uses it; it ends in 1[45] min ", lines[2])
+    assert re.match("Idle; it ends in 1[45] min ", lines[2])
     assert lines[3].startswith("Prefect: Runs are shown at http://127.0.0.1:")
     told = json.loads(home.paddock("service", "status", "--json").stdout)
     assert told["running"] is True
@@ -228,7 +228,7 @@ def test_stop_ends_it_and_all_below_it(home: Home) -> None:
     assert home.paddock("service", "stop").stdout == "No local service runs.\n"
     done = home.paddock("service", "status")
     assert (done.returncode, done.stdout) == (
-        1, "No local service runs. The next `paddock run` that has work to do starts one.\n",
+        1, "No local service runs. The next `paddock run` with work to do starts one.\n",
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_each_thing_that_changed_since_is_told(world: World) -> None:
     world.write("out/a.txt", "Mine.")
     origin = the_one("out/a.txt")
     assert origin.condition == "edited"
-    assert changes("out/a.txt")[0] == "its document is another one now: inbox/a.txt"
+    assert changes("out/a.txt")[0] == "its document has changed: inbox/a.txt"
     (world.folder / "inbox/a.txt").unlink()
     (world.folder / "out/a.txt").unlink()
     assert the_one("out/a.txt").condition == "missing"
@@ -139,17 +139,17 @@ def test_a_file_that_an_item_read_is_looked_at(world: World) -> None:
     origin = the_one("out/a.txt")
     assert [(Path(r.path).name, r.state) for r in origin.reads] == [("style.md", "same")]
     world.write("style.md", "Merry words.")
-    assert changes("out/a.txt") == ["a file that it read is another one now: style.md"]
+    assert changes("out/a.txt") == ["a file that it read has changed: style.md"]
 
 
 def test_a_pipeline_that_is_gone_broken_or_without_the_step_is_told(world: World) -> None:
     world.edit("id: each", "id: every")
     world.edit("steps.each", "steps.every")
-    assert changes("out/a.txt") == ["the pipeline has no 'each' any more"]
+    assert changes("out/a.txt") == ["the pipeline no longer has 'each'"]
     world.file.write_text("steps: [")
-    assert changes("out/a.txt")[0].startswith("the pipeline cannot be used as it is now: ")
+    assert changes("out/a.txt")[0].startswith("the current pipeline is invalid: ")
     world.file.unlink()
-    assert changes("out/a.txt") == ["the pipeline is gone: pipeline.yaml"]
+    assert changes("out/a.txt") == ["the pipeline was deleted: pipeline.yaml"]
 
 
 def test_a_document_tells_what_was_made_of_it(world: World) -> None:
@@ -165,7 +165,7 @@ def test_a_folder_of_documents_tells_what_was_made_of_each(world: World) -> None
         world.write(f"inbox/more/{number:02}.txt", "More.")
     world.run()
     lines = paddock("why", "inbox/").stdout.splitlines()
-    assert (lines[0], lines[-1]) == ("inbox is what these were made of:", "  and 4 more")
+    assert (lines[0], lines[-1]) == ("inbox was read for these outputs:", "  and 4 more")
     assert len(lines) == 22
     assert not explain_path(Path("inbo")).is_known
 
@@ -246,14 +246,14 @@ def test_a_file_that_nobody_wrote_is_told_with_its_neighbours(world: World) -> N
     result = paddock("why", "out/aa.txt")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "'out/aa.txt': there is no such file, and no pipeline here wrote one of this name.\n"
+        "'out/aa.txt': there is no such file, and no pipeline here has written one of this name.\n"
         "  Did you mean 'out/a.txt', 'out/b.txt'?\n"
     )
     world.write("notes.md", "By hand.")
     result = paddock("why", "notes.md")
     assert result.stderr == (
-        "'notes.md': no pipeline here wrote it, or is known to have read it.\n"
-        "  Name the pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
+        "'notes.md': no pipeline here has written it or read it.\n"
+        "  Name a pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
     )
 
 
@@ -262,8 +262,8 @@ def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> N
     result = paddock("why", "best.txt")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "'best.txt': no pipeline here wrote it, or is known to have read it.\n"
-        "  It holds what was written as 'out/a.txt': `paddock why out/a.txt`.\n"
+        "'best.txt': no pipeline here has written it or read it.\n"
+        "  It has the content that was written as 'out/a.txt': `paddock why out/a.txt`.\n"
     )
 
 
@@ -345,16 +345,18 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
     lancedb.connect(tmp_path / "index.lance").open_table("rows").delete("item = '1.txt'")
     behind = "'each', which comes before it, is not up to date: 1.txt (stale)"
     assert changes("out/pier.txt") == [
-        "a store that it searched holds something else now: index.lance",
+        "a store that it searched has other content now: index.lance",
         "'each', which comes before it, is not up to date: 1.txt (stale)",
     ]
     assert changes("FOUND.md") == [
-        "a store that 'found' searched holds something else now: index.lance", behind,
+        "a store that 'found' searched has other content now: index.lance", behind,
     ]  # fmt: skip
     mine, others = explain_path(Path("index.lance")).origins
     assert mine.changes == ()
     assert others.changes == (
-        LineageChange("a store that it kept rows in has not all of them as they were: index.lance"),
+        LineageChange(
+            "a store that it kept rows in no longer has all of them unchanged: index.lance"
+        ),
     )
     assert explain_path(Path("index.lance/rows.lance/data")).origins == (mine, others)
     assert explain_path(Path("inbox/1.txt")).read_by == (
@@ -388,7 +390,7 @@ def test_a_folder_that_was_listed_and_holds_something_else_now_is_told(
     world.write("inbox/notes.md", "Not asked for.")
     assert changes("inbox/list.txt") == []
     world.write("inbox/2.txt", "A third.")
-    told = ["a folder that it listed holds something else now: inbox"]
+    told = ["a folder that it listed has other content now: inbox"]
     assert changes("inbox/list.txt") == told
     shutil.rmtree(tmp_path / "inbox")
     assert changes("inbox/list.txt") == ["a folder that it listed is gone: inbox"]
@@ -450,8 +452,8 @@ returns: {counts: steps.each.counts}
 def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world: World) -> None:
     (world.folder / "inbox").rename(world.folder / "elsewhere")
     assert changes("out/DIGEST.md") == [
-        f"what comes before it cannot be looked at: step 'docs': the folder '{world.folder}/inbox' "
-        f"is not there. Correct `root`, or create the folder."
+        f"the steps before it cannot be checked: step 'docs': the folder '{world.folder}/inbox' "
+        f"is not there. Correct `root`, or make the folder."
     ]
 
 
@@ -467,8 +469,8 @@ def test_what_is_not_looked_at_is_not_claimed_either(
     world.write("inbox/1.txt", "New.")
     lines = paddock("why", "out/DIGEST.md").stdout.splitlines()
     assert [" ".join(line.split()) for line in lines][-2:] == [
-        "note whether what comes before it is up to date is not looked at",
-        "since nothing that was looked at has changed",
+        "note whether the steps before it are up to date is not checked",
+        "since nothing that was compared has changed",
     ]
 
 
@@ -481,11 +483,9 @@ def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
     world.edit("      - {id: sum,", f"      - {tool}\n      - {{id: sum,")
     world.run()
     monkeypatch.chdir(tmp_path)
-    assert the_one("out/0.txt").notes == (
-        "what 'files.search' looked at then is not looked at now",
-    )
+    assert the_one("out/0.txt").notes == ("what 'files.search' read then is not checked",)
     lines = paddock("why", "out/0.txt").stdout.splitlines()
-    assert lines[-1].endswith("nothing that was looked at has changed")
+    assert lines[-1].endswith("nothing that was compared has changed")
 
 
 def test_nothing_is_written_by_asking(world: World) -> None:

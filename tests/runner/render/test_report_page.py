@@ -21,15 +21,13 @@ from paddock.runner.render.run_details import RunCall, RunDetails, RunItem, read
 from paddock.runner.render.run_report import (
     MAX_FAILURES,
     MAX_ITEMS,
-    run_report_page,
-    write_named_run_report,
-)
-from paddock.runner.render.timeline import (
     TimeSpan,
     bars_of,
     concurrency_stats,
     lanes_of,
     mean_concurrency,
+    run_report_page,
+    write_named_run_report,
 )
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
@@ -119,13 +117,13 @@ def test_an_item_that_later_runs_did_again_is_on_the_page_once_with_what_became_
     write_named_run_report(world.file, first.run, target)
     told = words(target.read_text("utf-8"))
     assert "Failed (1) broken.pdf of each, quarantined step" in told
-    assert f"Run {third.run} tried it again: quarantined." in told
+    assert f"Run {third.run} retried it: quarantined." in told
     assert second.run not in told, "the latest run alone"
     items = told.split("Items Item")[1]
     assert items.count("broken.pdf") == items.count("a &amp; &lt;b&gt;.txt") == 1
-    assert f"a &amp; &lt;b&gt;.txt each done Done again by run {third.run}." in items
-    assert f"x:1.txt each done Run {third.run} found its document deleted." in items
-    assert "3 calls are not drawn: of items that later runs did again." in told
+    assert f"a &amp; &lt;b&gt;.txt each done Redone by run {third.run}." in items
+    assert f"x:1.txt each done Run {third.run} found that its document was deleted." in items
+    assert "3 calls are not drawn: later runs redid their items." in told
 
 
 def test_what_neither_ledger_nor_journal_keeps_is_counted(world: World) -> None:
@@ -135,7 +133,7 @@ def test_what_neither_ledger_nor_journal_keeps_is_counted(world: World) -> None:
     (world.folder / ".paddock/runs" / f"{first.run}.jsonl").unlink()
     target = world.folder / "run.html"
     write_named_run_report(world.file, first.run, target)
-    lost = "3 were done again by later runs, and what this run did with them is no longer kept."
+    lost = "3 were redone by later runs; their details in this run are gone."
     assert lost in words(target.read_text("utf-8"))
 
 
@@ -154,7 +152,7 @@ KINDS = ("new", "changed", "stale", "failed", "quarantined", "skipped", "held")
 
 
 def test_every_bar_has_a_label_and_every_look_an_entry_in_the_legend(tmp_path: Path) -> None:
-    from paddock.runner.render.timeline import look_of
+    from paddock.runner.render.run_report import look_of
 
     items = tuple(
         RunItem("each", kind[:6], kind, 10.0 * n, 9.0, 1, 0, 1, 1, None, None, ())
@@ -244,7 +242,7 @@ def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) ->
     assert page.count('<div class="error">') == MAX_FAILURES
     assert page.count('<td class="name"><a') == 2 * MAX_ITEMS
     assert "300 more; paddock logs r --failed lists them." in words(page).replace(" ;", ";")
-    assert "9,000 more, all done and quicker than these." in words(page)
+    assert "9,000 more, all done and faster than these." in words(page)
 
 
 def test_a_run_without_anything_to_do_has_a_page(tmp_path: Path) -> None:
@@ -319,8 +317,8 @@ def test_the_most_calls_at_once_is_whole_on_the_page(tmp_path: Path) -> None:
         RunDetails(past(tmp_path, {}), (), calls, 100.0, 0), tmp_path / "run.html"
     )
     told = words(page)
-    assert "At most 7; 6.0 on average while any was." in told
-    chart = page.split("Calls at work at once: ")[1].split("</svg>")[0]
+    assert "At most 7; 6.0 on average while there were any." in told
+    chart = page.split("Concurrent calls: ")[1].split("</svg>")[0]
     assert chart.startswith("at most 7")
     assert re.findall(r'level"[^>]*>([^<]+)<', chart) == ["0", "3", "7"]
 
@@ -372,7 +370,7 @@ def test_a_failure_is_not_lost_among_what_is_drawn_as_one() -> None:
 
 
 def test_charts_are_well_formed(world: World) -> None:
-    from paddock.runner.render.timeline import calls_chart, items_chart, occupancy_chart
+    from paddock.runner.render.run_report import calls_chart, items_chart, occupancy_chart
 
     world.run(pool=FakePool())
     (found,) = recent_runs([LedgerFolder(world.folder / ".paddock")], limit=1).runs

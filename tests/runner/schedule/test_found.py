@@ -341,9 +341,9 @@ def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_a
     found = look.settled()
     assert found.triggered[0].text != changed
     assert found.told[0].endswith("\n  It is not carried out. What it said before goes on.")
-    done = CliRunner().invoke(application(), ["allow", str(file)])
+    done = CliRunner().invoke(application("allow"), ["allow", str(file)])
     assert done.exit_code == 0
-    assert done.stdout.startswith(f"{file} may, where `run` is allowed:\n  run `rm`")
+    assert done.stdout.startswith(f"{file} may, if `run` is allowed:\n  run `rm`")
     for _ in range(6):
         look()
     assert look().triggered[0].text == changed

@@ -123,7 +123,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     assert f"`paddock up` (process {desk.process.pid}, since " in second.stderr
     assert "looks after this folder.\n  End it, or name other folders." in second.stderr
     assert desk.signal(signal.SIGTERM) == 0
-    assert desk.said().endswith("Ending; once more ends at once.\nStopped.\n")
+    assert desk.said().endswith("Stopping; once more stops at once.\nStopped.\n")
 
 
 def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(desk: Desk) -> None:
@@ -240,7 +240,7 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) 
     desk.until(lambda: len(desk.marks("busy")) == 2)
     assert desk.process is not None
     desk.process.send_signal(signal.SIGINT)
-    desk.until(lambda: desk.said().endswith("Ending; once more ends at once.\n"))
+    desk.until(lambda: desk.said().endswith("Stopping; once more stops at once.\n"))
     assert desk.signal(signal.SIGINT) == 130
     until = time.monotonic() + 5  # the system takes a moment
     while is_at_work(desk.marks("busy")[1]) and time.monotonic() < until:
@@ -267,7 +267,7 @@ def test_ended_while_it_starts_it_ends_in_order(tmp_path: Path) -> None:
     began = time.monotonic()
     up.send_signal(signal.SIGTERM)
     _, said = up.communicate(timeout=60)
-    assert (up.returncode, said) == (0, "Ending; once more ends at once.\nStopped.\n")
+    assert (up.returncode, said) == (0, "Stopping; once more stops at once.\nStopped.\n")
     assert time.monotonic() - began < 30
 
 

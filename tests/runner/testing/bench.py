@@ -97,7 +97,7 @@ class Bench:
             [suite_runner.read_suite(self.file)],
             mode=mode,
             pool=self.pool,
-            tell=lambda file, case: told.append(case),
+            on_result=lambda file, case: told.append(case),
             **options,
         )
         assert tuple(told) == suite.cases

@@ -14,12 +14,15 @@ from paddock.runner.testing.cassette import CassetteError, cassette_file_names, 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "is no line of a cassette. Delete the file, and record it again with `--record`."),
-        ("[]", "is no line of a cassette. Delete the file, and record it again with `--record`."),
+        ("{", "is not a line of a cassette. Delete the file, and record it again with `--record`."),
+        (
+            "[]",
+            "is not a line of a cassette. Delete the file, and record it again with `--record`.",
+        ),
         *(
             (
                 line,
-                "is no line of a cassette. Delete the file, and record it again with `--record`.",
+                "is not a line of a cassette. Delete the file, and record it again with `--record`.",
             )
             for line in (
                 '{"kind": "chat"}',
@@ -36,7 +39,7 @@ from paddock.runner.testing.cassette import CassetteError, cassette_file_names, 
         ),
         (
             "<<<<<<< HEAD",
-            "is what a merge left behind. Take either side, or delete the file, "
+            "is a merge conflict. Resolve it, or delete the file, "
             "and record it again with `--record`.",
         ),
     ],
@@ -55,7 +58,7 @@ def test_one_of_a_later_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CassetteError) as caught:
         read_cassette(file)
     assert str(caught.value) == (
-        f"{file}: was recorded by another version of Paddock (its form is 2, this one reads 1). "
+        f"{file}: was recorded by another version of Paddock (format 2, this version reads 1). "
         "Record it again with `--record`."
     )
 

@@ -30,12 +30,12 @@ def bench(tmp_path: Path) -> Bench:
             "exists: out/c.md",
             ("exists", "there is no 'out/c.md'.", "In 'out': a.md, b.json"),
         ),
-        ("absent: out/a.md", ("absent", "there is a 'out/a.md', and there should be none.", "")),
+        ("absent: out/a.md", ("absent", "'out/a.md' exists, but should not.", "")),
         (
             "exists: ../../etc",
             (
                 "exists",
-                "'../../etc' lies outside the test's folders. A test sees its own files only.",
+                "'../../etc' is outside the test's folders. A test sees only its own files.",
                 "",
             ),
         ),
@@ -58,7 +58,7 @@ def bench(tmp_path: Path) -> Bench:
         ),
         (
             "{equals: 4, of: returns.n}",
-            ("equals", "`returns.n` is not what it should be.", "-4\n+3"),
+            ("equals", "`returns.n` is not equal to the expected value.", "-4\n+3"),
         ),
         (
             "{contains: [ferry, train], of: returns.text}",
@@ -68,7 +68,7 @@ def bench(tmp_path: Path) -> Bench:
             "{lacks: ferry, file: out/a.md}",
             (
                 "lacks",
-                "'out/a.md' contains 'ferry', and should not.",
+                "'out/a.md' contains 'ferry', but should not.",
                 "The ferry leaves at nine.",
             ),
         ),
@@ -90,7 +90,7 @@ def bench(tmp_path: Path) -> Bench:
         ),
         (
             "{schema: {n: str}, file: out/a.md}",
-            ("schema", "'out/a.md' is no JSON.", "The ferry leaves at nine."),
+            ("schema", "'out/a.md' is not JSON.", "The ferry leaves at nine."),
         ),
         (
             "{contains: x, file: out/none.md}",

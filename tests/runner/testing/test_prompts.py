@@ -42,7 +42,7 @@ def tried(file: Path, mode: ReplayMode = "auto", pool: FakePool | None = None) -
         [suite_runner.read_suite(file)],
         mode=mode,
         pool=pool or FakePool(),
-        tell=lambda file, case: None,
+        on_result=lambda file, case: None,
     )
     return suite
 
@@ -69,7 +69,7 @@ def test_each_row_is_a_test_and_is_recorded(tmp_path: Path) -> None:
     ]
     assert [case.word for case in suite.cases] == ["passed", "passed"]
     assert suite.notes[0] == (
-        "s.prompt.yml: its model 'openai/gpt-4o-mini' is not asked, but the default one"
+        "s.prompt.yml: its model 'openai/gpt-4o-mini' is not available; the default one is used"
     )
     first, judge = pool.chats[:2]
     assert [(one.role, one.content) for one in first.messages] == [
@@ -95,7 +95,7 @@ def test_what_an_evaluator_finds_is_told(tmp_path: Path) -> None:
         '`contains(text, "FERRY")`: It does not contain "FERRY"; it must.',
         '`text.strip().lower().startswith("the ")` is not true.',
         '`text.strip().lower().endswith(".")` is not true.',
-        "smollm2:135m chooses 'wrong' for what the run returns (they count 'right' 1, 'wrong' 0).",
+        "smollm2:135m chooses 'wrong' for what the run returns (scores: 'right' 1, 'wrong' 0).",
     ]
 
 
@@ -126,10 +126,10 @@ def test_what_could_not_be_told_apart_is_a_fault_at_its_place(tmp_path: Path) ->
     assert [(fault.message, fault.remedy) for fault in caught.value.faults] == [
         (
             "'the-tone' cannot be the name of a variable.",
-            "Take letters, digits and `_` alone, in the messages as well.",
+            "Use only letters, digits and `_`, also in the messages.",
         ),
         (
-            "a judge that can only say one thing decides nothing.",
+            "a judge with a single choice decides nothing.",
             "Give it at least two different choices.",
         ),
     ]

@@ -75,7 +75,7 @@ def test_too_large_a_folder_says_what_to_do(
         pass
     assert str(caught.value) == (
         f"a test runs on a copy of the pipeline's folder, and '{tmp_path}' holds more than "
-        "256 MiB or 2 files. Give the test `files:` with globs of what it needs, or the pipeline "
+        "256 MiB or 2 files. Add `files:` with globs of the needed files, or move the pipeline to "
         "a folder of its own."
     )
 

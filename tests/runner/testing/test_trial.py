@@ -86,7 +86,7 @@ def test_recording_again_asks_only_what_is_new_and_drops_what_is_stale(tmp_path:
     bench.write("inbox/0.txt", "Another one, about the harbour.")
     case = bench.record()
     assert len(bench.pool.chats) == 1
-    assert case.notes == (f"recorded {_shown(bench)}, 1 recorded reply dropped",)
+    assert case.notes == (f"recorded {_shown(bench)}, 1 recorded reply removed",)
     assert "Document 0" not in bench.cassette.read_text("utf-8")
 
 
@@ -98,7 +98,7 @@ def test_replies_that_nobody_asks_for_are_told(tmp_path: Path) -> None:
     case = bench.case("replay", pool=Nobody())
     assert case.passed
     assert case.notes == (
-        f"1 recorded reply in {_shown(bench)} was not asked for; `--record` drops what is stale",
+        f"1 recorded reply in {_shown(bench)} was not used; `--record` removes stale ones",
     )
 
 
@@ -107,7 +107,7 @@ def test_without_a_cassette_a_replay_says_how_to_record(tmp_path: Path) -> None:
     case = bench.case("replay", pool=Nobody())
     assert case.word == "error"
     assert [problem.message for problem in case.problems] == [
-        f"nothing is recorded for this test: there is no {_shown(bench)}. "
+        f"this test has no recorded replies: there is no {_shown(bench)}. "
         f"Record it with `paddock test {bench.file} --record`."
     ]
 
@@ -118,7 +118,7 @@ def test_a_model_that_was_not_recorded_is_named(tmp_path: Path) -> None:
     bench.edit("name: sums\n", "name: sums\nmodels: {w: qwen3}\n")
     (problem,) = bench.case("replay", pool=Nobody()).problems
     assert problem.message == (
-        f"model 'qwen3 (chat)' is not among the recorded ones in {_shown(bench)}. "
+        f"model 'qwen3 (chat)' is not recorded in {_shown(bench)}. "
         "Recorded: 'all-minilm (embed)', 'smollm2:135m (chat)'. "
         "Record the test again with `--record`."
     )
@@ -283,8 +283,7 @@ def test_vectors_that_somebody_broke_are_told(tmp_path: Path) -> None:
     bench.cassette.write_text(text.replace('"vectors": ["', '"vectors": ["!'), "utf-8")
     problem = bench.case("replay", pool=Nobody()).problems[0]
     assert (
-        f"a reply in {_shown(bench)} is not as it was recorded. "
-        "Delete the file, and record it again."
+        f"a reply in {_shown(bench)} is damaged. Delete the file, and record it again."
     ) in problem.detail
 
 
@@ -307,7 +306,7 @@ def test_inputs_that_are_no_paths_are_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.edit('inputs: {out: "{{ tmp }}/out"}', 'inputs: {out: "a\\0b"}')
     (problem,) = bench.case("record").problems
-    assert problem.message == "input 'out' cannot be used as a path. Name another."
+    assert problem.message == "input 'out' cannot be used as a path."
     bench.edit('inputs: {out: "a\\0b"}', "inputs: {out: [x]}")
     (problem,) = bench.case("record").problems
     assert problem.message.startswith("input 'out' must be ")

@@ -25,7 +25,7 @@ def test_a_cassette_without_a_test_is_told_and_dropped_when_recording(tmp_path: 
     old = os.path.relpath(bench.cassette)
 
     suite = bench.suite("record")
-    assert suite.notes == (f"{old} belonged to no test, and was dropped",)
+    assert suite.notes == (f"{old} belonged to no test, and was removed",)
     assert sorted(file.name for file in bench.cassette.parent.iterdir()) == [
         "other.two-documents.jsonl", "pipeline.both-documents.jsonl",
         "pipeline.long.two-documents.jsonl",  # of a `pipeline.long.yaml`
@@ -34,7 +34,7 @@ def test_a_cassette_without_a_test_is_told_and_dropped_when_recording(tmp_path: 
     bench.edit("name: both documents", "name: all documents")
     suite = bench.suite("replay", pool=Nobody())
     gone = os.path.relpath(bench.cassette.with_name("pipeline.both-documents.jsonl"))
-    assert suite.notes == (f"{gone} belongs to no test; `--record` drops it",)
+    assert suite.notes == (f"{gone} belongs to no test; `--record` removes it",)
 
 
 def test_a_name_that_no_test_has_is_refused(tmp_path: Path) -> None:

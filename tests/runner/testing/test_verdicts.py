@@ -31,7 +31,7 @@ def test_a_judge_is_asked_for_a_reason_and_a_verdict(bench: Bench) -> None:
 
     assert bench.problem("judge: It names the harbour.", pool=FakePool(answer=judge)) == (
         "judge",
-        "smollm2:135m does not find it true of what the run returns: It names the harbour.",
+        "smollm2:135m judges that what the run returns does not fulfil: It names the harbour.",
         "It says: It names no harbour.\n\nThe ferry leaves at nine.",
     )
     (request,) = asked
@@ -47,7 +47,7 @@ def test_a_judge_may_choose_among_words_that_count(bench: Bench) -> None:
     assert bench.problem(claim, pool=pool) == (
         "judge",
         "smollm2:135m chooses 'bad' for what the run returns "
-        "(they count 'good' 1, 'fair' 0.5, 'bad' 0).",
+        "(scores: 'good' 1, 'fair' 0.5, 'bad' 0).",
         "The ferry leaves at nine.",
     )
     assert bench.case(pool=FakePool(answer=lambda request: '{"choice": "fair"}')).passed
@@ -56,8 +56,8 @@ def test_a_judge_may_choose_among_words_that_count(bench: Bench) -> None:
 def test_similar_tells_how_near_it_is(bench: Bench) -> None:
     kind, message, detail = bench.problem("{similar: Bees make honey., at_least: 0.99}")
     assert (kind, detail) == ("similar", "-Bees make honey.\n+The ferry leaves at nine.")
-    assert message.startswith("what the run returns is not near enough to what it should be: ")
-    assert message.endswith(", and at least 0.99 is asked for (by all-minilm).")
+    assert message.startswith("what the run returns is not similar enough to the expected text: ")
+    assert message.endswith(", below 0.99 (by all-minilm).")
     bench.edit("Bees make honey.", "The ferry leaves at nine.")
     assert bench.case().passed
 

@@ -82,7 +82,7 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(live: Live, tmp_path: Pat
     _, told = process.communicate(timeout=20)
     assert process.returncode == 130
     assert told.endswith(
-        "Interrupted. `paddock batch in.jsonl out.jsonl` goes on where it stopped.\n"
+        "Interrupted. `paddock batch in.jsonl out.jsonl` continues where it stopped.\n"
     )
     begun = out.read_bytes()
     assert 2 <= begun.count(b"\n") < 8

@@ -101,7 +101,7 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_question(
             time.sleep(0.02)
         screen.type("/clear\n")
         assert "/clear" not in screen.wait_for("(The answer reached its limit")
-        screen.wait_for("The conversation is forgotten.")
+        screen.wait_for("The conversation starts from the beginning.")
         screen.wait_for(">>> ")
         screen.rest()
         screen.type(CTRL_D)
@@ -203,17 +203,17 @@ def test_a_reader_that_goes_away_ends_the_answer(
     [
         (("no-such-model", "x"), None, 1, "There is no model 'no-such-model' here.\n"
          "  paddock pull no-such-model\n"),
-        ((VECTORS, "x"), None, 1, "'all-minilm' does not chat.\n"
-         "  For vectors of texts: paddock embed all-minilm 'a text'\n"),
+        ((VECTORS, "x"), None, 1, "'all-minilm' is not a chat model.\n"
+         "  For vectors: paddock embed all-minilm 'a text'\n"),
         ((CHAT, "x", "-f", "gone.txt"), None, 2, "There is no file 'gone.txt'.\n"),
         ((CHAT, "x", "--format", "gone.json"), None, 2, "--format: There is no file 'gone.json'.\n"
          "  Give 'json', or a file with a JSON Schema.\n"),
-        ((CHAT,), "", 2, "Nothing is asked: the input is empty.\n"),
-        ((CHAT, "x"), b"\0\1\2" * 100, 2, "The input is no text: "),
-        ((CHAT, "x", "--think=much"), None, 2, "--think: 'much' is not how much: low, medium, "
+        ((CHAT,), "", 2, "There is no prompt: the input is empty.\n"),
+        ((CHAT, "x"), b"\0\1\2" * 100, 2, "The input is not text: "),
+        ((CHAT, "x", "--think=much"), None, 2, "--think: 'much' is not a level. Known: low, medium, "
          "high, max.\n"),
         ((CHAT, "x", "--think"), None, 1, '"smollm2:135m" does not support thinking\n'),
-        ((CHAT, "x", "--image", "gone.png"), None, 1, "'smollm2:135m' sees no images.\n"),
+        ((CHAT, "x", "--image", "gone.png"), None, 1, "'smollm2:135m' does not take images.\n"),
         ((CHAT, "x", "-p", "top_k"), None, 2, "'-p top_k' is no parameter.\n"
          "  Write it as `-p name=value`.\n"),
         ((CHAT, "x", "-p", "top_k=a"), None, 2, "-p: parameter 'top_k' must be a whole number, "

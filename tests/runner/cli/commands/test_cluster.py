@@ -31,14 +31,14 @@ POOL = {"PADDOCK_WORK_POOL": "letters"}
         (
             ["worker"],
             API | POOL,
-            "The ledger is a file, which one machine at a time can work with. Set PADDOCK_LEDGER "
-            "to a PostgreSQL that all machines reach; `paddock cluster init` checks it.",
+            "The ledger is a file, which only one machine can use. Set PADDOCK_LEDGER to a "
+            "PostgreSQL database that all machines reach; `paddock cluster init` checks it.",
         ),
         (
             ["cluster", "run", "pipeline.yaml"],
             API,
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
-            "  `paddock cluster init` says what lacks.",
+            "  `paddock cluster init` shows what is missing.",
         ),
         (["cluster", "init", "nowhere"], {}, "nowhere: there is no such folder."),
     ],

@@ -106,7 +106,7 @@ def asked(line: str, cwd: Path, more: Mapping[str, str] | None = None) -> list[s
 
 def test_each_value_comes_with_what_it_is_for(tmp_path: Path) -> None:
     assert asked("paddock gra", tmp_path) == ["graph\tDraw a pipeline with what its last run..."]
-    assert "--only\tDo this item alone; can be repeated." in asked("paddock run --o", tmp_path)
+    assert "--only\tOnly this item; can be repeated." in asked("paddock run --o", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "paddock.toml").write_text("max_queue = 7\nnum_batch = 60")
-    settings = json.loads(CliRunner().invoke(application(), ["config", "--json"]).stdout)[
+    settings = json.loads(CliRunner().invoke(application("config"), ["config", "--json"]).stdout)[
         "settings"
     ]
     assert settings["max_queue"] == {

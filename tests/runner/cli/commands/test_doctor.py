@@ -80,8 +80,8 @@ def test_a_build_for_the_device_that_does_not_find_it_is_told_apart() -> None:
         "graphics",
         "warning",
         "NVIDIA H200, 150.8 GB, compute capability 9.0 IS NOT USED: llama-cpp-python was built "
-        "for CUDA, but it finds no device that it can use",
-        "See whether the vendor's driver works and is new enough for the build.",
+        "for CUDA, but it finds no usable device",
+        "Check that the vendor's driver works and is new enough for the build.",
     )
     hidden = list(doctor.gpu_findings([H200], native, {"CUDA_VISIBLE_DEVICES": ""}))
     assert [finding.level for finding in hidden] == ["ok", "ok", "warning"]
@@ -173,7 +173,7 @@ def test_a_state_folder_that_cannot_be_one_is_a_fault(tmp_path: Path) -> None:
     environ = {"PADDOCK_HOME": str(tmp_path / "file" / "state")}
     found = list(doctor.disk_findings(read_settings(environ=environ, home=tmp_path)))
     assert [finding.level for finding in found] == ["warning", "fault"]
-    assert found[1].text.endswith("but it cannot be written")
+    assert found[1].text.endswith("but the folder is not writable")
 
 
 class _Healthy(http.server.BaseHTTPRequestHandler):
@@ -227,7 +227,7 @@ def test_who_holds_the_port_is_told(server: str) -> None:
     finding = next(doctor.port_findings(ServiceAddress(port=port)))
     assert finding.text.startswith(f"{server}: taken by another program (")
     assert finding.text.endswith(f", process {os.getpid()})")
-    assert finding.remedy == f"paddock serve --port {port + 1}, or end the other first."
+    assert finding.remedy == f"paddock serve --port {port + 1}, or stop the other program."
 
 
 def test_beside_a_port_of_ones_own_ollamas_is_looked_at_too() -> None:

@@ -19,13 +19,13 @@ def test_a_layer_larger_than_the_machine_is_told_while_it_comes(
         pull_push_create, "_largest_memory", lambda: (8_000_000_000, "this machine's memory")
     )
     watch = pull_push_create.FitWarning(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
-    watch.coming(5_000_000_000)
+    watch.on_size(5_000_000_000)
     assert capsys.readouterr().err == ""
-    watch.coming(40_000_000_000)
-    watch.coming(41_000_000_000)
-    watch.look_at("nobody")
+    watch.on_size(40_000_000_000)
+    watch.on_size(41_000_000_000)
+    watch.on_pulled("nobody")
     assert capsys.readouterr().err == (
-        "WARNING: it has 40.0 GB, and this machine's memory has 8.0 GB: it will not fit. "
+        "WARNING: the model has 40.0 GB, and this machine's memory has 8.0 GB: it will not fit. "
         "Ctrl-C stops.\n"
     )
 
@@ -38,7 +38,7 @@ def test_a_context_that_does_not_fit_what_is_free_is_told_when_it_is_there(
     settings = PoolSettings(models_dir=tmp_path / "models", cache_dir=tmp_path)
     assert pull_push_create.fit_warning(str(file), settings) is None
     small = Device(n_threads=1, free_bytes=1_000_000, is_gpu=False)
-    monkeypatch.setattr("paddock.engine.memory.device_memory.this_device", lambda: small)
+    monkeypatch.setattr("paddock.runner.cli.commands.pull_push_create.this_device", lambda: small)
     words = pull_push_create.fit_warning(str(file), settings)
     assert words is not None
     assert words.endswith(" with its context, and 1 MB are free now.")
@@ -47,7 +47,7 @@ def test_a_context_that_does_not_fit_what_is_free_is_told_when_it_is_there(
 def test_what_cannot_be_looked_at_is_no_fault(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pull_push_create.FitWarning(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path)).look_at(
+    pull_push_create.FitWarning(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path)).on_pulled(
         "nobody"
     )
     assert capsys.readouterr().err == ""

@@ -51,8 +51,7 @@ def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
     result = paddock("graph", ".", "-o", "p.png")
     assert (result.exit_code, result.stderr) == (
         2,
-        "'p.png' does not say what to draw.\n"
-        "  End it in .svg, .html or .mmd, or give `--format`.\n",
+        "'p.png' has no suffix of a picture.\n  Use .svg, .html or .mmd, or give `--format`.\n",
     )
     (folder / "pipeline.yaml").write_text(COPIES.replace("steps.docs.files", "steps.dogs.files"))
     result = paddock("graph", ".", "-o", "p.svg")
@@ -62,7 +61,7 @@ def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
     result = paddock("graph", ".", "-o", "p.svg")
     assert result.exit_code == 0
     assert result.stderr.startswith(
-        "It cannot be run as it is: `paddock validate .` says why (2 faults).\n"
+        "It cannot run as it is: `paddock validate .` says why (2 faults).\n"
     )
 
 
@@ -122,7 +121,7 @@ def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path)
     (folder / "other.yaml").write_text(OTHER)
     result = paddock("graph", ".")
     assert result.exit_code == 0
-    assert result.stderr.startswith("It cannot be run as it is:")
+    assert result.stderr.startswith("It cannot run as it is:")
     assert result.stdout.count("subgraph n_more[") == 1
     assert 'n_copy["<b>copy</b><br/>pipeline pipeline.yaml"]' in result.stdout
 

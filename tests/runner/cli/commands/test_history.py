@@ -35,7 +35,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def asked(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 def runs(*arguments: str) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def test_a_run_that_is_not_there_names_the_one_that_may_be_meant(world: World) -
         f"There is no run '{run}x' here.\n  Did you mean '{run}'?\n",
     )
     assert asked("logs", "zzz").stderr == (
-        "There is no run 'zzz' here.\n  `paddock runs` lists those there are.\n"
+        "There is no run 'zzz' here.\n  `paddock runs` lists all runs.\n"
     )
 
 

@@ -102,7 +102,7 @@ def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: P
         copy_template("digest", folder, SCHEMA, examples=examples)
     assert str(caught.value) == (
         f"'{folder}' is not empty, so nothing was written.\n"
-        "  Give the name of a new folder, or empty that one first."
+        "  Name a new folder, or empty this one first."
     )
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
@@ -111,9 +111,7 @@ def test_a_file_is_no_folder(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError) as caught:
         copy_template(None, tmp_path / "file", SCHEMA, examples=examples)
-    assert str(caught.value) == (
-        f"'{tmp_path / 'file'}' is a file.\n  Give the name of a new folder."
-    )
+    assert str(caught.value) == (f"'{tmp_path / 'file'}' is a file.\n  Name a new folder.")
 
 
 def test_an_unknown_template_is_told_with_the_known_ones(examples: Path, tmp_path: Path) -> None:

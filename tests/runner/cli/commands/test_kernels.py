@@ -42,15 +42,15 @@ def test_a_sound_build_is_content(settings: Settings) -> None:
         (
             "extra",
             "warning",
-            "the process with trial models was killed by SIGILL; it works without extra buffer "
-            "types, and so do models",
+            "the process with trial models was killed by SIGILL; models run without extra buffer "
+            "types",
             f"{sound_build_gain()}:\n",
         ),
         (
             "always",
             "fault",
             "the process with trial models was killed by SIGILL, also without extra buffer types "
-            "and flash attention, with one thread: no model can be used",
+            "and flash attention, with one thread: no model can run",
             "Build llama.cpp again:\n",
         ),
     ],
@@ -79,7 +79,7 @@ def test_what_a_model_goes_without_is_told_and_how_to_try_it_again(settings: Set
         "warning",
         "small.gguf runs without extra buffer types and flash attention: its worker was killed by "
         "SIGSEGV while warming up",
-        f"Trial models compute. To try the whole of llama.cpp again, remove {book.file}",
+        f"The trial models work. To try models without a fallback again, remove {book.file}",
     )
 
 

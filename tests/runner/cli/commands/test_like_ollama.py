@@ -74,7 +74,7 @@ def test_list_takes_a_prefix(ollama: Path) -> None:
     assert [line.split()[0] for line in lines] == ["NAME", "all-minilm:latest"]
     nothing = called(ollama, "list", "zzz")
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert nothing.stderr == "No model's name begins with 'zzz'. `paddock list` shows all.\n"
+    assert nothing.stderr == "No model's name begins with 'zzz'. `paddock list` shows all models.\n"
 
 
 def test_a_pipeline_of_a_models_name_wins_and_says_so(ollama: Path) -> None:
@@ -94,5 +94,5 @@ def test_a_name_of_nothing_is_told_as_both(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "There is no pipeline 'nosuch' and no model of that name here.\n"
-        "  Name a file or a folder with a pipeline, or bring the model: `paddock pull nosuch`\n"
+        "  Name a file or a folder with a pipeline, or pull the model: `paddock pull nosuch`\n"
     )

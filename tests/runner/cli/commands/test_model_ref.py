@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli import arguments
+from paddock.runner.cli import model_arguments
 from paddock.runner.cli.exit_status import CommandError
 from tests.runner.cli.commands.shell import paddock
 
@@ -27,14 +27,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("ref", ["vec.gguf", "./vec.gguf", "../here/vec.gguf", "~/here/vec.gguf"])
 def test_a_path_is_read_as_a_shell_reads_it(ref: str, folder: Path) -> None:
-    assert arguments.resolve_model_ref(ref) == str(folder / "vec.gguf")
+    assert model_arguments.resolve_model_ref(ref) == str(folder / "vec.gguf")
 
 
 def test_what_is_a_name_stays_one() -> None:
     for name in ("smollm2:135m", "team/mini:v1.gguf", "hf.co/team/Mini-GGUF:Q8_0"):
-        assert arguments.resolve_model_ref(name) == name
+        assert model_arguments.resolve_model_ref(name) == name
     assert (
-        arguments.resolve_model_ref("hf:team/Mini-GGUF/mini-Q8_0.gguf")
+        model_arguments.resolve_model_ref("hf:team/Mini-GGUF/mini-Q8_0.gguf")
         == "hf.co/team/Mini-GGUF:Q8_0"
     )
 
@@ -54,7 +54,7 @@ def test_a_path_that_leads_to_no_model_is_told_by_chat_embed_and_show(
 ) -> None:
     (folder / "letter").write_text("Dear all")
     with pytest.raises(CommandError) as caught:
-        arguments.resolve_model_ref(ref)
+        model_arguments.resolve_model_ref(ref)
     assert str(caught.value) == words
 
 
@@ -65,7 +65,10 @@ def test_chat_embed_and_show_take_a_file(folder: Path, tmp_path: Path) -> None:
     embedded = paddock("embed", "./vec.gguf", "ferry", environ=environ, cwd=folder)
     assert len(json.loads(embedded.out)) == 384
     talked = paddock("chat", "./vec.gguf", "ferry", environ=environ, cwd=folder)
-    assert (talked.status, talked.err.splitlines()[0]) == (1, f"'{folder}/vec.gguf' does not chat.")
+    assert (talked.status, talked.err.splitlines()[0]) == (
+        1,
+        f"'{folder}/vec.gguf' is not a chat model.",
+    )
     for command in ("chat", "embed", "show"):
         none = paddock(command, "x.gguf", *["x"][: command != "show"], environ=environ, cwd=folder)
         assert (none.status, none.err.splitlines()[0]) == (2, "no such file: 'x.gguf'.")

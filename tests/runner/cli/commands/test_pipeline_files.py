@@ -21,7 +21,7 @@ COMMANDS = ("run", "plan", "validate", "graph", "test")
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_folder_with_several_pipelines_is_told_with_what_to_type(
     assert result.exit_code == 2
     assert result.stderr.startswith(
         "The current folder has 2 pipelines and no pipeline.yaml: 'b news.yaml', 'c.yml'.\n"
-        f"  Name the one that is meant: `paddock {command} 'b news.yaml'`.\n"
+        f"  Name one of them: `paddock {command} 'b news.yaml'`.\n"
     )
 
 
@@ -99,7 +99,7 @@ def test_the_tests_of_the_only_file_of_prompts_are_meant_where_there_is_no_pipel
     (here / "sort.prompt.yml").write_text("messages: []\n")
     assert pipeline_file(".", "test", with_prompts=True) == Path("sort.prompt.yml")
     (here / "other.prompt.yaml").write_text("messages: []\n")
-    with pytest.raises(CommandError, match=r"has 2 files of prompts and no pipeline.yaml: 'other"):
+    with pytest.raises(CommandError, match=r"has 2 prompt files and no pipeline.yaml: 'other"):
         pipeline_file(".", "test", with_prompts=True)
     (here / "news.yaml").write_text(PIPELINE)
     assert pipeline_file(".", "test", with_prompts=True) == Path("news.yaml")

@@ -38,9 +38,9 @@ def test_nothing_to_do_is_said_first() -> None:
 def test_what_only_the_run_can_tell_is_said() -> None:
     report = PlanReport("p", (), notes=("block 'each' depends on what step 'list' finds.",))
     assert plan_text(report) == (
-        "p: what there is to do shows only during the run\n"
+        "p: what there is to do is only known during the run\n"
         "block 'each' depends on what step 'list' finds.\n"
-        "How much that costs is not known yet."
+        "The cost is not known yet."
     )
 
 

@@ -18,7 +18,7 @@ def test_a_run_that_could_not_begin_is_an_error_for_ci(
     place = tmp_path / "step.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
     reports = CiReports(tmp_path / "digest" / "pipeline.yaml", tmp_path / "j.xml", None)
-    with pytest.raises(RuntimeError), reports.even_if_it_fails():
+    with pytest.raises(RuntimeError), reports.written_on_error():
         raise RuntimeError("there is no model.")
     assert '<error message="there is no model." type="failed">' in (tmp_path / "j.xml").read_text()
     assert place.read_text() == "## digest: failed\n\nthere is no model.\n\n"

@@ -63,7 +63,7 @@ def test_when_a_model_goes_is_told(expires_at: str, words: str) -> None:
 
 @pytest.mark.parametrize("arguments", [("ps",), ("stop", "x")])
 def test_without_a_service_it_is_told_how_to_start_one(arguments: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(application(), list(arguments))
+    result = CliRunner().invoke(application(arguments[0]), list(arguments))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "No model is in memory: no Paddock service runs.\n"

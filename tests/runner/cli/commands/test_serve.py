@@ -73,7 +73,7 @@ def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     line = f"{make} && paddock serve --host 0.0.0.0:0 --api-keys '{home}/api-keys'"
     assert (refused.status, refused.out) == (2, "")
     assert refused.err == (
-        f"Whoever reaches 0.0.0.0:0 could use this machine: there are no API keys.\n  {line}\n"
+        f"Anyone who reaches 0.0.0.0:0 could use this machine: there are no API keys.\n  {line}\n"
     )
     subprocess.run(["bash", "-c", make], check=True)
     assert (home / "api-keys").stat().st_mode & 0o777 == 0o600
@@ -81,7 +81,7 @@ def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     with serving(*wide, PADDOCK_HOME=str(home)) as (process, url):
         assert process.stderr is not None
         told = process.stderr.readline()
-        assert re.fullmatch(r"It listens on 0\.0\.0\.0:\d+: whoever has a key may use it\.\n", told)
+        assert re.fullmatch(r"It listens on 0\.0\.0\.0:\d+: anyone with a key may use it\.\n", told)
         key = (home / "api-keys").read_text().strip()
         environ = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(home)}
         without = paddock("list", environ=environ)
@@ -94,7 +94,7 @@ def test_a_wide_bind_without_keys_can_be_asked_for(tmp_path: Path) -> None:
     wide = ("--host", "0.0.0.0:0", "--insecure")
     with serving(*wide, PADDOCK_HOME=str(tmp_path)) as (process, _):
         assert process.stderr is not None
-        assert "ANYBODY, WITHOUT A KEY may use it." in process.stderr.readline()
+        assert "ANYONE, WITHOUT A KEY, may use it." in process.stderr.readline()
 
 
 _OLLAMA = """

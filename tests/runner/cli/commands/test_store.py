@@ -32,7 +32,7 @@ def root(
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 def names() -> set[str]:
@@ -79,7 +79,7 @@ def test_a_model_is_shown_as_a_whole_and_in_parts(root: Path) -> None:
     both = paddock("show", "tiny", "--system", "--license")
     assert (both.exit_code, both.stderr) == (
         2,
-        "Only one of the parts can be shown at a time.\n",
+        "Only one part can be shown at a time.\n",
     )
     missing = paddock("show", "nobody")
     assert missing.exit_code == 1
@@ -134,7 +134,7 @@ def test_a_corrupt_blob_is_named(root: Path) -> None:
     fine = paddock("check")
     assert (fine.exit_code, fine.stdout) == (
         0,
-        f"{root / 'models'}: every blob is what its name says.\n",
+        f"{root / 'models'}: every blob has the digest of its name.\n",
     )
     blob = max((root / "models/blobs").glob("sha256-*"), key=lambda one: one.stat().st_size)
     content = bytearray(blob.read_bytes())

@@ -69,8 +69,8 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
     refused = paddock(*arguments, "--words", "10")
     assert (refused.exit_code, refused.stderr) == (
         2,
-        f"'{folder}/in box/s.yaml' exists already, and says something else; nothing was done.\n"
-        "  Give another name, or remove it first.\n",
+        f"'{folder}/in box/s.yaml' exists already with other content; nothing was done.\n"
+        "  Choose another name, or remove it first.\n",
     )
 
 
@@ -82,7 +82,7 @@ def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) ->
     saved = paddock(*arguments, "--save", file)
     assert saved.exit_code == 0, saved.output
     assert (
-        f"It goes on with 2 documents of '{folder}/out', whose summaries are its own now.\n"
+        f"It takes over 2 documents of '{folder}/out' that are summarised already.\n"
         in saved.stderr
     )
     assert "0 model calls; saved: 1 item fresh" in saved.stdout
@@ -106,7 +106,7 @@ def test_the_same_saved_again_takes_over_what_was_made_meanwhile(folder: Path) -
     (folder / "in box/new.txt").write_text("A new one.")
     assert paddock(*arguments).exit_code == 0
     again = paddock(*arguments, "--save", "s.yaml")
-    assert "It goes on with 1 document of" in again.stderr
+    assert "It takes over 1 document of" in again.stderr
     assert "0 model calls; saved: 3 items fresh" in again.stdout
 
 

@@ -22,7 +22,7 @@ def test_a_proxy_that_would_be_asked_for_this_machine_is_a_warning(tmp_path: Pat
         Finding(
             "proxy",
             "warning",
-            "NO_PROXY lacks localhost and 127.0.0.1: clients would ask the proxy for "
+            "NO_PROXY lacks localhost and 127.0.0.1: clients would send requests for "
             "http://127.0.0.1:11434",
             "export NO_PROXY='intern,localhost,127.0.0.1,::1'",
         ),
@@ -46,7 +46,7 @@ def test_who_may_ask_is_told(tmp_path: Path) -> None:
     wide = next(iter(doctor.service_findings(settings(tmp_path, OLLAMA_HOST="0.0.0.0"))))
     assert (wide.level, wide.text) == (
         "warning",
-        "0.0.0.0:11434 is for other machines too, and asks for no key",
+        "0.0.0.0:11434 is open to other machines without a key",
     )
 
 

@@ -105,7 +105,7 @@ def test_what_a_step_prints_does_not_stand_before_the_object(
 def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
     with pytest.raises(CommandError) as caught:
         command(["."], record=True, replay=True)
-    assert str(caught.value) == "Give `--record` or `--replay`, not both."
+    assert str(caught.value) == "Use `--record` or `--replay`, not both."
     file.write_text(PIPELINE.partition("tests:")[0])
     with pytest.raises(CommandError) as caught:
         command(["."])

@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(), list(arguments))
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 def digest(home: Path) -> str:
@@ -39,7 +39,7 @@ def digest(home: Path) -> str:
 
 def test_copies_are_listed_and_undone(home: Path) -> None:
     assert paddock("tune").stderr == (
-        "No model has a tuned copy, and of none it is known that one would help.\n"
+        "No model has a tuned copy, and none is known to profit from one.\n"
     )
     finder = ModelFinder(home / "models", home / "cache")
     finder.tuned.keep(copy_in(home, digest(home)))
@@ -90,7 +90,7 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
         (
             ("all-minilm",),
             "'all-minilm' is an embedding model; only chat models are tuned.\n"
-            "  The vectors of a copy would not quite match those that are stored already.\n",
+            "  The vectors of a copy would not match those that are stored already.\n",
         ),
         (
             ("smollm2:135m", "--format", "q9"),
@@ -100,7 +100,7 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
         ),
         (
             ("--off",),
-            "Say which model: `paddock tune MODEL`. `paddock list` shows them.\n",
+            "Name a model: `paddock tune MODEL`. `paddock list` shows them.\n",
         ),
     ],
 )

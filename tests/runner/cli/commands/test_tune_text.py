@@ -14,19 +14,19 @@ def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(tmp_path: Path
     assert tuned_copy_text(replace(made, more_bytes=47_000_000)) == [
         "smollm2:135m: Q8_0, prompts 2.0 times as fast, top-1 agreement 95.4 %, 47 MB more.",
         "It writes one answer 0.9 times as fast, and eight at once 1.4 times.",
-        "It serves from now on; `paddock tune smollm2:135m --off` undoes it.",
+        "The copy is used from now on; `paddock tune smollm2:135m --off` removes it.",
     ]
     measured = replace(made, exact_before=0.948, exact_after=0.949)
     assert tuned_copy_text(measured)[2] == (
-        "Of 768 next tokens, exact arithmetic would say the same as the original at 94.8 %, and "
-        "the same as the copy at 94.9 %: processors round."
+        "Of 768 next tokens, exact arithmetic agrees with the original at 94.8 % and with "
+        "the copy at 94.9 %: processors round."
     )
     assert tuned_copy_text(replace(made, format="Q4_0"))[2] == (
         "Q4_0 is lossy: answers differ from the original's more often."
     )
     busy = replace(made, after=replace(made.after, share=0.5))
     assert tuned_copy_text(busy)[2] == (
-        "Other programs used the processor meanwhile, so the speeds are rough."
+        "Other programs used the processor, so the speeds are rough."
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.arguments import parse_keep_alive, read_document_text, read_stdin
 from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.cli.model_arguments import parse_keep_alive, read_document_text, read_stdin
 from paddock.steps.base import StepError
 
 
@@ -26,7 +26,7 @@ def test_text_is_read_in_whatever_encoding(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_what_is_no_text_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given(monkeypatch, b"\0\1\2\3" * 100)
-    with pytest.raises(CommandError, match="The input is no text: "):
+    with pytest.raises(CommandError, match="The input is not text: "):
         read_stdin()
     with pytest.raises(CommandError, match="There is no file"):
         read_document_text(str(tmp_path / "gone"))

@@ -38,7 +38,7 @@ def test_what_is_allowed_by_hand_holds_for_its_runs(
     environment = RUNNING | {"PADDOCK_HOME": str(tmp_path), "PADDOCK_ALLOW": "network"}
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    done = CliRunner().invoke(application(), ["worker", *given])
+    done = CliRunner().invoke(application("worker"), ["worker", *given])
     assert done.exit_code == 0, done.output
     assert told == [allowed, allowed]
 
@@ -46,6 +46,6 @@ def test_what_is_allowed_by_hand_holds_for_its_runs(
 def test_a_name_that_nothing_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in RUNNING.items():
         monkeypatch.setenv(variable, value)
-    done = CliRunner().invoke(application(), ["worker", "--allow", "everything"])
+    done = CliRunner().invoke(application("worker"), ["worker", "--allow", "everything"])
     assert done.exit_code == 2
     assert "--allow: 'everything' is not known." in done.output

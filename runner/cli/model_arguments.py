@@ -1,0 +1,94 @@
+"""Arguments of commands that use a model: its name, documents, standard input, `--keepalive`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from paddock.engine.errors import ModelBroken, NoModelFile
+from paddock.engine.gguf import check_file
+from paddock.engine.models.model_names import is_path, parse_source
+from paddock.pipelines.errors import did_you_mean
+from paddock.runner.config import setting_values
+from paddock.steps.readers.text_encoding import NotText, decode_text
+
+from .exit_status import CommandError
+
+MODEL_HELP = "A name from `paddock list`, or a GGUF file."
+MAX_INPUT_BYTES = 64 * 1024 * 1024
+
+
+def resolve_model_ref(text: str) -> str:
+    """Return a model's name, or the absolute path of a GGUF file.
+
+    A file of Hugging Face (`hf:`) becomes the name under which `paddock pull` stores it.
+
+    Raises:
+        CommandError: the path leads to no GGUF file; the message names similar files.
+    """
+    ref = absolute_model_ref(text)
+    if is_path(text) and not text.startswith("hf:"):
+        try:
+            check_file(Path(ref), text)
+        except NoModelFile:
+            raise CommandError(f"no such file: '{text}'.{_nearby_gguf_files(Path(ref))}") from None
+        except ModelBroken as error:
+            raise CommandError(f"'{text}': {error.why}.") from None
+    return ref
+
+
+def absolute_model_ref(text: str) -> str:
+    """Return the same without checking that the file exists."""
+    if text.startswith("hf:"):
+        return str(parse_source(text).name)
+    return str(Path(text).expanduser().resolve()) if is_path(text) else text
+
+
+def _nearby_gguf_files(path: Path) -> str:
+    names = sorted(file.name for file in path.parent.glob("*.gguf"))
+    return f"\n  {did_you_mean(path.name, names)}" if names else ""
+
+
+def read_document_text(file: str) -> str:
+    """Return a document's text, whatever its format and encoding.
+
+    Raises:
+        CommandError: the file does not exist.
+        StepError: it cannot be read, or has no text.
+    """
+    path = Path(file).expanduser()
+    if not path.exists():
+        raise CommandError(f"There is no file '{file}'.")
+    from paddock.steps.readers.documents import read_document_file  # imports asyncio
+
+    return read_document_file(path, max_bytes=MAX_INPUT_BYTES).text
+
+
+def read_stdin() -> str:
+    """Return standard input, read to its end.
+
+    Raises:
+        CommandError: it is not text, or larger than `MAX_INPUT_BYTES`.
+    """
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        return ""
+    raw = stream.read(MAX_INPUT_BYTES + 1)
+    if len(raw) > MAX_INPUT_BYTES:
+        raise CommandError(f"The input has more than {MAX_INPUT_BYTES // 1024**2} MiB.")
+    try:
+        return decode_text(raw).text
+    except NotText as error:
+        raise CommandError(f"The input is not text: {error}.") from None
+
+
+def parse_keep_alive(value: str) -> float:
+    """Return the seconds of a duration; below zero means for ever.
+
+    Raises:
+        CommandError: it is not a duration.
+    """
+    try:
+        return setting_values.keep_alive(value)
+    except setting_values.BadValue as error:
+        raise CommandError(f"--keepalive: '{value}' {error.problem}.\n  {error.remedy}") from None
