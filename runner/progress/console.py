@@ -1,4 +1,4 @@
-"""Console output: text without control characters, JSON, tables, durations and sizes.
+"""Console output: text without control characters, JSON objects, tables.
 
 stdout is for results, stderr for progress, warnings and errors. A closed pipe or stream, or a
 terminal that lacks a character, never fails a command.
@@ -110,68 +110,6 @@ def _redirect_to_devnull(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "document"), counted(12000, "document")
-    ('1 document', '12,000 documents')
-    """
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in its two largest units.
-
-    >>> duration(0.04), duration(3.14), duration(75), duration(3700), duration(200000)
-    ('under 0.1 s', '3.1 s', '1 min 15 s', '1 h 1 min', '2 d 7 h')
-    """
-    if seconds < 10:
-        return "under 0.1 s" if seconds < 0.1 else f"{seconds:.1f} s"
-    minutes, secs = divmod(round(seconds), 60)
-    hours, mins = divmod(minutes, 60)
-    days, hrs = divmod(hours, 24)
-    parts = [(days, "d"), (hrs, "h"), (mins, "min"), (secs, "s")]
-    first = next(place for place, (n, _) in enumerate(parts) if n)
-    return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
-
-
-def ago(seconds: float) -> str:
-    """Return roughly how long ago something was.
-
-    >>> ago(5), ago(125), ago(7500), ago(90_000), ago(86400 * 400)
-    ('just now', '2 minutes ago', '2 hours ago', '1 day ago', '1 year ago')
-    """
-    units = (("year", 365 * 86400), ("month", 30 * 86400), ("week", 7 * 86400), ("day", 86400),
-             ("hour", 3600), ("minute", 60))  # fmt: skip
-    for noun, length in units:
-        if seconds >= length:
-            return f"{counted(int(seconds // length), noun)} ago"
-    return "just now"
-
-
-def speed(per_s: float) -> str:
-    """Return a rate with two significant digits, or as a whole number.
-
-    >>> speed(0.31), speed(45.2)
-    ('0.3', '45')
-    """
-    return f"{per_s:.1f}" if per_s < 10 else f"{per_s:.0f}"
-
-
-def size(n_bytes: int) -> str:
-    """Return a size with a decimal unit, as `ollama list` does.
-
-    >>> size(98_700_000), size(1_540_000_000), size(12)
-    ('99 MB', '1.5 GB', '12 B')
-    """
-    amount = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 999.5:
-            return f"{amount:.1f} {unit}" if unit == "GB" else f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

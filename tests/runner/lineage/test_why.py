@@ -453,7 +453,7 @@ def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world:
     (world.folder / "inbox").rename(world.folder / "elsewhere")
     assert changes("out/DIGEST.md") == [
         f"the steps before it cannot be checked: step 'docs': the folder '{world.folder}/inbox' "
-        f"is not there. Correct `root`, or make the folder."
+        f"is not there. Correct `root`, or create the folder."
     ]
 
 
