@@ -1,7 +1,8 @@
 """Ledger health checks of `paddock up`, and alerts for what no run can report itself.
 
 A broken ledger stops every run of its folder: it is logged and sent to `on.notify` once, shown by
-`/status`, and `/readyz` answers 503 until it is mended. A run that crashed too often is sent too.
+`/status`, and `/readyz` answers 503 until it is repaired. A run that crashed too often is sent
+too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ log = logging.getLogger("paddock.up")
 async def alert_given_up(
     flags: Mapping[str, object], post: Deployment, run: str, words: str
 ) -> None:
-    """Tell those whom `on.notify` names of a run; `flags` are settings given by hand."""
+    """Send `on.notify` that a run crashed too often; `flags` are command-line settings."""
     log.error("%s: run %s is given up: %s", post.triggered.pipeline.name, run, words)
     await alert_trouble(flags, post, words, run)
 
@@ -36,7 +37,7 @@ async def alert_given_up(
 async def alert_trouble(
     flags: Mapping[str, object], post: Deployment, words: str, run: str = ""
 ) -> None:
-    """Tell those whom `on.notify` names that runs of a pipeline fail, and why."""
+    """Send `on.notify` that a pipeline's runs fail, and why."""
     bound, name = post.triggered.bound, post.triggered.pipeline.name
     if bound is None:
         return
@@ -44,7 +45,7 @@ async def alert_trouble(
     try:
         secrets = read_secrets(bound.pipeline, os.environ)
     except PipelineError as error:
-        log.warning("%s: nobody is told: %s", name, error)
+        log.warning("%s: notification not delivered: %s", name, error)
         return
     for untold in await notify_of_end(
         bound, crash_report(name, run, words), None, settings, secrets
@@ -56,20 +57,20 @@ LOOK_S = 30.0
 
 
 class LedgerHealth:
-    """What is wrong with which ledger. Lives in one loop, looks in threads."""
+    """Which ledgers are broken, and why. Lives in one event loop, checks in threads."""
 
     def __init__(
         self, opens: OpenLedger, tell: Callable[[Deployment, str], Awaitable[None]]
     ) -> None:
         """`tell` sends a pipeline's notifications."""
         self.faults: dict[Path, str] = {}
-        """By the folder of the pipelines; empty: all is well."""
+        """By the folder of the pipelines; empty: all ledgers work."""
         self._opens = opens
         self._tell = tell
         self._telling: set[asyncio.Task[None]] = set()
 
     async def look(self, posts: Iterable[Deployment]) -> None:
-        """Look at the ledger of each pipeline, and tell what has changed."""
+        """Check the ledger of each pipeline, and report changes."""
         by_folder: dict[Path, list[Deployment]] = {}
         for post in posts:
             by_folder.setdefault(post.triggered.file.parent, []).append(post)
@@ -87,10 +88,10 @@ class LedgerHealth:
                     self._telling.add(telling)
                     telling.add_done_callback(self._telling.discard)
             elif was and not fault:
-                log.info("%s: the ledger can be used again", folder)
+                log.info("%s: the ledger works again", folder)
 
     def _fault(self, folder: Path) -> str:
-        """Return why a ledger cannot be used; empty: it can, or there is none yet."""
+        """Return why a ledger cannot be used; empty when it can, or does not exist yet."""
         try:
             with self._opens(folder, True) as ledger:
                 ledger.watched("")
@@ -98,13 +99,13 @@ class LedgerHealth:
                     _check_room(folder, ledger.file)
         except LedgerError as error:
             return str(error)
-        except Exception as error:  # whichever database it is, it does not answer
+        except Exception as error:  # any driver's error: the database does not answer
             return f"the ledger does not answer ({error})."
         return ""
 
 
 def _check_room(folder: Path, file: Path) -> None:
-    """Look whether a run could write the ledger.
+    """Check that a run could write the ledger.
 
     Raises:
         LedgerError: it could not, with the reason.

@@ -1,9 +1,9 @@
-"""Consents: what a person agreed that each pipeline file under `paddock up` may reach.
+"""Consents: what a person has allowed each pipeline file under `paddock up` to access.
 
-`--allow` and the settings limit what pipelines may reach at most. Consent is given per file: for
-all files that are there when something is newly allowed, or when `up` is started at a terminal;
-for others by `paddock allow`. A file that comes later, or asks for more than it did, is not run
-before that. One file in the state folder keeps this.
+`--allow` and the settings are the upper limit. Consent is given per file: for all files that exist
+when something is newly allowed, or when `up` starts at a terminal; for others by `paddock allow`.
+A file that comes later, or asks for more than before, does not run without it. Stored in one file
+in the state folder.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _WAIT_S = 10.0
 
 
 class Consents:
-    """The file; read again each time, since other processes write to it."""
+    """The file; read each time, since other processes write to it."""
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "up"
         self._file = self._folder / "consents.json"
 
     def agreed(self, file: Path) -> frozenset[str]:
-        """Return the digests of what was agreed to for a pipeline file."""
+        """Return the digests of what was consented to for a pipeline file."""
         return frozenset(self._read("files").get(str(file.resolve()), ()))
 
     def agree(self, file: Path, asks: Collection[str]) -> None:
-        """Agree to what a pipeline file asks for now, in place of what it asked for before.
+        """Consent to what a pipeline file asks for now; replaces its earlier consents.
 
         Raises:
             OSError: it cannot be written.
@@ -40,12 +40,12 @@ class Consents:
         self._write("files", str(file.resolve()), sorted(asks))
 
     def is_wider(self, folders: Iterable[Path], allowed: Collection[str]) -> bool:
-        """Return whether more is allowed below one of the folders than when this was asked last."""
+        """Return whether more is allowed below one of the folders than at the last `note`."""
         known = self._read("folders")
         return any(not set(allowed) <= set(known.get(str(one.resolve()), ())) for one in folders)
 
     def note(self, folders: Iterable[Path], allowed: Collection[str]) -> None:
-        """Note what is allowed below folders now.
+        """Record what is allowed below folders now.
 
         Raises:
             OSError: it cannot be written.

@@ -22,16 +22,16 @@ _FEW_DAYS = 3
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
-    """From one time of the day to another, past midnight too; equal times: always."""
+    """From one time of day to another, also across midnight; equal times: always."""
 
     start: time
     end: time
     zone: tzinfo | None = None
-    """Whose clock is read; None: this machine's."""
+    """Time zone; None: this machine's."""
 
     @classmethod
     def of(cls, written: str, zone: tzinfo | None = None) -> TimeWindow:
-        """Read `"22:00-07:00"`."""
+        """Parse `"22:00-07:00"`."""
         start, _, end = written.partition("-")
         return cls(time.fromisoformat(start), time.fromisoformat(end), zone)
 
@@ -73,14 +73,14 @@ class TimeWindow:
         return now.astimezone(UTC) + timedelta(days=1)
 
     def _at(self, wall: datetime) -> datetime:
-        """Return the moment at which the wall's clock shows this."""
+        """Return the moment of a wall-clock time."""
         local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
         return local.astimezone(UTC)
 
 
 CatchUp = Literal["none", "latest", "all"]
 
-AHEAD = 3  # runs that are shown before they are due
+AHEAD = 3  # planned runs that Prefect shows before they are due
 MOST_MISSED = 1_000
 LOOK_BACK = timedelta(days=30)
 _MACROS = {
@@ -95,11 +95,11 @@ _STEPS_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timede
 
 @dataclass(frozen=True, slots=True)
 class CronSchedule:
-    """A schedule, as a file has it."""
+    """A schedule of a pipeline file."""
 
     cron: str
     timezone: str | None = None
-    """The zone in which `cron` is read; None: this machine's."""
+    """Time zone of `cron`; None: this machine's."""
     catch_up: CatchUp = "latest"
 
     @property
@@ -113,14 +113,14 @@ class CronSchedule:
 
 
 def upcoming(timed: CronSchedule, after: datetime, n: int = AHEAD) -> list[datetime]:
-    """Return the next moments behind `after`, in UTC."""
+    """Return the next `n` moments after `after`, in UTC."""
     return list(islice(_moments(timed, after), n))
 
 
 def missed(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime]:
-    """Return what was due after `since` and up to now and has to be made up for, oldest first.
+    """Return what was due after `since` and up to now and must be caught up, oldest first.
 
-    `since` is the last moment that is known to have been seen to.
+    `since` is the last moment that was handled.
     """
     if timed.catch_up == "none":
         return []
@@ -132,7 +132,7 @@ def missed(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime
 
 
 def _latest(timed: CronSchedule, since: datetime, now: datetime) -> datetime | None:
-    """Find the last moment without counting through years of minutes."""
+    """Return the last moment without stepping through years of minutes."""
     for step in _STEPS_BACK:
         found = deque(_until(timed, max(since, now - step), now), maxlen=1)
         if found:
@@ -145,7 +145,7 @@ def _until(timed: CronSchedule, since: datetime, now: datetime) -> Iterator[date
 
 
 def _moments(timed: CronSchedule, after: datetime) -> Iterator[datetime]:
-    """Yield every moment behind `after`; cronsim gives up after 50 years without one."""
+    """Yield every moment after `after`; cronsim gives up after 50 years without one."""
     from cronsim import CronSim
 
     zone = ZoneInfo(timed.timezone) if timed.timezone else None

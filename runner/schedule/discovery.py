@@ -40,21 +40,21 @@ _NAME = "up"
 
 
 class FolderTaken(Exception):
-    """Another process looks after this folder."""
+    """Another process serves this folder."""
 
 
 class FolderLocks:
-    """The locks of one process; the system lets them go when it ends, however it does."""
+    """The folder locks of one process; the operating system releases them when it ends."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._locks: dict[Path, BaseFileLock] = {}
 
     def take(self, folder: Path) -> None:
-        """Hold a folder; once is enough.
+        """Lock a folder, once.
 
         Raises:
-            Held: another process does, with who and since when.
+            FolderTaken: another process has it; the message says which one, and since when.
         """
         if folder in self._locks:
             return
@@ -66,7 +66,7 @@ class FolderLocks:
         try:
             lock.acquire()
         except Timeout:
-            raise FolderTaken(f"{folder}: {_holder_text(who)} looks after this folder.\n  End it, "
+            raise FolderTaken(f"{folder}: {_holder_text(who)} serves this folder.\n  End it, "
                        "or name other folders.") from None  # fmt: skip
         self._locks[folder] = lock
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
@@ -74,19 +74,19 @@ class FolderLocks:
             files.write_private(who, json.dumps(facts))
 
     def release(self, folder: Path) -> None:
-        """Let a folder go."""
+        """Release a folder."""
         lock = self._locks.pop(folder, None)
         if lock is not None:
             lock.release()
 
     def close(self) -> None:
-        """Let all go."""
+        """Release all folders."""
         for folder in list(self._locks):
             self.release(folder)
 
 
 def _lock_folder(folder: Path, state_dir: Path) -> Path:
-    """Return where the lock lies: beside the pipelines, or where that cannot be written, at home."""
+    """Return the lock's path: near the pipelines, or in the state folder if that is read-only."""
     beside = folder / ".paddock"
     try:
         files.private_folder(beside)
@@ -103,7 +103,7 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
 
 
 def _holder_text(who: Path) -> str:
-    """Return who holds a lock; the note may be half written."""
+    """Return who holds a lock; its JSON may be half written."""
     try:
         facts = json.loads(who.read_text("utf-8"))
         since = datetime.fromtimestamp(facts["since"]).astimezone()
@@ -113,27 +113,27 @@ def _holder_text(who: Path) -> str:
         return "another `paddock up`"
 
 
-SETTLE_S = 1.0  # editors write in one go, or aside and rename
-TRY_AGAIN_S = 10.0  # what a faulty file lacks may be another file, such as a prompt
-GONE_AFTER = 2  # looks without a file: version control removes and writes anew
+SETTLE_S = 1.0  # editors write at once, or to a temporary file that they rename
+TRY_AGAIN_S = 10.0  # a faulty file may need another file, such as a prompt
+GONE_AFTER = 2  # scans without the file: version control removes and rewrites files
 MOST_BYTES = 1 << 20
 MOST_FILES = 5_000
 _LEFT_ALONE = ("node_modules", "__pycache__")
 
 FileStamp = tuple[int, int, int]
-"""Size, time of change and inode: what changes when a file does."""
+"""Size, modification time and inode: they change when a file does."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineChanges:
-    """What one look found. `standing` is all there is now."""
+    """What one scan found. `standing` are all current pipelines."""
 
     triggered: tuple[TriggeredPipeline, ...]
     added: tuple[TriggeredPipeline, ...] = ()
-    """New ones, and changed ones in their new form."""
+    """New pipelines, and changed ones in their new form."""
     removed: tuple[TriggeredPipeline, ...] = ()
     told: tuple[str, ...] = ()
-    """What a person should know, each once."""
+    """Messages for people, each once."""
 
 
 @dataclass
@@ -141,11 +141,11 @@ class _KnownFile:
     stamp: FileStamp
     since: float
     look: int = 0
-    """The number of the look that saw it first."""
+    """Number of the first scan that saw it."""
     folders: tuple[Path, ...] = ()
     """Where its documents arrive or are written, if it is a pipeline."""
     left_out: str = ""
-    """Why it is no pipeline, in words."""
+    """Why it is not a valid pipeline."""
     triggered: TriggeredPipeline | None = None
     read_at: float | None = None
     is_sound: bool = True
@@ -154,11 +154,11 @@ class _KnownFile:
 
 @dataclass
 class PipelineFinder:
-    """Looks for pipelines. `flags` are settings given by hand.
+    """Finds pipelines. `flags` are the command line's settings.
 
-    `consents` keeps what a person agreed to for each file. All files that are there are agreed to
-    when something is allowed that was not before, and at the first look where the person who
-    starts this is there (`is_attended`).
+    `consents` stores what a person allowed each file. All existing files get consent when
+    something is newly allowed, and at the first scan if the person who starts this is present
+    (`is_attended`).
     """
 
     folders: Sequence[Path]
@@ -174,7 +174,7 @@ class PipelineFinder:
         self._n_looks = 0
 
     def look(self) -> PipelineChanges:
-        """Look once. What changed is read when it has settled; the first look waits for nothing."""
+        """Scan once. Changed files are read once settled; the first scan reads all."""
         now = self.clock()
         is_first = not self._n_looks
         self._n_looks += 1
@@ -209,23 +209,23 @@ class PipelineFinder:
                 known.read_at = None
         self._gone(set(seen), removed)
         if self.consents is not None and allowed is not None:
-            with suppress(OSError):  # the next look agrees again, which changes nothing
+            with suppress(OSError):  # the next scan consents again, which changes nothing
                 self.consents.note(self.folders, allowed)
         return PipelineChanges(self._standing(), tuple(added), tuple(removed), tuple(told))
 
     def faults(self) -> dict[str, str]:
-        """Return what is wrong now: by file or folder, in words."""
+        """Return the current faults by file or folder."""
         return dict(self._said)
 
     def _allowed(self) -> frozenset[str] | None:
-        """Return what pipelines may reach by what a person says now; None: it cannot be read."""
+        """Return what the current settings let pipelines access; None when they cannot be read."""
         try:
             return read_settings(flags=self.flags).allow
         except SettingsError:  # shown with each file
             return None
 
     def _agrees(self, allowed: frozenset[str] | None, *, is_first: bool) -> bool:
-        """Return whether a person agrees now to what all the files that are there ask for."""
+        """Return whether a person now consents to what all existing files ask for."""
         if self.consents is None or not allowed:
             return False
         is_asked_for = is_first and self.is_attended
@@ -240,7 +240,7 @@ class PipelineFinder:
         return tuple(known.triggered for known in self._known.values() if known.triggered)
 
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
-        """Return the files that lie in folders of documents, each with the reason in words."""
+        """Return the files in folders of documents, each with the reason to ignore it."""
         by_folder: dict[Path | tuple[int, int], list[tuple[Path, Path]]] = {}
         for path, known in self._known.items():
             running = known.triggered.bound if known.triggered else None
@@ -272,7 +272,7 @@ class PipelineFinder:
     def _leave_out(
         self, path: Path, known: _KnownFile, removed: list[TriggeredPipeline], told: list[str]
     ) -> None:
-        """Let go of a file in a folder of documents; a person is told of one that is a pipeline."""
+        """Drop a file in a folder of documents; report one that is a pipeline."""
         known.is_sound = True
         if known.triggered is not None:
             removed.append(known.triggered)
@@ -302,9 +302,9 @@ class PipelineFinder:
                 path, text, settings, was_pipeline=known.triggered is not None,
                 consents=self.consents, agrees=agrees,
             )  # fmt: skip
-        except Exception as error:  # whatever a file has in store, the others must not mind
-            kept = " What it said before goes on." if known.triggered else ""
-            self._tell(str(path), f"{_words(path, error)}\n  It is not carried out.{kept}", told)
+        except Exception as error:  # no file's error may affect the others
+            kept = " Its last valid version stays in service." if known.triggered else ""
+            self._tell(str(path), f"{_words(path, error)}\n  It does not run.{kept}", told)
             return
         known.is_sound = True
         self._said.pop(str(path), None)
@@ -315,7 +315,7 @@ class PipelineFinder:
             removed.append(old)
 
     def _gone(self, seen: set[Path], removed: list[TriggeredPipeline]) -> None:
-        """Let go of files that are gone for good, unless their whole folder is."""
+        """Drop files that are gone for good, unless their whole folder is gone."""
         away = [folder for folder in self.folders if not _is_folder_there(folder)]
         for path in [path for path in self._known if path not in seen]:
             if any(path.is_relative_to(folder) for folder in away):
@@ -333,22 +333,20 @@ class PipelineFinder:
         n_files = 0
         for folder in self.folders:
             if not _is_folder_there(folder):
-                kept = "What stood in it is kept until it is back."
+                kept = "Its pipelines are kept until it is back."
                 self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}", told)
                 continue
             self._said.pop(str(folder), None)
             for path, stamp in _walk(folder):
                 n_files += 1
                 if n_files > MOST_FILES:
-                    words = (
-                        f"{folder}: has more than {MOST_FILES} YAML files; the rest is left out."
-                    )
+                    words = f"{folder}: has more than {MOST_FILES} YAML files; the rest is ignored."
                     self._tell("too many", words, told)
                     return
                 yield path, stamp
 
     def _tell(self, about: str, words: str, told: list[str]) -> None:
-        """Say it once, until it changes."""
+        """Report a message once, until it changes."""
         if self._said.get(about) != words:
             self._said[about] = words
             told.append(words)
@@ -363,13 +361,13 @@ def _is_folder_there(folder: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
-    """Yield the YAML files below a folder; links to folders are not followed, so no circle ends."""
+    """Yield the YAML files below a folder; links to folders are not followed (cycles)."""
     stack = [folder]
     while stack:
         try:
             entries = list(os.scandir(stack.pop()))
         except OSError:
-            continue  # not ours to read, or gone since
+            continue  # no permission, or gone since
         for entry in entries:
             if entry.name.startswith(".") or entry.name in _LEFT_ALONE:
                 continue
@@ -382,7 +380,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
 
 
 def _text_of(path: Path) -> str | None:
-    """Return a file's text; None: it cannot be read, which is told when it is read again."""
+    """Return a file's text; None when it cannot be read, which the next read reports."""
     try:
         return path.read_text("utf-8-sig")
     except (OSError, ValueError):
@@ -397,7 +395,7 @@ def _resolved(path: Path) -> Path:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return device and inode: a folder has one identity, however its name is written."""
+    """Return device and inode: the same for every path of a folder."""
     try:
         facts = folder.stat()
     except OSError:
@@ -408,12 +406,12 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str:
     if is_own:
         return (
-            f"{path}: is left out: it came into the folder of {owner.name}, where documents of "
+            f"{path}: is ignored: it came into the folder of {owner.name}, where documents of "
             f"that pipeline arrive.\n"
             f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again."
         )
     return (
-        f"{path}: is left out: it lies in '{folder}', where documents of {owner} arrive or are "
+        f"{path}: is ignored: it lies in '{folder}', where documents of {owner} arrive or are "
         f"written.\n  If it is a pipeline, move it into another folder."
     )
 

@@ -1,7 +1,7 @@
 """Decide which due runs start, wait, are skipped or stopped, and what follows a run's end. Pure.
 
-Knows time windows, concurrency groups, limits and restarts after crashes; no Prefect, no process
-and no clock.
+Knows time windows, concurrency groups, limits and restarts after crashes; no Prefect, process or
+clock.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from .cron import CatchUp, TimeWindow
 OnConflict = Literal["queue", "skip", "cancel_running"]
 
 MISSED_AFTER = timedelta(seconds=60)
-"""So late, a run was missed rather than delayed."""
+"""A run that starts later than this was missed, not delayed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRule:
-    """What a pipeline's file says about its runs."""
+    """What a pipeline's file sets for its runs."""
 
     window: TimeWindow | None = None
     on_conflict: OnConflict = "queue"
     rank: int = 2
-    """0: `interactive`, 1: `normal`, 2: `batch`; lower ones start first."""
+    """0: `interactive`, 1: `normal`, 2: `batch`; lower numbers start first."""
     catch_up: Mapping[str, CatchUp] = field(default_factory=dict)
     """By the trigger's key, for schedules."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueRun:
-    """A run that waits, and whose time has come."""
+    """A waiting run that is due."""
 
     id: str
     pipeline: str
@@ -43,31 +43,31 @@ class DueRun:
     at: datetime
     group: str
     is_held: bool = False
-    """It was seen to before, and held back."""
+    """It was held before."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveRun:
-    """A run that is being carried out."""
+    """A run that is running."""
 
     id: str
     name: str
     pipeline: str
     group: str
     is_ending: bool = False
-    """It was told to stop already."""
+    """It was asked to stop already."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """Carry it out."""
+    """Start it."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class HoldRun:
-    """Let it wait; `until` is when that may change, where that is known."""
+    """Keep it waiting; `until` is when that may change, if known."""
 
     id: str
     words: str
@@ -76,7 +76,7 @@ class HoldRun:
 
 @dataclass(frozen=True, slots=True)
 class SkipRun:
-    """Leave it out for good."""
+    """Skip it for good."""
 
     id: str
     words: str
@@ -84,7 +84,7 @@ class SkipRun:
 
 @dataclass(frozen=True, slots=True)
 class DrainRun:
-    """Let a running one stop at an item's border; `is_again`: it goes on later."""
+    """Drain a running run: stop after the current item; `is_again`: it continues later."""
 
     id: str
     words: str
@@ -101,7 +101,7 @@ def dispatch(
     now: datetime,
     max_runs: int,
 ) -> list[Decision]:
-    """Return one decision for each run that is due, and one for each that has to stop."""
+    """Return one decision for each due run, and one for each run that must stop."""
     desk = _DispatchRound(active, rules, now, max_runs)
     for one in active:
         desk.look_at(one)
@@ -112,7 +112,7 @@ def dispatch(
 
 
 class _DispatchRound:
-    """One round of decisions; what was decided so far counts for the next."""
+    """One round of decisions; each counts for the next."""
 
     def __init__(
         self,
@@ -134,16 +134,16 @@ class _DispatchRound:
         return rule.rank if rule else 0
 
     def look_at(self, run: ActiveRun) -> None:
-        """Stop what runs outside its window."""
+        """Drain a run outside its window."""
         rule = self._rules.get(run.pipeline)
         if rule and rule.window and not rule.window.is_open(self._now):
             self._close(run, f"its window {rule.window} is over", is_again=True)
 
     def decide(self, run: DueRun, newest: Mapping[tuple[str, ...], DueRun]) -> None:
-        """Decide about one run that is due."""
+        """Decide about one due run."""
         rule = self._rules.get(run.pipeline)
         if rule is None:
-            self._add(SkipRun(run.id, "its pipeline is no longer there"))
+            self._add(SkipRun(run.id, "its pipeline no longer exists"))
             return
         latest = newest.get(_replaceable_kind(run, rule), run)
         busy = self._busy.get(run.group)
@@ -158,7 +158,7 @@ class _DispatchRound:
             self._conflict(run, rule, busy)
         elif self._left <= 0:
             runs = "1 run" if self._max_runs == 1 else f"{self._max_runs} runs"
-            self._add(HoldRun(run.id, f"waits for its turn: {runs} at a time"))
+            self._add(HoldRun(run.id, f"waits for a free slot: {runs} at a time"))
         else:
             self._left -= 1
             self._busy[run.group] = ActiveRun(run.id, "", run.pipeline, run.group)
@@ -167,7 +167,7 @@ class _DispatchRound:
     def _conflict(self, run: DueRun, rule: RunRule, busy: ActiveRun) -> None:
         who = f"run '{busy.name}'" if busy.name else "a run of its group"
         if rule.on_conflict == "skip":
-            self._add(SkipRun(run.id, f"{who} was at work, and `on_conflict` is `skip`"))
+            self._add(SkipRun(run.id, f"{who} was running, and `on_conflict` is `skip`"))
             return
         if rule.on_conflict == "cancel_running" and busy.name:
             self._close(busy, "a newer run of its group takes its place", is_again=False)
@@ -188,7 +188,7 @@ class _DispatchRound:
 
 
 def _newest(due: Sequence[DueRun], rules: Mapping[str, RunRule]) -> dict[tuple[str, ...], DueRun]:
-    """Return the newest of each kind of run whose newer ones take the place of older ones."""
+    """Return the newest of each kind of run in which newer runs replace older ones."""
     newest: dict[tuple[str, ...], DueRun] = {}
     for run in due:
         kind = _replaceable_kind(run, rules[run.pipeline]) if run.pipeline in rules else ()
@@ -199,7 +199,7 @@ def _newest(due: Sequence[DueRun], rules: Mapping[str, RunRule]) -> dict[tuple[s
 
 
 def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
-    """Return which runs are alike, so that the newest of them is enough; none: each one counts."""
+    """Return the kind of a run that newer ones of the same kind replace; empty: each one counts."""
     if rule.on_conflict == "cancel_running":
         return ("group", run.group)
     if rule.catch_up.get(run.trigger, "all") != "all":
@@ -216,29 +216,29 @@ StopReason = Literal["window", "cancelled", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class RunEnding:
-    """How a process ended, and what it had been told before."""
+    """How a process ended, and what it was asked before."""
 
     attempt: int
     crash: str | None = None
-    """How it died; None: it said itself how it ended."""
+    """How it died; None: it reported its end."""
     status: str = "failed"
-    """What it said: a report's status, or `failed` where an error ended it."""
+    """A report's status, or `failed` where an error ended it."""
     stopped: StopReason | None = None
-    """Why it was told to stop, if it was."""
+    """Why it was asked to stop, if it was."""
     has_progressed: bool = False
-    """Of a crash: it did something before, or is known to have died of one item."""
+    """For a crash: it made progress before, or is known to have died of one item."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoRestart:
-    """Nothing follows; `is_given_up`: it crashed once too often."""
+    """No restart; `is_given_up`: it crashed once too often."""
 
     is_given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RestartRun:
-    """Start it again."""
+    """Restart it."""
 
     at: datetime
     attempt: int
@@ -246,18 +246,18 @@ class RestartRun:
 
 
 def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRestart | RestartRun:
-    """Return what follows."""
+    """Return what follows the end of a run."""
     has_finished = ending.crash is None and ending.status not in ("interrupted", "budget")
     if has_finished or ending.stopped == "cancelled":
         return NoRestart()
     if ending.stopped == "window":
-        # Due at once: it is held back as everything else is, and may go on when the file changes.
-        return RestartRun(now, ending.attempt, "goes on in its window")
+        # Due at once: it is held as all runs are, and may continue when the file changes.
+        return RestartRun(now, ending.attempt, "continues in its window")
     if ending.stopped == "shutdown":
-        return RestartRun(now, ending.attempt, "goes on where `paddock up` was ended")
+        return RestartRun(now, ending.attempt, "continues after the end of `paddock up`")
     if ending.crash is None:
         return NoRestart()
-    # A run that gets on comes to its end: the ledger bounds how often an item may end it.
+    # A run with progress comes to its end: the ledger bounds how often an item may end it.
     attempt = 1 if ending.has_progressed else ending.attempt
     once_more = next_restart(attempt, max_restarts)
     if once_more is None:

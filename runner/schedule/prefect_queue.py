@@ -51,12 +51,12 @@ from .triggered_pipeline import deployed_parameters
 
 ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
 TAG = "paddock"
-ANSWER_S = 30.0  # a server on a busy machine took 8 s at worst
+ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE, MOST_READ = 200, 1_000
 MOST_NAME_LETTERS = 200
 HELD_STATE = "AwaitingConcurrencySlot"
 AGAIN_SUFFIX = ":again"
-"""After a run's id: the key of the one that goes on with it."""
+"""Suffix of a run's id: the key of the run that continues it."""
 
 RunPhase = Literal["waiting", "running", "cancelling", "ended"]
 RunEnd = Literal["", "completed", "budget", "interrupted", "skipped", "failed", "crashed"]
@@ -65,16 +65,16 @@ _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CA
 
 
 class QueueError(Exception):
-    """Prefect's API did not do what it was asked; it may be away for a moment."""
+    """Prefect's API failed; it may be away for a moment."""
 
 
 class DeletedInPrefect(QueueError):
-    """What was asked about is no longer there: somebody deleted it."""
+    """The object was deleted in Prefect."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRun:
-    """A flow run, as Prefect has it."""
+    """A flow run in Prefect."""
 
     id: str
     name: str
@@ -83,32 +83,32 @@ class QueuedRun:
     shown: str
     """The state's name and message, to be changed only when it differs."""
     at: datetime
-    """When it was meant to start."""
+    """When it was due first."""
     next_at: datetime
-    """When it is to be looked at again."""
+    """When to look at it again."""
     is_held: bool = False
     is_claimed: bool = False
-    """Somebody has begun to start it."""
+    """Its start has begun."""
     process: str = ""
-    """`host:pid:since:signature` of the process that carries it out."""
+    """`host:pid:since:signature` of the process that runs it."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
-    """Its idempotency key, which no other run of its flow has."""
+    """Its idempotency key, unique in its flow."""
     end: RunEnd = ""
-    """How it ended, as a report or a watch has it; empty while it has not."""
+    """How it ended, as in a report; empty while it has not."""
 
 
 class PrefectQueue:
-    """Prefect's API, asked for what `up` needs. One for a process; lives in its loop.
+    """Client of Prefect's API for what `up` needs. One for each process; lives in its event loop.
 
-    What it returns of a run is what Prefect has, which a stranger may have written; `admission`
-    decides what of it counts.
+    Its values are Prefect's, which others may have written; `triggered_pipeline` decides which
+    count.
     """
 
     def __init__(
         self, api_url: str, signer: Signer, auth_string: str, stack: AsyncExitStack
     ) -> None:
-        """Ask nothing yet: `move` opens the client, which `stack` closes."""
+        """Send nothing yet: `move` opens the client, which `stack` closes."""
         self.api_url = api_url
         self._signer = signer
         self._auth_string = auth_string
@@ -116,9 +116,9 @@ class PrefectQueue:
         self._flows: dict[str, UUID] = {}
 
     async def move(self, api_url: str) -> None:
-        """Ask at this address from now on: our own server may be started at another port.
+        """Use this address from now on: our own server may have restarted at another port.
 
-        The old client stays open until the end, for requests that still wait for it.
+        The old client stays open until the end, for requests in flight.
         """
         api = get_current_settings().api
         key = api.key.get_secret_value() if api.key and not self._auth_string else None
@@ -130,7 +130,7 @@ class PrefectQueue:
     async def deploy(
         self, file: str, name: str, version: str, description: str, *, work_pool: str = ""
     ) -> str:
-        """Make or change the deployment of a pipeline's file, and give its id."""
+        """Make or change the deployment of a pipeline's file; return its id."""
         async with _as_queue_error():
             flow = self._flows.get(name) or await self._client.create_flow_from_name(
                 _prefect_name(name)
@@ -150,7 +150,7 @@ class PrefectQueue:
         return str(made)
 
     async def undeploy(self, deployment: str) -> None:
-        """Take a deployment away; one that is gone already is as good."""
+        """Delete a deployment; ignore a missing one."""
         async with _as_queue_error():
             with contextlib.suppress(ObjectNotFound):
                 await self._client.delete_deployment(UUID(deployment))
@@ -164,13 +164,13 @@ class PrefectQueue:
         at: datetime,
         words: str,
     ) -> QueuedRun:
-        """Sign a run and put it into the queue, or give the one that has this key already.
+        """Sign a run and put it into the queue, or return the one that has this key already.
 
         Raises:
-            Gone: there is no such deployment.
-            TrackedError: Prefect does not take it now.
+            DeletedInPrefect: there is no such deployment.
+            QueueError: Prefect does not take it now.
         """
-        # One that goes on with another is none that a schedule has planned.
+        # A run that continues another one was not planned by a schedule.
         trigger = [] if parameters.get("parent") else [str(parameters.get("trigger", ""))]
         async with _as_queue_error():
             made = await self._client.create_flow_run_from_deployment(
@@ -183,7 +183,7 @@ class PrefectQueue:
         return _queued_run(made)
 
     async def deployments(self) -> dict[str, str]:
-        """Return the files of every deployment of ours, by its id."""
+        """Return the file of each of our deployments, by its id."""
         found: dict[str, str] = {}
         wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
         async with _as_queue_error():
@@ -196,7 +196,7 @@ class PrefectQueue:
                     return found
 
     async def open_runs(self, deployments: Collection[str]) -> list[QueuedRun]:
-        """Return what waits and what runs, the oldest first."""
+        """Return waiting and running runs, the oldest first."""
         if not deployments:
             return []
         wanted = FlowRunFilter(
@@ -231,7 +231,7 @@ class PrefectQueue:
         return found[0].expected_start_time if found else None
 
     async def successor(self, run: str) -> QueuedRun | None:
-        """Return the run that was put into the queue to go on with another one."""
+        """Return the run that was queued to continue another one."""
         key = FlowRunFilterIdempotencyKey(any_=[f"{run}{AGAIN_SUFFIX}"])
         async with _as_queue_error():
             found = await self._client.read_flow_runs(
@@ -240,7 +240,7 @@ class PrefectQueue:
         return _queued_run(found[0]) if found else None
 
     async def read(self, run: str) -> QueuedRun | None:
-        """Return one run as it is now; None: somebody deleted it."""
+        """Return the current state of a run; None when it was deleted."""
         async with _as_queue_error():
             try:
                 return _queued_run(await self._client.read_flow_run(UUID(run)))
@@ -248,7 +248,7 @@ class PrefectQueue:
                 return None
 
     async def delete(self, run: str) -> None:
-        """Take away a run that has never begun."""
+        """Delete a run that has never begun."""
         async with _as_queue_error():
             with contextlib.suppress(ObjectNotFound):
                 await self._client.delete_flow_run(UUID(run))
@@ -258,7 +258,7 @@ class PrefectQueue:
         await self._state(run, Pending(message="starts"))
 
     async def started(self, run: str, process: str) -> None:
-        """Write down which process carries it out, signed: it may be told to end by its number."""
+        """Record the signed mark of a run's process, which may be signalled by its number."""
         signed = self._signer.signed_process(run, process)
         async with _as_queue_error():
             await self._client.update_flow_run(UUID(run), infrastructure_pid=signed)
@@ -269,7 +269,7 @@ class PrefectQueue:
         await self._state(run, AwaitingConcurrencySlot(scheduled_time=at, message=words))
 
     async def skip(self, run: str, words: str) -> None:
-        """Leave a run out for good."""
+        """Skip a run for good."""
         await self._state(run, Cancelled(name="Skipped", message=words))
 
     async def cancelled(self, run: str, words: str) -> None:
@@ -277,11 +277,11 @@ class PrefectQueue:
         await self._state(run, Cancelled(message=words))
 
     async def completed(self, run: str, words: str) -> None:
-        """Show that a run is done, where it could not do so itself."""
+        """Show that a run is completed, if it could not do so itself."""
         await self._state(run, Completed(message=words))
 
     async def failed(self, run: str, words: str) -> None:
-        """Show that a run failed, where it could not do so itself."""
+        """Show that a run failed, if it could not do so itself."""
         await self._state(run, Failed(message=words))
 
     async def crashed(self, run: str, words: str) -> None:
@@ -290,7 +290,7 @@ class PrefectQueue:
 
     async def _state(self, run: str, state: State[Any]) -> None:
         async with _as_queue_error():
-            with contextlib.suppress(ObjectNotFound):  # somebody deleted it
+            with contextlib.suppress(ObjectNotFound):  # it was deleted
                 await self._client.set_flow_run_state(UUID(run), state, force=True)
 
 
@@ -298,7 +298,7 @@ class PrefectQueue:
 async def open_queue(
     api_url: str, signer: Signer, auth_string: str = ""
 ) -> AsyncIterator[PrefectQueue]:
-    """Open Prefect's API at this address; `auth_string`: of our own server."""
+    """Open Prefect's API at this address; `auth_string` is of our own server."""
     async with AsyncExitStack() as stack:
         opened = PrefectQueue(api_url, signer, auth_string, stack)
         await opened.move(api_url)
@@ -316,25 +316,25 @@ def deployment_name(file: str) -> str:
 
 
 def _prefect_name(name: str) -> str:
-    """Leave out what Prefect takes in no name."""
+    """Remove characters that Prefect does not allow in names."""
     return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
 
 
 @asynccontextmanager
 async def _as_queue_error() -> AsyncIterator[None]:
-    """Turn what may go wrong with the API into one error, and bound the time.
+    """Raise every error of the API as a `QueueError`, and bound the time.
 
     Raises:
-        TrackedError: it is away, slow or refuses.
+        QueueError: it is away, slow or refuses.
     """
     try:
         async with asyncio.timeout(ANSWER_S):
             yield
     except ObjectNotFound as error:
-        raise DeletedInPrefect("Prefect's API: what was asked about is not there") from error
+        raise DeletedInPrefect("Prefect's API: the object does not exist") from error
     except (PrefectException, httpx.HTTPError, TimeoutError) as error:
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
-            raise DeletedInPrefect("Prefect's API: what was asked about is not there") from error
+            raise DeletedInPrefect("Prefect's API: the object does not exist") from error
         words = str(error).strip().partition("\n")[0] or type(error).__name__
         raise QueueError(f"Prefect's API: {words}") from error
 
@@ -349,7 +349,7 @@ _PHASES: Mapping[StateType, RunPhase] = {
 
 
 def _run_end(kind: StateType, name: str) -> RunEnd:
-    """Return how a run ended: one that stopped at a border has done only a part."""
+    """Return how a run ended; a drained run has done only a part."""
     if kind == StateType.COMPLETED:
         return "budget" if name == "Budget" else "completed"
     if kind == StateType.CANCELLED:

@@ -1,7 +1,6 @@
-"""Reconcile what is in service with the pipeline files.
+"""Reconcile deployments, planned cron runs, watches and webhooks with the pipeline files.
 
-Deployments, planned cron runs, folder watches, webhooks. Planned runs lie in Prefect too, so that
-a person sees them there; the same moment twice gives the same run.
+Planned runs also lie in Prefect, where people see them; the same moment twice is the same run.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ log = logging.getLogger("paddock.up")
 
 @dataclass
 class _SchedulePlan:
-    """What is known of one schedule."""
+    """State of one schedule."""
 
     deployment: str
     owed: list[datetime] = field(default_factory=list)
@@ -64,7 +63,7 @@ class _SchedulePlan:
 
 
 class SchedulePlanner:
-    """Keeps the queue filled. `plan` is called again and again."""
+    """Keeps planned runs in the queue. `plan` is called repeatedly."""
 
     def __init__(self, board: PrefectQueue, office: RunManager) -> None:
         self._prefect_queue = board
@@ -72,10 +71,10 @@ class SchedulePlanner:
         self._plans: dict[tuple[str, str], _SchedulePlan] = {}
 
     async def plan(self, now: datetime | None = None) -> None:
-        """Plan for every pipeline that stands ready.
+        """Plan runs for every pipeline in service.
 
         Raises:
-            TrackedError: Prefect is away; what is missing is planned by the next call.
+            QueueError: Prefect is away; the next call plans what is missing.
         """
         now = now or datetime.now(UTC)
         posts = self._run_manager.posts
@@ -87,7 +86,7 @@ class SchedulePlanner:
                 await self._one(key, post, timed, now)
 
     def next_times(self, key: str, now: datetime) -> list[str]:
-        """Return when a pipeline's schedules come next, for people."""
+        """Return the next times of a pipeline's schedules, for people."""
         post = self._run_manager.posts.get(key)
         times = (upcoming(one, now, 1) for one in post.triggered.schedules) if post else ()
         return sorted(f"{at.isoformat()}" for some in times for at in some)
@@ -99,17 +98,17 @@ class SchedulePlanner:
             self._plans[key, timed.key] = plan
         last = plan.owed[-1] if plan.owed else plan.planned
         ahead = upcoming(timed, now)
-        if last is not None and last < now:  # the machine slept, or its clock was put forward
+        if last is not None and last < now:  # the machine slept, or its clock was set forward
             plan.owed += await asyncio.to_thread(missed, timed, last, now)
         elif last is not None and ahead and last > ahead[-1]:
-            last = None  # the clock was put back; what is in the queue already is not put twice
+            last = None  # the clock was set back; runs in the queue are not queued twice
         plan.owed += [moment for moment in ahead if last is None or moment > last]
         for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
             await self._submit(post, timed, plan.owed[0])
             plan.planned = plan.owed.pop(0)
 
     async def _begun(self, post: Deployment, timed: CronSchedule, now: datetime) -> _SchedulePlan:
-        """Find out what was missed while nobody was there."""
+        """Return the plan of a new schedule, with the moments missed while `up` was not running."""
         last = await self._prefect_queue.last_before(post.deployment, timed.key, now)
         plan = _SchedulePlan(post.deployment)
         if last is not None:
@@ -126,7 +125,7 @@ class SchedulePlanner:
         )
 
     async def forget(self, post: Deployment, runs: Collection[QueuedRun]) -> None:
-        """Take away what was planned by schedules that a pipeline no longer has."""
+        """Delete planned runs of schedules that a pipeline no longer has."""
         for run in outdated_runs(post, runs):
             await self._prefect_queue.delete(run.id)
 
@@ -141,11 +140,11 @@ def outdated_runs(post: Deployment, runs: Collection[QueuedRun]) -> Iterator[Que
             yield run
 
 
-WATCH_END_S = 8.0  # a watch writes what it knows within 5 s
+WATCH_END_S = 8.0  # a watch writes its state within 5 s
 
 
 OpenLedger = Callable[[Path, bool], Ledger]
-"""Opens the ledger of a pipeline's folder; True: only to read."""
+"""Opens the ledger of a pipeline's folder; True: read-only."""
 
 
 @dataclass
@@ -156,7 +155,7 @@ class _RunningWatch:
 
 
 class WatchManager:
-    """All watches, by pipeline. Lives in one loop."""
+    """All watches by pipeline. Lives in one event loop."""
 
     def __init__(self, office: RunManager, opens: OpenLedger, max_attempts: int) -> None:
         self._run_manager = office
@@ -165,7 +164,7 @@ class WatchManager:
         self._kept: dict[str, dict[WatchSpec, _RunningWatch]] = {}
 
     async def put(self, post: Deployment) -> None:
-        """Watch what a pipeline's file names, and nothing else."""
+        """Start a pipeline's watches, and stop those that it no longer has."""
         bound = post.triggered.bound
         specs = watch_specs(bound) if bound is not None else ()
         kept = self._kept.setdefault(post.triggered.key, {})
@@ -175,17 +174,17 @@ class WatchManager:
                 kept[spec] = self._begun(post.triggered, spec)
 
     async def drop(self, key: str) -> None:
-        """End the watches of a pipeline."""
+        """Stop a pipeline's watches."""
         await _end_watches(list(self._kept.pop(key, {}).values()))
 
     async def stop(self) -> None:
-        """End them all."""
+        """Stop all watches."""
         everything = [kept for many in self._kept.values() for kept in many.values()]
         self._kept.clear()
         await _end_watches(everything)
 
     def status(self, key: str) -> list[dict[str, Any]]:
-        """Return how the watches of a pipeline stand."""
+        """Return the status of a pipeline's watches."""
         return [kept.watch.status() for kept in self._kept.get(key, {}).values()]
 
     def _begun(self, triggered: TriggeredPipeline, spec: WatchSpec) -> _RunningWatch:
@@ -210,7 +209,7 @@ class WatchManager:
         return _RunningWatch(watch, task, stop)
 
     async def _submit(self, key: str, watch: FolderWatch, batch: WatchBatch) -> None:
-        """Put a batch into the queue as one run."""
+        """Submit a batch as one run."""
         post = self._run_manager.posts[key]
 
         async def ended(job: ManagedRun | None, status: str, report: Report | None) -> None:
@@ -233,7 +232,7 @@ class WatchManager:
     def _outcome(
         self, post: Deployment, run: str, status: str, report: Report | None
     ) -> BatchOutcome:
-        """Return how a run ended: the ledger knows of each item."""
+        """Return how a run ended, with each item's outcome from the ledger."""
         otherwise: BatchStatus = status  # type: ignore[assignment]
         if not run:
             return BatchOutcome(run, otherwise)
@@ -266,11 +265,11 @@ def _batch_text(batch: WatchBatch) -> str:
 
 
 MOST_HANDED_OVER = 50
-"""Runs of a pipeline that wait in Prefect, at which its webhook calls stay in their own table."""
+"""Waiting runs of a pipeline in Prefect at which its webhook calls stay in their own table."""
 
 
 class Reconciler:
-    """What is in service. `say` tells a person something once."""
+    """Keeps the pipelines in service. `say` reports a message once."""
 
     def __init__(
         self,
@@ -284,7 +283,7 @@ class Reconciler:
         calls: WebhookQueue,
         is_open: bool,
     ) -> None:
-        """`is_open`: other machines reach the address at which webhooks are called."""
+        """`is_open`: other machines can reach the address for webhooks."""
         self.hooks = Webhooks(self._called)
         self._prefect_queue = board
         self._run_manager = office
@@ -298,10 +297,10 @@ class Reconciler:
     async def reconcile(
         self, wanted: Mapping[str, TriggeredPipeline], *, is_forced: bool = False
     ) -> None:
-        """Put these pipelines in service, and no others; `is_anew`: even what seems to be.
+        """Put these pipelines in service, and no others; `is_forced`: even those that seem to be.
 
         Raises:
-            TrackedError: Prefect is away; another call does the rest.
+            QueueError: Prefect is away; another call does the rest.
         """
         posts = self._run_manager.posts
         for key in [key for key in posts if key not in wanted]:
@@ -312,14 +311,14 @@ class Reconciler:
         self.serve_hooks([post.triggered for post in posts.values()])
 
     def serve_hooks(self, triggered: Sequence[TriggeredPipeline]) -> None:
-        """Take calls of these pipelines, and of no others; they need not be in service yet."""
+        """Accept webhook calls of these pipelines, and no others; not all are in service yet."""
         hooks, told = webhook_table(triggered, self._secret)
         self.hooks.hooks = hooks
         for words in told:
             self._say(words)
 
     async def _put(self, key: str, triggered: TriggeredPipeline) -> None:
-        """Put a pipeline in service, or its new form in the place of the old one."""
+        """Put a pipeline in service, or replace its old form."""
         posts, pipeline = self._run_manager.posts, triggered.pipeline
         made = await self._prefect_queue.deploy(
             key, pipeline.name, triggered.version, pipeline.description
@@ -332,12 +331,12 @@ class Reconciler:
         await self._watching.put(post)
 
     async def _withdraw(self, post: Deployment, wanted: Mapping[str, TriggeredPipeline]) -> None:
-        """Take a pipeline out of service; a run at work goes on to its end."""
+        """Take a pipeline out of service; a running run continues to its end."""
         key = post.triggered.key
         await self._watching.drop(key)
         for run in await self._prefect_queue.open_runs([post.deployment]):
             if run.phase == "waiting":
-                await self._run_manager.skip_run(run, post, "its pipeline is no longer there")
+                await self._run_manager.skip_run(run, post, "its pipeline no longer exists")
         await self._prefect_queue.undeploy(post.deployment)
         self._run_manager.posts.pop(key, None)
         folder = post.triggered.file.parent.resolve()
@@ -345,25 +344,25 @@ class Reconciler:
             self._folder_locks.release(folder)
 
     async def forget_gone(self, folders: Sequence[Path]) -> None:
-        """Take away deployments of files below our folders that are no longer there.
+        """Delete deployments of files below our folders that no longer exist.
 
         Raises:
-            TrackedError: Prefect is away.
+            QueueError: Prefect is away.
         """
         for id_, file in (await self._prefect_queue.deployments()).items():
             if await asyncio.to_thread(_is_file_gone, Path(file), folders):
                 await self._prefect_queue.undeploy(id_)
 
     async def _called(self, call: WebhookCall) -> CallReceipt:
-        """Write a webhook's call down.
+        """Store a webhook's call.
 
         Raises:
-            Full: no more of this pipeline now.
-            QueueBroken: it cannot be written.
+            WebhookQueueFull: too many calls of this pipeline wait.
+            WebhookQueueBroken: it cannot be written.
         """
         key = call.triggered.key
         if self._run_manager.is_stopping:
-            raise WebhookQueueFull("`paddock up` is being ended.")
+            raise WebhookQueueFull("`paddock up` is stopping.")
         if self._calls.is_full(key):
             raise WebhookQueueFull("too many calls of this pipeline wait already.")
         return await self._calls.put(
@@ -371,15 +370,15 @@ class Reconciler:
         )
 
     async def hand_over(self) -> None:
-        """Let Prefect have calls that were written down, the oldest first.
+        """Submit stored calls to Prefect, the oldest first.
 
-        Each becomes a flow run by the call's own key, so one that is handed over again after a
+        Each becomes a flow run with the call's own key, so a call that is submitted again after a
         crash is the same run. Prefect gets a few at a time: with hundreds of waiting runs each of
         its answers takes seconds.
 
         Raises:
-            TrackedError: Prefect is away; another call does the rest.
-            QueueBroken: the table cannot be read or written.
+            QueueError: Prefect is away; another call does the rest.
+            WebhookQueueBroken: the table cannot be read or written.
         """
         self._calls.arrived.clear()
         for key in [key for key, n in self._calls.waiting.items() if n > 0]:
@@ -402,19 +401,18 @@ class Reconciler:
                 self._run_manager.wake.set()
 
     def _secret(self, triggered: TriggeredPipeline, webhook: WebhookKeys) -> str | None:
-        """Return a webhook's secret, filled in.
+        """Return a webhook's secret.
 
         Raises:
-            PipelineError: it cannot be, or there is none where strangers may call.
+            PipelineError: it cannot be rendered, or it is missing although other machines may
+            call.
         """
         at = ("on", "webhook", triggered.webhooks.index(webhook), "secret")
         if webhook.secret is None:
             if not self._is_open:
                 return None
             what = f"webhook '{webhook.path}' has no secret, and other machines may call it."
-            raise PipelineError(
-                [Fault(what, "Give it a `secret`.", triggered.pipeline.mark(at[:-1]))]
-            )
+            raise PipelineError([Fault(what, "Add a `secret`.", triggered.pipeline.mark(at[:-1]))])
         scope: dict[str, object] = {"inputs": {}}
         if "secrets" in webhook.secret:
             scope["secrets"] = pipeline_secrets.read_secrets(triggered.pipeline, os.environ).values
@@ -422,6 +420,6 @@ class Reconciler:
 
 
 def _is_file_gone(file: Path, folders: Sequence[Path]) -> bool:
-    """Return whether a file below some folders is gone, rather than its whole folder."""
+    """Return whether a file is gone rather than its whole folder."""
     is_ours = any(file.is_relative_to(folder.absolute()) for folder in folders)
     return is_ours and not file.exists() and file.parent.exists()

@@ -1,8 +1,8 @@
 """Start runs, each in a forked process, and follow them to their end.
 
-Adopt those of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh interpreter
-needs 2 s), and none can take another down. Lives in the event loop that starts it; imports no
-Prefect.
+Adopts the processes of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh
+interpreter needs 2 s), and none can take another down. Lives in the event loop that starts it;
+imports no Prefect.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class ProcessEnd:
 
     report: Report | None = None
     words: str = ""
-    """What it said where there is no report: the error that ended the run."""
+    """The error that ended the run, if there is no report."""
     has_spoken: bool = False
-    """It said how it ended; one that did not has crashed."""
+    """It reported its end; a run without a report has crashed."""
     is_unreachable: bool = False
     """It could not reach Prefect, and began nothing."""
     exitcode: int | None = None
 
     @property
     def crash(self) -> str | None:
-        """Return why the run has to be started again; None: it ended by itself."""
+        """Return why the run must be restarted; None: it ended by itself."""
         if self.is_unreachable:
             return f"its process could not reach Prefect ({self.words})"
         if self.has_spoken:
@@ -59,13 +59,13 @@ class ProcessEnd:
 
 
 async def start_fork_server() -> None:
-    """Let the process that runs are forked from import what they need, with today's environment."""
+    """Start the process that runs are forked from, with its imports and today's environment."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     await asyncio.to_thread(forkserver.ensure_running)
 
 
 class RunProcess:
-    """One process at work."""
+    """One running process."""
 
     def __init__(self, pid: int, process: Any = None, link: Connection | None = None) -> None:
         self.pid = pid
@@ -73,7 +73,7 @@ class RunProcess:
         self.run = ""
         """The run's name in the ledger, as soon as it is known."""
         self.waits_for = ""
-        """What it said it waits for."""
+        """What it waits for."""
         self.ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
         self._process = process
         self._link = link
@@ -86,7 +86,7 @@ class RunProcess:
         is_interrupted: bool = False,
         is_handed_over: bool = False,
     ) -> None:
-        """Tell it to stop, at an item's border or at once."""
+        """Ask it to stop, after the current item or at once."""
         from .run_process import StopRequest
 
         if self._link is not None:
@@ -96,13 +96,13 @@ class RunProcess:
             self.signal(signal.SIGUSR1 if is_gentle else signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; one that is gone gets none."""
+        """Send it a signal, if it still exists."""
         if not self.ended.done() and (self._process is not None or is_process_alive(self.mark)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it by force, with all that it started: commands have groups of their own."""
+        """Kill it with all its children: commands have process groups of their own."""
         started: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             if is_process_alive(self.mark):
@@ -114,7 +114,7 @@ class RunProcess:
 
 
 class RunExecutor:
-    """Starts runs. Processes outlive it unless they are told to stop."""
+    """Starts runs. Processes survive it unless they are stopped."""
 
     def __init__(self, began: Callable[[RunProcess], None]) -> None:
         self._began = began
@@ -122,10 +122,10 @@ class RunExecutor:
         self._watched: set[asyncio.Task[None]] = set()
 
     async def start(self, task: RunTask) -> RunProcess:
-        """Start a run; gives its process at once.
+        """Start a run; return its process at once.
 
         Raises:
-            OSError: the machine has no room for another process.
+            OSError: the machine cannot start another process.
         """
         from .run_process import run_in_process
 
@@ -143,7 +143,7 @@ class RunExecutor:
         return running
 
     def adopt(self, mark: str) -> RunProcess | None:
-        """Take over a process that another `paddock up` started; None: it is gone."""
+        """Adopt a process that another `paddock up` started; return None when it is gone."""
         if not is_process_alive(mark):
             return None
         running = RunProcess(int(mark.split(":")[1]))
@@ -153,7 +153,7 @@ class RunExecutor:
         return running
 
     def _listen(self, running: RunProcess, process: Any, link: Connection) -> None:
-        """Hear what a process says until it ends."""
+        """Read a process's messages until it ends."""
         from .run_process import RunBegan, RunWaits
 
         loop = asyncio.get_running_loop()
@@ -171,7 +171,7 @@ class RunExecutor:
                     else:
                         heard.append(said)
             except (EOFError, OSError):
-                loop.remove_reader(link.fileno())  # it has closed its end
+                loop.remove_reader(link.fileno())  # the process has closed its end
 
         def gone() -> None:
             loop.remove_reader(process.sentinel)
@@ -201,12 +201,12 @@ class RunExecutor:
 
 
 def process_mark(pid: int) -> str:
-    """Name a process so that no later one with its number is taken for it."""
+    """Return a mark that no later process with the same number has."""
     return f"{socket.gethostname()}:{pid}:{_start_time(pid)}"
 
 
 def _start_time(pid: int) -> str:
-    """Return when a process began, in a way that setting the machine's clock does not change."""
+    """Return when a process began, independent of changes to the machine's clock."""
     try:
         ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
@@ -220,7 +220,7 @@ def _start_time(pid: int) -> str:
 
 
 def is_process_alive(mark: str) -> bool:
-    """Return whether the process of a mark is still there, on this machine."""
+    """Return whether the process of a mark still runs on this machine."""
     host, _, rest = mark.rpartition(":")[0].partition(":")
     if host != socket.gethostname() or not rest.isdigit():
         return False
@@ -232,7 +232,7 @@ def is_process_alive(mark: str) -> bool:
 
 
 def is_other_machine(mark: str) -> bool:
-    """Return whether a mark is of another machine."""
+    """Return whether a mark is another machine's."""
     return bool(mark) and mark.partition(":")[0] != socket.gethostname()
 
 

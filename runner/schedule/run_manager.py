@@ -1,8 +1,8 @@
 """Run manager of `paddock up`: carry out the decisions of `dispatch`.
 
 Start, hold, stop and restart runs. The queue is Prefect's. Knows no files and no schedules:
-`reconciler` says which pipelines are deployed, and submits runs. Lives in one event loop; what
-fails because Prefect is away is done again in the next round.
+`reconciler` deploys pipelines and submits runs. Lives in one event loop; what fails because
+Prefect is away is retried in the next round.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .run_executor import ProcessEnd, RunExecutor, RunProcess, is_other_machine
 from .run_process import RunTask
 from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
 
-GENTLE_S = 900.0  # an item may be a long document; what is cut off then is done again
+GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
 AT_ONCE_S = 20.0
 
 log = logging.getLogger("paddock.up")
@@ -56,7 +56,7 @@ log = logging.getLogger("paddock.up")
 
 @dataclass(frozen=True)
 class Deployment:
-    """A pipeline that stands ready, and its deployment."""
+    """A pipeline in service, and its deployment."""
 
     triggered: TriggeredPipeline
     deployment: str
@@ -64,7 +64,7 @@ class Deployment:
 
 @dataclass
 class ManagedRun:
-    """A run at work."""
+    """A running run."""
 
     tracked: QueuedRun
     post: Deployment
@@ -76,11 +76,11 @@ class ManagedRun:
 
     @property
     def attempt(self) -> int:
-        """Which start this is since the run last got on, the first being 1."""
+        """Return the number of starts since the run's last progress, from 1."""
         return int(self.tracked.parameters.get("attempt") or 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Tell of it."""
+        """Return the run as JSON."""
         return {
             "run": self.running.run or None,
             "flow_run": self.tracked.id,
@@ -94,7 +94,7 @@ class ManagedRun:
 
 
 async def drain_run(running: RunProcess, words: str, *, is_cancelled: bool) -> None:
-    """Have a run stop at an item's border, at once when that takes long, in the end by force."""
+    """Drain a run; after a while stop it at once, in the end kill it."""
     running.halt(words, is_gentle=True, is_interrupted=is_cancelled)
     await asyncio.sleep(GENTLE_S)
     stop_now(running)
@@ -103,21 +103,21 @@ async def drain_run(running: RunProcess, words: str, *, is_cancelled: bool) -> N
 
 
 def stop_now(running: RunProcess) -> None:
-    """Have a run stop, what is in flight given up."""
+    """Stop a run at once; items in flight are given up."""
     running.halt("", is_gentle=False)
 
 
 def kill_run(running: RunProcess) -> None:
-    """End a run's process, and what it started."""
+    """Kill a run's process and its children."""
     running.kill()
 
 
 def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
-    """Return whether a later run of the same schedule does what is left of this one.
+    """Return whether a later run of the same schedule does the rest of this one.
 
-    Of missed runs `catch_up: latest` wants one, and one that was interrupted before is such a run.
+    Of missed runs `catch_up: latest` wants one; an interrupted run counts as missed.
     """
-    if job.post.triggered.rule.on_conflict == "skip":  # then the later one was left out
+    if job.post.triggered.rule.on_conflict == "skip":  # then the later one was skipped
         return False
     trigger = job.tracked.parameters.get("trigger")
     schedules = (one for one in job.post.triggered.schedules if one.key == trigger)
@@ -129,7 +129,7 @@ def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
 def log_end(
     job: ManagedRun, end: ProcessEnd, ending: RunEnding, next_: NoRestart | RestartRun
 ) -> None:
-    """Say how a run ended, in one line."""
+    """Log how a run ended, in one line."""
     name = job.post.triggered.pipeline.name
     run = job.running.run or job.tracked.name
     if ending.crash is not None:
@@ -150,18 +150,18 @@ def log_end(
         at = f"{next_.at.astimezone():%H:%M:%S}"
         log.info("%s: queued again for %s: %s", name, at, next_.words)
     elif next_.is_given_up:
-        log.error("%s: run %s is not started again.", name, run)
+        log.error("%s: run %s is not restarted.", name, run)
 
 
 ABANDON_S = 0.3  # a commit takes some milliseconds
 
 
 OnEnd = Callable[[ManagedRun | None, str, Report | None], Awaitable[None]]
-"""Told when a submitted run is over for good: its job, a status, its report where it gave one."""
+"""Called when a submitted run is over for good: its job, a status, its report if there is one."""
 
 
 class RunManager:
-    """Everything that is at work or waits for it."""
+    """All running and waiting runs."""
 
     def __init__(
         self,
@@ -176,27 +176,27 @@ class RunManager:
         known_end: Callable[[Deployment, str], Report | None] = lambda post, run: None,
         auth_string: str = "",
     ) -> None:
-        """Take what it works with; it starts nothing yet.
+        """Start nothing yet.
 
-        `has_progressed` says of a run that crashed whether the next start may get further,
-        `known_end` how a run ended by its ledger, None where it does not say,
-        `auth_string` is of our own Prefect server; it is empty where the server is another's.
+        `has_progressed` returns whether another start of a crashed run may get further,
+        `known_end` how a run ended by its ledger (None: unknown), `auth_string` is of our own
+        Prefect server; it is empty for another server.
         """
         self.posts: dict[str, Deployment] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, ManagedRun] = {}
         """By the flow run's id."""
         self.queue: list[QueuedRun] = []
-        """What waited in the last round."""
+        """Runs that waited in the last round."""
         self.wake = asyncio.Event()
-        """Set when there may be something to do at once."""
+        """Set when something may be due at once."""
         self.is_stopping = False
         self.wants_rest = False
-        """A window has closed: what is in memory may go."""
+        """A window has closed: idle models may be unloaded."""
         self.missing: dict[str, tuple[str, ...]] = {}
-        """By pipeline: why its last run did not take missing documents for deleted."""
+        """By pipeline: why its last run did not count missing documents as deleted."""
         self.lacks_deployments = False
-        """Somebody deleted a deployment of ours: they have to be made anew."""
+        """A deployment of ours was deleted: deployments must be made again."""
         self.executor = RunExecutor(self._began)
         self._prefect_queue = board
         self._signer = signer
@@ -211,7 +211,7 @@ class RunManager:
         self._telling: set[asyncio.Task[None]] = set()
         self._unsettled: list[Callable[[], Awaitable[None]]] = []
 
-    # --- what others ask for
+    # --- called by others
 
     async def submit(
         self,
@@ -225,10 +225,10 @@ class RunManager:
         ended: OnEnd | None = None,
         **more: Any,
     ) -> QueuedRun:
-        """Put a run into the queue; `ended` is told when it is over for good, restarts included.
+        """Put a run into the queue; `ended` is called when it is over for good, restarts included.
 
         Raises:
-            TrackedError: Prefect does not take it now.
+            QueueError: Prefect does not take it now.
         """
         file = str(post.triggered.file)
         parameters = {"path": file, "inputs": dict(inputs or {}), "trigger": trigger, **more}
@@ -238,7 +238,7 @@ class RunManager:
                 post.deployment, parameters, key=key, at=due, words=words
             )
             while made.phase == "ended" and (next_ := await self._prefect_queue.successor(made.id)):
-                made = next_  # it was started again since
+                made = next_  # it was restarted since
         except DeletedInPrefect:
             self.lacks_deployments = True
             self.wake.set()
@@ -256,14 +256,14 @@ class RunManager:
     # --- one round
 
     async def round(self) -> None:
-        """Look at the queue once, and act.
+        """Read the queue once, and act.
 
         Raises:
-            TrackedError: Prefect is away.
+            QueueError: Prefect is away.
         """
         await self._retry_unsettled()
         by_id = {post.deployment: post for post in self.posts.values()}
-        ours = set(self.jobs)  # one that ends while this is read is none that somebody left
+        ours = set(self.jobs)  # a run that ends during this read was not left by a killed `up`
         found = await self._prefect_queue.open_runs(by_id)
         runs = [run for one in found if (run := await self._admitted(one, by_id)) is not None]
         for run in runs:
@@ -279,7 +279,7 @@ class RunManager:
         await self._decide(by_id)
 
     async def _admitted(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> QueuedRun | None:
-        """Return a run with the parameters that count; None: it was refused."""
+        """Return a run with its verified parameters; None when it was refused."""
         if run.id in self.jobs:
             return run
         post = by_id[run.deployment]
@@ -300,13 +300,13 @@ class RunManager:
     async def _settle_unstarted(
         self, open_: Collection[str], by_id: Mapping[str, Deployment]
     ) -> None:
-        """Tell of runs that ended without having begun: somebody cancelled or deleted them."""
+        """Report runs that ended before they began: cancelled or deleted in Prefect."""
         for id_ in [one for one in self._waiting if one not in open_ and one not in self.jobs]:
             run = await self._prefect_queue.read(id_)
             if run is None or run.phase == "ended":
                 await self._tell(id_, None, run.end if run else "interrupted", None)
             elif run.deployment not in by_id:  # its deployment was deleted
-                await self._prefect_queue.skip(id_, "its deployment is no longer there")
+                await self._prefect_queue.skip(id_, "its deployment no longer exists")
                 await self._tell(id_, None, "skipped", None)
 
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
@@ -344,15 +344,15 @@ class RunManager:
         return DueRun(run.id, post.triggered.key, trigger, run.at, group, run.is_held)
 
     async def skip_run(self, run: QueuedRun, post: Deployment, words: str) -> None:
-        """Take a run that waits out of the queue for good."""
-        log.info("%s: a run is left out: %s", post.triggered.pipeline.name, words)
+        """Skip a waiting run for good."""
+        log.info("%s: a run is skipped: %s", post.triggered.pipeline.name, words)
         await self._prefect_queue.skip(run.id, words)
         await self._tell(run.id, None, "skipped", None)
 
     # --- starting
 
     async def _start(self, run: QueuedRun, post: Deployment, group: str) -> None:
-        """Start a run, and show who carries it out."""
+        """Start a run, and record its process."""
         await self._prefect_queue.claim(run.id)
         triggered = post.triggered
         task = RunTask(
@@ -381,7 +381,7 @@ class RunManager:
         task.add_done_callback(self._following.discard)
 
     async def _found(self, run: QueuedRun, post: Deployment) -> None:
-        """See to a run that another `paddock up` began, which was killed."""
+        """Adopt a run of another `paddock up` that was killed."""
         if is_other_machine(run.process):
             return
         running = self.executor.adopt(run.process) if run.process else None
@@ -390,7 +390,7 @@ class RunManager:
         except PipelineError:
             group = run.id
         if running is not None:
-            log.info("%s: run %s went on by itself", post.triggered.pipeline.name, run.name)
+            log.info("%s: run %s continued by itself", post.triggered.pipeline.name, run.name)
             running.run = run.name
             self._take(ManagedRun(run, post, group, running, is_adopted=True))
             return
@@ -408,18 +408,18 @@ class RunManager:
     # --- ending
 
     def stop_job(self, job: ManagedRun, why: StopReason, words: str) -> None:
-        """Tell a run to stop: at an item's border, at once when that takes long, then by force."""
+        """Ask a run to drain; after a while stop it at once, then kill it."""
         if job.stopped is not None:
             return
         job.stopped = why
-        log.info("%s: run %s is to stop: %s", job.post.triggered.pipeline.name,
+        log.info("%s: run %s stops: %s", job.post.triggered.pipeline.name,
                  job.running.run or job.tracked.name, words)  # fmt: skip
         task = asyncio.create_task(drain_run(job.running, words, is_cancelled=why == "cancelled"))
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
 
     async def _follow(self, job: ManagedRun) -> None:
-        """Wait for a run's end and see to what follows."""
+        """Wait for a run's end and handle it."""
         end = await asyncio.shield(job.running.ended)
         for task in job.tasks:
             task.cancel()
@@ -430,30 +430,30 @@ class RunManager:
         try:
             await settle()
         except QueueError as error:
-            log.warning("%s; it is told later how run %s ended.", error, job.running.run)
+            log.warning("%s; the end of run %s is recorded later.", error, job.running.run)
             self._unsettled.append(settle)
-        except Exception:  # one run's end must not leave the others waiting for it
-            log.exception("the end of run %s could not be seen to", job.running.run)
+        except Exception:  # an error at one run's end must not stop the others
+            log.exception("the end of run %s could not be handled", job.running.run)
             self.jobs.pop(job.tracked.id, None)
         finally:
             self.wake.set()
 
     async def _retry_unsettled(self) -> None:
-        """Do what could not be done while Prefect was away."""
+        """Record the ends that failed while Prefect was away."""
         while self._unsettled:
             try:
                 await self._unsettled[0]()
             except QueueError:
                 raise
             except Exception:
-                log.exception("the end of a run could not be seen to")
+                log.exception("the end of a run could not be handled")
             self._unsettled.pop(0)
 
     async def _settle(self, job: ManagedRun, end: ProcessEnd) -> None:
-        """Write down how a run ended, and start it again if that is due."""
+        """Record how a run ended, and restart it if that is due."""
         shown = await self._prefect_queue.read(job.tracked.id)
         if end.crash is not None and job.stopped is None:
-            # It may have ended in order while neither `up` nor Prefect was there to be told.
+            # It may have ended normally while neither `up` nor Prefect was running.
             run = job.running.run or job.tracked.name
             report = await asyncio.to_thread(self._known_end, job.post, run)
             end = end if report is None else ProcessEnd(report, has_spoken=True)
@@ -487,33 +487,33 @@ class RunManager:
             await self._tell(job.tracked.id, job, status, end.report)
 
     def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
-        """Return how a run ended: by its own words, else by what Prefect has of it."""
+        """Return how a run ended: by its own report, else by Prefect's state."""
         crash, status = end.crash, str(end.report.status) if end.report else "failed"
         told = shown.end if shown is not None else ""
         if crash is not None and job.is_adopted and told not in ("", "crashed"):
             crash, status = None, told
         if crash is not None and job.stopped is not None:
-            crash, status = None, "interrupted"  # it was ended by force
+            crash, status = None, "interrupted"  # it was killed
         return RunEnding(job.attempt, crash, status, job.stopped)
 
     async def _show(self, job: ManagedRun, end: ProcessEnd, ending: RunEnding) -> None:
-        """Give a flow run its last state, where its process could not."""
+        """Set a flow run's final state, if its process could not."""
         if ending.crash is not None:
             await self._prefect_queue.crashed(job.tracked.id, ending.crash)
         elif end.report is not None and end.report.status in ("completed", "quarantined"):
             await self._prefect_queue.completed(job.tracked.id, end.report.message or "")
         elif ending.status in ("interrupted", "budget"):
-            await self._prefect_queue.cancelled(job.tracked.id, "It was told to stop.")
+            await self._prefect_queue.cancelled(job.tracked.id, "It was asked to stop.")
         else:
             message = end.report.message if end.report else end.words
             await self._prefect_queue.failed(job.tracked.id, message or "")
 
     async def _again(self, job: ManagedRun, next_: RestartRun) -> None:
-        """Put a run into the queue again, as a fresh one that goes on with it."""
+        """Queue a run again, as a new one that continues it."""
         old = job.tracked
         parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
         parameters["root"] = old.parameters.get("root") or old.id
-        # The ledger knows by it what all starts have done together.
+        # The ledger joins all starts of a run by it.
         parameters["job"] = old.parameters.get("job") or job.running.run or old.name
         made = await self._prefect_queue.submit(
             job.post.deployment,
@@ -528,20 +528,20 @@ class RunManager:
     async def _tell(
         self, id_: str, job: ManagedRun | None, status: str, report: Report | None
     ) -> None:
-        """Tell whoever submitted a run that it is over."""
+        """Report to the submitter that a run is over."""
         ended = self._waiting.pop(id_, None)
         if ended is not None:
             await ended(job, status, report)
 
     async def stop(self, within_s: float) -> None:
-        """End everything at work in bounded time; it goes on at the next start."""
+        """Stop all runs in bounded time; the next start continues them."""
         self.is_stopping = True
         for job in list(self.jobs.values()):
             if job.stopped is None:
                 job.stopped = "shutdown"
             for task in job.tasks:
                 task.cancel()
-            job.running.halt("`paddock up` was ended", is_gentle=True, is_handed_over=True)
+            job.running.halt("`paddock up` was stopped", is_gentle=True, is_handed_over=True)
         for share, act in ((0.4, stop_now), (0.3, kill_run), (0.2, None)):
             if not self._following:
                 break
@@ -551,7 +551,7 @@ class RunManager:
                     act(job.running)
 
     def abandon(self) -> None:
-        """End every process by force, after a moment to note that no item is the reason."""
+        """Kill every process, after a moment in which they record that no item is the cause."""
         for job in self.jobs.values():
             stop_now(job.running)
         time.sleep(ABANDON_S if self.jobs else 0)

@@ -1,8 +1,8 @@
 """The process of one run, forked from a server that has imported everything already.
 
 A pipe brings the task and stop requests, and takes the run's name and its end. When `paddock up`
-was killed and nobody holds the other end, the run goes on: the ledger records its work, Prefect
-its end.
+was killed and the other end is closed, the run continues: the ledger records its work, Prefect its
+end.
 """
 
 from __future__ import annotations
@@ -31,37 +31,36 @@ class RunTask:
 
     flow_run: str
     parameters: Mapping[str, Any]
-    """As they were checked. The flow run's own are not read again: who reaches Prefect's API may
-    have changed them since."""
+    """As verified. The flow run's own are not read again: others may have changed them."""
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
-    """Settings given by hand; the rest is read when the run begins, what it may reach too."""
+    """The command line's settings; the rest, permissions too, is read when the run begins."""
     api_url: str = ""
     """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
     been started when it was elsewhere; empty: as in the environment."""
     auth_string: str = field(default="", repr=False)
-    """What our own Prefect server asks for."""
+    """Password of our own Prefect server."""
     agreed: frozenset[str] = frozenset()
-    """What a person agreed to for the file: code that changed since is not run."""
+    """What a person consented to for the file: code that changed since does not run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunBegan:
-    """The run has this name."""
+    """The run's name."""
 
     run: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunWaits:
-    """The run waits for this, for machines that are to do it; empty words: no longer."""
+    """What the run waits for on other machines; empty: it no longer waits."""
 
     words: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run is over; `report` is None where it ended by an error, which `words` tell."""
+    """The run is over; without a `report`, `words` is the error that ended it."""
 
     report: Report | None
     words: str = ""
@@ -71,26 +70,26 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """Stop: at an item's border, or at once."""
+    """Stop, after the current item or at once."""
 
     words: str
     is_gentle: bool
     is_interrupted: bool = False
-    """It was cancelled for good, rather than held back for a while."""
+    """It was cancelled for good, rather than held for a while."""
     is_handed_over: bool = False
-    """`paddock up` ends; what other machines do of the run goes on."""
+    """`paddock up` ends; other machines continue their part of the run."""
 
 
 def run_in_process(task: RunTask, link: Connection) -> None:
     """Carry out a run, and end the process."""
     with contextlib.suppress(OSError):
-        os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which tells us what it means
+        os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
     asyncio.run(_run_task(task, link))
     sys.stdout.flush()
-    os._exit(0)  # threads of Prefect's that wait for a server which is gone hold up nobody
+    os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
 
 
 async def _run_task(task: RunTask, link: Connection) -> None:
@@ -106,14 +105,14 @@ async def _run_task(task: RunTask, link: Connection) -> None:
             words = await deployed_flow.run_queued_flow(task.flow_run, task.parameters)
         except deployed_flow.PrefectUnreachable as error:
             words, is_unreachable = str(error), True
-        except Exception as error:  # whatever ends a run is told, and ends no one else
+        except Exception as error:  # whatever ends a run is reported, and ends no other
             words = str(error) or type(error).__name__
     _send_message(link, RunEnded(orders.report, "" if orders.report else words, is_unreachable))
 
 
 @contextmanager
 def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]:
-    """Do what comes through the pipe, as long as somebody holds its other end."""
+    """Handle stop requests from the pipe while its other end is open."""
     loop = asyncio.get_running_loop()
 
     def hear() -> None:
@@ -137,5 +136,5 @@ def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]
 
 
 def _send_message(link: Connection, said: RunBegan | RunWaits | RunEnded) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more
+    with contextlib.suppress(OSError):  # the other end is closed
         link.send(said)

@@ -1,7 +1,7 @@
 """HTTP server of `paddock up`: `/healthz`, `/readyz`, `/status` and the webhooks.
 
-Knows no Prefect and no pipeline. `/healthz` says that the process lives, `/readyz` whether it can
-take work, `/status` shows everything to those who may read it.
+Knows no Prefect and no pipeline. `/healthz` answers while the process lives, `/readyz` whether it
+can take work, `/status` shows everything to permitted clients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_status_app(
     hooks: RequestHandler,
     reader: StatusAccess | None = None,
 ) -> Starlette:
-    """Put the routes together; what is none of them may be a webhook.
+    """Return the application; other paths may be webhooks.
 
     `reader` decides who may read `/status`, which names folders, documents and faults.
     """
@@ -64,10 +64,10 @@ def make_status_app(
 
 
 class StatusAccess:
-    """Decides who may read how everything is.
+    """Decides who may read `/status`.
 
-    On this machine's own address whoever asks by its name; where other machines reach the address,
-    whoever has one of the service's API keys.
+    On an address of this machine only, every request with its name as host; on an address that
+    other machines reach, requests with one of the service's API keys.
     """
 
     def __init__(self, *, is_open: bool = False, keys: Path | None = None) -> None:
@@ -83,9 +83,9 @@ class StatusAccess:
             self._ring = KeyRing(keys)
 
     def refusal(self, request: Request) -> Response | None:
-        """Return why a request is refused; None: it may read."""
+        """Return the refusal of a request; None when it may read."""
         if not has_own_host_name(request):
-            return JSONResponse({"error": "ask by 'localhost' or by this machine's address."}, 403)
+            return JSONResponse({"error": "use 'localhost' or this machine's address."}, 403)
         if not self._needs_key:
             return None
         if self._ring is None:
@@ -98,19 +98,19 @@ class StatusAccess:
 
 
 def has_own_host_name(request: Request) -> bool:
-    """Return whether a call names this machine: a page of another name does not (DNS rebinding)."""
+    """Return whether a request names this machine as its host (else: DNS rebinding)."""
     return is_own_host(request.headers.get("host", ""), socket.gethostname().lower(), _is_near)
 
 
 def _is_near(address: object) -> bool:
-    return True  # whoever asks by a number is no page under a stranger's name
+    return True  # a web page cannot rebind an IP address
 
 
 @asynccontextmanager
 async def serve_status(
     app: Starlette, door: socket.socket, settings: ServiceSettings
 ) -> AsyncIterator[None]:
-    """Answer at this socket for as long as this lasts."""
+    """Serve at this socket inside the block."""
     server = HttpServer(app, settings, stop_s=STOP_S)
     task = asyncio.create_task(server.serve(sockets=[door]))
     try:

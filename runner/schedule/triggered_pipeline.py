@@ -48,27 +48,27 @@ class TriggeredPipeline:
     file: Path
     """Absolute."""
     text: str
-    """What the file held when it was found sound; its runs are of this."""
+    """The file's text when it was validated; its runs use this."""
     pipeline: Pipeline
     schedules: tuple[CronSchedule, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
-    """With every input's default; None where webhooks alone start it, and have to give some."""
+    """With every input's default; None when only webhooks start it, and must provide some."""
     agreed: frozenset[str] = frozenset()
-    """What a person has agreed to for its file: digests as `runner.asks` makes them."""
+    """What a person has consented to for its file: digests that `runner.config` makes."""
 
     @property
     def key(self) -> str:
-        """Name it among the others, as long as its file stays where it is."""
+        """Return its key: the same as long as its file stays where it is."""
         return str(self.file)
 
     @property
     def version(self) -> str:
-        """A hash of its text."""
+        """Return a hash of its text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property
     def webhooks(self) -> tuple[WebhookKeys, ...]:
-        """The addresses whose calls start it."""
+        """The webhooks that start it."""
         return tuple(self.pipeline.on.webhook) if self.pipeline.on else ()
 
     @property
@@ -78,7 +78,7 @@ class TriggeredPipeline:
 
     @property
     def rule(self) -> RunRule:
-        """What the dispatcher has to know of it."""
+        """Its rule for `dispatch`."""
         return RunRule(
             window=self.window,
             on_conflict=self.concurrency.on_conflict,
@@ -88,7 +88,7 @@ class TriggeredPipeline:
 
     @property
     def window(self) -> TimeWindow | None:
-        """When it may work; on the clock of its schedules where these agree on one."""
+        """Its time window; in the zone of its schedules if they agree on one."""
         written = self.pipeline.on.window if self.pipeline.on else None
         if written is None:
             return None
@@ -109,10 +109,10 @@ class TriggeredPipeline:
         return read.values
 
     def inputs_from_elsewhere(self, given_inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of inputs that a caller from elsewhere has given, and of no others.
+        """Return the values of the inputs that a remote caller has provided, and no others.
 
-        Such a caller names folders within the pipeline's own alone: what a person opens by
-        `-i folder=` no stranger opens by a call.
+        The caller may only name folders within the pipeline's own: what a person opens by `-i
+        folder=`, a call cannot.
 
         Raises:
             PipelineError: one is missing, unknown, of the wrong kind, or leads elsewhere.
@@ -130,10 +130,10 @@ class TriggeredPipeline:
         return {name: values[name] for name in given_inputs}
 
     def group(self, given_inputs: Mapping[str, Any]) -> str:
-        """Name the group that a run with these inputs belongs to.
+        """Return the concurrency group of a run with these inputs.
 
         Raises:
-            PipelineError: an input is wrong, or the name cannot be made.
+            PipelineError: an input is wrong, or the name cannot be rendered.
         """
         inputs = self.inputs(given_inputs)
         written = self.concurrency.group
@@ -144,10 +144,10 @@ class TriggeredPipeline:
         return str(self.rendered(written, {"inputs": inputs}, ("concurrency", "group")))
 
     def rendered(self, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]) -> Any:
-        """Fill in what stands at `at` outside of the steps.
+        """Render the text at `at`, outside of the steps.
 
         Raises:
-            PipelineError: it cannot be filled in.
+            PipelineError: it cannot be rendered.
         """
         return rendered_value(self.pipeline, written, scope, at)
 
@@ -179,7 +179,7 @@ def read_triggered_pipeline(
     document = yaml_source.parse_yaml(text, str(file))
     names = document.data.keys() if isinstance(document.data, dict) else set()
     if was_pipeline and "steps" not in names:
-        remedy = "Save the whole of it; or remove `on`, or the file, and it is left alone."
+        remedy = "Save the complete file; or remove `on`, or the file, to end its service."
         raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
     if not {"on", "steps"} <= names:
         return None
@@ -207,7 +207,7 @@ def read_triggered_pipeline(
 def _agreed(
     bound: BoundPlan, file: Path, settings: Settings, consents: Consents | None, *, agrees: bool
 ) -> frozenset[str]:
-    """Return what a person has agreed to for a file.
+    """Return what a person has consented to for a file.
 
     Raises:
         NotAgreed: it asks for more.
@@ -226,8 +226,8 @@ def _agreed(
 def work_folders(file: Path, text: str) -> tuple[Path, ...]:
     """Return the folders where the documents of a pipeline arrive or are written.
 
-    It need not stand under `paddock up`: one that is run by hand works in folders too. None where
-    the text is no pipeline, or cannot be read as one.
+    It need not be under `paddock up`: a pipeline that is run by hand has such folders too. Empty
+    when the text is not a valid pipeline.
     """
     if not _LOOKS_TRIGGERED[1].search(text):
         return ()
@@ -235,17 +235,17 @@ def work_folders(file: Path, text: str) -> tuple[Path, ...]:
         return document_folders(
             plans.plan_with_faults(model.parse_pipeline(yaml_source.parse_yaml(text, str(file))))
         )
-    except Exception:  # what is wrong with it is shown where it is read as a pipeline
+    except Exception:  # its errors are reported where it is read as a pipeline
         return ()
 
 
 def looks_triggered(text: str) -> bool:
-    """Return whether a text is meant as a pipeline that starts by itself."""
+    """Return whether a text is meant as a pipeline with triggers."""
     return all(pattern.search(text) for pattern in _LOOKS_TRIGGERED)
 
 
 def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
-    """Find every fault, and what is not allowed; what starts by itself must need no inputs."""
+    """Collect every fault and missing permission; a triggered pipeline must need no inputs."""
     missing = list(_missing_inputs(plan.pipeline))
     if missing:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
@@ -256,20 +256,20 @@ def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
 
 
 def _missing_inputs(pipeline: Pipeline) -> Iterator[Fault]:
-    """Name the inputs that nobody gives to a run which starts by itself."""
+    """Yield faults for inputs that no trigger provides."""
     for name, one in pipeline.inputs.items():
         if one.is_required and not one.has_default:
-            what = f"input '{name}' has no value, and the pipeline is to start by itself."
+            what = f"input '{name}' has no value, and the pipeline starts by itself."
             mark = pipeline.document.key_mark(one.at)
-            yield Fault(what, "Give it a default.", mark)
+            yield Fault(what, "Add a default.", mark)
 
 
 def _secrets_in_queue(pipeline: Pipeline) -> Iterator[Fault]:
-    """Name the secret inputs that a webhook would write into the queue."""
+    """Yield faults for secret inputs that a webhook would write into the queue."""
     for index, webhook in enumerate(pipeline.on.webhook if pipeline.on else ()):
         for name in webhook.inputs:
             if name in pipeline.inputs and pipeline.inputs[name].is_secret:
-                what = f"input '{name}' is secret, and what a webhook gives is stored in the queue."
+                what = f"input '{name}' is secret, and inputs of a webhook are stored in the queue."
                 mark = pipeline.mark(("on", "webhook", index, "inputs", name))
                 yield Fault(what, "Read it from `secrets` instead.", mark)
 
@@ -279,7 +279,7 @@ def _cron_schedule(schedule: ScheduleKeys) -> CronSchedule:
 
 
 class NotAdmitted(Exception):
-    """A run is not carried out: why, in one line."""
+    """A run is not admitted; the message is the reason in one line."""
 
 
 def admitted_parameters(
@@ -290,10 +290,10 @@ def admitted_parameters(
     *,
     is_own_server: bool,
 ) -> dict[str, Any]:
-    """Return the parameters with which a run of this pipeline is carried out.
+    """Return the verified parameters of a run of this pipeline.
 
     Raises:
-        Refused: it was not made by Paddock, and asks for more than it may.
+        NotAdmitted: Paddock did not sign it, and it asks for more than it may.
     """
     file = str(triggered.file)
     if parameters.get("path") != file:
@@ -302,7 +302,7 @@ def admitted_parameters(
     if signer.has_signed(parameters, run_key):
         return plain
     deployed = deployed_parameters(file)
-    # What a run of a schedule has, too: those that were planned under another key are not lost.
+    # Scheduled runs have these too: those planned under another key are not lost.
     triggers = (deployed["trigger"], *(timed.key for timed in triggered.schedules))
     if plain in [deployed | {"trigger": trigger} for trigger in triggers]:
         return plain

@@ -1,10 +1,10 @@
-"""`paddock up`: look after folders of pipelines until stopped.
+"""`paddock up`: serve folders of pipelines until stopped. Status, environment, systemd.
 
-Its status, environment and systemd notifications. Puts the parts together; each knows little of
-the others. One loop keeps the queue, another looks at the files. Prefect may be away for a while,
-or come back at another address: what failed is done in a later round. Modules that import Prefect
-are imported inside functions: Prefect reads the environment, which is set first. systemd's
-protocol is one datagram to NOTIFY_SOCKET (sd_notify(3)).
+Connects the parts; each knows little of the others. One loop keeps the queue, another scans the
+files. Prefect may be away for a while, or come back at another address: what failed is retried in
+a later round. Modules that import Prefect are imported inside functions: Prefect reads the
+environment, which is set first. systemd's protocol is one datagram to NOTIFY_SOCKET
+(sd_notify(3)).
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
 
 
 class UpError(Exception):
-    """It cannot start, or not go on: why, and what to do."""
+    """It cannot start or continue: the reason, and what to do."""
 
 
 def listen_at(address: ServiceAddress) -> socket.socket:
-    """Take the address.
+    """Return a socket that listens at the address.
 
     Raises:
-        UpError: another program has it.
-        CannotListen: it cannot be had at all.
+        UpError: another program uses it.
+        CannotListen: it is not available.
     """
     try:
         return listen(address.host, address.port)
@@ -70,17 +70,17 @@ def listen_at(address: ServiceAddress) -> socket.socket:
 
 
 def set_prefect_environment(url: str, settings: Settings) -> None:
-    """Set what Prefect reads when it is imported: here, and in the processes of runs."""
+    """Set what Prefect reads at its import: here, and in the processes of runs."""
     os.environ["PREFECT_API_URL"] = url
     os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.pop("CI", None)  # a run of ours uses our pool, wherever we are
+    os.environ.pop("CI", None)  # our runs use our pool, also in CI
 
 
 def notify_systemd(state: str, environ: Mapping[str, str] | None = None) -> bool:
-    """Send a state such as `READY=1`; tells whether somebody was there to take it."""
+    """Send a state such as `READY=1`; return whether there was a receiver."""
     path = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
     if not path or path[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
         return False
@@ -93,14 +93,14 @@ def notify_systemd(state: str, environ: Mapping[str, str] | None = None) -> bool
 
 
 def notify_reloaded() -> None:
-    """Say that what was to be read again has been."""
+    """Report to systemd that a reload is done."""
     usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
     notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={usec}")
     notify_systemd("READY=1")
 
 
 def watchdog_interval_s(environ: Mapping[str, str] | None = None) -> float | None:
-    """Return how often to send `WATCHDOG=1`: half of what systemd allows; None: it does not ask.
+    """Return how often to send `WATCHDOG=1`: half of systemd's limit; None without a limit.
 
     >>> watchdog_interval_s({"WATCHDOG_USEC": "30000000"})
     15.0
@@ -130,10 +130,9 @@ def named_pipelines(pipelines: Collection[str]) -> str:
 def status_of(
     office: RunManager, planner: SchedulePlanner, watching: WatchManager
 ) -> dict[str, Any]:
-    """Return pipelines, the runs that run, and the runs that wait.
+    """Return the status of pipelines, of running and of waiting runs.
 
-    As with requests to a model, a run that has been started but has not been let in yet (another
-    run has its folder, or its group's turn) waits.
+    A started run that waits for its folder or its group counts as waiting.
     """
     names = {post.deployment: post.triggered.pipeline.name for post in office.posts.values()}
     not_let_in = [job for job in office.jobs.values() if job.running.waits_for]
@@ -182,12 +181,12 @@ def _pipeline_json(
 
 
 LOOK_S = 2.0
-LOOK_SHARE = 20  # a look takes at most a twentieth of the time
-BUSY_S, IDLE_S = 1.0, 5.0  # between two rounds; what is submitted here wakes the loop at once
-PREFECT_S = 180.0  # on a machine with much else to do
+LOOK_SHARE = 20  # scans take at most a twentieth of the time
+BUSY_S, IDLE_S = 1.0, 5.0  # between two rounds; a submitted run wakes the loop at once
+PREFECT_S = 180.0  # on a busy machine
 AWAY_S = 3.0
 STUCK_S = 120.0
-"""A round that takes longer is stuck, and systemd is no longer told that all is well."""
+"""A longer round is stuck, and systemd gets no heartbeat."""
 TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
 
 _ORDERLY_ENDS = ("completed", "quarantined", "failed")
@@ -196,24 +195,24 @@ log = logging.getLogger("paddock.up")
 
 
 class _StoppedEarly(Exception):
-    """It was to end before everything was in place."""
+    """It was stopped before everything had started."""
 
 
 @dataclass
 class UpOptions:
-    """What the caller wants."""
+    """Options of `paddock up`."""
 
     folders: Sequence[Path]
     settings: Settings
     flags: dict[str, object] = field(default_factory=dict)
     ready: Callable[[str], None] = lambda text: None
-    """Told once, when everything is in place."""
+    """Called once everything has started."""
     is_attended: bool = False
-    """Whether a person started it and is there: what is allowed holds for all that they see."""
+    """Whether a person started it and is present: their permissions cover all existing files."""
 
 
 class Up:
-    """One `paddock up`. `stop` ends it in order, `reload` has it look at once."""
+    """One `paddock up`. `stop` ends it in order, `reload` starts a scan at once."""
 
     def __init__(self, wishes: UpOptions) -> None:
         self.stop = asyncio.Event()
@@ -240,12 +239,12 @@ class Up:
         """Set once runs may have been started."""
 
     async def run(self) -> None:
-        """Look after the folders until `stop` is set.
+        """Serve the folders until `stop` is set.
 
         Raises:
-            UpError: it cannot start, or its address is taken.
-            Held: another process looks after one of the folders.
-            CannotListen: its address cannot be had at all.
+            UpError: it cannot start, or its address is in use.
+            FolderTaken: another process serves one of the folders.
+            CannotListen: its address is not available.
         """
         door = listen_at(self._settings.unattended.address)
         try:
@@ -261,13 +260,13 @@ class Up:
             self._folder_locks.close()
 
     def abandon(self) -> None:
-        """Kill every process of a run at once: there is no time to drain."""
+        """Kill every run's process at once: there is no time to drain."""
         if self._kill_runs is not None:
             self._kill_runs()
 
     @asynccontextmanager
     async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
-        """Open pool, Prefect, queue and doors; close them in bounded time."""
+        """Open pool, Prefect, queue and sockets; close them in bounded time."""
         async with AsyncExitStack() as stack:
             url = await self._unless_stopped(self._reached(stack))
             signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
@@ -314,7 +313,7 @@ class Up:
             with contextlib.suppress(QueueError):
                 await self._reconciler.forget_gone(self._wishes.folders)
             stack.push_async_callback(self._closed)
-            # Before Prefect answers: a caller that is told 404 would not call again.
+            # Before Prefect answers: a caller that gets 404 would not call again.
             self._reconciler.serve_hooks(list(self._wanted.values()))
             await stack.enter_async_context(
                 status_server.serve_status(app, door, self._settings.service)
@@ -322,10 +321,10 @@ class Up:
             yield
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
-        """Return what signs runs, and what our own Prefect server asks for. Blocks.
+        """Return the signer of runs, and the password of our own Prefect server. Blocks.
 
         Raises:
-            UpError: they cannot be had.
+            UpError: the key or the password cannot be read.
         """
         settings = self._settings
         try:
@@ -335,18 +334,18 @@ class Up:
             raise UpError(f"Runs cannot be signed: {error}") from None
 
     async def _closed(self) -> None:
-        """End what is at work, in the time that is given."""
+        """Stop the running runs in bounded time."""
         within_s = self._settings.service.stop_timeout_s
         await self._watching.stop()
         await self._run_manager.stop(within_s * 0.6)
-        with contextlib.suppress(Exception):  # what could not be told now is told at the next start
+        with contextlib.suppress(Exception):  # the next start reports what is left
             await asyncio.wait_for(self._run_manager.round(), within_s * 0.1)
 
     async def _unless_stopped(self, opening: Coroutine[Any, Any, str]) -> str:
-        """Wait for what is opened at the start.
+        """Wait for something to open at the start.
 
         Raises:
-            _StoppedEarly: it was to end before.
+            _StoppedEarly: `stop` was set first.
         """
         task, stopped = asyncio.create_task(opening), asyncio.create_task(self.stop.wait())
         try:
@@ -360,10 +359,10 @@ class Up:
             await asyncio.wait({task, stopped})
 
     async def _reached(self, stack: AsyncExitStack) -> str:
-        """Open the pool, and Prefect's server unless another is named; gives its API's address.
+        """Open the pool and, unless one is configured, Prefect's server; return its API's address.
 
         Raises:
-            UpError: it cannot be had.
+            UpError: one of them does not start.
         """
         url = os.environ.get("PREFECT_API_URL", "").strip()
         here = serve_or_join(self._settings, wants_prefect=not url)
@@ -371,7 +370,7 @@ class Up:
             self._residence = await stack.enter_async_context(here)
             self._is_ours, url = not url, url or self._residence.prefect_api_url
             set_prefect_environment(url, self._settings)
-            await start_fork_server()  # which takes as long as Prefect's server
+            await start_fork_server()  # takes as long as Prefect's server
             if self._is_ours:
                 url = await self._prefect()
                 set_prefect_environment(url, self._settings)
@@ -380,7 +379,7 @@ class Up:
         return url
 
     async def _prefect(self) -> str:
-        """Wait for Prefect's server; gives its address.
+        """Wait for Prefect's server; return its address.
 
         Raises:
             UpError: it does not start.
@@ -400,7 +399,7 @@ class Up:
         )
 
     async def _follow_prefect(self) -> None:
-        """Ask our own Prefect server where it is now: it may have been started at another port."""
+        """Ask for our own Prefect server's address: it may have restarted at another port."""
         if not self._is_ours:
             return
         with contextlib.suppress(DaemonError):  # another process is about to hold it
@@ -413,7 +412,7 @@ class Up:
     # --- the loops
 
     async def _kept(self) -> None:
-        """Keep everything going until `stop` is set."""
+        """Run all loops until `stop` is set."""
         tasks = [
             asyncio.create_task(act())
             for act in (
@@ -431,10 +430,10 @@ class Up:
             task.cancel()
         await asyncio.wait({stopped, *tasks})
         for task in done - {stopped}:
-            task.result()  # an error that nobody foresaw: let it rise
+            task.result()  # an unexpected error: let it rise
 
     async def _keep_looking(self) -> None:
-        """Look at the folders every two seconds, or less often where that takes long."""
+        """Scan the folders every two seconds, or less often if that is slow."""
         while True:
             began = time.monotonic()
             self._take_in(await asyncio.to_thread(self._finder.look))
@@ -446,7 +445,7 @@ class Up:
                 notify_reloaded()
 
     async def _keep_queue(self) -> None:
-        """Keep deployments, schedules and runs as they should be."""
+        """Keep deployments, schedules and runs up to date."""
         from .prefect_queue import DeletedInPrefect, QueueError
 
         while True:
@@ -454,22 +453,22 @@ class Up:
                 await self._once()
                 self._prefect_is_there(None)
                 self._tell_ready()
-                if self._calls.waiting.total():  # runs have begun, so more can be handed over
+                if self._calls.waiting.total():  # runs have begun, so more calls can be submitted
                     self._calls.arrived.set()
             except QueueError as error:
                 self._run_manager.lacks_deployments |= isinstance(error, DeletedInPrefect)
                 self._prefect_is_there(error)
                 await self._follow_prefect()
                 await asyncio.sleep(AWAY_S)
-            except Exception:  # whatever nobody has thought of ends this round, not the service
-                log.exception("a round could not be ended")
+            except Exception:  # an unexpected error ends this round, not the service
+                log.exception("a round failed")
                 await asyncio.sleep(AWAY_S)
             self._round_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._run_manager.wake.wait(), self._pause_s())
 
     async def _keep_calls(self) -> None:
-        """Hand the calls of webhooks over to Prefect as it takes them."""
+        """Submit webhook calls as fast as Prefect takes them."""
         from .prefect_queue import QueueError
 
         while True:
@@ -477,14 +476,14 @@ class Up:
                 await asyncio.wait_for(self._calls.arrived.wait(), IDLE_S)
             try:
                 await self._reconciler.hand_over()
-            except QueueError:  # told by the round that keeps the queue
+            except QueueError:  # the queue's round reports this
                 await asyncio.sleep(AWAY_S)
             except WebhookQueueBroken as error:
                 self._say(str(error))
                 await asyncio.sleep(AWAY_S)
 
     def _pause_s(self) -> float:
-        """Return how long to wait for the next round, if nothing happens."""
+        """Return the wait before the next round, if nothing happens."""
         now = datetime.now(UTC)
         next_s = [(run.next_at - now).total_seconds() for run in self._run_manager.queue]
         if self._run_manager.jobs or any(seconds <= 0 for seconds in next_s):
@@ -510,7 +509,7 @@ class Up:
                 await request_daemon(self._residence, "/rest", {})
 
     async def _keep_beating(self) -> None:
-        """Tell systemd that all is well, as long as rounds come to their end."""
+        """Send systemd's heartbeat while rounds finish in time."""
         every_s = watchdog_interval_s()
         while True:
             await asyncio.sleep(min(every_s or 10.0, 10.0))
@@ -518,7 +517,7 @@ class Up:
                 notify_systemd(f"WATCHDOG=1\nSTATUS={self._in_short()}")
 
     async def _keep_ledgers(self) -> None:
-        """Look regularly whether runs can read and write their ledgers."""
+        """Check regularly whether runs can read and write their ledgers."""
         from .alerts import LOOK_S as every_s
 
         while True:
@@ -526,7 +525,7 @@ class Up:
             await asyncio.sleep(every_s if self._run_manager.posts else BUSY_S)
 
     async def _keep_tidy(self) -> None:
-        """Once a day, let go of what nobody needs any more."""
+        """Apply retention once a day."""
         from paddock.runner.ledger.housekeeping import clean_in_subprocess
 
         await asyncio.sleep(TIDY_FIRST_S)
@@ -539,10 +538,10 @@ class Up:
     # --- files
 
     def _take_in(self, changes: PipelineChanges, *, is_first: bool = False) -> None:
-        """Take in what a look found.
+        """Apply the changes of a scan.
 
         Raises:
-            Held: at the first look, another process looks after one of the folders.
+            FolderTaken: at the first scan, another process serves one of the folders.
         """
         for words in changes.told:
             log.warning("%s", words)
@@ -561,7 +560,7 @@ class Up:
                 what = "has changed" if one.key in self._wanted else "is new"
                 log.info("%s: %s %s", one.pipeline.name, one.file, what)
         for gone in self._wanted.keys() - wanted.keys():
-            log.info("%s: %s asks for nothing any more", self._wanted[gone].pipeline.name, gone)
+            log.info("%s: %s has no triggers any more", self._wanted[gone].pipeline.name, gone)
         if wanted != self._wanted:
             self._wanted = wanted
             self._has_changed = True
@@ -569,13 +568,13 @@ class Up:
                 self._run_manager.wake.set()
 
     def _say(self, words: str) -> None:
-        """Say it once."""
+        """Report a message once."""
         if words not in self._said:
             self._said.add(words)
             log.warning("%s", words)
 
     def _has_progressed(self, post: Deployment, run: str) -> bool:
-        """Return whether a run that crashed did something, or died of one item."""
+        """Return whether a crashed run made progress, or died of one item."""
         try:
             with self._open_ledger(post.triggered.file.parent, True) as ledger:
                 return ledger.has_progressed(run)
@@ -583,7 +582,7 @@ class Up:
             return False
 
     def _known_end(self, post: Deployment, run: str) -> Report | None:
-        """Return how a run ended in order, by its ledger; None: it was killed, or stopped."""
+        """Return how a run ended normally, by its ledger; None: it was killed or stopped."""
         with (
             contextlib.suppress(LedgerError),
             self._open_ledger(post.triggered.file.parent, True) as ledger,
@@ -605,7 +604,7 @@ class Up:
         url = self._settings.ledger_url
         return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
 
-    # --- how it is
+    # --- status
 
     def _ready(self) -> dict[str, bool]:
         return {
@@ -616,7 +615,7 @@ class Up:
         }
 
     def status(self) -> dict[str, Any]:
-        """Return all, as plain data."""
+        """Return the status as JSON."""
         told = status_of(self._run_manager, self._planner, self._watching)
         return {
             "pid": os.getpid(),
@@ -637,27 +636,27 @@ class Up:
         what = named_pipelines([one.pipeline.name for one in self._wanted.values()])
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         password = password_file(self._settings.state_dir) if self._is_ours else None
-        asks = f"\n  That page asks for a password: {password} has it." if password else ""
+        asks = f"\n  That page needs the password in {password}." if password else ""
         return (
-            f"Paddock looks after {what}.\n"
-            f"  http://{host}:{port}/status tells how it is; {api} shows the runs.{asks}"
+            f"Paddock serves {what}.\n"
+            f"  http://{host}:{port}/status shows its state; {api} shows the runs.{asks}"
         )
 
     def _in_short(self) -> str:
         n, jobs = len(self._run_manager.posts), len(self._run_manager.jobs)
-        return f"{n} pipelines, {jobs} runs at work"
+        return f"{n} pipelines, {jobs} runs running"
 
     def _tell_ready(self) -> None:
-        """Say that everything is in place, once."""
+        """Report once that everything has started."""
         in_place, self._in_place = self._in_place, None
         if in_place is not None:
             in_place()
             notify_systemd("READY=1")
 
     def _prefect_is_there(self, error: Exception | None) -> None:
-        """Say once that Prefect is away, and once that it is back."""
+        """Report once that Prefect is away, and once that it is back."""
         if error is not None and self._is_prefect_there is not False:
-            words = "%s (%s). What runs goes on; nothing new starts until it is back."
+            words = "%s (%s). Running runs continue; no run starts until it is back."
             log.warning(words, error, os.environ.get("PREFECT_API_URL", ""))
         elif error is None and not self._is_prefect_there:
             log.info("Prefect answers.")

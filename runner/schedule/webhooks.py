@@ -39,22 +39,22 @@ from .triggered_pipeline import TriggeredPipeline
 
 GITHUB_HEADER, OWN_HEADER = "x-hub-signature-256", "x-paddock-signature"
 MOST_APART_S = 300.0
-"""How far the caller's clock may be from ours."""
+"""The largest difference between the caller's clock and ours."""
 
 
 class BadSignature(Exception):
-    """The call is not to be believed; says why, for whoever set it up."""
+    """The signature is not valid; the reason is for the person who set it up."""
 
 
 def check_signature(
     secret: str, headers: Mapping[str, str], body: bytes, now_s: float
 ) -> str | None:
-    """Check a call's signature; `headers` have small letters.
+    """Verify a call's signature; the names in `headers` are lower-case.
 
-    Gives what no other call has, however it is written; None: the form has no such thing.
+    Returns an id that no other call has, however it is written; None for a form without one.
 
     Raises:
-        Refused: there is none, it is wrong, or it is too old.
+        BadSignature: it is missing, wrong, or too old.
     """
     own, github = headers.get(OWN_HEADER), headers.get(GITHUB_HEADER)
     if own is not None:
@@ -69,7 +69,7 @@ def check_signature(
 
 
 def sign_body(secret: str, body: bytes, now_s: int) -> str:
-    """Return what X-Paddock-Signature says of a body at this time.
+    """Return the X-Paddock-Signature of a body at this time.
 
     >>> sign_body("secret", b"{}", 1).startswith("t=1,v1=")
     True
@@ -101,7 +101,7 @@ def _is_same(given: str, right: str) -> bool:
 
 QUEUE_FILE = "webhooks.sqlite"
 MOST_WAITING = 10_000
-"""Calls of one pipeline that Prefect has not taken yet; a call more is answered by 429."""
+"""Calls of one pipeline that Prefect has not taken yet; further calls get 429."""
 KEPT_S = 7 * 86_400.0
 LOCK_S = 10.0
 
@@ -131,7 +131,7 @@ class AcceptedCall:
 
 @dataclass(frozen=True, slots=True)
 class CallReceipt:
-    """What became of a call that was put into the table."""
+    """What became of a stored call."""
 
     is_known: bool
     run: str | None
@@ -139,7 +139,7 @@ class CallReceipt:
 
 
 class WebhookQueue:
-    """The table. Lives in one event loop; one thread of its own does the work on the file."""
+    """The table. Lives in one event loop; a thread of its own accesses the file."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / QUEUE_FILE
@@ -150,14 +150,14 @@ class WebhookQueue:
         self.waiting: Counter[str] = Counter()
         """Calls that Prefect has not taken yet, by pipeline."""
         self.fault = ""
-        """Why the table cannot be used now; empty: it can."""
+        """Why the table cannot be used now; empty when it can."""
         self.arrived = asyncio.Event()
-        """Set when there may be calls to hand over."""
+        """Set when there may be calls to submit."""
 
     async def open(self) -> None:
         """Open the table. A failure is kept in `fault`: each call then tries again.
 
-        Rows that Prefect took long ago are removed.
+        Deletes rows that Prefect took long ago.
         """
         try:
             self.waiting = await self._do(self._counted)
@@ -174,14 +174,14 @@ class WebhookQueue:
         self._thread.shutdown()
 
     def is_full(self, pipeline: str) -> bool:
-        """Return whether a pipeline has as many calls waiting as it may."""
+        """Return whether a pipeline's waiting calls have reached the limit."""
         return self.waiting[pipeline] >= MOST_WAITING
 
     async def put(self, call: AcceptedCall) -> CallReceipt:
-        """Write a call down; it is on the disk when this returns.
+        """Store a call; it is on the disk when this returns.
 
         Raises:
-            QueueBroken: it cannot be written, so it was not accepted.
+            WebhookQueueBroken: it cannot be written, so it was not accepted.
         """
         future: asyncio.Future[CallReceipt] = asyncio.get_running_loop().create_future()
         self._arriving.append((call, future))
@@ -193,16 +193,16 @@ class WebhookQueue:
         """Return the oldest calls of a pipeline that Prefect has not taken yet.
 
         Raises:
-            QueueBroken: the table cannot be read.
+            WebhookQueueBroken: the table cannot be read.
         """
         calls: list[AcceptedCall] = await self._do(lambda db: _oldest_calls(db, pipeline, n))
         return calls
 
     async def queued(self, call: AcceptedCall, run: str) -> None:
-        """Note that Prefect has taken a call, as this flow run.
+        """Record that Prefect has taken a call, as this flow run.
 
         Raises:
-            QueueBroken: it cannot be noted; handed over again, it is the same flow run.
+            WebhookQueueBroken: it cannot be recorded; submitted again, it is the same flow run.
         """
         changed = "UPDATE calls SET queued_at = ?, run = ?, inputs = '' WHERE id = ?"
         await self._do(lambda db: db.execute(changed, (time.time(), run, call.id)))
@@ -229,7 +229,7 @@ class WebhookQueue:
         """Run work on the connection in the thread, as one transaction.
 
         Raises:
-            QueueBroken: the file or the disk is at fault.
+            WebhookQueueBroken: the file or the disk failed.
         """
 
         def act() -> Any:
@@ -241,7 +241,7 @@ class WebhookQueue:
         try:
             done = await asyncio.get_running_loop().run_in_executor(self._thread, act)
         except (sqlite3.Error, OSError) as error:
-            self.fault = f"{self._file}: webhook calls cannot be written down ({error})."
+            self.fault = f"{self._file}: webhook calls cannot be stored ({error})."
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
             raise WebhookQueueBroken(self.fault) from error
         self.fault = ""
@@ -263,7 +263,7 @@ def _open_queue(file: Path) -> sqlite3.Connection:
     files.private_folder(file.parent)
     db = sqlite3.connect(files.private_database(file), timeout=LOCK_S, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")  # an answered call outlives a power cut
+    db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut
     with db:
         db.execute(_CALLS_TABLE)
         db.execute("CREATE INDEX IF NOT EXISTS waiting ON calls (pipeline, received_at) "
@@ -297,31 +297,31 @@ def _oldest_calls(db: sqlite3.Connection, pipeline: str, n: int) -> list[Accepte
 
 
 MOST_BODY_BYTES = 1 << 19
-"""Of a body, and of the inputs that it is mapped to: Prefect takes no larger parameters."""
+"""Of a body, and of the inputs made from it: Prefect takes no larger parameters."""
 _OTHER_BYTES = 4096
-"""What Prefect is told of a run besides its inputs."""
+"""Reserve for a run's other parameters."""
 BODY_S = 20.0
 RESERVED = ("/healthz", "/readyz", "/status")
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
 
 
 class WebhookQueueFull(Exception):
-    """The queue takes no more for now."""
+    """The queue is full for now."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookCall:
-    """One call that is to become a run."""
+    """One call that becomes a run."""
 
     triggered: TriggeredPipeline
     trigger: str
     inputs: Mapping[str, Any]
     key: str
-    """The same call twice has the same one."""
+    """The same for a repeated call."""
 
 
 AcceptCall = Callable[[WebhookCall], Awaitable[CallReceipt]]
-"""Writes a call down: raises `WebhookQueueFull`, `WebhookQueueBroken`."""
+"""Stores a call; raises `WebhookQueueFull`, `WebhookQueueBroken`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +337,7 @@ def webhook_table(
     triggered: Sequence[TriggeredPipeline],
     secret_of: Callable[[TriggeredPipeline, WebhookKeys], str | None],
 ) -> tuple[dict[str, ServedWebhook], list[str]]:
-    """Return the webhooks by their paths, and what cannot be served, in words."""
+    """Return the webhooks by their paths, and messages about those that cannot be served."""
     hooks: dict[str, ServedWebhook] = {}
     told: list[str] = []
     for one in triggered:
@@ -365,21 +365,21 @@ class Webhooks:
         self._accept = accept
         self._clock = clock
         self._signed: dict[str, tuple[float, str]] = {}
-        """Signature → until when it could be believed, and the key that its call had."""
+        """Signature → until when it is valid, and the key of its call."""
 
     async def answer(self, request: Request) -> Response:
-        """Answer one call: 202 when it is written down, or why not.
+        """Answer one call: 202 when it is stored, or why not.
 
-        A call that came before is answered by 200, with its flow run once there is one.
+        A repeated call gets 200, with its flow run once there is one.
         """
         hook = self.hooks.get(request.url.path)
         if hook is None:
-            return _error_response(404, "there is no webhook of this path.")
+            return _error_response(404, "there is no webhook at this path.")
         if request.method != "POST":
             return _error_response(405, "a webhook is called by POST.")
         if hook.secret is None and not has_own_host_name(request):
             return _error_response(
-                403, "there is no secret: ask by 'localhost' or by this machine's address."
+                403, "there is no secret: use 'localhost' or this machine's address."
             )
         media_type = request.headers.get("content-type", "").partition(";")[0]
         if media_type.strip().lower() != "application/json":
@@ -394,9 +394,9 @@ class Webhooks:
             return _error_response(422, "\n".join(fault.message for fault in error.faults))
         except WebhookQueueFull as error:
             return _error_response(429, str(error), {"Retry-After": "60"})
-        except WebhookQueueBroken:  # its words name a file of this machine
+        except WebhookQueueBroken:  # the message names a file of this machine
             return _error_response(
-                503, "calls cannot be written down at the moment.", {"Retry-After": "60"}
+                503, "calls cannot be stored at the moment.", {"Retry-After": "60"}
             )
         except ClientDisconnect:
             return Response(status_code=499)
@@ -409,11 +409,11 @@ class Webhooks:
         return JSONResponse(told, 200 if answer.is_known else 202)
 
     def _call(self, hook: ServedWebhook, headers: Mapping[str, str], body: bytes) -> WebhookCall:
-        """Check a call and map it.
+        """Verify a call and map it to inputs.
 
         Raises:
-            _Bad: it is not signed as it should be, or is no JSON.
-            PipelineError: it does not give the pipeline what it needs.
+            _BadCall: its signature or JSON is not valid.
+            PipelineError: its inputs are not what the pipeline needs.
         """
         signed = None
         if hook.secret is not None:
@@ -440,7 +440,7 @@ class Webhooks:
         )
 
     def _first_key(self, signed: str, key: str | None) -> str:
-        """Return the key that a signature came with first: nobody has signed the key."""
+        """Return the key that came first with this signature: the key itself is not signed."""
         now_s = self._clock()
         for old in [one for one, (until_s, _) in self._signed.items() if until_s < now_s]:
             del self._signed[old]
@@ -449,7 +449,7 @@ class Webhooks:
 
 
 def mapped_inputs(hook: ServedWebhook, payload: Any) -> dict[str, Any]:
-    """Fill in the inputs from a payload.
+    """Return the inputs that a payload fills in.
 
     Raises:
         PipelineError: an input is missing or wrong, or names a folder elsewhere.
@@ -476,7 +476,7 @@ async def _read_body(request: Request) -> bytes:
                 if len(body) > MOST_BODY_BYTES:
                     raise _BadCall(413, "the body is larger than 512 KiB.")
     except TimeoutError:
-        raise _BadCall(408, f"the body did not come within {BODY_S:g} s.") from None
+        raise _BadCall(408, f"the body did not arrive within {BODY_S:g} s.") from None
     return bytes(body)
 
 

@@ -1,8 +1,7 @@
-"""One machine of a cluster.
+"""One machine of a cluster: its models, and Prefect's worker process.
 
-Its models, and Prefect's worker process, which is restarted when it ends. Each run is a process of
-its own, started by that worker. On stop, runs drain at the next item and other machines take what
-is left; bounded in time.
+Restarts the worker when it ends. Each run is a process of its own, which that worker starts. On
+stop, runs drain after the current item and other machines take the rest; bounded in time.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ log = logging.getLogger(__name__)
 
 
 async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
-    """Serve the work pool until asked to end; gives the exit status."""
+    """Serve the work pool until stopped; return the exit status."""
     from paddock.runner.daemon.daemon_server import serve_or_join
 
     stop = asyncio.Event()
     with stop_on_signals(stop):
         async with serve_or_join(settings, kind="worker", wants_prefect=False):
             log.info(
-                "worker %s takes runs of '%s' from %s; they may reach %s",
+                "worker %s takes runs of '%s' from %s; they may access %s",
                 name,
                 settings.unattended.work_pool,
                 api_url,
@@ -49,7 +48,7 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
 
 
 async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asyncio.Event) -> None:
-    """Run Prefect's worker, again when it ends, until asked to stop."""
+    """Run Prefect's worker until stopped; restart it when it ends."""
     stopped = asyncio.create_task(stop.wait())
     n_falls = 0
     try:
@@ -69,7 +68,7 @@ async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asynci
             n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
             pause_s = PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0.0
             log.warning(
-                "Prefect's worker ended with status %s; started again in %g s",
+                "Prefect's worker ended with status %s; restart in %g s",
                 process.returncode,
                 pause_s,
             )
@@ -79,7 +78,7 @@ async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asynci
 
 
 def worker_command(settings: Settings, name: str) -> list[str]:
-    """Return the command of Prefect's worker."""
+    """Return the command line of Prefect's worker."""
     unattended = settings.unattended
     return [
         sys.executable, "-m", "paddock.runner.workers.prefect_worker",
@@ -88,11 +87,11 @@ def worker_command(settings: Settings, name: str) -> list[str]:
 
 
 def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:
-    """Return the environment of the worker and of its runs."""
+    """Return the environment of the worker and its runs."""
     return {
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        # A run of which nothing is heard for three times as long is marked as crashed.
+        # A run without a heartbeat for three times as long is marked as crashed.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
         "DO_NOT_TRACK": "1",
@@ -105,12 +104,12 @@ def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str
 
 
 async def _drain_worker(process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
-    """End the worker: it takes nothing new, its runs stop at a border, then all are ended."""
+    """Drain the worker: it takes no runs, its runs finish their items, then all are killed."""
     with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGSTOP)  # it takes no more runs, and does not touch its own
+        process.send_signal(signal.SIGSTOP)  # it takes no more runs, and leaves its own alone
     runs = run_pids(process.pid)
     if runs:
-        log.info("waiting for %d runs to come to an item's border", len(runs))
+        log.info("waiting for %d runs to finish their current items", len(runs))
     for number, within_s in ((signal.SIGUSR1, DRAIN_S), (signal.SIGTERM, STOP_S)):
         for run in runs:
             with suppress(OSError):
@@ -134,7 +133,7 @@ async def _wait_until_gone(runs: list[int], within_s: float) -> None:
 
 
 def run_pids(worker: int) -> list[int]:
-    """Return the processes that the worker began, one for each run."""
+    """Return the process ids of the worker's runs."""
     import psutil
 
     with suppress(psutil.Error):
@@ -143,7 +142,7 @@ def run_pids(worker: int) -> list[int]:
 
 
 def _is_alive(process: int) -> bool:
-    """Return whether a process runs; one that has ended and waits to be noticed does not."""
+    """Return whether a process runs; a zombie does not."""
     import psutil
 
     try:

@@ -1,8 +1,8 @@
 """Delegate a pipeline to the machines of a work pool, and wait for the end.
 
-A job is split into shares, each a flow run that some worker takes. Claims in the ledger decide
-which items a share does, so it does not matter how many there are or which of them die. The
-process that asked may die too: shares are found again by the job's name. `decide_shares` is pure.
+A job has shares; each is a flow run that some worker takes. Claims in the ledger decide which
+items a share does, so their number does not matter, nor which of them die. The process that
+delegates may die too: shares are found again by the job's name. `decide_shares` is pure.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from paddock.engine.request import Role
 
 REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
-"""Errors that speak for themselves; of any other the traceback is wanted."""
+"""Errors with a message for people; others are shown with their traceback."""
 
 
 def failure_message(error: Exception, machine: str) -> str:
-    """Return what was in the way, and on which machine."""
+    """Return what failed, and on which machine."""
     if isinstance(error, NotPermitted):
         return _not_allowed(error, machine)
     return f"on {machine}: {error}"
@@ -57,7 +57,7 @@ def _not_allowed(error: NotPermitted, machine: str) -> str:
 
 
 def absolute_inputs(file: Path, inputs: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Check the inputs of a pipeline, and give them with absolute paths.
+    """Check the inputs of a pipeline; return them with absolute paths.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
@@ -71,7 +71,7 @@ def absolute_inputs(file: Path, inputs: Mapping[str, str], settings: Settings) -
 
 
 HELP_AFTER_S = 10.0
-"""So long a job is one machine's; a share costs a machine 4 s of its processor to begin."""
+"""For this long a job stays on one machine: a share costs 4 s of processor time to begin."""
 
 MOST_SHARES = 32
 
@@ -80,7 +80,7 @@ SharePhase = Literal["waiting", "running", "ended"]
 
 @dataclass(frozen=True, slots=True)
 class JobShare:
-    """One flow run of a job, as Prefect has it."""
+    """One flow run of a job in Prefect."""
 
     id: str
     number: int
@@ -92,18 +92,18 @@ class JobShare:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has walked the whole plan: then the job is done, whoever did what of it."""
+        """Whether it has finished the whole plan: then the job is done."""
         return self.phase == "ended" and self.state in ("Completed", "Quarantined")
 
     @property
     def is_spent(self) -> bool:
-        """Whether it stopped at an item's border since the budget is used up."""
+        """Whether it stopped because the budget is used up."""
         is_border = self.phase == "ended" and self.state == "Budget"
         return is_border and not self.was_sent_away
 
     @property
     def was_sent_away(self) -> bool:
-        """Whether its worker was ended, which says nothing about the job."""
+        """Whether its worker was stopped, which says nothing about the job."""
         return self.phase == "ended" and (
             self.message.startswith(STOP_REQUESTED)
             or (self.state == "Cancelled" and self._was_interrupted)
@@ -116,12 +116,12 @@ class JobShare:
 
 @dataclass(frozen=True, slots=True)
 class StartShare:
-    """Ask for a share."""
+    """Start a share."""
 
     number: int
     attempt: int
     instead_of: str
-    """The flow run that it goes on with; empty for a new one."""
+    """The flow run that it continues; empty for a new one."""
     pause_s: float = 0.0
 
 
@@ -141,10 +141,10 @@ def decide_shares(
     elapsed_s: float,
     max_restarts: int,
 ) -> JobEnd | list[StartShare]:
-    """Return what to do about a job: it is over, or these shares are asked for.
+    """Return what to do about a job: it is over, or these shares must start.
 
-    `n_wanted` is how many machines were asked for, None for as many as there are, once the job has
-    gone on for a while.
+    `n_wanted` is the number of machines, None for all that are online once the job has run for a
+    while.
     """
     latest = _latest_attempts(shares)
     done = next((share for share in latest if share.is_done), None)
@@ -160,7 +160,7 @@ def decide_shares(
         if next_ is not None:
             begins.append(next_)
     n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
-    if any(share.is_spent for share in latest):  # it is the budget of all
+    if any(share.is_spent for share in latest):  # all shares have one budget
         return [] if is_alive else _job_end(latest)
     there = {share.number for share in latest}
     begins += [StartShare(number, 1, "") for number in range(1, n + 1) if number not in there]
@@ -205,7 +205,7 @@ ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
 SHARE_TAG = "paddock-share"
 ANSWER_S = 30.0
 LOOK_S = 1.0
-AWAY_S = 300.0  # Prefect's server may restart; the shares go on meanwhile
+AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
 
@@ -214,10 +214,10 @@ _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 @dataclass(frozen=True, slots=True)
 class SharedJob:
-    """What the machines are asked to do together."""
+    """A job for several machines."""
 
     name: str
-    """Of all its shares; each starts with the same, and those of a job taken up again are found."""
+    """Of all its shares; the same name finds the shares of an earlier attempt."""
     path: Path
     inputs: Mapping[str, Any]
     work_pool: str
@@ -229,7 +229,7 @@ class SharedJob:
 
 @dataclass
 class _AskedShares:
-    """The shares that were asked for."""
+    """The shares that were started."""
 
     shares: list[JobShare] = field(default_factory=list)
     due: dict[str, float] = field(default_factory=dict)
@@ -246,11 +246,11 @@ async def delegate_job(
     is_handed_over: Callable[[], bool] = lambda: False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Have a job done and tell how it ended; when `stop` is set, its shares are told to stop.
+    """Carry out a job and return its report; when `stop` is set, stop its shares.
 
-    Unless `is_passed_on` says that somebody else takes the job up soon: then they go on. `note` is
-    told what it waits for, and nothing in words when machines are at work. `headers` are those that
-    Prefect's API asks for, as from `prefect_auth`.
+    They continue if `is_handed_over` returns that another process takes over the job. `note` gets
+    what the job waits for, and an empty text when machines are at work. `headers` authenticate to
+    Prefect's API, as from `prefect_auth`.
 
     Raises:
         TrackingError: Prefect's API cannot be used.
@@ -263,7 +263,7 @@ async def delegate_job(
         try:
             over = await desk.carry_out(ending)
             if over is None and is_handed_over():
-                over = JobEnd("interrupted", "The machines go on with it by themselves.")
+                over = JobEnd("interrupted", "The machines continue it by themselves.")
             elif over is None:
                 await desk.leave()
                 over = JobEnd("interrupted", "Interrupted; the same command continues.")
@@ -284,7 +284,7 @@ async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> Non
 
 
 class _Delegation:
-    """Asks Prefect for shares and looks what became of them."""
+    """Starts shares in Prefect and follows them."""
 
     def __init__(
         self, api: httpx.AsyncClient, signer: Signer, job: SharedJob, note: Callable[[str], None]
@@ -300,7 +300,7 @@ class _Delegation:
         self._answered = time.monotonic()
 
     async def _take_up(self) -> None:
-        """Make the deployment of this file for the work pool, or find it, and the job's shares."""
+        """Find or make the deployment of this file, and find the job's shares."""
         path = str(self._job.path)
         digest = hashlib.sha256(path.encode()).hexdigest()[:6]
         flow = await self._post("/flows/", {"name": "paddock-shares"})
@@ -327,15 +327,15 @@ class _Delegation:
         ]
         self._made.shares, self._deployment = shares, deployment
         if shares:
-            self._note("its shares are there already; looking after them")
+            self._note("its shares exist already; following them")
 
     def _is_signed(self, run: Mapping[str, Any]) -> bool:
-        """Return whether a share was asked for by us: anyone may give a run the job's tag."""
+        """Return whether we started a share: anyone may give a run the job's tag."""
         parameters, key = run.get("parameters") or {}, str(run.get("idempotency_key") or "")
         return self._signer.has_signed(parameters, key)
 
     async def carry_out(self, ending: asyncio.Task[None]) -> JobEnd | None:
-        """Look after the shares until the job is over; None: asked to end before."""
+        """Follow the shares until the job is over; return None when stopped first."""
         while not ending.done():
             try:
                 over = await self._once()
@@ -370,15 +370,15 @@ class _Delegation:
         return None
 
     def _still_patient(self, error: Exception) -> None:
-        """Let Prefect be away for a while; the machines at work do not need it.
+        """Tolerate a while without Prefect; the machines at work do not need it.
 
         Raises:
-            TrackingError: for too long.
+            TrackingError: it is away for too long.
         """
         if time.monotonic() - self._answered > AWAY_S:
             raise TrackingError(
                 f"Prefect's API went away ({error or type(error).__name__}). What the machines are "
-                f"doing goes on; the same command looks for them again."
+                f"doing continues; the same command finds them again."
             ) from error
         self._note("Prefect's API does not answer; waiting for it")
 
@@ -404,7 +404,7 @@ class _Delegation:
         }
         made = await self._post(f"/deployments/{self._deployment}/create_flow_run", body)
         if begin.instead_of:
-            self._note(f"share {begin.number} is started again (attempt {begin.attempt})")
+            self._note(f"share {begin.number} restarts (attempt {begin.attempt})")
         self._made.shares.append(JobShare(made["id"], begin.number, begin.attempt, "waiting"))
 
     async def _look(self) -> None:
@@ -415,7 +415,7 @@ class _Delegation:
                 looked.append(share)
                 continue
             answer = await self._api.get(f"/flow_runs/{share.id}")
-            if answer.status_code == httpx.codes.NOT_FOUND:  # somebody deleted it
+            if answer.status_code == httpx.codes.NOT_FOUND:  # it was deleted
                 looked.append(JobShare(share.id, share.number, share.attempt, "ended", "Cancelled"))
                 continue
             looked.append(_share_of_run(share, answer.raise_for_status().json()))
@@ -434,14 +434,14 @@ class _Delegation:
         return n_online
 
     async def leave(self) -> None:
-        """Tell the shares to stop, and wait until they have, in bounded time."""
+        """Stop the shares, and wait for them in bounded time."""
         deadline = time.monotonic() + LEAVE_S
-        with suppress(httpx.HTTPError, ValueError):  # then they go on to their end
+        with suppress(httpx.HTTPError, ValueError):  # otherwise they continue to their end
             await self._look()
             await self._take_back("Interrupted before it began.")
             for share in self._made.shares:
                 if share.phase == "running":
-                    await self._set(share, "CANCELLING", "It was told to stop.")
+                    await self._set(share, "CANCELLING", "It was asked to stop.")
             while time.monotonic() < deadline:
                 await self._look()
                 if all(share.phase == "ended" for share in self._made.shares):
@@ -449,8 +449,8 @@ class _Delegation:
                 await asyncio.sleep(LOOK_S)
 
     async def _take_back(self, words: str) -> None:
-        """Take back what no worker has begun."""
-        with suppress(httpx.HTTPError):  # then it finds everything done
+        """Cancel shares that no worker has begun."""
+        with suppress(httpx.HTTPError):  # otherwise it finds everything done
             for share in self._made.shares:
                 if share.phase == "waiting":
                     await self._set(share, "CANCELLED", words)
@@ -460,7 +460,7 @@ class _Delegation:
         await self._api.post(f"/flow_runs/{share.id}/set_state", json=wish)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask for something to be made.
+        """Create an object.
 
         Raises:
             TrackingError: Prefect does not know the work pool, or refuses.
@@ -477,7 +477,7 @@ class _Delegation:
 
 
 def _share_found(run: Mapping[str, Any]) -> JobShare | None:
-    """Return a share that was asked for before; None: it has ended, or is to, and done no job."""
+    """Return an earlier share; None when it has ended, or is ending, without finishing the job."""
     facts, kind = run.get("parameters") or {}, (run.get("state") or {}).get("type")
     number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
     share = _share_of_run(JobShare(str(run["id"]), number, attempt, "waiting"), run)

@@ -1,8 +1,7 @@
-"""The one flow that is deployed: a pipeline's file, its inputs, and what triggered it.
+"""The one flow that is deployed: a pipeline's file, its inputs, and its trigger.
 
 Run by `paddock up` in a process of its own, or by a Prefect worker on any machine. The run is the
-same as that of `paddock run`; when, how often and whether again is decided by the process that
-starts it.
+same as that of `paddock run`; the process that starts it decides when and how often.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ from paddock.runner.settings import Settings
 if TYPE_CHECKING:
     from .delegation import SharedJob
 
-REACH_S = 60.0  # our own server is started again within some seconds, 12 on a busy machine
+REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
 REACH_PAUSE_S = 1.0
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
-"""What Prefect puts before an error's own words."""
+"""Prefect's prefix of an error's message."""
 
 
 class PrefectUnreachable(Exception):
@@ -59,26 +58,26 @@ class PrefectUnreachable(Exception):
 
 @dataclass
 class RunOrders:
-    """What the process that carries out a run was told, besides the flow's parameters."""
+    """Options of a run besides the flow's parameters."""
 
     text: str | None = None
-    """The pipeline's text, where it was read before; else the file is."""
+    """The pipeline's text, if it was read before; otherwise its file is read."""
     flags: dict[str, object] = field(default_factory=dict)
-    """Settings given by hand."""
+    """The command line's settings."""
     agreed: frozenset[str] | None = None
-    """What a person agreed to for the pipeline's file; None: all that is allowed."""
+    """What a person consented to for the pipeline's file; None: all that is allowed."""
     stop_gate: StopGate = field(default_factory=StopGate)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: Callable[[str], None] | None = None
-    """Told the run's name in the ledger."""
+    """Called with the run's name in the ledger."""
     waits: Callable[[str], None] | None = None
-    """Told what it waits for while other machines are to work; empty words: they do."""
+    """Called with what it waits for on other machines; empty: they are at work."""
     report: Report | None = None
     """How it ended."""
     has_begun: bool = False
     """The flow's own code has begun."""
     is_handed_over: bool = False
-    """It is to end since `paddock up` is, and goes on with the next one."""
+    """`paddock up` is stopping, and its next start continues the run."""
 
 
 _orders: ContextVar[RunOrders] = ContextVar("orders")
@@ -86,7 +85,7 @@ _orders: ContextVar[RunOrders] = ContextVar("orders")
 
 @contextlib.contextmanager
 def with_orders(orders: RunOrders) -> Iterator[None]:
-    """Let the flow runs within know what was told."""
+    """Provide the options to flow runs inside the block."""
     token = _orders.set(orders)
     try:
         yield
@@ -106,14 +105,14 @@ async def run_pipeline(
     job: str = "",
     root: str = "",
 ) -> State[Any]:
-    """Run the pipeline that `path` names; the state says how it ended.
+    """Run the pipeline at `path`; the state says how it ended.
 
-    Only within `with_orders`: who carries it out has checked the parameters.
+    Only within `with_orders`: its caller has verified the parameters.
 
-    `attempt` counts the starts after crashes, `parent` names the flow run that it goes on with.
-    `share` tells apart the flow runs that do `job` together; 0 has the workers do it, where a work
-    pool is set and the ledger is one that they share. `root` is the first flow run of all that went
-    on with one another.
+    `attempt` counts the starts after crashes, `parent` is the flow run that this one continues.
+    `share` numbers the flow runs that do `job` together; 0 delegates to the workers if a work pool
+    and a shared ledger are configured. `root` is the first of all flow runs that continued one
+    another.
     """
     from paddock.runner import api
     from paddock.runner.progress.events import run_log
@@ -124,7 +123,7 @@ async def run_pipeline(
     orders = _orders.get(None)
     if orders is None:
         raise RuntimeError(
-            "Nobody checked these parameters. Runs are carried out by `paddock up` and by "
+            "These parameters were not verified. Runs are carried out by `paddock up` and by "
             "`paddock worker`, not by another worker of Prefect's."
         )
     orders.has_begun = True
@@ -176,7 +175,7 @@ def _job(
     root: str,
     retry_failed: bool,
 ) -> SharedJob:
-    """Return what the machines of the work pool are to do; the same for all that go on with a run."""
+    """Return the job for the work pool; the same for all flow runs that continue one run."""
     from .delegation import SharedJob
 
     context = FlowRunContext.get()
@@ -195,7 +194,7 @@ def _job(
 async def _delegated(
     orders: RunOrders, job: SharedJob, told: Observer, settings: Settings
 ) -> Report:
-    """Have the machines of the work pool do it, and wait for them."""
+    """Delegate the job to the work pool, and wait for its end."""
     from paddock.runner.daemon.prefect_auth import signer_for
 
     from .delegation import delegate_job
@@ -232,9 +231,9 @@ async def _delegated(
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:
-    """Point Prefect's client to this server; empty: the one that the environment names.
+    """Point Prefect's client to this server; empty: the one in the environment.
 
-    The password is kept out of the environment of what this process starts.
+    Keeps the password out of the environment of child processes.
     """
     if api_url:
         os.environ["PREFECT_API_URL"] = api_url
@@ -246,10 +245,10 @@ def use_server(api_url: str = "", auth_string: str = "") -> None:
 
 
 async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
-    """Carry out a flow run with parameters that were checked; return its last state's message.
+    """Carry out a flow run with verified parameters; return its final state's message.
 
     Raises:
-        PrefectUnreachable: nothing was begun, so it can be started again.
+        PrefectUnreachable: nothing was begun, so it can be restarted.
 
     >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
     'the disk is full.'
@@ -268,7 +267,7 @@ async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
 
 
 async def _read(flow_run: UUID) -> FlowRun:
-    """Read a flow run; wait for a server that is being started again.
+    """Read a flow run; wait for a server that restarts.
 
     Raises:
         PrefectUnreachable: it stays away.
@@ -285,7 +284,7 @@ async def _read(flow_run: UUID) -> FlowRun:
 
 
 class _FlowRunNamer(NullObserver):
-    """Gives the flow run the ledger's name for the run, as soon as it has one."""
+    """Sets the flow run's name to the ledger's name for the run."""
 
     def __init__(self, orders: RunOrders) -> None:
         self._began, self._waits = orders.began, orders.waits
@@ -293,12 +292,12 @@ class _FlowRunNamer(NullObserver):
         self._task: asyncio.Task[None] | None = None
 
     def note(self, text: str) -> None:
-        """Tell what it waits for before it begins: another run of its group, or on its folders."""
+        """Report what it waits for before it begins: a run of its group, or in its folders."""
         if self._waits is not None and not self._has_begun and text.startswith("waiting for "):
             self._waits(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Tell it, and show it beside the work."""
+        """Set the name while the run works."""
         if self._waits is not None:
             self._waits("")
         self._has_begun = True
@@ -309,7 +308,7 @@ class _FlowRunNamer(NullObserver):
             self._task = asyncio.create_task(_rename_flow_run(context.flow_run.id, run))
 
     async def shown(self) -> None:
-        """Wait until it is shown; it need not be."""
+        """Wait until the name is set; a failure does not matter."""
         if self._task is not None:
             await self._task
 

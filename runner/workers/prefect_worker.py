@@ -1,10 +1,10 @@
-"""Prefect worker that carries out the runs that Paddock signed and nothing else.
+"""Prefect worker that carries out only runs that Paddock signed.
 
-A worker of Prefect's own runs whatever command, environment and code a deployment or a work pool
-names: whoever reaches Prefect's API could run code on every machine. This one starts a fixed
-command for each run, this module without arguments, which checks the run's signature with the key
-of the common ledger and carries out our own flow. With the arguments `POOL NAME LIMIT` it is the
-worker itself.
+Prefect's own worker runs any command, environment and code that a deployment or a work pool names:
+every client of Prefect's API could run code on every machine. This one starts a fixed command for
+each run, this module without arguments, which verifies the run's signature with the key of the
+common ledger and carries out our own flow. With the arguments `POOL NAME LIMIT` it is the worker
+itself.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class FixedCommandConfiguration(process.ProcessJobConfiguration):
-    """How a run's process is started: as here, whatever deployment and work pool say."""
+    """Starts a run's process as set here, whatever the deployment and the work pool say."""
 
     def prepare_for_flow_run(self, flow_run: FlowRun, *more: Any, **named: Any) -> None:
         """Set command, folder and environment."""
@@ -65,8 +65,8 @@ class SignedRunWorker(process.ProcessWorker):
 
 
 async def serve(pool: str, name: str, max_runs: int) -> None:
-    """Take runs from a work pool until the process is told to end."""
-    # Prefect looks into the flow for what to do after a crash; the deployment's code is not loaded.
+    """Take runs from a work pool until stopped."""
+    # Prefect would load the deployment's code for crash hooks; this does not.
     for module in (process, runner):
         module.load_flow_from_flow_run = _own_flow  # type: ignore[attr-defined]
     worker = SignedRunWorker(
@@ -87,17 +87,17 @@ async def _own_flow(*_: object, **__: object) -> Flow[..., Any]:
 
 def run_in_this_process(flow_run: UUID) -> None:
     """Carry out one run in this process, or refuse it."""
-    with contextlib.suppress(ImportError):  # how Prefect's worker tells of a cancellation
+    with contextlib.suppress(ImportError):  # how Prefect's worker signals a cancellation
         from prefect._internal.control_listener import configure_from_env
 
         configure_from_env()
     with handle_engine_signals(flow_run):
         found = load_flow_run(flow_run_id=flow_run)
-        settings = read_settings()  # not those beside the pipeline, whose path is not checked yet
+        settings = read_settings()  # not those next to the pipeline, whose path is not verified yet
         signer = signer_for(settings.state_dir, settings.ledger_url)
         deployed_flow.use_server()
         if not signer.has_signed(found.parameters, found.idempotency_key or ""):
-            log.warning("run %s of Prefect is refused: nobody of ours has signed it", flow_run)
+            log.warning("run %s of Prefect is refused: Paddock has not signed it", flow_run)
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(flow_run, Failed(message=REFUSED), force=True)
             return

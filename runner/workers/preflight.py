@@ -1,7 +1,7 @@
-"""Preflight checks of a cluster.
+"""Preflight checks of a cluster: shared folder, PostgreSQL, Prefect's work pool, crash automation.
 
-Shared folder, PostgreSQL, Prefect's work pool and crash automation. Makes what can be made, and
-reports every problem with its remedy. Uses plain HTTP, since importing Prefect takes a second.
+Makes what can be made, and reports every problem with its remedy. Uses plain HTTP, since importing
+Prefect takes a second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FindingState = Literal["ok", "made", "warning", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class ClusterFinding:
-    """One thing that several machines need."""
+    """Result of one check."""
 
     name: str
     state: FindingState
@@ -40,12 +40,12 @@ class ClusterFinding:
     remedy: str = ""
 
     def as_text(self) -> str:
-        """Say it in one line, and what to do in another."""
+        """Return the finding in one line, its remedy in another."""
         text = f"{self.state:<8}{self.name}: {self.words}"
         return f"{text}\n        {self.remedy}" if self.remedy else text
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as plain data."""
+        """Return the finding as JSON."""
         return {
             "name": self.name,
             "state": self.state,
@@ -55,24 +55,24 @@ class ClusterFinding:
 
 
 def is_cluster_ready(findings: list[ClusterFinding]) -> bool:
-    """Return whether nothing is in the way."""
+    """Return whether no finding is a problem."""
     return all(finding.state != "wrong" for finding in findings)
 
 
 CLOCK_S = 5.0
-# To read, to write, to claim, to be heard of; for its turn in a group, and for a budget.
+# Connections of a run: read, write, claims, heartbeat, group, budget.
 CONNECTIONS_OF_A_RUN = 6
 FEWEST_CONNECTIONS = 60
 
 
 def check_database(url: str, state: Path) -> list[ClusterFinding]:
-    """Look at the database; makes the ledger of the folder whose state lies in `state`. Blocks."""
+    """Check the database; make the ledger of the folder whose state lies in `state`. Blocks."""
     if not url:
         return [
             ClusterFinding(
                 "ledger",
                 "wrong",
-                "it is a file, which one machine at a time can work with.",
+                "it is a file, which only one machine at a time can use.",
                 "Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine.",
             )
         ]
@@ -97,13 +97,13 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
 
 
 def _check_host(url: str) -> list[ClusterFinding]:
-    """Warn of an address that means another machine on each."""
+    """Warn of an address that is a different machine on each."""
     from paddock.runner.ledger.postgres import database_host
 
     host = database_host(url)
     if host and host not in ("localhost", "127.0.0.1", "::1") and not host.startswith("/"):
         return []
-    words = f"the address '{host or 'this machine'}' is another machine's own on each"
+    words = f"the address '{host or 'this machine'}' is a different machine on each"
     remedy = "Name the server by its address in your network, the same on every machine."
     return [ClusterFinding("ledger's address", "warning", words, remedy)]
 
@@ -115,14 +115,14 @@ def _check_connections(link: PostgresConnection) -> ClusterFinding:
     words = f"{most}, of which {used} are in use: enough for {n_runs} runs at a time"
     if most >= FEWEST_CONNECTIONS:
         return ClusterFinding("connections", "ok", words)
-    remedy = "Let it take more: alter system set max_connections = 200; then restart it."
+    remedy = "Allow more: alter system set max_connections = 200; then restart it."
     return ClusterFinding("connections", "warning", words, remedy)
 
 
 def _check_database_clock(link: PostgresConnection) -> ClusterFinding:
-    """Compare this machine's clock with the server's; claims go by the server's alone."""
+    """Compare this machine's clock with the server's; claims use the server's only."""
     query = "select extract(epoch from clock_timestamp())::float8"
-    link.rows(query, {})  # connected already when the time is taken
+    link.rows(query, {})  # the connection is open before the time is taken
     before = time.time()
     theirs = float(link.rows(query, {})[0][0])
     off_s = theirs - (before + time.time()) / 2
@@ -134,7 +134,7 @@ def _check_database_clock(link: PostgresConnection) -> ClusterFinding:
 
 
 def check_folder(folder: Path) -> list[ClusterFinding]:
-    """Look at the folder of the pipelines."""
+    """Check the folder of the pipelines."""
     name = f"shared folder {folder}"
     try:
         state = folder / STATE_FOLDER
@@ -148,7 +148,7 @@ def check_folder(folder: Path) -> list[ClusterFinding]:
 
 
 def _try_rename(folder: Path) -> None:
-    """Write a file, rename it and take it away.
+    """Write a file, rename it and delete it.
 
     Raises:
         OSError: one of these does not work.
@@ -174,7 +174,7 @@ def _check_file_system(folder: Path) -> list[ClusterFinding]:
         words = f"by {kind}; mount it with lookupcache=positive, so that new files are seen at once"
         return [ClusterFinding("file system", "ok", words)]
     if kind in ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "apfs", "ntfs", "zfs"):
-        words = f"'{kind}' is a disk of this machine"
+        words = f"'{kind}' is a local disk of this machine"
         remedy = "Other machines must have it mounted under the same path, by NFS or SMB."
         return [ClusterFinding("file system", "warning", words, remedy)]
     return [ClusterFinding("file system", "ok", kind or "unknown")]
@@ -194,9 +194,9 @@ _NEEDED_SETTINGS = {
 
 
 async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
-    """Look at Prefect's server; makes the work pool and the automation where they lack."""
+    """Check Prefect's server; make the work pool and the automation if they are missing."""
     if not api_url:
-        words = "no API is named, so there is nothing from which workers could take runs."
+        words = "no API is set, so workers cannot take runs."
         remedy = "Set PREFECT_API_URL=http://host:4200/api on every machine."
         return [ClusterFinding("Prefect", "wrong", words, remedy)]
     url = api_url.rstrip("/")
@@ -206,7 +206,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
         ) as api:
             version = await api.get("/admin/version")
             if version.status_code == httpx.codes.UNAUTHORIZED:
-                words = f"its API at {url} asks for a password."
+                words = f"its API at {url} needs a password."
                 remedy = "Set PREFECT_API_AUTH_STRING=user:password on every machine."
                 return [ClusterFinding("Prefect", "wrong", words, remedy)]
             version.raise_for_status()
@@ -224,7 +224,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
 
 
 async def _check_prefect_clock(api: httpx.AsyncClient) -> list[ClusterFinding]:
-    """Compare this machine's clock with the server's, which may be late to tell it when busy."""
+    """Compare this machine's clock with the server's; a busy server answers late."""
     off_s = [await _clock_offset_s(api) for _ in range(N_LOOKS)]
     if min(off_s) <= CLOCK_S:
         return []
@@ -234,7 +234,7 @@ async def _check_prefect_clock(api: httpx.AsyncClient) -> list[ClusterFinding]:
 
 
 async def _clock_offset_s(api: httpx.AsyncClient) -> float:
-    """Tell by how many seconds the server's clock was surely off while it answered."""
+    """Return by how many seconds at least the server's clock was off while it answered."""
     before = datetime.now(UTC)
     answer = await api.get("/health")
     after = datetime.now(UTC)
@@ -246,7 +246,7 @@ async def _clock_offset_s(api: httpx.AsyncClient) -> float:
 
 
 async def _check_server_settings(api: httpx.AsyncClient) -> list[ClusterFinding]:
-    """Look at what a task costs the server: 15 to 18 ms of its processor as it comes, 4 to 5 so."""
+    """Check the cost of a task: 15 to 18 ms of the server's processor by default, 4 to 5 tuned."""
     answer = await api.get("/admin/settings")
     if answer.status_code != httpx.codes.OK:
         return []
@@ -271,7 +271,7 @@ async def _check_server_settings(api: httpx.AsyncClient) -> list[ClusterFinding]
     if not small:
         return [ClusterFinding("Prefect's settings", "ok", "tuned for many tasks")]
     wanted = " ".join(f"{name}={least}" for name, least in small.items())
-    words = "each task costs its server about four times what it needs to"
+    words = "each task costs the server four times what it must"
     return [ClusterFinding("Prefect's settings", "warning", words, f"Start it with: {wanted}")]
 
 
@@ -282,7 +282,7 @@ def _setting(services: dict[str, Any], service: str, name: str) -> int:
 
 async def _check_work_pool(api: httpx.AsyncClient, name: str) -> ClusterFinding:
     if not name:
-        words = "none is named."
+        words = "none is set."
         return ClusterFinding("work pool", "wrong", words, "Set PADDOCK_WORK_POOL=paddock.")
     there = await api.get(f"/work_pools/{name}")
     if there.status_code == httpx.codes.OK:
@@ -310,7 +310,7 @@ async def _online_workers(api: httpx.AsyncClient, name: str) -> str:
 
 
 async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
-    """Make what marks a run as crashed of which nothing was heard for too long."""
+    """Make the automation that marks silent runs as crashed."""
     wish = {"automations": {"name": {"any_": [CRASH_AUTOMATION]}}}
     there = await api.post("/automations/filter", json=wish)
     there.raise_for_status()
@@ -353,7 +353,7 @@ def _crash_automation() -> dict[str, Any]:
 
 
 async def prepare_cluster(place: Path, settings: Settings, api_url: str) -> list[ClusterFinding]:
-    """Look at folder, database and Prefect; what can be made is made."""
+    """Check folder, database and Prefect; make what can be made."""
     found = await asyncio.to_thread(check_folder, place)
     ledger = asyncio.to_thread(check_database, settings.ledger_url, place / STATE_FOLDER)
     prefect = check_prefect(api_url, settings.unattended.work_pool)

@@ -56,7 +56,7 @@ def test_a_link_and_a_file_that_is_empty_are_not_taken(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         stored_secret(tmp_path / "link")
     (tmp_path / "empty").touch()
-    with pytest.raises(OSError, match="the file is empty; remove it, and a new one is made"):
+    with pytest.raises(OSError, match="the file is empty; remove it, then a new one is made"):
         stored_secret(tmp_path / "empty")
 
 

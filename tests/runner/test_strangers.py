@@ -162,7 +162,7 @@ def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> 
     for place in (desk.folder.parent, *desk.folder.parent.rglob("*")):
         if place.is_file() and place != password_file(home(desk)):
             assert secret not in place.read_bytes(), place
-    assert f"That page asks for a password: {password_file(home(desk))} has it." in desk.said()
+    assert f"That page needs the password in {password_file(home(desk))}." in desk.said()
 
 
 def test_only_those_who_need_it_have_the_password_in_their_environment(desk: Desk) -> None:

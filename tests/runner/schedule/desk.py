@@ -185,7 +185,7 @@ class Desk:
             "PREFECT_API_URL": self.api,
             **self.environ,
         }
-        n_before = self.said().count("Paddock looks after")
+        n_before = self.said().count("Paddock serves")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", CLI, "up", str(self.folder), "--listen", "127.0.0.1:0",
@@ -193,7 +193,7 @@ class Desk:
                 cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         # A Prefect server of its own takes 12 s on a machine that does nothing else.
-        self.until(lambda: self.said().count("Paddock looks after") > n_before, 180.0)
+        self.until(lambda: self.said().count("Paddock serves") > n_before, 180.0)
 
     def signal(self, number: signal.Signals) -> int:
         """Send `paddock up` a signal, and give its exit status."""

@@ -56,7 +56,7 @@ def test_a_group_is_shared_between_pipelines() -> None:
 
 def test_a_conflict_may_skip_the_newcomer() -> None:
     running = [ActiveRun("x", "calm-owl", "p", "g")]
-    words = "run 'calm-owl' was at work, and `on_conflict` is `skip`"
+    words = "run 'calm-owl' was running, and `on_conflict` is `skip`"
     assert decide([due("a")], running, p=RunRule(on_conflict="skip")) == [SkipRun("a", words)]
 
 
@@ -116,12 +116,12 @@ def test_no_more_run_than_may_and_urgent_ones_come_first() -> None:
     waiting = [due("a", minutes=9, group="1"), due("b", group="2", pipeline="q")]
     assert dispatch(waiting, [], rules, NOW, 1) == [
         StartRun("b"),
-        HoldRun("a", "waits for its turn: 1 run at a time"),
+        HoldRun("a", "waits for a free slot: 1 run at a time"),
     ]
 
 
 def test_a_run_whose_pipeline_is_gone_is_left_out() -> None:
-    assert decide([due("a", pipeline="gone")]) == [SkipRun("a", "its pipeline is no longer there")]
+    assert decide([due("a", pipeline="gone")]) == [SkipRun("a", "its pipeline no longer exists")]
 
 
 rules_ = st.builds(

@@ -38,7 +38,7 @@ def test_a_run_that_said_how_it_ended_is_done() -> None:
 
 def test_a_run_whose_window_closed_waits_for_it_again_as_the_same_attempt() -> None:
     ending = RunEnding(2, status="budget", stopped="window")
-    assert after(ending) == RestartRun(NOW, 2, "goes on in its window")
+    assert after(ending) == RestartRun(NOW, 2, "continues in its window")
     assert after(RunEnding(2, status="completed", stopped="window")) == NoRestart()
 
 
@@ -48,4 +48,4 @@ def test_a_run_that_was_cancelled_stays_so_even_when_it_had_to_be_killed() -> No
 
 def test_what_was_at_work_when_up_ended_goes_on_at_the_next_start() -> None:
     ending = RunEnding(1, status="interrupted", stopped="shutdown")
-    assert after(ending) == RestartRun(NOW, 1, "goes on where `paddock up` was ended")
+    assert after(ending) == RestartRun(NOW, 1, "continues after the end of `paddock up`")

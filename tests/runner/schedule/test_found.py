@@ -77,7 +77,7 @@ def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> 
     assert names(found) == ["a.yaml"] and found.triggered[0].text == HOURLY + STEPS
     (told,) = found.told
     assert told.startswith(f"{file}:2:")
-    assert told.endswith("\n  It is not carried out. What it said before goes on.")
+    assert told.endswith("\n  It does not run. Its last valid version stays in service.")
     assert [look().told for _ in range(10)] == [()] * 10
     look.write("a.yaml", HOURLY + "name: other\n" + STEPS)
     assert look.settled().triggered[0].pipeline.name == "other"
@@ -130,7 +130,7 @@ def test_a_folder_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
     look()
     folder.rename(tmp_path / "away")
     told = [look().told for _ in range(4)]
-    words = f"{folder}: this folder cannot be read. What stood in it is kept until it is back."
+    words = f"{folder}: this folder cannot be read. Its pipelines are kept until it is back."
     assert told == [(words,), (), (), ()]
     assert names(look()) == ["a.yaml"]
     (tmp_path / "away").rename(folder)
@@ -148,8 +148,8 @@ def test_what_cannot_start_by_itself_is_a_fault(tmp_path: Path) -> None:
     secret = "on: {webhook: [{path: /x, inputs: {word: '{{ payload.word }}'}}]}\n"
     look.write("d.yaml", f"{secret}inputs: {{word: {{type: str, secret: true}}}}\n{STEPS}")
     told = "\n".join(look().told)
-    assert "input 'word' is secret, and what a webhook gives is stored in the queue." in told
-    assert "input 'folder' has no value, and the pipeline is to start by itself." in told
+    assert "input 'word' is secret, and inputs of a webhook are stored in the queue." in told
+    assert "input 'folder' has no value, and the pipeline starts by itself." in told
     assert "the schedule '0 0 31 2 *' never comes." in told
     assert "'timezone' must be a time zone such as Europe/Paris or UTC" in told
 
@@ -174,7 +174,7 @@ def test_a_file_nobody_may_read_is_told(tmp_path: Path) -> None:
     look = Look(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
     (told,) = look().told
-    assert told == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It is not carried out."
+    assert told == f"{tmp_path / 'a.yaml'}: is not UTF-8 text.\n  It does not run."
 
 
 def inbox(path: str = "./inbox", out: str = "out/{{ doc.relpath }}") -> str:
@@ -198,7 +198,7 @@ def test_a_file_in_a_folder_of_documents_is_never_a_pipeline_and_is_told_once(
     first = look()
     assert names(first) == ["other.yaml", "pipeline.yaml"]
     assert first.told == (
-        f"{dropped}: is left out: it lies in '{tmp_path / 'notes/inbox'}', where documents of "
+        f"{dropped}: is ignored: it lies in '{tmp_path / 'notes/inbox'}', where documents of "
         f"{tmp_path / 'notes/pipeline.yaml'} arrive or are written.\n"
         f"  If it is a pipeline, move it into another folder.",
     )
@@ -250,7 +250,7 @@ def test_what_comes_into_a_pipelines_own_folder_later_is_a_document_of_it(tmp_pa
     found = look()
     assert [one.file for one in found.triggered if one.file.name == "late.yaml"] == [elsewhere]
     assert told == (
-        f"{late}: is left out: it came into the folder of own.yaml, where documents of that "
+        f"{late}: is ignored: it came into the folder of own.yaml, where documents of that "
         f"pipeline arrive.\n"
         f"  If it is a pipeline, move it into a folder of its own, or start `paddock up` again.",
     )
@@ -312,7 +312,7 @@ def test_what_is_there_when_up_is_allowed_something_is_agreed_to_and_later_files
         f"       2 | steps: [{{id: a, uses: run, with: {{command: [ls]}}}}]\n"
         f"         |                                            ^^^^\n"
         f"  If you trust it: `paddock allow '{late}'`.\n"
-        f"  It is not carried out.",
+        f"  It does not run.",
     )
     # A start without a person, such as after a crash, agrees to nothing more.
     assert names(Agreed(tmp_path)()) == ["a.yaml"]
@@ -340,7 +340,8 @@ def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_a
     look.write("a.yaml", changed)
     found = look.settled()
     assert found.triggered[0].text != changed
-    assert found.told[0].endswith("\n  It is not carried out. What it said before goes on.")
+    assert found.told[0].endswith("
+  It does not run. Its last valid version stays in service.")
     done = CliRunner().invoke(application("allow"), ["allow", str(file)])
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{file} may, if `run` is allowed:\n  run `rm`")

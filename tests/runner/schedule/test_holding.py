@@ -22,7 +22,7 @@ def test_the_second_says_who_holds_a_folder_and_gets_it_when_the_first_has_ended
         second.take(folder)
     words = str(caught.value)
     assert words.startswith(f"{folder}: `paddock up` (process {os.getpid()}, since 20")
-    assert words.endswith(") looks after this folder.\n  End it, or name other folders.")
+    assert words.endswith(") serves this folder.\n  End it, or name other folders.")
     first.close()
     second.take(folder)
     second.close()

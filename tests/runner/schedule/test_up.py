@@ -102,7 +102,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     desk.until(lambda: "/mended" in json.dumps(desk.get()))
     half = (desk.folder / "seen/pipeline.yaml").read_text()
     desk.write("seen/pipeline.yaml", half[: len(half) - 60])
-    desk.until(lambda: "What it said before goes on." in desk.said())
+    desk.until(lambda: "Its last valid version stays in service." in desk.said())
     desk.write("seen/inbox/c.txt", "quay")
     desk.until(lambda: desk.output("seen", "c.txt") == "Seen: quay")
 
@@ -121,7 +121,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     assert second.returncode == 1
     assert desk.process is not None
     assert f"`paddock up` (process {desk.process.pid}, since " in second.stderr
-    assert "looks after this folder.\n  End it, or name other folders." in second.stderr
+    assert "serves this folder.\n  End it, or name other folders." in second.stderr
     assert desk.signal(signal.SIGTERM) == 0
     assert desk.said().endswith("Stopping; once more stops at once.\nStopped.\n")
 
@@ -282,7 +282,7 @@ def test_a_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
             [sys.executable, "-c", CLI, "up", str(tmp_path), "--listen", "127.0.0.1:0"],
             env=environ, stdout=log, stderr=log,
         )  # fmt: skip
-    words = f"({nobody}). What runs goes on; nothing new starts until it is back."
+    words = f"({nobody}). Running runs continue; no run starts until it is back."
     desk.until(lambda: words in desk.said(), within_s=120)
     assert desk.signal(signal.SIGTERM) == 0
     assert desk.said().count(words) == 1
@@ -387,7 +387,7 @@ def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go
     with_window(opened)
     desk.until(lambda: desk.marks("night"))
     with_window(shut)
-    desk.until(lambda: f"is to stop: its window {shut} is over" in desk.said())
+    desk.until(lambda: f"stops: its window {shut} is over" in desk.said())
     desk.write("night/go", "")  # the item in flight is finished, the next one is not begun
     desk.until(lambda: not desk.get()["running"])
     assert (desk.output("night", "a.txt"), desk.output("night", "b.txt")) == ("done", None)

@@ -251,8 +251,8 @@ def test_a_call_that_cannot_be_written_down_is_not_accepted(door: Door, tmp_path
     state = tmp_path / "state"
     state.write_text("a file where the folder should be")
     status, answer = door.post("/digest", body, **signed(body))
-    assert (status, answer) == (503, {"error": "calls cannot be written down at the moment."})
-    assert "webhook calls cannot be written down" in door.queue.fault
+    assert (status, answer) == (503, {"error": "calls cannot be stored at the moment."})
+    assert "webhook calls cannot be stored" in door.queue.fault
     state.unlink()
     assert door.post("/digest", body, **signed(body))[0] in (200, 202)
     assert door.queue.fault == ""

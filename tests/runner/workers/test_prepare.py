@@ -27,7 +27,7 @@ def test_all_that_lacks_is_told_at_once_with_what_to_do(tmp_path: Path) -> None:
     found = asyncio.run(prepare_cluster(tmp_path, settings(tmp_path), ""))
     assert not is_cluster_ready(found)
     assert [finding.as_text() for finding in found if finding.state == "wrong"] == [
-        "wrong   ledger: it is a file, which one machine at a time can work with.\n"
+        "wrong   ledger: it is a file, which only one machine at a time can use.\n"
         "        Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine.",
         "wrong   Prefect: no API is named, so there is nothing from which workers could take "
         "runs.\n        Set PREFECT_API_URL=http://host:4200/api on every machine.",
