@@ -340,8 +340,7 @@ def test_a_file_that_asks_for_something_else_keeps_its_old_form_until_a_person_a
     look.write("a.yaml", changed)
     found = look.settled()
     assert found.triggered[0].text != changed
-    assert found.told[0].endswith("
-  It does not run. Its last valid version stays in service.")
+    assert found.told[0].endswith("\n  It does not run. Its last valid version stays in service.")
     done = CliRunner().invoke(application("allow"), ["allow", str(file)])
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{file} may, if `run` is allowed:\n  run `rm`")

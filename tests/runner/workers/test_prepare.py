@@ -29,8 +29,8 @@ def test_all_that_lacks_is_told_at_once_with_what_to_do(tmp_path: Path) -> None:
     assert [finding.as_text() for finding in found if finding.state == "wrong"] == [
         "wrong   ledger: it is a file, which only one machine at a time can use.\n"
         "        Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine.",
-        "wrong   Prefect: no API is named, so there is nothing from which workers could take "
-        "runs.\n        Set PREFECT_API_URL=http://host:4200/api on every machine.",
+        "wrong   Prefect: no API is set, so workers cannot take runs.\n"
+        "        Set PREFECT_API_URL=http://host:4200/api on every machine.",
     ]
     assert named(found)[f"shared folder {tmp_path}"].state == "ok"
 
