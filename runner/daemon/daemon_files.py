@@ -93,12 +93,14 @@ def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
         except OSError as error:
             raise DaemonError(
                 f"{folder} cannot be used for the local service: {error.strerror}.\n"
-                "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no service."
+                "  Set PADDOCK_HOME to a folder that you can write to; "
+                "`paddock run --local` needs no service."
             ) from None
         if stat.st_uid != os.getuid():
             raise DaemonError(
                 f"{folder} belongs to another user, so the local service cannot be trusted there.\n"
-                "  Set PADDOCK_HOME to a folder of your own; `paddock run --local` needs no service."
+                "  Set PADDOCK_HOME to a folder of your own; "
+                "`paddock run --local` needs no service."
             )
     return paths
 

@@ -429,7 +429,8 @@ async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator
     except OSError as error:
         raise DaemonError(
             f"No socket can be made at {paths.socket}: {error.strerror}.\n"
-            "  Set PADDOCK_HOME to a folder on a local disk; `paddock run --local` needs no service."
+            "  Set PADDOCK_HOME to a folder on a local disk; "
+            "`paddock run --local` needs no service."
         ) from None
     door.listen(BACKLOG)
     server = _DaemonServer(

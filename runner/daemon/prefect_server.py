@@ -166,7 +166,7 @@ class PrefectServer:
                     try:
                         await self._run()
                     except asyncio.CancelledError:
-                        self._close()  # before the lock is released: the next holder listens at this port
+                        self._close()  # before the next lock holder listens here
                         raise
             except Timeout:
                 await self._look_on()

@@ -83,7 +83,7 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # in its own process group, so that its children can be killed too
+            start_new_session=True,  # a group, so that children can be killed too
         )
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

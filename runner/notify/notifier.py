@@ -236,7 +236,8 @@ class _Notifier:
         kind = "webhook" if way.webhook else "command" if way.command else "mail"
         self.faults.append(
             self._redact(
-                f"the notification by {kind} that it {_EVENT_WORDS[event]} was not delivered: {why.rstrip('.')}."
+                f"the notification by {kind} that it {_EVENT_WORDS[event]} was not delivered: "
+                f"{why.rstrip('.')}."
             )
         )
 

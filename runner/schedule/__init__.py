@@ -1,1 +1,1 @@
-"""`paddock up`: cron schedules, watches and webhooks that start runs, and the manager that carries them out."""
+"""`paddock up`: cron schedules, watches and webhooks that start runs; the run manager."""
