@@ -34,7 +34,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_a_file_what_is_built_in_is_listed() -> None:
     lines = tools().stdout.splitlines()
-    assert lines[:2] == ["built in", "  calculator(expression)  Evaluate arithmetic exactly."]
+    assert lines[:2] == ["built in", "  calculator(expression)  Work out arithmetic exactly."]
     assert "  files.read(path, offset?, limit?)  Read the text of a document." in lines
 
 
