@@ -1,4 +1,8 @@
-"""The models that a pipeline names: checked, translated for the engine, faults with their place."""
+"""The models that a pipeline names: checked, translated for the engine, faults with their place.
+
+The engine's contract is imported by the functions that use it: a pipeline without models needs
+none of it, and `paddock validate` must be quick.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
-from paddock.engine.gguf import check_file
-from paddock.engine.models.model_names import is_path, parse_source
-from paddock.engine.request import ModelSpec
 from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
@@ -24,7 +25,7 @@ from .bound import BoundPlan, BoundPool
 from .subpipelines import all_plans, all_steps
 
 if TYPE_CHECKING:
-    from paddock.engine.request import ModelFacts, Role
+    from paddock.engine.request import ModelFacts, ModelSpec, Role
 
 ROLES: tuple[Role, ...] = ("chat", "embed")
 
@@ -109,9 +110,13 @@ class ModelBinder:
             if len(own) == 1:
                 yield role, own[0]
             elif role in default_models:
+                from paddock.engine.request import ModelSpec
+
                 yield role, ModelSpec(default_models[role], role)
 
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
+        from paddock.engine.request import ModelSpec
+
         at: Place = ("models", alias)
         pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
         return ModelSpec(
@@ -195,13 +200,10 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
-        if ref.startswith("hf:"):
-            return self._hub_ref(ref, at)
-        if is_path(ref):
-            return str((self._base / Path(ref).expanduser()).resolve())
-        return ref
+        from paddock.engine.models.model_names import is_path, parse_source
 
-    def _hub_ref(self, ref: str, at: Place) -> str:
+        if not ref.startswith("hf:"):
+            return str((self._base / Path(ref).expanduser()).resolve()) if is_path(ref) else ref
         try:
             return str(parse_source(ref).name)
         except InvalidName:
@@ -251,6 +253,8 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
         spec, written = plan.models[alias], _model_ref(plan, alias)
         if spec.pool or not Path(spec.ref).is_absolute():
             continue
+        from paddock.engine.gguf import check_file
+
         try:
             check_file(Path(spec.ref), written)
         except EngineError as error:

@@ -23,8 +23,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.python_step import FUNCTION_REFERENCE, is_function_reference
-from paddock.steps.tools import builtin_tools, mcp_client, python_functions, tool_names
-from paddock.steps.vectors import lance_table
+from paddock.steps.tools import tool_names
 
 from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -104,13 +103,17 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
         what = f"the file '{named.file}' lies outside the pipeline's folder."
         yield Fault(what, "Move or copy it there.", pipeline.mark(at))
         return
-    fault = python_functions.function_fault(path, named.file, named.name)
+    from paddock.steps.tools.python_functions import function_fault
+
+    fault = function_fault(path, named.file, named.name)
     if fault is not None:
         what, _, remedy = fault.partition(". ")
         yield Fault(f"{what.rstrip('.')}.", remedy, pipeline.mark(at))
 
 
 def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
+    from paddock.steps.tools import builtin_tools
+
     allowed = tool_names.TOOL_OPTIONS.get(one.name, frozenset())
     yield from _option_faults(one, allowed, pipeline, at)
     if one.name == "http.get" and not one.options.get("hosts"):
@@ -237,9 +240,9 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     if step.uses == "run":
         yield from _missing_program(step, written, bound)
     elif step.uses == "search" or (step.uses == "embed" and written.get("store") is not None):
-        yield from _missing_package(
-            lance_table.missing_lancedb(), _mark(step, bound, "with", "store")
-        )
+        from paddock.steps.vectors.lance_table import missing_lancedb
+
+        yield from _missing_package(missing_lancedb(), _mark(step, bound, "with", "store"))
     elif step.uses == "files.read":
         yield from _missing_reader(written.get("type"), _mark(step, bound, "with", "type"))
     elif is_function_reference(step.uses) and (named := FUNCTION_REFERENCE.match(step.uses)):
@@ -282,7 +285,9 @@ def _missing_tools(
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:
-            yield from _missing_package(mcp_client.missing_mcp_library(), mark)
+            from paddock.steps.tools.mcp_client import missing_mcp_library
+
+            yield from _missing_package(missing_mcp_library(), mark)
             yield from _missing_server(named.server, bound)
 
 
@@ -296,7 +301,9 @@ def _missing_server(name: str, bound: BoundPlan) -> Iterator[Fault]:
 
 
 def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:
-    for module in python_functions.missing_imports(bound.roots.base / file):
+    from paddock.steps.tools.python_functions import missing_imports
+
+    for module in missing_imports(bound.roots.base / file):
         what = f"the file '{file}' imports '{module}', which is not installed."
         yield Fault(what, "Install it in the environment that runs Paddock.", mark)
 

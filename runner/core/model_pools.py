@@ -16,11 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.backends.token_counting import LocalTokenizer
-from paddock.engine.backends.truncation_check import ReadLimits
 from paddock.engine.errors import EngineError
-from paddock.engine.memory.pool_stats import PoolStats
-from paddock.engine.models.model_finder import ModelFinder, with_context
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
@@ -44,6 +40,8 @@ from .call_cache import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
+    from paddock.engine.backends.token_counting import LocalTokenizer
+    from paddock.engine.memory.pool_stats import PoolStats
     from paddock.runner.daemon.run_session import DaemonSession
 
 LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
@@ -90,6 +88,8 @@ class OnDemandPool:
 
     def stats(self) -> PoolStats:
         """Return the pool's stats; empty while there is no pool."""
+        from paddock.engine.memory.pool_stats import PoolStats
+
         stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
         return stats
 
@@ -257,6 +257,8 @@ def _file_of(tokenizer: str, settings: Settings) -> Path:
     Raises:
         ModelNotFound: with the known names.
     """
+    from paddock.engine.models.model_finder import ModelFinder
+
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir).locate(tokenizer).path
 
 
@@ -272,6 +274,7 @@ class _ServerPools:
     def over(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
         from paddock.engine.backends.balancer import BalancedPool, ServerMember
         from paddock.engine.backends.model_servers import detect_server
+        from paddock.engine.backends.truncation_check import ReadLimits
 
         limits = ReadLimits(self.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
@@ -402,6 +405,8 @@ class LookupPool(EmptyPool):
     """
 
     def __init__(self, settings: Settings) -> None:
+        from paddock.engine.models.model_finder import ModelFinder
+
         self._n_ctx_tokens = settings.pool.n_ctx_tokens
         self._finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
         self._tokenizers: dict[str, LocalTokenizer] = {}
@@ -428,6 +433,8 @@ class LookupPool(EmptyPool):
     async def _tokenizer(self, model: ModelSpec) -> LocalTokenizer:
         facts = await self.facts(model)
         if facts.path not in self._tokenizers:
+            from paddock.engine.backends.token_counting import LocalTokenizer
+
             self._tokenizers[facts.path] = LocalTokenizer(Path(facts.path), facts.parts)
         return self._tokenizers[facts.path]
 
@@ -438,5 +445,7 @@ class LookupPool(EmptyPool):
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
         """Return a model's facts."""
+        from paddock.engine.models.model_finder import with_context
+
         found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
         return with_context(found, model.n_ctx_tokens)

@@ -23,24 +23,25 @@ from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.events import LineWriter, MultiObserver, RunJournal
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import STATE_FOLDER, Settings
+from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .cleanup import sweep_temporary_files
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
 from .fingerprints import canonical_json
-from .model_pools import open_pools
+from .model_pools import models_asked, open_pools
 from .retry_and_quarantine import CrashSuspects
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_records import RunStats
-from .speed_estimates import SpeedBook
 from .staleness import Judge
 from .step_context import open_tool_runtime
 
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
+
+    from .speed_estimates import SpeedBook
 
 
 _ADJECTIVES = (
@@ -222,7 +223,11 @@ async def open_session(
             tape=environment.tape,
             suspects=suspects,
         )
-        speeds = _speed_book(settings) if is_plan and environment.pool is None else None
+        speeds = None
+        if is_plan and environment.pool is None and models_asked(bound):
+            from .speed_estimates import SpeedBook
+
+            speeds = SpeedBook(settings.pool)
         counts_exactly = environment.pool is not None or not settings.pool_urls
         yield RunSession(context, time.time(), speeds, counts_exactly)
 
@@ -287,8 +292,6 @@ class _Opening:
             if bound.budget.is_set:
                 await claims.counting(stats.run, settings.unattended.dead_after_s)
             return False
-        # `plan` holds no lock, and filelock takes 0.05 s to import.
-
         state = bound.roots.base / STATE_FOLDER
         if has_folder_identity(state):
             stats.note(
@@ -332,10 +335,6 @@ def _job_runs(
         return ledger.runs_of(options.job)
 
     return read
-
-
-def _speed_book(settings: Settings) -> SpeedBook:
-    return SpeedBook(settings.pool)
 
 
 def _thread_safe_note(note: Callable[[str], None]) -> Callable[[str], None]:

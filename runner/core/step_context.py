@@ -34,10 +34,7 @@ from paddock.steps.base import (
     Toolset,
 )
 from paddock.steps.paths import printable, resolve_path
-from paddock.steps.tools import builtin_tools, python_functions, tool_names
-from paddock.steps.tools.mcp_client import HttpServerSpec, McpSessions, StdioServerSpec
-from paddock.steps.tools.python_functions import FunctionPool
-from paddock.steps.vectors.open_stores import OpenStores
+from paddock.steps.tools import tool_names
 
 from .call_cache import ClaimFence
 from .dependencies import AWAY, STORE, held_mark
@@ -45,8 +42,10 @@ from .run_records import RunStats
 
 if TYPE_CHECKING:
     from paddock.pipelines.mcp_servers import McpServer
-    from paddock.steps.tools.mcp_client import McpServerSpec
+    from paddock.steps.tools.mcp_client import McpServerSpec, McpSessions
+    from paddock.steps.tools.python_functions import FunctionPool
     from paddock.steps.tools.tool import RunnableTool
+    from paddock.steps.vectors.open_stores import OpenStores
 
 
 class CallTape(Protocol):
@@ -73,6 +72,8 @@ class ToolRuntime:
     def functions(self) -> FunctionPool:
         """Processes for Python functions."""
         if self._functions is None:
+            from paddock.steps.tools.python_functions import FunctionPool
+
             self._functions = FunctionPool()
         return self._functions
 
@@ -80,6 +81,8 @@ class ToolRuntime:
     def servers(self) -> McpSessions:
         """Sessions with MCP servers."""
         if self._servers is None:
+            from paddock.steps.tools.mcp_client import McpSessions
+
             self._servers = McpSessions(self.stats.note)
         return self._servers
 
@@ -140,6 +143,8 @@ class ItemToolset:
         return tuple(await self._tool_runtime.servers.tools(self._spec(server)))
 
     async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
+        from paddock.steps.tools import builtin_tools, python_functions
+
         declared = self._bound.pipeline.servers
         named = tool_names.resolve_tool(name, server, declared)
         if named is None:
@@ -266,6 +271,8 @@ def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServ
     Raises:
         StepError: one of them has no value.
     """
+    from paddock.steps.tools.mcp_client import HttpServerSpec, StdioServerSpec
+
     try:
         known = {"inputs": bound.inputs, "secrets": stats.secrets.values, "python": sys.executable}
         texts = server.texts.render(known)

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.backends.rpc import PoolAddress
 from paddock.engine.errors import EngineError
 from paddock.engine.system import files
 from paddock.runner.progress.prefect_view import crashed_end
@@ -21,6 +20,9 @@ from paddock.runner.settings import Settings
 from . import daemon_files
 from .daemon_client import DaemonLease, ensure_daemon, hold_lease, request_daemon
 from .daemon_files import DaemonError, DaemonInfo, daemon_folder, paths_of
+
+if TYPE_CHECKING:
+    from paddock.engine.backends.rpc import PoolAddress
 
 MOST_KEPT_RUNS = 100  # some days of hourly runs without work
 _UPDATE_KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
@@ -151,13 +153,15 @@ class DaemonSession:
         Raises:
             EngineError: the daemon does not come back.
         """
-        lodging = self._daemon_lease
-        assert lodging is not None
+        from paddock.engine.backends.rpc import PoolAddress  # imports numpy
+
+        lease = self._daemon_lease
+        assert lease is not None
         if broken is not None and not await asyncio.to_thread(
-            daemon_files.is_listening, lodging.daemon.socket
+            daemon_files.is_listening, lease.daemon.socket
         ):
             try:
-                await self._move(lodging)
+                await self._move(lease)
             except DaemonError as error:
                 raise EngineError(str(error)) from None
         return PoolAddress(socket=self.daemon.socket)

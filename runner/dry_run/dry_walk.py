@@ -36,7 +36,6 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
-from paddock.steps.llm.agent import AgentParams
 from paddock.steps.run_pipeline import named_outputs as outputs_of
 
 from .dry_context import (
@@ -93,6 +92,8 @@ def _max_calls(step: BoundStep) -> int | None:
 
 def _max_agent_calls(written: Mapping[str, Any]) -> int | None:
     """Bound an agent: its turns, the answer without tools, and what it does to remember."""
+    from paddock.steps.llm.agent import AgentParams
+
     n_turns = written.get("max_turns", AgentParams.model_fields["max_turns"].default)
     if not isinstance(n_turns, int):
         return None  # an expression

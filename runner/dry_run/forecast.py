@@ -25,7 +25,6 @@ from paddock.runner.core.fingerprints import held_text
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
 from paddock.runner.core.session import RunSession
-from paddock.runner.core.speed_estimates import workload
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import sha256_of
@@ -364,6 +363,8 @@ class _Forecast:
 
     def _workloads(self) -> Iterator[tuple[str, Workload]]:
         """Divide each model's tokens as the last run's were: read, shared, written."""
+        from paddock.runner.core.speed_estimates import workload
+
         last = self._context.ledger.last_summary(self._session.bound.file.name)
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)

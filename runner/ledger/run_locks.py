@@ -16,10 +16,13 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import files
+from paddock.engine.system.locks import file_lock
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 from .entries import LedgerError
 
@@ -85,9 +88,7 @@ async def hold_lock(
     Raises:
         Locked: the deadline passed, or `is_over` says that nobody wants to wait any more.
     """
-    lock = FileLock(
-        files.private_folder(folder) / f"{name}.lock", mode=files.PRIVATE_FILE, thread_local=False
-    )
+    lock = file_lock(folder / f"{name}.lock")
     who = folder / f"{name}.json"
     await _acquire(lock, who, deadline_s, is_over, note)
     has_died = who.exists()
@@ -111,7 +112,7 @@ async def _acquire(
     while True:
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except TimeoutError:  # filelock's is one
             if not has_told:
                 note(f"waiting for {_describe(who)}, which works on the same folder")
                 has_told = True
@@ -139,11 +140,7 @@ class FileGroupTurn:
     """
 
     def __init__(self, folder: Path, name: str, run: str) -> None:
-        self._lock = FileLock(
-            files.private_folder(folder) / f"{name}.lock",
-            mode=files.PRIVATE_FILE,
-            thread_local=False,
-        )
+        self._lock = file_lock(folder / f"{name}.lock")
         self._who = folder / f"{name}.json"
         self._wish = folder / f"{name}.wish"
         self._own = LockHolder.here(run)
@@ -153,7 +150,7 @@ class FileGroupTurn:
         """Take the turn; gives who has it, None where it is ours now."""
         try:
             self._lock.acquire(timeout=0)
-        except Timeout:
+        except TimeoutError:  # filelock's is one
             self._seen = LockHolder.read(self._who)
             return self._seen or LockHolder("?", self._own.host, 0, time.time())
         self._wish.unlink(missing_ok=True)
