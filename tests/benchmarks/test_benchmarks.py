@@ -216,8 +216,8 @@ def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> No
         [sys.executable, "-c", code], text=True, capture_output=True, env=env, check=True
     )
     found = Path(done.stdout.strip())
-    assert found.parts[-3:] == ("paddock", "engine", "pool.py")
-    assert "__editable__" not in found.parts[-4]
+    assert found.parts[-4:] == ("paddock", "engine", "backends", "local.py")
+    assert "__editable__" not in found.parts[-5]
     assert not found.exists(), "the links are gone again, and the clone is as it was"
 
 
