@@ -62,21 +62,22 @@ class Module:
     def package(self) -> str:
         return self.name.rpartition(".")[0]
 
-    def nodes(self) -> Iterator[ast.AST]:
-        yield from ast.walk(self.tree)
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        return tuple(ast.walk(self.tree))
 
     def functions(self) -> Iterator[Function]:
-        yield from (n for n in self.nodes() if isinstance(n, Function))
+        yield from (n for n in self.nodes if isinstance(n, Function))
 
     def docstrings(self) -> Iterator[tuple[int, str]]:
         """Yield the line and text of each docstring."""
-        for node in self.nodes():
+        for node in self.nodes:
             if isinstance(node, Documented) and (text := ast.get_docstring(node)):
                 yield getattr(node, "lineno", 1), text
 
     def imports(self) -> Iterator[str]:
         """Yield the full names of imported modules, and of imported names as `module.name`."""
-        for node in self.nodes():
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -89,16 +90,29 @@ class Module:
 
     def calls(self) -> Iterator[str]:
         """Yield the dotted names of what is called."""
-        for node in self.nodes():
+        for node in self.nodes:
             if isinstance(node, ast.Call):
-                yield ast.unparse(node.func)
+                yield _dotted(node.func)
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return `a.b` of an expression's end; what is neither name nor attribute is empty."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@cache
+def all_modules() -> tuple[Module, ...]:
+    """Return the product's modules, packages' `__init__` too."""
+    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return tuple(map(Module, found))
 
 
 @cache
 def modules() -> tuple[Module, ...]:
     """Return the product's modules, without packages' `__init__`."""
-    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
-    return tuple(Module(path) for path in found if path.name != "__init__.py")
+    return tuple(module for module in all_modules() if module.path.name != "__init__.py")
 
 
 def product_lines() -> int:
@@ -113,7 +127,7 @@ def code_lines() -> int:
 def _code_lines(module: Module) -> int:
     lines = module.text.splitlines()
     out = {n for n, line in enumerate(lines, 1) if not line.strip() or line.strip()[0] == "#"}
-    for node in module.nodes():
+    for node in module.nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         if isinstance(node, Documented) and ast.get_docstring(node):
@@ -144,8 +158,7 @@ def single_importers() -> dict[str, str]:
     """Return the modules that exactly one module imports, one of the same folder."""
     known = {module.name: module for module in modules()}
     users: dict[str, set[str]] = defaultdict(set)
-    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
-        user = Module(path)
+    for user in all_modules():
         for name in user.imports():
             target = name if name in known else name.rpartition(".")[0]
             if target in known and target != user.name:
@@ -190,13 +203,15 @@ def banned_words() -> list[str]:
 
 
 def imports_in_functions() -> list[str]:
-    return [
-        f"{module.place}:{node.lineno}"
+    """Name each import in a function once, whatever functions lie around that."""
+    found = {
+        (module.place, node.lineno)
         for module in modules()
         for function in module.functions()
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
+    }
+    return [f"{place}:{line}" for place, line in sorted(found)]
 
 
 def too_complex() -> list[str]:
