@@ -27,7 +27,7 @@ steps:
     do:
       - {uses: tool, with: {name: files.read_text_file, args: {path: "{{ path }}"}}}
 returns: {list: steps.list.text, read: steps.read.result, write: steps.write.text}
-"""
+"""  # noqa: E501
 
 pytestmark = pytest.mark.skipif(
     NODE is None or not SERVER.is_file(),

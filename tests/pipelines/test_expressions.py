@@ -225,12 +225,12 @@ def test_a_template_is_a_type_for_parameters() -> None:
     [
         ("{{ steps.text.pages }}", {("steps", "text", "pages")}),
         ("{{ steps['text'].pages[0].text }}", {("steps", "text", "pages")}),
-        ("a {{ doc.path|upper }} {{ inputs.n + doc.size }}", {("doc", "path"), ("inputs", "n"), ("doc", "size")}),
+        ("a {{ doc.path|upper }} {{ inputs.n + doc.size }}", {("doc", "path"), ("inputs", "n"), ("doc", "size")}),  # noqa: E501
         ("{{ doc }}", {("doc",)}),
         ("{{ doc[key] }}", {("doc",), ("key",)}),
         ("{{ doc.get('path') }}", {("doc",)}),
         ("{{ steps.text.text.upper() }}", {("steps", "text", "text")}),
-        ("{% for p in steps.text.pages %}{{ p.text }}{{ loop.index }}{% endfor %}", {("steps", "text", "pages")}),
+        ("{% for p in steps.text.pages %}{{ p.text }}{{ loop.index }}{% endfor %}", {("steps", "text", "pages")}),  # noqa: E501
         ("{% set x = doc.a %}{{ x.b }}", {("doc", "a")}),
         ("{% if steps.a.skipped %}{{ range(3)|list }}{% endif %}", {("steps", "a", "skipped")}),
         ("no expression", set()),
@@ -272,7 +272,7 @@ def test_reaching_for_a_class_is_refused_in_plain_words() -> None:
     )
 
 
-@pytest.mark.parametrize("word", ["include 'x'", "import 'x' as y", "extends 'x'", "from 'x' import y"])  # fmt: skip
+@pytest.mark.parametrize("word", ["include 'x'", "import 'x' as y", "extends 'x'", "from 'x' import y"])  # fmt: skip  # noqa: E501
 def test_templates_read_no_other_files(word: str) -> None:
     assert "templates cannot read other files" in refused("{% " + word + " %}")
 
@@ -293,11 +293,11 @@ def test_templates_read_no_other_files(word: str) -> None:
         "{{ ('ab ' * 10000000).split() }}",
         "{{ 'x'|replace('x', 'y' * 30000000)|replace('y', 'z' * 100) }}",
         "{{ ''.join(['a' * 1000000] * 1000) }}",
-        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-        "{% set n = namespace(x='abc') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",  # noqa: E501
+        "{% set n = namespace(x='abc') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"  # noqa: E501
         "{% set n.x = y %}{% endfor %}",
-        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
-        "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}",  # noqa: E501
+        "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}",  # noqa: E501
         "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
         "{% for i in range(100000) %}{{ 'a' * 3000000 }}{% endfor %}",
         "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n else 'x' }}{% endmacro %}{{ f(60) }}",
@@ -334,7 +334,7 @@ def test_rendering_is_cheap() -> None:
 
 TOKENS = """{{ }} {% %} {# #} if for in endfor endif set doc steps inputs .path .items | upper map list ( ) [ ]
 , : ' " + * ** % ~ - 1 9 10**9 == not and is defined loop range namespace x = __class__ join replace
-sort tojson else"""
+sort tojson else"""  # noqa: E501
 WORDS = st.sampled_from(TOKENS.split())
 
 

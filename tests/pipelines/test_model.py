@@ -61,7 +61,7 @@ tests:
     expect:
       - {exists: "{{ tmp }}/DIGEST.md"}
       - {check: returns.counts.failed == 0}
-"""
+"""  # noqa: E501
 
 
 def read(text: str, file: str = "news.yaml") -> Pipeline:
@@ -169,7 +169,7 @@ tests: [{expect: [{}]}]
         "'group' must be text; '5' is a whole number.",
         "'on_conflict' cannot be 'x'.",
         "'time' must be a duration such as 300ms, 30s, 5m, 2h or 1d; it is '5'.",
-        "'A-b' cannot be an id: only small letters, digits and '_' are allowed, beginning with a letter.",
+        "'A-b' cannot be an id: only small letters, digits and '_' are allowed, beginning with a letter.",  # noqa: E501
         "'steps.b.c' is only a text here.",
         "cannot read the expression '{{ foo }': unexpected '}'.",
         "'{{ x|uper }}' is refused: there is no filter 'uper'.",
@@ -319,7 +319,7 @@ def test_cron_expressions_are_taken(cron: str) -> None:
     assert read(f'on: {{schedule: [{{cron: "{cron}"}}]}}\nsteps: [{{uses: x}}]').on is not None
 
 
-@pytest.mark.parametrize("cron", ["", "* * * *", "60 * * * *", "*/0 * * * *", "a * * * *", "1- * * * *"])  # fmt: skip
+@pytest.mark.parametrize("cron", ["", "* * * *", "60 * * * *", "*/0 * * * *", "a * * * *", "1- * * * *"])  # fmt: skip  # noqa: E501
 def test_other_cron_expressions_are_faults(cron: str) -> None:
     assert "'cron' must" in fault(f'on: {{schedule: [{{cron: "{cron}"}}]}}\nsteps: [{{uses: x}}]')
 

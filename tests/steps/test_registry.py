@@ -185,7 +185,7 @@ def test_a_plug_in_takes_no_built_in_name_away_and_is_told(tmp_path: Path) -> No
     """
     assert in_a_new_python(program, tmp_path) == (
         "paddock.steps.llm.chat paddock-llm\n"
-        "paddock.steps.llm.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "
+        "paddock.steps.llm.chat step 'chat' of package 'acme-steps' cannot be used: it has the name "  # noqa: E501
         "of one that comes with Paddock. Update or remove 'acme-steps'.\n"
     )
 

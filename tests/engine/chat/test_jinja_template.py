@@ -24,7 +24,7 @@ BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
         ("{{ 10 ** (10 ** 10) }}", "it makes a number of more than 4,096 bits"),
         (BIG + "{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "it makes (a text of )?more than"),
         (BIG + "{% set ns.x = ns.x + ns.x %}{% endfor %}", "it makes (a text of )?more than"),
-        (BIG + "{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}", "it makes (a text of )?more than"),
+        (BIG + "{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}", "it makes (a text of )?more than"),  # noqa: E501
         (BIG + "{% set ns.x = ns.x | replace('a', ns.x) %}{% endfor %}",
          "it makes (a text of )?more than"),
         (BIG + "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",

@@ -23,7 +23,7 @@ steps:
         do:
           - {uses: files.write, with: {path: "parts/{{ doc.relpath }}-{{ n }}", text: "Part {{ n }}"}}
   - {id: index, uses: files.write, with: {path: INDEX, text: "{{ steps.docs.files | length }} of them"}}
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture

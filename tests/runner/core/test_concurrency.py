@@ -74,7 +74,13 @@ class Machine:
                 notes.append(f"{name}: {text}")
 
         more.setdefault("settings", self.settings)
-        return await run_async(world.file, more.pop("inputs", None), *run_arguments(local=True, pool=FakePool(answer=answer, delay_s=delay_s), observer=Notes(), **more))  # fmt: skip
+        return await run_async(
+            world.file,
+            more.pop("inputs", None),
+            *run_arguments(
+                local=True, pool=FakePool(answer=answer, delay_s=delay_s), observer=Notes(), **more
+            ),
+        )
 
     async def two(self, first: World, second: World, **more: Any) -> tuple[Report, Report]:
         """Run one, and the other when the first is at work."""

@@ -99,7 +99,7 @@ def test_a_disk_that_is_full_of_outputs(
     first, second = on_a_small_disk("out", "200k")
     went_on(tmp_path, first, second)
     assert first["message"].endswith(
-        "cannot be written: the disk is full. Free some space and run again; finished items are kept."
+        "cannot be written: the disk is full. Free some space and run again; finished items are kept."  # noqa: E501
     )
 
 

@@ -43,7 +43,7 @@ steps:
     returns: {file: doc.relpath, sum: steps.sum.text}
   - {id: digest, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "All:"}}
   - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
-"""
+"""  # noqa: E501
 FILES = {
     "system.md": "Be brief.",
     "page.md": "# {{ doc.stem }}\n{{ s }}\n",

@@ -226,7 +226,7 @@ def past(folder: Path, summary: dict[str, object]) -> PastRun:
 
 def test_ten_thousand_documents_make_a_page_of_a_bounded_size(tmp_path: Path) -> None:
     items = tuple(
-        RunItem("each", f"folder/document-{n}.txt", "quarantined" if n % 20 == 0 else "new", n / 100,
+        RunItem("each", f"folder/document-{n}.txt", "quarantined" if n % 20 == 0 else "new", n / 100,  # noqa: E501
              1 + n % 7 / 10, 1, 0, 100, 20, "it is broken" if n % 20 == 0 else None,
              f"/in/{n}.txt", (f"/out/{n}.md",))
         for n in range(10_000)

@@ -24,7 +24,7 @@ class Workers:
 
     def __init__(self, api: httpx.Client, url: str) -> None:
         self.pool = f"pool-{uuid4().hex[:8]}"
-        self.job = SharedJob(f"letters-{uuid4().hex[:8]}", Path("/srv/letters/p.yaml"), {}, self.pool,
+        self.job = SharedJob(f"letters-{uuid4().hex[:8]}", Path("/srv/letters/p.yaml"), {}, self.pool,  # noqa: E501
                        n_shares=2)  # fmt: skip
         self._api, self.url = api, url
         self.notes: list[str] = []

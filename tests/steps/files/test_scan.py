@@ -200,7 +200,7 @@ def test_a_missing_root_is_an_error(scan: Scan, tmp_path: Path) -> None:
     with pytest.raises(StepError) as caught:
         scan("inbox")
     assert str(caught.value) == (
-        f"the folder '{tmp_path.resolve()}/inbox' does not exist. Correct `root`, or create the folder."
+        f"the folder '{tmp_path.resolve()}/inbox' does not exist. Correct `root`, or create the folder."  # noqa: E501
     )
 
 

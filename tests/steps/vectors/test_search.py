@@ -122,7 +122,7 @@ def test_filters_are_mappings_or_conditions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("source == '{{ inputs.file }}'", "a condition must not contain `{{ }}`, since a value could "
+        ("source == '{{ inputs.file }}'", "a condition must not contain `{{ }}`, since a value could "  # noqa: E501
          'change what it says: give values as a mapping, such as {source: "{{ inputs.file }}"}'),
         ("page = 3",
          "'page = 3' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
