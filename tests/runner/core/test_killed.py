@@ -108,7 +108,7 @@ class Killing:
         for file in (self.home / "residence").glob("*.json"):
             with contextlib.suppress(OSError, ValueError, psutil.Error):
                 process = psutil.Process(json.loads(file.read_text())["pid"])
-                if "residence" in " ".join(process.cmdline()):
+                if "paddock.runner.daemon.background" in process.cmdline():
                     return process
         return None
 
