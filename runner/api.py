@@ -22,7 +22,7 @@ from paddock.runner.bind.checks import prefix_sharing_advice
 from paddock.runner.bind.subpipelines import all_plans, callable_names, ignored_key_notes
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.progress.drain import stop_on_signals
+from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report, ValidateReport
 from paddock.runner.settings import Settings, read_settings
 
@@ -96,17 +96,20 @@ def run(
 ) -> Report:
     """Run a pipeline; the same call again continues. Ctrl-C ends it in order.
 
+    Signals stop it, not `stop` and `stop_gate` of the environment, which can serve several runs.
+
     Raises:
         PipelineError: the YAML or an input is wrong.
         LedgerError, EngineError: the ledger or a model cannot be used.
         TrackingError: Prefect's API cannot be reached.
     """
-    options, environment = options or RunOptions(), environment or RunEnvironment()
 
     async def main() -> Report:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-        with stop_on_signals(environment.stop, environment.stop_gate):
-            return await run_async(path, inputs, options, environment)
+        # An event belongs to the loop in which it was first awaited.
+        own = replace(environment or RunEnvironment(), stop=asyncio.Event(), stop_gate=StopGate())
+        with stop_on_signals(own.stop, own.stop_gate):
+            return await run_async(path, inputs, options, own)
 
     return asyncio.run(main())
 

@@ -26,22 +26,22 @@ from pathlib import Path
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 from paddock.runner import RunEnvironment, RunOptions, run, validate
-from paddock.runner.cli.step_catalogue import installed
-from paddock.runner.cli.commands.init_schema_steps import schema_of_all
-from paddock.runner.cli.step_catalogue import text_of
-from paddock.runner.trials import verb
+from paddock.runner.cli.step_catalogue import list_installed, llm_template
+from paddock.runner.cli.commands.init_schema_steps import installed_schema
+from paddock.runner.testing.suite_runner import read_suite, run_suites
 from dataclasses import replace
 
 folder = Path(sys.argv[1])
-found = installed()
+found = list_installed()
 allowed = replace(settings(folder), allow=frozenset({"tool"}))
 answers = iter(["HELP! The ferry!", "The ferry leaves early."])
 pool = FakePool(answer=lambda request: next(answers))
 around = RunEnvironment(pool=pool, settings=allowed)
 report = run(folder / "demo.yaml", None, RunOptions(local=True), around)
 again = run(folder / "demo.yaml", None, RunOptions(local=True), around)
-tests = [verb.read(folder / "demo.yaml")]
-(suite,) = verb.carry_out(tests, mode="replay", flags={"allow": "tool"}, tell=lambda *_: None)
+tests = [read_suite(folder / "demo.yaml")]
+nothing = lambda *_: None
+(suite,) = run_suites(tests, mode="replay", flags={"allow": "tool"}, on_result=nothing)
 told = {
     "tests": suite.as_json(),
     "faults": [fault.message for fault in validate(folder / "demo.yaml").faults],
@@ -51,8 +51,8 @@ told = {
         for row in rows if row["package"] == "paddock-example-plugin"
     ],
     "broken": found.broken,
-    "schema": "with reading_time" in schema_of_all()["definitions"],
-    "llm": "# reading_time: How long a text takes to read." in text_of(found),
+    "schema": "with reading_time" in installed_schema()["definitions"],
+    "llm": "# reading_time: How long a text takes to read." in llm_template(found),
     "run": report.as_json(),
     "asked": [request.messages[-1].content for request in pool.chats],
     "again": again.as_json(),

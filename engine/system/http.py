@@ -153,7 +153,7 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 def error_text(body: dict[str, Any] | None, n_most: int = 300) -> str:
     r"""Return the sentence in an error as servers send it, in one line; empty: there is none.
 
-    >>> error_text({"error": {"message": "no such\\nmodel"}}), error_text({"detail": "busy"})
+    >>> error_text({"error": {"message": "no such\nmodel"}}), error_text({"detail": "busy"})
     ('no such model', 'busy')
     """
     error: Any = body.get("error", body) if body else ""

@@ -114,7 +114,7 @@ def description_of(function: Callable[..., Any]) -> str:
     """Return the first paragraph of a docstring.
 
     >>> description_of(typed_arguments)
-    "Give the arguments as the function's own types."
+    "Return the arguments as the function's own types."
     """
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 

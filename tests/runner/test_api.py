@@ -9,9 +9,10 @@ import pytest
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import validate
+from paddock.runner.api import run, validate
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, reasons, settings, states
 
 
 @pytest.fixture
@@ -44,6 +45,13 @@ def test_a_second_run_of_an_unchanged_folder_makes_no_call(world: World) -> None
     assert second.calls == second.cached_calls == len(world.pool.chats) == 0
     assert second.written == ()
     assert second.returns["report"] == first.returns["report"]
+
+
+def test_one_environment_serves_several_runs(world: World) -> None:
+    around = RunEnvironment(pool=FakePool(), settings=settings(world.folder))
+    first, second = (run(world.file, None, RunOptions(local=True), around) for _ in range(2))
+    assert (first.status, second.status) == ("completed", "completed")
+    assert first.returns["counts"]["new"] == second.returns["counts"]["fresh"] == 5
 
 
 def test_an_edited_document_is_done_again_and_only_that_one(world: World) -> None:
