@@ -19,15 +19,15 @@ from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
+from paddock.engine.system.template_limits import TemplateLimitExceeded
+
 from .errors import did_you_mean
 from .template_filters import misuses
 from .template_sandbox import (
     METHODS,
     MissingValueError,
-    RenderLimitExceeded,
     closed_attribute_message,
     environment,
-    meter_loops,
 )
 
 Reference = tuple[str, ...]
@@ -273,14 +273,14 @@ def plain_data(value: Any) -> Any:
         str(value)
     if hasattr(value, "__iter__") and not callable(value):
         return [plain_data(item) for item in value]
-    raise RenderLimitExceeded("its result is not plain data")
+    raise TemplateLimitExceeded("its result is not plain data")
 
 
 def _as_expression_error(source: str, error: Exception) -> ExpressionError:
     shown = _excerpt(source)
     if isinstance(error, MissingValueError):
         return ExpressionError(f"{error.message} (in '{shown}')", error.remedy)
-    if isinstance(error, RenderLimitExceeded):
+    if isinstance(error, TemplateLimitExceeded):
         return ExpressionError(f"'{shown}' is refused: {error}")
     if isinstance(error, RecursionError | MemoryError | SyntaxError):
         return ExpressionError(f"'{shown}' is refused: it is nested too deeply")
@@ -340,7 +340,7 @@ def _compiled_from(
     # Only results of blocks have fields that are known before a run; most texts read none.
     elements = element_reads(whole) if "results" in source else frozenset[Reference]()
     chain = chain_of(lone) if lone is not None else None
-    meter_loops(tree)
+    environment().with_metered_loops(tree)
     return CompiledText(source, tree, read, lone is not None, elements, chain)
 
 

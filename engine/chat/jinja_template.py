@@ -12,20 +12,18 @@ import copy
 import datetime
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
 from jinja2 import TemplateError, Undefined, nodes
-from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
-from jinja2.sandbox import SandboxedEnvironment
 
 from paddock.engine.errors import BadRequest
+from paddock.engine.system.metered_jinja import MeteredEnvironment
 from paddock.engine.system.template_limits import (
-    MAX_TEXT_CHARS,
     TemplateLimitExceeded,
     TemplateMeter,
     check_bits,
@@ -48,18 +46,20 @@ _RECURSIVE_FILTERS = frozenset(("join", "pprint", "string", "tojson", "urlencode
 """Filters that visit everything in a value."""
 
 
-class JinjaSandbox(SandboxedEnvironment):
+class JinjaSandbox(MeteredEnvironment):
     """One template's environment; one thread renders in it at a time."""
-
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def __init__(self, **options: Any) -> None:
         super().__init__(optimized=False, finalize=self.made, **options)
-        self.code_generator_class = _MeteredCodeGenerator
         del self.globals["lipsum"]
         self.filters = {name: self._bounded(name, one) for name, one in self.filters.items()}
         self.filters["_turns"] = self._turns
         self.begin()
+
+    @property
+    def meter(self) -> TemplateMeter:
+        """The meter of the current rendering."""
+        return self._meter
 
     def begin(self) -> None:
         """Reset the meter for a new rendering."""
@@ -68,22 +68,6 @@ class JinjaSandbox(SandboxedEnvironment):
     def add_filter(self, name: str, act: Callable[..., Any]) -> None:
         """Add a metered filter."""
         self.filters[name] = self._bounded(name, act)
-
-    def metered(self, source: str) -> nodes.Template:
-        """Parse a template, its loops metered."""
-        tree = self.parse(source)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
-        return tree.set_environment(self)  # type: ignore[return-value]
-
-    def made(self, value: Any) -> Any:
-        """Count a new value and return it."""
-        return self._meter.made(value)
-
-    def _turns(self, values: Any) -> Iterator[Any]:
-        for value in values:
-            self._meter.step()
-            yield value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Evaluate `left operator right`."""
@@ -148,53 +132,6 @@ class JinjaSandbox(SandboxedEnvironment):
             if len(words) > 1:
                 self._meter.add_text(len(text) + text.count(words[0]) * len(words[1]))
 
-    def joined(self, parts: Iterable[Any]) -> str:
-        """Evaluate `a ~ b`."""
-        return self.concat([str(self.made(part)) for part in parts])
-
-    def concat(self, parts: Iterable[str]) -> str:
-        """Join the output of the template, a macro or a block."""
-        kept, n_chars = [], 0
-        for part in parts:
-            self._meter.step()
-            n_chars += len(part)
-            if n_chars > MAX_TEXT_CHARS:
-                break
-            kept.append(part)
-        self._meter.add_text(n_chars)
-        return "".join(kept)
-
-
-class _MeteredCodeGenerator(CodeGenerator):
-    """Jinja2's code generator, which also meters literals and comparisons."""
-
-    def _metered(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
-        self.write("environment.made(")
-        visit(node, frame)
-        self.write(")")
-
-    def visit_List(self, node: nodes.List, frame: Frame) -> None:
-        self._metered(super().visit_List, node, frame)
-
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
-        self._metered(super().visit_Dict, node, frame)
-
-    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
-        if node.ctx == "load":
-            self._metered(super().visit_Tuple, node, frame)
-        else:
-            super().visit_Tuple(node, frame)
-
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
-        self._metered(super().visit_Compare, node, frame)
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self.write("environment.joined((")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
 
 def _method_owner(method: Any) -> Any:
     """Return the object of a bound method; Jinja2's sandbox wraps methods that format texts."""
@@ -236,7 +173,9 @@ class JinjaTemplate:
         environment.add_filter("tojson", _to_json)
         environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
         try:
-            self._template = environment.from_string(environment.metered(self.source))
+            self._template = environment.from_string(
+                environment.with_metered_loops(environment.parse(self.source))
+            )
         except Exception as error:  # untrusted code can raise anything
             raise BadRequest(f"the model's chat template cannot be read: {error}") from error
         self._environment = environment

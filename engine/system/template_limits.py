@@ -32,10 +32,26 @@ class TemplateMeter:
     Every method raises `TemplateLimitExceeded` beyond a limit.
     """
 
-    __slots__ = ("_deadline", "_max_steps", "_n_chars", "_n_steps")
+    __slots__ = (
+        "_deadline",
+        "_forbidden",
+        "_max_nested_chars",
+        "_max_steps",
+        "_n_chars",
+        "_n_steps",
+    )
 
-    def __init__(self, max_steps: int = MAX_STEPS) -> None:
+    def __init__(
+        self,
+        max_steps: int = MAX_STEPS,
+        *,
+        forbidden: tuple[type, ...] = (),
+        max_nested_chars: float = MAX_ALL_CHARS,
+    ) -> None:
+        """Begin; `forbidden` and `max_nested_chars` hold for each list and mapping."""
         self._max_steps = max_steps
+        self._forbidden = forbidden
+        self._max_nested_chars = max_nested_chars
         self._n_steps = 0
         self._n_chars = 0
         self._deadline = time.monotonic() + DEADLINE_S
@@ -69,7 +85,7 @@ class TemplateMeter:
         if isinstance(value, str):
             self.add_text(len(value))
         elif isinstance(value, list | tuple | dict):
-            check_values(value)
+            check_values(value, self._forbidden, self._max_nested_chars)
             self.check()
         elif isinstance(value, int):
             check_bits(value.bit_length())
@@ -82,11 +98,14 @@ def check_bits(n_bits: int) -> None:
         raise TemplateLimitExceeded(f"it makes a number of more than {MAX_BITS:,} bits")
 
 
-def check_values(value: Any, forbidden: tuple[type, ...] = ()) -> int:
+def check_values(
+    value: Any, forbidden: tuple[type, ...] = (), max_chars: float = MAX_ALL_CHARS
+) -> int:
     """Return how many values a list or mapping has; shared ones count each time, as in printing.
 
     Raises:
-        TemplateLimitExceeded: there are too many, or one is of a `forbidden` type.
+        TemplateLimitExceeded: there are too many, their texts are too long in all, or one is of a
+            `forbidden` type.
     """
     count, n_chars, waiting = 0, 0, [value]
     while waiting:
@@ -100,7 +119,9 @@ def check_values(value: Any, forbidden: tuple[type, ...] = ()) -> int:
             waiting.extend(item)
         elif isinstance(item, forbidden):
             raise TemplateLimitExceeded(f"a {type(item).__name__} cannot be part of a value")
-        if count + len(waiting) > MAX_VALUES or n_chars > MAX_ALL_CHARS:
+        if n_chars > max_chars:
+            raise TemplateLimitExceeded(f"it makes more than {max_chars:,} characters in all")
+        if count + len(waiting) > MAX_VALUES:
             raise TemplateLimitExceeded(
                 f"it makes a list or mapping of more than {MAX_VALUES:,} values"
             )
