@@ -20,6 +20,7 @@ from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
 from paddock.engine.system.template_limits import TemplateLimitExceeded
+from paddock.engine.system.text import one_line
 
 from .errors import did_you_mean
 from .template_filters import misuses
@@ -77,16 +78,17 @@ def chain_of(node: nodes.Node) -> Reference | None:
     while not isinstance(node, nodes.Name):
         if isinstance(node, nodes.Getattr):
             parts.append(node.attr)
-        elif (
-            isinstance(node, nodes.Getitem)
-            and isinstance(node.arg, nodes.Const)
-            and isinstance(node.arg.value, str)
-        ):
-            parts.append(node.arg.value)
+        elif isinstance(node, nodes.Getitem) and (name := _constant_text(node.arg)) is not None:
+            parts.append(name)
         else:
             return None
         node = node.node
     return (node.name, *reversed(parts)) if node.ctx == "load" else None
+
+
+def _constant_text(node: nodes.Node) -> str | None:
+    is_text = isinstance(node, nodes.Const) and isinstance(node.value, str)
+    return node.value if is_text else None  # type: ignore[attr-defined]  # a constant has a value
 
 
 LIST_ELEMENT = "[]"
@@ -127,20 +129,14 @@ def _list_of(node: nodes.Node) -> Reference | None:
 
 
 def _name_read(node: nodes.Getattr | nodes.Getitem) -> str | None:
-    if isinstance(node, nodes.Getattr):
-        return node.attr
-    is_text = isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
-    return node.arg.value if is_text and isinstance(node.arg, nodes.Const) else None
+    return node.attr if isinstance(node, nodes.Getattr) else _constant_text(node.arg)
 
 
 def _attribute_of(node: nodes.Filter) -> str | None:
     given = [one.value for one in node.kwargs if one.key == "attribute"]
     given += node.args[:1] if node.name in _FIRST_IS_ATTRIBUTE else []
-    if node.name not in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE) or not given:
-        return None
-    first = given[0]
-    is_text = isinstance(first, nodes.Const) and isinstance(first.value, str)
-    return first.value if is_text and isinstance(first, nodes.Const) else None
+    takes_one = node.name in (*_WITH_ATTRIBUTE, *_FIRST_IS_ATTRIBUTE)
+    return _constant_text(given[0]) if takes_one and given else None
 
 
 def _read_in(loop: nodes.For, var: str) -> Iterator[str]:
@@ -292,8 +288,7 @@ def _excerpt(source: str, line_number: int | None = None) -> str:
     lines = source.splitlines()
     if line_number is not None and 0 < line_number <= len(lines):
         source = lines[line_number - 1]
-    line = " ".join(source.split())
-    return line if len(line) <= 80 else line[:79] + "…"
+    return one_line(source, 80)
 
 
 def compile_text(source: str, *, bare: bool) -> CompiledText:
@@ -375,8 +370,6 @@ def _syntax_error(source: str, error: TemplateSyntaxError, *, bare: bool) -> Exp
         line=error.lineno,
     )
 
-
-__all__ = ["Expression", "ExpressionError", "Path", "Reference", "Template", "Value"]
 
 _TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
@@ -595,7 +588,7 @@ class Template:
     def texts(self, **extra: Any) -> list[str]:
         """Return the texts that it inserts unchanged, such as `{{ steps.text.text }}`."""
         scope = {**self._scope, **extra}
-        found = (_resolved(path, scope) for path in sorted(self.references))
+        found = (_look_up(scope, path) for path in sorted(self.references))
         return [text for text in found if isinstance(text, str)]
 
     def __repr__(self) -> str:
@@ -624,13 +617,6 @@ TEMPLATE_JSON_SCHEMA: Mapping[str, Any] = {
         },
     ]
 }
-
-
-def _resolved(path: Reference, scope: Mapping[str, Any]) -> Any:
-    value: Any = scope
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 def _template_from(value: Any) -> Template:

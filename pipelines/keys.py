@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from paddock.engine.system.text import shorten
 from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
 
 from .errors import did_you_mean
@@ -294,14 +295,10 @@ class SecretKeys(Keys):
         return self
 
 
-def _as_url_list(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
-
-
 class PoolKeys(Keys):
     """A remote pool: one server, or several that share the work."""
 
-    url: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_url_list)] = (
+    url: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = (
         Field(
             min_length=1,
             description="Its address, or several: OpenAI-compatible servers, or Paddock.",
@@ -442,8 +439,7 @@ class Input:
 def kind_of_default(value: Any) -> InputType:
     """Return the type of an input that has only a default."""
     kinds: dict[type, InputType] = {bool: "bool", int: "int", float: "float", list: "list"}
-    if value is None or isinstance(value, str):
-        return "str"
+    kinds |= {str: "str", type(None): "str"}
     return kinds.get(type(value), "json")
 
 
@@ -456,10 +452,6 @@ def _list(text: str) -> Any:
     if text.lstrip().startswith("["):
         return _json(text)
     return [part.strip() for part in text.split(",")] if text.strip() else []
-
-
-def _as_text(text: str) -> Any:
-    return text
 
 
 def _json(text: str) -> Any:
@@ -475,20 +467,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
 _PARSERS: dict[InputType, Callable[[str], Any]] = {
-    **{"str": _as_text, "path": _as_text, "dir": _as_text, "enum": _as_text},
+    **{"str": str, "path": str, "dir": str, "enum": str},
     **{"int": int, "float": float, "bool": _bool, "list": _list, "json": _json},
 }
 _IS_OF_TYPE: dict[InputType, Callable[[Any], bool]] = {
-    "str": _is_text,
+    "str": lambda value: isinstance(value, str),
     "path": _is_path,
     "dir": _is_path,
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -505,7 +493,7 @@ _TYPE_NAMES: dict[InputType, str] = {
 
 def _quoted_value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+    return f"'{shorten(text, 60)}'"
 
 
 class SamplingParams(BaseModel):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from . import prompt_file
-from .errors import did_you_mean
 from .expressions import ExpressionError, Path, Value
 from .keys import Keys, Seconds, without_x_keys
 
@@ -93,10 +92,8 @@ def secret_of(variable: str) -> str:
 def read_servers(data: Any, checks: FaultCollector) -> dict[str, McpServer]:
     """Parse `mcpServers`; faults go to `checks`."""
     at: Path = ("mcpServers",)
-    if data is None:
-        return {}
     if not isinstance(data, dict):
-        return {}  # its table reported it
+        return {}  # what is not None, its table reported
     if set(data) == {"file"} and isinstance(data["file"], str):
         return dict(_of_file(data["file"], checks, (*at, "file")))
     return dict(_inline(data, checks, at))
@@ -218,9 +215,3 @@ def _sentence(error: Exception) -> str:
     name = ".".join(map(str, first["loc"]))
     told = first["msg"].removeprefix("Value error, ")
     return f"`{name}`: {told}" if name else told
-
-
-def unknown_server(name: str, servers: Mapping[str, McpServer]) -> tuple[str, str]:
-    """Return sentence and remedy for an unknown server."""
-    remedy = did_you_mean(name, servers) if servers else "Name it under `mcpServers`."
-    return f"there is no MCP server '{name}'", remedy

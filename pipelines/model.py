@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from paddock.pipelines.checking.check import Check
 
-from . import mcp_servers, pipeline_tests, triggers
 from .errors import Fault, Mark, PipelineError
 from .expressions import Expression, ExpressionError, Path, Template, Value
 from .keys import (
@@ -39,16 +38,12 @@ from .keys import (
     without_x_keys,
     without_x_keys_nested,
 )
-from .mcp_servers import secret_of
-from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference
-from .prompt_file import read_template_file as read_file
+from .mcp_servers import McpServer, read_servers, secret_of
+from .pipeline_tests import TestKeys, read_tests
+from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference, read_template_file
+from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 from .validation import FaultCollector
 from .yaml_source import YamlDocument
-
-if TYPE_CHECKING:
-    from .mcp_servers import McpServer
-    from .pipeline_tests import TestKeys
-    from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 
 
 @dataclass(frozen=True)
@@ -62,52 +57,48 @@ class ReplySpec:
     repair: int
 
 
-@dataclass(frozen=True)
-class StepNode:
-    """One step as written. `at` is its path in the document."""
+@dataclass(frozen=True, kw_only=True)
+class _NodeKeys:
+    """What steps and blocks have in common. `at` is the path in the document."""
 
     id: str
     at: Path
     mark: Mark
+    has_own_id: bool = True
+    needs: tuple[str, ...] = ()
+    if_: Expression | None = None
+    retry: RetryKeys | None = None
+    timeout: TimeoutKeys | None = None
+    cache: bool | None = None
+    returns: Value | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNode(_NodeKeys):
+    """One step as written."""
+
     uses: str
     params: Value
     """The value of `with`."""
     files: Mapping[str, Template] = field(default_factory=dict)
     """Parameters that name a template file, with its content."""
-    has_own_id: bool = True
-    needs: tuple[str, ...] = ()
-    if_: Expression | None = None
-    retry: RetryKeys | None = None
-    timeout: TimeoutKeys | None = None
-    cache: bool | None = None
-    returns: Value | None = None
     reply: ReplySpec | None = None
     broken: frozenset[str] = frozenset()
     """Parameters in which a fault was found."""
 
 
-@dataclass(frozen=True)
-class Block:
+@dataclass(frozen=True, kw_only=True)
+class Block(_NodeKeys):
     """A `for_each` and the steps that run for each item."""
 
-    id: str
-    at: Path
-    mark: Mark
     var: str
     over: Expression
     body: tuple[Node, ...]
-    has_own_id: bool = True
     where: Expression | None = None
     """Selects items of the list; None: all."""
     key: Expression | None = None
     max_parallel: int | None = None
     on_error: OnError | None = None
-    needs: tuple[str, ...] = ()
-    if_: Expression | None = None
-    retry: RetryKeys | None = None
-    timeout: TimeoutKeys | None = None
-    cache: bool | None = None
-    returns: Value | None = None
 
 
 Node: TypeAlias = StepNode | Block
@@ -163,6 +154,11 @@ def _all_nodes(nodes: tuple[Node, ...]) -> Iterator[Node]:
 
 _FOR_EACH = re.compile(r"\s*(\S+)\s+in\s+(\S.*)\Z", re.DOTALL)
 _BLOCK_KEYS = ("do", "where", "key", "max_parallel", "on_error")
+_NOT_FOR_BLOCKS = {
+    "uses": "Move the step into the block's `do`.",
+    "with": "Parameters belong to the steps in `do`.",
+    "reply": "It belongs to the step in `do` that asks a model.",
+}
 _RESERVED_NAMES = frozenset(
     ("inputs", "steps", "loop", "self", "true", "false", "none", "range", "dict", "namespace")
 )
@@ -221,24 +217,13 @@ class StepParser:
         """Check which keys may be combined."""
         add = self._checks.add
         if "for_each" in data:
-            if "uses" in data:
-                remedy = "Move the step into the block's `do`."
-                add((*at, "uses"), "`uses` cannot be combined with `for_each`", remedy, is_key=True)
-            if "with" in data:
-                remedy = "Parameters belong to the steps in `do`."
-                add((*at, "with"), "`with` cannot be combined with `for_each`", remedy, is_key=True)
-            if "reply" in data:
-                remedy = "It belongs to the step in `do` that asks a model."
-                add(
-                    (*at, "reply"),
-                    "`reply` cannot be combined with `for_each`",
-                    remedy,
-                    is_key=True,
-                )
+            for name, remedy in _NOT_FOR_BLOCKS.items():
+                if name in data:
+                    what = f"`{name}` cannot be combined with `for_each`"
+                    add((*at, name), what, remedy, is_key=True)
             if "do" not in data:
-                add(
-                    (*at, "for_each"), "`for_each` needs `do`", "Add the steps to run.", is_key=True
-                )
+                remedy = "Add the steps to run."
+                add((*at, "for_each"), "`for_each` needs `do`", remedy, is_key=True)
             elif data["do"] == []:
                 add((*at, "do"), "`do` is empty", "Add the steps to run for each item.")
             return
@@ -292,7 +277,7 @@ class StepParser:
         for name, value in given.items():
             if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
                 try:
-                    made[name] = read_file(base, value["file"])
+                    made[name] = read_template_file(base, value["file"])
                 except ExpressionError as error:
                     error.path = (name, "file")
                     errors.append(error)
@@ -309,8 +294,6 @@ class StepParser:
     ) -> Block:
         checks = self._checks
         var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
-        controls = self._controls(data, keys, at)
-        key = checks.expression(data.get("key"), (*at, "key"))
         return Block(
             id=node_id,
             at=at,
@@ -320,10 +303,10 @@ class StepParser:
             body=self.read(data.get("do"), (*at, "do"), (*names, var)),
             has_own_id=has_own,
             where=checks.expression(data.get("where"), (*at, "where")),
-            key=key,
+            key=checks.expression(data.get("key"), (*at, "key")),
             max_parallel=keys.max_parallel if keys else None,
             on_error=keys.on_error if keys else None,
-            **controls,
+            **self._controls(data, keys, at),
         )
 
     def _mark(self, data: dict[str, Any], at: Path) -> Any:
@@ -332,19 +315,15 @@ class StepParser:
 
     def _controls(self, data: dict[str, Any], keys: StepKeys | None, at: Path) -> dict[str, Any]:
         """Parse the keys that steps and blocks share."""
-        checks = self._checks
-        returns: Value | None = None
-        if data.get("returns") is not None:
-            returns = checks.value(data["returns"], (*at, "returns"), bare=True)
-        cache = keys.cache if keys else None
-        return {
-            "needs": tuple(keys.needs) if keys else _needs_of_broken_step(data.get("needs")),
-            "if_": checks.expression(data.get("if"), (*at, "if")),
-            "retry": keys.retry if keys else None,
-            "timeout": keys.timeout if keys else None,
-            "cache": None if cache is None else cache == "auto",
-            "returns": returns,
+        controls: dict[str, Any] = {
+            "if_": self._checks.expression(data.get("if"), (*at, "if")),
+            "returns": self._checks.returns(data.get("returns"), at),
         }
+        if keys is None:
+            return {**controls, "needs": _needs_of_broken_step(data.get("needs"))}
+        cache = None if keys.cache is None else keys.cache == "auto"
+        controls |= {"needs": tuple(keys.needs), "cache": cache}
+        return {**controls, "retry": keys.retry, "timeout": keys.timeout}
 
     def _loop(self, text: Any, at: Path, names: tuple[str, ...]) -> tuple[str, Expression]:
         """Parse `NAME in EXPRESSION`."""
@@ -372,8 +351,6 @@ def _needs_of_broken_step(given: Any) -> tuple[str, ...]:
     return tuple(word for word in given if isinstance(word, str))
 
 
-__all__ = ["Block", "Node", "Pipeline", "StepNode", "parse_pipeline", "validate"]
-
 K = TypeVar("K", bound=Keys)
 
 NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
@@ -381,7 +358,7 @@ NAMES_OUTSIDE_STEPS: Mapping[tuple[str, str], Set[str]] = {
     ("on", "notify"): {"inputs", "secrets"},
 }
 """Names that texts outside of steps may read, where that is more than the inputs."""
-NAMES_IN_SERVERS = ("inputs", "secrets", "python")
+NAMES_IN_SERVERS = frozenset(("inputs", "secrets", "python"))
 """`python` is the interpreter that runs Paddock."""
 
 
@@ -446,9 +423,9 @@ class _PipelineParser:
             servers=servers,
             defaults=self._part(ControlKeys, data, "defaults") or ControlKeys.model_validate({}),
             **self._triggers(data),
-            tests=tuple(self._tests(data.get("tests"))),
+            tests=tuple(read_tests(checks, data.get("tests"), self._text)),
             steps=steps.read(data.get("steps"), ("steps",)),
-            returns=self._returns(data.get("returns")),
+            returns=checks.returns(data.get("returns"), ()),
         )
         return replace(pipeline, elsewhere=tuple(self._elsewhere), faults=tuple(checks.faults))
 
@@ -467,20 +444,10 @@ class _PipelineParser:
             value = self._checks.value(data, at, bare=bare)
             self._elsewhere.append(OutsideText(at, value, frozenset(names)))
 
-    def _returns(self, data: Any) -> Value | None:
-        return None if data is None else self._checks.value(data, ("returns",), bare=True)
-
     def _triggers(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Parse `on`, `concurrency` and `budget`."""
-        tables = {"on": "OnKeys", "concurrency": "ConcurrencyKeys", "budget": "BudgetKeys"}
-        if not tables.keys() & data.keys():
-            return {}
-        return {name: self._part(getattr(triggers, of), data, name) for name, of in tables.items()}
-
-    def _tests(self, data: Any) -> Iterator[TestKeys]:
-        if not data:
-            return
-        yield from pipeline_tests.read_tests(self._checks, data, self._text)
+        tables = {"on": OnKeys, "concurrency": ConcurrencyKeys, "budget": BudgetKeys}
+        return {name: self._part(table, data, name) for name, table in tables.items()}
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:
         for alias, item in _named_items(data):
@@ -512,12 +479,10 @@ class _PipelineParser:
             yield name, keys or SecretKeys.model_construct(env=name, file=None)
 
     def _servers(self, data: Any) -> Mapping[str, McpServer]:
-        if not data:
-            return {}
-        found = mcp_servers.read_servers(data, self._checks)
-        for server in found.values():
-            names = frozenset(NAMES_IN_SERVERS)
-            self._elsewhere.append(OutsideText(server.at, server.texts, names))
+        found = read_servers(data, self._checks)
+        self._elsewhere += [
+            OutsideText(server.at, server.texts, NAMES_IN_SERVERS) for server in found.values()
+        ]
         return found
 
     def _check_name(self, at: Path, what: str) -> None:
@@ -548,22 +513,16 @@ class _PipelineParser:
             description=keys.description,
             is_secret=keys.secret,
         )
-        return self._with_sound_default(made)
-
-    def _with_sound_default(self, made: Input) -> Input:
-        if not made.has_default:
-            return made
         try:
-            made.checked(made.default)
+            if has_default:
+                made.checked(keys.default)
         except WrongInput as error:
-            what = f"the default of input '{made.name}' {error.message}"
-            self._checks.add((*made.at, "default"), what, error.remedy)
+            what = f"the default of input '{name}' {error.message}"
+            self._checks.add((*at, "default"), what, error.remedy)
         return made
 
 
 def _variables(servers: Mapping[str, McpServer]) -> dict[str, SecretKeys]:
     """Return the secrets that stand for the environment variables of a JSON file of servers."""
-    if not servers:
-        return {}
     names = {name for server in servers.values() for name in server.variables}
     return {secret_of(name): SecretKeys(env=name, file=None) for name in sorted(names)}

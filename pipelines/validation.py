@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from paddock.engine.system.text import shorten
 from paddock.pipelines.checking.check import Check
 
 from .errors import Fault, did_you_mean
@@ -22,23 +23,13 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _KINDS = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
-    "dict_type": "a mapping",
-    "mapping_type": "a mapping",
-    "model_type": "a mapping",
+    **{"string_type": "text", "none_required": "null"},
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "a mapping"),
     "model_attributes_type": "a mapping",
-    "none_required": "null",
 }
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -99,7 +90,7 @@ def _fault(
         mark = document.mark(where[:-1])
         return Fault(f"the key '{path[-1]}' is missing here.", f"Add `{path[-1]}: …`.", mark)
     if first["type"] == "extra_forbidden":
-        names = names_at(table, path[:-1])
+        names = _names_at(table, path[:-1])
         return Fault(
             f"unknown key '{path[-1]}'.", did_you_mean(name, names), document.key_mark(where)
         )
@@ -121,30 +112,30 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
     if kind == "literal_error":
         options = context["expected"].replace(" or ", ", ")
         words = [word.strip("'") for word in options.split(", ")]
-        return f"'{name}' cannot be {quoted_value(given)}.", did_you_mean(str(given), words)
+        return f"'{name}' cannot be {_quoted(given)}.", did_you_mean(str(given), words)
     if kind in _BOUNDS:
         key, words_ = _BOUNDS[kind]
-        return f"'{name}' must be {words_} {context[key]:,}; it is {quoted_value(given)}.", ""
+        return f"'{name}' must be {words_} {context[key]:,}; it is {_quoted(given)}.", ""
     if kind in ("string_too_short", "too_short"):
         return f"'{name}' must not be empty.", ""
     if kind == "string_pattern_mismatch":
         return _pattern_fault(name, str(given), context["pattern"])
     wanted = dict.fromkeys(_KINDS[one["type"]] for one in details if one["type"] in _KINDS)
     if kind == "int_parsing_size":
-        return f"'{name}' is too large a number: {quoted_value(given)}.", ""
+        return f"'{name}' is too large a number: {_quoted(given)}.", ""
     if not wanted:
         return f"'{name}' is wrong: {first['msg'].rstrip('.')}.", ""
     what, remedy = f"'{name}' must be {' or '.join(wanted)}", _remedy_for(name, given, wanted)
     if given is None:
         return f"{what}; it is empty.", remedy
-    return f"{what}; {quoted_value(given)} is {kind_of(given)}.", remedy
+    return f"{what}; {_quoted(given)} is {_kind_of(given)}.", remedy
 
 
 def _remedy_for(name: str, given: Any, wanted: Collection[str]) -> str:
     """Return how to write a value of the wanted kind."""
     if given is None:
         return f"Fill it in, or leave '{name}' out."
-    if "text" in wanted and is_scalar(given):
+    if "text" in wanted and _is_scalar(given):
         return "Put it in quotes."
     if "a list" in wanted:
         return "Begin each entry with '- '." if isinstance(given, dict) else "Write it as `[…]`."
@@ -162,7 +153,7 @@ def _own_sentence(name: str, message: str, given: Any) -> tuple[str, str]:
     """Complete the message of one of our own checks."""
     message = message.rstrip(".")
     if message.startswith("must "):
-        given_ = f"; it is {quoted_value(given)}" if is_scalar(given) else ""
+        given_ = f"; it is {_quoted(given)}" if _is_scalar(given) else ""
         return f"'{name}' {message}{given_}.", ""
     return f"in '{name}': {message}.", ""
 
@@ -173,33 +164,31 @@ def _pattern_fault(name: str, given: str, pattern: str) -> tuple[str, str]:
         near = "".join(char if char.isalnum() else "_" for char in given.lower()).strip("_")
         return f"{what}, beginning with a letter.", f"Call it '{near}'." if near else ""
     if pattern == "^/":
-        return f"'{name}' must begin with '/'; it is {quoted_value(given)}.", ""
-    return f"'{name}' must match {pattern}; it is {quoted_value(given)}.", ""
+        return f"'{name}' must begin with '/'; it is {_quoted(given)}.", ""
+    return f"'{name}' must match {pattern}; it is {_quoted(given)}.", ""
 
 
-def is_scalar(value: Any) -> bool:
-    """Return whether a value is neither list nor mapping."""
+def _is_scalar(value: Any) -> bool:
     return not isinstance(value, dict | list)
 
 
-def quoted_value(value: Any) -> str:
+def _quoted(value: Any) -> str:
     """Return a value in quotes, shortened."""
-    if isinstance(value, dict | list):
+    if not _is_scalar(value):
         return "this"
     if value is None:
         return "null"
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+    return f"'{shorten(text, 60)}'"
 
 
-def kind_of(value: Any) -> str:
-    """Return a value's kind in words."""
+def _kind_of(value: Any) -> str:
     kinds = {str: "text", bool: "a boolean", int: "a whole number", float: "a number"}
     kinds |= {list: "a list", dict: "a mapping", type(None): "nothing"}
     return kinds.get(type(value), "something else")
 
 
-def names_at(table: type[BaseModel], path: Path) -> list[str]:
+def _names_at(table: type[BaseModel], path: Path) -> list[str]:
     """Return the keys of the table at `path` within `table`."""
     tables = [table]
     for name in path:
@@ -284,6 +273,10 @@ class FaultCollector:
         for error in errors:
             self.failed(error, (*at, *error.path))
         return value
+
+    def returns(self, data: Any, at: Path) -> Value | None:
+        """Compile the `returns` of the step, block or file at `at`."""
+        return None if data is None else self.value(data, (*at, "returns"), bare=True)
 
     def failed(self, error: ExpressionError, at: Path) -> None:
         """Add an expression's fault."""

@@ -57,10 +57,6 @@ class YamlDocument:
         """Return the position of the last key of `path`; in a list, of the item."""
         return self.mark_of(self._find(path)[0])
 
-    def lines(self) -> tuple[str, ...]:
-        """The file's lines."""
-        return self._lines
-
     def _find(self, path: Path) -> tuple[Node | None, Node | None]:
         key = value = self._root
         for name in path:

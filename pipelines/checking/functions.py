@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
+from paddock.engine.system.text import counted, listed, one_line
+
 from .check import CheckFunction
 from .values_in_text import ValueIndex, is_month, value_index, values_in
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 MOST_CHECKED_CHARS = 8_000_000
 """A longer value is refused: a check must not delay a run."""
 _MOST_WHOLE_FLOAT = 1e15
+_SHOWN_CHARS = 60
 
 
 def texts_in(value: Any, *, with_texts: bool = True, with_numbers: bool = True) -> Iterator[str]:
@@ -59,22 +62,6 @@ def text_of(value: Any) -> str:
     return text
 
 
-def join_words(words: list[str], most: int = 5) -> str:
-    """Return words as a list for a sentence.
-
-    >>> join_words(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    shown = ", ".join(words[:most])
-    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
-
-
-def one_line(text: str, n_chars: int = 60) -> str:
-    """Return a text in one short line."""
-    line = " ".join(text.split())
-    return line if len(line) <= n_chars else line[: n_chars - 1] + "…"
-
-
 _COUNTED_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+(?:['\u2019.,:/@-]\w+)*")
 _SENTENCE_END = re.compile(
     r"(?<![.!?…])[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|\n{2,}"
@@ -101,13 +88,17 @@ def sentences(value: Any, least: int | None = None, most: int | None = None) -> 
     return _within_bounds(sum(1 for _ in parts), "sentence", least, most)
 
 
+def _short(text: str) -> str:
+    return one_line(text, _SHOWN_CHARS)
+
+
 def _within_bounds(n: int, unit: str, least: int | None, most: int | None) -> int | str | None:
     for bound in (least, most):
         if bound is not None and (not isinstance(bound, int) or bound < 0):
             raise ValueError(f"a bound must be a whole number, not {bound!r}")
     if least is None and most is None:
         return n
-    has = f"It has {n:,} {unit}" + ("" if n == 1 else "s")
+    has = f"It has {counted(n, unit)}"
     if least is not None and n < least:
         return f"{has}; write at least {least:,}."
     if most is not None and n > most:
@@ -149,8 +140,8 @@ def one_of(value: Any, *values: Any) -> str | None:
     allowed = _flat_values(values)
     if value in allowed:
         return None
-    names = join_words([str(one) for one in allowed], 20)
-    return f'It is "{one_line(str(value))}"; it must be one of: {names}.'
+    names = listed([str(one) for one in allowed], 20)
+    return f'It is "{_short(str(value))}"; it must be one of: {names}.'
 
 
 def unique(values: Any, by: str | None = None) -> str | None:
@@ -167,11 +158,9 @@ def unique(values: Any, by: str | None = None) -> str | None:
         told = value.get(by) if by is not None and isinstance(value, Mapping) else value
         name = _casefolded(told) if isinstance(told, str) else repr(told)
         if name in seen:
-            twice[one_line(str(told))] = None
+            twice[_short(str(told))] = None
         seen.add(name)
-    return (
-        f"These occur more than once: {join_words([*twice])}. Keep one of each." if twice else None
-    )
+    return f"These occur more than once: {listed([*twice])}. Keep one of each." if twice else None
 
 
 def differs(value: Any, other: Any, most: float = 0.8) -> str | None:
@@ -204,7 +193,7 @@ def _casefolded(text: Any) -> str:
 
 
 def _quoted(texts: list[str]) -> str:
-    return join_words([f'"{one_line(one)}"' for one in texts])
+    return listed([f'"{_short(one)}"' for one in texts])
 
 
 MOST_MATCHED_CHARS = 1_000_000
@@ -221,7 +210,7 @@ def matches(value: Any, pattern: str) -> str | None:
     """
     if _is_match(pattern, _stripped_text(value)):
         return None
-    return f'It is "{one_line(_stripped_text(value))}"; it must match the pattern {pattern}'
+    return f'It is "{_short(_stripped_text(value))}"; it must match the pattern {pattern}'
 
 
 def _pattern_in_advance(value: Any, pattern: Any) -> str | None:
@@ -247,7 +236,7 @@ def is_date(value: Any, form: str = "%Y-%m-%d") -> str | None:
         datetime.datetime.strptime(_stripped_text(value), form)  # noqa: DTZ007 - only whether it reads
     except ValueError:
         such = datetime.date(2024, 12, 31).strftime(form)
-        return f'It is "{one_line(_stripped_text(value))}"; it must be a date such as {such}.'
+        return f'It is "{_short(_stripped_text(value))}"; it must be a date such as {such}.'
     return None
 
 
@@ -265,7 +254,7 @@ def is_url(value: Any) -> str | None:
         is_one = False
     if is_one and not any(char.isspace() for char in text):
         return None
-    return f'It is "{one_line(text)}"; it must be an address that begins with https:// or http://'
+    return f'It is "{_short(text)}"; it must be an address that begins with https:// or http://'
 
 
 def is_email(value: Any) -> str | None:
@@ -277,7 +266,7 @@ def is_email(value: Any) -> str | None:
     if _is_match(_EMAIL, _stripped_text(value)):
         return None
     such = "it must be an e-mail address such as ann@example.org."
-    return f'It is "{one_line(_stripped_text(value))}"; {such}'
+    return f'It is "{_short(_stripped_text(value))}"; {such}'
 
 
 def _stripped_text(value: Any) -> str:
@@ -423,7 +412,7 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
             missing = _unsupported_values(answer, stock, within)
     if not missing:
         return None
-    return f"This is not in the source: {join_words(missing)}. Use only what is in it."
+    return f"This is not in the source: {listed(missing)}. Use only what is in it."
 
 
 def _unsupported_values(answer: str, stock: ValueIndex, within: float) -> list[str]:
@@ -487,12 +476,12 @@ def quotes(value: Any, source: Any) -> str | None:
     for one in texts_in(value, with_numbers=False):
         wanted = _normalised_quote(one).strip(_QUOTE_MARGIN)
         if not any(_contains_words(wanted, whole) for whole in (plain, joined, closed)):
-            missing.append(f'"{one_line(one)}"')
+            missing.append(f'"{_short(one)}"')
     numbers = "\n\n".join(texts_in(value, with_texts=False))
     missing += _unsupported_values(numbers, value_index(text), 0.0) if numbers else []
     if not missing:
         return None
-    return f"This is not in the source word by word: {join_words(missing)}."
+    return f"This is not in the source word by word: {listed(missing)}."
 
 
 def _contains_words(wanted: str, text: str) -> bool:
@@ -532,7 +521,7 @@ def cites(value: Any, sources: Any, least: int = 1) -> str | None:
         there = {0: "there are no sources", 1: "there is only the source [1]"}.get(
             n, f"there are only the sources [1] to [{n}]"
         )
-        return f"It cites {join_words(wrong)}, but {there}."
+        return f"It cites {listed(wrong)}, but {there}."
     if len(cited) < min(least, n):
         some = "a source" if least == 1 else f"at least {min(least, n)} sources"
         return f"It must cite {some} by number, such as [1]."

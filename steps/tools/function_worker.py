@@ -58,10 +58,8 @@ def arguments_model(function: Callable[..., Any]) -> type[BaseModel]:
     """
     name = getattr(function, "__name__", "function")
     try:
-        signature, hints = (
-            inspect.signature(function),
-            get_type_hints(function, include_extras=True),
-        )
+        signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, ValueError) as error:
         raise NotATool(f"the type hints of '{name}' cannot be read: {error}.") from error
     told = documented_arguments(inspect.getdoc(function) or "")
@@ -178,7 +176,6 @@ def _send_line(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
 
 
 def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> dict[str, Any]:
-
     try:
         function = _load_function(request, loaded)
         if request["do"] == "describe":
@@ -198,7 +195,6 @@ def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -
 
 
 def _load_function(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> Callable[..., Any]:
-
     module, name = _load_module(request, loaded), request["name"]
     function: Any = module
     for part in name.split("."):
@@ -240,7 +236,6 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _describe_function(function: Callable[..., Any]) -> dict[str, Any]:
-
     return {
         "description": description_of(function),
         "schema": schema_of_arguments(arguments_model(function)),
