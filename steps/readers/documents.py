@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
+from paddock.engine.system.tasks import call_in
 from paddock.engine.system.time_limits import clock_stopped
 from paddock.steps.base import DocumentReaders, Roots, StepError
 from paddock.steps.paths import os_refusal, printable, resolve_path
@@ -24,15 +25,6 @@ from .reader import Document, Unreadable
 from .reader_pool import DocumentRequest, MissingDocument, ReaderPool, SystemRefusedDocument
 
 _MOST_PAGE_BYTES = 64 * 1024 * 1024
-
-__all__ = [
-    "Document",
-    "load_document",
-    "read_document_file",
-    "reader_versions",
-    "refuse_empty",
-    "web_page_text",
-]
 
 
 async def load_document(
@@ -127,13 +119,8 @@ async def _read_in_process(request: DocumentRequest, readers: DocumentReaders | 
         finally:
             await asyncio.to_thread(own.close)
     loop, is_begun, is_unwanted = asyncio.get_running_loop(), asyncio.Event(), Event()
-
-    def begun() -> None:
-        with suppress(RuntimeError):  # the loop has been closed
-            loop.call_soon_threadsafe(is_begun.set)
-
     ended: asyncio.Future[Document] = asyncio.wrap_future(
-        readers.submit(request, is_unwanted, begun)
+        readers.submit(request, is_unwanted, lambda: call_in(loop, is_begun.set))
     )
     start = asyncio.ensure_future(is_begun.wait())
     try:
@@ -148,7 +135,7 @@ async def _read_in_process(request: DocumentRequest, readers: DocumentReaders | 
 
 
 def _with_document_name(found: Document, path: Path, name: str) -> Document:
-    """Return the error with the document's name."""
+    """Return the document with a title, and its name in its notes."""
     notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
     return replace(found, title=found.title or path.stem, notes=notes)
 

@@ -29,9 +29,8 @@ from xml.etree import ElementTree
 from . import text_files
 from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
 
-MOST_UNPACKED_BYTES = (
-    512 * 1024 * 1024
-)  # of a whole document, unpacked; a bomb of 40 KB has gigabytes
+# Of a whole document, unpacked; a bomb of 40 KB has gigabytes.
+MOST_UNPACKED_BYTES = 512 * 1024 * 1024
 # Of its markup: read whole, it takes up to 16 times as much memory (100 MB of paragraphs 1.6 GB).
 MOST_MARKUP_BYTES = 64 * 1024 * 1024
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
@@ -113,6 +112,14 @@ def damaged_document(what: str, error: Exception) -> Unreadable:
     return Unreadable(f"is damaged or not {what} ({type(error).__name__}: {words})")
 
 
+def _part_tree(relation: Any) -> Any:
+    """Parse the XML of a document's part."""
+    from lxml import etree  # type: ignore[import-untyped]
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True)
+    return etree.fromstring(relation.target_part.blob, parser)
+
+
 def markdown_table(rows: Iterable[Sequence[str]]) -> str:
     r"""Return rows as a table, the first as header, without empty columns and rows.
 
@@ -171,7 +178,8 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
     file.seek(0)
     try:
         document = docx.Document(file)
-        lines = _DocxLines(_docx_styles(document), wish)
+        styles = {style.style_id: style.name or "" for style in document.styles}
+        lines = _DocxLines(styles, wish)
         blocks = [block for block in lines.of(document.element.body) if block]
         notes = _docx_notes(document, lines)
         top, bottom = _headers_and_footers(document, lines)
@@ -192,6 +200,7 @@ class _DocxLines:
     """Converts a body to lines; remembers the first heading."""
 
     styles: dict[str, str]
+    """The English name of each paragraph style."""
     wish: ReadRequest
     title: str = ""
     _boxes: list[Any] = field(default_factory=list)
@@ -256,11 +265,6 @@ class _DocxLines:
         return self.styles.get(named.get(f"{_WORD_NS}val"), "") if named is not None else ""
 
 
-def _docx_styles(document: Any) -> dict[str, str]:
-    """Return the English name of each paragraph style."""
-    return {style.style_id: style.name or "" for style in document.styles}
-
-
 def _heading_level(style: str) -> int:
     found = _NUMBERED.match(style)
     if found:
@@ -306,17 +310,12 @@ def _joined_blocks(blocks: list[str]) -> Iterator[str]:
 
 def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
     """Return the end notes with their marks."""
-    from lxml import etree  # type: ignore[import-untyped]
-
     found: list[str] = []
     for kind, name in _NOTES:
         for relation in document.part.rels.values():
             if relation.is_external or not relation.reltype.endswith(f"/{kind}"):
                 continue
-            parser = etree.XMLParser(resolve_entities=False, no_network=True)
-            for note in etree.fromstring(relation.target_part.blob, parser).iter(
-                f"{_WORD_NS}{name}"
-            ):
+            for note in _part_tree(relation).iter(f"{_WORD_NS}{name}"):
                 text = " ".join(block for block in lines.of(note) if block)
                 if text:
                     found.append(f"[^{note.get(f'{_WORD_NS}id')}]: {text}")
@@ -328,15 +327,12 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
     top: dict[str, None] = {}
     bottom: dict[str, None] = {}
     for section in document.sections:
-        for margin, texts in ((section.header, top), (section.footer, bottom)):
+        margins = [(section.header, top), (section.footer, bottom)]
+        if section.different_first_page_header_footer:
+            margins += [(section.first_page_header, top), (section.first_page_footer, bottom)]
+        for margin, texts in margins:
             if not margin.is_linked_to_previous:
                 texts.update(dict.fromkeys(block for block in lines.of(margin._element) if block))
-        if section.different_first_page_header_footer:
-            for margin, texts in (
-                (section.first_page_header, top), (section.first_page_footer, bottom),
-            ):  # fmt: skip
-                if not margin.is_linked_to_previous:
-                    texts.update(dict.fromkeys(b for b in lines.of(margin._element) if b))
     return list(top), list(bottom)
 
 
@@ -439,13 +435,10 @@ def _chart_lines(chart: Any) -> Iterator[str]:
 
 def _diagram_texts(slide: Any) -> Iterator[str]:
     """Yield the texts of diagrams (SmartArt), which are separate parts."""
-    from lxml import etree
-
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):
-            parser = etree.XMLParser(resolve_entities=False, no_network=True)
-            tree = etree.fromstring(relation.target_part.blob, parser)
-            texts = [" ".join((one.text or "").split()) for one in tree.iter(_TEXT_TAG)]
+            found = _part_tree(relation).iter(_TEXT_TAG)
+            texts = [" ".join((one.text or "").split()) for one in found]
             yield "\n".join(f"- {text}" for text in texts if text)
 
 

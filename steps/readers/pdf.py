@@ -93,50 +93,40 @@ def _open_pdf(file: BinaryIO) -> Iterator[Any]:
             document.close()
 
 
-def _page_text(document: Any, index: int) -> tuple[str, bool]:
-    """Return a page's text, and whether it has pictures."""
-    import pypdfium2
-
-    with _PDFIUM_LOCK:
-        try:
-            page = document[index]
-        except pypdfium2.PdfiumError as error:
-            raise _broken_page(index) from error
-        try:
-            textpage = page.get_textpage()
-            text = textpage.get_text_range()
-            textpage.close()
-            n_objects = pypdfium2.raw.FPDFPage_CountObjects(page)
-        except pypdfium2.PdfiumError as error:
-            raise _broken_page(index) from error
-        finally:
-            page.close()
-    text = _clean_text(text)
-    return text, not text and n_objects > 0
-
-
-def _page_pixels(document: Any, index: int) -> Any:
-    """Render a page of any size within limits."""
+@contextmanager
+def _open_page(document: Any, index: int) -> Iterator[Any]:
+    """Open a page, and hold the lock; errors within name the page."""
     import pypdfium2
 
     with _PDFIUM_LOCK:
         try:
             page = document[index]
             try:
-                longest = max(*page.get_size(), 1.0)
-                scale = min(_DOTS_AN_INCH / _POINTS_AN_INCH, _MOST_SIDE_PX / longest)
-                bitmap = page.render(scale=scale)
-                pixels = bitmap.to_numpy()[:, :, :3].copy()
-                bitmap.close()
+                yield page
             finally:
                 page.close()
         except pypdfium2.PdfiumError as error:
-            raise _broken_page(index) from error
-    return pixels
+            raise Unreadable(f"is damaged: page {index + 1} cannot be read") from error
 
 
-def _broken_page(index: int) -> Unreadable:
-    return Unreadable(f"is damaged: page {index + 1} cannot be read")
+def _page_text(document: Any, index: int) -> tuple[str, bool]:
+    """Return a page's text, and whether it only has pictures."""
+    with _open_page(document, index) as page:
+        textpage = page.get_textpage()
+        text = _clean_text(textpage.get_text_range())
+        textpage.close()
+        return text, not text and next(page.get_objects(max_depth=1), None) is not None
+
+
+def _page_pixels(document: Any, index: int) -> Any:
+    """Render a page of any size within limits."""
+    with _open_page(document, index) as page:
+        longest = max(*page.get_size(), 1.0)
+        scale = min(_DOTS_AN_INCH / _POINTS_AN_INCH, _MOST_SIDE_PX / longest)
+        bitmap = page.render(scale=scale)
+        pixels = bitmap.to_numpy()[:, :, :3].copy()
+        bitmap.close()
+        return pixels
 
 
 def _clean_text(text: str) -> str:

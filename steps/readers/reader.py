@@ -283,7 +283,7 @@ def kind_of(path: PurePath, head: bytes) -> str:
     """Return the kind of a file from its first bytes and its name.
 
     Raises:
-        NotADocument: what it is instead.
+        UnknownKind: what it is instead.
     """
     suffix = path.suffix.lower()
     named = _BY_SUFFIX.get(suffix, "")
@@ -315,7 +315,7 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
     """Return the kind of an attachment; its name and media type may be wrong.
 
     Raises:
-        NotADocument: what it is instead.
+        UnknownKind: what it is instead.
     """
     kind = kind_of(PurePath(name or "attachment"), head)
     return _BY_MEDIA_TYPE.get(media_type, kind) if kind == "txt" else kind
@@ -334,7 +334,7 @@ def needs_parsing(path: PurePath) -> bool:
 
 
 def _refuse_ole(suffix: str, named: str) -> None:
-    """Return the kind of an old Office container; protected new files are such, too."""
+    """Raise for an old Office container; protected new files are such, too."""
     if named in _ZIPPED:
         raise UnknownKind(
             "protected by a password, or an old office document with a new name",

@@ -35,10 +35,6 @@ SMALL_BYTES = 256 * 1024
 _SMALL_KINDS = text_files.TEXT_KINDS - {"html"}
 
 
-def _no_progress() -> None:
-    """Report no progress."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """How to read. Implements `paddock.steps.readers.reader.ReadRequest`."""
@@ -47,7 +43,7 @@ class ReadOptions:
     """None finds it out by content and name."""
     encoding: str = "auto"
     ocr: bool = True
-    check: Callable[[], None] = _no_progress
+    check: Callable[[], None] = lambda: None
     """Called before each page or part: the time that one may take begins again."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:

@@ -262,6 +262,7 @@ class _ReaderProcess:
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
         self._watched: psutil.Process | None = None
+        self._process_gone: type[Exception] = psutil.Error
         self._received = bytearray()
         try:
             started = replace(bounds, timeout_s=math.inf)  # a page's time is not that of Python
@@ -357,9 +358,7 @@ class _ReaderProcess:
         return left
 
     def _used_bytes(self) -> int:
-        import psutil
-
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(self._process_gone):
             return 0 if self._watched is None else int(self._watched.memory_info().rss)
         return 0
 
@@ -372,9 +371,7 @@ class _ReaderProcess:
 
     def end(self) -> None:
         """Kill it at once: it has no state to save."""
-        import psutil
-
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(self._process_gone):
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie
         self._line.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import struct
 import sys
@@ -58,8 +59,6 @@ def _limit_memory(memory_bytes: int) -> None:
     """Limit memory; the system ends this process first when memory runs out."""
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/oom_score_adj").write_text("1000")
-    import resource
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):  # macOS ignores it
         most = memory_bytes + _SLACK_BYTES
@@ -68,8 +67,6 @@ def _limit_memory(memory_bytes: int) -> None:
 
 def _limit_cpu(seconds: float | None) -> None:
     """Limit the CPU time of one document: a last resort if the run is stopped."""
-    import resource
-
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     most = hard if seconds is None else int(process_time() + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
