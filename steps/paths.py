@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from paddock.engine.system.files import MOST_NAME_BYTES
@@ -57,6 +58,26 @@ def os_refusal(what: str, error: OSError) -> StepError:
         return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
     why = _ERRNO_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
     return StepError(f"{what}: {why}.", kind="io")
+
+
+def file_sha256(path: Path, verb: str, hint: str) -> str | None:
+    """Return a file's sha256; None if it does not exist.
+
+    Raises:
+        StepError: it cannot be opened (`verb`: read or written), or is no file; that message ends
+            in `hint`.
+    """
+    try:
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+            raise StepError(f"'{printable(path)}' is {what}; {hint}.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be {verb}", error) from error
 
 
 def nearest_existing(folder: Path) -> Path:

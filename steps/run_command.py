@@ -9,7 +9,7 @@ import asyncio
 import os
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -51,7 +51,8 @@ class RunParams(Params):
     stdin: str | None = Field(default=None, description="Its standard input.")
     env: dict[str, CommandWord] = Field(
         default={},
-        description="Environment variables, besides PATH, HOME, LANG and the like of Paddock's own.",
+        description="Environment variables, besides PATH, HOME, LANG and the like of "
+        "Paddock's own.",
     )
     cwd: str | None = Field(
         default=None, description="The working folder; by default the pipeline's."
@@ -108,11 +109,12 @@ def _cache_request(params: RunParams) -> dict[str, Any]:
 async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
     if not params.command[0]:
         raise StepError("`command` begins with an empty word; name the program.")
+    cwd = resolve_path(tools.roots, params.cwd or ".")
     try:
         async with asyncio.timeout(None if tools.total_s else DEFAULT_TIMEOUT_S):
-            ended = await _run_guarded(
+            ended = await processes.run(
                 params.command,
-                cwd=resolve_path(tools.roots, params.cwd or "."),
+                cwd=cwd,
                 environ=processes.clean_environ(params.env, os.environ),
                 stdin=(params.stdin or "").encode("utf-8", "surrogateescape"),
                 most_bytes=MOST_BYTES,
@@ -122,6 +124,13 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
         if tools.total_s:
             raise
         raise DeadlineExceeded("total", DEFAULT_TIMEOUT_S) from error
+    except processes.OutputTooLarge:
+        raise StepError(
+            f"{command_words(params.command)} wrote more than {MOST_BYTES:,} bytes, and was ended.",
+            remedy="Let it write less, or into a file.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise _start_error(params.command, cwd, error) from error
     return {
         "stdout": ended.stdout.decode("utf-8", "replace"),
         "stderr": ended.stderr.decode("utf-8", "replace"),
@@ -139,41 +148,9 @@ def command_words(command: Sequence[str]) -> str:
     return f"`{shorten(words, _WORDS_CHARS)}`"
 
 
-async def _run_guarded(
-    command: Sequence[str],
-    *,
-    cwd: Path,
-    environ: Mapping[str, str],
-    stdin: bytes = b"",
-    most_bytes: int,
-    most_error_bytes: int,
-) -> processes.CompletedCommand:
-    """Run a command to its end.
-
-    Raises:
-        StepError: it cannot be started, or wrote more than `most_bytes`.
-    """
-    try:
-        return await processes.run(
-            command,
-            cwd=cwd,
-            environ=environ,
-            stdin=stdin,
-            most_bytes=most_bytes,
-            most_error_bytes=most_error_bytes,
-        )
-    except processes.OutputTooLarge:
-        raise StepError(
-            f"{command_words(command)} wrote more than {most_bytes:,} bytes, and was ended.",
-            remedy="Let it write less, or into a file.",
-        ) from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError) and error.filename is not None:
-            raise StepError(f"the folder '{printable(cwd)}' is not there.") from error
-        raise _cannot_start(command, cwd, error) from error
-
-
-def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError) -> StepError:
+def _start_error(command: Sequence[str], cwd: Path, error: OSError | ValueError) -> StepError:
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return StepError(f"the folder '{printable(cwd)}' is not there.")
     why = getattr(error, "strerror", None) or error
     if isinstance(error, FileNotFoundError):
         first = command[0]
@@ -190,12 +167,11 @@ def _cannot_start(command: Sequence[str], cwd: Path, error: OSError | ValueError
 def _exit_error(params: RunParams, output: RunOutput) -> StepError:
     what = command_words(params.command)
     said = last_part(output.stderr.strip() or output.stdout, 300)
-    how = f"ended with code {output.code}"
     if output.code < 0:
-        how = f"was ended by the signal {_signal_name(-output.code)}"
-    remedy = (
-        "" if output.code < 0 else f"Add {output.code} to `ok_codes` where that is not a failure."
-    )
+        how, remedy = f"was ended by the signal {_signal_name(-output.code)}", ""
+    else:
+        how = f"ended with code {output.code}"
+        remedy = f"Add {output.code} to `ok_codes` where that is not a failure."
     return StepError(f"{what} {how}" + (f": {said.rstrip('.')}." if said else "."), remedy=remedy)
 
 

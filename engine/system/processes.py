@@ -257,15 +257,11 @@ async def _read_output(
             if len(out) > most_bytes:
                 raise OutputTooLarge
 
-    async def read_stderr() -> None:
-        assert process.stderr is not None
-        while piece := await process.stderr.read(_PIECE_BYTES):
-            err.extend(piece)
-            del err[: max(0, len(err) - most_error_bytes)]
-
+    assert process.stderr is not None
+    read_stderr = keep_last(process.stderr, err, most_error_bytes)
     writing, *pipes = [
         asyncio.create_task(part)
-        for part in (_write_stdin(process, stdin), read_stdout(), read_stderr())
+        for part in (_write_stdin(process, stdin), read_stdout(), read_stderr)
     ]
     try:
         await _wait_for_end(process, pipes[0])
@@ -280,6 +276,13 @@ async def _read_output(
             task.cancel()
         await asyncio.gather(writing, *pipes, return_exceptions=True)
     return CompletedCommand(process.returncode or 0, bytes(out), bytes(err))
+
+
+async def keep_last(stream: asyncio.StreamReader, kept: bytearray, n_bytes: int) -> None:
+    """Read a stream to its end; `kept` has its last bytes."""
+    while piece := await stream.read(_PIECE_BYTES):
+        kept.extend(piece)
+        del kept[: max(0, len(kept) - n_bytes)]
 
 
 async def _wait_for_end(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +21,7 @@ from pydantic import Field
 
 from paddock.engine.system.files import TemporaryFile
 from paddock.steps.base import Output, Params, StepError, Tools
-from paddock.steps.paths import numbered_name, os_refusal, printable, resolve_path
+from paddock.steps.paths import file_sha256, numbered_name, os_refusal, printable, resolve_path
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -93,7 +92,7 @@ class FilesMove:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
         target = _target_of_move(source, params.to, tools)
         tools.outputs.check_target(target)
-        digest = await asyncio.to_thread(_digest_of, source)
+        digest = await _digest_of(source)
         if source == target and digest is not None:
             return FilesMoveOutput(path=str(source))
         if digest is None:
@@ -114,19 +113,8 @@ def _target_of_move(source: Path, text: str, tools: Tools) -> Path:
     return path
 
 
-def _digest_of(path: Path) -> str | None:
-    """Return a file's sha256; None if it does not exist."""
-    try:
-        mode = path.lstat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-            raise StepError(f"'{printable(path)}' is {what}; `files.move` takes files.")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
+async def _digest_of(path: Path) -> str | None:
+    return await asyncio.to_thread(file_sha256, path, "read", "`files.move` takes files")
 
 
 async def _moved_before(source: Path, target: Path, params: FilesMoveParams, tools: Tools) -> Path:
@@ -136,7 +124,7 @@ async def _moved_before(source: Path, target: Path, params: FilesMoveParams, too
             known = await tools.outputs.known_sha256(path)
             if not known and path != target:
                 break
-            if known and await asyncio.to_thread(_digest_of, path) in known:
+            if known and await _digest_of(path) in known:
                 return path
     raise StepError(f"'{printable(source)}' does not exist.", kind="io")
 
@@ -162,7 +150,7 @@ async def _free_target(target: Path, digest: str, params: FilesMoveParams, tools
 
 async def _may_take_name(path: Path, digest: str, params: FilesMoveParams, tools: Tools) -> bool:
     """Return whether a path is free, or holds our own file."""
-    there = await asyncio.to_thread(_digest_of, path)
+    there = await _digest_of(path)
     if there is None or params.on_exists == "replace":
         return True
     known = await tools.outputs.known_sha256(path)
@@ -183,9 +171,10 @@ async def _move_or_copy(
 ) -> None:
     """Rename the file, or copy it to a temporary file next to the target and rename that."""
     try:
+        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         if mode == "move" and await asyncio.to_thread(_renamed, source, target):
             return
-        aside, copied, n_bytes = await asyncio.to_thread(_copy_to_temporary_file, source, target)
+        aside, copied, n_bytes = await asyncio.to_thread(TemporaryFile.copied, target, source)
         try:
             if copied != digest:
                 raise StepError(
@@ -206,7 +195,6 @@ async def _move_or_copy(
 
 def _renamed(source: Path, target: Path) -> bool:
     """Rename a file; return False if the target is on another device."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         source.replace(target)
     except OSError as error:
@@ -214,11 +202,6 @@ def _renamed(source: Path, target: Path) -> bool:
             return False
         raise
     return True
-
-
-def _copy_to_temporary_file(source: Path, target: Path) -> tuple[TemporaryFile, str, int]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return TemporaryFile.copied(target, source)
 
 
 def _delete(path: Path) -> None:

@@ -12,6 +12,7 @@ from paddock.steps.base import Output, Params, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import documents, reader
 from paddock.steps.readers.reader import MEDIA_TYPES
+from paddock.steps.readers.text_encoding import is_known_encoding
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -66,12 +67,8 @@ class FilesReadParams(Params):
     @field_validator("encoding")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        try:
-            if value != "auto":
-                "".encode(value)
-        except LookupError as error:
-            what = f"'{value}' is not a known encoding; try `utf-8`, or leave it out"
-            raise ValueError(what) from error
+        if not is_known_encoding(value):
+            raise ValueError(f"'{value}' is not a known encoding; try `utf-8`, or leave it out")
         return value
 
 

@@ -437,13 +437,5 @@ def _rows_output(data: bytes, path: Path, params: FilesRowsParams) -> FilesRowsO
 def _chosen_format(path: Path, wish: str, text: str) -> str:
     if wish != "auto":
         return wish
-    match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            return "jsonl"
-        case ".json":
-            return "json"
-        case ".tsv" | ".tab":
-            return "tsv"
-        case ".csv":
-            return "csv"
-    return "jsonl" if text.lstrip().startswith("{") else "csv"
+    by_content = "jsonl" if text.lstrip().startswith("{") else "csv"
+    return {**FORMAT_OF_SUFFIX, ".tab": "tsv"}.get(path.suffix.lower(), by_content)

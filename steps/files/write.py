@@ -20,7 +20,7 @@ from pydantic import Field
 from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import Output, Params, StepError, Tools
-from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
 from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
@@ -80,7 +80,7 @@ class FilesWrite:
         path = _target_path(params.path, tools)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
-        there = _sha256_of(path)
+        there = file_sha256(path, "written", "`path` must name a file")
         if there == sha256:
             await tools.outputs.intend(path, sha256)
             await tools.outputs.wrote(path, sha256, len(data))
@@ -121,17 +121,15 @@ async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) ->
 
 async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
     """Format rows by the file's suffix; note null rows and escaped cells."""
-    name = f"'{printable(path.name)}'"
-    if path.suffix.lower() not in FORMAT_OF_SUFFIX:
+    name, format_ = f"'{printable(path.name)}'", FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if format_ is None:
         known = ", ".join(f"`{suffix}`" for suffix in FORMAT_OF_SUFFIX)
         raise StepError(f"{name} has no suffix of a format for rows.", remedy=f"End it in {known}.")
     try:
         if len(rows) < _THREAD_FROM_ROWS:
-            written = format_rows(rows, FORMAT_OF_SUFFIX[path.suffix.lower()])
+            written = format_rows(rows, format_)
         else:
-            written = await asyncio.to_thread(
-                format_rows, rows, FORMAT_OF_SUFFIX[path.suffix.lower()]
-            )
+            written = await asyncio.to_thread(format_rows, rows, format_)
     except UnreadableRows as error:
         raise StepError(f"{name} cannot be written: {error}.") from error
     if n_null := sum(row is None for row in rows):
@@ -142,21 +140,6 @@ async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:
             f"with an apostrophe; JSONL has them as they are."
         )
     return written.text
-
-
-def _sha256_of(path: Path) -> str | None:
-    """Return a file's sha256; None if it does not exist."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-            raise StepError(f"'{printable(path)}' is {what}; `path` must name a file.")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
 
 
 async def _may_replace(path: Path, there: str, on_edited: str, tools: Tools) -> bool:

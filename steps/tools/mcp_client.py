@@ -57,7 +57,7 @@ async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", buffering=0)
     )
-    hearing = asyncio.create_task(_read_stderr(reader, heard.stderr))
+    hearing = asyncio.create_task(processes.keep_last(reader, heard.stderr, _KEPT_STDERR_BYTES))
     errors = os.fdopen(write, "w")
     try:
         yield errors
@@ -66,12 +66,6 @@ async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
         transport.close()
         hearing.cancel()
         await asyncio.gather(hearing, return_exceptions=True)
-
-
-async def _read_stderr(reader: asyncio.StreamReader, said: bytearray) -> None:
-    while piece := await reader.read(_KEPT_STDERR_BYTES):
-        said.extend(piece)
-        del said[: max(0, len(said) - _KEPT_STDERR_BYTES)]
 
 
 class WatchedTransport:
@@ -135,7 +129,6 @@ class _WatchedStream:
 
 
 def _invalid_line(error: Exception) -> str:
-    """Return the invalid line."""
     errors: Sequence[Any] = ()
     with contextlib.suppress(Exception):
         errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
@@ -305,9 +298,8 @@ class McpSession:
         environ = processes.clean_environ(dict(spec.env), os.environ)
         if processes.find_program(spec.command, spec.cwd, environ) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spec.command)
-        command, *args = process_guard.guarded_command(
-            [spec.command, *spec.args], 0
-        )  # its standard input
+        # 0: its standard input
+        command, *args = process_guard.guarded_command([spec.command, *spec.args], 0)
         server = StdioServerParameters(
             command=command,
             args=args,
@@ -419,8 +411,6 @@ def _block_text(block: Any) -> str:
     size = len(getattr(block, "data", "")) * 3 // 4
     return f"[{block.type}, {getattr(block, 'mime_type', '')}, {size:,} bytes]"
 
-
-__all__ = ["HttpServerSpec", "McpServerSpec", "McpSessions", "StdioServerSpec"]
 
 _RETRY_AFTER_S = 2.0
 _MOST_STARTS = 5

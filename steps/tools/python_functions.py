@@ -56,10 +56,6 @@ class PythonFunction:
         return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else self.version
 
 
-class FunctionTimeout(StepError):
-    """A function did not end in time."""
-
-
 def installed_function(name: str) -> PythonFunction:
     """Find the function of an installed tool.
 
@@ -251,7 +247,10 @@ class _FunctionProcess:
         self._held = held
         self._process = held.process
         self._said = bytearray()
-        self._hearing = asyncio.create_task(self._hear())
+        assert held.process.stderr is not None
+        self._hearing = asyncio.create_task(
+            processes.keep_last(held.process.stderr, self._said, _KEPT_BYTES)
+        )
 
     @classmethod
     async def started(cls) -> _FunctionProcess:
@@ -282,8 +281,7 @@ class _FunctionProcess:
         """
         assert self._process.stdout is not None
         if not await self._process.stdout.readline():
-            said = last_part(bytes(self._said).decode("utf-8", "replace"), 300)
-            raise StepError(f"Python ended at its start: {said}")
+            raise StepError(f"Python ended at its start: {self._last_words()}")
 
     async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the answer to one request.
@@ -304,17 +302,13 @@ class _FunctionProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._hearing)
-            said = last_part(bytes(self._said).decode("utf-8", "replace"), 300)
+            said = self._last_words()
             what = f"'{request['of']}:{request['name']}' ended its process"
             raise StepError(what + (f": {said}" if said else ".")) from None
         return answer
 
-    async def _hear(self) -> None:
-        """Read standard error and keep its last part."""
-        assert self._process.stderr is not None
-        while piece := await self._process.stderr.read(_KEPT_BYTES):
-            self._said.extend(piece)
-            del self._said[: max(0, len(self._said) - _KEPT_BYTES)]
+    def _last_words(self) -> str:
+        return last_part(bytes(self._said).decode("utf-8", "replace"), 300)
 
     async def end(self) -> None:
         """End the process and all that it started; an idle one is asked first."""
