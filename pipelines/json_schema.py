@@ -12,7 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .keys import ControlKeys, FileKeys, InputKeys, Keys, ModelKeys, SecretKeys, StepKeys
+from .keys import (
+    STEP_ALIASES,
+    ControlKeys,
+    FileKeys,
+    InputKeys,
+    Keys,
+    ModelKeys,
+    SecretKeys,
+    StepKeys,
+)
 from .mcp_servers import McpServerKeys
 from .pipeline_tests import TestKeys
 from .prompt_file import TEXT_OR_FILE_PARAMETERS
@@ -20,7 +29,6 @@ from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 
 Schema = dict[str, Any]
 
-STEP_ALIASES = {"summarize": "summarise"}
 EXPRESSION: Schema = {"type": "string", "pattern": r"\{\{|\{%", "description": "An expression."}
 FILE_REFERENCE: Schema = {
     "type": "object",
@@ -43,12 +51,7 @@ SHORT_FORM: Schema = {
             "minProperties": 1,
             "additionalProperties": {"$ref": f"{_REF}short form"},
         },
-        {
-            "type": "array",
-            "items": {"$ref": f"{_REF}short form"},
-            "minItems": 1,
-            "maxItems": 1,
-        },
+        {"type": "array", "items": {"$ref": f"{_REF}short form"}, "minItems": 1, "maxItems": 1},
     ],
 }
 JSON_SCHEMA: Schema = {
@@ -124,15 +127,12 @@ def _cleaned(found: Any) -> Any:
         return [_cleaned(item) for item in found]
     if not isinstance(found, dict):
         return found
-    left_out = [name for name in ("title",) if isinstance(found.get(name), str)]
-    if "default" in found and found["default"] is None:
-        left_out.append("default")
-    kept = {name: value for name, value in found.items() if name not in left_out}
     return {
         name: {key: _cleaned(item) for key, item in value.items()}
         if name == "properties"
         else _cleaned(value)
-        for name, value in kept.items()
+        for name, value in found.items()
+        if not (name == "title" and isinstance(value, str)) and (name, value) != ("default", None)
     }
 
 
@@ -152,9 +152,7 @@ def _step(step_params: Mapping[str, type[BaseModel]], definitions: Schema) -> Sc
         {"required": ["uses"], "not": {"required": ["for_each"]}},
         {"required": ["for_each", "do"], "not": {"required": ["uses"]}},
     ]
-    step["allOf"] = [
-        _with(names_of, definitions, step_params[names_of]) for names_of in step_params
-    ]
+    step["allOf"] = [_with(name, definitions, params) for name, params in step_params.items()]
     return step
 
 
@@ -165,17 +163,13 @@ def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
     made["properties"] = {
         key: _parameter(key, found) for key, found in made.get("properties", {}).items()
     }
-    made["patternProperties"] = {"^x-": {}}
-    later: frozenset[str] = getattr(params, "not_yet", frozenset())
-    for key in later:
-        made["properties"].pop(key, None)
-    one_of = [key for key in getattr(params, "one_of", ()) if key not in later]
+    made["patternProperties"] = X_KEYS
+    one_of = getattr(params, "one_of", ())
     if one_of:
         made["oneOf"] = [{"required": [key]} for key in one_of]
     definitions[f"with {name}"] = made
-    is_needed = bool(made.get("required") or one_of)
     then: Schema = {"properties": {"with": {"$ref": f"{_REF}with {name}"}}}
-    if is_needed:
+    if made.get("required") or one_of:
         then["required"] = ["with"]
     uses = {"enum": [name, *aliases]}
     return {"if": {"properties": {"uses": uses}, "required": ["uses"]}, "then": then}
@@ -183,11 +177,10 @@ def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
 
 def _parameter(name: str, found: Schema) -> Schema:
     """Allow an expression for any value, and a file for texts that may be one."""
-    kept: Schema = {
-        key: found[key] for key in ("description", "default", "examples") if key in found
-    }
+    about = ("description", "default", "examples")
+    kept: Schema = {key: found[key] for key in about if key in found}
     rest = {key: value for key, value in found.items() if key not in kept}
-    alternatives = [rest] if rest else [{}]
+    alternatives = [rest]
     if not _accepts_text(rest):
         alternatives.append(EXPRESSION)
     if name in TEXT_OR_FILE_PARAMETERS and FILE_REFERENCE not in rest.get("anyOf", ()):

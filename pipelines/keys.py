@@ -104,6 +104,7 @@ KeepAlive = Annotated[float, BeforeValidator(parse_keep_alive), _quantity_schema
 
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
+STEP_ALIASES = {"summarize": "summarise"}
 
 
 class Keys(BaseModel):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from paddock.pipelines.errors import did_you_mean
 from paddock.steps.tools.function_worker import documented_arguments
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .base import Output, Params, Step, StepError, Tools
 from .run_pipeline import named_outputs
@@ -25,7 +25,6 @@ from .run_pipeline import named_outputs
 if TYPE_CHECKING:
     from paddock.engine.request import Role
 
-FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
 DEFAULT_TIMEOUT_S = 600.0  # ten times a tool's: no person waits for it
 _PLAIN_TYPES: dict[str, Any] = {
     **{"str": str, "int": int, "float": float, "bool": bool, "None": None},

@@ -15,6 +15,7 @@ from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.pipelines.checking.check import CheckFunction
+from paddock.pipelines.keys import STEP_ALIASES
 
 from .base import Output, Params, Step
 from .plugins import (
@@ -27,8 +28,6 @@ from .plugins import (
     package_of,
     plugins,
 )
-
-STEP_ALIASES = {"summarize": "summarise"}
 
 
 class UnknownStep(LookupError):
@@ -59,8 +58,13 @@ def _effective_points() -> dict[str, tuple[EntryPoint, ...]]:
     return found
 
 
+def own_name(name: str) -> str:
+    """Return the step's name for an alias, such as `summarize`; any other name unchanged."""
+    return STEP_ALIASES.get(name, name)
+
+
 def _points_of(name: str) -> tuple[EntryPoint, ...]:
-    name = STEP_ALIASES.get(name, name)
+    name = own_name(name)
     return own_plugins(STEP_GROUP).get(name) or _effective_points().get(name, ())
 
 

@@ -291,7 +291,7 @@ class PlanBinder:
             self._outputs[step.id] = subpipelines.outputs_of(within)
         return BoundStep(
             id=step.id,
-            uses=registry.STEP_ALIASES.get(step.uses, step.uses),
+            uses=registry.own_name(step.uses),
             kind=kind,
             mark=step.mark,
             params=params,

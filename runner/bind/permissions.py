@@ -441,7 +441,7 @@ def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
 
 def _code_digests(name: str, base: Path) -> dict[str, str]:
     """Return digests of a function's file and of all that it imports from its folder."""
-    found = python_step.FUNCTION_REFERENCE.match(name)
+    found = tool_names.FUNCTION_REFERENCE.match(name)
     if found is None:
         return {}
     file = (base / found["file"]).resolve()

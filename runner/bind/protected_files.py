@@ -19,7 +19,6 @@ from typing import Any
 
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.settings import FILE_NAME, STATE_FOLDER
-from paddock.steps import python_step
 from paddock.steps.tools import tool_names
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -172,7 +171,7 @@ def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
         if step.uses in ("tool", "agent", "chat"):
             names = [one.name for one in tool_names.tools_used(step.uses, data)]
         for name in names:
-            found = python_step.FUNCTION_REFERENCE.match(name)
+            found = tool_names.FUNCTION_REFERENCE.match(name)
             file = named_file(found["file"], base) if found is not None else None
             if file is not None:
                 yield file

@@ -22,7 +22,6 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
-from paddock.steps.python_step import FUNCTION_REFERENCE, is_function_reference
 from paddock.steps.tools import tool_names
 
 from . import pipeline_models
@@ -245,7 +244,7 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
         yield from _missing_package(missing_lancedb(), _mark(step, bound, "with", "store"))
     elif step.uses == "files.read":
         yield from _missing_reader(written.get("type"), _mark(step, bound, "with", "type"))
-    elif is_function_reference(step.uses) and (named := FUNCTION_REFERENCE.match(step.uses)):
+    elif named := tool_names.FUNCTION_REFERENCE.match(step.uses):
         yield from _missing_function(named["file"], bound, _mark(step, bound, "uses"))
     elif has_tools(step.params.step):
         yield from _missing_tools(step, written, bound)

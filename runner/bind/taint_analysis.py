@@ -108,7 +108,7 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
     """
     texts = {name: template.source for name, template in step.files.items()}
     written = {
-        "uses": registry.STEP_ALIASES.get(step.uses, step.uses),
+        "uses": registry.own_name(step.uses),
         "with": {**step.params.data, **texts},
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,

@@ -355,7 +355,7 @@ def step_description(name: str) -> StepDescription:
             raise CommandError(f"{error.what}.\n  {error.remedy}".rstrip()) from error
         return StepDescription(step_row(name, kind, ""), kind)
     kind = registry.load_step(name)
-    whole = registry.STEP_ALIASES.get(name, name)
+    whole = registry.own_name(name)
     return StepDescription(step_row(whole, kind, registry.step_package(whole)), kind)
 
 

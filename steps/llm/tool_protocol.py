@@ -16,15 +16,16 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from paddock.engine.request import Constraint, Message, Reply, Tool, ToolCall
+from paddock.engine.sampling.schema import check_schema
 from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
+from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
 from .ask import Asker
 
 MOST_TOOLS = 64
 """More descriptions fill the context, and models choose badly among them."""
 _MOST_NAME_CHARS = 64
-_FUNCTION = re.compile(r"(.+\.py):[^:]+\Z")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -125,8 +126,8 @@ def refuse_unknown_choice(choice: str, wanted: Sequence[str | ToolParam]) -> Non
 def function_files(wanted: Sequence[str | ToolParam]) -> list[str]:
     """Return the files of the Python functions among the tools."""
     names = (one if isinstance(one, str) else one.name or "" for one in wanted)
-    found = (_FUNCTION.match(name) for name in names)
-    return list(dict.fromkeys(one[1] for one in found if one is not None))
+    found = (FUNCTION_REFERENCE.match(name) for name in names)
+    return list(dict.fromkeys(one["file"] for one in found if one is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +271,8 @@ def arguments_schema(tool: Tool) -> Schema:
 
     The tool itself checks its arguments.
     """
-    from paddock.engine.sampling import schema
-
     asked = {"properties": {}, **tool.parameters, "type": "object"}
-    return _ANY_OBJECT if not _is_local(asked) or schema.check_schema(asked) else asked
+    return _ANY_OBJECT if not _is_local(asked) or check_schema(asked) else asked
 
 
 def _call_schema(tool: Tool) -> Schema:

@@ -7,7 +7,6 @@ server's.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from paddock.steps.base import DocumentReaders, Output, Params, Roots, StepError, ToolResult, Tools
+
+from .tool_names import FUNCTION_REFERENCE
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -73,9 +74,6 @@ def tool_refusal(text: str) -> ToolResult:
     return ToolResult(text, None, is_error=True)
 
 
-_FUNCTION_FILE = re.compile(r"(.+\.py):[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
 class ToolParams(Params):
     """Parameters of `tool`."""
 
@@ -115,9 +113,9 @@ class CallTool:
 
     def reads(self, params: ToolParams) -> Sequence[str]:
         """Return the file of a function, or the one that is read."""
-        file = _FUNCTION_FILE.match(params.name) if params.server is None else None
+        file = FUNCTION_REFERENCE.match(params.name) if params.server is None else None
         if file:
-            return (file[1],)
+            return (file["file"],)
         path = params.args.get("path")
         if params.name == "files.read" and params.server is None and isinstance(path, str):
             return (f"{params.options.get('root', '.')}/{path}",)

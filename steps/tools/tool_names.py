@@ -25,7 +25,8 @@ TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
 
 ToolKind = Literal["built-in", "installed", "function", "server"]
 _EXPRESSION = re.compile(r"\{[{%#]")
-_FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
+FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
+"""A function of a Python file, such as `tools.py:clean`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> Too
         return ToolReference("server", name, server) if server in servers else None
     if name in BUILT_IN_TOOLS:
         return ToolReference("built-in", name)
-    found = _FUNCTION.match(name)
+    found = FUNCTION_REFERENCE.match(name)
     if found:
         return ToolReference("function", found["name"], file=found["file"])
     if name in installed_tools():
@@ -106,10 +107,9 @@ def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:
     for index, entry in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(entry, str):
             yield ToolUse(("tools", index), entry, is_written=not _EXPRESSION.search(entry))
+        # With `parameters` a tool of `chat` is the author's own.
         elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
-            yield from _tool_use(
-                entry, ("tools", index), ("tools", index)
-            )  # others are the author's
+            yield from _tool_use(entry, ("tools", index), ("tools", index))
 
 
 def _tool_use(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[ToolUse]:
