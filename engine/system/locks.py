@@ -66,6 +66,7 @@ async def lock_soon(
     *,
     wait_s: float | None,
     poll_s: float = 0.1,
+    mode: int | None = PRIVATE_FILE,
     is_over: Callable[[], bool] = lambda: False,
     on_wait: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[None]:
@@ -77,7 +78,7 @@ async def lock_soon(
         LockTaken: another held it until then.
         OSError: the file cannot be written.
     """
-    lock = file_lock(path)
+    lock = file_lock(path, mode=mode)
     ends_at = None if wait_s is None else time.monotonic() + wait_s
     has_waited = False
     while True:

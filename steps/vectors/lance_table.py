@@ -23,9 +23,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.files import write_json_atomically
+from paddock.engine.system.text import one_line
 from paddock.steps.base import EmbedModel, SearchHit, StepError
 
 from .row_changes import HashedRow, KnownRow, RowChanges, RowsToDrop, RowsToKeep, RowSum
+from .where_filter import sql_literal
 
 TABLE_NAME = "rows"
 """The table's name in the library's folder of tables, which a store is."""
@@ -113,10 +116,8 @@ def write_manifest(path: Path, catalogue: StoreManifest) -> None:
         "indexed": catalogue.indexed,
         "owners": {owner: one.text for owner, one in sorted(catalogue.sums.items())},
     }
-    aside = path / f"{MANIFEST_NAME}.new"  # the writer holds the store's lock
     with contextlib.suppress(OSError):
-        aside.write_text(json.dumps(said, separators=(",", ":")), "utf-8")
-        aside.replace(path / MANIFEST_NAME)
+        write_json_atomically(path / MANIFEST_NAME, said, mode=None)
 
 
 def refuse_other_model(path: Path, label: StoreFormat, wanted: StoreFormat) -> None:
@@ -156,7 +157,7 @@ def store_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def _store_error(path: Path, what: str, error: Exception) -> StepError:
-    said = " ".join(str(error).split())
+    said = one_line(str(error))
     if "No space left" in said or "Disk quota" in said:
         return StepError(
             f"the store '{path}' cannot be written: the disk is full.",
@@ -203,7 +204,7 @@ class LanceTable:
         """Open the table of a store.
 
         Raises:
-            Missing: there is none.
+            MissingTable: there is none.
             StepError: it cannot be read, or is none of ours.
         """
         library = _lancedb()
@@ -267,7 +268,9 @@ class LanceTable:
 
     def vectors(self, owner: str, step: str, made: str) -> dict[str, array[float]]:
         """Return the vectors of a step's rows of an owner with this `made`, by text."""
-        where = f"{_owned_by([owner])} AND step = {_sql_text(step)} AND made = {_sql_text(made)}"
+        where = (
+            f"{_owned_by([owner])} AND step = {sql_literal(step)} AND made = {sql_literal(made)}"
+        )
         found = {}
         for batch in self._scan(where, ["text", "vector"]):
             for text, vector in zip(batch["text"].to_pylist(), batch["vector"], strict=True):
@@ -333,9 +336,7 @@ class LanceTable:
         From scratch: an index that grew with its rows ranks by other numbers than one that was
         made of the same rows at once, and leaves out some of the nearest.
         """
-        from lancedb.index import FTS
-
-        words = FTS(
+        words = _lancedb().index.FTS(
             base_tokenizer="icu/split",  # also splits languages without spaces
             stem=False,  # documents are in any language
             remove_stop_words=False,
@@ -395,11 +396,9 @@ class LanceTable:
 
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Return the rows that match the words best; requires the index."""
-        from lancedb.query import MatchQuery
-
         with store_errors(self.path, "read"):
-            words: Any = MatchQuery  # its stub asks for what has defaults
-            query = self._table.search(words(text, "text"), query_type="fts")
+            words = _lancedb().query.MatchQuery(text, "text")
+            query = self._table.search(words, query_type="fts")
             if where:
                 query = query.where(where, prefilter=True)
             rows = query.limit(k + _EXTRA_ROWS).to_list()
@@ -507,7 +506,7 @@ def _ranked_hits(
 
 
 def _owned_by(owners: Iterable[str]) -> str:
-    return f"owner IN ({', '.join(_sql_text(owner) for owner in owners)})"
+    return f"owner IN ({', '.join(sql_literal(owner) for owner in owners)})"
 
 
 def _drop_conditions(cuts: Iterable[RowsToDrop]) -> str:
@@ -515,18 +514,14 @@ def _drop_conditions(cuts: Iterable[RowsToDrop]) -> str:
 
 
 def _drop_condition(cut: RowsToDrop) -> str:
-    parts = [f"owner = {_sql_text(cut.owner)}"]
+    parts = [f"owner = {sql_literal(cut.owner)}"]
     if cut.step is not None:
-        parts.append(f"step = {_sql_text(cut.step)}")
+        parts.append(f"step = {sql_literal(cut.step)}")
     if cut.above is not None:
         parts.append(f"`index` > {cut.above}")
     if cut.indexes:
         parts.append(f"`index` IN ({', '.join(map(str, cut.indexes))})")
     return " AND ".join(parts)
-
-
-def _sql_text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _fsync(path: Path) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.tasks import settle
 from paddock.steps.base import (
     EmbedModel,
     ItemName,
@@ -45,20 +46,9 @@ class PendingWrite:
     )
     """The number of written rows."""
 
-    def succeed(self, n_rows: int) -> None:
-        """Report success."""
-        self._settle(lambda: self.written.set_result(n_rows))
-
-    def fail(self, error: BaseException) -> None:
-        """Report the error."""
-        self._settle(lambda: self.written.set_exception(error))
-
-    def _settle(self, tell: Callable[[], None]) -> None:
-        def told() -> None:
-            if not self.written.done():
-                tell()
-
-        self.written.get_loop().call_soon_threadsafe(told)
+    def settle(self, result: int | BaseException) -> None:
+        """Report the number of written rows, or the error."""
+        settle(self.written, result)
 
 
 class WriteQueue:
@@ -243,33 +233,25 @@ class StoreWriter:
         Raises:
             StepError: another program holds it for too long, or the folder cannot be written.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / lance_table.LOCK_NAME, thread_local=False)
-        last = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
+        lock = self.path / lance_table.LOCK_NAME
+        async with AsyncExitStack() as held:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                lock.acquire(timeout=0)
-                break
-            except Timeout:
-                if time.monotonic() > last:
-                    raise StepError(
-                        f"another program has been writing to the store '{self.path}' for "
-                        f"{LOCK_TIMEOUT_S:.0f} s.",
-                        remedy="Wait until it is done, then run the same command again.",
-                        kind="io",
-                    ) from None
-            except OSError as error:
+                await held.enter_async_context(
+                    lock_soon(lock, wait_s=LOCK_TIMEOUT_S, poll_s=_POLL_S, mode=None)
+                )
+            except LockTaken:
                 raise StepError(
-                    f"the store '{self.path}' cannot be written ({error.strerror or error}).",
+                    f"another program has been writing to the store '{self.path}' for "
+                    f"{LOCK_TIMEOUT_S:.0f} s.",
+                    remedy="Wait until it is done, then run the same command again.",
                     kind="io",
+                ) from None
+            except OSError as error:
+                why = error.strerror or error
+                raise StepError(
+                    f"the store '{self.path}' cannot be written ({why}).", kind="io"
                 ) from error
-            await asyncio.sleep(_POLL_S)
-        try:
             yield
-        finally:
-            lock.release()
 
     # --- reading
 
@@ -329,13 +311,13 @@ class StoreWriter:
         except StepError as error:
             if len(batch) == 1 or error.is_fatal:
                 for one in batch:
-                    one.fail(error)
+                    one.settle(error)
                 return
             for one in batch:
                 self._try([one])
         except BaseException as error:
             for one in batch:
-                one.fail(error)
+                one.settle(error)
             raise
 
     def _write(self, batch: Sequence[PendingWrite]) -> None:
@@ -355,7 +337,7 @@ class StoreWriter:
             self._kept.setdefault(wish.owner, {})[wish.step] = RowSum.of(
                 kept.print for kept in wish.rows
             )
-            one.succeed(n_written.get((wish.owner, wish.step), 0))
+            one.settle(n_written.get((wish.owner, wish.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
         self._table = LanceTable.make(self.path, label)
@@ -541,11 +523,8 @@ class OpenStores:
         if shelf.label is not None:
             refuse_other_model(path, shelf.label, StoreFormat(model, dimensions or 0))
         elif not is_new_allowed:
-            raise StepError(
-                f"there is no store '{path}'.",
-                remedy="First run the step that fills it (`embed` with `store`), or correct the path.",
-                kind="io",
-            )
+            remedy = "First run the step that fills it (`embed` with `store`), or correct the path."
+            raise StepError(f"there is no store '{path}'.", remedy=remedy, kind="io")
         return StoreHandle(shelf, model, self._home, dimensions)
 
     async def _shelf(self, path: Path) -> StoreWriter:
@@ -592,12 +571,10 @@ class OpenStores:
         """Return the digest of a store's content; empty if there is none."""
         if path in self._shelves:
             return self._shelves[path].content()
-        looked = self._looked.get(path)
-        return (
-            lance_table.content_digest(looked[1].label, looked[1].whole)
-            if looked is not None
-            else ""
-        )
+        if path not in self._looked:
+            return ""
+        found = self._looked[path][1]
+        return lance_table.content_digest(found.label, found.whole)
 
     def owner(self, item: ItemName, path: Path) -> str:
         """Return the owner of an item's rows in a store."""

@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from paddock.engine.system.text import shorten
+
 ColumnKind = Literal["text", "number", "list"]
 
 FILTER_COLUMNS: Mapping[str, ColumnKind] = {
@@ -91,11 +93,11 @@ def _equal_or_pattern(name: str, kind: ColumnKind, value: Any) -> str:
 def _values_condition(name: str, kind: ColumnKind, value: Any) -> str:
     if kind == "number" or not isinstance(value, str) or not set("*?") & set(value):
         return _equal(name, kind, value)
-    pattern = _literal(_like_pattern(value))
+    pattern = sql_literal(_like_pattern(value))
     if kind == "text":
         return f"{name} LIKE {pattern}"
     # Headings are joined by line ends, which no heading contains, and then compared.
-    whole = _literal(f"%\n{_like_pattern(value)}\n%")
+    whole = sql_literal(f"%\n{_like_pattern(value)}\n%")
     return f"concat('\n', array_to_string({name}, '\n\n'), '\n') LIKE {whole}"
 
 
@@ -111,12 +113,8 @@ def _value_list(value: Any) -> Sequence[Any]:
 # --- expressions
 
 _SIGNS: Mapping[type[ast.cmpop], str] = {
-    ast.Eq: "=",
-    ast.NotEq: "!=",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
+    **{ast.Eq: "=", ast.NotEq: "!="},
+    **{ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="},
 }
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 _WORDS = {"none": None, "null": None}
@@ -184,7 +182,7 @@ def _within(left: ast.expr, right: ast.expr) -> str:
         return _equal(name, kind, value)
     if kind != "text" or not isinstance(value, str):
         raise InvalidFilter(f"'{name}' holds {_kind_words(kind)}: nothing can be in it")
-    return f"strpos({name}, {_literal(value)}) > 0"
+    return f"strpos({name}, {sql_literal(value)}) > 0"
 
 
 def _is_column(node: ast.expr) -> bool:
@@ -225,16 +223,16 @@ def _known_columns() -> str:
 
 def _equal(name: str, kind: ColumnKind, value: Any) -> str:
     if kind == "list":
-        return f"array_has({name}, {_literal(_typed_value(name, 'text', value))})"
+        return f"array_has({name}, {sql_literal(_typed_value(name, 'text', value))})"
     if value is None:
         return f"{_quoted(name)} IS NULL"
-    return f"{_quoted(name)} = {_literal(_typed_value(name, kind, value))}"
+    return f"{_quoted(name)} = {sql_literal(_typed_value(name, kind, value))}"
 
 
 def _compared(name: str, kind: ColumnKind, sign: str, value: Any) -> str:
     if kind == "list" or value is None:
         raise InvalidFilter(f"'{name}' cannot be compared by `{sign}` with {_short_value(value)}")
-    return f"{_quoted(name)} {sign} {_literal(_typed_value(name, kind, value))}"
+    return f"{_quoted(name)} {sign} {sql_literal(_typed_value(name, kind, value))}"
 
 
 def _typed_value(name: str, kind: ColumnKind, value: Any) -> Any:
@@ -246,7 +244,7 @@ def _typed_value(name: str, kind: ColumnKind, value: Any) -> Any:
     return value
 
 
-def _literal(value: str | float) -> str:
+def sql_literal(value: str | float) -> str:
     """Return a value as an SQL literal; quotes are doubled."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''").replace("\0", "") + "'"
@@ -285,5 +283,4 @@ def _kind_words(kind: ColumnKind) -> str:
 
 
 def _short_value(value: Any) -> str:
-    text = str(value)
-    return f"'{text}'" if len(text) <= 60 else f"'{text[:59]}…'"
+    return f"'{shorten(str(value), 60)}'"
