@@ -53,8 +53,8 @@ def test_a_server_is_a_command_or_an_address() -> None:
         ("{command: x, headers: {A: b}}", "in 'a': `headers` belongs to `url`."),
         ("{command: x, timeout: 0s}", "'timeout' must be more than 0.0; it is '0.0'."),
         ("{type: sse, url: http://x}",
-         "the older transport `sse` is not supported. Most servers speak streamable "
-         "HTTP as well: remove `type`, and name that address."),
+         "the older transport `sse` is not supported. Most servers also have streamable "
+         "HTTP: remove `type` and use that URL."),
         ("{command: x, env: {K: '{{ secrets.k }}'}}",
          "there is no secret 'k'. Declare it under `secrets`."),
         ("{command: '{{ steps.a.text }}'}",

@@ -114,7 +114,7 @@ steps:
   - {uses: z, needs: [inner]}
 """
     ) == (
-        "news.yaml:4:23: step 'inner' runs for each item of 'each', "
+        "news.yaml:4:23: step 'inner' runs for each item of 'each' "
         "and is not known outside.\n"
         "       4 |   - {uses: z, needs: [inner]}\n"
         "         |                       ^^^^^\n"

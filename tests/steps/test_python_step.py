@@ -68,18 +68,18 @@ def test_another_content_is_another_version(folder: Path) -> None:
         ("broken.py:x", "the file 'broken.py' is not Python, line 1: invalid syntax."),
         ("my_steps.py:claen", "there is no function 'claen' in 'my_steps.py'. Known: 'clean', "
          "'late', 'star', 'stars', 'only', 'taken', 'hidden', 'model'. Did you mean 'clean'?"),
-        ("my_steps.py:star", "the function 'star' takes `*texts`, and a step's parameters have "
-         "names. Give each argument a name of its own."),
-        ("my_steps.py:stars", "the function 'stars' takes `**texts`, and a step's parameters have "
-         "names. Give each argument a name of its own."),
-        ("my_steps.py:only", "the function 'only' takes `x`, and a step's parameters have "
-         "names. Give each argument a name of its own."),
-        ("my_steps.py:taken", "the argument 'one_of' of 'taken' has a name that no parameter can "
-         "have. Rename it."),
-        ("my_steps.py:hidden", "the argument '_x' of 'hidden' has a name that no parameter can "
-         "have. Rename it."),
-        ("my_steps.py:model", "the argument 'model_dump' of 'model' has a name that no parameter "
-         "can have. Rename it."),
+        ("my_steps.py:star", "the function 'star' takes `*texts`, but parameters of a step "
+         "need names. Give each argument a name of its own."),
+        ("my_steps.py:stars", "the function 'stars' takes `**texts`, but parameters of a step "
+         "need names. Give each argument a name of its own."),
+        ("my_steps.py:only", "the function 'only' takes `x`, but parameters of a step "
+         "need names. Give each argument a name of its own."),
+        ("my_steps.py:taken", "the argument 'one_of' of 'taken' has a reserved name. "
+         "Rename it."),
+        ("my_steps.py:hidden", "the argument '_x' of 'hidden' has a reserved name. "
+         "Rename it."),
+        ("my_steps.py:model", "the argument 'model_dump' of 'model' has a reserved name. "
+         "Rename it."),
     ],
 )  # fmt: skip
 def test_what_is_no_step_is_told(folder: Path, uses: str, told: str) -> None:

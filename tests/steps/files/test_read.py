@@ -266,8 +266,8 @@ def test_an_empty_document_is_skipped_if_that_is_wished(read: Read) -> None:
         (
             "a.html",
             b"<p>" * 1_000_001,
-            "'a.html' cannot be read as HTML: it has more than 1,000,000 tags, which are not read "
-            "at once. Set `type: txt` to read it as plain text.",
+            "'a.html' cannot be read as HTML: it has more than 1,000,000 tags, which is the "
+            "maximum. Set `type: txt` to read it as plain text.",
         ),
         ("a.bin", b"\x7fELF\x02", "'a.bin' is a program, not text."),
         ("a.docx", b"PK\x03\x04", "'a.docx' is damaged or not a Word document."),

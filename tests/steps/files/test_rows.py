@@ -164,7 +164,7 @@ def test_what_is_no_table_is_refused_with_its_place(
 def test_what_json_cannot_hold_is_refused_in_words(
     read: Read, name: str, data: str, why: str
 ) -> None:
-    assert refused(read, name, data) == f"'{name}' is no valid {why}."
+    assert refused(read, name, data) == f"'{name}' is not valid {why}."
 
 
 def test_half_a_character_becomes_a_mark_and_whole_ones_stay(read: Read) -> None:

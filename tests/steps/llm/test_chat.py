@@ -130,7 +130,7 @@ def test_an_answer_that_ends_at_its_limit_is_an_error() -> None:
         chat(pool, prompt="Go on.")
     assert str(caught.value) == (
         "the answer ended at its limit of 10 tokens. Ask for a shorter one, raise "
-        "`repeat_penalty` if it goes in circles, or set `max_tokens` under `params` to accept it."
+        "`repeat_penalty` if it repeats itself, or set `max_tokens` under `params` to accept it."
     )
     assert caught.value.kind == "check"
 
@@ -189,7 +189,7 @@ def test_a_cancelled_step_cancels_its_request() -> None:
         (
             {"messages": [{"role": "user", "content": "a"}], "on_overflow": "refine"},
             "`on_overflow: refine` needs `prompt`: it divides the longest text that the prompt "
-            "takes from elsewhere",
+            "inserts",
         ),
         (
             {"prompt": "a", "tools": ["now"], "on_overflow": "map-reduce"},
@@ -361,5 +361,7 @@ def test_a_prompt_without_a_text_to_divide_is_an_error_with_the_numbers() -> Non
 
 
 def test_two_system_texts_are_an_error() -> None:
-    with pytest.raises(StepError, match="both `system` and the first of `messages`"):
+    with pytest.raises(
+        StepError, match=r"`system` is set, but `messages\[0\]` is already a system message"
+    ):
         chat(saying("x"), system="a", messages=[{"role": "system", "content": "b"}])

@@ -168,16 +168,13 @@ def test_a_prompt_that_only_fits_the_items_says_how_to_stop_at_the_groups() -> N
     assert str(caught.value) == (
         "`prompt` cannot be rendered: there is no 'year' here (in '{{ items[0].year }}: "
         "{{ notes | join }}'). "
-        "Known: 'group', 'text', 'output'. The groups are folded into one by the same prompt, and "
-        "its `items` are then the `group`, `text` and `output` of each. Write `fold: groups` to "
-        "stop before that."
+        "Known: 'group', 'text', 'output'. The same prompt combines the groups; its `items` are "
+        "then the `group`, `text` and `output` of each. Set `fold: groups` to stop before that."
     )
 
 
 def test_there_is_nothing_to_stop_at_without_groups() -> None:
-    with pytest.raises(
-        ValueError, match=r"`fold` says what becomes of the groups: it needs `by`\."
-    ):
+    with pytest.raises(ValueError, match="`fold` needs `by`: it decides what happens to"):
         ReduceParams(over=[1], prompt=Template.of("Hi"), fold="groups")
 
 
@@ -197,7 +194,7 @@ def test_groups_may_be_named_by_an_expression_and_a_single_one_is_all() -> None:
     [
         (
             "kinds",
-            "`by`: item 1 has no field 'kinds' (it has: 'kind'). Name a field that every item "
+            "`by`: item 1 has no field 'kinds' (known: 'kind'). Name a field that every item "
             "has, or write an expression over `item`.",
         ),
         (
@@ -253,7 +250,7 @@ def test_an_item_that_does_not_fit_alone_is_an_error_that_names_it() -> None:
         reduce(FakePool(n_ctx_tokens=100), over=LONG, params={"max_tokens": 20})
     assert str(caught.value) == (
         "item 'a.md' alone is too long: the prompt has 205 tokens and 20 are reserved for the "
-        "answer, but the context holds 100; nothing was cut. Set `on_overflow: split` to fold it "
+        "answer, but the context holds 100; nothing was cut. Set `on_overflow: split` to read it "
         "in parts, or raise the model's `ctx`."
     )
 

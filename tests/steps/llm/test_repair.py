@@ -172,7 +172,7 @@ def test_an_answer_that_its_form_alone_ended_at_the_limit_is_an_error() -> None:
     with pytest.raises(StepError) as caught:
         ask(Cut('{"name": "A"}', is_shortened=True), Form(PERSON))
     assert str(caught.value) == (
-        "the answer reached its limit of 1024 tokens, and was cut to an end there. Ask for less, "
+        "the answer reached its limit of 1024 tokens and was closed there. Ask for less, "
         "bound its lists by `maxItems` and its texts by `maxLength`, or set `max_tokens` under "
         "`params`."
     )

@@ -62,7 +62,7 @@ def test_a_document_that_cannot_be_read_says_why_without_the_machines_paths(fold
     assert result.is_error
     assert str(folder) not in result.text
     assert "bad.pdf" in result.text
-    assert "is not there" in call(folder, "files.read", path="none.md").text
+    assert "it does not exist" in call(folder, "files.read", path="none.md").text
 
 
 def test_a_root_outside_is_the_authors_mistake(folder: Path) -> None:

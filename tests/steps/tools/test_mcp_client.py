@@ -110,7 +110,7 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
             told(StdioServerSpec("g", 5.0, "true", cwd=Path("/no/such/folder"))),
         )
         assert found == [
-            ("cannot be started: the program is not installed. Install it, or correct `command`.",
+            ("cannot be started: there is no such program here. Install it, or correct `command`.",
              "missing"),
             ("ended: no key given", "io"),
             ("did not answer within 2 s: its output is not JSON-RPC: 'Hello, I am no server'",
@@ -119,7 +119,7 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
             ("did not answer within 2 s.", "timeout"),
             ("the MCP server 'f' at http://127.0.0.1:9/mcp cannot be asked: "
              "All connection attempts failed.", "io"),
-            ("cannot be started: the folder '/no/such/folder'.", "other"),
+            ("cannot be started: the folder '/no/such/folder' does not exist.", "other"),
         ]  # fmt: skip
 
     work(do)

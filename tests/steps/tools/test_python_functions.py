@@ -150,8 +150,12 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
             "'tools.py:ends' ended its process: the roof fell in"
         )
         assert (await hands.call(of(folder, "wrong"), {})).is_error, "the next one gets a new one"
-        assert "is no plain data (object)" in await failure(hands.call(of(folder, "thing"), {}))
-        assert "is no plain data (float)" in await failure(hands.call(of(folder, "nan"), {}))
+        assert "did not return plain data (object)" in await failure(
+            hands.call(of(folder, "thing"), {})
+        )
+        assert "did not return plain data (float)" in await failure(
+            hands.call(of(folder, "nan"), {})
+        )
         large = await hands.call(of(folder, "large"), {})
         assert large.text == "it gave 17,000,013 bytes; at most 16,777,216 are allowed."
         assert await failure(hands.described(of(folder, "any_number"))) == (

@@ -262,7 +262,7 @@ def test_a_folder_of_other_things_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     nothing = EmbedModel("m", "d")
     assert told(tmp_path, lambda s, stores: stores.open(tmp_path / "docs", None, nothing)) == (
-        "the folder '…/docs' holds other things ('a.md') and no store. "
+        "the folder '…/docs' holds other things ('a.md') and is not a store. "
         "Use a folder of its own for the store, such as 'index.lance'."
     )
     assert told(tmp_path, lambda s, stores: stores.open(tmp_path / "file", None, nothing)) == (
@@ -273,7 +273,7 @@ def test_a_folder_of_other_things_is_no_store(tmp_path: Path) -> None:
         tmp_path, lambda s, stores: stores.open(missing, None, nothing, is_new_allowed=False)
     ) == (
         "there is no store '…/none'. "
-        "Run the step that fills it (`embed` with `store`) first, or correct the path."
+        "First run the step that fills it (`embed` with `store`), or correct the path."
     )
     assert not missing.exists()
 
@@ -291,8 +291,8 @@ def test_a_broken_store_is_told_and_costs_no_more_than_its_folder(
     sentence = told(tmp_path, lambda store, _: store.nearest(vector("one", 8), 1))
     assert sentence.startswith("the store '…/index.lance' cannot be read (")
     assert sentence.endswith(
-        "). If it is broken, delete that folder and run what fills it again: the vectors are "
-        "remembered, so that no model is asked for them."
+        "). If it is broken, delete that folder and run the pipeline that fills it: the "
+        "vectors are cached, so no model is called for them."
     )
     shutil.rmtree(tmp_path / "index.lance")
     within(tmp_path, fill)

@@ -123,7 +123,7 @@ def test_filters_are_mappings_or_conditions(tmp_path: Path) -> None:
     ("where", "sentence"),
     [
         ("source == '{{ inputs.file }}'", "a condition must not contain `{{ }}`, since a value could "  # noqa: E501
-         'change what it says: give values as a mapping, such as {source: "{{ inputs.file }}"}'),
+         'change its meaning: pass values as a mapping, such as {source: "{{ inputs.file }}"}'),
         ("page = 3",
          "'page = 3' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
         ({"page": {"like": 3}},
@@ -140,7 +140,7 @@ def test_a_filter_is_checked_before_anything_runs(where: Any, sentence: str) -> 
 def test_what_cannot_be_searched_is_told_with_a_way_out(tmp_path: Path) -> None:
     assert told(tmp_path) == (
         "there is no store '…/index.lance'. "
-        "Run the step that fills it (`embed` with `store`) first, or correct the path."
+        "First run the step that fills it (`embed` with `store`), or correct the path."
     )
     beside = with_store(tmp_path)
     kept(beside)
