@@ -210,9 +210,9 @@ class WorkClaims:
         assert self._spending is not None
         return await self._do(self._spending.others, mine)
 
-    async def bury(self) -> bool:
-        """Drop the claims of dead machines; return whether there were any."""
-        return await self._do(self._claims.bury, self._place)
+    async def drop_dead(self) -> bool:
+        """Forget dead machines; return whether there were any."""
+        return await self._do(self._claims.drop_dead, self._place)
 
     async def waits_for(self, scope: str, items: Sequence[ItemWork]) -> str:
         """Return a note on who holds the first of these items."""
@@ -220,7 +220,7 @@ class WorkClaims:
         return f"waiting for {who or 'another machine'}, which works on the rest"
 
     async def _learn(self, index: OutputIndex, scope: str, keys: Collection[str]) -> None:
-        index.learn(await self._do(lambda: list(self._ledger.outputs(scope, keys))))
+        index.add_rows(await self._do(lambda: list(self._ledger.outputs(scope, keys))))
 
     async def _do(self, action: Callable[..., T], *values: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, action, *values)

@@ -255,7 +255,7 @@ class _Opening:
             journal = RunJournal(lines, secrets.redact, trigger=self.options.trigger)
             observer = MultiObserver(observer, journal)
         stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
-        ledger.listen(_thread_safe_note(stats.note))
+        ledger.on_wait = _thread_safe_note(stats.note)
         return stats, ledger
 
     async def join_other_machines(self, stats: RunStats, ledger: Ledger) -> WorkClaims | None:
@@ -365,7 +365,7 @@ def _release_run_name(ledger: Ledger, run: str) -> None:
 
 async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:
     """Remove temporary files of machines that died meanwhile; their items are done by now."""
-    if await claims.bury():
+    if await claims.drop_dead():
         await asyncio.to_thread(sweep_temporary_files, index)
 
 

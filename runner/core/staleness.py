@@ -277,7 +277,7 @@ class Judge:
         items, held = self._judge_items(
             _JudgedBlock(block, scope_id, base, entries, job, is_nested=bool(outer)), keys, listed
         )
-        self.index.settle(scope_id, (w.key for w in items if not w.verdict.is_work))
+        self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
         work = BlockWork(scope_id, tuple(items), held=tuple(held), left_out=left_out)
         if self.options.only:

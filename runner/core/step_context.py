@@ -391,7 +391,7 @@ class ItemOutputs:
         self._index.claim(self._scope, self._key, path)
         if self._index.is_recorded(self._scope, self._key, path, sha256):
             return
-        self._index.intend(self._scope, self._key, path, sha256, self._stats.run)
+        self._index.record_intended(self._scope, self._key, path, sha256, self._stats.run)
         self._intended.add(path)
         await self._index.ledger.durable()
         # Again: the commit took time, and the rename comes next.
@@ -401,7 +401,7 @@ class ItemOutputs:
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         """Record that `path` now has this digest."""
         self._index.claim(self._scope, self._key, path)
-        self._index.wrote(self._scope, self._key, path, sha256, self._stats.run)
+        self._index.record_written(self._scope, self._key, path, sha256, self._stats.run)
         self.written[self._index.stored(path)] = None
         if path in self._intended:
             self._stats.wrote(str(path))

@@ -1,19 +1,18 @@
 """Budget of a run: its limits on time and tokens, and whether they are reached. Pure.
 
-Only what the run itself has spent counts, on all machines together; replies from the ledger cost
-nothing.
+Counts what the run has spent on all machines together. Replies from the ledger cost nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-_MINUTE_S, _HOUR_S = 60.0, 3600.0
+from paddock.engine.system.units import duration
 
 
 @dataclass(frozen=True, slots=True)
 class RunBudget:
-    """The most that a run may spend; None: no limit."""
+    """The most that a run may spend; None is no limit."""
 
     time_s: float | None = None
     tokens: int | None = None
@@ -36,7 +35,7 @@ class Spent:
 
     @property
     def expected_tokens(self) -> float:
-        """What it comes to when the items in flight are done: on the average they are half done.
+        """Return the total once the items in flight are done; on average they are half done.
 
         >>> Spent(0.0, 900, n_ended=8, n_in_flight=2).expected_tokens
         1000.0
@@ -45,7 +44,7 @@ class Spent:
         return self.tokens * (1 + self.n_in_flight / 2 / n_done) if n_done else self.tokens
 
     def along_with(self, others: Spent) -> Spent:
-        """Return what several have spent who do a run together, in the longest of their times.
+        """Return what several machines have spent together, in the longest of their times.
 
         >>> Spent(3.0, 10, 1, 1).along_with(Spent(5.0, 20, 2))
         Spent(seconds=5.0, tokens=30, n_ended=3, n_in_flight=1)
@@ -59,7 +58,7 @@ class Spent:
 
 
 def budget_reached(budget: RunBudget, spent: Spent) -> str | None:
-    """Return the message that nothing more may begin, without a full stop; None while something may.
+    """Return the message that no more items may begin, without a full stop, or None.
 
     >>> budget_reached(RunBudget(time_s=7200, tokens=5000), Spent(60.0, 4700, n_ended=16, n_in_flight=4))
     'The budget of 5,000 tokens is used up'
@@ -70,13 +69,5 @@ def budget_reached(budget: RunBudget, spent: Spent) -> str | None:
     if budget.tokens is not None and spent.expected_tokens >= budget.tokens:
         return f"The budget of {budget.tokens:,} tokens is used up"
     if budget.time_s is not None and spent.seconds >= budget.time_s:
-        return f"The budget of {_duration_text(budget.time_s)} is used up"
+        return f"The budget of {duration(budget.time_s)} is used up"
     return None
-
-
-def _duration_text(seconds: float) -> str:
-    if seconds >= _HOUR_S:
-        return f"{seconds / _HOUR_S:g} h"
-    if seconds >= _MINUTE_S:
-        return f"{seconds / _MINUTE_S:g} min"
-    return f"{seconds:g} s"

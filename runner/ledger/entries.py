@@ -1,64 +1,59 @@
-"""Rows of the ledger, its errors, and the reader of its SQLite file.
-
-Plain values without SQLAlchemy: every run imports this module, and importing SQLAlchemy takes as
-long as a whole `validate`.
-"""
+"""Rows of the ledger, and its errors. Plain values: every run imports this module."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-ROOM_BYTES = 64 * 1024  # SQLite's index of what was written last takes 32 KiB
+ROOM_BYTES = 64 * 1024  # the index of SQLite's write-ahead log takes 32 KiB
 _DISK_IS_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class LedgerError(Exception):
-    """The ledger cannot be used: a newer one, a broken file, a full disk. Says what to do."""
-
-
-def write_error(cause: object) -> LedgerError:
-    """Say that the ledger cannot be written, and why."""
-    is_full = "disk is full" in str(cause) or getattr(cause, "errno", None) in _DISK_IS_FULL
-    return LedgerError(
-        f"the ledger cannot be written ({cause}). What it says is done is done: "
-        f"{'make room' if is_full else 'set that right'}, then run the same command again."
-    )
+    """The ledger cannot be used. The message says why, and what to do."""
 
 
 class LedgerBusy(LedgerError):
-    """Another program holds the ledger's file; nothing is wrong with it."""
+    """Another program holds the ledger's file; the file itself is sound."""
 
     def __init__(self, file: object) -> None:
         super().__init__(
-            f"{file}: another program holds the ledger, and did not let it go. What it says is "
-            f"done is done: end that program (a backup, a database browser), then run the same "
-            f"command again."
+            f"{file}: another program holds the ledger and did not release it. "
+            f"End that program (a backup, a database browser) and run again; "
+            f"finished items are kept."
         )
 
 
+def write_error(cause: object) -> LedgerError:
+    """Return the error of a ledger that cannot be written."""
+    is_full = "disk is full" in str(cause) or getattr(cause, "errno", None) in _DISK_IS_FULL
+    return LedgerError(
+        f"the ledger cannot be written ({cause}). "
+        f"{'Free some space' if is_full else 'Correct that'} and run again; "
+        f"finished items are kept."
+    )
+
+
 def is_busy_error(cause: object) -> bool:
-    """Tell by SQLite's words whether somebody else only holds its file."""
+    """Return whether an error of SQLite only means that another program holds the file."""
     return str(cause).startswith(("database is locked", "database table is locked"))
 
 
 def read_error(file: object, cause: object) -> LedgerError:
-    """Say that the ledger cannot be read, and why."""
+    """Return the error of a ledger's file that cannot be read."""
     if is_busy_error(cause):
         return LedgerBusy(file)
-    if "disk is full" in str(cause):  # its tables could not be made, or changed
+    if "disk is full" in str(cause):  # while its tables were made
         return write_error(cause)
-    if str(cause).startswith("disk I/O error"):  # whoever reads needs some room beside the file
+    if str(cause).startswith("disk I/O error"):  # readers need some room beside the file too
         return write_error("the disk is full" if _is_full(file) else cause)
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
-        f"Move that file away to start anew; what it wrote stays where it is."
+        f"Move the file away to start without it; what pipelines wrote stays."
     )
 
 
@@ -69,17 +64,6 @@ def _is_full(file: object) -> bool:
         return False
 
 
-def newer_version_error(
-    place: object, found: int, ours: int, way_out: str | None = None
-) -> LedgerError:
-    """Say that a newer Paddock wrote the ledger."""
-    return LedgerError(
-        f"{place}: this ledger was written by a newer Paddock (its version is {found}, "
-        f"this one reads {ours}). Update Paddock"
-        f"{way_out or ', or move that file away to start anew'}."
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One finished item, as it was recorded."""
@@ -87,7 +71,7 @@ class Entry:
     key: str
     hash: str
     parts: str
-    """JSON: part of the hash → its digest; tells which difference is the reason."""
+    """JSON: part of the hash → its digest; shows which difference is the reason."""
     state: str
     """`done`, `skipped`, `quarantined` or `failed`."""
     error: str | None = None
@@ -95,7 +79,7 @@ class Entry:
     """JSON, or None where `returns_object` names it."""
     returns_object: str | None = None
     reads: str | None = None
-    """JSON: path → [size, mtime_ns, sha256] of files that it read besides its own."""
+    """JSON: path → [size, mtime_ns, sha256] of the other files that it read."""
     outputs: str | None = None
     """JSON: the stored paths of the files that it wrote."""
     has_inner_failures: bool = False
@@ -105,9 +89,9 @@ class Entry:
     gone: str | None = None
     """The run that found its source deleted."""
     attempts: int = 0
-    """How often in a row it failed for a reason that may pass."""
+    """Failures in a row for reasons that may pass."""
     was: str | None = None
-    """What it was before it was done: `new`, `changed` or `stale`."""
+    """Its state before it was done: `new`, `changed` or `stale`."""
     run: str = field(default="", compare=False)
     """The run that recorded it; the ledger fills it in."""
     at: float = field(default=0.0, compare=False)
@@ -134,22 +118,22 @@ class RunRow:
     started: float
     """Seconds since 1970."""
     ended: float | None
-    """None while it runs, and for ever where it was killed."""
+    """None while it runs, and if it was killed."""
     status: str
-    """`running` or how it ended."""
+    """`running`, or how it ended."""
     summary: str | None
     """JSON: its report without the items."""
     trigger: str = "hand"
-    """What began it: `hand`, `schedule`, `watch`, `webhook`."""
+    """What started it: `hand`, `schedule`, `watch`, `webhook`."""
     host: str | None = None
     pid: int | None = None
     attempt: int = 1
-    """Counts how often this work was begun, where a run that crashed is begun again."""
+    """1, and one more each time that a crashed run is started again."""
     message: str | None = None
     parent: str | None = None
-    """The run of which this one is another attempt, or a part on another machine."""
+    """The run that this one repeats, or of which it is the part of another machine."""
     given: str | None = None
-    """JSON: the inputs that it was given by hand, and the names of those that are kept nowhere."""
+    """JSON: inputs that the user gave, and the names of those that are not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +169,7 @@ class CallRow:
 
 @dataclass(frozen=True, slots=True)
 class LineageRow:
-    """Where an item's entry came from."""
+    """What an item's entry was made from."""
 
     scope: str
     key: str
@@ -193,11 +177,11 @@ class LineageRow:
     at: float
     """When it was written; the ledger fills it in."""
     spec: str | None
-    """Digest of the block or step as written; the ledger has its text."""
+    """Digest of the block or step as written; table `specs` has its text."""
     source: str | None
-    """The stored path of the file that it is."""
+    """Stored path of the file that the item is."""
     made: Any
-    """Its source, and each step with its calls, in order; see `runner/core/run_records.py`."""
+    """The source, and each step with its calls, in order; see `runner/core/run_records.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +190,10 @@ class StoredRow:
 
     scope: str
     path: str
-    """Of the store, as outputs are stored: relative to the pipeline's folder where it is inside."""
+    """Of the store; relative to the pipeline's folder if it is inside, as for outputs."""
     key: str
     sha256: str
-    """Of its rows' contents, in whatever way the store counts them."""
+    """Of its rows' contents, computed by the store."""
     n_rows: int
     run: str = ""
     at: float = 0.0
@@ -217,7 +201,7 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An item that a run has begun; the row is gone when the item has ended in order."""
+    """An item that a run has begun; removed when the item ends normally."""
 
     scope: str
     key: str
@@ -225,13 +209,13 @@ class AttemptRow:
     hash: str
     at: float
     around_scope: str | None = None
-    """Of the item around it, where its block is nested."""
+    """Of the enclosing item, for a nested block."""
     around_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedModelCall:
-    """A call as it was recorded, to be looked at."""
+    """A recorded call, for display."""
 
     hash: str
     kind: str
@@ -246,70 +230,3 @@ class RecordedModelCall:
     request: str
     """JSON."""
     reply: bytes
-
-
-VERSION = 4
-"""Of the tables; see `tables` for how older ones become this one."""
-
-BUSY_TIMEOUT_S = 30.0
-
-
-class LedgerReader(Protocol):
-    """Answers a portable query with named values (`:name`)."""
-
-    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Return the rows."""
-        ...
-
-    def close(self) -> None:
-        """Let the file go."""
-        ...
-
-
-class SqliteReader:
-    """Reads an SQLite file."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        try:
-            self._connection = sqlite3.connect(
-                file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.DatabaseError as error:
-            raise read_error(file, error) from error
-        try:
-            self._version = self._found()
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise read_error(file, error) from error
-        if self._version > VERSION:
-            self._connection.close()
-            raise newer_version_error(file, self._version, VERSION)
-
-    def _found(self) -> int:
-        made = "select 1 from sqlite_master where name = 'meta'"
-        if self._connection.execute(made).fetchone() is None:
-            return 0
-        query = "select value from meta where name = 'version'"
-        row = self._connection.execute(query).fetchone()
-        # Tables without a version: somebody is making them at this moment, or was killed at it.
-        return 0 if row is None else int(row[0])
-
-    def is_older(self) -> bool:
-        """Return whether the tables must be brought up to date first."""
-        return self._version < VERSION
-
-    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Return the rows.
-
-        Raises:
-            LedgerError: the file is broken at this place, or another program holds it.
-        """
-        try:
-            return self._connection.execute(query, dict(values)).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise read_error(self._file, error) from error
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._connection.close()

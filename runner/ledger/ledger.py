@@ -1,10 +1,9 @@
-"""The ledger of one folder of pipelines: what was done, from what, and how to get it again.
+"""The ledger of one folder of pipelines: what was done, from what, and the results.
 
-One SQLite file beside the pipelines (WAL, one writer thread), or a schema in PostgreSQL where
-several machines share the folder. Values above 16 Ki characters lie in `objects/`, by their
-sha256. A folder has the same identity (`.paddock/id`) on every machine. Knows no steps and no
-Prefect: `run_locks` and `coordination` decide who may work on what. Imports no SQLAlchemy: only
-`ledger_tables`, which makes the tables, needs it.
+An SQLite file beside the pipelines, or a schema in PostgreSQL if several machines share the folder.
+Values above 16 Ki characters lie in `objects/`, by their sha256. A folder has the same identity
+(`.paddock/id`) on every machine. Knows no steps and no Prefect; `run_locks` and `coordination`
+decide who may work on what.
 """
 
 from __future__ import annotations
@@ -21,10 +20,8 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID, uuid4
 
-from paddock.engine.system import files
-from paddock.engine.system.files import TemporaryFile, remove_stale_files
+from paddock.engine.system import files, locks
 
-from . import entries, writer
 from .entries import (
     AttemptRow,
     CallRow,
@@ -35,26 +32,29 @@ from .entries import (
     RunRow,
     write_error,
 )
+from .sqlite_file import SqliteCommit, SqliteDatabase
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .coordination import Claims
-    from .entries import LedgerReader
+    from .ledger_tables import LedgerDatabase
 
 
 def folder_identity(folder: Path) -> str:
-    """Return the identity of a ledger's folder, 32 hexadecimal digits; the first who asks makes it.
+    """Return the identity of a ledger's folder, 32 hexadecimal digits; make it if there is none.
 
     Raises:
         LedgerError: the folder cannot be written, or the file holds something else.
     """
     file = folder / "id"
     try:
-        found = known_folder_identity(folder)
-        return found if found is not None else _make_identity(file)
+        while (found := known_folder_identity(folder)) is None:
+            files.create_once(file, f"{uuid4()}\n")
     except OSError as error:
         raise LedgerError(
             f"{file}: the folder's identity cannot be written ({error.strerror or error})."
         ) from error
+    return found
 
 
 def has_folder_identity(folder: Path) -> bool:
@@ -63,67 +63,48 @@ def has_folder_identity(folder: Path) -> bool:
 
 
 def known_folder_identity(folder: Path) -> str | None:
-    """Return the identity of a folder that has one."""
+    """Return the identity of a folder, None if it has none.
+
+    Raises:
+        LedgerError: the file holds something else.
+    """
     file = folder / "id"
     try:
-        text = file.read_text("utf-8").strip()
-        return UUID(text).hex
+        return UUID(file.read_text("utf-8").strip()).hex
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise LedgerError(
-            f"{file}: this is no identity. Put back what it was, which names the ledger in "
-            f"PostgreSQL, or remove it to begin a ledger anew."
+            f"{file}: this is not the identity of a folder. Restore the file, which names the "
+            f"ledger in PostgreSQL, or remove it to start with a new ledger."
         ) from error
 
 
-def _make_identity(file: Path) -> str:
-    """Make the identity whole or not at all, once, whoever else does so at this moment."""
-    aside = file.with_name(f".{file.name}.{uuid4().hex}")
-    try:
-        with files.open_private(aside) as out:
-            out.write(f"{uuid4()}\n")
-            out.flush()
-            os.fsync(out.fileno())
-        try:
-            os.link(aside, file)  # unlike a rename it never replaces another's
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            if not file.exists():
-                aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
-    return UUID(file.read_text("utf-8").strip()).hex
-
-
 class ObjectStore:
-    """A folder of values that are never changed."""
+    """A folder of values, each named by its sha256 and never changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def put(self, value: bytes) -> str:
-        """Keep a value and give its sha256; a value that is there already is not written again."""
+        """Store a value and return its sha256; an existing one is not written again."""
         digest = hashlib.sha256(value).hexdigest()
         path = self._folder / digest
         try:
-            os.utime(path)  # so that whoever cleans sees that it is wanted again
+            os.utime(path)  # shows a concurrent sweep that it is in use again
         except OSError:
             files.private_folder(self._folder)
-            aside = TemporaryFile.written(path, value, files.PRIVATE_FILE)
-            try:
-                aside.replace(path)
-            finally:
-                aside.close()
+            with files.atomic_file(path) as file:
+                file.write(value)
+                file.sync()
         return digest
 
     def sweep(self) -> int:
-        """Remove what was half written by a process that was killed; tells how many files went."""
-        return len(remove_stale_files(self._folder))
+        """Remove temporary files of killed processes; return how many."""
+        return len(files.remove_stale_files(self._folder))
 
     def get(self, digest: str) -> bytes | None:
-        """Return a value back; None when it is gone or is not what it was."""
+        """Return a value; None if it is missing or damaged."""
         try:
             value = (self._folder / digest).read_bytes()
         except FileNotFoundError:
@@ -143,105 +124,93 @@ class Ledger:
         self.folder = folder
         self.url = url
         """Of PostgreSQL; empty for a file in `folder`."""
+        self.on_wait: Callable[[str], None] = lambda text: None
+        """Called with a note when the ledger waits for something; from any thread."""
         self._is_readonly = is_readonly
         self.objects = ObjectStore(folder / "objects")
-        self._reader: LedgerReader | None = None
-        self._writer: writer.Writer | None = None
-        self._tell: Callable[[str], None] | None = None
+        self._database: LedgerDatabase | None = None
+        self._writer: Writer | None = None
 
     @property
     def file(self) -> Path:
-        """The database, where it is a file."""
+        """The database, if it is a file."""
         return self.folder / "ledger.sqlite"
 
     @property
     def is_shared(self) -> bool:
-        """Whether other machines may write at the same time; reading it takes a network's time."""
+        """Whether other machines may write at the same time; reads then go over the network."""
         return bool(self.url)
 
     def __enter__(self) -> Self:
-        """Open it; make folder and tables where they are not there yet.
+        """Open it; make folder and tables if they are missing.
 
-        One that is only read need not be there; it is then empty.
+        A read-only ledger need not exist; it is empty then.
 
         Raises:
-            LedgerError: newer than this Paddock, broken, or not writable.
+            LedgerError: another version of Paddock wrote it; it is broken or not writable.
         """
-        if self._is_readonly:
-            self._open_to_read()
-        else:
-            self._open_to_write()
-        return self
-
-    def _open_to_read(self) -> None:
-        if self.is_shared:
-            self._open_shared_to_read()
+        if not self._is_readonly:
+            self._open_for_writing()
+        elif self.is_shared:
+            self._open_shared_for_reading()
         elif self.file.exists():
             files.make_private(self.folder)
-            self._reader = entries.SqliteReader(files.private_database(self.file))
-            if self._reader.is_older():
-                self._reader.close()
-                self._open_to_write()
+            database = SqliteDatabase(files.private_database(self.file))
+            self._use_if_made(database, has_tables=database.has_tables)
+        return self
 
-    def _open_shared_to_read(self) -> None:
+    def _open_shared_for_reading(self) -> None:
         postgres = _postgres()
-        known = known_folder_identity(self.folder)
-        if known is None:
-            return
-        found = postgres.PostgresReader(
-            postgres.postgres_server(self.url, known), retry_s=postgres.OPEN_S
-        )
-        version = found.version()
-        if version == entries.VERSION:
-            self._reader = found
-            return
-        found.close()
-        if version is not None:
-            self._open_to_write()
+        identity = known_folder_identity(self.folder)
+        if identity is not None:
+            server = postgres.postgres_server(self.url, identity)
+            database = postgres.PostgresDatabase(server, retry_s=postgres.OPEN_S)
+            self._use_if_made(database, has_tables=database.find_tables())
 
-    def _open_to_write(self) -> None:
-        from filelock import FileLock
+    def _use_if_made(self, database: LedgerDatabase, *, has_tables: bool) -> None:
+        if has_tables:
+            self._database = database
+        else:
+            database.close()
 
+    def _open_for_writing(self) -> None:
         try:
             files.private_folder(self.folder)
             ignore = self.folder / ".gitignore"
             if not ignore.exists():
                 files.write_private(ignore, "*\n")
             if self.is_shared:
-                self._open_shared_to_write()
+                self._open_shared_for_writing()
                 return
-            with FileLock(self.folder / "ledger.lock", mode=files.PRIVATE_FILE):
-                self._reader = writer.open_for_writing(files.private_database(self.file))
+            with locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
+                database = SqliteDatabase(files.private_database(self.file))
+                self._database = database
+                if not database.has_tables:
+                    database.make_tables()
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(
                 f"{self.folder}: the ledger's folder cannot be written ({why}).\n"
-                "  Let it be written, or copy the pipeline to a folder of your own."
+                "  Make it writable, or copy the pipeline to a folder of your own."
             ) from error
-        commit = writer.SqliteCommit(self.file)
-        self._writer = writer.Writer(commit, commit.close, self._told)
+        commit = SqliteCommit(self.file)
+        self._writer = Writer(commit, commit.close, self._note)
 
-    def _open_shared_to_write(self) -> None:
+    def _open_shared_for_writing(self) -> None:
         postgres = _postgres()
-        from . import postgres_writer
-        from . import postgres_writer as postgres_tables
-
         server = postgres.postgres_server(self.url, folder_identity(self.folder))
-        postgres_tables.prepare_schema(server, self.file)
-        self._reader = postgres.PostgresReader(server, self._told)
-        commit = postgres_writer.PostgresCommit(server, self._told)
-        self._writer = writer.Writer(commit, commit.close)
+        database = postgres.PostgresDatabase(server, self._note, retry_s=postgres.OPEN_S)
+        database.prepare_schema(self.file)
+        database.retry_s = postgres.RETRY_S
+        self._database = database
+        connection = postgres.PostgresConnection(server, self._note)
+        self._writer = Writer(connection.write_rows, connection.close, self._note)
 
-    def listen(self, tell: Callable[[str], None]) -> None:
-        """Hear in a line what the ledger waits for; called from other threads."""
-        self._tell = tell
-
-    def _told(self, text: str) -> None:
-        if self._tell is not None:
-            self._tell(text)
+    def _note(self, text: str) -> None:
+        self.on_wait(text)
 
     async def ask(self, read: Callable[..., T], *values: Any) -> T:
-        """Call one of the methods that read, in a thread where that takes a network's time."""
+        """Call a method that reads; in a thread if it goes over the network."""
         return await asyncio.to_thread(read, *values) if self.is_shared else read(*values)
 
     def __exit__(
@@ -250,11 +219,11 @@ class Ledger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Commit what is left and let the file go."""
+        """Commit what is left and close it."""
         if self._writer is not None:
             self._writer.close()
-        if self._reader is not None:
-            self._reader.close()
+        if self._database is not None:
+            self._database.close()
 
     @property
     def error(self) -> LedgerError | None:
@@ -262,7 +231,7 @@ class Ledger:
         return self._writer.error if self._writer is not None else None
 
     async def durable(self) -> None:
-        """Wait until everything written so far would survive a power cut.
+        """Wait until everything written so far outlasts a power cut.
 
         Raises:
             LedgerError: it could not be written.
@@ -273,56 +242,54 @@ class Ledger:
     # --- items
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
-        """Return every entry of a scope by its key, or those of some keys."""
+        """Return the entries of a scope by their keys: all, or those of `keys`."""
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-        values: dict[str, Any] = {}
-        if keys is not None:
-            each = ("json_each(:keys)", "json_array_elements_text((:keys)::json)")[self.is_shared]
-            query += f" and key in (select value from {each})"
-            values["keys"] = json.dumps([*keys])
-        return {row[0]: Entry(*row) for row in self.rows(query, scope=scope, **values)}
+        rows = self._rows_of_keys(query, keys, scope=scope)
+        return {row[0]: Entry(*row) for row in rows}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
-        """Write an item's entry; await `durable` to know that it stands."""
+        """Write an item's entry; lasting after `durable`."""
         row = {name: getattr(entry, name) for name in Entry.__slots__}
         self.put("items", {**row, "scope": scope, "run": run, "at": time.time()})
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
-        """Return (text, object) for an item's value: one of them, by its size."""
+        """Store an item's value; return (text, object), one of which is None, by its size."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if len(text) <= INLINE_CHARS:
             return text, None
         return None, self._object(text.encode())
 
     def value(self, text: str | None, object_: str | None) -> Any:
-        """Give back what `keep` kept.
+        """Return the value that `keep` stored.
 
         Raises:
-            LedgerError: its object is gone.
+            LedgerError: its object is missing.
         """
         if object_ is not None:
-            kept = self.objects.get(object_)
-            if kept is None:
-                raise LedgerError(f"{self.folder / 'objects' / object_}: this value is gone.")
-            text = kept.decode()
+            stored = self.objects.get(object_)
+            if stored is None:
+                raise LedgerError(
+                    f"{self.folder / 'objects' / object_}: this value is missing or damaged. "
+                    f"Run the step that made it with `--force`."
+                )
+            text = stored.decode()
         return None if text is None else json.loads(text)
 
     # --- outputs
 
     def outputs(self, scope: str = "", keys: Collection[str] = ()) -> Iterator[OutputRow]:
-        """Yield every output of every scope; in PostgreSQL also those of some keys of one."""
+        """Yield the outputs of every scope, or those of some keys of one."""
         query = f"select {', '.join(OutputRow.__slots__)} from outputs"
         if scope:
-            where = "where scope = :scope and key = any((:keys)::text[])"
-            rows = self.rows(f"{query} {where}", scope=scope, keys=[*keys])
+            rows = self._rows_of_keys(f"{query} where scope = :scope", keys, scope=scope)
         else:
             rows = self.rows(query)
-        for row in rows:
-            scope, path, key, sha256, intended, size, mtime_ns = row
-            yield OutputRow(scope, path, key, sha256, tuple(json.loads(intended)), size, mtime_ns)
+        for of_scope, path, key, sha256, intended, size, mtime_ns in rows:
+            sums = tuple(json.loads(intended))
+            yield OutputRow(of_scope, path, key, sha256, sums, size, mtime_ns)
 
     def record_output(self, output: OutputRow, run: str) -> None:
-        """Write what a path holds or is about to hold."""
+        """Write what a path holds, or is about to hold."""
         row = {name: getattr(output, name) for name in OutputRow.__slots__}
         row["intended"] = json.dumps(output.intended)
         self.put("outputs", {**row, "run": run, "at": time.time()})
@@ -330,7 +297,7 @@ class Ledger:
     # --- calls
 
     def call(self, hash_: str) -> CallRow | None:
-        """Return the call of this hash, with its raw reply, if it is known."""
+        """Return the call of this hash with its raw reply; None if it is not known."""
         query = f"select {', '.join(_CALL_COLUMNS)} from calls where hash = :hash"
         found = self.rows(query, hash=hash_)
         if not found:
@@ -344,7 +311,7 @@ class Ledger:
         return CallRow(**row, request="", reply=reply, usage=usage)
 
     def record_call(self, call: CallRow, run: str) -> None:
-        """Write a call. Large requests and replies, and every vector, become objects."""
+        """Write a call; large requests and replies, and vectors, become objects."""
         row: dict[str, Any] = {name: getattr(call, name) for name in _CALL_COLUMNS[:9]}
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
@@ -390,30 +357,30 @@ class Ledger:
         return None
 
     def record_run(self, row: Mapping[str, Any]) -> None:
-        """Write a run's row, at its start and at its end; what is not given is a default."""
+        """Write a run's row, at its start and at its end; missing columns get their defaults."""
         self.put("runs", {**_NEW_RUN, **row})
 
-    def runs(self, limit: int = 100, *, failed_only: bool = False) -> list[RunRow]:
-        """Return the latest runs, the newest first."""
-        where = "where status not in ('completed', 'running')" if failed_only else ""
-        query = f"select {', '.join(RunRow.__slots__)} from runs {where} order by started desc"
-        return [RunRow(*row) for row in self.rows(f"{query} limit :limit", limit=limit)]
+    def runs(self, limit: int = 100) -> list[RunRow]:
+        """Return the latest runs, newest first."""
+        return self._runs("order by started desc limit :limit", limit=limit)
 
     def run(self, name: str) -> RunRow | None:
-        """Return one run."""
-        query = f"select {', '.join(RunRow.__slots__)} from runs where run = :run"
-        found = self.rows(query, run=name)
-        return RunRow(*found[0]) if found else None
+        """Return the run of this name."""
+        return next(iter(self._runs("where run = :run", run=name)), None)
+
+    def _runs(self, which: str, **values: Any) -> list[RunRow]:
+        query = f"select {', '.join(RunRow.__slots__)} from runs {which}"
+        return [RunRow(*row) for row in self.rows(query, **values)]
 
     def runs_of(self, job: str) -> frozenset[str]:
-        """Return the names of the runs that do, or did, a job together."""
+        """Return the names of the runs that did, or do, a job together."""
         query = "select run from runs where run = :job or parent = :job"
         return frozenset(row[0] for row in self.rows(query, job=job))
 
     def has_progressed(self, run: str) -> bool:
-        """Return whether a run recorded an item, or died of one that is known by that."""
+        """Return whether a run recorded an item, or left one that must have crashed it."""
         recorded = "select 1 from items where run = :run limit 1"
-        # The items around it were in flight as well.
+        # Items that enclose another one of these are not suspects.
         begun = (
             "select 1 from attempts where run = :run and not exists (select 1 from attempts inner_ "
             "where inner_.run = attempts.run and inner_.around_scope = attempts.scope "
@@ -422,7 +389,7 @@ class Ledger:
         return bool(self.rows(recorded, run=run)) or len(self.rows(begun, run=run)) == 1
 
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
-        """Take a run's name where other machines may want the same; False where it is taken."""
+        """Take a run's name, which another machine may want too; return False if it is taken."""
         rows = self.rows(
             "insert into runs (run, pipeline, file, started, status) "
             "values (:run, :pipeline, :file, :started, 'running') "
@@ -438,16 +405,16 @@ class Ledger:
         """Return one participant's claims; only in PostgreSQL."""
         from . import coordination, postgres
 
-        assert isinstance(self._reader, postgres.PostgresReader)
-        return coordination.Claims(self._reader.server, holder, dead_after_s, self._told)
+        assert isinstance(self._database, postgres.PostgresDatabase)
+        return coordination.Claims(self._database.server, holder, dead_after_s, self._note)
 
-    def is_heard_of(self, run: str, since: float) -> bool:
-        """Return whether a run that shares the ledger has given a sign of life since a time."""
+    def has_heartbeat(self, run: str, since: float) -> bool:
+        """Return whether a run that shares the ledger sent a heartbeat since a time."""
         query = "select 1 from holders where run = :run and seen > :since"
         return bool(self.rows(query, run=run, since=since))
 
     def items_of(self, run: str) -> list[ItemRow]:
-        """Return the items that this run was the last to record, by step and key."""
+        """Return the items whose latest record is of this run, by step and key."""
         columns = ", ".join(f"items.{name}" for name in Entry.__slots__)
         query = (
             f"select items.scope, scopes.step, {columns} from items "
@@ -462,10 +429,10 @@ class Ledger:
     def attempts_left(
         self, dead_after_s: float, scope: str = "", keys: Collection[str] = ()
     ) -> list[AttemptRow]:
-        """Return the attempts of runs that are gone, or those on some items of a scope.
+        """Return the attempts of runs that are gone: all, or those on some items of a scope.
 
-        In a file every run counts as gone: who asks about a scope holds its lock. In PostgreSQL a
-        run is gone that was not heard of for `dead_after_s`.
+        In a file every run counts as gone, since the caller holds the scope's lock. In PostgreSQL a
+        run is gone that sent no heartbeat for `dead_after_s`.
         """
         query = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
         values: dict[str, Any] = {}
@@ -477,24 +444,23 @@ class Ledger:
                 f"where holders.run = attempts.run and {IS_ALIVE})"
             )
             values["dead_s"] = dead_after_s
-        if scope:
-            each = ("json_each(:keys)", "json_array_elements_text((:keys)::json)")[self.is_shared]
-            query += f" and scope = :scope and key in (select value from {each})"
-            values |= {"scope": scope, "keys": json.dumps([*keys])}
-        return [AttemptRow(*row) for row in self.rows(query, **values)]
+        if not scope:
+            return [AttemptRow(*row) for row in self.rows(query, **values)]
+        query += " and scope = :scope"
+        return [AttemptRow(*row) for row in self._rows_of_keys(query, keys, scope=scope, **values)]
 
     def record_attempt(self, row: AttemptRow) -> None:
-        """Write that an item is begun; await `durable` to know that it stands."""
+        """Write that an item has begun; lasting after `durable`."""
         self.put("attempts", {name: getattr(row, name) for name in AttemptRow.__slots__})
 
     def drop_attempt(self, row: AttemptRow) -> None:
-        """Take out that an item is begun: it has ended."""
+        """Remove an attempt whose item has ended."""
         self.drop("attempts", {"scope": row.scope, "key": row.key, "run": row.run})
 
     # --- watches
 
     def watched(self, watch: str) -> dict[str, tuple[int, int]]:
-        """Return what a watch has seen through: path → (size, mtime_ns)."""
+        """Return the files that a watch has processed: path → (size, mtime_ns)."""
         query = "select path, size, mtime_ns from watched where watch = :watch"
         return {path: (size, mtime) for path, size, mtime in self.rows(query, watch=watch)}
 
@@ -505,9 +471,9 @@ class Ledger:
         files: Mapping[str, tuple[int, int]],
         gone: Iterable[str] = (),
     ) -> None:
-        """Write which versions of files, path → (size, mtime_ns), `run` has seen through.
+        """Write the files, path → (size, mtime_ns), that `run` has processed; forget those `gone`.
 
-        Of the paths in `gone` nothing is known any more. Await `durable` to know that it stands.
+        Lasting after `durable`.
         """
         at = time.time()
         for path, (size, mtime_ns) in files.items():
@@ -517,7 +483,7 @@ class Ledger:
             self.drop("watched", {"watch": watch, "path": path})
 
     def roots(self, owner: str, path: str) -> list[str]:
-        """Return which folder each machine saw last at a path, this machine's first.
+        """Return the folder that each machine saw last at a path, this machine's first.
 
         `owner` is a watch or a scope.
         """
@@ -526,24 +492,33 @@ class Ledger:
         return [row[1] for row in sorted(rows, key=lambda row: row[0] != host)]
 
     def record_root(self, owner: str, path: str, folder: str) -> None:
-        """Write which folder this machine sees at a path. Await `durable` to know that it stands.
+        """Write which folder this machine sees at a path; lasting after `durable`.
 
-        Each machine has a row of its own, since another one may mount the same share otherwise.
+        Each machine has its own row, since it may mount the same share differently.
         """
         row = {"owner": owner, "path": path, "host": socket.gethostname()}
         self.put("roots", {**row, "folder": folder, "at": time.time()})
 
     def rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
-        """Answer a portable query with named values (`:name`); nothing where there is no ledger."""
-        return self._reader.rows(query, values) if self._reader is not None else ()
+        """Execute a portable query with named values (`:name`); no rows if there is no ledger."""
+        return self._database.rows(query, values) if self._database is not None else ()
+
+    def _rows_of_keys(
+        self, query: str, keys: Collection[str] | None, **values: Any
+    ) -> Sequence[Sequence[Any]]:
+        """Execute a query that ends in a condition; only for some keys if they are given."""
+        if keys is None or self._database is None:
+            return self.rows(query, **values)
+        query += f" and key in (select value from {self._database.listed_keys})"
+        return self.rows(query, **values, keys=json.dumps([*keys]))
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:
-        """Write a whole row; await `durable` to know that it stands."""
+        """Write a whole row; lasting after `durable`."""
         if self._writer is not None:
             self._writer.put(table, row)
 
     def drop(self, table: str, key: Mapping[str, Any]) -> None:
-        """Take the row with this primary key out."""
+        """Remove the row with this primary key."""
         if self._writer is not None:
             self._writer.drop(table, key)
 

@@ -1,350 +1,174 @@
-"""The ledger's tables, and how they are made in an SQLite file.
+"""The ledger's tables, and the statements that make and write them.
 
-The only user of SQLAlchemy Core besides `postgres_writer`, which makes the same tables in
-PostgreSQL.
+One declaration and one set of statements for SQLite and PostgreSQL. What differs is a placeholder
+and the way to read a list of keys.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    create_engine,
-    event,
-    inspect,
-    select,
-)
-from sqlalchemy.exc import DatabaseError
+from .entries import LedgerError
 
-from paddock.engine.system import files
+VERSION = 1
+"""Of the tables. A ledger of any other version is refused."""
 
-from .entries import BUSY_TIMEOUT_S, VERSION, newer_version_error, read_error
+Row = Mapping[str, Any]
+Key = tuple[Any, ...]
+Pending = Mapping[str, Mapping[Key, Row | None]]
+"""Table → primary key → the row to write; None deletes it."""
 
-METADATA = MetaData()
+# Name → (columns of the primary key, which are texts; the other columns).
+_TABLES = {
+    "meta": ("name", "value text not null"),
+    "runs": (
+        "run",
+        "pipeline text not null, file text not null, started float8 not null, ended float8, "
+        "status text not null, summary text, trigger text not null default 'hand', host text, "
+        "pid integer, attempt integer not null default 1, message text, parent text, given text",
+    ),
+    "scopes": ("scope", "file text not null, step text not null, inputs text not null"),
+    "items": (
+        "scope key",
+        "hash text not null, parts text not null, state text not null, error text, returns text, "
+        "returns_object text, reads text, outputs text, has_inner_failures boolean not null, "
+        "seconds float8 not null, calls integer not null, tokens integer not null, "
+        "run text not null, at float8 not null, gone text, attempts integer not null default 0, "
+        "was text",
+    ),
+    "calls": (
+        "hash",
+        "kind text not null, model text not null, digest text not null, "
+        "served_digest text not null, request text, request_object text, reply text, "
+        "reply_object text, done_reason text, usage text not null, scope text not null, "
+        "step text not null, key text not null, run text not null, at float8 not null",
+    ),
+    "outputs": (
+        "scope path",
+        "key text not null, sha256 text, intended text not null, size bigint, mtime_ns bigint, "
+        "run text not null, at float8 not null",
+    ),
+    "provenance": (
+        "scope key",
+        "run text not null, at float8 not null, spec text, source text, made text, "
+        "made_object text",
+    ),
+    "specs": ("spec", "text text not null"),
+    "stored": (
+        "scope path key",
+        "sha256 text not null, n_rows integer not null, run text not null, at float8 not null",
+    ),
+    "watched": (
+        "watch path",
+        "size bigint not null, mtime_ns bigint not null, run text not null, at float8 not null",
+    ),
+    "roots": ("owner path host", "folder text not null, at float8 not null"),
+    "claims": ("scope key", "holder text not null, at float8 not null"),
+    "holders": (
+        "holder",
+        "host text not null, pid integer not null, run text not null, place text not null, "
+        "job text not null, seen float8 not null",
+    ),
+    "attempts": (
+        "scope key run",
+        "hash text not null, at float8 not null, around_scope text, around_key text",
+    ),
+}
+KEYS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(key.split()) for name, (key, _) in _TABLES.items()
+}
+"""Each table with its primary key."""
 
+LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
+"""Tables whose rows outlast the runs that are at work."""
 
-meta = Table(
-    "meta",
-    METADATA,
-    Column("name", Text, primary_key=True),
-    Column("value", Text, nullable=False),
-)
+ROWS_PER_STATEMENT = 45  # of at most 20 columns: SQLite before 3.32 takes 999 values
 
-runs = Table(
-    "runs",
-    METADATA,
-    Column("run", Text, primary_key=True),
-    Column("pipeline", Text, nullable=False),
-    Column("file", Text, nullable=False),
-    Column("started", Float, nullable=False),
-    Column("ended", Float),
-    Column("status", Text, nullable=False),
-    Column("summary", Text),
-    Column("trigger", Text, nullable=False, server_default="hand"),
-    Column("host", Text),
-    Column("pid", Integer),
-    Column("attempt", Integer, nullable=False, server_default="1"),
-    Column("message", Text),
-    Column("parent", Text),
-    Column("given", Text),
-)
-
-scopes = Table(
-    "scopes",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("file", Text, nullable=False),
-    Column("step", Text, nullable=False),
-    Column("inputs", Text, nullable=False),
-)
-
-items = Table(
-    "items",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("hash", Text, nullable=False),
-    Column("parts", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("error", Text),
-    Column("returns", Text),
-    Column("returns_object", Text),
-    Column("reads", Text),
-    Column("outputs", Text),
-    Column("has_inner_failures", Boolean, nullable=False),
-    Column("seconds", Float, nullable=False),
-    Column("calls", Integer, nullable=False),
-    Column("tokens", Integer, nullable=False),
-    Column("run", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("gone", Text),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("was", Text),
-    sqlite_with_rowid=False,
-)
-
-calls = Table(
-    "calls",
-    METADATA,
-    Column("hash", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("served_digest", Text, nullable=False),
-    Column("request", Text),
-    Column("request_object", Text),
-    Column("reply", Text),
-    Column("reply_object", Text),
-    Column("done_reason", Text),
-    Column("usage", Text, nullable=False),
-    Column("scope", Text, nullable=False),
-    Column("step", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("run", Text, nullable=False),
-    Column("at", Float, nullable=False),
-)
-
-outputs = Table(
-    "outputs",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("path", Text, primary_key=True),
-    Column("key", Text, nullable=False),
-    Column("sha256", Text),
-    Column("intended", Text, nullable=False),
-    Column("size", BigInteger),
-    Column("mtime_ns", BigInteger),
-    Column("run", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-provenance = Table(
-    "provenance",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("run", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("spec", Text),
-    Column("source", Text),
-    Column("made", Text),
-    Column("made_object", Text),
-    sqlite_with_rowid=False,
-)
-
-specs = Table(
-    "specs",
-    METADATA,
-    Column("spec", Text, primary_key=True),
-    Column("text", Text, nullable=False),
-)
-
-stored = Table(
-    "stored",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("path", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("sha256", Text, nullable=False),
-    Column("n_rows", Integer, nullable=False),
-    Column("run", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-watched = Table(
-    "watched",
-    METADATA,
-    Column("watch", Text, primary_key=True),
-    Column("path", Text, primary_key=True),
-    Column("size", BigInteger, nullable=False),
-    Column("mtime_ns", BigInteger, nullable=False),
-    Column("run", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-roots = Table(
-    "roots",
-    METADATA,
-    Column("owner", Text, primary_key=True),
-    Column("path", Text, primary_key=True),
-    Column("host", Text, primary_key=True),
-    Column("folder", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-claims = Table(
-    "claims",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("holder", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    sqlite_with_rowid=False,
-)
-
-holders = Table(
-    "holders",
-    METADATA,
-    Column("holder", Text, primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("run", Text, nullable=False),
-    Column("place", Text, nullable=False),
-    Column("job", Text, nullable=False),
-    Column("seen", Float, nullable=False),
-)
-
-attempts = Table(
-    "attempts",
-    METADATA,
-    Column("scope", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("run", Text, primary_key=True),
-    Column("hash", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("around_scope", Text),
-    Column("around_key", Text),
-    sqlite_with_rowid=False,
-)
-
-Migration = Callable[[Connection], None]
+T = TypeVar("T")
 
 
-def _to_2(connection: Connection) -> None:
-    """Add what unattended runs need: attempts, who began a run and where, what watches saw."""
-    for statement in (
-        "alter table items add column attempts integer not null default 0",
-        "alter table items add column was text",
-        "alter table runs add column trigger text not null default 'hand'",
-        "alter table runs add column host text",
-        "alter table runs add column pid integer",
-        "alter table runs add column attempt integer not null default 1",
-        "alter table runs add column message text",
-        "alter table runs add column parent text",
-    ):
-        connection.exec_driver_sql(statement)
-    for table in (watched, claims, holders):
-        table.create(connection)
+class LedgerDatabase(Protocol):
+    """An open ledger, in a file or in PostgreSQL."""
+
+    @property
+    def listed_keys(self) -> str:
+        """SQL: a table with a column `value` of the texts in the JSON list `:keys`."""
+        ...
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Execute a portable statement with named values (`:name`); return its rows.
+
+        Raises:
+            LedgerError: the database refuses, or cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
 
 
-def _to_3(connection: Connection) -> None:
-    """Add where outputs came from: calls, steps and spec of each item; what a run was given."""
-    connection.exec_driver_sql("alter table runs add column given text")
-    for table in (provenance, specs, stored):
-        table.create(connection)
-
-
-def _to_4(connection: Connection) -> None:
-    """Add which items each run has begun and not ended, and which folders documents were in."""
-    for table in (attempts, roots):
-        table.create(connection)
-
-
-MIGRATIONS: Mapping[int, Migration] = {1: _to_2, 2: _to_3, 3: _to_4}
-"""From which version → what brings it to the next one."""
-
-
-TABLES: Mapping[str, Table] = METADATA.tables
-
-
-def make_tables(file: Path) -> None:
-    """Make the tables in a file, or change older ones; nobody else may be at it.
+def check_version(place: object, found: int, remedy: str) -> None:
+    """Refuse a ledger that another version of Paddock wrote.
 
     Raises:
-        LedgerError: it was written by a newer Paddock, or it is no ledger.
+        LedgerError: its version is not ours.
     """
-    engine = sqlite_engine(file)
-    try:
-        prepare_tables(engine, file)
-    finally:
-        engine.dispose()
+    if found != VERSION:
+        raise LedgerError(
+            f"{place}: this ledger has version {found}, and this Paddock reads version {VERSION}. "
+            f"{remedy}"
+        )
 
 
-def sqlite_engine(file: Path) -> Engine:
-    """Return an engine whose connections wait for one another and survive a kill."""
-    engine = create_engine(
-        f"sqlite:///{file}", connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_S}
+def create_statements(options: str = "") -> Iterator[str]:
+    """Yield the statements that make the tables; `options` follow those with a compound key."""
+    for name, (key, columns) in _TABLES.items():
+        names = key.split()
+        texts = ", ".join(f"{column} text not null" for column in names)
+        end = options if len(names) > 1 else ""
+        yield (
+            f"create table if not exists {name} "
+            f"({texts}, {columns}, primary key ({', '.join(names)})) {end}"
+        )
+
+
+def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, list[Any]]]:
+    """Yield statements and their values that write and delete rows, many in one statement.
+
+    In one order everywhere: machines that write the same rows wait for each other, without a
+    deadlock. The rows of one table have the same columns.
+    """
+    for table in sorted(pending):
+        rows = sorted(pending[table].items(), key=lambda row: tuple(map(str, row[0])))
+        for keys in _batches([key for key, row in rows if row is None]):
+            values = [value for key in keys for value in key]
+            yield _delete(table, _marks(placeholder, len(KEYS[table]), len(keys))), values
+        for some in _batches([row for _, row in rows if row is not None]):
+            columns = tuple(some[0])
+            values = [row[name] for row in some for name in columns]
+            yield _upsert(table, columns, _marks(placeholder, len(columns), len(some))), values
+
+
+def _batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    for first in range(0, len(rows), ROWS_PER_STATEMENT):
+        yield rows[first : first + ROWS_PER_STATEMENT]
+
+
+def _marks(placeholder: str, n_columns: int, n_rows: int) -> str:
+    row = f"({', '.join([placeholder] * n_columns)})"
+    return ", ".join([row] * n_rows)
+
+
+def _delete(table: str, marks: str) -> str:
+    return f"delete from {table} where ({', '.join(KEYS[table])}) in (values {marks})"
+
+
+def _upsert(table: str, columns: Sequence[str], marks: str) -> str:
+    keys = KEYS[table]
+    changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
+    return (
+        f"insert into {table} ({', '.join(columns)}) values {marks} "
+        f"on conflict ({', '.join(keys)}) do update set {changed}"
     )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
-
-    return engine
-
-
-def prepare_tables(
-    engine: Engine, file: Path, migrations: Mapping[int, Migration] = MIGRATIONS
-) -> None:
-    """Make the tables, or bring an older ledger up to date after a copy beside it.
-
-    Raises:
-        LedgerError: it was written by a newer Paddock, or it is no ledger.
-    """
-    try:
-        with engine.connect() as connection:
-            found = _version(connection)
-        if found is None:
-            _create(engine)
-        elif found > VERSION:
-            raise newer_version_error(file, found, VERSION)
-        elif found < VERSION:
-            _migrate(engine, file, found, migrations)
-    except DatabaseError as error:
-        raise read_error(file, error.orig) from error
-
-
-def _version(connection: Connection) -> int | None:
-    if not inspect(connection).has_table("meta"):
-        return None
-    value = connection.execute(select(meta.c.value).where(meta.c.name == "version")).scalar()
-    return None if value is None else int(value)
-
-
-def _create(engine: Engine) -> None:
-    with engine.begin() as connection:
-        METADATA.create_all(connection)
-        connection.execute(meta.insert(), {"name": "version", "value": str(VERSION)})
-
-
-def _migrate(engine: Engine, file: Path, found: int, migrations: Mapping[int, Migration]) -> None:
-    _copy(file, file.with_name(f"{file.name}.v{found}"))
-    with engine.begin() as connection:
-        # Said aloud, since Python begins no transaction for `alter table`: all of it or nothing.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        for version in range(found, VERSION):
-            migrations[version](connection)
-        connection.execute(meta.update().where(meta.c.name == "version").values(value=str(VERSION)))
-
-
-def _copy(file: Path, copy: Path) -> None:
-    """Copy a ledger that others may be writing to; what lies at `copy` is always a whole one."""
-    aside = copy.with_name(f".{copy.name}.part")
-    aside.unlink(missing_ok=True)
-    files.private_database(aside)
-    with (
-        contextlib.closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT_S)) as source,
-        contextlib.closing(sqlite3.connect(aside)) as target,
-    ):
-        source.backup(target)
-    aside.replace(copy)

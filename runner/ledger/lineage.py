@@ -1,26 +1,27 @@
-"""Lineage rows of the ledger.
+"""Lineage rows of the ledger: the steps, calls and spec behind each entry, and its stored rows.
 
-The steps, calls and specs behind each entry, and its rows in vector stores. One row for each item,
-and one for each store of an item, replaced when it is made again.
+One row for each item, and one for each vector store of an item, replaced when it is made again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .entries import LineageRow, RecordedModelCall, StoredRow
 from .ledger import Ledger
 
 _LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
-_CALL_FACTS = ("hash", "kind", "model", "digest", "served_digest", "done_reason", "run", "at")
-_CALL_COLUMNS = ", ".join((*_CALL_FACTS, "usage, request, request_object, reply, reply_object"))
+_CALL_COLUMNS = (
+    "hash, kind, model, digest, served_digest, done_reason, run, at, usage, "
+    "request, request_object, reply, reply_object"
+)
 
 
 class LineageStore:
-    """What one ledger keeps of where its entries came from."""
+    """The lineage rows of one ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -29,41 +30,33 @@ class LineageStore:
     # --- items
 
     def record(self, row: LineageRow, spec: str) -> None:
-        """Write how an item was made; `spec` is the text of `row.spec`, which is kept once."""
+        """Write how an item was made; `spec` is the text of `row.spec`, which is stored once."""
         if row.spec is not None and row.spec not in self._known_specs:
             self._known_specs.add(row.spec)
             self._ledger.put("specs", {"spec": row.spec, "text": spec})
         inline, object_ = self._ledger.keep(row.made)
-        names = ("scope", "key", "run", "spec", "source")
-        values = {name: getattr(row, name) for name in names}
-        kept = {"made": inline, "made_object": object_}
-        self._ledger.put("provenance", {**values, **kept, "at": time.time()})
+        values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
+        made = {"made": inline, "made_object": object_, "at": time.time()}
+        self._ledger.put("provenance", {**values, **made})
 
     def made(self, scope: str, key: str) -> LineageRow | None:
-        """Return how an item was made, if a version that keeps it made it."""
-        query = f"select {_LINEAGE_COLUMNS} from provenance where scope = :scope and key = :key"
-        return next(self._rows(query, scope=scope, key=key), None)
+        """Return how an item was made, None if that is not recorded."""
+        return next(self._rows("scope = :scope and key = :key", scope=scope, key=key), None)
 
     def made_in(self, run: str) -> Iterator[LineageRow]:
-        """Yield what a run was the last to make."""
-        yield from self._rows(
-            f"select {_LINEAGE_COLUMNS} from provenance where run = :run", run=run
-        )
+        """Yield how the items were made whose latest record is of a run."""
+        return self._rows("run = :run", run=run)
 
     def made_from(self, source: str) -> tuple[LineageRow, ...]:
-        """Return what was made of a file, by its stored path."""
-        query = (
-            f"select {_LINEAGE_COLUMNS} from provenance where source = :source order by scope, key"
-        )
-        return tuple(self._rows(query, source=source))
+        """Return what was made from a file, by its stored path."""
+        return tuple(self._rows("source = :source order by scope, key", source=source))
 
     def made_of(self, scope: str) -> dict[str, LineageRow]:
         """Return how all items of a scope were made, by key."""
-        query = f"select {_LINEAGE_COLUMNS} from provenance where scope = :scope"
-        return {row.key: row for row in self._rows(query, scope=scope)}
+        return {row.key: row for row in self._rows("scope = :scope", scope=scope)}
 
     def specs_of(self, scope: str) -> dict[str, str]:
-        """Return by key the digests of the specs by which the items of a scope were made."""
+        """Return the digests of the specs that the items of a scope were made by, by key."""
         query = "select key, spec from provenance where scope = :scope and spec is not null"
         return {str(key): str(spec) for key, spec in self._ledger.rows(query, scope=scope)}
 
@@ -72,16 +65,16 @@ class LineageStore:
         found = self._ledger.rows("select text from specs where spec = :spec", spec=digest)
         return str(found[0][0]) if found else None
 
-    def _rows(self, query: str, **values: Any) -> Iterator[LineageRow]:
-        for row in self._ledger.rows(query, **values):
-            scope, key, run, at, spec, source, text, object_ = row
-            made = self._ledger.value(text, object_)
-            yield LineageRow(scope, key, run, at, spec, source, made)
+    def _rows(self, where: str, **values: Any) -> Iterator[LineageRow]:
+        query = f"select {_LINEAGE_COLUMNS} from provenance where {where}"
+        for *head, text, object_ in self._ledger.rows(query, **values):
+            columns = [*head, self._ledger.value(text, object_)]
+            yield LineageRow(*columns)
 
     # --- calls
 
     def call(self, hash_: str) -> RecordedModelCall | None:
-        """Return a call with its request and raw reply; None where it was let go since."""
+        """Return a call with its request and raw reply; None if they were removed since."""
         query = f"select {_CALL_COLUMNS} from calls where hash = :hash"
         for *head, usage, request, request_object, reply, reply_object in self._ledger.rows(
             query, hash=hash_
@@ -89,14 +82,12 @@ class LineageStore:
             asked = self._whole(request, request_object)
             answered = self._whole(reply, reply_object)
             if asked is not None and answered is not None:
-                told = dict(zip(_CALL_FACTS, head, strict=True))
-                return RecordedModelCall(
-                    **told, usage=json.loads(usage), request=asked.decode(), reply=answered
-                )
+                values = [*head, json.loads(usage), asked.decode(), answered]
+                return RecordedModelCall(*values)
         return None
 
     def calls_of(self, scope: str, key: str) -> tuple[str, ...]:
-        """Return the hashes of the calls that an item was the first to make, the oldest first."""
+        """Return the hashes of the calls that an item was the first to make, oldest first."""
         query = "select hash from calls where scope = :scope and key = :key order by at"
         return tuple(row[0] for row in self._ledger.rows(query, scope=scope, key=key))
 
@@ -117,9 +108,9 @@ class LineageStore:
         return tuple(self._stored("path = :path", path=path))
 
     def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
-        """Yield what items of a pipeline's file have in stores: (step, is it done, row).
+        """Yield what items of a pipeline's file have in stores: (step, has it an entry, row).
 
-        Only those of these folders: another run may be at work on others of the same file.
+        Only items of these folders: another run may work on others of the same file.
         """
         columns = ", ".join(f"s.{name}" for name in StoredRow.__slots__)
         query = (
@@ -132,19 +123,17 @@ class LineageStore:
                 yield step, bool(has_entry), StoredRow(*row)
 
     def stores(self) -> tuple[str, ...]:
-        """Return the stored paths of the stores in which items have something."""
+        """Return the stored paths of the stores that items have rows in."""
         return tuple(path for (path,) in self._ledger.rows("select distinct path from stored"))
 
     def record_stored(self, row: StoredRow, run: str) -> None:
         """Write what an item has in a store now."""
-        names = ("scope", "path", "key", "sha256", "n_rows")
-        values = {name: getattr(row, name) for name in names}
+        values = {name: getattr(row, name) for name in StoredRow.__slots__[:5]}
         self._ledger.put("stored", {**values, "run": run, "at": time.time()})
 
     def drop_stored(self, row: StoredRow) -> None:
         """Forget what an item had in a store."""
-        key: Mapping[str, str] = {"scope": row.scope, "path": row.path, "key": row.key}
-        self._ledger.drop("stored", key)
+        self._ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
 
     def _stored(self, where: str, **values: str) -> Iterator[StoredRow]:
         columns = ", ".join(StoredRow.__slots__)

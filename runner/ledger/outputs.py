@@ -1,4 +1,4 @@
-"""Index of the output files that pipelines of a folder wrote: owner, digest, edited or missing."""
+"""Index of the files that pipelines of a folder wrote: owner, digest, edited or missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OutputIndex:
     def __init__(self, ledger: Ledger, base: Path, own_scopes: set[str]) -> None:
         self.ledger = ledger
         self.own_scopes = own_scopes
-        """The scopes of this pipeline's file, in whatever folders it worked."""
+        """The scopes of this pipeline's file, in all folders it worked on."""
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
@@ -39,22 +39,22 @@ class OutputIndex:
         for row in ledger.outputs():
             self._keep(row)
 
-    def learn(self, rows: Iterable[OutputRow]) -> None:
-        """Take in what other machines wrote since."""
+    def add_rows(self, rows: Iterable[OutputRow]) -> None:
+        """Add what other machines wrote since."""
         for row in rows:
             self._keep(row)
 
     def stored(self, path: Path | str) -> str:
-        """Write a path as the ledger does: relative to the pipeline's folder where it is inside."""
+        """Return a path in its stored form: relative to the pipeline's folder if it is inside."""
         text = str(path)
         return text.removeprefix(self._prefix).replace(os.sep, "/")
 
     def absolute(self, stored: str) -> str:
-        """Return a stored path's absolute one."""
+        """Return the absolute form of a stored path."""
         return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
 
     def owned(self) -> frozenset[Path]:
-        """Return every path that this pipeline's file ever wrote, or was about to."""
+        """Return the paths that this pipeline's file ever wrote, or was about to."""
         return frozenset(
             Path(self.absolute(path))
             for path, scopes in self._by_path.items()
@@ -62,7 +62,7 @@ class OutputIndex:
         )
 
     def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests that we wrote, or were about to write, to this path."""
+        """Return the digests of what was written, or was about to be, to this path."""
         stored = self.stored(path)
         known: set[str] = set()
         for scope in self._by_path.get(stored, ()):
@@ -73,7 +73,7 @@ class OutputIndex:
         return frozenset(known)
 
     def condition(self, scope: str, stored: str) -> FileCondition:
-        """Return whether an output still is as it was recorded; equal size and mtime are trusted."""
+        """Return whether an output is as recorded; equal size and mtime are trusted."""
         row = self._rows.get((scope, stored))
         try:
             stat = os.stat(self.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
@@ -87,12 +87,12 @@ class OutputIndex:
             return "same"
         return "edited"
 
-    def settle(self, scope: str, fresh_keys: Iterable[str]) -> None:
-        """Note the items of a scope that are fresh: their outputs belong to them in this run."""
-        self._fresh[scope] = frozenset(fresh_keys)
+    def set_fresh(self, scope: str, keys: Iterable[str]) -> None:
+        """Set the fresh items of a scope; their outputs belong to them in this run."""
+        self._fresh[scope] = frozenset(keys)
 
     def claim(self, scope: str, key: str, path: Path) -> None:
-        """Take a path for an item.
+        """Claim a path for an item.
 
         Raises:
             StepError: another item of this run writes it, or a fresh one has.
@@ -107,33 +107,33 @@ class OutputIndex:
             )
 
     def owner(self, scope: str, key: str, path: Path | str) -> str | None:
-        """Return the fresh item, another than `key`, to which a file belongs."""
+        """Return the fresh item, other than `key`, that a file belongs to."""
         row = self._rows.get((scope, self.stored(path)))
         if row is None or row.key == key or row.key not in self._fresh.get(scope, ()):
             return None
         return row.key
 
     def is_recorded(self, scope: str, key: str, path: Path, sha256: str) -> bool:
-        """Return whether this item wrote exactly this, and the file is as it was written."""
+        """Return whether this item wrote this content, and the file still has it."""
         stored = self.stored(path)
         row = self._rows.get((scope, stored))
         is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)
         return is_of_item and self.condition(scope, stored) == "same"
 
     def rows_of(self, scope: str, key: str) -> Iterator[OutputRow]:
-        """Yield what an item wrote, at whatever time, and no other item of its scope has since."""
+        """Yield the outputs that an item wrote last in its scope, at any time."""
         for path in self._by_item.get((scope, key), ()):
             row = self._rows[scope, path]
             if row.key == key:
                 yield row
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        """Return whether a file was written by this item and, as far as is known, no other one."""
+        """Return whether this item alone wrote a file, as far as is known."""
         row = self._rows.get((scope, stored))
         return row is not None and row.key == key and self._by_path[stored] == [scope]
 
-    def intend(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
-        """Record what is about to be renamed to `path`."""
+    def record_intended(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
+        """Record the content that is about to be renamed to `path`."""
         stored = self.stored(path)
         old = self._rows.get((scope, stored))
         intended = old.intended if old else ()
@@ -150,8 +150,8 @@ class OutputIndex:
         )
         self._put(row, run)
 
-    def wrote(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
-        """Record what `path` holds now."""
+    def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
+        """Record the content that `path` has now."""
         stat = path.stat()
         row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, stat.st_mtime_ns)
         if self._rows.get((scope, row.path)) != row:

@@ -1,7 +1,7 @@
-"""PostgreSQL connections of the ledger: retry when they break, read rows, explain errors.
+"""A ledger in PostgreSQL: connections that are retried, tables, commits, errors.
 
-The only importer of psycopg besides `postgres_writer` and `coordination`. Imports no SQLAlchemy,
-since `plan` only reads. Each folder of pipelines has a schema of its own.
+Blocks. Each folder of pipelines has a schema of its own, named by the folder's identity. The only
+importer of psycopg.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
 
-from .entries import VERSION, LedgerError, newer_version_error
+from paddock.engine.system.retry import Backoff, retried_blocking
+from paddock.engine.system.text import one_line
 
-OLDEST = 13
-"""The oldest PostgreSQL that its makers supported when this was written, less one."""
+from .entries import LedgerError
+from .ledger_tables import VERSION, Pending, check_version, create_statements, write_statements
+from .sqlite_file import SqliteDatabase
 
-RETRY_S = 60.0
-"""A server that restarts or a cable that is put back is waited for so long."""
+OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
-OPEN_S = 5.0
-"""At the start a person waits: a wrong address is told soon."""
+RETRY_S = 60.0  # for a server that restarts, or a cable that is plugged in again
+OPEN_S = 5.0  # at the start a person waits, and a wrong address should show soon
+_BACKOFF = Backoff(first_s=0.25, longest_s=4.0)
 
-PAUSE_S = 0.25
-MOST_PAUSE_S = 4.0
-
-# A peer that died without a word is noticed within about 20 s, not after the kernel's two hours.
-_KEPT_ALIVE = {
+# A peer that died silently is noticed within about 20 s, not after the kernel's two hours.
+_KEEP_ALIVE: Mapping[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -40,7 +41,7 @@ _KEPT_ALIVE = {
     "application_name": "paddock",
 }
 
-# What a machine holds that sleeps or lost its cable in the middle of a transaction is let go.
+# Releases the locks of a machine that sleeps or loses its cable in the middle of a transaction.
 _SESSION_SETTINGS = "; ".join(
     f"set {name} = '{value}'"
     for name, value in {
@@ -52,16 +53,19 @@ _SESSION_SETTINGS = "; ".join(
     }.items()
 )
 
-# SQLSTATEs with which a server says that it, not what was asked of it, is the reason: it shuts
-# down or starts up (57P01 to 57P05), has too many connections, thought us asleep (25P03); or two
-# transactions met.
+# SQLSTATEs that may pass: the server shuts down or starts up (57P01 to 57P05), has too many
+# connections, took us for asleep (25P03), or two transactions collided.
 _TRANSIENT_CODES = ("08", "57P", "53300", "40001", "40P01", "25P03")
 _TRANSIENT_WORDS = (
     "is starting up", "is shutting down", "in recovery mode", "not yet accepting", "too many",
     "remaining connection slots", "terminating connection",
 )  # fmt: skip
 
+_NAMED_VALUE = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
+
 T = TypeVar("T")
+Execute = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
+"""Executes a statement with named values (`:name`); returns its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +77,18 @@ class PostgresServer:
 
     @property
     def place(self) -> str:
-        """Name the database for people, without a password."""
+        """Name of the database for messages, without a password."""
         return database_name(self.url)
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Connect, each statement a transaction of its own.
+        """Connect; each statement is a transaction of its own.
 
         Raises:
             psycopg.Error: it cannot be reached; see `connection_error`.
         """
-        connection = psycopg.connect(self.url, autocommit=True, **_default_parameters(self.url))
+        said = psycopg.conninfo.conninfo_to_dict(self.url)
+        defaults = {name: value for name, value in _KEEP_ALIVE.items() if name not in said}
+        connection = psycopg.connect(self.url, autocommit=True, **defaults)
         try:
             path = sql.SQL("set search_path to {}").format(sql.Identifier(self.schema))
             connection.execute(path)
@@ -94,10 +100,10 @@ class PostgresServer:
 
 
 def postgres_server(url: str, identity: str) -> PostgresServer:
-    """Name the database of a folder with this identity.
+    """Return the database of the folder with this identity.
 
     Raises:
-        LedgerError: the URL is of another kind.
+        LedgerError: the URL is of another kind, or cannot be read.
     """
     scheme = url.partition("://")[0]
     if scheme not in ("postgresql", "postgres") or "://" not in url:
@@ -114,7 +120,7 @@ def postgres_server(url: str, identity: str) -> PostgresServer:
 
 
 def database_name(url: str) -> str:
-    """Name a database for people, without a password.
+    """Return a database's name for messages, without a password.
 
     >>> database_name("postgresql://me:secret@db.example:5433/work?sslmode=require")
     "PostgreSQL's database 'work' at db.example:5433"
@@ -129,10 +135,10 @@ def database_name(url: str) -> str:
 
 
 def _url_parts(url: str) -> dict[str, Any] | None:
-    """Return what a URL says; None where it does not say what its author meant.
+    """Return the parts of a URL; None if a character of its password is not escaped.
 
-    A character of a password that should be written as %40, say, cuts it at another place: then
-    part of the password stands where the host should, and must not be shown.
+    Such a character (an `@` for `%40`) splits the URL at the wrong place: then a part of the
+    password stands where the host should, and must not be shown.
     """
     try:
         parts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(url)
@@ -150,13 +156,13 @@ def database_host(url: str) -> str:
 
 
 def is_transient_error(error: BaseException) -> bool:
-    """Return whether the same may succeed later: the connection broke, or two transactions met."""
+    """Return whether the same may succeed later: a broken connection, or colliding transactions."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is not None:
         return error.sqlstate.startswith(_TRANSIENT_CODES)
-    # Said by the client's own library, which has no numbers: the socket is gone, or the server
-    # would not have us ("FATAL": a wrong password, an unknown database), which stays so.
+    # Errors of the client's library have no code: the socket is gone, which may pass, or the
+    # server refused us ("FATAL": a wrong password, an unknown database), which stays.
     said = str(error)
     if "FATAL:" in said:
         return any(words in said for words in _TRANSIENT_WORDS)
@@ -164,11 +170,10 @@ def is_transient_error(error: BaseException) -> bool:
 
 
 def connection_error(url: str, error: psycopg.Error) -> LedgerError:
-    """Say in plain words why the ledger cannot be used, and what to do."""
-    place = database_name(url)
-    said = " ".join(str(error).split())
+    """Return why the ledger cannot be used, and what to do."""
+    place, said = database_name(url), one_line(str(error))
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return _no_rights(url, said)
+        return _privilege_error(url, said)
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
         return LedgerError(
             f"{place} takes no writes ({said}): it is a standby. "
@@ -177,27 +182,27 @@ def connection_error(url: str, error: psycopg.Error) -> LedgerError:
     if error.sqlstate is None or error.sqlstate.startswith(("08", "57P", "28", "3D")):
         return LedgerError(
             f"{place} cannot be reached ({said}). Start it, or correct the setting 'ledger' "
-            f"(PADDOCK_LEDGER). What the ledger says is done is done."
+            f"(PADDOCK_LEDGER). Finished items are kept."
         )
     return LedgerError(
-        f"{place}: the ledger cannot be used ({said}). What it says is done is done: "
-        f"mend that, then run the same command again."
+        f"{place}: the ledger cannot be used ({said}). Correct that and run again; "
+        f"finished items are kept."
     )
 
 
-def _no_rights(url: str, said: str) -> LedgerError:
+def _privilege_error(url: str, said: str) -> LedgerError:
     parts = psycopg.conninfo.conninfo_to_dict(url)
     user = parts.get("user") or "paddock"
     name = parts.get("dbname") or user
     return LedgerError(
         f"{database_name(url)} does not let '{user}' make or use the ledger's tables ({said}). "
-        f'Have its owner say: grant create on database "{name}" to "{user}"; '
-        f"where another user made the tables, let all machines use that one."
+        f'Ask its owner to execute: grant create on database "{name}" to "{user}"; '
+        f"if another user made the tables, use that one on all machines."
     )
 
 
 def check_server(connection: psycopg.Connection[Any], url: str) -> None:
-    """Refuse a server that the ledger cannot live on.
+    """Refuse a server that the ledger cannot use.
 
     Raises:
         LedgerError: it is too old, or its database is not UTF-8.
@@ -216,146 +221,179 @@ def check_server(connection: psycopg.Connection[Any], url: str) -> None:
         )
 
 
-def retry_broken_connection(
-    action: Callable[[], T],
-    *,
-    url: str,
-    again: Callable[[], None],
-    tell: Callable[[str], None] | None = None,
-    retry_s: float = RETRY_S,
-) -> T:
-    """Do something whose connection may break: `again` lets the old one go, then once more.
-
-    Blocks; belongs into a thread.
-
-    Raises:
-        LedgerError: it did not succeed within `retry_s`, or would never.
-    """
-    deadline = time.monotonic() + retry_s
-    pause_s = PAUSE_S
-    while True:
-        try:
-            return action()
-        except psycopg.Error as error:
-            again()
-            if not is_transient_error(error) or time.monotonic() + pause_s > deadline:
-                raise connection_error(url, error) from error
-            if tell is not None and pause_s > PAUSE_S:
-                tell(f"{database_name(url)} went away; waiting for it")
-        time.sleep(pause_s)
-        pause_s = min(MOST_PAUSE_S, 2 * pause_s)
-
-
 class PostgresConnection:
-    """One connection, made on first use and anew where it broke. Any thread, one at a time."""
+    """One connection, opened on first use and again when it broke. One thread at a time."""
 
     def __init__(
         self,
         server: PostgresServer,
-        tell: Callable[[str], None] | None = None,
+        note: Callable[[str], None] | None = None,
         retry_s: float = RETRY_S,
     ) -> None:
         self.server = server
-        self._tell = tell
-        self._retry_s = retry_s
-        self._is_lost = False
+        self.retry_s = retry_s
+        """How long a server that is away is waited for."""
+        self._note = note
+        self._has_failed = False
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Return the rows of a query with named values (`:name`); a statement may give none.
+        """Execute a statement with named values (`:name`); return its rows.
 
         Raises:
-            LedgerError: the server did not answer within the bound, or refuses.
+            LedgerError: the server was away for too long, or refuses.
         """
-        asked = psycopg_query(query)
+        return self._retried(lambda connection: _execute(connection, query, values))
 
-        def ask() -> Sequence[Sequence[Any]]:
-            if self._connection is None:
-                self._connection = self.server.connect()
-            cursor = self._connection.execute(asked, values)
-            return cursor.fetchall() if cursor.description else ()
-
-        return self._lasting(ask)
-
-    def within(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
-        """Do something in one transaction, as a whole again where the connection broke.
+    def in_transaction(self, work: Callable[[Execute], T]) -> T:
+        """Call `work` in one transaction; again from its start if the connection broke.
 
         Raises:
-            LedgerError: the server did not answer within the bound, or refuses.
+            LedgerError: the server was away for too long, or refuses.
         """
 
+        def once(connection: psycopg.Connection[Any]) -> T:
+            with connection.transaction():
+                return work(lambda query, values: _execute(connection, query, values))
+
+        return self._retried(once)
+
+    def prepare_schema(self, file: Path) -> None:
+        """Make schema and tables where they are missing; one machine at a time.
+
+        New tables begin with the rows of the folder's own ledger in `file`, if there is one.
+
+        Raises:
+            LedgerError: another version made them; the server is too old, or gives no rights.
+        """
+
+        def prepare(connection: psycopg.Connection[Any]) -> None:
+            check_server(connection, self.server.url)
+            with connection.transaction():
+                # Without the lock `create schema` of two machines at once fails on one of them.
+                connection.execute(
+                    "select pg_advisory_xact_lock(hashtext(%s))", [self.server.schema]
+                )
+                if not _has_tables(connection, self.server):
+                    _make_tables(connection, self.server.schema, file)
+
+        self._retried(prepare)
+
+    def write_rows(self, pending: Pending) -> None:
+        """Write and delete rows in one transaction.
+
+        Raises:
+            LedgerError: the server was away for too long, or refuses.
+        """
+
+        def write(connection: psycopg.Connection[Any]) -> None:
+            with connection.transaction():
+                _write(connection, pending)
+
+        self._retried(write)
+
+    def _retried(self, action: Callable[[psycopg.Connection[Any]], T]) -> T:
         def once() -> T:
-            if self._connection is None:
-                self._connection = self.server.connect()
-            with self._connection.transaction():
-                return work(self._connection)
+            try:
+                self._connection = self._connection or self.server.connect()
+                return action(self._connection)
+            except psycopg.Error:
+                self._disconnect()
+                raise
 
-        return self._lasting(once)
+        def note_wait(_: Exception, pause_s: float) -> None:
+            if self._note is not None and pause_s > _BACKOFF.first_s:
+                self._note(f"{self.server.place} went away; waiting for it")
 
-    def _lasting(self, action: Callable[[], T]) -> T:
         with self._lock:
-            # Whoever comes after one that has waited in vain does not wait as long once more.
-            retry_s = 0.0 if self._is_lost else self._retry_s
-            self._is_lost = True
-            done = retry_broken_connection(
-                action,
-                url=self.server.url,
-                again=self._let_go,
-                tell=self._tell,
-                retry_s=retry_s,
-            )
-            self._is_lost = False
-            return done
-
-    def hurry(self, retry_s: float = 0.0) -> None:
-        """Wait no longer than this for a server that is away; a process that ends, not at all."""
-        self._retry_s = retry_s
+            # After one call has waited in vain, the next ones do not wait as long again.
+            retry_s = 0.0 if self._has_failed else self.retry_s
+            self._has_failed = True
+            try:
+                found = retried_blocking(
+                    once,
+                    backoff=_BACKOFF,
+                    is_passing=is_transient_error,
+                    within_s=retry_s,
+                    on_wait=note_wait,
+                )
+            except psycopg.Error as error:
+                raise connection_error(self.server.url, error) from error
+            self._has_failed = False
+            return found
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         with self._lock:
-            self._let_go()
+            self._disconnect()
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
-class PostgresReader(PostgresConnection):
-    """Implements `paddock.runner.ledger.entries.LedgerReader` over a schema."""
+class PostgresDatabase(PostgresConnection):
+    """Implements `LedgerDatabase` over a schema."""
 
-    def version(self) -> int | None:
-        """Return the version of the tables, None where there are none.
+    listed_keys = "json_array_elements_text((:keys)::json)"
+
+    def find_tables(self) -> bool:
+        """Return whether the schema has its tables.
 
         Raises:
-            LedgerError: a newer Paddock made them; the server cannot be used.
+            LedgerError: another version made them; the server cannot be used.
         """
-        made = "select to_regclass(:name) is not null"
-        if not self.rows(made, {"name": f"{self.server.schema}.meta"})[0][0]:
-            return None
-        row = self.rows("select value from meta where name = 'version'", {})
-        found = int(row[0][0])
-        if found > VERSION:
-            self.close()
-            raise newer_version_error(self.server.place, found, VERSION, " on this machine")
-        return found
+        return self._retried(lambda connection: _has_tables(connection, self.server))
+
+
+def _execute(
+    connection: psycopg.Connection[Any], query: str, values: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    cursor = connection.execute(psycopg_query(query).encode(), values)
+    return cursor.fetchall() if cursor.description else ()
+
+
+def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> bool:
+    made = connection.execute("select to_regclass(%s)", [f"{server.schema}.meta"]).fetchone()
+    if made is None or made[0] is None:
+        return False
+    row = connection.execute("select value from meta where name = 'version'").fetchone()
+    if row is not None:
+        check_version(server.place, int(row[0]), "Use the same Paddock on all machines.")
+    return row is not None
+
+
+def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:
+    connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+    for statement in create_statements():
+        connection.execute(statement.encode())
+    if file.exists():
+        with closing(SqliteDatabase(file)) as database:
+            for pending in database.lasting_rows():
+                _write(connection, pending)
+    made = {"version": str(VERSION), "made": str(time.time())}
+    meta = {(name,): {"name": name, "value": value} for name, value in made.items()}
+    _write(connection, {"meta": meta})
+
+
+def _write(connection: psycopg.Connection[Any], pending: Pending) -> None:
+    # Not by `executemany`: it sends a pipeline, and while the server waits for the rest of one
+    # from a machine that has stopped, it does not end the idle transaction.
+    for statement, values in write_statements(pending, "%s"):
+        connection.execute(statement.encode(), [_without_nul(value) for value in values])
+
+
+def _without_nul(value: Any) -> Any:
+    """Return a value that PostgreSQL takes: its texts cannot hold the character NUL."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
 
 
 def psycopg_query(query: str) -> str:
-    """Write a query with named values as psycopg has it.
+    """Return a query with named values in the form of psycopg.
 
     >>> psycopg_query("select 1 where :me = any(:keys::text[])")
     'select 1 where %(me)s = any(%(keys)s::text[])'
     """
-    return _NAME.sub(r"%(\1)s", query)
-
-
-_NAME = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
-
-
-def _default_parameters(url: str) -> dict[str, Any]:
-    """Return what the URL does not say itself."""
-    said = psycopg.conninfo.conninfo_to_dict(url)
-    return {name: value for name, value in _KEPT_ALIVE.items() if name not in said}
+    return _NAMED_VALUE.sub(r"%(\1)s", query)

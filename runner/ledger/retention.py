@@ -1,58 +1,68 @@
-"""Retention: remove old runs and logs, model replies that no item needs, unnamed objects.
+"""Retention: remove old runs and logs, unneeded model replies and objects; compact the file.
 
-Compact the file. Never removes what decides staleness: an item's entry stays as long as its
-source, and so do the replies that it was made of. Works while runs go on: each statement is short,
-and an object that a run names again meanwhile is put back. One small set of portable statements
-serves SQLite and PostgreSQL.
+Never removes what decides staleness: an item's entry stays as long as its source, and so do the
+replies that it was made from. Works while runs go on: each statement is short, and an object that a
+run uses again meanwhile is restored. `paddock clean` runs it in its own process, `paddock up` daily
+in a subprocess of the lowest priority, which frees its memory at the end and never blocks a run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
-import shutil
-import sqlite3
+import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from paddock.engine.system import files
+from paddock.engine.system import locks, processes
+from paddock.engine.system.text import last_part
+from paddock.engine.system.units import DAY_S
+from paddock.runner.settings import Settings, read_settings
 
-from .entries import BUSY_TIMEOUT_S, VERSION, LedgerError, SqliteReader, read_error, write_error
+from .entries import LedgerError
 from .ledger import ObjectStore, known_folder_identity
+from .ledger_tables import LedgerDatabase
+from .run_history import LedgerFolder
+from .sqlite_file import SqliteDatabase, compact_file
 
-
-class StatementRunner(Protocol):
-    """What statements are carried out on."""
-
-    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Carry out a statement with named values (`:name`, letters alone), and give its rows."""
-        ...
-
-    def close(self) -> None:
-        """Let it go."""
-        ...
+GRACE_S = 7 * DAY_S
+"""Younger replies stay even if the ledger is too large: their run may go on tomorrow."""
+OBJECT_GRACE_S = DAY_S
+"""An object is written before the row that refers to it."""
+RUNS_KEPT = 20
+"""Of each pipeline file, whatever their age: `plan` learns from them how long a run takes."""
+BATCH = 400
+PAUSE_S = 0.002
+"""Between two statements, so that a run that waits to write comes first."""
+SUBPROCESS_TIMEOUT_S = 3600.0
+MAX_OUTPUT_BYTES = 1024**2  # one JSON object
+_LOW_PRIORITY = 19
+_MAIN_CODE = (
+    "import sys; from paddock.runner.cli.application import main; sys.argv[0] = 'paddock'; main()"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class UnneededCall:
-    """A call that no item needs."""
+    """A model call that no item needs."""
 
     hash: str
     at: float
     n_bytes: int
-    """Of its texts in the row."""
+    """Of the texts in its row."""
     objects: tuple[str, ...]
 
 
-def unneeded_calls(database: StatementRunner, before: float) -> Iterator[UnneededCall]:
-    """Yield the calls that no item needs and that were made before a time, the oldest first.
+def unneeded_calls(database: LedgerDatabase, before: float) -> Iterator[UnneededCall]:
+    """Yield the calls before a time that no item needs, the oldest first.
 
-    An item needs those that its entry was made of. Those that an earlier version of it made are
-    not needed once all of its entry's calls are known to be of the run that wrote it.
+    An item needs the calls that its entry was made from. Calls for an earlier version of the entry
+    are not needed once all of the entry's calls are known to be of the run that wrote it.
     """
     oldest = database.rows("select min(at) from calls", {})[0][0]
     if oldest is None or oldest >= before:
@@ -70,8 +80,8 @@ def unneeded_calls(database: StatementRunner, before: float) -> Iterator[Unneede
             yield call
 
 
-def needed_calls(database: StatementRunner, objects: ObjectStore) -> frozenset[str]:
-    """Return the calls of which the items that are there were made, whoever made them first."""
+def needed_calls(database: LedgerDatabase, objects: ObjectStore) -> frozenset[str]:
+    """Return the hashes of the calls that existing items were made from."""
     found: set[str] = set()
     for text, object_ in database.rows(_LINEAGE_OF_CALLS, {}):
         kept = objects.get(object_) if object_ is not None else text
@@ -80,8 +90,8 @@ def needed_calls(database: StatementRunner, objects: ObjectStore) -> frozenset[s
     return frozenset(found)
 
 
-def _nested_prefixes(database: StatementRunner) -> dict[str, str]:
-    """Return what stands before the keys of calls in scopes of blocks within blocks."""
+def _nested_prefixes(database: LedgerDatabase) -> dict[str, str]:
+    """Return the prefix of the calls' keys in the scopes of nested blocks."""
     found: dict[str, str] = {}
     for scope, inputs in database.rows("select scope, inputs from scopes", {}):
         outer = json.loads(inputs)[1:]
@@ -90,7 +100,7 @@ def _nested_prefixes(database: StatementRunner) -> dict[str, str]:
     return found
 
 
-def _has_item(database: StatementRunner, scope: str, key: str) -> bool:
+def _has_item(database: LedgerDatabase, scope: str, key: str) -> bool:
     query = "select 1 from items where scope = :scope and key = :key and gone is null"
     return bool(database.rows(query, {"scope": scope, "key": key}))
 
@@ -117,54 +127,9 @@ order by c.at
 """
 
 
-VACUUM_SHARE, VACUUM_BYTES = 0.25, 8 * 1024**2
-"""The file is written anew when so much of it, and at least so many bytes, hold nothing."""
-VACUUM_S = 20.0
-"""Less than a run waits for the database (`reader.WAIT_S`)."""
-MOST_VACUUM_BYTES = 2 * 1024**3
-
-
-def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:
-    """Write a ledger's file anew without the room that nothing fills, within a time.
-
-    Left for another day where it takes too long, the disk has no room for a second one, or a run
-    writes at this moment. Tells whether it was done.
-    """
-    connection = sqlite3.connect(file, timeout=1.0, isolation_level=None)
-    with contextlib.closing(connection):
-        page, n_pages, n_free = (
-            int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_size", "page_count", "freelist_count")
-        )
-        n_bytes = page * n_pages
-        is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
-        has_room = shutil.disk_usage(file.parent).free > 2 * n_bytes
-        if not is_worth_it or not has_room or n_bytes > MOST_VACUUM_BYTES:
-            return False
-        ends = clock() + VACUUM_S
-        connection.set_progress_handler(lambda: int(clock() > ends), 10_000)
-        try:
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError:  # interrupted, or somebody writes
-            return False
-    return True
-
-
-GRACE_S = 7 * 86400.0
-"""What is younger stays even where the ledger is too large: its run may go on tomorrow."""
-OBJECT_GRACE_S = 86400.0
-"""An object is written before the row that names it."""
-RUNS_KEPT = 20
-"""Of each pipeline's file, whatever their age: `plan` learns from them how long a run takes."""
-BATCH = 400
-PAUSE_S = 0.002
-"""Between two statements, so that a run that waits to write comes first."""
-
-
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """What may go; times in seconds since the epoch."""
+    """What may be removed; times in seconds since 1970."""
 
     runs_before: float
     calls_before: float
@@ -174,106 +139,153 @@ class RetentionLimits:
 
 @dataclass(slots=True)
 class SweepResult:
-    """What went, or would."""
+    """What was removed, or would be."""
 
     runs: int = 0
     logs: int = 0
     calls: int = 0
     items: int = 0
-    """Entries of documents that are long gone."""
+    """Entries of documents that were deleted long ago."""
     objects: int = 0
     leftovers: int = 0
-    """Files that killed processes left half written, and copies of older ledgers."""
+    """Temporary files of killed processes."""
     n_bytes: int = 0
-    """Of files; rows are counted by their texts."""
+    """Of files, and of the texts in rows."""
 
     def __add__(self, other: SweepResult) -> SweepResult:
-        """Return both together."""
+        """Return the sum of both."""
         names = (field.name for field in fields(self))
         return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        """Return the keys that machines read."""
+        """Return it as a JSON object."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class CleanResult:
+    """What was removed, and in `faults` errors of ledgers."""
+
+    swept: SweepResult
+    faults: tuple[str, ...] = ()
+
+
+def clean_ledgers(
+    places: Iterable[LedgerFolder], *, older_than_s: float | None = None, is_dry: bool = False
+) -> CleanResult:
+    """Clean ledgers, each by the settings of its folder."""
+    swept = SweepResult()
+    faults: list[str] = []
+    for place in places:
+        settings = read_settings(place.folder)
+        limits = retention_limits(settings, time.time(), older_than_s)
+        try:
+            swept += sweep_ledger(place.state, settings.ledger_url, limits, is_dry=is_dry)
+        except LedgerError as error:
+            faults.append(str(error))
+    return CleanResult(swept, tuple(faults))
+
+
+def retention_limits(
+    settings: Settings, now: float, older_than_s: float | None = None
+) -> RetentionLimits:
+    """Return the limits of the settings; `older_than_s` replaces their ages."""
+    unattended = settings.unattended
+    limits = RetentionLimits(
+        runs_before=now - unattended.keep_runs_s,
+        calls_before=now - unattended.keep_calls_s,
+        max_bytes=unattended.max_ledger_bytes,
+    )
+    if older_than_s is None:
+        return limits
+    return replace(limits, runs_before=now - older_than_s, calls_before=now - older_than_s)
+
+
+async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:
+    """Clean the ledgers below these folders in a subprocess; return errors.
+
+    Prefect's server removes its own old runs and events (see `prefect_retention`).
+    """
+    if not folders:
+        return ()
+    command = [sys.executable, "-c", _MAIN_CODE, "clean", "--json", *map(str, folders)]
+    environ = {**os.environ, "PADDOCK_HOME": str(settings.state_dir)}
+    try:
+        async with asyncio.timeout(SUBPROCESS_TIMEOUT_S):
+            ended = await processes.run(
+                command, environ=environ, most_bytes=MAX_OUTPUT_BYTES, nice=_LOW_PRIORITY
+            )
+    except TimeoutError:
+        return (
+            f"cleaning the ledgers took longer than {SUBPROCESS_TIMEOUT_S:g} s and was stopped.",
+        )
+    except OSError as error:
+        return (f"the ledgers could not be cleaned ({error.strerror or error}).",)
+    return _reported_faults(ended.stdout, ended.stderr)
+
+
+def _reported_faults(out: bytes, err: bytes) -> tuple[str, ...]:
+    """Return the faults in the output of `paddock clean --json`."""
+    try:
+        found: Any = json.loads(out)
+        return tuple(str(fault) for fault in found["faults"])
+    except (ValueError, KeyError, TypeError):
+        last = last_part(err.decode("utf-8", "replace"), 500)
+        return (f"the ledgers could not be cleaned: {last or 'no message'}.",)
 
 
 def sweep_ledger(
     state: Path, url: str, limits: RetentionLimits, *, is_dry: bool = False
 ) -> SweepResult:
-    """Clean one ledger's folder; with `is_dry` only tell what would go.
+    """Clean one ledger's folder; with `is_dry` only count what would be removed.
 
     Raises:
         LedgerError: the ledger cannot be used, or another process cleans it.
     """
-    from filelock import FileLock, Timeout
-
     try:
-        with FileLock(state / "clean.lock", timeout=0, mode=files.PRIVATE_FILE):
-            return _sweep_folder(state, url, limits, is_dry=is_dry)
-    except Timeout:
+        with locks.lock_now(state / "clean.lock"):
+            database = _open_database(state, url)
+            if database is None:
+                return SweepResult()
+            with contextlib.closing(database):
+                swept = _Sweeper(state, database, limits, is_dry=is_dry).sweep()
+            if not url and not is_dry:
+                compact_file(state / "ledger.sqlite")
+            return swept
+    except locks.LockTaken:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
-    except sqlite3.OperationalError as error:
-        raise write_error(error) from error
-    except sqlite3.DatabaseError as error:
-        raise read_error(state / "ledger.sqlite", error) from error
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
 
 
-def _sweep_folder(state: Path, url: str, limits: RetentionLimits, *, is_dry: bool) -> SweepResult:
-    database = _open_database(state, url)
-    if database is None:
-        return SweepResult()
-    with contextlib.closing(database):
-        broom = _Sweeper(state, database, limits, is_dry=is_dry)
-        swept = broom.sweep()
-    if not url and not is_dry:
-        compact_file(state / "ledger.sqlite")
-    return swept
-
-
-def _open_database(state: Path, url: str) -> StatementRunner | None:
-    """Open a ledger of this version; None: there is none, or one that no run has migrated yet."""
+def _open_database(state: Path, url: str) -> LedgerDatabase | None:
+    """Open a ledger; None if there is none, or no run has made its tables yet."""
     if url:
-        from .postgres import PostgresReader, postgres_server
+        from .postgres import PostgresDatabase, postgres_server
 
-        known = known_folder_identity(state)
-        found = PostgresReader(postgres_server(url, known)) if known is not None else None
-        if found is None or found.version() != VERSION:
+        identity = known_folder_identity(state)
+        if identity is None:
             return None
-        return found
+        shared = PostgresDatabase(postgres_server(url, identity))
+        return shared if shared.find_tables() else None
     file = state / "ledger.sqlite"
     if not file.exists():
         return None
-    reader = SqliteReader(file)  # which refuses a newer one
-    is_older = reader.is_older()
-    reader.close()
-    return None if is_older else SqliteDatabase(file)
-
-
-class SqliteDatabase:
-    """Implements `StatementRunner`; each statement is a transaction of its own."""
-
-    def __init__(self, file: Path) -> None:
-        self._connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-
-    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """Carry out a statement."""
-        return self._connection.execute(query, dict(values)).fetchall()
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._connection.close()
+    database = SqliteDatabase(file)
+    if not database.has_tables:
+        database.close()
+        return None
+    return database
 
 
 class _Sweeper:
-    """One cleaning."""
+    """The cleaning of one ledger."""
 
     def __init__(
-        self, state: Path, database: StatementRunner, limits: RetentionLimits, *, is_dry: bool
+        self, state: Path, database: LedgerDatabase, limits: RetentionLimits, *, is_dry: bool
     ) -> None:
         self._state = state
-        self._db = database
+        self._database = database
         self._limits = limits
         self._is_dry = is_dry
         self._now = time.time()
@@ -291,14 +303,14 @@ class _Sweeper:
     # --- rows
 
     def _runs(self) -> None:
-        """Runs that are over, older than asked, that no item names, and not a file's latest."""
+        """Remove old runs that no item refers to, except each file's latest."""
         query = (
             "select run, file, coalesce(ended, started) from runs "
             "where run not in (select run from items) order by started desc"
         )
         kept: dict[str, int] = {}
         old: list[str] = []
-        for run, file, at in self._db.rows(query, {}):
+        for run, file, at in self._database.rows(query, {}):
             kept[file] = kept.get(file, 0) + 1
             if kept[file] > RUNS_KEPT and at < self._limits.runs_before:
                 old.append(run)
@@ -306,12 +318,12 @@ class _Sweeper:
         self._delete("runs", "run", old)
 
     def _calls(self) -> frozenset[str]:
-        """Return the replies that go: those of no item, too old or too many."""
+        """Remove calls that no item needs and are too old or too many; return their hashes."""
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
-        found = list(unneeded_calls(self._db, max(limits.calls_before, too_large)))
+        found = list(unneeded_calls(self._database, max(limits.calls_before, too_large)))
         if found:
-            kept = needed_calls(self._db, ObjectStore(self._state / "objects"))
+            kept = needed_calls(self._database, ObjectStore(self._state / "objects"))
             found = [call for call in found if call.hash not in kept]
         old = [call for call in found if call.at < limits.calls_before]
         n_bytes = sum(call.n_bytes for call in old)
@@ -331,15 +343,15 @@ class _Sweeper:
         return frozenset(doomed)
 
     def _gone_items(self) -> frozenset[tuple[str, str]]:
-        """Let go the entries of documents that went long ago, and what they wrote, if that went."""
+        """Remove the entries of documents deleted long ago, and of outputs that are gone too."""
         query = "select scope, key from items where gone is not null and at < :before"
-        rows = self._db.rows(query, {"before": self._limits.calls_before})
+        rows = self._database.rows(query, {"before": self._limits.calls_before})
         self._swept.items = len(rows)
         for scope, key in rows if not self._is_dry else ():
             at = {"scope": scope, "key": key}
             query = "select path from outputs where scope = :scope and key = :key"
-            for (path,) in self._db.rows(query, at):
-                # What is there still is known as ours, or a scan would take it for a document.
+            for (path,) in self._database.rows(query, at):
+                # An output that exists stays known: otherwise a scan takes it for a document.
                 if not os.path.lexists(self._state.parent / path):
                     self._do(_DROP_OUTPUT, {**at, "path": path})
             self._do(_DROP_ITEM, at)
@@ -351,20 +363,19 @@ class _Sweeper:
     def _delete(self, table: str, column: str, keys: Sequence[str]) -> None:
         if self._is_dry:
             return
+        listed = f"(select value from {self._database.listed_keys})"
         for first in range(0, len(keys), BATCH):
-            batch = keys[first : first + BATCH]
-            named = {_letters(n): key for n, key in enumerate(batch)}
-            listed = ", ".join(f":{name}" for name in named)
-            self._do(f"delete from {table} where {column} in ({listed})", named)
+            batch = json.dumps(keys[first : first + BATCH])
+            self._do(f"delete from {table} where {column} in {listed}", {"keys": batch})
 
     def _do(self, statement: str, values: Mapping[str, Any]) -> None:
-        self._db.rows(statement, values)
+        self._database.rows(statement, values)
         time.sleep(PAUSE_S)
 
     # --- files
 
     def _objects(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> None:
-        """Remove the objects that no row names; those of rows that would go are counted so, too."""
+        """Remove objects that no row refers to, not counting these calls and items."""
         folder = self._state / "objects"
         old = {
             entry.name: entry.stat().st_size
@@ -373,27 +384,29 @@ class _Sweeper:
         }
         if not old:
             return
-        for digest in self._named(calls, items):
+        for digest in self._referenced(calls, items):
             old.pop(digest, None)
         for digest, size in old.items():
             if self._is_dry or _removed(folder / digest, self._now - OBJECT_GRACE_S):
                 self._swept.objects += 1
                 self._swept.n_bytes += size
 
-    def _named(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> Iterator[str]:
+    def _referenced(
+        self, calls: Collection[str], items: Collection[tuple[str, str]]
+    ) -> Iterator[str]:
         query = "select hash, request_object, reply_object from calls"
-        for hash_, request, reply in self._db.rows(f"{query} {_HAS_OBJECT}", {}):
+        for hash_, request, reply in self._database.rows(f"{query} {_HAS_OBJECT}", {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
         for table, column in (("items", "returns_object"), ("provenance", "made_object")):
             query = f"select scope, key, {column} from {table} where {column} is not null"
-            for scope, key, digest in self._db.rows(query, {}):
+            for scope, key, digest in self._database.rows(query, {}):
                 if (scope, key) not in items:
                     yield digest
 
     def _logs(self) -> None:
-        """Remove what old runs wrote down, but nothing of one that may be running."""
-        rows = self._db.rows("select run from runs where status = 'running'", {})
+        """Remove the logs of old runs, except of runs that may be running."""
+        rows = self._database.rows("select run from runs where status = 'running'", {})
         running = {row[0] for row in rows}
         for entry in _entries(self._state / "runs"):
             before = self._limits.runs_before
@@ -404,17 +417,12 @@ class _Sweeper:
                 self._remove(entry)
 
     def _leftovers(self) -> None:
-        """Remove what killed processes left half written, and copies from before migrations."""
+        """Remove temporary files of killed processes."""
         for folder in (self._state / "objects", self._state / "told"):
             for entry in _entries(folder):
                 if entry.name.startswith(".") and _entry_age_s(entry, self._now) > OBJECT_GRACE_S:
                     self._swept.leftovers += 1
                     self._remove(entry)
-        for entry in _entries(self._state):
-            is_copy = entry.name.startswith("ledger.sqlite.v")
-            if is_copy and entry.stat().st_mtime < self._limits.runs_before:
-                self._swept.leftovers += 1
-                self._remove(entry)
 
     def _remove(self, entry: os.DirEntry[str]) -> None:
         self._swept.n_bytes += entry.stat().st_size
@@ -422,9 +430,9 @@ class _Sweeper:
             Path(entry.path).unlink(missing_ok=True)
 
     def _size(self) -> int:
-        """Return the bytes of ledger and objects; room in the file that nothing fills is not one."""
-        is_file = isinstance(self._db, SqliteDatabase)
-        own = int(self._db.rows(_SIZE_OF_FILE if is_file else _SIZE_OF_SCHEMA, {})[0][0])
+        """Return the bytes of ledger and objects, without unused space in the file."""
+        is_file = isinstance(self._database, SqliteDatabase)
+        own = int(self._database.rows(_SIZE_OF_FILE if is_file else _SIZE_OF_SCHEMA, {})[0][0])
         return own + sum(entry.stat().st_size for entry in _entries(self._state / "objects"))
 
     def _size_of(self, digest: str) -> int:
@@ -450,18 +458,6 @@ _DROP_SPECS = "delete from specs where spec not in (select spec from provenance)
 _DROP_ITEM = "delete from items where scope = :scope and key = :key and gone is not null"
 
 
-def _letters(n: int) -> str:
-    """Name a value by letters alone, as queries have them.
-
-    >>> _letters(0), _letters(42)
-    ('a', 'ec')
-    """
-    return str(n).translate(_AS_LETTERS)
-
-
-_AS_LETTERS = str.maketrans("0123456789", "abcdefghij")
-
-
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
@@ -475,10 +471,10 @@ def _entry_age_s(entry: os.DirEntry[str], now: float) -> float:
 
 
 def _removed(file: Path, before: float) -> bool:
-    """Remove an object; one that a run put again meanwhile is put back.
+    """Remove an object; restore it if a run used it again meanwhile.
 
-    A run that keeps a value that is there already touches it (`ObjectStore.put`): either it finds the
-    file and we see its touch, or it does not and writes it anew.
+    A run that stores an existing value touches it (`ObjectStore.put`): either it finds the file
+    and we see the new time, or it does not and writes it again.
     """
     aside = file.with_name(f".{file.name}.swept")
     try:

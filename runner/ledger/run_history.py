@@ -12,13 +12,14 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.text import split_lines
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow
@@ -99,9 +100,9 @@ class JournalTail:
         except OSError:
             return []
         self._at += len(found)
-        whole, newline, self._rest = (self._rest + found).rpartition(b"\n")
-        lines = (_parse_line(text) for text in (whole + newline).splitlines())
-        return [line for line in lines if line is not None]
+        texts, self._rest = split_lines(self._rest, found)
+        lines = map(_json_object, texts)
+        return [line for line in lines if line]
 
 
 class JournalProgress:
@@ -127,12 +128,12 @@ class JournalProgress:
         return sum(self._ended.values()), sum(self._totals.values())
 
 
-def _parse_line(text: bytes) -> dict[str, Any] | None:
+def _json_object(text: str | bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 DIED = "died"
@@ -164,22 +165,18 @@ class PastRun:
     @property
     def summary(self) -> Mapping[str, Any]:
         """Its report without the items; empty while it runs."""
-        try:
-            found = json.loads(self.row.summary or "{}")
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _json_object(self.row.summary or "")
 
     @property
     def message(self) -> str | None:
         """Why it stopped early."""
         if self.status == DIED:
             return "Its process is gone; the same command continues."
-        told = self.row.message or self.summary.get("message")
-        return str(told) if told else None
+        message = self.row.message or self.summary.get("message")
+        return str(message) if message else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
+        """Return it as a JSON object."""
         row, summary = self.row, self.summary
         return {
             "run": row.run,
@@ -212,51 +209,46 @@ def recent_runs(
     places: Iterable[LedgerFolder], *, limit: int, failed_only: bool = False
 ) -> RunHistory:
     """Return the latest runs of all ledgers, newest first."""
-    found: list[PastRun] = []
-    faults: list[str] = []
-    for place in places:
-        try:
-            with open_for_reading(place) as ledger:
-                found += _runs_of_ledger(place, ledger, limit, failed_only=failed_only)
-        except LedgerError as error:
-            faults.append(str(error))
-    found.sort(key=lambda past: past.row.started, reverse=True)
-    return RunHistory(tuple(found[:limit]), tuple(faults))
+    found = _history(
+        places,
+        lambda place, ledger: _runs_of_ledger(place, ledger, limit, failed_only=failed_only),
+    )
+    return replace(found, runs=found.runs[:limit])
 
 
 def runs_named(places: Iterable[LedgerFolder], name: str) -> RunHistory:
     """Return the runs of this name, newest first; each ledger may have one."""
+
+    def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
+        row = ledger.run(name)
+        if row is not None and place.file in (None, row.file):
+            yield PastRun(place, row, run_status(row, ledger))
+
+    return _history(places, read)
+
+
+def _history(
+    places: Iterable[LedgerFolder], read: Callable[[LedgerFolder, Ledger], Iterator[PastRun]]
+) -> RunHistory:
     found: list[PastRun] = []
     faults: list[str] = []
     for place in places:
         try:
             with open_for_reading(place) as ledger:
-                row = ledger.run(name)
-                status = run_status(row, ledger) if row is not None else ""
+                found += read(place, ledger)
         except LedgerError as error:
             faults.append(str(error))
-            continue
-        if row is not None and place.file in (None, row.file):
-            found.append(PastRun(place, row, status))
     found.sort(key=lambda past: past.row.started, reverse=True)
     return RunHistory(tuple(found), tuple(faults))
 
 
-def known_run_names(places: Iterable[LedgerFolder]) -> frozenset[str]:
-    """Return the names of all runs, for suggestions."""
-    found: set[str] = set()
-    for place in places:
-        try:
-            with open_for_reading(place) as ledger:
-                found |= ledger.run_names()
-        except LedgerError:
-            continue
-    return frozenset(found)
-
-
 def unknown_run_text(places: Iterable[LedgerFolder], name: str) -> str:
     """Return the message for a run that does not exist, with a similar name."""
-    near = difflib.get_close_matches(name, known_run_names(places), n=1)
+    known: set[str] = set()
+    for place in places:
+        with suppress(LedgerError), open_for_reading(place) as ledger:
+            known |= ledger.run_names()
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists all runs."
     return f"There is no run '{name}' here.\n  {hint}"
 
@@ -283,7 +275,7 @@ def run_status(row: RunRow, ledger: Ledger) -> str:
 def _is_silent(row: RunRow, ledger: Ledger) -> bool:
     """Return whether another machine's run has sent no heartbeat for `SILENT_S`."""
     since = time.time() - SILENT_S
-    return row.started < since and not ledger.is_heard_of(row.run, since)
+    return row.started < since and not ledger.has_heartbeat(row.run, since)
 
 
 def is_process_alive(pid: int, started: float) -> bool:

@@ -1,65 +1,39 @@
 """The ledger's writer: a thread that commits everything queued since its last commit.
 
-It owns the writing connection. A row that is put twice before a commit is written once, and many
-items share one commit, which keeps an entry cheap. `SqliteCommit` writes with the standard
-library: importing SQLAlchemy takes as long as a whole `validate`.
+It owns the writing connection. A row that is queued twice before a commit is written once, and
+many items share one commit, which keeps an entry cheap.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from .entries import LedgerBusy, LedgerError, SqliteReader, is_busy_error, write_error
+from .entries import LedgerBusy, LedgerError
+from .ledger_tables import KEYS, Key, Pending, Row
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "runs": ("run",),
-    "scopes": ("scope",),
-    "items": ("scope", "key"),
-    "calls": ("hash",),
-    "outputs": ("scope", "path"),
-    "provenance": ("scope", "key"),
-    "specs": ("spec",),
-    "stored": ("scope", "path", "key"),
-    "watched": ("watch", "path"),
-    "attempts": ("scope", "key", "run"),
-    "roots": ("owner", "path", "host"),
-}
-"""Each table that is written to, with its primary key as `tables` makes it."""
-
-Row = Mapping[str, Any]
-_Key = tuple[Any, ...]
-Pending = Mapping[str, Mapping[_Key, Row | None]]
-"""Table → primary key → the row to write, None to take it out."""
 Commit = Callable[[Pending], None]
-"""Writes all of it or nothing; raises LedgerError where it cannot, `LedgerBusy` to be asked again."""
+"""Writes all of it or nothing. Raises LedgerError; `LedgerBusy` if it can be tried again."""
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
-# Another program that holds the file (a backup, a database browser) is told of after the first,
-# and waited for as long as the second; less when the run is to end, which nobody waits for gladly.
-TOLD_AFTER_S, BUSY_S, BUSY_AT_END_S = 5.0, 600.0, 10.0
+# How long a commit is tried again while another program (a backup, a database browser) holds the
+# file; shorter when the run is to end, since a person may wait for it.
+BUSY_S, BUSY_AT_END_S = 600.0, 10.0
 
 
 class Writer:
-    """Rows go in from any thread; `durable` waits until they are on the disk."""
+    """Takes rows from any thread; `durable` waits until they are on the disk."""
 
     def __init__(
-        self,
-        commit: Commit,
-        let_go: Callable[[], None] = lambda: None,
-        tell: Callable[[str], None] = lambda text: None,
+        self, commit: Commit, close_connection: Callable[[], None], note: Callable[[str], None]
     ) -> None:
         self._commit = commit
-        self._let_go = let_go
-        self._tell = tell
+        self._close_connection = close_connection
+        self._note = note
         self._wake = threading.Condition()
-        self._pending: dict[str, dict[_Key, Row | None]] = {}
+        self._pending: dict[str, dict[Key, Row | None]] = {}
         self._waiters: list[_Waiter] = []
         self._error: LedgerError | None = None
         self._is_busy = False
@@ -67,32 +41,32 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    def put(self, name: str, row: Row) -> None:
-        """Write a whole row into a table, in place of the one with the same primary key.
+    def put(self, table: str, row: Row) -> None:
+        """Queue a row; it replaces the one with the same primary key.
 
         Raises:
-            LedgerError: an earlier write failed; nothing more is taken.
+            LedgerError: an earlier write failed; no more rows are taken.
         """
-        self._take(name, row, row)
+        self._queue(table, row, row)
 
-    def drop(self, name: str, key: Row) -> None:
-        """Take the row with this primary key out of a table.
+    def drop(self, table: str, key: Row) -> None:
+        """Queue the removal of the row with this primary key.
 
         Raises:
-            LedgerError: an earlier write failed; nothing more is taken.
+            LedgerError: an earlier write failed; no more rows are taken.
         """
-        self._take(name, key, None)
+        self._queue(table, key, None)
 
-    def _take(self, name: str, key: Row, row: Row | None) -> None:
-        values = tuple(key[column] for column in KEYS[name])
+    def _queue(self, table: str, key: Row, row: Row | None) -> None:
+        values = tuple(key[column] for column in KEYS[table])
         with self._wake:
             if self._error is not None:
                 raise self._error
-            self._pending.setdefault(name, {})[values] = row
+            self._pending.setdefault(table, {})[values] = row
             self._wake.notify()
 
     async def durable(self) -> None:
-        """Wait until everything put so far is committed.
+        """Wait until everything queued so far is committed.
 
         Raises:
             LedgerError: it could not be written.
@@ -109,12 +83,12 @@ class Writer:
         await future
 
     def close(self) -> None:
-        """Commit what is left and end the thread; a failure was or is told by `error`."""
+        """Commit what is left and end the thread. `error` has a failure."""
         with self._wake:
             self._is_closed = True
             self._wake.notify()
         self._thread.join()
-        self._let_go()
+        self._close_connection()
 
     @property
     def error(self) -> LedgerError | None:
@@ -147,7 +121,7 @@ class Writer:
             try:
                 self._commit(pending)
             except LedgerBusy as error:
-                self._tell("another program holds the ledger; waiting for it")
+                self._note("another program holds the ledger; waiting for it")
                 waited_s = time.monotonic() - began
                 if waited_s > (BUSY_AT_END_S if self._is_closed else BUSY_S):
                     return error
@@ -155,92 +129,6 @@ class Writer:
                 return error
             else:
                 return None
-
-
-def open_for_writing(file: Path) -> SqliteReader:
-    """Open a file that is to be written: its tables are made, or older ones brought up to date.
-
-    Nobody else may be at it.
-
-    Raises:
-        LedgerError: newer than this Paddock, or no ledger.
-    """
-    found = SqliteReader(file)
-    if not found.is_older():
-        return found
-    found.close()
-    from . import ledger_tables  # SQLAlchemy
-
-    ledger_tables.make_tables(file)
-    return SqliteReader(file)
-
-
-class SqliteCommit:
-    """Commits to an SQLite file, over a connection of its own; belongs to the writer's thread."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._connection: sqlite3.Connection | None = None
-
-    def __call__(self, pending: Pending) -> None:
-        """Write all of it or nothing.
-
-        Raises:
-            LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
-        """
-        try:
-            self._connection = self._connection or _connected(self._file)
-            _write(self._connection, pending)
-        except (sqlite3.Error, OSError) as error:
-            cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
-            raise cause from error
-
-    def close(self) -> None:
-        """Let the file go."""
-        if self._connection is not None:
-            self._connection.close()
-
-
-def _connected(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        file, timeout=TOLD_AFTER_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        # An entry survives a power cut, not only a kill. Commits are grouped, so it is cheap.
-        connection.execute("PRAGMA synchronous=FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _write(connection: sqlite3.Connection, pending: Pending) -> None:
-    """Write all of it or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for table, rows in pending.items():
-            gone = [key for key, row in rows.items() if row is None]
-            kept = [row for row in rows.values() if row is not None]
-            if gone:
-                connection.executemany(_delete(table), gone)
-            if kept:
-                connection.executemany(_replace(table, tuple(kept[0])), kept)
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _delete(table: str) -> str:
-    return f"delete from {table} where {' and '.join(f'{name} = ?' for name in KEYS[table])}"
-
-
-def _replace(table: str, columns: Sequence[str]) -> str:
-    """Rows of one table are given whole or with the same columns left out."""
-    names = ", ".join(f'"{name}"' for name in columns)
-    return f"replace into {table} ({names}) values ({', '.join(f':{name}' for name in columns)})"
 
 
 def _wake_waiters(waiters: Iterable[_Waiter], error: LedgerError | None) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
     """Return the steps of an item that made calls, in the order of running."""
     if trace.made is None:
-        return _steps_of_older_entry(origins, trace)
+        return _steps_of_unfinished_item(origins, trace)
     _, steps = run_records.read_lineage(trace.made.made)
     checks = _recorded_checks(origins, trace)
     return tuple(
@@ -69,7 +69,8 @@ def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ..
     )
 
 
-def _steps_of_older_entry(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
+def _steps_of_unfinished_item(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
+    """Return the recorded calls of an item that was interrupted before its entry, as one step."""
     is_of_block = trace.entry is not None and trace.key != trace.place.step
     shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
     kept = [origins.call(hash_) for hash_ in origins.calls_of(trace.place.scope, shown)]

@@ -526,7 +526,7 @@ class Up:
 
     async def _keep_tidy(self) -> None:
         """Apply retention once a day."""
-        from paddock.runner.ledger.housekeeping import clean_in_subprocess
+        from paddock.runner.ledger.retention import clean_in_subprocess
 
         await asyncio.sleep(TIDY_FIRST_S)
         while True:

@@ -370,14 +370,14 @@ def clean(
     as_json: JsonOption = False,
 ) -> int:
     """Remove old runs, logs and cached replies; fresh items stay fresh."""
-    from paddock.runner.ledger import housekeeping
+    from paddock.runner.ledger.retention import clean_ledgers
 
     age_s = _parse_age(older_than)
     for text in places or ():
         if not Path(text).exists():
             raise CommandError(f"There is no file or folder '{text}'.")
     found = find_ledgers(Path(text) for text in places or ["."])
-    done = housekeeping.clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
+    done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
     if as_json:

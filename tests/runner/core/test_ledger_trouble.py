@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.ledger import writer
+from paddock.runner.ledger import sqlite_file, writer
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import NullObserver
 from tests.fakes.pool import FakePool, echo
@@ -109,8 +109,8 @@ def test_a_disk_that_is_full_of_the_ledger(
     first, second = on_a_small_disk(".paddock", "420k")
     went_on(tmp_path, first, second)
     assert first["message"] == (
-        "the ledger cannot be written (database or disk is full). What it says is done is done: "
-        "make room, then run the same command again."
+        "the ledger cannot be written (database or disk is full). Free some space and run again; "
+        "finished items are kept."
     )
 
 
@@ -119,8 +119,8 @@ def test_a_disk_that_is_full_before_anything_is_done(
 ) -> None:
     first, second = on_a_small_disk(".paddock", "60k")
     assert first["error"] == (
-        "the ledger cannot be written (database or disk is full). What it says is done is done: "
-        "make room, then run the same command again."
+        "the ledger cannot be written (database or disk is full). Free some space and run again; "
+        "finished items are kept."
     )
     assert second["counts"]["new"] == N_DOCUMENTS + 1
 
@@ -131,8 +131,8 @@ def test_a_disk_that_is_full_of_large_values(
     first, second = on_a_small_disk(".paddock/objects", "1m", 18_000)
     went_on(tmp_path, first, second)
     assert first["message"] == (
-        "the ledger cannot be written ([Errno 28] No space left on device). What it says is done "
-        "is done: make room, then run the same command again."
+        "the ledger cannot be written ([Errno 28] No space left on device). Free some space and "
+        "run again; finished items are kept."
     )
 
 
@@ -173,8 +173,8 @@ def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.stdout == (
-        "the ledger cannot be written (the disk is full). What it says is done is done: "
-        "make room, then run the same command again.\na\n"
+        "the ledger cannot be written (the disk is full). Free some space and run again; "
+        "finished items are kept.\na\n"
     ), done.stderr
 
 
@@ -203,7 +203,7 @@ class Holder:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell of a holder after a moment, and wait for it a second."""
-    monkeypatch.setattr(writer, "TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(sqlite_file, "NOTED_AFTER_S", 0.1)
     monkeypatch.setattr(writer, "BUSY_S", 1.0)
 
 
@@ -250,9 +250,9 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
     holder.let_go()
     assert (report.status, report.exit_status()) == ("failed", 1)
     assert report.message == (
-        f"{tmp_path}/.paddock/ledger.sqlite: another program holds the ledger, and did not let it "
-        f"go. What it says is done is done: end that program (a backup, a database browser), then "
-        f"run the same command again."
+        f"{tmp_path}/.paddock/ledger.sqlite: another program holds the ledger and did not release "
+        f"it. End that program (a backup, a database browser) and run again; finished items are "
+        f"kept."
     )
     done = {f"{number}.txt" for number in finished(world)}
     assert set(states(report)) == done and len(done) in range(1, 6)
@@ -264,7 +264,7 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
 def test_a_ledger_that_nobody_may_even_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.ledger.entries.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("paddock.runner.ledger.sqlite_file.READ_WAIT_S", 0.1)
     world = World(tmp_path)
     world.documents(1)
     world.run()
@@ -276,7 +276,7 @@ def test_a_ledger_that_nobody_may_even_read_is_named(
         for verb in (world.run, world.plan):
             with pytest.raises(LedgerError) as caught:
                 verb()
-            assert str(caught.value).startswith(f"{file}: another program holds the ledger, and")
+            assert str(caught.value).startswith(f"{file}: another program holds the ledger and")
         browser.execute("rollback")
     browser.close()
     assert world.run().counts == {"fresh": 2}
@@ -288,15 +288,15 @@ def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
 
     def answer(request: ChatRequest) -> str:
         refused = sqlite3.OperationalError("attempt to write a readonly database")
-        monkey.setattr(writer, "_write", _raising(refused))
+        monkey.setattr(sqlite_file, "write_rows", _raising(refused))
         return echo(request)
 
     with pytest.MonkeyPatch.context() as monkey:
         report = world.run(pool=FakePool(answer=answer))
     assert report.status == "failed"
     assert report.message == (
-        "the ledger cannot be written (attempt to write a readonly database). What it says is "
-        "done is done: set that right, then run the same command again."
+        "the ledger cannot be written (attempt to write a readonly database). Correct that and "
+        "run again; finished items are kept."
     )
     assert world.run().status == "completed"
 

@@ -47,7 +47,7 @@ def aged(url: str, seconds: float) -> None:
 def kill(claims: Claims) -> None:
     """Let a participant fall silent, as one that was killed long ago."""
     claims._is_over.set()
-    claims._link.rows(
+    claims._connection.rows(
         "update holders set seen = seen - 10000 where holder = :me", {"me": claims.holder}
     )
 
@@ -84,7 +84,7 @@ def test_those_who_are_there_at_a_time_do_one_job(url: str, tmp_path: Path) -> N
             assert (second.job, second.n_others) == ("run-a", 1)
         with participant(ledger, "c") as (claims, later):
             assert (later.job, later.n_others) == ("run-c", 0)
-            assert not claims.bury("place")
+            assert not claims.drop_dead("place")
         with participant(ledger, "d", job="given") as (_, named):
             assert named.job == "given"
 
@@ -116,7 +116,7 @@ def test_the_items_of_a_dead_one_are_taken_over(url: str, tmp_path: Path) -> Non
         kill(a)  # asking has told that it lives
         with participant(ledger, "c", DEAD_S) as (c, joined):
             assert joined.n_others == 1
-            assert c.bury("place") and not c.bury("place")
+            assert c.drop_dead("place") and not c.drop_dead("place")
 
 
 def test_no_item_is_ever_anothers_while_its_holder_lives(server: Postgres, tmp_path: Path) -> None:
@@ -196,6 +196,6 @@ def test_one_that_was_silent_asks_before_it_writes_though_it_is_heard_of_again(
         asleep_s = 10 * DEAD_S
         assert not a.is_sure()
         deadline = time.monotonic() + 30
-        while not a._is_heard(time.monotonic() + asleep_s) and time.monotonic() < deadline:
+        while not a._is_recent(time.monotonic() + asleep_s) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not a.is_sure()

@@ -15,6 +15,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger, folder_identity
 from paddock.runner.ledger.postgres import (
     PostgresConnection,
+    PostgresDatabase,
     PostgresServer,
     check_server,
     database_name,
@@ -148,7 +149,7 @@ def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path)
             has_told.set()
 
         with Ledger(tmp_path, url=fragile.url()) as ledger:
-            ledger.listen(tell)
+            ledger.on_wait = tell
             ledger.record("scope", entry("a"), "run")
             await ledger.durable()
             fragile.stop()
@@ -170,16 +171,13 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
     url = "postgresql://me:secret@127.0.0.1:1/work?connect_timeout=2"
     reading = postgres_server(url, folder_identity(tmp_path))
     with pytest.raises(LedgerError) as caught:
-        from paddock.runner.ledger.postgres import PostgresReader
-
-        PostgresReader(reading, retry_s=0.1).version()
+        PostgresDatabase(reading, retry_s=0.1).find_tables()
     text = str(caught.value)
     assert text.startswith(
         "PostgreSQL's database 'work' at 127.0.0.1:1 cannot be reached (connection failed: "
     )
     assert text.endswith(
-        "Start it, or correct the setting 'ledger' (PADDOCK_LEDGER). "
-        "What the ledger says is done is done."
+        "Start it, or correct the setting 'ledger' (PADDOCK_LEDGER). Finished items are kept."
     )
     assert "secret" not in text
 
@@ -215,9 +213,9 @@ def test_a_user_without_rights_is_told_what_to_ask_for(server: Postgres, tmp_pat
         pass
     assert str(caught.value) == (
         f"PostgreSQL's database 'guarded' at 127.0.0.1:{server.port} does not let 'guest' make or "
-        f"use the ledger's tables (permission denied for database guarded). Have its owner say: "
-        f'grant create on database "guarded" to "guest"; where another user made the tables, '
-        f"let all machines use that one."
+        f"use the ledger's tables (permission denied for database guarded). Ask its owner to execute: "
+        f'grant create on database "guarded" to "guest"; if another user made the tables, '
+        f"use that one on all machines."
     )
 
 
@@ -253,7 +251,7 @@ def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> None:
+def test_the_ledger_of_another_version_is_refused(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path, url=url):
         pass
     schema = PostgresServer(url, f"paddock_{folder_identity(tmp_path)}").schema
@@ -266,8 +264,8 @@ def test_the_ledger_of_a_newer_paddock_is_refused(url: str, tmp_path: Path) -> N
         ):
             pass
         assert str(caught.value) == (
-            f"{database_name(url)}: this ledger was written by a newer Paddock (its version is 9, "
-            f"this one reads 4). Update Paddock on this machine."
+            f"{database_name(url)}: this ledger has version 9, and this Paddock reads version 1. "
+            f"Use the same Paddock on all machines."
         )
 
 
@@ -276,8 +274,8 @@ def test_an_identity_that_was_edited_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError) as caught:
         folder_identity(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'id'}: this is no identity. Put back what it was, which names the ledger in "
-        f"PostgreSQL, or remove it to begin a ledger anew."
+        f"{tmp_path / 'id'}: this is not the identity of a folder. Restore the file, which names "
+        f"the ledger in PostgreSQL, or remove it to start with a new ledger."
     )
 
 

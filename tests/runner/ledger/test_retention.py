@@ -12,11 +12,12 @@ import pytest
 from filelock import FileLock
 
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger import retention
+from paddock.runner.ledger import retention, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.retention import RetentionLimits, SweepResult, compact_file, sweep_ledger
+from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
+from paddock.runner.ledger.sqlite_file import compact_file
 from tests.runner.world import World, states
 
 NOW = time.time()
@@ -165,13 +166,13 @@ def test_an_object_that_a_run_names_again_at_that_moment_is_put_back(
         digest = ledger.objects.put(b"again")
         file = tmp_path / ".paddock/objects" / digest
         os.utime(file, (NOW - 1e6, NOW - 1e6))
-        whole = retention._Sweeper._named
+        whole = retention._Sweeper._referenced
 
         def meanwhile(self: object, *given: object) -> object:
             yield from whole(self, *given)  # type: ignore[arg-type]
             ledger.objects.put(b"again")
 
-        monkeypatch.setattr(retention._Sweeper, "_named", meanwhile)
+        monkeypatch.setattr(retention._Sweeper, "_referenced", meanwhile)
         assert sweep_ledger(tmp_path / ".paddock", "", EVERYTHING).objects == 0
         assert ledger.objects.get(digest) == b"again"
 
@@ -273,7 +274,7 @@ def test_a_folder_without_a_ledger_has_nothing_to_clean(tmp_path: Path) -> None:
 def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "VACUUM_BYTES", 1)
+    monkeypatch.setattr(sqlite_file, "VACUUM_BYTES", 1)
     file = tmp_path / "ledger.sqlite"
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")

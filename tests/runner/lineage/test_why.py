@@ -21,7 +21,6 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.traces import LineageChange, Origin, PathLineage
 from tests.fakes.pool import FakePool
-from tests.runner.ledger.test_tables import worked_in
 from tests.runner.world import World, settings
 
 
@@ -212,19 +211,6 @@ steps:
           - uses: files.write
             with: {path: "out/{{ doc.stem }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
 """
-
-
-def test_an_item_that_an_older_version_did_is_told_by_its_calls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for version in (1, 2):
-        world = worked_in(version, tmp_path / str(version))
-        monkeypatch.chdir(world.folder)
-        origin = the_one("out/1.txt")
-        (step,) = origin.steps
-        (call,) = step.calls
-        assert (origin.key, origin.source, call.seconds) == ("1.txt", None, None)
-        assert call.reply == (world.folder / "out/1.txt").read_text()
 
 
 def test_a_secret_that_a_model_was_told_is_in_no_answer(

@@ -232,7 +232,7 @@ def test_the_words_of_a_budget_of_time(tmp_path: Path) -> None:
     world.documents(2)
     report = world.run(pool=FakePool(delay_s=0.01))
     assert report.message == (
-        "The budget of 0.001 s is used up. 1 item is left; the same command goes on."
+        "The budget of under 0.1 s is used up. 1 item is left; the same command goes on."
     )
 
 
@@ -311,5 +311,5 @@ def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:
         env={**os.environ, "PADDOCK_HOME": str(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
-    assert "The budget of 0.001 s is used up. " in done.stdout
+    assert "The budget of under 0.1 s is used up. " in done.stdout
     assert " left; the same command goes on." in done.stdout

@@ -266,7 +266,7 @@ def test_clean_names_the_ledger_that_it_cannot_clean(world: World) -> None:
 def test_tidying_up_does_the_same_in_a_process_of_its_own(world: World) -> None:
     from dataclasses import replace
 
-    from paddock.runner.ledger.housekeeping import clean_in_subprocess
+    from paddock.runner.ledger.retention import clean_in_subprocess
     from paddock.runner.settings import read_settings
 
     world.run()

@@ -1,0 +1,204 @@
+"""A ledger in an SQLite file: read it, make its tables, commit rows, compact it.
+
+Write-ahead log, one writing connection; runs and other readers use connections of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .entries import LedgerBusy, is_busy_error, read_error, write_error
+from .ledger_tables import (
+    KEYS,
+    LASTING_TABLES,
+    VERSION,
+    Pending,
+    check_version,
+    create_statements,
+    write_statements,
+)
+
+READ_WAIT_S = 30.0
+"""Readers wait this long for a program that holds the file."""
+ROWS_AT_A_TIME = 1000
+NOTED_AFTER_S = 5.0
+"""A commit waits this long before it reports that another program holds the file."""
+
+# A file is compacted if this share of it, and at least so many bytes, is unused.
+VACUUM_SHARE, VACUUM_BYTES = 0.25, 8 * 1024**2
+VACUUM_S = 20.0  # less than `READ_WAIT_S`
+MOST_VACUUM_BYTES = 2 * 1024**3
+
+_REMEDY = "Use the Paddock that wrote it, or move the file away to start without it."
+
+
+class SqliteDatabase:
+    """Implements `LedgerDatabase` over a file; each statement is a transaction."""
+
+    listed_keys = "json_each(:keys)"
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with self._explained():
+            self._connection = _connect(file, READ_WAIT_S)
+        self.has_tables = False
+        """False: no run has made them yet."""
+        try:
+            with self._explained():
+                self.has_tables = self._find_tables()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _find_tables(self) -> bool:
+        made = "select 1 from sqlite_master where name = 'meta'"
+        if self._connection.execute(made).fetchone() is None:
+            return False
+        query = "select value from meta where name = 'version'"
+        row = self._connection.execute(query).fetchone()
+        if row is not None:
+            check_version(self._file, int(row[0]), _REMEDY)
+        return row is not None
+
+    def make_tables(self) -> None:
+        """Make the tables; no other process may do so at the same time."""
+        with self._explained():
+            _use_log(self._connection)
+            with _transaction(self._connection):
+                for statement in create_statements("without rowid"):
+                    self._connection.execute(statement)
+                self._connection.execute("insert into meta values ('version', ?)", [str(VERSION)])
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Execute a statement; return its rows."""
+        with self._explained():
+            return self._connection.execute(query, dict(values)).fetchall()
+
+    def lasting_rows(self) -> Iterator[Pending]:
+        """Yield the rows that outlast a run, some at a time; none without tables."""
+        cursor = self._connection.cursor()
+        for table in LASTING_TABLES if self.has_tables else ():
+            with self._explained():
+                cursor.execute(f"select * from {table}")
+                names = [column[0] for column in cursor.description]
+                while rows := cursor.fetchmany(ROWS_AT_A_TIME):
+                    found = [dict(zip(names, row, strict=True)) for row in rows]
+                    for row in found if table == "items" else ():  # SQLite has no booleans
+                        row["has_inner_failures"] = bool(row["has_inner_failures"])
+                    yield {table: {tuple(row[key] for key in KEYS[table]): row for row in found}}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise read_error(self._file, error) from error
+
+
+class SqliteCommit:
+    """Commits to a file over a connection of its own; used by the writer's thread."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._connection: sqlite3.Connection | None = None
+
+    def __call__(self, pending: Pending) -> None:
+        """Write all of it or nothing.
+
+        Raises:
+            LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
+        """
+        try:
+            self._connection = self._connection or _connect_for_writing(self._file)
+            write_rows(self._connection, pending)
+        except (sqlite3.Error, OSError) as error:
+            cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
+            raise cause from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def write_rows(connection: sqlite3.Connection, pending: Pending) -> None:
+    """Write and delete rows in one transaction."""
+    with _transaction(connection):
+        for statement, values in write_statements(pending, "?"):
+            connection.execute(statement, values)
+
+
+def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:
+    """Remove unused space from a ledger's file, within `VACUUM_S`; return whether it was done.
+
+    Skipped if it takes too long, the disk has no room for a second file, or a run writes.
+
+    Raises:
+        LedgerError: the file is broken.
+    """
+    with contextlib.closing(_connect(file, 1.0)) as connection:
+        try:
+            if not _is_worth_compacting(connection, file):
+                return False
+            ends_at = clock() + VACUUM_S
+            connection.set_progress_handler(lambda: int(clock() > ends_at), 10_000)
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError:  # out of time, or another process writes
+            return False
+        except sqlite3.DatabaseError as error:
+            raise read_error(file, error) from error
+    return True
+
+
+def _is_worth_compacting(connection: sqlite3.Connection, file: Path) -> bool:
+    page, n_pages, n_free = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_size", "page_count", "freelist_count")
+    )
+    has_room = shutil.disk_usage(file.parent).free > 2 * page * n_pages
+    is_too_large = page * n_pages > MOST_VACUUM_BYTES
+    is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
+    return is_worth_it and has_room and not is_too_large
+
+
+def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
+    return sqlite3.connect(file, timeout=wait_s, isolation_level=None, check_same_thread=False)
+
+
+def _connect_for_writing(file: Path) -> sqlite3.Connection:
+    connection = _connect(file, NOTED_AFTER_S)
+    try:
+        _use_log(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    # An entry outlasts a power cut, not only a kill. Commits are grouped, so it is cheap.
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # a full disk has ended it already
+            connection.execute("ROLLBACK")
+        raise
