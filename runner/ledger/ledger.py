@@ -15,6 +15,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -114,6 +115,7 @@ class ObjectStore:
 
 T = TypeVar("T")
 
+LEDGER_FILE = "ledger.sqlite"
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
 
 
@@ -134,7 +136,7 @@ class Ledger:
     @property
     def file(self) -> Path:
         """The database, if it is a file."""
-        return self.folder / "ledger.sqlite"
+        return self.folder / LEDGER_FILE
 
     @property
     def is_shared(self) -> bool:
@@ -149,29 +151,15 @@ class Ledger:
         Raises:
             LedgerError: another version of Paddock wrote it; it is broken or not writable.
         """
-        if not self._is_readonly:
-            self._open_for_writing()
-        elif self.is_shared:
-            self._open_shared_for_reading()
-        elif self.file.exists():
-            files.make_private(self.folder)
-            database = SqliteDatabase(files.private_database(self.file))
-            self._use_if_made(database, has_tables=database.has_tables)
+        try:
+            if self._is_readonly:
+                self._database = open_existing(self.folder, self.url)
+            else:
+                self._open_for_writing()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
-
-    def _open_shared_for_reading(self) -> None:
-        postgres = _postgres()
-        identity = known_folder_identity(self.folder)
-        if identity is not None:
-            server = postgres.postgres_server(self.url, identity)
-            database = postgres.PostgresDatabase(server, retry_s=postgres.OPEN_S)
-            self._use_if_made(database, has_tables=database.find_tables())
-
-    def _use_if_made(self, database: LedgerDatabase, *, has_tables: bool) -> None:
-        if has_tables:
-            self._database = database
-        else:
-            database.close()
 
     def _open_for_writing(self) -> None:
         try:
@@ -185,7 +173,7 @@ class Ledger:
             with locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(files.private_database(self.file))
                 self._database = database
-                if not database.has_tables:
+                if not database.find_tables():
                     database.make_tables()
         except OSError as error:
             why = error.strerror or error
@@ -200,9 +188,9 @@ class Ledger:
         postgres = _postgres()
         server = postgres.postgres_server(self.url, folder_identity(self.folder))
         database = postgres.PostgresDatabase(server, self._note, retry_s=postgres.OPEN_S)
+        self._database = database
         database.prepare_schema(self.file)
         database.retry_s = postgres.RETRY_S
-        self._database = database
         connection = postgres.PostgresConnection(server, self._note)
         self._writer = Writer(connection.write_rows, connection.close, self._note)
 
@@ -521,6 +509,34 @@ class Ledger:
         """Remove the row with this primary key."""
         if self._writer is not None:
             self._writer.drop(table, key)
+
+
+def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
+    """Open the ledger of a folder; None if there is none, or no run has made its tables yet.
+
+    Raises:
+        LedgerError: another version of Paddock wrote it; it cannot be read.
+    """
+    database: LedgerDatabase
+    if url:
+        postgres = _postgres()
+        identity = known_folder_identity(folder)
+        if identity is None:
+            return None
+        server = postgres.postgres_server(url, identity)
+        database = postgres.PostgresDatabase(server, retry_s=postgres.OPEN_S)
+    else:
+        file = folder / LEDGER_FILE
+        if not file.exists():
+            return None
+        files.make_private(folder)
+        database = SqliteDatabase(files.private_database(file))
+    with ExitStack() as stack:
+        stack.callback(database.close)
+        if not database.find_tables():
+            return None
+        stack.pop_all()
+    return database
 
 
 def _postgres() -> ModuleType:

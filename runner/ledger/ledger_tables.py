@@ -96,6 +96,14 @@ class LedgerDatabase(Protocol):
         """SQL: a table with a column `value` of the texts in the JSON list `:keys`."""
         ...
 
+    def find_tables(self) -> bool:
+        """Return whether a run has made the tables.
+
+        Raises:
+            LedgerError: another version of Paddock made them; the database cannot be used.
+        """
+        ...
+
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Execute a portable statement with named values (`:name`); return its rows.
 

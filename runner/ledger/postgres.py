@@ -340,11 +340,7 @@ class PostgresDatabase(PostgresConnection):
     listed_keys = "json_array_elements_text((:keys)::json)"
 
     def find_tables(self) -> bool:
-        """Return whether the schema has its tables.
-
-        Raises:
-            LedgerError: another version made them; the server cannot be used.
-        """
+        """Return whether the schema has its tables; refuse those of another version."""
         return self._retried(lambda connection: _has_tables(connection, self.server))
 
 
@@ -356,13 +352,13 @@ def _execute(
 
 
 def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> bool:
-    made = connection.execute("select to_regclass(%s)", [f"{server.schema}.meta"]).fetchone()
-    if made is None or made[0] is None:
+    meta = {"meta": f"{server.schema}.meta"}
+    if not _execute(connection, "select 1 where to_regclass(:meta) is not null", meta):
         return False
-    row = connection.execute("select value from meta where name = 'version'").fetchone()
-    if row is not None:
-        check_version(server.place, int(row[0]), "Use the same Paddock on all machines.")
-    return row is not None
+    versions = _execute(connection, "select value from meta where name = 'version'", {})
+    for (version,) in versions:
+        check_version(server.place, int(version), "Use the same Paddock on all machines.")
+    return bool(versions)
 
 
 def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:

@@ -25,7 +25,7 @@ from paddock.engine.system.units import DAY_S
 from paddock.runner.settings import Settings, read_settings
 
 from .entries import LedgerError
-from .ledger import ObjectStore, known_folder_identity
+from .ledger import LEDGER_FILE, ObjectStore, open_existing
 from .ledger_tables import LedgerDatabase
 from .run_history import LedgerFolder
 from .sqlite_file import SqliteDatabase, compact_file
@@ -244,38 +244,18 @@ def sweep_ledger(
     """
     try:
         with locks.lock_now(state / "clean.lock"):
-            database = _open_database(state, url)
+            database = open_existing(state, url)
             if database is None:
                 return SweepResult()
             with contextlib.closing(database):
                 swept = _Sweeper(state, database, limits, is_dry=is_dry).sweep()
             if not url and not is_dry:
-                compact_file(state / "ledger.sqlite")
+                compact_file(state / LEDGER_FILE)
             return swept
     except locks.LockTaken:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error
-
-
-def _open_database(state: Path, url: str) -> LedgerDatabase | None:
-    """Open a ledger; None if there is none, or no run has made its tables yet."""
-    if url:
-        from .postgres import PostgresDatabase, postgres_server
-
-        identity = known_folder_identity(state)
-        if identity is None:
-            return None
-        shared = PostgresDatabase(postgres_server(url, identity))
-        return shared if shared.find_tables() else None
-    file = state / "ledger.sqlite"
-    if not file.exists():
-        return None
-    database = SqliteDatabase(file)
-    if not database.has_tables:
-        database.close()
-        return None
-    return database
 
 
 class _Sweeper:

@@ -23,7 +23,7 @@ from paddock.engine.system.text import split_lines
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow
-from .ledger import Ledger
+from .ledger import LEDGER_FILE, Ledger
 
 MAX_FOLDERS = 50_000
 _NOT_SEARCHED = frozenset(("node_modules", "__pycache__", "venv"))
@@ -77,7 +77,7 @@ def _walk_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_state_folder(folder: Path) -> bool:
-    return (folder / "ledger.sqlite").exists() or (folder / "id").exists()
+    return (folder / LEDGER_FILE).exists() or (folder / "id").exists()
 
 
 MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name

@@ -6,6 +6,7 @@ for the run that waits.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -45,7 +46,7 @@ class LockHolder:
 
     @classmethod
     def read(cls, file: Path) -> LockHolder | None:
-        """Return the holder in a file; None if there is none yet."""
+        """Return the holder in a file; None if there is none yet, or half of one."""
         facts = files.read_json_object(file)
         try:
             return cls(facts["run"], facts["host"], facts["pid"], facts["since"])
@@ -59,7 +60,7 @@ class LockHolder:
 
     def write(self, file: Path) -> None:
         """Write it to a file beside the lock."""
-        files.write_json_atomically(file, asdict(self))
+        files.write_private(file, json.dumps(asdict(self)))
 
 
 @asynccontextmanager

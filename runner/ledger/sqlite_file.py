@@ -47,24 +47,15 @@ class SqliteDatabase:
         self._file = file
         with self._explained():
             self._connection = _connect(file, READ_WAIT_S)
-        self.has_tables = False
-        """False: no run has made them yet."""
-        try:
-            with self._explained():
-                self.has_tables = self._find_tables()
-        except BaseException:
-            self._connection.close()
-            raise
 
-    def _find_tables(self) -> bool:
-        made = "select 1 from sqlite_master where name = 'meta'"
-        if self._connection.execute(made).fetchone() is None:
+    def find_tables(self) -> bool:
+        """Return whether the file has its tables; refuse those of another version."""
+        if not self.rows("select 1 from sqlite_master where name = 'meta'", {}):
             return False
-        query = "select value from meta where name = 'version'"
-        row = self._connection.execute(query).fetchone()
-        if row is not None:
-            check_version(self._file, int(row[0]), _REMEDY)
-        return row is not None
+        versions = self.rows("select value from meta where name = 'version'", {})
+        for (version,) in versions:
+            check_version(self._file, int(version), _REMEDY)
+        return bool(versions)
 
     def make_tables(self) -> None:
         """Make the tables; no other process may do so at the same time."""
@@ -83,7 +74,7 @@ class SqliteDatabase:
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
-        for table in LASTING_TABLES if self.has_tables else ():
+        for table in LASTING_TABLES if self.find_tables() else ():
             with self._explained():
                 cursor.execute(f"select * from {table}")
                 names = [column[0] for column in cursor.description]
