@@ -213,8 +213,8 @@ def test_a_user_without_rights_is_told_what_to_ask_for(server: Postgres, tmp_pat
         pass
     assert str(caught.value) == (
         f"PostgreSQL's database 'guarded' at 127.0.0.1:{server.port} does not let 'guest' make or "
-        f"use the ledger's tables (permission denied for database guarded). Ask its owner to execute: "
-        f'grant create on database "guarded" to "guest"; if another user made the tables, '
+        f"use the ledger's tables (permission denied for database guarded). Ask its owner to "
+        f'execute: grant create on database "guarded" to "guest"; if another user made the tables, '
         f"use that one on all machines."
     )
 
