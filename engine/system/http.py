@@ -51,31 +51,13 @@ def client(
 
     return httpx.AsyncClient(
         base_url=url,
-        headers=_key_headers(key),
+        headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(timeout_s, connect=connect_s, pool=None),
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=n_idle, keepalive_expiry=idle_s
         ),
         **options,
     )
-
-
-def blocking_client(
-    url: str = "", *, key: str = "", timeout_s: float | None = 30.0, **options: Any
-) -> httpx.Client:
-    """Return a client for a thread, as `client` does."""
-    import httpx
-
-    return httpx.Client(
-        base_url=url,
-        headers=_key_headers(key),
-        timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
-        **options,
-    )
-
-
-def _key_headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def is_header_value(text: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -111,24 +110,6 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-async def in_own_thread(work: Callable[[], _T], name: str) -> _T:
-    """Return the result of `work` from a daemon thread, which is abandoned when this is cancelled.
-
-    For what may hang or take minutes: a thread of the loop's pool would keep the process alive.
-    """
-    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-
-    def run() -> None:
-        try:
-            result: _T | BaseException = work()
-        except BaseException as error:  # the one who awaits it gets it, whatever it is
-            result = error
-        settle(answer, result)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await answer
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.system.retry import Pauses
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -43,7 +44,7 @@ from paddock.steps.paths import nearest_existing, write_refusal
 
 from .block_state import BlockState, batches_of, item_result
 from .cleanup import OrphanCleaner
-from .concurrency import ClaimBackoff, ClaimLost, WorkClaims, state_done_elsewhere
+from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks
 from .fingerprints import canonical_json, held_text
 from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
@@ -368,7 +369,7 @@ class BlockRunner:
             await self._window(run, list(batches_of(others, size)))
             await self._window(run, list(batches_of(last, 1)), most=1)
             return
-        left, pauses = [*others, *last], ClaimBackoff()
+        left, pauses = [*others, *last], Pauses(CLAIM_BACKOFF)
         while left and not self._stop_gate.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
@@ -380,7 +381,9 @@ class BlockRunner:
             left = list(run.passed)
             if left:
                 self._stats.note(await claims.waits_for(run.work.scope, left))
-                await pauses.wait(has_come=len(run.ended) > n_before)
+                if len(run.ended) > n_before:
+                    pauses.succeeded()
+                await pauses.wait()
 
     def _divided(
         self, run: BlockState, items: Sequence[ItemWork]

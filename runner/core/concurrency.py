@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
+from paddock.engine.system.retry import Backoff, Pauses
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.ledger.budget import Spent
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from paddock.runner.ledger.run_locks import LockHolder
     from paddock.runner.settings import Settings
 
-FIRST_CLAIM_PAUSE_S, LONGEST_CLAIM_PAUSE_S = 0.1, 1.0
+CLAIM_BACKOFF = Backoff(first_s=0.1, longest_s=1.0)
 
 _WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "held")
 
@@ -140,7 +141,7 @@ class WorkClaims:
             StopGateClosed: nothing new may begin meanwhile.
             LedgerError: as `take` does.
         """
-        pauses = ClaimBackoff()
+        pauses = Pauses(CLAIM_BACKOFF)
         while True:
             ours, done, _ = await self.take(scope, [item], index)
             if done:
@@ -156,7 +157,7 @@ class WorkClaims:
         self, scope: str, key: str, index: OutputIndex, stop_gate: StopGate
     ) -> AsyncIterator[None]:
         """Hold a step's turn: one machine after the other, each with the outputs of the last."""
-        pauses = ClaimBackoff()
+        pauses = Pauses(CLAIM_BACKOFF)
         while not await self._do(self._claims.claim, scope, [key]):
             if stop_gate.is_closed:
                 raise StopGateClosed
@@ -231,20 +232,6 @@ class WorkClaims:
         if self._spending is not None:
             self._spending.close()
         self._claims.leave()
-
-
-class ClaimBackoff:
-    """Growing pauses between claims, short again after progress."""
-
-    def __init__(self) -> None:
-        self._pause_s = FIRST_CLAIM_PAUSE_S
-
-    async def wait(self, *, has_come: bool = False) -> None:
-        """Wait; `has_come`: items were done since the last wait."""
-        if has_come:
-            self._pause_s = FIRST_CLAIM_PAUSE_S
-        await asyncio.sleep(self._pause_s)
-        self._pause_s = min(LONGEST_CLAIM_PAUSE_S, 2 * self._pause_s)
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ from paddock.engine.request import (
     Tool,
 )
 from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import pipeline_models
 from paddock.runner.bind.bound import BoundPlan, BoundPool
@@ -311,17 +312,10 @@ async def _look_up_models(
             raise PipelineError(unfit)
 
     # A remote server that loads its model is waited for; a stop ends the wait.
-    looking = asyncio.create_task(look())
-    stopped = asyncio.create_task((stop or asyncio.Event()).wait())
     try:
-        await asyncio.wait({looking, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not looking.done():
-            raise LookupInterrupted("Interrupted before it began.")
-        looking.result()
-    finally:
-        for task in (looking, stopped):
-            task.cancel()
-        await asyncio.wait({looking, stopped})
+        await unless(look(), stop or asyncio.Event())
+    except StopRequested:
+        raise LookupInterrupted("Interrupted before it began.") from None
     return digests
 
 

@@ -36,6 +36,7 @@ from paddock.engine.errors import (
     NoServer,
     WorkerLost,
 )
+from paddock.engine.system.retry import Backoff
 from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
@@ -49,8 +50,7 @@ from paddock.steps.base import OutsideRoots, StepError, StepSkipped, Tools
 
 from .staleness import ItemWork
 
-FIRST_RESTART_PAUSE_S = 5.0
-LONGEST_RESTART_PAUSE_S = 300.0
+RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,7 @@ def next_restart(attempt: int, max_restarts: int) -> Restart | None:
     """
     if attempt > max_restarts:
         return None
-    pause_s = min(LONGEST_RESTART_PAUSE_S, FIRST_RESTART_PAUSE_S * 3.0 ** (attempt - 1))
-    return Restart(attempt + 1, pause_s)
+    return Restart(attempt + 1, RESTART_BACKOFF.pause_s(attempt))
 
 
 TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))

@@ -11,14 +11,12 @@ import logging.handlers
 import os
 import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from paddock.engine.system import files
+from paddock.engine.system.locks import LockTaken, lock_soon
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -71,12 +69,14 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
 
 async def _until_free(paths: DaemonPaths) -> None:
     """Wait for a daemon that is ending; return at once when one is listening."""
-    deadline = time.monotonic() + ENDING_S
-    lock = FileLock(paths.lock, mode=files.PRIVATE_FILE, blocking=False)
-    while time.monotonic() < deadline and daemon_files.daemon_at(paths) is None:
-        with suppress(Timeout), lock:
-            return
-        await asyncio.sleep(LOOK_S / 20)
+    with suppress(LockTaken):
+        async with lock_soon(
+            paths.lock,
+            wait_s=ENDING_S,
+            poll_s=LOOK_S / 20,
+            is_over=lambda: daemon_files.daemon_at(paths) is not None,
+        ):
+            pass
 
 
 class _PrivateLog(logging.handlers.RotatingFileHandler):

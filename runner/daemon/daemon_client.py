@@ -1,17 +1,14 @@
 """Client of the local daemon.
 
-Start it if need be, hold a lease, send requests over its Unix socket. Uses plain sockets and
-http.client, since httpx takes a tenth of a second to import. Knows no model pool.
+Start it if need be, hold a lease, send requests over its Unix socket. Knows no model pool.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -20,7 +17,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files
+from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.unix_http import ConnectionBroken, ask_unix
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -37,20 +35,6 @@ PREFIX = "/paddock/residence"
 ASK_TIMEOUT_S = 10.0
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, within_s: float) -> None:
-        super().__init__("paddock", timeout=within_s)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def ask_daemon(
     daemon: DaemonInfo,
     path: str = "",
@@ -63,25 +47,20 @@ def ask_daemon(
     Raises:
         DaemonError: it does not answer in time, or refuses.
     """
-    link = _UnixConnection(daemon.socket, within_s)
+    method, sent = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
     try:
-        sent = json.dumps(body).encode() if body is not None else None
-        link.request("GET" if sent is None else "POST", PREFIX + path, sent)
-        answer = link.getresponse()
-        said = json.loads(answer.read() or b"{}")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        why = str(error) or type(error).__name__
+        status, answer = ask_unix(daemon.socket, method, PREFIX + path, sent, timeout_s=within_s)
+        said = json.loads(answer or b"{}")
+    except (ConnectionBroken, ValueError) as error:
         raise DaemonError(
-            f"The local service (process {daemon.pid}) does not answer: {why.rstrip('.')}.\n"
+            f"The local service (process {daemon.pid}) does not answer: {str(error).rstrip('.')}.\n"
             f"  End it by `kill {daemon.pid}`; the next run starts another."
         ) from None
-    finally:
-        link.close()
     if not isinstance(said, dict):
         raise DaemonError("The local service answered with something other than a JSON object.")
-    if answer.status != 200:
+    if status != 200:
         raise DaemonError(
-            str(said.get("error") or f"The local service answered with status {answer.status}.")
+            str(said.get("error") or f"The local service answered with status {status}.")
         )
     return said
 
@@ -221,19 +200,20 @@ async def _start_once(
     settings: Settings, paths: DaemonPaths, wants_prefect: bool, tell: Tell | None
 ) -> DaemonInfo:
     """Start a daemon, unless another process starts one at the same time."""
-    from filelock import FileLock, Timeout
-
     deadline = time.monotonic() + START_S
-    lock = FileLock(paths.starting, mode=files.PRIVATE_FILE, blocking=False)
-    while time.monotonic() < deadline:
-        with suppress(Timeout), lock:
+    with suppress(LockTaken):
+        async with lock_soon(
+            paths.starting,
+            wait_s=START_S,
+            poll_s=5 * LOOK_S,
+            is_over=lambda: daemon_files.daemon_at(paths) is not None,
+        ):
             daemon = daemon_files.daemon_at(paths)
             return daemon or await _spawn_and_wait(settings, paths, wants_prefect, deadline, tell)
-        await asyncio.sleep(5 * LOOK_S)
-        daemon = daemon_files.daemon_at(paths)
-        if daemon is not None:
-            return daemon
-    raise DaemonError(_late_error(settings))
+    daemon = daemon_files.daemon_at(paths)
+    if daemon is None:
+        raise DaemonError(_late_error(settings))
+    return daemon
 
 
 async def _spawn_and_wait(

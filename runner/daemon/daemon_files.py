@@ -133,23 +133,6 @@ class DaemonInfo:
         return replace(self, prefect_api_url=url)
 
 
-def write_record(file: Path, value: dict[str, Any]) -> None:
-    """Write a record atomically, readable by its owner only."""
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    with files.open_private(half) as out:
-        json.dump(value, out)
-    half.replace(file)
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    """Return a record; empty when it cannot be read."""
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def record_of(daemon: DaemonInfo) -> dict[str, Any]:
     """Return the record of a daemon."""
     fields = asdict(daemon)
@@ -182,14 +165,14 @@ def find_daemon(settings: Settings) -> DaemonInfo | None:
 
 def daemon_at(paths: DaemonPaths) -> DaemonInfo | None:
     """Return the running daemon at these paths; None when there is none."""
-    daemon = info_from_record(read_record(paths.record))
+    daemon = info_from_record(files.read_json_object(paths.record))
     return daemon if daemon is not None and is_listening(daemon.socket) else None
 
 
 def running_daemons(state_dir: Path) -> list[DaemonInfo]:
     """Return a state folder's running daemons of every version and with any settings."""
     found = (
-        info_from_record(read_record(file))
+        info_from_record(files.read_json_object(file))
         for file in sorted(daemon_folder(state_dir).glob("*.json"))
     )
     return [one for one in found if one is not None and is_listening(one.socket)]

@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from filelock import FileLock, Timeout
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,6 +34,7 @@ from paddock.engine.backends import rpc
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -385,13 +385,11 @@ async def hold_daemon(
         DaemonTaken: another process holds it.
         DaemonError: the socket cannot be made.
     """
-    lock = FileLock(paths.lock, mode=files.PRIVATE_FILE, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DaemonTaken from None
     async with AsyncExitStack() as stack:
-        stack.callback(lock.release)
+        try:
+            stack.enter_context(lock_now(paths.lock))
+        except LockTaken:
+            raise DaemonTaken from None
         prefect = await stack.enter_async_context(
             PrefectServer(settings.state_dir, paths.folder, settings.unattended.keep_tracking_s)
         )
@@ -412,7 +410,7 @@ async def hold_daemon(
             mirrors.take_kept()
         state = DaemonState(daemon, pool, prefect, leases, idle_s, mirrors)
         # Write the record before the socket opens: a client that connects reads it.
-        daemon_files.write_record(paths.record, daemon_files.record_of(daemon))
+        files.write_json_atomically(paths.record, daemon_files.record_of(daemon))
         stack.callback(paths.record.unlink, missing_ok=True)
         await stack.enter_async_context(_serve_socket(paths, state))
         yield state

@@ -17,7 +17,6 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,18 +82,7 @@ def stored_secret(file: Path, *, prefix: str = "") -> str:
     """
     if found := _read_secret_file(file):
         return found
-    files.private_folder(file.parent)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE_FILE)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(f"{prefix}{secrets.token_urlsafe(_SECRET_BYTES)}\n")
-            out.flush()
-            os.fsync(out.fileno())
-        with suppress(FileExistsError):  # another process was quicker
-            os.link(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+    files.create_once(file, f"{prefix}{secrets.token_urlsafe(_SECRET_BYTES)}\n")
     if found := _read_secret_file(file):
         return found
     raise OSError(None, "the file is empty; remove it, then a new one is made", str(file))

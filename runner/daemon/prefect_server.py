@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from filelock import FileLock, Timeout
 
 from paddock.engine.system import files
+from paddock.engine.system.locks import LockTaken, lock_now
 
-from . import daemon_files
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
 from .prefect_retention import retention_settings
 
@@ -89,7 +88,7 @@ class PrefectServer:
         self._keep_s = keep_s
         """Retention of runs in seconds."""
         self._record = folder / "prefect.server"
-        self._lock = FileLock(folder / "prefect.lock", mode=files.PRIVATE_FILE, blocking=False)
+        self._lock_file = folder / "prefect.lock"
         self._log_file = folder / "prefect.log"
         self._wanted = asyncio.Event()
         self._is_urgent = asyncio.Event()
@@ -162,13 +161,13 @@ class PrefectServer:
         while True:
             began = time.monotonic()
             try:
-                with self._lock:
+                with lock_now(self._lock_file):
                     try:
                         await self._run()
                     except asyncio.CancelledError:
                         self._close()  # before the next lock holder listens here
                         raise
-            except Timeout:
+            except LockTaken:
                 await self._look_on()
                 continue
             except OSError as error:  # a full disk, no free process: retry later
@@ -194,7 +193,7 @@ class PrefectServer:
     async def _look_on(self) -> None:
         """Take the status of the server that another process of this user runs."""
         self._close()
-        known = daemon_files.read_record(self._record)
+        known = files.read_json_object(self._record)
         port = known.get("port")
         if isinstance(port, int):
             self._told = PrefectServerStatus(self._told.state, _url(port), known.get("pid"))
@@ -213,7 +212,7 @@ class PrefectServer:
         port = int(door.getsockname()[1])
         self._told = PrefectServerStatus("starting", _url(port))
         async with self._process(door, port, auth_string) as process:
-            daemon_files.write_record(self._record, {"port": port, "pid": process.pid})
+            files.write_json_atomically(self._record, {"port": port, "pid": process.pid})
             ended = asyncio.create_task(process.wait())
             try:
                 await self._watch(port, process, ended)
@@ -276,7 +275,7 @@ class PrefectServer:
         Raises:
             OSError: no port is free.
         """
-        pid = daemon_files.read_record(self._record).get("pid")
+        pid = files.read_json_object(self._record).get("pid")
         deadline = time.monotonic() + VACATE_S
         door = self._door or _listen_at(port)
         while (
@@ -292,7 +291,7 @@ class PrefectServer:
 
     def _chosen(self) -> int:
         """Return the port that it had before, so that its address stays; otherwise a free one."""
-        known = daemon_files.read_record(self._record).get("port")
+        known = files.read_json_object(self._record).get("port")
         if self._door is None and isinstance(known, int):
             self._port = known
         elif self._port is None:

@@ -32,7 +32,7 @@ def keep_run(state_dir: Path, update: dict[str, Any]) -> None:
     """Write a run's begin or end to the backlog. Raise OSError when that fails."""
     folder = _backlog_folder(state_dir)
     files.private_folder(folder)
-    daemon_files.write_record(folder / f"{update['id']}.json", update)
+    files.write_json_atomically(folder / f"{update['id']}.json", update)
     for old in sorted(folder.glob("*.json"), key=_mtime, reverse=True)[MOST_KEPT_RUNS:]:
         old.unlink(missing_ok=True)
 
@@ -44,7 +44,7 @@ def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
     """
     from paddock.runner.ledger.run_history import is_process_alive
 
-    found = [daemon_files.read_record(file) for file in _backlog_folder(state_dir).glob("*.json")]
+    found = [files.read_json_object(file) for file in _backlog_folder(state_dir).glob("*.json")]
     whole = [one for one in found if one.keys() >= _UPDATE_KEYS]
     for one in whole:
         if one["end"] is None and not is_process_alive(one["pid"], one["began"]):

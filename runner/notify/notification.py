@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system.retry import Backoff
 from paddock.runner.progress.report import ItemReport, Report
 
 ATTEMPTS = 3
-FIRST_WAIT_S = 1.0
 ATTEMPT_S = 10.0
 DEADLINE_S = 45.0
+# Spread: pipelines that failed with one network should not all retry at the same moment.
+BACKOFF = Backoff(first_s=1.0, longest_s=DEADLINE_S, factor=3.0, spread=0.25)
 """For all attempts of one message together."""
 
 
@@ -56,9 +57,7 @@ async def _attempts(send: Callable[[], Awaitable[None]]) -> None:
         except NotDelivered as error:
             if not error.is_passing or number == ATTEMPTS:
                 raise
-            # Pipelines that failed with one network should not all retry at the same moment.
-            wait_s = FIRST_WAIT_S * 3 ** (number - 1)
-            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
+            await asyncio.sleep(BACKOFF.pause_s(number))
         else:
             return
 

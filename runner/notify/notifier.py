@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from paddock.engine.system import files
+from paddock.engine.system.locks import LockTaken, lock_soon
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.core.session import run_lock_name
 from paddock.runner.progress.report import Report
@@ -58,10 +57,7 @@ class SentStateFile:
 
     def read(self) -> None:
         """Read the file."""
-        try:
-            data = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return
+        data = files.read_json(self._file)
         if isinstance(data, Mapping):
             self.is_known = True
             self.told = {str(name): SentState.of_json(one) for name, one in data.items()}
@@ -72,16 +68,8 @@ class SentStateFile:
         Raises:
             OSError: the folder cannot be written, or the disk is full.
         """
-        text = json.dumps({name: one.as_json() for name, one in self.told.items()})
-        aside = self._file.with_name(f".{self._file.name}.{uuid4().hex}")
-        try:
-            with files.open_private(aside) as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._file)
-        finally:
-            aside.unlink(missing_ok=True)
+        told = {name: one.as_json() for name, one in self.told.items()}
+        files.write_json_atomically(self._file, told, is_durable=True)
 
 
 @asynccontextmanager
@@ -93,26 +81,13 @@ async def locked_sent_state(folder: Path, name: str) -> AsyncIterator[SentStateF
     Raises:
         OSError: the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(
-        files.private_folder(folder) / f"{name}.lock", mode=files.PRIVATE_FILE, thread_local=False
-    )
-    ends = time.monotonic() + HOLD_S
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            break
-        except Timeout:
-            if time.monotonic() > ends:
-                raise TimeoutError(f"{folder / name}: another process holds it") from None
-            await asyncio.sleep(_POLL_S)
     try:
-        memory = SentStateFile(folder / f"{name}.json")
-        memory.read()
-        yield memory
-    finally:
-        lock.release()
+        async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S):
+            memory = SentStateFile(folder / f"{name}.json")
+            memory.read()
+            yield memory
+    except LockTaken:
+        raise TimeoutError(f"{folder / name}: another process holds it") from None
 
 
 SENT_FOLDER = "told"

@@ -15,10 +15,11 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from paddock.engine.system.tasks import settle
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.subpipelines import progress_line_names
 from paddock.runner.core import run
@@ -256,25 +257,13 @@ async def _wait_for_first_call(tracked_run: TrackedRun) -> None:
 
 async def _import_flow_in_thread() -> Any:
     """Import `flow`, with Prefect, in a thread, so that the run goes on."""
-    loop = asyncio.get_running_loop()
-    imported: asyncio.Future[Any] = loop.create_future()
-
-    def tell(module: Any, error: Exception | None) -> None:
-        if imported.done():
-            return
-        if error is not None:
-            imported.set_exception(error)
-        else:
-            imported.set_result(module)
+    imported: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def work(environ: dict[str, str]) -> None:
-        module, failed = None, None
         try:
-            module = _import_flow(environ)
+            settle(imported, _import_flow(environ))
         except Exception as error:  # raised where it is awaited
-            failed = error
-        with suppress(RuntimeError):  # the loop is closed: the run is over
-            loop.call_soon_threadsafe(tell, module, failed)
+            settle(imported, error)
 
     # Not a daemon: an interpreter that ends in the middle of an import may crash.
     threading.Thread(target=work, args=(dict(os.environ),), name="import of prefect").start()

@@ -13,9 +13,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from paddock.engine.system import files
+from paddock.engine.system.locks import LockTaken, lock_now
 
 _WAIT_S = 10.0
 
@@ -57,20 +56,16 @@ class Consents:
                 self._write("folders", name, sorted(allowed))
 
     def _all(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return files.read_json_object(self._file)
 
     def _read(self, kind: str) -> dict[str, list[str]]:
         found = self._all().get(kind)
         return found if isinstance(found, dict) else {}
 
     def _write(self, kind: str, name: str, value: list[str]) -> None:
-        files.private_folder(self._folder)
-        with FileLock(self._folder / "consents.lock", timeout=_WAIT_S, mode=files.PRIVATE_FILE):
-            whole = {**self._all(), kind: {**self._read(kind), name: value}}
-            half = self._file.with_name(".consents.json")
-            files.write_private(half, json.dumps(whole, indent=1, sort_keys=True))
-            half.replace(self._file)
+        try:
+            with lock_now(self._folder / "consents.lock", wait_s=_WAIT_S):
+                whole = {**self._all(), kind: {**self._read(kind), name: value}}
+                files.write_atomically(self._file, json.dumps(whole, indent=1, sort_keys=True))
+        except LockTaken:
+            raise TimeoutError(f"{self._file}: another process writes it") from None

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock
 
 from paddock.engine.system import files
+from paddock.engine.system.locks import file_lock
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.settings import SettingsError, read_settings
 
@@ -59,13 +60,11 @@ class FolderLocks:
         if folder in self._locks:
             return
         place = _lock_folder(folder, self._state_dir)
-        lock = FileLock(
-            place / f"{_NAME}.lock", mode=files.PRIVATE_FILE, blocking=False, thread_local=False
-        )
+        lock = file_lock(place / f"{_NAME}.lock")
         who = place / f"{_NAME}.json"
         try:
-            lock.acquire()
-        except Timeout:
+            lock.acquire(timeout=0)
+        except TimeoutError:  # filelock's is one
             raise FolderTaken(f"{folder}: {_holder_text(who)} serves this folder.\n  End it, "
                        "or name other folders.") from None  # fmt: skip
         self._locks[folder] = lock

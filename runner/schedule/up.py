@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from paddock.engine.api.server import PortTaken, listen
 from paddock.engine.system.hosts import is_loopback
+from paddock.engine.system.tasks import StopRequested, unless
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
@@ -194,10 +195,6 @@ _ORDERLY_ENDS = ("completed", "quarantined", "failed")
 log = logging.getLogger("paddock.up")
 
 
-class _StoppedEarly(Exception):
-    """It was stopped before everything had started."""
-
-
 @dataclass
 class UpOptions:
     """Options of `paddock up`."""
@@ -253,7 +250,7 @@ class Up:
                 self._in_place = lambda: self._wishes.ready(self._first_words(door))
                 await self._kept()
                 notify_systemd("STOPPING=1")
-        except _StoppedEarly:
+        except StopRequested:
             notify_systemd("STOPPING=1")
         finally:
             door.close()
@@ -268,7 +265,7 @@ class Up:
     async def _opened(self, door: socket.socket) -> AsyncIterator[None]:
         """Open pool, Prefect, queue and sockets; close them in bounded time."""
         async with AsyncExitStack() as stack:
-            url = await self._unless_stopped(self._reached(stack))
+            url = await unless(self._reached(stack), self.stop)
             signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
             from .alerts import LedgerHealth, alert_given_up, alert_trouble
             from .prefect_queue import QueueError, open_queue
@@ -340,23 +337,6 @@ class Up:
         await self._run_manager.stop(within_s * 0.6)
         with contextlib.suppress(Exception):  # the next start reports what is left
             await asyncio.wait_for(self._run_manager.round(), within_s * 0.1)
-
-    async def _unless_stopped(self, opening: Coroutine[Any, Any, str]) -> str:
-        """Wait for something to open at the start.
-
-        Raises:
-            _StoppedEarly: `stop` was set first.
-        """
-        task, stopped = asyncio.create_task(opening), asyncio.create_task(self.stop.wait())
-        try:
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if self.stop.is_set():
-                raise _StoppedEarly
-            return task.result()
-        finally:
-            task.cancel()
-            stopped.cancel()
-            await asyncio.wait({task, stopped})
 
     async def _reached(self, stack: AsyncExitStack) -> str:
         """Open the pool and, unless one is configured, Prefect's server; return its API's address.

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
+from paddock.engine.system.tasks import settle
+
 from . import hot_folder
 from .seen_files import HandledFiles, SeenFiles
 from .watch_spec import FileIdentity, FileVersion, WatchFilter, WatchSpec
@@ -34,16 +36,13 @@ class IoThread:
 
     async def ask(self, what: Callable[[], Answer]) -> Answer:
         """Run a call in the thread; return its result or raise its error."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def work() -> None:
             try:
-                answer = what()
+                settle(future, what())
             except BaseException as error:
-                _set_answer(loop, future, None, error)
-            else:
-                _set_answer(loop, future, answer, None)
+                settle(future, error)
 
         self._waiting().put_nowait(work)
         return await future
@@ -77,24 +76,6 @@ def _quietly(what: Callable[[], None]) -> None:
 def _run_calls(waiting: queue.Queue[Callable[[], None] | None]) -> None:
     while (work := waiting.get()) is not None:
         work()
-
-
-def _set_answer(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Answer],
-    answer: Answer | None,
-    error: BaseException | None,
-) -> None:
-    def settle() -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(answer)  # type: ignore[arg-type]
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle)
 
 
 SLOW_S = 30.0

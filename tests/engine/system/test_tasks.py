@@ -107,18 +107,6 @@ def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
     tasks.settle(asyncio.run(main()), 3)
 
 
-def test_a_thread_of_its_own_returns_or_raises() -> None:
-    def fail() -> None:
-        raise ValueError("in the thread")
-
-    async def main() -> None:
-        assert await tasks.in_own_thread(lambda: threading.current_thread().name, "own") == "own"
-        with pytest.raises(ValueError, match="in the thread"):
-            await tasks.in_own_thread(fail, "own")
-
-    asyncio.run(main())
-
-
 def test_a_task_group_raises_the_first_error_itself() -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match="first"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system import files
 from paddock.runner.daemon import daemon_files
 from paddock.runner.daemon.daemon_files import (
     DaemonError,
@@ -90,7 +91,7 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
 def test_a_record_without_anybody_behind_its_socket_is_nobodys(tmp_path: Path) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     residence = DaemonInfo(tmp_path, where.socket, "", "1", 1)
-    daemon_files.write_record(where.record, daemon_files.record_of(residence))
+    files.write_json_atomically(where.record, daemon_files.record_of(residence))
     assert where.record.stat().st_mode & 0o777 == 0o600
     assert daemon_files.find_daemon(settings(tmp_path)) is None
     with socket.socket(socket.AF_UNIX) as door:
@@ -105,7 +106,7 @@ def test_a_record_without_anybody_behind_its_socket_is_nobodys(tmp_path: Path) -
 def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
     """It may lie in the system's temporary folder, where anyone can make one that is gone."""
     where = make_daemon_folders(paths_of(settings(tmp_path)))
-    daemon_files.write_record(
+    files.write_json_atomically(
         where.record, daemon_files.record_of(DaemonInfo(tmp_path, where.socket, "", "1", 1))
     )
     with socket.socket(socket.AF_UNIX) as door:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.system.retry import Backoff
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.notify import notification
@@ -58,7 +59,7 @@ def ended(status: Status, *bad: str, message: str | None = None) -> Report:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notification, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(notification, "BACKOFF", Backoff(0.01, 1.0, 3.0))
 
 
 def test_a_folder_that_cannot_be_written_keeps_nobody_from_being_told(tmp_path: Path) -> None:
