@@ -25,6 +25,8 @@ _SCALARS: dict[int, str] = {
     12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+ALIGNMENT = 32
+"""Bytes, where a file names no other alignment."""
 
 # Elements and bytes of one block of each tensor type (ggml.h, `ggml_type`); of other types only
 # the beginning is checked.
@@ -57,11 +59,7 @@ _FILL_IN_MIDDLE_TOKENS = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-    (
-        "<\uff5cfim▁begin\uff5c>",
-        "<\uff5cfim▁hole\uff5c>",
-        "<\uff5cfim▁end\uff5c>",
-    ),  # full-width bars
+    ("<\uff5cfim▁begin\uff5c>", "<\uff5cfim▁hole\uff5c>", "<\uff5cfim▁end\uff5c>"),
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),
     ("<PRE>", "<SUF>", "<MID>"),
     ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
@@ -140,6 +138,12 @@ class GgufHeader:
     """Texts of the prefix, suffix and middle tokens in the vocabulary."""
 
     @property
+    def alignment(self) -> int:
+        """Bytes of whose multiples each tensor's place is one."""
+        value = self.values.get("general.alignment")
+        return value if isinstance(value, int) and value > 0 else ALIGNMENT
+
+    @property
     def file_type(self) -> str:
         """The format of most of it, such as `Q4_K_M`; `unknown` if its number is new."""
         kind = self.values.get("general.file_type")
@@ -180,6 +184,22 @@ class GgufHeader:
         """Return an architecture's number, such as `block_count`; `default` if it is absent."""
         value = self.values.get(f"{self.architecture}.{key}", default)
         return value if isinstance(value, int) else default
+
+
+def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
+    """Return the next multiple of an alignment."""
+    return -(-n_bytes // alignment) * alignment
+
+
+def tensor_table(tensors: Sequence[GgufTensor], alignment: int = ALIGNMENT) -> bytes:
+    """Return the part of a header that describes these tensors, stored one after the other."""
+    table, at = bytearray(), 0
+    for one in tensors:
+        name = one.name.encode()
+        table += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(one.axes))
+        table += struct.pack(f"<{len(one.axes)}QIQ", *one.axes, one.kind, at)
+        at += padded(one.n_bytes, alignment)
+    return bytes(table)
 
 
 class _FileTooShort(Exception):
@@ -414,12 +434,19 @@ def _read(path: Path, reader: _GgufReader) -> GgufHeader:
             fill_in_middle_tokens = _find_fill_in_middle_tokens(reader.data, begin, reader.at)
     tensors_at = reader.at
     tensors = tuple(_read_tensor(path, reader) for _ in range(n_tensors))
-    alignment = values.get("general.alignment", 32)
-    step = alignment if isinstance(alignment, int) and alignment > 0 else 32
-    data_at = -(-reader.at // step) * step
+    header = GgufHeader(
+        version,
+        n_tensors,
+        values,
+        lengths,
+        tensors,
+        tensors_at,
+        arrays=arrays,
+        fill_in_middle_tokens=fill_in_middle_tokens,
+    )
+    data_at = padded(reader.at, header.alignment)
     _check_ends(path, len(reader.data) - data_at, len(reader.data), tensors)
-    header = GgufHeader(version, n_tensors, values, lengths, tensors, tensors_at, data_at, arrays)
-    return replace(header, fill_in_middle_tokens=fill_in_middle_tokens)
+    return replace(header, data_at=data_at)
 
 
 def _find_fill_in_middle_tokens(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from paddock.engine.request import ToolCall
 
@@ -19,6 +20,8 @@ Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python"
 """`calls`: JSON of whole calls; `python`: a list of Python calls; `gemma`: Gemma's values; `args`:
 JSON arguments; `params`: named values between tags; `index`: a number that is ignored.
 """
+
+_PLACEHOLDERS: Mapping[str, Placeholder] = {name: name for name in get_args(Placeholder)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +178,18 @@ def json_format(
     )
 
 
-def named_format(
-    opens: str, between: str, closes: str, *, section_opens: str = "", section_closes: str = ""
+def written_format(
+    *parts: str,
+    closes: str,
+    section: tuple[str, str] = ("", ""),
+    param: ParameterFormat | None = None,
 ) -> ToolCallFormat:
-    """Return a format with the name outside the JSON."""
-    reads: tuple[FormatPart, ...] = (LiteralText(opens), "name", LiteralText(between), "args")
-    return ToolCallFormat(reads, (*reads, LiteralText(closes)), section_opens, section_closes)
+    """Return a format of placeholders and literal texts, up to the arguments; `closes` ends a call.
+
+    `section` are the texts before the first call and after the last one.
+    """
+    reads = tuple(_PLACEHOLDERS.get(part) or LiteralText(part) for part in parts)
+    return ToolCallFormat(reads, (*reads, LiteralText(closes)), *section, param)
 
 
 HERMES = json_format("<tool_call>\n", "\n</tool_call>")
@@ -190,89 +199,49 @@ LLAMA3 = json_format("", "", arguments="parameters")
 _LLAMA3_TAGGED = json_format("<|python_tag|>", "", arguments="parameters")
 _PYTHONIC = ToolCallFormat(("python",), LLAMA3.writes)
 _MISTRAL = json_format("[TOOL_CALLS]", "", is_list=True)
-_MISTRAL_NAMED = named_format("[TOOL_CALLS]", "[ARGS]", "")
-_DEEPSEEK = named_format(
+_MISTRAL_NAMED = written_format("[TOOL_CALLS]", "name", "[ARGS]", "args", closes="")
+_DEEPSEEK_SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")  # noqa: RUF001
+_DEEPSEEK = written_format(
     "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",  # noqa: RUF001
+    "name",
     "\n```json\n",
-    "\n```<｜tool▁call▁end｜>",  # noqa: RUF001
-    section_opens="<｜tool▁calls▁begin｜>",  # noqa: RUF001
-    section_closes="<｜tool▁calls▁end｜>",  # noqa: RUF001
+    "args",
+    closes="\n```<｜tool▁call▁end｜>",  # noqa: RUF001
+    section=_DEEPSEEK_SECTION,
 )
-_DEEPSEEK_SHORT = named_format(
+_DEEPSEEK_SHORT = written_format(
     "<｜tool▁call▁begin｜>",  # noqa: RUF001
+    "name",
     "<｜tool▁sep｜>",  # noqa: RUF001
-    "<｜tool▁call▁end｜>",  # noqa: RUF001
-    section_opens="<｜tool▁calls▁begin｜>",  # noqa: RUF001
-    section_closes="<｜tool▁calls▁end｜>",  # noqa: RUF001
+    "args",
+    closes="<｜tool▁call▁end｜>",  # noqa: RUF001
+    section=_DEEPSEEK_SECTION,
 )
 _GRANITE = json_format("<|tool_call|>", "", is_list=True)
 _COMMAND_R = json_format(
     "Action: ```json\n", "\n```", name="tool_name", arguments="parameters", is_list=True
 )
 _FUNCTOOLS = json_format(" functools", "", is_list=True)
-_LFM = ToolCallFormat(
-    (LiteralText("<|tool_call_start|>"), "python"),
-    json_format("<|tool_call_start|>", "<|tool_call_end|>", is_list=True).writes,
-)
 _LFM_JSON = json_format("<|tool_call_start|>", "<|tool_call_end|>", is_list=True)
-_FUNCTIONARY = named_format("<function=", ">", "</function>")
-_QWEN_CODER = ToolCallFormat(
-    reads=(LiteralText("<tool_call>\n<function="), "name", LiteralText(">\n"), "params"),
-    writes=(
-        LiteralText("<tool_call>\n<function="),
-        "name",
-        LiteralText(">\n"),
-        "params",
-        LiteralText("</function>\n</tool_call>"),
-    ),
-    param=ParameterFormat("<parameter=", ">\n", "\n</parameter>\n"),
+_LFM = ToolCallFormat((LiteralText("<|tool_call_start|>"), "python"), _LFM_JSON.writes)
+_FUNCTIONARY = written_format("<function=", "name", ">", "args", closes="</function>")
+_QWEN_PARAMETER = ParameterFormat("<parameter=", ">\n", "\n</parameter>\n")
+_QWEN_CODER, _QWEN_CODER_OPEN = (
+    written_format(
+        f"{opens}<function=", "name", ">\n", "params",
+        closes="</function>\n</tool_call>", param=_QWEN_PARAMETER,
+    )
+    for opens in ("<tool_call>\n", "")  # Qwen3-Coder sometimes forgets the outer tag
+)  # fmt: skip
+_GEMMA4 = written_format("<|tool_call>call:", "name", "gemma", closes="<tool_call|>")
+_FUNCTION_GEMMA = written_format(
+    "<start_function_call>call:", "name", "gemma", closes="<end_function_call>"
 )
-_QWEN_CODER_OPEN = ToolCallFormat(
-    # Qwen3-Coder sometimes forgets the outer tag.
-    reads=(LiteralText("<function="), "name", LiteralText(">\n"), "params"),
-    writes=(
-        LiteralText("<function="),
-        "name",
-        LiteralText(">\n"),
-        "params",
-        LiteralText("</function>\n</tool_call>"),
-    ),
-    param=ParameterFormat("<parameter=", ">\n", "\n</parameter>\n"),
-)
-_GEMMA4 = ToolCallFormat(
-    reads=(LiteralText("<|tool_call>call:"), "name", "gemma"),
-    writes=(LiteralText("<|tool_call>call:"), "name", "gemma", LiteralText("<tool_call|>")),
-)
-_FUNCTION_GEMMA = ToolCallFormat(
-    reads=(LiteralText("<start_function_call>call:"), "name", "gemma"),
-    writes=(
-        LiteralText("<start_function_call>call:"),
-        "name",
-        "gemma",
-        LiteralText("<end_function_call>"),
-    ),
-)
-_KIMI = ToolCallFormat(
-    reads=(
-        LiteralText("<|tool_call_begin|>functions."),
-        "name",
-        LiteralText(":"),
-        "index",
-        LiteralText("<|tool_call_argument_begin|>"),
-        "args",
-    ),
-    writes=(
-        LiteralText("<|tool_call_begin|>functions."),
-        "name",
-        LiteralText(":"),
-        "index",
-        LiteralText("<|tool_call_argument_begin|>"),
-        "args",
-        LiteralText("<|tool_call_end|>"),
-    ),
-    section_opens="<|tool_calls_section_begin|>",
-    section_closes="<|tool_calls_section_end|>",
-)
+_KIMI = written_format(
+    "<|tool_call_begin|>functions.", "name", ":", "index", "<|tool_call_argument_begin|>", "args",
+    closes="<|tool_call_end|>",
+    section=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+)  # fmt: skip
 
 KNOWN_FORMATS: tuple[tuple[str, tuple[ToolCallFormat, ...]], ...] = (
     ("<|python_tag|>", (_LLAMA3_TAGGED, LLAMA3, _PYTHONIC)),

@@ -248,14 +248,6 @@ class Model:
         token = ask(self._vocab)
         return self.piece(token, shows_control=True).decode(errors="replace") if token >= 0 else ""
 
-    def control_texts(self) -> list[str]:
-        """Return the texts of all control tokens."""
-        return [
-            text
-            for text, token in self.special_tokens().items()
-            if lib.llama_vocab_is_control(self._vocab, token)
-        ]
-
     def special_tokens(self) -> dict[str, int]:
         """Return the ids of tokens that a grammar must name by number, by their texts.
 
@@ -293,11 +285,6 @@ class Model:
     def n_scores(self) -> int:
         """Number of values that a classifier returns for a text; 1 for most rerankers."""
         return int(lib.llama_model_n_cls_out(self.pointer))
-
-    @property
-    def n_ctx_train(self) -> int:
-        """Context that the model was trained for, in tokens."""
-        return int(lib.llama_model_n_ctx_train(self.pointer))
 
     @property
     def memory(self) -> MemoryKind:

@@ -15,7 +15,7 @@ import mmap
 import struct
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -23,41 +23,23 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
+from paddock.engine.gguf import (
+    FILE_TYPES,
+    TYPE_BLOCKS,
+    TYPE_NAMES,
+    GgufHeader,
+    GgufTensor,
+    padded,
+    read_header,
+    tensor_table,
+)
 
 from .library import ggml_function, lib
 
-# llama.cpp's numbers for whole files (`llama_ftype`), by the format that most tensors get.
-_FILE_TYPES = {
-    "F32": 0,
-    "F16": 1,
-    "Q4_0": 2,
-    "Q4_1": 3,
-    "Q8_0": 7,
-    "Q5_0": 8,
-    "Q5_1": 9,
-    "Q2_K": 10,
-    "Q3_K": 12,
-    "Q4_K": 15,
-    "Q5_K": 17,
-    "Q6_K": 18,
-    "IQ4_NL": 25,
-    "IQ4_XS": 30,
-    "BF16": 32,
-}
-FORMATS = tuple(_FILE_TYPES)
-
-# The same by the names of the mixtures that llama.cpp makes of them.
-_MIXTURES = {
-    "Q3_K_S": 11,
-    "Q3_K_M": 12,
-    "Q3_K_L": 13,
-    "Q4_K_S": 14,
-    "Q4_K_M": 15,
-    "Q5_K_S": 16,
-    "Q5_K_M": 17,
-}
-
+# llama.cpp's numbers for whole files (`llama_ftype`); "Q4_K" alone is the medium mixture.
+_FILE_TYPES = {name: kind for kind, name in FILE_TYPES.items()} | {
+    "Q3_K": 12, "Q4_K": 15, "Q5_K": 17
+}  # fmt: skip
 
 _TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 _Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 8, 32, 34
@@ -82,7 +64,7 @@ class QuantiseFailed(Exception):
 
 
 def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> None:
-    """Write `source`, which may be quantised, to `target` in a format of `FORMATS` or a mixture.
+    """Write `source`, which may be quantised, to `target` in another format.
 
     Takes some seconds for each 10⁹ weights; only the end of the process interrupts it.
 
@@ -91,7 +73,7 @@ def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> No
     """
     lib.llama_backend_init()
     params = lib.llama_model_quantize_default_params()
-    params.ftype = {**_FILE_TYPES, **_MIXTURES}[format_name]
+    params.ftype = _FILE_TYPES[format_name]
     params.nthread = n_threads
     params.allow_requantize = True
     paths = (str(source).encode(), str(target).encode())
@@ -275,7 +257,6 @@ BLOCK_READERS: dict[str, Callable[[BlockBytes], Lattice]] = {
 }
 """Readers of the formats that are converted exactly."""
 
-_ALIGNMENT = 32
 # Weights that are converted at a time: some 30 MB of working memory for each thread.
 _PIECE_WEIGHTS = 1 << 20
 
@@ -308,7 +289,7 @@ def write_with_q8_0(source: Path, target: Path, names: Collection[str], n_thread
         OSError: the target cannot be written.
     """
     header = read_header(source)
-    wanted = [_as_q8_0(one) if one.name in names else one for one in header.tensors]
+    wanted = [replace(one, kind=_Q8_0) if one.name in names else one for one in header.tensors]
     with (
         source.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -322,11 +303,7 @@ def write_with_q8_0(source: Path, target: Path, names: Collection[str], n_thread
                 _write_as_q8_0(data, start, tensor, out, threads)
             else:
                 _copy(data, start, tensor.n_bytes, out)
-            out.write(b"\0" * (_padded(out.tell(), header) - out.tell()))
-
-
-def _as_q8_0(tensor: GgufTensor) -> GgufTensor:
-    return GgufTensor(tensor.name, _Q8_0, tensor.axes)
+            out.write(b"\0" * (padded(out.tell(), header.alignment) - out.tell()))
 
 
 def _gguf_head(values: bytes, tensors: list[GgufTensor], header: GgufHeader) -> bytes:
@@ -334,14 +311,8 @@ def _gguf_head(values: bytes, tensors: list[GgufTensor], header: GgufHeader) -> 
     head = bytearray(values)
     if not any(map(can_become_q8_0, tensors)):
         _set_file_type(head)
-    at = 0
-    for tensor in tensors:
-        name = tensor.name.encode()
-        head += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.axes))
-        head += struct.pack(f"<{len(tensor.axes)}Q", *tensor.axes)
-        head += struct.pack("<IQ", tensor.kind, at)
-        at += _padded(tensor.n_bytes, header)
-    return bytes(head).ljust(_padded(len(head), header), b"\0")
+    head += tensor_table(tensors, header.alignment)
+    return bytes(head).ljust(padded(len(head), header.alignment), b"\0")
 
 
 def _set_file_type(head: bytearray) -> None:
@@ -350,12 +321,6 @@ def _set_file_type(head: bytearray) -> None:
     at = head.find(key)
     if at >= 0:
         struct.pack_into("<I", head, at + len(key), _FILE_TYPES["Q8_0"])
-
-
-def _padded(n_bytes: int, header: GgufHeader) -> int:
-    step = header.values.get("general.alignment", _ALIGNMENT)
-    assert isinstance(step, int)
-    return -(-n_bytes // step) * step
 
 
 def _copy(data: mmap.mmap, start: int, n_bytes: int, out: BinaryIO) -> None:

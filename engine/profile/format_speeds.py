@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, GgufTensor
 
 from .context_layout import Workload, workload_s
 from .profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
+
+_Point = TypeVar("_Point", PrefillPoint, DecodePoint)
 
 NEAR_LOSSLESS = "Q8_0"
 # Formats that are finer than Q8_0: changing them is a loss, and done only on request.
@@ -175,7 +177,7 @@ def predicted_profile(profile: Profile, format_name: str | None = None) -> Profi
     every = frozenset(costs) - {format_name}
     slow = SlowFormats(every, every) if format_name else slow_formats(profile.formats)
 
-    def saved_s(n_rows: int, *, with_head: bool) -> float:
+    def saved_s(n_rows: int, with_head: bool) -> float:
         total = 0.0
         for one in profile.weights:
             n_weights = one.n_layers if one.format in slow.layers else 0.0
@@ -186,28 +188,16 @@ def predicted_profile(profile: Profile, format_name: str | None = None) -> Profi
             total += n_weights / 1e9 * gain
         return total
 
+    def faster(point: _Point, n_rows: int, *, with_head: bool) -> _Point:
+        before_s = n_rows / point.tokens_per_s
+        after_s = max(before_s - saved_s(n_rows, with_head), before_s * _LEAST_TIME_SHARE)
+        return replace(point, tokens_per_s=n_rows / after_s)
+
     return replace(
         profile,
-        prefill=tuple(
-            _faster_prefill(one, saved_s(one.n_batch_tokens, with_head=False))
-            for one in profile.prefill
-        ),
-        decode=tuple(
-            _faster_decode(one, saved_s(one.n_sequences, with_head=True)) for one in profile.decode
-        ),
+        prefill=tuple(faster(one, one.n_batch_tokens, with_head=False) for one in profile.prefill),
+        decode=tuple(faster(one, one.n_sequences, with_head=True) for one in profile.decode),
     )
-
-
-def _faster_prefill(point: PrefillPoint, saved_s: float) -> PrefillPoint:
-    before = point.n_batch_tokens / point.tokens_per_s
-    after = max(before - saved_s, before * _LEAST_TIME_SHARE)
-    return replace(point, tokens_per_s=point.n_batch_tokens / after)
-
-
-def _faster_decode(point: DecodePoint, saved_s: float) -> DecodePoint:
-    before = point.n_sequences / point.tokens_per_s
-    after = max(before - saved_s, before * _LEAST_TIME_SHARE)
-    return replace(point, tokens_per_s=point.n_sequences / after)
 
 
 def _seconds_by_format(points: Iterable[FormatPoint]) -> dict[str, dict[int, float]]:

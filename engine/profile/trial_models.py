@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES
+from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufTensor, padded, tensor_table
 from paddock.engine.llama import library
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model
@@ -37,9 +37,20 @@ _MATRICES = (
 )
 TRIAL_WEIGHTS = sum(n_in * n_out for _, n_in, n_out in _MATRICES)
 
+_METADATA: dict[str, str | int | float] = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.context_length": TRIAL_CTX_TOKENS,
+    "llama.embedding_length": TRIAL_EMBEDDING,
+    "llama.feed_forward_length": N_INNER,
+    "llama.attention.head_count": N_HEADS,
+    "llama.attention.head_count_kv": N_HEADS_KV,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "llama.vocab_size": TRIAL_VOCAB,
+    "tokenizer.ggml.model": "no_vocab",
+}
 _KINDS = {name: kind for kind, name in TYPE_NAMES.items()}
 _F32 = 0
-_ALIGNMENT = 32
 # 0x2c2c is 0.07 as a half, the scale of most blocks; 0x3c3c3c3c is 0.01 as a float.
 _FILLER, _FLOAT_FILLER = b"\x2c", b"\x3c"
 # MXFP4's scale is an exponent alone: 0x7b is 0.06, where 0x2c would end in denormal numbers.
@@ -54,44 +65,28 @@ def can_write_trial_model(format_name: str) -> bool:
 def write_trial_model(path: Path, format_name: str) -> None:
     """Write the trial model of a format."""
     tensors = _tensors(_KINDS[format_name])
-    header = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_metadata())))
-    for key, value in _metadata().items():
+    header = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_METADATA)))
+    for key, value in _METADATA.items():
         header += _string_bytes(key) + _value_bytes(value)
-    at = 0
-    for name, axes, kind in tensors:
-        header += _string_bytes(name) + struct.pack("<I", len(axes))
-        header += struct.pack(f"<{len(axes)}Q", *axes) + struct.pack("<IQ", kind, at)
-        at += _padded(_tensor_bytes(axes, kind))
+    header += tensor_table(tensors)
     with path.open("wb") as file:
-        file.write(header.ljust(_padded(len(header)), b"\0"))
-        for _, axes, kind in tensors:
-            filler = _FILLERS.get(TYPE_NAMES[kind], _FILLER)
-            file.write(filler * _padded(_tensor_bytes(axes, kind)))
+        file.write(header.ljust(padded(len(header)), b"\0"))
+        for one in tensors:
+            filler = _FILLERS.get(TYPE_NAMES[one.kind], _FILLER)
+            file.write(filler * padded(one.n_bytes))
 
 
-def _tensors(kind: int) -> list[tuple[str, tuple[int, ...], int]]:
-    """Return every tensor's name, axes and type, in the file's order."""
+def _tensors(kind: int) -> list[GgufTensor]:
+    """Return every tensor, in the file's order."""
     norms = ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
     return [
-        ("token_embd.weight", (TRIAL_EMBEDDING, TRIAL_VOCAB), kind),
-        *((name, (TRIAL_EMBEDDING,), _F32) for name in norms),
-        *((f"blk.0.{name}.weight", (n_in, n_out), kind) for name, n_in, n_out in _MATRICES),
+        GgufTensor("token_embd.weight", kind, (TRIAL_EMBEDDING, TRIAL_VOCAB)),
+        *(GgufTensor(name, _F32, (TRIAL_EMBEDDING,)) for name in norms),
+        *(
+            GgufTensor(f"blk.0.{name}.weight", kind, (n_in, n_out))
+            for name, n_in, n_out in _MATRICES
+        ),
     ]
-
-
-def _metadata() -> dict[str, str | int | float]:
-    return {
-        "general.architecture": "llama",
-        "llama.block_count": 1,
-        "llama.context_length": TRIAL_CTX_TOKENS,
-        "llama.embedding_length": TRIAL_EMBEDDING,
-        "llama.feed_forward_length": N_INNER,
-        "llama.attention.head_count": N_HEADS,
-        "llama.attention.head_count_kv": N_HEADS_KV,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.vocab_size": TRIAL_VOCAB,
-        "tokenizer.ggml.model": "no_vocab",
-    }
 
 
 def _value_bytes(value: str | int | float) -> bytes:
@@ -104,18 +99,6 @@ def _value_bytes(value: str | int | float) -> bytes:
 
 def _string_bytes(text: str) -> bytes:
     return struct.pack("<Q", len(text)) + text.encode()
-
-
-def _tensor_bytes(axes: tuple[int, ...], kind: int) -> int:
-    n_weights = 1
-    for axis in axes:
-        n_weights *= axis
-    per_block, block_bytes = TYPE_BLOCKS[kind]
-    return n_weights // per_block * block_bytes
-
-
-def _padded(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
 # AMX has kernels of its own for these; repacking has some for the first ones.

@@ -179,14 +179,6 @@ class GuidanceVocabulary:
             slices=None,
         )
         self.masks = MaskComputer(model.n_vocab, os.cpu_count() or 1)
-        self.byte_tokens = {byte: token for byte, token in self._bytes_alone()}
-
-    def _bytes_alone(self) -> Iterable[tuple[int, int]]:
-        """Yield each byte that has a token of its own, with this token."""
-        for byte in range(256):
-            tokens = self.tokens_of(bytes([byte]))
-            if len(tokens) == 1:
-                yield byte, tokens[0]
 
     def tokens_of(self, text: bytes) -> list[int]:
         """Return few tokens that spell these bytes, none of them special."""
@@ -253,11 +245,6 @@ class TokenMatcher:
     def is_json(self) -> bool:
         """Whether the answer is JSON as a whole."""
         return self.max_growth_bytes is not None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether llguidance met one of its limits and cannot go on."""
-        return self._inner.is_error()
 
     @property
     def may_end(self) -> bool:

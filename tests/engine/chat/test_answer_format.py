@@ -154,7 +154,7 @@ def test_control_tokens_stand_by_their_numbers(model: Model, grammars: LLTokeniz
         "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}<|im_start|>"
         "{{ c.function | tojson }}<|endoftext|>{% endfor %}{% endfor %}{{ tools }}"
     )
-    one = ChatTemplate(source, bos="", eos="", control_tokens=model.control_texts())
+    one = ChatTemplate(source, bos="", eos="", control_tokens=model.special_tokens())
     call_format = one.chat_format.formats[0]
     constraint = tool_call_grammar(call_format, [WEATHER], NOTHING_BEFORE, model.special_tokens())
     matcher = begun(grammars, constraint)

@@ -72,7 +72,7 @@ def test_a_tool_that_is_not_offered_cannot_be_demanded(model: Model) -> None:
 def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
     specials = model.special_tokens()
     assert specials["<|im_start|>"] == 1
-    assert "<|im_end|>" in model.control_texts()
+    assert "<|im_end|>" in model.special_tokens()
     assert model.chat_template("tool_use") is None
 
 
