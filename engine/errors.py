@@ -1,14 +1,15 @@
 """Exceptions of the engine: models, memory, workers, deadlines.
 
-Each error carries its data, so that callers decide by type and field, never by text. The class
-names travel between processes (`backends.rpc.pack_error`), so a renamed class must be renamed on
-both sides at once.
+Each error carries its data, so that callers decide by type and field, never by text. Between
+processes they travel as `pack_error` writes them, by the names of their classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from paddock.engine.system.text import shorten
 
 
 class EngineError(Exception):
@@ -19,8 +20,7 @@ class ModelNotFound(EngineError):
     """No model of this name is in the store, in an installed package, or bundled."""
 
     def __init__(self, ref: str, known: Sequence[str]) -> None:
-        self.ref = ref
-        self.known = tuple(known)
+        self.ref, self.known = ref, tuple(known)
         names = ", ".join(repr(name) for name in self.known) or "none"
         super().__init__(
             f"model '{ref}' is not on this machine. Known: {names}. "
@@ -32,8 +32,7 @@ class NoModelFile(ModelNotFound):
     """A model is named by the path of a file, and there is none."""
 
     def __init__(self, ref: str) -> None:
-        self.ref = ref
-        self.known = ()
+        self.ref, self.known = ref, ()
         EngineError.__init__(self, f"no such file: '{ref}'.")
 
 
@@ -41,9 +40,7 @@ class NotServed(ModelNotFound):
     """A server elsewhere has no model of this name."""
 
     def __init__(self, ref: str, known: Sequence[str], url: str) -> None:
-        self.ref = ref
-        self.known = tuple(known)
-        self.url = url
+        self.ref, self.known, self.url = ref, tuple(known), url
         names = ", ".join(repr(name) for name in self.known[:20]) or "none"
         EngineError.__init__(
             self,
@@ -56,8 +53,7 @@ class ModelBroken(EngineError):
     """A model file that cannot be used, with its path and the reason."""
 
     def __init__(self, path: str, why: str) -> None:
-        self.path = path
-        self.why = why
+        self.path, self.why = path, why
         super().__init__(f"{path}: {why}")
 
 
@@ -76,9 +72,7 @@ class ModelTooLarge(EngineError):
     """A model that does not fit into memory, with both numbers."""
 
     def __init__(self, ref: str, needed_bytes: int, free_bytes: int) -> None:
-        self.ref = ref
-        self.needed_bytes = needed_bytes
-        self.free_bytes = free_bytes
+        self.ref, self.needed_bytes, self.free_bytes = ref, needed_bytes, free_bytes
         mib = 1024 * 1024
         super().__init__(
             f"model '{ref}' needs about {needed_bytes // mib} MiB with its context, and "
@@ -92,8 +86,7 @@ class WrongRole(EngineError):
     def __init__(
         self, ref: str, asked: Literal["chat", "embed", "rerank"], role: str | None = None
     ) -> None:
-        self.ref = ref
-        self.asked = asked
+        self.ref, self.asked = ref, asked
         self.hint = ""
         if role == "rerank":
             self.hint = ": it is a reranker, which scores documents (POST /v1/rerank)"
@@ -117,9 +110,7 @@ class TextTooLong(EngineError):
     """A text that an embedding model cannot take whole; nothing was cut."""
 
     def __init__(self, index: int, n_tokens: int, n_ctx_tokens: int) -> None:
-        self.index = index
-        self.n_tokens = n_tokens
-        self.n_ctx_tokens = n_ctx_tokens
+        self.index, self.n_tokens, self.n_ctx_tokens = index, n_tokens, n_ctx_tokens
         super().__init__(
             f"text {index} has {n_tokens} tokens, but the model reads at most {n_ctx_tokens}; "
             f"nothing was cut"
@@ -134,9 +125,7 @@ class NoPlace(EngineError):
     """Memory would do for a model, but pinned ones take every place."""
 
     def __init__(self, ref: str, pinned: Sequence[str], limit: int) -> None:
-        self.ref = ref
-        self.pinned = tuple(pinned)
-        self.limit = limit
+        self.ref, self.pinned, self.limit = ref, tuple(pinned), limit
         names = ", ".join(repr(name) for name in self.pinned)
         super().__init__(
             f"model '{ref}' has no place: {names} are pinned and max_loaded_models is {limit}. "
@@ -148,8 +137,7 @@ class AdapterBroken(EngineError):
     """A LoRA adapter that cannot be laid over a model, with its path and the reason."""
 
     def __init__(self, path: str, why: str) -> None:
-        self.path = path
-        self.why = why
+        self.path, self.why = path, why
         super().__init__(f"adapter {path}: {why}")
 
 
@@ -166,8 +154,7 @@ class TextRefused(BadRequest):
     """A text that cannot have a vector, by its index, and why."""
 
     def __init__(self, index: int, why: str) -> None:
-        self.index = index
-        self.why = why
+        self.index, self.why = index, why
         super().__init__(f"text {index} {why}")
 
 
@@ -184,8 +171,7 @@ class DeadlineExceeded(EngineError):
     """`total` or `idle` time is up."""
 
     def __init__(self, kind: Literal["total", "idle"], seconds: float) -> None:
-        self.kind = kind
-        self.seconds = seconds
+        self.kind, self.seconds = kind, seconds
         what = "no answer" if kind == "total" else "no new token"
         super().__init__(f"{what} within {seconds:g} s (timeout.{kind})")
 
@@ -194,8 +180,7 @@ class WorkerLost(EngineError):
     """The worker process died with this request in it, too often to try again."""
 
     def __init__(self, ref: str, reason: str) -> None:
-        self.ref = ref
-        self.reason = reason
+        self.ref, self.reason = ref, reason
         super().__init__(f"the worker of model '{ref}' died: {reason}")
 
 
@@ -203,9 +188,7 @@ class ModelUnusable(EngineError):
     """llama.cpp crashes with this model on this machine, whatever it goes without."""
 
     def __init__(self, ref: str, reason: str, remedy: str) -> None:
-        self.ref = ref
-        self.reason = reason
-        self.remedy = remedy
+        self.ref, self.reason, self.remedy = ref, reason, remedy
         super().__init__(
             f"model '{ref}' cannot be used on this machine: its worker was {reason}. "
             f"`paddock doctor` tries llama.cpp's kernels; this builds llama.cpp again: {remedy}"
@@ -216,8 +199,7 @@ class ServerLost(WorkerLost):
     """A server elsewhere went away with this request in it, too often to try again."""
 
     def __init__(self, ref: str, reason: str) -> None:
-        self.ref = ref
-        self.reason = reason
+        self.ref, self.reason = ref, reason
         EngineError.__init__(self, f"no server answered for model '{ref}': {reason}")
 
 
@@ -225,9 +207,7 @@ class NoServer(EngineError):
     """None of a model's servers can be reached, and none came back in time."""
 
     def __init__(self, ref: str, reason: str, waited_s: float) -> None:
-        self.ref = ref
-        self.reason = reason
-        self.waited_s = waited_s
+        self.ref, self.reason, self.waited_s = ref, reason, waited_s
         waited = f", waited {waited_s:g} s" if waited_s else ""
         super().__init__(
             f"no server can be reached for model '{ref}': {reason}{waited}. "
@@ -241,9 +221,7 @@ class PromptCut(EngineError):
     def __init__(
         self, url: str, n_read_tokens: int, n_sent_tokens: int, *, is_probe: bool = False
     ) -> None:
-        self.url = url
-        self.n_read_tokens = n_read_tokens
-        self.n_sent_tokens = n_sent_tokens
+        self.url, self.n_read_tokens, self.n_sent_tokens = url, n_read_tokens, n_sent_tokens
         what = f"a prompt of at least {n_sent_tokens}"
         if is_probe:
             what = f"a probe of {n_sent_tokens}, which is as long as this prompt may be"
@@ -258,11 +236,9 @@ class InvalidName(EngineError):
     """A model's name that cannot be one, and what is wrong with it."""
 
     def __init__(self, text: str, why: str) -> None:
-        self.text = text
-        self.why = why
-        shown = text if len(text) <= 100 else f"{text[:100]}…"
+        self.text, self.why = text, why
         super().__init__(
-            f"invalid model name {shown!r}: {why}. "
+            f"invalid model name {shorten(text, 101)!r}: {why}. "
             f"Names are [host/][namespace/]model[:tag], of letters, digits, '_', '-' and '.'."
         )
 
@@ -279,8 +255,7 @@ class DigestMismatch(EngineError):
     """What arrived is not what its digest says; nothing of it was kept."""
 
     def __init__(self, expected: str, got: str) -> None:
-        self.expected = expected
-        self.got = got
+        self.expected, self.got = expected, got
         super().__init__(f'digest mismatch, expected "{expected}", got "{got}"')
 
 
@@ -288,8 +263,7 @@ class StoreFull(EngineError):
     """No room for a blob on the store's disk (or within a limit of it); nothing half was left."""
 
     def __init__(self, path: str, free_bytes: int) -> None:
-        self.path = path
-        self.free_bytes = free_bytes
+        self.path, self.free_bytes = path, free_bytes
         super().__init__(
             f"no room left in {path} ({free_bytes // 10**6} MB free); nothing half was kept. "
             f"Make room, or set PADDOCK_MODELS to another disk."
@@ -300,8 +274,7 @@ class StoreReadOnly(EngineError):
     """The store cannot be written."""
 
     def __init__(self, path: str, why: str) -> None:
-        self.path = path
-        self.why = why
+        self.path, self.why = path, why
         super().__init__(
             f"{path} cannot be written: {why}. Set PADDOCK_MODELS to a folder that can."
         )
@@ -324,3 +297,29 @@ class BlobMissing(EngineError):
 
 class RecipeRefused(BadRequest):
     """A model cannot be made as it was asked for; nothing was made."""
+
+
+def pack_error(error: Exception) -> dict[str, Any]:
+    """Return an error's class, text and fields; of a foreign one, its class name and text."""
+    known = next(
+        (kind for kind in type(error).__mro__ if _error_class(kind.__name__) is kind), None
+    )
+    if known is None:
+        text = f"the pool met an error of its own: {type(error).__name__}: {error}"
+        return {"kind": EngineError.__name__, "text": text, "data": {}}
+    return {"kind": known.__name__, "text": str(error), "data": dict(vars(error))}
+
+
+def read_error(fields: Mapping[str, Any]) -> EngineError:
+    """Return the error that `pack_error` wrote, of the same class with the same fields."""
+    kind = _error_class(str(fields["kind"])) or EngineError
+    error = kind.__new__(kind)
+    error.args = (str(fields["text"]),)
+    for name, value in fields["data"].items():
+        setattr(error, name, tuple(value) if isinstance(value, list) else value)
+    return error
+
+
+def _error_class(name: str) -> type[EngineError] | None:
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, EngineError) else None

@@ -20,8 +20,8 @@ from starlette.routing import Route
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.parameters import model_ref
 from paddock.engine.api.streaming import stream_response
-from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, PoolCodec, WireLine, pack_error
-from paddock.engine.errors import BadRequest, EngineError
+from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, PoolCodec, WireLine
+from paddock.engine.errors import BadRequest, EngineError, pack_error
 from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.request import Chunk, ModelSpec, Pool
 from paddock.engine.system.tasks import end, wait_for_event

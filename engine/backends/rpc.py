@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticSerializationError
 
-from paddock.engine import errors
-from paddock.engine.errors import EngineError, WorkerLost
+from paddock.engine.errors import EngineError, WorkerLost, read_error
 from paddock.engine.memory.pool_stats import LoadCount, PoolStats
 from paddock.engine.request import (
     ChatRequest,
@@ -166,32 +165,6 @@ class PoolCodec:
 def _as_found(facts: ModelFacts) -> ModelFacts:
     """Return facts whose sampling values have their types, which the identity counts."""
     return replace(facts, params=checked_sampling(facts.params))
-
-
-def pack_error(error: Exception) -> dict[str, Any]:
-    """Serialise an error with its fields; a foreign one by its class name and text."""
-    known = next(
-        (kind for kind in type(error).__mro__ if _error_class(kind.__name__) is kind), None
-    )
-    if known is None:
-        text = f"the pool met an error of its own: {type(error).__name__}: {error}"
-        return {"kind": EngineError.__name__, "text": text, "data": {}}
-    return {"kind": known.__name__, "text": str(error), "data": dict(vars(error))}
-
-
-def read_error(fields: dict[str, Any]) -> EngineError:
-    """Return the error that was serialised, of the same class with the same fields."""
-    kind = _error_class(str(fields["kind"])) or EngineError
-    error = kind.__new__(kind)
-    error.args = (str(fields["text"]),)
-    for name, value in fields["data"].items():
-        setattr(error, name, tuple(value) if isinstance(value, list) else value)
-    return error
-
-
-def _error_class(name: str) -> type[EngineError] | None:
-    kind = getattr(errors, name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, EngineError) else None
 
 
 def _dump_json(model: BaseModel) -> bytes:

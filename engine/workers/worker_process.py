@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from paddock.engine.errors import EngineError
+from paddock.engine.errors import EngineError, read_error
 from paddock.engine.request import (
     ChatRequest,
     Message,
@@ -37,27 +37,6 @@ from .worker_options import WorkerMemory, WorkerOptions
 from .worker_protocol import AnswerEnd, LoadBroken, PendingRequest, WorkerGone
 
 _N_KEPT_LINES = 50
-
-
-class StderrTail:
-    """Read a stream to its end and keep its last lines."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=_N_KEPT_LINES)
-
-    async def read(self, stream: asyncio.StreamReader) -> None:
-        """Read until the stream ends."""
-        async for line in _stderr_lines(stream):
-            self._lines.append(line)
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """The last lines, the newest at the end."""
-        return tuple(self._lines)
-
-    def clear(self) -> None:
-        """Drop all lines: they do not explain a later death."""
-        self._lines.clear()
 
 
 async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -120,7 +99,8 @@ class WorkerProcess:
         self._process = process
         self._pending: dict[int, PendingRequest] = {}
         self._next_id = 0
-        self._stderr = StderrTail()
+        self._stderr: deque[str] = deque(maxlen=_N_KEPT_LINES)
+        """The last lines of its standard error."""
         self._tasks: list[asyncio.Task[None]] = []
         self._is_stopping = False
         self._n_turns = 0
@@ -148,7 +128,7 @@ class WorkerProcess:
         )
         worker = cls(process, load)
         assert process.stderr is not None
-        worker._tasks.append(asyncio.create_task(worker._stderr.read(process.stderr)))
+        worker._tasks.append(asyncio.create_task(worker._read_stderr(process.stderr)))
         try:
             async with asyncio.timeout(timeout_s):
                 await worker._await_ready()
@@ -321,6 +301,10 @@ class WorkerProcess:
         if not self.gone.done() and not stdin.is_closing():
             stdin.write(worker_protocol.pack_frame(head, body))
 
+    async def _read_stderr(self, stream: asyncio.StreamReader) -> None:
+        async for line in _stderr_lines(stream):
+            self._stderr.append(line)
+
     # Frames from the worker
 
     async def _await_ready(self) -> None:
@@ -376,7 +360,7 @@ class WorkerProcess:
     ) -> None:
         match event:
             case "refused":
-                pending.fail(worker_protocol.read_refusal(head))
+                pending.fail(read_error(head["error"]))
             case "told":
                 pending.finish(head["result"])
             case "shortened" if pending.on_shortened is not None:
@@ -455,7 +439,7 @@ class WorkerProcess:
         phase = self._loading or request_phase(started or list(self._pending))
         status = await self._process.wait()
         await asyncio.sleep(0.05)  # what it wrote last is still in the pipe
-        return death_reason(status, phase, self._stderr.lines)
+        return death_reason(status, phase, tuple(self._stderr))
 
 
 @dataclass(frozen=True, slots=True)

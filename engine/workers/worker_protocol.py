@@ -18,14 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from paddock.engine.arrays import Vectors
-from paddock.engine.errors import (
-    BadRequest,
-    EngineError,
-    NoInsert,
-    PromptTooLong,
-    TextRefused,
-    TextTooLong,
-)
+from paddock.engine.errors import EngineError, pack_error
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -230,30 +223,7 @@ def read_embedded(head: FrameHead, body: bytes) -> Embedded:
 
 def pack_refusal(request_id: int, error: EngineError) -> FrameHead:
     """Write an error."""
-    details: dict[str, Any] = {"kind": "bad", "text": str(error)}
-    if isinstance(error, PromptTooLong):
-        numbers = (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens)
-        details = {"kind": "prompt", "numbers": numbers}
-    elif isinstance(error, TextTooLong):
-        details = {"kind": "text", "numbers": (error.index, error.n_tokens, error.n_ctx_tokens)}
-    elif isinstance(error, TextRefused):
-        details = {"kind": "vector", "index": error.index, "text": error.why}
-    elif isinstance(error, NoInsert):
-        details = {"kind": "insert"}
-    return {"event": "refused", "id": request_id, **details}
-
-
-def read_refusal(head: FrameHead) -> EngineError:
-    """Read the output of `pack_refusal`."""
-    if head["kind"] == "prompt":
-        return PromptTooLong(*head["numbers"])
-    if head["kind"] == "text":
-        return TextTooLong(*head["numbers"])
-    if head["kind"] == "vector":
-        return TextRefused(head["index"], head["text"])
-    if head["kind"] == "insert":
-        return NoInsert()
-    return BadRequest(head["text"])
+    return {"event": "refused", "id": request_id, "error": pack_error(error)}
 
 
 class WorkerGone(Exception):

@@ -11,8 +11,8 @@ from starlette.applications import Starlette
 
 from paddock.engine.api.pool_server import pool_routes
 from paddock.engine.backends.model_servers import detect_server
-from paddock.engine.backends.rpc import PREFIX, CountRequest, PoolCodec, WireLine, read_error
-from paddock.engine.errors import BadRequest, EngineError, InvalidName, ModelBroken
+from paddock.engine.backends.rpc import PREFIX, CountRequest, PoolCodec, WireLine
+from paddock.engine.errors import BadRequest, EngineError, InvalidName, ModelBroken, read_error
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.hosts import ServerAddress

@@ -15,8 +15,6 @@ from paddock.engine.backends.rpc import (
     CountRequest,
     PoolCodec,
     WireLine,
-    pack_error,
-    read_error,
 )
 from paddock.engine.errors import (
     BadRequest,
@@ -27,6 +25,8 @@ from paddock.engine.errors import (
     ModelNotFound,
     PromptTooLong,
     WorkerLost,
+    pack_error,
+    read_error,
 )
 from paddock.engine.request import (
     ChatRequest,

@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.arrays import Vectors
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
+from paddock.engine.errors import BadRequest, TextRefused, TextTooLong, pack_error, read_error
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_model import Model
@@ -23,7 +23,7 @@ from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.embed_service import EmbedService, gpu_batch_tokens
 from paddock.engine.workers.worker_options import WorkerOptions
-from paddock.engine.workers.worker_protocol import FrameHead, pack_refusal, read_refusal
+from paddock.engine.workers.worker_protocol import FrameHead
 from tests.fakes import tiny
 
 VECTORS = ModelSpec("all-minilm", role="embed")
@@ -182,7 +182,7 @@ def test_a_causal_model_embeds_by_its_last_token_alike_in_any_company(tmp_path: 
 
 
 def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:
-    error = read_refusal(pack_refusal(3, TextRefused(5, "has no tokens, so it has no vector")))
+    error = read_error(pack_error(TextRefused(5, "has no tokens, so it has no vector")))
     assert isinstance(error, TextRefused) and error.index == 5
     assert str(error) == "text 5 has no tokens, so it has no vector"
 

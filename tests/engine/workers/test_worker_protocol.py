@@ -5,7 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
-from paddock.engine.errors import BadRequest, EngineError, NoInsert, PromptTooLong, TextTooLong
+from paddock.engine.errors import (
+    BadRequest,
+    EngineError,
+    NoInsert,
+    PromptTooLong,
+    TextTooLong,
+    read_error,
+)
 from paddock.engine.request import (
     ChatRequest,
     Constraint,
@@ -21,7 +28,6 @@ from paddock.engine.workers.worker_protocol import (
     pack_chat,
     pack_refusal,
     read_chat,
-    read_refusal,
 )
 
 REQUEST = ChatRequest(
@@ -72,6 +78,6 @@ def test_a_refusal_is_the_same_error_on_the_other_side() -> None:
         TextTooLong(3, 9, 8),
     )
     for error in errors:
-        read = read_refusal(pack_refusal(1, error))
+        read = read_error(pack_refusal(1, error)["error"])
         assert (type(read), str(read)) == (type(error), str(error))
         assert vars(read) == vars(error)
