@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import TypeVar
 
 from paddock.engine.errors import (
@@ -512,12 +511,7 @@ class BalancedPool:
         self._roster.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Cancel all requests, and close every connection."""
         for answer in tuple(self._answers):
             answer.cancel()

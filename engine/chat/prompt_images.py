@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,20 +30,9 @@ MAX_KNOWN_PIECES = 4096
 
 _FIRST_PLACEHOLDER, _LAST_PLACEHOLDER = -2, -(2**31)
 
-ImageKind = Literal["PNG", "JPEG", "GIF", "BMP"]
 
-
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """Kind and size of an image, from its first bytes."""
-
-    kind: ImageKind
-    width: int
-    height: int
-
-
-def check_image(data: bytes, number: int) -> ImageFacts:
-    """Return an image's kind and size.
+def check_image(data: bytes, number: int) -> None:
+    """Check an image's kind and size by its first bytes.
 
     Args:
         data: the file's bytes.
@@ -57,18 +46,18 @@ def check_image(data: bytes, number: int) -> ImageFacts:
         raise BadRequest(
             f"image {number} has {len(data) // mib} MiB; at most {MAX_IMAGE_BYTES // mib} are read"
         )
-    facts = _read_facts(data)
-    if facts is None:
-        what = (
-            "is empty" if not data else f"is no PNG, JPEG, GIF or BMP ({_unknown_image_text(data)})"
-        )
-        raise BadRequest(f"image {number} {what}")
-    if facts.width * facts.height > MAX_IMAGE_PIXELS or 0 in (facts.width, facts.height):
+    if not data:
+        raise BadRequest(f"image {number} is empty")
+    size = image_size(data)
+    if size is None:
+        why = _unknown_image_text(data)
+        raise BadRequest(f"image {number} is no PNG, JPEG, GIF or BMP ({why})")
+    width, height = size
+    if not 0 < width * height <= MAX_IMAGE_PIXELS:
         raise BadRequest(
-            f"image {number} has {facts.width} by {facts.height} pixels; "
+            f"image {number} has {width} by {height} pixels; "
             f"at most {MAX_IMAGE_PIXELS // 1_000_000} million are read"
         )
-    return facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +141,21 @@ def _unknown_image_text(data: bytes) -> str:
     return f"it begins with {data[:4]!r}"
 
 
-def _read_facts(data: bytes) -> ImageFacts | None:
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a PNG, JPEG, GIF or BMP; None: it is another kind."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        return ImageFacts("PNG", *struct.unpack(">II", data[16:24]))
+        return struct.unpack(">II", data[16:24])
     if data[:6] in (b"GIF87a", b"GIF89a") and len(data) >= 10:
-        return ImageFacts("GIF", *struct.unpack("<HH", data[6:10]))
+        return struct.unpack("<HH", data[6:10])
     if data[:2] == b"BM" and len(data) >= 26:
         width, height = struct.unpack("<ii", data[18:26])
-        return ImageFacts("BMP", abs(width), abs(height))
+        return abs(width), abs(height)
     if data[:3] == b"\xff\xd8\xff":
-        return _read_jpeg_facts(data)
+        return _jpeg_size(data)
     return None
 
 
-def _read_jpeg_facts(data: bytes) -> ImageFacts | None:
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Read the size from a JPEG's SOF segment."""
     at = 2
     while at + 9 <= len(data):
@@ -177,6 +167,6 @@ def _read_jpeg_facts(data: bytes) -> ImageFacts | None:
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return ImageFacts("JPEG", width, height)
+            return width, height
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None

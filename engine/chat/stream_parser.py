@@ -16,13 +16,19 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
 
-from .tool_call_parser import IncompleteValue, MalformedValue, parse_first_complete_call
+from .tool_call_parser import (
+    IncompleteValue,
+    MalformedValue,
+    parse_calls,
+    parse_first_complete_call,
+)
 from .tool_formats import ReasoningTags, ToolCallFormat
 
 
@@ -504,7 +510,7 @@ class MarkupParser(StreamParser):
     ) -> tuple[list[ToolCall], int] | tuple[()] | None:
         """Try to parse a call; None: more text is needed; empty: it is none."""
         try:
-            calls, end, _ = parse_first_complete_call(formats, text, at, self._markup.tools)
+            return parse_first_complete_call(formats, text, at, self._markup.tools)
         except MalformedValue:
             return ()
         except IncompleteValue:
@@ -512,7 +518,6 @@ class MarkupParser(StreamParser):
                 return self._try_unclosed_call(text, at, formats)
             self._is_waiting = len(text) - at > _CHEAP_CALL_CHARS
             return None
-        return calls, end
 
     def _try_unclosed_call(
         self, text: str, at: int, formats: Sequence[ToolCallFormat]
@@ -520,13 +525,9 @@ class MarkupParser(StreamParser):
         """Parse a call that lacks nothing but its closing words."""
         for call_format in formats:
             whole = text + "".join(call_format.leftovers[:1])
-            try:
-                calls, end, _ = parse_first_complete_call(
-                    [call_format], whole, at, self._markup.tools
-                )
-            except (MalformedValue, IncompleteValue):
-                continue
-            return calls, min(end, len(text))
+            with suppress(MalformedValue, IncompleteValue):
+                calls, end = parse_calls(call_format, whole, at, self._markup.tools)
+                return calls, min(end, len(text))
         return ()
 
     def _take_calls(self, calls: list[ToolCall], end: int, delta: _DeltaBuilder, text: str) -> None:

@@ -14,6 +14,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -297,6 +298,8 @@ def _skip_literal(text: str, at: int, literal: str) -> int:
 
 
 _TOOL_NAME = re.compile(r"[\w.\-/:]+")
+_DIGITS = re.compile(r"\d+")
+_CALL_NUMBER = re.compile(r"(?<=.):\d+$")
 
 
 def _parse_placeholder(
@@ -315,9 +318,10 @@ def _parse_placeholder(
             raise IncompleteValue if at >= len(text) else MalformedValue
         if match.end() >= len(text):
             raise IncompleteValue
-        return _without_index(match.group(), placeholder, call_format), _end_of_name(
-            match, placeholder, call_format
-        )
+        word = match.group()
+        if placeholder == "name" and "index" in call_format.reads:
+            word = _CALL_NUMBER.sub("", word)  # Kimi's
+        return word, match.start() + len(word)
     if placeholder == "python":
         return parse_python_calls(text, at)
     if placeholder == "gemma":
@@ -325,26 +329,6 @@ def _parse_placeholder(
     if placeholder == "params":
         return _parse_parameters(call_format, text, at, tools.get(str(found.get("name"))))
     return parse_json(text, at)
-
-
-_DIGITS = re.compile(r"\d+")
-_INDEXED = re.compile(r"(.+?):\d+$")
-
-
-def _is_indexed(call_format: ToolCallFormat) -> bool:
-    return "index" in call_format.reads
-
-
-def _without_index(word: str, placeholder: Placeholder, call_format: ToolCallFormat) -> str:
-    """Remove `:0` from a name where the format numbers its calls (Kimi)."""
-    found = _INDEXED.match(word) if placeholder == "name" and _is_indexed(call_format) else None
-    return found.group(1) if found else word
-
-
-def _end_of_name(
-    match: re.Match[str], placeholder: Placeholder, call_format: ToolCallFormat
-) -> int:
-    return match.start() + len(_without_index(match.group(), placeholder, call_format))
 
 
 def _parse_parameters(
@@ -401,23 +385,14 @@ def _calls_of_value(
             (found[key] for key in ("args", "params", "gemma") if key in found), {}
         )
         call_id = str(found.get("id", ""))
-        calls = [
-            ToolCall(
-                str(found.get("name") or _name_in_call_id(call_id)),
-                _arguments_object(arguments),
-                call_id,
-            )
-        ]
+        # Kimi's ids are `functions.get_weather:0`.
+        name = found.get("name") or _CALL_NUMBER.sub("", call_id).removeprefix("functions.")
+        calls = [ToolCall(str(name), _arguments_object(arguments), call_id)]
     if not calls or any(not call.name for call in calls):
         raise MalformedValue
     if needs_known and any(call.name not in tools for call in calls):
         raise MalformedValue
     return calls
-
-
-def _name_in_call_id(call_id: str) -> str:
-    """Return the name within an id (Kimi: `functions.get_weather:0`)."""
-    return re.sub(r":\d+$", "", call_id).removeprefix("functions.")
 
 
 _NAME_KEYS = ("name", "tool_name", "function_name", "function", "recipient_name")
@@ -478,7 +453,7 @@ def _arguments_object(value: Any) -> dict[str, Any]:
 
 def parse_first_complete_call(
     formats: Sequence[ToolCallFormat], text: str, at: int, tools: Mapping[str, Tool]
-) -> tuple[list[ToolCall], int, ToolCallFormat]:
+) -> tuple[list[ToolCall], int]:
     """Parse calls by the first format that fits.
 
     Raises:
@@ -486,9 +461,6 @@ def parse_first_complete_call(
         MalformedValue: none fits.
     """
     for call_format in formats:
-        try:
-            calls, end = parse_calls(call_format, text, at, tools)
-        except MalformedValue:
-            continue
-        return calls, end, call_format
+        with suppress(MalformedValue):
+            return parse_calls(call_format, text, at, tools)
     raise MalformedValue

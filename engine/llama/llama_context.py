@@ -25,7 +25,6 @@ import ctypes
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -312,12 +311,7 @@ class Context:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Free the context."""
         self.close()
 

@@ -17,7 +17,6 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
-from types import TracebackType
 from typing import Protocol, Self
 
 import httpx
@@ -277,12 +276,7 @@ class TransferClient:
         self._client.headers["User-Agent"] = f"paddock/{own_version()}"
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
         if self._client is not None:
             await self._client.aclose()

@@ -27,26 +27,10 @@ CONTEXT_BYTES = 512 * 1024 * 1024
 and the kernels, 300 to 600 MB by card and driver."""
 
 # What llama.cpp's kernels choose by, under the names of /proc/cpuinfo.
-_FEATURES = frozenset(
-    [
-        "sse4_2",
-        "avx",
-        "avx2",
-        "f16c",
-        "fma",
-        "avx_vnni",
-        "avx512f",
-        "avx512_vnni",
-        "avx512_bf16",
-        "amx_tile",
-        "amx_int8",
-        "asimd",
-        "asimddp",
-        "i8mm",
-        "sve",
-        "bf16",
-    ]
-)
+_FEATURES = frozenset((
+    "sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16",
+    "amx_tile", "amx_int8", "asimd", "asimddp", "i8mm", "sve", "bf16",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
-
-# What `signal` stands on; that one takes as long to import as all of Python takes to start.
-import _signal as signal  # type: ignore[import-not-found]  # isort: skip
 
 GRACE_S = 2.0
 """What a program gets between being asked to end and being killed."""

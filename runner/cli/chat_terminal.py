@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import files
@@ -62,12 +62,7 @@ class LineInput:
             self._line.parse_and_bind("bind ^I rl_complete" if is_editline else "tab: complete")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Save the new lines of the history."""
         if self._line is None or not self.keeps_history:
             return
