@@ -1,7 +1,7 @@
 """Sampling parameters: their names, types and ranges, and how values are checked. Pure.
 
-The ranges are wider than those of the YAML language: Modelfiles and clients of the HTTP service
-are checked here too.
+The tables of Ollama's options, OpenAI's parameters and Modelfiles take names and ranges from here.
+The ranges are wider than those of the YAML language.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ INTEGER_RANGES: Mapping[str, tuple[int, int]] = {
     "top_k": (-1, 2**31 - 1),  # 0 and -1: all of them
     "repeat_last_n": (-1, 2**31 - 1),  # -1: the whole context
     "seed": (-(2**63), 2**64 - 1),
-    "max_tokens": (1, 2**31 - 1),  # and -1 and -2: up to the end of the context
 }
-OTHER_SAMPLING_NAMES = ("stop", "logit_bias", "guards_repetition")
-SAMPLING_NAMES = (*NUMBER_RANGES, *INTEGER_RANGES, *OTHER_SAMPLING_NAMES)
+SAMPLING_NAMES = (
+    *NUMBER_RANGES, *INTEGER_RANGES, "max_tokens", "stop", "logit_bias", "guards_repetition"
+)  # fmt: skip
 
 
 def checked_sampling(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def checked_sampling(params: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(name: str, value: Any) -> Any:
     if name in NUMBER_RANGES:
         return _number(name, value, *NUMBER_RANGES[name])
-    if name == "max_tokens" and value in (-1, -2):
-        return int(value)
+    if name == "max_tokens":  # -1 and -2: up to the end of the context
+        return int(value) if value in (-1, -2) else _integer(name, value, 1, 2**31 - 1)
     if name in INTEGER_RANGES:
         return _integer(name, value, *INTEGER_RANGES[name])
     if name == "stop":

@@ -20,29 +20,18 @@ from typing import Any, Literal
 from paddock.engine.errors import EngineError
 from paddock.engine.gguf import split_file_names
 from paddock.engine.request import Message
+from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 from paddock.engine.system.text import shorten
 
 ParameterKind = Literal["integer", "number", "boolean", "texts"]
 
+_WHOLE_NUMBERS = (
+    "num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread",
+    "draft_num_predict", *INTEGER_RANGES,
+)  # fmt: skip
 PARAMETER_KINDS: Mapping[str, ParameterKind] = {
-    "num_ctx": "integer",
-    "num_predict": "integer",
-    "num_keep": "integer",
-    "num_batch": "integer",
-    "num_gpu": "integer",
-    "main_gpu": "integer",
-    "num_thread": "integer",
-    "draft_num_predict": "integer",
-    "seed": "integer",
-    "top_k": "integer",
-    "repeat_last_n": "integer",
-    "temperature": "number",
-    "top_p": "number",
-    "min_p": "number",
-    "typical_p": "number",
-    "repeat_penalty": "number",
-    "presence_penalty": "number",
-    "frequency_penalty": "number",
+    **dict.fromkeys(_WHOLE_NUMBERS, "integer"),
+    **dict.fromkeys(NUMBER_RANGES, "number"),
     "use_mmap": "boolean",
     "stop": "texts",
 }

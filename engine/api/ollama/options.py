@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.api.errors import ApiError
+from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
 INTEGER_OPTIONS = frozenset(
-    ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed",
-     "num_predict", "top_k", "repeat_last_n", "draft_num_predict", "mirostat")
+    (*INTEGER_RANGES, "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep",
+     "num_predict", "draft_num_predict", "mirostat")
 )  # fmt: skip
-FLOAT_OPTIONS = frozenset(
-    ("top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty",
-     "frequency_penalty", "tfs_z", "mirostat_tau", "mirostat_eta")
-)  # fmt: skip
+FLOAT_OPTIONS = frozenset((*NUMBER_RANGES, "tfs_z", "mirostat_tau", "mirostat_eta"))
 BOOLEAN_OPTIONS = frozenset(
     ("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only",
      "penalize_newline")
@@ -146,16 +144,9 @@ def _repeat_penalty(value: float) -> float:
 
 
 _SAMPLING_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
-    "temperature": _clamp(0, 100),
-    "top_p": _clamp(0, 1),
-    "min_p": _clamp(0, 1),
-    "typical_p": _clamp(0, 1),
-    "presence_penalty": _clamp(-100, 100),
-    "frequency_penalty": _clamp(-100, 100),
+    **{name: _clamp(*ends) for name, ends in {**NUMBER_RANGES, **INTEGER_RANGES}.items()},
     "repeat_penalty": _repeat_penalty,
     "top_k": _clamp(0, _INT32),
-    "repeat_last_n": _clamp(-1, _INT32),
-    "seed": _clamp(-(2**63), 2**64 - 1),
     "num_predict": _num_predict,
     "stop": lambda marks: marks,
 }

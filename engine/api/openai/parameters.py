@@ -13,6 +13,7 @@ from typing import Any
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import Constraint, ModelSpec, Role, Think, Tool
+from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
 from .request_body import Fields
 
@@ -23,8 +24,8 @@ MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 
 # Not OpenAI's, but sent by clients of local servers.
-_EXTRA_INTEGERS = {"top_k": (-1, 2**31 - 1), "repeat_last_n": (-1, 2**31 - 1)}
-_EXTRA_NUMBERS = {"min_p": (0.0, 1.0), "typical_p": (0.0, 1.0), "repeat_penalty": (0.01, 100.0)}
+_EXTRA_INTEGERS = ("top_k", "repeat_last_n")
+_EXTRA_NUMBERS = ("min_p", "typical_p", "repeat_penalty")
 
 _REASONING_EFFORTS: Mapping[str, Think] = {
     "none": False,
@@ -70,8 +71,8 @@ def read_sampling(body: Fields, *limits: str) -> dict[str, Any]:
         "stop": _read_stop(body),
         "logit_bias": _read_logit_bias(body),
         "max_tokens": next((body.whole(name, 1) for name in limits if body.has(name)), None),
-        **{name: body.whole(name, *ends) for name, ends in _EXTRA_INTEGERS.items()},
-        **{name: body.number(name, *ends) for name, ends in _EXTRA_NUMBERS.items()},
+        **{name: body.whole(name, *INTEGER_RANGES[name]) for name in _EXTRA_INTEGERS},
+        **{name: body.number(name, *NUMBER_RANGES[name]) for name in _EXTRA_NUMBERS},
     }
     return {name: value for name, value in params.items() if value is not None}
 
