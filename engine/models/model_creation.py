@@ -21,7 +21,7 @@ from typing import Any
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
 from paddock.engine.request import Message
-from paddock.engine.tuning import tuner
+from paddock.engine.system.processes import json_subprocess
 from paddock.engine.tuning.tuner import copy_bytes
 
 from . import manifests
@@ -111,7 +111,7 @@ def _run_quantiser(
     order: dict[str, object], target: Path, on_progress: Callable[[int], None]
 ) -> str:
     """Run the quantiser's process; return its error, or an empty text."""
-    with tuner.json_subprocess(_QUANTISER_COMMAND, order) as one:
+    with json_subprocess(_QUANTISER_COMMAND, order) as one:
         while one.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 one.process.wait(_POLL_S)

@@ -15,14 +15,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 from .process_guard import CANNOT_START, GRACE_S, guarded_command
 
+EXIT_BROKEN = 70  # EX_SOFTWARE
 _LEFT_OPEN_S = 1.0
 """How long what a command started may hold its pipes once the command itself has ended."""
 _POLL_S = 0.1
@@ -239,6 +243,106 @@ class LineProcess:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def how_it_ended(status: int) -> str:
+    """Return how a process ended, with the name of a signal.
+
+    >>> how_it_ended(-11), how_it_ended(3), how_it_ended(-35)
+    ('killed by SIGSEGV', 'ended with status 3', 'killed by signal 35')
+    """
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-status}"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSubprocess:
+    """A subprocess that has its order; its output is lines of JSON."""
+
+    process: subprocess.Popen[str]
+    _log: IO[str]
+
+    @property
+    def lines(self) -> IO[str]:
+        """Its output, lines of JSON."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def why_it_ended(self) -> str:
+        """Wait for the end and describe it, for a process without a result."""
+        how = how_it_ended(self.process.wait())
+        was = "was " if how.startswith("killed") else ""
+        return f"the process {was}{how}{self.last_line()}"
+
+    def last_line(self) -> str:
+        """Return the last line of standard error in brackets, or ""."""
+        return "".join(f" ({line})" for line in self.log_lines()[-1:])
+
+    def log_lines(self) -> list[str]:
+        """Return the lines of standard error."""
+        self._log.seek(0)
+        return [line.strip() for line in self._log if line.strip()]
+
+
+@contextlib.contextmanager
+def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterator[JsonSubprocess]:
+    """Run a command with this order, one line of JSON; kill it at the end of the context.
+
+    The command takes the order by `take_order`. For work that may abort, or that only the end of
+    the process interrupts.
+    """
+    # To a file: no one reads a pipe while the process works, and a full one would block it.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C in the terminal is handled by this process
+            env={**os.environ, "PYTHONUTF8": "1"},
+        )
+        try:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # its exit status says why it does not read
+                process.stdin.write(json.dumps(order) + "\n")
+                process.stdin.flush()
+            yield JsonSubprocess(process, log)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def take_order() -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], None]]:
+    """Return the order of the `json_subprocess` that this process is, and what sends a line.
+
+    What else is printed goes to standard error. The process ends when its input is closed: the
+    caller is gone.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    order = json.loads(sys.stdin.readline())
+
+    def end_with_caller() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=end_with_caller, daemon=True).start()
+    return order, lambda line: print(json.dumps(line), file=answers, flush=True)
+
+
+def run_and_exit(main: Callable[[], None]) -> NoReturn:
+    """Call a process's `main` and end at once, since another thread may be reading the pipe."""
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(EXIT_BROKEN)
+    os._exit(0)
 
 
 async def _read_output(

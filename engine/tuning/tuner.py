@@ -2,38 +2,35 @@
 
 A subprocess (`tuning_process`) writes and judges the copy under a temporary name; one rename
 finishes it. An interrupted run leaves nothing, and the next run removes what a killed one left.
-`json_subprocess` runs such work: an order in as one line of JSON, lines of JSON out. It is used for
-work that may end in llama.cpp's `abort()`, or that only the end of the process interrupts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
+from paddock.engine.profile.format_speeds import NEAR_LOSSLESS
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_disk
 from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.processes import JsonSubprocess, json_subprocess
 from paddock.engine.workers.crashes import (
     Fallback,
     FallbackStore,
     death_reason,
     fallback_words,
     has_crashed,
-    how_it_ended,
     next_fallback,
     rebuild_command,
     with_failed_fallback,
@@ -43,67 +40,10 @@ from paddock.engine.workers.worker_options import WorkerOptions
 
 from .tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
 
-
-@dataclass(frozen=True, slots=True)
-class JsonSubprocess:
-    """A subprocess that has its order, and its output."""
-
-    process: subprocess.Popen[str]
-    _log: IO[str]
-
-    @property
-    def lines(self) -> IO[str]:
-        """Its output, lines of JSON."""
-        assert self.process.stdout is not None
-        return self.process.stdout
-
-    def why_it_ended(self) -> str:
-        """Wait for the end and describe it, for a process without a result."""
-        how = how_it_ended(self.process.wait())
-        was = "was " if how.startswith("killed") else ""
-        return f"the process {was}{how}{self.last_line()}"
-
-    def last_line(self) -> str:
-        """Return the last line of standard error in brackets, or ""."""
-        return "".join(f" ({line})" for line in self.log_lines()[-1:])
-
-    def log_lines(self) -> list[str]:
-        """Return the lines of standard error."""
-        self._log.seek(0)
-        return [line.strip() for line in self._log if line.strip()]
-
-
-@contextmanager
-def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterator[JsonSubprocess]:
-    """Run a command with this order; kill it at the end of the context."""
-    # To a file: no one reads a pipe while the process works, and a full one would block it.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C in the terminal is handled by this process
-            env={**os.environ, "PYTHONUTF8": "1"},
-        )
-        try:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # its exit status says why it does not read
-                process.stdin.write(json.dumps(order) + "\n")
-                process.stdin.flush()
-            yield JsonSubprocess(process, log)
-        finally:
-            process.kill()
-            process.communicate()
-
-
-# As `llama.quantise.FORMATS`, which only the subprocess can import.
 TUNING_FORMATS = (
     "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
-NEAR_LOSSLESS = "Q8_0"
 # Compared positions: in the text that comes with Paddock, and in the user's documents if the model
 # reads them in time.
 N_COMPARED, N_COMPARED_OWN = 768, 4096

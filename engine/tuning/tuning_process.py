@@ -1,26 +1,21 @@
 """Subprocess that makes and judges a tuned copy. Started by `tuner` as a module.
 
 A process of its own, because only its end interrupts llama.cpp's quantiser, some of whose errors
-end in `abort()`. An order comes in as one line of JSON; lines of JSON go out. When the pipe closes,
-the caller is gone, and the process ends. Judging means measuring the speeds of original and copy,
+end in `abort()`. Judging means measuring the speeds of original and copy,
 and how often they agree on the next token.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +37,7 @@ from paddock.engine.profile import format_speeds, trial_models
 from paddock.engine.profile.context_layout import workload_s
 from paddock.engine.profile.measure import Bench, BenchClock, BenchOptions, measure_format
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
+from paddock.engine.system.processes import run_and_exit, take_order
 from paddock.engine.workers.crashes import with_fallback
 from paddock.engine.workers.worker_options import WorkerOptions
 
@@ -230,24 +226,12 @@ class TuningOrder:
 
 def main() -> None:
     """Carry out one order."""
-    result = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # from here on, `print` goes to standard error
+    order, send = take_order()
     library.quiet_logs()
-    order = TuningOrder(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_exit_at_end_of, args=(sys.stdin,), daemon=True).start()
-
-    def send(line: dict[str, Any]) -> None:
-        print(json.dumps(line), file=result, flush=True)
-
     try:
-        make_copy(order, send)
+        make_copy(TuningOrder(**order), send)
     except (LoadFailed, QuantiseFailed, OSError) as error:
         send({"event": "broken", "why": str(error)})
-
-
-def _exit_at_end_of(stream: TextIO) -> None:
-    stream.read()
-    os._exit(1)
 
 
 def make_copy(order: TuningOrder, send: SendLine) -> None:
@@ -443,10 +427,4 @@ def _synced_file_facts(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Not through the interpreter's end: the other thread may be inside a read of the pipe.
-    try:
-        main()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(70)
-    os._exit(0)
+    run_and_exit(main)

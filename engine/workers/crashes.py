@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from paddock.engine.llama.build import find_build
 from paddock.engine.profile.profile_store import device_slug, write_json
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
+from paddock.engine.system.processes import how_it_ended
 
 from .worker_options import WorkerOptions
 
@@ -43,20 +43,6 @@ _KILLED_BY_OTHERS = re.compile(r"killed by SIG(HUP|INT|KILL|TERM)\b")
 _KILLED_BY_CRASH = re.compile(r"killed by SIG(SEGV|ILL|ABRT|BUS|FPE)\b")
 
 _LAST_LINE_PREFIX = " (llama.cpp's last line: "
-
-
-def how_it_ended(status: int) -> str:
-    """Return how a process ended, with the name of a signal.
-
-    >>> how_it_ended(-11), how_it_ended(3), how_it_ended(-35)
-    ('killed by SIGSEGV', 'ended with status 3', 'killed by signal 35')
-    """
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        return f"killed by {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal has no name
-        return f"killed by signal {-status}"
 
 
 def request_phase(request_ids: Sequence[int]) -> str:

@@ -33,6 +33,7 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.measure import BenchOptions, Unmeasured, measure_model
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Tool
+from paddock.engine.system.processes import run_and_exit
 
 from . import worker_protocol
 from .chat_service import ChatService
@@ -126,8 +127,6 @@ def _bench_options(load: WorkerOptions) -> BenchOptions:
 if sys.platform == "linux":
     import fcntl
 
-
-EXIT_BROKEN = 70  # EX_SOFTWARE: the context is unusable
 
 # The pipe holds a second's output of 64 answers, so that a busy pool does not block the steps: with
 # the default of 64 KiB, 100 ms of a busy event loop did.
@@ -377,10 +376,4 @@ _CONTEXT_FREE_OPERATIONS: Mapping[
 
 
 if __name__ == "__main__":
-    # Not through the interpreter's end: the reading thread may be inside a read of the pipe.
-    try:
-        main()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(EXIT_BROKEN)
-    os._exit(0)
+    run_and_exit(main)

@@ -28,14 +28,13 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import hardware, units
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
-from paddock.engine.system.processes import run_blocking
+from paddock.engine.system.processes import how_it_ended, run_blocking
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.engine.workers.crashes import (
     MOST_FALLBACK,
     FallbackStore,
     fallback_words,
-    how_it_ended,
     rebuild_command,
     sound_build_gain,
 )

@@ -481,9 +481,7 @@ class GoTemplate:
     @cached_property
     def names(self) -> frozenset[str]:
         """The fields that it uses."""
-        return frozenset(
-            name for block in self._templates.values() for name in syntax_tree.field_names(block)
-        )
+        return syntax_tree.field_names(tuple(self._templates.values()))
 
     def execute(self, data: Any) -> str:
         """Return its output.

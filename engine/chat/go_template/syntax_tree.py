@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 
@@ -53,7 +53,7 @@ class Variable:
     """`$x.A.B`: a variable, and fields of it."""
 
     name: str
-    fields: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,49 +145,25 @@ Node = Text | Action | Branch | Range | TemplateCall | Jump
 Block = tuple[Node, ...]
 
 
-def inner_blocks(node: Node) -> Iterator[Block]:
-    """Yield the blocks inside a node."""
-    if isinstance(node, Branch):
-        yield from (body for _, body in node.arms)
-        yield node.otherwise
-    elif isinstance(node, Range):
-        yield node.body
-        yield node.otherwise
+def field_names(part: Any) -> frozenset[str]:
+    """Return the names of all fields in a node, or in a block."""
+    return frozenset(
+        name
+        for node in _walk(part)
+        if isinstance(node, Field | Variable | Chain)
+        for name in node.names
+    )
 
 
-def own_pipes(node: Node) -> Iterator[Pipe]:
-    """Yield a node's own pipelines."""
-    match node:
-        case Action(pipe) | Range(pipe):
-            yield pipe
-        case Branch(_, arms):
-            yield from (pipe for pipe, _ in arms)
-        case TemplateCall(pipe=Pipe() as pipe):
-            yield pipe
-
-
-def field_names(block: Block) -> Iterator[str]:
-    """Yield the name of every field that a block uses, in order."""
-    for node in block:
-        for pipe in own_pipes(node):
-            yield from _names_in_operand(pipe)
-        for inner in inner_blocks(node):
-            yield from field_names(inner)
-
-
-def _names_in_operand(operand: Operand) -> Iterator[str]:
-    match operand:
-        case Field(found):
-            yield from found
-        case Variable(_, found):
-            yield from found
-        case Chain(inner, found):
-            yield from _names_in_operand(inner)
-            yield from found
-        case Pipe(_, commands):
-            for command in commands:
-                for one in command.operands:
-                    yield from _names_in_operand(one)
+def _walk(part: Any) -> Iterator[Any]:
+    """Yield a node, or those of a tuple, and all nodes inside."""
+    if isinstance(part, tuple):
+        for one in part:
+            yield from _walk(one)
+    elif is_dataclass(part):
+        yield part
+        for one in fields(part):
+            yield from _walk(getattr(part, one.name))
 
 
 def cut_after_field(block: Block, name: str) -> tuple[Block, bool]:
@@ -199,7 +175,7 @@ def cut_after_field(block: Block, name: str) -> tuple[Block, bool]:
     for node in block:
         found = False
         if isinstance(node, Action):
-            found = name in _names_in_operand(node.pipe)
+            found = name in field_names(node.pipe)
         elif isinstance(node, Branch):
             cuts = [(pipe, cut_after_field(body, name)) for pipe, body in node.arms]
             otherwise, found = cut_after_field(node.otherwise, name)
