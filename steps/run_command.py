@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 600.0
 MOST_BYTES = 16 * 1024 * 1024
-MOST_ERROR_BYTES = 64 * 1024
 _WORDS_CHARS = 80
 
 
@@ -118,7 +117,6 @@ async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
                 environ=processes.clean_environ(params.env, os.environ),
                 stdin=(params.stdin or "").encode("utf-8", "surrogateescape"),
                 most_bytes=MOST_BYTES,
-                most_error_bytes=MOST_ERROR_BYTES,
             )
     except TimeoutError as error:
         if tools.total_s:

@@ -70,7 +70,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.library import lib, quiet_logs
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.memory.model_layout import Wanted, layouts
 from paddock.engine.settings import PoolSettings
@@ -108,7 +108,7 @@ note = lib.llama_log_callback(lambda level, text, data: log.append(text.decode(e
 lib.llama_log_set(note, None)
 rows = []
 for n_gpu_layers in (-1, 0):
-    model = Model(path, n_gpu_layers=n_gpu_layers)
+    model = Model(path, ModelOptions(n_gpu_layers=n_gpu_layers))
     tokens = model.tokenise("The ferry left at nine and", with_special=True, parse_special=False)
     places = np.arange(len(tokens), dtype=np.int32)
     with Context(model, ContextOptions(512, 64, 1, 2)) as context:

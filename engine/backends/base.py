@@ -232,19 +232,7 @@ SendPortion = Callable[[tuple[str, ...], int], Awaitable[Embedded]]
 """Embeds some texts, of which the first has this index in the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedTexts:
-    """The vectors of all texts, in their order."""
-
-    vectors: tuple[tuple[float, ...], ...]
-    n_tokens: int
-    n_pieces: tuple[int, ...]
-    """Empty: every text was read whole."""
-    n_cut_tokens: tuple[int, ...]
-    """Empty: none was cut."""
-
-
-async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> EmbeddedTexts:
+async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedded:
     """Send a request's texts in portions, and join what comes back.
 
     Raises:
@@ -275,10 +263,10 @@ async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -
         raise TextRefused(start + error.index, error.why) from None
 
 
-def _joined_portions(parts: list[Embedded]) -> EmbeddedTexts:
+def _joined_portions(parts: list[Embedded]) -> Embedded:
     n_pieces = tuple(n for part in parts for n in part.n_pieces)
     n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
-    return EmbeddedTexts(
+    return Embedded(
         tuple(vector for part in parts for vector in part.vectors),
         sum(part.n_tokens for part in parts),
         n_pieces if any(n > 1 for n in n_pieces) else (),

@@ -61,9 +61,14 @@ from paddock.engine.workers.worker_process import (
     WorkerProcess,
     probe_worker,
 )
-from paddock.engine.workers.worker_protocol import Embedded, PendingRequest, WorkerGone
+from paddock.engine.workers.worker_protocol import (
+    Embedded,
+    EmbedOrder,
+    PendingRequest,
+    WorkerGone,
+)
 
-from .base import Answer, Deadlines, EmbeddedTexts, embed_in_portions, total_deadline
+from .base import Answer, Deadlines, embed_in_portions, total_deadline
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -277,7 +282,7 @@ class LocalPool:
         waits: bool,
         dimensions: int | None = None,
         query: str | None = None,
-    ) -> tuple[EmbeddedTexts, Usage]:
+    ) -> tuple[Embedded, Usage]:
         """Return the vectors of texts, or their scores, and what they took."""
         began = time.monotonic()
         load_s = 0.0
@@ -288,19 +293,19 @@ class LocalPool:
                 request.model, priority=request.priority, waits=waits or start > 0
             )
             since = self._residents.now()
+            order = EmbedOrder(
+                texts,
+                query,
+                dimensions,
+                facts.n_ctx_tokens,
+                request.priority,
+                request.on_overflow,
+            )
 
             async def work(worker: WorkerProcess) -> Embedded:
                 nonlocal load_s
                 load_s = max(load_s, self._residents.awaited_load_s(ask.key, since))
-                return await worker.embed(
-                    texts,
-                    PendingRequest(),
-                    query=query,
-                    dimensions=dimensions,
-                    n_ctx_tokens=facts.n_ctx_tokens,
-                    priority=request.priority,
-                    on_overflow=request.on_overflow,
-                )
+                return await worker.embed(order, PendingRequest())
 
             return await self._repeatedly(request.model, ask, work)
 

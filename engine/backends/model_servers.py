@@ -198,7 +198,7 @@ class OpenAIServer:
         cut = [
             _normalised(one[: request.dimensions] if request.dimensions else one) for one in whole
         ]
-        return Embedded(cut, n_tokens, [len(parts) for parts in pieces], [0] * len(pieces))
+        return Embedded(tuple(cut), n_tokens, tuple(map(len, pieces)), (0,) * len(pieces))
 
     async def _vectors(
         self, looked: ServedModel, texts: Sequence[str], total_s: float | None
@@ -377,7 +377,7 @@ class PaddockServer:
         await self._still(request.model)
         n = len(reply.vectors)
         n_pieces, n_cut = reply.n_pieces or (1,) * n, reply.n_cut_tokens or (0,) * n
-        return Embedded(list(reply.vectors), reply.usage.prompt_tokens, list(n_pieces), list(n_cut))
+        return Embedded(reply.vectors, reply.usage.prompt_tokens, n_pieces, n_cut)
 
     async def _still(self, spec: ModelSpec) -> None:
         """Make sure that the model is the one that it was, since its file may be replaced there.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.chat.prompt_builder import PromptBuilder
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.request import Message
 
 
@@ -21,7 +21,9 @@ def main(path: str, *parts: str) -> None:
     """Count until the pipe closes."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what llama.cpp prints must not stand among the answers
-    prompter = PromptBuilder(Model(Path(path), n_gpu_layers=0, is_vocabulary=True, parts=parts))
+    prompter = PromptBuilder(
+        Model(Path(path), ModelOptions(n_gpu_layers=0, is_vocabulary=True, parts=parts))
+    )
     for line in sys.stdin:
         answers.write(json.dumps(_counts(prompter, json.loads(line))) + "\n")
         answers.flush()

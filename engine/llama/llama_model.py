@@ -91,58 +91,57 @@ def _load_files(files: Sequence[str], params: Any) -> Any:
     return lib.llama_model_load_from_splits(paths, len(files), params)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """How a model file is loaded."""
+
+    n_gpu_layers: int = -1
+    """Layers on graphics devices; -1: all."""
+    main_gpu: int = 0
+    """The device that has what is not split."""
+    split_mode: SplitMode = "layer"
+    """How weights are spread over several devices."""
+    tensor_split: Sequence[float] = ()
+    """Each device's share; empty: by free memory."""
+    adapters: Sequence[str] = ()
+    """Paths of LoRA adapters."""
+    is_vocabulary: bool = False
+    """Whether to load no weights."""
+    uses_extra_buffers: bool = True
+    """Whether weights may be repacked for the processor (AMX and others)."""
+    parts: Sequence[str] = ()
+    """The other files of a split model."""
+    n_cpu_experts: int = 0
+    """Layers, from the first on, whose experts stay in main memory."""
+
+
 class Model:
     """Weights and vocabulary of one GGUF file. Tokenising is thread-safe."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        n_gpu_layers: int = -1,
-        main_gpu: int = 0,
-        split_mode: SplitMode = "layer",
-        tensor_split: Sequence[float] = (),
-        adapters: Sequence[str] = (),
-        is_vocabulary: bool = False,
-        uses_extra_buffers: bool = True,
-        parts: Sequence[str] = (),
-        n_cpu_experts: int = 0,
-    ) -> None:
-        """Load a file.
-
-        Args:
-            path: the GGUF file, or the first one of a split model.
-            n_gpu_layers: layers on graphics devices; -1: all.
-            main_gpu: the device that has what is not split.
-            split_mode: how weights are spread over several devices.
-            tensor_split: each device's share; empty: by free memory.
-            adapters: paths of LoRA adapters.
-            is_vocabulary: whether to load no weights.
-            uses_extra_buffers: whether weights may be repacked for the processor (AMX and others).
-            parts: the other files of a split model.
-            n_cpu_experts: layers, from the first on, whose experts stay in main memory.
-        """
+    def __init__(self, path: Path, options: ModelOptions | None = None) -> None:
+        """Load a file, the first one of a split model."""
+        options = options or ModelOptions()
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
-        params.main_gpu = main_gpu
-        params.split_mode = _SPLIT_MODES[split_mode]
-        params.vocab_only = is_vocabulary
-        params.use_extra_bufts = uses_extra_buffers
-        if tensor_split:
-            shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*tensor_split)
+        params.n_gpu_layers = options.n_gpu_layers
+        params.main_gpu = options.main_gpu
+        params.split_mode = _SPLIT_MODES[options.split_mode]
+        params.vocab_only = options.is_vocabulary
+        params.use_extra_bufts = options.uses_extra_buffers
+        if options.tensor_split:
+            shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*options.tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        if n_cpu_experts:
+        if options.n_cpu_experts:
             # The array must live until the weights are loaded.
-            overrides = _cpu_experts(n_cpu_experts)
+            overrides = _cpu_experts(options.n_cpu_experts)
             params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         with LOG.recording() as said:
-            pointer = _load_files([str(path), *parts], params)
+            pointer = _load_files([str(path), *options.parts], params)
             if not pointer:
                 raise LoadFailed(said.explain(f"llama.cpp cannot load {path}"))
             self.pointer = pointer
-            self.uses_extra_buffers = uses_extra_buffers
-            self.adapters = LoraAdapters(pointer, adapters, said)
+            self.uses_extra_buffers = options.uses_extra_buffers
+            self.adapters = LoraAdapters(pointer, options.adapters, said)
         self.buffers = said.buffers()
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)

@@ -23,7 +23,7 @@ from paddock.engine.gguf import read_header
 from paddock.engine.llama import llama_context
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.settings import CacheType, Switch
 
 from . import format_speeds, trial_models
@@ -641,7 +641,7 @@ def measure_format(
 ) -> tuple[FormatPoint, ...]:
     """Measure one trial model on the processor, with the threads and kernels of `like`."""
     most = format_speeds.MEASURED_ROWS[-1]
-    model = Model(path, n_gpu_layers=0, uses_extra_buffers=like.uses_extra_buffers)
+    model = Model(path, ModelOptions(n_gpu_layers=0, uses_extra_buffers=like.uses_extra_buffers))
     try:
         shape = BenchOptions(
             trial_models.TRIAL_CTX_TOKENS, most, like.n_threads, like.flash_attention

@@ -18,7 +18,7 @@ from pathlib import Path
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufTensor, padded, tensor_table
 from paddock.engine.llama import library
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 
 # Large enough that the time goes into the matrices rather than the barriers between them, small
 # enough to write and load a file in some 0.02 s. Rows are a multiple of 256, for k-quants.
@@ -120,7 +120,7 @@ def main() -> None:
         for name in CHECKED_FORMATS:
             path = Path(folder) / f"{name}.gguf"
             write_trial_model(path, name)
-            model = Model(path, n_gpu_layers=0, uses_extra_buffers=not fallback)
+            model = Model(path, ModelOptions(n_gpu_layers=0, uses_extra_buffers=not fallback))
             warm_up(model, options)
             model.close()
 

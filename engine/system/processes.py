@@ -31,7 +31,8 @@ _LEFT_OPEN_S = 1.0
 """How long what a command started may hold its pipes once the command itself has ended."""
 _POLL_S = 0.1
 _PIECE_BYTES = 64 * 1024
-_MOST_ERROR_BYTES = 64 * 1024
+MOST_ERROR_BYTES = 64 * 1024
+"""Kept of what a program writes to standard error."""
 # What a program needs to find others, its user's folder, a language and a temporary folder;
 # nothing that might be a key.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
@@ -122,7 +123,6 @@ async def run(
     environ: Mapping[str, str],
     stdin: bytes = b"",
     most_bytes: int,
-    most_error_bytes: int = _MOST_ERROR_BYTES,
     nice: int = 0,
 ) -> CompletedCommand:
     """Run a program to its end, guarded.
@@ -137,7 +137,7 @@ async def run(
         if nice:
             with contextlib.suppress(OSError, AttributeError):
                 os.setpriority(os.PRIO_PGRP, guarded.process.pid, nice)
-        ended = await _read_output(guarded.process, stdin, most_bytes, most_error_bytes)
+        ended = await _read_output(guarded.process, stdin, most_bytes)
         refused = guarded.start_error()
         if refused is not None:
             raise refused
@@ -346,10 +346,7 @@ def run_and_exit(main: Callable[[], None]) -> NoReturn:
 
 
 async def _read_output(
-    process: asyncio.subprocess.Process,
-    stdin: bytes,
-    most_bytes: int,
-    most_error_bytes: int,
+    process: asyncio.subprocess.Process, stdin: bytes, most_bytes: int
 ) -> CompletedCommand:
     """Write its input and read its output at once, so that neither side waits for the other."""
     out, err = bytearray(), bytearray()
@@ -362,7 +359,7 @@ async def _read_output(
                 raise OutputTooLarge
 
     assert process.stderr is not None
-    read_stderr = keep_last(process.stderr, err, most_error_bytes)
+    read_stderr = keep_last(process.stderr, err, MOST_ERROR_BYTES)
     writing, *pipes = [
         asyncio.create_task(part)
         for part in (_write_stdin(process, stdin), read_stdout(), read_stderr)

@@ -25,7 +25,7 @@ from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_header
 from paddock.engine.llama import library
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.quantise import (
     QuantiseFailed,
     low_bit_tensors,
@@ -57,7 +57,7 @@ def measure_speeds(path: Path, like: BenchOptions, texts: Sequence[str] = ()) ->
 
     The prompts are from `texts`, with their median length up to 512 tokens, or else any 256 tokens.
     """
-    model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
+    model = Model(path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
     try:
         clock = BenchClock(60.0, like.n_threads)
         read = [_tokens(model, text) for text in texts]
@@ -111,7 +111,7 @@ def predicted_tokens(
 
     At most `n_tokens` tokens are used, evenly over the texts.
     """
-    model = Model(path, uses_extra_buffers=like.uses_extra_buffers)
+    model = Model(path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
     try:
         options = ContextOptions(
             n_ctx_tokens=_N_WINDOW,

@@ -22,7 +22,7 @@ from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, t
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Constraint, Sampling
@@ -323,9 +323,11 @@ def _load_draft_model(load: WorkerOptions, model: Model) -> DraftModel:
     """
     small = Model(
         Path(load.draft_path),
-        n_gpu_layers=load.n_gpu_layers,
-        main_gpu=load.main_gpu,
-        uses_extra_buffers=load.uses_extra_buffers,
+        ModelOptions(
+            n_gpu_layers=load.n_gpu_layers,
+            main_gpu=load.main_gpu,
+            uses_extra_buffers=load.uses_extra_buffers,
+        ),
     )
     n_seats = min(load.n_parallel + n_chat_slots(load.n_parallel), MOST_SEQ_IDS)
     return DraftModel(small, model, replace(_cache_options(load).options, n_seq_max=n_seats))

@@ -29,7 +29,7 @@ from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.llama import library
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.measure import BenchOptions, Unmeasured, measure_model
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Tool
@@ -219,14 +219,16 @@ def main() -> None:
     try:
         model = Model(
             Path(load.path),
-            n_gpu_layers=load.n_gpu_layers,
-            main_gpu=load.main_gpu,
-            split_mode=load.split_mode,
-            tensor_split=load.tensor_split,
-            adapters=load.adapters,
-            uses_extra_buffers=load.uses_extra_buffers,
-            parts=load.parts,
-            n_cpu_experts=load.n_cpu_experts,
+            ModelOptions(
+                n_gpu_layers=load.n_gpu_layers,
+                main_gpu=load.main_gpu,
+                split_mode=load.split_mode,
+                tensor_split=load.tensor_split,
+                adapters=load.adapters,
+                uses_extra_buffers=load.uses_extra_buffers,
+                parts=load.parts,
+                n_cpu_experts=load.n_cpu_experts,
+            ),
         )
         prompter = PromptBuilder(model, _load_projector(load, model, sender))
         sender.send({"event": "phase", "phase": "warming up"})

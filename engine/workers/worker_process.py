@@ -23,8 +23,6 @@ from paddock.engine.request import (
     Message,
     ModelFacts,
     ModelSpec,
-    OnOverflow,
-    Priority,
     Sampling,
     Think,
     Tool,
@@ -34,7 +32,7 @@ from paddock.engine.request import (
 from . import worker_protocol
 from .crashes import death_reason, has_crashed, request_phase
 from .worker_options import WorkerMemory, WorkerOptions
-from .worker_protocol import AnswerEnd, LoadBroken, PendingRequest, WorkerGone
+from .worker_protocol import AnswerEnd, EmbedOrder, LoadBroken, PendingRequest, WorkerGone
 
 _N_KEPT_LINES = 50
 
@@ -220,32 +218,14 @@ class WorkerProcess:
         """
         return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}, PendingRequest()))
 
-    async def embed(
-        self,
-        texts: tuple[str, ...],
-        pending: PendingRequest,
-        *,
-        query: str | None = None,
-        dimensions: int | None = None,
-        n_ctx_tokens: int | None = None,
-        priority: Priority = "normal",
-        on_overflow: OnOverflow = "error",
-    ) -> worker_protocol.Embedded:
-        """Embed texts; a reranker scores them for `query`, in rows of one value.
+    async def embed(self, order: EmbedOrder, pending: PendingRequest) -> worker_protocol.Embedded:
+        """Embed texts.
 
         Raises:
             WorkerGone: the process died.
             EngineError: a text was refused, with its index.
         """
-        head = {
-            "op": "embed",
-            "texts": texts,
-            "query": query,
-            "dimensions": dimensions,
-            "n_ctx_tokens": n_ctx_tokens,
-            "priority": priority,
-            "on_overflow": on_overflow,
-        }
+        head = {"op": "embed", **asdict(order)}
         embedded: worker_protocol.Embedded = await self._ask(head, pending)
         return embedded
 
@@ -472,7 +452,7 @@ async def probe_worker(
 async def _compute_something(facts: ModelFacts, worker: WorkerProcess, n_tokens: int) -> None:
     if facts.role != "chat":
         query = "one" if facts.role == "rerank" else None
-        await worker.embed(("one",), PendingRequest(), query=query)
+        await worker.embed(EmbedOrder(("one",), query=query), PendingRequest())
         return
     request = ChatRequest(
         ModelSpec(facts.name), (Message("user", "one"),), priority="interactive", drafts=False

@@ -26,6 +26,8 @@ from paddock.engine.request import (
     DoneReason,
     Message,
     ModelSpec,
+    OnOverflow,
+    Priority,
     Sampling,
     TokenLogprob,
     Tool,
@@ -194,15 +196,27 @@ def _base64_text(raw: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors of some texts, in order."""
+class EmbedOrder:
+    """Texts to embed, or documents that a reranker scores for `query`."""
 
-    vectors: list[tuple[float, ...]]
+    texts: tuple[str, ...]
+    query: str | None = None
+    dimensions: int | None = None
+    n_ctx_tokens: int | None = None
+    priority: Priority = "normal"
+    on_overflow: OnOverflow = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of some texts, or rows of one score, in order."""
+
+    vectors: tuple[tuple[float, ...], ...]
     n_tokens: int
-    n_pieces: list[int]
-    """For each text; 1: it was read whole."""
-    n_cut_tokens: list[int]
-    """For each text; 0: nothing was cut off."""
+    n_pieces: tuple[int, ...]
+    """For each text; 1: it was read whole. Of a whole reply, empty: every text was."""
+    n_cut_tokens: tuple[int, ...]
+    """For each text; 0: nothing was cut off. Of a whole reply, empty: nothing was."""
 
 
 def pack_embedded(
@@ -217,8 +231,8 @@ def pack_embedded(
 def read_embedded(head: FrameHead, body: bytes) -> Embedded:
     """Read the output of `pack_embedded`."""
     rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
-    vectors = [tuple(row) for row in rows]
-    return Embedded(vectors, head["n_tokens"], head["n_pieces"], head["n_cut_tokens"])
+    n_pieces, n_cut = tuple(head["n_pieces"]), tuple(head["n_cut_tokens"])
+    return Embedded(tuple(map(tuple, rows)), head["n_tokens"], n_pieces, n_cut)
 
 
 def pack_refusal(request_id: int, error: EngineError) -> FrameHead:

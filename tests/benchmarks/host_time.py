@@ -40,7 +40,7 @@ from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.gguf import read_arrays
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.constraint import GrammarCompiler
 from paddock.engine.sampling.picker import Picker
@@ -199,7 +199,7 @@ def vocabulary(folder: Path, n_vocab: int) -> Iterator[Model]:
         },
         {},
     )
-    model = Model(path, n_gpu_layers=0, is_vocabulary=True)
+    model = Model(path, ModelOptions(n_gpu_layers=0, is_vocabulary=True))
     yield model
     model.close()
 

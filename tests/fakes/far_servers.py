@@ -119,7 +119,7 @@ class FarServer:
         self._must_be_here()
         await self._pass()
         n = len(request.texts)
-        return Embedded([(1.0, 0.0)] * n, n, [1] * n, [0] * n)
+        return Embedded(((1.0, 0.0),) * n, n, (1,) * n, (0,) * n)
 
     async def _pass(self) -> None:
         """Take a moment, in which the server may go away."""

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from paddock.engine.errors import DeadlineExceeded
+from paddock.engine.system.processes import MOST_ERROR_BYTES
 from paddock.steps import run_command
 from paddock.steps.base import StepError
 from paddock.steps.run_command import RunCommand, RunOutput, RunParams
@@ -102,7 +103,7 @@ def test_too_much_output_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "`yes` wrote more than 100,000 bytes, and was ended. Let it write less, or into a file."
     )
     endless = ["sh", "-c", "yes >&2 & sleep 0.1; kill $!"]
-    assert len(run(tmp_path, *endless).stderr) <= run_command.MOST_ERROR_BYTES
+    assert len(run(tmp_path, *endless).stderr) <= MOST_ERROR_BYTES
 
 
 def test_a_command_and_what_it_started_end_when_nobody_waits_any_more(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from paddock.engine.decoding.drafts import DraftModel, DraftRequest
 from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from tests.fakes import tiny
 
 SHARED = [7, 8, 9] * 100
@@ -21,7 +21,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Mo
     quiet_logs()
     folder = tmp_path_factory.mktemp("models")
     both = tuple(
-        Model(write(folder / f"{write.__name__}.gguf"), n_gpu_layers=0)
+        Model(write(folder / f"{write.__name__}.gguf"), ModelOptions(n_gpu_layers=0))
         for write in (tiny.llama, tiny.mamba)
     )
     yield both[0], both[1]

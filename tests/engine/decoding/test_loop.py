@@ -29,7 +29,7 @@ from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import measure as profiling
 from paddock.engine.profile.measure import BenchClock, drafts_keep_answers
@@ -83,7 +83,9 @@ DOUBTFUL = tuple(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     quiet_logs()
-    model = Model(tiny.copying(tmp_path_factory.mktemp("tiny") / "copying.gguf"), n_gpu_layers=0)
+    model = Model(
+        tiny.copying(tmp_path_factory.mktemp("tiny") / "copying.gguf"), ModelOptions(n_gpu_layers=0)
+    )
     yield model
     model.close()
 
@@ -93,7 +95,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     quiet_logs()
     folder = tmp_path_factory.mktemp("models")
     found = ModelFinder(folder, folder).locate("smollm2:135m")
-    model = Model(Path(found.path), n_gpu_layers=0)
+    model = Model(Path(found.path), ModelOptions(n_gpu_layers=0))
     yield model
     model.close()
 
@@ -627,7 +629,9 @@ def written(tmp_path: Path) -> Iterator[Callable[[str], Model]]:
     loaded: list[Model] = []
 
     def write(kind: str) -> Model:
-        loaded.append(Model(getattr(tiny, kind)(tmp_path / f"{kind}.gguf"), n_gpu_layers=0))
+        loaded.append(
+            Model(getattr(tiny, kind)(tmp_path / f"{kind}.gguf"), ModelOptions(n_gpu_layers=0))
+        )
         return loaded[-1]
 
     yield write

