@@ -159,7 +159,6 @@ class KeyCheck:
         self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note the key's name and pass the request on, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         given = given_keys(Headers(scope=scope))

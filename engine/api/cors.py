@@ -44,7 +44,6 @@ class HostCheck:
         self._own_name = socket.gethostname().lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, answer OPTIONS with 204, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         host = Headers(scope=scope).get("host", "")
@@ -184,7 +183,6 @@ class OriginCheck:
         self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on requests without a foreign origin; see the class for the others."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)

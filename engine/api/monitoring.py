@@ -311,7 +311,6 @@ def monitoring_routes() -> list[BaseRoute]:
 
 
 async def get_metrics(request: Request) -> Response:
-    """Return the metrics of pool and service for Prometheus."""
     service = service_of(request)
     text = service.pool.metrics.text() + service.request_log.metrics.text()
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST, **_NO_STORE})

@@ -57,7 +57,6 @@ class BodyLimit:
         self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the body on as it comes, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         limit = body_limit_of(scope["path"], self._max_body_bytes)
@@ -156,7 +155,6 @@ class TokenBuckets:
         """Tokens, and when the caller had so many; the longest unused first."""
 
     def __len__(self) -> int:
-        """Return the number of known callers."""
         return len(self._left)
 
     def take(self, caller: str) -> float:
@@ -184,7 +182,6 @@ class RateLimit:
         self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on or refuse it."""
         if scope["type"] != "http" or not scope["path"].startswith(RATE_LIMITED_PREFIXES):
             return await self._app(scope, receive, send)
         key = key_name_of(scope)

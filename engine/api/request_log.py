@@ -72,11 +72,9 @@ class HttpMetrics:
         )
 
     def began(self) -> None:
-        """Count a request that begins."""
         self._running.inc()
 
     def ended(self, method: str, route: str, status: int, seconds: float, *, is_gone: bool) -> None:
-        """Count a request whose answer ended or whose client disconnected."""
         self._running.dec()
         named = method if method in _KNOWN_METHODS else "other"
         self._requests.labels(named, route or "other", str(status)).inc()
@@ -89,7 +87,6 @@ class HttpMetrics:
         self._refused.labels(reason).inc()
 
     def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -151,13 +148,11 @@ class Exchange:
         self.method, self.path = self.method[:_MAX_NAME_CHARS], self.path[:_MAX_NAME_CHARS]
 
     def sent(self, n_bytes: int) -> None:
-        """Count sent bytes of the answer's body."""
         if n_bytes and not self.sent_bytes:
             self.first_s = self.seconds
         self.sent_bytes += n_bytes
 
     def end(self, fate: Fate) -> None:
-        """Note how it ended, and when."""
         self._seconds, self.fate = self.seconds, fate
 
 
@@ -181,27 +176,21 @@ class RequestLogEvents(PoolEvents):
     """
 
     def loaded(self, model: str, seconds: float) -> None:
-        """Log a load."""
         log.debug("loaded %s in %.1f s", model, seconds)
 
     def unloaded(self, model: str, why: UnloadReason) -> None:
-        """Log that a model was unloaded."""
         log.debug("unloaded %s: %s", model, why)
 
     def died(self, model: str, reason: str) -> None:
-        """Log a worker's end."""
         log.debug("the worker of %s ended: %s", model, reason)
 
     def widened(self, model: str, n_ctx_tokens: int) -> None:
-        """Log a longer context."""
         log.debug("context of %s is now %d tokens", model, n_ctx_tokens)
 
     def requeued(self, model: str) -> None:
-        """Log a request that is retried."""
         log.debug("a request to %s is sent again: its worker ended", model)
 
     def refused(self, model: str, why: RefusalReason) -> None:
-        """Log a request that was refused."""
         log.debug("a request to %s was refused: %s", model, why)
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
@@ -215,7 +204,6 @@ class RequestLogEvents(PoolEvents):
             exchange.n_completion_tokens += usage.completion_tokens
 
     def embedded(self, model: str, n_texts: int, n_tokens: int, seconds: float) -> None:
-        """Add the tokens of embedded texts."""
         exchange = _CURRENT.get()
         if exchange is not None and not exchange.fate:
             exchange.model = model
@@ -275,7 +263,6 @@ class ExchangeRecorder:
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Record one exchange."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         exchange = Exchange(scope["method"], scope["path"], client_address(scope))

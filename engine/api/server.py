@@ -62,7 +62,6 @@ class DeadlineProtocol(H11Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer."""
         super().connection_made(transport)
         self._quiet_since = self.loop.time()
         self._note_idle()
@@ -88,14 +87,12 @@ class DeadlineProtocol(H11Protocol):
             self._quiet_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
         self._idle.pop(self, None)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Note that the connection is idle."""
         super().on_response_complete()
         self._note_idle()
 
@@ -254,7 +251,6 @@ class HttpServer(uvicorn.Server):
 
 
 def make_server(service: Service) -> HttpServer:
-    """Return the server of a service."""
     settings, app = service.settings, make_app(service)
     return HttpServer(app, settings, stop_s=settings.stop_timeout_s, batches=app.state.batches)
 

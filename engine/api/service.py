@@ -49,7 +49,6 @@ class Service:
 
 
 def service_of(request: HTTPConnection) -> Service:
-    """Return the service that received a request."""
     return cast(Service, request.app.state.service)
 
 

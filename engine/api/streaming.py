@@ -41,7 +41,6 @@ def dumps(value: Any) -> bytes:
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a response with one JSON value."""
     return Response(dumps(value), status, headers, "application/json; charset=utf-8")
 
 
@@ -50,7 +49,6 @@ FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)
 
 
 def utc_now() -> datetime:
-    """Return the time in UTC."""
     return datetime.now(UTC)
 
 

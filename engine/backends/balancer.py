@@ -130,7 +130,6 @@ class ServerMember:
             return self._server
 
     async def aclose(self) -> None:
-        """Close its connections."""
         if self._server is not None:
             await self._server.aclose()
 
@@ -175,7 +174,6 @@ class ServerMember:
         return True
 
     def mark_up(self) -> None:
-        """Note that it is back."""
         self.down_since = None
         self._is_down = asyncio.Event()
         self._paused_until, self._n_pauses, self._n_misses = 0.0, 0, 0
@@ -190,7 +188,6 @@ class ServerMember:
         return pause_s
 
     def succeeded(self) -> None:
-        """Note that it took a request."""
         self._n_pauses = 0
 
     async def ping(self, specs: list[ModelSpec]) -> bool:
@@ -258,7 +255,6 @@ class ServerRoster:
         self._tasks.start(self._pings())
 
     async def close(self) -> None:
-        """End all tasks, and close every connection."""
         await self._tasks.close()
         for member in self._members:
             await member.aclose()
@@ -311,12 +307,10 @@ class ServerRoster:
         loop.call_later(member.pause(error.after_s) + 0.01, self.wake)
 
     def give_back(self, member: ServerMember, *, is_brief: bool) -> None:
-        """Release the slot of a request."""
         member.n_running -= not is_brief
         self.wake()
 
     def wake(self) -> None:
-        """Wake all waiting requests."""
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
@@ -507,12 +501,10 @@ class BalancedPool:
         self._answers: set[Answer] = set()
 
     async def __aenter__(self) -> BalancedPool:
-        """Start to ping busy servers; none is asked yet."""
         self._roster.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Cancel all requests, and close every connection."""
         for answer in tuple(self._answers):
             answer.cancel()
         await asyncio.gather(*(answer.ended() for answer in self._answers))
@@ -551,7 +543,6 @@ class BalancedPool:
         return [count.n_most for count in await self._asked(model, work, is_brief=True)]
 
     def chat(self, request: ChatRequest) -> Answer:
-        """Queue a request; errors come out of the stream."""
         answer = Answer(request, self._serve)
         self._answers.add(answer)
         answer.when_ended(self._answers.discard)

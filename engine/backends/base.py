@@ -44,7 +44,6 @@ class Deadlines:
         self._has_started = True
 
     async def __aenter__(self) -> Deadlines:
-        """Start the clocks' contexts."""
         await self._total.__aenter__()
         await self._idle.__aenter__()
         return self
@@ -55,7 +54,6 @@ class Deadlines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Raise `DeadlineExceeded` for the clock that ran out."""
         try:
             await self._idle.__aexit__(kind, error, trace)
         except TimeoutError as late:
@@ -145,11 +143,9 @@ class Answer:
         self._listeners.append(act)
 
     def cancel(self) -> None:
-        """Stop at the next decode step."""
         self._task.cancel()
 
     def add(self, chunk: Chunk) -> None:
-        """Take a chunk from the worker."""
         if not self.first_s:
             self.first_s = asyncio.get_running_loop().time() - self._began
         self._chunks.append(chunk)
@@ -181,7 +177,6 @@ class Answer:
         self._n_reasoning_tokens = 0
 
     def reply_of(self, ended: AnswerEnd, digest: str) -> Reply:
-        """Join the chunks into a reply."""
         whole = _joined_chunks(self._chunks)
         return Reply(
             whole.text,

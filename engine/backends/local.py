@@ -114,14 +114,12 @@ class LocalPool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Cancel all requests, and end every worker."""
         for answer in tuple(self._answers):
             answer.cancel()
         await asyncio.gather(*(answer.ended() for answer in self._answers))
         await self._residents.close()
 
     def stats(self) -> PoolStats:
-        """Return loaded models, waiting requests and load counts."""
         return self._residents.stats()
 
     @asynccontextmanager
@@ -149,7 +147,6 @@ class LocalPool:
         )
 
     def worker_pids(self) -> tuple[int, ...]:
-        """Return the process ids of the workers."""
         workers = [one.worker for one in self._residents.resident()]
         return tuple(worker.pid for worker in workers if worker is not None)
 
@@ -198,7 +195,6 @@ class LocalPool:
         tools: Sequence[Tool] = (),
         think: Think | None = None,
     ) -> int:
-        """Count the prompt's tokens, the model's chat template included."""
         facts = await self._facts(model)
         turns = with_model_messages(messages, facts)
         return await self._briefly(
@@ -206,7 +202,6 @@ class LocalPool:
         )
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens with the model's own tokenizer, without special tokens."""
         wanted = tuple(texts)
         return await self._briefly(model, lambda one: one.count_texts(wanted))
 

@@ -202,11 +202,9 @@ class Metrics(PoolEvents):
     # Reading
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' text form."""
         return generate_latest(self._registry)
 
     def snapshot(self) -> PoolMetrics:
-        """Return the numbers of now."""
         return PoolMetrics({model: self._of(model) for model in self._models})
 
     def _of(self, model: str) -> ModelMetrics:
@@ -243,42 +241,34 @@ class Metrics(PoolEvents):
     # Hearing
 
     def loaded(self, model: str, seconds: float) -> None:
-        """A model is ready; it took so long."""
         self._models.setdefault(model)
         self._loads.labels(model).inc()
         self._load_s.labels(model).inc(seconds)
 
     def unloaded(self, model: str, why: UnloadReason) -> None:
-        """A model has gone."""
         self._unloads.labels(model, why).inc()
         self._forget(model)
 
     def died(self, model: str, reason: str) -> None:
-        """A worker ended unasked."""
         self._models.setdefault(model)
         self._deaths.labels(model).inc()
         self._forget(model)
 
     def widened(self, model: str, n_ctx_tokens: int) -> None:
-        """A worker made a larger context."""
         self._widened.labels(model).inc()
 
     def waited(self, model: str, seconds: float) -> None:
-        """A request was let into a worker."""
         self._models.setdefault(model)
         self._outside_s.labels(model).observe(seconds)
 
     def requeued(self, model: str) -> None:
-        """A request whose worker died is sent again."""
         self._requeued.labels(model).inc()
 
     def refused(self, model: str, why: RefusalReason) -> None:
-        """A request was not taken."""
         self._models.setdefault(model)
         self._refused.labels(model, why).inc()
 
     def turn(self, model: str, told: Mapping[str, Any]) -> None:
-        """A worker made a step."""
         self._models.setdefault(model)
         if told["n_tokens"]:
             self._batch.labels(model).observe(told["n_tokens"])
@@ -315,7 +305,6 @@ class Metrics(PoolEvents):
             self._last_chunk_at.popitem(last=False)
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
-        """A chat has ended."""
         self._answers.labels(model, reason).inc()
         self._prompt.labels(model).inc(usage.prompt_tokens)
         self._reused.labels(model).inc(usage.prompt_reused_tokens)
@@ -325,7 +314,6 @@ class Metrics(PoolEvents):
             self._first_s.labels(model).observe(first_s)
 
     def embedded(self, model: str, n_texts: int, n_tokens: int, seconds: float) -> None:
-        """A request for vectors was answered."""
         self._texts.labels(model).inc(n_texts)
         self._text_tokens.labels(model).inc(n_tokens)
         self._embed_s.labels(model).observe(seconds)

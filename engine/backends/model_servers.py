@@ -91,11 +91,9 @@ class OpenAIServer:
             await self._tokenizer.aclose()
 
     async def is_alive(self, within_s: float) -> bool:
-        """Return whether anybody answers."""
         return await self._line.answers("/v1/models", within_s)
 
     async def is_resident(self, spec: ModelSpec) -> bool | None:
-        """Return whether a model is in memory; None: the server does not say."""
         looked = await self._look(spec)
         if looked.kind != "ollama":
             return True  # such servers have what they were started with
@@ -107,7 +105,6 @@ class OpenAIServer:
         return looked.name in names
 
     async def n_slots(self, spec: ModelSpec) -> int | None:
-        """Return how many requests it answers at a time; None: it does not say."""
         return (await self._look(spec)).n_slots
 
     async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
@@ -119,12 +116,10 @@ class OpenAIServer:
     async def count_chat(
         self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> TokenCount:
-        """Count a conversation."""
         looked = await self._look(spec)
         return await count_chat(self._line, looked, messages, tools, self._tokenizer)
 
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
-        """Count texts."""
         return await count_texts(self._line, await self._look(spec), texts, self._tokenizer)
 
     async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
@@ -319,16 +314,13 @@ class PaddockServer:
         return self._place
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._pool.__aexit__(None, None, None)
         await self._line.aclose()
 
     async def is_alive(self, within_s: float) -> bool:
-        """Return whether anybody answers."""
         return await self._line.answers("/readyz", within_s)
 
     async def is_resident(self, spec: ModelSpec) -> bool | None:
-        """Return whether a model is in memory; None: the service does not say."""
         facts = await self.facts(spec)
         told = await self._line.find("/api/ps")
         listed = told.get("models") if told else None
@@ -351,17 +343,14 @@ class PaddockServer:
     async def count_chat(
         self, spec: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> TokenCount:
-        """Count a conversation."""
         n_tokens = await self._asked(self._pool.count_chat(_without_pool(spec), messages, tools))
         return TokenCount.exactly(n_tokens)
 
     async def count_texts(self, spec: ModelSpec, texts: Sequence[str]) -> list[TokenCount]:
-        """Count texts."""
         counts = await self._asked(self._pool.count_texts(_without_pool(spec), texts))
         return [TokenCount.exactly(n_tokens) for n_tokens in counts]
 
     async def chat(self, request: ChatRequest, hear: Callable[[Chunk], None]) -> AnswerEnd:
-        """Get one answer, piece by piece."""
         answer = self._pool.chat(replace(request, model=_without_pool(request.model)))
         answer.on_chunk(hear)
         reply = await self._asked(answer.reply())
@@ -371,7 +360,6 @@ class PaddockServer:
         )
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """Get vectors of length 1."""
         wanted = replace(request, model=_without_pool(request.model))
         reply = await self._asked(self._pool.embed(wanted))
         await self._still(request.model)

@@ -84,7 +84,6 @@ class ServerConnection:
         )
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self._http.aclose()
 
     async def get(self, path: str, within_s: float = ANSWER_S) -> Json:
@@ -111,7 +110,6 @@ class ServerConnection:
         return True
 
     async def status(self, method: str, path: str, within_s: float = ANSWER_S) -> int:
-        """Return the status of an answer."""
         with self._server_away(within_s):
             async with asyncio.timeout(within_s), self._http.stream(method, path) as answer:
                 return answer.status_code

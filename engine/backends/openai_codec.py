@@ -67,12 +67,10 @@ def chat_body(
 
 
 def messages_body(turns: Sequence[Message]) -> list[Json]:
-    """Write a conversation."""
     return [_message_body(turn) for turn in turns]
 
 
 def tools_body(given: Sequence[Tool]) -> list[Json]:
-    """Write the tools that a model may ask for."""
     return [
         {
             "type": "function",

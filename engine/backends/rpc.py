@@ -114,7 +114,6 @@ class PoolCodec:
         self._line = _JsonValue[WireLine]
 
     def write(self, value: ChatRequest | EmbedRequest | CountRequest | ModelSpec) -> bytes:
-        """Write a request."""
         kinds: dict[type, Any] = {
             ChatRequest: self._chat, EmbedRequest: self._embed, CountRequest: self._counting,
             ModelSpec: self._model,
@@ -281,7 +280,6 @@ class RemotePool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Cancel all requests, and close the connections."""
         if self._watching is not None:
             await end(self._watching)
         for answer in tuple(self._answers):
@@ -302,7 +300,6 @@ class RemotePool:
         return replace(self._stats, loads=loads)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model without loading it."""
         line = await self._ask("facts", self._wire.write(model), model.ref)
         assert line.facts is not None
         return line.facts
@@ -310,24 +307,19 @@ class RemotePool:
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        """Count the prompt's tokens, the model's chat template included."""
         asked = CountRequest(model, messages=tuple(messages), tools=tuple(tools))
         return (await self._numbers(asked))[0]
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens with the model's own tokenizer, without special tokens."""
         return await self._numbers(CountRequest(model, tuple(texts)))
 
     async def load(self, model: ModelSpec) -> float:
-        """Load a model; return the seconds that it took, 0 if it was loaded."""
         return (await self._ask("load", self._wire.write(model), model.ref)).number or 0.0
 
     async def unload(self, ref: str) -> bool:
-        """Unload a model when its last request has ended; return whether it was loaded."""
         return bool((await self._ask("unload", self._wire.write(ModelSpec(ref)), ref)).number)
 
     def chat(self, request: ChatRequest) -> Answer:
-        """Queue a request; errors come out of the stream."""
         self.first_call.set()
         self._used.add(request.model.ref)
         answer = Answer(request, self._serve)
@@ -336,7 +328,6 @@ class RemotePool:
         return answer
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Embed whole texts."""
         self.first_call.set()
         self._used.add(request.model.ref)
         line = await self._ask("embed", self._wire.write(request), request.model.ref)

@@ -131,7 +131,6 @@ class LocalTokenizer:
         return await self._counts({"texts": list(texts)}) if texts else []
 
     async def aclose(self) -> None:
-        """End the process."""
         self._process.close()
 
     async def _counts(self, order: dict[str, Any]) -> list[int]:

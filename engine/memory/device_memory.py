@@ -43,7 +43,6 @@ class MemoryAmount:
     gpus: tuple[int, ...] = ()
 
     def __add__(self, other: MemoryAmount) -> MemoryAmount:
-        """Return both together."""
         return MemoryAmount(
             self.host + other.host, tuple(a + b for a, b in _gpu_pairs(self, other))
         )

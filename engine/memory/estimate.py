@@ -140,7 +140,6 @@ class MeasuredSizes:
         self._known: dict[str, MeasuredSize] | None = None
 
     def find(self, key: str) -> MeasuredSize | None:
-        """Return what is known of a load."""
         return self._all().get(key)
 
     def note(self, key: str, taken: WorkerMemory, load_s: float) -> None:

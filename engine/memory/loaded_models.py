@@ -157,12 +157,10 @@ class LoadedModel(Generic[W]):
 
     @property
     def facts(self) -> ModelFacts:
-        """Of its file."""
         return self.wanted.facts
 
     @property
     def room(self) -> MemoryAmount:
-        """Memory that it takes."""
         return self.layout.room
 
     @property
@@ -172,12 +170,10 @@ class LoadedModel(Generic[W]):
 
     @property
     def n_users(self) -> int:
-        """Requests inside its worker."""
         return self.users.total() + self.n_brief
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes requests now."""
         is_alive = self.worker is not None and not self.worker.gone.done()
         return self.state == "ready" and is_alive and not self.is_widening
 
@@ -203,7 +199,6 @@ class LoadedModel(Generic[W]):
         self.cancel_expiry()
 
     def leave(self, ask: ModelUse, now: float) -> None:
-        """Count a request out."""
         self.n_brief -= ask.is_brief
         self.users[ask.priority] -= not ask.is_brief
         self.last_used_at = now
@@ -215,7 +210,6 @@ class LoadedModel(Generic[W]):
         self.expiry = self.expires_at = None
 
     def policy_state(self, n_waiting: int, is_leased: bool) -> LoadedState:
-        """Return what the policy needs."""
         return LoadedState(
             self.key,
             self.state,
@@ -286,7 +280,6 @@ class MemoryAccounting(Generic[W]):
             self.free += resident.room
 
     def change(self, resident: LoadedModel[W], layout: ModelLayout) -> None:
-        """Replace a model's layout."""
         self.free += resident.room - layout.room
         resident.layout = layout
 
@@ -308,7 +301,6 @@ class MemoryAccounting(Generic[W]):
         self._memory_probe.learn(resident.wanted, worker.load, taken, worker.load_s)
 
     def count(self, resident: LoadedModel[W], worker: W) -> None:
-        """Count a load."""
         count = self.loads.setdefault(resident.facts.name, LoadCount())
         count.loads += 1
         count.load_s += worker.load_s

@@ -304,12 +304,10 @@ class ModelLoader(Generic[W]):
             self.unload(resident, why)
 
     def keep(self, resident: LoadedModel[W]) -> None:
-        """Stop draining a model."""
         resident.state = "ready"
         self._on_change(resident.key)
 
     def unload(self, resident: LoadedModel[W], why: UnloadReason) -> None:
-        """Unload a model now."""
         if resident.state == "unloading":
             return
         resident.cancel_expiry()
@@ -328,7 +326,6 @@ class ModelLoader(Generic[W]):
         self._on_change(resident.key)
 
     async def close(self) -> None:
-        """End every worker."""
         for resident in tuple(self.memory.by_key.values()):
             self.unload(resident, "closed")
         await self._tasks.drain()

@@ -57,7 +57,6 @@ class WaitQueue:
     )
 
     def __len__(self) -> int:
-        """Return how many requests wait."""
         return sum(len(requests) for requests in self._requests.values())
 
     def __iter__(self) -> Iterator[WaitingRequest]:
@@ -65,7 +64,6 @@ class WaitQueue:
         return (request for priority in PRIORITY_RANK for request in self._requests[priority])
 
     def add(self, request: WaitingRequest) -> None:
-        """Add a request."""
         self._requests[request.ask.priority].append(request)
 
     def remove(self, request: WaitingRequest) -> None:
@@ -295,7 +293,6 @@ class ModelManager(Generic[W]):
         return bool(going)
 
     async def close(self) -> None:
-        """End every worker."""
         if self._managing is not None:
             self._managing.cancel()
             await asyncio.gather(self._managing, return_exceptions=True)

@@ -539,13 +539,11 @@ class MachineProbe:
         self._device_name = ""
 
     async def look(self) -> Device:
-        """Return what is free now."""
         device = await asyncio.to_thread(this_device)
         self._device_name = device.name
         return device
 
     async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
-        """Return the ways to load a model."""
         header = await self._header(wanted.facts)
         profile = None
         if device.is_gpu:
@@ -562,13 +560,11 @@ class MachineProbe:
     async def wider(
         self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
-        """Return the ways in which a loaded model can take longer sequences."""
         return wider(layout, n_ctx_tokens, await self._header(wanted.facts))
 
     def learn(
         self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
     ) -> None:
-        """Keep what a load really took."""
         if taken.host_bytes or taken.device_bytes:
             key = size_key(wanted.facts.digest, load, self._device_name)
             self._book.note(key, taken, load_s)

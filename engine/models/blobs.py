@@ -270,11 +270,9 @@ class BlobWriter:
         return digest
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the file, unless it was committed."""
         self.close()
 
     def close(self) -> None:

@@ -46,7 +46,6 @@ class ModelDraft:
     """Digests of new blobs, which are removed if the creation fails."""
 
     def add(self, layer: ManifestLayer, *, is_new: bool) -> None:
-        """Append a layer."""
         self.layers.append(layer)
         word = "creating new" if is_new else "using existing"
         self.statuses.append(f"{word} layer {layer.digest}")
@@ -75,7 +74,6 @@ class ModelDraft:
         return ManifestLayer(media_type, digest, len(raw))
 
     def drop(self, *media_types: str) -> None:
-        """Remove the layers of these types."""
         kept = [
             (layer, status)
             for layer, status in zip(self.layers, self.statuses, strict=True)

@@ -71,11 +71,9 @@ class Manifest:
         return sum(layer.size_bytes for layer in self.blobs)
 
     def all_of(self, *media_types: str) -> tuple[ManifestLayer, ...]:
-        """Return the layers of these types, in the manifest's order."""
         return tuple(layer for layer in self.layers if layer.media_type in media_types)
 
     def first_of(self, *media_types: str) -> ManifestLayer | None:
-        """Return the first layer of these types."""
         return next(iter(self.all_of(*media_types)), None)
 
 

@@ -62,7 +62,6 @@ class ModelName:
         return self.host, self.namespace, self.model, self.tag
 
     def __str__(self) -> str:
-        """Return the short form."""
         return self.short
 
 
@@ -159,7 +158,6 @@ class RegistrySource:
     name: ModelName
 
     def __str__(self) -> str:
-        """Return the source for messages."""
         return self.name.full
 
 
@@ -174,7 +172,6 @@ class HubSource:
     revision: str | None = None
 
     def __str__(self) -> str:
-        """Return the source for messages."""
         return f"huggingface.co/{self.repository}"
 
 
@@ -186,7 +183,6 @@ class UrlSource:
     url: str
 
     def __str__(self) -> str:
-        """Return the source for messages."""
         return self.url
 
 
@@ -198,7 +194,6 @@ class FileSource:
     path: Path
 
     def __str__(self) -> str:
-        """Return the source for messages."""
         return str(self.path)
 
 

@@ -120,11 +120,7 @@ class ManifestFiles:
             self._newer.joinpath(*_newer_parts(name)).unlink(missing_ok=True)
 
     def remove(self, name: ModelName) -> None:
-        """Remove a manifest and the folders that are empty without it.
-
-        Raises:
-            StoreReadOnly: it cannot be removed.
-        """
+        """Remove a manifest and the folders that are empty without it."""
         for folder in (self._newer, self._folder):
             for path in list(_entries_below(folder, 4)):
                 found = _name_of_path(path)
@@ -222,7 +218,6 @@ class BlobFault:
     """Of a corrupt one: the digest of its content."""
 
     def __str__(self) -> str:
-        """Return the fault in a line."""
         needed = f", needed by {', '.join(self.names)}" if self.names else ""
         what = {"missing": "is missing", "unreadable": "cannot be read"}.get(
             self.kind, f"is corrupt: its content has the digest {self.found}"

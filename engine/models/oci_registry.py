@@ -77,7 +77,6 @@ def _decode_credentials(entry: object) -> RegistryCredentials | None:
 
 
 def ollama_key_file() -> Path:
-    """Return the path of Ollama's key."""
     return Path.home() / ".ollama" / "id_ed25519"
 
 

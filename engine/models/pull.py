@@ -127,7 +127,6 @@ async def list_hub_files(
 
 
 def hub_address(options: TransferOptions) -> str:
-    """Return the URL of the hub."""
     from huggingface_hub import constants
 
     return (options.hub or constants.ENDPOINT).rstrip("/")
@@ -363,7 +362,6 @@ class _Pull:
         self.options = options
 
     async def from_registry(self, name: ModelName, report: ReportProgress) -> None:
-        """Pull a model of a registry."""
         report(ProgressLine("pulling manifest"))
         if self.options.is_offline:
             await self._accept_local_copy(name, report, NotPublished("pull model manifest"))
@@ -422,7 +420,6 @@ class _Pull:
         await self._import(source.name, imported, report)
 
     async def from_url(self, source: UrlSource, report: ReportProgress) -> None:
-        """Pull the file at a URL."""
         report(ProgressLine("pulling manifest"))
         if self.options.is_offline:
             await self._accept_local_copy(source.name, report, NotPublished(source.url))

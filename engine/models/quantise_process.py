@@ -15,7 +15,6 @@ from paddock.engine.system.processes import run_and_exit, take_order
 
 
 def main() -> None:
-    """Quantise one model."""
     order, send = take_order()
     library.quiet_logs()
     if hasattr(os, "nice"):

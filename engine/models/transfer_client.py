@@ -277,7 +277,6 @@ class TransferClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close every connection."""
         if self._client is not None:
             await self._client.aclose()
 

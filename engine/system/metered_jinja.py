@@ -29,28 +29,28 @@ class MeteredCodeGenerator(CodeGenerator):
         visit(node, frame)
         self.write(")")
 
-    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: D102
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
         self._metered(super().visit_List, node, frame)
 
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: D102
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
         self._metered(super().visit_Dict, node, frame)
 
-    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: D102
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
         if node.ctx == "load":
             self._metered(super().visit_Tuple, node, frame)
         else:
             super().visit_Tuple(node, frame)
 
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: D102
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
         self._metered(super().visit_Compare, node, frame)
 
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: D102
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
         if isinstance(node.arg, nodes.Slice):
             self._metered(super().visit_Getitem, node, frame)
         else:
             super().visit_Getitem(node, frame)
 
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: D102
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.joined((")
         for part in node.nodes:
             self.visit(part, frame)

@@ -26,7 +26,6 @@ COUNT_TIMEOUT_S = 0.25
 
 
 async def create_message(request: Request) -> Response:
-    """Handle POST /v1/messages."""
     service = service_of(request)
     body = await read_json(request)
     messages = read_messages_request(body, priority_of(request))

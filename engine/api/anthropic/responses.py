@@ -38,7 +38,6 @@ class MessageFormat:
 
 
 def message_value(reply: Reply, format_: MessageFormat) -> dict[str, Any]:
-    """Return a whole message."""
     calls = reply.tool_calls if format_.calls_in_parallel else reply.tool_calls[:1]
     content: list[dict[str, Any]] = []
     if reply.reasoning:
@@ -118,7 +117,6 @@ class MessageStreamWriter:
         yield _named_event("message_start", message=message)
 
     def chunk(self, chunk: Chunk) -> Iterator[bytes]:
-        """Yield the events of a chunk."""
         if chunk.reasoning:
             yield from self._in_block("thinking", {"thinking": "", "signature": ""})
             self._reasoning.append(chunk.reasoning)
@@ -137,7 +135,6 @@ class MessageStreamWriter:
             self._calls.append(call)
 
     def end(self, reply: Reply) -> Iterator[bytes]:
-        """Yield the last events: stop reason and usage."""
         yield from self._close()
         ending = _stop_fields(reply, self._calls, self._format)
         yield _named_event("message_delta", delta=ending, usage=usage_value(reply.usage))
@@ -171,7 +168,6 @@ def _named_event(kind: str, **fields: Any) -> bytes:
 
 
 def is_anthropic_client(request: Request) -> bool:
-    """Return whether a request is from a client of Anthropic's API."""
     return "anthropic-version" in request.headers
 
 
@@ -183,7 +179,6 @@ def model_list_value(listed: Sequence[ModelCard]) -> dict[str, Any]:
 
 
 def model_value(name: str, card: ModelCard) -> dict[str, Any]:
-    """Return one model."""
     return {
         "type": "model",
         "id": name,

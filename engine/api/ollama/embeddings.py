@@ -31,7 +31,6 @@ from .requests import ModelRequest, read_model_request
 
 
 async def embed(request: Request) -> Response:
-    """Handle POST /api/embed."""
     body = await read_json(request)
     asked = await _read_embed_request(request, body)
     texts = _read_texts(body.get("input"))

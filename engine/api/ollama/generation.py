@@ -237,7 +237,6 @@ async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any
 
 
 async def generate(request: Request) -> Response:
-    """Handle POST /api/generate."""
     body = await read_json(request)
     read_top_logprobs(body)
     asked = await read_model_request(request, body)
@@ -300,7 +299,6 @@ def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
 
 
 async def chat(request: Request) -> Response:
-    """Handle POST /api/chat."""
     body = await read_json(request)
     read_top_logprobs(body)
     if not text_of(body, "model"):

@@ -81,7 +81,6 @@ def details_value(details: ModelDetails) -> dict[str, Any]:
 
 
 async def show_model(request: Request) -> Response:
-    """Handle POST /api/show."""
     body = await read_json(request)
     model = required_name(body)
     system, is_verbose = text_of(body, "system"), flag_of(body, "verbose")

@@ -128,14 +128,12 @@ def full_name(ref: str) -> str:
 
 
 def model_not_found(model: str) -> ApiError:
-    """Return Ollama's error for an unknown model."""
     return ApiError(404, f"model '{model}' not found")
 
 
 def chat_request(
     asked: ModelRequest, messages: tuple[Message, ...], think: Think | None
 ) -> ChatRequest:
-    """Return the engine request of generate or chat."""
     body, options = asked.body, asked.options
     n_logprobs = read_top_logprobs(body)
     return ChatRequest(

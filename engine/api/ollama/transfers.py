@@ -150,7 +150,6 @@ async def push_model(request: Request) -> Response:
 
 
 async def transfer_options(service: Service, *, insecure: bool = False) -> TransferOptions:
-    """Return the service's options for a pull or a push."""
     kept = await asyncio.to_thread(service.finder.needed_digests)
     return TransferOptions(
         insecure=insecure, trusted_hosts=service.settings.trusted_hosts, keep=tuple(kept)
@@ -158,7 +157,6 @@ async def transfer_options(service: Service, *, insecure: bool = False) -> Trans
 
 
 async def create_model(request: Request) -> Response:
-    """Handle POST /api/create."""
     body = await read_json(request)
     recipe = read_recipe(body)
     lines = _create_or_pull(service_of(request), recipe)

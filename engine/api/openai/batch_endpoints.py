@@ -194,12 +194,10 @@ _LEAST_EXPIRY_S, _MOST_EXPIRY_S = 3600, 30 * 24 * 3600
 
 
 def file_store_of(request: Request) -> FileStore:
-    """Return the file store of the service that received a request."""
     return FileStore(service_of(request).settings.state_dir)
 
 
 async def upload_file(request: Request) -> Response:
-    """Handle POST /v1/files."""
     store, file_id = file_store_of(request), new_id("file-")
     data = await asyncio.to_thread(store.documents.new_data, file_id)
     try:
@@ -264,12 +262,10 @@ async def list_files(request: Request) -> Response:
 
 
 async def get_file(request: Request) -> Response:
-    """Handle GET /v1/files/ID."""
     return json_response((await _find_file(request)).value())
 
 
 async def download_file(request: Request) -> Response:
-    """Handle GET /v1/files/ID/content."""
     record = await _find_file(request)
     path = file_store_of(request).path(record.id)
     return FileResponse(path, media_type="application/octet-stream", filename=record.filename)
@@ -296,7 +292,6 @@ _UNIT_S = {"m": 60, "h": 3600, "d": 86400}
 
 
 def batch_runner_of(request: HTTPConnection) -> BatchRunner:
-    """Return the batch runner of the service that received a request."""
     return cast(BatchRunner, request.app.state.batches)
 
 
@@ -365,12 +360,10 @@ async def list_batches(request: Request) -> Response:
 
 
 async def get_batch(request: Request) -> Response:
-    """Handle GET /v1/batches/ID."""
     return json_response((await _find_batch(request)).value())
 
 
 async def cancel_batch(request: Request) -> Response:
-    """Handle POST /v1/batches/ID/cancel."""
     record = await _find_batch(request)
     cancelled = await batch_runner_of(request).cancel(record.id)
     if cancelled is None and record.status not in ("cancelling", "cancelled"):

@@ -136,12 +136,10 @@ def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | Li
 
 
 def answer_result(line: BatchLine, body: Mapping[str, Any]) -> bytes:
-    """Return the result line of an answer."""
     return _result_line(line.custom_id, 200, body)
 
 
 def error_result(line: BatchLine, error: ApiError) -> bytes:
-    """Return the result line of an error."""
     return _result_line(line.custom_id, error.status, openai_error_body(error))
 
 
@@ -249,7 +247,6 @@ class BatchProgress:
 
     @property
     def n_left(self) -> int:
-        """The requests without a result."""
         return self.total - self.completed - self.failed
 
 

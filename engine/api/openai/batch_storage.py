@@ -135,7 +135,6 @@ class FileStore:
         self.documents.write(record.id, asdict(record))  # syncs the folder, too
 
     def path(self, file_id: str) -> Path:
-        """Return the path of a file's bytes."""
         return self.documents.path(file_id, "data")
 
     def find(self, file_id: str) -> FileRecord | None:
@@ -160,7 +159,6 @@ class FileStore:
         return sorted(kept, key=lambda record: record.created_ns, reverse=True)
 
     def delete(self, file_id: str) -> None:
-        """Delete a file."""
         self.documents.delete(file_id, "data")
 
 
@@ -210,7 +208,6 @@ class BatchRecord:
 
     @property
     def is_over(self) -> bool:
-        """Whether its status is final."""
         return self.status in FINAL_STATUSES
 
     @property
@@ -290,7 +287,6 @@ class BatchStore:
         self.documents.write(record.id, asdict(record))
 
     def find(self, batch_id: str) -> BatchRecord | None:
-        """Return a batch."""
         if _BATCH_ID.fullmatch(batch_id) is None:
             return None
         value = self.documents.read(batch_id)

@@ -64,7 +64,6 @@ class _ChoicesCall(GenerationCall):
     def whole_body(
         self, kind: str, stamp: Stamp, choices: list[Body], replies: Sequence[Reply]
     ) -> Body:
-        """Return a whole answer."""
         return {
             **self.head(kind, stamp),
             "choices": choices,
@@ -104,7 +103,6 @@ class ChatCall(_ChoicesCall):
     prefix = "chatcmpl-"
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Return a `chat.completion`."""
         choices = [self._choice(index, reply) for index, reply in enumerate(replies)]
         return self.whole_body("chat.completion", stamp, choices, replies)
 
@@ -129,7 +127,6 @@ class ChatCall(_ChoicesCall):
         }
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return a writer of `chat.completion.chunk`s."""
         return _ChatStreamWriter(self, stamp)
 
 
@@ -181,7 +178,6 @@ def _n_logprobs(body: Fields) -> int | None:
 
 
 def chat_logprobs_value(logprobs: Sequence[TokenLogprob]) -> Body:
-    """Return a choice's log probabilities."""
     return {"content": logprob_values(logprobs), "refusal": None}
 
 
@@ -245,7 +241,6 @@ class CompletionCall(_ChoicesCall):
         return self.echoed[index // self.n_choices] if self.echoed else ""
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Return a `text_completion`."""
         choices = [self._choice(index, reply) for index, reply in enumerate(replies)]
         return self.whole_body("text_completion", stamp, choices, replies)
 
@@ -259,7 +254,6 @@ class CompletionCall(_ChoicesCall):
         }
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return a writer of parts of a `text_completion`."""
         return _CompletionStreamWriter(self, stamp)
 
 

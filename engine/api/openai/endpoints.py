@@ -91,7 +91,6 @@ class GenerationStream:
                     yield event
 
     def fail(self, error: ApiError) -> bytes:
-        """Return the event of an error, which ends the stream."""
         return (
             error_event(error) if self._stream_writer is None else self._stream_writer.fail(error)
         )
@@ -205,7 +204,6 @@ def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Respon
 
 
 async def create_embeddings(request: Request) -> Response:
-    """Handle /v1/embeddings."""
     service, caller, body = await _read_request(request)
     call = _read_call(read_embedding, body, caller)
     reply = await while_connected(request, run_embedding(service.pool, call, caller))
@@ -215,7 +213,6 @@ async def create_embeddings(request: Request) -> Response:
 
 
 async def rerank(request: Request) -> Response:
-    """Handle /v1/rerank."""
     service, caller, body = await _read_request(request)
     call = _read_call(read_rerank, body, caller)
     reply = await while_connected(request, run_rerank(service.pool, call, caller))

@@ -51,7 +51,6 @@ class Stamp:
 
     @classmethod
     def new(cls, prefix: str) -> Stamp:
-        """Return a new id with the current time."""
         return cls(new_id(prefix), int(time.time()))
 
 
@@ -122,7 +121,6 @@ def _seeded(request: ChatRequest, seed: int, *, is_first: bool) -> ChatRequest:
 
 
 def error_event(error: Exception) -> bytes:
-    """Return the event that ends a failed stream."""
     return sse_event(openai_error_body(error))
 
 

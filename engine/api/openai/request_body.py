@@ -65,7 +65,6 @@ class Fields:
         return value
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a text."""
         value = self._typed(name, str, "a string")
         return default if value is None else value
 
@@ -77,7 +76,6 @@ class Fields:
         return value
 
     def one_of(self, name: str, known: tuple[str, ...], default: str) -> str:
-        """Return one of some words."""
         value = self.text(name, default)
         if value not in known:
             words = ", ".join(f"'{word}'" for word in known)
@@ -85,7 +83,6 @@ class Fields:
         return value
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        """Return true or false."""
         value = self._typed(name, bool, "a boolean")
         return default if value is None else value
 
@@ -115,7 +112,6 @@ class Fields:
         return None if value is None else Fields(value, self.place(name))
 
     def needed_object(self, name: str) -> Fields:
-        """Return an object that must be there."""
         found = self.object(name)
         if found is None:
             raise self._missing(name)

@@ -153,12 +153,10 @@ def reasoning_item(item_id: str, text: str) -> Body:
 
 
 def summary_part(text: str) -> Body:
-    """Return the part of a reasoning item that holds its text."""
     return {"type": "summary_text", "text": text}
 
 
 def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
-    """Return the item of an answer's text."""
     return {
         "id": item_id,
         "type": "message",
@@ -169,7 +167,6 @@ def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
 
 
 def text_part(text: str, logprobs: Sequence[Body]) -> Body:
-    """Return the part of a message that holds its text."""
     return {
         "type": "output_text",
         "text": text,
@@ -181,7 +178,6 @@ def text_part(text: str, logprobs: Sequence[Body]) -> Body:
 def call_item(
     item_id: str, call_id: str, name: str, arguments: str, status: str = "completed"
 ) -> Body:
-    """Return the item of a function call."""
     return {
         "id": item_id,
         "type": "function_call",
@@ -344,13 +340,11 @@ class ResponseCall(GenerationCall):
     prefix = "resp_"
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:
-        """Return a whole `response`."""
         (reply,) = replies
         items = output_items(self.context, reply)
         return response_value(self.context, stamp, items, reply)
 
     def stream_writer(self, stamp: Stamp) -> CallStreamWriter:
-        """Return a writer of the events of Responses."""
         return _ResponseStreamWriter(self.context, stamp)
 
 
