@@ -416,6 +416,28 @@ class Pool(Protocol):
         ...
 
 
+class ForwardingPool:
+    """Base of pools that ask another one; they say which, and how `chat` goes."""
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        """Return the pool that has this model."""
+        raise NotImplementedError
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        return await (await self.pool_of(model)).facts(model)
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        return await (await self.pool_of(model)).count_chat(model, messages, tools)
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        return await (await self.pool_of(model)).count_texts(model, texts)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        return await (await self.pool_of(request.model)).embed(request)
+
+
 def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
     """Merge parameter layers, the most specific first, over the defaults.
 

@@ -12,7 +12,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
@@ -22,6 +22,7 @@ from paddock.engine.request import (
     Chunk,
     EmbedReply,
     EmbedRequest,
+    ForwardingPool,
     Message,
     ModelFacts,
     ModelSpec,
@@ -29,7 +30,6 @@ from paddock.engine.request import (
     Reply,
     Sampling,
     Stream,
-    Tool,
     ToolCall,
     Usage,
     resolve_sampling,
@@ -91,8 +91,8 @@ class KnownCall:
     """None: the ledger has no reply, or it must not be used."""
 
 
-class LedgerPool:
-    """Implements `paddock.engine.request.Pool` around another one, for one step of one item."""
+class LedgerPool(ForwardingPool):
+    """A pool around another one, for one step of one item: known replies come from the ledger."""
 
     def __init__(
         self,
@@ -111,19 +111,8 @@ class LedgerPool:
         self._stats = stats
         self._caller = caller
 
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return a model's facts."""
-        return await self._pool.facts(model)
-
-    async def count_chat(
-        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
-    ) -> int:
-        """Count a prompt's tokens."""
-        return await self._pool.count_chat(model, messages, tools)
-
-    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens."""
-        return await self._pool.count_texts(model, texts)
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return self._pool
 
     def chat(self, request: ChatRequest) -> Stream:
         """Return the known reply, or ask the pool for one."""

@@ -20,6 +20,7 @@ from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
     EmbedRequest,
+    ForwardingPool,
     Message,
     ModelFacts,
     ModelSpec,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
 
 
-class OnDemandPool:
-    """Implements `paddock.engine.request.Pool`; await `ready` before `chat`.
+class OnDemandPool(ForwardingPool):
+    """A pool that opens at its first use; await `ready` before `chat`.
 
     Without a service, it opens a pool inside this process.
     """
@@ -89,29 +90,19 @@ class OnDemandPool:
         return stats
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return a model's facts without loading it."""
         return await (self._facts if self._pool is None else self._pool.facts)(model)
 
-    async def count_chat(
-        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
-    ) -> int:
-        """Count the tokens of a prompt, the chat template included."""
-        return await (await self._opened()).count_chat(model, messages, tools)
-
-    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens."""
-        return await (await self._opened()).count_texts(model, texts)
-
     def chat(self, request: ChatRequest) -> Stream:
-        """Queue a request; errors come out of the stream."""
         self.first_call.set()
         stream: Stream = self._pool.chat(request)
         return stream
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Embed whole texts."""
         self.first_call.set()
-        return await (await self._opened()).embed(request)
+        return await super().embed(request)
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return await self._opened()
 
     async def _opened(self) -> Pool:
         """Return the pool, opened once for all callers; a cancelled caller stops nothing."""
@@ -188,8 +179,7 @@ async def open_pools(
             for name, pool in plan.pools.items()
             if any(spec.pool == name for spec in specs)
         }
-        home = home or EmptyPool()
-        pool = RoutedPool(home, elsewhere) if elsewhere else home
+        pool = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
         yield await _look_up_models(pool, specs, stop, bound), pool
 
 
@@ -313,10 +303,10 @@ async def _look_up_models(
     return digests
 
 
-class RoutedPool:
-    """Implements `paddock.engine.request.Pool`: routes each model to its pool."""
+class RoutedPool(ForwardingPool):
+    """Routes each model to its pool; no `home`: no step may ask a model that names no servers."""
 
-    def __init__(self, home: Pool, elsewhere: Mapping[str, Pool]) -> None:
+    def __init__(self, home: Pool | None, elsewhere: Mapping[str, Pool]) -> None:
         self._home = home
         self._elsewhere = elsewhere
 
@@ -330,63 +320,20 @@ class RoutedPool:
         if ready is not None:
             await ready(model)
 
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model without loading it."""
-        return await self._of(model).facts(model)
-
-    async def count_chat(
-        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
-    ) -> int:
-        """Count the prompt's tokens, the model's chat template included."""
-        return await self._of(model).count_chat(model, messages, tools)
-
-    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens."""
-        return await self._of(model).count_texts(model, texts)
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return self._of(model)
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Queue a request; errors come out of the stream."""
         return self._of(request.model).chat(request)
 
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Embed whole texts."""
-        return await self._of(request.model).embed(request)
-
     def _of(self, model: ModelSpec) -> Pool:
-        return self._elsewhere.get(model.pool, self._home)
+        pool = self._elsewhere.get(model.pool, self._home)
+        if pool is None:
+            raise EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")
+        return pool
 
 
-class EmptyPool:
-    """The pool of a pipeline without models."""
-
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Refuse."""
-        raise self._refusal(model)
-
-    async def count_chat(
-        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
-    ) -> int:
-        """Refuse."""
-        raise self._refusal(model)
-
-    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Refuse."""
-        raise self._refusal(model)
-
-    def chat(self, request: ChatRequest) -> Stream:
-        """Refuse."""
-        raise self._refusal(request.model)
-
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Refuse."""
-        raise self._refusal(request.model)
-
-    @staticmethod
-    def _refusal(model: ModelSpec) -> EngineError:
-        return EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")
-
-
-class LookupPool(EmptyPool):
+class LookupPool(RoutedPool):
     """The pool of a plan: looks up models on this machine, and runs none.
 
     Counts tokens with the vocabularies of their files.
@@ -395,6 +342,7 @@ class LookupPool(EmptyPool):
     def __init__(self, settings: Settings) -> None:
         from paddock.engine.models.model_finder import ModelFinder
 
+        super().__init__(None, {})
         self._n_ctx_tokens = settings.pool.n_ctx_tokens
         self._finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
         self._tokenizers: dict[str, LocalTokenizer] = {}

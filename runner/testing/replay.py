@@ -29,6 +29,7 @@ from paddock.engine.request import (
     Chunk,
     EmbedReply,
     EmbedRequest,
+    ForwardingPool,
     Message,
     ModelFacts,
     ModelSpec,
@@ -249,16 +250,15 @@ class CassettePool:
             raise NotRecorded(f"{what} Delete the file, and record it again.") from error
 
 
-class ReseededPool:
-    """Implements `Pool` with another seed for each repetition of a test, unless greedy."""
+class ReseededPool(ForwardingPool):
+    """A pool with another seed for each repetition of a test, unless greedy."""
 
     def __init__(self, pool: Pool, turn: int) -> None:
         self._pool = pool
         self._turn = turn
-        self.facts = pool.facts
-        self.count_chat = pool.count_chat
-        self.count_texts = pool.count_texts
-        self.embed = pool.embed
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return self._pool
 
     def chat(self, request: ChatRequest) -> Stream:
         """Ask with the repetition's seed."""
