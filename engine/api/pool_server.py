@@ -9,7 +9,7 @@ the path of a file: the right to use a model is not the right to have files of t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -20,14 +20,25 @@ from starlette.routing import Route
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.parameters import model_ref
 from paddock.engine.api.streaming import stream_response
-from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, PoolCodec, WireLine
+from paddock.engine.backends.rpc import (
+    BEAT,
+    MEDIA_TYPE,
+    PREFIX,
+    CountRequest,
+    PoolCodec,
+    WireLine,
+)
 from paddock.engine.errors import BadRequest, EngineError, pack_error
 from paddock.engine.memory.pool_stats import PoolStats
-from paddock.engine.request import Chunk, ModelSpec, Pool
+from paddock.engine.request import ChatRequest, Chunk, EmbedRequest, ModelSpec, Pool
 from paddock.engine.system.tasks import end, wait_for_event
 
 BEAT_S = 5.0
 GATHER_S = 0.03  # chunks that come within it go as one line: each costs both sides 0.2 ms
+
+
+TellChunk = Callable[[Chunk], None]
+"""Takes a chunk that is sent before the answer's last line."""
 
 
 class ServedPool(Pool, Protocol):
@@ -46,10 +57,14 @@ class ServedPool(Pool, Protocol):
         ...
 
 
+Verb = Callable[[bytes, TellChunk], Coroutine[Any, Any, WireLine]]
+"""Takes a request's body and returns the last line of its answer."""
+
+
 def pool_routes(pool: ServedPool, *, names_only: bool = False) -> list[Route]:
     """Return the routes of a pool, below `PREFIX`; `names_only` refuses paths as model names."""
     routes = _PoolRoutes(pool, names_only=names_only)
-    verbs: dict[str, Callable[[bytes], AsyncGenerator[bytes, None]]] = {
+    verbs: Mapping[str, Verb] = {
         "facts": routes.facts,
         "count": routes.count,
         "chat": routes.chat,
@@ -59,18 +74,9 @@ def pool_routes(pool: ServedPool, *, names_only: bool = False) -> list[Route]:
         "stats": routes.stats,
     }
     return [
-        Route(f"{PREFIX}/{name}", _handler(verb), methods=["POST"]) for name, verb in verbs.items()
+        Route(f"{PREFIX}/{name}", routes.handler(verb), methods=["POST"])
+        for name, verb in verbs.items()
     ]
-
-
-def _handler(
-    verb: Callable[[bytes], AsyncGenerator[bytes, None]],
-) -> Callable[[Request], Awaitable[Response]]:
-    async def handle(request: Request) -> Response:
-        lines = verb(await request.body())
-        return await stream_response(request, lines, MEDIA_TYPE, _end_of_broken_stream)
-
-    return handle
 
 
 def _end_of_broken_stream(error: ApiError) -> bytes:
@@ -79,7 +85,7 @@ def _end_of_broken_stream(error: ApiError) -> bytes:
 
 
 class _PoolRoutes:
-    """Each route takes a body and returns the lines of its answer."""
+    """The verbs of a pool, and how their answers are sent."""
 
     def __init__(self, pool: ServedPool, *, names_only: bool) -> None:
         self._pool = pool
@@ -98,84 +104,69 @@ class _PoolRoutes:
             raise BadRequest("adapters can only be laid over a model on the machine that has them")
         return replace(model, ref=model_ref(model.ref))
 
-    def facts(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        async def work() -> WireLine:
-            facts = await self._pool.facts(self._checked(self._wire.model(body)))
-            return WireLine(facts=replace(facts, path=facts.name) if self._names_only else facts)
+    def _model(self, body: bytes) -> ModelSpec:
+        return self._checked(self._wire.read(ModelSpec, body))
 
-        return self._lines(work())
+    async def facts(self, body: bytes, _: TellChunk) -> WireLine:
+        facts = await self._pool.facts(self._model(body))
+        return WireLine(facts=replace(facts, path=facts.name) if self._names_only else facts)
 
-    def count(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        async def work() -> WireLine:
-            asked = self._wire.counting(body)
-            model = self._checked(asked.model)
-            if asked.messages:
-                n_tokens = await self._pool.count_chat(model, asked.messages, asked.tools)
-                return WireLine(numbers=(n_tokens,))
-            return WireLine(numbers=tuple(await self._pool.count_texts(model, asked.texts)))
+    async def count(self, body: bytes, _: TellChunk) -> WireLine:
+        asked = self._wire.read(CountRequest, body)
+        model = self._checked(asked.model)
+        if asked.messages:
+            n_tokens = await self._pool.count_chat(model, asked.messages, asked.tools)
+            return WireLine(numbers=(n_tokens,))
+        return WireLine(numbers=tuple(await self._pool.count_texts(model, asked.texts)))
 
-        return self._lines(work())
+    async def embed(self, body: bytes, _: TellChunk) -> WireLine:
+        request = self._wire.read(EmbedRequest, body)
+        request = replace(request, model=self._checked(request.model))
+        return WireLine(embedded=await self._pool.embed(request))
 
-    def embed(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        async def work() -> WireLine:
-            request = self._wire.embed(body)
-            request = replace(request, model=self._checked(request.model))
-            return WireLine(embedded=await self._pool.embed(request))
+    async def load(self, body: bytes, _: TellChunk) -> WireLine:
+        return WireLine(number=await self._pool.load(self._model(body)))
 
-        return self._lines(work())
+    async def unload(self, body: bytes, _: TellChunk) -> WireLine:
+        ref = self._wire.read(ModelSpec, body).ref
+        ref = model_ref(ref) if self._names_only else ref
+        return WireLine(number=float(await self._pool.unload(ref)))
 
-    def load(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        async def work() -> WireLine:
-            return WireLine(number=await self._pool.load(self._checked(self._wire.model(body))))
+    async def stats(self, body: bytes, _: TellChunk) -> WireLine:
+        stats = self._pool.stats()
+        if self._names_only:  # no process ids
+            resident = tuple(replace(one, pid=None) for one in stats.resident)
+            stats = replace(stats, resident=resident)
+        return WireLine(stats=stats)
 
-        return self._lines(work())
+    async def chat(self, body: bytes, tell: TellChunk) -> WireLine:
+        request = self._wire.read(ChatRequest, body)
+        answer = self._pool.chat(replace(request, model=self._checked(request.model)))
+        try:
+            async for chunk in answer:
+                tell(chunk)
+            return WireLine(reply=await answer.reply())
+        except BaseException:
+            answer.cancel()
+            raise
 
-    def unload(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        async def work() -> WireLine:
-            ref = self._wire.model(body).ref
-            ref = model_ref(ref) if self._names_only else ref
-            return WireLine(number=float(await self._pool.unload(ref)))
+    def handler(self, verb: Verb) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            lines = self._lines(verb, await request.body())
+            return await stream_response(request, lines, MEDIA_TYPE, _end_of_broken_stream)
 
-        return self._lines(work())
+        return handle
 
-    def stats(self, body: bytes) -> AsyncGenerator[bytes, None]:
-        async def work() -> WireLine:
-            stats = self._pool.stats()
-            if self._names_only:  # no process ids
-                resident = tuple(replace(one, pid=None) for one in stats.resident)
-                stats = replace(stats, resident=resident)
-            return WireLine(stats=stats)
-
-        return self._lines(work())
-
-    def chat(self, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def _lines(self, verb: Verb, body: bytes) -> AsyncGenerator[bytes, None]:
+        """Yield lines until the work has ended; closing this cancels the work."""
         chunks: list[Chunk] = []
         has_news = asyncio.Event()
 
-        async def work() -> WireLine:
-            request = self._wire.chat(body)
-            answer = self._pool.chat(replace(request, model=self._checked(request.model)))
-            try:
-                async for chunk in answer:
-                    chunks.append(chunk)
-                    has_news.set()
-                return WireLine(reply=await answer.reply())
-            except BaseException:
-                answer.cancel()
-                raise
+        def tell(chunk: Chunk) -> None:
+            chunks.append(chunk)
+            has_news.set()
 
-        return self._lines(work(), chunks, has_news)
-
-    async def _lines(
-        self,
-        work: Coroutine[Any, Any, WireLine],
-        chunks: list[Chunk] | None = None,
-        has_news: asyncio.Event | None = None,
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield lines until the work has ended; closing this cancels the work."""
-        chunks = chunks if chunks is not None else []
-        has_news = has_news or asyncio.Event()
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(verb(body, tell))
         task.add_done_callback(lambda _: has_news.set())
         try:
             yield BEAT

@@ -38,7 +38,7 @@ from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded
 
-from .base import Answer, embed_in_portions, total_deadline
+from .base import Answer, OpenAnswers, embed_in_portions, total_deadline
 from .model_servers import ModelServer
 from .openai_client import ServerAway, ServerBusy
 from .token_counting import TokenCount
@@ -498,16 +498,14 @@ class BalancedPool:
         )
         self._facts: dict[ModelKey, ModelFacts] = {}
         self._looking = asyncio.Lock()
-        self._answers: set[Answer] = set()
+        self._answers = OpenAnswers()
 
     async def __aenter__(self) -> BalancedPool:
         self._roster.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for answer in tuple(self._answers):
-            answer.cancel()
-        await asyncio.gather(*(answer.ended() for answer in self._answers))
+        await self._answers.close()
         await self._roster.close()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
@@ -543,10 +541,7 @@ class BalancedPool:
         return [count.n_most for count in await self._asked(model, work, is_brief=True)]
 
     def chat(self, request: ChatRequest) -> Answer:
-        answer = Answer(request, self._serve)
-        self._answers.add(answer)
-        answer.when_ended(self._answers.discard)
-        return answer
+        return self._answers.start(request, self._serve)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Embed whole texts, in portions that may go to different servers.

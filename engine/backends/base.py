@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from types import TracebackType
 
 from paddock.engine.errors import DeadlineExceeded, TextRefused, TextTooLong
 from paddock.engine.request import ChatRequest, Chunk, Reply
@@ -20,49 +19,38 @@ from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 
-class Deadlines:
-    """An asynchronous context that is left with `DeadlineExceeded` when a clock runs out.
+@asynccontextmanager
+async def deadlines(
+    total_s: float | None, idle_s: float | None
+) -> AsyncIterator[Callable[[], None]]:
+    """Yield a function to call at each step, and bound all of them and the time between two.
 
-    Both clocks start with the first `step`: waiting in a queue does not count. A prompt that is
+    Both clocks start with the first step: waiting in a queue does not count. A prompt that is
     being read makes steps as well as an answer that grows.
+
+    Raises:
+        DeadlineExceeded: a clock ran out.
     """
+    has_started = False
 
-    def __init__(self, total_s: float | None, idle_s: float | None) -> None:
-        self._total_s = total_s
-        self._idle_s = idle_s
-        self._total = asyncio.timeout(None)
-        self._idle = asyncio.timeout(None)
-        self._has_started = False
-
-    def step(self) -> None:
-        """Record that the request has made progress."""
+    def step() -> None:
+        nonlocal has_started
         now = asyncio.get_running_loop().time()
-        if self._idle_s is not None and not self._idle.expired():
-            self._idle.reschedule(now + self._idle_s)
-        if self._total_s is not None and not self._has_started:
-            self._total.reschedule(now + self._total_s)
-        self._has_started = True
+        if idle_s is not None and not idle.expired():
+            idle.reschedule(now + idle_s)
+        if total_s is not None and not has_started:
+            total.reschedule(now + total_s)
+        has_started = True
 
-    async def __aenter__(self) -> Deadlines:
-        await self._total.__aenter__()
-        await self._idle.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self._idle.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            await self._total.__aexit__(type(late), late, late.__traceback__)
-            raise DeadlineExceeded("idle", self._idle_s or 0.0) from None
-        try:
-            await self._total.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise DeadlineExceeded("total", self._total_s or 0.0) from None
+    try:
+        async with asyncio.timeout(None) as total, asyncio.timeout(None) as idle:
+            yield step
+    except TimeoutError:
+        if idle.expired():
+            raise DeadlineExceeded("idle", idle_s or 0.0) from None
+        if total.expired():
+            raise DeadlineExceeded("total", total_s or 0.0) from None
+        raise
 
 
 @asynccontextmanager
@@ -107,12 +95,12 @@ class Answer:
         self._readers: list[_ChunkReader] = []
         self._listeners: list[Callable[[Chunk], None]] = []
         self._moved = asyncio.Event()
-        self._task = asyncio.ensure_future(serve(self))
-        self._task.add_done_callback(self._ended)
+        self.task = asyncio.ensure_future(serve(self))
+        self.task.add_done_callback(self._ended)
 
     async def reply(self) -> Reply:
         """Wait for the end; cancelling this wait cancels the request."""
-        return await self._task
+        return await self.task
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         """Yield the chunks in order; raises what `reply` raises.
@@ -127,8 +115,8 @@ class Answer:
                     self.was_read = True
                     reader.n_seen += 1
                     yield self._chunks[reader.n_seen - 1]
-                if self._task.done():
-                    self._task.result()
+                if self.task.done():
+                    self.task.result()
                     return
                 self._moved.clear()
                 await self._moved.wait()
@@ -143,7 +131,7 @@ class Answer:
         self._listeners.append(act)
 
     def cancel(self) -> None:
-        self._task.cancel()
+        self.task.cancel()
 
     def add(self, chunk: Chunk) -> None:
         if not self.first_s:
@@ -193,18 +181,28 @@ class Answer:
             self._n_reasoning_tokens,
         )
 
-    def when_ended(self, act: Callable[[Answer], None]) -> None:
-        """Call `act` once the answer has ended, however."""
-        self._task.add_done_callback(lambda _: act(self))
-
-    async def ended(self) -> None:
-        """Wait for the end without caring how."""
-        await asyncio.wait([self._task])
-
     def _ended(self, task: asyncio.Future[Reply]) -> None:
         self._moved.set()
         if not task.cancelled():
             task.exception()  # marks it as seen, since nothing may wait for it
+
+
+class OpenAnswers:
+    """The answers of a pool that have not ended."""
+
+    def __init__(self) -> None:
+        self._answers: set[Answer] = set()
+
+    def start(self, request: ChatRequest, serve: Callable[[Answer], Awaitable[Reply]]) -> Answer:
+        """Start to answer a request."""
+        answer = Answer(request, serve)
+        self._answers.add(answer)
+        answer.task.add_done_callback(lambda _: self._answers.discard(answer))
+        return answer
+
+    async def close(self) -> None:
+        """Cancel all, and wait for their ends."""
+        await end(*(answer.task for answer in self._answers))
 
 
 def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:

@@ -68,7 +68,7 @@ from paddock.engine.workers.worker_protocol import (
     WorkerGone,
 )
 
-from .base import Answer, Deadlines, embed_in_portions, total_deadline
+from .base import Answer, OpenAnswers, deadlines, embed_in_portions, total_deadline
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -107,16 +107,14 @@ class LocalPool:
             self.events,
         )
         self._catalogue = ModelFactsCache(self.models, settings)
-        self._answers: set[Answer] = set()
+        self._answers = OpenAnswers()
 
     async def __aenter__(self) -> LocalPool:
         """Open the pool; nothing is loaded yet."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for answer in tuple(self._answers):
-            answer.cancel()
-        await asyncio.gather(*(answer.ended() for answer in self._answers))
+        await self._answers.close()
         await self._residents.close()
 
     def stats(self) -> PoolStats:
@@ -222,10 +220,7 @@ class LocalPool:
 
         A caller that does not wait gets `Busy` when `max_queue` requests are before it.
         """
-        answer = Answer(request, partial(self._serve, waits=waits))
-        self._answers.add(answer)
-        answer.when_ended(self._answers.discard)
-        return answer
+        return self._answers.start(request, partial(self._serve, waits=waits))
 
     async def embed(self, request: EmbedRequest, *, waits: bool = True) -> EmbedReply:
         """Embed whole texts.
@@ -409,9 +404,7 @@ class LocalPool:
         async with self._residents.use(ask) as worker:
             load_s = self._residents.awaited_load_s(ask.key, began)
             outside_s = self._residents.now() - began - load_s
-            watch = Deadlines(request.total_s, request.idle_s)
-            ticket.on_step = watch.step
-            async with watch:
+            async with deadlines(request.total_s, request.idle_s) as ticket.on_step:
                 ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
         usage = ended.usage
         self.events.answered(facts.name, ended.reason, usage, answer.first_s)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -38,7 +37,7 @@ from paddock.engine.request import (
 from paddock.engine.system.hosts import ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
-from .base import Deadlines, total_deadline
+from .base import deadlines, total_deadline
 from .openai_client import ServedModel, ServerAway, ServerBusy, ServerConnection, look_up_model
 from .openai_codec import StreamDecoder, chat_body, unsupported_sampling
 from .rpc import PREFIX, PoolAddress, RemotePool
@@ -162,15 +161,13 @@ class OpenAIServer:
         decoder: StreamDecoder,
         hear: Callable[[Chunk], None],
     ) -> None:
-        idle = Deadlines(None, request.idle_s)
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(total_deadline(request.total_s))
-            await stack.enter_async_context(idle)
-            events = await stack.enter_async_context(
-                self._line.events("/v1/chat/completions", body)
-            )
+        async with (
+            total_deadline(request.total_s),
+            deadlines(None, request.idle_s) as step,
+            self._line.events("/v1/chat/completions", body) as events,
+        ):
             async for event in events:
-                idle.step()
+                step()
                 for chunk in decoder.chunks(event):
                     hear(chunk)
         if decoder.reason is None:

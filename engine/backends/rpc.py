@@ -46,7 +46,7 @@ from paddock.engine.system.unix_http import (
     UnixClient,
 )
 
-from .base import Answer
+from .base import Answer, OpenAnswers
 
 if TYPE_CHECKING:
     import httpx
@@ -107,34 +107,21 @@ class PoolCodec:
     """Writes and reads; made once for each side, since its parts take some milliseconds to make."""
 
     def __init__(self) -> None:
-        self._chat = _JsonValue[ChatRequest]
-        self._embed = _JsonValue[EmbedRequest]
-        self._counting = _JsonValue[CountRequest]
-        self._model = _JsonValue[ModelSpec]
+        self._requests: dict[type, Any] = {
+            ChatRequest: _JsonValue[ChatRequest],
+            EmbedRequest: _JsonValue[EmbedRequest],
+            CountRequest: _JsonValue[CountRequest],
+            ModelSpec: _JsonValue[ModelSpec],
+        }
         self._line = _JsonValue[WireLine]
 
-    def write(self, value: ChatRequest | EmbedRequest | CountRequest | ModelSpec) -> bytes:
-        kinds: dict[type, Any] = {
-            ChatRequest: self._chat, EmbedRequest: self._embed, CountRequest: self._counting,
-            ModelSpec: self._model,
-        }  # fmt: skip
-        return _dump_json(kinds[type(value)](value=value))
+    def write(self, request: ChatRequest | EmbedRequest | CountRequest | ModelSpec) -> bytes:
+        return _dump_json(self._requests[type(request)](value=request))
 
-    def chat(self, body: bytes) -> ChatRequest:
-        """Read a chat; raises `ValueError` where it is none."""
-        return self._chat.model_validate_json(body).value
-
-    def embed(self, body: bytes) -> EmbedRequest:
-        """Read an order for vectors; raises `ValueError` where it is none."""
-        return self._embed.model_validate_json(body).value
-
-    def counting(self, body: bytes) -> CountRequest:
-        """Read what is to be counted; raises `ValueError` where it is nothing."""
-        return self._counting.model_validate_json(body).value
-
-    def model(self, body: bytes) -> ModelSpec:
-        """Read a model's name and wishes; raises `ValueError` where it is none."""
-        return self._model.model_validate_json(body).value
+    def read(self, kind: type[_T], body: bytes) -> _T:
+        """Read a request of this kind; raise `ValueError` where it is none."""
+        request: _T = self._requests[kind].model_validate_json(body).value
+        return request
 
     def write_line(self, line: WireLine) -> bytes:
         """Write a line of an answer."""
@@ -264,7 +251,7 @@ class RemotePool:
         self._seat: _ConnectedPool | None = None
         self._old: list[_ConnectedPool] = []
         self._finding = asyncio.Lock()
-        self._answers: set[Answer] = set()
+        self._answers = OpenAnswers()
         self._stats = PoolStats((), {})
         self._first_loads: dict[str, LoadCount] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -282,9 +269,7 @@ class RemotePool:
     async def __aexit__(self, *_: object) -> None:
         if self._watching is not None:
             await end(self._watching)
-        for answer in tuple(self._answers):
-            answer.cancel()
-        await asyncio.gather(*(answer.ended() for answer in self._answers))
+        await self._answers.close()
         for seat in (*self._old, *([self._seat] if self._seat else ())):
             await seat.link.aclose()
 
@@ -322,10 +307,7 @@ class RemotePool:
     def chat(self, request: ChatRequest) -> Answer:
         self.first_call.set()
         self._used.add(request.model.ref)
-        answer = Answer(request, self._serve)
-        self._answers.add(answer)
-        answer.when_ended(self._answers.discard)
-        return answer
+        return self._answers.start(request, self._serve)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         self.first_call.set()

@@ -72,16 +72,16 @@ def test_a_chat_arrives_as_it_was_sent(
         prompt_tokens=(1, 2),
     )
     wire = PoolCodec()
-    assert wire.chat(wire.write(request)) == request
+    assert wire.read(ChatRequest, wire.write(request)) == request
 
 
 def test_what_else_is_asked_arrives_as_it_was_sent() -> None:
     wire, model = PoolCodec(), ModelSpec("m", "embed", is_pinned=True)
     embed = EmbedRequest(model, ("a", ""), dimensions=3, on_overflow="split")
     counting = CountRequest(model, texts=("a", "b"))
-    assert wire.embed(wire.write(embed)) == embed
-    assert wire.counting(wire.write(counting)) == counting
-    assert wire.model(wire.write(model)) == model
+    assert wire.read(EmbedRequest, wire.write(embed)) == embed
+    assert wire.read(CountRequest, wire.write(counting)) == counting
+    assert wire.read(ModelSpec, wire.write(model)) == model
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False), min_size=3, max_size=3), max_size=4))
@@ -122,7 +122,7 @@ def test_a_model_has_the_same_identity_on_both_sides() -> None:
 def test_half_a_character_is_no_reason_to_fail() -> None:
     wire = PoolCodec()
     request = ChatRequest(ModelSpec("m"), (Message("user", "a\ud800b", images=(b"\xff",)),))
-    read = wire.chat(wire.write(request))
+    read = wire.read(ChatRequest, wire.write(request))
     assert read.messages[0].content[0] == "a"
     assert read.messages[0].images == (b"\xff",)
 
@@ -168,7 +168,7 @@ def test_a_request_that_is_none_is_a_value_error() -> None:
     wire = PoolCodec()
     for body in (b"", b"[]", b"{}", b'{"value": {"model": 3}}', b"\xff"):
         with pytest.raises(ValueError, match=r"."):
-            wire.chat(body)
+            wire.read(ChatRequest, body)
 
 
 def test_numbers_without_an_end_can_be_told() -> None:
