@@ -44,9 +44,6 @@ class InvalidKeyFile(EngineError):
     """A key file that cannot be used: where, what is wrong, what to do."""
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
-        self.where = where
-        self.problem = problem
-        self.remedy = remedy
         super().__init__(f"{where}: {problem}\n  {remedy}")
 
 

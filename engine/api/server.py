@@ -144,7 +144,6 @@ class PortTaken(EngineError):
     """Another program listens on this port."""
 
     def __init__(self, host: str, port: int, *, is_ollama: bool) -> None:
-        self.host = host
         self.port = port
         self.is_ollama = is_ollama
         who = "Ollama listens there" if is_ollama else "another program listens there"
@@ -155,9 +154,6 @@ class CannotListen(EngineError):
     """The address is not of this machine, or the port needs more rights."""
 
     def __init__(self, host: str, port: int, why: str) -> None:
-        self.host = host
-        self.port = port
-        self.why = why
         super().__init__(f"cannot listen on {host}:{port}: {why}")
 
 

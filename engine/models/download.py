@@ -17,7 +17,7 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -293,44 +293,18 @@ async def hold_store_lock(
     Raises:
         StoreReadOnly, StoreFull: the lock file cannot be created.
     """
-    while True:
-        attempt = _LockAttempt(store.lock(what, 0.0))
-        try:
-            await run_to_end_in_thread(attempt.enter)
-        except asyncio.CancelledError:
-            attempt.leave()
-            raise
-        if attempt.is_held:
-            break
-        on_wait()
-        await asyncio.sleep(_LOCK_POLL_S)
-    try:
+    with ExitStack() as stack:
+        while True:
+            try:
+                lock = store.lock(what, 0.0)
+                await run_to_end_in_thread(stack.enter_context, lock)
+                break
+            except (StoreReadOnly, StoreFull):
+                raise
+            except EngineError:  # another process holds it
+                on_wait()
+            await asyncio.sleep(_LOCK_POLL_S)
         yield
-    finally:
-        attempt.leave()
-
-
-class _LockAttempt:
-    """One attempt to acquire a lock."""
-
-    def __init__(self, lock: AbstractContextManager[None]) -> None:
-        self.is_held = False
-        self._lock = lock
-
-    def enter(self) -> None:
-        try:
-            self._lock.__enter__()
-        except (StoreReadOnly, StoreFull):
-            raise
-        except EngineError:
-            return  # another process holds it
-        self.is_held = True
-
-    def leave(self) -> None:
-        """Release the lock: a single system call, so it is done in the event loop."""
-        if self.is_held:
-            self.is_held = False
-            self._lock.__exit__(None, None, None)
 
 
 _FLUSH_BYTES = 1024 * 1024
@@ -356,9 +330,9 @@ class WantedBlob:
     def place(self, store: ModelStore) -> Path:
         """Return the blob's path; without a digest, a path to name the partial files after."""
         if self.digest:
-            return store.blob_path(self.digest)
+            return store.blobs.path(self.digest)
         key = hashlib.sha256(f"{self.url} {self.validator} {self.size_bytes}".encode())
-        return store.blob_path(f"sha256:{key.hexdigest()}")
+        return store.blobs.path(f"sha256:{key.hexdigest()}")
 
     @property
     def label(self) -> str:
@@ -440,7 +414,7 @@ class BlobDownload:
             await run_to_end_in_thread(self._partial.discard)
             raise DigestMismatch(self.wanted.digest, digest)
         await run_to_end_in_thread(self._partial.sync)
-        await run_to_end_in_thread(self._partial.rename, self._store.blob_path(digest))
+        await run_to_end_in_thread(self._partial.rename, self._store.blobs.path(digest))
         return digest
 
     async def _digest(self) -> str:
@@ -564,7 +538,7 @@ class BlobDownload:
         return host_of(httpx.URL(self.wanted.url))
 
     def _is_stored(self) -> bool:
-        return bool(self.wanted.digest) and self._store.has_blob(self.wanted.digest)
+        return bool(self.wanted.digest) and self._store.blobs.has(self.wanted.digest)
 
     def _report_other_process(self) -> None:
         with suppress(OSError):

@@ -66,7 +66,7 @@ class ModelDraft:
 
     def written(self, media_type: str, raw: bytes) -> ManifestLayer:
         """Write a small blob and return its layer; raises as `add_text`."""
-        with self.store.new_blob() as writer:
+        with self.store.blobs.writer() as writer:
             writer.write(raw)
             digest = writer.commit()
         if writer.is_new:
@@ -108,7 +108,7 @@ def add_gguf_files(
     for name in sorted(files):
         report(ProgressLine("parsing GGUF"))
         given = files[name]
-        path = given if isinstance(given, Path) else draft.store.blob_path(given)
+        path = given if isinstance(given, Path) else draft.store.blobs.path(given)
         if not path.is_file() and isinstance(given, str):
             raise BlobMissing(given)
         headers[name] = _read_header(name, path)
@@ -214,7 +214,7 @@ def split_model_fault(headers: Sequence[GgufHeader]) -> str:
 def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tuple[str, bool]:
     """Copy a file to a blob; return its digest and whether it is new."""
     total = path.stat().st_size
-    with path.open("rb") as file, store.new_blob() as writer:
+    with path.open("rb") as file, store.blobs.writer() as writer:
         while piece := file.read(_COPY_BYTES):
             writer.write(piece)
             report(
@@ -263,15 +263,15 @@ def make_imported_manifest(store: ModelStore, imported: ImportedFiles) -> Manife
     """
     weights = (imported.model, *imported.parts)
     config = config_of_header(
-        ModelConfig(), check_model_files([store.blob_path(one) for one in weights])
+        ModelConfig(), check_model_files([store.blobs.path(one) for one in weights])
     )
     layers = [_layer_of_blob(store, MODEL_TYPE, digest) for digest in weights]
     for digest in imported.projectors:
-        family = read_header(store.blob_path(digest)).architecture
+        family = read_header(store.blobs.path(digest)).architecture
         config = replace(config, model_families=(*config.model_families, family))
         layers.append(_layer_of_blob(store, PROJECTOR_TYPE, digest))
     layers += [_layer_of_blob(store, kind, digest) for kind, digest in imported.texts]
-    digest = store.add_blob(config.dump(layers))
+    digest = store.blobs.add(config.dump(layers))
     return make_manifest(_layer_of_blob(store, CONFIG_TYPE, digest), layers)
 
 

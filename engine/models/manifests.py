@@ -140,11 +140,10 @@ def go_json(value: object) -> bytes:
     return text.encode("utf-8", errors="replace") + b"\n"
 
 
-_CONFIG_FIELDS = (
-    "model_format", "model_family", "model_families", "model_type", "file_type", "renderer",
-    "parser", "requires",
+_TEXT_FIELDS = (
+    "model_format", "model_family", "model_type", "file_type", "renderer", "parser", "requires",
 )  # fmt: skip
-_IMAGE_FIELDS = ("architecture", "os", "rootfs")
+_KNOWN_FIELDS = frozenset((*_TEXT_FIELDS, "model_families", "architecture", "os", "rootfs"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +166,10 @@ class ModelConfig:
 
     def dump(self, layers: Iterable[ManifestLayer]) -> bytes:
         """Return it as Ollama writes it, with the digests of a model's layers."""
-        families = list(self.model_families) or None
         value: dict[str, Any] = {
             "model_format": self.model_format,
             "model_family": self.model_family,
-            "model_families": families,
+            "model_families": list(self.model_families) or None,
             "model_type": self.model_type,
             "file_type": self.file_type,
         }
@@ -250,20 +248,10 @@ def parse_config(raw: bytes) -> ModelConfig:
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a bad call
     families = value.get("model_families")
-
-    def text(name: str) -> str:
-        return str(value.get(name) or "")
-
     return ModelConfig(
-        model_format=text("model_format"),
-        model_family=text("model_family"),
+        **{name: str(value.get(name) or "") for name in _TEXT_FIELDS},
         model_families=tuple(map(str, families)) if isinstance(families, list) else (),
-        model_type=text("model_type"),
-        file_type=text("file_type"),
-        renderer=text("renderer"),
-        parser=text("parser"),
-        requires=text("requires"),
-        more={name: value[name] for name in value if name not in (*_CONFIG_FIELDS, *_IMAGE_FIELDS)},
+        more={name: one for name, one in value.items() if name not in _KNOWN_FIELDS},
     )
 
 

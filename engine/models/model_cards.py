@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,22 +97,14 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
     found = finder.locate(ref)
     header = finder.files.header(*found.split)
     own = _stored_or_bare(found)
-    abilities = _capabilities_of(
-        finder, header, _prompt_template(own, header), found.projector is not None
-    )
+    card = _short_card(finder, found, header)
     projector = finder.files.header(found.projector) if found.projector else None
-    return ModelCard(
-        name=_shown_name(found),
-        digest=_model_digest(finder, found, header),
-        size_bytes=_model_size_bytes(found),
-        modified_at=_model_modified_at(finder.store, found),
-        details=_model_details(own, header),
-        capabilities=abilities,
-        origin=found.origin,
+    return replace(
+        card,
         license="\n".join(own.licenses),
         modelfile=_modelfile_text(found, own),
         parameters=print_parameters(found.params),
-        template=_shown_template(own, header, "insert" in abilities),
+        template=_shown_template(own, header, "insert" in card.capabilities),
         system=own.system,
         messages=own.messages,
         model_info=_header_values(header, found.path, is_verbose),
@@ -126,7 +118,6 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
         renderer=own.config.renderer,
         parser=own.config.parser,
         requires=own.config.requires,
-        path=str(found.path),
     )
 
 
@@ -181,15 +172,18 @@ def weights_format(header: GgufHeader) -> str:
 
 
 def _list_card(finder: ModelFinder, found: FoundModel) -> ModelCard:
-    own = _stored_or_bare(found)
-    abilities: tuple[str, ...] = ()
-    header = None
     try:
-        header = finder.files.header(*found.split)
-        template = _prompt_template(own, header)
-        abilities = _capabilities_of(finder, header, template, found.projector is not None)
+        return _short_card(finder, found, finder.files.header(*found.split))
     except ModelBroken:
-        pass
+        return _short_card(finder, found, None)
+
+
+def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> ModelCard:
+    own = _stored_or_bare(found)
+    sees = found.projector is not None
+    abilities = (
+        _capabilities_of(finder, header, _prompt_template(own, header), sees) if header else ()
+    )
     return ModelCard(
         name=_shown_name(found),
         digest=_model_digest(finder, found, header),

@@ -272,7 +272,7 @@ def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> N
         for number, layer in enumerate(draft.layers)
         if layer.media_type == manifests.MODEL_TYPE
     )
-    path = draft.store.blob_path(layer.digest)
+    path = draft.store.blobs.path(layer.digest)
     header = read_header(path)
     if header.n_parts > 1:
         raise RecipeRefused(
@@ -294,7 +294,7 @@ def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> N
     if digest not in known:
         draft.made.append(digest)
     report(ProgressLine("verifying conversion"))
-    draft.config = config_of_header(draft.config, read_header(draft.store.blob_path(digest)))
+    draft.config = config_of_header(draft.config, read_header(draft.store.blobs.path(digest)))
 
 
 def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:

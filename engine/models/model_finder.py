@@ -273,36 +273,34 @@ class ModelFinder:
 
     def everything(self) -> Iterator[FoundModel]:
         """Yield every model; of equal names, the first counts."""
+        return (one for one in self._everything() if isinstance(one, FoundModel))
+
+    def _everything(self) -> Iterator[FoundModel | ModelBroken]:
         for name in self.store.names():
             try:
                 found = self._stored(name)
-            except ModelBroken:
-                continue
-            if found is not None:
-                yield found
+            except ModelBroken as error:
+                yield error
+            else:
+                if found is not None:
+                    yield found
         yield from self._elsewhere()
 
     def list(self) -> tuple[tuple[FoundModel, ModelFacts], ...]:
         """Return every complete model on this machine; see `broken` for the others."""
         listed = []
         for found in self.everything():
-            try:
+            with suppress(ModelBroken):
                 listed.append((found, self._facts(found, self.files.header(*found.split), None)))
-            except ModelBroken:
-                continue
         return tuple(listed)
 
     def broken(self) -> tuple[ModelBroken, ...]:
         """Return the errors of the models that cannot be used."""
         faults = []
-        for name in self.store.names():
-            try:
-                found = self._stored(name)
-                if found is not None:
-                    self.files.header(*found.split)
-            except ModelBroken as error:
-                faults.append(error)
-        for found in self._elsewhere():
+        for found in self._everything():
+            if isinstance(found, ModelBroken):
+                faults.append(found)
+                continue
             try:
                 self.files.header(*found.split)
             except ModelBroken as error:

@@ -245,7 +245,7 @@ def model_name_of_file(file: str) -> ModelName:
     >>> model_name_of_file("my model (1).gguf").short
     'my-model-1:latest'
     """
-    stem = file[:-5] if file.lower().endswith(".gguf") else file
+    stem = _file_stem(file)
     tag = quantisation_label(file)
     if tag and stem.upper().endswith(tag) and len(stem) > len(tag) + 1:
         stem = stem[: -len(tag) - 1]
@@ -262,30 +262,18 @@ def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
     if len(steps) < 2 or not all(steps):
         raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
     repository, revision = "/".join(steps[:2]), None
+    is_file = "/" in wanted
     if len(steps) > 4 and steps[2] in _HUB_FILE_STEPS:
         revision, wanted = steps[3], "/".join(steps[4:])
     elif len(steps) == 4 and steps[2] == "tree":
         revision = steps[3]
     elif len(steps) > 2 and steps[-1].lower().endswith(".gguf") and not wanted:
-        wanted = "/".join(steps[2:])
-        return HubSource(
-            own or _hub_model_name(host, repository, quantisation_label(wanted)),
-            repository,
-            wanted,
-            None,
-        )
+        wanted, is_file = "/".join(steps[2:]), True
     elif len(steps) > 2:
         raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
-    tag = (
-        (quantisation_label(wanted) or "latest")
-        if "/" in wanted or revision
-        else wanted or "latest"
-    )
-    return HubSource(own or _hub_model_name(host, repository, tag), repository, wanted, revision)
-
-
-def _hub_model_name(host: str, repository: str, tag: str) -> ModelName:
-    return parse_name(f"{host}/{repository}:{tag or 'latest'}")
+    tag = quantisation_label(wanted) if is_file or revision else wanted
+    name = own or parse_name(f"{host}/{repository}:{tag or 'latest'}")
+    return HubSource(name, repository, wanted, revision)
 
 
 def _parse_url_source(text: str, own: ModelName | None) -> ModelSource:

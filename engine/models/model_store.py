@@ -20,13 +20,13 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
 from paddock.engine.system.files import atomic_file
 from paddock.engine.system.units import DAY_S
 
-from .blobs import BlobStore, BlobWriter, digest_hex, store_lock, store_write_errors
+from .blobs import BlobStore, digest_hex, store_lock, store_write_errors
 from .manifests import Manifest, parse_manifest
 from .model_names import DEFAULT_HOST, ModelName, parse_name
 
@@ -326,34 +326,6 @@ class ModelStore:
             return self._remove_unnamed(digests, keep)
 
     # Blobs
-
-    def blob_path(self, digest: str) -> Path:
-        """Return a blob's path, whether or not it exists.
-
-        Raises:
-            BadDigest: it is no digest.
-        """
-        return self.blobs.path(digest)
-
-    def has_blob(self, digest: str) -> bool:
-        """Return whether a blob exists.
-
-        Raises:
-            BadDigest: it is no digest.
-        """
-        return self.blobs.has(digest)
-
-    def new_blob(self, digest: str | None = None) -> BlobWriter:
-        """Begin a blob that is written in pieces (see `BlobWriter`)."""
-        return self.blobs.writer(digest)
-
-    def add_blob(self, source: BinaryIO | bytes, digest: str | None = None) -> str:
-        """Write a blob completely or not at all; return its digest, `sha256:…`.
-
-        Raises:
-            DigestMismatch, StoreFull, StoreReadOnly: nothing of it was kept.
-        """
-        return self.blobs.add(source, digest)
 
     def prune(
         self,

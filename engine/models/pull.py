@@ -302,7 +302,7 @@ async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -
     """Copy a file into a blob; a cancelled copy is removed."""
     total = await run_to_end_in_thread(lambda: path.stat().st_size)
     with (
-        await run_to_end_in_thread(store.new_blob) as blob,
+        await run_to_end_in_thread(store.blobs.writer) as blob,
         await run_to_end_in_thread(lambda: path.open("rb")) as file,
     ):
         while piece := await run_to_end_in_thread(file.read, _COPY_BYTES):
@@ -456,7 +456,7 @@ class _Pull:
         for file in listing.files:
             if file.name in _TEXT_FILE_TYPES and file.size_bytes <= _MAX_TEXT_BYTES:
                 content = await self._text(connection, listing, file)
-                digest = await run_to_end_in_thread(self.store.add_blob, content)
+                digest = await run_to_end_in_thread(self.store.blobs.add, content)
                 found.append((_TEXT_FILE_TYPES[file.name], digest))
         return tuple(found)
 
@@ -480,10 +480,10 @@ class _Pull:
     def _check_headers(self, name: ModelName, manifest: Manifest) -> None:
         with self._refusing(name, [layer.digest for layer in manifest.blobs]):
             check_model_files(
-                [self.store.blob_path(layer.digest) for layer in manifest.all_of(MODEL_TYPE)]
+                [self.store.blobs.path(layer.digest) for layer in manifest.all_of(MODEL_TYPE)]
             )
             for layer in manifest.all_of(PROJECTOR_TYPE, ADAPTER_TYPE):
-                read_header(self.store.blob_path(layer.digest))
+                read_header(self.store.blobs.path(layer.digest))
 
     @contextmanager
     def _refusing(self, name: ModelName, digests: Sequence[str]) -> Iterator[None]:
@@ -530,7 +530,9 @@ class _Pull:
     def _is_complete(self, name: ModelName) -> bool:
         with suppress(ManifestBroken):
             found = self.store.manifest(name)
-            return found is not None and all(self.store.has_blob(one.digest) for one in found.blobs)
+            return found is not None and all(
+                self.store.blobs.has(one.digest) for one in found.blobs
+            )
         return False
 
 

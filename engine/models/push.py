@@ -52,7 +52,7 @@ class BlobUpload:
     ) -> None:
         self._registry = registry
         self._connection = registry.connection
-        self._path = store.blob_path(layer.digest)
+        self._path = store.blobs.path(layer.digest)
         self._layer = layer
         self._report = report
         self._sent = 0

@@ -17,7 +17,6 @@ class NotPublished(TransferError):
     """The server has no such model, file or blob."""
 
     def __init__(self, what: str, advice: str = "") -> None:
-        self.what = what
         super().__init__(f"{what}: file does not exist{f'. {advice}' if advice else ''}")
 
 
@@ -44,7 +43,6 @@ class TransferInterrupted(TransferError):
 
     def __init__(self, host: str, why: str) -> None:
         self.host = host
-        self.why = why
         super().__init__(
             f"the connection to {host} broke too often: {why}. "
             f"Try again; it continues where it stopped."
@@ -55,9 +53,7 @@ class TransferRefused(TransferError):
     """The server answered with an error."""
 
     def __init__(self, host: str, status: int, why: str, advice: str | None = None) -> None:
-        self.host = host
         self.status = status
-        self.why = why
         advice = _status_advice(status) if advice is None else advice
         reason = f": {why.rstrip('.')}" if why else ""
         super().__init__(". ".join(filter(None, (f"{host} answered {status}{reason}", advice))))
@@ -68,9 +64,8 @@ class HostNotTrusted(TransferError):
 
     def __init__(self, host: str, trusted: Sequence[str]) -> None:
         self.host = host
-        self.trusted = tuple(trusted)
         super().__init__(
-            f"{host} is not among the trusted hosts ({', '.join(self.trusted)}). "
+            f"{host} is not among the trusted hosts ({', '.join(trusted)}). "
             f"Add it to PADDOCK_TRUSTED_HOSTS if you trust it."
         )
 
@@ -79,7 +74,6 @@ class NotEncrypted(TransferError):
     """The URL is http://, which was not allowed."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
         super().__init__(f"insecure protocol http: {url} is not encrypted. {INSECURE_ADVICE}")
 
 
@@ -87,7 +81,6 @@ class RedirectsToPrivateHost(TransferError):
     """A public server redirects to a private network."""
 
     def __init__(self, before: str, host: str) -> None:
-        self.before = before
         self.host = host
         super().__init__(
             f"{before} redirects to {host}, which is this machine or in a private network. "
@@ -99,7 +92,6 @@ class ProxyUnusable(TransferError):
     """A proxy in the environment cannot be used."""
 
     def __init__(self, why: str) -> None:
-        self.why = why
         super().__init__(
             f"a proxy in the environment cannot be used: {why}. "
             f"Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY; http:// and https:// proxies work."
@@ -110,7 +102,6 @@ class NoUsableModel(TransferError):
     """The source is no model for llama.cpp; says why."""
 
     def __init__(self, what: str, why: str) -> None:
-        self.what = what
         self.why = why
         super().__init__(f"{what}: {why}")
 
@@ -119,7 +110,6 @@ class SourceChanged(TransferError):
     """A file changed during its download, so its parts do not fit together."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
         super().__init__(f"{url} changed while it was downloaded. Try again.")
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +31,7 @@ from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response, ndjson_response, while_connected
 from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.models import model_creation
+from paddock.engine.models.download import run_to_end_in_thread
 from paddock.engine.models.model_names import FileSource, parse_name, parse_source
 from paddock.engine.models.modelfile import ModelRecipe
 from paddock.engine.models.pull import pull
@@ -240,8 +241,6 @@ async def _create_in_thread(
             yield line
 
 
-_T = TypeVar("_T")
-
 _WRITE_CHUNK_BYTES = 1024 * 1024
 """Hashed and written at once in a thread; a socket brings at most 64 kB at a time."""
 
@@ -275,20 +274,10 @@ async def upload_blob(request: Request) -> Response:
         async for part in request.stream():
             buffer += part
             if len(buffer) >= _WRITE_CHUNK_BYTES:
-                await _finish_in_thread(partial(writer.write, bytes(buffer)))
+                await run_to_end_in_thread(writer.write, bytes(buffer))
                 buffer.clear()
-        await _finish_in_thread(partial(writer.write, bytes(buffer)))
-        await _finish_in_thread(writer.commit)
+        await run_to_end_in_thread(writer.write, bytes(buffer))
+        await run_to_end_in_thread(writer.commit)
     finally:
         await asyncio.to_thread(writer.close)
     return Response(status_code=201)
-
-
-async def _finish_in_thread(work: Callable[[], _T]) -> _T:
-    """Run `work` in a thread; when cancelled, wait for it, so that two never write at once."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise

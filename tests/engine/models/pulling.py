@@ -58,7 +58,7 @@ def model_of(store: ModelStore, name: ModelName) -> bytes:
     """Return the content of a model's file."""
     manifest = store.manifest(name)
     assert manifest is not None
-    return store.blob_path(manifest.layers[0].digest).read_bytes()
+    return store.blobs.path(manifest.layers[0].digest).read_bytes()
 
 
 def leftovers(store: ModelStore) -> list[str]:

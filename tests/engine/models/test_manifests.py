@@ -75,7 +75,7 @@ def test_json_is_escaped_as_go_does() -> None:
 
 
 def manifest_of(store: ModelStore, *parts: tuple[str, bytes]) -> Manifest:
-    layers = [ManifestLayer(kind, store.add_blob(raw), len(raw)) for kind, raw in parts]
+    layers = [ManifestLayer(kind, store.blobs.add(raw), len(raw)) for kind, raw in parts]
     config = next((layer for layer in layers if layer.media_type == CONFIG_TYPE), None)
     return make_manifest(config, [layer for layer in layers if layer.media_type != CONFIG_TYPE])
 
@@ -144,7 +144,7 @@ def test_a_blob_of_nonsense_is_named(store: ModelStore, kind: str, raw: bytes, w
     manifest = manifest_of(store, (MODEL_TYPE, b"w"), (kind, raw))
     with pytest.raises(ModelBroken) as caught:
         read_stored_model(store.blobs, manifest)
-    assert caught.value.path == str(store.blob_path(store.add_blob(raw)))
+    assert caught.value.path == str(store.blobs.path(store.blobs.add(raw)))
     assert caught.value.why.startswith(why)
 
 

@@ -156,8 +156,8 @@ def test_a_manifest_of_ollamas_registry_is_read(finder: ModelFinder, tmp_path: P
     )
     params = b'{"stop":["<|start_header_id|>","<|end_header_id|>","<|eot_id|>"],"num_keep":24}'
     parts = ((MODEL_TYPE, raw), (LICENSE_TYPE, b"LLAMA 3.2"), (PARAMS_TYPE, params))
-    layers = [ManifestLayer(kind, finder.store.add_blob(text), len(text)) for kind, text in parts]
-    head = ManifestLayer(CONFIG_TYPE, finder.store.add_blob(config), len(config))
+    layers = [ManifestLayer(kind, finder.store.blobs.add(text), len(text)) for kind, text in parts]
+    head = ManifestLayer(CONFIG_TYPE, finder.store.blobs.add(config), len(config))
     finder.store.put_manifest(parse_name("llama3.2:3b"), make_manifest(head, layers))
     card = describe_model(finder, "llama3.2:3b")
     assert card.details == ModelDetails("gguf", "llama", ("llama",), "3.2B", "Q4_K_M", 2048, 64)

@@ -69,7 +69,7 @@ def test_a_file_becomes_a_model_as_ollama_would_write_it(
 
 
 def test_a_blob_that_was_sent_before_becomes_a_model(finder: ModelFinder, weights: Path) -> None:
-    digest = finder.store.add_blob(weights.read_bytes())
+    digest = finder.store.blobs.add(weights.read_bytes())
     sent = digest.replace("sha256:", "sha256-")
     lines = made(finder, ModelRecipe("mine", files={"m.gguf": sent}))
     assert statuses(lines) == [
@@ -152,8 +152,8 @@ def test_projectors_and_adapters_are_known_by_their_headers(
     assert list(layers(finder, "mine")) == ["model", "projector", "adapter"]
     assert config(finder, "mine")["model_families"] == ["llama", "clip"]
     facts = finder.find("mine")
-    assert facts.projector == str(finder.store.blob_path(digest_of(eyes.read_bytes())))
-    assert facts.adapters == (str(finder.store.blob_path(digest_of(lora.read_bytes()))),)
+    assert facts.projector == str(finder.store.blobs.path(digest_of(eyes.read_bytes())))
+    assert facts.adapters == (str(finder.store.blobs.path(digest_of(lora.read_bytes()))),)
 
 
 def test_what_cannot_be_made_is_refused_in_ollamas_words(
@@ -303,7 +303,7 @@ def test_whoever_listens_can_stop_the_work_and_nothing_is_made(
     with pytest.raises(GoneError):
         create_model(finder.store, finder, ModelRecipe("mine", files={"m": weights}), listen)
     assert finder.store.names() == []
-    assert not finder.store.has_blob(digest_of(weights.read_bytes()))
+    assert not finder.store.blobs.has(digest_of(weights.read_bytes()))
 
 
 @pytest.fixture

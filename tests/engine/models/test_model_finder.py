@@ -175,13 +175,13 @@ def test_a_name_is_found_in_any_case_and_never_taken_for_a_path(tmp_path: Path) 
 def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) -> None:
     models = finder(tmp_path)
     original = store(tmp_path, "registry.ollama.ai", "library", "mini", "latest")
-    copy = models.store.add_blob(b"tuned").removeprefix("sha256:")
+    copy = models.store.blobs.add(b"tuned").removeprefix("sha256:")
     speeds = CopySpeeds(1.0, 1.0, 1.0)
     tuned = TunedCopy(
         name="mini:latest",
         original=original,
         digest=copy,
-        path=str(models.store.blob_path(f"sha256:{copy}")),
+        path=str(models.store.blobs.path(f"sha256:{copy}")),
         format="Q8_0",
         size_bytes=5,
         more_bytes=0,

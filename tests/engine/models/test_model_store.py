@@ -36,7 +36,7 @@ from paddock.engine.models.model_store import ModelStore
 
 def put(store: ModelStore, name: str, *contents: bytes) -> list[str]:
     """Make a model of these blobs, the first its config; gives their digests."""
-    digests = [store.add_blob(content) for content in contents]
+    digests = [store.blobs.add(content) for content in contents]
     sizes = [len(content) for content in contents]
     kinds = [CONFIG_TYPE, MODEL_TYPE, *[TEMPLATE_TYPE] * len(contents)]
     layers = [ManifestLayer(*one) for one in zip(kinds, digests, sizes, strict=False)]
@@ -134,10 +134,10 @@ def test_deleting_keeps_what_another_model_needs_and_what_is_to_be_kept(store: M
 
 def test_pruning_removes_what_nobody_names_once_it_is_old(store: ModelStore) -> None:
     put(store, "a", b"{}", b"weights")
-    loose = store.add_blob(b"uploaded a moment ago")
+    loose = store.blobs.add(b"uploaded a moment ago")
     assert store.prune() == []
     yesterday = time.time() - 2 * 24 * 3600
-    os.utime(store.blob_path(loose), (yesterday, yesterday))
+    os.utime(store.blobs.path(loose), (yesterday, yesterday))
     assert store.prune(keep=[loose]) == []
     assert store.prune() == [loose]
     assert len(store.blobs.digests()) == 2
@@ -147,7 +147,7 @@ def test_nothing_is_pruned_while_a_manifest_cannot_be_read(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, "a", b"{}", b"weights")
-    loose = store.add_blob(b"whose is it?")
+    loose = store.blobs.add(b"whose is it?")
     read = Path.read_bytes
 
     def refuse(path: Path) -> bytes:
@@ -162,7 +162,7 @@ def test_nothing_is_pruned_while_a_manifest_cannot_be_read(
 
 
 def test_even_a_broken_manifest_keeps_the_blobs_that_it_names(store: ModelStore) -> None:
-    digest = store.add_blob(b"weights")
+    digest = store.blobs.add(b"weights")
     path = store.root / "manifests" / "h" / "n" / "m" / "t"
     path.parent.mkdir(parents=True)
     path.write_text('{"layers": [{"digest": "' + digest + '", "size"')
@@ -178,23 +178,25 @@ def test_corrupt_and_missing_blobs_are_found_and_named_with_their_models(store: 
     config, model = put(store, "a", b"{}", b"weights")
     put(store, "b", b"{}", b"other")
     assert store.check() == []
-    store.blob_path(model).write_bytes(b"weightz")
-    store.blob_path(config).unlink()
+    store.blobs.path(model).write_bytes(b"weightz")
+    store.blobs.path(config).unlink()
     found = f"sha256:{hashlib.sha256(b'weightz').hexdigest()}"
-    corrupt = f"{store.blob_path(model)} is corrupt: its content has the digest {found}, needed by "
-    missing = f"{store.blob_path(config)} is missing, needed by "
+    corrupt = (
+        f"{store.blobs.path(model)} is corrupt: its content has the digest {found}, needed by "
+    )
+    missing = f"{store.blobs.path(config)} is missing, needed by "
     assert sorted(map(str, store.check())) == sorted(
         [f"{corrupt}a:latest", f"{missing}a:latest, b:latest"]
     )
     assert [fault.kind for fault in store.check(parse_name("b"))] == ["missing"]
-    store.add_blob(b"weights")
-    store.add_blob(b"{}")
+    store.blobs.add(b"weights")
+    store.blobs.add(b"{}")
     assert store.check() == []
 
 
 def test_a_corrupt_blob_that_nobody_needs_is_found_too(store: ModelStore) -> None:
-    digest = store.add_blob(b"weights")
-    store.blob_path(digest).write_bytes(b"")
+    digest = store.blobs.add(b"weights")
+    store.blobs.path(digest).write_bytes(b"")
     (fault,) = store.check()
     assert (fault.digest, fault.names) == (digest, ())
 
@@ -228,7 +230,7 @@ def test_a_store_that_cannot_be_written_is_read_and_says_so(read_only: ModelStor
     assert store.manifest(parse_name("a")) is not None
     assert store.check() == []
     for attempt in (
-        lambda: store.add_blob(b"x"),
+        lambda: store.blobs.add(b"x"),
         lambda: store.delete(parse_name("a")),
         lambda: store.copy(parse_name("a"), parse_name("b")),
     ):
@@ -242,15 +244,15 @@ def test_a_store_that_cannot_be_written_is_read_and_says_so(read_only: ModelStor
 
 
 def link(store: ModelStore, name: tuple[str, str, str, str], raw: bytes) -> str:
-    digest = store.add_blob(raw)
+    digest = store.blobs.add(raw)
     path = store.root.joinpath("manifests-v2", *name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.symlink_to(store.blob_path(digest))
+    path.symlink_to(store.blobs.path(digest))
     return digest
 
 
 def test_a_name_that_links_to_its_manifest_is_read_copied_and_deleted(store: ModelStore) -> None:
-    config, model = store.add_blob(b"{}"), store.add_blob(b"weights")
+    config, model = store.blobs.add(b"{}"), store.blobs.add(b"weights")
     made = make_manifest(
         ManifestLayer(CONFIG_TYPE, config, 2), [ManifestLayer(MODEL_TYPE, model, 7)]
     )
@@ -259,18 +261,18 @@ def test_a_name_that_links_to_its_manifest_is_read_copied_and_deleted(store: Mod
     assert store.manifest(parse_name("a")) == made
     assert store.prune([manifest, config, model]) == []
     store.copy(parse_name("a"), parse_name("b"))
-    assert store.delete(parse_name("a")) == [manifest] or store.has_blob(model)
+    assert store.delete(parse_name("a")) == [manifest] or store.blobs.has(model)
     assert shorts(store) == ["b:latest"]
     assert store.manifest(parse_name("b")) == made
 
 
 def test_of_several_manifests_for_a_name_llama_cpps_is_taken(store: ModelStore) -> None:
-    config = store.add_blob(b"{}")
+    config = store.blobs.add(b"{}")
     children = []
     for runner in ("mlx", "llamacpp"):
         weights = f"weights for {runner}".encode()
-        layer = ManifestLayer(MODEL_TYPE, store.add_blob(weights), len(weights))
-        child = store.add_blob(make_manifest(ManifestLayer(CONFIG_TYPE, config, 2), [layer]).raw)
+        layer = ManifestLayer(MODEL_TYPE, store.blobs.add(weights), len(weights))
+        child = store.blobs.add(make_manifest(ManifestLayer(CONFIG_TYPE, config, 2), [layer]).raw)
         children.append({"digest": child, "runner": runner})
     listed = {
         "schemaVersion": 2,

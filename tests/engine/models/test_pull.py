@@ -130,9 +130,9 @@ def test_a_newer_model_replaces_the_old_ones_blobs_but_not_those_of_others(
     far.publish("team/mini", "v1", model=new)
     lines = pulled(store, named(far))
     assert statuses(lines)[-3:] == ["writing manifest", "removing unused layers", "success"]
-    assert not store.has_blob(digest_of(old))
-    assert not store.has_blob(digest_of(b"old only"))
-    assert store.has_blob(digest_of(b"shared"))
+    assert not store.blobs.has(digest_of(old))
+    assert not store.blobs.has(digest_of(b"old only"))
+    assert store.blobs.has(digest_of(b"shared"))
     assert store.check() == []
 
 

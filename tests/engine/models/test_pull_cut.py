@@ -52,7 +52,7 @@ def test_a_server_that_always_cuts_is_given_up_and_what_came_is_kept(
     assert caught.value.host == far.host
     assert str(caught.value).endswith("Try again; it continues where it stopped.")
     assert store.names() == []
-    assert not store.has_blob(digest_of(BIG))
+    assert not store.blobs.has(digest_of(BIG))
     assert any(name.endswith("-partial") for name in leftovers(store))
 
 
@@ -149,7 +149,7 @@ def test_a_killed_pull_is_gone_on_with(
         process.send_signal(how)
         process.wait(timeout=20)
     assert store.names() == []
-    assert not store.has_blob(digest_of(BIG))
+    assert not store.blobs.has(digest_of(BIG))
     far.settle()
     before = far.sent(digest_of(BIG))
     far.bytes_per_s = 0
@@ -218,7 +218,7 @@ def test_a_disk_that_is_full_in_the_middle_is_said_plainly(far: FarSide, store: 
         "disk."
     )
     assert store.names() == []
-    assert not store.has_blob(digest_of(BIG))
+    assert not store.blobs.has(digest_of(BIG))
     pulled(store, named(far))
     assert model_of(store, named(far)) == BIG
 

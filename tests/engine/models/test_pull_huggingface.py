@@ -114,7 +114,7 @@ def test_a_split_model_comes_with_all_its_parts(hub: FarSide, store: ModelStore)
     assert manifest is not None
     kinds = [layer.media_type for layer in manifest.layers]
     assert kinds == [MODEL_TYPE, MODEL_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE, PARAMS_TYPE]
-    parts = [read_header(store.blob_path(one.digest)).part for one in manifest.all_of(MODEL_TYPE)]
+    parts = [read_header(store.blobs.path(one.digest)).part for one in manifest.all_of(MODEL_TYPE)]
     assert parts == [0, 1]
     assert store.check() == []
 

@@ -46,7 +46,7 @@ def make(store: ModelStore, name: str, model: bytes = BIG, source: str = "") -> 
     """Put a model into the store."""
 
     def layer(kind: str, content: bytes, source: str = "") -> ManifestLayer:
-        return ManifestLayer(kind, store.add_blob(content), len(content), source)
+        return ManifestLayer(kind, store.blobs.add(content), len(content), source)
 
     layers = [layer(MODEL_TYPE, model, source), layer(TEMPLATE_TYPE, b"{{ .Prompt }}")]
     manifest = make_manifest(layer(CONFIG_TYPE, b'{"model_format":"gguf"}'), layers)
