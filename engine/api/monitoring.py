@@ -179,7 +179,7 @@ async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) 
     """Return the state of the service. Sizes are bytes, times seconds, moments since the epoch."""
     stats, request_log = service.pool.stats(), service.request_log
     memory = await asyncio.to_thread(read_memory)
-    metrics = service.pool.metrics.snapshot().models
+    metrics = service.pool.metrics.snapshot()
     models = [_model_state(one, metrics.get(one.name)) for one in stats.resident]
     return {
         "version": service.version,
@@ -230,7 +230,7 @@ def _model_state(one: ModelStats, metrics: ModelMetrics | None) -> dict[str, Any
 
 def _model_counts(metrics: ModelMetrics) -> dict[str, Any]:
     return {
-        "computed": round(metrics.batch_tokens.total),
+        "computed": metrics.batch_tokens,
         "said": metrics.said_tokens,
         "prompt": metrics.prompt_tokens,
         "reused": metrics.prompt_reused_tokens,

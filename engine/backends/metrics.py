@@ -52,53 +52,27 @@ class HistogramReading:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """Numbers of one model since the pool was opened."""
+    """Numbers of one model since the pool was opened, for the status page and `ps`."""
 
     n_loads: int
-    load_s: float
     n_evictions: int
     """Times that it went to make room for another one."""
     n_deaths: int
-    n_requeued: int
     n_refused: int
     n_answers: int
     prompt_tokens: int
     prompt_reused_tokens: int
-    completion_tokens: int
-    """Of answers that have ended."""
     said_tokens: int
     """Of answers under way, too, and of those that were broken off."""
     drafted_tokens: int
     accepted_tokens: int
-    n_preemptions: int
     n_texts: int
     text_tokens: int
-    n_running: int
-    """Sequences in the last step."""
-    n_waiting: int
     cells_used: int
     cells_shared: int
-    outside_s: HistogramReading
-    """The wait for a place in the worker, its loading included."""
-    queue_s: HistogramReading
-    """The wait inside the worker."""
+    batch_tokens: int
     first_token_s: HistogramReading
     between_tokens_s: HistogramReading
-    step_s: HistogramReading
-    batch_tokens: HistogramReading
-    batch_sequences: HistogramReading
-
-    @property
-    def acceptance(self) -> float:
-        """The share of guessed tokens that were right; 0 where none was guessed."""
-        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolMetrics:
-    """Numbers of a pool, by the names of its models."""
-
-    models: Mapping[str, ModelMetrics]
 
 
 def _samples(metric: MetricWrapperBase, model: str, **more: str) -> Iterator[Any]:
@@ -109,14 +83,9 @@ def _samples(metric: MetricWrapperBase, model: str, **more: str) -> Iterator[Any
                 yield sample
 
 
-def read_total(metric: MetricWrapperBase, model: str, **more: str) -> float:
-    """Add up what a counter or a gauge holds of a model, over all other labels."""
-    return sum(float(sample.value) for sample in _samples(metric, model, **more))
-
-
 def read_count(metric: MetricWrapperBase, model: str, **more: str) -> int:
-    """Return the same of what is counted by whole numbers."""
-    return round(read_total(metric, model, **more))
+    """Add up what a counter or a gauge holds of a model, over all other labels."""
+    return round(sum(sample.value for sample in _samples(metric, model, **more)))
 
 
 def read_histogram(metric: Histogram, model: str) -> HistogramReading:
@@ -204,38 +173,29 @@ class Metrics(PoolEvents):
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
-    def snapshot(self) -> PoolMetrics:
-        return PoolMetrics({model: self._of(model) for model in self._models})
+    def snapshot(self) -> dict[str, ModelMetrics]:
+        """Return the numbers of now, by the models' names."""
+        return {model: self._of(model) for model in self._models}
 
     def _of(self, model: str) -> ModelMetrics:
         return ModelMetrics(
             n_loads=read_count(self._loads, model),
-            load_s=read_total(self._load_s, model),
             n_evictions=read_count(self._unloads, model, reason="room"),
             n_deaths=read_count(self._deaths, model),
-            n_requeued=read_count(self._requeued, model),
             n_refused=read_count(self._refused, model),
             n_answers=read_count(self._answers, model),
             prompt_tokens=read_count(self._prompt, model),
             prompt_reused_tokens=read_count(self._reused, model),
-            completion_tokens=read_count(self._completion, model),
             said_tokens=read_count(self._said, model),
             drafted_tokens=read_count(self._drafted, model),
             accepted_tokens=read_count(self._accepted, model),
-            n_preemptions=read_count(self._preemptions, model),
             n_texts=read_count(self._texts, model),
             text_tokens=read_count(self._text_tokens, model),
-            n_running=read_count(self._running, model),
-            n_waiting=read_count(self._waiting, model),
             cells_used=read_count(self._cells, model),
             cells_shared=read_count(self._shared, model),
-            outside_s=read_histogram(self._outside_s, model),
-            queue_s=read_histogram(self._queue_s, model),
+            batch_tokens=round(read_histogram(self._batch, model).total),
             first_token_s=read_histogram(self._first_s, model),
             between_tokens_s=read_histogram(self._between_s, model),
-            step_s=read_histogram(self._step_s, model),
-            batch_tokens=read_histogram(self._batch, model),
-            batch_sequences=read_histogram(self._batch_rows, model),
         )
 
     # Hearing

@@ -296,7 +296,7 @@ def deaths(live: Live) -> int:
     """Return how many workers have died."""
 
     async def count() -> int:
-        models = live.service.pool.metrics.snapshot().models
+        models = live.service.pool.metrics.snapshot()
         return sum(one.n_deaths for one in models.values())
 
     return live.call(count())

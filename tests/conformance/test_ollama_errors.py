@@ -278,7 +278,7 @@ def test_an_error_has_ollamas_status_and_words(client: httpx.Client, row: Row) -
 
 def test_no_worker_died_of_any_of_them(live: Live, client: httpx.Client) -> None:
     async def deaths() -> int:
-        models = live.service.pool.metrics.snapshot().models
+        models = live.service.pool.metrics.snapshot()
         return sum(one.n_deaths for one in models.values())
 
     answer = client.post("/api/generate", json={"model": CHAT, "prompt": "Hi", "stream": False,

@@ -180,7 +180,7 @@ async def list_loaded(request: Request) -> Response:
     """Handle GET /api/ps: loaded models, the one that expires last first."""
     service = service_of(request)
     stats = service.pool.stats()
-    metrics = service.pool.metrics.snapshot().models
+    metrics = service.pool.metrics.snapshot()
     known = await asyncio.to_thread(_known_cards, service, [one.name for one in stats.resident])
     listed = [
         (_remaining_s(one), _loaded_value(one, known.get(one.name), metrics.get(one.name)))

@@ -215,9 +215,11 @@ def _read_recipe_message(body: Mapping[str, Any]) -> Message:
 async def _create_or_pull(
     service: Service, recipe: ModelRecipe
 ) -> AsyncGenerator[ProgressLine, None]:
+    create = partial(model_creation.create_model, service.store, service.finder, recipe)
     try:
-        async for line in _create_in_thread(service, recipe):
-            yield line
+        async with aclosing(progress_from_thread(create)) as lines:
+            async for line in lines:
+                yield line
     except ModelNotFound:
         if not recipe.base:
             raise
@@ -228,15 +230,7 @@ async def _create_or_pull(
         async for line in lines:
             if line.status != "success":
                 yield line
-    async for line in _create_in_thread(service, recipe):
-        yield line
-
-
-async def _create_in_thread(
-    service: Service, recipe: ModelRecipe
-) -> AsyncGenerator[ProgressLine, None]:
-    work = partial(model_creation.create_model, service.store, service.finder, recipe)
-    async with aclosing(progress_from_thread(work)) as lines:
+    async with aclosing(progress_from_thread(create)) as lines:
         async for line in lines:
             yield line
 
