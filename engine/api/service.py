@@ -52,9 +52,7 @@ def service_of(request: HTTPConnection) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def priority_of(request: HTTPConnection, usual: Priority = "interactive") -> Priority:
-    """Return a request's priority: its header may lower it, never raise it."""
+def priority_of(request: HTTPConnection) -> Priority:
+    """Return a request's priority, which its header may lower."""
     wanted = request.headers.get("x-paddock-priority", "").strip().lower()
-    if wanted == "batch" or (wanted == "normal" and usual == "interactive"):
-        return cast(Priority, wanted)
-    return usual
+    return cast(Priority, wanted) if wanted in ("batch", "normal") else "interactive"

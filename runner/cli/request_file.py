@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from paddock.engine.api.openai.batch_lines import (
     BatchLine,
     BatchProgress,
     LineAnswerer,
+    answers_of,
     run_lines,
-    run_lines_with,
 )
 from paddock.engine.backends.local import LocalPool
 from paddock.runner.daemon import service_client
@@ -66,20 +66,16 @@ async def _run(
     """
     client = service_client.find_service(settings)
     try:
-        if client is not None:
-            with client:
-                asking = _open_pool(client.url, client.headers, client.trusts_proxies)
-            async with asking as answer:
-                tallies = run_lines_with(answer, source, results, n_at_once=at_once)
-                async with aclosing(tallies):
-                    async for tally in tallies:
-                        yield tally
-            return
-        async with LocalPool(settings.pool) as pool:
-            tallies = run_lines(pool, source, results, n_at_once=at_once)
-            async with aclosing(tallies):
-                async for tally in tallies:
-                    yield tally
+        async with AsyncExitStack() as stack:
+            if client is not None:
+                with client:
+                    asking = _open_pool(client.url, client.headers, client.trusts_proxies)
+                answer = await stack.enter_async_context(asking)
+            else:
+                answer = answers_of(await stack.enter_async_context(LocalPool(settings.pool)))
+            lines = run_lines(answer, source, results, n_at_once=at_once)
+            async for progress in await stack.enter_async_context(aclosing(lines)):
+                yield progress
     except BatchInterrupted:
         words = "The service ended; the same command continues where it stopped."
         raise ServiceError(words) from None

@@ -71,6 +71,7 @@ def _start(values: Sequence[Mapping[str, Any]], after: str | None) -> int:
     raise InvalidValue("Invalid value for 'after': there is no such id in this list.", "after")
 
 
+_FILE_PART = "file"
 MAX_FIELD_BYTES = 64 * 1024
 """Limit for all form fields together, without the file."""
 WRITE_CHUNK_BYTES = 256 * 1024
@@ -86,10 +87,8 @@ class UploadForm:
     size_bytes: int
 
 
-async def read_upload(
-    request: Request, write: Callable[[bytes], object], name: str = "file"
-) -> UploadForm:
-    """Return a form whose part `name` is a file; `write` gets its bytes, in a thread.
+async def read_upload(request: Request, write: Callable[[bytes], object]) -> UploadForm:
+    """Return a form whose part `file` is a file; `write` gets its bytes, in a thread.
 
     Raises:
         ApiError: 400, it is not a form, or has no such file.
@@ -97,8 +96,8 @@ async def read_upload(
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise InvalidValue("send the file as multipart/form-data.", name)
-    reader = _UploadReader(name)
+        raise InvalidValue("send the file as multipart/form-data.", _FILE_PART)
+    reader = _UploadReader()
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())
         async for data in request.stream():
@@ -110,21 +109,19 @@ async def read_upload(
         raise ApiError(400, f"the form cannot be read: {error}") from None
     await asyncio.to_thread(write, reader.take_buffer())
     if reader.filename is None:
-        raise InvalidValue(
-            f"Missing required parameter: '{name}'.", name, "missing_required_parameter"
-        )
+        said = f"Missing required parameter: '{_FILE_PART}'."
+        raise InvalidValue(said, _FILE_PART, "missing_required_parameter")
     return UploadForm(reader.fields, reader.filename, reader.size_bytes)
 
 
 class _UploadReader:
     """Callbacks for the parser: collect the fields, and buffer the file's bytes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.size_bytes = 0
         self.buffer = bytearray()
-        self._name = name
         self._header = [bytearray(), bytearray()]
         self._disposition = b""
         self._field = ""
@@ -166,11 +163,11 @@ class _UploadReader:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = self._field == self._name
+        self._is_file = self._field == _FILE_PART
         if not self._is_file:
             return
         if self.filename is not None:
-            raise InvalidValue("send one file at a time.", self._name)
+            raise InvalidValue("send one file at a time.", _FILE_PART)
         self.filename = options.get(b"filename", b"upload").decode("utf-8", "replace")
 
     def _data(self, data: bytes, start: int, end: int) -> None:

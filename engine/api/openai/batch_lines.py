@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -254,34 +253,20 @@ class BatchInterrupted(Exception):
     """The pool closed before all lines were done. Another run can continue."""
 
 
-async def run_lines(
-    pool: LocalPool,
-    source: Path,
-    results: Path,
-    *,
-    urls: Sequence[str] = BATCH_ENDPOINTS,
-    n_lines: int | None = None,
-    n_at_once: int = LINES_AT_ONCE,
-) -> AsyncGenerator[BatchProgress, None]:
-    """Answer every line by a pool, with priority `batch`; see `run_lines_with`."""
+def answers_of(pool: LocalPool) -> LineAnswerer:
+    """Return a function that answers lines by a pool, with priority `batch`."""
 
     async def answer(line: BatchLine) -> Mapping[str, Any]:
         return await answer_batch_line(pool, line.url, line.body, _BATCH_CALLER)
 
-    tallies = run_lines_with(
-        answer, source, results, urls=urls, n_lines=n_lines, n_at_once=n_at_once
-    )
-    async with aclosing(tallies):
-        async for tally in tallies:
-            yield tally
+    return answer
 
 
-async def run_lines_with(
+async def run_lines(
     answer: LineAnswerer,
     source: Path,
     results: Path,
     *,
-    urls: Sequence[str] = BATCH_ENDPOINTS,
     n_lines: int | None = None,
     n_at_once: int = LINES_AT_ONCE,
 ) -> AsyncGenerator[BatchProgress, None]:
@@ -294,7 +279,6 @@ async def run_lines_with(
         answer: answers one line.
         source: lines of OpenAI's Batch API.
         results: gets a line for each, in the order in which they come; made if it is missing.
-        urls: the allowed endpoints.
         n_lines: the number of lines, if `check_lines` has checked them.
         n_at_once: the number of concurrent requests.
 
@@ -303,7 +287,7 @@ async def run_lines_with(
         BatchInterrupted: the pool closed.
         EngineError: the results cannot be written.
     """
-    total = n_lines if n_lines is not None else await asyncio.to_thread(check_lines, source, urls)
+    total = n_lines or await asyncio.to_thread(check_lines, source, BATCH_ENDPOINTS)
     done = await asyncio.to_thread(recover_results, results)
     n_good = sum(done.values())
     n_bad = len(done) - n_good

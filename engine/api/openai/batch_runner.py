@@ -27,6 +27,7 @@ from paddock.engine.system.tasks import end
 from .batch_lines import (
     BatchInterrupted,
     InvalidBatchFile,
+    answers_of,
     check_lines,
     expired_result,
     is_answer,
@@ -303,12 +304,12 @@ class BatchRunner:
         source, results = batches.source(record.id), batches.results(record.id)
         async with self._turns:
             if record.status == "validating":
-                urls = (record.endpoint,)
-                total = await asyncio.to_thread(check_lines, source, urls)
+                total = await asyncio.to_thread(check_lines, source, (record.endpoint,))
                 run.record = replace(run.record, total=total)
                 await self._move(run, "in_progress")
             noted_at = time.monotonic()
-            steps = run_lines(self._service.pool, source, results, n_lines=run.record.total)
+            answer = answers_of(self._service.pool)
+            steps = run_lines(answer, source, results, n_lines=run.record.total)
             try:
                 async with asyncio.timeout(record.expires_at - time.time()) as limit:
                     async with aclosing(steps):

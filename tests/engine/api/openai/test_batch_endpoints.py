@@ -18,7 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
 
-from paddock.engine.api.openai.batch_lines import BatchProgress, InvalidBatchFile, run_lines
+from paddock.engine.api.openai.batch_lines import (
+    BatchProgress,
+    InvalidBatchFile,
+    answers_of,
+    run_lines,
+)
 from paddock.engine.api.openai.batch_runner import BatchRunner
 from paddock.engine.api.openai.batch_storage import FINAL_STATUSES, BatchRecord
 from paddock.engine.api.openai.generation_calls import new_id
@@ -317,7 +322,10 @@ def test_a_batch_goes_on_after_kill_9_and_repeats_nothing(tmp_path: Path) -> Non
 
 def ran(live: Live, source: Path, target: Path, **more: Any) -> list[BatchProgress]:
     async def run() -> list[BatchProgress]:
-        return [tally async for tally in run_lines(live.service.pool, source, target, **more)]
+        return [
+            tally
+            async for tally in run_lines(answers_of(live.service.pool), source, target, **more)
+        ]
 
     return live.call(run())
 
