@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
@@ -39,9 +38,6 @@ DEFAULT_CTX_TOKENS = 4096
 _PACKAGED_PARAMS: dict[str, dict[str, float]] = {"smollm2:135m": {"repeat_penalty": 1.1}}
 
 
-_KeyT = TypeVar("_KeyT", bound=Hashable)
-_ValueT = TypeVar("_ValueT")
-
 # Up to 100 kB each. A list of models reads all of them: with fewer places than models, each would
 # be read again every time (92 models: 1.1 s).
 _MAX_CACHED = 256
@@ -55,8 +51,9 @@ class ModelFiles:
 
     def __init__(self, cache_dir: Path) -> None:
         self._digests = _DigestCache(cache_dir / "digests.json")
-        self._headers: _LruCache[FileStamp, GgufHeader] = _LruCache()
-        self._abilities: _LruCache[str, frozenset[str]] = _LruCache()
+        self._header_of = lru_cache(_MAX_CACHED)(_read_header_of)
+        self.abilities = lru_cache(_MAX_CACHED)(_abilities)
+        """Returns what a chat template supports: tools, insert, thinking."""
 
     def header(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
         """Return a model's header; `parts`: the files of a split model after the first.
@@ -72,7 +69,7 @@ class ModelFiles:
         except OSError as error:
             why = error.strerror or str(error)
             raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
-        return self._headers.get(stamp, lambda: read_header(path))
+        return self._header_of(stamp)
 
     def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
         """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests.
@@ -82,12 +79,6 @@ class ModelFiles:
         """
         digests = [self._digests.of(file) for file in (path, *parts)]
         return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
-
-    def abilities(self, template: str) -> frozenset[str]:
-        """Return what a chat template supports: tools, insert, thinking."""
-        from paddock.engine.chat.chat_template import template_capabilities  # Jinja2: 40 ms
-
-        return self._abilities.get(template, lambda: frozenset(template_capabilities(template)))
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -100,24 +91,14 @@ def file_stamp(path: Path) -> FileStamp:
     return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-class _LruCache(Generic[_KeyT, _ValueT]):
-    """The values that were used last."""
+def _read_header_of(stamp: FileStamp) -> GgufHeader:
+    return read_header(Path(stamp[0]))
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: OrderedDict[_KeyT, _ValueT] = OrderedDict()
 
-    def get(self, key: _KeyT, make: Callable[[], _ValueT]) -> _ValueT:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._lock:
-            self._values[key] = value
-            while len(self._values) > _MAX_CACHED:
-                self._values.popitem(last=False)
-        return value
+def _abilities(template: str) -> frozenset[str]:
+    from paddock.engine.chat.chat_template import template_capabilities  # Jinja2: 40 ms
+
+    return frozenset(template_capabilities(template))
 
 
 class _DigestCache:
