@@ -85,7 +85,7 @@ def _samples(metric: MetricWrapperBase, model: str, **more: str) -> Iterator[Any
 
 def read_count(metric: MetricWrapperBase, model: str, **more: str) -> int:
     """Add up what a counter or a gauge holds of a model, over all other labels."""
-    return round(sum(sample.value for sample in _samples(metric, model, **more)))
+    return round(sum(float(sample.value) for sample in _samples(metric, model, **more)))
 
 
 def read_histogram(metric: Histogram, model: str) -> HistogramReading:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -165,7 +166,7 @@ def test_a_blob_is_sent_once_and_is_what_its_digest_says(live: Live, client: htt
                       error=f'digest mismatch, expected "{wrong}", got "{digest}"'))  # fmt: skip
     left = [path.name for path in (live.root / "models" / "blobs").iterdir()]
     assert digest.replace(":", "-") in left
-    assert not any(name.endswith(".part") or "111111" in name for name in left)
+    assert not any(name.startswith(".") or "111111" in name for name in left)
     check(client, Row("no model", "POST /api/create", {
         "model": "y", "stream": False, "files": {"x.gguf": digest}}, 400))  # fmt: skip
 
@@ -195,12 +196,16 @@ def test_half_a_blob_leaves_nothing(live: Live, client: httpx.Client) -> None:
     head += "Content-Length: 9999999\r\n\r\n"
     with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
         wire.sendall(head.encode() + bytes(2_000_000))
-        wait_until(lambda: any(path.name.endswith(".part") for path in blobs.iterdir()))
-    wait_until(lambda: not any(path.name.endswith(".part") for path in blobs.iterdir()))
+        wait_until(lambda: temporary_files(blobs))
+    wait_until(lambda: not temporary_files(blobs))
     check(client, Row("nothing", f"HEAD /api/blobs/{digest}", None, 404))
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def temporary_files(blobs: Path) -> list[Path]:
+    return list(blobs.glob(".*"))
+
+
+def wait_until(holds: Callable[[], object]) -> None:
     until = time.monotonic() + 10
     while not holds():
         assert time.monotonic() < until

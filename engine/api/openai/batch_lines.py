@@ -287,7 +287,9 @@ async def run_lines(
         BatchInterrupted: the pool closed.
         EngineError: the results cannot be written.
     """
-    total = n_lines or await asyncio.to_thread(check_lines, source, BATCH_ENDPOINTS)
+    total = n_lines
+    if total is None:
+        total = await asyncio.to_thread(check_lines, source, BATCH_ENDPOINTS)
     done = await asyncio.to_thread(recover_results, results)
     n_good = sum(done.values())
     n_bad = len(done) - n_good
