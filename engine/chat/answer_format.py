@@ -40,8 +40,7 @@ _SPACE = "/[ \\n]{0,2}/"
 class LarkGrammar:
     """Collects the rules of one grammar.
 
-    Args:
-        special_ids: ids of control tokens and tags, by their texts.
+    `special_ids`: ids of control tokens and tags, by their texts.
     """
 
     def __init__(self, special_ids: Mapping[str, int]) -> None:
@@ -329,13 +328,8 @@ def answer_format(
 ) -> tuple[StreamParser, frozenset[int], Constraint | None]:
     """Return the answer's parser, the control tokens that it must see, and the constraint.
 
-    Args:
-        request: its tools and constraint.
-        sampling: its stop strings.
-        chat_format: what the model's template uses.
-        required: the tools of which one must be called.
-        special_ids: ids of control tokens and tags, by their texts.
-        is_inside: whether the answer begins within its reasoning.
+    `required`: the tools of which one must be called; `is_inside`: the answer begins within its
+    reasoning.
     """
     tools = offered_tools(request)
     if chat_format.is_harmony:

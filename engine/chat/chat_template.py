@@ -138,13 +138,8 @@ class TextPiece:
 class ChatTemplate:
     """One model's template, compiled once, and probed when it is first used.
 
-    Args:
-        source: the template of the model file, in Jinja or Go; None: ChatML.
-        bos: text of the token that begins a sequence.
-        eos: text of the token that ends one.
-        control_tokens: texts of all control tokens.
-        ends: texts of all tokens that end an answer.
-        tool_source: a second template for requests with tools, where the file has one.
+    `source` is in Jinja or Go; None: ChatML. `ends`: texts of the tokens that end an answer;
+    `tool_source`: a second template for requests with tools, where the file has one.
     """
 
     def __init__(

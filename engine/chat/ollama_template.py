@@ -253,13 +253,9 @@ def _property_struct(schema: Any) -> Any:
     )
 
 
-def _today(*_: Any) -> str:
-    return datetime.datetime.now().astimezone().date().isoformat()
-
-
-def _yesterday(*_: Any) -> str:
+def _today(*_: Any, n_days_ago: int = 0) -> str:
     today = datetime.datetime.now().astimezone().date()
-    return (today - datetime.timedelta(days=1)).isoformat()
+    return (today - datetime.timedelta(days=n_days_ago)).isoformat()
 
 
 _TYPESCRIPT = {
@@ -287,6 +283,6 @@ def _typescript_type(value: Any) -> str:
 _FUNCTIONS = {
     "json": go_value_json,
     "currentDate": _today,
-    "yesterdayDate": _yesterday,
+    "yesterdayDate": lambda *_: _today(n_days_ago=1),
     "toTypeScriptType": _typescript_type,
 }

@@ -76,10 +76,7 @@ class PromptTokeniser:
     ) -> Tokens:
         """Return the tokens of a rendered prompt.
 
-        Args:
-            pieces: its parts.
-            begins: whether the model's BOS token belongs before it.
-            is_first: whether the rendered text begins here; False: it follows an image.
+        `begins`: the model's BOS token belongs before it; not `is_first`: it follows an image.
         """
         adds_bos = self._model.adds_bos
         bos = self._model.special_text("bos")
@@ -203,10 +200,7 @@ class PromptBuilder:
     def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> BuiltPrompt:
         """Return a request's prompt, with the parser of its answer.
 
-        Args:
-            request: messages, or a raw prompt in their place.
-            sampling: stop strings, and the longest answer.
-            n_ctx_tokens: what prompt and answer may fill together; needed for truncation only.
+        `n_ctx_tokens`: what prompt and answer may fill together; needed for truncation only.
 
         Raises:
             BadRequest: the model's template refuses it, or a required tool is not offered.

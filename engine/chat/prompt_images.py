@@ -34,9 +34,7 @@ _FIRST_PLACEHOLDER, _LAST_PLACEHOLDER = -2, -(2**31)
 def check_image(data: bytes, number: int) -> None:
     """Check an image's kind and size by its first bytes.
 
-    Args:
-        data: the file's bytes.
-        number: its place among the request's images, counted from one.
+    `number`: its place among the request's images, counted from one.
 
     Raises:
         BadRequest: it cannot be read or is too large.

@@ -49,10 +49,7 @@ def drop_oldest_turns(
 
     The result may still be too long: the last exchange always stays.
 
-    Args:
-        messages: a conversation that does not fit.
-        limit: the limit of its prompt.
-        count: returns the tokens of a conversation's prompt.
+    `count` returns the tokens of a conversation's prompt.
     """
     shorter = _shorter_conversations(messages)
     low, high = 0, len(shorter) - 1
@@ -105,12 +102,7 @@ def cut_last_turn(
 ) -> tuple[Message, ...]:
     """Cut the middle of the last turn's text until the conversation fits, if it can.
 
-    Args:
-        messages: a conversation without turns that may be dropped.
-        limit: the limit of its prompt.
-        count: returns the tokens of a conversation's prompt.
-        tokenise: turns a text into tokens.
-        detokenise: turns tokens into a text.
+    `count` returns the tokens of a conversation's prompt.
     """
     last = messages[-1]
     tokens = tokenise(last.content)

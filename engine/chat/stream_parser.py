@@ -119,8 +119,7 @@ class AnswerDelta:
 class StreamParser(ABC):
     """Parses one answer, token by token.
 
-    Args:
-        stop: strings before which the text ends; reasoning and calls are not searched for them.
+    `stop`: strings before which the text ends; reasoning and calls are not searched for them.
     """
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
@@ -291,10 +290,7 @@ class AnswerMarkup:
 class MarkupParser(StreamParser):
     """Parses an answer with reasoning between tags and calls in known formats.
 
-    Args:
-        markup: the tags and formats to look for.
-        stop: strings before which the text ends; reasoning and calls are not searched for them.
-        new_id: makes an id for a call whose format has none.
+    `new_id` makes an id for a call whose format has none.
     """
 
     def __init__(

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from paddock.engine.request import Tool, ToolCall
+from paddock.engine.request import Tool
 from paddock.engine.system.template_limits import DEADLINE_S
 
 from .template_messages import (
@@ -239,7 +239,9 @@ def _json_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | 
             calls = calls_in_json(value, _PROBE_TOOLS)
         except MalformedValue:
             continue
-        if not any(_is_probe_call(call, arguments) for call in calls):
+        if not any(
+            (call.name, dict(call.arguments)) == (PROBE_TOOL_NAME, arguments) for call in calls
+        ):
             continue
         inner = [one for one in _json_values(text, start) if one[2] == arguments and one[1] <= end]
         name = text.find(PROBE_TOOL_NAME, start, end)
@@ -255,10 +257,6 @@ def _json_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | 
             tuple(sorted(placeholders)), start, end, ("calls",), isinstance(value, list)
         )
     return None
-
-
-def _is_probe_call(call: ToolCall, arguments: Mapping[str, Any]) -> bool:
-    return call.name == PROBE_TOOL_NAME and dict(call.arguments) == arguments
 
 
 def _named_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall | None:
@@ -370,10 +368,8 @@ def probe_template(
 ) -> ChatFormat:
     """Return a template's format, from about 30 renderings (2 to 15 ms, seconds at worst).
 
-    Args:
-        template: the template.
-        vocabulary: the model's control tokens; they hint at a format if the template shows none.
-        ends: texts of tokens that end an answer.
+    `vocabulary`: the model's control tokens, which hint at a format if the template shows none;
+    `ends`: texts of tokens that end an answer.
 
     Raises:
         TemplateExhausted: the template exceeds its limits.
@@ -469,9 +465,12 @@ class _TemplateProbe:
         self, rules: TurnRules, tags: ReasoningTags
     ) -> tuple[TurnRules, ToolCallFormat | None]:
         """Return the rules for calls and results, and the format of calls if one is shown."""
-        shown = [
-            (one, text) for one in _call_rule_variants(rules) if (text := self._calls_shown(one, 1))
-        ]
+        variants = (
+            replace(rules, arguments_as_text=as_text, null_content=is_null)
+            for as_text in (False, True)
+            for is_null in (False, True)
+        )
+        shown = [(one, text) for one in variants if (text := self._calls_shown(one, 1))]
         for tried, one in shown:
             two = self._calls_shown(tried, 2)
             call_format = derive_tool_format(one, two, lambda text: without_tags(text, tags))
@@ -549,12 +548,6 @@ def _calling_turn(rules: TurnRules, n_calls: int, call_id: str = PROBE_CALL_ID) 
         for number, arguments in enumerate(given, start=1)
     ]
     return {**_assistant_turn(None if rules.null_content else ""), "tool_calls": calls}
-
-
-def _call_rule_variants(rules: TurnRules) -> Iterator[TurnRules]:
-    for as_text in (False, True):
-        for null in (False, True):
-            yield replace(rules, arguments_as_text=as_text, null_content=null)
 
 
 def without_tags(text: str, tags: ReasoningTags) -> str:

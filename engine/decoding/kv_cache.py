@@ -288,9 +288,7 @@ class KvCache:
 
         If llama.cpp cannot make it, a context as before is made.
 
-        Args:
-            plan: the wanted context.
-            arrange: plans the moves to a context with these limits.
+        `arrange` plans the moves to a context with these limits.
 
         Returns:
             The moves, the new sequence ids whose cells were lost, and why the plan failed.

@@ -183,9 +183,7 @@ class Scheduler:
     def move(self, migration: SlotMigration, lost: Collection[int]) -> None:
         """Continue in another context.
 
-        Args:
-            migration: the new slots of the running sequences.
-            lost: new sequence ids whose cells could not be moved; they are computed again.
+        `lost`: new sequence ids whose cells could not be moved; they are computed again.
         """
         self.slots = migration.slots
         self.limits = self.slots.limits
@@ -229,11 +227,8 @@ class Scheduler:
     def shift(self, sequence: Sequence, n_keep: int, n_most_tokens: int, max_tokens: int) -> int:
         """Drop the older half of a full sequence's history; the rest is computed again.
 
-        Args:
-            sequence: a running one.
-            n_keep: tokens that stay at the beginning.
-            n_most_tokens: maximum length of prompt and answer together.
-            max_tokens: maximum length of the rest of the answer.
+        `n_most_tokens` is the maximum of prompt and answer together, `max_tokens` that of the rest
+        of the answer; `n_keep` tokens stay at the beginning.
 
         Returns:
             How many tokens were dropped.
@@ -480,7 +475,7 @@ class Scheduler:
         most = budget = min(most, self.limits.n_batch_tokens - n_decoded)
         if any(one.state == "decode" and one.priority == "interactive" for one in self.running):
             budget = min(budget, self.limits.chat_turn_tokens)
-        elif self._is_chat_near():
+        elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
             budget = min(budget, self.limits.near_turn_tokens)
         prompts = [one for one in self.running if one.state == "prefill"]
         budget = max(budget, self._n_for_chats(prompts, most))
@@ -500,9 +495,6 @@ class Scheduler:
         """Return the budget that reads short chats in one step, since their first tokens wait."""
         n_missing = sum(one.n_missing for one in prompts if one.priority == "interactive")
         return min(n_missing, 2 * self.limits.near_turn_tokens, most)
-
-    def _is_chat_near(self) -> bool:
-        return self._now_s - self._chat_seen_s < CHAT_EXPECTED_S
 
 
 def _promised_cells(sequence: Sequence) -> int:

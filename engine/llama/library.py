@@ -120,10 +120,7 @@ class AllocatedBuffers:
     ) -> dict[str, Any]:
         """Return plain data for a frame.
 
-        Args:
-            cells: bytes of the growing cache's present cells, by device.
-            n_cells: its present number of cells.
-            n_cells_at_most: its maximum.
+        `cells`: bytes of the growing cache's present cells, by device.
         """
         names = [name for name in self.by_device if name]
         device_bytes = sum(self.by_device[name] + context_bytes(name) for name in names)

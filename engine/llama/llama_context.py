@@ -183,10 +183,7 @@ class SamplerChain:
     def pick(self, tokens: NDArray[np.intp], logits: Logits, *, are_sorted: bool) -> int:
         """Draw one of the tokens.
 
-        Args:
-            tokens: ids, shape (n,), n at least 1.
-            logits: of these tokens, shape (n,).
-            are_sorted: whether the likeliest comes first.
+        `tokens` are at least one, with their `logits`; `are_sorted`: the likeliest comes first.
         """
         n = len(tokens)
         if len(self._data) < n:

@@ -158,10 +158,8 @@ class Model:
     def tokenise(self, text: str, *, with_special: bool, parse_special: bool) -> Tokens:
         """Return the token ids of a text, shape (n,).
 
-        Args:
-            text: any text.
-            with_special: whether to add what the model wants around a text (BOS, CLS, …).
-            parse_special: whether texts of control tokens become these tokens.
+        `with_special`: add what the model wants around a text (BOS, CLS, …); `parse_special`: texts
+        of control tokens become these tokens.
         """
         raw = text.encode("utf-8", errors="replace")
         room = len(raw) + 8

@@ -216,13 +216,3 @@ def _seconds_at(costs: Mapping[int, float], n_rows: int) -> float:
             return low_s + (high_s - low_s) * (max(n_rows, low) - low) / (high - low)
         low, low_s = high, high_s
     return low_s * n_rows / low
-
-
-def format_points_of(
-    format_name: str, seconds_by_rows: Mapping[int, float], n_weights: int
-) -> tuple[FormatPoint, ...]:
-    """Scale a trial's seconds to 10⁹ weights."""
-    return tuple(
-        FormatPoint(format_name, n_rows, took_s * 1e9 / n_weights)
-        for n_rows, took_s in seconds_by_rows.items()
-    )

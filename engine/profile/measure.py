@@ -652,7 +652,8 @@ def measure_format(
             for n_rows in format_speeds.MEASURED_ROWS:
                 bench.clear()
                 took[n_rows] = min(_time_rows(bench, n_rows) for _ in range(_n_times(clock)))
-        return format_speeds.format_points_of(name, took, trial_models.TRIAL_WEIGHTS)
+        scale = 1e9 / trial_models.TRIAL_WEIGHTS
+        return tuple(FormatPoint(name, n_rows, took_s * scale) for n_rows, took_s in took.items())
     finally:
         model.close()
 

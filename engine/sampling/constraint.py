@@ -339,9 +339,7 @@ class GrammarCompiler:
     def matcher(self, constraint: Constraint, requested: Constraint | None = None) -> TokenMatcher:
         """Return a new matcher.
 
-        Args:
-            constraint: what the answer must match.
-            requested: the client's own constraint, if `constraint` was derived from it.
+        `requested`: the client's own constraint, if `constraint` was derived from it.
 
         Raises:
             BadRequest: it cannot be enforced, or costs too much to compile.

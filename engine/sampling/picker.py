@@ -131,13 +131,8 @@ class Picker:
     ) -> None:
         """Prepare an answer.
 
-        Args:
-            sampling: how tokens are chosen.
-            prompt: tokens that penalties include.
-            model: owner of the vocabulary.
-            matcher: what the answer must match, in its initial state.
-            max_tokens: limit of the answer; a constrained one is completed within it.
-            n_logprobs: likely alternatives reported for each token; None: no log probabilities.
+        `prompt`: tokens that penalties include; `max_tokens`: a constrained answer is completed
+        within it; `n_logprobs`: likely alternatives reported for each token.
 
         Raises:
             BadRequest: `n_logprobs` is out of range.
@@ -174,8 +169,7 @@ class Picker:
     def scan(self, row: Logits) -> RowScan:
         """Apply bias and penalties to a row, and find its likeliest tokens.
 
-        Args:
-            row: logits, shape (n_vocab,); llama.cpp's own memory, changed in place.
+        The row, shape (n_vocab,), is llama.cpp's own memory and changed in place.
         """
         if self._bias is not None:
             self._bias.apply(row)
@@ -197,9 +191,7 @@ class Picker:
     def pick(self, row: Logits, scan: RowScan | None = None) -> PickedToken:
         """Choose the next token and take it into the answer.
 
-        Args:
-            row: logits, shape (n_vocab,).
-            scan: result of `scan` for this row, if it was called.
+        `scan` is the result of `scan` for this row, if it was called.
         """
         scan = scan or self.scan(row)
         if self._constrained is None:

@@ -117,7 +117,8 @@ def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) ->
         folder = _blob_folder(settings)
         _check_room(folder, request)
         stem = f".{request.facts.digest[:12]}-tuned"
-        _remove_leftovers(folder, stem)
+        for left in folder.glob(f"{stem}.*part"):  # of runs that were killed
+            left.unlink(missing_ok=True)
         temporary = folder / f"{stem}.{os.getpid()}.part"
         try:
             result = _run_with_fallbacks(
@@ -185,12 +186,6 @@ def _bytes_each(tensor: GgufTensor, each: float) -> float:
     if len(tensor.axes) == 1:
         return 4.0
     return each if tensor.name.startswith("blk.") else max(each, 210 / 256)
-
-
-def _remove_leftovers(folder: Path, stem: str) -> None:
-    """Remove temporary files of killed runs; needs the lock."""
-    for left in folder.glob(f"{stem}.*part"):
-        left.unlink(missing_ok=True)
 
 
 class _ProcessCrashed(Exception):

@@ -121,7 +121,7 @@ class TextReader:
         plain = tokens[len(self._before) : len(tokens) - len(self._after)]
         if on_overflow == "cut":
             return TokenisedText((self._with_surroundings(plain[:room]),), len(plain) - room)
-        words = [self._word(token) for token in plain.tolist()]
+        words = [self._model.piece(one).decode(errors="replace") for one in plain.tolist()]
         return TokenisedText(
             tuple(
                 self._with_surroundings(plain[begin:end])
@@ -131,9 +131,6 @@ class TextReader:
 
     def _with_surroundings(self, plain: Tokens) -> Tokens:
         return np.concatenate([self._before, plain, self._after]).astype(np.int32)
-
-    def _word(self, token: int) -> str:
-        return self._model.piece(token).decode("utf-8", errors="replace")
 
     def _surroundings(self) -> tuple[Tokens, Tokens]:
         """Return the model's special tokens before and after a text."""
@@ -423,14 +420,12 @@ class EmbedService:
         """Whether side contexts are computing."""
         return len(self._free) < len(self._sides)
 
-    def _can_start(self) -> bool:
-        return len(self._queue) > 0 and (bool(self._free) or not self._sides)
-
     def _take_messages(self) -> bool:
         """Empty the inbox, waiting only if there is nothing to do; return False at the end."""
         while True:
             try:
-                message = self._inbox.get(block=not self._can_start())
+                can_start = len(self._queue) > 0 and (bool(self._free) or not self._sides)
+                message = self._inbox.get(block=not can_start)
             except queue.Empty:
                 return True
             if message is None:

@@ -138,10 +138,7 @@ class _FormatVerb:
 def sprintf(spec: str, values: Sequence[Any], making: Callable[[int], None]) -> str:
     """Format values as Go's `Sprintf` does.
 
-    Args:
-        spec: the format.
-        values: the values of its verbs, in order.
-        making: called with the length of each part before it is made; may raise.
+    `making` is called with the length of each part before it is made; it may raise.
     """
     left = list(values)
     parts = []
@@ -152,7 +149,9 @@ def sprintf(spec: str, values: Sequence[Any], making: Callable[[int], None]) -> 
         parts.append(_formatted_part(found, left, making))
     parts.append(spec[at:])
     if left:
-        extra = ", ".join(map(_with_type_name, left))
+        extra = ", ".join(
+            "<nil>" if one is None else f"{type_name(one)}={go_text(one)}" for one in left
+        )
         parts.append(f"%!(EXTRA {extra})")
     making(sum(map(len, parts)))
     return "".join(parts)
@@ -184,10 +183,6 @@ def _formatted_part(found: re.Match[str], left: list[Any], making: Callable[[int
         shown = "" if value is None else f"{type_name(value)}="
         return f"{faults}%!{spec.verb}({shown}{_padded(spec, go_text(value))})"
     return faults + _padded(spec, text)
-
-
-def _with_type_name(value: Any) -> str:
-    return "<nil>" if value is None else f"{type_name(value)}={go_text(value)}"
 
 
 def _padded(spec: _FormatVerb, text: str) -> str:

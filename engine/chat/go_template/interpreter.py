@@ -313,7 +313,7 @@ class _Execution:
                 return enumerate(value)
             case dict():
                 return sorted(value.items())
-        raise self._fail(f"range can't iterate over {_printed_value(value)}")
+        raise self._fail(f"range can't iterate over {shorten(go_text(value), 58)}")
 
     def _set_loop(self, pipe: syntax_tree.Pipe, index: Any, value: Any) -> None:
         """Set a loop's variables: `$value`, or `$index, $value`."""
@@ -447,10 +447,6 @@ def _check_arguments(function: GoFunction, values: list[Any]) -> None:
         raise GoFunctionError(f"wrong number of args: want {wanted} got {len(values)}")
 
 
-def _printed_value(value: Any) -> str:
-    return shorten(go_text(value), 58)
-
-
 def _written_operand(operand: syntax_tree.Operand) -> str:
     match operand:
         case syntax_tree.Field(names):
@@ -465,9 +461,7 @@ def _written_operand(operand: syntax_tree.Operand) -> str:
 class GoTemplate:
     """A compiled Go template.
 
-    Args:
-        source: its text.
-        functions: functions that it may call, besides Go's built-in ones.
+    `functions`: those that it may call, besides Go's built-in ones.
 
     Raises:
         GoTemplateSyntaxError: it cannot be parsed.

@@ -462,7 +462,8 @@ class _Parser:
         n_ranges, self._n_ranges = self._n_ranges, 0
         body = self._closed(opened, "end")
         self._variables, self._n_ranges = outer, n_ranges
-        if name in self._templates and any(map(_quoted_token, self._templates[name])):
+        known = self._templates.get(name, ())
+        if any(not isinstance(one, syntax_tree.Text) or one.text.strip() for one in known):
             self._fail(opened, f"multiple definition of template {name!r}")
         self._templates[name] = body
 
@@ -574,7 +575,3 @@ def _described_token(token: Token) -> str:
     if token.kind == "end":
         return "the end of the template"
     return "{{end}}" if token.source == "end" else repr(token.source)
-
-
-def _quoted_token(node: syntax_tree.Node) -> bool:
-    return not isinstance(node, syntax_tree.Text) or bool(node.text.strip())
