@@ -37,14 +37,14 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import checked_sampling
 from paddock.engine.system import http
-from paddock.engine.system.tasks import end
-from paddock.engine.system.text import split_lines
-from paddock.engine.system.unix_http import (
+from paddock.engine.system.light_http import (
     IDLE_CONNECTION_S,
     ConnectionBroken,
     UnexpectedStatus,
     UnixClient,
 )
+from paddock.engine.system.tasks import end
+from paddock.engine.system.text import split_lines
 
 from .base import Answer, OpenAnswers
 

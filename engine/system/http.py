@@ -1,7 +1,7 @@
 """HTTP over the network, by httpx: clients, failures, bounded bodies, errors that servers send.
 
 httpx takes 170 ms to import, so it is imported when a client is made. What every run asks over a
-Unix socket goes through `unix_http`.
+Unix socket goes through `light_http`.
 """
 
 from __future__ import annotations

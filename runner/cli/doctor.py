@@ -6,7 +6,6 @@ or abort, such as the start of llama.cpp, runs in a subprocess with a time limit
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import platform
@@ -25,7 +24,7 @@ from paddock.engine.errors import ModelNotFound
 from paddock.engine.llama.build import LlamaBuild, find_build, release_version
 from paddock.engine.memory.device_memory import UNLISTED_BACKENDS, ask_devices, this_device
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.system import hardware, units
+from paddock.engine.system import hardware, light_http, units
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
 from paddock.engine.system.processes import how_it_ended, run_blocking
@@ -191,7 +190,7 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     if not url:
         yield Finding("prefect", "ok", _prefect_setting_hint(environ))
         return
-    status, answer = _http_get(url.rstrip("/") + "/health")
+    status, answer = light_http.get(url.rstrip("/") + "/health", timeout_s=ANSWER_TIMEOUT_S)
     if status == 200:
         yield Finding("prefect", "ok", f"{_url_without_password(url)} answers")
         return
@@ -212,7 +211,9 @@ def pool_findings(settings: Settings) -> Iterator[Finding]:
     """Check the servers that replace this machine's pool."""
     headers = {"Authorization": f"Bearer {settings.pool_key}"} if settings.pool_key else {}
     for url in settings.pool_urls:
-        status, answer = _http_get(f"{url}/v1/models", headers)
+        status, answer = light_http.get(
+            f"{url}/v1/models", timeout_s=ANSWER_TIMEOUT_S, headers=headers
+        )
         if status == 200:
             yield Finding("pool", "ok", f"{url} answers")
         elif status in (401, 403):
@@ -228,20 +229,6 @@ def _url_without_password(url: str) -> str:
     """Return the address without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _http_get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Return status and body; status 0 and the reason if there is no answer in time."""
-    parts = urlsplit(url)
-    is_https = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
-    try:
-        link = kind(parts.hostname or "", parts.port, timeout=ANSWER_TIMEOUT_S)
-        link.request("GET", parts.path or "/", headers=dict(headers or {}))
-        answer = link.getresponse()
-        return answer.status, answer.read(10_000).decode("utf-8", "replace")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return 0, str(error) or type(error).__name__
 
 
 TOOL_TIMEOUT_S = 3.0

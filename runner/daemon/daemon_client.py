@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.light_http import ConnectionBroken, ask_unix
 from paddock.engine.system.locks import LockTaken, lock_soon
-from paddock.engine.system.unix_http import ConnectionBroken, ask_unix
 from paddock.runner.settings import Settings
 
 from . import daemon_files

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.models.model_names import is_path
+from paddock.engine.system import light_http
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hosts import is_loopback
 from paddock.runner.config.setting_values import ServiceAddress
@@ -323,29 +324,12 @@ def identify_server(address: ServiceAddress) -> str | None:
         socket.create_connection((host, address.port), timeout=within_s).close()
     except (OSError, UnicodeError, OverflowError):
         return None
-    status, body = _http_get(address, host, "/readyz")
+    status, body = light_http.get(f"{address.url}/readyz", timeout_s=CONNECT_TIMEOUT_S)
     # Only Paddock has this route, with a JSON answer.
     if status in (200, 503) and body.lstrip().startswith("{"):
         return "paddock"
-    return (
-        "Ollama" if "Ollama is running" in _http_get(address, host, "/")[1] else "another program"
-    )
-
-
-def _http_get(address: ServiceAddress, host: str, path: str) -> tuple[int, str]:
-    """Send one request; status 0 when the answer is not HTTP."""
-    import http.client
-
-    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-    link = kind(host, address.port, timeout=CONNECT_TIMEOUT_S)
-    try:
-        link.request("GET", address.path + path)
-        answer = link.getresponse()
-        return answer.status, answer.read(10_000).decode("utf-8", "replace")
-    except (OSError, ValueError, http.client.HTTPException):
-        return 0, ""
-    finally:
-        link.close()
+    _, body = light_http.get(f"{address.url}/", timeout_s=CONNECT_TIMEOUT_S)
+    return "Ollama" if "Ollama is running" in body else "another program"
 
 
 def _api_key(settings: Settings) -> str:
