@@ -9,7 +9,7 @@ continues there.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -280,7 +280,7 @@ def _typescript_type(value: Any) -> str:
     return " | ".join(_TYPESCRIPT.get(str(kind), "any") for kind in kinds) or "any"
 
 
-_FUNCTIONS = {
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "json": go_value_json,
     "currentDate": _today,
     "yesterdayDate": lambda *_: _today(n_days_ago=1),
