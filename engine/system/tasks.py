@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 
 class StopRequested(Exception):
@@ -45,6 +46,27 @@ async def end(*futures: asyncio.Future[Any]) -> None:
     for future in futures:
         if not future.cancelled():
             future.exception()
+
+
+async def run_concurrently(
+    work: Callable[[_Item], Awaitable[_T]], items: Iterable[_Item], n_at_once: int
+) -> list[_T]:
+    """Work on all items, so many at once; return the results in order.
+
+    The first failure ends the others.
+    """
+    gate = asyncio.Semaphore(n_at_once)
+
+    async def run(item: _Item) -> _T:
+        async with gate:
+            return await work(item)
+
+    tasks = [asyncio.ensure_future(run(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        await end(*tasks)
+        raise
 
 
 async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:

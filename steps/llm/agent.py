@@ -6,16 +6,17 @@ to the model as tool results. What is read is marked as untrusted for whatever a
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Role, ToolCall
+from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
@@ -23,9 +24,15 @@ from paddock.steps.base import BoundTool, Output, Params, ReplyForm, StepError, 
 from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
 
-from . import agent_memory
-from .agent_memory import AgentTurn, ConversationMemory, NoTurnStore, TurnStore, turn_text
-from .ask import Asker, UsageOutput, ask_checked
+from .agent_memory import (
+    AgentTurn,
+    ConversationMemory,
+    TurnStore,
+    recalled_turns,
+    turn_notes,
+    turn_text,
+)
+from .ask import Asker, UsageOutput, ask_checked, empty_answer
 from .tool_protocol import (
     DOCUMENTS_ONLY,
     AgentTools,
@@ -130,9 +137,8 @@ class Agent:
         task = render_template(params.prompt, "prompt", params.vars)
         messages = [Message("user", task)]
         if params.system is not None:
-            messages.insert(
-                0, Message("system", render_template(params.system, "system", params.vars))
-            )
+            system = render_template(params.system, "system", params.vars)
+            messages.insert(0, Message("system", system))
         kept = await _turn_store(params.memory, asker, task)
         talk = AgentConversation(
             asker, offered, params.max_turns, kept, resolve_choice(params.tool_choice, offered)
@@ -140,7 +146,8 @@ class Agent:
         try:
             ended = await talk.work(messages, tools.reply)
         finally:
-            await kept.close()
+            if kept is not None:
+                await kept.close()
         return AgentOutput(
             text=ended.text,
             output=ended.output,
@@ -150,15 +157,11 @@ class Agent:
         )
 
 
-async def _turn_store(memory: str, asker: Asker, task: str) -> TurnStore:
-    """Return the store for turns that no longer fit."""
+async def _turn_store(memory: str, asker: Asker, task: str) -> TurnStore | None:
+    """Return the store for turns that no longer fit; None: they are lost."""
     if memory == "window":
-        return NoTurnStore()
-    return (
-        await agent_memory.turn_notes(asker, task)
-        if memory == "summary"
-        else agent_memory.recalled_turns(asker)
-    )
+        return None
+    return await turn_notes(asker, task) if memory == "summary" else recalled_turns(asker)
 
 
 MOST_CONCURRENT_CALLS = 8
@@ -207,57 +210,41 @@ class ToolCaller:
         Raises:
             StepError: a tool failed fatally.
         """
-        gate = asyncio.Semaphore(self._at_once(calls))
-        first = {_call_key(call): call for call in reversed(calls)}
+        first: dict[str, ToolCall] = {}
+        for call in calls:
+            first.setdefault(_call_key(call), call)
 
-        async def one(number: int, call: ToolCall) -> CallResult:
-            async with gate:
-                return await self._one(call, turn, number)
+        async def one(numbered: tuple[int, ToolCall]) -> CallResult:
+            return await self._one(numbered[1], turn, numbered[0])
 
-        tasks = {
-            key: asyncio.create_task(one(number, first[key]))
-            for number, key in enumerate(dict.fromkeys(map(_call_key, calls)))
-        }
-        try:
-            made = dict(zip(tasks, await asyncio.gather(*tasks.values()), strict=True))
-        except BaseException:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
-            raise
-        for each in made.values():
+        done = await run_concurrently(one, enumerate(first.values()), self._n_at_once(calls))
+        for each in done:
             self._note(each)
+        made = dict(zip(first, done, strict=True))
         # Equal calls of a turn are made once and answered twice: each has its id.
         return [replace(made[_call_key(call)], call=call) for call in calls]
 
-    def _at_once(self, calls: Sequence[ToolCall]) -> int:
+    def _n_at_once(self, calls: Sequence[ToolCall]) -> int:
         """Return how many calls may run at once: one if any has side effects."""
-        bound = [offer.bound for call in calls if (offer := self.offered.get(call.name))]
-        return (
-            1
-            if any(tool is not None and tool.has_effects for tool in bound)
-            else MOST_CONCURRENT_CALLS
-        )
+        return 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
 
     def _note(self, done: CallResult) -> None:
         """Remember a call, and whether its result is untrusted."""
         offer = self.offered.get(done.call.name)
-        if offer is not None and offer.returns_untrusted and not self._is_refusal(done):
+        is_refusal = done.output.error == _not_allowed_text(done.call.name)
+        if offer is not None and offer.returns_untrusted and not is_refusal:
             self.foreign[f"the results of '{done.output.tool}'"] = None
-        tool = offer.bound if offer is not None else None
-        if tool is not None and tool.has_effects and done.output.error is None:
+        if self._has_effects(done.call) and done.output.error is None:
             # Earlier results may be stale now, and failed calls may succeed.
-            self._known = {key: one for key, one in self._known.items() if self._has_effects(one)}
+            known = self._known.items()
+            self._known = {key: one for key, one in known if self._has_effects(one.call)}
         if done.output.error is None:
             self._known.setdefault(_call_key(done.call), done)
         self._tried.add(_call_key(done.call))
 
-    def _has_effects(self, done: CallResult) -> bool:
-        offer = self.offered.get(done.call.name)
+    def _has_effects(self, call: ToolCall) -> bool:
+        offer = self.offered.get(call.name)
         return offer is not None and offer.bound is not None and offer.bound.has_effects
-
-    def _is_refusal(self, done: CallResult) -> bool:
-        return done.output.error == _not_allowed_text(done.call.name)
 
     async def _one(self, call: ToolCall, turn: int, number: int) -> CallResult:
         offer = self.offered.get(call.name)
@@ -269,10 +256,8 @@ class ToolCaller:
             arguments=dict(call.arguments),
         )
         if offer is None or tool is None:
-            known = ", ".join(self.offered)
-            return _failed_call(
-                call, output, f"There is no tool '{call.name}'. There are: {known}."
-            )
+            why = f"There is no tool '{call.name}'. There are: {', '.join(self.offered)}."
+            return _failed_call(call, output, why)
         if number >= MOST_CALLS_PER_TURN:
             why = f"Not called: at most {MOST_CALLS_PER_TURN} tools are called at once."
             return _failed_call(call, output, why)
@@ -408,7 +393,7 @@ class AgentConversation:
     asker: Asker
     offered: Sequence[OfferedTool]
     max_turns: int
-    kept: TurnStore
+    kept: TurnStore | None
     first_choice: str = "auto"
     """For the first turn: `auto`, `required`, or the name of a tool."""
 
@@ -428,26 +413,21 @@ class AgentConversation:
         if tools.untrusted:
             messages = with_system_message(messages, DOCUMENTS_ONLY)
         facts = await tools.pool.facts(self.asker.model)
-        speech = self._speech(facts.takes_tools)
-        memory = ConversationMemory(self.asker, speech.tools, speech.opened(messages), self.kept)
+        speech, memory = self._begun(messages, facts.takes_tools)
         outputs: list[CallOutput] = []
         said, n_turns, n_repeats = None, 0, 0
         while n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
             n_turns += 1
-            shown = await memory.shown()
             choice = self.first_choice if n_turns == 1 else "auto"
+            shown = await memory.shown()
             try:
                 said = await speech.ask(shown, choice=choice)
             except BadRequest as error:
                 if facts.takes_tools is not None or n_turns > 1 or "tool" not in str(error).lower():
                     raise
                 # The server reports only on a request that its template has no tools.
-                speech = self._speech(takes_tools=False)
-                memory = ConversationMemory(
-                    self.asker, speech.tools, speech.opened(messages), self.kept
-                )
-                shown = await memory.shown()
-                said = await speech.ask(shown, choice=choice)
+                speech, memory = self._begun(messages, takes_tools=False)
+                said = await speech.ask(await memory.shown(), choice=choice)
             if not said.calls:
                 break
             said = _with_call_ids(said, n_turns)
@@ -462,10 +442,14 @@ class AgentConversation:
         memory.tell()
         return AgentResult(text, output, tuple(outputs), n_turns)
 
-    def _speech(self, takes_tools: bool | None) -> ToolProtocol:
+    def _begun(
+        self, messages: Sequence[Message], takes_tools: bool | None
+    ) -> tuple[ToolProtocol, ConversationMemory]:
         warns = any(one.returns_untrusted for one in self.offered)
         said = [one.said for one in self.offered]
-        return tool_protocol_for(self.asker, said, takes_tools, warns=warns)
+        speech = tool_protocol_for(self.asker, said, takes_tools, warns=warns)
+        head = speech.opened(messages)
+        return speech, ConversationMemory(self.asker, speech.tools, head, self.kept)
 
     async def _remember(
         self,
@@ -474,22 +458,12 @@ class AgentConversation:
         said: ModelTurn,
         done: Sequence[CallResult],
     ) -> None:
-        given = await memory.fitting(
-            said.message, [ToolCallResult(one.call, one.text) for one in done]
-        )
-        went_well = [
-            one
-            for one, each in zip(given, done, strict=True)
-            if each.output.error is None and not each.is_repeated
-        ]
-        memory.turns.append(
-            AgentTurn(
-                said.message,
-                tuple(speech.results(given)),
-                turn_text(said.text, given),
-                turn_text("", went_well),
-            )
-        )
+        results = [ToolCallResult(one.call, one.text) for one in done]
+        given = await memory.fitting(said.message, results)
+        is_new = [one.output.error is None and not one.is_repeated for one in done]
+        found = turn_text("", list(compress(given, is_new)))
+        words = turn_text(said.text, given)
+        memory.turns.append(AgentTurn(said.message, tuple(speech.results(given)), words, found))
 
     def _tell_end(self, n_turns: int, n_repeats: int) -> None:
         if n_turns == 1 and not n_repeats:
@@ -508,7 +482,7 @@ class AgentConversation:
         """Return what the model has answered, or have it answer now."""
         if said is not None and (form is None or await _passes_checks(form, said.text)):
             if not said.text.strip():
-                raise StepError("the model gave an empty answer.", kind="check")
+                raise empty_answer()
             return said.text, None
         if said is not None:
             memory.turns.append(AgentTurn(said.message, (), said.text, said.text))
@@ -523,7 +497,7 @@ class AgentConversation:
             answer = await ask_checked(self.asker, asked, form=form)
             text, output = answer.text, answer.output
         if not text.strip():
-            raise StepError("the model gave an empty answer.", kind="check")
+            raise empty_answer()
         return text, output
 
 
@@ -537,7 +511,5 @@ def _with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:
         ToolCall(call.name, call.arguments, f"c{turn:05d}{number:03d}")
         for number, call in enumerate(said.calls)
     )
-    message = said.message
-    if message.tool_calls:
-        message = replace(message, tool_calls=calls)
+    message = replace(said.message, tool_calls=calls) if said.message.tool_calls else said.message
     return replace(said, calls=calls, message=message)

@@ -74,22 +74,6 @@ class TurnStore(Protocol):
         ...
 
 
-class NoTurnStore:
-    """Keeps nothing: dropped turns are lost."""
-
-    told = "left out"
-
-    async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Do nothing."""
-
-    async def words(self, about: str) -> str:
-        """Return an empty text."""
-        return ""
-
-    async def close(self) -> None:
-        """Do nothing."""
-
-
 @dataclass
 class ConversationMemory:
     """One conversation: its first messages, and the turns that fit."""
@@ -98,7 +82,8 @@ class ConversationMemory:
     tools: Sequence[Tool]
     head: list[Message]
     """The system message and the task, which is last."""
-    kept: TurnStore
+    kept: TurnStore | None
+    """Of dropped turns; None: they are lost."""
     turns: list[AgentTurn] = field(default_factory=list)
     _n_gone: int = 0
 
@@ -108,21 +93,18 @@ class ConversationMemory:
         Raises:
             PromptTooLong: the beginning and the last turn alone do not fit.
         """
-        messages = await self._with(self._n_gone, closing)
-        overflow = await self.asker.overflow(messages, self.tools)
-        if overflow is None:
-            return messages
-        most_gone = len(self.turns) - 1
-        goal = _TARGET_FILL_SHARE * await self.asker.room()
-        while self._n_gone < most_gone:
-            n_gone = self._n_gone + await self._n_to_go(goal)
-            gone = self.turns[self._n_gone : n_gone]
-            self._n_gone = n_gone
-            await self.kept.add(gone)
-            messages = await self._with(self._n_gone, closing)
+        while True:
+            about = self.turns[-1].words if self.turns else ""
+            messages = self._beside(await self._words(about), self._n_gone, closing)
             overflow = await self.asker.overflow(messages, self.tools)
             if overflow is None:
                 return messages
+            if self._n_gone >= len(self.turns) - 1:
+                break
+            n_gone = self._n_gone + await self._n_to_go()
+            gone, self._n_gone = self.turns[self._n_gone : n_gone], n_gone
+            if self.kept is not None:
+                await self.kept.add(gone)
         bare = self._beside("", self._n_gone, closing)
         if await self.asker.overflow(bare, self.tools):
             raise overflow
@@ -140,7 +122,7 @@ class ConversationMemory:
         last = messages[-1]
         for n_gone in range(self._n_gone, max(len(self.turns), self._n_gone + 1)):
             found = "\n\n".join(turn.found for turn in self.turns[n_gone:] if turn.found)
-            kept = await self.kept.words(found) if self._n_gone else ""
+            kept = await self._words(found)
             content = "\n\n".join(filter(None, [kept, found, last.content]))
             plain = [*messages[:-1], replace(last, content=content)]
             overflow = await self.asker.overflow(plain)
@@ -150,8 +132,9 @@ class ConversationMemory:
         assert overflow is not None
         raise overflow
 
-    async def _n_to_go(self, goal: float) -> int:
-        """Return how many turns, at least one, to drop to reach `goal`."""
+    async def _n_to_go(self) -> int:
+        """Return how many turns, at least one, to drop so that the context has space again."""
+        goal = _TARGET_FILL_SHARE * await self.asker.room()
         n_most = len(self.turns) - 1 - self._n_gone
         for n in range(1, n_most):
             left = self._beside("", self._n_gone + n, "")
@@ -159,9 +142,9 @@ class ConversationMemory:
                 return n
         return n_most
 
-    async def _with(self, n_gone: int, closing: str) -> list[Message]:
-        about = self.turns[-1].words if self.turns else ""
-        return self._beside(await self.kept.words(about) if n_gone else "", n_gone, closing)
+    async def _words(self, about: str) -> str:
+        """Return text about dropped turns for the prompt; empty for nothing."""
+        return await self.kept.words(about) if self._n_gone and self.kept is not None else ""
 
     def _beside(self, words: str, n_gone: int, closing: str) -> list[Message]:
         head = list(self.head)
@@ -203,7 +186,7 @@ class ConversationMemory:
             turns = "turn was" if self._n_gone == 1 else "turns were"
             self.asker.tools.log.note(
                 f"the conversation outgrew the context: its {self._n_gone} oldest {turns} "
-                f"{self.kept.told}."
+                f"{'left out' if self.kept is None else self.kept.told}."
             )
 
 

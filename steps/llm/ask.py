@@ -28,6 +28,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
+from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
 from paddock.steps.base import Output, ReplyForm, StepError, Tools
 
@@ -136,7 +137,7 @@ def _sketch_of(schema: Any, root: Any, depth: int) -> str:
         return "…"
     said = str(schema.get("description", "")).strip().rstrip(".")
     form = _object_sketch(schema, root, depth)
-    return f"{form} ({' '.join(said.split())})" if said and depth else form
+    return f"{form} ({one_line(said)})" if said and depth else form
 
 
 def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
@@ -151,16 +152,11 @@ def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
             return " or ".join(_sketch_of(one, root, depth + 1) for one in schema[name])
     names = schema.get("properties")
     if isinstance(names, dict):
-        inner = (
-            f"{_compact_json(name)}: {_sketch_of(held, root, depth + 1)}"
-            for name, held in names.items()
-        )
+        inner = (f"{_compact_json(k)}: {_sketch_of(v, root, depth + 1)}" for k, v in names.items())
         return "{" + ", ".join(inner) + "}"
-    kinds = schema.get("type", "")
-    return (
-        " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in _type_list(kinds))
-        or "…"
-    )
+    kinds = schema.get("type") or []
+    several = kinds if isinstance(kinds, list) else [kinds]
+    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in several) or "…"
 
 
 def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) -> str:
@@ -169,10 +165,6 @@ def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) 
     if kind == "string" and isinstance(schema.get("format"), str):
         return str(schema["format"])
     return _TYPE_WORDS.get(kind, "…")
-
-
-def _type_list(kinds: Any) -> list[Any]:
-    return kinds if isinstance(kinds, list) else [kinds] if kinds else []
 
 
 def _ref_target(root: Any, ref: str) -> Any:
@@ -260,11 +252,8 @@ class Asker:
         self, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> PromptTooLong | None:
         """Return the error for a prompt that does not fit, or None."""
-        n_tokens, reserved, room = (
-            await self.size(messages, tools),
-            await self.reserved(),
-            await self.room(),
-        )
+        n_tokens, room = await self.size(messages, tools), await self.room()
+        reserved = await self.reserved()
         return None if n_tokens <= room else PromptTooLong(n_tokens, reserved, room + reserved)
 
     async def most_characters(
@@ -384,6 +373,11 @@ class Asker:
         )
 
 
+def empty_answer() -> StepError:
+    """Return the error for an answer without text."""
+    return StepError("the model gave an empty answer.", kind="check")
+
+
 _SHOWN_CHARS = 160
 _CUT_OFF = "It was cut off"
 
@@ -428,13 +422,18 @@ async def ask_checked(
     return answer
 
 
+def schema_constraint(schema: Any) -> Constraint:
+    """Return the constraint of an answer to a JSON Schema."""
+    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
+
+
 async def _ask_once(
     asker: Asker, messages: Sequence[Message], form: ReplyForm | None
 ) -> tuple[CheckedAnswer, list[str]]:
     """Return an answer and its faults."""
     constraint = None
     if form is not None and form.schema is not None:
-        constraint = Constraint("json_schema", json.dumps(form.schema, ensure_ascii=False))
+        constraint = schema_constraint(form.schema)
     reply = await asker.ask(messages, constraint=constraint)
     text, output = reply.text, None
     if form is None:
@@ -480,11 +479,9 @@ async def _repair_messages(
 
 
 def _repair_failed(answer: CheckedAnswer, wrong: Sequence[str], n_repairs: int) -> StepError:
-    after = {0: "", 1: ", even after 1 repair"}.get(n_repairs, f", even after {n_repairs} repairs")
-    text = " ".join(answer.text.split())
-    shown = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
     remedy = "Loosen `check`, raise `repair`, or ask a larger model."
     if wrong[0].startswith(_CUT_OFF):
         remedy = "Raise `max_tokens` under `params`, or ask for less."
-    what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
+    what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {one_line(answer.text, _SHOWN_CHARS)}"
     return StepError(what, remedy=remedy, kind="check")

@@ -79,15 +79,12 @@ class ChatParams(Params):
     @model_validator(mode="after")
     def _can_be_carried_out(self) -> ChatParams:
         if self.on_overflow in ("map-reduce", "refine"):
+            wish = f"`on_overflow: {self.on_overflow}`"
             if self.prompt is None:
-                raise ValueError(
-                    f"`on_overflow: {self.on_overflow}` needs `prompt`: it divides the longest "
-                    "text that the prompt inserts"
-                )
+                why = "it divides the longest text that the prompt inserts"
+                raise ValueError(f"{wish} needs `prompt`: {why}")
             if self.images or self.tools:
-                raise ValueError(
-                    f"`on_overflow: {self.on_overflow}` cannot be combined with `images` or `tools`"
-                )
+                raise ValueError(f"{wish} cannot be combined with `images` or `tools`")
         refuse_duplicates(self.tools)
         if isinstance(self.tool_choice, str):  # else known only when the step runs
             if self.tool_choice not in ("auto", "none") and not self.tools:
@@ -164,17 +161,17 @@ class Chat:
         self, params: ChatParams, asker: Asker, messages: list[Message]
     ) -> ChatOutput:
         """Ask a model that may ask for tools; only an answer must match `reply`."""
-        wish = await request_tool_calls(asker, messages, params.tools, params.tool_choice)
-        text, output = wish.text, None
-        if not wish.calls and asker.tools.reply is not None:
+        turn, calls = await request_tool_calls(asker, messages, params.tools, params.tool_choice)
+        text, output = turn.text, None
+        if not calls and asker.tools.reply is not None:
             answer = await ask_checked(asker, messages, form=asker.tools.reply)
             text, output = answer.text, answer.output
         return ChatOutput(
             text=text,
-            reasoning=(wish.reasoning or None) if asker.model.keeps_reasoning else None,
+            reasoning=(turn.reply.reasoning or None) if asker.model.keeps_reasoning else None,
             output=output,
             usage=asker.usage(),
-            tool_calls=list(wish.calls) or None,
+            tool_calls=calls or None,
         )
 
 
@@ -202,10 +199,9 @@ async def _with_images(
 ) -> list[Message]:
     """Add images to the user's last message."""
     images = await read_images(tools.roots, paths)
-    for where in range(len(messages) - 1, -1, -1):
-        if messages[where].role == "user":
-            shown = replace(messages[where], images=images)
-            return [*messages[:where], shown, *messages[where + 1 :]]
+    for where, message in reversed(list(enumerate(messages))):
+        if message.role == "user":
+            return [*messages[:where], replace(message, images=images), *messages[where + 1 :]]
     raise StepError("`images` needs at least one message with `role: user`.")
 
 

@@ -13,22 +13,22 @@ then one closing line: small models lose instructions that stand before a long t
 
 from __future__ import annotations
 
-import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from paddock.engine.request import Message
+from paddock.engine.system.tasks import run_concurrently
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import TextPart, repeated_chars
 
-from .ask import Asker, first_part
+from .ask import Asker, empty_answer, first_part
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
 NOTE_SEPARATOR = "\n\n"
@@ -36,29 +36,7 @@ _JOIN_MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise t
 _MOST_CUTS = 8  # of a text whose prompt names it several times: 0.75 ** 7 is 13 %
 _MOST_LEVELS = 64
 
-T = TypeVar("T")
-R = TypeVar("R")
 IndexRange = tuple[int, int]
-
-
-async def run_concurrently(
-    asker: Asker, work: Callable[[T], Awaitable[R]], items: Iterable[T]
-) -> list[R]:
-    """Work on all, some at once, results in order; the first failure ends the others."""
-    gate = asyncio.Semaphore(await asker.n_at_once())
-
-    async def run(item: T) -> R:
-        async with gate:
-            return await work(item)
-
-    tasks = [asyncio.create_task(run(item)) for item in items]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 def cut_limits(n_tokens: int) -> Iterator[int]:
@@ -113,7 +91,7 @@ class LevelReducer(ABC):
             if are_alone and all(note.is_answer for note in notes):
                 break
             work = [(notes[begin:end], level, are_alone) for begin, end in groups]
-            notes = await run_concurrently(self.asker, self._group, work)
+            notes = await run_concurrently(self._group, work, await self.asker.n_at_once())
         raise self.no_progress()
 
     async def _group(self, work: tuple[list[ReduceNote], int, bool]) -> ReduceNote:
@@ -415,7 +393,7 @@ class MapReduce(LevelReducer):
         n_parts = len(parts)
         if self.n_previous == 0:
             prompts = [self.prompts.part(one, index, n_parts) for index, one in enumerate(parts)]
-            return await run_concurrently(self.asker, self._ask, prompts)
+            return await run_concurrently(self._ask, prompts, await self.asker.n_at_once())
         notes: list[str] = []
         for index, one in enumerate(parts):
             notes.append(await self._ask(await self._with_previous(one, index, n_parts, notes)))
@@ -436,11 +414,6 @@ class MapReduce(LevelReducer):
                 "prompt."
             )
         return messages
-
-
-def empty_answer() -> StepError:
-    """Return the error for an answer without text."""
-    return StepError("the model gave an empty answer.", kind="check")
 
 
 def _even_groups(sizes: Sequence[int], limit: int) -> list[IndexRange]:

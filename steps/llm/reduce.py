@@ -19,6 +19,8 @@ from pydantic import Field
 
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message, Reply, Role, Usage
+from paddock.engine.system.tasks import run_concurrently
+from paddock.engine.system.text import one_line
 from paddock.pipelines.expressions import ExpressionError, Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import (
@@ -36,14 +38,20 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import to_part
 
-from .ask import Asker, CheckedAnswer, SchemaOnlyForm, UsageOutput, ask_checked, first_part
+from .ask import (
+    Asker,
+    CheckedAnswer,
+    SchemaOnlyForm,
+    UsageOutput,
+    ask_checked,
+    empty_answer,
+    first_part,
+)
 from .map_reduce import (
     IndexRange,
     LevelReducer,
     ReduceNote,
     cut_limits,
-    empty_answer,
-    run_concurrently,
 )
 
 ITEM_SEPARATOR = "\n\n"
@@ -212,21 +220,19 @@ class _ReduceWork:
         async def fold(key: str) -> ReducedTree:
             return await self.fold(found[key], key)
 
-        each = dict(zip(found, await run_concurrently(self.asker, fold, found), strict=True))
+        folded = await run_concurrently(fold, found, await self.asker.n_at_once())
+        each = dict(zip(found, folded, strict=True))
         made = [
             ReducedGroup(
-                key=key,
-                count=len(found[key]),
-                text=folded.answer.text,
-                output=folded.answer.output,
+                key=key, count=len(found[key]), text=tree.answer.text, output=tree.answer.output
             )
-            for key, folded in each.items()
+            for key, tree in each.items()
         ]
-        deepest = max(folded.n_levels for folded in each.values())
+        deepest = max(tree.n_levels for tree in folded)
         if self.params.fold == "groups":
             return None, made, deepest
         if len(made) == 1:
-            return next(iter(each.values())), made, deepest
+            return folded[0], made, deepest
         whole = await self._fold_all(made)
         return replace(whole, n_levels=whole.n_levels + deepest), made, deepest
 
@@ -264,17 +270,12 @@ def _grouped_output(groups: list[ReducedGroup], n_levels: int, usage: UsageOutpu
 
 
 def _note_of_item(item: Any) -> ReduceNote:
-    named = item if isinstance(item, Mapping) else {}
-    names = (
-        named[name] for name in _NAME_FIELDS if isinstance(named.get(name), str) and named[name]
-    )
-    text = to_part(item).text
-    return ReduceNote(next(names, None) or _item_digest(item), text, item)
-
-
-def _item_digest(item: Any) -> str:
-    written = json.dumps(item, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(written.encode()).hexdigest()
+    values = [item.get(name) for name in _NAME_FIELDS] if isinstance(item, Mapping) else []
+    name = next((value for value in values if isinstance(value, str) and value), None)
+    if name is None:
+        written = json.dumps(item, sort_keys=True, ensure_ascii=False)
+        name = hashlib.sha256(written.encode()).hexdigest()
+    return ReduceNote(name, to_part(item).text, item)
 
 
 def _reduce_prompt(
@@ -420,17 +421,11 @@ def _unknown_answer(form: ReplyForm | None) -> CheckedAnswer:
 
 
 def _note_too_long(note: ReduceNote, overflow: PromptTooLong) -> StepError:
-    what = "an answer" if note.is_answer else f"item '{short_name(note.name)}'"
+    what = "an answer" if note.is_answer else f"item '{one_line(note.name, _SHOWN_CHARS)}'"
     return StepError(
         f"{what} alone is too long: {overflow}.",
         remedy="Set `on_overflow: split` to read it in parts, or raise the model's `ctx`.",
     )
-
-
-def short_name(name: str) -> str:
-    """Return a name as one short line."""
-    line = " ".join(name.split())
-    return line if len(line) <= _SHOWN_CHARS else line[: _SHOWN_CHARS - 1] + "…"
 
 
 def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[IndexRange]:
@@ -515,7 +510,7 @@ async def _truncated_note(note: ReduceNote, asker: Asker, messages: PromptOfNote
     asker.characters_cut += len(note.text) - len(short.text)
     asker.tools.log.note(
         f"only the first {len(short.text):,} of {len(note.text):,} characters of "
-        f"'{short_name(note.name)}' were read (on_overflow: truncate)."
+        f"'{one_line(note.name, _SHOWN_CHARS)}' were read (on_overflow: truncate)."
     )
     return short
 

@@ -30,8 +30,8 @@ from paddock.steps.text.citations import (
 )
 from paddock.steps.text.split import TextPart, join_parts, to_part, to_parts
 
-from .ask import Asker, UsageOutput, ask_checked
-from .map_reduce import LastPrompt, MapReduce, SummaryPrompts, empty_answer
+from .ask import Asker, UsageOutput, ask_checked, empty_answer
+from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
 
 
 class ContextParam(BaseModel):
@@ -145,10 +145,13 @@ class Summarise:
             raise empty_answer()
         n_characters = len(material.text)
         n_read = n_characters - asker.characters_cut
+        cited = text
         # JSON cannot hold citation marks; there `sources` has them.
-        cites = params.cite and (tools.reply is None or tools.reply.schema is None)
+        if params.cite and (tools.reply is None or tools.reply.schema is None):
+            # In a thread: the text may be a book.
+            cited = await asyncio.to_thread(lambda: with_citations(text, material.passages()))
         return SummariseOutput(
-            text=await _add_citations(text, material) if cites else text,
+            text=cited,
             output=answer.output,
             notes=[text] if read.notes is None else list(read.notes),
             sources=material.sources(read.parts),
@@ -174,29 +177,18 @@ class _SummaryInput:
 
     def passages(self) -> list[Passage]:
         """Return the passages that can be cited."""
-        return (
-            passages_by_chunk(self.parts)
-            if self.is_cut
-            else passages_by_page(self.pages or (self.text,))
-        )
+        if self.is_cut:
+            return passages_by_chunk(self.parts)
+        return passages_by_page(self.pages or (self.text,))
 
     def sources(self, read: Sequence[TextPart]) -> list[CitedSource]:
         """Return where each part that was read comes from."""
         offsets = page_offsets(self.pages)
-
-        def page_of(offset: int) -> int:
-            return bisect_right(offsets, offset)
-
-        known = page_of if len(self.pages) > 1 else None
+        known = (lambda at: bisect_right(offsets, at)) if len(self.pages) > 1 else None
         if self.is_cut and len(read) == 1 and len(self.parts) > 1:
             each = [source_of(index, one, None) for index, one in enumerate(self.parts)]
             return [merged_source(each, len(self.text))]
         return [source_of(index, one, known) for index, one in enumerate(read)]
-
-
-async def _add_citations(text: str, material: _SummaryInput) -> str:
-    """Add citation marks, in a thread: the text may be a book."""
-    return await asyncio.to_thread(lambda: with_citations(text, material.passages()))
 
 
 async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:

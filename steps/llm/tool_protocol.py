@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from paddock.engine.request import Constraint, Message, Reply, Tool, ToolCall
+from paddock.engine.request import Message, Reply, Tool, ToolCall
 from paddock.engine.sampling.schema import check_schema
 from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
-from .ask import Asker
+from .ask import Asker, schema_constraint
 
 MOST_TOOLS = 64
 """More descriptions fill the context, and models choose badly among them."""
@@ -163,9 +163,8 @@ async def offered_tools(wanted: Sequence[str | ToolParam], toolset: Toolset) -> 
             continue
         names = [param.name] if param.name else list(await toolset.names(param.server))
         for name in names:
-            found.append(
-                _offered_tool(await toolset.tool(name, param.server, param.options), param)
-            )
+            tool = await toolset.tool(name, param.server, param.options)
+            found.append(_offered_tool(tool, param))
     if len(found) > MOST_TOOLS:
         raise StepError(
             f"{len(found)} tools are offered; at most {MOST_TOOLS} are.",
@@ -233,10 +232,10 @@ _MOST_DESCRIPTION_CHARS = 80
 
 def tools_description(tools: Sequence[Tool]) -> str:
     """Return the system prompt for a model without a tool format; short, to save context."""
-    told = (
-        ": ".join(filter(None, (_signature(one), _first_line(one.description)))) for one in tools
+    lines = "\n".join(
+        ": ".join(filter(None, (f"- {_signature(one)}", _first_line(one.description))))
+        for one in tools
     )
-    lines = "\n".join(f"- {one}" for one in told)
     return (
         "You solve a task with the help of tools. Answer with one JSON object and nothing else.\n"
         'To use a tool: {"tool": "NAME", "arguments": {...}}\n'
@@ -486,8 +485,8 @@ class JsonToolProtocol:
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         """Ask for one turn."""
-        schema = turn_schema(self.offered, choice)
-        reply = await self.asker.ask(messages, constraint=_schema_constraint(schema))
+        constraint = schema_constraint(turn_schema(self.offered, choice))
+        reply = await self.asker.ask(messages, constraint=constraint)
         message = Message("assistant", reply.text, reasoning=reply.reasoning)
         said = _parsed_object(reply.text)
         if isinstance(said.get("tool"), str) and choice != "none":
@@ -523,10 +522,6 @@ def with_system_message(messages: Sequence[Message], words: str) -> list[Message
     return [Message("system", words), *messages]
 
 
-def _schema_constraint(schema: Mapping[str, Any]) -> Constraint:
-    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
-
-
 def _parsed_object(text: str) -> Mapping[str, Any]:
     try:
         said = json.loads(text)
@@ -552,19 +547,10 @@ def tool_protocol_for(
     return NativeToolProtocol(asker, tools, warns)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedCalls:
-    """An answer, and the calls that the model asks for."""
-
-    text: str
-    calls: tuple[dict[str, Any], ...]
-    reasoning: str
-
-
 async def request_tool_calls(
     asker: Asker, messages: Sequence[Message], tools: Sequence[str | ChatTool], choice: str
-) -> RequestedCalls:
-    """Ask once.
+) -> tuple[ModelTurn, list[dict[str, Any]]]:
+    """Ask once; return the answer, and its calls under the tools' own names.
 
     Raises:
         StepError: there is no such tool.
@@ -583,7 +569,7 @@ async def request_tool_calls(
         _call_record(call.name, dict(call.arguments), number, found.get(call.name))
         for number, call in enumerate(answer.calls, start=1)
     ]
-    return RequestedCalls(answer.text, tuple(calls), answer.reply.reasoning)
+    return answer, calls
 
 
 def resolve_choice(choice: str, offered: Sequence[OfferedTool] | Any) -> str:
