@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from paddock.engine.system.text import one_line
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from threading import Event
@@ -252,8 +254,7 @@ class ToolResult:
         >>> ToolResult("no\n  field").sentence(), len(ToolResult("x" * 9000).sentence())
         ('no field', 500)
         """
-        text = " ".join(self.text.split())
-        return text if len(text) <= _MOST_SENTENCE_CHARS else f"{text[: _MOST_SENTENCE_CHARS - 1]}…"
+        return one_line(self.text, _MOST_SENTENCE_CHARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -657,6 +658,3 @@ class Step(Protocol[P, O]):
             EngineError: the pool could not do it.
         """
         ...
-
-
-StepTypes = Mapping[str, type[Step[Any, Any]]]

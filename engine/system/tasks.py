@@ -141,9 +141,11 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         async with asyncio.TaskGroup() as group:
             yield group
     except BaseExceptionGroup as failures:
-        raise _first_error(failures) from None
+        raise first_error(failures) from None
 
 
-def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first_error(first) if isinstance(first, BaseExceptionGroup) else first
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error of a group, also of nested ones; any other error unchanged."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -29,7 +30,6 @@ from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import documents
 
 from .function_worker import validation_sentence
-from .http_fetch import fetch
 from .tool import RunnableTool, ToolContext, tool_refusal, tool_result
 
 Number = int | Decimal
@@ -249,15 +249,15 @@ _MOST_SEARCHED = 1_000
 _LINE_CHARS = 300
 
 
-async def read_file(
-    within: ToolContext, root: str, path: str, offset: int, limit: int
+async def _read_file(
+    given: ReadArguments, options: FolderOptions, within: ToolContext
 ) -> ToolResult:
     """Return a part of a document's text.
 
     Raises:
         StepError: the folder itself cannot be used.
     """
-    folder = resolve_path(within.roots, root)
+    folder, path = resolve_path(within.roots, options.root), given.path
     try:
         file = _path_within(folder, path)
         document = await documents.load_document(
@@ -268,28 +268,26 @@ async def read_file(
     except StepError as error:
         return tool_refusal(error.reason.replace(f"{folder}/", ""))
     text = document.text
-    part = text[offset : offset + limit]
-    left = len(text) - offset - len(part)
-    value = {"path": path, "text": part, "offset": offset, "left": max(left, 0)}
-    more = (
-        f"\n[{left:,} characters follow; continue at offset {offset + len(part)}]"
-        if left > 0
-        else ""
-    )
+    part = text[given.offset : given.offset + given.limit]
+    end = given.offset + len(part)
+    left = max(len(text) - end, 0)
+    value = {"path": path, "text": part, "offset": given.offset, "left": left}
+    more = f"\n[{left:,} characters follow; continue at offset {end}]" if left else ""
     return tool_result(value, part + more)
 
 
-async def search_folder(
-    within: ToolContext, root: str, query: str, pattern: str, *, most: int
+async def _search_folder(
+    given: SearchArguments, options: FolderOptions, within: ToolContext
 ) -> ToolResult:
     """Return documents whose names match, with the lines that contain the words.
 
     Raises:
         StepError: the folder itself cannot be used.
     """
-    folder = resolve_path(within.roots, root)
+    folder = resolve_path(within.roots, options.root)
+    query, most = given.query, given.limit
     try:
-        globs = Globs.of([pattern])
+        globs = Globs.of([given.pattern])
     except BadPattern as error:
         return tool_refusal(f"{error}.")
     found = await asyncio.to_thread(_visible_files, folder, globs)
@@ -300,9 +298,9 @@ async def search_folder(
         for relpath, size in found[:_MOST_SEARCHED]:
             if len(hits) >= most:
                 break
-            hits += await _matching_lines(
-                within.readers, folder / relpath, relpath, size, query, most - len(hits)
-            )
+            if size <= _SEARCHED_BYTES:
+                text = await _searched_text(folder / relpath, within.readers)
+                hits += _hits_in(text, relpath, query, most - len(hits))
     if not hits:
         return tool_result([], "Nothing was found.")
     return tool_result(hits, "\n".join(map(_hit_line, hits)))
@@ -321,36 +319,32 @@ def _path_within(folder: Path, path: str) -> Path:
     return file
 
 
-def _visible_files(folder: Path, globs: Any) -> list[tuple[str, int]]:
+def _visible_files(folder: Path, globs: Globs) -> list[tuple[str, int]]:
     """Return relpath and size of each file, without hidden files and links. In a thread."""
     walk = FolderWalk(folder, globs, Globs.of([]), frozenset(), None, ())
     return [(one.relpath, one.facts.st_size) for one in walk.files(None)]
 
 
-async def _matching_lines(
-    readers: DocumentReaders | None, file: Path, relpath: str, size: int, query: str, most: int
-) -> list[dict[str, Any]]:
-    """Return the lines of a document that contain every word, in any case."""
-    if size > _SEARCHED_BYTES:
-        return []
+async def _searched_text(file: Path, readers: DocumentReaders | None) -> str:
+    """Return a document's text; an image or a broken file has none."""
     try:
         document = await documents.load_document(
             file, readers=readers, max_bytes=_SEARCHED_BYTES, ocr=False
         )
     except StepError:
-        return []  # an image or a broken file has no words
-    return list(_hits_in(document.text, relpath, query, most))
+        return ""
+    return document.text
 
 
 def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[str, Any]]:
+    """Yield the first lines that contain every word, in any case."""
     words = query.casefold().split()
-    for number, line in enumerate(text.splitlines(), 1):
-        folded = line.casefold()
-        if all(word in folded for word in words):
-            yield {"path": relpath, "line": number, "text": line.strip()[:_LINE_CHARS]}
-            most -= 1
-            if most <= 0:
-                return
+    found = (
+        {"path": relpath, "line": number, "text": line.strip()[:_LINE_CHARS]}
+        for number, line in enumerate(text.splitlines(), 1)
+        if all(word in line.casefold() for word in words)
+    )
+    return islice(found, most)
 
 
 def _hit_line(hit: dict[str, Any]) -> str:
@@ -464,21 +458,9 @@ async def _now_tool(given: NowArguments, options: NoOptions, within: ToolContext
 async def _fetch_tool(
     given: FetchArguments, options: FetchOptions, within: ToolContext
 ) -> ToolResult:
+    from .http_fetch import fetch  # imports httpx
+
     return await fetch(given.url, options.hosts, options.max_bytes, within.readers)
-
-
-async def _search_tool(
-    given: SearchArguments, options: FolderOptions, within: ToolContext
-) -> ToolResult:
-
-    return await search_folder(within, options.root, given.query, given.pattern, most=given.limit)
-
-
-async def _read_file_tool(
-    given: ReadArguments, options: FolderOptions, within: ToolContext
-) -> ToolResult:
-
-    return await read_file(within, options.root, given.path, given.offset, given.limit)
 
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
@@ -493,10 +475,10 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
     ),
     "files.search": BuiltinTool(
         "Find documents by name, and the lines in them that contain some words.",
-        SearchArguments, _search_tool, FolderOptions, timeout_s=60.0,
+        SearchArguments, _search_folder, FolderOptions, timeout_s=60.0,
     ),
     "files.read": BuiltinTool(
-        "Read the text of a document.", ReadArguments, _read_file_tool, FolderOptions, timeout_s=60.0
+        "Read the text of a document.", ReadArguments, _read_file, FolderOptions, timeout_s=60.0
     ),
 }  # fmt: skip
 

@@ -17,8 +17,11 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+
+import httpx
 
 from paddock.engine.system.hosts import (
     Address,
@@ -29,14 +32,12 @@ from paddock.engine.system.hosts import (
     read_authority,
     read_pattern,
 )
+from paddock.engine.system.text import one_line
 from paddock.pipelines.reply_schema import is_nested_too_deep
 from paddock.steps.base import DocumentReaders, StepError, ToolResult
 from paddock.steps.readers import documents
 
 from .tool import tool_refusal, tool_result
-
-if TYPE_CHECKING:
-    import httpx
 
 _CONNECT_S, _READ_S = 10.0, 20.0
 _MOST_REDIRECTS = 5
@@ -112,8 +113,6 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
 
 def proxy_of(scheme: str, host: str, port: int) -> str | None:
     """Return the environment's proxy for a server; None: direct."""
-    from urllib.request import getproxies_environment, proxy_bypass
-
     named = getproxies_environment()
     proxy, address = named.get(scheme) or named.get("all"), _literal_address(host)
     networks = named.get("no", "").split(",")
@@ -186,8 +185,6 @@ async def _request(
     target: FetchTarget, max_bytes: int, readers: DocumentReaders | None
 ) -> ToolResult | str:
     """Send one request; return the result, or the URL of a redirect."""
-    import httpx
-
     host = f"[{target.host}]" if ":" in target.host else target.host
     named = host if target.port is None else f"{host}:{target.port}"
     url = httpx.URL(target.url).copy_with(host=target.address)
@@ -203,11 +200,8 @@ async def _request(
                 return str(answer.headers["location"])
             body = await _read_body(answer, max_bytes)
             result = await asyncio.to_thread(_response_result, target.url, answer, body)
-            return (
-                await _page_result(result, readers)
-                if _content_kind(answer) == "text/html"
-                else result
-            )
+            is_page = _content_kind(answer) == "text/html"
+            return await _page_result(result, readers) if is_page else result
     except _BodyTooLarge:
         return tool_refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
     except httpx.HTTPError as error:
@@ -223,8 +217,6 @@ def _client(proxy: str | None) -> httpx.AsyncClient:
     Raises:
         StepError: it cannot be used.
     """
-    import httpx
-
     timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
     try:
         return httpx.AsyncClient(timeout=timeout, trust_env=False, proxy=proxy)
@@ -255,7 +247,7 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     if answer.status_code >= 500 or answer.status_code == 429:
         raise StepError(f"'{url}' answers with status {answer.status_code}.", kind="io")
     if answer.status_code >= 400:
-        said = " ".join(text.split())[:_SAID_CHARS]
+        said = one_line(text, _SAID_CHARS)
         return tool_refusal(f"'{url}' answers with status {answer.status_code}: {said}")
     is_text = kind.startswith("text/") or kind.endswith(("json", "xml", "javascript")) or not kind
     if not is_text:
@@ -280,12 +272,10 @@ def _content_kind(answer: httpx.Response) -> str:
 
 def _result_text(kind: str, text: str) -> tuple[Any, str]:
     """Return data and text: JSON is data."""
-    if kind.endswith("json"):
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError):
-            return text, text
-        if is_nested_too_deep(data):
-            return text, text
-        return (data, text) if isinstance(data, Mapping | list) else (data, str(data))
-    return text, text
+    try:
+        data = json.loads(text) if kind.endswith("json") else text
+    except (ValueError, RecursionError):
+        return text, text
+    if is_nested_too_deep(data):
+        return text, text
+    return data, text if isinstance(data, Mapping | list) else str(data)

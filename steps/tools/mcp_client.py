@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import process_guard, processes
-from paddock.engine.system.text import last_part
+from paddock.engine.system.tasks import first_error
+from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult
 
 from .tool import RunnableTool, tool_refusal, tool_result
@@ -133,7 +134,7 @@ def _invalid_line(error: Exception) -> str:
     with contextlib.suppress(Exception):
         errors = error.errors()  # type: ignore[attr-defined]  # Pydantic's have it
     line = str(errors[0].get("input", "")) if errors else str(error)
-    return " ".join(line.split())[:_INVALID_LINE_CHARS]
+    return one_line(line, _INVALID_LINE_CHARS)
 
 
 _MOST_PAGES = 100
@@ -372,14 +373,13 @@ class McpSession:
 
     def _failure(self, error: BaseException) -> StepError:
         """Return the error for a failed server."""
-        first = _first_error(error)
+        first = first_error(error)
         if isinstance(first, StepError):
             return first
         if isinstance(first, FileNotFoundError) and isinstance(self.spec, StdioServerSpec):
             if str(first.filename) == str(self.spec.cwd):
-                return StepError(
-                    f"{self.spec} cannot be started: the folder '{self.spec.cwd}' does not exist."
-                )
+                why = f"the folder '{self.spec.cwd}' does not exist"
+                return StepError(f"{self.spec} cannot be started: {why}.")
             what = f"{self.spec} cannot be started: there is no such program here."
             return StepError(what, remedy="Install it, or correct `command`.", kind="missing")
         if isinstance(self.spec, StdioServerSpec):
@@ -388,15 +388,8 @@ class McpSession:
                 return SessionLost(f"{self.spec} ended{self._heard.words()}", kind="io")
             return StepError(f"{self.spec} cannot be started: {first}.")
         self._heard.is_over = True
-        why = " ".join(str(first).split()) or type(first).__name__
+        why = one_line(str(first)) or type(first).__name__
         return SessionLost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
-
-
-def _first_error(error: BaseException) -> BaseException:
-    """Return the first error of an exception group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _block_text(block: Any) -> str:

@@ -182,17 +182,6 @@ class FunctionPool:
         value: Mapping[str, Any] = answer["value"]
         return value
 
-    async def call(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
-        """Call a function; what it raises is an error result.
-
-        Cancellation ends its process.
-
-        Raises:
-            StepError: it cannot be loaded, or its process died.
-        """
-        async with self._turn():
-            return await self._called(function, args)
-
     async def _describe(self, function: PythonFunction) -> Mapping[str, Any]:
         async with self._turn():
             return await self._asked({"do": "describe", **function.asked()}, _START_S)
@@ -206,6 +195,7 @@ class FunctionPool:
             yield
 
     async def _called(self, function: PythonFunction, args: Mapping[str, Any]) -> ToolResult:
+        """Call a function; what it raises is an error result. Cancellation ends its process."""
         answer = await self._asked({"do": "call", "args": dict(args), **function.asked()}, None)
         if "refused" in answer:
             return tool_refusal(str(answer["refused"]))

@@ -105,16 +105,16 @@ def read_manifest(path: Path) -> StoreManifest | None:
         return None  # another version, or damaged: the table is read
 
 
-def write_manifest(path: Path, catalogue: StoreManifest) -> None:
+def write_manifest(path: Path, manifest: StoreManifest) -> None:
     """Write the manifest next to the table. A failure only costs time."""
-    model = catalogue.label.model
+    model = manifest.label.model
     said = {
         "version": _MANIFEST_VERSION,
         "state": table_state(path),
         "model": {"ref": model.ref, "digest": model.digest},
-        "dimensions": catalogue.label.dimensions,
-        "indexed": catalogue.indexed,
-        "owners": {owner: one.text for owner, one in sorted(catalogue.sums.items())},
+        "dimensions": manifest.label.dimensions,
+        "indexed": manifest.indexed,
+        "owners": {owner: one.text for owner, one in sorted(manifest.sums.items())},
     }
     with contextlib.suppress(OSError):
         write_json_atomically(path / MANIFEST_NAME, said, mode=None)

@@ -115,7 +115,7 @@ class StoreWriter:
         self._kept: dict[str, dict[str, RowSum]] = {}
         """Which steps of this run have written, by owner."""
         self._turn = asyncio.Lock()
-        self._line = WriteQueue()
+        self._queue = WriteQueue()
 
     @property
     def label(self) -> StoreFormat | None:
@@ -135,12 +135,12 @@ class StoreWriter:
     def content(self) -> str:
         """The digest of its content; empty without a table."""
         if self._content[0] != self._version:
-            known = self.catalogue()
+            known = self.manifest()
             said = "" if known is None else lance_table.content_digest(known.label, known.whole)
             self._content = (self._version, said)
         return self._content[1]
 
-    def catalogue(self) -> StoreManifest | None:
+    def manifest(self) -> StoreManifest | None:
         """Return its manifest; None without a table."""
         if self._table is None:
             return None
@@ -174,14 +174,14 @@ class StoreWriter:
         Raises:
             StepError: it cannot be written.
         """
-        waiting = self._line.join(wish, label)
+        waiting = self._queue.join(wish, label)
         try:
             while not waiting.written.done():
                 async with self._turn:
                     if not waiting.written.done():
                         await self._write_some()
         finally:
-            self._line.leave(waiting)
+            self._queue.leave(waiting)
         return waiting.written.result()
 
     async def drop(self, owners: Sequence[str]) -> int:
@@ -217,12 +217,12 @@ class StoreWriter:
         """Write the queue as one commit."""
         try:
             async with self._held():
-                batch = self._line.batch()
+                batch = self._queue.batch()
                 if batch:
                     await _run_to_end(lambda: self._try(batch))
                 await asyncio.sleep(0)  # waiting tasks run first
         except StepError as error:
-            for one in self._line.batch():
+            for one in self._queue.batch():
                 if not one.written.done():
                     one.written.set_exception(error)
 
@@ -425,7 +425,7 @@ _LONGEST_VECTOR = 65_536
 class StoreHandle:
     """Implements `paddock.steps.base.VectorStore` for one model."""
 
-    shelf: StoreWriter
+    writer: StoreWriter
     model: EmbedModel
     home: Path
     wanted: int | None = None
@@ -434,24 +434,24 @@ class StoreHandle:
     @property
     def path(self) -> Path:
         """The folder."""
-        return self.shelf.path
+        return self.writer.path
 
     @property
     def dimensions(self) -> int | None:
         """The length of its vectors; None while it is empty."""
-        return self.shelf.label.dimensions if self.shelf.label is not None else self.wanted
+        return self.writer.label.dimensions if self.writer.label is not None else self.wanted
 
     @property
     def n_rows(self) -> int:
         """The number of rows."""
-        return sum(one.n_rows for one in self.shelf.sums.values())
+        return sum(one.n_rows for one in self.writer.sums.values())
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
         """Return the vectors of a step's rows of an item, by text."""
         owner = row_owner(item, self.path, self.home)
-        if owner not in self.shelf.sums:
+        if owner not in self.writer.sums:
             return {}
-        return await self.shelf.read(lambda table: table.vectors(owner, item.step, made))
+        return await self.writer.read(lambda table: table.vectors(owner, item.step, made))
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
         """Replace a step's rows of an item; return the number of new ones.
@@ -460,11 +460,11 @@ class StoreHandle:
             StepError: a vector has another length; the store cannot be written.
         """
         owner = row_owner(item, self.path, self.home)
-        if not rows and owner not in self.shelf.sums:
+        if not rows and owner not in self.writer.sums:
             return 0
         label = StoreFormat(self.model, self._length(rows))
         wish = await asyncio.to_thread(RowsToKeep.of, owner, item, rows)
-        return await self.shelf.replace(wish, label)
+        return await self.writer.replace(wish, label)
 
     async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
         """Return the `k` rows with the most similar vectors, nearest first.
@@ -473,10 +473,10 @@ class StoreHandle:
             StepError: `where` is not a filter; the vector has another length; it cannot be read.
         """
         rows_that = checked_condition(where)
-        if not self.shelf.sums:
+        if not self.writer.sums:
             return []
-        refuse_other_model(self.path, _format_of(self.shelf), StoreFormat(self.model, len(vector)))
-        return await self.shelf.read(lambda table: table.nearest(vector, k, rows_that))
+        refuse_other_model(self.path, _format_of(self.writer), StoreFormat(self.model, len(vector)))
+        return await self.writer.read(lambda table: table.nearest(vector, k, rows_that))
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
         """Return the `k` rows that match the words best, best first.
@@ -484,7 +484,7 @@ class StoreHandle:
         Raises:
             StepError: `where` is not a filter; it cannot be read.
         """
-        return await self.shelf.matching(text, k, checked_condition(where))
+        return await self.writer.matching(text, k, checked_condition(where))
 
     def _length(self, rows: Sequence[VectorRow]) -> int:
         """Return the common length of the vectors; 0 for no rows."""
@@ -501,8 +501,8 @@ class OpenStores:
     def __init__(self, home: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self._home = home
         self._note = note
-        self._shelves: dict[Path, StoreWriter] = {}
-        self._looked: dict[Path, tuple[str, StoreManifest]] = {}
+        self._writers: dict[Path, StoreWriter] = {}
+        self._manifests: dict[Path, tuple[str, StoreManifest]] = {}
 
     async def open(
         self,
@@ -519,61 +519,61 @@ class OpenStores:
                 other dimensions.
         """
         _refuse_non_store(path)
-        shelf = await self._shelf(path)
-        if shelf.label is not None:
-            refuse_other_model(path, shelf.label, StoreFormat(model, dimensions or 0))
+        writer = await self._writer(path)
+        if writer.label is not None:
+            refuse_other_model(path, writer.label, StoreFormat(model, dimensions or 0))
         elif not is_new_allowed:
             remedy = "First run the step that fills it (`embed` with `store`), or correct the path."
             raise StepError(f"there is no store '{path}'.", remedy=remedy, kind="io")
-        return StoreHandle(shelf, model, self._home, dimensions)
+        return StoreHandle(writer, model, self._home, dimensions)
 
-    async def _shelf(self, path: Path) -> StoreWriter:
-        shelf = self._shelves.setdefault(path, StoreWriter(path))
-        await shelf.open()
-        return shelf
+    async def _writer(self, path: Path) -> StoreWriter:
+        writer = self._writers.setdefault(path, StoreWriter(path))
+        await writer.open()
+        return writer
 
     # --- what stores hold
 
     async def look(self, paths: Iterable[Path]) -> None:
         """Read the content of stores for `holds` and `content`; unreadable ones count as empty."""
         for path in paths:
-            if path in self._shelves:
+            if path in self._writers:
                 with contextlib.suppress(StepError):  # the step that uses it reports it
-                    await self._shelves[path].renew()
+                    await self._writers[path].renew()
                 continue
             state = lance_table.table_state(path)
-            if path in self._looked and self._looked[path][0] == state:
+            if path in self._manifests and self._manifests[path][0] == state:
                 continue
-            self._looked.pop(path, None)
+            self._manifests.pop(path, None)
             found = await self._found(path) if state else None
             if found is not None:
-                self._looked[path] = (state, found)
+                self._manifests[path] = (state, found)
 
     async def _found(self, path: Path) -> StoreManifest | None:
         known = await asyncio.to_thread(lance_table.read_manifest, path)
         if known is not None:
             return known
-        shelf = StoreWriter(path)
+        writer = StoreWriter(path)
         try:
-            await shelf.open()
+            await writer.open()
         except StepError:
             return None
-        return shelf.catalogue()
+        return writer.manifest()
 
     def holds(self, path: Path, owner: str) -> str:
         """Return the sum of an item's rows in a store, as `RowSum.text`; empty for none."""
-        if path in self._shelves:
-            return self._shelves[path].sums.get(owner, RowSum()).text
-        looked = self._looked.get(path)
-        return looked[1].sums.get(owner, RowSum()).text if looked is not None else ""
+        if path in self._writers:
+            return self._writers[path].sums.get(owner, RowSum()).text
+        known = self._manifests.get(path)
+        return known[1].sums.get(owner, RowSum()).text if known is not None else ""
 
     def content(self, path: Path) -> str:
         """Return the digest of a store's content; empty if there is none."""
-        if path in self._shelves:
-            return self._shelves[path].content()
-        if path not in self._looked:
+        if path in self._writers:
+            return self._writers[path].content()
+        if path not in self._manifests:
             return ""
-        found = self._looked[path][1]
+        found = self._manifests[path][1]
         return lance_table.content_digest(found.label, found.whole)
 
     def owner(self, item: ItemName, path: Path) -> str:
@@ -584,8 +584,8 @@ class OpenStores:
 
     async def keep_only(self, path: Path, item: ItemName) -> None:
         """Drop rows of an item's steps that no longer write to a store."""
-        shelf = await self._shelf(path)
-        await shelf.keep_only(self.owner(item, path))
+        writer = await self._writer(path)
+        await writer.keep_only(self.owner(item, path))
 
     async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
         """Drop all rows of these items in a store; return their number.
@@ -595,16 +595,16 @@ class OpenStores:
         """
         if not lance_table.is_store(path):
             return 0
-        shelf = await self._shelf(path)
-        return await shelf.drop([self.owner(item, path) for item in items])
+        writer = await self._writer(path)
+        return await writer.drop([self.owner(item, path) for item in items])
 
     async def close(self) -> None:
         """Compact every store."""
-        for shelf in self._shelves.values():
+        for writer in self._writers.values():
             try:
-                await shelf.close()
+                await writer.close()
             except StepError as error:
-                if shelf.has_written:  # a reader leaves nothing behind
+                if writer.has_written:  # a reader leaves nothing behind
                     self._note(f"{error}")
 
 
@@ -620,9 +620,9 @@ def checked_condition(where: Where) -> str:
         raise StepError(f"`where`: {error}.") from error
 
 
-def _format_of(shelf: StoreWriter) -> StoreFormat:
-    assert shelf.label is not None  # there are rows
-    return shelf.label
+def _format_of(writer: StoreWriter) -> StoreFormat:
+    assert writer.label is not None  # there are rows
+    return writer.label
 
 
 def _refuse_non_store(path: Path) -> None:

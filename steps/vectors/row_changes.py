@@ -31,10 +31,6 @@ class RowSum:
         """Return the sum of both."""
         return RowSum(self.prints ^ other.prints, self.n_rows + other.n_rows)
 
-    def __sub__(self, other: RowSum) -> RowSum:
-        """Return the sum without the others, which must be part of it."""
-        return RowSum(self.prints ^ other.prints, self.n_rows - other.n_rows)
-
     @property
     def text(self) -> str:
         """Return it as text; empty for no rows."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.steps.base import StepError
+from paddock.steps.base import StepError, ToolResult
 from paddock.steps.tools import python_functions
 from paddock.steps.tools.python_functions import FunctionPool, PythonFunction
 
@@ -69,6 +69,14 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "broken.py").write_text("import no_such_module\ndef f(): ...")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit('leaving')\ndef f(): ...")
     return tmp_path
+
+
+async def call(
+    hands: FunctionPool, function: PythonFunction, args: Mapping[str, Any]
+) -> ToolResult:
+    tool = await hands.tool(function.name, function)
+    async with tool.turn():
+        return await tool.do(args)
 
 
 def of(folder: Path, name: str, file: str = "tools.py") -> PythonFunction:
@@ -143,20 +151,20 @@ def test_a_function_gets_no_keys_of_the_environment(
 def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> None:
     async def do(hands: FunctionPool) -> None:
         line = next(n for n, one in enumerate(TOOLS.splitlines(), 1) if "def wrong" in one)
-        result = await hands.call(of(folder, "wrong"), {})
+        result = await call(hands, of(folder, "wrong"), {})
         assert result.text == f"ValueError: no field (tools.py, line {line})"
         assert result.is_error
-        assert await failure(hands.call(of(folder, "ends"), {})) == (
+        assert await failure(call(hands, of(folder, "ends"), {})) == (
             "'tools.py:ends' ended its process: the roof fell in"
         )
-        assert (await hands.call(of(folder, "wrong"), {})).is_error, "the next one gets a new one"
+        assert (await call(hands, of(folder, "wrong"), {})).is_error, "the next one gets a new one"
         assert "did not return plain data (object)" in await failure(
-            hands.call(of(folder, "thing"), {})
+            call(hands, of(folder, "thing"), {})
         )
         assert "did not return plain data (float)" in await failure(
-            hands.call(of(folder, "nan"), {})
+            call(hands, of(folder, "nan"), {})
         )
-        large = await hands.call(of(folder, "large"), {})
+        large = await call(hands, of(folder, "large"), {})
         assert large.text == "it gave 17,000,013 bytes; at most 16,777,216 are allowed."
         assert await failure(hands.described(of(folder, "any_number"))) == (
             "'any_number' takes `*numbers`; arguments of a tool need names."
@@ -178,10 +186,10 @@ def test_a_function_and_what_it_starts_have_nothing_to_read_and_cannot_leave(
 
     async def do(hands: FunctionPool) -> None:
         line = lines.index('def asks(): return input("Which field? ")') + 1
-        asked = await hands.call(of(folder, "asks"), {})
+        asked = await call(hands, of(folder, "asks"), {})
         assert asked.text == f"EOFError: EOF when reading a line (tools.py, line {line})"
-        assert (await hands.call(of(folder, "reads"), {})).value == ""
-        left = await hands.call(of(folder, "leaves"), {})
+        assert (await call(hands, of(folder, "reads"), {})).value == ""
+        left = await call(hands, of(folder, "leaves"), {})
         line = lines.index('def leaves(): sys.exit("no key")') + 1
         assert left.text == f"SystemExit: no key (tools.py, line {line})"
 
@@ -191,7 +199,7 @@ def test_a_function_and_what_it_starts_have_nothing_to_read_and_cannot_leave(
 def test_whoever_stops_waiting_ends_the_process_and_what_it_started(folder: Path) -> None:
     async def do(hands: FunctionPool) -> None:
         pid = folder / "pid"
-        calling = asyncio.create_task(hands.call(of(folder, "sleeps"), {"pid": str(pid)}))
+        calling = asyncio.create_task(call(hands, of(folder, "sleeps"), {"pid": str(pid)}))
         until = time.monotonic() + 20
         while not (pid.exists() and pid.read_text()) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
