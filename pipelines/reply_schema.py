@@ -38,13 +38,15 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
     """
     if is_nested_too_deep(value):
         return TOO_DEEP
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+    import jsonschema  # type: ignore[import-untyped]
     from referencing import Registry
 
-    # Without a registry of its own, a `$ref` would be fetched from the network.
-    validator = Draft202012Validator(schema, registry=Registry(), format_checker=_format_checker())
-    error = best_match(validator.iter_errors(value))
+    validator = jsonschema.Draft202012Validator(
+        schema,
+        registry=Registry(),  # without one, a `$ref` would be fetched from the network
+        format_checker=_format_checker(),
+    )
+    error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     if error is None:
         return None
     place = "".join(f"/{part}" for part in error.absolute_path)

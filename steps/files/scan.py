@@ -15,7 +15,7 @@ from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import printable, resolve_path
 
-from .walk import BadPattern, FolderWalk, Globs, join_names
+from .walk import BadPattern, FolderWalk, Globs, listed_names
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -134,7 +134,7 @@ def _no_files_note(params: FilesScanParams, unmatched: list[str]) -> str:
     patterns = f"`include` ({_quoted(params.include)})"
     if params.exclude:
         patterns += f" without `exclude` ({_quoted(params.exclude)})"
-    return f"{n} there, and none matches {patterns}: {join_names(unmatched)}."
+    return f"{n} there, and none matches {patterns}: {listed_names(unmatched)}."
 
 
 def _quoted(patterns: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddock.engine.system.text import listed
 from paddock.steps.base import StepError
 from paddock.steps.paths import os_refusal, printable
 
@@ -139,7 +140,7 @@ class FolderWalk:
             (self.unreadable, "left out, the folder cannot be read"),
             (self.not_followed, "left out, symbolic links outside the allowed folders, or broken"),
         )
-        return [f"{join_names(names)} {what}." for names, what in kinds if names]
+        return [f"{listed_names(names)} {what}." for names, what in kinds if names]
 
     def _walk(self) -> None:
         """Walk real folders first, then targets of links.
@@ -243,11 +244,9 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def join_names(names: list[str], most: int = 3) -> str:
+def listed_names(names: list[str]) -> str:
     """List a few names and count the rest."""
-    names = sorted(names)
-    listed = ", ".join(f"'{printable(name)}'" for name in names[:most])
-    return listed + (f" and {len(names) - most} more" if len(names) > most else "")
+    return listed([f"'{printable(name)}'" for name in sorted(names)], 3)
 
 
 def _root_refusal(root: Path, error: OSError) -> StepError:

@@ -321,16 +321,10 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
     return _BY_MEDIA_TYPE.get(media_type, kind) if kind == "txt" else kind
 
 
-def type_by_name(path: PurePath) -> str:
-    """Return the media type of a file name."""
-    return MEDIA_TYPES[_BY_SUFFIX.get(path.suffix.lower(), "txt")]
-
-
-def needs_parsing(path: PurePath) -> bool:
-    """Return whether such a file must be parsed."""
+def kind_by_name(path: PurePath) -> str:
+    """Return the built-in kind of a file name; empty for an unknown suffix."""
     suffix = path.suffix.lower()
-    kind = _BY_SUFFIX.get(suffix)
-    return suffix in _IMAGE_SUFFIXES or kind not in (None, "txt", "md", "csv", "json")
+    return "image" if suffix in _IMAGE_SUFFIXES else _BY_SUFFIX.get(suffix, "")
 
 
 def _refuse_ole(suffix: str, named: str) -> None:

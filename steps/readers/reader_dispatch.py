@@ -25,9 +25,8 @@ from .reader import (
     ReadsFile,
     UnknownKind,
     Unreadable,
+    kind_by_name,
     kind_of,
-    needs_parsing,
-    type_by_name,
 )
 
 SMALL_BYTES = 256 * 1024
@@ -97,9 +96,7 @@ def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | No
         OSError: the system refuses.
     """
     kind = wishes.kind
-    if kind not in (None, *_SMALL_KINDS) or (
-        kind is None and (needs_parsing(path) or _plugin_for(path))
-    ):
+    if (kind or kind_by_name(path) or _plugin_for(path)) not in ("", *_SMALL_KINDS):
         return None
     if _check_size(path, max_bytes) > SMALL_BYTES:
         return None
@@ -165,15 +162,16 @@ def _read_by_kind(path: Path, wishes: ReadOptions) -> Document:
 
 
 def _empty_document(path: Path, kind: str | None) -> Document:
-    return Document(("",), "", MEDIA_TYPES.get(kind or "", type_by_name(path)))
+    named = kind_by_name(path)
+    by_name = MEDIA_TYPES["txt" if named in ("", "image") else named]
+    return Document(("",), "", MEDIA_TYPES.get(kind or "", by_name))
 
 
 def _plugin_for(path: Path) -> str:
     """Return the plug-in for a file; built-in readers go first."""
-    suffix = path.suffix.lower()
-    if needs_parsing(path) or suffix in text_files.TEXT_FILE_SUFFIXES or not reader.plugin_kinds():
+    if kind_by_name(path) or not reader.plugin_kinds():
         return ""
-    return reader.plugin_for_suffix(suffix)
+    return reader.plugin_for_suffix(path.suffix.lower())
 
 
 def _read_by_plugin(path: Path, name: str) -> Document:

@@ -58,12 +58,11 @@ def html_to_markdown(html: str) -> tuple[str, str]:
 
 
 def _parsed_html(html: str) -> Any:
-    from bs4 import BeautifulSoup
-    from bs4.exceptions import ParserRejectedMarkup
+    import bs4
 
     try:
-        return BeautifulSoup(html, "html.parser")
-    except ParserRejectedMarkup as error:
+        return bs4.BeautifulSoup(html, "html.parser")
+    except bs4.exceptions.ParserRejectedMarkup as error:
         raise UnreadableHtml("its markup cannot be parsed") from error
 
 
@@ -97,9 +96,6 @@ def _markdown(soup: Any) -> str:
 
 
 TEXT_KINDS = frozenset(("txt", "md", "html", "csv", "json"))
-_HTML_SUFFIXES = (".html", ".htm", ".xhtml")
-_TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".mdown")
-TEXT_FILE_SUFFIXES = frozenset((*_TEXT_SUFFIXES, *_HTML_SUFFIXES, ".csv", ".tsv", ".json"))
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 _MAX_TITLE_CHARACTERS = 200
 
