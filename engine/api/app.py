@@ -66,11 +66,7 @@ from paddock.engine.system.distribution import OLLAMA_API
 
 
 def make_middleware(settings: ServiceSettings, request_log: RequestLog) -> list[Middleware]:
-    """Return the middleware, the outermost first.
-
-    Raises:
-        InvalidKeyFile: the file of API keys cannot be used.
-    """
+    """Return the middleware, the outermost first."""
     log = access_log_writer(is_json=settings.is_log_json) if settings.access_log else None
     origins = AllowedOrigins(settings.origins)
     middleware = [

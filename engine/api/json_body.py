@@ -1,5 +1,6 @@
 """Read a request's body as JSON, and its fields by type, with the error texts of Ollama's API.
 
+What is wrong raises ApiError (400).
 `Content-Type` is ignored: `curl -d` sends a wrong one. Keys are matched without regard to case;
 half a surrogate pair and bad UTF-8 become U+FFFD. Both are as in Go's decoder, which Ollama uses.
 The middleware `BodyLimit` limits the size. OpenAI's endpoints read fields by
@@ -86,11 +87,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse untrusted JSON.
-
-    Raises:
-        ApiError: 400, with what is wrong.
-    """
+    """Parse untrusted JSON."""
     try:
         value = json.loads(text, parse_constant=_no_constant, **_number_checks(text))
     except json.JSONDecodeError as error:
@@ -244,11 +241,7 @@ def _wrong_type(name: str, wanted: str, value: Any) -> ApiError:
 
 
 def decode_base64(text: str, name: str) -> bytes:
-    """Return the bytes of a base64 text, padded or not.
-
-    Raises:
-        ApiError: 400, it is not base64.
-    """
+    """Return the bytes of a base64 text, padded or not."""
     bare = "".join(text.split())
     try:
         return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)

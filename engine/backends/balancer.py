@@ -97,7 +97,10 @@ _T = TypeVar("_T")
 
 
 class ServerMember:
-    """One server and what is known of it. Lives in one event loop."""
+    """One server and what is known of it. Lives in one event loop.
+
+    What asks it raises ServerAway, ServerBusy or an EngineError.
+    """
 
     def __init__(self, url: str, find: FindServer) -> None:
         self.url = url
@@ -119,11 +122,7 @@ class ServerMember:
         self._resident: dict[ModelKey, bool | None] = {}
 
     async def server(self) -> ModelServer:
-        """Return the connection; the first call finds out what answers there.
-
-        Raises:
-            ServerAway, ServerBusy, EngineError: it cannot be found out.
-        """
+        """Return the connection; the first call finds out what answers there."""
         async with self._finding:
             if self._server is None:
                 self._server = await self._find()
@@ -150,11 +149,6 @@ class ServerMember:
         )
 
     async def look(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
-        """Ask for a model.
-
-        Raises:
-            ServerAway, ServerBusy, EngineError: as the server says.
-        """
         server = await self.server()
         facts = await server.facts(spec, is_refresh=is_refresh)
         self._n_slots[model_key_of(spec)] = await server.n_slots(spec)
@@ -205,11 +199,7 @@ class ServerMember:
         return False
 
     async def while_up(self, work: Awaitable[_T]) -> _T:
-        """Wait for a request there, until the server is known to be down.
-
-        Raises:
-            ServerAway: it is down.
-        """
+        """Wait for a request there; raise ServerAway when the server is known to be down."""
         try:
             return await unless(work, self._is_down)
         except StopRequested:
@@ -315,12 +305,7 @@ class ServerRoster:
         moved.set()
 
     async def look(self, model: ModelSpec) -> ModelFacts:
-        """Ask every server for a model; those that cannot be reached now may come later.
-
-        Raises:
-            NotServed, ModelBroken: with what the servers have, or why they cannot be used.
-            NoServer: none can be reached.
-        """
+        """Ask every server for a model; those that cannot be reached now may come later."""
         key = model_key_of(model)
         self._specs[key] = model
         looked = await self._looked(model)
@@ -395,11 +380,7 @@ class ServerRoster:
                 await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
 
     def _learn(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
-        """Record that a server has a model.
-
-        Raises:
-            ModelBroken: another one than the first server that was asked.
-        """
+        """Record that a server has a model; raise ModelBroken where the others have another one."""
         key = model_key_of(model)
         others = (one for one in self._members if one is not member and key in one.facts)
         for other in others:

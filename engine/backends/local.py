@@ -149,12 +149,6 @@ class LocalPool:
         return tuple(worker.pid for worker in workers if worker is not None)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return what is known of a model without loading it.
-
-        Raises:
-            ModelNotFound: with the known names.
-            ModelBroken: with path and reason.
-        """
         facts = await self._facts(model)
         with suppress(EngineError):  # the first request says why it cannot be loaded
             ask = await self._asked(model, facts)

@@ -174,11 +174,6 @@ class OpenAIServer:
             raise ServerAway(f"the answer of {self.url} has no end", was_sent=True)
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """Get vectors of length 1.
-
-        Raises:
-            TextTooLong: a text exceeds the model's context; nothing was cut.
-        """
         looked = await self._look(request.model)
         if request.on_overflow == "cut":
             raise BadRequest("a text can only be cut by a pool of this machine")
@@ -365,11 +360,7 @@ class PaddockServer:
         return Embedded(reply.vectors, reply.usage.prompt_tokens, n_pieces, n_cut)
 
     async def _still(self, spec: ModelSpec) -> None:
-        """Make sure that the model is the one that it was, since its file may be replaced there.
-
-        Raises:
-            ModelReplaced: it is another one.
-        """
+        """Raise ModelReplaced where a model's file was replaced there since the first request."""
         known = self._identities.get((spec.ref, spec.role))
         if (await self.facts(spec)).identity != known and known is not None:
             raise ModelReplaced(spec.ref)

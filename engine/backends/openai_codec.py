@@ -39,11 +39,7 @@ _IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
 def chat_body(
     request: ChatRequest, sampling: Sampling, *, model: str, kind: ServerKind, n_ctx_tokens: int
 ) -> Json:
-    """Return the body of a streamed chat.
-
-    Raises:
-        BadRequest: something is asked that cannot be asked of another server.
-    """
+    """Return the body of a streamed chat; raise BadRequest for what no other server understands."""
     raw = [name for name in _RAW_PROMPT_FIELDS if getattr(request, name) is not None]
     if raw or request.prompt_tokens or request.truncates:
         raise BadRequest("a raw prompt cannot be sent to another server; use messages")

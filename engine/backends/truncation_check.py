@@ -154,7 +154,7 @@ class SentPrompt:
 
 
 class TruncationCheck:
-    """Checks what one server read."""
+    """Checks what one server read; raises PromptCut where that is less than it was sent."""
 
     def __init__(
         self,
@@ -172,11 +172,7 @@ class TruncationCheck:
         self._turn = asyncio.Lock()
 
     async def before(self, sent: SentPrompt) -> None:
-        """Probe the server, if it was not seen to read so long a prompt.
-
-        Raises:
-            PromptCut: it read less of the probe than it was sent.
-        """
+        """Probe the server, if it was not seen to read so long a prompt."""
         if not self._is_estimate(sent):
             return
         async with self._turn:  # others wait for the same answer
@@ -186,11 +182,7 @@ class TruncationCheck:
                 await self._probe(sent, n_tokens)
 
     async def after(self, sent: SentPrompt, usage: Usage) -> None:
-        """Compare what the server reports with the bounds, and with its earlier answers.
-
-        Raises:
-            PromptCut: it read less than it was sent.
-        """
+        """Compare what the server reports with the bounds, and with its earlier answers."""
         n_read, n_least, n_most = usage.prompt_tokens, sent.count.n_least, sent.count.n_most
         if not n_read:
             words = "does not say how much it reads; a prompt that it cuts would go unseen"

@@ -96,44 +96,30 @@ _INCOMPLETE_FILES = (
 
 
 class BlobStore:
-    """The blobs of one store, in `root`/blobs."""
+    """The blobs of one store, in `root`/blobs.
+
+    What is no digest, and so could be any path, raises BadDigest; reading what does not exist,
+    BlobMissing; writing, StoreFull or StoreReadOnly, and then nothing of it is kept.
+    """
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "blobs"
 
     def path(self, digest: str) -> Path:
-        """Return a blob's path, whether or not it exists.
-
-        Raises:
-            BadDigest: it is no digest, so it could be any path.
-        """
+        """Return a blob's path, whether or not it exists."""
         return self.folder / f"sha256-{digest_hex(digest)}"
 
     def has(self, digest: str) -> bool:
-        """Return whether a blob exists.
-
-        Raises:
-            BadDigest: it is no digest.
-        """
         return self.path(digest).is_file()
 
     def size_bytes(self, digest: str) -> int:
-        """Return a blob's size.
-
-        Raises:
-            BlobMissing: it does not exist.
-        """
         try:
             return self.path(digest).stat().st_size
         except OSError:
             raise BlobMissing(digest) from None
 
     def read(self, digest: str) -> bytes:
-        """Return the content of a small blob, such as a template.
-
-        Raises:
-            BlobMissing: it does not exist.
-        """
+        """Return the content of a small blob, such as a template."""
         try:
             return self.path(digest).read_bytes()
         except OSError:
@@ -144,12 +130,7 @@ class BlobStore:
         return tuple(name.replace("-", ":") for name in self._names() if _BLOB.fullmatch(name))
 
     def writer(self, digest: str | None = None) -> BlobWriter:
-        """Begin a blob; `digest`: the one that its content must have.
-
-        Raises:
-            BadDigest: `digest` is none.
-            StoreFull, StoreReadOnly: no file can be created.
-        """
+        """Begin a blob; `digest`: the one that its content must have."""
         expected = f"sha256:{digest_hex(digest)}" if digest else None
         with store_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +141,6 @@ class BlobStore:
 
         Raises:
             DigestMismatch: its content has another digest.
-            StoreFull, StoreReadOnly: nothing of it was kept.
         """
         with self.writer(digest) as writer:
             if isinstance(source, bytes):
@@ -171,11 +151,7 @@ class BlobStore:
             return writer.commit()
 
     def adopt(self, path: Path) -> str:
-        """Turn a complete temporary file of this folder into a blob; return its digest.
-
-        Raises:
-            StoreFull, StoreReadOnly: the file stays where it is.
-        """
+        """Turn a complete temporary file of this folder into a blob; return its digest."""
         with store_write_errors(self.folder):
             with path.open("rb+") as file:
                 digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
@@ -185,21 +161,13 @@ class BlobStore:
         return digest
 
     def temporary_path(self) -> Path:
-        """Return a new path for a temporary file in this folder.
-
-        Raises:
-            StoreReadOnly: the folder cannot be created.
-        """
+        """Return a new path for a temporary file in this folder."""
         with store_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"
 
     def true_digest(self, digest: str) -> str:
-        """Read a blob and return the digest of its content.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Read a blob and return the digest of its content."""
         with self.path(digest).open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -241,11 +209,6 @@ class BlobWriter:
         """After `commit`: whether there was no such blob before."""
 
     def write(self, piece: bytes) -> None:
-        """Append a piece.
-
-        Raises:
-            StoreFull, StoreReadOnly: the disk refuses.
-        """
         self._hash.update(piece)
         self.size_bytes += len(piece)
         with store_write_errors(self._folder):
@@ -256,7 +219,6 @@ class BlobWriter:
 
         Raises:
             DigestMismatch: the content has another digest.
-            StoreFull, StoreReadOnly: the disk refuses.
         """
         digest = f"sha256:{self._hash.hexdigest()}"
         if self._expected is not None and digest != self._expected:

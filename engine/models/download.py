@@ -124,7 +124,10 @@ class BlobPart:
 
 
 class PartialBlob:
-    """The files of a partially downloaded blob. Its user must hold the blob's lock."""
+    """The files of a partially downloaded blob. Its user must hold the blob's lock.
+
+    What writes raises DiskRanFull or StoreReadOnly; earlier bytes are kept.
+    """
 
     def __init__(self, blob: Path, total_bytes: int, min_part_bytes: int) -> None:
         self.path = blob.with_name(f"{blob.name}-partial")
@@ -143,11 +146,7 @@ class PartialBlob:
         return self.path.is_file() and all(part.is_done for part in self.parts)
 
     def begin(self) -> None:
-        """Resume from the files, or start again if they are inconsistent.
-
-        Raises:
-            DiskRanFull, StoreReadOnly: the disk refuses.
-        """
+        """Resume from the files, or start again if they are inconsistent."""
         found = sorted(read_part_states(self.path), key=lambda part: part.offset)
         if _cover_whole_blob(found, self.total_bytes) and _has_size(self.path, self.total_bytes):
             self.parts = found
@@ -155,11 +154,7 @@ class PartialBlob:
             self.restart()
 
     def restart(self, *, in_one_piece: bool = False) -> None:
-        """Remove the files and create empty parts.
-
-        Raises:
-            DiskRanFull, StoreReadOnly: the disk refuses.
-        """
+        """Remove the files and create empty parts."""
         self.discard()
         self.parts = (
             [BlobPart(0, 0, self.total_bytes)] if in_one_piece and self.total_bytes
@@ -173,11 +168,7 @@ class PartialBlob:
                 self._write_state(part)
 
     def write(self, part: BlobPart, content: bytes) -> None:
-        """Write the next bytes of a part.
-
-        Raises:
-            DiskRanFull, StoreReadOnly: the disk refuses; earlier bytes are kept.
-        """
+        """Write the next bytes of a part."""
         with resumable_write_errors(self.path.parent):
             with self.path.open("r+b", buffering=0) as file:
                 file.seek(part.begins_at)
@@ -188,20 +179,12 @@ class PartialBlob:
             self._write_state(part)
 
     def sync(self) -> None:
-        """Flush all bytes to the disk, before the file is renamed to its digest.
-
-        Raises:
-            DiskRanFull, StoreReadOnly: the disk refuses.
-        """
+        """Flush all bytes to the disk, before the file is renamed to its digest."""
         with resumable_write_errors(self.path.parent), self.path.open("r+b") as file:
             os.fsync(file.fileno())
 
     def rename(self, blob: Path) -> None:
-        """Rename the complete file to its blob's name, and remove the states.
-
-        Raises:
-            DiskRanFull, StoreReadOnly: the disk refuses.
-        """
+        """Rename the complete file to its blob's name, and remove the states."""
         with resumable_write_errors(self.path.parent):
             self.path.replace(blob)
         self.discard()

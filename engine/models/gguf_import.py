@@ -51,21 +51,15 @@ class ModelDraft:
         self.statuses.append(f"{word} layer {layer.digest}")
 
     def add_text(self, media_type: str, text: str) -> None:
-        """Append a layer of this text.
-
-        Raises:
-            StoreFull, StoreReadOnly: it cannot be written.
-        """
         n_made = len(self.made)
         layer = self.written(media_type, text.encode("utf-8", errors="replace"))
         self.add(layer, is_new=len(self.made) > n_made)
 
     def add_json(self, media_type: str, value: object) -> None:
-        """Append a layer of this value as JSON; raises as `add_text`."""
         self.add_text(media_type, go_json(value).decode())
 
     def written(self, media_type: str, raw: bytes) -> ManifestLayer:
-        """Write a small blob and return its layer; raises as `add_text`."""
+        """Write a small blob and return its layer."""
         with self.store.blobs.writer() as writer:
             writer.write(raw)
             digest = writer.commit()
@@ -133,11 +127,7 @@ def add_gguf_files(
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:
-    """Read a file's header.
-
-    Raises:
-        RecipeRefused: it is not a complete GGUF file; says what it is instead.
-    """
+    """Read a file's header; RecipeRefused says what a file is that is no GGUF file."""
     try:
         return read_header(path)
     except ModelBroken as error:
@@ -187,11 +177,7 @@ def _check_layer_type(
 
 
 def _check_split(headers: Mapping[str, GgufHeader]) -> None:
-    """Check that a split model is complete.
-
-    Raises:
-        RecipeRefused: a part is missing or occurs twice.
-    """
+    """Raise RecipeRefused where a split model is incomplete, or a part occurs twice."""
     parts = {name: header for name, header in headers.items() if header.n_parts > 1}
     if why := split_model_fault([*parts.values()]):
         raise RecipeRefused(f"{min(parts)}: {why}")

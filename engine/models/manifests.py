@@ -303,11 +303,7 @@ def _read_layer(blobs: BlobStore, layer: ManifestLayer) -> bytes:
 
 
 def _layer_path(blobs: BlobStore, layer: ManifestLayer) -> Path:
-    """Return a blob's path.
-
-    Raises:
-        ModelBroken: it does not exist.
-    """
+    """Return a blob's path; raise ModelBroken where there is none."""
     try:
         path = blobs.path(layer.digest)
     except BadDigest:

@@ -72,21 +72,13 @@ class ModelFiles:
         return self._header_of(stamp)
 
     def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
-        """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests."""
         digests = [self._digests.of(file) for file in (path, *parts)]
         return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """Return a file's stamp, which changes when the file does.
-
-    Raises:
-        OSError: there is no such file.
-    """
+    """Return a file's stamp, which changes when the file does."""
     stat = path.stat()
     return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
 
@@ -312,11 +304,7 @@ class ModelFinder:
         )
 
     def _stored(self, name: ModelName) -> FoundModel | None:
-        """Find a model in the store.
-
-        Raises:
-            ModelBroken: its manifest, or a blob in it, cannot be used.
-        """
+        """Find a model in the store."""
         there = self.store.find(name)
         manifest = self.store.manifest(there) if there else None
         if there is None or manifest is None:

@@ -133,11 +133,7 @@ class ManifestFiles:
         return self._folder.joinpath(*name.parts)
 
     def _choose_from_list(self, raw: bytes) -> Manifest | None:
-        """Return the first usable manifest of a list; None: `raw` is no list.
-
-        Raises:
-            ValueError: none is usable.
-        """
+        """Return the first usable manifest of a list; None: `raw` is no list."""
         if _MANIFEST_LIST_TYPE.encode() not in raw:
             return None
         listed = [one for one in json.loads(raw).get("manifests", []) if isinstance(one, dict)]

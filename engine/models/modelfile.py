@@ -403,8 +403,7 @@ def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
 def _files_of_value(value: str, folder: Path) -> list[Path]:
     """Return the files that `FROM` or `ADAPTER` names; none: the value is a model's name.
 
-    Raises:
-        ValueError: the value is a path without usable files; with a sentence.
+    A path without usable files raises ValueError with a sentence.
     """
     is_path = value.startswith((".", "/", "~")) or value.endswith((".gguf", ".safetensors"))
     try:

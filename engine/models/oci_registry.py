@@ -134,11 +134,7 @@ class RegistryAuth:
         self._lock = asyncio.Lock()
 
     async def answer(self, response: httpx.Response) -> bool:
-        """Get a token for a 401's challenge; False: there is nothing to answer it with.
-
-        Raises:
-            TransferRefused, HostUnreachable, TransferInterrupted: the token server sent none.
-        """
+        """Get a token for a 401's challenge; False: there is nothing to answer it with."""
         async with self._lock:
             if response.request.headers.get("Authorization") != self.header:
                 return True  # another request got a new token meanwhile
@@ -217,7 +213,10 @@ _MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 
 class RegistryClient:
-    """One model in one registry."""
+    """One model in one registry.
+
+    Requests raise TransferRefused, HostUnreachable or TransferInterrupted.
+    """
 
     def __init__(self, connection: TransferClient, name: ModelName) -> None:
         """Build the model's URLs; sends nothing.
@@ -249,7 +248,6 @@ class RegistryClient:
 
         Raises:
             NotPublished: there is no such model.
-            TransferRefused, HostUnreachable, TransferInterrupted: it was not sent.
             NoUsableModel: the response is no manifest.
         """
         response = await self.connection.read(
@@ -264,11 +262,7 @@ class RegistryClient:
             raise NoUsableModel(self.manifest_url, f"no manifest of a model: {error}") from None
 
     async def put_manifest(self, manifest: Manifest) -> None:
-        """Publish the model under its tag.
-
-        Raises:
-            TransferRefused, HostUnreachable, TransferInterrupted: it was not published.
-        """
+        """Publish the model under its tag."""
         response = await self.connection.read(
             "PUT",
             self.manifest_url,
@@ -279,11 +273,7 @@ class RegistryClient:
         check_response(response, f"{self.name.host}/{self.repository}")
 
     async def has_blob(self, digest: str) -> bool:
-        """Return whether the registry has a blob in this repository.
-
-        Raises:
-            TransferRefused, HostUnreachable, TransferInterrupted: it is unknown.
-        """
+        """Return whether the registry has a blob in this repository."""
         response = await self.connection.read(
             "HEAD", self.blob_url(digest), auth=self.auth, is_verified=True
         )

@@ -537,11 +537,7 @@ class _Pull:
 
 
 def _check_layer_types(name: ModelName, manifest: Manifest) -> None:
-    """Check a manifest before anything is downloaded.
-
-    Raises:
-        NoUsableModel: it has no GGUF model.
-    """
+    """Raise NoUsableModel, before anything is downloaded, for a manifest without a GGUF model."""
     if manifest.first_of(MODEL_TYPE) is None:
         kinds = sorted({layer.media_type for layer in manifest.layers}) or ["nothing"]
         raise NoUsableModel(

@@ -397,11 +397,7 @@ class TransferClient:
         return await self._client.send(request, stream=True)
 
     def check(self, url: httpx.URL, *, is_first: bool = True, is_verified: bool = True) -> None:
-        """Check a host before a request.
-
-        Raises:
-            TransferError: requests to it are not allowed.
-        """
+        """Raise TransferError where requests to a host are not allowed."""
         if url.scheme not in ("http", "https") or not url.host:
             raise TransferError(f"{url}: only http:// and https:// URLs can be used")
         if url.scheme == "http" and not self.options.insecure:
@@ -451,11 +447,7 @@ async def _is_private_host(url: httpx.URL) -> bool:
 
 
 def parse_url(url: str) -> httpx.URL:
-    """Parse a URL.
-
-    Raises:
-        TransferError: it is invalid.
-    """
+    """Parse a URL; an invalid one raises TransferError."""
     try:
         read = httpx.URL(url)
         if read.host and (read.port is None or 0 < read.port < 65536):  # a bad host raises here
@@ -489,11 +481,6 @@ def is_trusted_host(url: httpx.URL, trusted: tuple[str, ...]) -> bool:
 
 
 def _redirect_target(url: httpx.URL, response: httpx.Response) -> httpx.URL:
-    """Return a redirect's target.
-
-    Raises:
-        TransferRefused: it has no valid target.
-    """
     try:
         return parse_url(str(url.join(response.headers["location"])))
     except (httpx.InvalidURL, ValueError, TransferError) as error:

@@ -2,8 +2,9 @@
 
 Pure but for the random seed. A user message may hold tool results and text: each result becomes a
 `tool` message of its own before the text. Blocks that only Anthropic's servers can handle (files,
-searches) are refused. Unknown fields are ignored, as are `metadata`, `service_tier` and
-`cache_control` (every prompt is cached).
+searches) are refused. What is wrong raises ApiError (400) with its path, the model's name
+InvalidName. Unknown fields are ignored, as are `metadata`, `service_tier` and `cache_control`
+(every prompt is cached).
 """
 
 from __future__ import annotations
@@ -44,11 +45,7 @@ _ROLES = ("user", "assistant", "system")
 
 
 def read_messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Return `system` and `messages`.
-
-    Raises:
-        ApiError: 400, one is invalid; with its path.
-    """
+    """Return `system` and `messages`."""
     messages: list[Message] = []
     system = _text_only(body.get("system"), "system")
     if system:
@@ -217,12 +214,6 @@ class MessagesPrompt:
 
 
 def read_prompt(body: Mapping[str, Any]) -> MessagesPrompt:
-    """Return the prompt of a body.
-
-    Raises:
-        ApiError: 400, a field is invalid.
-        InvalidName: the model's name is invalid.
-    """
     model = _read_model(body)
     # Parsed, because clients may not name a model by a file's path.
     spec = ModelSpec(parse_name(model).short)
@@ -247,12 +238,6 @@ class MessagesRequest:
 
 
 def read_messages_request(body: Mapping[str, Any], priority: Priority) -> MessagesRequest:
-    """Parse a body of /v1/messages.
-
-    Raises:
-        ApiError: 400, a field is invalid.
-        InvalidName: the model's name is invalid.
-    """
     _read_model(body)
     max_tokens = integer_of(body, "max_tokens")
     if max_tokens is None or max_tokens <= 0:

@@ -80,11 +80,7 @@ async def _read_embed_request(request: Request, body: Mapping[str, Any]) -> Mode
 
 
 def _read_texts(value: Any) -> tuple[str, ...]:
-    """Return the texts of `input`; a single empty one counts as none.
-
-    Raises:
-        ApiError: 400, neither a text nor a list of texts.
-    """
+    """Return the texts of `input`; a single empty one counts as none."""
     if value is None or value == "":
         return ()
     texts = [value] if isinstance(value, str) else value

@@ -201,11 +201,7 @@ def warning_header(asked: ModelRequest, n_tokens: int | None) -> dict[str, str]:
 async def render_prompt(
     request: Request, asked: ModelRequest, wanted: ChatRequest
 ) -> dict[str, Any]:
-    """Return Ollama's object with the rendered prompt.
-
-    Raises:
-        EngineError: the prompt cannot be rendered.
-    """
+    """Return Ollama's object with the rendered prompt."""
     once = {**wanted.params, "max_tokens": 1}
     probe = replace(wanted, params=once, constraint=None, n_logprobs=None, wants_tokens=True)
 
@@ -222,11 +218,7 @@ async def render_prompt(
 
 
 async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any]:
-    """Load or unload the model; return Ollama's object for it, without the empty answer.
-
-    Raises:
-        EngineError: it cannot be loaded.
-    """
+    """Load or unload the model; return Ollama's object for it, without the empty answer."""
     if asked.is_unload:
         await asked.service.pool.unload(asked.spec.ref)
         reason = "unload"

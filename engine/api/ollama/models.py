@@ -158,11 +158,7 @@ def _delete_files(service: Service, name: ModelName) -> None:
 
 
 def required_name(body: Mapping[str, Any]) -> str:
-    """Return the model's name in a request.
-
-    Raises:
-        ApiError: 400, there is none.
-    """
+    """Return the model's name in a request; raise ApiError (400) where there is none."""
     model = text_of(body, "model") or text_of(body, "name")
     if not model:
         raise ApiError(400, "model is required")

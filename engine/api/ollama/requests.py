@@ -1,7 +1,8 @@
 """Parse requests to Ollama's API: model, options, format, thinking, images, messages, tools.
 
 Has every check that Ollama has before it loads a model, with Ollama's error texts, and checks the
-model's capabilities (from `paddock.engine.models.model_cards`).
+model's capabilities (from `paddock.engine.models.model_cards`). What is wrong raises ApiError with
+Ollama's status and text.
 """
 
 from __future__ import annotations
@@ -78,11 +79,7 @@ class ModelRequest:
 async def read_model_request(
     request: Request, body: Mapping[str, Any], role: Role = "chat"
 ) -> ModelRequest:
-    """Parse the common fields and find the model.
-
-    Raises:
-        ApiError: 400, 404 or 500, with Ollama's text.
-    """
+    """Parse the common fields and find the model."""
     began = time.monotonic()
     service = service_of(request)
     model = text_of(body, "model")
@@ -154,11 +151,7 @@ def chat_request(
 
 
 def read_top_logprobs(body: Mapping[str, Any]) -> int:
-    """Return how many alternatives to send for each token.
-
-    Raises:
-        ApiError: 400, out of range.
-    """
+    """Return how many alternatives to send for each token."""
     n = integer_of(body, "top_logprobs") or 0
     if not 0 <= n <= MOST_TOP_LOGPROBS:
         raise ApiError(400, f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}")
@@ -166,11 +159,7 @@ def read_top_logprobs(body: Mapping[str, Any]) -> int:
 
 
 def read_format(value: Any) -> Constraint | None:
-    """Return the constraint of `format`.
-
-    Raises:
-        ApiError: 500, neither "json" nor a schema; with Ollama's text.
-    """
+    """Return the constraint of `format`."""
     if value is None or value == "":
         return None
     if value == "json":
@@ -191,11 +180,7 @@ _THINK_LEVELS: Mapping[str, Think] = {
 
 
 def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | None:
-    """Return the reasoning effort; the default is to reason where the model can.
-
-    Raises:
-        ApiError: 400, an invalid value, or the model cannot reason.
-    """
+    """Return the reasoning effort; the default is to reason where the model can."""
     think = _parse_think(value)
     if "thinking" in abilities:
         return True if think is None else think
@@ -217,11 +202,7 @@ def _parse_think(value: Any) -> Think | None:
 
 
 def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Return the images of a request or a message.
-
-    Raises:
-        ApiError: 400, one is not base64.
-    """
+    """Return the images of a request or a message."""
     return tuple(decode_base64(text, "images") for text in texts_of(body, "images"))
 
 
@@ -247,11 +228,6 @@ def require_capability(
 
 
 def read_message(raw: Mapping[str, Any]) -> Message:
-    """Return one message.
-
-    Raises:
-        ApiError: 400, a field has the wrong type.
-    """
     body = lower_case_keys(raw)
     return Message(
         text_of(body, "role").lower(),
@@ -278,11 +254,6 @@ def _read_tool_call(raw: Mapping[str, Any]) -> ToolCall:
 
 
 def read_tools(tools: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    """Return the tools of a request.
-
-    Raises:
-        ApiError: 400, a field has the wrong type, or a function has no name.
-    """
     return tuple(_read_tool(lower_case_keys(one)) for one in tools)
 
 

@@ -165,11 +165,6 @@ async def create_model(request: Request) -> Response:
 
 
 def read_recipe(body: Mapping[str, Any]) -> ModelRecipe:
-    """Return the recipe of a body.
-
-    Raises:
-        ApiError: 400, an invalid name or a field of the wrong type.
-    """
     name, base = text_of(body, "model") or text_of(body, "name"), text_of(body, "from")
     for one in (name, base) if base else (name,):
         try:
@@ -240,11 +235,7 @@ _WRITE_CHUNK_BYTES = 1024 * 1024
 
 
 async def has_blob(request: Request) -> Response:
-    """Handle HEAD /api/blobs/DIGEST.
-
-    Raises:
-        BadDigest: it is no digest.
-    """
+    """Handle HEAD /api/blobs/DIGEST."""
     blobs = service_of(request).store.blobs
     is_there = await asyncio.to_thread(blobs.has, request.path_params["digest"])
     return Response(status_code=200 if is_there else 404)

@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 def list_page(
     values: Sequence[Mapping[str, Any]], query: Mapping[str, str], usual: int, most: int
 ) -> dict[str, Any]:
-    """Return the page of a list that a query selects; each value has an `id`.
-
-    Raises:
-        InvalidValue: `limit` is out of range, or no value has the id `after`.
-    """
+    """Return the page of a list that a query selects; each value has an `id`."""
     limit = _limit(query.get("limit"), usual, most)
     start = _start(values, query.get("after"))
     shown = list(values[start : start + limit])
@@ -228,11 +224,7 @@ def _new_file_record(file_id: str, form: UploadForm) -> FileRecord:
 
 
 def read_expiry(text: str | int | None) -> int | None:
-    """Return after how many seconds a file expires.
-
-    Raises:
-        InvalidValue: it is not from an hour to thirty days.
-    """
+    """Return after how many seconds a file expires: from an hour to thirty days."""
     if text is None:
         return None
     digits = str(text)

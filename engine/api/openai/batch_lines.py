@@ -62,11 +62,9 @@ class InvalidBatchFile(EngineError):
 
 
 def check_lines(path: Path, urls: Sequence[str]) -> int:
-    """Check a whole file before a run, and return its number of requests.
+    """Check a whole file of requests for these endpoints; return their number.
 
-    Args:
-        path: UTF-8, one JSON object on each line; empty lines are skipped.
-        urls: the allowed endpoints.
+    The file has one JSON object on each line; empty lines are skipped.
 
     Raises:
         InvalidBatchFile: with every fault.
@@ -273,14 +271,7 @@ async def run_lines(
     """Answer every line of `source` that has no result in `results` yet.
 
     Yields the progress at the start, and whenever results were flushed to the disk. The result of
-    a line that cannot be answered is its error.
-
-    Args:
-        answer: answers one line.
-        source: lines of OpenAI's Batch API.
-        results: gets a line for each, in the order in which they come; made if it is missing.
-        n_lines: the number of lines, if `check_lines` has checked them.
-        n_at_once: the number of concurrent requests.
+    a line that cannot be answered is its error. `n_lines`: their number, if they are checked.
 
     Raises:
         InvalidBatchFile: nothing was run, and `results` is unchanged.

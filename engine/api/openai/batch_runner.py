@@ -49,16 +49,9 @@ from .batch_storage import (
 def finish_batch(
     batches: BatchStore, files: FileStore, record: BatchRecord, *, is_late: bool
 ) -> BatchRecord:
-    """Write the result files of a batch; return it with their ids and its counts.
+    """Write the result files of a batch, but no empty ones; return it with their ids and counts.
 
-    Args:
-        batches: has its results.
-        files: gets the files, but no empty ones.
-        record: the batch.
-        is_late: whether its time is up; then lines without a result get an error.
-
-    Raises:
-        EngineError: the disk is full, or cannot be written.
+    `is_late`: its time is up, so lines without a result get an error.
     """
     results = batches.results(record.id)
     done = recover_results(results)
@@ -203,11 +196,6 @@ class BatchRunner:
         await end(*tasks)
 
     async def create(self, record: BatchRecord, lines: Path) -> None:
-        """Add a batch and start it.
-
-        Raises:
-            EngineError: the disk is full, or cannot be written.
-        """
         await asyncio.to_thread(self.batches.begin, record, lines)
         self._begin(record)
 

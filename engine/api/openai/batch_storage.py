@@ -29,7 +29,10 @@ from paddock.engine.system.files import (
 
 
 class DocumentFolder:
-    """One folder of documents, each under its id. Blocks: not for the event loop."""
+    """One folder of documents, each under its id. Blocks: not for the event loop.
+
+    What writes raises EngineError where the disk is full, or cannot be written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,20 +50,11 @@ class DocumentFolder:
         return filter(None, map(read_json_object, self.folder.glob("*.json")))
 
     def write(self, document_id: str, value: Mapping[str, Any]) -> None:
-        """Write a document atomically.
-
-        Raises:
-            EngineError: the disk is full, or cannot be written.
-        """
         with store_write_errors(self.folder):
             write_json_atomically(self.path(document_id, "json"), value, is_durable=True)
 
     def new_data(self, document_id: str) -> TemporaryFile:
-        """Return a temporary file for a document's data.
-
-        Raises:
-            EngineError: the disk is full, or cannot be written.
-        """
+        """Return a temporary file for a document's data."""
         with store_write_errors(self.folder):
             private_folder(self.folder)
             return TemporaryFile(self.path(document_id, "data"), mode=PRIVATE_FILE)
@@ -73,11 +67,7 @@ class DocumentFolder:
 
 
 def append_durably(path: Path, data: bytes) -> None:
-    """Append to a file and flush it to the disk; make the file if it is missing.
-
-    Raises:
-        EngineError: the disk is full, or cannot be written.
-    """
+    """Append to a file and flush it to the disk; make the file if it is missing."""
     with store_write_errors(path.parent):
         private_folder(path.parent)
         with open_private(path, "ab") as file:
@@ -124,11 +114,7 @@ class FileStore:
         self.documents = DocumentFolder(state_dir / "files")
 
     def add(self, record: FileRecord, data: TemporaryFile) -> None:
-        """Add a file with its bytes, from `documents.new_data`.
-
-        Raises:
-            EngineError: the disk is full, or cannot be written.
-        """
+        """Add a file with its bytes, from `documents.new_data`."""
         with store_write_errors(self.documents.folder):
             data.sync()
             data.replace(self.path(record.id))
@@ -268,22 +254,13 @@ class BatchStore:
         return self.documents.path(batch_id, "lock")
 
     def begin(self, record: BatchRecord, lines: Path) -> None:
-        """Add a batch with its own copy of its lines: their file may be deleted.
-
-        Raises:
-            EngineError: the disk is full, or cannot be written.
-        """
+        """Add a batch with its own copy of its lines: their file may be deleted."""
         with store_write_errors(self.documents.folder):
             private_folder(self.documents.folder)
             _link_or_copy(lines, self.source(record.id))
         self.write(record)
 
     def write(self, record: BatchRecord) -> None:
-        """Write a batch's record.
-
-        Raises:
-            EngineError: the disk is full, or cannot be written.
-        """
         self.documents.write(record.id, asdict(record))
 
     def find(self, batch_id: str) -> BatchRecord | None:

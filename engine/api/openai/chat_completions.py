@@ -131,11 +131,6 @@ class ChatCall(_ChoicesCall):
 
 
 def read_chat(body: Fields, caller: ApiCaller) -> ChatCall:
-    """Parse a body of chat/completions.
-
-    Raises:
-        InvalidValue: a field is invalid.
-    """
     model, spec = read_model(body, "chat")
     messages = chat_messages(body)
     tools = read_tools(body)
@@ -258,11 +253,6 @@ class CompletionCall(_ChoicesCall):
 
 
 def read_completion(body: Fields, caller: ApiCaller) -> CompletionCall:
-    """Parse a body of completions.
-
-    Raises:
-        InvalidValue: a field is invalid.
-    """
     model, spec = read_model(body, "chat")
     prompts = read_prompts(body, "prompt")
     n = body.whole("n", 1, MAX_CHOICES) or 1
@@ -309,11 +299,7 @@ def _with_prompt(request: ChatRequest, prompt: Prompt) -> ChatRequest:
 
 
 def read_prompts(body: Fields, name: str) -> tuple[Prompt, ...]:
-    """Return the prompts of a field: a text, a list of texts, token ids, or a list of those.
-
-    Raises:
-        InvalidValue: it is none of them, or absent.
-    """
+    """Return the prompts of a field: a text, a list of texts, token ids, or a list of those."""
     value = body.any(name)
     if isinstance(value, str):
         return (value,)

@@ -42,11 +42,6 @@ class EmbeddingCall:
 
 
 def read_embedding(body: Fields, caller: ApiCaller) -> EmbeddingCall:
-    """Parse a body of embeddings.
-
-    Raises:
-        InvalidValue: a field is invalid.
-    """
     model, spec = read_model(body, "embed")
     encoding = body.text("encoding_format", "float")
     if encoding not in _ENCODINGS:
@@ -113,11 +108,6 @@ class RerankCall:
 
 
 def read_rerank(body: Fields, caller: ApiCaller) -> RerankCall:
-    """Parse a body of a rerank.
-
-    Raises:
-        InvalidValue: a field is invalid.
-    """
     model, spec = read_model(body, "rerank")
     values = body.list("documents")
     if not values:

@@ -21,11 +21,7 @@ from .request_body import Fields, is_shallow
 
 
 def read_data_uri(fields: Fields, name: str) -> bytes:
-    """Return the bytes of an image in a `data:` URI.
-
-    Raises:
-        InvalidValue: it is another URL, or not base64.
-    """
+    """Return the bytes of an image in a base64 `data:` URI."""
     address = fields.needed_text(name)
     head, comma, data = address.partition(",")
     if not address.startswith("data:") or not comma:
@@ -54,11 +50,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "reasoning_text", "summary_t
 
 
 def chat_messages(body: Fields) -> tuple[Message, ...]:
-    """Return `messages` of chat/completions.
-
-    Raises:
-        InvalidValue: there are none, or one is invalid.
-    """
+    """Return `messages` of chat/completions."""
     messages = tuple(_read_message(one) for one in body.objects("messages"))
     if not messages:
         raise InvalidValue("[] is too short - 'messages'", "messages")
@@ -88,11 +80,7 @@ def read_role(fields: Fields) -> str:
 
 
 def read_content(fields: Fields, name: str) -> tuple[str, tuple[bytes, ...]]:
-    """Return the text and images of a content.
-
-    Raises:
-        InvalidValue: a part has another type (audio, files).
-    """
+    """Return the text and images of a content; other parts (audio, files) are refused."""
     value = fields.any(name)
     if isinstance(value, str) or value is None:
         return value or "", ()
@@ -135,11 +123,7 @@ def _read_tool_call(fields: Fields) -> ToolCall:
 
 
 def read_arguments(fields: Fields, name: str) -> Mapping[str, Any]:
-    """Return a call's arguments, the text of a JSON object or empty.
-
-    Raises:
-        InvalidValue: the text is not a JSON object.
-    """
+    """Return a call's arguments, the text of a JSON object or empty."""
     text = fields.text(name)
     if not text.strip():
         return {}
@@ -153,11 +137,7 @@ def read_arguments(fields: Fields, name: str) -> Mapping[str, Any]:
 
 
 def response_messages(body: Fields) -> tuple[Message, ...]:
-    """Return `instructions` and `input` as messages.
-
-    Raises:
-        InvalidValue: there is no input, or an item is invalid.
-    """
+    """Return `instructions` and `input` as messages."""
     instructions = body.text("instructions")
     system = (Message("system", instructions),) if instructions else ()
     value = body.any("input")

@@ -40,11 +40,7 @@ _REASONING_EFFORTS: Mapping[str, Think] = {
 
 
 def read_model(body: Fields, role: Role) -> tuple[str, ModelSpec]:
-    """Return the model's name in the request, and its specification.
-
-    Raises:
-        InvalidName: it cannot be a model's name.
-    """
+    """Return the model's name in the request, and its specification."""
     model = body.needed_text("model")
     return model, ModelSpec(model_ref(model), role)
 
@@ -128,8 +124,7 @@ def read_response_format(format_: Fields | None) -> Constraint | None:
 def read_tools(body: Fields) -> tuple[Tool, ...]:
     """Return `tools`, of chat (nested `function`) or Responses (flat), without web searches.
 
-    Raises:
-        InvalidValue: a tool that only OpenAI's servers have.
+    Tools that only OpenAI's servers have are refused.
     """
     tools: list[Tool] = []
     for one in body.objects("tools"):
@@ -149,11 +144,7 @@ def _read_tool(function: Fields) -> Tool:
 
 
 def read_tool_choice(body: Fields, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]]:
-    """Return `tool_choice` as the engine has it, and the allowed tools.
-
-    Raises:
-        InvalidValue: it names an unknown tool, or requires one where there is none.
-    """
+    """Return `tool_choice` as the engine has it, and the allowed tools."""
     value = body.any("tool_choice")
     if value is None or isinstance(value, str):
         choice = body.one_of("tool_choice", ("none", "auto", "required"), "auto")

@@ -1,8 +1,9 @@
 """Read bodies of OpenAI requests: JSON, plain or zstd, and its fields by type.
 
-An error names the field by its path and the type that was found. `null` counts as absent, because
-clients write it for what they leave out; unknown fields are ignored. Codex and others compress
-bodies with zstd; the decompressed size counts against the same limit.
+What is wrong raises InvalidValue, which names the field by its path and the type that was found;
+so do all functions that read fields. `null` counts as absent, because clients write it for what
+they leave out; unknown fields are ignored. Codex and others compress bodies with zstd; the
+decompressed size counts against the same limit.
 """
 
 from __future__ import annotations
@@ -206,11 +207,6 @@ def _has_zstd() -> bool:
 
 
 def _decompress(body: bytes, max_bytes: int) -> bytes:
-    """Decompress a zstd body.
-
-    Raises:
-        ApiError: 400, it is not zstd; 413, it is too large; 415, `zstandard` is not installed.
-    """
     if not _has_zstd():
         raise _unsupported_encoding("zstd")
     import zstandard  # an optional dependency

@@ -349,11 +349,6 @@ class ResponseCall(GenerationCall):
 
 
 def read_response(body: Fields, caller: ApiCaller) -> ResponseCall:
-    """Parse a body of responses.
-
-    Raises:
-        InvalidValue: a field is invalid.
-    """
     body.tree("metadata")
     for name in _STATEFUL_FIELDS:
         if body.has(name):
