@@ -363,8 +363,10 @@ def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
     return replace(first, n_tensors=len(tensors), tensors=tensors)
 
 
-def read_header(path: Path) -> GgufHeader:
+def read_header(path: Path, *, has_all_arrays: bool = False) -> GgufHeader:
     """Read the header and check that every tensor is within the file.
+
+    Only short arrays are read, unless `has_all_arrays`.
 
     Raises:
         ModelBroken: the file is not GGUF, truncated or corrupt; with the path and the reason.
@@ -374,7 +376,7 @@ def read_header(path: Path) -> GgufHeader:
             if path.stat().st_size < 24:
                 raise ModelBroken(str(path), f"too short for a model ({path.stat().st_size} bytes)")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _parse_header(path, data)
+                return _parse_header(path, data, has_all_arrays)
     except OSError as error:
         why = error.strerror or str(error)
         raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
@@ -386,12 +388,12 @@ def _check_magic(ref: str, magic: bytes) -> None:
         raise ModelBroken(ref, f"this is {what} (it begins with {magic!r})")
 
 
-def _parse_header(path: Path, data: mmap.mmap) -> GgufHeader:
+def _parse_header(path: Path, data: mmap.mmap, has_all_arrays: bool) -> GgufHeader:
     _check_magic(str(path), data[:4])
     reader = _GgufReader(data)
     reader.at = 4
     try:
-        return _read(path, reader)
+        return _read(path, reader, has_all_arrays)
     except _FileTooShort:
         raise ModelBroken(
             str(path), f"the file is truncated: it ends at byte {len(data)} inside its header"
@@ -406,7 +408,7 @@ def _parse_header(path: Path, data: mmap.mmap) -> GgufHeader:
         ) from None
 
 
-def _read(path: Path, reader: _GgufReader) -> GgufHeader:
+def _read(path: Path, reader: _GgufReader, has_all_arrays: bool) -> GgufHeader:
     version = reader.number("<I")
     if version not in (2, 3):
         raise ModelBroken(str(path), f"GGUF version {version} is not one that is known (2 and 3)")
@@ -426,7 +428,7 @@ def _read(path: Path, reader: _GgufReader) -> GgufHeader:
             continue
         lengths[key] = reader.array_length()
         begin = reader.at
-        if lengths[key] <= _MAX_SHORT_ITEMS:
+        if has_all_arrays or lengths[key] <= _MAX_SHORT_ITEMS:
             arrays[key] = reader.array()
         else:
             reader.skip_array()
@@ -464,30 +466,10 @@ def _find_fill_in_middle_tokens(
 def read_arrays(path: Path) -> dict[str, tuple[GgufScalar, ...]]:
     """Read every array of a header, the vocabulary's too: half a second for a large one.
 
-    Call `read_header` first.
-
     Raises:
         ModelBroken: as `read_header`.
     """
-    try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            reader = _GgufReader(data)
-            reader.at = 16
-            arrays = {}
-            for _ in range(reader.number("<Q")):
-                key, kind = reader.name(), reader.number("<I")
-                if kind == _ARRAY:
-                    arrays[key] = reader.array()
-                else:
-                    reader.value(kind)
-            return arrays
-    except _LimitExceeded as error:
-        raise ModelBroken(str(path), f"the file is corrupt: its header has {error}") from None
-    except (_FileTooShort, KeyError, ValueError, OSError, RecursionError) as error:
-        raise ModelBroken(str(path), "its header cannot be read") from error
+    return read_header(path, has_all_arrays=True).arrays
 
 
 def _read_tensor(path: Path, reader: _GgufReader) -> GgufTensor:

@@ -87,7 +87,7 @@ def derive_tool_format(one: str, two: str, remove_prefix: RemovePrefix) -> ToolC
 
     `remove_prefix` removes what comes before every answer, such as reasoning tags.
     """
-    for find_call in (_json_call, _named_call, _python_call, _gemma_call, _tagged_call):
+    for find_call in _FINDERS:
         seen = find_call(one, PROBE_ARGUMENTS, 0)
         if seen is None:
             continue
@@ -141,12 +141,8 @@ def _format_of(
 
 def _between_two_calls(two: str, first: _SeenCall, second: _SeenCall) -> tuple[int, int]:
     """Return where the second call begins and where the first one ends."""
-    finders = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
-    for find_call in finders:
-        again = find_call(two, PROBE_ARGUMENTS, 0)
-        if again is not None:
-            return second.start, again.end
-    return second.start, first.end
+    again = (find_call(two, PROBE_ARGUMENTS, 0) for find_call in _FINDERS)
+    return second.start, next(filter(None, again), first).end
 
 
 def _format_parts(text: str, seen: _SeenCall) -> list[FormatPart]:
@@ -341,6 +337,9 @@ def _tagged_call(text: str, arguments: Mapping[str, Any], at: int) -> _SeenCall 
     end = number[1] + _n_common(text[number[1] :], closes)  # the last one may lack a separator
     placeholders: list[tuple[int, int, Placeholder]] = [(*name, "name"), (start, end, "params")]
     return _SeenCall(tuple(placeholders), name[0], end, param=param)
+
+
+_FINDERS = (_json_call, _named_call, _python_call, _gemma_call, _tagged_call)
 
 
 _SYSTEM_WORD, _USER_WORD, _ANSWER_WORD = "qxsys", "qxask", "qxsaid"

@@ -202,24 +202,20 @@ class Bench:
 
         A graphics device copies its streams itself, at the next decode; then this returns 0.
         """
-        if self._is_gpu and not self.is_unified:
-            return self._spread_there(n_sequences)
-        cells = llama_context.save_cells(self.context, 0)
+        copies_there = self._is_gpu and not self.is_unified
+        cells = None if copies_there else llama_context.save_cells(self.context, 0)
         began = time.perf_counter()
         n_copied = 0
         for seq_id in range(1, n_sequences):
-            if not self._lengths[seq_id]:
-                llama_context.restore_cells(self.context, seq_id, cells)
-                self._lengths[seq_id] = self._lengths[0]
-                n_copied += self._lengths[0]
-        return (time.perf_counter() - began) / max(1, n_copied)
-
-    def _spread_there(self, n_sequences: int) -> float:
-        for seq_id in range(1, n_sequences):
-            if not self._lengths[seq_id]:
+            if self._lengths[seq_id]:
+                continue
+            if cells is None:
                 self.context.copy(0, seq_id, -1)
-                self._lengths[seq_id] = self._lengths[0]
-        return 0.0
+            else:
+                llama_context.restore_cells(self.context, seq_id, cells)
+                n_copied += self._lengths[0]
+            self._lengths[seq_id] = self._lengths[0]
+        return (time.perf_counter() - began) / n_copied if n_copied else 0.0
 
     def cell_bytes(self) -> float:
         """Return the bytes of a token in the cache, from the first sequence's."""

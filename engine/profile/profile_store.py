@@ -8,7 +8,6 @@ no llama_cpp.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -91,8 +90,8 @@ class ProfileStore:
     def find(self, digest: str, place: DeviceBuild) -> Profile | None:
         """Return a model's profile on this device and build."""
         try:
-            profile = read_profile(json.loads(self._file(digest, place).read_text("utf-8")))
-        except (OSError, ValueError, ProfileUnreadable):
+            profile = read_profile(files.read_json(self._file(digest, place)))
+        except ProfileUnreadable:
             return None
         is_it = (profile.digest, profile.device, profile.build) == (
             digest, place.device, place.build
@@ -106,10 +105,7 @@ class ProfileStore:
 
     def failure_reason(self, digest: str, place: DeviceBuild) -> str:
         """Return why measuring failed when a model was last loaded; "" if it did not."""
-        try:
-            return str(json.loads(self._file(digest, place).read_text("utf-8"))[_FAILURE_KEY])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        return str(files.read_json_object(self._file(digest, place)).get(_FAILURE_KEY, ""))
 
     def has_recent_failure(self, digest: str, place: DeviceBuild) -> bool:
         """Return whether measuring failed a short while ago."""

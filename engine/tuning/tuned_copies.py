@@ -7,7 +7,6 @@ file was removed does not count.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -157,12 +156,12 @@ def _is_named_by_manifest(blob: Path) -> bool:
 
 
 def _read_record(file: Path) -> TunedCopy | None:
+    data = files.read_json_object(file)
+    if data.get("version") != RECORD_VERSION:
+        return None
     try:
-        data = json.loads(file.read_text("utf-8"))
-        if data["version"] != RECORD_VERSION:
-            return None
         speeds = {name: CopySpeeds(**data[name]) for name in ("before", "after")}
         tuned = TunedCopy(**{**data, **speeds})
         return tuned if min(tuned.before.prompts, tuned.before.answer) > 0 else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (TypeError, KeyError):
         return None

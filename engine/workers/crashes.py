@@ -13,7 +13,6 @@ once one has crashed with them; the other fallbacks are stored for each model.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from paddock.engine.llama.build import find_build
 from paddock.engine.profile.profile_store import device_slug, write_json
+from paddock.engine.system import files
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
 from paddock.engine.system.processes import how_it_ended
@@ -201,12 +201,12 @@ class FallbackStore:
 
     def all(self) -> dict[str, Fallback]:
         """Return each model's fallback, by the first digits of its digest."""
+        data = files.read_json_object(self.file)
+        if (data.get("build"), data.get("processor")) != (self._build, self._processor):
+            return {}
         try:
-            data = json.loads(self.file.read_text("utf-8"))
-            if (data["build"], data["processor"]) != (self._build, self._processor):
-                return {}
             return {digest: Fallback(**fields) for digest, fields in data["models"].items()}
-        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        except (TypeError, LookupError, AttributeError):
             return {}
 
     def find(self, digest: str) -> Fallback | None:
