@@ -45,6 +45,14 @@ def skip_space(text: str, at: int) -> int:
     return at
 
 
+def _next_at(text: str, at: int) -> int:
+    """Return the position of the next character that is not white space, which must be there."""
+    at = skip_space(text, at)
+    if at >= len(text):
+        raise IncompleteValue
+    return at
+
+
 def parse_json(text: str, at: int) -> tuple[Any, int]:
     """Parse a JSON object or array."""
     end = _end_of_bracket(text, at, _JSON_MARKS, "{[")
@@ -147,9 +155,7 @@ def _gemma_key(text: str, at: int) -> tuple[str, int]:
     quote = _gemma_quote(text, at)
     if quote:
         key, at = _gemma_string(text, at, quote)
-        at = skip_space(text, at)
-        if at >= len(text):
-            raise IncompleteValue
+        at = _next_at(text, at)
         if text[at] != ":":
             raise MalformedValue
         return key, at + 1
@@ -162,9 +168,7 @@ def _gemma_key(text: str, at: int) -> tuple[str, int]:
 
 
 def _gemma_separator(text: str, at: int, closes: str) -> int:
-    at = skip_space(text, at)
-    if at >= len(text):
-        raise IncompleteValue
+    at = _next_at(text, at)
     if text[at] == ",":
         return at + 1
     if text[at] != closes:
@@ -173,9 +177,7 @@ def _gemma_separator(text: str, at: int, closes: str) -> int:
 
 
 def _gemma_value(text: str, at: int) -> tuple[Any, int]:
-    at = skip_space(text, at)
-    if at >= len(text):
-        raise IncompleteValue
+    at = _next_at(text, at)
     if text[at] == "{":
         return _gemma_object(text, at)
     if text[at] == "[":
@@ -275,11 +277,9 @@ def _check_bare_call(
     call_format: ToolCallFormat, text: str, at: int, tools: Mapping[str, Tool]
 ) -> None:
     """Refuse early what is no call, so that other JSON or a list is not held back whole."""
-    at = skip_space(text, at)
+    at = _next_at(text, at)
     is_python = call_format.reads[0] == "python"
     opens, words = ("[", tuple(f"{name}(" for name in tools)) if is_python else ("{", _BARE_KEYS)
-    if at >= len(text):
-        raise IncompleteValue
     if text[at] != opens:
         raise MalformedValue
     rest = text[skip_space(text, at + 1) :]

@@ -326,11 +326,11 @@ def turn_tokens(
     return n_tokens
 
 
-def workload_s(profile: Profile, workload: Workload, limits: LayoutBounds | None = None) -> float:
+def workload_s(profile: Profile, workload: Workload) -> float:
     """Return how long this work takes in its best layout, without the loading of the model."""
     if not workload.n_sequences:
         return 0.0
-    limits = limits or _default_bounds(workload, profile)
+    limits = _default_bounds(workload, profile)
     return layout_s(profile, workload, choose_layout(profile, workload, limits), limits)
 
 

@@ -13,10 +13,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from llguidance import LLTokenizer
+from paddock.engine.system.text import shorten
 
 SchemaPath: TypeAlias = tuple[str | int, ...]
 
@@ -313,14 +312,12 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def grammar_error(
-    grammar: str, tokeniser: LLTokenizer | None = None, *, minds_warnings: bool = True
-) -> str | None:
-    """Return llguidance's message if it refuses a grammar, else None."""
+def grammar_error(grammar: str) -> str | None:
+    """Return llguidance's message if it refuses a grammar or warns of it, else None."""
     from llguidance import LLMatcher
 
-    is_refused, messages = LLMatcher.validate_grammar_with_warnings(grammar, tokeniser)
-    return messages[0] if is_refused or (messages and minds_warnings) else None
+    _, messages = LLMatcher.validate_grammar_with_warnings(grammar, None)
+    return messages[0] if messages else None
 
 
 # Checks without compiling
@@ -476,8 +473,7 @@ def plain_error(why: str) -> str:
     """Return llguidance's message for clients: short, without its internals."""
     if _INTERNAL_ERROR.search(why):
         return "it is too large or too complex"
-    line = _error_line(why).rstrip(".")
-    return line if len(line) <= MOST_ERROR_CHARACTERS else f"{line[: MOST_ERROR_CHARACTERS - 1]}…"
+    return shorten(_error_line(why).rstrip("."), MOST_ERROR_CHARACTERS)
 
 
 _INTERNAL_ERROR = re.compile(

@@ -132,7 +132,7 @@ def json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def error_text(body: dict[str, Any] | None, n_most: int = 300) -> str:
+def error_text(body: dict[str, Any] | None) -> str:
     r"""Return the sentence in an error as servers send it, in one line; empty: there is none.
 
     >>> error_text({"error": {"message": "no such\nmodel"}}), error_text({"detail": "busy"})
@@ -141,7 +141,7 @@ def error_text(body: dict[str, Any] | None, n_most: int = 300) -> str:
     error: Any = body.get("error", body) if body else ""
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error.get("error")
-    return one_line(str(error or ""), n_most)
+    return one_line(str(error or ""), 300)
 
 
 def retry_after_s(text: str | None, longest_s: float) -> float | None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -272,24 +272,17 @@ def _store_copy(
     if not is_there:
         temporary.replace(place)
         files.sync_folder(folder)
+    names = {one.name for one in fields(TunedCopy)}
+    measured = {name: value for name, value in result.items() if name in names}
+    measured |= {name: CopySpeeds(**result[name]) for name in ("before", "after")}
     return TunedCopy(
         name=request.facts.name,
         original=request.facts.digest,
-        digest=result["digest"],
         path=str(place),
         format=request.target,
         n_documents=request.n_documents,
-        changed_from=result.get("changed_from", ""),
-        n_changed=result.get("n_changed", 0),
-        n_kept=result.get("n_kept", 0),
-        size_bytes=result["size_bytes"],
         more_bytes=result["size_bytes"] - request.facts.size_bytes,
-        agreement=result["agreement"],
-        n_compared=result["n_compared"],
-        exact_before=result.get("exact_before"),
-        exact_after=result.get("exact_after"),
-        before=CopySpeeds(**result["before"]),
-        after=CopySpeeds(**result["after"]),
         made_at=time.time(),
         is_ours=not is_there,
+        **measured,
     )
