@@ -69,6 +69,15 @@ def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
     return tuple(named)
 
 
+def with_system_text(messages: Sequence[Message], text: str) -> list[Message]:
+    """Append to the system turn, or insert one."""
+    if messages and messages[0].role == "system":
+        first = messages[0]
+        content = f"{first.content}\n\n{text}" if first.content else text
+        return [replace(first, content=content), *messages[1:]]
+    return [Message("system", text), *messages]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Which model, and how it is wanted. `params` are the author's defaults for its requests."""

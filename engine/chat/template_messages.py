@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from paddock.engine.request import Message, Tool, ToolCall
+from paddock.engine.request import Message, Tool, ToolCall, with_system_text
 
 from .tool_formats import ToolCallFormat
 
@@ -118,7 +118,7 @@ def template_turns(
     """Return a conversation as a template with these rules accepts it."""
     turns = list(messages)
     if tools and not rules.shows_tools:
-        turns = _with_system_text(turns, tools_in_words(tools, call_format))
+        turns = with_system_text(turns, tools_in_words(tools, call_format))
     turns = [_tools_as_text(one, rules, call_format) for one in turns]
     if not rules.takes_system:
         turns = _without_system(turns)
@@ -127,14 +127,6 @@ def template_turns(
     if rules.single_calls:
         turns = list(_split_calls(turns))
     return [_template_turn(one, rules) for one in turns]
-
-
-def _with_system_text(messages: list[Message], text: str) -> list[Message]:
-    if messages and messages[0].role == "system":
-        first = messages[0]
-        content = f"{first.content}\n\n{text}" if first.content else text
-        return [replace(first, content=content), *messages[1:]]
-    return [Message("system", text), *messages]
 
 
 def _tools_as_text(message: Message, rules: TurnRules, call_format: ToolCallFormat) -> Message:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.request import Message, Role, ToolCall
+from paddock.engine.request import Message, Role, ToolCall, with_system_text
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.expressions import Template
@@ -46,7 +46,6 @@ from .tool_protocol import (
     refuse_unknown_choice,
     resolve_choice,
     tool_protocol_for,
-    with_system_message,
 )
 
 MOST_AGENT_TURNS = 100
@@ -411,7 +410,7 @@ class AgentConversation:
             dict.fromkeys(tools.untrusted),
         )
         if tools.untrusted:
-            messages = with_system_message(messages, DOCUMENTS_ONLY)
+            messages = with_system_text(messages, DOCUMENTS_ONLY)
         facts = await tools.pool.facts(self.asker.model)
         speech, memory = self._begun(messages, facts.takes_tools)
         outputs: list[CallOutput] = []

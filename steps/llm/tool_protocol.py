@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from paddock.engine.request import Message, Reply, Tool, ToolCall
+from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_text
 from paddock.engine.sampling.schema import check_schema
 from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
@@ -436,7 +436,7 @@ class NativeToolProtocol:
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
         """Add the warning about results."""
-        return with_system_message(messages, DATA_ONLY) if self.warns else list(messages)
+        return with_system_text(messages, DATA_ONLY) if self.warns else list(messages)
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         """Ask for one turn."""
@@ -481,7 +481,7 @@ class JsonToolProtocol:
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
         """Add descriptions of the tools and of the JSON."""
-        return with_system_message(messages, tools_description(self.offered))
+        return with_system_text(messages, tools_description(self.offered))
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         """Ask for one turn."""
@@ -511,15 +511,6 @@ def as_data(text: str) -> str:
     '<result>\na< /result>b\n</result>'
     """
     return f"<result>\n{text.replace('</result', '< /result')}\n</result>"
-
-
-def with_system_message(messages: Sequence[Message], words: str) -> list[Message]:
-    """Append to the system message, or insert one."""
-    if messages and messages[0].role == "system":
-        first = messages[0]
-        content = f"{first.content}\n\n{words}" if first.content else words
-        return [replace(first, content=content), *messages[1:]]
-    return [Message("system", words), *messages]
 
 
 def _parsed_object(text: str) -> Mapping[str, Any]:
