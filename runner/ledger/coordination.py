@@ -119,6 +119,30 @@ _HOLDER_OF = (
 )
 
 
+class _Participant:
+    """A connection of this process, and the values that its statements use."""
+
+    def __init__(
+        self,
+        server: PostgresServer,
+        dead_after_s: float,
+        note: Callable[[str], None] | None = None,
+        **values: Any,
+    ) -> None:
+        self.server = server
+        self._connection = PostgresConnection(server, note)
+        self._values: dict[str, Any] = {
+            "host": socket.gethostname(), "pid": os.getpid(), "dead_s": dead_after_s, **values,
+        }  # fmt: skip
+
+    def _rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
+        return self._connection.rows(query, {**self._values, **values})
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
 @dataclass(frozen=True, slots=True)
 class JoinedJob:
     """What a participant finds when it joins."""
@@ -129,7 +153,7 @@ class JoinedJob:
     """Living ones at the same place."""
 
 
-class Claims:
+class Claims(_Participant):
     """One participant's claims."""
 
     def __init__(
@@ -139,20 +163,16 @@ class Claims:
         dead_after_s: float,
         note: Callable[[str], None] | None = None,
     ) -> None:
-        self.server = server
+        super().__init__(server, dead_after_s, note, me=holder)
         self.holder = holder
         self._dead_after_s = dead_after_s
         self._heartbeat_s = dead_after_s / HEARTBEATS_A_LEASE
-        self._connection = PostgresConnection(server, note)
         self._heartbeat_connection = PostgresConnection(server, retry_s=self._heartbeat_s)
         self._last_heartbeat_at = float("-inf")
         self._was_silent = False
         """Whether others may have taken us for dead; then claims are no longer certain."""
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._values: dict[str, Any] = {
-            "me": holder, "host": socket.gethostname(), "pid": os.getpid(), "dead_s": dead_after_s,
-        }  # fmt: skip
 
     def join(self, place: str, run: str, job: str = "") -> JoinedJob:
         """Become a participant, and start to send heartbeats.
@@ -244,9 +264,6 @@ class Claims:
         rows = self._rows(_HOLDER_OF, scope=scope, keys=sorted(keys))
         return f"run '{rows[0][0]}' on {rows[0][1]}" if rows else None
 
-    def _rows(self, query: str, **values: Any) -> Sequence[Sequence[Any]]:
-        return self._connection.rows(query, {**self._values, **values})
-
 
 def _monotonic_s() -> float:
     """Return seconds of a clock that goes on while the machine sleeps, if there is one.
@@ -277,7 +294,7 @@ _TURN_HEARTBEAT = (
 )
 
 
-class PostgresGroupTurn:
+class PostgresGroupTurn(_Participant):
     """One participant's turn in a group. Implements `runner.core.concurrency.GroupTurn`."""
 
     def __init__(
@@ -289,11 +306,9 @@ class PostgresGroupTurn:
         run: str,
         dead_after_s: float,
     ) -> None:
-        self._connection = PostgresConnection(server)
-        self._values: dict[str, Any] = {
-            "name": name, "holder": holder, "job": f"{server.schema}:{job}", "run": run,
-            "host": socket.gethostname(), "pid": os.getpid(), "dead_s": dead_after_s,
-        }  # fmt: skip
+        super().__init__(
+            server, dead_after_s, name=name, holder=holder, job=f"{server.schema}:{job}", run=run
+        )
         self._is_ours = False
 
     def take(self) -> LockHolder | None:
@@ -304,7 +319,7 @@ class PostgresGroupTurn:
         """
         if "began" not in self._values:
             prepare_runs_schema(self._connection)
-            self._values["began"] = float(self._connection.rows(f"select {SERVER_NOW}", {})[0][0])
+            self._values["began"] = float(self._rows(f"select {SERVER_NOW}")[0][0])
 
         def take(execute: Execute) -> Sequence[Sequence[Any]]:
             execute(_LOCK, {"lock": self._values["name"]})
@@ -322,7 +337,7 @@ class PostgresGroupTurn:
 
     def request_release(self) -> None:
         """Ask runs that began earlier to stop."""
-        self._connection.rows(_REQUEST_RELEASE, self._values)
+        self._rows(_REQUEST_RELEASE)
 
     def is_lost(self) -> bool:
         """Send a heartbeat; return whether a newer run wants the turn, or has it.
@@ -330,7 +345,7 @@ class PostgresGroupTurn:
         Raises:
             LedgerError: PostgreSQL cannot be used.
         """
-        rows = self._connection.rows(_TURN_HEARTBEAT, self._values)
+        rows = self._rows(_TURN_HEARTBEAT)
         return bool(rows[0][0]) if rows else self.take() is not None
 
     def leave(self) -> None:
@@ -338,8 +353,7 @@ class PostgresGroupTurn:
         self._connection.retry_s = 0.0
         with closing(self._connection):
             if self._is_ours:
-                drop = "delete from paddock_runs.turns where holder = :holder"
-                self._connection.rows(drop, self._values)
+                self._rows("delete from paddock_runs.turns where holder = :holder")
 
 
 _RESTART_JOB = (
@@ -365,15 +379,14 @@ _SPENT_BY_OTHERS = (
 )
 
 
-class SharedSpending:
+class SharedSpending(_Participant):
     """One participant's part of what a job spends."""
 
     def __init__(self, server: PostgresServer, job: str, run: str, dead_after_s: float) -> None:
-        self._connection = PostgresConnection(server)
-        self._values: dict[str, Any] = {
-            "job": f"{server.schema}:{job}", "run": run, "dead_s": dead_after_s,
-            "forgotten_s": SPENDING_FORGOTTEN_S,
-        }  # fmt: skip
+        forgotten_s = SPENDING_FORGOTTEN_S
+        super().__init__(
+            server, dead_after_s, job=f"{server.schema}:{job}", run=run, forgotten_s=forgotten_s
+        )
 
     def begin(self) -> None:
         """Start to count, or continue from what the present participants have spent.
@@ -392,14 +405,8 @@ class SharedSpending:
 
     def others(self, mine: Spent) -> Spent:
         """Write what this participant has spent; return what the others have, and the job's time."""
-        values = {
-            "tokens": mine.tokens, "n_ended": mine.n_ended, "n_in_flight": mine.n_in_flight,
-        }  # fmt: skip
-        self._connection.rows(_WRITE_OWN, {**self._values, **values})
-        rows = self._connection.rows(_SPENT_BY_OTHERS, self._values)
-        seconds, tokens, n_ended, n_in_flight = rows[0]
+        self._rows(
+            _WRITE_OWN, tokens=mine.tokens, n_ended=mine.n_ended, n_in_flight=mine.n_in_flight
+        )
+        ((seconds, tokens, n_ended, n_in_flight),) = self._rows(_SPENT_BY_OTHERS)
         return Spent(float(seconds or 0), int(tokens), int(n_ended), int(n_in_flight))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()

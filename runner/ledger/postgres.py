@@ -75,11 +75,6 @@ class PostgresServer:
     url: str
     schema: str
 
-    @property
-    def place(self) -> str:
-        """Name of the database for messages, without a password."""
-        return database_name(self.url)
-
     def connect(self) -> psycopg.Connection[Any]:
         """Connect; each statement is a transaction of its own.
 
@@ -286,12 +281,7 @@ class PostgresConnection:
         Raises:
             LedgerError: the server was away for too long, or refuses.
         """
-
-        def write(connection: psycopg.Connection[Any]) -> None:
-            with connection.transaction():
-                _write(connection, pending)
-
-        self._retried(write)
+        self._retried(lambda connection: _write(connection, pending))
 
     def _retried(self, action: Callable[[psycopg.Connection[Any]], T]) -> T:
         def once() -> T:
@@ -304,7 +294,7 @@ class PostgresConnection:
 
         def note_wait(_: Exception, pause_s: float) -> None:
             if self._note is not None and pause_s > _BACKOFF.first_s:
-                self._note(f"{self.server.place} went away; waiting for it")
+                self._note(f"{database_name(self.server.url)} went away; waiting for it")
 
         with self._lock:
             # After one call has waited in vain, the next ones do not wait as long again.
@@ -357,7 +347,8 @@ def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> 
         return False
     versions = _execute(connection, "select value from meta where name = 'version'", {})
     for (version,) in versions:
-        check_version(server.place, int(version), "Use the same Paddock on all machines.")
+        place = database_name(server.url)
+        check_version(place, int(version), "Use the same Paddock on all machines.")
     return bool(versions)
 
 
@@ -377,8 +368,9 @@ def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -
 def _write(connection: psycopg.Connection[Any], pending: Pending) -> None:
     # Not by `executemany`: it sends a pipeline, and while the server waits for the rest of one
     # from a machine that has stopped, it does not end the idle transaction.
-    for statement, values in write_statements(pending, "%s"):
-        connection.execute(statement.encode(), [_without_nul(value) for value in values])
+    with connection.transaction():
+        for statement, values in write_statements(pending, "%s"):
+            connection.execute(statement.encode(), [_without_nul(value) for value in values])
 
 
 def _without_nul(value: Any) -> Any:

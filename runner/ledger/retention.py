@@ -48,86 +48,6 @@ _MAIN_CODE = (
 
 
 @dataclass(frozen=True, slots=True)
-class UnneededCall:
-    """A model call that no item needs."""
-
-    hash: str
-    at: float
-    n_bytes: int
-    """Of the texts in its row."""
-    objects: tuple[str, ...]
-
-
-def unneeded_calls(database: LedgerDatabase, before: float) -> Iterator[UnneededCall]:
-    """Yield the calls before a time that no item needs, the oldest first.
-
-    An item needs the calls that its entry was made from. Calls for an earlier version of the entry
-    are not needed once all of the entry's calls are known to be of the run that wrote it.
-    """
-    oldest = database.rows("select min(at) from calls", {})[0][0]
-    if oldest is None or oldest >= before:
-        return
-    nested = _nested_prefixes(database)
-    for row in database.rows(_CALLS_BY_AGE, {"before": before}):
-        hash_, scope, key, run, at, size, *objects = row[:8]
-        found, entry_run, n_calls, gone, n_made = row[8:]
-        call = UnneededCall(hash_, at, int(size or 0), tuple(filter(None, objects)))
-        if found is None:
-            prefix = nested.get(scope)
-            if prefix is None or not _has_item(database, scope, key[len(prefix) :]):
-                yield call
-        elif gone is not None or (run != entry_run and int(n_made or 0) >= n_calls):
-            yield call
-
-
-def needed_calls(database: LedgerDatabase, objects: ObjectStore) -> frozenset[str]:
-    """Return the hashes of the calls that existing items were made from."""
-    found: set[str] = set()
-    for text, object_ in database.rows(_LINEAGE_OF_CALLS, {}):
-        kept = objects.get(object_) if object_ is not None else text
-        for step in json.loads(kept)["steps"] if kept else ():
-            found.update(call[0] for call in step["calls"])
-    return frozenset(found)
-
-
-def _nested_prefixes(database: LedgerDatabase) -> dict[str, str]:
-    """Return the prefix of the calls' keys in the scopes of nested blocks."""
-    found: dict[str, str] = {}
-    for scope, inputs in database.rows("select scope, inputs from scopes", {}):
-        outer = json.loads(inputs)[1:]
-        if outer:
-            found[scope] = "".join(f"{key}/" for key in outer)
-    return found
-
-
-def _has_item(database: LedgerDatabase, scope: str, key: str) -> bool:
-    query = "select 1 from items where scope = :scope and key = :key and gone is null"
-    return bool(database.rows(query, {"scope": scope, "key": key}))
-
-
-_LINEAGE_OF_CALLS = """
-select p.made, p.made_object from provenance p
-left join items i on i.scope = p.scope and i.key = p.key
-where i.gone is null
-"""
-
-# A top-level step's calls have no key; its entry has the step's id for one.
-_CALLS_BY_AGE = """
-select c.hash, c.scope, c.key, c.run, c.at,
-       length(coalesce(c.request, '')) + length(coalesce(c.reply, '')),
-       c.request_object, c.reply_object,
-       i.key, i.run, i.calls, i.gone, made.n
-from calls c
-left join items i
-  on i.scope = c.scope and i.key = case when c.key = '' then c.step else c.key end
-left join (select scope, key, run, count(*) as n from calls group by scope, key, run) made
-  on made.scope = c.scope and made.key = c.key and made.run = i.run
-where c.at < :before
-order by c.at
-"""
-
-
-@dataclass(frozen=True, slots=True)
 class RetentionLimits:
     """What may be removed; times in seconds since 1970."""
 
@@ -301,26 +221,35 @@ class _Sweeper:
         """Remove calls that no item needs and are too old or too many; return their hashes."""
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
-        found = list(unneeded_calls(self._database, max(limits.calls_before, too_large)))
-        if found:
-            kept = needed_calls(self._database, ObjectStore(self._state / "objects"))
-            found = [call for call in found if call.hash not in kept]
-        old = [call for call in found if call.at < limits.calls_before]
-        n_bytes = sum(call.n_bytes for call in old)
-        doomed = {call.hash for call in old}
+        before = {"before": max(limits.calls_before, too_large)}
+        rows = self._database.rows(_CALLS_BY_AGE, before)
+        needed = self._needed_calls() if rows else frozenset()
+        found = [row for row in rows if row[0] not in needed]
+        old = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
+        removed, n_bytes = set(old), sum(old.values())
         if limits.max_bytes:
             too_much = self._size() - n_bytes - limits.max_bytes
-            for call in found:
-                if too_much <= 0 or call.at >= too_large:
+            for hash_, at, size, *objects in found:
+                if too_much <= 0 or at >= too_large:
                     break
-                if call.hash not in doomed:
-                    doomed.add(call.hash)
-                    n_bytes += call.n_bytes
-                    too_much -= call.n_bytes + sum(map(self._size_of, call.objects))
-        self._swept.calls = len(doomed)
+                if hash_ not in removed:
+                    removed.add(hash_)
+                    n_bytes += size
+                    too_much -= size + sum(self._size_of(one) for one in objects if one)
+        self._swept.calls = len(removed)
         self._swept.n_bytes += n_bytes
-        self._delete("calls", "hash", sorted(doomed))
-        return frozenset(doomed)
+        self._delete("calls", "hash", sorted(removed))
+        return frozenset(removed)
+
+    def _needed_calls(self) -> frozenset[str]:
+        """Return the hashes of the calls that the entries of existing documents were made from."""
+        objects = ObjectStore(self._state / "objects")
+        found: set[str] = set()
+        for text, object_ in self._database.rows(_LINEAGE, {}):
+            made = objects.get(object_) if object_ is not None else text
+            for step in json.loads(made)["steps"] if made else ():
+                found.update(call[0] for call in step["calls"])
+        return frozenset(found)
 
     def _gone_items(self) -> frozenset[tuple[str, str]]:
         """Remove the entries of documents deleted long ago, and of outputs that are gone too."""
@@ -422,6 +351,16 @@ class _Sweeper:
             return 0
 
 
+_LINEAGE = """
+select p.made, p.made_object from provenance p
+left join items i on i.scope = p.scope and i.key = p.key
+where i.gone is null
+"""
+_CALLS_BY_AGE = """
+select hash, at, length(coalesce(request, '')) + length(coalesce(reply, '')),
+       request_object, reply_object
+from calls where at < :before order by at
+"""
 _SIZE_OF_FILE = """
 select (pages.page_count - free.freelist_count) * sizes.page_size
 from pragma_page_count() pages, pragma_freelist_count() free, pragma_page_size() sizes

@@ -1,7 +1,7 @@
-"""Run history: past and present runs of several ledgers, and the journal of a running one.
+"""Run history: past and present runs of several ledgers. Read-only.
 
-Read-only. A run that the ledger calls running has died if its process is gone, or, on another
-machine that shares the ledger, if it has sent no heartbeat for `SILENT_S`.
+A run that the ledger calls running has died if its process is gone, or, on another machine that
+shares the ledger, if it has sent no heartbeat for `SILENT_S`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.text import split_lines
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow
@@ -80,62 +78,6 @@ def _is_state_folder(folder: Path) -> bool:
     return (folder / LEDGER_FILE).exists() or (folder / "id").exists()
 
 
-MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name
-
-
-class JournalTail:
-    """Incremental reader of one journal."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._at = 0
-        self._rest = b""
-
-    def more(self) -> list[dict[str, Any]]:
-        """Return the lines written since the last call; none if there is no file."""
-        try:
-            with self._file.open("rb") as stream:
-                stream.seek(self._at)
-                found = stream.read(MAX_JOURNAL_BYTES)
-        except OSError:
-            return []
-        self._at += len(found)
-        texts, self._rest = split_lines(self._rest, found)
-        lines = map(_json_object, texts)
-        return [line for line in lines if line]
-
-
-class JournalProgress:
-    """Progress of a running run, from its journal."""
-
-    def __init__(self, file: Path) -> None:
-        self._tail = JournalTail(file)
-        self._totals: dict[str, int] = {}
-        self._ended: Counter[str] = Counter()
-        self.n_bad = 0
-
-    def update(self) -> tuple[int, int]:
-        """Read new lines; return how many items have ended, and how many are known."""
-        for line in self._tail.more():
-            step = str(line.get("step"))
-            if line.get("event") == "step" and isinstance(line.get("items"), int):
-                self._totals[step] = line["items"]
-                self._ended[step] += int(line.get("fresh") or 0)
-            elif line.get("event") == "item" and step in self._totals:  # no block within another
-                self._ended[step] += 1
-            if line.get("event") == "item" and line.get("state") in ("failed", "quarantined"):
-                self.n_bad += 1
-        return sum(self._ended.values()), sum(self._totals.values())
-
-
-def _json_object(text: str | bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 DIED = "died"
 BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", DIED)
 MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
@@ -165,7 +107,7 @@ class PastRun:
     @property
     def summary(self) -> Mapping[str, Any]:
         """Its report without the items; empty while it runs."""
-        return _json_object(self.row.summary or "")
+        return dict(json.loads(self.row.summary or "{}"))
 
     @property
     def message(self) -> str | None:

@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from paddock.engine.system import files
+from paddock.engine.system.text import split_lines
 from paddock.runner.settings import Settings
 
 from . import console
@@ -349,6 +350,61 @@ def _opened(out: Path | IO[str]) -> IO[str]:
         return out
     files.private_folder(out.parent)
     return files.open_private(out, "a")
+
+
+MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may have the name
+
+
+class JournalTail:
+    """Incremental reader of one journal."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._at = 0
+        self._rest = b""
+
+    def more(self) -> list[dict[str, Any]]:
+        """Return the lines written since the last call; none if there is no file."""
+        try:
+            with self._file.open("rb") as stream:
+                stream.seek(self._at)
+                found = stream.read(MAX_JOURNAL_BYTES)
+        except OSError:
+            return []
+        self._at += len(found)
+        texts, self._rest = split_lines(self._rest, found)
+        return [line for line in map(_parsed_line, texts) if line]
+
+
+def _parsed_line(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class JournalProgress:
+    """Progress of a running run, from its journal."""
+
+    def __init__(self, file: Path) -> None:
+        self._tail = JournalTail(file)
+        self._totals: dict[str, int] = {}
+        self._ended: Counter[str] = Counter()
+        self.n_bad = 0
+
+    def update(self) -> tuple[int, int]:
+        """Read new lines; return how many items have ended, and how many are known."""
+        for line in self._tail.more():
+            step = str(line.get("step"))
+            if line.get("event") == "step" and isinstance(line.get("items"), int):
+                self._totals[step] = line["items"]
+                self._ended[step] += int(line.get("fresh") or 0)
+            elif line.get("event") == "item" and step in self._totals:  # not of a nested block
+                self._ended[step] += 1
+            if line.get("event") == "item" and line.get("state") in ("failed", "quarantined"):
+                self.n_bad += 1
+        return sum(self._ended.values()), sum(self._totals.values())
 
 
 LOGGER = "paddock"

@@ -24,8 +24,6 @@ from paddock.runner.cli.history_text import (
     runs_table,
 )
 from paddock.runner.ledger.run_history import (
-    JournalProgress,
-    JournalTail,
     find_ledgers,
     recent_runs,
     run_items,
@@ -33,6 +31,7 @@ from paddock.runner.ledger.run_history import (
     unknown_run_text,
 )
 from paddock.runner.progress import console
+from paddock.runner.progress.events import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
