@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from paddock.engine.system.files import MOST_NAME_BYTES
+from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
 
 from .base import OutsideRoots, Roots, StepError
 
@@ -72,8 +72,7 @@ def file_sha256(path: Path, verb: str, hint: str) -> str | None:
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
             raise StepError(f"'{printable(path)}' is {what}; {hint}.")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except FileNotFoundError:
         return None
     except OSError as error:

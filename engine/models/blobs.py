@@ -27,7 +27,7 @@ from paddock.engine.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from paddock.engine.system.files import TemporaryFile, remove_stale_files, sync_folder
+from paddock.engine.system.files import TemporaryFile, remove_stale_files, sha256_of, sync_folder
 from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.system.units import DAY_S, HOUR_S
 
@@ -168,8 +168,7 @@ class BlobStore:
 
     def true_digest(self, digest: str) -> str:
         """Read a blob and return the digest of its content."""
-        with self.path(digest).open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sha256:{sha256_of(self.path(digest))}"
 
     def remove(self, digest: str) -> int:
         """Remove a blob; return the bytes that it had."""

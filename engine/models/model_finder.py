@@ -20,7 +20,7 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
-from paddock.engine.system.files import read_json_object, write_json_atomically
+from paddock.engine.system.files import read_json_object, sha256_of, write_json_atomically
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
@@ -107,8 +107,7 @@ class _DigestCache:
         entry = known.get(name)
         if entry is not None and entry[:3] == stamp:
             return str(entry[3])
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
         with suppress(OSError):  # a cache that cannot be written is no error
             write_json_atomically(self._file, {**known, name: [*stamp, digest]})
         return digest

@@ -319,6 +319,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename outlast a power cut, where the system can."""
     with suppress(OSError):

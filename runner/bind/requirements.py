@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import processes
+from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import BadHost, has_expression, read_pattern
 from paddock.pipelines.errors import Fault, Mark, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError
@@ -60,8 +61,6 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
     texts = server.texts.data
     if not server.is_command:
         return
-    from paddock.runner.ledger.outputs import sha256_of  # brings the ledger, and asyncio
-
     words = [texts["command"], *texts.get("args", ())]
     inside = base.resolve()
     for word in words:

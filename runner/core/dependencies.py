@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.files import sha256_of
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.outputs import OutputIndex, sha256_of
+from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import StepError
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores

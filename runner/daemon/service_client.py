@@ -8,7 +8,6 @@ command runs one over a private socket, so that `paddock chat` is the same progr
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import socket
 import tempfile
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.models.model_names import is_path
 from paddock.engine.system import light_http
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import is_loopback
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.settings import Settings
@@ -217,8 +217,7 @@ def _upload(client: ServiceClient, source: str | Path, tell: Tell) -> str:
     if isinstance(source, str):
         return source
     tell(f"reading {source.name}", None, None)
-    with source.open("rb") as content:
-        digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+    digest = f"sha256:{sha256_of(source)}"
     if not client.has_blob(digest):
         tell(f"sending {source.name}", None, None)
         client.upload(digest, source)

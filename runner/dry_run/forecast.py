@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.keys import WrongInput
@@ -27,7 +28,6 @@ from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_
 from paddock.runner.core.session import RunSession
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.outputs import sha256_of
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 from paddock.steps.run_pipeline import named_outputs

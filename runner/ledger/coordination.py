@@ -95,7 +95,7 @@ _HEARTBEAT = (
     f"values (:me, :host, :pid, :run, :place, :job, {SERVER_NOW}) "
     f"on conflict (holder) do update set seen = excluded.seen"
 )
-_DROP_FORGOTTEN = f"delete from holders where seen < {SERVER_NOW} - :forgotten_s"
+_DROP_FORGOTTEN = f"delete from holders where seen < {SERVER_NOW} - {CLAIM_FORGOTTEN_S}"
 _JOBS_AT_PLACE = (
     f"select job from holders where place = :place and {IS_ALIVE} and holder <> :me order by seen"
 )
@@ -183,7 +183,7 @@ class Claims(_Participant):
 
         def enter(execute: Execute) -> JoinedJob:
             execute(_LOCK, {"lock": place})  # those who join at the same moment, one by one
-            execute(_DROP_FORGOTTEN, {"forgotten_s": CLAIM_FORGOTTEN_S})
+            execute(_DROP_FORGOTTEN, {})
             jobs = [row[0] for row in execute(_JOBS_AT_PLACE, {**self._values, "place": place})]
             joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs))
             self._values |= {"run": run, "place": place, "job": joined.job}
@@ -357,8 +357,8 @@ class PostgresGroupTurn(_Participant):
 
 
 _RESTART_JOB = (
-    f"delete from paddock_runs.spent where at < {SERVER_NOW} - :forgotten_s or (job = :job "
-    f"and not exists (select 1 from paddock_runs.spent as other "
+    f"delete from paddock_runs.spent where at < {SERVER_NOW} - {SPENDING_FORGOTTEN_S} "
+    f"or (job = :job and not exists (select 1 from paddock_runs.spent as other "
     f"where other.job = :job and other.at > {SERVER_NOW} - :dead_s))"
 )
 _BEGIN_SPENDING = (
@@ -383,10 +383,7 @@ class SharedSpending(_Participant):
     """One participant's part of what a job spends."""
 
     def __init__(self, server: PostgresServer, job: str, run: str, dead_after_s: float) -> None:
-        forgotten_s = SPENDING_FORGOTTEN_S
-        super().__init__(
-            server, dead_after_s, job=f"{server.schema}:{job}", run=run, forgotten_s=forgotten_s
-        )
+        super().__init__(server, dead_after_s, job=f"{server.schema}:{job}", run=run)
 
     def begin(self) -> None:
         """Start to count, or continue from what the present participants have spent.

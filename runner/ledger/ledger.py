@@ -33,7 +33,7 @@ from .entries import (
     RunRow,
     write_error,
 )
-from .sqlite_file import SqliteCommit, SqliteDatabase
+from .sqlite_file import SqliteDatabase
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -175,14 +175,14 @@ class Ledger:
                 self._database = database
                 if not database.find_tables():
                     database.make_tables()
+            writing = SqliteDatabase(self.file, is_writer=True)
+            self._writer = Writer(writing.write_rows, writing.close, self._note)
         except OSError as error:
             why = error.strerror or error
             raise LedgerError(
                 f"{self.folder}: the ledger's folder cannot be written ({why}).\n"
                 "  Make it writable, or copy the pipeline to a folder of your own."
             ) from error
-        commit = SqliteCommit(self.file)
-        self._writer = Writer(commit, commit.close, self._note)
 
     def _open_shared_for_writing(self) -> None:
         postgres = _postgres()
@@ -291,12 +291,15 @@ class Ledger:
         if not found:
             return None
         row = dict(zip(_CALL_COLUMNS, found[0], strict=True))
-        text, object_ = row.pop("reply"), row.pop("reply_object")
-        reply = text.encode() if object_ is None else self.objects.get(object_)
+        reply = self.content(row.pop("reply"), row.pop("reply_object"))
         if reply is None:
             return None
         usage = json.loads(row.pop("usage"))
         return CallRow(**row, request="", reply=reply, usage=usage)
+
+    def content(self, text: str | None, object_: str | None) -> bytes | None:
+        """Return a request or reply; None if its object is missing."""
+        return (text or "").encode() if object_ is None else self.objects.get(object_)
 
     def record_call(self, call: CallRow, run: str) -> None:
         """Write a call; large requests and replies, and vectors, become objects."""
@@ -503,12 +506,12 @@ class Ledger:
     def put(self, table: str, row: Mapping[str, Any]) -> None:
         """Write a whole row; lasting after `durable`."""
         if self._writer is not None:
-            self._writer.put(table, row)
+            self._writer.queue(table, row, row)
 
     def drop(self, table: str, key: Mapping[str, Any]) -> None:
         """Remove the row with this primary key."""
         if self._writer is not None:
-            self._writer.drop(table, key)
+            self._writer.queue(table, key, None)
 
 
 def open_existing(folder: Path, url: str) -> LedgerDatabase | None:

@@ -79,8 +79,8 @@ class LineageStore:
         for *head, usage, request, request_object, reply, reply_object in self._ledger.rows(
             query, hash=hash_
         ):
-            asked = self._whole(request, request_object)
-            answered = self._whole(reply, reply_object)
+            asked = self._ledger.content(request, request_object)
+            answered = self._ledger.content(reply, reply_object)
             if asked is not None and answered is not None:
                 values = [*head, json.loads(usage), asked.decode(), answered]
                 return RecordedModelCall(*values)
@@ -90,9 +90,6 @@ class LineageStore:
         """Return the hashes of the calls that an item was the first to make, oldest first."""
         query = "select hash from calls where scope = :scope and key = :key order by at"
         return tuple(row[0] for row in self._ledger.rows(query, scope=scope, key=key))
-
-    def _whole(self, text: str | None, object_: str | None) -> bytes | None:
-        return (text or "").encode() if object_ is None else self._ledger.objects.get(object_)
 
     # --- vector stores
 

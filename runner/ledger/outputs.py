@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
 from .entries import OutputRow
@@ -15,12 +16,6 @@ from .ledger import Ledger
 
 FileCondition = Literal["same", "edited", "missing"]
 SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class OutputIndex:
@@ -135,20 +130,10 @@ class OutputIndex:
     def record_intended(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record the content that is about to be renamed to `path`."""
         stored = self.stored(path)
-        old = self._rows.get((scope, stored))
-        intended = old.intended if old else ()
-        if sha256 not in intended:
-            intended = (*intended, sha256)
-        row = OutputRow(
-            scope=scope,
-            path=stored,
-            key=key,
-            sha256=old.sha256 if old else None,
-            intended=intended,
-            size=old.size if old else None,
-            mtime_ns=old.mtime_ns if old else None,
-        )
-        self._put(row, run)
+        new = OutputRow(scope, stored, key, None, (), None, None)
+        old = self._rows.get((scope, stored), new)
+        intended = old.intended if sha256 in old.intended else (*old.intended, sha256)
+        self._put(replace(old, key=key, intended=intended), run)
 
     def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record the content that `path` has now."""

@@ -43,10 +43,11 @@ class SqliteDatabase:
 
     listed_keys = "json_each(:keys)"
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, is_writer: bool = False) -> None:
         self._file = file
+        wait_s = NOTED_AFTER_S if is_writer else READ_WAIT_S
         with self._explained():
-            self._connection = _connect(file, READ_WAIT_S)
+            self._connection = _connect(file, wait_s)
 
     def find_tables(self) -> bool:
         """Return whether the file has its tables; refuse those of another version."""
@@ -60,7 +61,7 @@ class SqliteDatabase:
     def make_tables(self) -> None:
         """Make the tables; no other process may do so at the same time."""
         with self._explained():
-            _use_log(self._connection)
+            self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
                 for statement in create_statements("without rowid"):
                     self._connection.execute(statement)
@@ -70,6 +71,20 @@ class SqliteDatabase:
         """Execute a statement; return its rows."""
         with self._explained():
             return self._connection.execute(query, dict(values)).fetchall()
+
+    def write_rows(self, pending: Pending) -> None:
+        """Write and delete rows in one transaction.
+
+        Raises:
+            LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
+        """
+        try:
+            with _transaction(self._connection):
+                for statement, values in write_statements(pending, "?"):
+                    self._connection.execute(statement, values)
+        except (sqlite3.Error, OSError) as error:
+            cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
+            raise cause from error
 
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
@@ -94,39 +109,6 @@ class SqliteDatabase:
             yield
         except sqlite3.DatabaseError as error:
             raise read_error(self._file, error) from error
-
-
-class SqliteCommit:
-    """Commits to a file over a connection of its own; used by the writer's thread."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._connection: sqlite3.Connection | None = None
-
-    def __call__(self, pending: Pending) -> None:
-        """Write all of it or nothing.
-
-        Raises:
-            LedgerError: the file cannot be written; `LedgerBusy`: another program holds it.
-        """
-        try:
-            self._connection = self._connection or _connect_for_writing(self._file)
-            write_rows(self._connection, pending)
-        except (sqlite3.Error, OSError) as error:
-            cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
-            raise cause from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-
-
-def write_rows(connection: sqlite3.Connection, pending: Pending) -> None:
-    """Write and delete rows in one transaction."""
-    with _transaction(connection):
-        for statement, values in write_statements(pending, "?"):
-            connection.execute(statement, values)
 
 
 def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:
@@ -164,23 +146,16 @@ def _is_worth_compacting(connection: sqlite3.Connection, file: Path) -> bool:
 
 
 def _connect(file: Path, wait_s: float) -> sqlite3.Connection:
-    return sqlite3.connect(file, timeout=wait_s, isolation_level=None, check_same_thread=False)
-
-
-def _connect_for_writing(file: Path) -> sqlite3.Connection:
-    connection = _connect(file, NOTED_AFTER_S)
+    connection = sqlite3.connect(
+        file, timeout=wait_s, isolation_level=None, check_same_thread=False
+    )
     try:
-        _use_log(connection)
+        # An entry outlasts a power cut, not only a kill. Commits are grouped, so it is cheap.
+        connection.execute("PRAGMA synchronous=FULL")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _use_log(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    # An entry outlasts a power cut, not only a kill. Commits are grouped, so it is cheap.
-    connection.execute("PRAGMA synchronous=FULL")
 
 
 @contextlib.contextmanager

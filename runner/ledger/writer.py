@@ -41,23 +41,12 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    def put(self, table: str, row: Row) -> None:
-        """Queue a row; it replaces the one with the same primary key.
+    def queue(self, table: str, key: Row, row: Row | None) -> None:
+        """Queue a row, which replaces the one with the primary key in `key`; None deletes that.
 
         Raises:
             LedgerError: an earlier write failed; no more rows are taken.
         """
-        self._queue(table, row, row)
-
-    def drop(self, table: str, key: Row) -> None:
-        """Queue the removal of the row with this primary key.
-
-        Raises:
-            LedgerError: an earlier write failed; no more rows are taken.
-        """
-        self._queue(table, key, None)
-
-    def _queue(self, table: str, key: Row, row: Row | None) -> None:
         values = tuple(key[column] for column in KEYS[table])
         with self._wake:
             if self._error is not None:

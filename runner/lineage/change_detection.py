@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan
@@ -38,7 +39,7 @@ from paddock.runner.core.fingerprints import (
 )
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.outputs import OutputIndex, sha256_of
+from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.report import PlanItem
 from paddock.runner.settings import Settings
 from paddock.steps.base import Roots

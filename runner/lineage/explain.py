@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.core import model_pools, run_records
@@ -27,7 +28,7 @@ from paddock.runner.core.staleness import Judge
 from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import FileCondition, OutputIndex, sha256_of
+from paddock.runner.ledger.outputs import FileCondition, OutputIndex
 from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 

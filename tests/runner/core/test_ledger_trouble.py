@@ -288,7 +288,7 @@ def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
 
     def answer(request: ChatRequest) -> str:
         refused = sqlite3.OperationalError("attempt to write a readonly database")
-        monkey.setattr(sqlite_file, "write_rows", _raising(refused))
+        monkey.setattr(sqlite_file, "write_statements", _raising(refused))
         return echo(request)
 
     with pytest.MonkeyPatch.context() as monkey:
