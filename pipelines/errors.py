@@ -117,7 +117,6 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def nearest_name(word: str, names: Iterable[str]) -> str | None:
-    """Return the most similar name, or None."""
     return _nearest_cached(word, tuple(names))
 
 

@@ -220,11 +220,7 @@ class CompiledText:
         return environment().from_string(self.tree)
 
     def run(self, scope: Mapping[str, Any]) -> Any:
-        """Evaluate the expression, or render the template.
-
-        Raises:
-            ExpressionError: always this, whatever went wrong.
-        """
+        """Evaluate the expression, or render the template."""
         if self.chain is not None:
             found = _look_up(scope, self.chain)
             if found is not _ABSENT:
@@ -292,11 +288,7 @@ def _excerpt(source: str, line_number: int | None = None) -> str:
 
 
 def compile_text(source: str, *, bare: bool) -> CompiledText:
-    """Compile a template, or with `bare` an expression without braces.
-
-    Raises:
-        ExpressionError: it cannot be parsed, or contains what is not allowed.
-    """
+    """Compile a template, or with `bare` an expression without braces."""
     if len(source) > MAX_SOURCE_CHARS:
         raise ExpressionError(f"the text has more than {MAX_SOURCE_CHARS:,} characters")
     try:
@@ -384,11 +376,6 @@ class Expression:
 
     @classmethod
     def of(cls, source: str) -> Expression:
-        """Compile it.
-
-        Raises:
-            ExpressionError: it cannot be parsed, or uses what is not allowed.
-        """
         return cls(source, compile_text(source, bare=True))
 
     @property
@@ -407,11 +394,6 @@ class Expression:
         return self._compiled.tree
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
-        """Return its value.
-
-        Raises:
-            ExpressionError: it failed.
-        """
         return self._compiled.run(scope)
 
 
@@ -426,11 +408,7 @@ class Value:
 
     @classmethod
     def of(cls, data: Any, *, bare: bool = False) -> Value:
-        """Compile every text in `data`; with `bare`, each text is an expression without braces.
-
-        Raises:
-            ExpressionError: the first text that cannot be read, with its path.
-        """
+        """Compile every text in `data`; with `bare`, each text is an expression without braces."""
         value, errors = cls.scan(data, bare=bare)
         if errors:
             raise errors[0]
@@ -446,12 +424,10 @@ class Value:
 
     @property
     def is_constant(self) -> bool:
-        """Whether there is no expression in it."""
         return not self._places
 
     @property
     def references(self) -> frozenset[Reference]:
-        """The paths that it reads."""
         return frozenset().union(*(made.references for made in self._places.values()))
 
     def places(self) -> Mapping[Path, frozenset[Reference]]:
@@ -463,21 +439,13 @@ class Value:
         return {path: made.references | made.elements for path, made in self._places.items()}
 
     def template(self, name: str) -> Template:
-        """Return the text under a key as a template, without compiling it again.
-
-        Raises:
-            ExpressionError: it cannot be read.
-        """
+        """Return the text under a key as a template, without compiling it again."""
         source = self.data[name]
         made = self._places.get((name,))
         return Template.of(source) if made is None else Template(source, made, None, {})
 
     def render(self, scope: Mapping[str, Any]) -> Any:
-        """Return the data with every expression's value in its place.
-
-        Raises:
-            ExpressionError: with the path within the data.
-        """
+        """Return the data with every expression's value in its place."""
         return self._render(scope)
 
 
@@ -554,34 +522,23 @@ class Template:
 
     @classmethod
     def of(cls, source: str, file: str | None = None) -> Template:
-        """Compile a text, bound to an empty scope.
-
-        Raises:
-            ExpressionError: it cannot be parsed, or uses what is not allowed.
-        """
+        """Compile a text, bound to an empty scope."""
         made = compile_text(source, bare=False)
         return cls(source, made, file, {})
 
     @property
     def references(self) -> frozenset[Reference]:
-        """The paths that it reads."""
         return self._compiled.references
 
     @property
     def reads(self) -> frozenset[Reference]:
-        """The paths that it reads, with fields of list items."""
         return self._compiled.references | self._compiled.elements
 
     def bound(self, scope: Mapping[str, Any]) -> Template:
-        """Return the same template over this scope."""
         return Template(self.source, self._compiled, self.file, scope)
 
     def render(self, **extra: Any) -> str:
-        """Return the text; `extra` names take precedence over the scope.
-
-        Raises:
-            ExpressionError: it failed.
-        """
+        """Return the text; `extra` names take precedence over the scope."""
         made = self._compiled.run({**self._scope, **extra})
         return made if isinstance(made, str) else str(made)
 
@@ -592,7 +549,6 @@ class Template:
         return [text for text in found if isinstance(text, str)]
 
     def __repr__(self) -> str:
-        """Show the source."""
         return f"Template({self.source!r})"
 
     @classmethod

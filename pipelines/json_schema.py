@@ -65,7 +65,6 @@ JSON_SCHEMA: Schema = {
 
 
 def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
-    """Return the schema of a pipeline file, with these steps."""
     definitions: Schema = {}
     top = _table(FileKeys, definitions)
     properties = top["properties"]

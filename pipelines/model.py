@@ -137,7 +137,6 @@ class Pipeline:
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     def mark(self, at: Path) -> Mark:
-        """Return the position of a path."""
         return self.document.mark(at)
 
     def nodes(self) -> Iterator[Node]:

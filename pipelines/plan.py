@@ -108,7 +108,6 @@ class DependencyGraph:
                 self._name(use)
 
     def faults(self) -> tuple[Fault, ...]:
-        """Return the faults."""
         return tuple(self._found.values())
 
     def ordered(self, nodes: tuple[Node, ...]) -> tuple[Node, ...]:

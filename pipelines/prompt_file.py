@@ -27,7 +27,6 @@ _TEMPLATE_MARKS = re.compile(r"\{\{|\{%|\{#")
 
 
 def is_prompt_file(name: str) -> bool:
-    """Return whether a file's name ends like one."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -179,11 +178,6 @@ def read_prompt_file(text: str, file: str) -> PromptFile:
 
 
 def prompt_file_of(document: yaml_source.YamlDocument) -> PromptFile:
-    """Read a document.
-
-    Raises:
-        PipelineError: with every fault.
-    """
     checks = FaultCollector(document)
     if isinstance(document.data, dict):
         made = checks.table(PromptFile, document.data, ())
@@ -250,7 +244,6 @@ class ConversationTemplate(Template):
         return made
 
     def bound(self, scope: Mapping[str, Any]) -> ConversationTemplate:
-        """Return the same conversation over this scope."""
         made = ConversationTemplate(self.source, self._compiled, self.file, scope)
         made.turns = tuple((role, one.bound(scope)) for role, one in self.turns)
         made.params, made.schema = self.params, self.schema

@@ -145,7 +145,6 @@ class TemplateSandbox(MeteredEnvironment):
         return self.made(self.text(self.made(value)))  # type: ignore[no-any-return]
 
     def text(self, value: Any) -> str:
-        """Return a value as the output shows it."""
         return _text_of(value)
 
     def _filter(self, name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
@@ -174,7 +173,6 @@ class TemplateSandbox(MeteredEnvironment):
         return self.made(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call a function if a template may."""
         return __self.made(super().call(__context, __obj, *args, **kwargs))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -229,7 +227,6 @@ def _new_meter() -> TemplateMeter:
 
 
 def closed_attribute_message(attribute: str) -> str:
-    """Return the message for an attribute that is not allowed."""
     return f"it reads '{attribute}', and names that begin with two underscores are not allowed"
 
 

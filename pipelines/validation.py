@@ -279,5 +279,4 @@ class FaultCollector:
         return None if data is None else self.value(data, (*at, "returns"), bare=True)
 
     def failed(self, error: ExpressionError, at: Path) -> None:
-        """Add an expression's fault."""
         self.add(at, error.message, error.remedy)

@@ -67,7 +67,6 @@ class YamlDocument:
         return key, value
 
     def mark_of(self, node: Node | None) -> Mark:
-        """Return the position of a node."""
         if node is None:
             return _mark(self.file, self._lines, 0, 0, 1)
         start, end = node.start_mark, node.end_mark

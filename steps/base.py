@@ -155,26 +155,20 @@ class VectorStore(Protocol):
     """One open store. Methods may be called by many tasks at once; writers queue."""
 
     @property
-    def path(self) -> Path:
-        """The folder."""
-        ...
+    def path(self) -> Path: ...
 
     @property
     def dimensions(self) -> int | None:
         """The length of its vectors; None while it is empty."""
-        ...
 
     @property
-    def n_rows(self) -> int:
-        """The number of rows, of all items."""
-        ...
+    def n_rows(self) -> int: ...
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
         """Return the vectors of a step's rows of an item, by text, so that none is made twice.
 
         Only those with the same `made`.
         """
-        ...
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
         """Replace a step's rows of an item in one commit; return the number of new ones.
@@ -184,7 +178,6 @@ class VectorStore(Protocol):
         Raises:
             StepError: a vector has another length; the store cannot be written.
         """
-        ...
 
     async def nearest(
         self, vector: Vector, k: int, where: Mapping[str, Any] | str | None = None
@@ -196,7 +189,6 @@ class VectorStore(Protocol):
         Raises:
             StepError: `where` is not a filter; the store cannot be read.
         """
-        ...
 
     async def matching(
         self, text: str, k: int, where: Mapping[str, Any] | str | None = None
@@ -206,7 +198,6 @@ class VectorStore(Protocol):
         Raises:
             StepError: `where` is not a filter; the store cannot be read.
         """
-        ...
 
 
 class VectorStores(Protocol):
@@ -229,7 +220,6 @@ class VectorStores(Protocol):
             StepError: it is missing though it must exist, broken, of another model, or of other
                 dimensions.
         """
-        ...
 
 
 T = TypeVar("T")
@@ -296,7 +286,6 @@ class Toolset(Protocol):
         Raises:
             StepError: there is none of this name, or its server cannot be used.
         """
-        ...
 
     async def names(self, server: str | None = None) -> Sequence[str]:
         """Return the names of the tools without a server, or of one server.
@@ -304,7 +293,6 @@ class Toolset(Protocol):
         Raises:
             StepError: there is no such server, or it cannot be used.
         """
-        ...
 
 
 class CallCache(Protocol):
@@ -323,7 +311,6 @@ class CallCache(Protocol):
         `asked` and the result are plain JSON data. With `keeps=False` the call is recorded but
         never looked up: it has effects or depends on the time.
         """
-        ...
 
 
 class NoCallCache:
@@ -337,7 +324,6 @@ class NoCallCache:
         *,
         keeps: bool = True,
     ) -> T:
-        """Do it."""
         return await do()
 
 
@@ -416,7 +402,6 @@ class ModelResolver(Protocol):
 
     def resolve(self, alias: str | None, role: Role) -> ModelSpec:
         """Return the model of this alias, or the default of this role."""
-        ...
 
 
 class OutputFiles(Protocol):
@@ -424,11 +409,9 @@ class OutputFiles(Protocol):
 
     def owned(self) -> frozenset[Path]:
         """Return the absolute paths that this pipeline has written; they are never scanned."""
-        ...
 
     async def known_sha256(self, path: Path) -> frozenset[str]:
         """Return the digests that were written, or about to be, at this path."""
-        ...
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         """Check that a step may write, move or remove a file; `is_new`: it will exist then.
@@ -436,7 +419,6 @@ class OutputFiles(Protocol):
         Raises:
             StepError: it belongs to Paddock or the pipeline, or could run as a pipeline.
         """
-        ...
 
     async def intend(self, path: Path, sha256: str) -> None:
         """Record durably what is about to be renamed to `path`.
@@ -444,36 +426,28 @@ class OutputFiles(Protocol):
         Raises:
             StepError: another item of this run writes the same file.
         """
-        ...
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         """Record what `path` holds now; it becomes part of the item's entry."""
-        ...
 
     @property
     def takes_over(self) -> bool:
         """Whether this run replaces files that were edited, or are not ours (`--take`)."""
-        ...
 
     async def holds(self, path: Path, sha256: str) -> None:
         """Record that `path`, edited by a person, is kept; `sha256` is of our content."""
-        ...
 
     async def note_removed(self, path: Path) -> None:
         """Record that a file was removed: while one is there, the item is not done."""
-        ...
 
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are written to a store: without them the item is not done."""
-        ...
 
     async def note_file_read(self, path: Path) -> None:
         """Record a file that was read and is not among `Step.reads`."""
-        ...
 
     async def note_rows_read(self, store: Path) -> None:
         """Record that a store is searched: its content decides the result."""
-        ...
 
 
 class StepLog(Protocol):
@@ -481,7 +455,6 @@ class StepLog(Protocol):
 
     def note(self, text: str) -> None:
         """Show one line, and keep it in the report."""
-        ...
 
 
 class NoToolset:
@@ -490,15 +463,9 @@ class NoToolset:
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
     ) -> BoundTool:
-        """Refuse.
-
-        Raises:
-            StepError: always.
-        """
         raise StepError(f"tool '{name}' cannot be used here: this step has no tools.")
 
     async def names(self, server: str | None = None) -> Sequence[str]:
-        """List nothing."""
         return ()
 
 
@@ -513,11 +480,6 @@ class NoVectorStores:
         *,
         is_new_allowed: bool = True,
     ) -> VectorStore:
-        """Refuse.
-
-        Raises:
-            StepError: always.
-        """
         raise StepError(f"the store '{path}' cannot be opened: this step has no stores.")
 
 
@@ -530,7 +492,6 @@ class SubPipelines(Protocol):
         Raises:
             StepError: it cannot be read, lies outside the roots, or did not complete.
         """
-        ...
 
 
 class ReplyForm(Protocol):
@@ -539,12 +500,10 @@ class ReplyForm(Protocol):
     @property
     def schema(self) -> Any:
         """The JSON Schema that the answer must match, as plain data; None: free text."""
-        ...
 
     @property
     def repair(self) -> int:
         """Maximum number of repair attempts."""
-        ...
 
     async def failures(self, output: Any, text: str) -> list[str]:
         """Return a sentence for each check that an answer fails, for the model to read.
@@ -554,7 +513,6 @@ class ReplyForm(Protocol):
         Raises:
             StepError: a check cannot be evaluated.
         """
-        ...
 
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -584,7 +542,6 @@ class DocumentReaders(Protocol):
         self, request: Any, is_unwanted: Event | None = None, begun: Callable[[], None] = ...
     ) -> Future[Any]:
         """Read a document once a process is free; `begun` is called then."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -647,7 +604,6 @@ class Step(Protocol[P, O]):
 
     def reads(self, params: P) -> Sequence[str]:
         """Return the files that the result depends on, as written in the parameters."""
-        ...
 
     async def run(self, params: P, tools: Tools) -> O:
         """Do the work.
@@ -657,4 +613,3 @@ class Step(Protocol[P, O]):
             StepSkipped: there is nothing to do.
             EngineError: the pool could not do it.
         """
-        ...

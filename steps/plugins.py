@@ -65,16 +65,11 @@ def own_plugins(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 
 
 def package_of(point: EntryPoint) -> str:
-    """Return which package brings an entry point."""
     return point.dist.name if point.dist else "unknown"
 
 
 def load_plugin(point: EntryPoint) -> Any:
-    """Import what an entry point names.
-
-    Raises:
-        PluginImportError: with the reason.
-    """
+    """Import what an entry point names."""
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # an import may raise anything

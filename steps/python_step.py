@@ -64,11 +64,6 @@ class PythonStep:
         return ()
 
     async def run(self, params: Params, tools: Tools) -> FunctionOutput:
-        """Call it.
-
-        Raises:
-            StepError: it raised something, took too long, or did not return plain data.
-        """
         limit_s = tools.total_s or DEFAULT_TIMEOUT_S
         tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
         result = await tool.call(params.model_dump(exclude_unset=True, mode="json"))

@@ -117,11 +117,7 @@ def load_all_steps() -> tuple[dict[str, type[Step[Any, Any]]], tuple[BrokenStep,
 
 
 def _with_json_schema(name: str, kind: type[Step[Any, Any]]) -> type[Step[Any, Any]]:
-    """Return a step whose parameters and outputs have a JSON Schema.
-
-    Raises:
-        BrokenStep: they have none.
-    """
+    """Return a step whose parameters and outputs have a JSON Schema."""
     try:
         kind.params.model_json_schema()
         kind.output.model_json_schema()
@@ -183,11 +179,9 @@ class CheckFunctions(Mapping[str, CheckFunction]):
         return name in _own_checks() or name in plugins(CHECK_GROUP)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names, sorted."""
         return iter(sorted({*_own_checks(), *plugins(CHECK_GROUP)}))
 
     def __len__(self) -> int:
-        """Count them."""
         return len({*_own_checks(), *plugins(CHECK_GROUP)})
 
 

@@ -84,12 +84,6 @@ class RunCommand:
         return ()
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
-        """Run it to its end.
-
-        Raises:
-            StepError: it cannot be started, wrote too much, or ended with another code.
-            DeadlineExceeded: it did not end in time; it and all that it started are ended.
-        """
         ended = await tools.memo.once(
             "tool", _cache_request(params), lambda: _run(params, tools), keeps=False
         )

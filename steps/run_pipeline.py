@@ -53,11 +53,6 @@ class RunPipeline:
         return ()
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
-        """Run it to its end.
-
-        Raises:
-            StepError: an input is wrong.
-        """
         if tools.pipelines is None:
             raise StepError("no other pipeline can run from here.")
         return PipelineOutput(

@@ -49,24 +49,18 @@ class CheckCall:
 
 @dataclass(frozen=True)
 class Check:
-    """A compiled check."""
+    """A compiled check. One that cannot be read or evaluated raises `ExpressionError`."""
 
     expression: Expression
     calls: tuple[CheckCall, ...]
 
     @classmethod
     def of(cls, source: str) -> Check:
-        """Compile it.
-
-        Raises:
-            ExpressionError: it cannot be parsed, or uses what is not allowed.
-        """
         expression = Expression.of(source)
         return cls(expression, tuple(_calls(expression)))
 
     @property
     def source(self) -> str:
-        """The expression as written."""
         return self.expression.source
 
     @property
@@ -94,11 +88,7 @@ class Check:
     def failures(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
-        """Return why it is not true, in plain sentences; [] if it is true.
-
-        Raises:
-            ExpressionError: it cannot be evaluated.
-        """
+        """Return why it is not true, in plain sentences; [] if it is true."""
         found = _CheckFindings()
         names = {call.name for call in self.calls} & functions.keys()
         ready = {name: found.watching(name, functions[name]) for name in names}

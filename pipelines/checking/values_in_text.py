@@ -142,7 +142,6 @@ class ValueIndex:
     """For each dimension and number in its base unit: the signs."""
 
     def add(self, said: TextValue) -> None:
-        """Add a value of a text."""
         self.days |= said.days
         self.clocks |= said.clocks
         for year, _, day in said.days:

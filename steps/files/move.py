@@ -76,11 +76,7 @@ class FilesMove:
         return (params.path,) if params.mode == "copy" else ()
 
     async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:
-        """Move, copy or delete the file, unless that is done already.
-
-        Raises:
-            StepError: the file does not exist, another one is in its place, or the system refused.
-        """
+        """Move, copy or delete the file, unless that is done already."""
         source = resolve_path(tools.roots, params.path)
         if params.mode != "copy":
             tools.outputs.check_target(source, is_new=False)

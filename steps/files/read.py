@@ -102,7 +102,6 @@ class FilesRead:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: FilesReadParams) -> Sequence[str]:
-        """Name the document."""
         return (params.path,)
 
     @classmethod
@@ -111,12 +110,6 @@ class FilesRead:
         return documents.reader_versions()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
-        """Read it.
-
-        Raises:
-            StepError: it cannot be read.
-            StepSkipped: it is empty, and `empty` is `skip`.
-        """
         path = resolve_path(tools.roots, params.path)
         document = await documents.load_document(
             path,

@@ -378,15 +378,9 @@ class FilesRows:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
-        """Name the file."""
         return (params.path,)
 
     async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
-        """Read them.
-
-        Raises:
-            StepError: it cannot be read or parsed.
-        """
         path = resolve_path(tools.roots, params.path)
         data = _read_bytes(path, params.max_bytes)
         if len(data) < _THREAD_FROM_BYTES:

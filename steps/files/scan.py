@@ -91,11 +91,6 @@ class FilesScan:
         return ()
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
-        """List them.
-
-        Raises:
-            StepError: the root is missing, not a folder, or outside the allowed folders.
-        """
         root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()
         files, notes = await asyncio.to_thread(
             scan_folder, params, root, tools.roots.allowed, owned

@@ -71,12 +71,7 @@ class FilesWrite:
         return ()
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
-        """Write it, unless it has this content already or was edited.
-
-        Raises:
-            StepError: edited with `on_edited: fail`, written by two items, or refused by the
-                system; a full disk is fatal.
-        """
+        """Write it, unless it has this content already or was edited."""
         path = _target_path(params.path, tools)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()

@@ -124,12 +124,6 @@ class Agent:
         return function_files(params.tools)
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
-        """Work on the task.
-
-        Raises:
-            StepError: there is no such tool, or the model gave no answer as `reply` wants it.
-            EngineError: the task does not fit, or the pool could not do it.
-        """
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given())
         offered = await offered_tools(params.tools, tools.toolset)

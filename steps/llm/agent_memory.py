@@ -39,12 +39,10 @@ class AgentTurn:
 
     @property
     def messages(self) -> list[Message]:
-        """The messages of the turn."""
         return [self.said, *self.results]
 
 
 def turn_text(text: str, given: Sequence[ToolCallResult]) -> str:
-    """Return a turn as plain text."""
     calls = [f"{_call_text(one.call)} gave:\n{as_data(one.text)}" for one in given]
     return "\n\n".join(filter(None, [text, *calls]))
 
@@ -58,20 +56,16 @@ class TurnStore(Protocol):
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
         """Add dropped turns, the oldest first."""
-        ...
 
     async def words(self, about: str) -> str:
         """Return text about them for the prompt; empty for nothing."""
-        ...
 
     async def close(self) -> None:
         """Remove them: the conversation has ended."""
-        ...
 
     @property
     def told(self) -> str:
         """What happened to dropped turns, for the report."""
-        ...
 
 
 @dataclass
@@ -209,17 +203,14 @@ class TurnNotes:
     _notes: str = ""
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Add turns to the notes, one after the other."""
         for turn in turns:
             reply = await self.limited.ask(await self._fitting(turn.words))
             self._notes = reply.text.strip() or self._notes
 
     async def words(self, about: str) -> str:
-        """Return the notes."""
         return f"Your notes on what you have done so far:\n{as_data(self._notes)}"
 
-    async def close(self) -> None:
-        """Do nothing."""
+    async def close(self) -> None: ...
 
     def _messages(self, words: str) -> list[Message]:
         before = f"Notes so far:\n{as_data(self._notes)}\n\n" if self._notes else ""
@@ -266,7 +257,6 @@ class RecalledTurns:
     _rows: list[VectorRow] = field(default_factory=list)
 
     async def add(self, turns: Sequence[AgentTurn]) -> None:
-        """Write turns to the store."""
         vectors = await self._vectors([turn.words for turn in turns])
         for turn, vector in zip(turns, vectors, strict=True):
             self._rows.append(VectorRow(len(self._rows), turn.words, vector))
@@ -285,7 +275,6 @@ class RecalledTurns:
         return f"From earlier in this conversation:\n{as_data(chr(10).join(texts))}" if own else ""
 
     async def close(self) -> None:
-        """Remove the turns from the store."""
         if self._store is not None:
             await self._store.replace(self.item, [])
 

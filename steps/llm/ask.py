@@ -245,7 +245,6 @@ class Asker:
         return await self.tools.pool.count_chat(self.model, wanted, tools)
 
     async def count(self, texts: Sequence[str]) -> list[int]:
-        """Count texts."""
         return await self.tools.pool.count_texts(self.model, texts)
 
     async def overflow(
@@ -363,7 +362,6 @@ class Asker:
             raise
 
     def usage(self) -> UsageOutput:
-        """Return the usage so far."""
         return UsageOutput(
             calls=len(self._usages),
             prompt_tokens=sum(usage.prompt_tokens for usage in self._usages),
@@ -374,7 +372,6 @@ class Asker:
 
 
 def empty_answer() -> StepError:
-    """Return the error for an answer without text."""
     return StepError("the model gave an empty answer.", kind="check")
 
 
@@ -423,7 +420,6 @@ async def ask_checked(
 
 
 def schema_constraint(schema: Any) -> Constraint:
-    """Return the constraint of an answer to a JSON Schema."""
     return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
 
 

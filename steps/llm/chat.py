@@ -121,16 +121,9 @@ class Chat:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ChatParams) -> Sequence[str]:
-        """Return the images, and the files of functions among the tools."""
         return [*params.images, *function_files(params.tools)]
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
-        """Ask.
-
-        Raises:
-            StepError: a template failed, or the answer ended at a limit the author did not set.
-            EngineError: the prompt does not fit, or the pool could not do it.
-        """
         model = tools.models.resolve(params.model, "chat")
         conversation = params.prompt if isinstance(params.prompt, ConversationTemplate) else None
         own = conversation.params if conversation else {}

@@ -109,19 +109,15 @@ class PartPrompts(Protocol):
         self, part: TextPart, index: int, n_parts: int, previous: Sequence[str] = ()
     ) -> list[Message]:
         """Ask about one part; `previous` are notes on those before it."""
-        ...
 
     def whole(self, notes: Sequence[str]) -> list[Message]:
         """Ask for one answer out of the notes on consecutive parts."""
-        ...
 
     def joined(self, notes: Sequence[str]) -> str:
         """Return notes as one text, as `whole` shows them."""
-        ...
 
     def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
         """Ask for an answer that covers one more part."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +144,15 @@ class SummaryPrompts:
         return _summary_prompt(f"{before}{part.data['text']}\n\n{closing}")
 
     def whole(self, notes: Sequence[str]) -> list[Message]:
-        """Ask for one text out of the notes on consecutive parts."""
         if self.reduce is not None:
             return _summary_prompt(render_template(self.reduce, "reduce", {"notes": list(notes)}))
         closing = self._closing("Summarise the notes above as one text")
         return _summary_prompt(f"{self.joined(notes)}\n\n{closing}")
 
     def joined(self, notes: Sequence[str]) -> str:
-        """Return notes as one text."""
         return NOTE_SEPARATOR.join(notes)
 
     def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
-        """Ask for a summary that covers one more part."""
         closing = self._closing("Rewrite the summary above so that it also covers the text")
         return _summary_prompt(f"Summary so far:\n{answer}\n\nText:\n{part.text}\n\n{closing}")
 
@@ -201,22 +194,18 @@ class DivisiblePrompt:
     def part(
         self, part: TextPart, index: int, n_parts: int, previous: Sequence[str] = ()
     ) -> list[Message]:
-        """Return the conversation with one part in the text's place."""
         return self._with_text(f"[Part {index + 1} of {n_parts}]\n{part.text}")
 
     def whole(self, notes: Sequence[str]) -> list[Message]:
-        """Return the conversation with the answers to the parts in the text's place."""
         return self._with_text(self.joined(notes))
 
     def joined(self, notes: Sequence[str]) -> str:
-        """Return answers as one text, each under a mark."""
         return NOTE_SEPARATOR.join(
             f"[Answer from part {number} of {len(notes)}]\n{note}"
             for number, note in enumerate(notes, 1)
         )
 
     def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:
-        """Return the conversation with the answer so far and one more part."""
         mark = f"[Part {index + 1} of {n_parts}]"
         return self._with_text(f"[Answer so far]\n{answer}\n\n{mark}\n{part.text}")
 
@@ -327,12 +316,10 @@ class MapReduce(LevelReducer):
         return groups if len(groups) > 1 else [(0, middle), (middle, len(notes))]
 
     async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
-        """Ask for one answer to some notes."""
         text = await self._ask(self._whole(notes))
         return ReduceNote("", text, text, is_answer=True)
 
     def no_progress(self) -> StepError:
-        """Return the error for notes that do not get shorter."""
         what = f"the {self.name} do not get shorter, so they would never fit into one prompt."
         return StepError(what, remedy=self.remedy, kind="check")
 

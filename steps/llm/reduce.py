@@ -139,18 +139,9 @@ class Reduce:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ReduceParams) -> Sequence[str]:
-        """Return nothing."""
         return ()
 
     async def run(self, params: ReduceParams, tools: Tools) -> ReduceOutput:
-        """Combine the items.
-
-        Raises:
-            StepError: an item does not fit, a template failed, an answer did not pass its checks
-                or ended at a limit that the author did not set.
-            StepSkipped: there are no items.
-            EngineError: the pool could not do it.
-        """
         return await _reduce(params, tools)
 
     async def foresee(self, params: ReduceParams, tools: Tools) -> CallForecast:
@@ -357,7 +348,6 @@ class TreeReducer(LevelReducer):
         return ReducedTree(await self._ask(left, level, self.asker.tools.reply), level + 1)
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
-        """Cut the notes into groups whose prompts fit."""
         sizes = await self.asker.count([note.text for note in notes])
         empty = await self.asker.size(self.messages(notes[:1], level)) - sizes[0]
         limit = await self.asker.room()
@@ -387,7 +377,6 @@ class TreeReducer(LevelReducer):
         return ReduceNote(notes[-1].name, answer.text, value, is_answer=True)
 
     def no_progress(self) -> StepError:
-        """Return the error for answers that do not get shorter."""
         return StepError(
             "the answers do not get shorter, so they would never fit into one prompt.",
             remedy="Ask for a shorter one in `prompt`, lower `fanin`, or raise the model's `ctx`.",

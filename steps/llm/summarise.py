@@ -118,7 +118,6 @@ class Summarise:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: SummariseParams) -> Sequence[str]:
-        """Return the document, if there is one."""
         return () if params.file is None else (params.file,)
 
     @classmethod
@@ -127,13 +126,6 @@ class Summarise:
         return documents.reader_versions()
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
-        """Summarise.
-
-        Raises:
-            StepError: there is nothing to read, or an answer failed its checks or ended at a limit
-                that the author did not set.
-            EngineError: it does not fit and that is an error, or the pool could not do it.
-        """
         material = await _read_input(params, tools)
         if not material.text.strip():
             raise StepError("there is nothing to summarise: the text is empty.")
@@ -176,7 +168,6 @@ class _SummaryInput:
     """The document's pages, if it was read here."""
 
     def passages(self) -> list[Passage]:
-        """Return the passages that can be cited."""
         if self.is_cut:
             return passages_by_chunk(self.parts)
         return passages_by_page(self.pages or (self.text,))

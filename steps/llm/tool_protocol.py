@@ -124,7 +124,6 @@ def refuse_unknown_choice(choice: str, wanted: Sequence[str | ToolParam]) -> Non
 
 
 def function_files(wanted: Sequence[str | ToolParam]) -> list[str]:
-    """Return the files of the Python functions among the tools."""
     names = (one if isinstance(one, str) else one.name or "" for one in wanted)
     found = (FUNCTION_REFERENCE.match(name) for name in names)
     return list(dict.fromkeys(one["file"] for one in found if one is not None))
@@ -183,11 +182,7 @@ def _offered_tool(tool: BoundTool, param: ToolParam) -> OfferedTool:
 
 
 def _with_unique_names(found: Sequence[OfferedTool]) -> list[OfferedTool]:
-    """Name each tool as models and servers accept it: `http.get` becomes `http_get`.
-
-    Raises:
-        StepError: a tool is there twice.
-    """
+    """Name each tool as models and servers accept it: `http.get` becomes `http_get`."""
     named: dict[str, OfferedTool] = {}
     seen: set[tuple[str | None, str]] = set()
     for one in found:
@@ -395,16 +390,13 @@ class ToolProtocol(Protocol):
     @property
     def tools(self) -> Sequence[Tool]:
         """Tools that are part of the request, and counted with its prompt."""
-        ...
 
     @property
     def answers_without_tools(self) -> bool:
         """Whether the final answer is asked for in a prompt without tools."""
-        ...
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
         """Return the first messages, with instructions about tools."""
-        ...
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         """Ask for one turn; `choice` as `ChatRequest.tool_choice`.
@@ -413,11 +405,9 @@ class ToolProtocol(Protocol):
             StepError: the answer cannot be parsed.
             EngineError: the pool could not do it.
         """
-        ...
 
     def results(self, given: Sequence[ToolCallResult]) -> list[Message]:
         """Return messages with the results of a turn's calls."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,11 +425,9 @@ class NativeToolProtocol:
         return False
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
-        """Add the warning about results."""
         return with_system_text(messages, DATA_ONLY) if self.warns else list(messages)
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
-        """Ask for one turn."""
         reply = await self.asker.ask(messages, tools=self.tools, tool_choice=choice)
         calls = () if choice == "none" else reply.tool_calls
         if not calls and choice not in ("auto", "none") and reply.done_reason == "length":
@@ -455,7 +443,6 @@ class NativeToolProtocol:
         return ModelTurn(reply.text, calls, said, reply)
 
     def results(self, given: Sequence[ToolCallResult]) -> list[Message]:
-        """Return one `tool` message per result."""
         return [
             Message("tool", one.text, tool_name=one.call.name, tool_call_id=one.call.id)
             for one in given
@@ -480,11 +467,9 @@ class JsonToolProtocol:
         return True
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
-        """Add descriptions of the tools and of the JSON."""
         return with_system_text(messages, tools_description(self.offered))
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
-        """Ask for one turn."""
         constraint = schema_constraint(turn_schema(self.offered, choice))
         reply = await self.asker.ask(messages, constraint=constraint)
         message = Message("assistant", reply.text, reasoning=reply.reasoning)

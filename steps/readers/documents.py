@@ -1,4 +1,4 @@
-"""Read documents and image files for steps; errors in one sentence.
+"""Read documents and image files for steps; what fails raises `StepError` with the reason.
 
 Documents of any kind are read in a reader process; an image for a model with vision is read as
 bytes, and the engine checks its format.
@@ -39,9 +39,6 @@ async def load_document(
     """Read a document: small texts here, all others in a process of `readers`.
 
     `readers` None starts a process for this document alone.
-
-    Raises:
-        StepError: with the reason.
     """
     name = f"'{printable(path.name)}'"
     try:
@@ -56,11 +53,7 @@ async def load_document(
 
 
 async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
-    """Return the text of a fetched page as Markdown.
-
-    Raises:
-        StepError: with the reason.
-    """
+    """Return the text of a fetched page as Markdown."""
     data = html.encode("utf-8", "replace")
     request = DocumentRequest(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
     try:
@@ -70,11 +63,7 @@ async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
 
 
 def read_document_file(path: Path, *, max_bytes: int) -> Document:
-    """Read a document in a process of its own, and wait for it.
-
-    Raises:
-        StepError: with the reason.
-    """
+    """Read a document in a process of its own, and wait for it."""
     with closing(ReaderPool()) as readers:
         return wait_for_document(
             readers.submit(DocumentRequest(path, None, "auto", True, max_bytes)), path
@@ -82,11 +71,7 @@ def read_document_file(path: Path, *, max_bytes: int) -> Document:
 
 
 def wait_for_document(job: Future[Document], path: Path) -> Document:
-    """Wait for a document that is being read.
-
-    Raises:
-        StepError: with the reason.
-    """
+    """Wait for a document that is being read."""
     name = f"'{printable(path.name)}'"
     try:
         return _with_document_name(job.result(), path, name)
@@ -101,11 +86,7 @@ def reader_versions() -> tuple[str, ...]:
 
 
 def refuse_empty(document: Document, path: Path) -> None:
-    """Raise for a document without text.
-
-    Raises:
-        StepError: it is empty.
-    """
+    """Raise for a document without text."""
     if document.is_empty:
         raise StepError(f"'{printable(path.name)}' {document.why_empty}.")
 

@@ -33,11 +33,6 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def read_mail(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it.
-
-    Raises:
-        Unreadable: it is not a mail.
-    """
     message = email.message_from_binary_file(file, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not any(
         _header(message, n) for n in _SHOWN_HEADERS

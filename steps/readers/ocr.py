@@ -39,7 +39,6 @@ class TextBox:
 
     @property
     def height(self) -> float:
-        """Its height."""
         return self.bottom - self.top
 
 
@@ -206,11 +205,6 @@ _MOST_FRAMES = 500
 
 
 def read_image(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it.
-
-    Raises:
-        Unreadable: it is damaged or far too large, or OCR is off or missing.
-    """
     if not wish.ocr:
         raise Unreadable("is a picture, and `ocr` is off")
     if not ocr_is_installed():

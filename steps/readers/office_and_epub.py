@@ -50,9 +50,6 @@ def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> z
     `what` names the kind in errors: "a Word document"; `streamed` are name prefixes of markup that
     is never read whole. Declared sizes are enough: Python inflates in pieces and stops at that
     size.
-
-    Raises:
-        Unreadable: with the reason.
     """
     # Otherwise a whole entry would be inflated before it is cut to its declared size.
     zipfile.ZipExtFile.MAX_N = _INFLATE_BYTES
@@ -168,11 +165,7 @@ _NOTES = (("footnotes", "footnote"), ("endnotes", "endnote"))
 
 
 def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it as one page: the file has no page breaks of the layout.
-
-    Raises:
-        Unreadable: it is damaged, protected or not a Word document, or the extra is not installed.
-    """
+    """Read it as one page: the file has no page breaks of the layout."""
     docx = import_library("docx", _WORD_DOCUMENT)
     open_archive(file, _WORD_DOCUMENT)
     file.seek(0)
@@ -343,11 +336,6 @@ _LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre a
 
 
 def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it.
-
-    Raises:
-        Unreadable: it is damaged, protected or not a presentation, or the extra is not installed.
-    """
     pptx = import_library("pptx", _PRESENTATION)
     open_archive(file, _PRESENTATION)
     file.seek(0)
@@ -449,11 +437,6 @@ _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 
 
 def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it.
-
-    Raises:
-        Unreadable: it is damaged, protected or not a spreadsheet, or the extra is not installed.
-    """
     openpyxl = import_library("openpyxl", _SPREADSHEET)
     open_archive(file, _SPREADSHEET, _STREAMED)
     try:
@@ -554,11 +537,6 @@ _MOST_XML_BYTES = 16 * 1024 * 1024
 
 
 def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it.
-
-    Raises:
-        Unreadable: it is damaged, protected or not an e-book.
-    """
     with open_archive(file, _EBOOK) as book:
         try:
             _refuse_protected(book)

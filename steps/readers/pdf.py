@@ -45,11 +45,7 @@ class PdfText:
 def extract_pdf_text(
     file: BinaryIO, check: Callable[[], None], see: PageOcr | None = None
 ) -> PdfText:
-    """Read all pages; `check` is called before each, `see` reads those that have no text.
-
-    Raises:
-        Unreadable: it is damaged, protected or not a PDF.
-    """
+    """Read all pages; `check` is called before each, `see` reads those that have no text."""
     with _open_pdf(file) as document:
         with _PDFIUM_LOCK:
             n_pages = len(document)
@@ -137,11 +133,6 @@ def _clean_text(text: str) -> str:
 
 
 def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
-    """Read it.
-
-    Raises:
-        Unreadable: it is damaged or protected, or has no readable text.
-    """
     sees = wish.ocr and ocr.ocr_is_installed()
     found = extract_pdf_text(file, wish.check, ocr.recognise if sees else None)
     nothing = _why_empty(found) if found.pictures and not any(found.pages) else ""

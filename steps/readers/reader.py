@@ -29,7 +29,6 @@ PAGE_BREAK = "\n\n"
 
 
 def join_pages(texts: Iterable[str]) -> str:
-    """Join the texts of pages."""
     return PAGE_BREAK.join(texts)
 
 
@@ -54,7 +53,6 @@ class Document:
 
     @property
     def text(self) -> str:
-        """The whole text."""
         return join_pages(self.pages)
 
     @property
@@ -92,7 +90,6 @@ class Reader(Protocol):
             Unreadable: it cannot be read.
             OSError: the system refuses.
         """
-        ...
 
 
 class ReadRequest(Protocol):
@@ -101,20 +98,13 @@ class ReadRequest(Protocol):
     @property
     def ocr(self) -> bool:
         """Whether to read pictures of text."""
-        ...
 
     @property
     def check(self) -> Callable[[], None]:
         """Report progress: the time limit applies to each page or part."""
-        ...
 
     def within(self, kind: str, file: BinaryIO) -> Document:
-        """Read an embedded document of another kind.
-
-        Raises:
-            Unreadable: it cannot be read.
-        """
-        ...
+        """Read an embedded document of another kind."""
 
 
 class ReadsFile(Protocol):
@@ -126,7 +116,6 @@ class ReadsFile(Protocol):
         Raises:
             Unreadable: it cannot be read.
         """
-        ...
 
 
 class BrokenReader(Unreadable):
@@ -155,11 +144,6 @@ def reader_package(name: str) -> str:
 
 @cache
 def load_reader(name: str) -> type[Reader]:
-    """Import one reader.
-
-    Raises:
-        BrokenReader: with the package and the reason.
-    """
     point = plugins(READER_GROUP)[name][0]
     try:
         kind = load_plugin(point)

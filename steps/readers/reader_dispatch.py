@@ -2,6 +2,7 @@
 
 Reader processes do so for documents that may need much time or memory; in the run's own process
 only small texts are read (`read_small`). Imports no step, so that a reader process starts quickly.
+Whatever cannot be read raises `Unreadable` with the reason, or the system's OSError.
 """
 
 from __future__ import annotations
@@ -46,21 +47,11 @@ class ReadOptions:
     """Called before each page or part: the time that one may take begins again."""
 
     def within(self, kind: str, file: BinaryIO) -> Document:
-        """Read a document of another kind that lies within this one.
-
-        Raises:
-            Unreadable: it cannot be read; the reason says why.
-        """
+        """Read a document of another kind that lies within this one."""
         return _reader_for(kind)(file, self)
 
 
 def read_document(path: Path, wishes: ReadOptions, max_bytes: int) -> Document:
-    """Read a document.
-
-    Raises:
-        Unreadable: it cannot be read; the reason says why.
-        OSError: the system refuses.
-    """
     _check_size(path, max_bytes)
     try:
         document = _read_by_kind(path, wishes)
@@ -72,11 +63,7 @@ def read_document(path: Path, wishes: ReadOptions, max_bytes: int) -> Document:
 
 
 def read_document_bytes(data: bytes, wishes: ReadOptions, max_bytes: int) -> Document:
-    """Read a document of a known kind that is no file, such as a page that was fetched.
-
-    Raises:
-        Unreadable: it cannot be read; the reason says why.
-    """
+    """Read a document of a known kind that is no file, such as a page that was fetched."""
     kind = wishes.kind or "txt"
     try:
         if kind in text_files.TEXT_KINDS:
@@ -89,12 +76,7 @@ def read_document_bytes(data: bytes, wishes: ReadOptions, max_bytes: int) -> Doc
 
 
 def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | None:
-    """Read a plain text that takes next to no time and memory; None: it is another document.
-
-    Raises:
-        Unreadable: it cannot be read; the reason says why.
-        OSError: the system refuses.
-    """
+    """Read a plain text that takes next to no time and memory; None: it is another document."""
     kind = wishes.kind
     if (kind or kind_by_name(path) or _plugin_for(path)) not in ("", *_SMALL_KINDS):
         return None
@@ -114,11 +96,7 @@ def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | No
 
 
 def _check_size(path: Path, max_bytes: int) -> int:
-    """Return the size of a regular file; a pipe would make us wait for ever.
-
-    Raises:
-        Unreadable: it is no file, or larger than it may be.
-    """
+    """Return the size of a regular file; a pipe would make us wait for ever."""
     facts = path.stat()
     if stat.S_ISDIR(facts.st_mode):
         raise Unreadable("is a folder, not a document")
@@ -191,11 +169,7 @@ def _read_by_plugin(path: Path, name: str) -> Document:
 
 
 def _reader_for(kind: str) -> ReadsFile:
-    """Return the reader of a kind other than plain text.
-
-    Raises:
-        Unreadable: there is none.
-    """
+    """Return the reader of a kind other than plain text."""
     if kind not in _READERS:
         raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
     return _READERS[kind]

@@ -236,11 +236,6 @@ class _ReaderProcess:
     """One process, used by one thread at a time."""
 
     def __init__(self, bounds: _ReadLimits) -> None:
-        """Start it.
-
-        Raises:
-            OSError: Python cannot be started.
-        """
         import psutil
 
         self._line, theirs = socket.socketpair()

@@ -37,13 +37,11 @@ _TITLE_CHARS = 1_000
 
 
 def pack_frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
-    """Return the bytes of one frame."""
     head = json.dumps(meta).encode()
     return b"".join((HEADER.pack(kind, len(head), len(data)), head, data))
 
 
 def main(memory_bytes: int) -> None:
-    """Answer until the input ends."""
     requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
     # Libraries and plug-ins have no standard streams.
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -47,11 +47,6 @@ class Decoded:
 
 
 def decode_text(data: bytes, encoding: str = "auto") -> Decoded:
-    """Return the text.
-
-    Raises:
-        NotText: with the reason.
-    """
     name, skipped = _by_byte_order_mark(data)
     if encoding != "auto":
         return _decode_strictly(data[skipped:] if name else data, encoding)

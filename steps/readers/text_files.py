@@ -41,11 +41,7 @@ def html_charset(data: bytes) -> str:
 
 
 def html_to_markdown(html: str) -> tuple[str, str]:
-    """Return the page's text as Markdown, and its title.
-
-    Raises:
-        UnreadableHtml: with the reason.
-    """
+    """Return the page's text as Markdown, and its title."""
     if html.count("<") > _MAX_TAGS:
         raise UnreadableHtml(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
     soup = _parsed_html(_DECLARATION.sub("", html))

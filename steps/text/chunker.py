@@ -41,7 +41,6 @@ class TextTable:
 
 
 def find_tables(text: str) -> list[TextTable]:
-    """Return the tables of a text, in order."""
     table = _csv_table(text)
     return [table] if table else list(_markdown_tables(text))
 
@@ -397,7 +396,6 @@ class _TextCutter:
         return self.board.header(span) + self.text[span[0] : span[1]]
 
     def piece(self, span: tuple[int, int], n_tokens: int) -> CutPiece:
-        """Return a piece."""
         return CutPiece(self.shown(span), *span, n_tokens, len(self.board.header(span)))
 
     def _spans(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:

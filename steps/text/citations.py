@@ -59,7 +59,6 @@ def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) 
 
 
 def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSource:
-    """Return one source for several."""
     pages = [one.page for one in sources if one.page is not None]
     ends = [one.page_end for one in sources if one.page_end is not None]
     return CitedSource(

@@ -198,7 +198,6 @@ class Split:
     roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
 
     def reads(self, params: SplitParams) -> Sequence[str]:
-        """Name nothing."""
         return ()
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:

@@ -89,7 +89,6 @@ def _argument_field(name: str, hint: Any, default: Any, told: Mapping[str, str])
 
 
 def schema_of_arguments(table: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema of a function's arguments."""
     schema = table.model_json_schema(by_alias=True)
     for one in schema.setdefault("properties", {}).values():
         one.pop("title", None)
@@ -151,7 +150,6 @@ class FunctionRefused(Exception):
 
 
 def main() -> None:
-    """Answer until the input ends."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # Functions and their subprocesses print to standard error and have no input: requests are not
     # for them.

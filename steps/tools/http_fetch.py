@@ -212,11 +212,7 @@ async def _request(
 
 
 def _client(proxy: str | None) -> httpx.AsyncClient:
-    """Return a client that uses nothing of the environment but this proxy.
-
-    Raises:
-        StepError: it cannot be used.
-    """
+    """Return a client that uses nothing of the environment but this proxy."""
     timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
     try:
         return httpx.AsyncClient(timeout=timeout, trust_env=False, proxy=proxy)

@@ -77,12 +77,10 @@ class WatchedTransport:
         self._heard = heard
 
     async def __aenter__(self) -> Any:
-        """Return both directions."""
         read, write = await self._transport.__aenter__()
         return _WatchedStream(read, self._heard), write
 
     async def __aexit__(self, *error: Any) -> bool | None:
-        """End the other side."""
         self._heard.is_over = True
         ended: bool | None = await self._transport.__aexit__(*error)
         return ended
@@ -170,7 +168,6 @@ class HttpServerSpec:
     headers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """Return it for messages."""
         return f"the MCP server '{self.name}' at {self.url}"
 
 
@@ -216,7 +213,6 @@ class McpSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether the session has ended."""
         return self._life.done() or self._heard.is_over
 
     async def tools(self) -> Mapping[str, RunnableTool]:
@@ -490,7 +486,6 @@ class McpSessions:
         return session
 
     async def close(self) -> None:
-        """End every session, all at once."""
         open_ = [one.session for one in self._servers.values() if one.session is not None]
         await asyncio.gather(*(session.close() for session in open_), return_exceptions=True)
         self._servers.clear()

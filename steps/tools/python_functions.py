@@ -141,11 +141,7 @@ class FunctionPool:
     _described: dict[PythonFunction, asyncio.Task[Mapping[str, Any]]] = field(default_factory=dict)
 
     async def tool(self, name: str, function: PythonFunction) -> RunnableTool:
-        """Return a function as a tool.
-
-        Raises:
-            StepError: it cannot be loaded, or be called as a tool.
-        """
+        """Return a function as a tool."""
         described = await self.described(function)
 
         async def do(args: Mapping[str, Any]) -> ToolResult:
@@ -222,7 +218,6 @@ class FunctionPool:
         return answer
 
     async def close(self) -> None:
-        """End the processes."""
         for task in self._described.values():
             task.cancel()
         await asyncio.gather(*self._described.values(), return_exceptions=True)
@@ -264,11 +259,7 @@ class _FunctionProcess:
         return made
 
     async def ready(self) -> None:
-        """Wait until the process is ready.
-
-        Raises:
-            StepError: it ended at once.
-        """
+        """Wait until the process is ready."""
         assert self._process.stdout is not None
         if not await self._process.stdout.readline():
             raise StepError(f"Python ended at its start: {self._last_words()}")

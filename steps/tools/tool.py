@@ -70,7 +70,6 @@ def tool_result(value: Any, text: str | None = None, *, is_error: bool = False) 
 
 
 def tool_refusal(text: str) -> ToolResult:
-    """Return an error result."""
     return ToolResult(text, None, is_error=True)
 
 
@@ -112,7 +111,6 @@ class CallTool:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: ToolParams) -> Sequence[str]:
-        """Return the file of a function, or the one that is read."""
         file = FUNCTION_REFERENCE.match(params.name) if params.server is None else None
         if file:
             return (file["file"],)
@@ -122,11 +120,6 @@ class CallTool:
         return ()
 
     async def run(self, params: ToolParams, tools: Tools) -> ToolOutput:
-        """Call it.
-
-        Raises:
-            StepError: there is no such tool, or it failed.
-        """
         tool = await tools.toolset.tool(params.name, params.server, params.options)
         result = await tool.call(params.args)
         if result.is_error:

@@ -62,17 +62,9 @@ class Embed:
     roles: ClassVar[frozenset[Role]] = frozenset({"embed"})
 
     def reads(self, params: EmbedParams) -> Sequence[str]:
-        """Name nothing."""
         return ()
 
     async def run(self, params: EmbedParams, tools: Tools) -> EmbedOutput:
-        """Embed them.
-
-        Raises:
-            StepError: a text is empty; the store cannot be used.
-            TextTooLong: a text does not fit, and that is an error.
-            TextRefused: a text has no vector, by its index.
-        """
         parts = _input_parts(params)
         if params.store is not None:
             return await _embed_into_store(params, params.store, parts, tools)

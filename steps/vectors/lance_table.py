@@ -76,7 +76,6 @@ def is_store(path: Path) -> bool:
 
 
 def table_folder(path: Path) -> Path:
-    """Return the folder of a store's table."""
     return path / f"{TABLE_NAME}.lance"
 
 
@@ -121,11 +120,7 @@ def write_manifest(path: Path, manifest: StoreManifest) -> None:
 
 
 def refuse_other_model(path: Path, label: StoreFormat, wanted: StoreFormat) -> None:
-    """Check that a store's vectors can be compared with those of another format.
-
-    Raises:
-        StepError: they cannot.
-    """
+    """Check that a store's vectors can be compared with those of another format."""
     remedy = "use another folder for the store, or delete that one to create it again."
     if label.model.digest != wanted.model.digest:
         is_renewed = label.model.ref == wanted.model.ref
@@ -191,7 +186,10 @@ class MissingTable(Exception):
 
 
 class LanceTable:
-    """An open table. Several threads may read; one writes at a time."""
+    """An open table. Several threads may read; one writes at a time.
+
+    Methods raise `StepError` where it cannot be read or written; then nothing has changed.
+    """
 
     def __init__(self, path: Path, table: Any, label: StoreFormat) -> None:
         self.path = path
@@ -222,11 +220,7 @@ class LanceTable:
 
     @classmethod
     def make(cls, path: Path, label: StoreFormat) -> LanceTable:
-        """Create an empty one; its format is part of the same commit.
-
-        Raises:
-            StepError: it cannot be written.
-        """
+        """Create an empty one; its format is part of the same commit."""
         library = _lancedb()
         with store_errors(path, "written"):
             path.mkdir(parents=True, exist_ok=True)
@@ -239,7 +233,6 @@ class LanceTable:
 
     @property
     def version(self) -> int:
-        """The version that is open."""
         return int(self._table.version)
 
     def renew(self) -> int:
@@ -289,11 +282,7 @@ class LanceTable:
     # --- writing
 
     def commit(self, change: RowChanges) -> None:
-        """Write a change, as one commit.
-
-        Raises:
-            StepError: it cannot be written; then nothing has changed.
-        """
+        """Write a change, as one commit."""
         with store_errors(self.path, "written"):
             if change.put and not change.has_old and not change.drop:
                 self._table.add(self._rows(change.put))
@@ -314,11 +303,7 @@ class LanceTable:
         self._to_disk()
 
     def tidy(self, old_s: float) -> None:
-        """Merge the files of many commits, and drop versions that are older than this.
-
-        Raises:
-            StepError: it cannot be written; nothing is lost by that.
-        """
+        """Merge the files of many commits, and drop versions that are older than this."""
         with store_errors(self.path, "written"):
             self._table.optimize(cleanup_older_than=timedelta(seconds=old_s))
         self._to_disk()

@@ -58,13 +58,11 @@ class WriteQueue:
         self._waiting: list[PendingWrite] = []
 
     def join(self, wish: RowsToKeep, label: StoreFormat) -> PendingWrite:
-        """Add a write."""
         waiting = PendingWrite(wish, label)
         self._waiting.append(waiting)
         return waiting
 
     def leave(self, waiting: PendingWrite) -> None:
-        """Remove a write."""
         if waiting in self._waiting:
             self._waiting.remove(waiting)
         waiting.written.cancel()
@@ -101,7 +99,10 @@ _OLD_S, _OLD_AT_END_S = 5.0, 0.001
 
 
 class StoreWriter:
-    """A store's rows, for all tasks of one process. Blocking work runs in threads."""
+    """A store's rows, for all tasks of one process. Blocking work runs in threads.
+
+    Methods raise `StepError` where the store cannot be read or written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,12 +120,10 @@ class StoreWriter:
 
     @property
     def label(self) -> StoreFormat | None:
-        """The model and dimensions; None without a table."""
         return self._table.label if self._table is not None else None
 
     @property
     def sums(self) -> dict[str, RowSum]:
-        """The sum of each owner's rows, as far as known."""
         return self._sums
 
     @property
@@ -141,39 +140,26 @@ class StoreWriter:
         return self._content[1]
 
     def manifest(self) -> StoreManifest | None:
-        """Return its manifest; None without a table."""
         if self._table is None:
             return None
         return StoreManifest(self._table.label, self._sums, self._indexed)
 
     async def open(self) -> bool:
-        """Open the table; return whether there is one.
-
-        Raises:
-            StepError: it cannot be read.
-        """
+        """Open the table; return whether there is one."""
         async with self._turn:
             if self._table is None:
                 await _run_to_end(self._open)
         return self._table is not None
 
     async def renew(self) -> None:
-        """Read writes of other programs.
-
-        Raises:
-            StepError: it cannot be read.
-        """
+        """Read writes of other programs."""
         async with self._turn:
             await _run_to_end(self._renewed)
 
     # --- writing
 
     async def replace(self, wish: RowsToKeep, label: StoreFormat) -> int:
-        """Replace the rows of a step of an owner; return the number of written ones.
-
-        Raises:
-            StepError: it cannot be written.
-        """
+        """Replace the rows of a step of an owner; return the number of written ones."""
         waiting = self._queue.join(wish, label)
         try:
             while not waiting.written.done():
@@ -203,11 +189,7 @@ class StoreWriter:
             await _run_to_end(lambda: self._cut(self._others(owner, kept)))
 
     async def close(self) -> None:
-        """Compact the table and write the manifest.
-
-        Raises:
-            StepError: it cannot be written; no data is lost.
-        """
+        """Compact the table and write the manifest."""
         if self._table is None or not self._is_changed:
             return
         async with self._turn, self._held():
@@ -256,11 +238,7 @@ class StoreWriter:
     # --- reading
 
     async def read(self, look: Callable[[LanceTable], T]) -> T:
-        """Return the latest version of the table.
-
-        Raises:
-            StepError: it cannot be read.
-        """
+        """Return the latest version of the table."""
         table = self._table
         if table is None:
             raise StepError(f"the store '{self.path}' is not there.", kind="io")
@@ -433,32 +411,23 @@ class StoreHandle:
 
     @property
     def path(self) -> Path:
-        """The folder."""
         return self.writer.path
 
     @property
     def dimensions(self) -> int | None:
-        """The length of its vectors; None while it is empty."""
         return self.writer.label.dimensions if self.writer.label is not None else self.wanted
 
     @property
     def n_rows(self) -> int:
-        """The number of rows."""
         return sum(one.n_rows for one in self.writer.sums.values())
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
-        """Return the vectors of a step's rows of an item, by text."""
         owner = row_owner(item, self.path, self.home)
         if owner not in self.writer.sums:
             return {}
         return await self.writer.read(lambda table: table.vectors(owner, item.step, made))
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
-        """Replace a step's rows of an item; return the number of new ones.
-
-        Raises:
-            StepError: a vector has another length; the store cannot be written.
-        """
         owner = row_owner(item, self.path, self.home)
         if not rows and owner not in self.writer.sums:
             return 0
@@ -467,11 +436,6 @@ class StoreHandle:
         return await self.writer.replace(wish, label)
 
     async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
-        """Return the `k` rows with the most similar vectors, nearest first.
-
-        Raises:
-            StepError: `where` is not a filter; the vector has another length; it cannot be read.
-        """
         rows_that = checked_condition(where)
         if not self.writer.sums:
             return []
@@ -479,11 +443,6 @@ class StoreHandle:
         return await self.writer.read(lambda table: table.nearest(vector, k, rows_that))
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
-        """Return the `k` rows that match the words best, best first.
-
-        Raises:
-            StepError: `where` is not a filter; it cannot be read.
-        """
         return await self.writer.matching(text, k, checked_condition(where))
 
     def _length(self, rows: Sequence[VectorRow]) -> int:
@@ -512,12 +471,6 @@ class OpenStores:
         *,
         is_new_allowed: bool = True,
     ) -> VectorStore:
-        """Open the store in a folder; a new one is created with its first row.
-
-        Raises:
-            StepError: it is missing though it must exist, broken, of another model, or of
-                other dimensions.
-        """
         _refuse_non_store(path)
         writer = await self._writer(path)
         if writer.label is not None:
@@ -577,7 +530,6 @@ class OpenStores:
         return lance_table.content_digest(found.label, found.whole)
 
     def owner(self, item: ItemName, path: Path) -> str:
-        """Return the owner of an item's rows in a store."""
         return row_owner(item, path, self._home)
 
     # --- what items no longer have
@@ -588,18 +540,13 @@ class OpenStores:
         await writer.keep_only(self.owner(item, path))
 
     async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
-        """Drop all rows of these items in a store; return their number.
-
-        Raises:
-            StepError: it cannot be written.
-        """
+        """Drop all rows of these items in a store; return their number."""
         if not lance_table.is_store(path):
             return 0
         writer = await self._writer(path)
         return await writer.drop([self.owner(item, path) for item in items])
 
     async def close(self) -> None:
-        """Compact every store."""
         for writer in self._writers.values():
             try:
                 await writer.close()
@@ -609,11 +556,7 @@ class OpenStores:
 
 
 def checked_condition(where: Where) -> str:
-    """Return the SQL condition of a filter.
-
-    Raises:
-        StepError: it is not a filter.
-    """
+    """Return the SQL condition of a filter."""
     try:
         return sql_condition(where)
     except InvalidFilter as error:

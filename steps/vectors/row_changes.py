@@ -28,7 +28,6 @@ class RowSum:
     n_rows: int = 0
 
     def __add__(self, other: RowSum) -> RowSum:
-        """Return the sum of both."""
         return RowSum(self.prints ^ other.prints, self.n_rows + other.n_rows)
 
     @property
@@ -79,7 +78,6 @@ class RowsToKeep:
 
     @classmethod
     def of(cls, owner: str, item: ItemName, rows: Sequence[VectorRow]) -> RowsToKeep:
-        """Build it from an item's rows."""
         source = item.source or item.key
         return cls(
             owner, item.step, item.key, source, tuple(_hashed_row(owner, item, row) for row in rows)
@@ -121,7 +119,6 @@ class RowChanges:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether nothing must be written."""
         return not self.put and not self.drop
 
 

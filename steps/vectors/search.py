@@ -132,13 +132,6 @@ class Search:
         return ()
 
     async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:
-        """Search.
-
-        Raises:
-            StepError: the question is empty; the store is missing, empty, broken, or of another
-                model.
-            TextTooLong: the question does not fit.
-        """
         if not params.query.strip():
             raise StepError("the `query` is empty.", remedy="Set it to what to search for.")
         path = tools.roots.resolve(params.store)
