@@ -253,17 +253,21 @@ async def look_up_model(line: ServerConnection, spec: ModelSpec) -> ServedModel:
     found = matching_model(spec.ref, listed)
     if found is None:
         raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
+    return _served_model(line.url, spec, await _report(line, found))
+
+
+async def _report(line: ServerConnection, found: Json) -> _ModelReport:
     name = _model_id(found)
     if found.get("owned_by") == "llamacpp" or isinstance(found.get("meta"), dict):
         props = await line.find(f"/props?model={quote(name, safe='')}")
         if props is not None:
-            return _of_llama_server(line.url, spec, found, props)
+            return _of_llama_server(found, props)
     if isinstance(found.get("max_model_len"), int):
-        return _of_vllm(line.url, spec, found)
+        return _of_vllm(found)
     digest = await _ollama_digest(line, name)
     if digest:
-        return _served_model(line.url, spec, name, "ollama", {"digest": digest}, None)
-    return _served_model(line.url, spec, name, "other", {"name": name}, None)
+        return _ModelReport("ollama", name, {"digest": digest})
+    return _ModelReport("other", name, {"name": name})
 
 
 async def _listed_models(line: ServerConnection) -> list[Json]:
@@ -309,8 +313,22 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-def _of_llama_server(url: str, spec: ModelSpec, entry: Json, props: Json) -> ServedModel:
-    """Return the facts that llama-server reports: file name, size, chat template."""
+@dataclass(frozen=True, slots=True)
+class _ModelReport:
+    """What a server says of a model."""
+
+    kind: ServerKind
+    name: str
+    marks: Mapping[str, Any]
+    """What makes it another model when it changes."""
+    n_ctx: int | None = None
+    n_slots: int | None = None
+    n_train: int | None = None
+    size: int = 0
+
+
+def _of_llama_server(entry: Json, props: Json) -> _ModelReport:
+    """Return what llama-server reports: file name, size, chat template."""
     meta = entry.get("meta")
     meta = meta if isinstance(meta, dict) else {}
     path = _typed_value(props, "model_path", str) or _model_id(entry)
@@ -318,23 +336,22 @@ def _of_llama_server(url: str, spec: ModelSpec, entry: Json, props: Json) -> Ser
     marks = {name: meta.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")}
     marks |= {"name": _file_name(path), "template": props.get("chat_template")}
     settings = props.get("default_generation_settings")
-    n_ctx = _typed_value(settings, "n_ctx", int) if isinstance(settings, dict) else None
-    n_slots = _typed_value(props, "total_slots", int)
-    n_train = _typed_value(meta, "n_ctx_train", int)
-    size = _typed_value(meta, "size", int) or 0
-    return _served_model(
-        url, spec, _model_id(entry), "llama-server", marks, n_ctx,
-        n_slots=n_slots, n_train=n_train, size=size,
-    )  # fmt: skip
-
-
-def _of_vllm(url: str, spec: ModelSpec, entry: Json) -> ServedModel:
-    """Return the facts that vLLM reports: where the model was taken from."""
-    root = _typed_value(entry, "root", str) or _model_id(entry)
-    n_ctx = _typed_value(entry, "max_model_len", int)
-    return _served_model(
-        url, spec, _model_id(entry), "vllm", {"name": _model_id(entry), "root": root}, n_ctx
+    return _ModelReport(
+        "llama-server",
+        _model_id(entry),
+        marks,
+        n_ctx=_typed_value(settings, "n_ctx", int) if isinstance(settings, dict) else None,
+        n_slots=_typed_value(props, "total_slots", int),
+        n_train=_typed_value(meta, "n_ctx_train", int),
+        size=_typed_value(meta, "size", int) or 0,
     )
+
+
+def _of_vllm(entry: Json) -> _ModelReport:
+    """Return what vLLM reports: where the model was taken from."""
+    name = _model_id(entry)
+    marks = {"name": name, "root": _typed_value(entry, "root", str) or name}
+    return _ModelReport("vllm", name, marks, _typed_value(entry, "max_model_len", int))
 
 
 async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
@@ -350,37 +367,27 @@ async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
     return None
 
 
-def _served_model(
-    url: str,
-    spec: ModelSpec,
-    name: str,
-    kind: ServerKind,
-    marks: Mapping[str, Any],
-    n_ctx: int | None,
-    *,
-    n_slots: int | None = None,
-    n_train: int | None = None,
-    size: int = 0,
-) -> ServedModel:
-    wanted = spec.n_ctx_tokens
-    if n_ctx is None and wanted is None:
+def _served_model(url: str, spec: ModelSpec, report: _ModelReport) -> ServedModel:
+    lengths = [n for n in (report.n_ctx, spec.n_ctx_tokens) if n is not None]
+    if not lengths:
         why = (
-            f"the server does not say how many tokens a request to '{name}' may fill. "
+            f"the server does not say how many tokens a request to '{report.name}' may fill. "
             "Write it as the model's `ctx`, such as `ctx: 8k`"
         )
         raise ModelBroken(url, why)
-    fits = min(one for one in (n_ctx, wanted) if one is not None)
+    fits = min(lengths)
     facts = ModelFacts(
         name=spec.ref,
         path=url,
-        digest=model_identity(marks),
-        size_bytes=size,
-        architecture=kind,
+        digest=model_identity(report.marks),
+        size_bytes=report.size,
+        architecture=report.kind,
         role=spec.role,
-        n_ctx_train_tokens=max(n_train or 0, fits),
+        n_ctx_train_tokens=max(report.n_train or 0, fits),
         n_ctx_tokens=fits,
     )
-    return ServedModel(kind, name, facts, n_slots, says_only_its_name=kind == "other")
+    says_only_its_name = report.kind == "other"
+    return ServedModel(report.kind, report.name, facts, report.n_slots, says_only_its_name)
 
 
 def model_identity(marks: Mapping[str, Any]) -> str:

@@ -40,7 +40,14 @@ from .transfer import (
     SourceChanged,
     TransferError,
 )
-from .transfer_client import HostAuth, TransferClient, TransferRetries, check_response, host_of
+from .transfer_client import (
+    HostAuth,
+    TransferClient,
+    TransferRequest,
+    TransferRetries,
+    check_response,
+    host_of,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -441,13 +448,14 @@ class BlobDownload:
         if self._in_one_piece:
             part.completed_bytes = 0  # the server always sends the whole file
         is_whole = wants_all and part.completed_bytes == 0
-        async with self._connection.open(
+        request = TransferRequest(
             "GET",
             self.wanted.url,
-            headers={} if is_whole else self._range(part),
+            {} if is_whole else self._range(part),
             auth=self.wanted.auth,
             is_verified=bool(self.wanted.digest),
-        ) as response:
+        )
+        async with self._connection.open(request) as response:
             if response.is_success:
                 self._check(response, part, is_whole=is_whole)
                 await self._receive(response, part, retries)
@@ -554,7 +562,7 @@ async def inspect_url(connection: TransferClient, url: str) -> WantedBlob:
     async def once() -> httpx.Response:
         nonlocal begins
         headers = {"Range": f"bytes=0-{len(_GGUF_MAGIC) - 1}"}
-        async with connection.open("GET", url, headers=headers, is_verified=False) as response:
+        async with connection.open(TransferRequest("GET", url, headers)) as response:
             if not response.is_success:
                 await response.aread()
                 return response

@@ -29,7 +29,14 @@ import httpx
 from .manifests import MANIFEST_TYPE, Manifest, parse_manifest
 from .model_names import ModelName
 from .transfer import NotEncrypted, NoUsableModel, RegistryCredentials, TransferRefused
-from .transfer_client import TransferClient, check_response, host_of, parse_url, url_origin
+from .transfer_client import (
+    TransferClient,
+    TransferRequest,
+    check_response,
+    host_of,
+    parse_url,
+    url_origin,
+)
 
 
 def credential_files() -> list[Path]:
@@ -172,9 +179,8 @@ class RegistryAuth:
             file = options.ollama_key or ollama_key_file()
             url, signature = await asyncio.to_thread(sign_token_request, url, file) or (url, None)
             headers = {"Authorization": signature} if signature else {}
-        response = await self._connection.read(
-            "GET", str(url), headers=headers, named_by=self._base
-        )
+        request = TransferRequest("GET", str(url), headers, named_by=self._base)
+        response = await self._connection.read(request)
         check_response(response, f"token of {self._host}")
         try:
             value = response.json()
@@ -250,9 +256,9 @@ class RegistryClient:
             NotPublished: there is no such model.
             NoUsableModel: the response is no manifest.
         """
-        response = await self.connection.read(
-            "GET", self.manifest_url, headers={"Accept": _ACCEPTED_TYPES}, auth=self.auth
-        )
+        headers = {"Accept": _ACCEPTED_TYPES}
+        request = TransferRequest("GET", self.manifest_url, headers, auth=self.auth)
+        response = await self.connection.read(request)
         check_response(response, "pull model manifest")
         if len(response.content) > _MAX_MANIFEST_BYTES:
             raise NoUsableModel(self.manifest_url, "too large for a manifest")
@@ -263,20 +269,16 @@ class RegistryClient:
 
     async def put_manifest(self, manifest: Manifest) -> None:
         """Publish the model under its tag."""
-        response = await self.connection.read(
-            "PUT",
-            self.manifest_url,
-            headers={"Content-Type": MANIFEST_TYPE},
-            content=manifest.raw,
-            auth=self.auth,
-        )
+        headers = {"Content-Type": MANIFEST_TYPE}
+        request = TransferRequest("PUT", self.manifest_url, headers, manifest.raw, self.auth)
+        response = await self.connection.read(request)
         check_response(response, f"{self.name.host}/{self.repository}")
 
     async def has_blob(self, digest: str) -> bool:
         """Return whether the registry has a blob in this repository."""
-        response = await self.connection.read(
-            "HEAD", self.blob_url(digest), auth=self.auth, is_verified=True
-        )
+        url = self.blob_url(digest)
+        request = TransferRequest("HEAD", url, auth=self.auth, is_verified=True)
+        response = await self.connection.read(request)
         if response.status_code == 404:
             return False
         check_response(response, digest)

@@ -68,7 +68,14 @@ from .transfer import (
     TransferOptions,
     TransferRefused,
 )
-from .transfer_client import TransferClient, check_response, parse_url, progress_lines, url_origin
+from .transfer_client import (
+    TransferClient,
+    TransferRequest,
+    check_response,
+    parse_url,
+    progress_lines,
+    url_origin,
+)
 
 PREFERRED_QUANTISATION = "Q4_K_M"
 """The default: nearly as good as the full weights, at a quarter of the size."""
@@ -461,7 +468,7 @@ class _Pull:
         return tuple(found)
 
     async def _text(self, connection: TransferClient, listing: HubListing, file: HubFile) -> bytes:
-        response = await connection.read("GET", file.url, auth=listing.auth)
+        response = await connection.read(TransferRequest("GET", file.url, auth=listing.auth))
         check_response(response, file.url)
         if file.name == "params":
             try:

@@ -8,7 +8,7 @@ the registry is asked how much has arrived; lost bytes are sent again.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from .transfer_client import (
     TRANSIENT_STATUSES,
     RequestBody,
     TransferClient,
+    TransferRequest,
     TransferRetries,
     check_response,
     host_of,
@@ -79,11 +80,13 @@ class BlobUpload:
         """Ask the registry to mount the blob from another repository; return whether it did."""
         params = httpx.QueryParams({"mount": self._layer.digest, "from": repository})
         url = f"{self._registry.base}/blobs/uploads/?{params}"
-        response = await self._connection.read("POST", url, content=b"", auth=self._registry.auth)
+        request = TransferRequest("POST", url, body=b"", auth=self._registry.auth)
+        response = await self._connection.read(request)
         if response.status_code == 202:  # it did not, and began an upload instead
             url = _upload_url(response)
             if url:
-                await self._connection.read("DELETE", url, auth=self._registry.auth)
+                request = TransferRequest("DELETE", url, auth=self._registry.auth)
+                await self._connection.read(request)
         return response.status_code == 201
 
     async def _send_all(self) -> None:
@@ -115,7 +118,8 @@ class BlobUpload:
     async def _begin(self) -> str:
         self._sent = 0
         url = f"{self._registry.base}/blobs/uploads/"
-        response = await self._connection.read("POST", url, content=b"", auth=self._registry.auth)
+        request = TransferRequest("POST", url, body=b"", auth=self._registry.auth)
+        response = await self._connection.read(request)
         check_response(response, f"{self._registry.name.host}/{self._registry.repository}")
         url = _upload_url(response)
         if not url:
@@ -131,15 +135,7 @@ class BlobUpload:
             "Content-Length": str(end - begin),
             "Content-Range": f"{begin}-{end - 1}",
         }
-        async with self._connection.open(
-            "PATCH",
-            url,
-            headers=headers,
-            body=self._piece(begin, end),
-            auth=self._registry.auth,
-            named_by=parse_url(self._registry.base),
-        ) as response:
-            await response.aread()
+        response = await self._ask("PATCH", url, headers, self._piece(begin, end))
         self._accept(response, _UPLOAD_LOST_STATUSES)
         self._sent = end
         self._report_sent(end)
@@ -164,15 +160,16 @@ class BlobUpload:
         """Complete the upload; the registry verifies the digest."""
         target = httpx.URL(url).copy_merge_params({"digest": self._layer.digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": "0"}
-        async with self._connection.open(
-            "PUT",
-            str(target),
-            headers=headers,
-            auth=self._registry.auth,
-            named_by=parse_url(self._registry.base),
-        ) as response:
-            await response.aread()
+        response = await self._ask("PUT", str(target), headers)
         self._accept(response, frozenset({404}))
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: RequestBody | None = None
+    ) -> httpx.Response:
+        """Send a part of the upload to the URL that the registry has named."""
+        auth, base = self._registry.auth, parse_url(self._registry.base)
+        request = TransferRequest(method, url, headers, body, auth, is_verified=True, named_by=base)
+        return await self._connection.ask(request)
 
     def _accept(self, response: httpx.Response, forgotten: frozenset[int]) -> None:
         """Raise `_UploadLost` if trying again may help, and another error for any other non-2xx."""
@@ -185,8 +182,8 @@ class BlobUpload:
         if not url:
             return ""
         try:
-            async with self._connection.open("GET", url, auth=self._registry.auth) as response:
-                await response.aread()
+            request = TransferRequest("GET", url, auth=self._registry.auth, is_verified=True)
+            response = await self._connection.ask(request)
         except httpx.HTTPError:
             return url  # the next try will show
         arrived = _UPLOADED_RANGE.fullmatch(response.headers.get("range", ""))

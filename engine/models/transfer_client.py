@@ -16,6 +16,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol, Self
 
@@ -245,6 +246,22 @@ class HostAuth(Protocol):
         """Update the header for a 401's challenge; False: that is impossible."""
 
 
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """One request of a pull or push."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | RequestBody | None = None
+    auth: HostAuth | None = None
+    is_verified: bool = False
+    """A digest verifies the content, so a trusted host may redirect to any other; else every host
+    must be trusted."""
+    named_by: httpx.URL | None = None
+    """The URL of the response that named this one, which then counts as a redirect from there."""
+
+
 class TransferClient:
     """An HTTP client for one pull or push; a context manager."""
 
@@ -281,43 +298,29 @@ class TransferClient:
             await self._client.aclose()
 
     @asynccontextmanager
-    async def open(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: RequestBody | None = None,
-        auth: HostAuth | None = None,
-        is_verified: bool = True,
-        named_by: httpx.URL | None = None,
-    ) -> AsyncIterator[httpx.Response]:
+    async def open(self, request: TransferRequest) -> AsyncIterator[httpx.Response]:
         """Send one request, following redirects and one challenge; yield the streamed response.
-
-        `is_verified`: a digest verifies the content, so a trusted host may redirect to any other.
-        Otherwise every host must be trusted. `named_by`: the URL of the response that named this
-        one, which then counts as a redirect from there.
 
         Raises:
             HostNotTrusted, NotEncrypted, RedirectsToPrivateHost: nothing was sent there.
             httpx.TransportError: for `TransferRetries`.
         """
-        target, before = parse_url(url), named_by
-        sent = dict(headers or {})
+        target, before, auth = parse_url(request.url), request.named_by, request.auth
+        sent = dict(request.headers)
         was_asked = False
         for n_hop in range(_MAX_REDIRECTS + 1):
-            self.check(target, is_first=n_hop == 0, is_verified=is_verified)
+            self.check(target, is_first=n_hop == 0, is_verified=request.is_verified)
             if before is not None:
                 await self._check_hop(before, target)
             own = auth if auth is not None and auth.origin == url_origin(target) else None
-            response = await self._send(method, target, sent, body, own)
+            response = await self._send(request, target, sent, own)
             try:
                 if response.status_code == 401 and own is not None and not was_asked:
                     was_asked = True
                     await response.aread()
                     if await own.answer(response):
                         await response.aclose()
-                        response = await self._send(method, target, sent, body, own)
+                        response = await self._send(request, target, sent, own)
                 if not response.has_redirect_location:
                     yield response
                     return
@@ -328,41 +331,19 @@ class TransferClient:
                 await response.aclose()
         raise TransferRefused(host_of(target), 310, f"more than {_MAX_REDIRECTS} redirects")
 
-    async def read(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        content: bytes | None = None,
-        auth: HostAuth | None = None,
-        is_verified: bool = False,
-        named_by: httpx.URL | None = None,
-    ) -> httpx.Response:
+    async def ask(self, request: TransferRequest) -> httpx.Response:
+        """Send a request once; return the response with its whole (small) body."""
+        async with self.open(request) as response:
+            await response.aread()
+        return response
+
+    async def read(self, request: TransferRequest) -> httpx.Response:
         """Send a request with retries; return the response with its whole (small) body.
 
         Raises:
             HostUnreachable, TransferInterrupted: every try failed.
         """
-        sent = dict(headers or {})
-        if content is not None:
-            sent["Content-Length"] = str(len(content))
-        body = None if content is None else _fixed_body(content)
-
-        async def once() -> httpx.Response:
-            async with self.open(
-                method,
-                url,
-                headers=sent,
-                body=body,
-                auth=auth,
-                is_verified=is_verified,
-                named_by=named_by,
-            ) as response:
-                await response.aread()
-            return response
-
-        return await self.retried(url, once)
+        return await self.retried(request.url, lambda: self.ask(request))
 
     async def retried(
         self, url: str, ask: Callable[[], Awaitable[httpx.Response]]
@@ -382,19 +363,18 @@ class TransferClient:
 
     async def _send(
         self,
-        method: str,
+        request: TransferRequest,
         url: httpx.URL,
         headers: Mapping[str, str],
-        body: RequestBody | None,
         auth: HostAuth | None,
     ) -> httpx.Response:
         assert self._client is not None, "use the client inside `async with`"
         sent = dict(headers)
         if auth is not None and auth.header is not None:
             sent["Authorization"] = auth.header
-        content = body() if body is not None else None
-        request = self._client.build_request(method, url, headers=sent, content=content)
-        return await self._client.send(request, stream=True)
+        content = request.body() if callable(request.body) else request.body
+        built = self._client.build_request(request.method, url, headers=sent, content=content)
+        return await self._client.send(built, stream=True)
 
     def check(self, url: httpx.URL, *, is_first: bool = True, is_verified: bool = True) -> None:
         """Raise TransferError where requests to a host are not allowed."""
@@ -486,10 +466,3 @@ def _redirect_target(url: httpx.URL, response: httpx.Response) -> httpx.URL:
     except (httpx.InvalidURL, ValueError, TransferError) as error:
         why = f"a redirect without a valid target: {error}"
         raise TransferRefused(host_of(url), response.status_code, why) from error
-
-
-def _fixed_body(content: bytes) -> RequestBody:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield content
-
-    return pieces

@@ -1,25 +1,353 @@
-"""POST /v1/messages and /v1/messages/count_tokens: handlers."""
+"""POST /v1/messages and /v1/messages/count_tokens: parse requests, answer them.
+
+Parsing is pure but for the random seed. A user message may hold tool results and text: each result
+becomes a `tool` message of its own before the text. Blocks that only Anthropic's servers can handle
+(files, searches) are refused. What is wrong raises ApiError (400) with its path, the model's name
+InvalidName. Unknown fields are ignored, as are `metadata`, `service_tier` and `cache_control`
+(every prompt is cached).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.errors import ApiError, error_body
-from paddock.engine.api.json_body import read_json
+from paddock.engine.api.json_body import (
+    decode_base64,
+    flag_of,
+    integer_of,
+    number_of,
+    object_of,
+    objects_of,
+    read_json,
+    text_of,
+    texts_of,
+)
 from paddock.engine.api.request_log import note_model
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.api.streaming import json_response, sse_event, sse_response, while_connected
 from paddock.engine.errors import EngineError, ModelNotFound, PromptTooLong
-from paddock.engine.request import Reply
+from paddock.engine.models.model_names import parse_name
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    Message,
+    ModelSpec,
+    Priority,
+    Reply,
+    Think,
+    Tool,
+    ToolCall,
+    with_tool_names,
+)
 
-from .requests import MessagesPrompt, MessagesRequest, read_messages_request, read_prompt
-from .responses import MessageStreamWriter, message_value
+from .responses import MessageFormat, MessageStreamWriter, message_value
+
+_ROLES = ("user", "assistant", "system")
+
+
+def read_messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
+    """Return `system` and `messages`."""
+    messages: list[Message] = []
+    system = _text_only(body.get("system"), "system")
+    if system:
+        messages.append(Message("system", system))
+    given = body.get("messages")
+    if given is None or given == []:
+        raise ApiError(400, "messages is required", param="messages")
+    if not isinstance(given, list):
+        _refuse("messages", "must be a list")
+    for number, raw in enumerate(given):
+        where = f"messages.{number}"
+        if not isinstance(raw, dict):
+            _refuse(where, "must be an object")
+        messages += _read_message(raw, where)
+    return with_tool_names(messages)
+
+
+@dataclass(slots=True)
+class _BlockContents:
+    """The contents of one message's blocks."""
+
+    texts: list[str] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(filter(None, self.texts))
+
+
+def _read_message(raw: Mapping[str, Any], where: str) -> list[Message]:
+    role = text_of(raw, "role").lower()
+    if role not in _ROLES:
+        _refuse(f"{where}.role", f"must be 'user' or 'assistant', not {_short(role)}")
+    content = raw.get("content")
+    if isinstance(content, str):
+        return [Message(role, content)]
+    found = _BlockContents()
+    for place, block in _each_block(content, f"{where}.content"):
+        _collect_block(block, place, found)
+    messages = list(found.results)
+    if found.texts or found.images or found.calls or found.thoughts or not messages:
+        reasoning = "\n\n".join(found.thoughts)
+        images, calls = tuple(found.images), tuple(found.calls)
+        messages.append(Message(role, found.text, reasoning, images, calls))
+    return messages
+
+
+def _each_block(content: Any, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Yield each block with its path."""
+    if not isinstance(content, list):
+        _refuse(where, "must be a string or a list of content blocks")
+    for number, block in enumerate(content):
+        if not isinstance(block, dict):
+            _refuse(f"{where}.{number}", "must be an object")
+        yield f"{where}.{number}", block
+
+
+def _collect_block(block: Mapping[str, Any], where: str, found: _BlockContents) -> None:
+    match block.get("type"):
+        case "text":
+            found.texts.append(text_of(block, "text"))
+        case "image":
+            found.images.append(_image(block, where))
+        case "document":
+            found.texts.append(_document(block, where))
+        case "search_result":
+            found.texts.append(
+                _with_title(block, _text_only(block.get("content"), f"{where}.content"))
+            )
+        case "tool_use":
+            found.calls.append(_tool_call(block, where))
+        case "tool_result":
+            found.results.append(_tool_result(block, where))
+        case "thinking":
+            found.thoughts.append(text_of(block, "thinking"))
+        case "redacted_thinking":
+            pass  # only Anthropic can read it
+        case other:
+            _refuse(f"{where}.type", f"content blocks of type {_short(other)} are not supported")
+
+
+def _tool_call(block: Mapping[str, Any], where: str) -> ToolCall:
+    for name in ("id", "name"):
+        if not text_of(block, name):
+            _refuse(where, f"tool_use block missing required '{name}' field")
+    return ToolCall(text_of(block, "name"), object_of(block, "input"), text_of(block, "id"))
+
+
+def _tool_result(block: Mapping[str, Any], where: str) -> Message:
+    content = block.get("content")
+    found = _BlockContents()
+    if isinstance(content, str):
+        found.texts.append(content)
+    elif content is not None:
+        for place, one in _each_block(content, f"{where}.content"):
+            if one.get("type") in ("tool_use", "tool_result", "thinking", "redacted_thinking"):
+                _refuse(f"{place}.type", "is not possible within a tool's result")
+            _collect_block(one, place, found)
+    text = found.text
+    if flag_of(block, "is_error"):
+        text = f"Error: {text}" if text else "Error"
+    return Message(
+        "tool", text, images=tuple(found.images), tool_call_id=text_of(block, "tool_use_id")
+    )
+
+
+def _image(block: Mapping[str, Any], where: str) -> bytes:
+    source = object_of(block, "source")
+    kind = source.get("type")
+    if kind == "base64":
+        return decode_base64(text_of(source, "data"), f"{where}.source.data")
+    if kind == "url":
+        _refuse(f"{where}.source", "image URLs are not fetched; send the image itself as base64")
+    _refuse(f"{where}.source.type", f"must be 'base64', not {_short(kind)}")
+
+
+def _document(block: Mapping[str, Any], where: str) -> str:
+    source = object_of(block, "source")
+    match source.get("type"):
+        case "text":
+            return _with_title(block, text_of(source, "data"))
+        case "content":
+            return _with_title(block, _text_only(source.get("content"), f"{where}.source.content"))
+    kind = source.get("media_type") or source.get("type")
+    _refuse(f"{where}.source", f"documents of type {_short(kind)} are not supported; send text")
+
+
+def _with_title(block: Mapping[str, Any], text: str) -> str:
+    return "\n\n".join(filter(None, (text_of(block, "title"), text)))
+
+
+def _text_only(content: Any, where: str) -> str:
+    """Return the text of a string or of text blocks."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = []
+    for place, block in _each_block(content, where):
+        if block.get("type") != "text":
+            _refuse(f"{place}.type", f"must be 'text', not {_short(block.get('type'))}")
+        texts.append(text_of(block, "text"))
+    return "\n\n".join(filter(None, texts))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refuse(where: str, why: str) -> NoReturn:
+    raise ApiError(400, f"{where}: {why}", param=where)
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesPrompt:
+    """The prompt of a request for a message or for its number of tokens."""
+
+    model: str
+    """As the client wrote it, for the answer."""
+    spec: ModelSpec
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...]
+    think: Think
+
+
+def read_prompt(body: Mapping[str, Any]) -> MessagesPrompt:
+    model = _read_model(body)
+    # Parsed, because clients may not name a model by a file's path.
+    spec = ModelSpec(parse_name(model).short)
+    return MessagesPrompt(model, spec, read_messages(body), _read_tools(body), _read_think(body))
+
+
+def _read_model(body: Mapping[str, Any]) -> str:
+    model = text_of(body, "model")
+    if not model:
+        raise ApiError(400, "model is required", param="model")
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesRequest:
+    """One request for a message."""
+
+    prompt: MessagesPrompt
+    request: ChatRequest
+    streams: bool
+    format: MessageFormat
+
+
+def read_messages_request(body: Mapping[str, Any], priority: Priority) -> MessagesRequest:
+    _read_model(body)
+    max_tokens = integer_of(body, "max_tokens")
+    if max_tokens is None or max_tokens <= 0:
+        raise ApiError(400, "max_tokens is required and must be positive", param="max_tokens")
+    prompt = read_prompt(body)
+    choice = object_of(body, "tool_choice")
+    params = {
+        "max_tokens": max_tokens,
+        "temperature": number_of(body, "temperature"),
+        "top_p": number_of(body, "top_p"),
+        "top_k": integer_of(body, "top_k"),
+        "stop": tuple(filter(None, texts_of(body, "stop_sequences"))),
+    }
+    request = ChatRequest(
+        prompt.spec,
+        prompt.messages,
+        {name: value for name, value in params.items() if value is not None},
+        priority,
+        tools=prompt.tools,
+        tool_choice=_read_tool_choice(choice),
+        constraint=_read_constraint(body),
+        think=prompt.think,
+        reserves_answer=False,
+        defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
+    )
+    format_ = MessageFormat(
+        prompt.model,
+        max_tokens,
+        calls_in_parallel=not flag_of(choice, "disable_parallel_tool_use"),
+        shows_thinking=text_of(object_of(body, "thinking"), "display") != "omitted",
+    )
+    return MessagesRequest(prompt, request, flag_of(body, "stream"), format_)
+
+
+def _read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
+    return tuple(_read_tool(one, f"tools.{n}") for n, one in enumerate(objects_of(body, "tools")))
+
+
+def _read_tool(raw: Mapping[str, Any], where: str) -> Tool:
+    kind = text_of(raw, "type")
+    if kind not in ("", "custom"):
+        raise ApiError(400, f"{where}.type: tools of type '{kind[:60]}' are not supported here")
+    name = text_of(raw, "name")
+    if not name:
+        raise ApiError(400, f"{where}.name: is required")
+    return Tool(name, text_of(raw, "description"), object_of(raw, "input_schema"))
+
+
+_TOOL_CHOICES = {"": "auto", "auto": "auto", "any": "required", "none": "none"}
+
+
+def _read_tool_choice(raw: Mapping[str, Any]) -> str:
+    kind = text_of(raw, "type")
+    if kind == "tool":
+        name = text_of(raw, "name")
+        if not name:
+            raise ApiError(400, "tool_choice.name: is required")
+        return name
+    if kind not in _TOOL_CHOICES:
+        raise ApiError(400, "tool_choice.type: must be 'auto', 'any', 'tool' or 'none'")
+    return _TOOL_CHOICES[kind]
+
+
+_EFFORT_LEVELS: Mapping[str, Think] = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+
+
+def _read_think(body: Mapping[str, Any]) -> Think:
+    """Return the reasoning effort; as in Anthropic's API, the default is no reasoning."""
+    wanted = text_of(object_of(body, "output_config"), "effort").strip().lower()
+    if wanted not in ("", *_EFFORT_LEVELS):
+        known = ", ".join(f"'{one}'" for one in _EFFORT_LEVELS)
+        raise ApiError(400, f"output_config.effort: must be one of {known}")
+    effort = _EFFORT_LEVELS.get(wanted)
+    kind = text_of(object_of(body, "thinking"), "type")
+    if kind not in ("", "enabled", "adaptive", "between_tools", "disabled"):
+        raise ApiError(400, "thinking.type: must be 'enabled', 'adaptive' or 'disabled'")
+    if kind == "disabled":
+        return False
+    return effort or bool(kind)
+
+
+def _read_constraint(body: Mapping[str, Any]) -> Constraint | None:
+    """Return the constraint of `output_config.format`, or of the older `output_format`."""
+    format_ = object_of(object_of(body, "output_config"), "format") or object_of(
+        body, "output_format"
+    )
+    if not format_:
+        return None
+    schema = format_.get("schema")
+    if format_.get("type") != "json_schema" or not isinstance(schema, dict):
+        raise ApiError(400, "output_config.format: must be a 'json_schema' with its 'schema'")
+    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
+
 
 # A prompt is counted while its prefill runs; the answer waits no longer for the number.
 COUNT_TIMEOUT_S = 0.25

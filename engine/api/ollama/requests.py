@@ -47,8 +47,7 @@ from paddock.engine.request import (
     ToolCall,
 )
 
-from .keep_alive import read_keep_alive
-from .options import OllamaOptions, default_sampling, read_options
+from .options import OllamaOptions, default_sampling, read_keep_alive, read_options
 
 MOST_TOP_LOGPROBS = 20
 _LOCAL_SUFFIX = ":local"

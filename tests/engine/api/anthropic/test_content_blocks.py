@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.requests import read_messages
+from paddock.engine.api.anthropic.messages import read_messages
 from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Message, ToolCall
 
