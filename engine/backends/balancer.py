@@ -39,7 +39,7 @@ from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for
 from paddock.engine.workers.worker_protocol import Embedded
 
 from .base import Answer, OpenAnswers, embed_in_portions, total_deadline
-from .model_servers import ModelServer
+from .model_servers import ModelKey, ModelServer, model_key_of
 from .openai_client import ServerAway, ServerBusy
 from .token_counting import TokenCount
 
@@ -90,8 +90,6 @@ PING_ANSWER_S = 10.0
 MOST_MISSES = 3
 
 FindServer = Callable[[], Awaitable[ModelServer]]
-ModelKey = tuple[str, str, int | None]
-"""A model as it is asked for: name, role, context."""
 
 _T = TypeVar("_T")
 
@@ -204,11 +202,6 @@ class ServerMember:
             return await unless(work, self._is_down)
         except StopRequested:
             raise ServerAway(self.reason, was_sent=True) from None
-
-
-def model_key_of(spec: ModelSpec) -> ModelKey:
-    """Return what a model is known by at a server."""
-    return spec.ref, spec.role, spec.n_ctx_tokens
 
 
 GRACE_S = 5.0

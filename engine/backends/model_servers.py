@@ -81,7 +81,7 @@ class OpenAIServer:
         self._truncation = TruncationCheck(
             line, note, limits or ReadLimits(), can_count=tokenizer is not None
         )
-        self._looked: dict[tuple[str, str, int | None], ServedModel] = {}
+        self._looked: dict[ModelKey, ServedModel] = {}
 
     async def aclose(self) -> None:
         """Close the connections, and end the tokenizer's process."""
@@ -96,12 +96,7 @@ class OpenAIServer:
         looked = await self._look(spec)
         if looked.kind != "ollama":
             return True  # such servers have what they were started with
-        told = await self._line.find("/api/ps")
-        listed = told.get("models") if told else None
-        if not isinstance(listed, list):
-            return None
-        names = {one.get(key) for one in listed if isinstance(one, dict) for key in _NAMES}
-        return looked.name in names
+        return await _is_listed(self._line, looked.name)
 
     async def n_slots(self, spec: ModelSpec) -> int | None:
         return (await self._look(spec)).n_slots
@@ -109,7 +104,7 @@ class OpenAIServer:
     async def facts(self, spec: ModelSpec, *, is_refresh: bool = False) -> ModelFacts:
         """Return what is known of a model; `is_refresh`: ask again."""
         if is_refresh:
-            self._looked.pop(_model_key(spec), None)
+            self._looked.pop(model_key_of(spec), None)
         return (await self._look(spec)).facts
 
     async def count_chat(
@@ -225,7 +220,7 @@ class OpenAIServer:
         ]
 
     async def _look(self, spec: ModelSpec) -> ServedModel:
-        key = _model_key(spec)
+        key = model_key_of(spec)
         if key not in self._looked:
             found = await look_up_model(self._line, spec)
             if found.says_only_its_name:
@@ -237,10 +232,21 @@ class OpenAIServer:
         return self._looked[key]
 
 
-_NAMES = ("name", "model")
+async def _is_listed(line: ServerConnection, name: str) -> bool | None:
+    """Return whether a server lists a model as loaded; None: it does not say."""
+    told = await line.find("/api/ps")
+    listed = told.get("models") if told else None
+    if not isinstance(listed, list):
+        return None
+    loaded = [one for one in listed if isinstance(one, dict)]
+    return any(name in (one.get("name"), one.get("model")) for one in loaded)
 
 
-def _model_key(spec: ModelSpec) -> tuple[str, str, int | None]:
+ModelKey = tuple[str, str, int | None]
+"""A model as it is asked for: name, role, context."""
+
+
+def model_key_of(spec: ModelSpec) -> ModelKey:
     return spec.ref, spec.role, spec.n_ctx_tokens
 
 
@@ -314,11 +320,7 @@ class PaddockServer:
 
     async def is_resident(self, spec: ModelSpec) -> bool | None:
         facts = await self.facts(spec)
-        told = await self._line.find("/api/ps")
-        listed = told.get("models") if told else None
-        if not isinstance(listed, list):
-            return None
-        return any(isinstance(one, dict) and one.get("name") == facts.name for one in listed)
+        return await _is_listed(self._line, facts.name)
 
     async def n_slots(self, spec: ModelSpec) -> int | None:
         """Return None: the service decides how many requests a model answers at a time."""

@@ -192,9 +192,9 @@ def file_store_of(request: Request) -> FileStore:
 
 async def upload_file(request: Request) -> Response:
     store, file_id = file_store_of(request), new_id("file-")
-    data = await asyncio.to_thread(store.documents.new_data, file_id)
+    data = await asyncio.to_thread(store.new_data, file_id)
     try:
-        with store_write_errors(store.documents.folder):
+        with store_write_errors(store.folder):
             form = await read_upload(request, data.write)
         record = _new_file_record(file_id, form)
         await asyncio.to_thread(store.add, record, data)
@@ -256,7 +256,7 @@ async def get_file(request: Request) -> Response:
 
 async def download_file(request: Request) -> Response:
     record = await _find_file(request)
-    path = file_store_of(request).path(record.id)
+    path = file_store_of(request).data_path(record.id)
     return FileResponse(path, media_type="application/octet-stream", filename=record.filename)
 
 
@@ -296,7 +296,7 @@ async def create_batch(request: Request) -> Response:
     if file.purpose != "batch":
         said = f"its purpose is '{file.purpose}', not 'batch'."
         raise body.refused("input_file_id", said, "invalid_file_purpose")
-    await batches.create(record, batches.files.path(file.id))
+    await batches.create(record, batches.files.data_path(file.id))
     return json_response(record.value())
 
 

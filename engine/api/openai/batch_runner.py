@@ -102,9 +102,9 @@ def _write_result_file(
 ) -> bool:
     """Write one file of results, unless it is empty; return whether it was written."""
     n_bytes = 0
-    data = files.documents.new_data(file_id)
+    data = files.new_data(file_id)
     try:
-        with store_write_errors(files.documents.folder):
+        with store_write_errors(files.folder):
             for text in texts:
                 data.write(text)
                 n_bytes += len(text)
@@ -184,7 +184,7 @@ class BatchRunner:
 
     async def start(self) -> None:
         """Resume what an earlier process left unfinished."""
-        for folder in (self.batches.documents.folder, self.files.documents.folder):
+        for folder in (self.batches.folder, self.files.folder):
             await asyncio.to_thread(remove_stale_files, folder)
         for record in reversed(await asyncio.to_thread(self.batches.list)):
             if not record.is_over:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import (
@@ -26,44 +25,6 @@ from paddock.engine.system.files import (
     read_json_object,
     write_json_atomically,
 )
-
-
-class DocumentFolder:
-    """One folder of documents, each under its id. Blocks: not for the event loop.
-
-    What writes raises EngineError where the disk is full, or cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, document_id: str, kind: str) -> Path:
-        """Return the path of a document's data; ids are our own, so they are safe names."""
-        return self.folder / f"{document_id}.{kind}"
-
-    def read(self, document_id: str) -> dict[str, Any] | None:
-        """Return a document; None where it is missing or unreadable."""
-        return read_json_object(self.path(document_id, "json")) or None
-
-    def all(self) -> Iterator[dict[str, Any]]:
-        """Yield every readable document, in no order."""
-        return filter(None, map(read_json_object, self.folder.glob("*.json")))
-
-    def write(self, document_id: str, value: Mapping[str, Any]) -> None:
-        with store_write_errors(self.folder):
-            write_json_atomically(self.path(document_id, "json"), value, is_durable=True)
-
-    def new_data(self, document_id: str) -> TemporaryFile:
-        """Return a temporary file for a document's data."""
-        with store_write_errors(self.folder):
-            private_folder(self.folder)
-            return TemporaryFile(self.path(document_id, "data"), mode=PRIVATE_FILE)
-
-    def delete(self, document_id: str, *kinds: str) -> None:
-        """Delete a document, then its data."""
-        for kind in ("json", *kinds):
-            with suppress(FileNotFoundError):
-                self.path(document_id, kind).unlink()
 
 
 def append_durably(path: Path, data: bytes) -> None:
@@ -105,58 +66,6 @@ class FileRecord:
             "status": "processed",
             "status_details": None,
         }
-
-
-class FileStore:
-    """The files of one service. Blocks: not for the event loop."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self.documents = DocumentFolder(state_dir / "files")
-
-    def add(self, record: FileRecord, data: TemporaryFile) -> None:
-        """Add a file with its bytes, from `documents.new_data`."""
-        with store_write_errors(self.documents.folder):
-            data.sync()
-            data.replace(self.path(record.id))
-        self.documents.write(record.id, asdict(record))  # syncs the folder, too
-
-    def path(self, file_id: str) -> Path:
-        return self.documents.path(file_id, "data")
-
-    def find(self, file_id: str) -> FileRecord | None:
-        """Return a file; an expired one is deleted, and None returned."""
-        if _FILE_ID.fullmatch(file_id) is None:
-            return None
-        value = self.documents.read(file_id)
-        record = None if value is None else _file_record(value)
-        if record is None or not _is_expired(record):
-            return record
-        self.delete(file_id)
-        return None
-
-    def list(self) -> list[FileRecord]:
-        """Return every file, the newest first; expired ones are deleted."""
-        every = [
-            record for value in self.documents.all() if (record := _file_record(value)) is not None
-        ]
-        for record in filter(_is_expired, every):
-            self.delete(record.id)
-        kept = [record for record in every if not _is_expired(record)]
-        return sorted(kept, key=lambda record: record.created_ns, reverse=True)
-
-    def delete(self, file_id: str) -> None:
-        self.documents.delete(file_id, "data")
-
-
-def _file_record(value: Mapping[str, Any]) -> FileRecord | None:
-    try:
-        return FileRecord(**value)
-    except TypeError:  # written by another version
-        return None
-
-
-def _is_expired(record: FileRecord) -> bool:
-    return record.expires_at is not None and record.expires_at <= time.time()
 
 
 BatchStatus = Literal[
@@ -235,46 +144,115 @@ class BatchRecord:
         }
 
 
-class BatchStore:
-    """The batches of one service. Blocks: not for the event loop."""
+_Record = TypeVar("_Record", FileRecord, BatchRecord)
+
+
+class _RecordFolder(Generic[_Record]):
+    """Records of one kind, each a JSON document with data files. Blocks: not for the event loop.
+
+    What writes raises EngineError where the disk is full, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, kind: type[_Record], form: re.Pattern[str]) -> None:
+        self.folder = folder
+        self._kind: Callable[..., _Record] = kind
+        self._form = form
+        """Of the records' ids."""
+
+    def path(self, record_id: str, kind: str) -> Path:
+        """Return the path of a record's data; ids are our own, so they are safe names."""
+        return self.folder / f"{record_id}.{kind}"
+
+    def write(self, record: _Record) -> None:
+        with store_write_errors(self.folder):
+            path = self.path(record.id, "json")
+            write_json_atomically(path, asdict(record), is_durable=True)
+
+    def new_data(self, record_id: str) -> TemporaryFile:
+        """Return a temporary file for a record's data."""
+        with store_write_errors(self.folder):
+            private_folder(self.folder)
+            return TemporaryFile(self.path(record_id, "data"), mode=PRIVATE_FILE)
+
+    def find(self, record_id: str) -> _Record | None:
+        """Return a record; None where it is missing or unreadable."""
+        if self._form.fullmatch(record_id) is None:
+            return None
+        return self._parse(read_json_object(self.path(record_id, "json")))
+
+    def list(self) -> list[_Record]:
+        """Return every record, the newest first."""
+        read = (self._parse(read_json_object(path)) for path in self.folder.glob("*.json"))
+        every = [record for record in read if record is not None]
+        return sorted(every, key=lambda record: record.created_ns, reverse=True)
+
+    def _parse(self, value: Mapping[str, Any]) -> _Record | None:
+        try:
+            lists = {name: tuple(one) for name, one in value.items() if isinstance(one, list)}
+            record: _Record = self._kind(**{**value, **lists})
+        except TypeError:  # missing, or written by another version
+            return None
+        return record
+
+
+class FileStore(_RecordFolder[FileRecord]):
+    """The files of one service; expired ones are deleted when they are met."""
 
     def __init__(self, state_dir: Path) -> None:
-        self.documents = DocumentFolder(state_dir / "batches")
+        super().__init__(state_dir / "files", FileRecord, _FILE_ID)
+
+    def add(self, record: FileRecord, data: TemporaryFile) -> None:
+        """Add a file with its bytes, from `new_data`."""
+        with store_write_errors(self.folder):
+            data.sync()
+            data.replace(self.data_path(record.id))
+        self.write(record)  # syncs the folder, too
+
+    def data_path(self, file_id: str) -> Path:
+        return self.path(file_id, "data")
+
+    def find(self, file_id: str) -> FileRecord | None:
+        return self._kept(super().find(file_id))
+
+    def list(self) -> list[FileRecord]:
+        return [record for record in super().list() if self._kept(record)]
+
+    def _kept(self, record: FileRecord | None) -> FileRecord | None:
+        """Return a record; delete an expired one and return None."""
+        if record is not None and record.expires_at and record.expires_at <= time.time():
+            self.delete(record.id)
+            return None
+        return record
+
+    def delete(self, file_id: str) -> None:
+        for kind in ("json", "data"):
+            self.path(file_id, kind).unlink(missing_ok=True)
+
+
+class BatchStore(_RecordFolder[BatchRecord]):
+    """The batches of one service."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(state_dir / "batches", BatchRecord, _BATCH_ID)
 
     def source(self, batch_id: str) -> Path:
         """Return the path of a batch's own copy of its lines."""
-        return self.documents.path(batch_id, "lines")
+        return self.path(batch_id, "lines")
 
     def results(self, batch_id: str) -> Path:
         """Return the path of a batch's results."""
-        return self.documents.path(batch_id, "results")
+        return self.path(batch_id, "results")
 
     def lock(self, batch_id: str) -> Path:
         """Return the path of the lock of the process that runs a batch."""
-        return self.documents.path(batch_id, "lock")
+        return self.path(batch_id, "lock")
 
     def begin(self, record: BatchRecord, lines: Path) -> None:
         """Add a batch with its own copy of its lines: their file may be deleted."""
-        with store_write_errors(self.documents.folder):
-            private_folder(self.documents.folder)
+        with store_write_errors(self.folder):
+            private_folder(self.folder)
             _link_or_copy(lines, self.source(record.id))
         self.write(record)
-
-    def write(self, record: BatchRecord) -> None:
-        self.documents.write(record.id, asdict(record))
-
-    def find(self, batch_id: str) -> BatchRecord | None:
-        if _BATCH_ID.fullmatch(batch_id) is None:
-            return None
-        value = self.documents.read(batch_id)
-        return None if value is None else _batch_record(value)
-
-    def list(self) -> list[BatchRecord]:
-        """Return every batch, the newest first."""
-        every = [
-            record for value in self.documents.all() if (record := _batch_record(value)) is not None
-        ]
-        return sorted(every, key=lambda record: record.created_ns, reverse=True)
 
     def close(self, batch_id: str) -> None:
         """Delete the files that only a running batch needs."""
@@ -285,13 +263,6 @@ class BatchStore:
 def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
     """Return a batch with a new status, reached now."""
     return replace(record, status=status, reached={**record.reached, status: int(time.time())})
-
-
-def _batch_record(value: Mapping[str, Any]) -> BatchRecord | None:
-    try:
-        return BatchRecord(**{**value, "errors": tuple(value.get("errors", ()))})
-    except TypeError:  # written by another version
-        return None
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
