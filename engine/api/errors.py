@@ -107,7 +107,6 @@ _FINAL_ERRORS = (ModelBroken, ManifestBroken, ModelTooLarge, ModelUnusable, Adap
 
 
 def as_api_error(error: EngineError) -> ApiError:
-    """Return the status and message for an engine error."""
     match error:
         case ModelNotFound():
             return ApiError(404, f"model '{error.ref}' not found", code="model_not_found")
@@ -157,7 +156,6 @@ def dialect_of(path: str) -> Dialect:
 
 
 def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
-    """Return an error's body in a dialect."""
     kind = error.kind or _ERROR_TYPES[dialect].get(error.status, "api_error")
     if dialect == "openai":
         value = {"message": error.message, "type": kind, "param": error.param, "code": error.code}

@@ -180,7 +180,6 @@ def text_of(body: Mapping[str, Any], name: str) -> str:
 
 
 def flag_of(body: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    """Return true or false."""
     value = _typed(body, name, bool, "true or false")
     return default if value is None else value
 
@@ -194,7 +193,6 @@ def integer_of(body: Mapping[str, Any], name: str) -> int | None:
 
 
 def number_of(body: Mapping[str, Any], name: str) -> float | None:
-    """Return a number."""
     value = _typed(body, name, (int, float), "a number")
     try:
         return None if value is None else float(value)
@@ -213,17 +211,14 @@ def list_of(body: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def texts_of(body: Mapping[str, Any], name: str) -> list[str]:
-    """Return a list of texts."""
     return _list_of_type(body, name, str, "a text")
 
 
 def objects_of(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return a list of objects as they are."""
     return _list_of_type(body, name, dict, "an object")
 
 
 def integers_of(body: Mapping[str, Any], name: str) -> list[int]:
-    """Return a list of whole numbers."""
     return _list_of_type(body, name, int, "a whole number")
 
 

@@ -52,9 +52,7 @@ class ServedPool(Pool, Protocol):
         """Unload a model; return whether it was loaded."""
         ...
 
-    def stats(self) -> PoolStats:
-        """Return the loaded models."""
-        ...
+    def stats(self) -> PoolStats: ...
 
 
 Verb = Callable[[bytes, TellChunk], Coroutine[Any, Any, WireLine]]

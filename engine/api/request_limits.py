@@ -79,7 +79,6 @@ class BodyLimit:
 
 
 def body_too_large(limit: int) -> ApiError:
-    """Return the error for a body of more than `limit` bytes."""
     message = f"request body too large: at most {limit} bytes are taken"
     return ApiError(413, message, {"x-should-retry": "false"})
 

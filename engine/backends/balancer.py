@@ -132,7 +132,6 @@ class ServerMember:
 
     @property
     def is_up(self) -> bool:
-        """Whether it answered last time."""
         return self.down_since is None
 
     def seen(self, key: ModelKey, *, failed_before: bool) -> ServerState:
@@ -278,7 +277,6 @@ class ServerRoster:
         return left_s
 
     def n_parallel(self, key: ModelKey) -> int:
-        """Return how many requests of a model all servers compute at once; 0: unknown."""
         return sum(one.n_parallel(key) for one in self._having(key))
 
     def _having(self, key: ModelKey) -> list[ServerMember]:

@@ -160,7 +160,6 @@ class Answer:
         self.prompt_tokens_original = n_tokens
 
     def forget(self) -> None:
-        """Drop the chunks of an interrupted attempt."""
         self._chunks.clear()
         self._n_reasoning_tokens = 0
 

@@ -87,7 +87,6 @@ class ServerConnection:
         await self._http.aclose()
 
     async def get(self, path: str, within_s: float = ANSWER_S) -> Json:
-        """Return a JSON object."""
         return await self._ask("GET", path, None, within_s)
 
     async def post(self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_S) -> Json:

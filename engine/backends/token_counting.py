@@ -127,7 +127,6 @@ class LocalTokenizer:
         return (await self._counts({"messages": turns}))[0]
 
     async def count_texts(self, texts: Sequence[str]) -> list[int]:
-        """Count texts, without special tokens."""
         return await self._counts({"texts": list(texts)}) if texts else []
 
     async def aclose(self) -> None:

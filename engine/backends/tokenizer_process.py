@@ -18,7 +18,6 @@ from paddock.engine.request import Message
 
 
 def main(path: str, *parts: str) -> None:
-    """Count until the pipe closes."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what llama.cpp prints must not stand among the answers
     prompter = PromptBuilder(

@@ -114,7 +114,6 @@ class ModelUse:
 
     @property
     def key(self) -> str:
-        """Path of the weights and of the adapters over them."""
         return "\0".join((self.facts.path, *self.adapters))
 
 
@@ -204,7 +203,6 @@ class LoadedModel(Generic[W]):
         self.last_used_at = now
 
     def cancel_expiry(self) -> None:
-        """Stop the idle timer."""
         if self.expiry is not None:
             self.expiry.cancel()
         self.expiry = self.expires_at = None
@@ -230,7 +228,8 @@ class MemoryAccounting(Generic[W]):
     def __init__(self, memory_probe: MemoryProbe, gpu_overhead_bytes: int) -> None:
         self._memory_probe = memory_probe
         self._gpu_overhead_bytes = gpu_overhead_bytes
-        self._halved: dict[str, int] = {}
+        self.halved: dict[str, int] = {}
+        """The KV cells that models may have which ran out of memory, by their keys."""
         self.by_key: dict[str, LoadedModel[W]] = {}
         self.device: Device | None = None
         self.free = MemoryAmount()
@@ -310,12 +309,8 @@ class MemoryAccounting(Generic[W]):
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:
             return False
-        self._halved[resident.model_key] = load.n_cells // 2
+        self.halved[resident.model_key] = load.n_cells // 2
         return True
-
-    def n_cells_at_most(self, key: str) -> int | None:
-        """Return the limit of a model's KV cells, if it ran out of memory."""
-        return self._halved.get(key)
 
     def idle(self, but: LoadedModel[W]) -> list[LoadedModel[W]]:
         """Return the models that can be unloaded at once for another."""

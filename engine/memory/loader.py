@@ -184,7 +184,7 @@ class ModelLoader(Generic[W]):
         """Plan a model with half as many KV cells; return whether that is possible."""
         if not self.memory.halve(resident):
             return False
-        at_most = self.memory.n_cells_at_most(resident.model_key)
+        at_most = self.memory.halved.get(resident.model_key)
         wanted = replace(resident.wanted, n_cells_at_most=at_most)
         device = self.memory.device or await self._memory_probe.look()
         ways = await self._memory_probe.layouts(wanted, device)

@@ -36,7 +36,7 @@ from .policy import (
     decide,
     in_order,
 )
-from .pool_stats import LoadCount, ModelStats, PoolEvents, PoolStats
+from .pool_stats import ModelStats, PoolEvents, PoolStats
 
 
 @dataclass(slots=True, eq=False)
@@ -165,13 +165,7 @@ class ModelManager(Generic[W]):
         """Return the models that are loaded, loading or unloading."""
         return tuple(self._memory.by_key.values())
 
-    @property
-    def loads(self) -> dict[str, LoadCount]:
-        """Return how often each model was loaded."""
-        return self._memory.loads
-
     def n_waiting(self, key: str) -> int:
-        """Return how many requests wait for a model to take them."""
         return len(self._queues.get(key, ()))
 
     def stats(self) -> PoolStats:
@@ -183,7 +177,7 @@ class ModelManager(Generic[W]):
         for one in self.resident():
             waiting[one.facts.name] += _n_in_worker_queue(one)
         resident = tuple(self._model_stats(one) for one in self.resident())
-        return PoolStats(resident, dict(self.loads), dict(+waiting))
+        return PoolStats(resident, dict(self._memory.loads), dict(+waiting))
 
     def _model_stats(self, one: LoadedModel[W]) -> ModelStats:
         now = self.now()
@@ -355,7 +349,6 @@ class ModelManager(Generic[W]):
         self._wake.set()
 
     def _failed(self, key: str, error: EngineError, n_ctx_tokens: int) -> None:
-        """Fail the requests that wait for a model."""
         others = [one for one in self._replicas(key) if one.is_open and one.key != key]
         if others and not n_ctx_tokens:
             self._replicate_from = self.now() + _REPLICA_AGAIN_S
@@ -512,7 +505,7 @@ class ModelManager(Generic[W]):
     def _wanted(self, key: str) -> LayoutRequest:
         queue = self._queues[key]
         ask = next(iter(queue)).ask
-        at_most = self._memory.n_cells_at_most(key)
+        at_most = self._memory.halved.get(key)
         others = self._others_bytes(key)
         return LayoutRequest(
             ask.facts, queue.n_ctx_tokens, ask.adapters, at_most, others_bytes=others

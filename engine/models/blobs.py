@@ -126,7 +126,6 @@ class BlobStore:
             raise BlobMissing(digest) from None
 
     def digests(self) -> tuple[str, ...]:
-        """Return the digest of every blob, as `sha256:…`."""
         return tuple(name.replace("-", ":") for name in self._names() if _BLOB.fullmatch(name))
 
     def writer(self, digest: str | None = None) -> BlobWriter:

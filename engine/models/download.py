@@ -116,17 +116,14 @@ class BlobPart:
 
     @property
     def begins_at(self) -> int:
-        """Offset of the next byte."""
         return self.offset + self.completed_bytes
 
     @property
     def ends_at(self) -> int:
-        """Offset after the last byte."""
         return self.offset + self.size_bytes
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it has arrived."""
         return self.completed_bytes >= self.size_bytes
 
 
@@ -144,7 +141,6 @@ class PartialBlob:
 
     @property
     def completed_bytes(self) -> int:
-        """Number of bytes that have arrived."""
         return sum(part.completed_bytes for part in self.parts)
 
     @property
@@ -197,7 +193,6 @@ class PartialBlob:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the file and the states."""
         for path in (self.path, *_state_paths(self.path)):
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -62,12 +62,10 @@ class Manifest:
 
     @property
     def blobs(self) -> tuple[ManifestLayer, ...]:
-        """Every layer and the config."""
         return (*self.layers, self.config) if self.config else self.layers
 
     @property
     def size_bytes(self) -> int:
-        """The size of all its blobs."""
         return sum(layer.size_bytes for layer in self.blobs)
 
     def all_of(self, *media_types: str) -> tuple[ManifestLayer, ...]:

@@ -243,7 +243,6 @@ def _check_template(source: str) -> None:
 def _add_base(
     finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
-    """Add the base: another model, or files."""
     if not recipe.base:
         add_gguf_files(draft, recipe.files, report, wanted=manifests.MODEL_TYPE)
         if not any(layer.media_type == manifests.MODEL_TYPE for layer in draft.layers):

@@ -240,7 +240,6 @@ class ModelFinder:
         return {copy.digest for copy in self.tuned.all()}
 
     def names(self) -> tuple[str, ...]:
-        """Return every known name, sorted."""
         return tuple(sorted({found.name for found in self.everything()}))
 
     def everything(self) -> Iterator[FoundModel]:

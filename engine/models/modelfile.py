@@ -150,7 +150,6 @@ class Modelfile:
     commands: tuple[ModelfileCommand, ...]
 
     def all_of(self, name: str) -> tuple[ModelfileCommand, ...]:
-        """Return every command of this name."""
         return tuple(one for one in self.commands if one.name == name)
 
     def last_of(self, name: str) -> ModelfileCommand | None:

@@ -242,11 +242,9 @@ class RegistryClient:
 
     @property
     def manifest_url(self) -> str:
-        """The URL of the model's manifest."""
         return f"{self.base}/manifests/{self.name.tag}"
 
     def blob_url(self, digest: str) -> str:
-        """Return a blob's URL."""
         return f"{self.base}/blobs/{digest}"
 
     async def manifest(self) -> Manifest:

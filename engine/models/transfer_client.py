@@ -102,7 +102,6 @@ class TransferRetries:
 
 
 def plain_reason(error: httpx.HTTPError, host: str, options: TransferOptions) -> TransferError:
-    """Return an error with a plain reason."""
     text = str(error).strip()
     if isinstance(error, httpx.ProxyError):
         return HostUnreachable(host, f"the proxy answered: {text}")

@@ -162,7 +162,6 @@ def expired_result(line: BatchLine) -> bytes:
 
 
 def is_answer(result: Mapping[str, Any]) -> bool:
-    """Return whether a result is an answer, not an error."""
     response = result.get("response")
     return isinstance(response, dict) and response.get("status_code") == 200
 

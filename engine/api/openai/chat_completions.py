@@ -232,7 +232,6 @@ class CompletionCall(_ChoicesCall):
     prefix = "cmpl-"
 
     def echo_of(self, index: int) -> str:
-        """Return the text before an answer."""
         return self.echoed[index // self.n_choices] if self.echoed else ""
 
     def body(self, replies: Sequence[Reply], stamp: Stamp) -> Body:

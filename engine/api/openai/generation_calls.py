@@ -143,7 +143,6 @@ def limited_calls(calls: Sequence[ToolCall], *, in_parallel: bool) -> Sequence[T
 
 
 def tool_call_value(call: ToolCall, index: int) -> dict[str, Any]:
-    """Return a call in the form of chat completions."""
     function = {"name": call.name, "arguments": arguments_text(call)}
     return {"index": index, "id": call.id, "type": "function", "function": function}
 

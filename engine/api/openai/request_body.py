@@ -88,7 +88,6 @@ class Fields:
         return default if value is None else value
 
     def number(self, name: str, least: float, most: float) -> float | None:
-        """Return a number within a range, both ends included."""
         value = self._typed(name, (int, float), "a number")
         if value is None:
             return None
@@ -97,7 +96,6 @@ class Fields:
         return float(value)
 
     def whole(self, name: str, least: int, most: int = 2**31 - 1) -> int | None:
-        """Return a whole number within a range, both ends included."""
         value = self._typed(name, (int, float), "an integer")
         if value is None:
             return None
@@ -108,7 +106,6 @@ class Fields:
         return int(value)
 
     def object(self, name: str) -> Fields | None:
-        """Return an object; None where it is absent."""
         value = self._typed(name, dict, "an object")
         return None if value is None else Fields(value, self.place(name))
 

@@ -108,7 +108,6 @@ def _status(reply: Reply | None) -> str:
 
 
 def is_incomplete(reply: Reply) -> bool:
-    """Return whether an answer was stopped before its end."""
     return finish_reason(reply) == "length"
 
 
