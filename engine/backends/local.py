@@ -61,12 +61,7 @@ from paddock.engine.workers.worker_process import (
     WorkerProcess,
     probe_worker,
 )
-from paddock.engine.workers.worker_protocol import (
-    Embedded,
-    EmbedOrder,
-    PendingRequest,
-    WorkerGone,
-)
+from paddock.engine.workers.worker_protocol import Embedded, EmbedOrder, PendingRequest, WorkerGone
 
 from .base import Answer, OpenAnswers, deadlines, embed_in_portions, total_deadline
 
@@ -278,12 +273,7 @@ class LocalPool:
             )
             since = self._residents.now()
             order = EmbedOrder(
-                texts,
-                query,
-                dimensions,
-                facts.n_ctx_tokens,
-                request.priority,
-                request.on_overflow,
+                texts, query, dimensions, facts.n_ctx_tokens, request.priority, request.on_overflow
             )
 
             async def work(worker: WorkerProcess) -> Embedded:
@@ -306,10 +296,7 @@ class LocalPool:
         return await self._repeatedly(model, await self._ask(model, is_brief=True), work)
 
     async def _repeatedly(
-        self,
-        model: ModelSpec,
-        ask: ModelUse,
-        work: Callable[[WorkerProcess], Awaitable[_T]],
+        self, model: ModelSpec, ask: ModelUse, work: Callable[[WorkerProcess], Awaitable[_T]]
     ) -> _T:
         """Run something short in a model's worker, again where the worker dies."""
         n_lost = 0

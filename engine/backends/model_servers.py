@@ -214,10 +214,7 @@ class OpenAIServer:
             raise TextTooLong(at, count.n_most, looked.facts.n_ctx_tokens)
         middle = text.rfind(" ", len(text) // 4, len(text) // 2) + 1 or len(text) // 2
         halves = replace(request, texts=(text[:middle], text[middle:]))
-        return [
-            *await self._pieces(halves, looked, 0),
-            *await self._pieces(halves, looked, 1),
-        ]
+        return [*await self._pieces(halves, looked, 0), *await self._pieces(halves, looked, 1)]
 
     async def _look(self, spec: ModelSpec) -> ServedModel:
         key = model_key_of(spec)

@@ -312,11 +312,7 @@ def _load_of(
     # Whole texts only: a batch must hold the longest one.
     n_tokens = min(wanted.facts.n_ctx_train_tokens, 8192)
     return replace(
-        load,
-        n_ctx_tokens=n_tokens,
-        n_cells=n_tokens,
-        n_batch_tokens=n_tokens,
-        kv_cache_type="f16",
+        load, n_ctx_tokens=n_tokens, n_cells=n_tokens, n_batch_tokens=n_tokens, kv_cache_type="f16"
     )
 
 

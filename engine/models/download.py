@@ -483,8 +483,7 @@ class BlobDownload:
         if not self.wanted.digest:
             return SourceChanged(self.wanted.url)
         return NoUsableModel(
-            self.wanted.url,
-            f"it should have {self.wanted.size_bytes} bytes, and has {found}",
+            self.wanted.url, f"it should have {self.wanted.size_bytes} bytes, and has {found}"
         )
 
     async def _receive(

@@ -281,9 +281,7 @@ class TransferClient:
         """
         try:
             self._client = http.client(
-                connect_s=self.options.connect_s,
-                timeout_s=self.options.stall_s,
-                n_idle=16,
+                connect_s=self.options.connect_s, timeout_s=self.options.stall_s, n_idle=16
             )
         except (ValueError, ImportError) as error:
             raise ProxyUnusable(str(error)) from error

@@ -16,11 +16,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from paddock.engine.api.streaming import (
-    nanoseconds,
-    rfc3339,
-    sse_event,
-)
+from paddock.engine.api.streaming import nanoseconds, rfc3339, sse_event
 from paddock.engine.models.model_cards import ModelCard
 from paddock.engine.request import Chunk, Reply, ToolCall, Usage
 

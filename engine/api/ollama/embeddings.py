@@ -17,12 +17,7 @@ from starlette.responses import Response
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import flag_of, integer_of, read_json, text_of
-from paddock.engine.api.streaming import (
-    dumps,
-    json_response,
-    nanoseconds,
-    while_connected,
-)
+from paddock.engine.api.streaming import dumps, json_response, nanoseconds, while_connected
 from paddock.engine.errors import WrongRole
 from paddock.engine.request import EmbedReply, EmbedRequest
 

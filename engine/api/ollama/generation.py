@@ -20,13 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import (
-    flag_of,
-    integers_of,
-    objects_of,
-    read_json,
-    text_of,
-)
+from paddock.engine.api.json_body import flag_of, integers_of, objects_of, read_json, text_of
 from paddock.engine.api.streaming import (
     json_response,
     nanoseconds,

@@ -16,21 +16,11 @@ from starlette.responses import Response
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import flag_of, read_json, text_of
 from paddock.engine.api.service import Service, service_of
-from paddock.engine.api.streaming import (
-    dumps,
-    expires_at,
-    json_response,
-    rfc3339,
-)
+from paddock.engine.api.streaming import dumps, expires_at, json_response, rfc3339
 from paddock.engine.backends.metrics import ModelMetrics
 from paddock.engine.errors import EngineError, InvalidName, ModelNotFound
 from paddock.engine.memory.pool_stats import ModelStats
-from paddock.engine.models.model_cards import (
-    ModelCard,
-    ModelDetails,
-    describe_model,
-    list_cards,
-)
+from paddock.engine.models.model_cards import ModelCard, ModelDetails, describe_model, list_cards
 from paddock.engine.models.model_creation import copy_model as make_copy
 from paddock.engine.models.model_names import ModelName, parse_name
 

@@ -36,14 +36,7 @@ from .batch_lines import (
     recover_results,
     run_lines,
 )
-from .batch_storage import (
-    BatchRecord,
-    BatchStatus,
-    BatchStore,
-    FileRecord,
-    FileStore,
-    with_status,
-)
+from .batch_storage import BatchRecord, BatchStatus, BatchStore, FileRecord, FileStore, with_status
 
 
 def finish_batch(

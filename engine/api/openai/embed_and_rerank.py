@@ -15,10 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from paddock.engine.api.errors import InvalidValue, openai_errors
-from paddock.engine.api.streaming import (
-    dumps,
-    nanoseconds,
-)
+from paddock.engine.api.streaming import dumps, nanoseconds
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest, RerankReply, RerankRequest
 

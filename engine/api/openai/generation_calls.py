@@ -16,10 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from paddock.engine.api.errors import openai_error_body
-from paddock.engine.api.streaming import (
-    nanoseconds,
-    sse_event,
-)
+from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import (
     ChatRequest,
     Chunk,

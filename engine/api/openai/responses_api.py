@@ -13,10 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.api.errors import InvalidValue, as_openai_error, openai_error_body
-from paddock.engine.api.streaming import (
-    nanoseconds,
-    sse_event,
-)
+from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall
 
 from .generation_calls import (
@@ -166,12 +163,7 @@ def message_item(item_id: str, parts: Sequence[Body], status: str) -> Body:
 
 
 def text_part(text: str, logprobs: Sequence[Body]) -> Body:
-    return {
-        "type": "output_text",
-        "text": text,
-        "annotations": [],
-        "logprobs": list(logprobs),
-    }
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
 
 
 def call_item(
