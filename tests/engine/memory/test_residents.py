@@ -20,7 +20,7 @@ def test_a_model_is_loaded_once_for_many_and_stays_for_the_next() -> None:
         await asyncio.sleep(100)
         await house.chat("a")
         assert machine.log == ["load a", "loaded a"]
-        assert house.residents.loads["a"].loads == 1
+        assert house.residents.stats().loads["a"].loads == 1
 
     go(machine, work)
 
