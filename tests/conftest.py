@@ -41,7 +41,7 @@ LONGEST = (
 WITH_PREFECT = (
     "runner/schedule/test_up.py", "runner/prefect/test_flow.py", "runner/workers/test_delegate.py",
     "runner/workers/test_prepare.py", "runner/schedule/test_office.py",
-    "runner/schedule/test_planner.py", "runner/ledger/test_tracking.py",
+    "runner/schedule/test_planner.py", "runner/daemon/test_prefect_retention.py",
 )  # fmt: skip
 
 

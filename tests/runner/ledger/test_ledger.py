@@ -20,7 +20,7 @@ def entry(key: str, **fields: object) -> Entry:
     return Entry(key=key, hash="h", parts="{}", state="done", **fields)  # type: ignore[arg-type]
 
 
-def test_what_was_awaited_is_read_by_another_opening(tmp_path: Path) -> None:
+def test_awaited_rows_are_read_when_the_ledger_is_opened_again(tmp_path: Path) -> None:
     async def write() -> None:
         with Ledger(tmp_path) as ledger:
             ledger.record("scope", entry("a", seconds=1.5), "run")
@@ -115,7 +115,7 @@ def test_reading_needs_no_ledger_and_makes_none(tmp_path: Path) -> None:
     assert not (tmp_path / ".paddock").exists()
 
 
-def test_a_failed_write_is_told_to_whoever_waits(tmp_path: Path) -> None:
+def test_a_failed_write_raises_where_it_is_awaited(tmp_path: Path) -> None:
     async def write() -> None:
         with Ledger(tmp_path) as ledger:
             with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
@@ -138,6 +138,11 @@ def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:
         connection.execute("delete from meta where name = 'version'")
     with Ledger(folder, is_readonly=True) as ledger:
         assert ledger.scopes_of("pipeline.yaml") == set()
+    for _ in range(2):  # makes the tables, and finds them
+        with Ledger(folder) as ledger:
+            ledger.record_scope("s", "pipeline.yaml", "each", "{}")
+    with Ledger(folder, is_readonly=True) as ledger:
+        assert ledger.scopes_of("pipeline.yaml") == {"s"}
 
 
 def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Path) -> None:
@@ -157,7 +162,7 @@ def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Path) ->
         assert ledger.run("none") is None
 
 
-def test_what_a_watch_has_seen_through_is_known_until_it_is_gone(tmp_path: Path) -> None:
+def test_files_that_a_watch_processed_are_known_until_they_are_gone(tmp_path: Path) -> None:
     async def write() -> None:
         with Ledger(tmp_path) as ledger:
             ledger.record_watched("w", "run", {"a": (1, 10), "b": (2, 20)})
@@ -172,7 +177,7 @@ def test_what_a_watch_has_seen_through_is_known_until_it_is_gone(tmp_path: Path)
         assert ledger.watched("v") == {"a": (9, 90)}
 
 
-def test_a_file_that_is_broken_further_on_is_told_when_it_is_read(tmp_path: Path) -> None:
+def test_a_file_that_is_broken_further_on_raises_when_it_is_read(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         for number in range(200):
             ledger.record_scope(f"{number}", "pipeline.yaml", "each", "x" * 500)

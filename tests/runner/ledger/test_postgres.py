@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL: the same as in a file, for several machines; and what can go wrong."""
+"""The ledger in PostgreSQL: as in a file, for several machines; and its errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(hash_: str, reply: bytes) -> CallRow:
     )
 
 
-def test_what_was_awaited_is_read_on_another_machine(url: str, tmp_path: Path) -> None:
+def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path) -> None:
     async def main() -> None:
         with Ledger(tmp_path, url=url) as here, Ledger(tmp_path, url=url) as there:
             here.record("scope", entry("a", seconds=1.5, has_inner_failures=True), "run")
@@ -63,7 +63,7 @@ def test_what_was_awaited_is_read_on_another_machine(url: str, tmp_path: Path) -
     asyncio.run(main())
 
 
-def test_machines_that_write_the_same_rows_in_any_order_wait_for_one_another(
+def test_machines_that_write_the_same_rows_in_any_order_do_not_deadlock(
     url: str, tmp_path: Path
 ) -> None:
     async def main() -> None:
@@ -182,7 +182,7 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
     assert "secret" not in text
 
 
-def test_who_comes_after_one_that_waited_in_vain_is_told_at_once(tmp_path: Path) -> None:
+def test_a_call_after_one_that_waited_in_vain_fails_at_once(tmp_path: Path) -> None:
     n_tries = 0
 
     class Away(PostgresServer):
@@ -201,7 +201,7 @@ def test_who_comes_after_one_that_waited_in_vain_is_told_at_once(tmp_path: Path)
     assert n_tries == 1
 
 
-def test_a_database_that_is_not_there_is_told_at_once(server: Postgres, tmp_path: Path) -> None:
+def test_a_database_that_does_not_exist_fails_at_once(server: Postgres, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match='database "none" does not exist'):
         Ledger(tmp_path, url=server.url("none")).__enter__()
 

@@ -1,4 +1,4 @@
-"""What a ledger lets go, and what it never does: nothing that was done is done again."""
+"""What retention removes and what it keeps: finished work is never repeated."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def age(world: World, seconds: float) -> None:
             os.utime(file, (NOW - seconds, NOW - seconds))
 
 
-def test_the_replies_that_items_were_made_of_stay_however_old(tmp_path: Path) -> None:
+def test_replies_that_items_were_made_from_stay_at_any_age(tmp_path: Path) -> None:
     world = made(tmp_path)
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
@@ -76,7 +76,7 @@ def test_the_replies_that_items_were_made_of_stay_however_old(tmp_path: Path) ->
     assert world.run(force=["sum"]).counts == {"stale": 4, "fresh": 1}
 
 
-def test_the_replies_of_earlier_versions_go_once_they_are_old(tmp_path: Path) -> None:
+def test_replies_of_earlier_versions_are_removed_once_they_are_old(tmp_path: Path) -> None:
     world = made(tmp_path)
     world.edit("Sum up:", "Summarise:")
     world.run()
@@ -87,7 +87,7 @@ def test_the_replies_of_earlier_versions_go_once_they_are_old(tmp_path: Path) ->
     assert world.run().counts == {"fresh": 5}
 
 
-def test_replies_that_were_taken_again_by_a_new_version_stay(tmp_path: Path) -> None:
+def test_replies_that_a_new_version_uses_again_stay(tmp_path: Path) -> None:
     world = made(tmp_path)
     world.edit("Sum up:", "Summarise:")
     world.run()
@@ -98,7 +98,7 @@ def test_replies_that_were_taken_again_by_a_new_version_stay(tmp_path: Path) -> 
     assert world.run().calls == 1  # the digest alone, whose prompt is another
 
 
-def test_replies_within_blocks_within_blocks_stay(tmp_path: Path) -> None:
+def test_replies_of_nested_blocks_stay(tmp_path: Path) -> None:
     world = World(tmp_path, NESTED)
     world.documents(2)
     assert world.run().calls == 4
@@ -132,7 +132,7 @@ def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_
     assert states(world.run()) == {}
 
 
-def test_objects_that_nothing_names_go_and_the_others_stay(tmp_path: Path) -> None:
+def test_unreferenced_objects_are_removed_and_the_others_stay(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.write("inbox/long.txt", "word " * 10_000)
     long = FakeAnswer()
@@ -159,7 +159,7 @@ class FakeAnswer:
         self.pool = FakePool(answer=lambda _: "long" * 5_000, n_ctx_tokens=1_000_000)
 
 
-def test_an_object_that_a_run_names_again_at_that_moment_is_put_back(
+def test_an_object_that_a_run_uses_again_at_that_moment_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Ledger(tmp_path / ".paddock") as ledger:
@@ -216,7 +216,7 @@ def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
     assert world.run().counts == {"fresh": 5}
 
 
-def test_a_dry_sweep_tells_the_same_and_removes_nothing(tmp_path: Path) -> None:
+def test_a_dry_sweep_reports_the_same_and_removes_nothing(tmp_path: Path) -> None:
     world = made(tmp_path)
     world.edit("Sum up:", "Summarise:")
     world.run()
@@ -257,7 +257,7 @@ def test_a_sweep_beside_a_run_disturbs_neither(tmp_path: Path) -> None:
     assert world.run().counts == {"fresh": 61}
 
 
-def test_two_do_not_clean_at_once(tmp_path: Path) -> None:
+def test_two_processes_do_not_clean_at_once(tmp_path: Path) -> None:
     world = made(tmp_path, 1)
     with (
         FileLock(state(world) / "clean.lock"),
@@ -271,7 +271,7 @@ def test_a_folder_without_a_ledger_has_nothing_to_clean(tmp_path: Path) -> None:
     assert sweep_ledger(tmp_path / ".paddock", "", EVERYTHING) == SweepResult()
 
 
-def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
+def test_a_file_with_much_unused_space_is_compacted_within_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "VACUUM_BYTES", 1)
@@ -293,13 +293,13 @@ def test_a_file_with_much_empty_room_is_written_anew_unless_time_runs_out(
     connection.close()
 
 
-def test_what_is_no_ledger_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1_000)
     with pytest.raises(LedgerError, match="the ledger cannot be read"):
         sweep_ledger(tmp_path, "", NOTHING)
 
 
-def test_what_an_item_was_made_of_is_needed_whoever_made_it_first(tmp_path: Path) -> None:
+def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(2)
     world.run()

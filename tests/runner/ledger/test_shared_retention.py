@@ -1,4 +1,4 @@
-"""What nothing needs of a ledger in PostgreSQL, which several machines share, and what stays."""
+"""Retention and run history of a ledger in PostgreSQL, which several machines share."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def ran(world: World, url: str) -> Report:
     )
 
 
-def test_a_shared_ledger_loses_what_nothing_needs_and_nothing_else(
-    url: str, tmp_path: Path
-) -> None:
+def test_cleaning_a_shared_ledger_removes_only_what_is_not_needed(url: str, tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(3)
     ran(world, url)
@@ -52,12 +50,12 @@ def test_a_shared_ledger_loses_what_nothing_needs_and_nothing_else(
     )
 
 
-def test_a_folder_that_no_run_was_in_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
+def test_a_folder_without_runs_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
     (tmp_path / ".paddock").mkdir()
     assert sweep_ledger(tmp_path / ".paddock", url, EVERYTHING) == SweepResult()
 
 
-def test_a_run_of_another_machine_that_gives_no_sign_of_life_has_died(
+def test_a_run_of_another_machine_without_heartbeats_has_died(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PADDOCK_LEDGER", url)

@@ -1,4 +1,4 @@
-"""Claims: each item is one participant's, until it lets go or is dead by the database's clock."""
+"""Claims: an item is one participant's until it releases it or is dead by the database's clock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def participant(
 
 
 def aged(url: str, seconds: float) -> None:
-    """Wait until the server has been up for so long: before, it takes nobody for dead."""
+    """Wait until the server has been up for so long; before, it takes no participant for dead."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "select pg_sleep(greatest(0, %s - "
@@ -45,14 +45,14 @@ def aged(url: str, seconds: float) -> None:
 
 
 def kill(claims: Claims) -> None:
-    """Let a participant fall silent, as one that was killed long ago."""
+    """Stop the heartbeats of a participant, as if it was killed long ago."""
     claims._is_over.set()
     claims._connection.rows(
         "update holders set seen = seen - 10000 where holder = :me", {"me": claims.holder}
     )
 
 
-def test_an_item_is_claimed_by_one_and_free_when_it_lets_go(url: str, tmp_path: Path) -> None:
+def test_an_item_is_claimed_by_one_and_free_when_it_is_released(url: str, tmp_path: Path) -> None:
     with (
         Ledger(tmp_path, url=url) as ledger,
         participant(ledger, "a") as (a, _),
@@ -70,14 +70,14 @@ def test_an_item_is_claimed_by_one_and_free_when_it_lets_go(url: str, tmp_path: 
         assert a.holds("s", "1") and not a.holds("s", "2")
 
 
-def test_whoever_leaves_lets_everything_go(url: str, tmp_path: Path) -> None:
+def test_a_participant_that_leaves_releases_everything(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path, url=url) as ledger, participant(ledger, "b") as (b, _):
         with participant(ledger, "a") as (a, _):
             a.claim("s", ["1"])
         assert b.claim("s", ["1"]) == {"1"}
 
 
-def test_those_who_are_there_at_a_time_do_one_job(url: str, tmp_path: Path) -> None:
+def test_participants_that_are_present_at_a_time_do_one_job(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path, url=url) as ledger:
         with participant(ledger, "a") as (_, first), participant(ledger, "b") as (_, second):
             assert (first.job, first.n_others) == ("run-a", 0)
@@ -89,7 +89,9 @@ def test_those_who_are_there_at_a_time_do_one_job(url: str, tmp_path: Path) -> N
             assert named.job == "given"
 
 
-def test_a_server_that_has_just_come_back_takes_nobody_for_dead(url: str, tmp_path: Path) -> None:
+def test_a_server_that_has_just_started_takes_no_participant_for_dead(
+    url: str, tmp_path: Path
+) -> None:
     with (
         Ledger(tmp_path, url=url) as ledger,
         participant(ledger, "a") as (a, _),
@@ -101,7 +103,7 @@ def test_a_server_that_has_just_come_back_takes_nobody_for_dead(url: str, tmp_pa
         assert b.claim("s", ["1"]) == frozenset()
 
 
-def test_the_items_of_a_dead_one_are_taken_over(url: str, tmp_path: Path) -> None:
+def test_the_items_of_a_dead_participant_are_taken_over(url: str, tmp_path: Path) -> None:
     aged(url, DEAD_S)
     with (
         Ledger(tmp_path, url=url) as ledger,
@@ -119,8 +121,10 @@ def test_the_items_of_a_dead_one_are_taken_over(url: str, tmp_path: Path) -> Non
             assert c.drop_dead("place") and not c.drop_dead("place")
 
 
-def test_no_item_is_ever_anothers_while_its_holder_lives(server: Postgres, tmp_path: Path) -> None:
-    """Whatever is claimed, let go, killed and begun anew, in any order."""
+def test_no_item_is_claimed_by_another_while_its_holder_lives(
+    server: Postgres, tmp_path: Path
+) -> None:
+    """Claims, releases, kills and new participants, in any order."""
     url = server.make("claims_rules")
     aged(url, DEAD_S)
     keys = st.sets(st.sampled_from("abcdef"), min_size=1)
@@ -186,7 +190,7 @@ def test_no_item_is_ever_anothers_while_its_holder_lives(server: Postgres, tmp_p
     case.runTest()
 
 
-def test_one_that_was_silent_asks_before_it_writes_though_it_is_heard_of_again(
+def test_a_participant_that_was_silent_queries_before_it_writes_even_after_a_heartbeat(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asleep_s = 0.0
