@@ -300,156 +300,253 @@ def measure_model(
         Unmeasured: other programs used the processor, or the model is too slow for the time.
     """
     clock = BenchClock(seconds, shape.n_threads)
-    measured = Measurements(weights=format_speeds.count_weights(read_header(path)))
+    weights = format_speeds.count_weights(read_header(path))
+    measurement = _Measurement(model, shape, clock, Measurements(weights=weights), least_share)
     try:
         if shape.embeds:
-            _measure_embedding(model, shape, clock, measured)
+            measurement.embedding()
         elif shape.is_gpu:
-            _measure_device(
-                model, shape, clock, measured, GPU_DEEP_TOKENS if depths is None else depths
-            )
+            measurement.device(GPU_DEEP_TOKENS if depths is None else depths)
         else:
-            depths = DEEP_TOKENS if depths is None else depths
-            _measure_chat(model, shape, clock, measured, depths, least_share)
-            _measure_formats(shape, clock, measured)
+            measurement.chat(DEEP_TOKENS if depths is None else depths)
+            measurement.formats()
     except (CacheFull, LoadFailed) as error:
         raise Unmeasured(f"llama.cpp could not do it: {error}") from error
-    if not measured.prefill:
+    if not measurement.measured.prefill:
         raise Unmeasured(f"{seconds:g} s are too short for this model on this machine")
-    _refuse_busy(shape, clock, least_share)
-    return measured
+    measurement.refuse_busy()
+    return measurement.measured
 
 
-def _refuse_busy(shape: BenchOptions, clock: BenchClock, least_share: float) -> None:
-    if not shape.is_gpu and clock.share < least_share:
-        raise Unmeasured(
-            f"other programs used the processor: the threads got {clock.share:.0%} of their time"
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    """One model under measurement."""
+
+    model: Model
+    shape: BenchOptions
+    clock: BenchClock
+    measured: Measurements
+    least_share: float
+
+    def refuse_busy(self) -> None:
+        if not self.shape.is_gpu and self.clock.share < self.least_share:
+            share = f"{self.clock.share:.0%}"
+            raise Unmeasured(
+                f"other programs used the processor: the threads got {share} of their time"
+            )
+
+    # What is measured of each kind of model
+
+    def chat(self, depths: tuple[int, ...]) -> None:
+        """Measure a unified cache, then a split one at the same depths.
+
+        Both are measured deep or neither, since half of a comparison could decide wrongly. The
+        split one is measured again without flash attention, if there is a choice.
+        """
+        shape, clock, counts = self.shape, self.clock, self._sequence_counts()
+        may_be_plain = shape.flash_attention == "auto" and shape.kv_cache_type == "f16"
+        deep = 0
+        began_s = clock.left_s
+        with self._bench(is_unified=True) as bench:
+            self._warm_up(bench)
+            self._reading(bench, SHALLOW_TOKENS)
+            if not self.measured.prefill:
+                return
+            self.refuse_busy()  # before more time is wasted
+            if self.model.memory != "state":
+                drafts = drafts_keep_answers(bench, clock)
+                self.measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
+            self._writing(bench, counts)
+            self._crowded(bench)
+            shallow_s = began_s - clock.left_s
+            reserve_s = shallow_s + _FORMATS_S
+            if clock.left_s < reserve_s:
+                return
+            if may_be_plain:
+                reserve_s += shallow_s / 2 + AGREED_DEPTH * clock.token_s
+            n_room = shape.n_cells // bench.n_seq
+            fitting = [depth for depth in depths if _longest_at(depth) <= n_room]
+            deep = self._depth_that_fits(reserve_s, fitting)
+            if deep:
+                self._deep(bench, counts, deep, first=deep)
+        with self._bench() as bench:
+            bench.read(0, SHALLOW_TOKENS)
+            self._writing(bench, counts)
+            if deep:
+                # Reached by other steps than before, so that more batch sizes are measured.
+                self._deep(bench, counts, deep, first=deep // 2)
+            self._compare(bench)
+        if deep and may_be_plain:
+            self._plain(counts, deep)
+
+    def _plain(self, counts: tuple[int, ...], depth: int) -> None:
+        """Measure a prompt and decoding without flash attention, or nothing if time is short."""
+        if 2 * (SHALLOW_TOKENS + depth) * self.clock.token_s > self.clock.left_s:
+            return
+        counts = tuple(n for n in PLAIN_SEQUENCES if n <= counts[-1])
+        found = Measurements(cell_bytes=self.measured.cell_bytes)
+        plain = replace(self, shape=replace(self.shape, flash_attention="off"), measured=found)
+        with plain._bench() as bench:
+            plain._reading(bench, SHALLOW_TOKENS)
+            plain._writing(bench, counts)
+            if not found.decode:
+                return
+            plain._deep(bench, counts, depth, first=depth)
+            plain._compare(bench)
+        self.measured.prefill += found.prefill
+        self.measured.decode += found.decode
+        self.measured.agreements += found.agreements
+
+    def device(self, depths: tuple[int, ...]) -> None:
+        """Measure long prompts, then many sequences at a depth, only in a split cache.
+
+        For a unified cache, whose mask the processor fills in one thread, the time is computed
+        (`profile.step_s`). Everything is done several times and the quickest counts, since kernels
+        are loaded at their first use.
+        """
+        shape, clock = self.shape, self.clock
+        sizes = sorted({min(size, shape.n_batch_tokens) for size in (SHALLOW_TOKENS, *GPU_PASSES)})
+        n_cells = min(shape.n_cells, 2 * sizes[-1])
+        with replace(self, shape=replace(shape, n_cells=n_cells))._bench(n_seq=1) as bench:
+            self._warm_up(bench)
+            for size in sizes:
+                bench.clear()
+                bench.read(0, min(size, n_cells))
+                bench.clear()
+                self._reading(bench, min(size, n_cells))
+            bench.clear()
+            bench.read(0, SHALLOW_TOKENS)
+            self._writing(bench, (1,))
+        for depth in (SHALLOW_TOKENS, *depths[:1]):
+            counts = self._sequence_counts(depth)
+            if counts == GPU_SEQUENCES[:1] or 2 * depth * clock.token_s > clock.left_s:
+                return
+            with self._bench(n_seq=counts[-1]) as bench:
+                bench.read(0, depth)
+                self._writing(bench, counts)
+                if depth != SHALLOW_TOKENS:
+                    self._compare(bench)
+
+    def embedding(self) -> None:
+        """Measure batches of short texts."""
+        clock = self.clock
+        bench = Bench(self.model, self.shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
+        with bench.context:
+            bench.embed(1, EMBED_TEXT)
+            clock.forget_share()
+            clock.token_s = bench.embed(1, EMBED_TEXT) / EMBED_TEXT
+            for size in [n for n in EMBED_BATCHES if n <= self.shape.n_batch_tokens]:
+                if 2 * size * clock.token_s > clock.left_s:
+                    return
+                took_s = min(bench.embed(size // EMBED_TEXT, EMBED_TEXT) for _ in range(2))
+                clock.token_s = took_s / size
+                self.measured.prefill.append(PrefillPoint(size, size / took_s))
+
+    def formats(self) -> None:
+        """Measure the model's tensor formats and the near-lossless one, on trial models."""
+        names = format_speeds.formats_to_measure(self.measured.weights)
+        with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
+            for name in filter(trial_models.can_write_trial_model, names):
+                path = Path(folder) / f"{name}.gguf"
+                trial_models.write_trial_model(path, name)
+                self.measured.formats += measure_format(path, name, self.shape, self.clock)
+
+    # Parts of it
+
+    @contextmanager
+    def _bench(self, *, is_unified: bool = False, n_seq: int = 0) -> Iterator[Bench]:
+        n_seq = n_seq or self._sequence_counts()[-1]
+        bench = Bench(self.model, self.shape, self.clock, n_seq, is_unified=is_unified)
+        with bench.context:
+            yield bench
+
+    def _sequence_counts(self, depth: int = SHALLOW_TOKENS) -> tuple[int, ...]:
+        """Return the numbers of sequences that fit, also in a split cache."""
+        counts = GPU_SEQUENCES if self.shape.is_gpu else CPU_SEQUENCES
+        return (
+            tuple(n for n in counts if n * _longest_at(depth) <= self.shape.n_cells) or counts[:1]
         )
 
+    def _depth_that_fits(self, needed_s: float, depths: Sequence[int]) -> int:
+        """Return the first depth for which there is time in every layout; 0 if there is none."""
+        left_s, token_s = self.clock.left_s - needed_s, self.clock.token_s
+        return next((n for n in depths if _PER_DEPTH * n * token_s <= left_s), 0)
 
-def _measure_chat(
-    model: Model,
-    shape: BenchOptions,
-    clock: BenchClock,
-    measured: Measurements,
-    depths: tuple[int, ...],
-    least_share: float,
-) -> None:
-    """Measure a unified cache, then a split one at the same depths.
-
-    Both are measured deep or neither, since half of a comparison could decide wrongly. The split
-    one is measured again without flash attention, if there is a choice.
-    """
-    deep = 0
-    began_s = clock.left_s
-    with _bench(model, shape, clock, is_unified=True) as bench:
-        _warm_up(bench, clock)
-        _measure_reading(bench, clock, measured, SHALLOW_TOKENS)
-        if not measured.prefill:
-            return
-        _refuse_busy(shape, clock, least_share)  # before more time is wasted
-        if model.memory != "state":
-            drafts = drafts_keep_answers(bench, clock)
-            measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
-        _measure_writing(bench, _sequence_counts(shape), clock, measured)
-        _measure_crowded(bench, clock, measured)
-        shallow_s = began_s - clock.left_s
-        reserve_s = shallow_s + _FORMATS_S
-        if clock.left_s < reserve_s:
-            return
-        if shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
-            reserve_s += shallow_s / 2 + AGREED_DEPTH * clock.token_s
-        n_room = shape.n_cells // bench.n_seq
-        fitting = [depth for depth in depths if _longest_at(depth) <= n_room]
-        deep = _depth_that_fits(clock, reserve_s, fitting)
-        if deep:
-            _measure_deep(bench, _sequence_counts(shape), clock, measured, deep, first=deep)
-    with _bench(model, shape, clock, is_unified=False) as bench:
-        bench.read(0, SHALLOW_TOKENS)
-        _measure_writing(bench, _sequence_counts(shape), clock, measured)
-        if deep:
-            # Reached by other steps than before, so that more batch sizes are measured.
-            _measure_deep(bench, _sequence_counts(shape), clock, measured, deep, first=deep // 2)
-        _compare(bench, model, clock, measured)
-    if deep and shape.flash_attention == "auto" and shape.kv_cache_type == "f16":
-        _measure_plain(model, shape, clock, measured, deep)
-
-
-def _measure_plain(
-    model: Model, shape: BenchOptions, clock: BenchClock, measured: Measurements, depth: int
-) -> None:
-    """Measure a prompt and decoding without flash attention, or nothing if time is short."""
-    if 2 * (SHALLOW_TOKENS + depth) * clock.token_s > clock.left_s:
-        return
-    plain, counts = Measurements(cell_bytes=measured.cell_bytes), _sequence_counts(shape)
-    counts = tuple(n for n in PLAIN_SEQUENCES if n <= counts[-1])
-    shape = replace(shape, flash_attention="off")
-    with _bench(model, shape, clock, is_unified=False) as bench:
-        _measure_reading(bench, clock, plain, SHALLOW_TOKENS)
-        _measure_writing(bench, counts, clock, plain)
-        if not plain.decode:
-            return
-        _measure_deep(bench, counts, clock, plain, depth, first=depth)
-        _compare(bench, model, clock, plain)
-    measured.prefill += plain.prefill
-    measured.decode += plain.decode
-    measured.agreements += plain.agreements
-
-
-def _measure_device(
-    model: Model,
-    shape: BenchOptions,
-    clock: BenchClock,
-    measured: Measurements,
-    depths: tuple[int, ...],
-) -> None:
-    """Measure long prompts, then many sequences at a depth, only in a split cache.
-
-    For a unified cache, whose mask the processor fills in one thread, the time is computed
-    (`profile.step_s`). Everything is done several times and the quickest counts, since kernels are
-    loaded at their first use.
-    """
-    sizes = sorted({min(size, shape.n_batch_tokens) for size in (SHALLOW_TOKENS, *GPU_PASSES)})
-    n_cells = min(shape.n_cells, 2 * sizes[-1])
-    with _bench(model, replace(shape, n_cells=n_cells), clock, n_seq=1) as bench:
-        _warm_up(bench, clock)
-        for size in sizes:
-            bench.clear()
-            bench.read(0, min(size, n_cells))
-            bench.clear()
-            _measure_reading(bench, clock, measured, min(size, n_cells))
+    def _warm_up(self, bench: Bench) -> None:
+        """Read the file's pages, and measure a token; in a batch it takes half as long."""
+        bench.read(0, 1)
+        again_s = bench.read(0, 1)
+        self.clock.token_s = self.clock.token_s or again_s / 2
         bench.clear()
-        bench.read(0, SHALLOW_TOKENS)
-        _measure_writing(bench, (1,), clock, measured)
-    for depth in (SHALLOW_TOKENS, *depths[:1]):
-        counts = _sequence_counts(shape, depth)
-        if counts == GPU_SEQUENCES[:1] or 2 * depth * clock.token_s > clock.left_s:
+        self.clock.forget_share()
+
+    def _deep(self, bench: Bench, counts: tuple[int, ...], depth: int, *, first: int) -> None:
+        bench.clear()
+        self._reading(bench, first)
+        bench.read(0, max(0, depth - bench.n_tokens(0)))
+        self._writing(bench, counts)
+
+    def _compare(self, bench: Bench) -> None:
+        """Check whether tokens get the same logits however they are computed, if there is time."""
+        if self.model.memory == "state":
             return
-        with _bench(model, shape, clock, n_seq=counts[-1]) as bench:
-            bench.read(0, depth)
-            _measure_writing(bench, counts, clock, measured)
-            if depth != SHALLOW_TOKENS:
-                _compare(bench, model, clock, measured)
+        clock, measured = self.clock, self.measured
+        n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW_TOKENS
+        while n_tokens + DRAFTED_ROWS[-1] > bench.n_room or n_tokens * clock.token_s > clock.left_s:
+            n_tokens //= 2
+            if n_tokens < _TOO_SHORT:
+                return
+        bench.clear()
+        bench.read(0, n_tokens)
+        known = [one for one in measured.agreements if one.is_flash == bench.is_flash]
+        drafts = drafts_keep_answers(bench, clock) and all(one.drafts for one in known)
+        company = company_keeps_answers(bench, clock)
+        others = [one for one in measured.agreements if one not in known]
+        measured.agreements = [*others, Agreement(bench.is_flash, company, drafts)]
 
+    def _reading(self, bench: Bench, n_tokens: int) -> None:
+        """Read a prompt into the empty first sequence, a shorter one if time is short."""
+        clock, points = self.clock, self.measured.prefill
+        n_tokens = min(n_tokens, bench.n_batch_tokens)
+        while n_tokens * clock.token_s > clock.left_s:
+            n_tokens //= 2
+            if n_tokens < _TOO_SHORT:
+                return
+        seconds = bench.read(0, n_tokens)
+        if n_tokens <= SHALLOW_TOKENS and seconds < clock.left_s / 2:
+            # So short that it is easily disturbed, and all estimates depend on it.
+            bench.clear()
+            seconds = min(seconds, bench.read(0, n_tokens))
+        clock.token_s = seconds / n_tokens
+        if all(one.n_batch_tokens != n_tokens or one.n_cells_before for one in points):
+            points.append(PrefillPoint(n_tokens, n_tokens / seconds, is_flash=bench.is_flash))
 
-@contextmanager
-def _bench(
-    model: Model,
-    shape: BenchOptions,
-    clock: BenchClock,
-    *,
-    is_unified: bool = False,
-    n_seq: int = 0,
-) -> Iterator[Bench]:
-    bench = Bench(model, shape, clock, n_seq or _sequence_counts(shape)[-1], is_unified=is_unified)
-    with bench.context:
-        yield bench
+    def _writing(self, bench: Bench, counts: tuple[int, ...]) -> None:
+        """Measure decoding of one, four, … sequences, each in cells of its own."""
+        clock, measured = self.clock, self.measured
+        measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
+        is_first, depth = not measured.decode, bench.n_tokens(0)
+        took_s = clock.token_s
+        for n in counts:
+            copy_s = bench.spread(n)
+            if copy_s and not bench.is_unified:
+                measured.copy_s = copy_s
+            if is_first and 2 * _n_times(clock) * took_s > clock.left_s:
+                return  # there is no time for a comparison either
+            # The quickest counts: disturbances only make a step longer.
+            took_s = min(bench.step(n) for _ in range(_n_times(clock)))
+            point = DecodePoint(n, depth, bench.is_unified, n / took_s, bench.is_flash)
+            measured.decode.append(point)
 
-
-def _sequence_counts(shape: BenchOptions, depth: int = SHALLOW_TOKENS) -> tuple[int, ...]:
-    """Return the numbers of sequences that fit, also in a split cache."""
-    counts = GPU_SEQUENCES if shape.is_gpu else CPU_SEQUENCES
-    return tuple(n for n in counts if n * _longest_at(depth) <= shape.n_cells) or counts[:1]
+    def _crowded(self, bench: Bench) -> None:
+        """Read a prompt in place of the last sequence, while the others keep their cells."""
+        if N_CROWDED * self.clock.token_s > self.clock.left_s:
+            return
+        bench.drop(bench.n_seq - 1)
+        n_before = sum(bench.n_tokens(seq_id) for seq_id in range(bench.n_seq))
+        n_tokens = min(N_CROWDED, bench.n_batch_tokens)
+        speed = n_tokens / bench.read(bench.n_seq - 1, n_tokens)
+        self.measured.prefill.append(PrefillPoint(n_tokens, speed, n_before, bench.is_flash))
 
 
 def _longest_at(depth: int) -> int:
@@ -457,46 +554,8 @@ def _longest_at(depth: int) -> int:
     return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
 
 
-def _measure_deep(
-    bench: Bench,
-    counts: tuple[int, ...],
-    clock: BenchClock,
-    measured: Measurements,
-    depth: int,
-    *,
-    first: int,
-) -> None:
-    bench.clear()
-    _measure_reading(bench, clock, measured, first)
-    bench.read(0, max(0, depth - bench.n_tokens(0)))
-    _measure_writing(bench, counts, clock, measured)
-
-
-def _warm_up(bench: Bench, clock: BenchClock) -> None:
-    """Read the file's pages, and measure a token; in a batch it takes half as long."""
-    bench.read(0, 1)
-    again_s = bench.read(0, 1)
-    clock.token_s = clock.token_s or again_s / 2
-    bench.clear()
-    clock.forget_share()
-
-
-def _compare(bench: Bench, model: Model, clock: BenchClock, measured: Measurements) -> None:
-    """Check whether tokens get the same logits however they are computed, if there is time."""
-    if model.memory == "state":
-        return
-    n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW_TOKENS
-    while n_tokens + DRAFTED_ROWS[-1] > bench.n_room or n_tokens * clock.token_s > clock.left_s:
-        n_tokens //= 2
-        if n_tokens < _TOO_SHORT:
-            return
-    bench.clear()
-    bench.read(0, n_tokens)
-    known = [one for one in measured.agreements if one.is_flash == bench.is_flash]
-    drafts = drafts_keep_answers(bench, clock) and all(one.drafts for one in known)
-    company = company_keeps_answers(bench, clock)
-    others = [one for one in measured.agreements if one not in known]
-    measured.agreements = [*others, Agreement(bench.is_flash, company, drafts)]
+def _n_times(clock: BenchClock) -> int:
+    return _N_STEPS if clock.left_s > 0 else 1
 
 
 def company_keeps_answers(bench: Bench, clock: BenchClock) -> bool | None:
@@ -540,96 +599,6 @@ def drafts_keep_answers(bench: Bench, clock: BenchClock) -> bool:
         if not np.array_equal(np.concatenate(singly), together):
             return False
     return True
-
-
-def _depth_that_fits(clock: BenchClock, needed_s: float, depths: Sequence[int]) -> int:
-    """Return the first depth for which there is time in every layout; 0 if there is none."""
-    left_s = clock.left_s - needed_s
-    return next((n for n in depths if _PER_DEPTH * n * clock.token_s <= left_s), 0)
-
-
-def _measure_reading(
-    bench: Bench, clock: BenchClock, measured: Measurements, n_tokens: int
-) -> None:
-    """Read a prompt into the empty first sequence, a shorter one if time is short."""
-    n_tokens = min(n_tokens, bench.n_batch_tokens)
-    while n_tokens * clock.token_s > clock.left_s:
-        n_tokens //= 2
-        if n_tokens < _TOO_SHORT:
-            return
-    seconds = bench.read(0, n_tokens)
-    if n_tokens <= SHALLOW_TOKENS and seconds < clock.left_s / 2:
-        # So short that it is easily disturbed, and all estimates depend on it.
-        bench.clear()
-        seconds = min(seconds, bench.read(0, n_tokens))
-    clock.token_s = seconds / n_tokens
-    if all(one.n_batch_tokens != n_tokens or one.n_cells_before for one in measured.prefill):
-        measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, is_flash=bench.is_flash))
-
-
-def _measure_writing(
-    bench: Bench, counts: tuple[int, ...], clock: BenchClock, measured: Measurements
-) -> None:
-    """Measure decoding of one, four, … sequences, each in cells of its own."""
-    measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
-    is_first, depth = not measured.decode, bench.n_tokens(0)
-    took_s = clock.token_s
-    for n in counts:
-        copy_s = bench.spread(n)
-        if copy_s and not bench.is_unified:
-            measured.copy_s = copy_s
-        if is_first and 2 * _n_times(clock) * took_s > clock.left_s:
-            return  # there is no time for a comparison either
-        # The quickest counts: disturbances only make a step longer.
-        took_s = min(bench.step(n) for _ in range(_n_times(clock)))
-        measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s, bench.is_flash))
-
-
-def _n_times(clock: BenchClock) -> int:
-    return _N_STEPS if clock.left_s > 0 else 1
-
-
-def _measure_crowded(bench: Bench, clock: BenchClock, measured: Measurements) -> None:
-    """Read a prompt in place of the last sequence, while the others keep their cells."""
-    if N_CROWDED * clock.token_s > clock.left_s:
-        return
-    bench.drop(bench.n_seq - 1)
-    n_before = sum(bench.n_tokens(seq_id) for seq_id in range(bench.n_seq))
-    n_tokens = min(N_CROWDED, bench.n_batch_tokens)
-    seconds = bench.read(bench.n_seq - 1, n_tokens)
-    measured.prefill.append(PrefillPoint(n_tokens, n_tokens / seconds, n_before, bench.is_flash))
-
-
-def _measure_embedding(
-    model: Model, shape: BenchOptions, clock: BenchClock, measured: Measurements
-) -> None:
-    """Measure batches of short texts."""
-    sizes = [n for n in EMBED_BATCHES if n <= shape.n_batch_tokens]
-    bench = Bench(model, shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
-    with bench.context:
-        bench.embed(1, EMBED_TEXT)
-        clock.forget_share()
-        clock.token_s = bench.embed(1, EMBED_TEXT) / EMBED_TEXT
-        for size in sizes:
-            if 2 * size * clock.token_s > clock.left_s:
-                return
-            took_s = min(bench.embed(size // EMBED_TEXT, EMBED_TEXT) for _ in range(2))
-            clock.token_s = took_s / size
-            measured.prefill.append(PrefillPoint(size, size / took_s))
-
-
-def _measure_formats(shape: BenchOptions, clock: BenchClock, measured: Measurements) -> None:
-    """Measure the model's tensor formats and the near-lossless one, on trial models."""
-    names = [
-        name
-        for name in format_speeds.formats_to_measure(measured.weights)
-        if trial_models.can_write_trial_model(name)
-    ]
-    with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
-        for name in names:
-            path = Path(folder) / f"{name}.gguf"
-            trial_models.write_trial_model(path, name)
-            measured.formats += measure_format(path, name, shape, clock)
 
 
 def measure_format(
