@@ -29,9 +29,8 @@ from paddock.engine.request import ChatRequest, Constraint, Sampling
 from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 from paddock.engine.sampling.picker import Picker
 
-from . import worker_protocol
 from .worker_options import WorkerOptions
-from .worker_protocol import FrameHead
+from .worker_protocol import ChatOrder, FrameHead, pack_logprob, pack_refusal, read_chat
 
 Send = Callable[[FrameHead], None]
 
@@ -90,9 +89,7 @@ class ChatService:
         self._grammars = GrammarCompiler(model)
         self._load = load
         self._send = send
-        self._compiling: dict[
-            _CompileKey, list[tuple[int, worker_protocol.ChatOrder, BuiltPrompt]]
-        ] = {}
+        self._compiling: dict[_CompileKey, list[tuple[int, ChatOrder, BuiltPrompt]]] = {}
         """Requests that wait for each constraint to be compiled."""
         self._compiling_lock = threading.Lock()
         self._to_compile: queue.SimpleQueue[_CompileKey] = queue.SimpleQueue()
@@ -149,9 +146,9 @@ class ChatService:
             self._load = replace(self._load, n_ctx_tokens=n_ctx_tokens)
             self._loop.post(WidenContext(head["id"], head["n_ctx_tokens"], head["n_cells"]))
         else:
-            self._take_chat(head["id"], worker_protocol.read_chat(head, body))
+            self._take_chat(head["id"], read_chat(head, body))
 
-    def _take_chat(self, request_id: int, order: worker_protocol.ChatOrder) -> None:
+    def _take_chat(self, request_id: int, order: ChatOrder) -> None:
         """Render and tokenise a request; post it, or queue it for its constraint."""
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
         prompt = self._prompter.chat(order.request, _without_stop_strings(order), n_ctx_tokens)
@@ -168,11 +165,7 @@ class ChatService:
     # New constraints
 
     def _compile_for(
-        self,
-        request_id: int,
-        order: worker_protocol.ChatOrder,
-        prompt: BuiltPrompt,
-        constraint: Constraint,
+        self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, constraint: Constraint
     ) -> None:
         """Queue a request until its constraint is compiled."""
         key = (constraint, order.request.constraint)
@@ -216,12 +209,12 @@ class ChatService:
         with self._compiling_lock:  # no cancellation between here and the loop
             for request_id, order, prompt in self._compiling.pop(key):
                 if isinstance(made, EngineError):
-                    self._send(worker_protocol.pack_refusal(request_id, made))
+                    self._send(pack_refusal(request_id, made))
                     continue
                 try:
                     decode_request = self._decode_request(request_id, order, prompt, made.copy())
                 except EngineError as error:
-                    self._send(worker_protocol.pack_refusal(request_id, error))
+                    self._send(pack_refusal(request_id, error))
                 else:
                     self._loop.post(decode_request)
 
@@ -236,11 +229,7 @@ class ChatService:
         return False
 
     def _decode_request(
-        self,
-        request_id: int,
-        order: worker_protocol.ChatOrder,
-        prompt: BuiltPrompt,
-        matcher: TokenMatcher | None,
+        self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, matcher: TokenMatcher | None
     ) -> DecodeRequest:
         """Return a request for the decode loop, with its token limit and picker."""
         request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
@@ -288,7 +277,7 @@ class ChatService:
             self._send({"event": "memory", "memory": self.memory()})
         for chunk in output.chunks:
             if "logprobs" in chunk:
-                chunk["logprobs"] = [worker_protocol.pack_logprob(one) for one in chunk["logprobs"]]
+                chunk["logprobs"] = [pack_logprob(one) for one in chunk["logprobs"]]
         turns = self._outputs.add(output, time.monotonic())
         if turns:
             self._send({"event": "turns", "turns": turns})
@@ -297,10 +286,10 @@ class ChatService:
         self._send({"event": "widened", "id": request_id})
 
     def _send_refusal(self, request_id: int, error: EngineError) -> None:
-        self._send(worker_protocol.pack_refusal(request_id, error))
+        self._send(pack_refusal(request_id, error))
 
 
-def _answer_budget(prompt: BuiltPrompt, order: worker_protocol.ChatOrder, n_ctx_tokens: int) -> int:
+def _answer_budget(prompt: BuiltPrompt, order: ChatOrder, n_ctx_tokens: int) -> int:
     """Return the token limit of an answer.
 
     Raises:
@@ -333,7 +322,7 @@ def _load_draft_model(load: WorkerOptions, model: Model) -> DraftModel:
     return DraftModel(small, model, replace(_cache_options(load).options, n_seq_max=n_seats))
 
 
-def _without_stop_strings(order: worker_protocol.ChatOrder) -> Sampling:
+def _without_stop_strings(order: ChatOrder) -> Sampling:
     """Drop stop strings if the answer is JSON: one within a text would break it."""
     constraint = order.request.constraint
     if constraint is None or constraint.kind not in ("json", "json_schema"):

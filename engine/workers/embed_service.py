@@ -25,7 +25,6 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
 
-from . import worker_protocol
 from .embed_batches import (
     PACK_TOKENS,
     TILE,
@@ -36,7 +35,7 @@ from .embed_batches import (
     n_tiles,
 )
 from .worker_options import WorkerOptions
-from .worker_protocol import FrameHead
+from .worker_protocol import FrameHead, pack_embedded, pack_refusal
 
 # A long text is divided in the last quarter of each part.
 _LOOK_BACK = 4
@@ -486,7 +485,7 @@ class EmbedService:
             self._context = Context(self._model, options)
             for request_id in {piece.request_id for piece in batch.pieces}:
                 why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")
-                self._send(worker_protocol.pack_refusal(request_id, why), b"")
+                self._send(pack_refusal(request_id, why), b"")
                 self._queue.drop(request_id)
                 del self._requests[request_id]
         self._embedder = Embedder(self._context, self._n_least_tokens)
@@ -540,11 +539,9 @@ class EmbedService:
             else:
                 vectors = text_vectors(request.rows, sizes, n_pieces, request.dimensions)
         except TextRefused as error:
-            self._send(worker_protocol.pack_refusal(request.request_id, error), b"")
+            self._send(pack_refusal(request.request_id, error), b"")
             return
-        self._send(
-            *worker_protocol.pack_embedded(request.request_id, vectors, sum(sizes), n_pieces, n_cut)
-        )
+        self._send(*pack_embedded(request.request_id, vectors, sum(sizes), n_pieces, n_cut))
 
 
 def _compute_batch(embedder: Embedder, batch: EmbedBatch) -> _ComputedBatch:

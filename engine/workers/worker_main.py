@@ -35,11 +35,17 @@ from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_prof
 from paddock.engine.request import Tool
 from paddock.engine.system.processes import run_and_exit
 
-from . import worker_protocol
 from .chat_service import ChatService
 from .embed_service import EmbedService
 from .worker_options import WorkerOptions
-from .worker_protocol import FrameHead
+from .worker_protocol import (
+    FrameHead,
+    PipeClosed,
+    pack_frame,
+    pack_refusal,
+    read_frame,
+    read_messages,
+)
 
 if TYPE_CHECKING:
     from paddock.engine.llama.vision import Projector
@@ -153,16 +159,16 @@ def _n_characters(value: object) -> int:
 class _LongRequests:
     """Process requests with long texts one by one, in a thread of their own."""
 
-    def __init__(self, act: Callable[[worker_protocol.FrameHead, bytes], None]) -> None:
+    def __init__(self, act: Callable[[FrameHead, bytes], None]) -> None:
         self._act = act
-        self._queue: queue.SimpleQueue[worker_protocol.FrameHead] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[FrameHead] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting: set[int] = set()
         self._current: int | None = None
         self._is_cancelled = False
         threading.Thread(target=self._run, name="long requests", daemon=True).start()
 
-    def add(self, head: worker_protocol.FrameHead) -> None:
+    def add(self, head: FrameHead) -> None:
         """Queue a request."""
         with self._lock:
             self._waiting.add(head["id"])
@@ -201,9 +207,9 @@ class _Sender:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def send(self, head: worker_protocol.FrameHead, body: bytes = b"") -> None:
+    def send(self, head: FrameHead, body: bytes = b"") -> None:
         with self._lock:
-            self._stream.write(worker_protocol.pack_frame(head, body))
+            self._stream.write(pack_frame(head, body))
             self._stream.flush()
 
 
@@ -214,7 +220,7 @@ def main() -> None:
     requests = sys.stdin.buffer
     sender = _Sender(_take_stdout())
     library.quiet_logs()
-    head, _ = worker_protocol.read_frame(requests)
+    head, _ = read_frame(requests)
     load = WorkerOptions(**head)
     try:
         model = Model(
@@ -247,11 +253,7 @@ def main() -> None:
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
-    ready: worker_protocol.FrameHead = {
-        "event": "ready",
-        "pid": os.getpid(),
-        "memory": service.memory(),
-    }
+    ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
     sender.send({**ready, "step_s": warm_s, **profiled.as_head()})
     _start_reader(requests, prompter, sender, service.take, at_end=service.close)
     service.run()
@@ -310,12 +312,12 @@ def _start_reader(
     requests: BinaryIO,
     prompter: PromptBuilder,
     sender: _Sender,
-    take: Callable[[worker_protocol.FrameHead, bytes], None],
+    take: Callable[[FrameHead, bytes], None],
     at_end: Callable[[], None],
 ) -> None:
     """Start the thread that reads requests, and answers those that need no context."""
 
-    def act(head: worker_protocol.FrameHead, body: bytes) -> None:
+    def act(head: FrameHead, body: bytes) -> None:
         try:
             if head["op"] in _CONTEXT_FREE_OPERATIONS:
                 result = _CONTEXT_FREE_OPERATIONS[head["op"]](head, prompter)
@@ -323,15 +325,15 @@ def _start_reader(
             else:
                 take(head, body)
         except EngineError as error:
-            sender.send(worker_protocol.pack_refusal(head["id"], error))
+            sender.send(pack_refusal(head["id"], error))
         except Exception:
             # An unexpected error in one request must not end the others. The details go to the
             # log, not to the client.
             traceback.print_exc()
             refusal = BadRequest("the model cannot process this request; the log says why")
-            sender.send(worker_protocol.pack_refusal(head["id"], refusal))
+            sender.send(pack_refusal(head["id"], refusal))
 
-    def act_at_length(head: worker_protocol.FrameHead, body: bytes) -> None:
+    def act_at_length(head: FrameHead, body: bytes) -> None:
         sender.send({"event": "alive", "for_s": _n_characters(head) * SLOW_CHARACTER_S})
         act(head, body)
 
@@ -340,8 +342,8 @@ def _start_reader(
     def read_all() -> None:
         while True:
             try:
-                head, body = worker_protocol.read_frame(requests)
-            except worker_protocol.PipeClosed:
+                head, body = read_frame(requests)
+            except PipeClosed:
                 break
             if head["op"] == "stop":
                 at_end()
@@ -358,17 +360,15 @@ def _start_reader(
     threading.Thread(target=read_all, name="requests", daemon=True).start()
 
 
-def _count_chat(head: worker_protocol.FrameHead, prompter: PromptBuilder) -> int:
+def _count_chat(head: FrameHead, prompter: PromptBuilder) -> int:
     # Images are not sent for counting; their cells are not included.
     texts = [{**message, "n_images": 0} for message in head["messages"]]
-    messages = worker_protocol.read_messages(texts, [])
+    messages = read_messages(texts, [])
     tools = [Tool(**tool) for tool in head["tools"]]
     return prompter.count_chat(messages, head["template"], tools, head["think"])
 
 
-_CONTEXT_FREE_OPERATIONS: Mapping[
-    str, Callable[[worker_protocol.FrameHead, PromptBuilder], Any]
-] = {
+_CONTEXT_FREE_OPERATIONS: Mapping[str, Callable[[FrameHead, PromptBuilder], Any]] = {
     "count_chat": _count_chat,
     "count_texts": lambda head, prompter: prompter.count(head["texts"]),
     "tokenise": lambda head, prompter: prompter.tokenise(head["text"]),

@@ -29,10 +29,25 @@ from paddock.engine.request import (
     Usage,
 )
 
-from . import worker_protocol
 from .crashes import death_reason, has_crashed, request_phase
 from .worker_options import WorkerMemory, WorkerOptions
-from .worker_protocol import AnswerEnd, EmbedOrder, LoadBroken, PendingRequest, WorkerGone
+from .worker_protocol import (
+    AnswerEnd,
+    ChatOrder,
+    Embedded,
+    EmbedOrder,
+    FrameHead,
+    LoadBroken,
+    PendingRequest,
+    PipeClosed,
+    WorkerGone,
+    pack_chat,
+    pack_frame,
+    pack_messages,
+    read_chunk,
+    read_embedded,
+    read_frame_async,
+)
 
 _N_KEPT_LINES = 50
 
@@ -84,7 +99,7 @@ class WorkerProcess:
         self.n_decoded_tokens = 0
         self.gone: asyncio.Future[str] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
-        self.ready: worker_protocol.FrameHead = {}
+        self.ready: FrameHead = {}
         """The head of its `ready` frame."""
         self.has_fallback = False
         """Whether a (further) fallback is tried if it crashes in its first steps."""
@@ -163,11 +178,7 @@ class WorkerProcess:
     # Requests
 
     async def chat(
-        self,
-        request: ChatRequest,
-        sampling: Sampling,
-        pending: PendingRequest,
-        n_ctx_tokens: int,
+        self, request: ChatRequest, sampling: Sampling, pending: PendingRequest, n_ctx_tokens: int
     ) -> AnswerEnd:
         """Send a chat and wait for its end; chunks go to `pending`.
 
@@ -175,9 +186,7 @@ class WorkerProcess:
             WorkerGone: the process died.
             EngineError: the request was refused.
         """
-        head, body = worker_protocol.pack_chat(
-            worker_protocol.ChatOrder(request, sampling, n_ctx_tokens)
-        )
+        head, body = pack_chat(ChatOrder(request, sampling, n_ctx_tokens))
         done = await self._ask({"op": "chat", **head}, pending, body)
         tokens = tuple(done.get("tokens", ()))
         usage, stop = Usage(**done["usage"]), done.get("stop", "")
@@ -193,7 +202,7 @@ class WorkerProcess:
         """Count a rendered conversation's tokens."""
         head = {
             "op": "count_chat",
-            "messages": worker_protocol.pack_messages(messages),
+            "messages": pack_messages(messages),
             "template": template,
             "tools": [asdict(tool) for tool in tools],
             "think": think,
@@ -218,7 +227,7 @@ class WorkerProcess:
         """
         return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}, PendingRequest()))
 
-    async def embed(self, order: EmbedOrder, pending: PendingRequest) -> worker_protocol.Embedded:
+    async def embed(self, order: EmbedOrder, pending: PendingRequest) -> Embedded:
         """Embed texts.
 
         Raises:
@@ -226,7 +235,7 @@ class WorkerProcess:
             EngineError: a text was refused, with its index.
         """
         head = {"op": "embed", **asdict(order)}
-        embedded: worker_protocol.Embedded = await self._ask(head, pending)
+        embedded: Embedded = await self._ask(head, pending)
         return embedded
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
@@ -257,9 +266,7 @@ class WorkerProcess:
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
-    async def _ask(
-        self, head: worker_protocol.FrameHead, pending: PendingRequest, body: bytes = b""
-    ) -> Any:
+    async def _ask(self, head: FrameHead, pending: PendingRequest, body: bytes = b"") -> Any:
         if self.gone.done():
             raise WorkerGone(self.gone.result())
         self._next_id += 1
@@ -275,11 +282,11 @@ class WorkerProcess:
             if pending.result.cancelled():  # the caller no longer waits
                 self._send({"op": "cancel", "id": request_id})
 
-    def _send(self, head: worker_protocol.FrameHead, body: bytes = b"") -> None:
+    def _send(self, head: FrameHead, body: bytes = b"") -> None:
         stdin = self._process.stdin
         assert stdin is not None
         if not self.gone.done() and not stdin.is_closing():
-            stdin.write(worker_protocol.pack_frame(head, body))
+            stdin.write(pack_frame(head, body))
 
     async def _read_stderr(self, stream: asyncio.StreamReader) -> None:
         async for line in _stderr_lines(stream):
@@ -291,11 +298,11 @@ class WorkerProcess:
         assert self._process.stdout is not None
         self._send(asdict(self.load))
         try:
-            head, _ = await worker_protocol.read_frame_async(self._process.stdout)
+            head, _ = await read_frame_async(self._process.stdout)
             while head["event"] == "phase":
                 self._loading = head["phase"]
-                head, _ = await worker_protocol.read_frame_async(self._process.stdout)
-        except worker_protocol.PipeClosed:
+                head, _ = await read_frame_async(self._process.stdout)
+        except PipeClosed:
             raise LoadBroken(await self._exit_reason()) from None
         if head["event"] == "broken":
             raise LoadBroken(head["why"])
@@ -308,15 +315,15 @@ class WorkerProcess:
         assert self._process.stdout is not None
         try:
             while True:
-                head, body = await worker_protocol.read_frame_async(self._process.stdout)
+                head, body = await read_frame_async(self._process.stdout)
                 self._handle_frame(head, body)
-        except worker_protocol.PipeClosed:
+        except PipeClosed:
             await self._note_end()
         except (LookupError, TypeError, ValueError) as error:
             # Garbage in the pipe: without this, requests would wait for the watchdog.
             self._end_requests(f"its output cannot be read: {error!r}")
 
-    def _handle_frame(self, head: worker_protocol.FrameHead, body: bytes) -> None:
+    def _handle_frame(self, head: FrameHead, body: bytes) -> None:
         match head["event"]:
             case "turns":
                 for step in head["turns"]:
@@ -335,9 +342,7 @@ class WorkerProcess:
                     self._handle_answer(event, head, body, pending)
 
     @staticmethod
-    def _handle_answer(
-        event: str, head: worker_protocol.FrameHead, body: bytes, pending: PendingRequest
-    ) -> None:
+    def _handle_answer(event: str, head: FrameHead, body: bytes, pending: PendingRequest) -> None:
         match event:
             case "refused":
                 pending.fail(read_error(head["error"]))
@@ -348,9 +353,9 @@ class WorkerProcess:
             case "widened":
                 pending.finish(None)
             case "embedded":
-                pending.finish(worker_protocol.read_embedded(head, body))
+                pending.finish(read_embedded(head, body))
 
-    def _handle_step(self, head: worker_protocol.FrameHead) -> None:
+    def _handle_step(self, head: FrameHead) -> None:
         self.last_turn_at = max(self.last_turn_at, _now())
         self.slowest_step_s = max(self.slowest_step_s, head["step_s"])
         if self.on_turn is not None:
@@ -368,7 +373,7 @@ class WorkerProcess:
         for chunk in head["chunks"]:
             pending = self._pending.get(chunk["id"])
             if pending is not None and pending.on_chunk is not None:
-                pending.on_chunk(worker_protocol.read_chunk(chunk))
+                pending.on_chunk(read_chunk(chunk))
         for done in head["done"]:
             pending = self._pending.get(done["id"])
             if pending is not None:
