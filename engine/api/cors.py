@@ -21,8 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError, error_response
 from paddock.engine.api.request_log import RequestLog
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+from paddock.engine.system.hosts import Address, unmapped
 
 # Names that no public name server resolves.
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
@@ -61,7 +60,7 @@ class HostCheck:
         await self._app(scope, receive, send)
 
 
-def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[IPAddress], bool]) -> bool:
+def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[Address], bool]) -> bool:
     """Return whether a `Host` header names this machine.
 
     >>> [is_own_host(h, "den", lambda a: False) for h in ("localhost:80", "[::1]:80", "10.0.0.7")]
@@ -85,17 +84,14 @@ def _without_port(host: str) -> str:
     return found["bracketed"] or found["name"] or ""
 
 
-def _parse_address(name: str) -> IPAddress | None:
+def _parse_address(name: str) -> Address | None:
     try:
-        address = ipaddress.ip_address(name)
+        return unmapped(ipaddress.ip_address(name))
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
 
 
-def _is_local_or_private(address: IPAddress) -> bool:
+def _is_local_or_private(address: Address) -> bool:
     """Return whether an address is no target of DNS rebinding, by the rules of Go's `net/netip`."""
     if address.is_loopback or address.is_unspecified:
         return True
@@ -104,7 +100,7 @@ def _is_local_or_private(address: IPAddress) -> bool:
     return any(address in net for net in _PRIVATE_NETWORKS)
 
 
-def _is_interface_address(address: IPAddress) -> bool:
+def _is_interface_address(address: Address) -> bool:
     try:
         interfaces = psutil.net_if_addrs()
     except OSError:  # forbidden by a sandbox

@@ -158,11 +158,7 @@ class CannotListen(EngineError):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0: any free one.
-
-    Raises:
-        PortTaken, CannotListen: see there.
-    """
+    """Return a listening socket; port 0: any free one. Raises PortTaken or CannotListen."""
     try:
         infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM,
                                    flags=socket.AI_PASSIVE)  # fmt: skip

@@ -40,11 +40,7 @@ class Service:
     """Whether a path may name a model: only the owner of this machine's files can connect."""
 
     def ref(self, model: str) -> str:
-        """Return the pool's reference for the model that a client names.
-
-        Raises:
-            InvalidName: it is not a name, nor a path where paths are allowed.
-        """
+        """Return the pool's reference for the model that a client names, or raise InvalidName."""
         return model if self.takes_paths and is_path(model) else parse_name(model).short
 
 

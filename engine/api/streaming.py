@@ -87,11 +87,7 @@ def sse_event(data: Mapping[str, Any] | str, name: str = "") -> bytes:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of `work`; cancel it when the client disconnects. The body must be read.
-
-    Raises:
-        ClientGone: the client disconnected; `work` has ended.
-    """
+    """Return the result of `work`; cancel it when the client disconnects. The body must be read."""
     try:
         return await unless(work, _wait_for_disconnect(request.receive))
     except StopRequested:
@@ -145,12 +141,7 @@ async def stream_response(
     on_error: Callable[[ApiError], bytes],
     headers: ResponseHeaders = None,
 ) -> Response:
-    """Return a stream of pieces, the first of which is awaited here.
-
-    Raises:
-        ClientGone: the client disconnected before the first piece.
-        Exception: `pieces` raised it before the first piece.
-    """
+    """Return a stream of pieces, the first of which is awaited here, so that it may raise."""
     try:
         first = await while_connected(request, _first_piece(pieces))
     except BaseException:

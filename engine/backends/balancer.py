@@ -263,8 +263,7 @@ class ServerRoster:
     def _left_s(self, model: ModelSpec, has_one: bool) -> float | None:
         """Return how long to wait yet for a server that is down; None: one is up, only full.
 
-        Raises:
-            NoServer: all have been down for too long, or those that are up have lost the model.
+        Raises NoServer where all have been down for too long, or those that are up lost the model.
         """
         if has_one:
             return None
@@ -516,12 +515,7 @@ class BalancedPool:
         return self._answers.start(request, self._serve)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Embed whole texts, in portions that may go to different servers.
-
-        Raises:
-            TextTooLong: a text exceeds the model's context; nothing was cut.
-            DeadlineExceeded: not within `total_s`.
-        """
+        """Embed whole texts, in portions that may go to different servers."""
         facts = await self.facts(request.model)
         if facts.role != "embed":
             raise WrongRole(request.model.ref, "embed")

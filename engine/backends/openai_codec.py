@@ -217,11 +217,7 @@ class StreamDecoder:
     _n_chunks: int = 0
 
     def chunks(self, event: EventJson) -> Iterator[Chunk]:
-        """Yield what an event adds to the answer.
-
-        Raises:
-            BadRequest: the server withholds the answer, or a call in it is broken.
-        """
+        """Yield what an event adds to the answer; a broken call in it raises BadRequest."""
         self._count(event)
         self.model = str(event.get("model") or self.model)
         choices = event.get("choices")

@@ -117,12 +117,7 @@ class LocalTokenizer:
         self._turn = asyncio.Lock()
 
     async def count_chat(self, messages: Sequence[Message]) -> int:
-        """Count a conversation, by the template of the file.
-
-        Raises:
-            ModelBroken: the file cannot be read.
-            BadRequest: its template refuses such a conversation.
-        """
+        """Count a conversation, by the template of the file; raises ModelBroken or BadRequest."""
         turns = [[message.role, message.content, message.reasoning] for message in messages]
         return (await self._counts({"messages": turns}))[0]
 

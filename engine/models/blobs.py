@@ -242,11 +242,7 @@ class BlobWriter:
 
 
 def digest_hex(digest: str) -> str:
-    """Return the digits of `sha256:…` (or `sha256-…`) in lower case.
-
-    Raises:
-        BadDigest: it is no digest.
-    """
+    """Return the digits of `sha256:…` (or `sha256-…`) in lower case."""
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise BadDigest(digest)

@@ -91,12 +91,7 @@ def add_gguf_files(
     """Add GGUF files as layers of the type that their headers name.
 
     `wanted`: the type that they should have, a model (with its projector) or an adapter; `source`:
-    the name of the model that they come from.
-
-    Raises:
-        RecipeRefused: a file has another type.
-        BlobMissing: a file named by its digest was not uploaded.
-        StoreFull, StoreReadOnly: they cannot be copied.
+    the name of the model that they come from. RecipeRefused says what is wrong with a file.
     """
     headers: dict[str, GgufHeader] = {}
     for name in sorted(files):
@@ -241,12 +236,7 @@ class ImportedFiles:
 
 
 def make_imported_manifest(store: ModelStore, imported: ImportedFiles) -> Manifest:
-    """Write the config's blob and return the manifest.
-
-    Raises:
-        ModelBroken: a file is not a complete GGUF file; with the blob's path.
-        StoreFull, StoreReadOnly: the config cannot be written.
-    """
+    """Write the config's blob and return the manifest; raises ModelBroken with the blob's path."""
     weights = (imported.model, *imported.parts)
     config = config_of_header(
         ModelConfig(), check_model_files([store.blobs.path(one) for one in weights])

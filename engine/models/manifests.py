@@ -237,11 +237,7 @@ def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
 
 
 def parse_config(raw: bytes) -> ModelConfig:
-    """Parse a config blob.
-
-    Raises:
-        ValueError: it is no JSON object.
-    """
+    """Parse a config blob; raises ValueError."""
     value = json.loads(raw)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a bad call

@@ -87,13 +87,7 @@ class ModelCard:
 
 
 def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -> ModelCard:
-    """Return the full card of one model; `is_verbose`: with its vocabulary.
-
-    Raises:
-        InvalidName: `ref` cannot be a name.
-        ModelNotFound: with the known names.
-        ModelBroken: its manifest or one of its files cannot be used.
-    """
+    """Return the full card of one model; `is_verbose`: with its vocabulary."""
     found = finder.locate(ref)
     header = finder.files.header(*found.split)
     own = _stored_or_bare(found)
@@ -136,11 +130,7 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
 
 
 def model_capabilities(finder: ModelFinder, facts: ModelFacts) -> tuple[str, ...]:
-    """Return a model's capabilities, such as `completion` and `tools`.
-
-    Raises:
-        ModelBroken: its file cannot be used.
-    """
+    """Return a model's capabilities, such as `completion` and `tools`."""
     header = finder.files.header(Path(facts.path), tuple(map(Path, facts.parts)))
     template = facts.template or str(header.values.get(_TEMPLATE_KEY, ""))
     return _capabilities_of(finder, header, template, facts.projector is not None)

@@ -48,11 +48,7 @@ _POLL_S = 0.2
 
 
 def parse_format(name: str) -> str:
-    """Return a format's canonical name: `q4_K_M` → `Q4_K_M`.
-
-    Raises:
-        RecipeRefused: there is no such format.
-    """
+    """Return a format's canonical name: `q4_K_M` → `Q4_K_M`."""
     wanted = _FORMAT_ALIASES.get(name.upper(), name.upper())
     if wanted not in QUANTISATION_FORMATS:
         known = ", ".join(QUANTISATION_FORMATS)
@@ -136,13 +132,9 @@ def create_model(
     `report` is called for every step, in this thread; if it raises, the old model stays.
 
     Raises:
-        InvalidName: the new name or the base's is invalid.
         ModelNotFound: the base is not on this machine; the caller may pull it and try again.
-        RecipeRefused: the recipe is invalid, in Ollama's words where it has any.
-        BadDigest, BlobMissing: a file named by its digest was not uploaded.
-        ModelBroken: the base is broken.
-        StoreFull, StoreReadOnly: nothing was created.
-        EngineError: llama.cpp cannot write the format.
+        InvalidName, RecipeRefused, BadDigest, BlobMissing: the recipe is invalid.
+        ModelBroken, StoreFull, StoreReadOnly, EngineError: nothing was created.
     """
     name = parse_name(recipe.name)
     _check_recipe(recipe)
@@ -168,12 +160,7 @@ def create_model(
 def copy_model(
     store: ModelStore, finder: ModelFinder, source: ModelName, destination: ModelName
 ) -> None:
-    """Add a second name for a model; a model outside the store is copied into it.
-
-    Raises:
-        ModelNotFound: the model is not on this machine.
-        StoreFull, StoreReadOnly, ModelBroken: nothing was created.
-    """
+    """Add a second name for a model; a model outside the store is copied into it."""
     if store.find(source) is not None:
         store.copy(source, destination)
     else:

@@ -25,11 +25,7 @@ from .model_names import parse_name
 
 
 def merged_sampling(request: ChatRequest, facts: ModelFacts) -> Sampling:
-    """Merge sampling values: the request's, the spec's, the model's own, the caller's defaults.
-
-    Raises:
-        BadRequest: a name is unknown, or a value cannot be used.
-    """
+    """Merge sampling values: the request's, the spec's, the model's own, the caller's defaults."""
     return resolve_sampling(request.params, request.model.params, facts.params, request.defaults)
 
 
@@ -88,12 +84,7 @@ class ModelFactsCache:
         self._known: OrderedDict[str, _CachedFacts] = OrderedDict()
 
     async def facts(self, ref: str) -> ModelFacts:
-        """Return a model's current facts.
-
-        Raises:
-            ModelNotFound: with the known names.
-            ModelBroken: with path and reason.
-        """
+        """Return a model's current facts, or raise as the finder does."""
         known = await asyncio.to_thread(self._looked_up, ref, self._known.get(ref))
         self._known[ref] = known
         self._known.move_to_end(ref)

@@ -56,11 +56,7 @@ class ModelFiles:
         """Returns what a chat template supports: tools, insert, thinking."""
 
     def header(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
-        """Return a model's header; `parts`: the files of a split model after the first.
-
-        Raises:
-            ModelBroken: it is not a complete GGUF file.
-        """
+        """Return a model's header; `parts`: the files of a split model after the first."""
         return join_headers([self._header(file) for file in (path, *parts)])
 
     def _header(self, path: Path) -> GgufHeader:
@@ -180,11 +176,7 @@ class ModelFinder:
         )
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
-        """Return the facts of a model's own file, not of its tuned copy.
-
-        Raises:
-            InvalidName, ModelNotFound, ModelBroken: as `find`.
-        """
+        """Return the facts of a model's own file, not of its tuned copy."""
         found = self.locate(ref)
         return self._facts(found, self.files.header(*found.split), n_ctx_tokens)
 
@@ -208,11 +200,7 @@ class ModelFinder:
         return self.named(parse_name(ref), ref)
 
     def named(self, name: ModelName, ref: str = "") -> FoundModel:
-        """Find a model by its name, never by a path; `ref`: the name as the user wrote it.
-
-        Raises:
-            ModelNotFound, ModelBroken: as `locate`.
-        """
+        """Find a model by its name, never by a path; `ref`: the name as the user wrote it."""
         found = self._stored(name) or next(
             (one for one in self._elsewhere() if parse_name(one.name).key == name.key), None
         )
@@ -221,14 +209,12 @@ class ModelFinder:
         return found
 
     def delete(self, ref: str) -> list[str]:
-        """Remove a model from the store, with its tuned copy and the blobs that only it needs.
+        """Remove a model from the store; return the digests of the blobs that only it needed.
 
-        Returns the digests of the removed blobs.
+        Its tuned copy goes, too.
 
         Raises:
-            InvalidName: `ref` cannot be a name.
             ModelNotFound: it is not in the store (packaged models are removed with the package).
-            StoreReadOnly: it cannot be removed.
         """
         removed = self.store.delete(parse_name(ref), keep=self.needed_digests())
         for digest in removed:

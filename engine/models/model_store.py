@@ -40,7 +40,11 @@ _DIGEST_TEXT = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
 class ManifestFiles:
-    """The files of one store's manifests."""
+    """The files of one store's manifests.
+
+    One that cannot be read raises ManifestBroken; a disk that refuses, StoreFull or StoreReadOnly,
+    and then the old manifest is unchanged.
+    """
 
     def __init__(self, root: Path, blobs: BlobStore) -> None:
         self._root = root
@@ -66,12 +70,7 @@ class ManifestFiles:
         return next(((one, path) for one, path in self.all() if one.key == name.key), None)
 
     def read(self, path: Path) -> Manifest:
-        """Read a manifest; of a list, the first usable one.
-
-        Raises:
-            FileNotFoundError: it was removed meanwhile.
-            ManifestBroken: with its path and the reason.
-        """
+        """Read a manifest; of a list, the first usable one. FileNotFoundError: it was removed."""
         try:
             raw = path.read_bytes()
             return self._choose_from_list(raw) or parse_manifest(raw)
@@ -86,9 +85,6 @@ class ManifestFiles:
         """Return every digest in a manifest, with its own and those of a list's parts.
 
         Even a broken manifest counts, because its blobs may be needed.
-
-        Raises:
-            ManifestBroken: it cannot be read, so any blob may be needed.
         """
         try:
             raw = path.read_bytes()
@@ -106,11 +102,7 @@ class ManifestFiles:
         return named
 
     def write(self, name: ModelName, raw: bytes) -> None:
-        """Write or replace a manifest atomically.
-
-        Raises:
-            StoreFull, StoreReadOnly: the old one, if any, is unchanged.
-        """
+        """Write or replace a manifest atomically."""
         path = self._place(name)
         with store_write_errors(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +214,11 @@ class BlobFault:
 
 
 class ModelStore:
-    """One folder of models."""
+    """One folder of models.
+
+    An unknown model raises ModelNotFound, one without all its blobs BlobMissing, a manifest that
+    cannot be read ManifestBroken, a disk that refuses StoreFull or StoreReadOnly.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -241,11 +237,7 @@ class ModelStore:
         return found[0] if found else None
 
     def manifest(self, name: ModelName) -> Manifest | None:
-        """Return a model's manifest; None: there is none.
-
-        Raises:
-            ManifestBroken: with its path and the reason.
-        """
+        """Return a model's manifest; None: there is none."""
         found = self._manifests.find(name)
         with suppress(FileNotFoundError):
             return self._manifests.read(found[1]) if found else None
@@ -264,11 +256,7 @@ class ModelStore:
         return set()
 
     def modified_at(self, name: ModelName) -> datetime.datetime:
-        """Return when a model was last pulled, created or copied.
-
-        Raises:
-            ModelNotFound: it is not in the store.
-        """
+        """Return when a model was last pulled, created or copied."""
         path = self.manifest_path(name)
         with suppress(OSError):
             if path is not None:
@@ -277,12 +265,7 @@ class ModelStore:
         raise self._unknown(name)
 
     def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
-        """Write or replace a model; return its name as it is spelled in the store.
-
-        Raises:
-            BlobMissing: a layer's blob does not exist.
-            StoreFull, StoreReadOnly: the old one, if any, is unchanged.
-        """
+        """Write or replace a model; return its name as it is spelled in the store."""
         with self.lock(_NAMES_LOCK):
             for layer in manifest.blobs:
                 if not self.blobs.has(layer.digest):
@@ -292,12 +275,7 @@ class ModelStore:
         return stored
 
     def copy(self, source: ModelName, target: ModelName) -> None:
-        """Add a second name for a model.
-
-        Raises:
-            ModelNotFound: there is no `source`.
-            BlobMissing: one of its blobs does not exist.
-        """
+        """Add a second name for a model."""
         manifest = self.manifest(source)
         if manifest is None:
             raise self._unknown(source)
@@ -308,10 +286,6 @@ class ModelStore:
         """Remove a model and the blobs that only it needs; return their digests.
 
         `keep`: digests of blobs that are needed otherwise, such as by tuned copies.
-
-        Raises:
-            ModelNotFound: it is not in the store.
-            StoreReadOnly: it cannot be removed.
         """
         with self.lock(_NAMES_LOCK):
             found = self._manifests.find(name)
@@ -343,12 +317,7 @@ class ModelStore:
             return self._remove_unnamed(old, keep)
 
     def check(self, name: ModelName | None = None) -> list[BlobFault]:
-        """Verify every blob, or those of one model, and return the faults.
-
-        Raises:
-            ModelNotFound: there is no such model.
-            ManifestBroken: a manifest cannot be read.
-        """
+        """Verify every blob, or those of one model, and return the faults."""
         users = self._users()
         if name is None:
             digests = {one: users[one] for one in users}

@@ -167,11 +167,7 @@ class ModelfileError(EngineError):
 
 
 def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
-    """Parse a Modelfile; `path` is for its errors.
-
-    Raises:
-        ModelfileError: with every fault.
-    """
+    """Parse a Modelfile; `path` is for its errors."""
     reader = _ModelfileParser(text)
     commands = tuple(reader.commands())
     if not any(one.name == "FROM" for one in commands) and not reader.faults:

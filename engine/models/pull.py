@@ -271,13 +271,7 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> ImportedFiles:
-    """Copy a model's files, and the projector in their folder, into blobs.
-
-    Raises:
-        NotPublished: there is no such file.
-        ModelBroken: it is not a complete GGUF file; nothing was copied.
-        NotEnoughDiskSpace, StoreFull, StoreReadOnly: the disk refuses.
-    """
+    """Copy a model's files, and the projector in their folder, into blobs."""
     files = await run_to_end_in_thread(_files_of_model, path)
     n_bytes = await run_to_end_in_thread(lambda: sum(file.stat().st_size for file in files))
     await run_to_end_in_thread(check_disk_space, store.root, n_bytes)

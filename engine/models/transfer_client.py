@@ -385,9 +385,7 @@ class TransferClient:
     async def _check_hop(self, before: httpx.URL, target: httpx.URL) -> None:
         """Check the target of a redirect, and report another host.
 
-        Raises:
-            NotEncrypted: from https to http, which no setting allows.
-            RedirectsToPrivateHost: from a public server to this machine or a private network.
+        None goes from https to http, nor from a public server to this machine or a private network.
         """
         if before.scheme == "https" and target.scheme == "http":
             raise NotEncrypted(f"http://{host_of(target)}")

@@ -79,11 +79,7 @@ async def respond(
     put: ChunkFields,
     end: FinalFields = lambda _: {},
 ) -> Response:
-    """Run a request on the pool and return its answer, streamed or whole.
-
-    Raises:
-        ApiError, EngineError: it failed before there was anything to send.
-    """
+    """Run a request on the pool and return its answer, streamed or whole."""
     found_s = time.monotonic() - asked.began
     answer = asked.service.pool.chat(wanted, waits=False)
     if asked.streams:

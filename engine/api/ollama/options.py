@@ -65,11 +65,7 @@ class OllamaOptions:
 
 
 def read_options(options: Mapping[str, Any]) -> OllamaOptions:
-    """Return a request's options, checked.
-
-    Raises:
-        ApiError: 500, one has the wrong type; with Ollama's text.
-    """
+    """Return a request's options, checked; a wrong type is ApiError (500), as in Ollama."""
     known: dict[str, Any] = {}
     for name, value in options.items():
         if value is not None and (typed := _typed(name, value)) is not None:

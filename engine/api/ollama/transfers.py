@@ -46,11 +46,7 @@ from .models import required_name
 async def respond_with_progress(
     request: Request, lines: AsyncGenerator[ProgressLine, None], *, streams: bool
 ) -> Response:
-    """Return every progress line, or only the last one.
-
-    Raises:
-        ApiError, EngineError: it failed before the first line, or is not streamed.
-    """
+    """Return every progress line, or only the last one."""
     values = _progress_values(lines)
     if streams:
         return await ndjson_response(request, values)

@@ -84,12 +84,7 @@ class UploadForm:
 
 
 async def read_upload(request: Request, write: Callable[[bytes], object]) -> UploadForm:
-    """Return a form whose part `file` is a file; `write` gets its bytes, in a thread.
-
-    Raises:
-        ApiError: 400, it is not a form, or has no such file.
-        OSError: the file cannot be written.
-    """
+    """Return a form whose part `file` is a file; `write` gets its bytes, in a thread."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise InvalidValue("send the file as multipart/form-data.", _FILE_PART)

@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
-from paddock.engine.api.cors import IPAddress, is_own_host
+from paddock.engine.api.cors import is_own_host
 from paddock.engine.settings import ServiceSettings
+from paddock.engine.system.hosts import Address
 from tests.engine.api.small_service import SmallService
 
 OWN = [
@@ -26,7 +27,7 @@ STRANGERS = [
 ]  # fmt: skip
 
 
-def nowhere(address: IPAddress) -> bool:
+def nowhere(address: Address) -> bool:
     return False
 
 
