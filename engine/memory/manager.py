@@ -224,7 +224,7 @@ class ModelManager(Generic[W]):
         return [one for one in self._memory.by_key.values() if one.model_key == wanted]
 
     async def n_parallel(self, ask: ModelUse) -> int:
-        """Return how many requests of a model are computed at once, or would be once it is loaded."""
+        """Return how many requests of a model are computed at once, or would be once loaded."""
         replicas = self._replicas(ask.key)
         if replicas:
             self._planned.pop(ask.key, None)

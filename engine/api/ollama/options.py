@@ -5,8 +5,8 @@ of range are clamped, as in Ollama (github.com/ollama/ollama, api/types.go, `Opt
 `DefaultOptions`).
 
 `keep_alive` is how long a model stays loaded after its last use: a number of seconds, or a Go
-duration (`5m`, `1h30m`, `300ms`); below zero means for ever (api/types.go, `Duration.UnmarshalJSON`;
-Go's time.ParseDuration). `paddock.engine.memory` unloads idle models.
+duration (`5m`, `1h30m`, `300ms`); below zero means for ever (api/types.go,
+`Duration.UnmarshalJSON`; Go's time.ParseDuration). `paddock.engine.memory` unloads idle models.
 """
 
 from __future__ import annotations
