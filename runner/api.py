@@ -31,7 +31,7 @@ from paddock.runner.settings import Settings, read_settings
 FILE_THREADS = 4
 
 if TYPE_CHECKING:
-    from paddock.engine.request import Pool, Role
+    from paddock.engine.request import Pool
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.core.session import RunSession
     from paddock.runner.daemon.run_session import DaemonSession
@@ -84,7 +84,7 @@ async def plan_async(
     wants = permissions.permission_advice(bound, settings.allow, settings.address.url)
     more = (*ignored_key_notes(bound), *prefix_sharing_advice(bound), *((wants,) if wants else ()))
     async with open_session(prepared, options, environment, is_plan=True) as session:
-        report = await forecast_run(session)
+        report = await forecast_run(session.context, settings, has_pool=pool is not None)
         return replace(report, advice=(*report.advice, *more), remarks=session.stats.notes)
 
 
@@ -231,9 +231,8 @@ def prepare(
         PipelineError: the YAML, an input or a secret is wrong, or not allowed.
     """
     settings = environment.settings or read_settings(path.parent)
-    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
     plan = read_plan(path, options.text)
-    bound = bind(plan, inputs or {}, cwd=Path.cwd(), default_models=models)
+    bound = bind(plan, inputs or {}, cwd=Path.cwd(), default_models=settings.default_models)
     allow = settings.allow.union(options.allow)
     permissions.refuse_unpermitted(bound, allow, settings.address.url, is_plan=is_plan)
     inner = [one.pipeline for one in all_plans(bound) if one is not bound]

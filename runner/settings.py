@@ -12,14 +12,18 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.runner.config import setting_values
 from paddock.runner.config.setting_values import ServiceAddress, service_address
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 STATE_FOLDER = ".paddock"
 """Beside each pipeline: ledger, locks, journals."""
@@ -112,26 +116,18 @@ class Settings:
 
     def value(self, name: str) -> Any:
         """Return the value of the setting of this name; see `SETTING_SPECS`."""
-        field = SETTING_SPECS[name].field
-        if field == "address":
-            return self.address.written
-        if field in _POOL_FIELDS:
-            return getattr(self.pool, field)
-        if field.startswith(_UNATTENDED):
-            value = getattr(self.unattended, field.removeprefix(_UNATTENDED))
-            return value.written if isinstance(value, ServiceAddress) else value
-        part = self.service if field.startswith(_SERVICE) else self
-        return getattr(part, field.removeprefix(_SERVICE))
+        value = attrgetter(SETTING_SPECS[name].field)(self)
+        return value.written if isinstance(value, ServiceAddress) else value
 
     @property
-    def default_models(self) -> dict[str, str]:
+    def default_models(self) -> Mapping[Role, str]:
         """Return the model of each role for steps that name none."""
         return {"chat": self.chat_model, "embed": self.embed_model}
 
 
 @dataclass(frozen=True, slots=True)
 class _SettingSpec:
-    """One setting: how its value is read, and which field it fills."""
+    """One setting: how its value is read, and which field of `Settings` it fills."""
 
     read: Callable[[object], Any]
     field: str
@@ -143,31 +139,33 @@ class _SettingSpec:
 
 SETTING_SPECS: Mapping[str, _SettingSpec] = {
     "home": _SettingSpec(setting_values.folder, "state_dir"),
-    "models": _SettingSpec(setting_values.folder, "models_dir", in_ollama=True),
+    "models": _SettingSpec(setting_values.folder, "pool.models_dir", in_ollama=True),
     "chat_model": _SettingSpec(setting_values.text, "chat_model"),
     "embed_model": _SettingSpec(setting_values.text, "embed_model"),
-    "keep_alive": _SettingSpec(setting_values.keep_alive, "keep_alive_s", in_ollama=True),
-    "num_parallel": _SettingSpec(setting_values.count_or_auto, "num_parallel", in_ollama=True),
+    "keep_alive": _SettingSpec(setting_values.keep_alive, "pool.keep_alive_s", in_ollama=True),
+    "num_parallel": _SettingSpec(setting_values.count_or_auto, "pool.num_parallel", in_ollama=True),
     "max_loaded_models": _SettingSpec(
-        setting_values.count_or_auto, "max_loaded_models", in_ollama=True
+        setting_values.count_or_auto, "pool.max_loaded_models", in_ollama=True
     ),
-    "max_queue": _SettingSpec(setting_values.count, "max_queue", in_ollama=True),
-    "max_wait": _SettingSpec(setting_values.seconds, "max_wait_s"),
-    "context_length": _SettingSpec(setting_values.context_or_auto, "n_ctx_tokens", in_ollama=True),
-    "flash_attention": _SettingSpec(setting_values.switch, "flash_attention", in_ollama=True),
-    "kv_cache_type": _SettingSpec(setting_values.cache_type, "kv_cache_type", in_ollama=True),
-    "cache_layout": _SettingSpec(setting_values.cache_layout, "cache_layout"),
-    "cache_shelf": _SettingSpec(setting_values.size_or_auto, "shelf_bytes"),
-    "draft_models": _SettingSpec(setting_values.model_pairs, "draft_models"),
-    "num_gpu": _SettingSpec(setting_values.layer_count, "n_gpu_layers"),
-    "main_gpu": _SettingSpec(setting_values.index, "main_gpu"),
-    "split_mode": _SettingSpec(setting_values.split_mode, "split_mode"),
-    "gpu_overhead": _SettingSpec(setting_values.size, "gpu_overhead_bytes", in_ollama=True),
-    "allow_cpu": _SettingSpec(setting_values.flag, "allow_cpu"),
-    "num_batch": _SettingSpec(setting_values.count, "n_batch_tokens"),
-    "num_thread": _SettingSpec(setting_values.count_or_auto, "n_threads"),
-    "profile_s": _SettingSpec(setting_values.seconds, "profile_s"),
-    "load_timeout": _SettingSpec(setting_values.seconds, "load_timeout_s", in_ollama=True),
+    "max_queue": _SettingSpec(setting_values.count, "pool.max_queue", in_ollama=True),
+    "max_wait": _SettingSpec(setting_values.seconds, "pool.max_wait_s"),
+    "context_length": _SettingSpec(
+        setting_values.context_or_auto, "pool.n_ctx_tokens", in_ollama=True
+    ),
+    "flash_attention": _SettingSpec(setting_values.switch, "pool.flash_attention", in_ollama=True),
+    "kv_cache_type": _SettingSpec(setting_values.cache_type, "pool.kv_cache_type", in_ollama=True),
+    "cache_layout": _SettingSpec(setting_values.cache_layout, "pool.cache_layout"),
+    "cache_shelf": _SettingSpec(setting_values.size_or_auto, "pool.shelf_bytes"),
+    "draft_models": _SettingSpec(setting_values.model_pairs, "pool.draft_models"),
+    "num_gpu": _SettingSpec(setting_values.layer_count, "pool.n_gpu_layers"),
+    "main_gpu": _SettingSpec(setting_values.index, "pool.main_gpu"),
+    "split_mode": _SettingSpec(setting_values.split_mode, "pool.split_mode"),
+    "gpu_overhead": _SettingSpec(setting_values.size, "pool.gpu_overhead_bytes", in_ollama=True),
+    "allow_cpu": _SettingSpec(setting_values.flag, "pool.allow_cpu"),
+    "num_batch": _SettingSpec(setting_values.count, "pool.n_batch_tokens"),
+    "num_thread": _SettingSpec(setting_values.count_or_auto, "pool.n_threads"),
+    "profile_s": _SettingSpec(setting_values.seconds, "pool.profile_s"),
+    "load_timeout": _SettingSpec(setting_values.seconds, "pool.load_timeout_s", in_ollama=True),
     "host": _SettingSpec(service_address, "address", in_ollama=True),
     "origins": _SettingSpec(setting_values.text_list, "service.origins", in_ollama=True),
     "api_keys": _SettingSpec(setting_values.file, "service.api_keys_file"),
@@ -219,10 +217,6 @@ tried, and how long that folder's history is kept. All else decides where texts 
 let in, what is written elsewhere or what a person agreed to, and a pipeline that arrives from
 elsewhere may bring such a file along. A new setting is refused there until it is listed here."""
 
-_POOL_FIELDS = frozenset(field.name for field in fields(PoolSettings))
-_SERVICE = "service."
-_UNATTENDED = "unattended."
-
 
 def read_settings(
     folder: Path | None = None,
@@ -269,31 +263,22 @@ def _home_folder() -> Path:
 
 
 def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Settings:
-    """Build the answer; a folder that nobody named lies in the state folder."""
-    chosen = {field: value for field, value in chosen.items() if value is not None}
-    state_dir: Path = chosen.pop("state_dir", home / ".paddock")
-    pool = {field: chosen.pop(field) for field in list(chosen) if field in _POOL_FIELDS}
-    pool = {"models_dir": state_dir / "models", "cache_dir": state_dir / "cache", **pool}
-    where: ServiceAddress = chosen.setdefault("address", ServiceAddress())
-    service = {
-        field.removeprefix(_SERVICE): chosen.pop(field)
-        for field in list(chosen)
-        if field.startswith(_SERVICE)
-    }
-    unattended = {
-        field.removeprefix(_UNATTENDED): chosen.pop(field)
-        for field in list(chosen)
-        if field.startswith(_UNATTENDED)
-    }
+    """Build the answer; a folder that nothing names lies in the state folder."""
+    parts: dict[str, dict[str, Any]] = {"": {}, "pool": {}, "service": {}, "unattended": {}}
+    for path, value in chosen.items():
+        if value is not None:
+            part, _, name = path.rpartition(".")
+            parts[part][name] = value
+    own = {"state_dir": home / ".paddock", "address": ServiceAddress(), **parts[""]}
+    state_dir, address = own["state_dir"], own["address"]
+    folders = {"models_dir": state_dir / "models", "cache_dir": state_dir / "cache"}
+    where = {"host": address.host, "port": address.port, "state_dir": state_dir / "service"}
     return Settings(
-        pool=PoolSettings(**pool),
-        unattended=UnattendedSettings(**unattended),
-        service=ServiceSettings(
-            host=where.host, port=where.port, state_dir=state_dir / "service", **service
-        ),
-        state_dir=state_dir,
+        pool=PoolSettings(**{**folders, **parts["pool"]}),
+        service=ServiceSettings(**where, **parts["service"]),
+        unattended=UnattendedSettings(**parts["unattended"]),
         origins=origins,
-        **chosen,
+        **own,
     )
 
 

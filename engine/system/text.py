@@ -1,8 +1,10 @@
-"""Shorten, count and list words for messages; cut a byte stream into lines."""
+"""Shorten, count and list words for messages; canonical JSON; cut a byte stream into lines."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 
 def shorten(text: str, n_most: int) -> str:
@@ -51,6 +53,11 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
     """
     shown = ", ".join(words[:n_most])
     return shown if len(words) <= n_most else f"{shown} and {len(words) - n_most:,} more"
+
+
+def canonical_json(value: Any) -> str:
+    """Return plain data as JSON, the same text for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def split_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:

@@ -6,24 +6,26 @@ reports all of them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.expressions import LIST_ELEMENT, Reference
-from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
+from paddock.pipelines.expressions import LIST_ELEMENT, ExpressionError, Reference, Value
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.keys import RetryKeys, TimeoutKeys, WrongInput
 from paddock.pipelines.model import Block, Node, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import BASE_NAMES, LOOP_NAMES, Plan
 from paddock.pipelines.template_sandbox import METHODS
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
-from paddock.steps.base import Step
+from paddock.steps.base import Roots, Step
 
 from . import (
     checks,
@@ -35,29 +37,15 @@ from . import (
 )
 from . import reply as replies
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundRetry, BoundStep, BoundTimeout
-from .inputs_and_parameters import BindError, BoundParams, ParameterBinder
+from .inputs_and_parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .watch_folders import WatchBinder
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
 
-__all__ = [
-    "BindError",
-    "BoundBlock",
-    "BoundNode",
-    "BoundParams",
-    "BoundPlan",
-    "BoundRetry",
-    "BoundStep",
-    "BoundTimeout",
-    "OnError",
-    "bind",
-    "bind_without_inputs",
-    "check",
-    "read_plan",
-]
-
+# A file that runs two others, each of which runs two others: more is a mistake.
+MAX_PIPELINES, MAX_LEVELS = 100, 8
 _RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
 
@@ -69,45 +57,31 @@ def bind(
     cwd: Path,
     default_models: Mapping[Role, str],
 ) -> BoundPlan:
-    """Return each step its class and typed parameters, and each input its value.
+    """Return the plan with each step's class and typed parameters, and each input's value.
 
-    Takes a plan with faults, too (`paddock.pipelines.plan.plan_with_faults`), to tell all faults at once.
-
-    Raises:
-        PipelineError: with every fault, those of the plan and its pipeline included.
-    """
-    binder = PlanBinder(plan, inputs, cwd, default_models)
-    bound = binder.bound()
-    if binder.faults:
-        raise PipelineError(binder.faults)
-    return bound
-
-
-def check(plan: Plan, within: subpipelines.SharedPlans | None = None) -> tuple[str, ...]:
-    """Check everything that can be checked without the caller's inputs.
-
-    Gives what is no fault, but should be known, one sentence each. The pipelines that its steps
-    run are put into `within`, also where there are faults.
+    The plan may have faults (`plan_with_faults`): all are reported at once.
 
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    return tuple(subpipelines.ignored_key_notes(bind_without_inputs(plan, within)))
+    return PlanBinder(plan, inputs, cwd, default_models).checked()
 
 
 def bind_without_inputs(plan: Plan, within: subpipelines.SharedPlans | None = None) -> BoundPlan:
-    """Bind a plan without the caller's inputs, and check it as `check` does.
+    """Bind a plan as far as it can be known without the caller's inputs.
+
+    The pipelines that its steps run are put into `within`, also where there are faults.
 
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    binder = PlanBinder(
-        plan, None, Path.cwd(), {}, subpipelines.BindContext(within or subpipelines.SharedPlans())
-    )
-    bound = binder.bound()
-    if binder.faults:
-        raise PipelineError(binder.faults)
-    return bound
+    context = subpipelines.BindContext(within or subpipelines.SharedPlans())
+    return PlanBinder(plan, None, Path.cwd(), {}, context).checked()
+
+
+def check(plan: Plan, within: subpipelines.SharedPlans | None = None) -> tuple[str, ...]:
+    """Check a plan as `bind_without_inputs` does; return notes, which are no faults."""
+    return tuple(subpipelines.ignored_key_notes(bind_without_inputs(plan, within)))
 
 
 def document_folders(plan: Plan) -> tuple[Path, ...]:
@@ -119,7 +93,7 @@ def document_folders(plan: Plan) -> tuple[Path, ...]:
 
 
 def read_plan(path: Path, text: str | None = None) -> Plan:
-    """Read a file as far as it can be read; `bind` and `check` then tell every fault at once.
+    """Read a file as far as it can be read; `bind` and `check` report every fault at once.
 
     `text` is what it holds, where that was read before.
 
@@ -144,7 +118,6 @@ class PlanBinder:
         within: subpipelines.BindContext | None = None,
     ) -> None:
         self._within = within or subpipelines.BindContext()
-        self._cwd, self._default_models = cwd, default_models
         self._plan = plan
         self._pipeline: Pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
@@ -159,28 +132,27 @@ class PlanBinder:
             base.resolve(),
             default_models,
             self._given.values,
+            self._within,
             is_check=inputs is None,
-            label=self._within.label,
-            later=later,
         )
-        self._inner = subpipelines.SubPipelineBinder(
+        self._inner = SubPipelineBinder(
             self._pipeline,
             None if inputs is None else self._given.values,
             self._given.roots(base),
             self._within,
-            read_plan,
-            self._bound_within,
+            cwd,
+            default_models,
         )
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._answers: dict[str, tuple[str, ...] | None] = {}
         """The fields of each step's answer, where its schema tells them."""
         self._items: dict[str, tuple[str, ...] | None] = {}
         """The fields of each block's results, where they are written down."""
-        self._over_results: list[tuple[tuple[str | int, ...], str, str]] = []
+        self._over_results: list[tuple[Place, str, str]] = []
         """Blocks that go over another one's results: their places, variables, and that other."""
-        self._params: dict[tuple[str | int, ...], ParameterBinder] = {}
+        self._params: dict[Place, ParameterBinder] = {}
         self._own: list[Fault] = []
-        self._said: set[tuple[tuple[str | int, ...], str]] = set()
+        self._said: set[tuple[Place, str]] = set()
 
     @property
     def faults(self) -> list[Fault]:
@@ -190,12 +162,16 @@ class PlanBinder:
         # Two steps may run the same file, whose faults are told once.
         return list(dict.fromkeys((*before, *own, *self._inner.faults)))
 
-    def _bound_within(
-        self, plan: Plan, inputs: Mapping[str, Any] | None, within: subpipelines.BindContext
-    ) -> tuple[BoundPlan, list[Fault]]:
-        """Bind a pipeline that a step runs."""
-        binder = PlanBinder(plan, inputs, self._cwd, self._default_models, within)
-        return binder.bound(), binder.faults
+    def checked(self) -> BoundPlan:
+        """Return the bound plan.
+
+        Raises:
+            PipelineError: with every fault.
+        """
+        bound = self.bound()
+        if self.faults:
+            raise PipelineError(self.faults)
+        return bound
 
     def bound(self) -> BoundPlan:
         """Bind every step, then check what is read of them."""
@@ -299,7 +275,7 @@ class PlanBinder:
             needs=frozenset(step.needs),
             retry=controls.bound_retry(),
             # A limit on requests that is inherited is none on a whole pipeline.
-            timeout=controls.bound_timeout() if within is None else _own_timeout(step),
+            timeout=_bound_timeout(controls.timeout if within is None else step.timeout),
             cache=controls.cache,
             returns=step.returns,
             model=self._models.of(step, kind.roles),
@@ -339,7 +315,7 @@ class PlanBinder:
         )
 
     def _fields_of(self, block: Block) -> tuple[str, ...] | None:
-        """Name the fields of what a block gives for each item; None where only a run shows it."""
+        """Return the fields of a block's result for an item; None where only a run shows them."""
         if block.returns is None:
             last = block.body[-1].id if block.body else ""
             return self._outputs.get(last)
@@ -347,14 +323,13 @@ class PlanBinder:
         return tuple(written) if isinstance(written, dict) else None
 
     def _servers_of(self, step: WrittenStep) -> Any:
-        """Check the tools that a step names; gives what of the MCP servers decides its result."""
+        """Check the tools that a step names; return what of MCP servers decides its result."""
         if not requirements.has_tools(step):
             return None
         self._own += requirements.tool_faults(step, self._pipeline, self._base)
         return requirements.tool_spec(step, self._pipeline, self._base)
 
     def _kind(self, step: WrittenStep) -> type[Step[Any, Any]] | None:
-        """Load the step's class."""
         at = (*step.at, "uses")
         if not step.uses:
             return None
@@ -370,7 +345,7 @@ class PlanBinder:
             self._fault(at, f"step '{error.name}' of '{error.package}' is broken: {error.why}", "")
         return None
 
-    def _own_kind(self, uses: str, at: tuple[str | int, ...]) -> type[Step[Any, Any]] | None:
+    def _own_kind(self, uses: str, at: Place) -> type[Step[Any, Any]] | None:
         """Read the function that a step names; it runs nothing."""
         try:
             return python_step.step_of(uses, self._base)
@@ -391,7 +366,7 @@ class PlanBinder:
             elif use.is_open and reference[0] not in use.names and "with" in use.at:
                 self._check_name(use.at, reference[0], use.names)
 
-    def _check_output(self, at: tuple[str | int, ...], reference: Reference) -> None:
+    def _check_output(self, at: Place, reference: Reference) -> None:
         if len(reference) < 3 or reference[2] == "skipped":
             return
         if reference[2:4] == ("results", LIST_ELEMENT):
@@ -405,23 +380,23 @@ class PlanBinder:
             what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
             self._fault(at, what, did_you_mean(reference[3], answer))
 
-    def _goes_over(self, at: tuple[str | int, ...], name: str) -> str | None:
+    def _goes_over(self, at: Place, name: str) -> str | None:
         """Return the block whose results a loop variable stands for, at a place of the file."""
         over = ((place, block) for place, var, block in self._over_results if var == name)
         return next((block for place, block in over if at[: len(place)] == place), None)
 
-    def _check_item(self, at: tuple[str | int, ...], block: str, field: str) -> None:
+    def _check_item(self, at: Place, block: str, field: str) -> None:
         fields = self._items.get(block)
         if fields is not None and field not in (*fields, *METHODS[dict]):
             what = f"the results of '{block}' have no field '{field}'"
             self._fault(at, what, did_you_mean(field, fields))
 
-    def _check_loop(self, at: tuple[str | int, ...], reference: Reference) -> None:
+    def _check_loop(self, at: Place, reference: Reference) -> None:
         if len(reference) > 1 and reference[1] not in taint_analysis.LOOP_ATTRIBUTES:
             what = f"`loop` of a block has no '{reference[1]}'"
             self._fault(at, what, did_you_mean(reference[1], taint_analysis.LOOP_ATTRIBUTES))
 
-    def _check_name(self, at: tuple[str | int, ...], name: str, names: frozenset[str]) -> None:
+    def _check_name(self, at: Place, name: str, names: frozenset[str]) -> None:
         split = at.index("with")
         parameters = self._params.get(at[:split])
         added = parameters.reads_names(str(at[split + 1])) if parameters else None
@@ -430,10 +405,172 @@ class PlanBinder:
                 at, f"'{name}' is not known here", did_you_mean(name, sorted(names | added))
             )
 
-    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
         if (at, message) not in self._said:
             self._said.add((at, message))
             self._own.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+
+
+class SubPipelineBinder:
+    """Binds what the `pipeline` steps of one file run; faults stand in `faults`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        inputs: Mapping[str, Any] | None,
+        roots: Roots,
+        within: subpipelines.BindContext,
+        cwd: Path,
+        default_models: Mapping[Role, str],
+    ) -> None:
+        self.faults: list[Fault] = []
+        self._pipeline = pipeline
+        self._inputs = inputs
+        self._roots = roots
+        self._within = within
+        self._cwd = cwd
+        self._default_models = default_models
+
+    def bound(self, step: WrittenStep, *, cache: bool) -> BoundPlan | None:
+        """Bind the pipeline that a step names; None where that is a fault."""
+        at = (*step.at, "with", "file")
+        name = step.params.data.get("file")
+        path = self._path(name, at) if isinstance(name, str) and name else None
+        if path is None or not self._may_go_on(path, at):
+            return None
+        plan = self._plan(path, str(name), at)
+        if plan is None:
+            return None
+        values, later = self._given(step, plan.pipeline, str(name))
+        within = replace(
+            self._within,
+            files=(*(self._within.files or (self._own(),)), path),
+            steps=(*self._within.steps, step.id),
+            later=later,
+            cache=cache,
+        )
+        known = None if self._inputs is None else values
+        binder = PlanBinder(plan, known, self._cwd, self._default_models, within)
+        made = binder.bound()
+        self.faults += binder.faults
+        return made
+
+    # --- the file
+
+    def _own(self) -> Path:
+        return self._roots.base / Path(self._pipeline.document.file).name
+
+    def _path(self, name: str, at: Place) -> Path | None:
+        """Find the file; it must lie in the folder of the one that names it."""
+        if "{{" in name or "{%" in name:
+            what = f"the file of a pipeline must stand there as it is, not as '{name}'"
+            self._fault(at, what, "Choose between files with `if` on two steps.")
+            return None
+        try:
+            path = (self._roots.base / name).resolve()
+        except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, a zero byte
+            self._fault(at, f"the file '{name[:60]}' cannot be used as a path", "Name another one.")
+            return None
+        if not path.is_relative_to(self._roots.base):
+            what = f"the file '{name}' lies outside the pipeline's folder"
+            self._fault(at, what, "Move or copy it there.")
+            return None
+        if path.is_file():
+            return path
+        if path.is_dir():
+            self._fault(at, f"'{name}' is a folder", "Name the YAML file in it.")
+        else:
+            remedy = "Paths are relative to the YAML; create or correct it."
+            self._fault(at, f"there is no file '{name}'", remedy)
+        return None
+
+    def _may_go_on(self, path: Path, at: Place) -> bool:
+        """Refuse circles, and too many pipelines."""
+        files = self._within.files or (self._own(),)
+        found = self._within.found
+        found.n_bound += 1
+        if path in files:
+            circle = (*files[files.index(path) :], path)
+            names = " → ".join(f"'{file.name}'" for file in circle)
+            what = f"these pipelines run one another without end: {names}"
+            self._fault(at, what, "Remove one of the steps.")
+            return False
+        if len(files) > MAX_LEVELS:
+            what = f"pipelines run one another more than {MAX_LEVELS} levels deep"
+            self._fault(at, what, "Make it flatter.")
+            return False
+        if found.n_bound > MAX_PIPELINES:
+            if found.n_bound == MAX_PIPELINES + 1:
+                what = f"more than {MAX_PIPELINES} steps run other pipelines"
+                self._fault(at, what, "Use `for_each` with one of them in `do`.")
+            return False
+        return True
+
+    def _plan(self, path: Path, name: str, at: Place) -> Plan | None:
+        """Read it once; its faults are reported at their own places."""
+        plans = self._within.found.plans
+        if path not in plans:
+            shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / name))
+            try:
+                plans[path] = read_plan(shown)
+            except PipelineError as error:
+                self.faults += error.faults
+                return None
+        return plans[path]
+
+    # --- what it is given
+
+    def _given(
+        self, step: WrittenStep, pipeline: Pipeline, name: str
+    ) -> tuple[dict[str, Any], frozenset[str]]:
+        """Return the inputs that are known by now, and the names of those that are not."""
+        written = step.params.data.get("inputs")
+        written = written if isinstance(written, dict) else {}
+        values: dict[str, Any] = {}
+        later: set[str] = set()
+        for key, item in written.items():
+            at = (*step.at, "with", "inputs", key)
+            if key.startswith("x-"):
+                continue
+            if key not in pipeline.inputs:
+                remedy = did_you_mean(key, pipeline.inputs) if pipeline.inputs else "It takes none."
+                mark = self._pipeline.document.key_mark(at)
+                self.faults.append(Fault(f"'{name}' has no input '{key}'.", remedy, mark))
+                continue
+            is_known, value = self._known(item)
+            if not is_known:
+                later.add(key)
+                continue
+            try:
+                values[key] = subpipelines.checked_input(pipeline.inputs[key], value, self._roots)
+            except WrongInput as error:
+                what = f"input '{key}' of '{name}' {error.message}"
+                self._fault(at, what, error.remedy)
+                later.add(key)
+        for key, declared in pipeline.inputs.items():
+            if declared.is_required and not declared.has_default and key not in written:
+                remedy = f"Add `{key}: …` under `inputs`."
+                self._fault((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
+                later.add(key)
+        return values, frozenset(later)
+
+    def _known(self, item: Any) -> tuple[bool, Any]:
+        """Return a value that is written out, or made of the run's own inputs alone."""
+        value, errors = Value.scan(item)
+        if errors:
+            return False, None  # told with the file
+        if value.is_constant:
+            return True, item
+        inputs = self._inputs or {}
+        if any(p[0] != "inputs" or inputs.get((*p, "")[1]) is None for p in value.references):
+            return False, None
+        try:
+            return True, value.render({"inputs": inputs})
+        except ExpressionError:
+            return False, None  # the run says why, at its place
+
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
+        self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
 
 
 @dataclass(frozen=True)
@@ -453,18 +590,13 @@ class _InheritedKeys:
         )
 
     def bound_retry(self) -> BoundRetry:
-        keys = self.retry
-        return (
-            BoundRetry(keys.times, frozenset(keys.on), keys.backoff, True) if keys else BoundRetry()
-        )
-
-    def bound_timeout(self) -> BoundTimeout:
-        keys = self.timeout
-        return BoundTimeout(keys.total, keys.idle) if keys else BoundTimeout()
+        if self.retry is None:
+            return BoundRetry()
+        return BoundRetry(self.retry.times, frozenset(self.retry.on), self.retry.backoff, True)
 
 
-def _own_timeout(step: WrittenStep) -> BoundTimeout:
-    return BoundTimeout(step.timeout.total, step.timeout.idle) if step.timeout else BoundTimeout()
+def _bound_timeout(keys: TimeoutKeys | None) -> BoundTimeout:
+    return BoundTimeout(keys.total, keys.idle) if keys else BoundTimeout()
 
 
 def _merged(own: TimeoutKeys | None, inherited: TimeoutKeys | None) -> TimeoutKeys | None:
@@ -486,7 +618,7 @@ def _of_a_file(uses: str) -> str:
 
 
 def _outputs(kind: type[Step[Any, Any]], step: WrittenStep) -> tuple[str, ...] | None:
-    """Name what a step gives; None where only a run shows it."""
+    """Return a step's output names; None where only a run shows them."""
     if step.returns is None:
         is_open = kind.output.model_config.get("extra") == "allow"
         return None if is_open else tuple(kind.output.model_fields)

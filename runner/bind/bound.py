@@ -72,6 +72,12 @@ class BoundStep:
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
 
     @property
+    def written(self) -> Mapping[str, Any]:
+        """What stands under `with`, as the file has it."""
+        written: Mapping[str, Any] = self.params.step.params.data
+        return written
+
+    @property
     def models(self) -> tuple[ModelSpec, ...]:
         """Every model that it asks."""
         return self.besides if self.model is None else (self.model, *self.besides)
@@ -146,3 +152,9 @@ class BoundPlan:
     """The names of the inputs that the caller gave."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
+
+    @property
+    def folder_inputs(self) -> dict[str, str]:
+        """The `dir` and `path` inputs: they name what a run works on."""
+        types = self.input_types
+        return {n: str(v) for n, v in self.inputs.items() if types.get(n) in ("dir", "path")}

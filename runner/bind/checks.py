@@ -245,13 +245,9 @@ def _document_prompt(
         names = {path[0] for path in Template.of(beginning).references}
     except ExpressionError:  # the document stands within an `if` or a `for`
         return None
-    inner = [loop for loop in loops if not _has_step(loop.body, document[1])]
+    inner = [one for one in loops if document[1] not in {step.id for step in steps_of(one.body)}]
     varies_by = next((loop.var for loop in inner if loop.var in names), None)
     return _DocumentPrompt(step.id, beginning, varies_by)
-
-
-def _has_step(body: Iterable[BoundNode], step: str) -> bool:
-    return any(one.id == step for one in steps_of(body))
 
 
 def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]:

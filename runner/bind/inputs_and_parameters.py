@@ -49,14 +49,10 @@ class Scope(dict[str, Any]):
         added = {names: item} if isinstance(names, str) else names
         return Scope({**self, **added})
 
-    def with_step(
-        self, step_id: str, outputs: Mapping[str, Any] | None, skipped: bool = False
-    ) -> Scope:
+    def with_step(self, step_id: str, outputs: Mapping[str, Any] | None) -> Scope:
         """Return the scope in which this step, or block, is done; outputs None: it was skipped."""
-        if outputs is None or skipped:
-            seen: dict[str, Any] = SkippedOutputs(skipped=True)
-        else:
-            seen = {**outputs, "skipped": False}
+        skipped = SkippedOutputs(skipped=True)
+        seen = skipped if outputs is None else {**outputs, "skipped": False}
         return Scope({**self, "steps": {**self["steps"], step_id: seen}})
 
     def is_skipped(self, step_id: str) -> bool:
@@ -68,7 +64,6 @@ class SkippedOutputs(dict[str, Any]):
     """The outputs of a skipped step: whatever one asks for is null."""
 
     def __contains__(self, name: object) -> bool:
-        """Every output is there."""
         return True
 
     def __missing__(self, name: str) -> None:
@@ -212,29 +207,21 @@ class BoundParams:
         """
         if self.constant is not None:
             return self.constant
+        at = (*self.step.at, "with")
         try:
             given = self.value.render(scope)
         except ExpressionError as error:
-            raise BindError(self._fault(error)) from error
+            what = f"`{'.'.join(map(str, error.path))}`: {error.message}."
+            fault = Fault(what, error.remedy, self.document.mark((*at, *error.path)))
+            raise BindError(fault) from error
         for name, template in self.templates.items():
             given[name] = template.bound(scope)
         try:
             return self.table.model_validate(given)
         except ValidationError as error:
-            at = (*self.step.at, "with")
-            raise BindError(
-                next(
-                    faults_of(error.errors(include_url=False), self.table, given, self.document, at)
-                )
-            ) from error
-
-    def _fault(self, error: ExpressionError) -> Fault:
-        mark = self.document.mark((*self.step.at, "with", *error.path))
-        return Fault(f"`{_dotted(error.path)}`: {error.message}.", error.remedy, mark)
-
-
-def _dotted(path: tuple[str | int, ...]) -> str:
-    return ".".join(str(part) for part in path)
+            details = error.errors(include_url=False)
+            fault = next(faults_of(details, self.table, given, self.document, at))
+            raise BindError(fault) from error
 
 
 class ParameterBinder:
@@ -341,7 +328,13 @@ class ParameterBinder:
         made, details = _validated(table, given, strict=False)
         said = {detail["loc"][:1] for detail in details}
         _, stricter = _validated(table, given, strict=True)
-        details += [one for one in stricter if _is_mismatch(one) and one["loc"][:1] not in said]
+        details += [
+            one
+            for one in stricter
+            if one["type"] in _STRICT
+            and isinstance(one["input"], str | int | float)
+            and one["loc"][:1] not in said
+        ]
         details = [detail for detail in details if not _is_about(detail, later)]
         if details:
             self.faults += faults_of(details, self._table, given, self._document, self._at)
@@ -364,10 +357,6 @@ def _is_about(detail: ErrorDetails, later: set[str]) -> bool:
     if detail["loc"]:
         return detail["loc"][0] in later
     return any(f"`{name}`" in detail["msg"] for name in later)
-
-
-def _is_mismatch(detail: ErrorDetails) -> bool:
-    return detail["type"] in _STRICT and isinstance(detail["input"], str | int | float)
 
 
 @lru_cache(maxsize=128)  # a type takes 1.5 ms to make, and steps are much alike

@@ -27,11 +27,9 @@ from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.pipelines.expressions import Path as Place
 from paddock.runner.config.pipeline_secrets import secret_place
 from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.runner.settings import FILE_NAME
-from paddock.steps import python_step
 from paddock.steps.python_step import is_function_reference
 from paddock.steps.tools import tool_names
 
@@ -41,13 +39,22 @@ from .requirements import has_tools
 from .subpipelines import PIPELINE_STEP, all_plans, steps_of
 
 if TYPE_CHECKING:
-    from paddock.pipelines.triggers import NotifyKeys
+    pass
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""
 
-Reached = tuple[str, str, Mark]
-"""The name by which it is allowed, the end of 'the pipeline wants to …', and where it says so."""
+
+@dataclass(frozen=True, slots=True)
+class PermissionNeed:
+    """One thing that a pipeline wants, and the name by which it is allowed."""
+
+    name: str
+    what: str
+    """The end of the sentence 'the pipeline wants to …'."""
+    mark: Mark | None = None
+    is_of_run: bool = False
+    """Whether only a run does it, so that a plan may be made without."""
 
 
 def is_remote(url: str, own: str) -> bool:
@@ -70,22 +77,27 @@ def remote_address_text(url: str) -> str:
     return f"{url} (another program on this machine)" if _is_this_machine(url) else url
 
 
-def reached_by_steps(bound: BoundPlan, own: str) -> Iterator[Reached]:
-    """Yield all that the steps of one pipeline reach for, in the file's order.
-
-    Args:
-        bound: the plan.
-        own: the address of Paddock's own service, which needs no consent.
-    """
+def _step_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
+    """Yield what the steps of one pipeline reach; `own` is the address of Paddock's service."""
     for step in steps_of(bound.nodes):
         if step.uses == "run":
-            written = _parameters_as_written(step)
-            command = written.get("command")
+            command = step.written.get("command")
             words = command if isinstance(command, list) and command else [command]
-            shown = command_text(words, bound, cwd=written.get("cwd"), env=written.get("env"))
-            yield "run", f"run {shown}", _mark(step, bound, "command")
+            cwd, env = step.written.get("cwd"), step.written.get("env")
+            shown = command_text(words, bound, cwd=cwd, env=env)
+            yield _need(step, bound, "run", f"run {shown}", "command")
+        elif is_function_reference(step.uses):
+            mark = bound.pipeline.mark((*step.params.step.at, "uses"))
+            yield PermissionNeed("tool", f"call the Python function '{step.uses}'", mark, True)
         elif has_tools(step.params.step):
-            yield from _reached_by_tools(step, bound, own)
+            yield from _tool_needs(step, bound, own)
+
+
+def _need(
+    step: BoundStep, bound: BoundPlan, name: str, what: str, *at: str | int
+) -> PermissionNeed:
+    mark = bound.pipeline.mark((*step.params.step.at, "with", *at))
+    return PermissionNeed(name, what, mark, True)
 
 
 def command_text(
@@ -145,23 +157,22 @@ def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
     return path[0] == "python"
 
 
-def _reached_by_tools(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[Reached]:
-    for one in tool_names.tools_used(step.uses, _parameters_as_written(step)):
-        mark = _mark(step, bound, *one.path)
+def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
+    for one in tool_names.tools_used(step.uses, step.written):
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
         if named is None:
             continue  # already reported
         if named.kind == "server":
             yield server_need(str(named.server), bound)
         elif named.kind in ("function", "installed"):
-            what = "the function" if named.kind == "function" else "the installed tool"
-            yield "tool", f"call {what} `{one.name}`", mark
+            kind = "function" if named.kind == "function" else "installed tool"
+            yield _need(step, bound, "tool", f"call the {kind} `{one.name}`", *one.path)
         elif named.name == "http.get":
             hosts = one.options.get("hosts") or []
             listed = hosts if isinstance(hosts, list) else [hosts]
             far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
             if far:
-                yield "network", f"fetch from {', '.join(far)}", mark
+                yield _need(step, bound, "network", f"fetch from {', '.join(far)}", *one.path)
 
 
 def _is_own_pattern(host: str, own: str) -> bool:
@@ -174,7 +185,7 @@ def _is_own_pattern(host: str, own: str) -> bool:
     return is_here and pattern.port == service.port
 
 
-def server_need(name: str, bound: BoundPlan) -> Reached:
+def server_need(name: str, bound: BoundPlan) -> PermissionNeed:
     """Return what a server needs, where the file names it. One here may do anything here, too."""
     server = bound.pipeline.servers[name]
     mark = bound.pipeline.mark(server.at)
@@ -182,13 +193,10 @@ def server_need(name: str, bound: BoundPlan) -> Reached:
     if server.is_command:
         words = [texts["command"], *texts.get("args", ())]
         shown = command_text(words, bound, cwd=texts.get("cwd"), env=texts.get("env"))
-        return "mcp", f"start the MCP server '{name}': {shown}", mark
+        return PermissionNeed("mcp", f"start the MCP server '{name}': {shown}", mark, True)
     url = str(texts["url"])
-    return (
-        "mcp" if _is_this_machine(url) else "network",
-        f"ask the MCP server '{name}' at {url}",
-        mark,
-    )
+    permission = "mcp" if _is_this_machine(url) else "network"
+    return PermissionNeed(permission, f"ask the MCP server '{name}' at {url}", mark, True)
 
 
 def _is_this_machine(url: str) -> bool:
@@ -197,27 +205,6 @@ def _is_this_machine(url: str) -> bool:
     except BadHost:
         return False
     return found is not None and not found.has_user and found.host.is_loopback
-
-
-def _parameters_as_written(step: BoundStep) -> Mapping[str, Any]:
-    data = step.params.step.params.data
-    return data if isinstance(data, Mapping) else {}
-
-
-def _mark(step: BoundStep, bound: BoundPlan, *at: str | int) -> Mark:
-    return bound.pipeline.mark((*step.params.step.at, "with", *at))
-
-
-@dataclass(frozen=True, slots=True)
-class PermissionNeed:
-    """One thing that a pipeline wants, and the name by which it is allowed."""
-
-    name: str
-    what: str
-    """The end of the sentence 'the pipeline wants to …'."""
-    mark: Mark | None = None
-    is_of_run: bool = False
-    """Whether only a run does it, so that a plan may be made without."""
 
 
 class NotPermitted(PipelineError):
@@ -240,14 +227,11 @@ def refuse_unpermitted(
 ) -> None:
     """Refuse a pipeline that wants more than is allowed; a plan does not do what steps want.
 
-    Args:
-        bound: the plan.
-        allowed: the names of what its caller allows.
-        own: the address of Paddock's own service, which needs no consent.
-        is_plan: nothing is run.
+    `allowed` are names of permissions; `own` is the address of Paddock's own service, which needs
+    no consent.
 
     Raises:
-        NotAllowed: with all that it wants besides.
+        NotPermitted: with all that it wants besides.
     """
     lacking = _missing_permissions(bound, allowed, own)
     if any(not (is_plan and need.is_of_run) for need in lacking):
@@ -280,11 +264,7 @@ def needs(bound: BoundPlan, own: str) -> list[PermissionNeed]:
     """Return all that a pipeline wants besides files and models, in the file's order."""
     found: list[PermissionNeed] = []
     for plan in all_plans(bound):
-        wanted = [*_pool_needs(plan, own), *_secret_needs(plan), *_function_needs(plan)]
-        wanted += [
-            PermissionNeed(name, what, mark, True)
-            for name, what, mark in reached_by_steps(plan, own)
-        ]
+        wanted = [*_pool_needs(plan, own), *_secret_needs(plan), *_step_needs(plan, own)]
         wanted += _notify_needs(plan, own) if plan is bound else ()  # a step sends no messages
         found += sorted(wanted, key=lambda need: need.mark.line if need.mark else 0)
     return list(dict.fromkeys(found))
@@ -303,37 +283,20 @@ def _secret_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
         yield PermissionNeed("secrets", f"read {secret_place(keys)}", mark)
 
 
-def _function_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
-    for step in steps_of(bound.nodes):
-        if is_function_reference(step.uses):
-            mark = bound.pipeline.mark((*step.params.step.at, "uses"))
-            yield PermissionNeed("tool", f"call the Python function '{step.uses}'", mark, True)
-
-
 def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
     on = bound.pipeline.on
+    is_list = on is not None and isinstance(bound.pipeline.document.data["on"]["notify"], list)
     for at, notify in enumerate(on.notify if on is not None else ()):
-        mark = bound.pipeline.mark(_notify_place(bound, at))
+        mark = bound.pipeline.mark(("on", "notify", at) if is_list else ("on", "notify"))
         if notify.command is not None:
-            yield PermissionNeed(
-                "run", f"run {_notify_text(notify, bound)} when a run has ended", mark, True
-            )
+            command = notify.command
+            shown = f"`{command}`" if isinstance(command, str) else command_text(command, bound)
+            yield PermissionNeed("run", f"run {shown} when a run has ended", mark, True)
         elif notify.email is not None:
             yield PermissionNeed("network", f"send mail to {notify.email}", mark, True)
         elif notify.webhook is not None and is_remote(notify.webhook, own):
             what = f"call {remote_address_text(notify.webhook)} when a run has ended"
             yield PermissionNeed("network", what, mark, True)
-
-
-def _notify_place(bound: BoundPlan, at: int) -> Place:
-    """Return the place of one of `on.notify`, which may be written without a list."""
-    written = bound.pipeline.document.data["on"]["notify"]
-    return ("on", "notify", at) if isinstance(written, list) else ("on", "notify")
-
-
-def _notify_text(notify: NotifyKeys, bound: BoundPlan) -> str:
-    command = notify.command or ""
-    return f"`{command}`" if isinstance(command, str) else command_text(command, bound)
 
 
 class NotConsented(PipelineError):
@@ -349,7 +312,7 @@ def refuse_unconsented(bound: BoundPlan, own: str, agreed: Collection[str], file
     """Refuse a pipeline that asks for more than was agreed to for its file.
 
     Raises:
-        NotAgreed: with all that it wants.
+        NotConsented: with all that it wants.
     """
     if not consent_digests(bound, own) <= frozenset(agreed):
         raise NotConsented(needs(bound, own), file)
@@ -390,15 +353,14 @@ def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
 
 
 def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]:
-    written = step.params.step.params.data
-    written = written if isinstance(written, Mapping) else {}
+    written = step.written
     if step.uses == "run":
         command = written.get("command")
         words = command if isinstance(command, list) else []
         yield ["run", written, _input_defaults(written, plan), _script_digests(words, plan)]
     elif step.uses == PIPELINE_STEP:  # what the inner pipeline fills into its commands
         yield ["pipeline", written, _input_defaults(written, plan)]
-    elif python_step.is_function_reference(step.uses):
+    elif is_function_reference(step.uses):
         yield ["function", step.uses, _code_digests(step.uses, plan.roots.base)]
     elif has_tools(step.params.step):
         yield from _tool_consent_items(step.uses, written, plan)

@@ -6,7 +6,7 @@ none of it, and `paddock validate` must be quick.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
 
 from .bound import BoundPlan, BoundPool
-from .subpipelines import all_plans, all_steps
+from .subpipelines import BindContext, all_plans, all_steps
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec, Role
@@ -39,20 +39,16 @@ class ModelBinder:
         base: Path,
         default_models: Mapping[Role, str],
         inputs: Mapping[str, Any],
+        within: BindContext,
         *,
-        is_check: bool = False,
-        label: str = "",
-        later: Collection[str] = (),
+        is_check: bool,
     ) -> None:
         self.faults: list[Fault] = []
         self.pools: dict[str, BoundPool] = {}
         self._inputs = inputs
         self._is_check = is_check
         """Whether inputs are not given yet."""
-        self._label = label
-        """What the names of its pools begin with, so that none is another pipeline's."""
-        self._later = later
-        """Inputs whose values only show when a step runs the pipeline."""
+        self._within = within
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
@@ -79,8 +75,8 @@ class ModelBinder:
         spec = self.by_alias[written]
         if spec.role not in roles:
             does = "writes text" if "chat" in roles else "makes vectors"
-            what = f"step '{_step_label(step)}' {does}, but model '{written}' has the role '{spec.role}'"
-            self._fault(at, what, self._of_roles(roles))
+            has = f"but model '{written}' has the role '{spec.role}'"
+            self._fault(at, f"step '{_step_label(step)}' {does}, {has}", self._of_roles(roles))
         return spec
 
     def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
@@ -148,7 +144,7 @@ class ModelBinder:
             source = other.key.data if other.key is not None else None
             if (other.urls, source, other.tokenizer) == (made.urls, keys.key, tokenizer):
                 return name
-        name = f"{self._label}{alias}"
+        name = f"{self._within.label}{alias}"
         self.pools[name] = made
         return name
 
@@ -177,7 +173,7 @@ class ModelBinder:
 
     def _lacking(self, name: str, at: Place) -> None:
         """Report an address that is an input without a value, unless it may come later."""
-        if name in self._later:
+        if name in self._within.later:
             what = f"input '{name}' is the address of a server, and must be known before a run"
             self._fault(at, what, "Give it as it is, or from the outermost pipeline's inputs.")
         elif not self._is_check and not self._pipeline.inputs[name].is_required:

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import files
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.settings import FILE_NAME, STATE_FOLDER
 from paddock.steps.tools import tool_names
@@ -72,9 +73,7 @@ class ProtectedFiles:
     def refusal(self, path: Path, *, is_new: bool = True) -> WriteRefusal | None:
         """Return why a path may not be written, moved or removed; None: it may.
 
-        Args:
-            path: absolute, with symbolic links resolved.
-            is_new: something is to be there afterwards.
+        `path` is absolute, with symbolic links resolved; `is_new`: something is there afterwards.
         """
         if any(one.casefold() == STATE_FOLDER for one in self._names(path)):
             return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
@@ -101,8 +100,8 @@ class ProtectedFiles:
         """Return whether a file is one of the pipeline's, under this name or another."""
         if path in self.parts or str(path).casefold() in self._folded:
             return True
-        identity = _identity(path)
-        return identity is not None and identity in map(_identity, self.parts)
+        identity = files.identity(path)
+        return identity is not None and identity in map(files.identity, self.parts)
 
     @cached_property
     def _folded(self) -> frozenset[str]:
@@ -117,20 +116,8 @@ class ProtectedFiles:
         )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return device and inode: a hard link has those of the file."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
-
-
 def _steps_with_parameters(pipeline: Pipeline) -> Iterator[tuple[StepNode, Mapping[str, Any]]]:
-    for node in pipeline.nodes():
-        if isinstance(node, StepNode):
-            data = node.params.data
-            yield node, data if isinstance(data, Mapping) else {}
+    return ((node, node.params.data) for node in pipeline.nodes() if isinstance(node, StepNode))
 
 
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
@@ -168,7 +155,7 @@ def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
 def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step, data in _steps_with_parameters(pipeline):
         names = [step.uses]
-        if step.uses in ("tool", "agent", "chat"):
+        if step.uses in tool_names.TOOL_STEPS:
             names = [one.name for one in tool_names.tools_used(step.uses, data)]
         for name in names:
             found = tool_names.FUNCTION_REFERENCE.match(name)

@@ -1,6 +1,6 @@
 """A step's `reply`: its schema and checks, validated when bound and applied to each answer.
 
-`ScopedReply` implements `paddock.steps.step.ReplyForm`.
+`ScopedReply` implements `paddock.steps.base.ReplyForm`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BoundReply:
 
 
 def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
-    """Return what a step's answer must be, as far as it can be read; `base` is the YAML's folder."""
+    """Return what a step's answer must be, as far as it can be read; `base`: the YAML's folder."""
     if step.reply is None:
         return None
     written = step.reply.schema
@@ -68,7 +68,7 @@ def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
 def reply_faults(
     document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
-    """Yield what is wrong with the `reply_schema` of a step; `kind` is its class, if it is known."""
+    """Yield what is wrong with the `reply` of a step; `kind` is its class, if it is known."""
     if step.reply is None:
         return
     at = (*step.at, "reply")
@@ -109,7 +109,7 @@ def _unknown_field_faults(
 
 
 def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fault]:
-    """Yield what is wrong with the `reply_schema.schema` of the step at `at`."""
+    """Yield what is wrong with the `reply.schema` of the step at `at`."""
     written = _schema_of(document.data, at)
     if written is None:
         return
@@ -164,7 +164,6 @@ class ScopedReply:
 
     @property
     def repair(self) -> int:
-        """Maximum number of repair attempts."""
         return self.reply.repair
 
     async def failures(self, output: Any, text: str) -> list[str]:

@@ -29,13 +29,12 @@ from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .inputs_and_parameters import Scope
 
-_CALLERS = ("tool", "agent", "chat")
-"""Steps that name tools."""
-
 
 def has_tools(step: StepNode) -> bool:
     """Return whether a step names tools; most do not, and need no more of this."""
-    return step.uses == "tool" or (step.uses in _CALLERS and bool(step.params.data.get("tools")))
+    if step.uses == "tool":
+        return True
+    return step.uses in tool_names.TOOL_STEPS and bool(step.params.data.get("tools"))
 
 
 def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
@@ -120,7 +119,8 @@ def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) ->
     elif one.name == "http.get" and (wrong_hosts := list(_host_faults(step, one, pipeline))):
         yield from wrong_hosts
     elif not _has_run_time_values(one.options):
-        wrong = builtin_tools.argument_faults(one.name, "options", _own_options(one.options))
+        own = {name: value for name, value in one.options.items() if name != "timeout"}
+        wrong = builtin_tools.argument_faults(one.name, "options", own)
         if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
             yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
     args = step.params.data.get("args")
@@ -168,10 +168,6 @@ def _option_faults(
             yield Fault(what, remedy, pipeline.mark(at))
 
 
-def _own_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "timeout"}
-
-
 def _has_run_time_values(given: Mapping[str, Any]) -> bool:
     """Return whether something in it is an expression."""
     return bool(re.search(r"\{[{%#]", json.dumps(dict(given), default=str, ensure_ascii=False)))
@@ -183,8 +179,7 @@ def refuse_missing(bound: BoundPlan) -> None:
     Raises:
         PipelineError: with everything that is missing.
     """
-    found = requirement_faults(bound)
-    if found:
+    if found := requirement_faults(bound):
         raise PipelineError(found)
 
 
@@ -196,12 +191,8 @@ def requirement_faults(bound: BoundPlan) -> list[Fault]:
     found: dict[str, Fault] = {}
     for fault in _missing_of_plan(bound):
         found.setdefault(fault.message, fault)
-    return [*found.values(), *_missing_models(bound)]
-
-
-def _missing_models(bound: BoundPlan) -> Iterator[Fault]:
-    if bound.pipeline.models:
-        yield from pipeline_models.model_file_faults(bound)
+    models = pipeline_models.model_file_faults(bound) if bound.pipeline.models else ()
+    return [*found.values(), *models]
 
 
 def _missing_of_plan(bound: BoundPlan) -> Iterator[Fault]:
@@ -233,28 +224,24 @@ def _holds(condition: Expression, bound: BoundPlan) -> bool:
 
 
 def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    written = step.params.step.params.data
-    written = written if isinstance(written, Mapping) else {}
     if step.uses == "run":
-        yield from _missing_program(step, written, bound)
-    elif step.uses == "search" or (step.uses == "embed" and written.get("store") is not None):
+        yield from _missing_program(step, bound)
+    elif step.uses == "search" or (step.uses == "embed" and step.written.get("store") is not None):
         from paddock.steps.vectors.lance_table import missing_lancedb
 
         yield from _missing_package(missing_lancedb(), _mark(step, bound, "with", "store"))
     elif step.uses == "files.read":
-        yield from _missing_reader(written.get("type"), _mark(step, bound, "with", "type"))
+        yield from _missing_reader(step.written.get("type"), _mark(step, bound, "with", "type"))
     elif named := tool_names.FUNCTION_REFERENCE.match(step.uses):
         yield from _missing_function(named["file"], bound, _mark(step, bound, "uses"))
     elif has_tools(step.params.step):
-        yield from _missing_tools(step, written, bound)
+        yield from _missing_tools(step, bound)
 
 
-def _missing_program(
-    step: BoundStep, written: Mapping[str, Any], bound: BoundPlan
-) -> Iterator[Fault]:
-    command = written.get("command")
+def _missing_program(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
+    command = step.written.get("command")
     first = command[0] if isinstance(command, list) and command else None
-    if _is_missing(first, written.get("env"), bound.roots.base):
+    if _is_missing(first, step.written.get("env"), bound.roots.base):
         what = f"step '{step.id}' runs '{first}', and there is no such program here."
         mark = _mark(step, bound, "with", "command", 0)
         yield Fault(what, "Install it, or name its path.", mark)
@@ -274,10 +261,8 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
     return processes.find_program(program, folder, whole) is None
 
 
-def _missing_tools(
-    step: BoundStep, written: Mapping[str, Any], bound: BoundPlan
-) -> Iterator[Fault]:
-    for one in tool_names.tools_used(step.uses, written):
+def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
+    for one in tool_names.tools_used(step.uses, step.written):
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
         mark = _mark(step, bound, "with", *one.path)
         if named is not None and named.kind == "function":

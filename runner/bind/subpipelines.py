@@ -1,23 +1,20 @@
-"""Sub-pipelines, read, checked and bound with the pipeline that runs them; walks over both.
+"""Sub-pipelines: their inputs for each item, and walks over a bound plan with all that it runs.
 
-Files and inputs are checked as far as they are known without a run; `with_inputs` does the rest
-for each item. The walks yield the steps, blocks, ids and names of a bound plan, and what a block
-reads from outside.
+The walks yield the steps, blocks, ids and names of a bound plan, and what a block reads from
+outside.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
-from paddock.pipelines.expressions import ExpressionError, Reference, Value
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.expressions import Reference
 from paddock.pipelines.keys import Input, WrongInput
-from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.steps.base import OutsideRoots, Roots
 from paddock.steps.run_pipeline import RESULT_OUTPUT
@@ -26,8 +23,6 @@ from . import inputs_and_parameters
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 
 PIPELINE_STEP = "pipeline"
-# A file that runs two others, each of which runs two others: more is a mistake.
-MAX_PIPELINES, MAX_LEVELS = 100, 8
 
 
 @dataclass
@@ -56,170 +51,6 @@ class BindContext:
     def label(self) -> str:
         """What the names of its models' pools begin with, so that none is another's."""
         return "".join(f"{step}." for step in self.steps)
-
-
-Bind = Callable[[Plan, "Mapping[str, Any] | None", BindContext], "tuple[BoundPlan, list[Fault]]"]
-
-
-class SubPipelineBinder:
-    """Binds what the `pipeline` steps of one file run; faults stand in `faults`."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        inputs: Mapping[str, Any] | None,
-        roots: Roots,
-        within: BindContext,
-        read: Callable[[Path], Plan],
-        bind: Bind,
-    ) -> None:
-        self.faults: list[Fault] = []
-        self._pipeline = pipeline
-        self._inputs = inputs
-        self._roots = roots
-        self._within = within
-        self._read = read
-        self._bind = bind
-
-    def bound(self, step: StepNode, *, cache: bool) -> BoundPlan | None:
-        """Bind the pipeline that a step names; None where that is a fault."""
-        at = (*step.at, "with", "file")
-        name = step.params.data.get("file")
-        path = self._path(name, at) if isinstance(name, str) and name else None
-        if path is None or not self._may_go_on(path, at):
-            return None
-        plan = self._plan(path, str(name), at)
-        if plan is None:
-            return None
-        values, later = self._given(step, plan.pipeline, str(name))
-        within = replace(
-            self._within,
-            files=(*(self._within.files or (self._own(),)), path),
-            steps=(*self._within.steps, step.id),
-            later=later,
-            cache=cache,
-        )
-        made, faults = self._bind(plan, None if self._inputs is None else values, within)
-        self.faults += faults
-        return made
-
-    # --- the file
-
-    def _own(self) -> Path:
-        return self._roots.base / Path(self._pipeline.document.file).name
-
-    def _path(self, name: str, at: tuple[str | int, ...]) -> Path | None:
-        """Find the file; it must lie in the folder of the one that names it."""
-        if "{{" in name or "{%" in name:
-            what = f"the file of a pipeline must stand there as it is, not as '{name}'"
-            self._fault(at, what, "Choose between files with `if` on two steps.")
-            return None
-        try:
-            path = (self._roots.base / name).resolve()
-        except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, a zero byte
-            self._fault(at, f"the file '{name[:60]}' cannot be used as a path", "Name another one.")
-            return None
-        if not path.is_relative_to(self._roots.base):
-            what = f"the file '{name}' lies outside the pipeline's folder"
-            self._fault(at, what, "Move or copy it there.")
-            return None
-        if path.is_file():
-            return path
-        what = f"'{name}' is a folder" if path.is_dir() else f"there is no file '{name}'"
-        remedy = "Name the YAML file in it." if path.is_dir() else _REMEDY
-        self._fault(at, what, remedy)
-        return None
-
-    def _may_go_on(self, path: Path, at: tuple[str | int, ...]) -> bool:
-        """Refuse circles, and too many pipelines."""
-        files = self._within.files or (self._own(),)
-        found = self._within.found
-        found.n_bound += 1
-        if path in files:
-            circle = (*files[files.index(path) :], path)
-            names = " → ".join(f"'{file.name}'" for file in circle)
-            what = f"these pipelines run one another without end: {names}"
-            self._fault(at, what, "Remove one of the steps.")
-            return False
-        if len(files) > MAX_LEVELS:
-            what = f"pipelines run one another more than {MAX_LEVELS} levels deep"
-            self._fault(at, what, "Make it flatter.")
-            return False
-        if found.n_bound > MAX_PIPELINES:
-            if found.n_bound == MAX_PIPELINES + 1:
-                what = f"more than {MAX_PIPELINES} steps run other pipelines"
-                self._fault(at, what, "Use `for_each` with one of them in `do`.")
-            return False
-        return True
-
-    def _plan(self, path: Path, name: str, at: tuple[str | int, ...]) -> Plan | None:
-        """Read it once; its faults are reported at their own places."""
-        plans = self._within.found.plans
-        if path not in plans:
-            shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / name))
-            try:
-                plans[path] = self._read(shown)
-            except PipelineError as error:
-                self.faults += error.faults
-                return None
-        return plans[path]
-
-    # --- what it is given
-
-    def _given(
-        self, step: StepNode, pipeline: Pipeline, name: str
-    ) -> tuple[dict[str, Any], frozenset[str]]:
-        """Return the inputs that are known by now, and the names of those that are not."""
-        written = step.params.data.get("inputs")
-        written = written if isinstance(written, dict) else {}
-        values: dict[str, Any] = {}
-        later: set[str] = set()
-        for key, item in written.items():
-            at = (*step.at, "with", "inputs", key)
-            if key.startswith("x-"):
-                continue
-            if key not in pipeline.inputs:
-                remedy = did_you_mean(key, pipeline.inputs) if pipeline.inputs else "It takes none."
-                mark = self._pipeline.document.key_mark(at)
-                self.faults.append(Fault(f"'{name}' has no input '{key}'.", remedy, mark))
-                continue
-            is_known, value = self._known(item)
-            if not is_known:
-                later.add(key)
-                continue
-            try:
-                values[key] = checked_input(pipeline.inputs[key], value, self._roots)
-            except WrongInput as error:
-                what = f"input '{key}' of '{name}' {error.message}"
-                self._fault(at, what, error.remedy)
-                later.add(key)
-        for key, declared in pipeline.inputs.items():
-            if declared.is_required and not declared.has_default and key not in written:
-                remedy = f"Add `{key}: …` under `inputs`."
-                self._fault((*step.at, "with"), f"'{name}' needs the input '{key}'", remedy)
-                later.add(key)
-        return values, frozenset(later)
-
-    def _known(self, item: Any) -> tuple[bool, Any]:
-        """Return a value that is written out, or made of the run's own inputs alone."""
-        value, errors = Value.scan(item)
-        if errors:
-            return False, None  # told with the file
-        if value.is_constant:
-            return True, item
-        inputs = self._inputs or {}
-        if any(p[0] != "inputs" or inputs.get((*p, "")[1]) is None for p in value.references):
-            return False, None
-        try:
-            return True, value.render({"inputs": inputs})
-        except ExpressionError:
-            return False, None  # the run says why, at its place
-
-    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
-        self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
-
-
-_REMEDY = "Paths are relative to the YAML; create or correct it."
 
 
 def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:

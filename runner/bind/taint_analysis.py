@@ -8,12 +8,12 @@ looked at.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Block, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
@@ -117,7 +117,7 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
         written["reply"] = replies.reply_spec(reply)
     if servers is not None:
         written["servers"] = servers
-    return _canonical(written)
+    return canonical_json(written)
 
 
 def block_spec(block: Block) -> str:
@@ -130,18 +130,14 @@ def block_spec(block: Block) -> str:
     }
     if block.where is not None:  # a spec without it stays as it was
         written["where"] = block.where.source
-    return _canonical(written)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return canonical_json(written)
 
 
 PASS_THROUGH_STEPS = frozenset(
     ("agent", "chat", "embed", "files.write", "prompt", "reduce", "split", "summarise", "tool")
 )
-"""Steps that give nothing of others but what they were given, unless `_has_untrusted_output` says so. What
-is not here is not trusted: steps of other packages too."""
+"""Steps whose outputs are made of their inputs alone, except as `_has_untrusted_output` says. All
+others are untrusted, steps of other packages too."""
 TRUSTED_TOOLS = frozenset(("calculator", "now"))
 """Tools whose results are trusted."""
 _MODEL_STEPS = frozenset(("agent", "chat", "reduce", "summarise"))
@@ -176,7 +172,6 @@ class _TaintMarker:
         self._scans: set[str] = set()
 
     def all(self, nodes: Iterable[BoundNode]) -> Iterator[BoundNode]:
-        """Mark nodes in order."""
         for node in nodes:
             yield self._block(node) if isinstance(node, BoundBlock) else self._step(node)
 

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Roots
 from paddock.steps.files.walk import BadPattern, Globs
 from paddock.steps.tools import tool_names
+
+from .protected_files import YAML_SUFFIXES
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import WatchKeys
@@ -31,8 +34,6 @@ _WILD = re.compile(r"[*?]+|\[[^]]*\]")
 _BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 _PATHS = {"files.write": "path", "embed": "store", "files.move": "to"}
 """Steps that write, and the parameter that says where."""
-_CALLERS = ("tool", "agent", "chat")
-YAML_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,9 @@ class WatchBinder:
                 if declared.type == "dir" and isinstance(value, str):
                     yield value, base, False
         for step, scope, base in self._all():
-            given = step.params.data if isinstance(step.params.data, Mapping) else {}
+            given = step.params.data
             roots = [given.get("root")] if step.uses == "files.scan" else []
-            if step.uses in _CALLERS:
+            if step.uses in tool_names.TOOL_STEPS:
                 roots = [one.options.get("root") for one in tool_names.tools_used(step.uses, given)]
             for root in roots:
                 if isinstance(root, str):
@@ -133,7 +134,7 @@ class WatchBinder:
         yield self._pipeline, self._scope, self._roots.base
         yield from self._within
 
-    def _watch(self, keys: WatchKeys, at: tuple[str | int, ...]) -> BoundWatch | None:
+    def _watch(self, keys: WatchKeys, at: Place) -> BoundWatch | None:
         text = _known_path(keys.path, self._scope)
         if text is None or _UNKNOWN in text:
             return None  # an input without a value yet
@@ -156,7 +157,7 @@ class WatchBinder:
 
     # --- what cannot go well
 
-    def _check(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
+    def _check(self, watch: BoundWatch, at: Place) -> None:
         for name in ("include", "exclude"):
             try:
                 Globs.of(getattr(watch.keys, name))
@@ -172,9 +173,7 @@ class WatchBinder:
         if watch.keys.claim == "move":
             self._check_hot(watch, at)
 
-    def _own_output(
-        self, watch: BoundWatch, written: WrittenPlace, at: tuple[str | int, ...]
-    ) -> None:
+    def _own_output(self, watch: BoundWatch, written: WrittenPlace, at: Place) -> None:
         folder = written.path.relative_to(watch.root).parent.as_posix()
         remedy = "Write into another folder, or leave these files out with `exclude`."
         if folder != "." and _UNKNOWN not in folder:
@@ -185,7 +184,7 @@ class WatchBinder:
         )
         self._fault((*at, "path"), what, remedy)
 
-    def _check_moves(self, at: tuple[str | int, ...]) -> None:
+    def _check_moves(self, at: Place) -> None:
         """Refuse to prune where a step itself takes the documents away."""
         for step in self._moves():
             what = (
@@ -203,7 +202,7 @@ class WatchBinder:
                 if is_items and node.params.data.get("mode") != "copy":
                     yield node
 
-    def _check_hot(self, watch: BoundWatch, at: tuple[str | int, ...]) -> None:
+    def _check_hot(self, watch: BoundWatch, at: Place) -> None:
         if watch.keys.deletes.prune:
             what = (
                 "with `claim: move` documents leave the folder when they are done, so "
@@ -267,7 +266,7 @@ class WatchBinder:
                     path /= _UNKNOWN  # a folder gets the file under its own name
                 yield WrittenPlace(step, text, path, param)
 
-    def _fault(self, at: tuple[str | int, ...], message: str, remedy: str) -> None:
+    def _fault(self, at: Place, message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
 
 

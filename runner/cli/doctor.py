@@ -38,8 +38,8 @@ from paddock.engine.workers.crashes import (
     sound_build_gain,
 )
 from paddock.runner.config.setting_values import DEFAULT_PORT, ServiceAddress
-from paddock.runner.core.speed_estimates import SpeedBook
 from paddock.runner.daemon.service_client import identify_server, is_this_machine
+from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import console
 from paddock.runner.settings import Settings
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.progress import console
-from paddock.runner.progress.events import ItemState, NullObserver
+from paddock.runner.progress.events import ItemState, Observer
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
@@ -104,7 +104,7 @@ class StepProgress:
         return self.seconds(now) / self.n_ended * self.n_left
 
 
-class RunProgress(NullObserver):
+class RunProgress(Observer):
     """Counts of a run, from its events."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:

@@ -21,13 +21,20 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.model import Pipeline
 
+Redact = Callable[[str], str]
+
 # A shorter value would be redacted in ordinary words.
 SHORTEST_SECRET = 4
 # What stands in a line of its own of a longer secret, such as a key in PEM.
 _SHORTEST_LINE = 16
 
 
-def redactor(secrets: Mapping[str, str]) -> Callable[[str], str]:
+def unredacted(text: str) -> str:
+    """Return the text: there are no secrets."""
+    return text
+
+
+def redactor(secrets: Mapping[str, str]) -> Redact:
     """Return what puts `***` in place of every secret in a text.
 
     >>> redactor({"key": "s3cr3t/1"})("GET /?k=s3cr3t%2F1 with s3cr3t/1")
@@ -35,15 +42,15 @@ def redactor(secrets: Mapping[str, str]) -> Callable[[str], str]:
     """
     forms = {form for value in secrets.values() for form in _spellings(value)}
     if not forms:
-        return _unchanged
+        return unredacted
     # The longest first: one secret may begin another.
     any_of = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
     return lambda text: any_of.sub("***", text)
 
 
-def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+def redacted(value: Any, redact: Redact) -> Any:
     """Return plain data with every text in it redacted, names of members too."""
-    if redact is _unchanged:
+    if redact is unredacted:
         return value
     if isinstance(value, str):
         return redact(value)
@@ -52,15 +59,6 @@ def redacted(value: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [redacted(item, redact) for item in value]
     return value
-
-
-def nothing_to_hide() -> Callable[[str], str]:
-    """Return what leaves every text as it is."""
-    return _unchanged
-
-
-def _unchanged(text: str) -> str:
-    return text
 
 
 def _spellings(value: str) -> Iterator[str]:
@@ -91,7 +89,7 @@ class Secrets:
     """The values by their names, and what takes them out of texts."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
-    redact: Callable[[str], str] = field(default_factory=nothing_to_hide, repr=False)
+    redact: Redact = field(default=unredacted, repr=False)
     within: Mapping[Path, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """Those of the pipelines that its steps run, by their files."""
 
@@ -100,7 +98,6 @@ class Secrets:
         return self.within.get(file, self.values)
 
     def redacted(self, value: Any) -> Any:
-        """Return plain data without a secret in any of its texts."""
         return redacted(value, self.redact)
 
     @contextmanager
@@ -133,7 +130,6 @@ class PlaceholderSecrets(dict[str, str]):
     """Stands in for the environment in a replay: no variable and no file is read."""
 
     def __missing__(self, name: str) -> str:
-        """Return a placeholder."""
         return f"no-secret-in-a-replay-{name}"
 
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, TypeVar, get_args
 
-from paddock.engine.settings import SplitMode
+from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.engine.system.units import SECONDS_PER_UNIT
 
+_T = TypeVar("_T")
 _FOREVER_S = -1.0
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
@@ -45,15 +46,17 @@ def text(value: object) -> str:
 
 def folder(value: object) -> Path:
     """Return a folder; `~` is left for the caller, who knows whose home is meant."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise BadValue("is not the path of a folder", "Give a path such as '~/.paddock/models'.")
-    return Path(value)
+    return _path(value, "a folder", "~/.paddock/models")
 
 
 def file(value: object) -> Path:
     """Return a file; `~` is left for the caller, who knows whose home is meant."""
+    return _path(value, "a file", "~/.paddock/keys")
+
+
+def _path(value: object, what: str, example: str) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise BadValue("is not the path of a file", "Give a path such as '~/.paddock/keys'.")
+        raise BadValue(f"is not the path of {what}", f"Give a path such as '{example}'.")
     return Path(value)
 
 
@@ -151,20 +154,14 @@ def seconds(value: object) -> float:
 
 def count(value: object) -> int:
     """Return a whole number of 1 or more."""
-    number = _whole_number(value)
-    if number is None or number < 1:
-        raise BadValue("is not a whole number of 1 or more", "Give a number such as 4.")
-    return number
+    return _at_least(1, value, "Give a number such as 4.")
 
 
 def count_or_auto(value: object) -> int | None:
     """Return a whole number of 1 or more; `auto` and 0 are None."""
     if value == "auto" or _whole_number(value) == 0:
         return None
-    number = _whole_number(value)
-    if number is None or number < 0:
-        raise BadValue("is not a whole number of 1 or more", "Give a number such as 4, or 'auto'.")
-    return number
+    return _at_least(1, value, "Give a number such as 4, or 'auto'.")
 
 
 def context_or_auto(value: object) -> int | None:
@@ -210,20 +207,15 @@ def size_or_auto(value: object) -> int | None:
     return None if value == "auto" else size(value)
 
 
-def split_mode(value: object) -> SplitMode:
-    """Return how a model is spread over several devices."""
-    written = str(value).strip().lower()
-    for mode in get_args(SplitMode):
-        if written == mode:
-            return cast("SplitMode", mode)
-    raise BadValue("is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'.")
-
-
 def index(value: object) -> int:
     """Return a whole number of 0 or more."""
+    return _at_least(0, value, "Give a number such as 0.")
+
+
+def _at_least(least: int, value: object, remedy: str) -> int:
     number = _whole_number(value)
-    if number is None or number < 0:
-        raise BadValue("is not a whole number of 0 or more", "Give a number such as 0.")
+    if number is None or number < least:
+        raise BadValue(f"is not a whole number of {least} or more", remedy)
     return number
 
 
@@ -238,7 +230,7 @@ def flag(value: object) -> bool:
     raise BadValue("is neither yes nor no", "Give 1 or 0.")
 
 
-def switch(value: object) -> Literal["auto", "on", "off"]:
+def switch(value: object) -> Switch:
     """Return `auto`, `on` or `off`."""
     written = str(value).strip().lower()
     if written == "auto":
@@ -248,26 +240,33 @@ def switch(value: object) -> Literal["auto", "on", "off"]:
     raise BadValue("is not a switch", "Give 'auto', 1 or 0.")
 
 
-def cache_type(value: object) -> Literal["f16", "q8_0"]:
+def split_mode(value: object) -> SplitMode:
+    """Return how a model is spread over several devices."""
+    known: tuple[SplitMode, ...] = get_args(SplitMode)
+    remedy = "Give 'none', 'layer', 'row' or 'tensor'."
+    return _one_of(known, value, "is not a way to split a model", remedy)
+
+
+def cache_type(value: object) -> CacheType:
     """Return the type of the key and value cache."""
-    written = str(value).strip().lower()
-    if written == "f16":
-        return "f16"
-    if written == "q8_0":
-        return "q8_0"
-    raise BadValue("is not a type of cache that this version has", "Give 'f16' or 'q8_0'.")
+    known: tuple[CacheType, ...] = get_args(CacheType)
+    problem = "is not a type of cache that this version has"
+    return _one_of(known, value, problem, "Give 'f16' or 'q8_0'.")
 
 
-def cache_layout(value: object) -> Literal["auto", "unified", "split"]:
+def cache_layout(value: object) -> CacheLayout:
     """Return how sequences share the key and value cache."""
+    known: tuple[CacheLayout, ...] = get_args(CacheLayout)
+    remedy = "Give 'auto', 'unified' or 'split'."
+    return _one_of(known, value, "is not a layout of the cache", remedy)
+
+
+def _one_of(known: Sequence[_T], value: object, problem: str, remedy: str) -> _T:
     written = str(value).strip().lower()
-    if written == "auto":
-        return "auto"
-    if written == "unified":
-        return "unified"
-    if written == "split":
-        return "split"
-    raise BadValue("is not a layout of the cache", "Give 'auto', 'unified' or 'split'.")
+    for one in known:
+        if one == written:
+            return one
+    raise BadValue(problem, remedy)
 
 
 def model_pairs(value: object) -> dict[str, str]:
@@ -338,8 +337,10 @@ def service_address(value: object, port: int = DEFAULT_PORT) -> ServiceAddress:
 
     >>> service_address("0.0.0.0").url, service_address("http://gpu.lan/models/").url
     ('http://127.0.0.1:11434', 'http://gpu.lan:80/models')
-    >>> service_address(":8080").host, service_address("[::1]:8080").host, service_address("::1").port
-    ('0.0.0.0', '::1', 11434)
+    >>> service_address(":8080").host, service_address("[::1]:8080").host
+    ('0.0.0.0', '::1')
+    >>> service_address("::1").port
+    11434
     >>> service_address("0.0.0.0", 11436).port, service_address("http://gpu.lan", 11436).port
     (11436, 80)
 

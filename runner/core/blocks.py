@@ -2,51 +2,39 @@
 
 An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
 in the ledger before it counts as done. The longest items begin first: in a simulation with document
-lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to 6 % less time. Output paths that
-two items share, or that cannot be written, are found before the first item begins, as far as paths
-are known then.
+lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to 6 % less time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelSpec
 from paddock.engine.system.retry import Pauses
-from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.engine.system.tasks import task_group
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.bind.bound import BoundBlock, BoundNode
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import has_no_nested_items, node_ids
+from paddock.runner.bind.subpipelines import all_steps, has_no_nested_items
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
-from paddock.runner.progress.prefect_view import PrefectState
-from paddock.runner.progress.report import ItemReport, State
-from paddock.steps.paths import nearest_existing, write_refusal
+from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.report import STATES, ItemReport, State
 
-from .block_state import BlockState, batches_of, item_result
+from .block_items import refuse_output_conflicts
 from .cleanup import OrphanCleaner
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks
-from .fingerprints import canonical_json, held_text
+from .fingerprints import held_text
 from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
 from .retry_and_quarantine import (
     CrashHistory,
@@ -60,30 +48,7 @@ from .retry_and_quarantine import (
     suspects_text,
 )
 from .run_context import RunContext, run_chunk_here
-from .staleness import BlockWork, ItemWork
-
-
-@asynccontextmanager
-async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Yield a task group that raises one error, not a group of them."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as failures:
-        raise _first_error(failures) from failures
-
-
-def start_task(
-    group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], ended: Callable[[], None]
-) -> None:
-    """Start a task; call `ended` when it is over."""
-    group.create_task(work).add_done_callback(lambda _: ended())
-
-
-def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in a group of groups."""
-    first = failures.exceptions[0]
-    return _first_error(first) if isinstance(first, BaseExceptionGroup) else first
+from .staleness import NOT_ASKED, BlockWork, ItemWork
 
 
 def longest_first(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> list[ItemWork]:
@@ -124,93 +89,105 @@ def _size_bytes(item: ItemWork) -> int:
     return size if isinstance(size, int) else len(canonical_json(item.item))
 
 
-_PATH_KEYS = {"files.write": "path", "embed": "store"}
-"""The parameter of each writing step that names its output."""
-
-
-def refuse_output_conflicts(
-    block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
-) -> None:
-    """Refuse items that would write the same file, or into folders that are not writable.
-
-    Raises:
-        PipelineError: two files are the same, or none of the folders can be written.
-    """
-    todo = [item for item in items.items if item.verdict.is_work]
-    if not todo:
-        return
-    index = context.index
-    for step, path in _output_paths(block):
-        taken: dict[str, str] = {}
-        folders: dict[str, None] = {}
-        for item in todo:
-            written = _rendered_path(path, item.seen(block, scope), index)
-            if written is None:
-                continue
-            if step.uses == "embed":
-                folders[written] = None
-                continue
-            folders[os.path.dirname(written)] = None  # noqa: PTH120 - for 10,000 items
-            other = taken.setdefault(written, item.key)
-            if other == item.key:
-                other = index.owner(items.scope, item.key, written) or item.key
-            if other != item.key:
-                raise PipelineError(
-                    [_same_file_fault(step, item.key, other, index.stored(written))]
-                )
-        refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
-        if not refused or len(refused) < len(folders):
-            continue  # one document's folder stops no other: its step fails
-        folder, why = next(iter(refused.items()))
-        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
-            raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
-
-
-def _not_writable_fault(
-    step: BoundStep, folder: str, why: str, path: Value, bound: BoundPlan
-) -> Fault:
-    what = f"step '{step.id}' cannot write to '{folder}': {why}."
-    types = bound.input_types
-    named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
-    name = next((name for name in named if types.get(name) in ("dir", "path")), None)
-    other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
-    return Fault(what, f"No item was begun. Let it be written, or {other}.", step.mark)
-
-
-def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the output paths that depend on no step of the block."""
-    inner = set(node_ids(block.body))
-    for step in block.body:
-        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
-            continue
-        written = step.params.value.data.get(_PATH_KEYS[step.uses])
-        if written is None:
-            continue
-        path = Value.of(written)
-        if not any(
-            read[0] == "steps" and read[1:2] and read[1] in inner for read in path.references
-        ):
-            yield step, path
-
-
-def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
-    """Return the absolute path; None: unknown, so that the step itself reports the error."""
-    try:
-        text = path.render(scope)
-    except ExpressionError:
-        return None
-    return os.path.normpath(index.absolute(text)) if isinstance(text, str) else None
-
-
-def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
-    first, second = sorted((key, other))
-    what = f"'{first}' and '{second}' would write the same file '{path}'."
-    return Fault(what, SAME_FILE_REMEDY, step.mark)
-
-
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
+
+
+@dataclass(slots=True)
+class BlockState:
+    """A block's items, while they run."""
+
+    block: BoundBlock
+    work: BlockWork
+    scope: Scope
+    outer: tuple[str, ...]
+    keeps_results: bool
+    results: list[Any]
+    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    changed: list[dict[str, str]] = field(default_factory=list)
+    passed: list[ItemWork] = field(default_factory=list)
+    """Items that other machines hold at the moment."""
+    ended: set[int] = field(default_factory=set)
+    """Indexes of the items that ended in this run, done or failed."""
+    around: tuple[str, str] | None = None
+    """Scope and key of the item that a nested block belongs to."""
+    is_within_item: bool = False
+    """Its items are parts of an item that this walk has begun."""
+    marks: dict[str, list[Any]] = field(default_factory=dict)
+    """Recorded dependencies of its items, for the item around it."""
+    attempts: int = 0
+    """Above zero where items failed for a transient reason: the next run retries them."""
+
+    def shown(self, key: str) -> str:
+        """Return an item's key with those of the items around it."""
+        return "/".join((*self.outer, key))
+
+    @property
+    def has_models(self) -> bool:
+        """Whether any step calls a model, in sub-pipelines too."""
+        return any(step.kind.roles for step in all_steps(self.block.body))
+
+    @property
+    def chat_models(self) -> tuple[ModelSpec, ...]:
+        """The chat models of its steps."""
+        steps = all_steps(self.block.body)
+        models = {(one.pool, one.ref): one for step in steps for one in step.models}
+        return tuple(one for one in models.values() if one.role == "chat")
+
+    def hand_to_other_machine(self, item: ItemWork) -> None:
+        """Forget what was done of an item that another machine has taken over."""
+        self.passed.append(item)
+        self.results[item.index] = None
+        self.failed = [failure for failure in self.failed if failure[0] != item.index]
+
+    def todo(self) -> list[ItemWork]:
+        return [item for item in self.work.items if item.verdict.is_work]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether `--only` left out items that have work to do."""
+        return any(item.verdict is NOT_ASKED for item in self.work.items)
+
+    def offered(self) -> dict[str, Any]:
+        """Return the value of `steps.<block>`; items without a result are not in `results`."""
+        place = {item.key: item.index for item in self.work.items}
+        last = len(place)
+        return {
+            "results": [result for result in self.results if result is not None],
+            "counts": self.counts,
+            # In the list's order, not by time: a prompt may read it.
+            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
+            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
+        }
+
+    def report(
+        self, item: ItemWork, state: State, seconds: float, error: str | None = None
+    ) -> ItemReport:
+        shown = self.shown(item.key)
+        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
+
+    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
+        """Return the state of a chunk; items that the stop gate left out are not counted."""
+        indexes = {item.index for item in chunk} & self.ended
+        n_failed = sum(index in indexes for index, _ in self.failed)
+        done = f"{len(indexes) - n_failed} done"
+        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
+
+
+def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
+    """Return an item's result; `last` are the outputs of its last step.
+
+    Raises:
+        StepFailed: its `returns` cannot be evaluated.
+    """
+    if block.returns is None:
+        return last
+    try:
+        return block.returns.render(scope)
+    except ExpressionError as error:
+        raise StepFailed(block.id, f"`returns`: {error}") from error
 
 
 class BlockRunner:
@@ -260,7 +237,7 @@ class BlockRunner:
         todo, block, outer = self._in_order(run), run.block, run.outer
         if not outer:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
-            self._stats.observer.step(block.id, n_fresh + len(todo), n_fresh)
+            self._stats.step(block.id, n_fresh + len(todo), n_fresh)
         if run.work.held:
             self._stats.note(held_text(run.work.held))
         await self._chunks(run, todo)
@@ -269,7 +246,9 @@ class BlockRunner:
             self.n_left += 0 if outer else n_left
             raise StopGateClosed
         if not self._context.options.only:
-            await self._mark_deleted(run)
+            for entry in await OrphanCleaner(self._context).settled(run):
+                report = ItemReport(run.block.id, run.shown(entry.key), "deleted")
+                self._count(run, entry.key, report)
         if run.is_partial:
             self.partial.add(block.id)
         self.has_failures = self.has_failures or bool(run.failed)
@@ -339,10 +318,6 @@ class BlockRunner:
             run.changed.append({"key": key, "state": was or report.state})
         self._stats.item(report)
 
-    async def _mark_deleted(self, run: BlockState) -> None:
-        for entry in await OrphanCleaner(self._context).settled(run):
-            self._count(run, entry.key, ItemReport(run.block.id, run.shown(entry.key), "deleted"))
-
     # --- running items
 
     def _in_order(self, run: BlockState) -> list[ItemWork]:
@@ -366,15 +341,15 @@ class BlockRunner:
             self._note_suspects(suspects)
         last = [item for item, _ in suspects]
         if claims is None:
-            await self._window(run, list(batches_of(others, size)))
-            await self._window(run, list(batches_of(last, 1)), most=1)
+            await self._window(run, _batches(others, size))
+            await self._window(run, _batches(last, 1), most=1)
             return
         left, pauses = [*others, *last], Pauses(CLAIM_BACKOFF)
         while left and not self._stop_gate.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
             fair = await claims.fair_share_size(len(left))
-            chunks = list(batches_of(left, min(size, fair)))
+            chunks = _batches(left, min(size, fair))
             if fair < len(left):
                 chunks = claims.in_machine_order(chunks)
             await self._window(run, chunks, most=fair)
@@ -392,7 +367,7 @@ class BlockRunner:
         others: list[ItemWork] = []
         suspects: list[tuple[ItemWork, CrashHistory]] = []
         for item in items:
-            known = self._suspicion(run, item)
+            known = self._context.suspects.of(run.work.scope, item)
             if known is None:
                 others.append(item)
             else:
@@ -405,10 +380,6 @@ class BlockRunner:
         tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
         if tried:
             self._stats.note(suspects_text(tried))
-
-    def _suspicion(self, run: BlockState, item: ItemWork) -> CrashHistory | None:
-        suspects = self._context.suspects
-        return None if suspects is None else suspects.of(run.work.scope, item)
 
     def _claims_of(self, run: BlockState) -> WorkClaims | None:
         """Return the claims on a block's items; nested blocks go with their outer item."""
@@ -435,7 +406,8 @@ class BlockRunner:
                 await window.acquire()
                 if self._stop_gate.is_closed:
                     break
-                start_task(group, self._chunk(run, chunk, room), window.release)
+                ending = group.create_task(self._chunk(run, chunk, room))
+                ending.add_done_callback(lambda _: window.release())
                 # A pool that the first item opens knows its number of slots only now.
                 more = max(parallel, await self._parallel(run))
                 for _ in range(more - parallel):
@@ -469,13 +441,12 @@ class BlockRunner:
                 self._shared(run, item, entry)
             if not chunk:
                 return
-            if self._context.suspects is not None:  # of machines that crashed meanwhile
-                keys = [item.key for item in chunk]
-                await self._context.suspects.look(run.work.scope, keys)
+            keys = [item.key for item in chunk]
+            await self._context.suspects.look(run.work.scope, keys)  # machines may have crashed
             others, last = self._divided(run, chunk)
             chunk = [*others, *(item for item, _ in last)]
 
-        def over() -> None:
+        def over(_: asyncio.Task[None]) -> None:
             room.release()
             self._stop_gate.end(is_whole=has_no_own)
 
@@ -486,7 +457,7 @@ class BlockRunner:
                     if not await self._stop_gate.may_begin(is_whole=has_no_own):
                         room.release()
                         break
-                    start_task(group, self._item(run, item), over)
+                    group.create_task(self._item(run, item)).add_done_callback(over)
             return run.state_of(chunk)
 
         runner = run_chunk_here if run.outer else self._context.run_chunk
@@ -496,8 +467,12 @@ class BlockRunner:
 
     async def _item(self, run: BlockState, item: ItemWork) -> None:
         """Run one item's steps and record how it ended."""
-        known = self._suspicion(run, item)
-        async with self._exclusive_lock(run, is_alone=known is not None):
+        known = self._context.suspects.of(run.work.scope, item)
+        if run.is_within_item:  # whose lock is held already
+            lock: AbstractAsyncContextManager[None] = nullcontext()
+        else:
+            lock = self._context.exclusive_lock.entered(is_alone=known is not None)
+        async with lock:
             claims = self._claims_of(run)
             if claims is None:
                 await self._attempted(run, item, known)
@@ -512,21 +487,9 @@ class BlockRunner:
                 run.hand_to_other_machine(item)
                 self._stats.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
 
-    def _exclusive_lock(
-        self, run: BlockState, *, is_alone: bool
-    ) -> AbstractAsyncContextManager[None]:
-        """Enter with the other items of the walk; items of nested blocks are inside already."""
-        if run.is_within_item:
-            return nullcontext()
-        return self._context.exclusive_lock.entered(is_alone=is_alone)
-
     async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
         """Run one item's steps; the ledger has a note of it meanwhile."""
-        suspects = self._context.suspects
-        if suspects is None:
-            await self._steps(run, item, None)
-            return
-        deadly = None
+        suspects, deadly = self._context.suspects, None
         if known is not None and known.n_deaths >= self._context.max_attempts:
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
         else:
@@ -612,8 +575,7 @@ class BlockRunner:
     ) -> None:
         """Record an item, count it, and wait until the entry is durable."""
         was = item.verdict.state if report.state == "held" else None
-        if self._context.fence is not None:
-            await self._context.fence()
+        await self._context.fence()
         try:
             await self.items.record(item, record, kept, report.error, result, report.seconds)
         except asyncio.CancelledError:
@@ -668,3 +630,7 @@ def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:
     if reads_skipped(block.references, scope):
         return True
     return block.if_ is not None and not block.if_.evaluate(scope)
+
+
+def _batches(items: Sequence[ItemWork], size: int) -> list[Sequence[ItemWork]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]

@@ -20,6 +20,7 @@ from paddock.engine.errors import ModelReplaced
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
+    DoneReason,
     EmbedReply,
     EmbedRequest,
     ForwardingPool,
@@ -34,14 +35,18 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
+from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
 
-from .fingerprints import canonical_json
 from .run_records import CallRecord, RunStats
 
 ClaimFence = Callable[[], Awaitable[None]]
 """Raises `ClaimLost` where another machine has taken over the current item."""
+
+
+async def no_fence() -> None:
+    """Every item is this machine's."""
 
 
 class ModelDigests:
@@ -91,7 +96,43 @@ class KnownCall:
     """None: the ledger has no reply, or it must not be used."""
 
 
-class LedgerPool(ForwardingPool):
+class _RecordedCalls:
+    """Looks up and records the calls of one step of one item."""
+
+    def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
+        self._ledger = ledger
+        self._stats = stats
+        self._caller = caller
+
+    async def _known(self, hash_: str) -> CallRow | None:
+        if not self._caller.looks_up:
+            return None
+        return await self._ledger.ask(self._ledger.call, hash_)
+
+    def _row(self, hash_: str, kind: str, asked: str, model: str, digest: str = "") -> CallRow:
+        """Return a call's row without its reply."""
+        caller = self._caller
+        return CallRow(
+            hash=hash_,
+            kind=kind,
+            model=model,
+            digest=digest,
+            served_digest=digest,
+            request=asked,
+            reply=b"",
+            done_reason=None,
+            usage={},
+            scope=caller.scope,
+            step=caller.step,
+            key=caller.key,
+        )
+
+
+def _call_hash(kind: str, asked: str) -> str:
+    return hashlib.sha256(f"{kind}\n{asked}".encode()).hexdigest()
+
+
+class LedgerPool(_RecordedCalls, ForwardingPool):
     """A pool around another one, for one step of one item: known replies come from the ledger."""
 
     def __init__(
@@ -101,15 +142,13 @@ class LedgerPool(ForwardingPool):
         digests: ModelDigests,
         stats: RunStats,
         caller: CallOrigin,
-        fence: ClaimFence | None = None,
+        fence: ClaimFence = no_fence,
     ) -> None:
         """`fence` is awaited before each model call."""
+        super().__init__(ledger, stats, caller)
         self._fence = fence
         self._pool = pool
-        self._ledger = ledger
         self._digests = digests
-        self._stats = stats
-        self._caller = caller
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._pool
@@ -124,13 +163,13 @@ class LedgerPool(ForwardingPool):
         found = await self.looked_up_vectors(request)
         digest, hash_, row = found.digest, found.hash, found.row
         if row is None:
-            await self._fenced()
+            await self._fence()
             reply = await self._pool.embed(request)
             await self._still(request.model, digest)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
             usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
             packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
-            row = self._row(hash_, "embed", request.model, digest, found.asked)
+            row = self._row(hash_, "embed", found.asked, request.model.ref, digest)
             row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
             self._ledger.record_call(row, self._stats.run)
             self._count(row, began, reply.usage, is_cached=False)
@@ -138,10 +177,6 @@ class LedgerPool(ForwardingPool):
             self._count(row, began, _cached_usage(row), is_cached=True)
         # Unpacked in both cases: the ledger has float32, and a second run must see the same.
         return cached_vectors(row)
-
-    async def _fenced(self) -> None:
-        if self._fence is not None:
-            await self._fence()
 
     async def looked_up(self, request: ChatRequest) -> KnownCall:
         """Return a chat call, with its row if the ledger has a reply."""
@@ -177,16 +212,16 @@ class LedgerPool(ForwardingPool):
         ready = getattr(self._pool, "ready", None)
         if ready is not None:  # a pool that opens at first use
             await ready(request.model)
-        await self._fenced()
+        await self._fence()
         stream = self._pool.chat(request)
         # A callback leaves the pool free to restart a request when a worker or server dies.
         hears = None if tells else getattr(stream, "on_chunk", None)
         try:
             if hears is not None:
-                hears(lambda chunk: self._stats.observer.tokens(chunk.n_tokens))
+                hears(lambda chunk: self._stats.tokens(chunk.n_tokens))
             else:
                 async for chunk in stream:
-                    self._stats.observer.tokens(chunk.n_tokens)
+                    self._stats.tokens(chunk.n_tokens)
                     yield chunk
             reply = self._without_secrets(await stream.reply())
         except BaseException:
@@ -194,7 +229,7 @@ class LedgerPool(ForwardingPool):
             raise
         await self._still(request.model, digest)
         row = replace(
-            self._row(hash_, "chat", request.model, digest, found.asked),
+            self._row(hash_, "chat", found.asked, request.model.ref, digest),
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,
@@ -236,35 +271,12 @@ class LedgerPool(ForwardingPool):
             if one.name == name and one.fallback:
                 self._stats.note(f"{name} {one.fallback}")
 
-    async def _known(self, hash_: str) -> CallRow | None:
-        if not self._caller.looks_up:
-            return None
-        return await self._ledger.ask(self._ledger.call, hash_)
-
     def _count(self, row: CallRow, began: float, usage: Usage, *, is_cached: bool) -> None:
         made = CallRecord.of(row.hash, row.kind, began, usage, is_known=is_cached)
         self._caller.made.append(made)
         self._caller.n_calls += 1
         self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
         self._stats.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)
-
-    def _row(self, hash_: str, kind: str, model: ModelSpec, digest: str, asked: str) -> CallRow:
-        """Return a call's row without its reply."""
-        caller = self._caller
-        return CallRow(
-            hash=hash_,
-            kind=kind,
-            model=model.ref,
-            digest=digest,
-            served_digest=digest,
-            request=asked,
-            reply=b"",
-            done_reason=None,
-            usage={},
-            scope=caller.scope,
-            step=caller.step,
-            key=caller.key,
-        )
 
 
 class _LedgerStream:
@@ -289,7 +301,6 @@ class _LedgerStream:
                 yield event
 
     async def reply(self) -> Reply:
-        """Wait for the end."""
         if self._reply is None:
             self._events = self._events or self._pool.ask(self._request, tells=False)
             async for _ in self:
@@ -299,7 +310,6 @@ class _LedgerStream:
         return self._reply
 
     def cancel(self) -> None:
-        """Stop at the next chunk."""
         self._is_cancelled = True
 
 
@@ -379,7 +389,7 @@ def cached_reply(row: CallRow) -> Reply:
     calls = tuple(ToolCall(**call) for call in row.usage.get("tool_calls", ()))
     return Reply(
         row.reply.decode(),
-        _finish_reason(row),
+        cast("DoneReason", row.done_reason or "stop"),
         _cached_usage(row),
         row.served_digest,
         str(row.usage.get("reasoning", "")),
@@ -388,44 +398,31 @@ def cached_reply(row: CallRow) -> Reply:
     )
 
 
-def _call_hash(kind: str, asked: str) -> str:
-    return hashlib.sha256(f"{kind}\n{asked}".encode()).hexdigest()
-
-
 def _cached_usage(row: CallRow) -> Usage:
     fields = {name: row.usage[name] for name in Usage.__slots__ if name in row.usage}
     return Usage(**fields)
 
 
-def _finish_reason(row: CallRow) -> Any:
-    return row.done_reason or "stop"
-
-
 def cached_vectors(row: CallRow) -> EmbedReply:
     """Return recorded vectors."""
-    n_pieces = tuple((row.usage or {}).get("n_pieces", ()))
-    return EmbedReply(_unpack_vectors(row), _cached_usage(row), row.served_digest, n_pieces)
-
-
-def _unpack_vectors(row: CallRow) -> tuple[tuple[float, ...], ...]:
     values = array("f")
     values.frombytes(row.reply)
     n_vectors = int(row.usage["n_vectors"])
     width = len(values) // n_vectors if n_vectors else 0
-    return tuple(tuple(values[i * width : (i + 1) * width]) for i in range(n_vectors))
+    vectors = tuple(tuple(values[i * width : (i + 1) * width]) for i in range(n_vectors))
+    n_pieces = tuple(row.usage.get("n_pieces", ()))
+    return EmbedReply(vectors, _cached_usage(row), row.served_digest, n_pieces)
 
 
 T = TypeVar("T")
 _NO_USAGE = Usage(0, 0)
 
 
-class ToolCallCache:
+class ToolCallCache(_RecordedCalls):
     """Implements `paddock.steps.base.CallCache` for one step of one item."""
 
     def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
-        self._ledger = ledger
-        self._stats = stats
-        self._caller = caller
+        super().__init__(ledger, stats, caller)
         self._asked: Counter[str] = Counter()
 
     async def once(
@@ -442,59 +439,21 @@ class ToolCallCache:
         """
         text = self._stats.secrets.redact(canonical_json(asked))
         began = time.time()
-        if not keeps:
-            return await self._done(kind, asked, text, self._own(kind, text), do, began)
-        hash_ = _memo_hash(kind, text)
-        row = await self._known(hash_)
-        if row is None:
-            return await self._done(kind, asked, text, hash_, do, began)
-        self._count(hash_, kind, began, is_known=True)
-        return cast("T", json.loads(row.reply))
-
-    async def _known(self, hash_: str) -> CallRow | None:
-        if not self._caller.looks_up:
-            return None
-        return await self._ledger.ask(self._ledger.call, hash_)
-
-    async def _done(
-        self,
-        kind: str,
-        asked: Mapping[str, Any],
-        text: str,
-        hash_: str,
-        do: Callable[[], Awaitable[T]],
-        began: float,
-    ) -> T:
-        result = self._stats.secrets.redacted(await do())
-        caller = self._caller
-        row = CallRow(
-            hash=hash_,
-            kind=kind,
-            model=str(asked.get("tool") or ""),
-            digest="",
-            served_digest="",
-            request=text,
-            reply=json.dumps(result, ensure_ascii=False).encode("utf-8", "replace"),
-            done_reason=None,
-            usage={},
-            scope=caller.scope,
-            step=caller.step,
-            key=caller.key,
-        )
-        self._ledger.record_call(row, self._stats.run)
-        self._count(hash_, kind, began, is_known=False)
+        hash_ = _call_hash(kind, text if keeps else f"{self._own_place(text)}\n{text}")
+        row = await self._known(hash_) if keeps else None
+        if row is not None:
+            result = json.loads(row.reply)
+        else:
+            result = self._stats.secrets.redacted(await do())
+            reply = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
+            made = self._row(hash_, kind, text, str(asked.get("tool") or ""))
+            self._ledger.record_call(replace(made, reply=reply), self._stats.run)
+        is_known = row is not None
+        self._caller.made.append(CallRecord.of(hash_, kind, began, _NO_USAGE, is_known=is_known))
         return cast("T", result)
 
-    def _own(self, kind: str, text: str) -> str:
-        """Return the key of a call that is never looked up: its item, and its number there."""
+    def _own_place(self, text: str) -> str:
+        """Return what names a call that is never looked up: its item, and its number there."""
         caller = self._caller
         self._asked[text] += 1
-        place = [caller.scope, caller.step, caller.key, self._asked[text]]
-        return _memo_hash(kind, f"{canonical_json(place)}\n{text}")
-
-    def _count(self, hash_: str, kind: str, began: float, *, is_known: bool) -> None:
-        self._caller.made.append(CallRecord.of(hash_, kind, began, _NO_USAGE, is_known=is_known))
-
-
-def _memo_hash(kind: str, text: str) -> str:
-    return hashlib.sha256(f"{kind}\n{text}".encode()).hexdigest()
+        return canonical_json([caller.scope, caller.step, caller.key, self._asked[text]])

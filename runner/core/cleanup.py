@@ -11,30 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system import files
+from paddock.engine.system import files, text
 from paddock.pipelines.expressions import Value
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
-from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.subpipelines import callable_names
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.outputs import FileCondition, OutputIndex
 from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
-from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import DeletionDoubt
-from .block_state import BlockState
 from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
 from .run_context import RunContext
-from .run_records import RunStats
 from .step_context import ItemOutputs
+
+if TYPE_CHECKING:
+    from .blocks import BlockState
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:
@@ -65,7 +63,6 @@ class HeldRows:
 
     @property
     def n_rows(self) -> int:
-        """The number of rows."""
         return int(self.sum.partition(":")[0] or 0)
 
     def mark(self) -> tuple[str, list[Any]]:
@@ -84,41 +81,18 @@ def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
             yield HeldRows(path, owner, scope, key, whole)
 
 
-def item_name_of(
-    scope: Scope, step: str, record_scope: str, key: str, shown: str, index: OutputIndex
-) -> ItemName:
-    """Return the item of a step; its file is the innermost loop variable that is one."""
-    files = (one for one in reversed(scope.values()) if _is_file(one))
-    file: Mapping[str, Any] = next(files, {})
-    path = file.get("path")
-    relpath = file.get("relpath")
-    stored = index.stored(path) if isinstance(path, str) else ""
-    source = relpath if isinstance(relpath, str) and relpath else stored
-    return ItemName(step, shown or key, source, stored, f"{record_scope}\n{key}")
-
-
-def _is_file(value: Any) -> bool:
-    names = ("relpath", "path")
-    return isinstance(value, Mapping) and any(isinstance(value.get(name), str) for name in names)
-
-
 def _held_row(row: StoredRow) -> HeldRows:
     return HeldRows(row.path, "", row.scope, row.key, row.sha256)
-
-
-def rows_text(n_rows: int) -> str:
-    """Return the count in words."""
-    return "1 row" if n_rows == 1 else f"{n_rows:,} rows"
 
 
 class RowKeeper:
     """Keeps vector stores and the ledger consistent, for one run."""
 
-    def __init__(self, stores: OpenStores, index: OutputIndex, stats: RunStats) -> None:
-        self._stores = stores
-        self._index = index
-        self._origins = LineageStore(index.ledger)
-        self._stats = stats
+    def __init__(self, context: RunContext) -> None:
+        self._stores = context.stores
+        self._index = context.index
+        self._origins = LineageStore(context.ledger)
+        self._stats = context.stats
 
     async def settle(
         self,
@@ -186,7 +160,8 @@ class RowKeeper:
             StepError: a store cannot be written.
         """
         names = frozenset(callable_names(bound.nodes))
-        stored = await self._index.ledger.ask(self._all_of, bound.file.name, place)
+        read = self._origins.stored_by
+        stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
         for path in sorted({row.path for _, _, row in stored}):
             here = [one for one in stored if one[2].path == path]
             n_rows = await self._drop(
@@ -194,13 +169,10 @@ class RowKeeper:
             )
             if n_rows:
                 self._stats.note(
-                    f"removed, since no step keeps them: {rows_text(n_rows)} of '{path}'"
+                    f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
                 )
             if is_alone:
                 await self._drop([_held_row(row) for step, is_done, row in here if not is_done])
-
-    def _all_of(self, file: str, place: Any) -> list[tuple[str, bool, StoredRow]]:
-        return list(self._origins.stored_by(file, place))
 
     async def left_of(self, entries: Iterable[Entry]) -> list[str]:
         """Return which stores have rows of these items, and how many, in words."""
@@ -210,7 +182,7 @@ class RowKeeper:
         for held in several:
             if self._stores.holds(self._path(held), held.owner):
                 left[held.path] = left.get(held.path, 0) + held.n_rows
-        return [f"{rows_text(n_rows)} of {path}" for path, n_rows in left.items()]
+        return [f"{text.counted(n_rows, 'row')} of {path}" for path, n_rows in left.items()]
 
     def _path(self, held: HeldRows) -> Path:
         return Path(self._index.absolute(held.path))
@@ -301,12 +273,12 @@ def former_outputs_left(
 
     `now` are the current output paths; they are compared as files, for case-insensitive disks.
     """
-    todays = set(filter(None, (_file_identity(index.absolute(path)) for path in now)))
+    todays = set(filter(None, (files.identity(index.absolute(path)) for path in now)))
     found = []
     for scope, key, stored in candidates:
         condition = index.condition(scope, stored)
         is_alone = condition != "missing" and index.is_only_of(scope, key, stored)
-        if is_alone and _file_identity(index.absolute(stored)) not in todays:
+        if is_alone and files.identity(index.absolute(stored)) not in todays:
             found.append(FormerOutput(scope, key, stored, condition == "edited"))
     return found
 
@@ -323,21 +295,20 @@ def current_paths(entry: Entry) -> set[str]:
 def former_outputs_text(former: Collection[FormerOutput]) -> str:
     """Return a note on former outputs, and how to remove them.
 
-    >>> former_outputs_text([FormerOutput("", "", "out/a", False), FormerOutput("", "", "out/b", True)])
-    '2 outputs at former paths remain: out/a, out/b; `paddock run --prune` removes them, but for \
+    >>> one, edited = (FormerOutput("", "", f"out/{n}", n > 1) for n in (1, 2))
+    >>> former_outputs_text([one, edited])
+    '2 outputs at former paths remain: out/1, out/2; `paddock run --prune` removes them, but for \
 the 1 that was edited'
     """
-    names = sorted(one.stored for one in former)
-    more = len(names) - _MOST_NAMES
-    shown = ", ".join(names[:_MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
-    n_edited = sum(one.is_edited for one in former)
-    what = f"{len(names):,} outputs at former paths remain"
-    if len(names) == 1:
-        what = "1 output at a former path remains"
-    if n_edited == len(names):
+    n, n_edited = len(former), sum(one.is_edited for one in former)
+    shown = _listed(one.stored for one in former)
+    what = "1 output at a former path remains"
+    if n > 1:
+        what = f"{n:,} outputs at former paths remain"
+    if n_edited == n:
         return f"{what}, edited by hand: {shown}"
     kept = f", but for the {n_edited:,} that {'was' if n_edited == 1 else 'were'} edited"
-    them = "it" if len(names) == 1 else "them"
+    them = "it" if n == 1 else "them"
     return f"{what}: {shown}; `paddock run --prune` removes {them}{kept if n_edited else ''}"
 
 
@@ -357,14 +328,6 @@ def _former_outputs_of_item(
         for row in index.rows_of(inner_scope, key):
             if row.path not in now:
                 yield inner_scope, key, row.path
-
-
-def _file_identity(path: str) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(path)  # noqa: PTH116 - for 10,000 items
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 _SOURCE_GONE = "what they were made of is gone"
@@ -398,7 +361,7 @@ class OrphanCleaner:
         self._index = context.index
         self._stats = context.stats
         self._prunes = context.options.prune
-        self._row_keeper = RowKeeper(context.stores, context.index, context.stats)
+        self._row_keeper = RowKeeper(context)
 
     async def settled(self, run: BlockState) -> Sequence[Entry]:
         """Handle items whose source is gone, as the watch on their folder says.
@@ -431,8 +394,7 @@ class OrphanCleaner:
             doomed = [entry for entry in deleted if entry.key in renamed]
         if not watched:
             kept = [entry for entry in deleted if entry not in doomed]
-            left = await asyncio.to_thread(self._left_of, self._made_of(run, kept))
-            self._tell_kept([*left, *await self._row_keeper.left_of(kept)])
+            self._tell_kept(await self._left_of(run, kept))
         removal = await self._removed(run, doomed)
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
@@ -442,8 +404,7 @@ class OrphanCleaner:
         entries = run.work.dropped
         why = "`where` leaves out what they were made of"
         if not self._prunes:
-            left = await asyncio.to_thread(self._left_of, self._made_of(run, entries))
-            self._tell_kept([*left, *await self._row_keeper.left_of(entries)], why)
+            self._tell_kept(await self._left_of(run, entries), why)
             return entries
         removal = await self._removed(run, entries)
         self._tell(removal, {}, why)
@@ -484,9 +445,8 @@ class OrphanCleaner:
         if not (prunes or self._prunes):
             self._stats.note(former_outputs_text(former))
             return
-        removal = _Removal()
         made = [_OutputFile(one.scope, one.key, one.stored) for one in former]
-        await asyncio.to_thread(self._remove_all, made, removal)
+        removal = await asyncio.to_thread(self._remove_all, made)
         self._tell(removal, {}, "they are written elsewhere now")
 
     async def _long_gone(self, run: BlockState) -> Sequence[DeletionDoubt]:
@@ -497,7 +457,7 @@ class OrphanCleaner:
         gone = run.work.gone
         if not gone:
             return ()
-        n_left = await self._n_left(run, gone)
+        n_left = sum([bool(await self._left_of(run, [entry])) for entry in gone])
         n_known = len(run.work.items) + n_left
         doubt = self._context.judge.sources.many(run.work.missing, n_left, n_known, prunes=True)
         if doubt is not None:
@@ -505,17 +465,8 @@ class OrphanCleaner:
         self._tell(await self._removed(run, gone), {})
         return ()
 
-    async def _n_left(self, run: BlockState, entries: Sequence[Entry]) -> int:
-        """Return how many items still have a file or rows in a store."""
-        n_left = 0
-        for entry in entries:
-            files = await asyncio.to_thread(self._left_of, self._made_of(run, [entry]))
-            n_left += bool(files or await self._row_keeper.left_of([entry]))
-        return n_left
-
     async def _removed(self, run: BlockState, entries: Sequence[Entry]) -> _Removal:
-        removal = _Removal()
-        await asyncio.to_thread(self._remove_all, self._made_of(run, entries), removal)
+        removal = await asyncio.to_thread(self._remove_all, self._made_of(run, entries))
         removal.rows, refused = await self._row_keeper.forget(entries)
         removal.refused |= refused
         return removal
@@ -527,15 +478,19 @@ class OrphanCleaner:
             for one in self._made(run.block, run.work.scope, entry, (*run.outer, entry.key))
         ]
 
-    def _left_of(self, made: Iterable[_OutputFile]) -> list[str]:
-        """Return which of these files still exist. Blocking."""
-        index = self._index
-        return [
-            one.stored
-            for one in made
-            if index.is_only_of(one.scope, one.key, one.stored)
-            and index.condition(one.scope, one.stored) != "missing"
-        ]
+    async def _left_of(self, run: BlockState, entries: Sequence[Entry]) -> list[str]:
+        """Return which files of these items still exist, and which stores have rows of them."""
+        made = self._made_of(run, entries)
+        there = await asyncio.to_thread(
+            lambda: [one.stored for one in made if self._condition(one) != "missing"]
+        )
+        return [*there, *await self._row_keeper.left_of(entries)]
+
+    def _condition(self, one: _OutputFile) -> FileCondition:
+        """Return a file's condition; `missing` where it is another item's as well. Blocking."""
+        if not self._index.is_only_of(one.scope, one.key, one.stored):
+            return "missing"
+        return self._index.condition(one.scope, one.stored)
 
     def _renamed(self, run: BlockState) -> dict[str, str]:
         """Return old key → new key of renamed documents that are done."""
@@ -562,68 +517,58 @@ class OrphanCleaner:
         for stored in _outputs_of(entry):
             yield _OutputFile(scope, entry.key, stored)
         yield from (_OutputFile(*made) for made in nested_outputs(entry))
-        for inner in _blocks_with_items(block):
+        for inner in block.body:
+            if not isinstance(inner, BoundBlock):
+                continue
             inner_scope = self._context.judge.scope_id(inner.id, outer)
             for one in self._context.ledger.entries(inner_scope).values():
                 yield from self._made(inner, inner_scope, one, (*outer, one.key))
 
-    def _remove_all(self, made: Iterable[_OutputFile], removal: _Removal) -> None:
+    def _remove_all(self, made: Iterable[_OutputFile]) -> _Removal:
         """Remove files that belong to these items alone. Blocking."""
+        removal = _Removal()
         for one in made:
-            self._remove(one.scope, one.key, one.stored, removal)
-
-    def _remove(self, scope: str, key: str, stored: str, removal: _Removal) -> None:
-        index = self._index
-        if not index.is_only_of(scope, key, stored):
-            return
-        path = Path(index.absolute(stored))
-        condition = index.condition(scope, stored)
-        if condition == "missing":
-            return
-        if condition == "edited" or path.is_symlink():
-            removal.edited.append(stored)
-            return
-        try:
-            self._context.bound.roots.resolve(str(path))
-            path.unlink(missing_ok=True)
-        except (OSError, OutsideRoots) as error:
-            removal.refused[stored] = getattr(error, "strerror", None) or str(error)
-        else:
-            removal.removed.append(stored)
+            condition, path = self._condition(one), Path(self._index.absolute(one.stored))
+            if condition == "missing":
+                continue
+            if condition == "edited" or path.is_symlink():
+                removal.edited.append(one.stored)
+                continue
+            try:
+                self._context.bound.roots.resolve(str(path))
+                path.unlink(missing_ok=True)
+            except (OSError, OutsideRoots) as error:
+                removal.refused[one.stored] = getattr(error, "strerror", None) or str(error)
+            else:
+                removal.removed.append(one.stored)
+        return removal
 
     def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = _SOURCE_GONE) -> None:
         note = self._stats.note
         self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:
             pairs = [f"{old} → {new}" for old, new in renamed.items()]
-            note(f"renamed, so what was made of them goes by the new name: {_some_names(pairs)}")
+            note(f"renamed, so what was made of them goes by the new name: {_listed(pairs)}")
         if removal.removed:
-            note(f"removed, since {why}: {_some_names(removal.removed)}")
+            note(f"removed, since {why}: {_listed(removal.removed)}")
         for store, n_rows in removal.rows.items():
             if n_rows:
-                note(f"removed, since {why}: {rows_text(n_rows)} of '{store}'")
+                note(f"removed, since {why}: {text.counted(n_rows, 'row')} of '{store}'")
         kept = "its source is gone" if why == _SOURCE_GONE else why
         if removal.edited:
-            note(f"edited by hand, and kept though {kept}: {_some_names(removal.edited)}")
+            note(f"edited by hand, and kept though {kept}: {_listed(removal.edited)}")
         for stored, fault in removal.refused.items():
             note(f"'{stored}' cannot be removed ({fault}), though {kept}")
 
     def _tell_kept(self, left: Sequence[str], why: str = _SOURCE_GONE) -> None:
         """Note outputs of deleted documents that nothing says how to handle."""
         if left:
-            self._stats.note(f"kept, though {why}: {_some_names(left)} (`--prune` removes)")
-
-
-def _blocks_with_items(block: BoundBlock) -> Iterable[BoundBlock]:
-    """Return the blocks directly in the body of a block."""
-    return (node for node in block.body if isinstance(node, BoundBlock))
+            self._stats.note(f"kept, though {why}: {_listed(left)} (`--prune` removes)")
 
 
 def _outputs_of(entry: Entry) -> Sequence[str]:
     return json.loads(entry.outputs) if entry.outputs else ()
 
 
-def _some_names(names: Sequence[str]) -> str:
-    listed = ", ".join(sorted(names)[:_MOST_NAMES])
-    left = len(names) - _MOST_NAMES
-    return f"{listed} and {left:,} more" if left > 0 else listed
+def _listed(names: Iterable[str]) -> str:
+    return text.listed(sorted(names), _MOST_NAMES)

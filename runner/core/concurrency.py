@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
 from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.ledger.budget import Spent
@@ -34,7 +35,7 @@ from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
-from .fingerprints import canonical_json, change_reasons, changed_parts
+from .fingerprints import change_reasons, changed_parts
 from .staleness import ItemWork
 
 if TYPE_CHECKING:
@@ -170,7 +171,6 @@ class WorkClaims:
             await self.release(scope, [key])
 
     async def release(self, scope: str, keys: Collection[str]) -> None:
-        """Release items."""
         await self._do(self._claims.release, scope, keys)
 
     @staticmethod
@@ -295,19 +295,15 @@ class GroupTurn(Protocol):
 
     def take(self) -> LockHolder | None:
         """Take the turn; return who holds it, None if it is ours now."""
-        ...
 
     def request_release(self) -> None:
         """Ask runs that began earlier to stop."""
-        ...
 
     def is_lost(self) -> bool:
         """Send a heartbeat; return whether a newer run wants the turn, or has it."""
-        ...
 
     def leave(self) -> None:
         """Release the turn."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,13 +336,8 @@ def concurrency_group(bound: BoundPlan) -> ConcurrencyGroup | None:
     if rule.group is not None:
         written = str(rendered_value(bound.pipeline, rule.group, scope, ("concurrency", "group")))
     else:
-        written = canonical_json([str(bound.file), _folder_inputs(bound)])
+        written = canonical_json([str(bound.file), bound.folder_inputs])
     return ConcurrencyGroup(hashlib.sha256(written.encode()).hexdigest()[:32], rule.on_conflict)
-
-
-def _folder_inputs(bound: BoundPlan) -> dict[str, str]:
-    kinds = bound.input_types
-    return {n: str(v) for n, v in bound.inputs.items() if kinds.get(n) in ("dir", "path")}
 
 
 def rendered_value(

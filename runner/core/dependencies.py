@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import StepError
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .fingerprints import KEPT_NO_MORE, LOST_FILE, LOST_ROWS, canonical_json, is_loss, part_digest
+from .fingerprints import KEPT_NO_MORE, LOST_FILE, LOST_ROWS, is_loss, part_digest
 
 if TYPE_CHECKING:
     from paddock.steps.base import Roots
@@ -155,11 +156,6 @@ class DependencyIndex:
         marks = (mark for mark in json.loads(entry.reads).values() if mark[0] == HELD)
         reasons = (self._of_held(path, ours, []) for _, path, ours in marks)
         return next((reason for reason in reasons if reason is not None), None)
-
-    def is_as_read(self, scope: str, entry: Entry) -> bool:
-        """Return whether an item's dependencies are unchanged; outputs may be lost."""
-        difference = self.difference(scope, entry, [])
-        return difference is None or is_loss(difference)
 
     def agrees(self, path: str, mark: Sequence[Any]) -> bool:
         """Return whether a mark's target is unchanged; call `look` for its entry first."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
 from paddock.runner.ledger.entries import Entry
@@ -83,14 +84,7 @@ def held_text(paths: Sequence[str]) -> str:
     >>> held_text(["out/a.md"]), held_text(["a", "b", "c", "d"])
     ('edited, or not ours, and kept: out/a.md', 'edited, or not ours, and kept: a, b, c and 1 more')
     """
-    more = len(paths) - 3
-    named = ", ".join(paths[:3]) + (f" and {more:,} more" if more > 0 else "")
-    return f"edited, or not ours, and kept: {named}"
-
-
-def canonical_json(value: Any) -> str:
-    """Return plain data as JSON, the same text for equal values."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"edited, or not ours, and kept: {listed(paths, 3)}"
 
 
 def part_digest(value: Any) -> str:

@@ -2,8 +2,7 @@
 
 A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
 reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the
-step runs once for each item of a block, they are details of that item. The function that walks a
-pipeline is an argument, since the walk itself runs items.
+step runs once for each item of a block, they are details of that item.
 """
 
 from __future__ import annotations
@@ -11,27 +10,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.engine.errors import DeadlineExceeded, EngineError
 from paddock.engine.request import Usage
+from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.keys import WrongInput
+from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import callable_names, canonical_spec, with_inputs
+from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.subpipelines import callable_names, canonical_spec
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.progress.events import ItemState, NullObserver, Observer
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.progress.drain import StopGateClosed
+from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.report import ItemReport
-from paddock.steps.base import StepError, SubPipelines, Tools
+from paddock.steps.base import ItemName, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
 
 from .call_cache import CallOrigin
-from .cleanup import RowKeeper, item_name_of
+from .cleanup import RowKeeper
 from .dependencies import SCAN, held_paths, written_within
-from .retry_and_quarantine import ExclusiveLock, RunStopped, StepFailed, run_step
+from .fingerprints import file_path_of
+from .retry_and_quarantine import (
+    MISSING_PACKAGE,
+    ExclusiveLock,
+    RunStopped,
+    StepFailed,
+    cause_of,
+    is_step_skipped,
+    retry_pause_s,
+    stop_if_fatal,
+    times,
+)
 from .run_context import RunContext
 from .run_options import RunOptions
 from .run_records import RunStats, StepRecord, lineage_as_json, source_of
@@ -77,6 +94,16 @@ class ItemRun:
         within = written_within(self.scope, self.key, self.outputs.written)
         return self.reads | self.outputs.searched | within
 
+    def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
+        """Return the item as a step knows it; its file is the innermost loop variable with one."""
+        files = (one for one in reversed(scope.values()) if file_path_of(one) is not None)
+        file: Mapping[str, Any] = next(files, {})
+        path, relpath = file.get("path"), file.get("relpath")
+        stored = index.stored(path) if isinstance(path, str) else ""
+        source = relpath if isinstance(relpath, str) and relpath else stored
+        owner = f"{self.scope}\n{self.key}"
+        return ItemName(step, self.shown_key or self.key, source, stored, owner, self.attempt)
+
     def held(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
         return held_paths(self.reads | self.outputs.searched)
@@ -107,7 +134,7 @@ class ItemRunner:
         self._sub_pipelines = sub_pipelines
         self._stats = context.stats
         self._origins = LineageStore(context.ledger)
-        self._row_keeper = RowKeeper(context.stores, context.index, context.stats)
+        self._row_keeper = RowKeeper(context)
         self._specs: dict[str, tuple[str, str]] = {}
         """Block or step → digest and text of its spec."""
 
@@ -117,8 +144,7 @@ class ItemRunner:
         Raises:
             ClaimLost: another machine has taken the item over; the step was not begun.
         """
-        if self._context.fence is not None:
-            await self._context.fence()
+        await self._context.fence()
         if step.kind.roles:
             self._stats.item_state(record.block, record.shown_key, "running", step.id)
         caller = self._context.caller(record.scope, step, record.shown_key, record.block)
@@ -127,13 +153,7 @@ class ItemRunner:
         made = StepRecord(step.id, step.uses, step.kind.version, ref, calls=caller.made)
         record.steps.append(made)
         try:
-            outputs = await run_step(
-                step,
-                scope,
-                lambda: self._tools(step, caller, record, scope),
-                lambda texts: self._note_reads(record, texts),
-                lambda where, error: self._stats.unexpected(f"{record.shown_key}, {where}", error),
-            )
+            outputs = await self._with_retries(step, scope, record, caller)
             await self._note_listing(record, step, scope, outputs)
         except (StepFailed, RunStopped, PipelineError):
             made.state = "failed"
@@ -145,14 +165,71 @@ class ItemRunner:
             made.end()
             self._stats.took(made)
 
+    async def _with_retries(
+        self, step: BoundStep, scope: Scope, record: ItemRun, caller: CallOrigin
+    ) -> Any:
+        """Run a step as often as its `retry` allows.
+
+        Raises:
+            StepFailed: it did not succeed.
+            RunStopped: nothing else will succeed either.
+        """
+        if is_step_skipped(step, scope):
+            return None
+        n_refused = 0
+        for turn in itertools.count():
+            try:
+                tools = replace(self._tools(step, caller, record, scope), n_refused=n_refused)
+                return await self._run_once(step, scope, record, tools)
+            except StepSkipped:
+                return None
+            except (StepError, EngineError) as error:
+                stop_if_fatal(error, step)
+                cause = cause_of(error)
+                if turn >= times(step.retry, cause):
+                    raise StepFailed(step.id, str(error), cause=cause) from error
+                n_refused += cause == "check"
+                pause_s = retry_pause_s(cause, turn, step.retry.backoff_s, random.random())
+                await asyncio.sleep(pause_s)
+            except (ExpressionError, BindError, OutsideRoots) as error:
+                raise StepFailed(step.id, str(error)) from error
+            except LedgerError as error:
+                raise RunStopped(str(error)) from error
+            except (StepFailed, RunStopped, StopGateClosed, PipelineError):
+                raise  # of the pipeline that the step runs
+            except (Exception, SystemExit) as error:  # a bug of the step: its traceback is logged
+                self._stats.unexpected(f"{record.shown_key}, step '{step.id}'", error)
+                cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
+                what = f"{type(error).__name__}: {error}"
+                raise StepFailed(step.id, what, cause=cause) from error
+        raise AssertionError("unreachable")
+
+    async def _run_once(self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools) -> Any:
+        params = step.params.render(scope)
+        kind = step.kind()
+        self._note_reads(record, kind.reads(params))
+        # A model's time counts from when the pool takes the request, so the pool enforces it.
+        limit_s = None if step.kind.roles else step.timeout.total_s
+        try:
+            async with time_limit(limit_s):
+                output = await kind.run(params, tools)
+        except TimeoutError as error:
+            if limit_s is None:
+                raise
+            raise DeadlineExceeded("total", limit_s) from error
+        outputs = output.model_dump(mode="json")
+        if step.returns is None:
+            return outputs
+        return step.returns.render(scope.with_step(step.id, outputs))
+
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
-        key, shown = record.key, record.shown_key
-        item = item_name_of(scope, step.id, record.scope, key, shown, self._context.index)
-        item = replace(item, attempt=record.attempt)
+        item = record.name(step.id, scope, self._context.index)
         tools = self._context.tools(step, caller, record.outputs, item)
-        if step.inner is None or self._sub_pipelines is None:
-            return tools
-        return replace(tools, pipelines=self._sub_pipelines(step, record))
+        if step.reply is not None:
+            tools = replace(tools, reply=ScopedReply(step.reply, scope))
+        if step.inner is not None and self._sub_pipelines is not None:
+            tools = replace(tools, pipelines=self._sub_pipelines(step, record))
+        return tools
 
     def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
         """Mark files before a step reads them; the item's own file is in its hash."""
@@ -209,13 +286,12 @@ class ItemRunner:
         )
         try:
             ledger.record(record.scope, entry, self._stats.run)
-            if self._context.suspects is not None:  # in one commit with the entry
-                self._context.suspects.end(
-                    record.scope,
-                    record.key,
-                    is_recorded=True,
-                    is_repeated_crash=record.is_repeated_crash,
-                )
+            self._context.suspects.end(  # in one commit with the entry
+                record.scope,
+                record.key,
+                is_recorded=True,
+                is_repeated_crash=record.is_repeated_crash,
+            )
             record.entry = entry
             record.renamed_from = item.renamed_from
             self.record_made(record)
@@ -284,114 +360,53 @@ class SubPipelineStats(RunStats):
 
     def __init__(self, outer: RunStats, step: str, item: tuple[str, str] | None = None) -> None:
         """`item`: block and key of the item for which the step runs, if any."""
-        told = SubPipelineObserver(outer.observer, step, is_nested=item is not None)
-        super().__init__(outer.run, outer.pipeline, told, None, outer.secrets)
+        super().__init__(outer.run, outer.pipeline, outer.observer, None, outer.secrets)
         self._outer = outer
         self._step = step
         self._item = item
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the whole run has spent."""
         return self._outer.n_tokens
 
     def note(self, text: str) -> None:
-        """Show one line and keep it for the report."""
         self._outer.note(text)
 
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        if self._item is None:  # else they are details of one item
+            self._outer.step(f"{self._step}.{step}", total, fresh)
+
+    def tokens(self, n: int) -> None:
+        self._outer.tokens(n)
+
     def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
-        """Count a model call."""
-        self._outer.call(*self._place(step, key), usage, is_cached=is_cached)
+        place = self._item or (f"{self._step}.{step}", key)
+        self._outer.call(*place, usage, is_cached=is_cached)
 
     def item(self, report: ItemReport) -> None:
-        """Keep how an item ended."""
-        self.counts[report.state] += 1
         self._outer.item(replace(report, step=f"{self._step}.{report.step}"))
 
     def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
-        """Report an item's new state to the observer."""
         if self._item is None:
             self._outer.item_state(f"{self._step}.{step}", key, state, detail)
         elif state == "running":
             self._outer.item_state(*self._item, "running", f"{self._step}.{step}")
 
     def took(self, made: StepRecord) -> None:
-        """Add up how long steps were at work, and on how many items."""
         self._outer.took(replace(made, id=f"{self._step}.{made.id}"))
 
-    def _place(self, step: str, key: str) -> tuple[str, str]:
-        """Return block and key of a call, as the outermost pipeline's observer knows them."""
-        return self._item or (f"{self._step}.{step}", key)
-
     def wrote(self, path: str) -> None:
-        """Keep the name of a file that was made or changed."""
         self._outer.wrote(path)
 
     def removed(self, n: int) -> None:
-        """Count outputs that were removed."""
         self._outer.removed(n)
 
     def acted(self, step: str) -> None:
-        """Keep that a step outside of blocks may have changed something."""
         if self._item is None:
             self._outer.acted(f"{self._step}.{step}")
 
     def unexpected(self, where: str, error: BaseException) -> None:
-        """Log the traceback of an unexpected error."""
         self._outer.unexpected(f"{self._step}: {where}", error)
-
-
-class SubPipelineObserver(NullObserver):
-    """Forwards events of steps, under the name of the step that runs them."""
-
-    def __init__(self, outer: Observer, step: str, *, is_nested: bool) -> None:
-        self._outer = outer
-        self._step = step
-        self._is_nested = is_nested
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Report how many items there are, unless they are details of one item."""
-        if not self._is_nested:
-            self._outer.step(f"{self._step}.{step}", total, fresh)
-
-    def tokens(self, n: int) -> None:
-        """Forward tokens."""
-        self._outer.tokens(n)
-
-    def note(self, text: str) -> None:
-        """Forward a note."""
-        self._outer.note(text)
-
-
-Walk = Callable[[BoundStep, ItemRun, RunContext], Awaitable[Any]]
-"""(step, the item for which it runs, context of its pipeline) → the pipeline's returns."""
-
-
-class SubPipelineRunner:
-    """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
-
-    def __init__(self, step: BoundStep, record: ItemRun, context: RunContext, walk: Walk) -> None:
-        self._step = step
-        self._record = record
-        self._context = context
-        self._walk = walk
-
-    async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
-        """Run the pipeline to its end; return its `returns`.
-
-        Raises:
-            StepError: an input is wrong, or it is another file than the step was checked with.
-            StepFailed, RunStopped, StopGateClosed: as the steps within raise them.
-        """
-        inner = self._step.inner
-        if inner is None or file != self._step.params.step.params.data.get("file"):
-            raise StepError(f"the pipeline '{file}' was not checked before the run.")
-        try:
-            bound = with_inputs(inner, inputs, self._context.bound.roots)
-        except WrongInput as error:
-            raise StepError(f"{error.message}.", remedy=error.remedy) from error
-        context = sub_pipeline_context(self._context, self._step, self._record, bound)
-        return await self._walk(self._step, self._record, context)
 
 
 def sub_pipeline_context(

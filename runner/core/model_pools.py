@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,7 +79,6 @@ class OnDemandPool(ForwardingPool):
         await self._stack.aclose()
 
     async def ready(self, model: ModelSpec) -> None:
-        """Open the pool, unless it is."""
         await self._opened()
 
     def stats(self) -> PoolStats:
@@ -134,138 +133,128 @@ class LookupInterrupted(Exception):
     """The run was stopped while its models were looked up."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """Which pools serve a run's models, and who hears of them."""
+
+    given: Pool | None = None
+    """Serves instead of any other."""
+    home: Pool | None = None
+    """Serves all models that name no servers."""
+    here: DaemonSession | None = None
+    """Finds or starts this machine's service, in place of a pool inside this process."""
+    is_plan: bool = False
+    """Models are only looked up."""
+    is_patient: bool = False
+    """Wait for servers elsewhere that are all away at the start, too."""
+    secrets: Secrets | None = None
+    stop: asyncio.Event | None = None
+    note: Note = print
+    besides: Sequence[ModelSpec] = ()
+    """Models that no step names."""
+
+
 @asynccontextmanager
 async def open_pools(
-    bound: BoundPlan,
-    settings: Settings,
-    *,
-    given: Pool | None = None,
-    home: Pool | None = None,
-    here: DaemonSession | None = None,
-    is_plan: bool = False,
-    secrets: Secrets | None = None,
-    stop: asyncio.Event | None = None,
-    is_patient: bool = False,
-    note: Note = print,
-    besides: Iterable[ModelSpec] = (),
+    bound: BoundPlan, settings: Settings, options: PoolOptions
 ) -> AsyncIterator[tuple[ModelDigests, Pool]]:
     """Yield the models' digests and the pool; every named model is looked up before the start.
-
-    `given` serves instead of any other, `home` all models that name no servers; `here` finds or
-    starts this machine's service, in place of a pool inside this process. A plan only looks up
-    and gets no pool of its own. Who is patient also waits for servers elsewhere that are all away
-    at the start. `besides` are models that no step names.
 
     Raises:
         ModelFaults: models that the pipeline names are not here, each with its place.
         PipelineError: models cannot do what the pipeline asks of them.
         EngineError: another model cannot be used, or a server cannot be asked.
-        Interrupted: `stop` was set before all were looked up.
+        LookupInterrupted: `stop` was set before all were looked up.
     """
-    specs = (*models_asked(bound), *besides)
-    if given is not None:
-        yield await _look_up_models(given, specs, stop, bound), given
+    specs = (*models_asked(bound), *options.besides)
+    if options.given is not None:
+        yield await _look_up_models(options.given, specs, options.stop, bound), options.given
         return
-    spread = _ServerPools(settings.pool_wait_s, is_patient, note, settings.state_dir)
+    servers = _Servers(settings, options.is_patient, options.note)
     async with AsyncExitStack() as stack:
+        home = options.home
         if home is None and any(not spec.pool for spec in specs):
-            near = _home_pool(settings, here, is_plan, spread)
+            near = _home_pool(settings, options.here, options.is_plan, servers)
             home = await stack.enter_async_context(near)
         elsewhere = {
             name: await stack.enter_async_context(
-                await _server_pools(plan, pool, settings, secrets, spread)
+                await _pool_elsewhere(plan, pool, options.secrets, servers)
             )
             for plan in all_plans(bound)
             for name, pool in plan.pools.items()
             if any(spec.pool == name for spec in specs)
         }
         pool = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
-        yield await _look_up_models(pool, specs, stop, bound), pool
+        yield await _look_up_models(pool, specs, options.stop, bound), pool
 
 
 @asynccontextmanager
-async def open_home_pool(settings: Settings, note: Note = print) -> AsyncIterator[Pool]:
+async def open_home_pool(settings: Settings) -> AsyncIterator[Pool]:
     """Open the pool of models that name no servers, to be shared by several runs."""
-    spread = _ServerPools(settings.pool_wait_s, False, note, settings.state_dir)
-    async with _home_pool(settings, None, False, spread) as pool:
+    async with _home_pool(settings, None, False, _Servers(settings, False, print)) as pool:
         yield pool
 
 
 @asynccontextmanager
 async def _home_pool(
-    settings: Settings,
-    here: DaemonSession | None,
-    is_plan: bool,
-    spread: _ServerPools,
+    settings: Settings, here: DaemonSession | None, is_plan: bool, servers: _Servers
 ) -> AsyncIterator[Pool]:
-    """Open the pool of models that name no servers."""
     if settings.pool_urls:
-        async with spread.over(settings.pool_urls, settings.pool_key) as servers:
-            yield servers
-        return
-    if is_plan:
-        looked_up = LookupPool(settings)
-        try:
+        async with servers.pool(settings.pool_urls, settings.pool_key) as balanced:
+            yield balanced
+    elif is_plan:
+        async with aclosing(LookupPool(settings)) as looked_up:
             yield looked_up
-        finally:
-            await looked_up.aclose()
-        return
-    if here is not None:
+    elif here is not None:
         async with OnDemandPool(settings, here, LookupPool(settings).facts) as served:
             yield served
-        return
-    from paddock.engine.backends.local import LocalPool
+    else:
+        from paddock.engine.backends.local import LocalPool
 
-    async with LocalPool(settings.pool) as local:
-        yield local
+        async with LocalPool(settings.pool) as local:
+            yield local
 
 
-async def _server_pools(
-    bound: BoundPlan,
-    pool: BoundPool,
-    settings: Settings,
-    secrets: Secrets | None,
-    spread: _ServerPools,
+async def _pool_elsewhere(
+    bound: BoundPlan, pool: BoundPool, secrets: Secrets | None, servers: _Servers
 ) -> BalancedPool:
-    """Return the pool of the servers that a model names."""
-    scope = {"inputs": bound.inputs, "secrets": secrets.of(bound.file) if secrets else {}}
-    key = "" if pool.key is None else str(pool.key.render(scope))
-    tokenizer = None
-    if pool.tokenizer is not None:
-        tokenizer = await asyncio.to_thread(_file_of, pool.tokenizer, settings)
-    return spread.over(pool.urls, key, tokenizer)
-
-
-def _file_of(tokenizer: str, settings: Settings) -> Path:
-    """Return the model file whose vocabulary counts tokens.
+    """Return the pool of the servers that a model names.
 
     Raises:
-        ModelNotFound: with the known names.
+        ModelNotFound: the model file whose vocabulary counts tokens is not there.
     """
+    scope = {"inputs": bound.inputs, "secrets": secrets.of(bound.file) if secrets else {}}
+    key = "" if pool.key is None else str(pool.key.render(scope))
+    if pool.tokenizer is None:
+        return servers.pool(pool.urls, key)
     from paddock.engine.models.model_finder import ModelFinder
 
-    return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir).locate(tokenizer).path
+    settings = servers.settings.pool
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
+    located = await asyncio.to_thread(finder.locate, pool.tokenizer)
+    return servers.pool(pool.urls, key, located.path)
 
 
 @dataclass(frozen=True, slots=True)
-class _ServerPools:
+class _Servers:
     """Makes pools of remote servers."""
 
-    wait_s: float
+    settings: Settings
     is_patient: bool
     note: Note
-    state_dir: Path
 
-    def over(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
+    def pool(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
         from paddock.engine.backends.balancer import BalancedPool, ServerMember
         from paddock.engine.backends.model_servers import detect_server
         from paddock.engine.backends.truncation_check import ReadLimits
 
-        limits = ReadLimits(self.state_dir / _READ_LIMITS)
+        limits = ReadLimits(self.settings.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
         find = partial(detect_server, note=self.note, tokenizer=tokenizer, limits=limits)
         servers = [ServerMember(one.url, partial(find, one)) for one in addresses]
-        return BalancedPool(servers, self.note, reach_s=self.wait_s, is_patient=self.is_patient)
+        return BalancedPool(
+            servers, self.note, reach_s=self.settings.pool_wait_s, is_patient=self.is_patient
+        )
 
 
 def models_asked(bound: BoundPlan) -> tuple[ModelSpec, ...]:
@@ -315,7 +304,6 @@ class RoutedPool(ForwardingPool):
         return getattr(self._home, name)
 
     async def ready(self, model: ModelSpec) -> None:
-        """Open the pool that serves a model, unless it is open."""
         ready = getattr(self._of(model), "ready", None)
         if ready is not None:
             await ready(model)
@@ -375,12 +363,10 @@ class LookupPool(RoutedPool):
         return self._tokenizers[facts.path]
 
     async def aclose(self) -> None:
-        """Stop the counting processes."""
         for tokenizer in self._tokenizers.values():
             await tokenizer.aclose()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return a model's facts."""
         from paddock.engine.models.model_finder import with_context
 
         found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)

@@ -1,4 +1,4 @@
-"""Run one step, retry it as its `retry` says, and quarantine items that keep failing or crashing.
+"""When a step is retried, and an item quarantined that keeps failing or crashing.
 
 Pure functions decide when a step is retried, an item quarantined, a crashed run restarted. A
 failure is transient where another try may succeed with nothing changed: a time-out, a lost worker,
@@ -15,14 +15,12 @@ the next crash has one cause, and is quarantined after `max_attempts`.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from paddock.engine.errors import (
     Busy,
@@ -37,16 +35,13 @@ from paddock.engine.errors import (
     WorkerLost,
 )
 from paddock.engine.system.retry import Backoff
-from paddock.engine.system.time_limits import time_limit
-from paddock.pipelines.errors import PipelineError
+from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundRetry, BoundStep
-from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.drain import StopGateClosed
-from paddock.steps.base import OutsideRoots, StepError, StepSkipped, Tools
+from paddock.steps.base import StepError
 
 from .staleness import ItemWork
 
@@ -93,7 +88,8 @@ def times(retry: BoundRetry, cause: str) -> int:
 
     >>> times(BoundRetry(), "busy"), times(BoundRetry(), "timeout")
     (5, 0)
-    >>> times(BoundRetry(times=2, is_given=True), "busy"), times(BoundRetry(times=2, is_given=True), "io")
+    >>> given = BoundRetry(times=2, is_given=True)
+    >>> times(given, "busy"), times(given, "io")
     (2, 0)
     """
     if not retry.is_given and cause == "busy":
@@ -106,8 +102,10 @@ def retry_pause_s(cause: str, turn: int, backoff_s: float, chance: float) -> flo
 
     >>> [retry_pause_s("busy", turn, 1.0, 1.0) for turn in (0, 1, 2, 9)]
     [1.0, 2.0, 4.0, 60.0]
-    >>> retry_pause_s("busy", 2, 1.0, 0.0), retry_pause_s("timeout", 2, 1.0, 1.0), retry_pause_s("check", 2, 1.0, 1.0)
-    (2.0, 1.0, 0.0)
+    >>> retry_pause_s("busy", 2, 1.0, 0.0)
+    2.0
+    >>> retry_pause_s("timeout", 2, 1.0, 1.0), retry_pause_s("check", 2, 1.0, 1.0)
+    (1.0, 0.0)
     """
     growth = _GROWTH.get(cause, _DEFAULT_GROWTH)
     whole = min(backoff_s * growth**turn, MAX_RETRY_PAUSE_S) if growth else 0.0
@@ -134,7 +132,7 @@ def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, i
 
 
 FATAL_ERRORS = (ModelNotFound, ModelBroken, ModelReplaced, ModelTooLarge, ModelUnusable, NoServer)
-"""Errors that every other item would meet, too."""
+"""Errors that every other item would meet."""
 
 UNUSABLE_MODEL_ERRORS = (ModelNotFound, ModelBroken, ModelTooLarge)
 """Those that another model in the YAML would fix."""
@@ -164,57 +162,6 @@ class StepFailed(Exception):
         super().__init__(f"step '{step}': {reason}")
 
 
-async def run_step(
-    step: BoundStep,
-    scope: Scope,
-    tools: Callable[[], Tools],
-    reads: Callable[[Sequence[str]], None],
-    unexpected: Callable[[str, BaseException], None],
-) -> Any:
-    """Run a step, as often as its `retry` allows; return its outputs, None: it was skipped.
-
-    `reads` is called with the files that it is about to read, `unexpected` with a bug's place.
-
-    Raises:
-        StepFailed: it did not succeed.
-        Stopped: nothing else will succeed either.
-    """
-    if is_step_skipped(step, scope):
-        return None
-    n_refused = 0
-    for turn in itertools.count():
-        try:
-            return await _run_once(
-                step, scope, _tools_for_attempt(step, scope, tools(), n_refused), reads
-            )
-        except StepSkipped:
-            return None
-        except (StepError, EngineError) as error:
-            _stop_if_fatal(error, step)
-            cause = cause_of(error)
-            if turn >= times(step.retry, cause):
-                raise StepFailed(step.id, str(error), cause=cause) from error
-            n_refused += cause == "check"
-            await asyncio.sleep(retry_pause_s(cause, turn, step.retry.backoff_s, random.random()))
-        except (ExpressionError, BindError, OutsideRoots) as error:
-            raise StepFailed(step.id, str(error)) from error
-        except LedgerError as error:
-            raise RunStopped(str(error)) from error
-        except (
-            StepFailed,
-            RunStopped,
-            StopGateClosed,
-            PipelineError,
-        ):  # of the pipeline that the step runs
-            raise
-        except (Exception, SystemExit) as error:  # a bug of the step: its traceback is logged
-            unexpected(f"step '{step.id}'", error)
-            cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
-            what = f"{type(error).__name__}: {error}"
-            raise StepFailed(step.id, what, cause=cause) from error
-    raise AssertionError("unreachable")
-
-
 def is_step_skipped(step: BoundStep, scope: Scope) -> bool:
     """Return whether `if` is false, or the step reads more than `skipped` of a skipped step.
 
@@ -242,34 +189,6 @@ def reads_skipped(references: frozenset[tuple[str, ...]], scope: Scope) -> bool:
     )
 
 
-def _tools_for_attempt(step: BoundStep, scope: Scope, tools: Tools, n_refused: int) -> Tools:
-    """Return the tools of one try, with the reply's form and how often it was refused."""
-    if step.reply is not None:
-        tools = replace(tools, reply=ScopedReply(step.reply, scope))
-    return replace(tools, n_refused=n_refused) if n_refused else tools
-
-
-async def _run_once(
-    step: BoundStep, scope: Scope, tools: Tools, reads: Callable[[Sequence[str]], None]
-) -> Any:
-    params = step.params.render(scope)
-    kind = step.kind()
-    reads(kind.reads(params))
-    # A model's time counts from when the pool takes the request, so the pool enforces it.
-    limit_s = None if step.kind.roles else step.timeout.total_s
-    try:
-        async with time_limit(limit_s):
-            output = await kind.run(params, tools)
-    except TimeoutError as error:
-        if limit_s is None:
-            raise
-        raise DeadlineExceeded("total", limit_s) from error
-    outputs = output.model_dump(mode="json")
-    if step.returns is None:
-        return outputs
-    return step.returns.render(scope.with_step(step.id, outputs))
-
-
 def cause_of(error: StepError | EngineError) -> str:
     """Return the name of an error in `retry.on`."""
     if isinstance(error, StepError):
@@ -281,7 +200,8 @@ def cause_of(error: StepError | EngineError) -> str:
     return "busy" if isinstance(error, Busy) else "other"
 
 
-def _stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
+def stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
+    """Raise `RunStopped` for an error that every other item would meet, too."""
     is_fatal = error.is_fatal if isinstance(error, StepError) else False
     if is_fatal or isinstance(error, FATAL_ERRORS):
         at = f"{step.mark.file}:{step.mark.line}:{step.mark.column}: "
@@ -383,8 +303,8 @@ class CrashSuspects:
     ) -> None:
         """Record that an item has ended in order; may be called again.
 
-        `is_recorded`: it has an entry now, and is a suspect no longer; `is_deadly`: where it is
-        tried again some day, it is to be done alone.
+        `is_recorded`: it has an entry now, and is a suspect no longer; `is_repeated_crash`: where
+        it is tried again some day, it runs alone.
         """
         place = (scope, key)
         own = self._begun.pop(place, None)
@@ -455,6 +375,4 @@ def suspects_text(suspects: Sequence[tuple[str, CrashHistory]]) -> str:
         if len(keys) == 1
         else (f"{len(keys):,} items; they are done last, one at a time")
     )
-    more = len(keys) - MAX_NAMED
-    listed = ", ".join(keys[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-    return f"{who} while it worked on {what}: {listed}"
+    return f"{who} while it worked on {what}: {listed(keys, MAX_NAMED)}"

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.system import tasks
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.subpipelines import with_inputs
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import Entry, LedgerError
 from paddock.runner.progress.drain import StopGateClosed
@@ -24,12 +27,12 @@ from paddock.runner.progress.prefect_view import PrefectState, completed, counts
 from paddock.runner.progress.report import ItemReport, Report, State
 from paddock.steps.base import StepError
 
-from .blocks import BlockRunner, is_block_skipped, task_group
+from .blocks import BlockRunner, is_block_skipped
 from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost, state_done_elsewhere
 from .dependencies import entry_marks, held_paths
 from .fingerprints import ItemVerdict, held_text
-from .items import ItemRun, SubPipelineRunner, attempt_name
+from .items import ItemRun, attempt_name, sub_pipeline_context
 from .retry_and_quarantine import ItemPlace, RunFailed, RunStopped, StepFailed, is_step_skipped
 from .run_context import RunContext
 from .staleness import ItemWork
@@ -101,8 +104,7 @@ async def run(context: RunContext) -> Report:
     try:
         await asyncio.wait({walk, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        if context.suspects is not None:
-            context.suspects.stop()  # before what is in flight unwinds, which may be cut short
+        context.suspects.stop()  # before what is in flight unwinds, which may be cut short
         stopped.cancel()
         sharing.cancel()
         walk.cancel()
@@ -121,7 +123,7 @@ async def run(context: RunContext) -> Report:
 
 async def _clean_up_and_walk(walker: _PlanRun, context: RunContext) -> Any:
     """Drop rows that an earlier form of the file left in stores, then walk."""
-    keeper = RowKeeper(context.stores, context.index, context.stats)
+    keeper = RowKeeper(context)
     try:
         is_alone = context.claims is None
         await keeper.clear(context.bound, context.judge.place(), is_alone=is_alone)
@@ -142,7 +144,7 @@ class _PlanRun:
         self._bound = context.bound
         self._stats = context.stats
         self._stop_gate = context.stop_gate
-        self.blocks = BlockRunner(context, self._sub_pipeline_runner, around)
+        self.blocks = BlockRunner(context, self._sub_pipelines, around)
         self.has_left = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
         secrets = self._stats.secrets.of(self._bound.file)
@@ -152,7 +154,7 @@ class _PlanRun:
 
     async def walk(self) -> Any:
         """Run every node as soon as those before it have ended; return the pipeline's `returns`."""
-        async with task_group() as group:
+        async with tasks.task_group() as group:
             for node in self._bound.nodes:
                 group.create_task(self._node(node))
         if self._bound.returns is None or self.blocks.partial or self.has_left:
@@ -225,7 +227,7 @@ class _PlanRun:
 
     async def _step(self, step: BoundStep) -> Any:
         """Run a top-level step; one that calls a model is an item of its own in the ledger."""
-        self._stats.observer.step(step.id, 1, 0)
+        self._stats.step(step.id, 1, 0)
         if is_step_skipped(step, self._scope):
             self._stats.item_state(step.id, "", "skipped")
             return None
@@ -263,14 +265,11 @@ class _PlanRun:
                 record = self._record(scope_id, step)
 
     async def _beside_others(self, step: BoundStep, record: ItemRun) -> Any:
-        async with self._with_others(step):
-            return await self.blocks.items.step(step, self._scope, record)
-
-    def _with_others(self, step: BoundStep) -> AbstractAsyncContextManager[None]:
-        """Wait while a crash suspect runs alone; sub-pipelines do so for their own items."""
+        """Run a step, while no crash suspect runs alone; sub-pipelines see to their own items."""
         if step.inner is not None:
-            return nullcontext()
-        return self._context.exclusive_lock.entered(is_alone=False)
+            return await self.blocks.items.step(step, self._scope, record)
+        async with self._context.exclusive_lock.entered(is_alone=False):
+            return await self.blocks.items.step(step, self._scope, record)
 
     async def _model_step(self, step: BoundStep) -> Any:
         scope_id, item = await self._context.judge.step(step, self._scope, self._outer)
@@ -315,8 +314,7 @@ class _PlanRun:
             self._stop_gate.end()
         seconds = time.monotonic() - began
         state = "skipped" if outputs is None else "done"
-        if self._context.fence is not None:
-            await self._context.fence()
+        await self._context.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
         self._keep_marks(record.marks())
         shown = "skipped" if outputs is None else item.verdict.state
@@ -341,29 +339,39 @@ class _PlanRun:
         """Return the report's key of a step that is an item of its own."""
         return "/".join((*self._outer, node.id))
 
-    # --- pipelines that steps run
+    def _sub_pipelines(self, step: BoundStep, record: ItemRun) -> _SubPipelineRun:
+        return _SubPipelineRun(self._context, self.blocks, step, record)
 
-    def _sub_pipeline_runner(self, step: BoundStep, record: ItemRun) -> SubPipelineRunner:
-        return SubPipelineRunner(step, record, self._context, self._walk_sub_pipeline)
 
-    async def _walk_sub_pipeline(
-        self, step: BoundStep, record: ItemRun, context: RunContext
-    ) -> Any:
-        """Walk the pipeline that a step runs; return its `returns`.
+@dataclass(frozen=True, slots=True)
+class _SubPipelineRun:
+    """Implements `paddock.steps.base.SubPipelines` for one step of one item."""
+
+    context: RunContext
+    blocks: BlockRunner
+    """Those of the pipeline around it."""
+    step: BoundStep
+    record: ItemRun
+
+    async def run(self, file: str, inputs: Mapping[str, Any]) -> Any:
+        """Run the pipeline to its end; return its `returns`.
 
         Raises:
+            StepError: an input is wrong, or it is another file than the step was checked with.
             StepFailed: something in it failed, where it was run for one item of a block.
             RunFailed, RunStopped: the whole run cannot go on.
             StopGateClosed: something in it was not begun.
         """
-
-        async def run_chunk(
-            block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
-        ) -> None:
-            await self._context.run_chunk(f"{step.id}.{block}", keys, run)
-
+        step, record = self.step, self.record
+        if step.inner is None or file != step.written.get("file"):
+            raise StepError(f"the pipeline '{file}' was not checked before the run.")
+        try:
+            bound = with_inputs(step.inner, inputs, self.context.bound.roots)
+        except WrongInput as error:
+            raise StepError(f"{error.message}.", remedy=error.remedy) from error
+        context = sub_pipeline_context(self.context, step, record, bound)
         around = (record.scope, record.key) if record.outer else None
-        walker = _PlanRun(replace(context, run_chunk=run_chunk), record.outer, around)
+        walker = _PlanRun(replace(context, run_chunk=self._run_chunk), record.outer, around)
         try:
             returns = await walker.walk()
         except RunFailed as error:
@@ -384,6 +392,11 @@ class _PlanRun:
         if walker.blocks.partial:
             self.blocks.partial.add(step.id)
         return returns
+
+    async def _run_chunk(
+        self, block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]
+    ) -> None:
+        await self.context.run_chunk(f"{self.step.id}.{block}", keys, run)
 
 
 def changes_nothing(step: BoundStep) -> bool:

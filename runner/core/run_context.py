@@ -21,7 +21,7 @@ from paddock.steps.base import CallCache, ItemName, NoToolset, Tools, Toolset
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import CallOrigin, ClaimFence, LedgerPool, ModelDigests, ToolCallCache
+from .call_cache import CallOrigin, ClaimFence, LedgerPool, ModelDigests, ToolCallCache, no_fence
 from .concurrency import WorkClaims
 from .retry_and_quarantine import CrashSuspects, ExclusiveLock
 from .run_options import RunOptions
@@ -64,6 +64,8 @@ class RunContext:
     """The processes in which documents are read."""
     protected: ProtectedFiles
     """What no step may write."""
+    suspects: CrashSuspects
+    """Items during which earlier runs crashed."""
     stop: asyncio.Event
     """Once set, what is in flight is cancelled."""
     stop_gate: StopGate
@@ -73,30 +75,18 @@ class RunContext:
     """After so many failures for a passing reason an item is quarantined."""
     claims: WorkClaims | None = None
     """Where several machines work on the same items."""
-    fence: ClaimFence | None = None
+    fence: ClaimFence = no_fence
     """Raises `ClaimLost` where another machine has taken over the current item, or the item around
     it."""
     tool_runtime: ToolRuntime | None = None
     """None while planning: no tool may be called."""
     tape: CallTape | None = None
     """Where a test is recorded or replayed."""
-    suspects: CrashSuspects | None = None
-    """None while planning: nothing begins."""
     exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
     """Held alone by an item that may end the process."""
 
     def outputs(self, scope: str, key: str) -> ItemOutputs:
-        """Return what notes the files of one item."""
-        return ItemOutputs(
-            self.index,
-            self.stats,
-            scope,
-            key,
-            self.fence,
-            self.stores,
-            takes_over=self.options.takes_over,
-            own=self.protected,
-        )
+        return ItemOutputs(self, scope, key)
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
         """Return what counts the calls of one step of one item."""

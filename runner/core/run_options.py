@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.events import NullObserver, Observer
+from paddock.runner.progress.events import Observer
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
@@ -55,7 +55,7 @@ class RunOptions:
     trigger: str = "hand"
     """What started the run: `hand`, `schedule`, `watch`, `webhook`."""
     job: str = ""
-    """Names work that several machines do together, or a run continued after crashes; empty: alone."""
+    """Names work that machines do together, or a run continued after crashes; empty: alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class RunEnvironment:
 
     settings: Settings | None = None
     """None: read those of the pipeline's folder."""
-    observer: Observer = field(default_factory=NullObserver)
+    observer: Observer = field(default_factory=Observer)
     pool: Pool | None = None
     """Answers in place of any other pool."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)

@@ -137,15 +137,13 @@ def lineage_as_json(
                 "model": step.model,
                 "began": round(step.began, 3),
                 "seconds": round(step.seconds, 4),
-                "calls": [list(_call_values(call)) for call in step.calls],
+                "calls": [
+                    [getattr(call, name) for name in CallRecord.__slots__] for call in step.calls
+                ],
             }
             for step in steps
         ],
     }
-
-
-def _call_values(call: CallRecord) -> Iterable[Any]:
-    return (getattr(call, name) for name in CallRecord.__slots__)
 
 
 def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
@@ -207,7 +205,6 @@ class RunStats:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes so far."""
         return tuple(self._notes)
 
     def note(self, text: str) -> None:
@@ -219,8 +216,15 @@ class RunStats:
         if len(self._notes) <= MAX_NOTES:
             self.observer.note(text)
 
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        """Report a step's or block's number of items to the observer."""
+        self.observer.step(step, total, fresh)
+
+    def tokens(self, n: int) -> None:
+        """Report to the observer that so many tokens were just generated."""
+        self.observer.tokens(n)
+
     def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
-        """Count a model call."""
         if is_cached:
             self.cached_calls += 1
         else:
@@ -238,7 +242,6 @@ class RunStats:
         self._steps[made.id] = was.plus(made)
 
     def item(self, report: ItemReport) -> None:
-        """Keep how an item ended."""
         self.counts[report.state] += 1
         if report.error is not None:
             report = replace(report, error=self.secrets.redact(report.error))
@@ -249,11 +252,9 @@ class RunStats:
         self.observer.item(step, key, state, detail and self.secrets.redact(detail))
 
     def wrote(self, path: str) -> None:
-        """Keep the name of a file that was made or changed."""
         self._written[path] = None
 
     def removed(self, n: int) -> None:
-        """Count outputs that were removed."""
         self._n_removed += n
 
     def acted(self, step: str) -> None:
@@ -287,7 +288,6 @@ class RunStats:
         *,
         returns: Any = None,
         message: str | None = None,
-        models: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Report:
         """Return the report; a completed run with quarantined items is `quarantined`."""
         if status == "completed" and self.counts["quarantined"]:
@@ -300,7 +300,6 @@ class RunStats:
             calls=self.calls,
             cached_calls=self.cached_calls,
             tokens=dict(self._tokens),
-            models=models or {},
             seconds=time.monotonic() - self.began,
             items=self._in_order(),
             returns=self.secrets.redacted(returns),

@@ -12,8 +12,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system import tasks
+from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.subpipelines import all_plans, progress_line_names
@@ -27,10 +30,10 @@ from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
+from .call_cache import no_fence
 from .cleanup import sweep_temporary_files
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
-from .fingerprints import canonical_json
-from .model_pools import models_asked, open_pools
+from .model_pools import PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
@@ -40,8 +43,6 @@ from .step_context import open_tool_runtime
 
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
-
-    from .speed_estimates import SpeedBook
 
 
 _ADJECTIVES = (
@@ -80,19 +81,13 @@ class RunSession:
 
     context: RunContext
     began: float
-    speeds: SpeedBook | None = None
-    """For a plan: measured speeds of the models; None where the caller's pool answers."""
-    counts_exactly: bool = True
-    """For a plan: whether tokens are counted on this machine; no text is sent elsewhere."""
 
     @property
     def bound(self) -> BoundPlan:
-        """The pipeline."""
         return self.context.bound
 
     @property
     def stats(self) -> RunStats:
-        """The run's counts."""
         return self.context.stats
 
     def begin(self) -> None:
@@ -105,7 +100,6 @@ class RunSession:
             stats.observer.pool(pool_stats)
 
     def end(self, report: Report) -> None:
-        """Record how the run ended."""
         summary = {name: value for name, value in report.as_json().items() if name != "items"}
         summary["steps"] = report.steps
         summary["done"] = [len(report.written), report.n_removed, len(report.acted)]
@@ -177,28 +171,25 @@ async def open_session(
             claims = await opening.join_other_machines(stats, ledger)
             has_crashed = await opening.wait_for_turn(stats, claims)
         index = await opening.open_outputs(ledger, claims, has_crashed=has_crashed)
-        digests, pool = await stack.enter_async_context(
-            open_pools(
-                bound,
-                settings,
-                given=environment.pool,
-                here=daemon,
-                is_plan=is_plan,
-                secrets=prepared.secrets,
-                stop=environment.stop,
-                is_patient=options.trigger != "hand",
-                note=stats.note,
-            )
+        pools = PoolOptions(
+            given=environment.pool,
+            here=daemon,
+            is_plan=is_plan,
+            is_patient=options.trigger != "hand",
+            secrets=prepared.secrets,
+            stop=environment.stop,
+            note=stats.note,
         )
-        tool_runtime, suspects = None, None
+        digests, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
+        tool_runtime = None
         if not is_plan:
             tool_runtime = await stack.enter_async_context(open_tool_runtime(stats))
         readers = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
         stack.push_async_callback(asyncio.to_thread, readers.close)
         stores = OpenStores(bound.roots.base, stats.note)
         stack.push_async_callback(stores.close)
+        suspects = CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s)
         if not is_plan:
-            suspects = CrashSuspects(ledger, stats.run, settings.unattended.dead_after_s)
             await suspects.look()
         context = RunContext(
             bound=bound,
@@ -218,18 +209,12 @@ async def open_session(
             stop_gate=environment.stop_gate,
             max_attempts=settings.unattended.max_attempts,
             claims=claims,
-            fence=claims.fence if claims is not None else None,
+            fence=claims.fence if claims is not None else no_fence,
             tool_runtime=tool_runtime,
             tape=environment.tape,
             suspects=suspects,
         )
-        speeds = None
-        if is_plan and environment.pool is None and models_asked(bound):
-            from .speed_estimates import SpeedBook
-
-            speeds = SpeedBook(settings.pool)
-        counts_exactly = environment.pool is not None or not settings.pool_urls
-        yield RunSession(context, time.time(), speeds, counts_exactly)
+        yield RunSession(context, time.time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +240,7 @@ class _Opening:
             journal = RunJournal(lines, secrets.redact, trigger=self.options.trigger)
             observer = MultiObserver(observer, journal)
         stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
-        ledger.on_wait = _thread_safe_note(stats.note)
+        ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
         return stats, ledger
 
     async def join_other_machines(self, stats: RunStats, ledger: Ledger) -> WorkClaims | None:
@@ -337,16 +322,6 @@ def _job_runs(
     return read
 
 
-def _thread_safe_note(note: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a `note` that other threads may call."""
-    loop = asyncio.get_running_loop()
-
-    def note_soon(text: str) -> None:
-        loop.call_soon_threadsafe(note, text)
-
-    return note_soon
-
-
 async def _reserve_run_name(bound: BoundPlan, ledger: Ledger, *, is_plan: bool) -> str:
     """Return a name that no other run has, on any machine."""
     while True:
@@ -379,9 +354,5 @@ def _job_id(bound: BoundPlan, options: RunOptions) -> str:
 
 def run_lock_name(bound: BoundPlan) -> str:
     """Return the name of a run's lock: one for all scopes of a file with the same folders."""
-    places = {
-        name: str(value)
-        for name, value in bound.inputs.items()
-        if bound.input_types.get(name) in ("dir", "path")
-    }
-    return hashlib.sha256(canonical_json([bound.file.name, places]).encode()).hexdigest()[:32]
+    name = canonical_json([bound.file.name, bound.folder_inputs])
+    return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -54,7 +55,6 @@ from .fingerprints import (
     ItemVerdict,
     PastItem,
     SpecChanges,
-    canonical_json,
     compare_specs,
     held_text,
     is_file_value,
@@ -130,7 +130,6 @@ class BlockWork:
 
     @property
     def deleted(self) -> tuple[Entry, ...]:
-        """The items whose source is gone."""
         return self.missing.deleted
 
     @property
@@ -197,7 +196,7 @@ class Judge:
         stores: OpenStores | None = None,
         job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None,
     ) -> None:
-        """`job_runs` returns the runs of other machines, or before a crash, that do the same job."""
+        """`job_runs` returns the other runs of the job: before a crash, or on other machines."""
         self.bound = bound
         self.options = options
         self.index = index
@@ -228,7 +227,7 @@ class Judge:
         return scope
 
     def within(self, step: str, bound: BoundPlan, options: RunOptions, *, is_nested: bool) -> Judge:
-        """Return the judge of a sub-pipeline; `is_nested`: the step runs for one item of a block."""
+        """Return a sub-pipeline's judge; `is_nested`: the step runs for one item of a block."""
         outer = self._outer
         made = Judge(
             bound,
@@ -246,11 +245,8 @@ class Judge:
 
     def place(self) -> dict[str, str]:
         """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
-        return {
-            name: self.index.stored(str(value))
-            for name, value in sorted(self.bound.inputs.items())
-            if self.bound.input_types.get(name) in ("dir", "path")
-        }
+        places = self.bound.folder_inputs
+        return {name: self.index.stored(places[name]) for name in sorted(places)}
 
     # --- blocks and steps
 
@@ -265,7 +261,9 @@ class Judge:
         listed, left = split_by_where(block, scope, block_list(block, scope))
         keys = item_keys(block, scope, listed)
         if self.options.only and not outer:
-            self._note_keys(keys)
+            self.seen_keys.update(keys)
+            if self._is_only_block:
+                self.refuse_unknown_keys()
         base = canonical_json(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         await self.dependencies.look(
@@ -283,7 +281,11 @@ class Judge:
         if self.options.only:
             return work
         there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
-        missing = await self._missing(block, scope, scope_id, there, left_out.union(keys))
+        present = left_out.union(keys)
+        absent = [entry for entry in there if entry.key not in present]
+        missing = await asyncio.to_thread(
+            self.sources.missing, block, scope, scope_id, len(there), absent
+        )
         if missing.deleted:
             items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
             missing = self._asked_about(missing, items, entries.values())
@@ -330,19 +332,6 @@ class Judge:
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
             )
         return items, held
-
-    async def _missing(
-        self,
-        block: BoundBlock,
-        scope: Scope,
-        scope_id: str,
-        there: Sequence[Entry],
-        present: Collection[str],
-    ) -> MissingSources:
-        """Return the deleted items, and the folders in which others were seen."""
-        absent = [entry for entry in there if entry.key not in present]
-        decide = self.sources.missing
-        return await asyncio.to_thread(decide, block, scope, scope_id, len(there), absent)
 
     def _asked_about(
         self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
@@ -407,11 +396,6 @@ class Judge:
     async def job_runs(self) -> frozenset[str]:
         """Return the runs of the same job, this one included."""
         return frozenset() if self._job_runs is None else await self._job_runs()
-
-    def _note_keys(self, keys: Iterable[str]) -> None:
-        self.seen_keys.update(keys)
-        if self._is_only_block:
-            self.refuse_unknown_keys()
 
     def refuse_unknown_keys(self) -> None:
         """Refuse keys of `options.only` that no item has; call it when all items are known.
@@ -622,9 +606,8 @@ def _known_keys(key: str, keys: Collection[str]) -> str:
         return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
     if not keys:
         return "There are no items."
-    named = ", ".join(f"'{one}'" for one in sorted(keys)[:N_KEYS_NAMED])
-    more = len(keys) - N_KEYS_NAMED
-    return f"Known: {named}" + (f" and {more:,} more." if more > 0 else ".")
+    named = [f"'{one}'" for one in sorted(keys)]
+    return f"Known: {listed(named, N_KEYS_NAMED)}."
 
 
 def _compatible_versions(step: BoundStep) -> frozenset[str]:

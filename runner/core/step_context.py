@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,10 +22,8 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import parse_seconds
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import (
     BoundTool,
     CallCache,
@@ -36,7 +35,6 @@ from paddock.steps.base import (
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.tools import tool_names
 
-from .call_cache import ClaimFence
 from .dependencies import AWAY, STORE, held_mark
 from .run_records import RunStats
 
@@ -45,7 +43,8 @@ if TYPE_CHECKING:
     from paddock.steps.tools.mcp_client import McpServerSpec, McpSessions
     from paddock.steps.tools.python_functions import FunctionPool
     from paddock.steps.tools.tool import RunnableTool
-    from paddock.steps.vectors.open_stores import OpenStores
+
+    from .run_context import RunContext
 
 
 class CallTape(Protocol):
@@ -53,11 +52,9 @@ class CallTape(Protocol):
 
     def toolset(self, inner: Toolset) -> Toolset:
         """Return the tools of a step."""
-        ...
 
     def memo(self, inner: CallCache) -> CallCache:
         """Return the cache of a step's other calls."""
-        ...
 
 
 @dataclass
@@ -87,7 +84,6 @@ class ToolRuntime:
         return self._servers
 
     async def close(self) -> None:
-        """Close what was opened."""
         open_ = [one for one in (self._functions, self._servers) if one is not None]
         await asyncio.gather(*(one.close() for one in open_))
 
@@ -190,16 +186,13 @@ class ItemToolset:
         return server_spec(declared[name], self._bound, self._tool_runtime.stats)
 
     def _bound_tool(self, tool: RunnableTool) -> BoundTool:
-        async def do(args: Mapping[str, Any]) -> ToolResult:
-            return await self._called(tool, args)
-
         return BoundTool(
             name=tool.name,
             description=tool.description,
             schema=tool.schema,
             has_effects=tool.has_effects,
             timeout_s=tool.timeout_s,
-            do=do,
+            do=partial(self._called, tool),
             server=tool.server,
         )
 
@@ -210,7 +203,7 @@ class ItemToolset:
         asked |= {"digest": tool.digest} if tool.digest else {}
 
         async def do() -> dict[str, Any]:
-            result = await _call_with_own_timeout(tool, args)
+            result = await _call_in_turn(tool, args)
             if result.is_error:
                 raise _ToolRefused(result)
             return {"text": result.text, "value": result.value}
@@ -238,20 +231,16 @@ class _ToolRefused(Exception):
         super().__init__(result.text)
 
 
-async def _call_with_own_timeout(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
+async def _call_in_turn(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
     """Call a tool; its time limit begins with its turn."""
     async with tool.turn():
-        return await _call_within_deadline(tool, args)
-
-
-async def _call_within_deadline(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-    try:
-        async with time_limit(tool.timeout_s):
-            return await tool.do(args)
-    except TimeoutError:
-        of = f" of the MCP server '{tool.server}'" if tool.server else ""
-        what = f"the tool '{tool.name}'{of} gave no result within {tool.timeout_s:g} s."
-        raise StepError(what, kind="timeout") from None
+        try:
+            async with time_limit(tool.timeout_s):
+                return await tool.do(args)
+        except TimeoutError:
+            of = f" of the MCP server '{tool.server}'" if tool.server else ""
+            what = f"the tool '{tool.name}'{of} gave no result within {tool.timeout_s:g} s."
+            raise StepError(what, kind="timeout") from None
 
 
 def _tool_timeout_s(name: str, options: dict[str, Any]) -> float | None:
@@ -321,31 +310,16 @@ class ItemLog:
         self._place = f"{key}: " if key else f"{step}: "
 
     def note(self, text: str) -> None:
-        """Show one line, and keep it in the report."""
         self._stats.note(f"{self._place}{text}")
 
 
 class ItemOutputs:
     """Implements `paddock.steps.base.OutputFiles` for one item."""
 
-    def __init__(
-        self,
-        index: OutputIndex,
-        stats: RunStats,
-        scope: str,
-        key: str,
-        fence: ClaimFence | None = None,
-        stores: OpenStores | None = None,
-        *,
-        takes_over: bool = False,
-        own: ProtectedFiles | None = None,
-    ) -> None:
-        self._takes_over = takes_over
-        self._own = own
-        self._index = index
-        self._stores = stores
-        self._fence = fence
-        self._stats = stats
+    def __init__(self, context: RunContext, scope: str, key: str) -> None:
+        self._context = context
+        self._index = context.index
+        self._stats = context.stats
         self._scope = scope
         self._key = key
         self._intended: set[Path] = set()
@@ -362,14 +336,12 @@ class ItemOutputs:
     @property
     def takes_over(self) -> bool:
         """Whether this run replaces files that were edited, or are not ours."""
-        return self._takes_over
+        return self._context.options.takes_over
 
     def owned(self) -> frozenset[Path]:
-        """Return every file that was written, absolute."""
         return self._index.owned()
 
     async def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests that were written, or about to be, to this path."""
         return self._index.known_sha256(path)
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
@@ -378,7 +350,7 @@ class ItemOutputs:
         Raises:
             StepError: it belongs to Paddock or the pipeline, or could run as code.
         """
-        refusal = self._own.refusal(path, is_new=is_new) if self._own is not None else None
+        refusal = self._context.protected.refusal(path, is_new=is_new)
         if refusal is not None:
             name = printable(self._index.stored(path))
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
@@ -386,8 +358,7 @@ class ItemOutputs:
     async def intend(self, path: Path, sha256: str) -> None:
         """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
-        if self._fence is not None:
-            await self._fence()
+        await self._context.fence()
         self._index.claim(self._scope, self._key, path)
         if self._index.is_recorded(self._scope, self._key, path, sha256):
             return
@@ -395,11 +366,9 @@ class ItemOutputs:
         self._intended.add(path)
         await self._index.ledger.durable()
         # Again: the commit took time, and the rename comes next.
-        if self._fence is not None:
-            await self._fence()
+        await self._context.fence()
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        """Record that `path` now has this digest."""
         self._index.claim(self._scope, self._key, path)
         self._index.record_written(self._scope, self._key, path, sha256, self._stats.run)
         self.written[self._index.stored(path)] = None
@@ -411,21 +380,18 @@ class ItemOutputs:
         self.searched |= held_mark(self._index.stored(path), sha256)
 
     async def note_removed(self, path: Path) -> None:
-        """Mark a file that was moved away."""
         self.searched[self._index.stored(path)] = [AWAY]
 
     async def note_rows_kept(self, store: Path) -> None:
         """Record that rows are about to be written to a store."""
         self.check_target(store)
-        if self._fence is not None:
-            await self._fence()
+        await self._context.fence()
         self.kept[store] = None
         ledger = self._index.ledger
         intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
         LineageStore(ledger).record_stored(intended, self._stats.run)
         await ledger.durable()
-        if self._fence is not None:
-            await self._fence()
+        await self._context.fence()
 
     async def note_file_read(self, path: Path) -> None:
         """Mark a file that the step could not name beforehand."""
@@ -433,6 +399,5 @@ class ItemOutputs:
 
     async def note_rows_read(self, store: Path) -> None:
         """Mark a store that is about to be searched."""
-        if self._stores is not None:
-            await self._stores.look([store])
-            self.searched[self._index.stored(store)] = [STORE, self._stores.content(store)]
+        await self._context.stores.look([store])
+        self.searched[self._index.stored(store)] = [STORE, self._context.stores.content(store)]

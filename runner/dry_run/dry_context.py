@@ -28,11 +28,11 @@ from paddock.engine.request import (
 )
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.core.call_cache import LedgerPool, cached_reply, cached_vectors
+from paddock.runner.core.step_context import ItemOutputs
 from paddock.steps.base import (
     UNKNOWN,
     EmbedModel,
     ItemName,
-    OutputFiles,
     ReplyNotCached,
     SearchHit,
     Vector,
@@ -54,7 +54,6 @@ class CallBounds:
     most: int | None = 0
 
     def __add__(self, other: CallBounds) -> CallBounds:
-        """Add two numbers of calls."""
         most = None if self.most is None or other.most is None else self.most + other.most
         return CallBounds(self.least + other.least, most)
 
@@ -127,7 +126,6 @@ class DryPool(LedgerPool):
         return more + (bound if self._is_long else token_counting.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens."""
         from paddock.engine.backends import token_counting
 
         more = [await self._more(model, [text]) for text in texts]
@@ -224,7 +222,6 @@ class DryReply:
 
     @property
     def schema(self) -> Any:
-        """The JSON Schema of the answer."""
         return self.asked.schema
 
     @property
@@ -233,58 +230,30 @@ class DryReply:
         return 0 if self.pool.n_unknown else self.asked.repair
 
     async def failures(self, output: Any, text: str) -> list[str]:
-        """Return which checks a known answer does not pass."""
         return [] if self.pool.n_unknown else await self.asked.failures(output, text)
 
 
-@dataclass(frozen=True, slots=True)
-class DryOutputs:
-    """Implements `paddock.steps.base.OutputFiles`: knows what was written, and notes nothing."""
+class DryOutputs(ItemOutputs):
+    """The files of one item: knows what was written, and notes nothing."""
 
-    real: OutputFiles
+    async def intend(self, path: Path, sha256: str) -> None: ...
 
-    def owned(self) -> frozenset[Path]:
-        """Return every file that was written, absolute."""
-        return self.real.owned()
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None: ...
 
-    async def known_sha256(self, path: Path) -> frozenset[str]:
-        """Return the digests that were written to this path."""
-        return await self.real.known_sha256(path)
+    async def holds(self, path: Path, sha256: str) -> None: ...
 
-    def check_target(self, path: Path, *, is_new: bool = True) -> None:
-        """Check it as a run does."""
-        self.real.check_target(path, is_new=is_new)
+    async def note_removed(self, path: Path) -> None: ...
 
-    async def intend(self, path: Path, sha256: str) -> None:
-        """Note nothing."""
+    async def note_rows_kept(self, store: Path) -> None: ...
 
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        """Note nothing."""
+    async def note_file_read(self, path: Path) -> None: ...
 
-    @property
-    def takes_over(self) -> bool:
-        """Whether files of others are replaced."""
-        return self.real.takes_over
-
-    async def holds(self, path: Path, sha256: str) -> None:
-        """Note nothing."""
-
-    async def note_removed(self, path: Path) -> None:
-        """Note nothing."""
-
-    async def note_rows_kept(self, store: Path) -> None:
-        """Note nothing."""
-
-    async def note_file_read(self, path: Path) -> None:
-        """Note nothing."""
-
-    async def note_rows_read(self, store: Path) -> None:
-        """Note nothing."""
+    async def note_rows_read(self, store: Path) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class DryStores:
-    """Implements `paddock.steps.base.VectorStores`: stores are read, and nothing is kept in them."""
+    """Implements `paddock.steps.base.VectorStores`: stores are read, never written."""
 
     real: VectorStores
 
@@ -313,25 +282,20 @@ class DryStore:
 
     @property
     def path(self) -> Path:
-        """The folder."""
         return self.real.path
 
     @property
     def dimensions(self) -> int | None:
-        """How long each vector is."""
         return self.real.dimensions
 
     @property
     def n_rows(self) -> int:
-        """How many rows it holds."""
         return self.real.n_rows
 
     async def known(self, item: ItemName, made: str = "") -> Mapping[str, Vector]:
-        """Return the vectors that a step keeps for an item."""
         return await self.real.known(item, made)
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
-        """Keep nothing."""
         return 0
 
     async def nearest(
@@ -345,5 +309,4 @@ class DryStore:
     async def matching(
         self, text: str, k: int, where: Mapping[str, Any] | str | None = None
     ) -> list[SearchHit]:
-        """Return the rows whose words match the best."""
         return await self.real.matching(text, k, where)

@@ -16,14 +16,12 @@ from paddock.engine.errors import EngineError
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.keys import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.subpipelines import all_steps, with_inputs
-from paddock.runner.core.block_state import BlockState, item_result
-from paddock.runner.core.blocks import BlockRunner, is_block_skipped
+from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped, item_result
 from paddock.runner.core.call_cache import LedgerPool
-from paddock.runner.core.cleanup import item_name_of
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
 from paddock.runner.core.run_context import RunContext
@@ -36,7 +34,7 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
-from paddock.steps.run_pipeline import named_outputs as outputs_of
+from paddock.steps.run_pipeline import named_outputs
 
 from .dry_context import (
     NO_CALLS,
@@ -205,54 +203,33 @@ class DryWalk:
         results = list(run.results)
         for item in run.todo():
             scope = item.seen(run.block, run.scope)
-            at = place.item(run, item.key)
-            walked = await self._in_time(run, scope, at, unknown, refs)
-            if walked is not None:
-                one, result = walked
-            else:
-                one, result = bound_steps(run.block.body), _unknown_result(item.key)
+            body = _BodyWalk(self, scope, place.item(run, item.key), set(unknown))
+            walked = await self._in_time(run.block, body, item.key)
+            refs |= body.refs
+            if walked is None:
+                walked = bound_steps(run.block.body), _unknown_result(item.key)
                 refs |= _models_used(run.block.body)
-            calls += one
-            results[item.index] = result
+            calls += walked[0]
+            results[item.index] = walked[1]
         offered = {**run.offered(), "results": [one for one in results if one is not None]}
         return WalkResult(calls, offered, is_unknown=bool(run.todo()), refs=frozenset(refs))
 
     async def _in_time(
-        self,
-        run: BlockState,
-        scope: Scope,
-        place: WalkPlace,
-        unknown: frozenset[str],
-        refs: set[str],
+        self, block: BoundBlock, body: _BodyWalk, key: str
     ) -> tuple[CallBounds, Any] | None:
-        """Walk one item; None where the time is over."""
+        """Walk one item; return its calls and its result, None where the time is over."""
         if asyncio.get_running_loop().time() >= self._ends_at:
             return None  # asked as well: where nothing waits, a timeout never comes
         try:
             async with asyncio.timeout_at(self._ends_at):
-                return await self._item(run, scope, place, unknown, refs)
+                await body.walk(block.body)
+                return body.calls, item_result(block, body.scope, body.last)
         except TimeoutError:
             return None
-
-    async def _item(
-        self,
-        run: BlockState,
-        scope: Scope,
-        place: WalkPlace,
-        unknown: frozenset[str],
-        refs: set[str],
-    ) -> tuple[CallBounds, Any]:
-        """Walk one item's steps; returns its calls and its result."""
-        body = _BodyWalk(self, scope, place, set(unknown))
-        try:
-            await body.walk(run.block.body)
-            return body.calls, item_result(run.block, body.scope, body.last)
         except ItemEnds:
             return body.calls, None
         except StepFailed:  # its `returns` read what is not known
-            return body.calls, _unknown_result(place.record.key)
-        finally:
-            refs |= body.refs
+            return body.calls, _unknown_result(key)
 
     # --- steps
 
@@ -367,8 +344,7 @@ class DryWalk:
     ) -> tuple[Tools, DryPool]:
         record, context = place.record, place.context
         caller = context.caller(record.scope, step, record.shown_key, record.block)
-        index = context.index
-        item = item_name_of(scope, step.id, record.scope, record.key, record.shown_key, index)
+        item = record.name(step.id, scope, context.index)
         tools = context.tools(step, caller, record.outputs, item)
         assert isinstance(tools.pool, LedgerPool)
         pool = DryPool(
@@ -380,7 +356,8 @@ class DryWalk:
             raises=hasattr(step.kind, "foresee"),
         )
         reply = None if step.reply is None else DryReply(ScopedReply(step.reply, scope), pool)
-        outputs, stores = DryOutputs(tools.outputs), DryStores(tools.stores)
+        outputs = DryOutputs(context, record.scope, record.key)
+        stores = DryStores(tools.stores)
         return replace(tools, pool=pool, reply=reply, outputs=outputs, stores=stores), pool
 
     # --- pipelines that steps run
@@ -406,10 +383,7 @@ class DryWalk:
         outputs: dict[str, Any] = {}
         await body.walk(bound.nodes)
         try:
-            returned = bound.returns.render(body.scope) if bound.returns is not None else None
-            outputs = outputs_of(returned)
-            if step.returns is not None:
-                outputs = step.returns.render(scope.with_step(step.id, outputs))
+            outputs = pipeline_outputs(step, bound, body.scope, scope)
         except ExpressionError:
             body.unknown.add(step.id)
         is_unknown = is_partly_unknown or bool(body.unknown)
@@ -485,10 +459,8 @@ class _BodyWalk:
         _, item = await place.context.judge.step(step, self.scope, outer)
         is_partly_unknown = bool(_steps_read(step.references) & self.unknown)
         if not item.verdict.is_work and item.entry is not None and not is_partly_unknown:
-            entry = item.entry
-            return WalkResult(
-                outputs=place.context.ledger.value(entry.returns, entry.returns_object)
-            )
+            value = place.context.ledger.value
+            return WalkResult(outputs=value(item.entry.returns, item.entry.returns_object))
         at = WalkPlace.of(place.context, step.id, outer)
         walked = await self._dry.step(step, self.scope, at, self.unknown)
         if is_partly_unknown and item.entry is not None:
@@ -514,6 +486,18 @@ class _BodyWalk:
         if is_partly_unknown:
             walked = replace(walked, calls=walked.calls.perhaps(), is_unknown=True)
         return walked
+
+
+def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:
+    """Return the outputs of a step that runs a pipeline; `inner`: the pipeline's scope at its end.
+
+    Raises:
+        ExpressionError: a `returns` failed.
+    """
+    outputs = named_outputs(bound.returns.render(inner) if bound.returns is not None else None)
+    if step.returns is None:
+        return outputs
+    return step.returns.render(scope.with_step(step.id, outputs))
 
 
 def bound_of_step(step: BoundStep) -> WalkResult:

@@ -19,24 +19,34 @@ from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.subpipelines import all_steps, steps_of, with_inputs
-from paddock.runner.core.block_state import BlockState
-from paddock.runner.core.blocks import BlockRunner, is_block_skipped
+from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.cleanup import former_outputs_of_block, former_outputs_text
 from paddock.runner.core.fingerprints import held_text
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
+from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
-from paddock.runner.core.session import RunSession
+from paddock.runner.core.run_context import RunContext
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
+from paddock.runner.settings import Settings
 from paddock.steps.base import OutsideRoots
-from paddock.steps.run_pipeline import named_outputs
 
 from .dry_context import NO_CALLS, CallBounds
-from .dry_walk import MAX_WALK_S, DryWalk, ItemEnds, WalkPlace, WalkResult, bound_of_step
+from .dry_walk import (
+    MAX_WALK_S,
+    DryWalk,
+    ItemEnds,
+    WalkPlace,
+    WalkResult,
+    bound_of_step,
+    pipeline_outputs,
+)
 
 if TYPE_CHECKING:
     from paddock.engine.profile.context_layout import Workload
+
+    from .speed_estimates import SpeedBook
 
 
 LEFT_OUT_BY_WHERE = "left out by `where`"
@@ -80,25 +90,35 @@ class _CostForecast:
             mine[1] += tokens
 
 
-async def forecast_run(session: RunSession) -> PlanReport:
-    """Return what a run would do.
+async def forecast_run(context: RunContext, settings: Settings, *, has_pool: bool) -> PlanReport:
+    """Return what a run would do; `has_pool`: the caller's pool answers.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    return await _Forecast(session).report()
+    speeds = None
+    if not has_pool and models_asked(context.bound):  # measured speeds are of our own pool
+        from .speed_estimates import SpeedBook
+
+        speeds = SpeedBook(settings.pool)
+    return await _Forecast(context, speeds, has_pool or not settings.pool_urls).report()
 
 
 class _Forecast:
-    def __init__(self, session: RunSession, prefix: str = "") -> None:
-        self._session = session
+    def __init__(
+        self, context: RunContext, speeds: SpeedBook | None, counts_exactly: bool, prefix: str = ""
+    ) -> None:
+        """`counts_exactly`: tokens are counted on this machine; no text is sent elsewhere."""
+        self._context = context
+        self._bound = context.bound
+        self._speeds = speeds
+        self._counts_exactly = counts_exactly
         self._prefix = prefix
         """The steps that lead here, such as `clean.`."""
-        self._context = session.context
-        self._judge = session.context.judge
-        self._blocks = BlockRunner(session.context)
-        secrets = session.stats.secrets.of(session.bound.file)
-        self._scope = Scope.of(session.bound.inputs, secrets)
+        self._judge = context.judge
+        self._blocks = BlockRunner(context)
+        secrets = context.stats.secrets.of(context.bound.file)
+        self._scope = Scope.of(context.bound.inputs, secrets)
         self._unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
         self._guesses: dict[str, dict[str, Any] | None] = {}
@@ -106,17 +126,17 @@ class _Forecast:
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _CostForecast()
-        has_calls = bool(session.context.ledger.rows("select hash from calls limit 1"))
+        has_calls = bool(context.ledger.rows("select hash from calls limit 1"))
         self._dry = DryWalk(
             has_calls,
-            counts_exactly=session.counts_exactly,
-            fills_stores=any(step.uses == "embed" for step in all_steps(session.bound.nodes)),
+            counts_exactly=counts_exactly,
+            fills_stores=any(step.uses == "embed" for step in all_steps(context.bound.nodes)),
         )
 
     async def report(self) -> PlanReport:
-        for node in self._session.bound.nodes:
+        for node in self._bound.nodes:
             await self._guarded(node)
-        cost, stats = self._cost, self._session.stats
+        cost, stats = self._cost, self._context.stats
         is_vague = bool(self._notes)
         tokens = None if cost.tokens is None or is_vague else math.ceil(cost.tokens)
         return PlanReport(
@@ -140,7 +160,7 @@ class _Forecast:
             raise PipelineError([Fault(f"step '{node.id}': {error}", mark=node.mark)]) from error
 
     async def _node(self, node: BoundNode) -> None:
-        before = self._session.bound.edges.get(node.id, frozenset())
+        before = self._bound.edges.get(node.id, frozenset())
         cause = next(
             (self._unknown[name] for name in sorted(before) if name in self._unknown), None
         )
@@ -159,7 +179,7 @@ class _Forecast:
 
     def _can_be_read(self, step: BoundStep) -> bool:
         """Return whether a step gives now what it will give in the run."""
-        counts = step.model is None or (self._session.counts_exactly and not step.model.pool)
+        counts = step.model is None or (self._counts_exactly and not step.model.pool)
         return counts and (step.kind.is_pure or step.uses == "files.read")
 
     def _note_held(self, step: BoundStep) -> None:
@@ -171,7 +191,7 @@ class _Forecast:
             if is_step_skipped(step, self._scope):
                 return
             text = str(Value.of(data["path"]).render(self._scope))
-            path = self._session.bound.roots.resolve(text)
+            path = self._bound.roots.resolve(text)
             there = sha256_of(path) if path.is_file() else None
         except (StepFailed, ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             return  # not known yet, or the run tells what is wrong
@@ -213,12 +233,12 @@ class _Forecast:
             self._items.append(PlanItem(block.id, key, state, LEFT_OUT_BY_WHERE))
         settled = [item.entry for item in run.work.items if not item.verdict.is_work and item.entry]
         index = self._context.index
-        types = self._context.bound.input_types
+        types = self._bound.input_types
         former = await asyncio.to_thread(
             former_outputs_of_block, index, block, types, run.work.scope, settled
         )
         if former:
-            self._session.stats.note(former_outputs_text(former))
+            self._context.stats.note(former_outputs_text(former))
         offered = repeatable_output(run, self._context.ledger)
         if offered is not None:
             self._known(block, offered)
@@ -227,7 +247,8 @@ class _Forecast:
         place = WalkPlace.of(self._context, block.id)
         walked = await self._dry.block(run, place, frozenset())
         self._guesses[block.id] = walked.outputs
-        self._cost.add(walked.refs, walked.calls, _recorded_entries(run), len(run.todo()))
+        recorded = [item.entry for item in run.work.items if item.entry is not None]
+        self._cost.add(walked.refs, walked.calls, recorded, len(run.todo()))
 
     async def _inner(self, step: BoundStep, inner: BoundPlan, cause: str | None) -> None:
         """Forecast a sub-pipeline, as far as its inputs are known."""
@@ -239,10 +260,10 @@ class _Forecast:
             self._known(step, None)
             return
         params = step.params.render(self._scope)
-        session = self._session
-        bound = with_inputs(inner, params.inputs, session.bound.roots)
+        bound = with_inputs(inner, params.inputs, self._bound.roots)
         context = sub_pipeline_context(self._context, step, self._record(step), bound)
-        within = _Forecast(replace(session, context=context), f"{self._prefix}{step.id}.")
+        prefix = f"{self._prefix}{step.id}."
+        within = _Forecast(context, self._speeds, self._counts_exactly, prefix)
         within._cost, within._dry = self._cost, self._dry
         for node in bound.nodes:
             await within._guarded(node)
@@ -258,28 +279,21 @@ class _Forecast:
                 self._unknown[step.id] = f"{step.id}.{within._unknown[path[1]]}"
                 self._guesses[step.id] = self._guessed_returns(step, bound, within)
                 return
-        returned = bound.returns.render(within._scope) if bound.returns is not None else None
-        outputs = named_outputs(returned)
-        if step.returns is not None:
-            outputs = step.returns.render(self._scope.with_step(step.id, outputs))
-        self._known(step, outputs)
+        self._known(step, pipeline_outputs(step, bound, within._scope, self._scope))
 
-    def _guessed_returns(
-        self, step: BoundStep, bound: BoundPlan, within: _Forecast
-    ) -> dict[str, Any]:
+    def _guessed_returns(self, step: BoundStep, bound: BoundPlan, within: _Forecast) -> Any:
         """Return what a pipeline would return, with placeholders; nothing where it fails."""
-        scope = within._scope
-        for name, outputs in within._guesses.items():
-            scope = scope.with_step(name, outputs)
         try:
-            outputs = named_outputs(
-                bound.returns.render(scope) if bound.returns is not None else None
-            )
-            if step.returns is not None:
-                outputs = step.returns.render(self._scope.with_step(step.id, outputs))
+            return pipeline_outputs(step, bound, within._guessed_scope(), self._scope)
         except ExpressionError:
             return {}
-        return outputs
+
+    def _guessed_scope(self) -> Scope:
+        """Return the scope with placeholders for what is unknown."""
+        scope = self._scope
+        for name, outputs in self._guesses.items():
+            scope = scope.with_step(name, outputs)
+        return scope
 
     async def _model_step(self, step: BoundStep, cause: str | None) -> None:
         entry: Entry | None
@@ -315,13 +329,10 @@ class _Forecast:
 
         `is_pending`: steps before it have work to do, and may yet make what it needs.
         """
-        scope = self._scope
-        for name, outputs in self._guesses.items():
-            scope = scope.with_step(name, outputs)
         place = WalkPlace.of(self._context, step.id)
         try:
             async with asyncio.timeout(MAX_WALK_S):
-                walked = await self._dry.step(step, scope, place, self._unknown)
+                walked = await self._dry.step(step, self._guessed_scope(), place, self._unknown)
         except TimeoutError:
             walked = bound_of_step(step)
         except ItemEnds as end:
@@ -338,7 +349,7 @@ class _Forecast:
             item.state in ("new", "changed", "stale") for item in self._items
         ):
             return 0.0
-        last = self._context.ledger.last_summary(self._session.bound.file.name)
+        last = self._context.ledger.last_summary(self._bound.file.name)
         if not tokens or last is None or not last.get("seconds"):
             return None
         measured = self._measured_s(tokens)
@@ -349,7 +360,7 @@ class _Forecast:
 
     def _measured_s(self, tokens: int) -> float | None:
         """Add up what the models' profiles say; None where one is missing."""
-        speeds = self._session.speeds
+        speeds = self._speeds
         known = sum(n_tokens for _, n_tokens in self._cost.by_model.values())
         if speeds is None or math.ceil(known) != tokens:
             return None
@@ -363,9 +374,9 @@ class _Forecast:
 
     def _workloads(self) -> Iterator[tuple[str, Workload]]:
         """Divide each model's tokens as the last run's were: read, shared, written."""
-        from paddock.runner.core.speed_estimates import workload
+        from .speed_estimates import workload
 
-        last = self._context.ledger.last_summary(self._session.bound.file.name)
+        last = self._context.ledger.last_summary(self._bound.file.name)
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
         for ref, (n_calls, n_tokens) in self._cost.by_model.items():
@@ -376,7 +387,7 @@ class _Forecast:
             yield ref, workload(n_calls, *(n_tokens * s for s in (read, written, reused)))
 
     def _advice(self) -> Iterator[str]:
-        speeds = self._session.speeds
+        speeds = self._speeds
         if speeds is not None:
             known = dict(self._workloads())
             for ref in sorted(self._cost.models):
@@ -390,10 +401,6 @@ def _count_kind(cost: _CostForecast) -> CallsAre:
     if cost.is_estimate:
         return "about"
     return "exact" if cost.calls.least == cost.calls.most else "at most"
-
-
-def _recorded_entries(run: BlockState) -> list[Entry]:
-    return [item.entry for item in run.work.items if item.entry is not None]
 
 
 _REPEATABLE = frozenset(

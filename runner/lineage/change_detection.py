@@ -18,6 +18,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan
@@ -30,13 +31,7 @@ from paddock.runner.bind.subpipelines import (
 )
 from paddock.runner.core import model_pools, run_records
 from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyIndex, is_file_mark
-from paddock.runner.core.fingerprints import (
-    CONTENT,
-    canonical_json,
-    change_reasons,
-    compare_specs,
-    stale_parts,
-)
+from paddock.runner.core.fingerprints import CONTENT, change_reasons, compare_specs, stale_parts
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import OutputIndex
@@ -95,30 +90,25 @@ def entry_marks(trace: ItemTrace) -> Mapping[str, Sequence[Any]]:
 
 def marked_file(path: str, mark: Sequence[Any]) -> LineageFile:
     """Return a file with its state, compared with its recorded mark."""
+    sha256 = str(mark[2])
     try:
-        stat = os.stat(path)  # noqa: PTH116 - as `work` has it
+        stat = os.stat(path)  # noqa: PTH116 - a path of the ledger is a text
     except OSError:
-        return LineageFile(path, str(mark[2]), "gone")
-    if [stat.st_size, stat.st_mtime_ns] == list(mark[:2]):
-        return LineageFile(path, str(mark[2]), "same")
-    return LineageFile(path, str(mark[2]), file_state(path, str(mark[2])))
+        return LineageFile(path, sha256, "gone")
+    is_same = [stat.st_size, stat.st_mtime_ns] == list(mark[:2])
+    return LineageFile(path, sha256, "same" if is_same else file_state(path, sha256))
 
 
-def find_node(bound: BoundPlan, step: str) -> BoundNode | None:
+def find_node(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
     """Return a block or step, also a nested one or one of a sub-pipeline (`clean.each`)."""
-    return _find_in(bound.nodes, step)
-
-
-def _find_in(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
     for node in nodes:
         if node.id == step:
             return node
+        found = None
         if isinstance(node, BoundBlock):
-            found = _find_in(node.body, step)
+            found = find_node(node.body, step)
         elif node.inner is not None and step.startswith(f"{node.id}."):
-            found = _find_in(node.inner.nodes, step.removeprefix(f"{node.id}."))
-        else:
-            continue
+            found = find_node(node.inner.nodes, step.removeprefix(f"{node.id}."))
         if found is not None:
             return found
     return None
@@ -140,21 +130,18 @@ def pipeline_changes(
     older: Mapping[str, Collection[str]],
 ) -> Iterator[LineageChange]:
     """Yield changes of the pipeline's text, models and inputs."""
-    entry = trace.entry
-    if entry is not None:
-        recorded = json.loads(entry.parts)
-        was = {name: recorded[name] for name in recorded if _is_comparable(name, parts)}
-        names = stale_parts(was, parts, older, is_done=entry.state == "done")
-        lines = tuple(_spec_difference(before, json.loads(canonical_spec(node)))) if before else ()
-        then = compare_specs(before, json.loads(canonical_spec(node)), node.id) if before else None
-        said = change_reasons(names, was, parts, then.words if then is not None else {})
-        for number, words in enumerate(said):
-            yield LineageChange(words, lines if number == 0 else ())
+    entry, now = trace.entry, json.loads(canonical_spec(node))
+    lines = tuple(_spec_difference(before, now)) if before else ()
+    if entry is None:
+        if before and _spec_digest(before) != _spec_digest(now):
+            yield LineageChange("the step changed", lines)
         return
-    if before and _spec_digest(before) != _spec_digest(json.loads(canonical_spec(node))):
-        yield LineageChange(
-            "the step changed", tuple(_spec_difference(before, json.loads(canonical_spec(node))))
-        )
+    recorded = json.loads(entry.parts)
+    was = {name: recorded[name] for name in recorded if _is_comparable(name, parts)}
+    names = stale_parts(was, parts, older, is_done=entry.state == "done")
+    words = compare_specs(before, now, node.id).words if before else {}
+    for number, reason in enumerate(change_reasons(names, was, parts, words)):
+        yield LineageChange(reason, lines if number == 0 else ())
 
 
 def _is_comparable(name: str, parts: Mapping[str, str]) -> bool:
@@ -186,7 +173,11 @@ def _spec_lines(spec: Mapping[str, Any]) -> list[str]:
     for kind in ("blocks", "steps"):
         for name, step in sorted(spec.get(kind, {}).items()):
             for field, value in sorted(_step_fields(step)):
-                texts = value.splitlines() if isinstance(value, str) else [_field_text(value)]
+                texts = (
+                    value.splitlines()
+                    if isinstance(value, str)
+                    else [json.dumps(value, ensure_ascii=False, sort_keys=True)]
+                )
                 lines += [f"{name}.{field}: {text}" for text in texts]
     return lines
 
@@ -197,10 +188,6 @@ def _step_fields(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from value.items()
         elif value is not None:
             yield name, value
-
-
-def _field_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 class SurroundingChanges:
@@ -336,6 +323,4 @@ def _work_text(items: Sequence[PlanItem]) -> Iterator[str]:
             yield why
         return
     if items:
-        names = [f"{one.key} ({one.state})" for one in items[:_MAX_NAMES]]
-        n_more = len(items) - len(names)
-        yield ", ".join(names) + (f" and {n_more:,} more" if n_more else "")
+        yield listed([f"{one.key} ({one.state})" for one in items], _MAX_NAMES)

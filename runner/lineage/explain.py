@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.core import model_pools, run_records
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.cleanup import current_paths
-from paddock.runner.core.fingerprints import canonical_json
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.staleness import Judge
 from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
@@ -47,7 +47,7 @@ from .traces import (
 )
 
 if TYPE_CHECKING:
-    from paddock.engine.request import ModelSpec, Role
+    from paddock.engine.request import ModelSpec
     from paddock.runner.bind.bound import BoundNode, BoundPlan
 
 
@@ -143,7 +143,8 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     same: dict[str, None] = {}
     for place in _ledgers_around(path, given):
         try:
-            with _open_ledger(place) as ledger:
+            url = read_settings(place.folder).ledger_url
+            with Ledger(place.state, is_readonly=True, url=url) as ledger:
                 case = _PathInLedger(ledger, place.folder.resolve(), path)
                 answer = case.answer()
                 if answer.is_known:
@@ -169,11 +170,6 @@ def _ledgers_around(path: Path, given: Sequence[Path]) -> Iterator[LedgerFolder]
     for place in find_ledgers([Path.cwd()]):
         if place.state not in seen:
             yield place
-
-
-def _open_ledger(place: LedgerFolder) -> Ledger:
-    url = read_settings(place.folder).ledger_url
-    return Ledger(place.state, is_readonly=True, url=url)
 
 
 class _PathInLedger:
@@ -237,19 +233,14 @@ class _PathInLedger:
 
     def _origin(self, trace: ItemTrace) -> Origin:
         entry, base = trace.entry, self._base
-        source, reads = (
-            change_detection.source_file(trace, base),
-            change_detection.read_files(trace, base),
-        )
+        source = change_detection.source_file(trace, base)
         spec = recorded_spec(self._origins, trace)
         changes = list(self._of_file("its document", source)) if source is not None else []
         if entry is not None and entry.state == "done" and trace.n_rows is None:
             now = current_paths(entry)
             if trace.path not in now:
-                others = ", ".join(sorted(now)) or "no file"
-                changes.append(
-                    LineageChange(f"it is no longer an output: its item writes {others} now")
-                )
+                what = f"its item writes {', '.join(sorted(now)) or 'no file'} now"
+                changes.append(LineageChange(f"it is no longer an output: {what}"))
         since_, notes = self._changes(trace, spec)
         changes += since_
         made_of = _upstream_references(spec)
@@ -276,7 +267,7 @@ class _PathInLedger:
             error=None if entry is None else entry.error,
             condition=self._condition(trace),
             source=source,
-            reads=reads,
+            reads=change_detection.read_files(trace, base),
             looked_in=change_detection.searched_paths(trace, base),
             kept_in=change_detection.containing_stores(trace, base),
             steps=tuple(steps),
@@ -314,7 +305,7 @@ class _PathInLedger:
             settings = read_settings(self._base)
             _, hidden = self._given(trace)
             bound = self._bound(trace, settings)
-            node = change_detection.find_node(bound, trace.place.step)
+            node = change_detection.find_node(bound.nodes, trace.place.step)
             if node is None:
                 gone = LineageChange(f"the pipeline no longer has '{trace.place.step}'")
                 return [*changes, gone], notes
@@ -381,8 +372,7 @@ class _PathInLedger:
 def _bind_file(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
     plan = read_plan(file)
     kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
-    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-    return bind(plan, kept, cwd=file.parent, default_models=models)
+    return bind(plan, kept, cwd=file.parent, default_models=settings.default_models)
 
 
 class _NoRemoteDigests(ModelDigests):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,7 +117,6 @@ class Origin:
     """Number of its rows in a store."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         fields = asdict(self)
         fields["pipeline"] = str(self.pipeline)
         fields["at"] = _iso(self.at)
@@ -147,11 +146,9 @@ class PathLineage:
 
     @property
     def is_known(self) -> bool:
-        """Whether the ledger has rows about it."""
         return bool(self.origins or self.read_by)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         return {
             "path": self.path,
             "known": self.is_known,
@@ -248,11 +245,9 @@ class LedgerTraces:
     def in_store(self, stored: str) -> tuple[Sequence[ItemTrace], int]:
         """Return the first items with rows in a vector store, and the number of others."""
         rows = sorted(self._origins.stored_in(stored), key=lambda row: (row.scope, row.key))
-        found = [
-            self._trace(row.scope, row.key, stored, row.run, row.at, row.n_rows)
-            for row in rows[:MAX_ORIGINS]
-        ]
-        return found, max(0, len(rows) - MAX_ORIGINS)
+        first = rows[:MAX_ORIGINS]
+        found = [self._trace(r.scope, r.key, stored, r.run, r.at, r.n_rows) for r in first]
+        return found, len(rows) - len(first)
 
     def store_around(self, stored: str) -> str | None:
         """Return the vector store that contains a path, or None."""
@@ -322,15 +317,12 @@ class LedgerTraces:
             run, at = entry.run, entry.at
         elif made is not None:
             run, at = made.run, made.at
-        outputs: tuple[str, ...] = (stored,) if not self._is_document(stored, made) else ()
+        is_document = made is not None and made.source == stored
+        outputs: tuple[str, ...] = () if is_document else (stored,)
         if entry is not None:
             outputs = tuple(json.loads(entry.outputs)) if entry.outputs else ()
         place = self._place(scope)
         return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows)
-
-    @staticmethod
-    def _is_document(stored: str, made: LineageRow | None) -> bool:
-        return made is not None and made.source == stored
 
     def _entry(self, scope: str, key: str) -> Entry | None:
         columns = ", ".join(Entry.__slots__)
@@ -340,13 +332,10 @@ class LedgerTraces:
 
     def _place(self, scope: str) -> ScopeOwner:
         if scope not in self._places:
+            owner = ScopeOwner(scope, "", "", ())
             query = "select file, step, inputs from scopes where scope = :scope"
-            self._places[scope] = next(
-                self._read_places(scope, query), ScopeOwner(scope, "", "", ())
-            )
+            for file, step, inputs in self._ledger.rows(query, scope=scope):
+                outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
+                owner = ScopeOwner(scope, file, step, outer)
+            self._places[scope] = owner
         return self._places[scope]
-
-    def _read_places(self, scope: str, query: str) -> Iterator[ScopeOwner]:
-        for file, step, inputs in self._ledger.rows(query, scope=scope):
-            outer = tuple(key for key in json.loads(inputs) if isinstance(key, str))
-            yield ScopeOwner(scope, file, step, outer)

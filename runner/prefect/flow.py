@@ -1,8 +1,8 @@
 """A run as a Prefect flow: a task for each chunk of items, progress and results as artifacts.
 
 The only importer of Prefect in a run. Prefect's records are only for display: the ledger alone
-decides what is done, and a run does not depend on Prefect. Chunk tasks are awaited in the flow's own
-loop, since `.submit()` moves async tasks to other threads' loops, where an asyncio pool breaks.
+decides what is done, and a run does not depend on Prefect. Chunk tasks are awaited in the flow's
+own loop, since `.submit()` moves async tasks to other threads' loops, where an asyncio pool breaks.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def _restore_sigterm(shown: _FlowContext) -> None:
 async def _show_chunk(chunk: TaskChunk, stats: RunStats) -> None:
     """Show a chunk as a Prefect task; its result is for the caller."""
     _seen_chunk.set(chunk)
-    named = _chunk.with_options(name=chunk.block, task_run_name=_plain(chunk.name))
+    # Prefect reads braces as placeholders.
+    name = chunk.name.replace("{", "(").replace("}", ")")
+    named = _chunk.with_options(name=chunk.block, task_run_name=name)
     with _ignore_prefect_errors(stats):
         coming: Any = named(chunk.block, chunk.label, return_state=True)
         await coming
@@ -190,11 +192,6 @@ async def _chunk(block: str, items: str) -> State[Any]:
     chunk = _seen_chunk.get()
     await asyncio.wait({chunk.work})
     return _as_prefect_has_it(chunk.state())
-
-
-def _plain(name: str) -> str:
-    """Replace braces in a document's name, which Prefect reads as placeholders."""
-    return name.replace("{", "(").replace("}", ")")
 
 
 def state_of(report: Report) -> State[Any]:

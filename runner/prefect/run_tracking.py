@@ -34,7 +34,8 @@ from paddock.runner.progress.prefect_view import (
     TaskChunk,
     end_of_run,
     flow_parameters,
-    unfinished_end,
+    item_table,
+    last_state,
 )
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
@@ -349,12 +350,13 @@ class _MirrorFeed:
         self._sent.clear()
         work = self._tracked_run.work
         if work.cancelled():
-            end = unfinished_end("CANCELLED", "Cancelled", "interrupted")
+            end = end_of_run(PrefectState("CANCELLED", "Cancelled", "interrupted"))
         elif (error := work.exception()) is not None:
             redact = self._tracked_run.session.stats.secrets.redact
-            end = unfinished_end("FAILED", "Failed", redact(str(error)))
+            end = end_of_run(PrefectState("FAILED", "Failed", redact(str(error))))
         else:
-            end = end_of_run(work.result())
+            report = work.result()
+            end = end_of_run(last_state(report), *item_table(report))
         await self._update(end)
 
     async def _read(self) -> None:

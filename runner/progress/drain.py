@@ -65,7 +65,6 @@ class StopGate:
         return f"{self.words}. {left} left; the same command goes on."
 
     async def wait(self) -> None:
-        """Wait until it is closed."""
         await self._closed.wait()
 
     def limit(self, reached: Limit) -> None:

@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import files
-from paddock.engine.system.text import split_lines
+from paddock.engine.system.text import shorten, split_lines
+from paddock.runner.config.pipeline_secrets import Redact, unredacted
 from paddock.runner.settings import Settings
 
 from . import console
@@ -38,23 +39,20 @@ if TYPE_CHECKING:
 ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed"]
 
 
-class Observer(Protocol):
-    """Observer of a run."""
+class Observer:
+    """Observer of a run; this one ignores all events."""
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """The run starts; `steps` are the top-level steps and blocks in order."""
-        ...
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
         """The run has a pool; `stats` may be called at any time, from any thread."""
-        ...
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """The size of a step or block is known: `total` items, `fresh` of them need nothing.
 
         Items that are known to fail, or not asked for, do not count.
         """
-        ...
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         """An item of a block, or a top-level step (`key` is then empty), changed its state.
@@ -62,101 +60,59 @@ class Observer(Protocol):
         Items counted as `fresh` in `step` are not reported one by one. `detail` is the running
         inner step, or the reason of a failure.
         """
-        ...
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
         """A model call ended; `is_cached` when the ledger had its reply."""
-        ...
 
     def tokens(self, n: int) -> None:
         """So many tokens were just generated."""
-        ...
 
     def note(self, text: str) -> None:
         """One line for people: waiting for a lock, an edited file, what is left out."""
-        ...
 
     def ended(self, report: Report) -> None:
         """The run is over, however it ended."""
-        ...
 
 
-class NullObserver:
-    """Ignores all events; base of observers of some events."""
-
-    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Ignore it."""
-
-    def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """Ignore it."""
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Ignore it."""
-
-    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Ignore it."""
-
-    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Ignore it."""
-
-    def tokens(self, n: int) -> None:
-        """Ignore it."""
-
-    def note(self, text: str) -> None:
-        """Ignore it."""
-
-    def ended(self, report: Report) -> None:
-        """Ignore it."""
-
-
-class MultiObserver:
+class MultiObserver(Observer):
     """Forwards events to several observers."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.began(run, pipeline, steps)
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.pool(stats)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.step(step, total, fresh)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.item(step, key, state, detail)
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.call(step, key, usage, is_cached)
 
     def tokens(self, n: int) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.tokens(n)
 
     def note(self, text: str) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.note(text)
 
     def ended(self, report: Report) -> None:
-        """Forward it."""
         for observer in self._observers:
             observer.ended(report)
 
 
-Redact = Callable[[str], str]
 LineWeight = Literal["often", "failure", "once"]
 """Events that a full journal leaves out, the first ones first."""
 Write = Callable[[str, LineWeight], None]
@@ -173,11 +129,6 @@ LONGEST_KEY, LONGEST_TEXT = 1_000, 4_000
 _LEVELS = {"failed": "error", "quarantined": "warning"}
 
 
-def unredacted(text: str) -> str:
-    """Return the text: there are no secrets."""
-    return text
-
-
 @dataclass(slots=True)
 class _ItemInFlight:
     """A running item."""
@@ -187,7 +138,7 @@ class _ItemInFlight:
     n_tokens: int = 0
 
 
-class RunJournal(NullObserver):
+class RunJournal(Observer):
     """An observer that writes events as lines, with `write`."""
 
     def __init__(self, write: Write, redact: Redact = unredacted, *, trigger: str = "") -> None:
@@ -199,12 +150,10 @@ class RunJournal(NullObserver):
         self._underway: dict[tuple[str, str], _ItemInFlight] = {}
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Write the begin of the run."""
         self._head = {"run": run, "pipeline": self._redact(pipeline)}
         self._line("began", "once", trigger=self._trigger, steps=list(steps))
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Write the size of a step or block."""
         self._line("step", "once", step=step, items=total, fresh=fresh)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
@@ -236,7 +185,6 @@ class RunJournal(NullObserver):
             was.n_tokens += usage.prompt_tokens + usage.completion_tokens
 
     def note(self, text: str) -> None:
-        """Write the note."""
         self._line("note", "often", text=self._text(text, LONGEST_TEXT))
 
     def ended(self, report: Report) -> None:
@@ -260,8 +208,7 @@ class RunJournal(NullObserver):
     def _text(self, text: str | None, longest: int) -> str | None:
         if text is None:
             return None
-        text = self._redact(text)
-        return text if len(text) <= longest else f"{text[: longest - 1]}…"
+        return shorten(self._redact(text), longest)
 
     def _line(self, event: str, weight: LineWeight, level: str = "info", **told: Any) -> None:
         """Write one line; empty fields are left out."""
@@ -289,7 +236,6 @@ class LineWriter:
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
 
     def __enter__(self) -> LineWriter:
-        """Start the thread."""
         self._thread.start()
         return self
 
@@ -300,7 +246,6 @@ class LineWriter:
         self._thread.join(CLOSE_S)
 
     def __call__(self, line: str, weight: LineWeight) -> None:
-        """Queue a line."""
         if len(self._waiting) >= MAX_WAITING_LINES:
             self._n_left_out += 1
             return
@@ -415,7 +360,6 @@ class JsonFormatter(logging.Formatter):
     """Formats a log record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -453,16 +397,14 @@ def run_log(settings: Settings, trigger: str) -> Iterator[Observer]:
         yield RunJournal(lines, trigger=trigger)
 
 
-class _NoteWriter(NullObserver):
+class _NoteWriter(Observer):
     """Logs the notes of a run, with its name."""
 
     def __init__(self) -> None:
         self._run = ""
 
     def began(self, run: str, pipeline: str, steps: object) -> None:
-        """Keep the run's name."""
         self._run = f"run {run} of {pipeline}: "
 
     def note(self, text: str) -> None:
-        """Log the note."""
         console.print_err(f"{self._run}{console.printable_message(text)}")

@@ -11,17 +11,18 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from paddock.runner.config.pipeline_secrets import Redact
+
 from .drain import StopGateClosed
-from .events import ItemState, NullObserver
+from .events import ItemState, Observer
 from .report import STATES, Report
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
 
-Redact = Callable[[str], str]
 MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; more means that Prefect does not keep up
 
 
@@ -67,7 +68,6 @@ class TaskChunk:
 
     @property
     def name(self) -> str:
-        """Its name on Prefect's page."""
         return f"{self.block}: {self.label}" if self.label else self.block
 
     def state(self) -> PrefectState:
@@ -111,7 +111,6 @@ class ChunkTasks:
             raise
 
     def close(self) -> None:
-        """End the iteration."""
         self._begun.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[TaskChunk]:
@@ -120,7 +119,7 @@ class ChunkTasks:
             yield chunk
 
 
-class ProgressMeter(NullObserver):
+class ProgressMeter(Observer):
     """Share of a run that is done: the mean of its steps and blocks, so that it never decreases."""
 
     def __init__(self, steps: Iterable[str]) -> None:
@@ -137,13 +136,11 @@ class ProgressMeter(NullObserver):
         return round(100.0 * sum(shares) / len(shares), 1) if shares else 0.0
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Set the number of a step's items."""
         if step in self._n_items:
             self._n_items[step] = 1 if total is None else total
             self._n_ended[step] = fresh
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Count an item that ended."""
         if step in self._n_items and state != "running":
             self._n_ended[step] += 1
 
@@ -152,28 +149,22 @@ MAX_ROWS = 500
 PROGRESS_DESCRIPTION = "How much of the steps and blocks is done"
 
 
-def end_of_run(report: Report) -> dict[str, Any]:
+def end_of_run(
+    state: PrefectState, rows: Sequence[Mapping[str, Any]] = (), description: str = ""
+) -> dict[str, Any]:
     """Return how a run ended and its table of items, as JSON has it; times are Unix times."""
-    state = last_state(report)
-    rows, description = item_table(report)
     return {
-        "state": {"type": state.type, "name": state.name, "message": state.message},
+        "state": asdict(state),
         "ended": time.time(),
-        "rows": rows,
+        "rows": list(rows),
         "description": description,
     }
-
-
-def unfinished_end(type_: str, name: str, message: str) -> dict[str, Any]:
-    """Return the end of a run without a report, as `end_of_run` does."""
-    state = {"type": type_, "name": name, "message": message}
-    return {"state": state, "ended": time.time(), "rows": [], "description": ""}
 
 
 def crashed_end(pid: int) -> dict[str, Any]:
     """Return the end of a run whose process is gone."""
     words = f"Its process {pid} is gone; the same command continues."
-    return unfinished_end("CRASHED", "Crashed", words)
+    return end_of_run(PrefectState("CRASHED", "Crashed", words))
 
 
 def last_state(report: Report) -> PrefectState:

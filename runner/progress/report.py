@@ -55,7 +55,6 @@ class ItemReport:
     """Quarantined before and unchanged since: not tried again."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON for machines."""
         return {
             "step": self.step,
             "key": self.key,
@@ -166,7 +165,6 @@ class PlanItem:
     why: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         return {"step": self.step, "key": self.key, "state": self.state, "why": self.why}
 
 
@@ -197,7 +195,6 @@ class PlanReport:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         return {
             "items": [item.as_json() for item in self.items],
             "calls": self.calls,
@@ -219,9 +216,7 @@ class ValidateReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the file can be run."""
         return not self.faults
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         return {"ok": self.ok, "faults": [fault.as_json() for fault in self.faults]}

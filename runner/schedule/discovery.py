@@ -244,7 +244,7 @@ class PipelineFinder:
         for path, known in self._known.items():
             running = known.triggered.bound if known.triggered else None
             for folder in {*known.folders, *(running.folders if running else ())}:
-                for name in (folder, _identity(folder)):
+                for name in (folder, files.identity(folder)):
                     if name is not None:
                         by_folder.setdefault(name, []).append((folder, path))
         if not by_folder:
@@ -254,14 +254,14 @@ class PipelineFinder:
         def around(path: Path) -> Iterator[tuple[Path, Path]]:
             for folder in path.parents:
                 if folder not in names:
-                    names[folder] = (folder, *filter(None, (_identity(folder),)))
+                    names[folder] = (folder, *filter(None, (files.identity(folder),)))
                 for name in names[folder]:
                     yield from by_folder.get(name, ())
 
         found: dict[Path, str] = {}
         for path in seen:
             for folder, owner in around(_resolved(path)):
-                is_own = _identity(folder) == _identity(owner.parent)
+                is_own = files.identity(folder) == files.identity(owner.parent)
                 is_earlier = self._known[path].look <= self._known[owner].look
                 if not is_own or not (path == owner or is_earlier):
                     found[path] = _why_left_out(path, folder, owner, is_own=is_own)
@@ -391,15 +391,6 @@ def _resolved(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError):
         return path
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return device and inode: the same for every path of a folder."""
-    try:
-        facts = folder.stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
 
 
 def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from paddock.engine.request import Role
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
@@ -249,8 +248,7 @@ def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
     missing = list(_missing_inputs(plan.pipeline))
     if missing:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
-    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-    bound = bind(plan, {}, cwd=file.parent, default_models=models)
+    bound = bind(plan, {}, cwd=file.parent, default_models=settings.default_models)
     permissions.refuse_unpermitted(bound, settings.allow, settings.address.url)
     return bound
 

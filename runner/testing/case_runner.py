@@ -324,15 +324,9 @@ async def _open_pool(
         yield ReseededPool(CassettePool(tape, None), number)
         return
     home = await how.home()
-    opened = model_pools.open_pools(
-        bound,
-        how.settings,
-        home=home,
-        secrets=secrets,
-        stop=how.stop,
-        besides=_judge_models(subject.test.expect, bound),
-    )
-    async with opened as (_, real):
+    judges = _judge_models(subject.test.expect, bound)
+    options = model_pools.PoolOptions(home=home, secrets=secrets, stop=how.stop, besides=judges)
+    async with model_pools.open_pools(bound, how.settings, options) as (_, real):
         yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
 
 

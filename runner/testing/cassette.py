@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.system.text import shorten
-from paddock.runner.core.fingerprints import canonical_json
+from paddock.engine.system.text import canonical_json, shorten
 
 VERSION = 1
 MAX_CASSETTE_BYTES = 256 * 1024 * 1024

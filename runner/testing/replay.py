@@ -42,8 +42,8 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
+from paddock.engine.system.text import canonical_json
 from paddock.runner.core.call_cache import chat_key, embed_key
-from paddock.runner.core.fingerprints import canonical_json
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
 from paddock.steps.tools import tool_names
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
@@ -31,9 +31,6 @@ from paddock.runner.progress.drain import STOP_REQUESTED, StopGate
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from paddock.steps.base import StepError
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
 """Errors with a message for people; others are shown with their traceback."""
@@ -62,8 +59,7 @@ def absolute_inputs(file: Path, inputs: Mapping[str, str], settings: Settings) -
     Raises:
         PipelineError: the YAML or an input is wrong.
     """
-    models: dict[Role, str] = {"chat": settings.chat_model, "embed": settings.embed_model}
-    bound = bind(read_plan(file), inputs, cwd=Path.cwd(), default_models=models)
+    bound = bind(read_plan(file), inputs, cwd=Path.cwd(), default_models=settings.default_models)
     places = {name for name, kind in bound.input_types.items() if kind in ("dir", "path")}
     return {
         name: str(bound.inputs[name]) if name in places else value for name, value in inputs.items()

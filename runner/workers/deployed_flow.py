@@ -38,7 +38,7 @@ from prefect.settings import get_current_settings
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, basic_auth_headers, headers_from
 from paddock.runner.progress.drain import StopGate, stop_on_signals
-from paddock.runner.progress.events import MultiObserver, NullObserver, Observer
+from paddock.runner.progress.events import MultiObserver, Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 
@@ -283,7 +283,7 @@ async def _read(flow_run: UUID) -> FlowRun:
         await asyncio.sleep(REACH_PAUSE_S)
 
 
-class _FlowRunNamer(NullObserver):
+class _FlowRunNamer(Observer):
     """Sets the flow run's name to the ledger's name for the run."""
 
     def __init__(self, orders: RunOrders) -> None:

@@ -15,6 +15,8 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import Path
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
+TOOL_STEPS = ("tool", "agent", "chat")
+"""Steps that name tools."""
 BUILT_IN_TOOLS = ("calculator", "files.read", "files.search", "http.get", "now")
 TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
     "http.get": frozenset(("hosts", "max_bytes")),

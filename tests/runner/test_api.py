@@ -219,7 +219,7 @@ def test_a_failing_step_outside_a_block_fails_the_run_with_its_place(world: Worl
     report = world.run()
     assert report.status == "failed"
     assert report.message == (
-        f"{world.file}:5:10: step 'docs': the folder '{world.folder}/nowhere' is not there. "
+        f"{world.file}:5:10: step 'docs': the folder '{world.folder}/nowhere' does not exist. "
         "Correct `root`, or create the folder."
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import plan, run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress.events import NullObserver, Observer
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
@@ -77,7 +77,7 @@ class World:
         self.pool = pool or FakePool()
         around = {
             "pool": self.pool,
-            "observer": observer or NullObserver(),
+            "observer": observer or Observer(),
             "settings": settings(self.folder),
         }
         return run(self.file, inputs, *run_arguments(**{"local": True, **options, **around}))

@@ -31,7 +31,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_records import RunStats
 from paddock.runner.core.step_context import open_tool_runtime, server_spec
 from paddock.runner.progress import console
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
@@ -195,13 +195,11 @@ async def tools_of_servers(
     bound: BoundPlan, secrets: Secrets, allowed: Collection[str]
 ) -> list[ToolGroup]:
     """Start the allowed MCP servers concurrently, list their tools, and end them."""
-    async with open_tool_runtime(
-        RunStats("", bound.name, NullObserver(), secrets=secrets)
-    ) as runtime:
+    async with open_tool_runtime(RunStats("", bound.name, Observer(), secrets=secrets)) as runtime:
 
         async def group(name: str) -> ToolGroup:
             origin = f"MCP server '{name}'"
-            need, _, _ = server_need(name, bound)
+            need = server_need(name, bound).name
             if need not in allowed:
                 return ToolGroup(origin, why=f"not asked: that needs `--allow {need}`.")
             try:

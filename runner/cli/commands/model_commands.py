@@ -23,9 +23,9 @@ from paddock.runner.cli import model_arguments, model_tables
 from paddock.runner.cli.arguments import JsonOption, PrefixArgument
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
-from paddock.runner.core.speed_estimates import SpeedBook
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 

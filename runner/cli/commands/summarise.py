@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import canonical_json, counted
 from paddock.runner import api
 from paddock.runner.cli import run_display
 from paddock.runner.cli.arguments import JsonOption, PoolOption, given_settings
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
-from paddock.runner.core.fingerprints import canonical_json
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import OutputIndex

@@ -19,7 +19,7 @@ from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
 from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
-from paddock.runner.core.speed_estimates import SpeedBook
+from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError

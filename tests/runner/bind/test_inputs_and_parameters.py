@@ -15,7 +15,7 @@ def test_a_scope_is_never_changed_in_place() -> None:
 
 
 def test_the_outputs_of_a_skipped_step_are_null() -> None:
-    scope = Scope.of({}).with_step("text", None, skipped=True)
+    scope = Scope.of({}).with_step("text", None)
     assert scope.is_skipped("text")
     assert not scope.is_skipped("other")
     assert Expression.of("steps.text.skipped").evaluate(scope) is True

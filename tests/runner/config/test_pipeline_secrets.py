@@ -22,7 +22,7 @@ from paddock.runner.config.pipeline_secrets import RedactedError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
 from paddock.runner.prefect import run_tracking
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.world import run_arguments, settings
@@ -56,7 +56,7 @@ returns: {all: steps.each.results}
 """
 
 
-class Listening(NullObserver):
+class Listening(Observer):
     """Keeps all that an observer is told."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def ran(folder: Path, pool: FakePool, **more: Any) -> Report:
     own = replace(settings(folder), allow=frozenset(["secrets"]))
-    more.setdefault("observer", NullObserver())
+    more.setdefault("observer", Observer())
     return run(
         folder / "p.yaml",
         {"pin": "pin-9876"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, states
 
@@ -236,7 +236,7 @@ def test_a_time_limit_holds_for_steps_without_a_model(tmp_path: Path) -> None:
     )
 
 
-class _Seen(NullObserver):
+class _Seen(Observer):
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
 

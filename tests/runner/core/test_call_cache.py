@@ -18,7 +18,7 @@ from paddock.engine.request import (
 from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
 from paddock.runner.core.run_records import RunStats
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool
 
 CALL = ToolCall("look", {"where": "here"}, "c1")
@@ -35,7 +35,7 @@ def asked(folder: Path, pool: FakePool, *requests: ChatRequest) -> list[Reply]:
 
     async def main() -> list[Reply]:
         with Ledger(folder) as ledger:
-            tally = RunStats("run", "pipeline", NullObserver())
+            tally = RunStats("run", "pipeline", Observer())
             caller = CallOrigin("scope", "step", "key", looks_up=True)
             known = LedgerPool(pool, ledger, ModelDigests(pool.facts), tally, caller)
             replies = []

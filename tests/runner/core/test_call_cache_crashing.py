@@ -11,7 +11,7 @@ from paddock.engine.workers.crashes import rebuild_command, sound_build_gain
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.settings import Settings
 from tests.fakes.crashing import crashing
 from tests.runner.world import World, states
@@ -28,7 +28,7 @@ steps:
 """
 
 
-class Notes(NullObserver):
+class Notes(Observer):
     """Keeps what is told to a person."""
 
     def __init__(self) -> None:

@@ -389,7 +389,8 @@ def test_a_store_on_a_full_disk_has_all_that_was_done_and_goes_on(tmp_path: Path
     (first, second, third), found = json.loads(done.stdout)
     assert first["status"] == "failed"
     assert first["message"] == (
-        f"the store '{tmp_path}/index.lance' cannot be written: the disk is full. Make room, then "
+        f"the store '{tmp_path}/index.lance' cannot be written: the disk is full. "
+        "Free some space, then "
         f"run the same command again."
     )
     n_done = first["counts"]["new"]

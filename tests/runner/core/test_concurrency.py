@@ -23,7 +23,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.ledger.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.fakes.pool import FakePool, echo
@@ -69,18 +69,14 @@ class Machine:
             events.append(name)
             return echo(request)
 
-        class Notes(NullObserver):
+        class Notes(Observer):
             def note(self, text: str) -> None:
                 notes.append(f"{name}: {text}")
 
         more.setdefault("settings", self.settings)
-        return await run_async(
-            world.file,
-            more.pop("inputs", None),
-            *run_arguments(
-                local=True, pool=FakePool(answer=answer, delay_s=delay_s), observer=Notes(), **more
-            ),
-        )
+        pool, inputs = FakePool(answer=answer, delay_s=delay_s), more.pop("inputs", None)
+        asked = run_arguments(local=True, pool=pool, observer=Notes(), **more)
+        return await run_async(world.file, inputs, *asked)
 
     async def two(self, first: World, second: World, **more: Any) -> tuple[Report, Report]:
         """Run one, and the other when the first is at work."""

@@ -219,7 +219,8 @@ def test_a_person_is_told_what_is_held_and_the_ways_out(world: World) -> None:
     assert plan_text(world.plan()).splitlines() == [
         "summaries: nothing to do",
         "  each    fresh        1 item",
-        "          held         1.txt, 2.txt  (outputs were edited, or others wrote them, and are kept)",  # noqa: E501
+        "          held         1.txt, 2.txt"
+        "  (outputs were edited, or others wrote them, and are kept)",
         "  digest  fresh        1 item",
         REMEDY,
     ]

@@ -71,7 +71,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
     (tmp_path / "inbox" / "b.png").write_bytes(scan("Roof"))
-    monkeypatch.setattr("paddock.runner.core.run_context.ReaderPool", HereReaders)
+    monkeypatch.setattr("paddock.runner.core.session.ReaderPool", HereReaders)
     monkeypatch.setattr(ocr, "ocr_is_installed", lambda: False)
     report = world.run()
     assert {one.key: one.error for one in report.items if one.error} == {

@@ -27,7 +27,7 @@ import json, os, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 
 folder = Path(sys.argv[1])
 options = json.loads(sys.argv[2])
@@ -39,7 +39,7 @@ def answer(request):
         os.write(calls, (text.split()[3].strip(",") + "\\n").encode())
     return echo(request)
 
-class Notes(NullObserver):
+class Notes(Observer):
     def note(self, text):
         print("note:", text, flush=True)
 

@@ -15,7 +15,7 @@ from paddock.runner.core.blocks import longest_first
 from paddock.runner.core.fingerprints import ItemVerdict
 from paddock.runner.core.staleness import ItemWork
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.events import ItemState, NullObserver
+from paddock.runner.progress.events import ItemState, Observer
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -76,7 +76,7 @@ def documents(world: World) -> None:
 
 
 @dataclass
-class Begun(NullObserver):
+class Begun(Observer):
     """The items in the order in which they began."""
 
     keys: list[str] = field(default_factory=list)

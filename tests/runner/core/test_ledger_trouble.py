@@ -18,7 +18,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger import sqlite_file, writer
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_interruptions import ROOT, finished
 from tests.runner.world import World, states
@@ -99,7 +99,8 @@ def test_a_disk_that_is_full_of_outputs(
     first, second = on_a_small_disk("out", "200k")
     went_on(tmp_path, first, second)
     assert first["message"].endswith(
-        "cannot be written: the disk is full. Free some space and run again; finished items are kept."  # noqa: E501
+        "cannot be written: the disk is full. "
+        "Free some space and run again; finished items are kept."
     )
 
 
@@ -228,7 +229,7 @@ def test_a_ledger_that_is_held_for_a_while_is_waited_for(
     holder = Holder(world)
     notes: list[str] = []
 
-    class LetsGo(NullObserver):
+    class LetsGo(Observer):
         def note(self, text: str) -> None:
             notes.append(text)
             holder.let_go()

@@ -22,7 +22,7 @@ from paddock.runner.api import plan, prepare, run, run_async
 from paddock.runner.bind.pipeline_models import ModelFaults
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from paddock.runner.testing.suite_runner import read_suite, run_suites
@@ -51,7 +51,7 @@ steps:
 """
 
 
-class Killing(NullObserver):
+class Killing(Observer):
     """Kills a server once so many items are done, in the middle of the others."""
 
     def __init__(self, server: LlamaServer, after: int) -> None:

@@ -12,7 +12,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.events import ItemState, NullObserver
+from paddock.runner.progress.events import ItemState, Observer
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, states
@@ -61,7 +61,7 @@ def test_a_file_of_weights_is_replaced_while_it_serves(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(old)
 
-    class Swap(NullObserver):
+    class Swap(Observer):
         def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
             if state == "done" and key == "0.txt":
                 aside = tmp_path / "aside.gguf"

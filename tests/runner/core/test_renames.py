@@ -140,7 +140,7 @@ def test_prune_removes_also_what_earlier_runs_kept(world: World) -> None:
     (world.folder / "inbox/c.txt").unlink()
     report = world.run(prune=True, is_confirmed=True)
     assert outputs(world) == ["DIGEST.md", "b.txt"]
-    hint = "docs: ./inbox: no file is there."
+    hint = "docs: ./inbox: the folder has no files."
     assert set(report.notes) == {
         hint,
         "removed, since what they were made of is gone: out/c.txt",

@@ -39,11 +39,14 @@ steps:
         reply: {schema: {said: str}, check: ["words(output.said) < 99"]}
       - id: page
         uses: files.write
-        with: {path: "out/{{ doc.relpath }}", template: {file: page.md}, vars: {s: "{{ steps.sum.text }}"}}
+        with:
+          path: "out/{{ doc.relpath }}"
+          template: {file: page.md}
+          vars: {s: "{{ steps.sum.text }}"}
     returns: {file: doc.relpath, sum: steps.sum.text}
   - {id: digest, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "All:"}}
   - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
-"""  # noqa: E501
+"""
 FILES = {
     "system.md": "Be brief.",
     "page.md": "# {{ doc.stem }}\n{{ s }}\n",

@@ -18,7 +18,7 @@ from paddock.runner.api import run
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
 
@@ -468,7 +468,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
     assert world.run().calls == 0
 
 
-class Told(NullObserver):
+class Told(Observer):
     def __init__(self) -> None:
         self.steps: dict[str, Any] = {}
         self.items: set[tuple[str, str]] = set()
@@ -503,7 +503,7 @@ def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> 
     error = next(one.error for one in report.items if one.state == "quarantined")
     assert error == (
         f"step 'clean': input 'folder' of '{tmp_path}/parts/clean.yaml' leads outside the "
-        "pipeline's folders: 'areas/../..'. Give that folder as a `dir` or `path` input to "
+        "pipeline's folders: 'areas/../..'. Pass that folder as a `dir` or `path` input to "
         "allow it."
     )
 

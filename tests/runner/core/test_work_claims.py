@@ -33,7 +33,7 @@ from tests.fakes.pool import FakePool, echo
 from tests.runner import world as worlds
 from paddock.engine.errors import WorkerLost
 from paddock.runner import run
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.settings import UnattendedSettings
 
 folder, url = Path(sys.argv[1]), sys.argv[2]
@@ -54,7 +54,7 @@ class Pool(FakePool):
         found = await super().facts(model)
         return replace(found, digest=options.get("digest") or found.digest)
 
-class Notes(NullObserver):
+class Notes(Observer):
     def note(self, text):
         print("note:", text, flush=True)
 

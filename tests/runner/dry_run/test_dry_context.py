@@ -13,7 +13,7 @@ from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
 from paddock.runner.core.run_records import RunStats
 from paddock.runner.dry_run.dry_context import AskedPrompts, CallBounds, DryPool
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.steps.base import UNKNOWN
 from tests.fakes.pool import FakePool
 
@@ -35,7 +35,7 @@ class Mute(FakePool):
 def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = False) -> DryPool:
     ledger = Ledger(folder / "none", is_readonly=True)
     caller = CallOrigin("scope", "step", "key", looks_up=True)
-    tally = RunStats("run", "pipeline", NullObserver())
+    tally = RunStats("run", "pipeline", Observer())
     real = LedgerPool(pool, ledger, ModelDigests(pool.facts), tally, caller)
     return DryPool(real, AskedPrompts(False), "item", counts_exactly=exactly, is_long=is_long)
 

@@ -12,7 +12,7 @@ from paddock.engine.profile.profile_store import ProfileStore
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan
 from paddock.runner.settings import Settings
-from tests.runner.core.test_speed_estimates import profile
+from tests.runner.dry_run.test_speed_estimates import profile
 from tests.runner.world import World, states
 from tests.runner.world import settings as of_world
 
@@ -186,7 +186,7 @@ MISSING = "'gone.txt' cannot be read: it does not exist."
         ("{id: a, uses: files.rows, with: {path: gone.txt}}", MISSING),
         ("{id: a, uses: chat, with: {prompt: {file: gone.txt}}}", "there is no file 'gone.txt'."),
         ("{id: a, uses: chat, with: {prompt: Hi, images: [gone.txt]}}", "gone.txt' cannot be read"),
-        ("{id: a, uses: files.scan, with: {root: gone.txt}}", "gone.txt' is not there"),
+        ("{id: a, uses: files.scan, with: {root: gone.txt}}", "gone.txt' does not exist"),
         ("{id: a, uses: search, with: {store: gone.txt, query: Who}}", "there is no store"),
     ],
 )

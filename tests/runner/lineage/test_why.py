@@ -97,7 +97,7 @@ def test_each_thing_that_changed_since_is_told(world: World) -> None:
     (world.folder / "inbox/a.txt").unlink()
     (world.folder / "out/a.txt").unlink()
     assert the_one("out/a.txt").condition == "missing"
-    assert changes("out/a.txt")[0] == "its document is gone: inbox/a.txt"
+    assert changes("out/a.txt")[0] == "its document was deleted: inbox/a.txt"
 
 
 def test_changed_words_are_told_as_a_plan_tells_them_with_their_difference(world: World) -> None:
@@ -173,7 +173,7 @@ def test_a_document_of_which_nothing_could_be_made_tells_why(world: World) -> No
     world.write("inbox/broken.pdf", "no PDF")
     world.run()
     assert explain_path(Path("inbox/broken.pdf")).read_by == (
-        "item 'broken.pdf' of 'each', quarantined: step 'text': 'broken.pdf' is damaged or no PDF.",
+        "item 'broken.pdf' of 'each', quarantined: step 'text': 'broken.pdf' is damaged or not a PDF.",
     )
 
 
@@ -259,7 +259,7 @@ def test_the_command_tells_the_whole_in_lines(world: World) -> None:
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines[0:2] == ["out/a.txt", "from item 'a.txt' of 'each' of pipeline.yaml"]
-    assert "document inbox/a.txt, as it was" in lines
+    assert "document inbox/a.txt, unchanged" in lines
     assert "asked [user] Sum up: The ferry leaves at nine. (plain)" in lines
     assert f"answered {' '.join(world.output('a.txt').split())}" in lines
     assert lines[-3] == "since prompt changed (step 'sum')"
@@ -349,8 +349,8 @@ def test_a_store_that_was_searched_and_holds_something_else_now_is_told(
         "item '1.txt' of 'each' → rows in index.lance",
     )
     shutil.rmtree(tmp_path / "index.lance")
-    assert changes("out/pier.txt")[0] == "a store that it searched is gone: index.lance"
-    assert "a store that it kept rows in is gone: index.lance" in {
+    assert changes("out/pier.txt")[0] == "a store that it searched was deleted: index.lance"
+    assert "a store that it kept rows in was deleted: index.lance" in {
         change.what for one in explain_path(Path("index.lance")).origins for change in one.changes
     }
 
@@ -379,7 +379,7 @@ def test_a_folder_that_was_listed_and_holds_something_else_now_is_told(
     told = ["a folder that it listed has other content now: inbox"]
     assert changes("inbox/list.txt") == told
     shutil.rmtree(tmp_path / "inbox")
-    assert changes("inbox/list.txt") == ["a folder that it listed is gone: inbox"]
+    assert changes("inbox/list.txt") == ["a folder that it listed was deleted: inbox"]
 
 
 def test_what_is_made_of_a_block_tells_which_of_its_documents_are_others_now(world: World) -> None:
@@ -439,7 +439,7 @@ def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world:
     (world.folder / "inbox").rename(world.folder / "elsewhere")
     assert changes("out/DIGEST.md") == [
         f"the steps before it cannot be checked: step 'docs': the folder '{world.folder}/inbox' "
-        f"is not there. Correct `root`, or create the folder."
+        f"does not exist. Correct `root`, or create the folder."
     ]
 
 

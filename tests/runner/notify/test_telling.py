@@ -13,7 +13,7 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.notify.receivers import Hook, hook
@@ -32,7 +32,7 @@ steps:
 """
 
 
-class Noted(NullObserver):
+class Noted(Observer):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

@@ -32,11 +32,11 @@ print(json.dumps({**report.as_json(), "chats": len(world.pool.chats)}))
 SLOW = """
 import sys
 from pathlib import Path
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
-class Loud(NullObserver):
+class Loud(Observer):
     def item(self, step, key, state, detail):
         print(step, key, state, detail, flush=True)
 

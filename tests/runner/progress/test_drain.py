@@ -20,7 +20,7 @@ from paddock.engine.request import ChatRequest
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_blocks import NESTED
@@ -273,7 +273,7 @@ def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> Non
         while not list((tmp_path / ".paddock/locks").glob("*.json")) and first.poll() is None:
             time.sleep(0.01)
 
-        class Closes(NullObserver):
+        class Closes(Observer):
             def note(self, text: str) -> None:
                 stop_gate.close("The window is closed")
 

@@ -45,7 +45,7 @@ def test_every_item_of_a_run_has_its_line_with_what_it_took(tmp_path: Path) -> N
     assert (items["0.txt"]["state"], items["0.txt"]["calls"]) == ("done", 1)
     assert items["0.txt"]["tokens"] > 0
     assert items["bad.pdf"]["level"] == "warning"
-    assert items["bad.pdf"]["error"] == "step 'text': 'bad.pdf' is damaged or no PDF."
+    assert items["bad.pdf"]["error"] == "step 'text': 'bad.pdf' is damaged or not a PDF."
     assert lines[-1]["event"] == "ended"
     assert (lines[-1]["status"], lines[-1]["counts"]) == (
         "quarantined",

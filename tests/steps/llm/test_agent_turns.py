@@ -14,7 +14,7 @@ from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, ToolCall
 from paddock.runner.api import run, run_async, validate
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress.events import NullObserver
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.steps.base import EmbedModel
 from paddock.steps.vectors.open_stores import OpenStores
@@ -50,7 +50,7 @@ def allowing(there: World, pool: FakePool) -> Report:
     return run(
         there.file,
         options=RunOptions(local=True),
-        environment=RunEnvironment(pool=pool, observer=NullObserver(), settings=own),
+        environment=RunEnvironment(pool=pool, observer=Observer(), settings=own),
     )
 
 

@@ -18,7 +18,7 @@ from paddock.runner.cli.commands.tune import document_texts, example_texts
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
 from tests.engine.tuning.test_tuned_copies import copy_in
-from tests.runner.core.test_speed_estimates import profile
+from tests.runner.dry_run.test_speed_estimates import profile
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from paddock.engine.profile.profile import (
 from paddock.engine.profile.profile_store import ProfileStore
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.crashes import Fallback, FallbackStore
-from paddock.runner.core.speed_estimates import SpeedBook, profile_place, workload
+from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place, workload
 
 READING = Workload(16, 700, 20)
 

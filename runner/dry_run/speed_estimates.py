@@ -44,11 +44,9 @@ class TuningGain:
 
     @property
     def command(self) -> str:
-        """What makes the copy."""
         return f"paddock tune {self.ref}"
 
     def sentence(self) -> str:
-        """Return it as one line."""
         return (
             f"A tuned copy of {self.ref} would read prompts about {self.prompts:.1f} times as "
             f"fast, and do this job {self.job:.1f} times as fast: {self.command}"
@@ -94,8 +92,7 @@ class SpeedBook:
 
     def seconds(self, ref: str, workload: Workload) -> float | None:
         """Return seconds that a model takes for some work; None: not measured."""
-        facts = self._facts(ref)
-        profile = self._profile(facts) if facts is not None else None
+        _, profile = self._profiled(ref)
         return context_layout.workload_s(profile, workload) if profile is not None else None
 
     def gain(self, ref: str, workload: Workload | None = None) -> TuningGain | None:
@@ -103,11 +100,8 @@ class SpeedBook:
 
         Without one, for documents of a usual length.
         """
-        facts = self._facts(ref)
-        if facts is None or facts.tuned_from is not None or facts.role != "chat":
-            return None
-        profile = self._profile(facts)
-        if profile is None:
+        facts, profile = self._profiled(ref)
+        if facts is None or profile is None or facts.tuned_from is not None or facts.role != "chat":
             return None
         job = format_speeds.predicted_gain(profile, workload or format_speeds.DOCUMENT_WORKLOAD)
         prompts = format_speeds.predicted_prompt_gain(profile)
@@ -117,16 +111,13 @@ class SpeedBook:
 
     def gains(self) -> Iterable[TuningGain]:
         """Yield, for each measured model here, what its tuned copy promises."""
-        for name in self._finder.names():
-            gain = self.gain(name)
-            if gain is not None:
-                yield gain
+        gains = map(self.gain, self._finder.names())
+        return (gain for gain in gains if gain is not None)
 
     def manner(self, ref: str) -> ComputeMode | None:
         """Return how a model computes here and what its answers keep; None: not measured."""
-        facts = self._facts(ref)
-        profile = self._profile(facts) if facts is not None else None
-        if facts is None or profile is None:
+        _, profile = self._profiled(ref)
+        if profile is None:
             return None
         one = self._settings
         may = may_be_plain(one.cache_layout, one.n_ctx_tokens or 0, one.kv_cache_type)
@@ -141,8 +132,7 @@ class SpeedBook:
     def manners(self) -> Iterable[tuple[str, ComputeMode]]:
         """Return the models here that were measured."""
         for name in self._finder.names():
-            manner = self.manner(name)
-            if manner is not None:
+            if (manner := self.manner(name)) is not None:
                 yield name, manner
 
     def excuses(self) -> Iterable[tuple[str, str]]:
@@ -162,8 +152,12 @@ class SpeedBook:
         except EngineError:
             return None  # reported where the model is used
 
-    def _profile(self, facts: ModelFacts) -> Profile | None:
-        return self._profiles.find(facts.digest, self._place(facts))
+    def _profiled(self, ref: str) -> tuple[ModelFacts | None, Profile | None]:
+        """Return a model's facts and its profile; None where one is not there."""
+        facts = self._facts(ref)
+        if facts is None:
+            return None, None
+        return facts, self._profiles.find(facts.digest, self._place(facts))
 
     @cached_property
     def _finder(self) -> ModelFinder:
