@@ -173,7 +173,8 @@ def test_a_document_of_which_nothing_could_be_made_tells_why(world: World) -> No
     world.write("inbox/broken.pdf", "no PDF")
     world.run()
     assert explain_path(Path("inbox/broken.pdf")).read_by == (
-        "item 'broken.pdf' of 'each', quarantined: step 'text': 'broken.pdf' is damaged or not a PDF.",
+        "item 'broken.pdf' of 'each', quarantined: step 'text': "
+        "'broken.pdf' is damaged or not a PDF.",
     )
 
 
