@@ -1,7 +1,7 @@
 """Lineage of paths in the ledger: what wrote them, what was made of them, what a store contains.
 
-Read-only. `PathLineage` is the result of `paddock why`, plain data. Changes since then are found by
-`change_detection`.
+Read-only. `PathLineage` is the result of `paddock why`, plain data. `explain` finds what changed
+since then.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system.files import sha256_of
+from paddock.runner.core.dependencies import LISTED, ROWS, STORE, is_file_mark
+from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -205,6 +208,54 @@ class ItemTrace:
     outputs: tuple[str, ...]
     n_rows: int | None = None
     """Of a store."""
+
+    @property
+    def marks(self) -> Mapping[str, Sequence[Any]]:
+        """The recorded dependencies of the item: files, folders, stores, rows."""
+        if self.entry is None or not self.entry.reads:
+            return {}
+        marks: dict[str, Sequence[Any]] = json.loads(self.entry.reads)
+        return marks
+
+    def source(self, base: Path) -> LineageFile | None:
+        """Return the item's document."""
+        source = None if self.made is None else read_lineage(self.made.made)[0]
+        if source is None:
+            return None
+        path = str(base / source.path)
+        return LineageFile(path, source.sha256, _file_state(path, source.sha256))
+
+    def read_files(self, base: Path) -> tuple[LineageFile, ...]:
+        """Return the other files that it read."""
+        marks = self.marks.items()
+        return tuple(_as_read(str(base / path), mark) for path, mark in marks if is_file_mark(mark))
+
+    def searched_paths(self, base: Path) -> tuple[str, ...]:
+        """Return the folders that it listed and the stores that it searched."""
+        marks = self.marks.items()
+        return tuple(str(base / path) for path, mark in marks if mark[0] in (LISTED, STORE))
+
+    def containing_stores(self, base: Path) -> tuple[str, ...]:
+        """Return the stores in which it has rows."""
+        return tuple(str(base / mark[1]) for mark in self.marks.values() if mark[0] == ROWS)
+
+
+def _as_read(path: str, mark: Sequence[Any]) -> LineageFile:
+    """Return a file with its state, compared with its recorded mark."""
+    sha256 = str(mark[2])
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - a path of the ledger is a text
+    except OSError:
+        return LineageFile(path, sha256, "gone")
+    is_same = [stat.st_size, stat.st_mtime_ns] == list(mark[:2])
+    return LineageFile(path, sha256, "same" if is_same else _file_state(path, sha256))
+
+
+def _file_state(path: str, sha256: str) -> FileState:
+    try:
+        return "same" if sha256_of(Path(path)) == sha256 else "changed"
+    except OSError:
+        return "gone"
 
 
 class LedgerTraces:
