@@ -130,6 +130,11 @@ class BlockState:
         return any(step.kind.roles for step in all_steps(self.block.body))
 
     @property
+    def chunk_items(self) -> int:
+        """How many items a chunk has."""
+        return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
+
+    @property
     def chat_models(self) -> tuple[ModelSpec, ...]:
         """The chat models of its steps."""
         steps = all_steps(self.block.body)
@@ -276,10 +281,8 @@ class BlockRunner:
         if state == "quarantined":
             error = item.verdict.why or ""
             run.failed.append((item.index, {"key": item.key, "error": error}))
-        elif run.keeps_results and entry is not None and entry.state == "done":
-            run.results[item.index] = self._context.ledger.value(
-                entry.returns, entry.returns_object
-            )
+        elif entry is not None:
+            self._take_result(run, item, entry)
         if run.outer and entry is not None:
             run.marks.update(entry_marks(entry, run.work.scope))
         if entry is not None and entry.gone is not None:
@@ -298,16 +301,19 @@ class BlockRunner:
             state = "skipped"
         if state == "quarantined":
             run.failed.append((item.index, {"key": item.key, "error": error or ""}))
-        elif run.keeps_results and entry.state == "done":
-            run.results[item.index] = self._context.ledger.value(
-                entry.returns, entry.returns_object
-            )
+        else:
+            self._take_result(run, item, entry)
         if item.verdict.is_work:
             run.ended.add(item.index)
         run.attempts = max(run.attempts, entry.attempts)
         self._count(run, item.key, run.report(item, state, 0.0, error))
         told: ItemState = state if state in ("skipped", "quarantined") else "done"
         self._stats.item_state(run.block.id, shown, told, error)
+
+    def _take_result(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
+        if run.keeps_results and entry.state == "done":
+            value = self._context.ledger.value(entry.returns, entry.returns_object)
+            run.results[item.index] = value
 
     def _count(
         self, run: BlockState, key: str, report: ItemReport, was: State | None = None
@@ -335,7 +341,7 @@ class BlockRunner:
     async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
         """Run the items in chunks; wait for those that other machines hold."""
         claims = self._claims_of(run)
-        size = self._chunk_items(run)
+        size = run.chunk_items
         others, suspects = self._divided(run, todo)
         if not run.outer:
             self._note_suspects(suspects)
@@ -385,15 +391,11 @@ class BlockRunner:
         """Return the claims on a block's items; nested blocks go with their outer item."""
         return None if run.outer else self._context.claims
 
-    @staticmethod
-    def _chunk_items(run: BlockState) -> int:
-        return MODEL_CHUNK_ITEMS if run.has_models else PLAIN_CHUNK_ITEMS
-
     async def _window(
         self, run: BlockState, chunks: Sequence[Sequence[ItemWork]], most: int | None = None
     ) -> None:
         """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
-        size = self._chunk_items(run)
+        size = run.chunk_items
 
         def n_chunks(parallel: int) -> int:
             # One chunk more than are running waits, unless another machine could take it.
@@ -531,9 +533,8 @@ class BlockRunner:
             run.results[item.index] = result
         seconds = time.monotonic() - began
         if result is None and record.is_last_skipped:
-            await self._end(
-                run, item, record, run.report(item, "skipped", seconds), "skipped", None
-            )
+            report = run.report(item, "skipped", seconds)
+            await self._end(run, item, record, report, "skipped", None)
         else:
             report = run.report(item, item.verdict.state, seconds)
             if held := record.held():
