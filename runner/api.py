@@ -33,9 +33,6 @@ FILE_THREADS = 4
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
     from paddock.runner.bind.bound import BoundPlan
-    from paddock.runner.core.session import RunSession
-    from paddock.runner.daemon.run_session import DaemonSession
-    from paddock.runner.prefect.run_tracking import RunMode
 
 
 def validate(path: str | Path) -> ValidateReport:
@@ -121,9 +118,7 @@ async def run_async(
     environment: RunEnvironment | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; inside a Prefect flow run it becomes part of that."""
-    from paddock.runner.core.model_pools import LookupInterrupted
-    from paddock.runner.core.session import open_session
-    from paddock.runner.ledger.run_locks import Locked
+    from paddock.runner.core.session import NOT_BEGUN, open_session, report_not_begun
     from paddock.runner.notify.notifier import notify_at_end
     from paddock.runner.prefect import run_tracking
 
@@ -163,46 +158,12 @@ async def run_async(
             session = await stack.enter_async_context(
                 open_session(prepared, options, environment, daemon=daemon)
             )
-        except (Locked, LookupInterrupted) as error:
-            report = outcome.report = _report_not_begun(error, bound, environment)
+        except NOT_BEGUN as error:
+            report = outcome.report = report_not_begun(error, bound, environment)
             observer.ended(report)
             return report
-        report = outcome.report = await _run_and_record(session, mode, daemon)
+        report = outcome.report = await run_tracking.run_tracked(session, mode, daemon)
         return report
-
-
-def _report_not_begun(error: Exception, bound: BoundPlan, environment: RunEnvironment) -> Report:
-    """Return the report of a run that stopped waiting, or that its group skipped.
-
-    Raises:
-        Locked: the wait was not stopped; another run took too long.
-    """
-    from paddock.runner.ledger.run_locks import SkippedByGroup
-
-    stop_gate = environment.stop_gate
-    if environment.stop.is_set() or isinstance(error, SkippedByGroup):
-        return Report("", bound.name, "interrupted", {}, message=str(error))
-    if not stop_gate.is_closed:
-        raise error
-    words = f"{stop_gate.words}. It was still waiting for another run; nothing was begun."
-    return Report("", bound.name, stop_gate.status, {}, message=words)
-
-
-async def _run_and_record(
-    session: RunSession, mode: RunMode, daemon: DaemonSession | None
-) -> Report:
-    """Run an open session, and record how it ended, by an error too."""
-    from paddock.runner.prefect.run_tracking import run_tracked
-
-    session.begin()
-    try:
-        report = await run_tracked(session, mode, daemon)
-    except Exception as error:
-        session.end(session.stats.report("failed", message=str(error) or type(error).__name__))
-        raise
-    report = replace(report, models=session.model_loads())
-    session.end(report)
-    return report
 
 
 def _refuse_unknown_steps(bound: BoundPlan, force: frozenset[str]) -> None:

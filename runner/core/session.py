@@ -33,7 +33,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .call_cache import no_fence
 from .cleanup import sweep_temporary_files
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
-from .model_pools import PoolOptions, open_pools
+from .model_pools import LookupInterrupted, PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
@@ -143,6 +143,25 @@ class RunSession:
         if job and job != stats.run:
             head["parent"] = job
         context.ledger.record_run({**head, "started": self.began, **row})
+
+
+NOT_BEGUN = (run_locks.Locked, LookupInterrupted)
+"""Raised by `open_session` where a run is not begun, though nothing is wrong with it."""
+
+
+def report_not_begun(error: Exception, bound: BoundPlan, environment: RunEnvironment) -> Report:
+    """Return the report of a run that stopped waiting, or that its group skipped.
+
+    Raises:
+        Locked: the wait was not stopped; another run took too long.
+    """
+    stop_gate = environment.stop_gate
+    if environment.stop.is_set() or isinstance(error, run_locks.SkippedByGroup):
+        return Report("", bound.name, "interrupted", {}, message=str(error))
+    if not stop_gate.is_closed:
+        raise error
+    words = f"{stop_gate.words}. It was still waiting for another run; nothing was begun."
+    return Report("", bound.name, stop_gate.status, {}, message=words)
 
 
 @asynccontextmanager

@@ -197,11 +197,24 @@ class _ShownInPrefect:
 
 
 async def run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
-    """Run an open session and return its report, shown as `mode` says.
+    """Run an open session, and record how it ended, by an error too.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
+    session.begin()
+    try:
+        report = await _run_shown(session, mode, daemon)
+    except Exception as error:
+        session.end(session.stats.report("failed", message=str(error) or type(error).__name__))
+        raise
+    report = replace(report, models=session.model_loads())
+    session.end(report)
+    return report
+
+
+async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
+    """Run an open session, shown as `mode` says."""
     if mode.prefect == "service" and daemon is not None:
         return await _run_with_mirror(session, daemon.mirror)
     if mode.prefect == "api":
