@@ -285,8 +285,10 @@ def _secret_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
 
 def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
     on = bound.pipeline.on
-    is_list = on is not None and isinstance(bound.pipeline.document.data["on"]["notify"], list)
-    for at, notify in enumerate(on.notify if on is not None else ()):
+    if on is None or not on.notify:
+        return
+    is_list = isinstance(bound.pipeline.document.data["on"]["notify"], list)
+    for at, notify in enumerate(on.notify):
         mark = bound.pipeline.mark(("on", "notify", at) if is_list else ("on", "notify"))
         if notify.command is not None:
             command = notify.command
