@@ -96,7 +96,7 @@ async def run(context: RunContext) -> Report:
     """
     stats, stop_gate = context.stats, context.stop_gate
     meter = BudgetMeter(context)
-    stop_gate.limit(meter.reached)
+    stop_gate.limit = meter.reached
     walker = _PlanRun(context)
     walk = asyncio.create_task(_clean_up_and_walk(walker, context))
     sharing = asyncio.create_task(meter.share_spending())

@@ -45,6 +45,7 @@ from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.objects import State, StateType  # noqa: E402
 from prefect.flow_engine import run_flow  # noqa: E402
 
+from paddock.engine.system.tasks import TaskSet  # noqa: E402
 from paddock.runner.core.run_records import RunStats  # noqa: E402
 from paddock.runner.core.session import RunSession  # noqa: E402
 from paddock.runner.progress.prefect_view import (  # noqa: E402  # noqa: E402
@@ -137,8 +138,7 @@ async def _show_run(tracked_run: TrackedRun) -> None:
 
 async def _show_chunks(tracked_run: TrackedRun, stats: RunStats) -> None:
     """Make a task of each chunk, a bounded number at once; drop those that do not end in time."""
-    room = asyncio.Semaphore(SHOWN_AT_ONCE)
-    tasks: set[asyncio.Task[None]] = set()
+    room, shown = asyncio.Semaphore(SHOWN_AT_ONCE), TaskSet()
 
     async def show(chunk: TaskChunk) -> None:
         try:
@@ -148,16 +148,13 @@ async def _show_chunks(tracked_run: TrackedRun, stats: RunStats) -> None:
 
     async for chunk in tracked_run.chunks:
         await room.acquire()
-        shown = asyncio.create_task(show(chunk))
-        tasks.add(shown)
-        shown.add_done_callback(tasks.discard)
-    left = set(tasks)
-    if left:
-        _, late = await asyncio.wait(left, timeout=DRAIN_S)
-        for one in late:
-            one.cancel()
-        if late:
-            stats.note(f"Prefect did not take the end of {len(late)} chunks in time.")
+        shown.start(show(chunk))
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await shown.drain()
+    except TimeoutError:
+        stats.note(f"Prefect did not take the end of {len(shown)} chunks in time.")
+        await shown.close()
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ class StopGate:
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
-        self._limits: list[Limit] = []
+        self.limit: Limit | None = None
+        """Asked before each item; may close the gate."""
         self._n_begun = 0
         self._n_ended = 0
         self._deciding = asyncio.Lock()
@@ -67,10 +68,6 @@ class StopGate:
     async def wait(self) -> None:
         await self._closed.wait()
 
-    def limit(self, reached: Limit) -> None:
-        """Ask `reached` before each item; it may close the gate."""
-        self._limits.append(reached)
-
     async def may_begin(self, *, is_whole: bool = True) -> bool:
         """Return whether an item may begin; `is_whole`: it has no blocks with items of their own.
 
@@ -78,18 +75,11 @@ class StopGate:
         anything is done would stop every further run, too.
         """
         async with self._deciding:  # each decision counts the items that began before it
-            words = None if self.is_closed else await self._reached()
+            words = await self.limit() if self.limit and not self.is_closed else None
             if words is not None and (self._n_begun or self.has_begun_elsewhere):
                 self.close(words)
             self._n_begun += is_whole and not self.is_closed
             return not self.is_closed
-
-    async def _reached(self) -> str | None:
-        for limit in self._limits:
-            words = await limit()
-            if words is not None:
-                return words
-        return None
 
     def end(self, *, is_whole: bool = True) -> None:
         """Count an item that has ended, however it ended."""

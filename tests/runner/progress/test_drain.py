@@ -52,7 +52,7 @@ def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
     async def limit() -> str | None:
         return over[0] if over else None
 
-    stop_gate.limit(limit)
+    stop_gate.limit = limit
     has_begun = False
     for number, event in enumerate(events):
         if event == "close":
