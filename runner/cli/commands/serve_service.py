@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command("serve")(with_exit_status(serve))
     group = typer.Typer(
         name="service",
-        help="The local service: one pool and one Prefect server for all runs on this machine.",
+        help="Local service: one pool and one Prefect server for all runs on this machine.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
