@@ -67,7 +67,7 @@ class BoundStep:
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
     untrusted: tuple[str, ...] = ()
-    """What its parameters take that others wrote (see `taint`), dotted: `steps.text.text`."""
+    """The untrusted references of its parameters (`taint_analysis`), dotted: `steps.text.text`."""
     inner: BoundPlan | None = None
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
 

@@ -1,9 +1,8 @@
 """Taint analysis of step parameters, and what each step and block reads. Pure.
 
 What a step reads, and its spec, are parts of a ledger key. Taint analysis finds the parameters
-that contain untrusted text: everything that others wrote: documents and their names, the output of
-commands, tools and searches, the body of a webhook, and all that is made of them. Only the YAML is
-looked at.
+that contain untrusted text: documents and their names, the output of commands, tools and searches,
+the body of a webhook, and all that is made of them. Only the YAML is looked at.
 """
 
 from __future__ import annotations
@@ -147,9 +146,9 @@ _FILES = re.compile(r"steps\.(\w+)\.files\Z")
 
 
 def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tuple[BoundNode, ...]:
-    """Return the nodes with what each step reads of others' words, by the names that it uses.
+    """Return the nodes, each step with the untrusted references of its parameters.
 
-    `inputs` are those that others fill in, such as a webhook's caller.
+    `inputs` are those that a webhook's caller may set, or that are filled with untrusted text.
     """
     return tuple(_TaintMarker({("inputs", name): True for name in inputs}).all(nodes))
 
@@ -163,10 +162,10 @@ def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
 class _TaintMarker:
     """Walks over the nodes in their order: what is read stands before who reads it."""
 
-    def __init__(self, foreign: dict[Reference, bool]) -> None:
-        self._foreign = foreign
-        """Whether a step, an input (both by two words) or a loop variable is of others."""
-        self._harmless: set[Reference] = set()
+    def __init__(self, tainted: dict[Reference, bool]) -> None:
+        self._tainted = tainted
+        """Whether a step, an input (both by two names) or a loop variable is tainted."""
+        self._trusted: set[Reference] = set()
         """Outputs without text, trusted whatever their source: by place, since a document's own
         field may have any name."""
         self._scans: set[str] = set()
@@ -177,19 +176,19 @@ class _TaintMarker:
 
     def _step(self, step: BoundStep) -> BoundStep:
         untrusted = tuple(
-            sorted(".".join(path) for path in self._of_others(_parameter_references(step)))
+            sorted(".".join(path) for path in self._untrusted(_parameter_references(step)))
         )
-        is_foreign = (
+        is_tainted = (
             bool(untrusted) or step.uses not in PASS_THROUGH_STEPS or _has_untrusted_output(step)
         )
-        self._harmless.add(("steps", step.id, "skipped"))
+        self._trusted.add(("steps", step.id, "skipped"))
         if step.returns is not None:
-            is_foreign = is_foreign or bool(self._of_others(step.returns.references))
+            is_tainted = is_tainted or bool(self._untrusted(step.returns.references))
         elif step.uses in _MODEL_STEPS:
-            self._harmless.add(("steps", step.id, "usage"))
+            self._trusted.add(("steps", step.id, "usage"))
         elif step.uses == "files.scan":
             self._scans.add(step.id)
-        self._foreign["steps", step.id] = is_foreign
+        self._tainted["steps", step.id] = is_tainted
         inner = step.inner
         if inner is not None:
             within = mark_tainted(inner.nodes, {*self._into(step), *tainted_inputs(inner.pipeline)})
@@ -197,40 +196,40 @@ class _TaintMarker:
         return replace(step, untrusted=untrusted, inner=inner)
 
     def _into(self, step: BoundStep) -> Iterator[str]:
-        """Name the inputs of an inner pipeline that are filled in with words of others."""
+        """Yield the inputs of an inner pipeline that are filled with untrusted text."""
         for path, references in step.params.value.places().items():
-            if path[0] == "inputs" and self._of_others(references):
+            if path[0] == "inputs" and self._untrusted(references):
                 if len(path) == 1:
                     yield from step.inner.pipeline.inputs if step.inner is not None else ()
                 else:
                     yield str(path[1])
 
     def _block(self, block: BoundBlock) -> BoundBlock:
-        outside = dict(self._foreign), set(self._harmless)
-        is_foreign = bool(self._of_others(block.over.references))
-        self._foreign[block.var,] = is_foreign
-        self._harmless -= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
+        outside = dict(self._tainted), set(self._trusted)
+        is_tainted = bool(self._untrusted(block.over.references))
+        self._tainted[block.var,] = is_tainted
+        self._trusted -= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
         files = _FILES.match(block.over.source.strip())
         if files is not None and files[1] in self._scans:
-            self._harmless |= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
+            self._trusted |= {(block.var, name) for name in _TRUSTED_FILE_ATTRIBUTES}
         body = tuple(self.all(block.body))
         returned = block.returns.references if block.returns is not None else ()
-        is_foreign = is_foreign or bool(self._of_others(returned))
-        is_foreign = is_foreign or any(self._foreign["steps", node.id] for node in body)
-        self._foreign, self._harmless = outside  # its names are its own
-        self._foreign["steps", block.id] = is_foreign
-        self._harmless |= {("steps", block.id, name) for name in ("counts", "skipped")}
+        is_tainted = is_tainted or bool(self._untrusted(returned))
+        is_tainted = is_tainted or any(self._tainted["steps", node.id] for node in body)
+        self._tainted, self._trusted = outside  # its names are its own
+        self._tainted["steps", block.id] = is_tainted
+        self._trusted |= {("steps", block.id, name) for name in ("counts", "skipped")}
         return replace(block, body=body)
 
-    def _of_others(self, references: Iterable[Reference]) -> list[Reference]:
-        return [path for path in references if self._is_foreign(path)]
+    def _untrusted(self, references: Iterable[Reference]) -> list[Reference]:
+        return [path for path in references if self._is_tainted(path)]
 
-    def _is_foreign(self, path: Reference) -> bool:
-        if path[:2] in self._harmless or path[:3] in self._harmless:
+    def _is_tainted(self, path: Reference) -> bool:
+        if path[:2] in self._trusted or path[:3] in self._trusted:
             return False
         if path[0] == "steps":  # what stands after who reads it is not known yet
-            return self._foreign.get(path[:2], True)
-        return self._foreign.get(path[:2] if path[0] == "inputs" else path[:1], False)
+            return self._tainted.get(path[:2], True)
+        return self._tainted.get(path[:2] if path[0] == "inputs" else path[:1], False)
 
 
 def _parameter_references(step: BoundStep) -> frozenset[Reference]:
