@@ -2,35 +2,40 @@
 
 An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
 in the ledger before it counts as done. The longest items begin first: in a simulation with document
-lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to 6 % less time.
+lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to 6 % less time. Output paths that
+two items share, or that cannot be written, are found before the first item begins, as far as paths
+are known then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ModelSpec
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.expressions import ExpressionError
-from paddock.runner.bind.bound import BoundBlock, BoundNode
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import all_steps, has_no_nested_items
+from paddock.runner.bind.subpipelines import has_no_nested_items, node_ids
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
-from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
-from paddock.runner.progress.report import STATES, ItemReport, State
+from paddock.runner.progress.prefect_view import PrefectState
+from paddock.runner.progress.report import ItemReport, State
+from paddock.steps.paths import nearest_existing, write_refusal
 
-from .block_items import refuse_output_conflicts
 from .cleanup import OrphanCleaner
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks
@@ -47,8 +52,8 @@ from .retry_and_quarantine import (
     reads_skipped,
     suspects_text,
 )
-from .run_context import RunContext, run_chunk_here
-from .staleness import NOT_ASKED, BlockWork, ItemWork
+from .run_context import BlockState, RunContext, run_chunk_here
+from .staleness import BlockWork, ItemWork
 
 
 def longest_first(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> list[ItemWork]:
@@ -89,96 +94,91 @@ def _size_bytes(item: ItemWork) -> int:
     return size if isinstance(size, int) else len(canonical_json(item.item))
 
 
-# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
-MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
 
 
-@dataclass(slots=True)
-class BlockState:
-    """A block's items, while they run."""
+_PATH_KEYS = {"files.write": "path", "embed": "store"}
+"""The parameter of each writing step that names its output."""
 
-    block: BoundBlock
-    work: BlockWork
-    scope: Scope
-    outer: tuple[str, ...]
-    keeps_results: bool
-    results: list[Any]
-    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
-    changed: list[dict[str, str]] = field(default_factory=list)
-    passed: list[ItemWork] = field(default_factory=list)
-    """Items that other machines hold at the moment."""
-    ended: set[int] = field(default_factory=set)
-    """Indexes of the items that ended in this run, done or failed."""
-    around: tuple[str, str] | None = None
-    """Scope and key of the item that a nested block belongs to."""
-    is_within_item: bool = False
-    """Its items are parts of an item that this walk has begun."""
-    marks: dict[str, list[Any]] = field(default_factory=dict)
-    """Recorded dependencies of its items, for the item around it."""
-    attempts: int = 0
-    """Above zero where items failed for a transient reason: the next run retries them."""
 
-    def shown(self, key: str) -> str:
-        """Return an item's key with those of the items around it."""
-        return "/".join((*self.outer, key))
+def refuse_output_conflicts(
+    block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
+) -> None:
+    """Refuse items that would write the same file, or into folders that are not writable.
 
-    @property
-    def has_models(self) -> bool:
-        """Whether any step calls a model, in sub-pipelines too."""
-        return any(step.kind.roles for step in all_steps(self.block.body))
+    Raises:
+        PipelineError: two files are the same, or none of the folders can be written.
+    """
+    todo = [item for item in items.items if item.verdict.is_work]
+    if not todo:
+        return
+    index = context.index
+    for step, path in _output_paths(block):
+        taken: dict[str, str] = {}
+        folders: dict[str, None] = {}
+        for item in todo:
+            written = _rendered_path(path, item.seen(block, scope), index)
+            if written is None:
+                continue
+            if step.uses == "embed":
+                folders[written] = None
+                continue
+            folders[os.path.dirname(written)] = None  # noqa: PTH120 - for 10,000 items
+            other = taken.setdefault(written, item.key)
+            if other == item.key:
+                other = index.owner(items.scope, item.key, written) or item.key
+            if other != item.key:
+                raise PipelineError(
+                    [_same_file_fault(step, item.key, other, index.stored(written))]
+                )
+        refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
+        if not refused or len(refused) < len(folders):
+            continue  # one document's folder stops no other: its step fails
+        folder, why = next(iter(refused.items()))
+        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
+            raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
 
-    @property
-    def chunk_items(self) -> int:
-        """How many items a chunk has."""
-        return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
 
-    @property
-    def chat_models(self) -> tuple[ModelSpec, ...]:
-        """The chat models of its steps."""
-        steps = all_steps(self.block.body)
-        models = {(one.pool, one.ref): one for step in steps for one in step.models}
-        return tuple(one for one in models.values() if one.role == "chat")
+def _not_writable_fault(
+    step: BoundStep, folder: str, why: str, path: Value, bound: BoundPlan
+) -> Fault:
+    what = f"step '{step.id}' cannot write to '{folder}': {why}."
+    types = bound.input_types
+    named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
+    name = next((name for name in named if types.get(name) in ("dir", "path")), None)
+    other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
+    return Fault(what, f"No item was begun. Let it be written, or {other}.", step.mark)
 
-    def hand_to_other_machine(self, item: ItemWork) -> None:
-        """Forget what was done of an item that another machine has taken over."""
-        self.passed.append(item)
-        self.results[item.index] = None
-        self.failed = [failure for failure in self.failed if failure[0] != item.index]
 
-    def todo(self) -> list[ItemWork]:
-        return [item for item in self.work.items if item.verdict.is_work]
+def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
+    """Yield the output paths that depend on no step of the block."""
+    inner = set(node_ids(block.body))
+    for step in block.body:
+        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
+            continue
+        written = step.params.value.data.get(_PATH_KEYS[step.uses])
+        if written is None:
+            continue
+        path = Value.of(written)
+        if not any(
+            read[0] == "steps" and read[1:2] and read[1] in inner for read in path.references
+        ):
+            yield step, path
 
-    @property
-    def is_partial(self) -> bool:
-        """Whether `--only` left out items that have work to do."""
-        return any(item.verdict is NOT_ASKED for item in self.work.items)
 
-    def offered(self) -> dict[str, Any]:
-        """Return the value of `steps.<block>`; items without a result are not in `results`."""
-        place = {item.key: item.index for item in self.work.items}
-        last = len(place)
-        return {
-            "results": [result for result in self.results if result is not None],
-            "counts": self.counts,
-            # In the list's order, not by time: a prompt may read it.
-            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
-            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
-        }
+def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
+    """Return the absolute path; None: unknown, so that the step itself reports the error."""
+    try:
+        text = path.render(scope)
+    except ExpressionError:
+        return None
+    return os.path.normpath(index.absolute(text)) if isinstance(text, str) else None
 
-    def report(
-        self, item: ItemWork, state: State, seconds: float, error: str | None = None
-    ) -> ItemReport:
-        shown = self.shown(item.key)
-        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
 
-    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
-        """Return the state of a chunk; items that the stop gate left out are not counted."""
-        indexes = {item.index for item in chunk} & self.ended
-        n_failed = sum(index in indexes for index, _ in self.failed)
-        done = f"{len(indexes) - n_failed} done"
-        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
+def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
+    first, second = sorted((key, other))
+    what = f"'{first}' and '{second}' would write the same file '{path}'."
+    return Fault(what, SAME_FILE_REMEDY, step.mark)
 
 
 def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import files, text
 from paddock.pipelines.expressions import Value
@@ -28,11 +28,7 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_items import DeletionDoubt
 from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
-from .run_context import RunContext
-from .step_context import ItemOutputs
-
-if TYPE_CHECKING:
-    from .blocks import BlockState
+from .run_context import BlockState, ItemOutputs, RunContext
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:

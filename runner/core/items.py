@@ -49,11 +49,10 @@ from .retry_and_quarantine import (
     stop_if_fatal,
     times,
 )
-from .run_context import RunContext
+from .run_context import ItemOutputs, RunContext
 from .run_options import RunOptions
 from .run_records import RunStats, StepRecord, lineage_as_json, source_of
 from .staleness import ItemWork
-from .step_context import ItemOutputs
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""

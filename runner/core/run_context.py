@@ -9,32 +9,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from paddock.engine.request import Pool
-from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.engine.request import ModelSpec, Pool
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
+from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.subpipelines import all_steps
+from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.prefect_view import PrefectState
-from paddock.steps.base import CallCache, ItemName, NoToolset, Tools, Toolset
+from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.report import STATES, ItemReport, State
+from paddock.steps.base import CallCache, ItemName, NoToolset, StepError, Tools, Toolset
+from paddock.steps.paths import printable
 from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import CallOrigin, ClaimFence, LedgerPool, ModelDigests, ToolCallCache, no_fence
 from .concurrency import WorkClaims
+from .dependencies import AWAY, STORE, held_mark
 from .retry_and_quarantine import CrashSuspects, ExclusiveLock
 from .run_options import RunOptions
 from .run_records import RunStats
-from .staleness import Judge
-from .step_context import (
-    BoundModels,
-    CallTape,
-    ItemLog,
-    ItemOutputs,
-    ItemToolset,
-    ToolRuntime,
-)
+from .staleness import NOT_ASKED, BlockWork, ItemWork, Judge
+from .step_context import BoundModels, CallTape, ItemLog, ItemToolset, ToolRuntime
 
 ChunkRunner = Callable[[str, Sequence[str], Callable[[], Awaitable[PrefectState]]], Awaitable[None]]
 """(step or block, keys of its items, what runs them and returns their state) → the end."""
@@ -120,3 +122,184 @@ class RunContext:
             memo=memo,
             readers=self.readers,
         )
+
+
+class ItemOutputs:
+    """Implements `paddock.steps.base.OutputFiles` for one item."""
+
+    def __init__(self, context: RunContext, scope: str, key: str) -> None:
+        self._context = context
+        self._index = context.index
+        self._stats = context.stats
+        self._scope = scope
+        self._key = key
+        self._intended: set[Path] = set()
+        self.written: dict[str, None] = {}
+        """Stored paths of what the item wrote, in order; part of its entry."""
+        self.kept: dict[Path, None] = {}
+        """Stores in which the item keeps rows."""
+        self.read: dict[str, None] = {}
+        """Files that were read on a model's request."""
+        self.searched: dict[str, list[Any]] = {}
+        """Marks of stores that were searched, of files that were moved away, and of edited files
+        that were kept."""
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether this run replaces files that were edited, or are not ours."""
+        return self._context.options.takes_over
+
+    def owned(self) -> frozenset[Path]:
+        return self._index.owned()
+
+    async def known_sha256(self, path: Path) -> frozenset[str]:
+        return self._index.known_sha256(path)
+
+    def check_target(self, path: Path, *, is_new: bool = True) -> None:
+        """Check that a step may write, move or remove a file.
+
+        Raises:
+            StepError: it belongs to Paddock or the pipeline, or could run as code.
+        """
+        refusal = self._context.protected.refusal(path, is_new=is_new)
+        if refusal is not None:
+            name = printable(self._index.stored(path))
+            raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
+
+    async def intend(self, path: Path, sha256: str) -> None:
+        """Record durably what is about to be renamed to `path`."""
+        self.check_target(path)
+        await self._context.fence()
+        self._index.claim(self._scope, self._key, path)
+        if self._index.is_recorded(self._scope, self._key, path, sha256):
+            return
+        self._index.record_intended(self._scope, self._key, path, sha256, self._stats.run)
+        self._intended.add(path)
+        await self._index.ledger.durable()
+        # Again: the commit took time, and the rename comes next.
+        await self._context.fence()
+
+    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
+        self._index.claim(self._scope, self._key, path)
+        self._index.record_written(self._scope, self._key, path, sha256, self._stats.run)
+        self.written[self._index.stored(path)] = None
+        if path in self._intended:
+            self._stats.wrote(str(path))
+
+    async def holds(self, path: Path, sha256: str) -> None:
+        """Mark an edited `path` that is kept, with the digest that would have been written."""
+        self.searched |= held_mark(self._index.stored(path), sha256)
+
+    async def note_removed(self, path: Path) -> None:
+        self.searched[self._index.stored(path)] = [AWAY]
+
+    async def note_rows_kept(self, store: Path) -> None:
+        """Record that rows are about to be written to a store."""
+        self.check_target(store)
+        await self._context.fence()
+        self.kept[store] = None
+        ledger = self._index.ledger
+        intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
+        LineageStore(ledger).record_stored(intended, self._stats.run)
+        await ledger.durable()
+        await self._context.fence()
+
+    async def note_file_read(self, path: Path) -> None:
+        """Mark a file that the step could not name beforehand."""
+        self.read[str(path)] = None
+
+    async def note_rows_read(self, store: Path) -> None:
+        """Mark a store that is about to be searched."""
+        await self._context.stores.look([store])
+        self.searched[self._index.stored(store)] = [STORE, self._context.stores.content(store)]
+
+
+# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
+MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
+
+
+@dataclass(slots=True)
+class BlockState:
+    """A block's items, while they run."""
+
+    block: BoundBlock
+    work: BlockWork
+    scope: Scope
+    outer: tuple[str, ...]
+    keeps_results: bool
+    results: list[Any]
+    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    changed: list[dict[str, str]] = field(default_factory=list)
+    passed: list[ItemWork] = field(default_factory=list)
+    """Items that other machines hold at the moment."""
+    ended: set[int] = field(default_factory=set)
+    """Indexes of the items that ended in this run, done or failed."""
+    around: tuple[str, str] | None = None
+    """Scope and key of the item that a nested block belongs to."""
+    is_within_item: bool = False
+    """Its items are parts of an item that this walk has begun."""
+    marks: dict[str, list[Any]] = field(default_factory=dict)
+    """Recorded dependencies of its items, for the item around it."""
+    attempts: int = 0
+    """Above zero where items failed for a transient reason: the next run retries them."""
+
+    def shown(self, key: str) -> str:
+        """Return an item's key with those of the items around it."""
+        return "/".join((*self.outer, key))
+
+    @property
+    def has_models(self) -> bool:
+        """Whether any step calls a model, in sub-pipelines too."""
+        return any(step.kind.roles for step in all_steps(self.block.body))
+
+    @property
+    def chunk_items(self) -> int:
+        """How many items a chunk has."""
+        return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
+
+    @property
+    def chat_models(self) -> tuple[ModelSpec, ...]:
+        """The chat models of its steps."""
+        steps = all_steps(self.block.body)
+        models = {(one.pool, one.ref): one for step in steps for one in step.models}
+        return tuple(one for one in models.values() if one.role == "chat")
+
+    def hand_to_other_machine(self, item: ItemWork) -> None:
+        """Forget what was done of an item that another machine has taken over."""
+        self.passed.append(item)
+        self.results[item.index] = None
+        self.failed = [failure for failure in self.failed if failure[0] != item.index]
+
+    def todo(self) -> list[ItemWork]:
+        return [item for item in self.work.items if item.verdict.is_work]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether `--only` left out items that have work to do."""
+        return any(item.verdict is NOT_ASKED for item in self.work.items)
+
+    def offered(self) -> dict[str, Any]:
+        """Return the value of `steps.<block>`; items without a result are not in `results`."""
+        place = {item.key: item.index for item in self.work.items}
+        last = len(place)
+        return {
+            "results": [result for result in self.results if result is not None],
+            "counts": self.counts,
+            # In the list's order, not by time: a prompt may read it.
+            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
+            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
+        }
+
+    def report(
+        self, item: ItemWork, state: State, seconds: float, error: str | None = None
+    ) -> ItemReport:
+        shown = self.shown(item.key)
+        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
+
+    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
+        """Return the state of a chunk; items that the stop gate left out are not counted."""
+        indexes = {item.index for item in chunk} & self.ended
+        n_failed = sum(index in indexes for index, _ in self.failed)
+        done = f"{len(indexes) - n_failed} done"
+        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)

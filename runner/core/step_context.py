@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paddock.engine.request import ModelSpec, Role
@@ -22,8 +21,6 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import parse_seconds
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.ledger.entries import StoredRow
-from paddock.runner.ledger.lineage import LineageStore
 from paddock.steps.base import (
     BoundTool,
     CallCache,
@@ -32,10 +29,9 @@ from paddock.steps.base import (
     ToolResult,
     Toolset,
 )
-from paddock.steps.paths import printable, resolve_path
+from paddock.steps.paths import resolve_path
 from paddock.steps.tools import tool_names
 
-from .dependencies import AWAY, STORE, held_mark
 from .run_records import RunStats
 
 if TYPE_CHECKING:
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
     from paddock.steps.tools.mcp_client import McpServerSpec, McpSessions
     from paddock.steps.tools.python_functions import FunctionPool
     from paddock.steps.tools.tool import RunnableTool
-
-    from .run_context import RunContext
 
 
 class CallTape(Protocol):
@@ -311,93 +305,3 @@ class ItemLog:
 
     def note(self, text: str) -> None:
         self._stats.note(f"{self._place}{text}")
-
-
-class ItemOutputs:
-    """Implements `paddock.steps.base.OutputFiles` for one item."""
-
-    def __init__(self, context: RunContext, scope: str, key: str) -> None:
-        self._context = context
-        self._index = context.index
-        self._stats = context.stats
-        self._scope = scope
-        self._key = key
-        self._intended: set[Path] = set()
-        self.written: dict[str, None] = {}
-        """Stored paths of what the item wrote, in order; part of its entry."""
-        self.kept: dict[Path, None] = {}
-        """Stores in which the item keeps rows."""
-        self.read: dict[str, None] = {}
-        """Files that were read on a model's request."""
-        self.searched: dict[str, list[Any]] = {}
-        """Marks of stores that were searched, of files that were moved away, and of edited files
-        that were kept."""
-
-    @property
-    def takes_over(self) -> bool:
-        """Whether this run replaces files that were edited, or are not ours."""
-        return self._context.options.takes_over
-
-    def owned(self) -> frozenset[Path]:
-        return self._index.owned()
-
-    async def known_sha256(self, path: Path) -> frozenset[str]:
-        return self._index.known_sha256(path)
-
-    def check_target(self, path: Path, *, is_new: bool = True) -> None:
-        """Check that a step may write, move or remove a file.
-
-        Raises:
-            StepError: it belongs to Paddock or the pipeline, or could run as code.
-        """
-        refusal = self._context.protected.refusal(path, is_new=is_new)
-        if refusal is not None:
-            name = printable(self._index.stored(path))
-            raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
-
-    async def intend(self, path: Path, sha256: str) -> None:
-        """Record durably what is about to be renamed to `path`."""
-        self.check_target(path)
-        await self._context.fence()
-        self._index.claim(self._scope, self._key, path)
-        if self._index.is_recorded(self._scope, self._key, path, sha256):
-            return
-        self._index.record_intended(self._scope, self._key, path, sha256, self._stats.run)
-        self._intended.add(path)
-        await self._index.ledger.durable()
-        # Again: the commit took time, and the rename comes next.
-        await self._context.fence()
-
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
-        self._index.claim(self._scope, self._key, path)
-        self._index.record_written(self._scope, self._key, path, sha256, self._stats.run)
-        self.written[self._index.stored(path)] = None
-        if path in self._intended:
-            self._stats.wrote(str(path))
-
-    async def holds(self, path: Path, sha256: str) -> None:
-        """Mark an edited `path` that is kept, with the digest that would have been written."""
-        self.searched |= held_mark(self._index.stored(path), sha256)
-
-    async def note_removed(self, path: Path) -> None:
-        self.searched[self._index.stored(path)] = [AWAY]
-
-    async def note_rows_kept(self, store: Path) -> None:
-        """Record that rows are about to be written to a store."""
-        self.check_target(store)
-        await self._context.fence()
-        self.kept[store] = None
-        ledger = self._index.ledger
-        intended = StoredRow(self._scope, self._index.stored(store), self._key, "", 0)
-        LineageStore(ledger).record_stored(intended, self._stats.run)
-        await ledger.durable()
-        await self._context.fence()
-
-    async def note_file_read(self, path: Path) -> None:
-        """Mark a file that the step could not name beforehand."""
-        self.read[str(path)] = None
-
-    async def note_rows_read(self, store: Path) -> None:
-        """Mark a store that is about to be searched."""
-        await self._context.stores.look([store])
-        self.searched[self._index.stored(store)] = [STORE, self._context.stores.content(store)]

@@ -28,7 +28,7 @@ from paddock.engine.request import (
 )
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.core.call_cache import LedgerPool, cached_reply, cached_vectors
-from paddock.runner.core.step_context import ItemOutputs
+from paddock.runner.core.run_context import ItemOutputs
 from paddock.steps.base import (
     UNKNOWN,
     EmbedModel,
