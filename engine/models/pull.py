@@ -15,8 +15,9 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -49,6 +50,7 @@ from .model_names import (
     FileSource,
     HubSource,
     ModelName,
+    ModelSource,
     RegistrySource,
     UrlSource,
     parse_source,
@@ -340,21 +342,10 @@ async def pull(
             str(source),
             f"files can only be imported on this machine itself, with `paddock pull {source}`",
         )
-    work = _Pull(store, options)
-    match found:
-        case RegistrySource(name):
-            lines = progress_lines(lambda report: work.from_registry(name, report))
-        case HubSource():
-            lines = progress_lines(lambda report: work.from_hub(found, report))
-        case UrlSource():
-            lines = progress_lines(lambda report: work.from_url(found, report))
-        case FileSource():
-            lines = progress_lines(lambda report: work.from_file(found, report))
-    try:
+    work = partial(_Pull(store, options).run, found)
+    async with aclosing(progress_lines(work)) as lines:
         async for line in lines:
             yield line
-    finally:
-        await lines.aclose()
 
 
 class _Pull:
@@ -362,11 +353,25 @@ class _Pull:
         self.store = store
         self.options = options
 
-    async def from_registry(self, name: ModelName, report: ReportProgress) -> None:
+    async def run(self, source: ModelSource, report: ReportProgress) -> None:
+        """Pull a model from any source."""
         report(ProgressLine("pulling manifest"))
-        if self.options.is_offline:
-            await self._accept_local_copy(name, report, NotPublished("pull model manifest"))
+        if self.options.is_offline and not isinstance(source, FileSource):
+            is_registry = isinstance(source, RegistrySource)
+            error = NotPublished("pull model manifest" if is_registry else str(source))
+            await self._accept_local_copy(source.name, report, error)
             return
+        match source:
+            case RegistrySource(name):
+                await self._from_registry(name, report)
+            case HubSource():
+                await self._from_hub(source, report)
+            case UrlSource():
+                await self._from_url(source, report)
+            case FileSource():
+                await self._from_file(source, report)
+
+    async def _from_registry(self, name: ModelName, report: ReportProgress) -> None:
         async with TransferClient(self.options, report) as connection:
             registry = RegistryClient(connection, name)
             try:
@@ -389,12 +394,8 @@ class _Pull:
                     continue  # another process pruned a blob meanwhile; download it again
                 return
 
-    async def from_hub(self, source: HubSource, report: ReportProgress) -> None:
+    async def _from_hub(self, source: HubSource, report: ReportProgress) -> None:
         """Pull a GGUF file of a repository, and the projector in it."""
-        report(ProgressLine("pulling manifest"))
-        if self.options.is_offline:
-            await self._accept_local_copy(source.name, report, NotPublished(str(source)))
-            return
         hub = hub_address(self.options)
         # The hub's URL is a setting of this machine's owner, so http:// is intended.
         options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
@@ -420,19 +421,14 @@ class _Pull:
         imported = ImportedFiles(digests[0], tuple(digests[n:]), tuple(digests[1:n]), texts)
         await self._import(source.name, imported, report)
 
-    async def from_url(self, source: UrlSource, report: ReportProgress) -> None:
-        report(ProgressLine("pulling manifest"))
-        if self.options.is_offline:
-            await self._accept_local_copy(source.name, report, NotPublished(source.url))
-            return
+    async def _from_url(self, source: UrlSource, report: ReportProgress) -> None:
         async with TransferClient(self.options, report) as connection:
             wanted = [await inspect_url(connection, url) for url in split_file_urls(source.url)]
             digests = await self._download(connection, wanted, report)
         await self._import(source.name, ImportedFiles(digests[0], parts=tuple(digests[1:])), report)
 
-    async def from_file(self, source: FileSource, report: ReportProgress) -> None:
+    async def _from_file(self, source: FileSource, report: ReportProgress) -> None:
         """Import a file of this machine, and the projector in its folder."""
-        report(ProgressLine("pulling manifest"))
         imported = await import_file(self.store, source.path, report)
         report(ProgressLine("verifying sha256 digest"))
         await self._import(source.name, imported, report)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -238,12 +239,9 @@ async def push(
         TransferError: after the last line; the registry's model is unchanged.
     """
     parsed = name if isinstance(name, ModelName) else parse_name(name)
-    lines = progress_lines(lambda report: _push(store, parsed, options, report))
-    try:
+    async with aclosing(progress_lines(partial(_push, store, parsed, options))) as lines:
         async for line in lines:
             yield line
-    finally:
-        await lines.aclose()
 
 
 async def _push(
