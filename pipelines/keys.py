@@ -15,7 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from paddock.engine.system.text import shorten
 from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
@@ -78,19 +85,9 @@ def _parse_quantity(value: Any, units: Mapping[str, float], what: str) -> float:
     return float(found[1]) * units[found[2]]
 
 
-def _quantity_schema(*examples: str, plain: bool) -> Any:
-    text: dict[str, Any] = {"type": "string", "examples": list(examples)}
-    shape = {"anyOf": [text, {"type": "integer"}]} if plain else text
-    return Field(json_schema_extra=_replace_schema(shape))
-
-
-def _replace_schema(shape: dict[str, Any]) -> Any:
-    def put(schema: dict[str, Any]) -> None:
-        for key in ("type", "minimum"):
-            schema.pop(key, None)
-        schema.update(shape)
-
-    return put
+def _quantity_schema(*examples: str, plain: bool) -> WithJsonSchema:
+    text = {"type": "string", "examples": list(examples)}
+    return WithJsonSchema({"anyOf": [text, {"type": "integer"}]} if plain else text)
 
 
 Seconds = Annotated[

@@ -107,15 +107,8 @@ class ReadRequest(Protocol):
         """Read an embedded document of another kind."""
 
 
-class ReadsFile(Protocol):
-    """A built-in reader; takes an open file, so that it can read attachments too."""
-
-    def __call__(self, file: BinaryIO, wish: ReadRequest) -> Document:
-        """Read it.
-
-        Raises:
-            Unreadable: it cannot be read.
-        """
+ReadsFile = Callable[[BinaryIO, ReadRequest], Document]
+"""A built-in reader; takes an open file, so that it can read attachments too."""
 
 
 class BrokenReader(Unreadable):
