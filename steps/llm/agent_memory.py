@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from paddock.engine.request import EmbedRequest, Message, ModelSpec, Tool, ToolCall
+from paddock.engine.request import Message, ModelSpec, Tool, ToolCall
 from paddock.engine.system import files
-from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
+from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
+from paddock.steps.vectors.embed import embed_texts
 
 from .ask import Asker, most_that_fits, without_middle
 from .tool_protocol import ToolCallResult, as_data
@@ -287,16 +288,8 @@ class RecalledTurns:
             self._store = await self.asker.tools.stores.open(path, n_dimensions, model)
         return self._store
 
-    async def _vectors(self, texts: Sequence[str]) -> list[Sequence[float]]:
-        tools = self.asker.tools
-        request = EmbedRequest(
-            self.embedder,
-            tuple(texts),
-            priority=tools.priority,
-            total_s=tools.total_s,
-            on_overflow="split",
-        )
-        return list((await tools.pool.embed(request)).vectors)
+    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector]:
+        return await embed_texts(self.asker.tools, self.embedder, texts, on_overflow="split")
 
 
 def recalled_turns(asker: Asker) -> RecalledTurns:

@@ -71,7 +71,8 @@ class Embed:
         if not parts:
             return EmbedOutput(vectors=[], count=0)
         model = tools.models.resolve(params.model, "embed")
-        vectors = await _embed_texts(params, model, [one.text for one in parts], tools)
+        texts = [one.text for one in parts]
+        vectors = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
         return EmbedOutput.model_construct(
             vectors=[list(vector) for vector in vectors], count=len(vectors), store=None
         )
@@ -92,30 +93,31 @@ async def _embed_into_store(
     new = [text for text in dict.fromkeys(one.text for one in parts) if text not in vectors]
     for first in range(0, len(new), REQUEST_TEXTS):
         texts = new[first : first + REQUEST_TEXTS]
-        for text, vector in zip(
-            texts, await _embed_texts(params, model, texts, tools), strict=True
-        ):
-            vectors[text] = array("f", vector)
+        made_now = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
+        vectors |= {text: array("f", one) for text, one in zip(texts, made_now, strict=True)}
     rows = [_vector_row(index, one, vectors[one.text], made) for index, one in enumerate(parts)]
     await tools.outputs.note_rows_kept(path)
     await store.replace(tools.item, rows)
     return EmbedOutput(vectors=None, count=len(rows), store=str(path))
 
 
-async def _embed_texts(
-    params: EmbedParams, model: ModelSpec, texts: Sequence[str], tools: Tools
+async def embed_texts(
+    tools: Tools,
+    model: ModelSpec,
+    texts: Sequence[str],
+    dimensions: int | None = None,
+    on_overflow: OnOverflow = "error",
 ) -> Sequence[Vector]:
-    reply = await tools.pool.embed(
-        EmbedRequest(
-            model=model,
-            texts=tuple(texts),
-            dimensions=params.dimensions,
-            priority=tools.priority,
-            total_s=tools.total_s,
-            on_overflow=params.on_overflow,
-        )
+    """Return one vector for each text, in their order."""
+    request = EmbedRequest(
+        model,
+        tuple(texts),
+        dimensions=dimensions,
+        priority=tools.priority,
+        total_s=tools.total_s,
+        on_overflow=on_overflow,
     )
-    return reply.vectors
+    return (await tools.pool.embed(request)).vectors
 
 
 def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorRow:

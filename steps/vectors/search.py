@@ -9,13 +9,13 @@ Learning Methods", SIGIR 2009: scores of different kinds cannot be added, ranks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
-from paddock.engine.request import EmbedRequest, Role
+from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import (
     EmbedModel,
@@ -24,10 +24,10 @@ from paddock.steps.base import (
     SearchHit,
     StepError,
     Tools,
-    Vector,
     VectorStore,
 )
 
+from .embed import embed_texts
 from .where_filter import FILTER_COLUMNS, sql_condition
 
 RANK_OFFSET = 60
@@ -152,33 +152,17 @@ class Search:
 async def _search_store(
     params: SearchParams, store: VectorStore, tools: Tools
 ) -> Sequence[SearchHit]:
-    where = _where_condition(params)
+    where = params.where.source if isinstance(params.where, Template) else params.where
     if params.mode == "text":
         return await store.matching(params.query, params.k, where)
-    vector = await _query_vector(params, store, tools)
+    model = tools.models.resolve(params.model, "embed")
+    (vector,) = await embed_texts(tools, model, [params.query], dimensions=store.dimensions)
     if params.mode == "vector":
         return await store.nearest(vector, params.k, where)
     wide = max(_WIDER * params.k, _AT_LEAST)
     by_meaning = await store.nearest(vector, wide, where)
     by_words = await store.matching(params.query, wide, where)
     return rank_fusion(by_meaning, by_words)[: params.k]
-
-
-async def _query_vector(params: SearchParams, store: VectorStore, tools: Tools) -> Vector:
-    reply = await tools.pool.embed(
-        EmbedRequest(
-            model=tools.models.resolve(params.model, "embed"),
-            texts=(params.query,),
-            dimensions=store.dimensions,
-            priority=tools.priority,
-            total_s=tools.total_s,
-        )
-    )
-    return reply.vectors[0]
-
-
-def _where_condition(params: SearchParams) -> Mapping[str, Any] | str | None:
-    return params.where.source if isinstance(params.where, Template) else params.where
 
 
 def _found_row(number: int, hit: SearchHit) -> FoundRow:
