@@ -208,7 +208,6 @@ def _text_with_secrets(text: str, variables: set[str]) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """Return the first fault as a sentence."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]

@@ -325,7 +325,6 @@ class StepParser:
         return {**controls, "retry": keys.retry, "timeout": keys.timeout}
 
     def _loop(self, text: Any, at: Path, names: tuple[str, ...]) -> tuple[str, Expression]:
-        """Parse `NAME in EXPRESSION`."""
         checks = self._checks
         nothing = Expression.of("[]")
         found = _FOR_EACH.match(text) if isinstance(text, str) else None
@@ -429,7 +428,6 @@ class _PipelineParser:
         return replace(pipeline, elsewhere=tuple(self._elsewhere), faults=tuple(checks.faults))
 
     def _part(self, table: type[K], data: Mapping[str, Any], name: str) -> K | None:
-        """Parse a key that is one table."""
         if data.get(name) is None:
             return None
         written = without_x_keys_nested(data[name])
@@ -444,7 +442,6 @@ class _PipelineParser:
             self._elsewhere.append(OutsideText(at, value, frozenset(names)))
 
     def _triggers(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Parse `on`, `concurrency` and `budget`."""
         tables = {"on": OnKeys, "concurrency": ConcurrencyKeys, "budget": BudgetKeys}
         return {name: self._part(table, data, name) for name, table in tables.items()}
 

@@ -209,7 +209,6 @@ class DependencyGraph:
             self._secret(use)
 
     def _secret(self, use: ReferenceUse) -> None:
-        """Check that a secret is named, and declared."""
         declared = self._pipeline.secrets
         if len(use.reference) == 1:
             self._fault(use, "`secrets` alone names no secret", "Write `secrets.<name>`.")

@@ -55,7 +55,6 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
 
 @lru_cache(maxsize=1)
 def _format_checker() -> Any:
-    """Return the checker of `format`."""
     from jsonschema import FormatChecker
 
     checker = FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))

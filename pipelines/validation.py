@@ -99,7 +99,6 @@ def _fault(
 
 
 def _author_key(path: Path, at: Path) -> str | int:
-    """Return the last key in a path."""
     names = [name for name in (*at, *path) if isinstance(name, str)]
     return names[-1] if names else "this"
 

@@ -545,7 +545,6 @@ def _cited_numbers_in(text: str) -> list[int]:
 
 
 def _normalised_quote(text: str) -> str:
-    """Normalise letters, quotation marks, dashes and spaces of a text."""
     plain = unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY)).casefold()
     return " ".join(unicodedata.normalize("NFC", plain).split())
 

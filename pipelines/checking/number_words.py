@@ -468,7 +468,6 @@ def _ordinals(language: Language) -> Iterator[tuple[str, float]]:
 
 
 def _word_forms(language: Language, word: str) -> Iterator[str]:
-    """Yield an ordinal with its endings."""
     if language == "de":
         yield from (f"{word}{ending}" for ending in ("e", "en", "er", "es", "em"))
     elif language in ("es", "it"):

@@ -201,7 +201,6 @@ def _renamed(source: Path, target: Path) -> bool:
 
 
 def _delete(path: Path) -> None:
-    """Remove a file if it exists."""
     try:
         if stat.S_ISDIR(path.lstat().st_mode):
             raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")

@@ -190,7 +190,6 @@ def _messages_of(params: ChatParams) -> list[Message]:
 async def _with_images(
     messages: list[Message], paths: Sequence[str], tools: Tools
 ) -> list[Message]:
-    """Add images to the user's last message."""
     images = await read_images(tools.roots, paths)
     for where, message in reversed(list(enumerate(messages))):
         if message.role == "user":

@@ -286,7 +286,6 @@ _SHARED_KEYS = ("$defs", "definitions", "$schema", "$id")
 
 
 def _shared_definitions(schema: Mapping[str, Any]) -> Schema:
-    """Return the definitions that a schema refers to."""
     return {**schema.get("definitions", {}), **schema.get("$defs", {})}
 
 

@@ -600,7 +600,6 @@ def _chapter_text(book: zipfile.ZipFile, name: str) -> str:
 
 
 def _epub_xml(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    """Parse one of the book's metadata files."""
     if book.getinfo(name).file_size > _MOST_XML_BYTES:
         raise Unreadable(f"is damaged: its '{name}' is far too large")
     return ElementTree.fromstring(book.read(name))

@@ -244,7 +244,6 @@ class McpSession:
         return True
 
     async def close(self) -> None:
-        """End it, and the process with all that it started."""
         self._closing.set()
         if not self._ready.done():
             self._life.cancel()
@@ -368,7 +367,6 @@ class McpSession:
         return tool_result(text if value is None else value, text or json.dumps(value))
 
     def _failure(self, error: BaseException) -> StepError:
-        """Return the error for a failed server."""
         first = first_error(error)
         if isinstance(first, StepError):
             return first
@@ -389,7 +387,6 @@ class McpSession:
 
 
 def _block_text(block: Any) -> str:
-    """Return one block of a result as text."""
     if block.type == "text":
         return str(block.text)
     if block.type == "resource":

@@ -587,5 +587,4 @@ def _refuse_non_store(path: Path) -> None:
 
 
 def _is_store_file(name: str) -> bool:
-    """Return whether a file belongs to a store without a table."""
     return name.startswith((lance_table.MANIFEST_NAME, lance_table.LOCK_NAME))

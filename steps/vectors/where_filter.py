@@ -256,7 +256,6 @@ def _quoted(name: str) -> str:
 
 
 def _like_pattern(glob: str) -> str:
-    """Convert `*` and `?` to a LIKE pattern."""
     escaped = glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
 
