@@ -27,7 +27,13 @@ from paddock.engine.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from paddock.engine.system.files import TemporaryFile, remove_stale_files, sha256_of, sync_folder
+from paddock.engine.system.files import (
+    TemporaryFile,
+    remove_stale_files,
+    sha256_of,
+    sync_file,
+    sync_folder,
+)
 from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.system.units import DAY_S, HOUR_S
 
@@ -152,9 +158,8 @@ class BlobStore:
     def adopt(self, path: Path) -> str:
         """Turn a complete temporary file of this folder into a blob; return its digest."""
         with store_write_errors(self.folder):
-            with path.open("rb+") as file:
-                digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-                os.fsync(file.fileno())
+            digest = f"sha256:{sha256_of(path)}"
+            sync_file(path)
             path.replace(self.path(digest))
         sync_folder(self.folder)
         return digest

@@ -27,6 +27,7 @@ import httpx
 
 from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreReadOnly
 from paddock.engine.gguf import split_file_names
+from paddock.engine.system.files import sync_file
 from paddock.engine.system.tasks import task_group
 
 from .blobs import free_disk_bytes, store_write_errors
@@ -183,8 +184,8 @@ class PartialBlob:
 
     def sync(self) -> None:
         """Flush all bytes to the disk, before the file is renamed to its digest."""
-        with resumable_write_errors(self.path.parent), self.path.open("r+b") as file:
-            os.fsync(file.fileno())
+        with resumable_write_errors(self.path.parent):
+            sync_file(self.path)
 
     def rename(self, blob: Path) -> None:
         """Rename the complete file to its blob's name, and remove the states."""

@@ -334,6 +334,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's bytes to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Append to a private file and flush it to the disk; make the file if it is missing."""
+    private_folder(path.parent)
+    with open_private(path, "ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename outlast a power cut, where the system can."""
     with suppress(OSError):

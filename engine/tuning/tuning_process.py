@@ -7,8 +7,6 @@ and how often they agree on the next token.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +35,7 @@ from paddock.engine.profile import format_speeds, trial_models
 from paddock.engine.profile.context_layout import workload_s
 from paddock.engine.profile.measure import Bench, BenchClock, BenchOptions, measure_format
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
+from paddock.engine.system.files import sha256_of, sync_file
 from paddock.engine.system.processes import run_and_exit, take_order
 from paddock.engine.workers.crashes import with_fallback
 from paddock.engine.workers.worker_options import WorkerOptions
@@ -420,10 +419,8 @@ def _predictions(order: TuningOrder, path: str) -> NDArray[np.int32]:
 
 def _synced_file_facts(path: Path) -> dict[str, Any]:
     """Sync a file to the disk; return its digest and its size."""
-    with path.open("rb+") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return {"digest": digest, "size_bytes": path.stat().st_size}
+    sync_file(path)
+    return {"digest": sha256_of(path), "size_bytes": path.stat().st_size}
 
 
 if __name__ == "__main__":

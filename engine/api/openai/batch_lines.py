@@ -21,9 +21,10 @@ from paddock.engine.api.json_body import lower_case_keys, parse_object
 from paddock.engine.api.streaming import dumps
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
+from paddock.engine.models.blobs import store_write_errors
+from paddock.engine.system.files import append_durably
 from paddock.engine.system.tasks import end
 
-from .batch_storage import append_durably
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
 from .generation_calls import ApiCaller, new_id
 from .request_body import shown
@@ -300,7 +301,7 @@ async def run_lines(
             new = [one for one in written if one is not None]
             if new:
                 # One flush for all that came meanwhile.
-                await asyncio.to_thread(append_durably, results, b"".join(text for text, _ in new))
+                await asyncio.to_thread(_append, results, b"".join(text for text, _ in new))
                 n_good += sum(is_good for _, is_good in new)
                 n_bad += sum(not is_good for _, is_good in new)
                 yield BatchProgress(total, n_good, n_bad)
@@ -308,6 +309,11 @@ async def run_lines(
             raise BatchInterrupted
     finally:
         await end(*runners)
+
+
+def _append(results: Path, data: bytes) -> None:
+    with store_write_errors(results.parent):
+        append_durably(results, data)
 
 
 class _PendingLines:

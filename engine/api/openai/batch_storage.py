@@ -8,7 +8,6 @@ or failed, expired, cancelled.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -20,22 +19,10 @@ from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import (
     PRIVATE_FILE,
     TemporaryFile,
-    open_private,
     private_folder,
     read_json_object,
     write_json_atomically,
 )
-
-
-def append_durably(path: Path, data: bytes) -> None:
-    """Append to a file and flush it to the disk; make the file if it is missing."""
-    with store_write_errors(path.parent):
-        private_folder(path.parent)
-        with open_private(path, "ab") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
 
 _FILE_ID = re.compile(r"file-[0-9a-f]{24,26}")
 
