@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.core.block_items import match_renames
-from paddock.runner.core.blocks import BlockRunner
+from paddock.runner.core.cleanup import OrphanCleaner
 from tests.runner.world import World, reasons, states
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_after_a_renamed_document_is_done_leaves_nothing_be
 ) -> None:
     rename(world, "a.txt", "z.txt")
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
-        patched.setattr(BlockRunner, "_mark_deleted", killed)
+        patched.setattr(OrphanCleaner, "settled", killed)
         world.run()
     assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt", "z.txt"]
     report = world.run()
