@@ -39,9 +39,10 @@ LONGEST = (
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
 # 12 s of a processor.
 WITH_PREFECT = (
-    "runner/schedule/test_up.py", "runner/prefect/test_flow.py", "runner/workers/test_delegate.py",
-    "runner/workers/test_prepare.py", "runner/schedule/test_office.py",
-    "runner/schedule/test_planner.py", "runner/daemon/test_prefect_retention.py",
+    "runner/schedule/test_up.py", "runner/prefect/test_flow.py",
+    "runner/workers/test_delegation.py",
+    "runner/workers/test_preflight.py", "runner/schedule/test_run_manager.py",
+    "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ WITH_MESSAGES = (
     "runner/test_cli.py", "runner/bind/test_permissions.py", "runner/test_settings.py",
     "runner/config/test_pipeline_secrets.py",
     "runner/cli/commands/test_history.py", "runner/cli/commands/test_test.py",
-    "runner/cli/commands/test_store.py", "runner/cli/commands/test_tools.py",
+    "runner/cli/commands/test_model_commands.py", "runner/cli/commands/test_tools.py",
 )  # fmt: skip
 
 

@@ -120,9 +120,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
     ids=lambda file: file.parent.name,
 )
 def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Path) -> None:
-    (suite,) = trials.run_suites(
-        [trials.read_suite(file)], mode="replay", on_result=lambda file, case: None
-    )
+    (suite,) = trials.run_suites([trials.read_suite(file)], trials.SuiteOptions("replay"))
     assert [case.name for case in suite.cases], "its tests were left out"
     assert [(case.name, case.problems) for case in suite.cases if not case.passed] == []
     assert suite.notes == (), "every cassette has its test"
@@ -130,9 +128,7 @@ def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Pat
 
 def test_a_prompt_of_its_own_form_is_tested_without_a_model() -> None:
     file = EXAMPLES / "ci-batch" / "prompts" / "triage.prompt.yml"
-    (suite,) = trials.run_suites(
-        [trials.read_suite(file)], mode="replay", on_result=lambda file, case: None
-    )
+    (suite,) = trials.run_suites([trials.read_suite(file)], trials.SuiteOptions("replay"))
     assert [case.word for case in suite.cases] == ["passed"]
 
 

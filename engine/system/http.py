@@ -7,7 +7,7 @@ Unix socket goes through `light_http`.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ def client(
     url: str = "",
     *,
     key: str = "",
+    headers: Mapping[str, str] | None = None,
     connect_s: float = CONNECT_S,
     timeout_s: float | None = 30.0,
     n_idle: int | None = None,
@@ -51,13 +52,36 @@ def client(
 
     return httpx.AsyncClient(
         base_url=url,
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers=_headers(key, headers),
         timeout=httpx.Timeout(timeout_s, connect=connect_s, pool=None),
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=n_idle, keepalive_expiry=idle_s
         ),
         **options,
     )
+
+
+def blocking_client(
+    url: str = "",
+    *,
+    key: str = "",
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float | None = 30.0,
+    **options: Any,
+) -> httpx.Client:
+    """Return a client for a thread, as `client` does."""
+    import httpx
+
+    return httpx.Client(
+        base_url=url,
+        headers=_headers(key, headers),
+        timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
+        **options,
+    )
+
+
+def _headers(key: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
 
 
 def is_header_value(text: str) -> bool:
@@ -78,6 +102,8 @@ def http_failures(where: str) -> Iterator[None]:
         ) from None
     except httpx.ConnectError as error:
         raise HttpFailure(f"{where} cannot be reached ({_reason(error)})", was_sent=False) from None
+    except httpx.InvalidURL as error:
+        raise HttpFailure(f"{where} is not a valid address ({error})", was_sent=False) from None
     except httpx.TimeoutException:
         raise HttpFailure(f"{where} does not answer in time", was_sent=True) from None
     except httpx.HTTPError as error:

@@ -417,15 +417,13 @@ async def _write_stdin(process: asyncio.subprocess.Process, stdin: bytes) -> Non
         process.stdin.close()
 
 
-async def end_group(process: asyncio.subprocess.Process) -> None:
-    """End a process and its group: SIGTERM, and SIGKILL after `GRACE_S`; close its pipes."""
+async def end_group(process: asyncio.subprocess.Process, grace_s: float = GRACE_S) -> None:
+    """End a process and its group: SIGTERM, and SIGKILL after `grace_s`; close its pipes."""
     if process.returncode is None:
         _signal_group(process.pid, signal.SIGTERM)
-        try:
-            async with asyncio.timeout(GRACE_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
                 await _wait_for_end(process)
-        except TimeoutError:
-            pass
         _signal_group(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):

@@ -40,6 +40,21 @@ KeepAliveOption = Annotated[
     typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long the model stays."),
 ]
 
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
+]
+TakeOption = Annotated[
+    bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
+]
+LocalOption = Annotated[
+    bool, typer.Option("--local", help="Run inside this process, without Prefect.")
+]
+MaxRunsOption = Annotated[int | None, typer.Option("--max-runs", min=1, help="Concurrent runs.")]
+LogOption = Annotated[
+    bool,
+    typer.Option("--log-json", help="Log one JSON object per line, with the items of runs."),
+]
+
 HERE = "."
 """Default of FILE."""
 
@@ -273,7 +288,21 @@ def parse_inputs(given: list[str] | None) -> dict[str, str]:
     return inputs
 
 
-def given_settings(pool: str | None, allow: str | None) -> dict[str, object]:
-    """Return the settings of `--pool` and `--allow`."""
-    given = {"pool": pool, "allow": allow}
-    return {name: value for name, value in given.items() if value is not None}
+def given_settings(**options: object) -> dict[str, object]:
+    """Return the settings of the options that were given; a flag that was not is False."""
+    return {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }
+
+
+def existing_paths(texts: Sequence[str] | None) -> list[Path]:
+    """Return the paths of files and folders.
+
+    Raises:
+        CommandError: one does not exist.
+    """
+    paths = [Path(text) for text in texts or ()]
+    for path, text in zip(paths, texts or (), strict=True):
+        if not path.exists():
+            raise CommandError(f"There is no file or folder '{text}'.")
+    return paths

@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.errors import EngineError
-from paddock.engine.gguf import check_file
 from paddock.engine.models.model_names import is_path
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import units
@@ -29,7 +27,12 @@ from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import console
 
 from . import model_tables
-from .chat_terminal import LineInput, PlainAnswer, TerminalAnswer, answer_view, echo_disabled
+from .chat_terminal import LineInput, PlainAnswer, answer_view, echo_disabled
+from .exit_status import CommandError
+from .model_arguments import resolve_model_ref
+
+if TYPE_CHECKING:
+    from .rich_answers import TerminalAnswer
 
 ChatMessage = dict[str, Any]
 """A message of `/api/chat`: role, content, optional images."""
@@ -108,7 +111,6 @@ def _without_empty(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 MAX_IMAGE_BYTES = 100 * 1024 * 1024
 
 _IMAGE_SUFFIX = r"\.(?:png|jpe?g|webp|gif|bmp)"
@@ -191,10 +193,8 @@ def _duration_row(last: Mapping[str, Any], name: str) -> str:
 
 
 def _prompt_rows(last: Mapping[str, Any]) -> str:
-    words = _rate_rows(
-        last, "prompt_eval_count", "prompt_eval_duration", last.get("cached_tokens") or 0
-    )
-    n_known = last.get("cached_tokens")
+    n_known = last.get("cached_tokens") or 0
+    words = _rate_rows(last, "prompt_eval_count", "prompt_eval_duration", n_known)
     return f"{words}, {n_known:,} cached" if words and n_known else words
 
 
@@ -245,7 +245,7 @@ def is_slash_command(text: str) -> bool:
 
 @dataclass
 class SlashCommands:
-    """Slash commands of one chat. Errors are raised as `ServiceError`."""
+    """Slash commands of one chat. Errors are raised as `ServiceError` or `CommandError`."""
 
     service: ServiceClient
     session: ChatConversation
@@ -290,7 +290,7 @@ class SlashCommands:
     def _load(self, model: str) -> None:
         if not model:
             raise ServiceError("Name a model: /load MODEL.")
-        model = _absolute_ref(model)
+        model = resolve_model_ref(model)
         self.session.change_model(model, model_capabilities(self.service, model))
         console.print_err(f"{model}. A new conversation begins.")
 
@@ -394,27 +394,6 @@ class SlashCommands:
         if self.keyboard is not None:
             self.keyboard.keeps_history = is_kept
         console.print_err("Input lines are saved." if is_kept else "Input lines are not saved.")
-
-
-def history_file(state_dir: Path) -> Path:
-    """Return the file of the input history."""
-    return state_dir / "chat-history"
-
-
-def _absolute_ref(model: str) -> str:
-    """Return a model's name, or the absolute path of a file: a service has another folder.
-
-    Raises:
-        ServiceError: the path leads to no GGUF file.
-    """
-    if not is_path(model):
-        return model
-    path = Path(model).expanduser().resolve()
-    try:
-        check_file(path, model)
-    except EngineError as error:
-        raise ServiceError(str(error)) from None
-    return str(path)
 
 
 NOT_FOUND = 404
@@ -569,12 +548,10 @@ def _handle_input(
             add_question(session, text)
             with echo_disabled():
                 stream_answer(service, session, answer_view(draws_markdown=session.draws_markdown))
-    except AnswerInterrupted:
+    except (AnswerInterrupted, KeyboardInterrupt):
         console.print_err("(Stopped.)")
-    except (ServiceError, NotAnImage) as error:
+    except (ServiceError, CommandError, NotAnImage) as error:
         console.print_err(str(error))
-    except KeyboardInterrupt:
-        console.print_err("(Stopped.)")
 
 
 @contextlib.contextmanager

@@ -85,9 +85,8 @@ def findings_text(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-_KERNEL_TRIAL_TIMEOUT_S = (
-    60.0  # takes 1 s; llama.cpp with CUDA takes some seconds to start on a cold machine
-)
+# Takes 1 s; llama.cpp with CUDA takes some seconds to start on a cold machine.
+_KERNEL_TRIAL_TIMEOUT_S = 60.0
 _KERNEL_TRIAL_COMMAND = (sys.executable, "-P", "-m", "paddock.engine.profile.trial_models")
 
 
@@ -123,9 +122,8 @@ def _run_kernel_trial(fallback: int, n_threads: int) -> str:
     if ended.code < 0:
         return how_it_ended(ended.code)
     lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-    return (
-        f"ended by an error ({lines[-1] if lines else 'without a message'})" if ended.code else ""
-    )
+    why = lines[-1] if lines else "without a message"
+    return f"ended by an error ({why})" if ended.code else ""
 
 
 def _fallback_findings(settings: Settings, *, is_sound: bool) -> Iterator[Finding]:
@@ -196,9 +194,8 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         return
     why = f"status {status}" if status else answer
     remedy = "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
-    yield Finding(
-        "prefect", "warning", f"{_url_without_password(url)} does not answer: {why}", remedy
-    )
+    text = f"{_url_without_password(url)} does not answer: {why}"
+    yield Finding("prefect", "warning", text, remedy)
 
 
 def _prefect_setting_hint(environ: Mapping[str, str]) -> str:
@@ -304,9 +301,8 @@ def firewall_findings(port: int) -> Iterator[Finding]:
     )
     if closed:
         text = f"{closed} drops what no rule allows, and no rule names port {port}"
-        yield Finding(
-            "firewall", "warning", text, f"sudo iptables -I INPUT -p tcp --dport {port} -j ACCEPT"
-        )
+        remedy = f"sudo iptables -I INPUT -p tcp --dport {port} -j ACCEPT"
+        yield Finding("firewall", "warning", text, remedy)
 
 
 def _blocking_filter(nft: str, iptables: str, port: int) -> str:
@@ -392,11 +388,8 @@ def _version_findings() -> Iterator[Finding]:
 def _processor_findings(machine: hardware.Machine) -> Iterator[Finding]:
     cpu, memory = machine.cpu, machine.memory
     features = ", ".join(cpu.features) or "unknown features"
-    yield Finding(
-        "processor",
-        "ok",
-        f"{cpu.name}, {counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}",
-    )
+    text = f"{cpu.name}, {counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}"
+    yield Finding("processor", "ok", text)
     is_low = memory.free_bytes < _LOW_MEMORY_BYTES
     yield Finding(
         "memory",
@@ -550,9 +543,8 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_writable(folder: Path) -> bool:
-    existing = next(
-        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-    )
+    whole = folder.absolute()
+    existing = next(path for path in (whole, *whole.parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 
@@ -566,27 +558,23 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("models", "ok", ", ".join(names))
     for role, ref in settings.default_models.items():
         if not _is_stored(finder, ref):
-            remedy = _pull_remedy(role, ref)
-            yield Finding(
-                "models", "warning", f"the default to {role}, '{ref}', is missing", remedy
-            )
+            text = f"the default to {role}, '{ref}', is missing"
+            yield Finding("models", "warning", text, _pull_remedy(role, ref))
 
 
 def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
     """Report tuned copies, measured speeds, and models that a tuned copy would make faster."""
     for copy in TunedCopyStore(settings.pool.cache_dir).all():
-        yield Finding(
-            "models", "ok", f"{copy.name} is served by its tuned copy: {tuned_copy_summary(copy)}"
-        )
+        text = f"{copy.name} is served by its tuned copy: {tuned_copy_summary(copy)}"
+        yield Finding("models", "ok", text)
     speeds = SpeedBook(settings.pool)
     for name, why in speeds.excuses():
         yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
     for name, manner in speeds.manners():
         if manner.company is None and manner.drafts is None:
             continue
-        remedy = (
-            "Request drafts with the option `draft_num_predict`." if manner.drafts is False else ""
-        )
+        ask = "Request drafts with the option `draft_num_predict`."
+        remedy = ask if manner.drafts is False else ""
         yield Finding("models", "ok", f"{name}: greedy answers are {manner.promise()}", remedy)
     for speed_gain in speeds.gains():
         text = (

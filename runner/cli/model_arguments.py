@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from paddock.engine.errors import ModelBroken, NoModelFile
 from paddock.engine.gguf import check_file
@@ -12,9 +15,17 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.runner.config import setting_values
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
+from .completion import complete_model_names
 from .exit_status import CommandError
 
-MODEL_HELP = "A name from `paddock list`, or a GGUF file."
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name from `paddock list`, or a GGUF file.",
+        autocompletion=complete_model_names,
+    ),
+]
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 

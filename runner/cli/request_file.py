@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.batch_lines import (
     BatchInterrupted,
@@ -23,9 +21,13 @@ from paddock.engine.api.openai.batch_lines import (
     run_lines,
 )
 from paddock.engine.backends.local import LocalPool
+from paddock.engine.system import http
 from paddock.runner.daemon import service_client
-from paddock.runner.daemon.service_client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ServiceError
+from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
 from paddock.runner.settings import Settings
+
+PAUSE_S, MOST_PAUSE_S = 2.0, 30.0
+"""Before a busy service is asked again: where it does not say when, and at most."""
 
 
 def answer_requests(
@@ -69,7 +71,7 @@ async def _run(
         async with AsyncExitStack() as stack:
             if client is not None:
                 with client:
-                    asking = _open_pool(client.url, client.headers, client.trusts_proxies)
+                    asking = _open_pool(client)
                 answer = await stack.enter_async_context(asking)
             else:
                 answer = answers_of(await stack.enter_async_context(LocalPool(settings.pool)))
@@ -82,23 +84,23 @@ async def _run(
 
 
 @asynccontextmanager
-async def _open_pool(
-    url: str, headers: dict[str, str], trusts_proxies: bool
-) -> AsyncIterator[LineAnswerer]:
+async def _open_pool(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
     """Yield a function that sends one line to the service, and retries while it is busy."""
-    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None)
-    headers = {**headers, "X-Paddock-Priority": "batch"}
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=trusts_proxies
-    ) as http:
+    async with http.client(
+        service.url,
+        key=service.api_key,
+        headers={"X-Paddock-Priority": "batch"},
+        timeout_s=READ_TIMEOUT_S,
+        trust_env=service.trusts_proxies,
+    ) as client:
 
         async def answer(line: BatchLine) -> dict[str, Any]:
             while True:
-                asked = await http.post(line.url, json={**line.body, "stream": False})
+                asked = await client.post(line.url, json={**line.body, "stream": False})
                 if asked.status_code not in (429, 503):
                     break
-                await asyncio.sleep(_retry_after_s(asked.headers.get("retry-after", "")))
+                pause_s = http.retry_after_s(asked.headers.get("retry-after"), MOST_PAUSE_S)
+                await asyncio.sleep(PAUSE_S if pause_s is None else pause_s)
             told = asked.json()
             if asked.status_code >= 400:
                 error = told.get("error") if isinstance(told, dict) else None
@@ -113,12 +115,3 @@ async def _open_pool(
             return dict(told)
 
         yield answer
-
-
-def _retry_after_s(retry_after: str) -> float:
-    """Return the pause before a retry, at most 30 s.
-
-    >>> _retry_after_s("5"), _retry_after_s("3600"), _retry_after_s("soon")
-    (5.0, 30.0, 2.0)
-    """
-    return min(30.0, float(retry_after)) if retry_after.isdecimal() else 2.0

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 Clock = Callable[[], float]
-
 _RATE_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a change of model
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
 from . import daemon_files
 from .daemon_files import DaemonPaths, daemon_log, make_daemon_folders, paths_of
-from .daemon_server import DaemonTaken, hold_daemon
+from .daemon_server import hold_daemon
 
 LOG_BYTES, N_LOGS = 1 << 20, 3
 LOOK_S = 1.0
@@ -39,7 +40,7 @@ def main() -> None:
     _log_to(daemon_log(settings.state_dir))
     try:
         asyncio.run(_serve(settings, wants_prefect=order.wants_prefect))
-    except DaemonTaken:
+    except LockTaken:
         log.info("another process serves at %s already", paths.socket)
     except Exception:
         log.exception("the local service ends because of an error")
@@ -59,11 +60,7 @@ async def _serve(settings: Settings, *, wants_prefect: bool) -> None:
         while not state.ends.is_set() and (
             state.mirrors.n_ended or not state.leases.is_over(idle_s)
         ):
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await state.ends.wait()
-            except TimeoutError:
-                continue
+            await wait_for_event(state.ends, LOOK_S)
         log.info("ends: %s", "a signal asked for it" if state.ends.is_set() else "idle")
 
 

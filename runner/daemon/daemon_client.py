@@ -1,6 +1,6 @@
-"""Client of the local daemon.
+"""Client of the local daemon: start it if need be, hold a lease, send requests to its Unix socket.
 
-Start it if need be, hold a lease, send requests over its Unix socket. Knows no model pool.
+Imports no httpx, which takes a tenth of a second. Knows no model pool.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_http import ConnectionBroken, ask_unix
+from paddock.engine.system.http import json_object
+from paddock.engine.system.light_http import (
+    ConnectionBroken,
+    UnexpectedStatus,
+    UnixClient,
+    ask_unix,
+)
 from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.tasks import end
+from paddock.engine.system.units import duration
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -33,14 +41,12 @@ from .daemon_files import (
 
 PREFIX = "/paddock/residence"
 ASK_TIMEOUT_S = 10.0
+ANSWER_S = 5.0
+SILENCE_S = 30.0  # a heartbeat comes every 5 s
 
 
 def ask_daemon(
-    daemon: DaemonInfo,
-    path: str = "",
-    body: dict[str, Any] | None = None,
-    *,
-    within_s: float = ASK_TIMEOUT_S,
+    daemon: DaemonInfo, path: str = "", body: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Send a request to a daemon and return its answer. Blocks.
 
@@ -49,14 +55,16 @@ def ask_daemon(
     """
     method, sent = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
     try:
-        status, answer = ask_unix(daemon.socket, method, PREFIX + path, sent, timeout_s=within_s)
-        said = json.loads(answer or b"{}")
-    except (ConnectionBroken, ValueError) as error:
+        status, answer = ask_unix(
+            daemon.socket, method, PREFIX + path, sent, timeout_s=ASK_TIMEOUT_S
+        )
+    except ConnectionBroken as error:
         raise DaemonError(
-            f"The local service (process {daemon.pid}) does not answer: {str(error).rstrip('.')}.\n"
+            f"{_silent(daemon, error)}\n"
             f"  End it by `kill {daemon.pid}`; the next run starts another."
         ) from None
-    if not isinstance(said, dict):
+    said = json_object(answer or b"{}")
+    if said is None:
         raise DaemonError("The local service answered with something other than a JSON object.")
     if status != 200:
         raise DaemonError(
@@ -65,8 +73,22 @@ def ask_daemon(
     return said
 
 
-SILENCE_S = 30.0  # a heartbeat comes every 5 s
-CONNECT_S = 5.0
+async def request_daemon(
+    daemon: DaemonInfo, path: str, body: dict[str, Any], *, within_s: float = ANSWER_S
+) -> dict[str, Any]:
+    """Send a request and return the answer.
+
+    Raises:
+        DaemonError: no answer comes in time, or it refuses.
+    """
+    client = UnixClient(daemon.socket, silence_s=within_s)
+    try:
+        answer = await client.request("POST", PREFIX + path, json.dumps(body).encode())
+    except (ConnectionBroken, UnexpectedStatus) as error:
+        raise DaemonError(_silent(daemon, error)) from None
+    finally:
+        await client.aclose()
+    return json_object(answer) or {}
 
 
 class DaemonLease:
@@ -93,7 +115,7 @@ class DaemonLease:
             DaemonError: the daemon does not answer.
         """
         body = {"within_s": within_s}
-        return await request_daemon(self.daemon, "/prefect", body, within_s=within_s + CONNECT_S)
+        return await request_daemon(self.daemon, "/prefect", body, within_s=within_s + ANSWER_S)
 
 
 @asynccontextmanager
@@ -104,68 +126,33 @@ async def hold_lease(daemon: DaemonInfo, *, pipeline: str) -> AsyncIterator[Daem
         DaemonError: the daemon does not answer.
     """
     lease = DaemonLease(daemon)
-    body = {"id": lease.id, "pid": os.getpid(), "pipeline": pipeline}
-    reader, writer = await _send_request(daemon, "POST", "/lease", body, CONNECT_S)
-    reading = asyncio.create_task(_read_heartbeats(reader, lease.broken))
-    try:
-        yield lease
-    finally:
-        reading.cancel()
-        writer.close()
+    body = json.dumps({"id": lease.id, "pid": os.getpid(), "pipeline": pipeline}).encode()
+    client = UnixClient(daemon.socket, silence_s=SILENCE_S)
+    async with aclosing(client.stream("POST", PREFIX + "/lease", body)) as beats:
+        try:
+            await anext(beats, b"")
+        except (ConnectionBroken, UnexpectedStatus) as error:
+            raise DaemonError(_silent(daemon, error)) from None
+        reading = asyncio.create_task(_read_heartbeats(beats, lease.broken))
+        try:
+            yield lease
+        finally:
+            await end(reading)
 
 
-async def request_daemon(
-    daemon: DaemonInfo, path: str, body: dict[str, Any], *, within_s: float = CONNECT_S
-) -> dict[str, Any]:
-    """Send a request and return the answer.
-
-    Raises:
-        DaemonError: no answer comes in time.
-    """
-    reader, writer = await _send_request(daemon, "POST", path, body, within_s)
-    try:
-        async with asyncio.timeout(within_s):
-            said = json.loads((await reader.read()).partition(b"\r\n\r\n")[2])
-    except (OSError, ValueError, TimeoutError) as error:
-        raise DaemonError(_silent(daemon, error)) from None
-    finally:
-        writer.close()
-    return said if isinstance(said, dict) else {}
-
-
-async def _send_request(
-    daemon: DaemonInfo, method: str, path: str, body: dict[str, Any], within_s: float
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Write HTTP/1.1 by hand: httpx takes a tenth of a second to import."""
-    sent = json.dumps(body).encode()
-    head = f"{method} {PREFIX}{path} HTTP/1.1\r\nHost: paddock\r\nConnection: close\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
-    try:
-        async with asyncio.timeout(within_s):
-            reader, writer = await asyncio.open_unix_connection(str(daemon.socket))
-            writer.write(head.encode() + sent)
-            await writer.drain()
-    except (OSError, TimeoutError) as error:
-        raise DaemonError(_silent(daemon, error)) from None
-    return reader, writer
-
-
-async def _read_heartbeats(reader: asyncio.StreamReader, broken: asyncio.Event) -> None:
+async def _read_heartbeats(beats: AsyncIterator[bytes], broken: asyncio.Event) -> None:
     """Read heartbeats until they stop, then set `broken`."""
     try:
-        while True:
-            async with asyncio.timeout(SILENCE_S):
-                if not await reader.read(1024):
-                    return
-    except (OSError, TimeoutError):
-        return
+        with suppress(ConnectionBroken):
+            async for _ in beats:
+                pass
     finally:
         broken.set()
 
 
-def _silent(daemon: DaemonInfo, error: BaseException) -> str:
-    why = str(error) or type(error).__name__
-    return f"The local service (process {daemon.pid}) does not answer: {why.rstrip('.')}."
+def _silent(daemon: DaemonInfo, error: Exception) -> str:
+    why = str(error).rstrip(".")
+    return f"The local service (process {daemon.pid}) does not answer: {why}."
 
 
 START_S = 30.0  # takes 1 to 2 s, more on a busy machine
@@ -201,19 +188,18 @@ async def _start_once(
 ) -> DaemonInfo:
     """Start a daemon, unless another process starts one at the same time."""
     deadline = time.monotonic() + START_S
-    with suppress(LockTaken):
+    try:
         async with lock_soon(
             paths.starting,
             wait_s=START_S,
-            poll_s=5 * LOOK_S,
             is_over=lambda: daemon_files.daemon_at(paths) is not None,
         ):
             daemon = daemon_files.daemon_at(paths)
             return daemon or await _spawn_and_wait(settings, paths, wants_prefect, deadline, tell)
-    daemon = daemon_files.daemon_at(paths)
-    if daemon is None:
-        raise DaemonError(_late_error(settings))
-    return daemon
+    except LockTaken:
+        if (daemon := daemon_files.daemon_at(paths)) is None:
+            raise DaemonError(_late_error(settings)) from None
+        return daemon
 
 
 async def _spawn_and_wait(
@@ -229,11 +215,9 @@ async def _spawn_and_wait(
             if tell is not None:
                 tell(_started_message(daemon, settings))
             return daemon
-        status = _exit_status(pid)
-        if status is not None and not daemon_files.daemon_at(
-            paths
-        ):  # otherwise another process was quicker
-            raise DaemonError(_died_error(stderr_file, status, settings))
+        code = _exit_code(pid)
+        if code is not None and not daemon_files.daemon_at(paths):  # otherwise another was quicker
+            raise DaemonError(_died_error(stderr_file, code, settings))
         await asyncio.sleep(LOOK_S)
     os.kill(pid, signal.SIGKILL)
     raise DaemonError(_late_error(settings))
@@ -255,7 +239,7 @@ def _spawn(text: str, stderr_file: Path) -> int:
     )
 
 
-def _exit_status(pid: int) -> int | None:
+def _exit_code(pid: int) -> int | None:
     """Return how our child ended; None while it runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
@@ -270,8 +254,6 @@ async def _retire_others(daemon: DaemonInfo) -> None:
 
 
 def _started_message(daemon: DaemonInfo, settings: Settings) -> str:
-    from paddock.engine.system.units import duration
-
     idle = duration(settings.unattended.service_idle_s)
     return (
         f"Started the local service (process {daemon.pid}), which keeps models in memory for "
@@ -279,9 +261,9 @@ def _started_message(daemon: DaemonInfo, settings: Settings) -> str:
     )
 
 
-def _died_error(stderr_file: Path, status: int, settings: Settings) -> str:
+def _died_error(stderr_file: Path, code: int, settings: Settings) -> str:
     lines = stderr_file.read_text("utf-8", "replace").strip().splitlines()
-    why = lines[-1].strip() if lines else f"it ended with status {status}"
+    why = lines[-1].strip() if lines else f"it ended with status {code}"
     return (
         f"The local service did not start: {why}\n"
         f"  {daemon_log(settings.state_dir)} has more; `paddock run --local` needs no service."

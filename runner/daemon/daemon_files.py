@@ -62,11 +62,9 @@ class DaemonPaths:
 
 def paths_of(settings: Settings) -> DaemonPaths:
     """Return the paths of the daemon that fits these settings."""
-    pool = repr(settings.pool)
-    whole = "\n".join((own_version(), sys.prefix, pool))
-    return DaemonPaths(
-        daemon_folder(settings.state_dir), hashlib.sha256(whole.encode()).hexdigest()[:12]
-    )
+    whole = "\n".join((own_version(), sys.prefix, repr(settings.pool)))
+    name = hashlib.sha256(whole.encode()).hexdigest()[:12]
+    return DaemonPaths(daemon_folder(settings.state_dir), name)
 
 
 def daemon_folder(state_dir: Path) -> Path:
@@ -171,19 +169,18 @@ def daemon_at(paths: DaemonPaths) -> DaemonInfo | None:
 
 def running_daemons(state_dir: Path) -> list[DaemonInfo]:
     """Return a state folder's running daemons of every version and with any settings."""
-    found = (
-        info_from_record(files.read_json_object(file))
-        for file in sorted(daemon_folder(state_dir).glob("*.json"))
-    )
-    return [one for one in found if one is not None and is_listening(one.socket)]
+    records = map(files.read_json_object, sorted(daemon_folder(state_dir).glob("*.json")))
+    return [
+        one
+        for one in map(info_from_record, records)
+        if one is not None and is_listening(one.socket)
+    ]
 
 
 def is_listening(path: Path) -> bool:
     """Return whether a process of this user listens there."""
     try:
-        if (
-            path.lstat().st_uid != os.getuid()
-        ):  # the socket may lie in the system's temporary folder
+        if path.lstat().st_uid != os.getuid():  # it may lie in the system's temporary folder
             return False
     except OSError:
         return False
@@ -207,15 +204,14 @@ class StartOptions:
 def encode_start_options(order: StartOptions) -> str:
     """Return the options as JSON."""
     settings = order.settings
-    pool = asdict(settings.pool)
     value = {
-        "state_dir": str(settings.state_dir),
+        "state_dir": settings.state_dir,
         "idle_s": settings.unattended.service_idle_s,
         "keep_tracking_s": settings.unattended.keep_tracking_s,
         "wants_prefect": order.wants_prefect,
-        "pool": {name: str(one) if isinstance(one, Path) else one for name, one in pool.items()},
+        "pool": asdict(settings.pool),
     }
-    return json.dumps(value)
+    return json.dumps(value, default=str)
 
 
 def decode_start_options(text: str) -> StartOptions:

@@ -8,7 +8,6 @@ folder that only its owner can enter, so requests need no further authentication
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
@@ -17,7 +16,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -27,14 +25,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.engine.api.errors import ApiError
 from paddock.engine.api.pool_server import pool_routes
 from paddock.engine.api.streaming import stream_response
 from paddock.engine.backends import rpc
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.http import json_object
 from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -53,6 +52,9 @@ from .prefect_server import PrefectServer
 
 API = "/api/"
 BEAT_S = 5.0
+_SHOWN_OF_MODEL = (
+    "name", "state", "host_bytes", "device_bytes", "expires_s", "fallback", "pid",
+)  # fmt: skip
 WAIT_S = 150.0
 """The longest wait for Prefect's server in one request."""
 
@@ -86,15 +88,9 @@ class DaemonState:
             "prefect": self.prefect.told.as_json(),
             "models": [
                 {
-                    "name": one.name,
-                    "state": one.state,
                     "running": one.n_running,
                     "waiting": one.n_waiting,
-                    "host_bytes": one.host_bytes,
-                    "device_bytes": one.device_bytes,
-                    "expires_s": one.expires_s,
-                    "fallback": one.fallback,
-                    "pid": one.pid,
+                    **{name: getattr(one, name) for name in _SHOWN_OF_MODEL},
                 }
                 for one in stats.resident
             ],
@@ -149,13 +145,12 @@ async def _post_lease(request: Request) -> Response:
             try:
                 while not state.ends.is_set():
                     yield b"{}\n"
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(state.ends.wait(), BEAT_S)
+                    await wait_for_event(state.ends, BEAT_S)
             finally:
                 if not state.ends.is_set():
                     state.mirrors.crashed(lease)
 
-    return await stream_response(request, beats(), rpc.MEDIA_TYPE, _no_error_line)
+    return await stream_response(request, beats(), rpc.MEDIA_TYPE, lambda _: b"")
 
 
 async def _post_mirror(request: Request) -> Response:
@@ -168,8 +163,7 @@ async def _post_retire(request: Request) -> Response:
     """Retire: end as soon as the daemon is idle, because another version serves now."""
     state = _state_of(request)
     if state.daemon.kind != "background":
-        words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it."
-        return JSONResponse({"error": words}, 409)
+        return _held_response(state)
     state.leases.is_retired = True
     return JSONResponse({"leases": len(state.leases.held)})
 
@@ -185,22 +179,18 @@ async def _post_rest(request: Request) -> Response:
 async def _post_stop(request: Request) -> Response:
     state = _state_of(request)
     if state.daemon.kind != "background":
-        words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
-        return JSONResponse({"error": words}, 409)
+        return _held_response(state)
     state.ends.set()
     return JSONResponse({"leases": len(state.leases.held)})
 
 
+def _held_response(state: DaemonState) -> Response:
+    words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
+    return JSONResponse({"error": words}, 409)
+
+
 async def _json_body(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body() or b"{}")
-    except ValueError:
-        body = {}
-    return body if isinstance(body, dict) else {}
-
-
-def _no_error_line(error: ApiError) -> bytes:
-    return b""
+    return json_object(await request.body()) or {}
 
 
 class _LazyOllamaApi:
@@ -220,15 +210,9 @@ class _LazyOllamaApi:
         await self._app(scope, receive, send)
 
     def _made(self) -> ASGIApp:
-        from paddock.engine.api import app
-        from paddock.engine.api.service import Service
-        from paddock.engine.models.model_store import ModelStore
-        from paddock.engine.settings import ServiceSettings
+        from .embedded_service import ollama_app
 
-        pool = self._state.pool
-        store = ModelStore(pool.settings.models_dir)
-        settings, version = ServiceSettings(), self._state.daemon.version
-        return app.make_app(Service(pool, store, pool.models, settings, version, takes_paths=True))
+        return ollama_app(self._state.pool)
 
 
 class _RequestCounter:
@@ -279,8 +263,7 @@ async def serve_or_join(
     try:
         yield await seat.ready(task)
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await end(task)
 
 
 @asynccontextmanager
@@ -290,15 +273,14 @@ async def offer_pool(settings: Settings, pool: LocalPool) -> AsyncIterator[None]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await end(task)
 
 
 async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
     try:
         paths = make_daemon_folders(paths_of(settings))
         while True:
-            with suppress(DaemonTaken):
+            with suppress(LockTaken):
                 async with hold_daemon(settings, paths, kind="serve", pool=pool):
                     await asyncio.Event().wait()
             await asyncio.sleep(TRY_S)
@@ -341,7 +323,7 @@ class _ServeOrJoin:
                 ) as state:
                     self._tell(state.daemon)
                     await asyncio.Event().wait()
-            except DaemonTaken:
+            except LockTaken:
                 await self._use_other()
 
     async def _use_other(self) -> None:
@@ -361,14 +343,6 @@ class _ServeOrJoin:
             self._ready.set_result(daemon)
 
 
-class DaemonTaken(Exception):
-    """Another process holds the daemon."""
-
-
-def _is_loading(pool: LocalPool) -> bool:
-    return any(one.state == "loading" for one in pool.stats().resident)
-
-
 @asynccontextmanager
 async def hold_daemon(
     settings: Settings,
@@ -382,14 +356,11 @@ async def hold_daemon(
     """Hold the daemon and serve at its socket.
 
     Raises:
-        DaemonTaken: another process holds it.
+        LockTaken: another process holds it.
         DaemonError: the socket cannot be made.
     """
     async with AsyncExitStack() as stack:
-        try:
-            stack.enter_context(lock_now(paths.lock))
-        except LockTaken:
-            raise DaemonTaken from None
+        stack.enter_context(lock_now(paths.lock))
         prefect = await stack.enter_async_context(
             PrefectServer(settings.state_dir, paths.folder, settings.unattended.keep_tracking_s)
         )
@@ -397,12 +368,11 @@ async def hold_daemon(
         if pool is None:
             pool = await stack.enter_async_context(LocalPool(settings.pool))
         if kind == "background":
-            prefect.defer_while(partial(_is_loading, pool))
+            stats = pool.stats
+            prefect.defer_while(lambda: any(one.state == "loading" for one in stats().resident))
         daemon = DaemonInfo(
-            settings.state_dir, paths.socket, url, own_version(), os.getpid(), kind,
-            time.time(),
-        )  # fmt: skip
-
+            settings.state_dir, paths.socket, url, own_version(), os.getpid(), kind, time.time()
+        )
         leases = Leases()
         mirrors = PrefectMirrors(prefect, settings.state_dir)
         stack.push_async_callback(mirrors.close)

@@ -152,9 +152,8 @@ def signer_for(state_dir: Path, ledger_url: str) -> Signer:
         OSError: the key's file cannot be read or written.
     """
     if ledger_url:
-        from paddock.runner.ledger.coordination import (
-            signing_key,  # psycopg takes a tenth of a second to import
-        )
+        # psycopg takes a tenth of a second to import
+        from paddock.runner.ledger.coordination import signing_key
 
         return Signer(signing_key(ledger_url).encode())
     return Signer(stored_secret(state_dir / "residence" / "runs.key").encode())

@@ -10,11 +10,15 @@ import asyncio
 import json
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system import http
+from paddock.engine.system.retry import Backoff
+from paddock.engine.system.tasks import TaskSet
 from paddock.runner.progress.prefect_view import PROGRESS_DESCRIPTION, artifact_key, crashed_end
 
 from . import run_session
@@ -22,10 +26,13 @@ from .leases import Lease
 from .prefect_auth import own_headers
 from .prefect_server import PrefectServer
 
-ANSWER_S = 30.0
+if TYPE_CHECKING:
+    import httpx
+
 GIVE_UP_S = 900.0
 """Time after the end of a run; then the next daemon tries again."""
-PAUSES_S = (1.0, 2.0, 5.0, 15.0)  # a server that has just started may refuse connections
+BACKOFF = Backoff(1.0, 15.0, factor=2.5)  # a server that has just started may refuse connections
+MOST_REFUSED = 4
 CLOSE_S = 2.0
 AT_ONCE = 4  # Prefect's SQLite database has one writer at a time
 LATE_S = 3.0
@@ -42,7 +49,7 @@ class PrefectMirrors:
         self._server = server
         self._state_dir = state_dir
         self._runs: dict[str, _RunMirror] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._room = asyncio.Semaphore(AT_ONCE)
 
     @property
@@ -57,9 +64,7 @@ class PrefectMirrors:
         is_new = mirror is None
         if mirror is None:
             mirror = self._runs[str(update["id"])] = _RunMirror(str(update["id"]), update)
-            task = asyncio.create_task(self._show(mirror))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._show(mirror))
         mirror.take(update)
         if is_new or mirror.end is not None:
             try:
@@ -83,18 +88,14 @@ class PrefectMirrors:
 
     async def close(self) -> None:
         """Stop; the next daemon shows the ended runs that are left after a moment."""
-        ended = {task for task in self._tasks if self.n_ended}
-        if ended and self._server.told.state == "ready":
-            await asyncio.wait(ended, timeout=CLOSE_S)
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.n_ended and self._server.told.state == "ready":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._tasks.drain()
+        await self._tasks.close()
 
     async def _show(self, mirror: _RunMirror) -> None:
         """Update Prefect until the run's end is shown; retry when the server goes away."""
-        import httpx
-
         n_refused = 0
         while not mirror.is_over:
             await mirror.changed.wait()
@@ -103,46 +104,46 @@ class PrefectMirrors:
             try:
                 async with (
                     self._room,
-                    httpx.AsyncClient(
-                        base_url=told.url,
-                        headers=own_headers(self._state_dir),
-                        timeout=ANSWER_S,
-                        trust_env=False,
+                    http.client(
+                        told.url, headers=own_headers(self._state_dir), trust_env=False
                     ) as client,
                 ):
                     await mirror.show(_PrefectRest(client))
                 n_refused = 0
-            except (httpx.HTTPError, OSError, KeyError, TypeError, ValueError) as error:
-                is_refused = n_refused >= len(PAUSES_S) and not _is_transient(error)
+            except (http.HttpFailure, _Refused, OSError, KeyError, TypeError, ValueError) as error:
+                is_refused = n_refused >= MOST_REFUSED and not _is_transient(error)
                 if is_refused or mirror.is_given_up:
                     log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
                     mirror.is_over = is_refused
                     break
                 mirror.changed.set()
-                await asyncio.sleep(PAUSES_S[min(n_refused, len(PAUSES_S) - 1)])
                 n_refused += 1
+                await asyncio.sleep(BACKOFF.pause_s(n_refused))
         self._runs.pop(mirror.id, None)
         if mirror.is_over:
             run_session.forget_run(self._state_dir, mirror.id)
 
 
+class _Refused(Exception):
+    """Prefect's server answers with an error."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        status = answer.status_code
+        self.is_busy = status >= 500 or status == 429
+        super().__init__(f"{answer.url.path}: status {status}: {answer.text[:300]}")
+
+
 class _PrefectRest:
     """The part of Prefect's REST API that a run needs."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
-        said = await self._asked(method, path, body)
-        return said if isinstance(said, dict) else {}
-
-    async def list(self, path: str, body: dict[str, Any]) -> list[Any]:
-        said = await self._asked("POST", path, body)
-        return said if isinstance(said, list) else []
-
-    async def _asked(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        url = f"{self._client.base_url}{path}"
-        answer = (await self._client.request(method, url, json=body)).raise_for_status()
+    async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
+        with http.http_failures("Prefect's server"):
+            answer = await self._client.request(method, path, json=body)
+        if answer.is_error:
+            raise _Refused(answer)
         return answer.json() if answer.content else None
 
     async def set_state(self, path: str, state: dict[str, Any]) -> None:
@@ -190,7 +191,8 @@ class _RunMirror:
         """Bring Prefect up to date; after an error, the next call sends what is missing.
 
         Raises:
-            httpx.HTTPError: its server does not answer, or refuses.
+            HttpFailure: its server does not answer.
+            _Refused: it answers with an error.
         """
         end = self.end
         if not self._flow_run and await self._begin(api):
@@ -225,7 +227,7 @@ class _RunMirror:
     async def _artefact_of(self, api: _PrefectRest, flow_run: str) -> str:
         """Return the id of the progress artefact that an earlier daemon made, if any."""
         wanted = {"flow_run_id": {"any_": [flow_run]}, "type": {"any_": ["progress"]}}
-        found = await api.list("artifacts/filter", {"artifacts": wanted})
+        found = await api.post("artifacts/filter", {"artifacts": wanted})
         return str(found[0]["id"]) if found else ""
 
     def _states(self, end: dict[str, Any] | None) -> dict[str, list[str]]:
@@ -275,11 +277,7 @@ class _RunMirror:
 
 def _is_transient(error: Exception) -> bool:
     """Return whether Prefect's server is away or busy, rather than refusing."""
-    import httpx
-
-    if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code >= 500 or error.response.status_code == 429
-    return isinstance(error, httpx.HTTPError)
+    return isinstance(error, http.HttpFailure) or (isinstance(error, _Refused) and error.is_busy)
 
 
 def _when(unix_s: float) -> str:

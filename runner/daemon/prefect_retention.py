@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system import http
+
+if TYPE_CHECKING:
+    import httpx
 
 MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
-HEARTBEAT_RETENTION_S = (
-    86_400.0  # two per minute and run: most of the events, useless after the run
-)
+HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless after the run
 BATCH_SIZE = 200
-MAX_BATCHES = 500
-TIMEOUT_S = 30.0
 BUSY_TRIES = 20  # 503: its database is locked for a moment; Prefect's own client retries, too
 BUSY_WAIT_S = 1.0
 
@@ -46,12 +47,7 @@ def delete_old_runs(
     import httpx
 
     try:
-        with httpx.Client(
-            base_url=api_url.rstrip("/"),
-            headers=dict(headers),
-            timeout=TIMEOUT_S,
-            trust_env=False,
-        ) as client:
+        with http.blocking_client(api_url.rstrip("/"), headers=headers, trust_env=False) as client:
             if is_dry:
                 counted = _request(client, "POST", "/flow_runs/count", json=_ended_before(before))
                 return int(counted.raise_for_status().json())
@@ -60,7 +56,7 @@ def delete_old_runs(
         raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
 
 
-def _delete_batch(client: Any, before: float) -> int:
+def _delete_batch(client: httpx.Client, before: float) -> int:
     """Delete one batch and return its size; 0 if no run is left."""
     query = {**_ended_before(before), "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
     found = _request(client, "POST", "/flow_runs/filter", json=query).raise_for_status().json()
@@ -71,7 +67,7 @@ def _delete_batch(client: Any, before: float) -> int:
     return len(found)
 
 
-def _request(client: Any, method: str, path: str, **asked: Any) -> Any:
+def _request(client: httpx.Client, method: str, path: str, **asked: Any) -> httpx.Response:
     """Send a request; retry at most `BUSY_TRIES` times while the server's database is busy."""
     for _ in range(BUSY_TRIES - 1):
         answer = client.request(method, path, **asked)
@@ -81,8 +77,7 @@ def _request(client: Any, method: str, path: str, **asked: Any) -> Any:
     return client.request(method, path, **asked)
 
 
-def _ended_before(before: float) -> Mapping[str, Any]:
+def _ended_before(before: float) -> dict[str, Any]:
     at = datetime.fromtimestamp(before, UTC).isoformat()
     ended = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
-    runs = {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}
-    return {"flow_runs": runs}
+    return {"flow_runs": {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}}

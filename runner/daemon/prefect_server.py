@@ -22,8 +22,11 @@ from typing import Any, Literal
 
 import psutil
 
-from paddock.engine.system import files
+from paddock.engine.system import files, http
 from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.processes import end_group
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import end, wait_for_event
 
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
 from .prefect_retention import retention_settings
@@ -34,11 +37,11 @@ COMMAND = (sys.executable, "-m", "paddock.runner.daemon.prefect_process")
 START_S = 120.0  # a new database takes 12 s, on a busy machine
 LOOK_S = 2.0
 ANSWER_S = 10.0
-N_SILENT = 6  # failed health checks in a row before a restart
 STOP_S = 8.0
+N_SILENT = 6  # failed health checks in a row before a restart
 VACATE_S = 10.0  # a server whose parent was killed ends within 5 s (`prefect_process`)
 VACATE_POLL_S = 0.1
-PAUSES_S = (0.5, 2.0, 5.0, 15.0, 30.0)
+BACKOFF = Backoff(0.5, 30.0, factor=3.0)
 """Waits before a restart when it ends soon each time."""
 STEADY_S = 60.0
 DEFER_S = 60.0  # the longest that a start waits for a model that is loading
@@ -108,8 +111,7 @@ class PrefectServer:
     async def __aexit__(self, *_: object) -> None:
         """Stop the server."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end(self._task)
         self._close()
 
     @property
@@ -157,7 +159,7 @@ class PrefectServer:
         """Run it, or watch the one of another process, until cancelled."""
         await self._wanted.wait()
         await self._defer()
-        n_falls = 0
+        pauses = Pauses(BACKOFF)
         while True:
             began = time.monotonic()
             try:
@@ -173,8 +175,10 @@ class PrefectServer:
             except OSError as error:  # a full disk, no free process: retry later
                 log.warning("cannot start the Prefect server: %s", error)
                 await self._say("failing", None, str(error))
-            n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
-            await asyncio.sleep(PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0)
+            if time.monotonic() - began > STEADY_S:
+                pauses.succeeded()
+            else:
+                await pauses.wait()
 
     async def _defer(self) -> None:
         """Wait while a model is loading."""
@@ -183,9 +187,7 @@ class PrefectServer:
         deadline = time.monotonic() + DEFER_S
         pause_s = FIRST_LOOK_S
         while not self._is_urgent.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._is_urgent.wait()
+            await wait_for_event(self._is_urgent, pause_s)
             if not self._is_loading() or time.monotonic() > deadline:
                 return
             pause_s = DEFER_POLL_S
@@ -217,7 +219,7 @@ class PrefectServer:
             try:
                 await self._watch(port, process, ended)
             finally:
-                ended.cancel()
+                await end(ended)
         why = f"it ended with status {process.returncode}" + self._last_words()
         log.warning("the Prefect server: %s", why)
         await self._say("failing", None, why)
@@ -264,7 +266,7 @@ class PrefectServer:
         try:
             yield process
         finally:
-            await _end_server(process)
+            await end_group(process, STOP_S)
 
     async def _vacated(self, port: int) -> socket.socket:
         """Listen at this port, or at another one when that stays taken.
@@ -380,30 +382,9 @@ def _is_own_listener(port: int) -> bool:
 
 async def _is_healthy(port: int) -> bool:
     """Return whether its health endpoint answers."""
-    writer = None
     try:
-        async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_connection(HOST, port)
-            writer.write(b"GET /api/health HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            await writer.drain()
-            return b" 200 " in await reader.readline()
-    except (OSError, TimeoutError, ValueError):
+        with http.http_failures("Prefect's server"):
+            async with http.client(timeout_s=ANSWER_S, trust_env=False, verify=False) as client:
+                return (await client.get(f"{_url(port)}/health")).status_code == 200
+    except http.HttpFailure:
         return False
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-async def _end_server(process: asyncio.subprocess.Process) -> None:
-    """Stop it: first by a signal that it can handle, then by force."""
-    if process.stdin is not None:
-        process.stdin.close()
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system import files
+from paddock.engine.system.tasks import end
 from paddock.runner.progress.prefect_view import crashed_end
 from paddock.runner.settings import Settings
 
@@ -31,7 +32,6 @@ _UPDATE_KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", 
 def keep_run(state_dir: Path, update: dict[str, Any]) -> None:
     """Write a run's begin or end to the backlog. Raise OSError when that fails."""
     folder = _backlog_folder(state_dir)
-    files.private_folder(folder)
     files.write_json_atomically(folder / f"{update['id']}.json", update)
     for old in sorted(folder.glob("*.json"), key=_mtime, reverse=True)[MOST_KEPT_RUNS:]:
         old.unlink(missing_ok=True)
@@ -44,7 +44,7 @@ def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
     """
     from paddock.runner.ledger.run_history import is_process_alive
 
-    found = [files.read_json_object(file) for file in _backlog_folder(state_dir).glob("*.json")]
+    found = map(files.read_json_object, _backlog_folder(state_dir).glob("*.json"))
     whole = [one for one in found if one.keys() >= _UPDATE_KEYS]
     for one in whole:
         if one["end"] is None and not is_process_alive(one["pid"], one["began"]):
@@ -130,11 +130,7 @@ class DaemonSession:
 
     async def detach(self) -> None:
         """Release the lease."""
-        tasks = {task for task in (self._staying, self._starting) if task is not None}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(*(task for task in (self._staying, self._starting) if task is not None))
         await self._stack.aclose()
 
     async def stay(self) -> None:
@@ -172,10 +168,10 @@ class DaemonSession:
         A run with items to do starts the daemon for it. Without an answer, the end of a run is
         written to the backlog.
         """
-        end = update["end"]
+        ending = update["end"]
         if self._daemon_lease is None and update["has_work"] and self._starting is None:
             self._starting = asyncio.create_task(self.start())
-        if self._starting is not None and end is not None:
+        if self._starting is not None and ending is not None:
             await asyncio.wait({self._starting})
         if self._daemon_lease is not None:
             update |= {"lease": self._daemon_lease.id}
@@ -184,7 +180,7 @@ class DaemonSession:
                 return bool(told.get("is_new"))
             except DaemonError:
                 pass
-        if end is not None:
+        if ending is not None:
             self._keep(update)
         return True
 
@@ -213,13 +209,13 @@ async def daemon_session(
     settings: Settings, *, pipeline: str, wants_prefect: bool, tell: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession]:
     """Yield a run's session with the local daemon, which starts when it is needed."""
-    tenant = DaemonSession(settings, pipeline, wants_prefect, tell)
+    session = DaemonSession(settings, pipeline, wants_prefect, tell)
     try:
         if await asyncio.to_thread(is_daemon_running, settings):
-            await tenant.start()
-        yield tenant
+            await session.start()
+        yield session
     finally:
-        await tenant.detach()
+        await session.detach()
 
 
 def is_daemon_running(settings: Settings) -> bool:

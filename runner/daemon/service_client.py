@@ -7,22 +7,17 @@ command runs one over a private socket, so that `paddock chat` is the same progr
 
 from __future__ import annotations
 
-import contextlib
-import json
 import socket
-import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.models.model_names import is_path
-from paddock.engine.system import light_http
-from paddock.engine.system.distribution import own_version
+from paddock.engine.system import http, light_http
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.hosts import is_loopback
+from paddock.engine.system.text import split_lines
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.settings import Settings
 
@@ -31,11 +26,8 @@ from .daemon_files import DaemonInfo, find_daemon, running_daemons
 if TYPE_CHECKING:
     import httpx
 
-    from paddock.engine.api.server import HttpServer
-    from paddock.engine.api.service import Service
     from paddock.engine.models.modelfile import ModelRecipe
 
-CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 READ_TIMEOUT_S = 900.0
 """Between two lines of a stream: a large model may load, or a long queue be ahead."""
@@ -61,15 +53,11 @@ class ServiceClient:
         transport: httpx.BaseTransport | None = None,
         trusts_proxies: bool = False,
     ) -> None:
-        import httpx
-
-        self.url = url
-        self.trusts_proxies = trusts_proxies
-        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(
-            base_url=url,
-            headers=self.headers,
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        self.url, self.api_key, self.trusts_proxies = url, api_key, trusts_proxies
+        self._http = http.blocking_client(
+            url,
+            key=api_key,
+            timeout_s=ANSWER_TIMEOUT_S,
             transport=transport,
             trust_env=trusts_proxies,
         )
@@ -90,10 +78,7 @@ class ServiceClient:
         self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_TIMEOUT_S
     ) -> dict[str, Any]:
         """Send a JSON object, return one."""
-        import httpx
-
-        timeout = httpx.Timeout(within_s, connect=CONNECT_TIMEOUT_S)
-        return self._ask("POST", path, json=dict(body), timeout=timeout)
+        return self._ask("POST", path, json=dict(body), timeout=_timeouts(within_s))
 
     def delete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send a DELETE request with a JSON object."""
@@ -106,19 +91,14 @@ class ServiceClient:
 
     def upload(self, digest: str, file: Path) -> None:
         """Upload a file as a blob."""
-        import httpx
-
-        with self._errors(), file.open("rb") as content:
+        with file.open("rb") as content:
             pieces = iter(lambda: content.read(_CHUNK_BYTES), b"")
-            timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-            answer = self._http.post(f"/api/blobs/{digest}", content=pieces, timeout=timeout)
-            _raise_refusal(answer)
+            timeout = _timeouts(READ_TIMEOUT_S)
+            self._ask("POST", f"/api/blobs/{digest}", content=pieces, timeout=timeout)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Send an object, yield one after the other; closing the iterator ends the request."""
-        import httpx
-
-        timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        timeout = _timeouts(READ_TIMEOUT_S)
         with (
             self._errors(),
             self._http.stream("POST", path, json=dict(body), timeout=timeout) as answer,
@@ -140,36 +120,33 @@ class ServiceClient:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise errors of httpx as `ServiceError`."""
-        import httpx
-
+        """Raise errors of the connection as `ServiceError`."""
         try:
-            yield
-        except httpx.ConnectError as error:
-            raise ServiceError(f"No service answers at {self.url}: {error}.") from None
-        except httpx.TimeoutException:
-            raise ServiceError(f"The service at {self.url} does not answer in time.") from None
-        except httpx.HTTPError as error:
-            words = str(error) or type(error).__name__
-            raise ServiceError(f"The connection to {self.url} broke off: {words}.") from None
+            with http.http_failures(f"the service at {self.url}"):
+                yield
+        except http.HttpFailure as error:
+            words = str(error)
+            raise ServiceError(f"{words[0].upper()}{words[1:]}.") from None
+
+
+def _timeouts(within_s: float) -> tuple[float, float, float, float]:
+    """Return the limits to connect, read, write and get a connection, as httpx takes them."""
+    return http.CONNECT_S, within_s, within_s, within_s
 
 
 def _json_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Split at line feeds alone: text may hold other characters at which httpx would split."""
     rest = b""
     for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
+        whole, rest = split_lines(rest, piece)
         yield from (line for line in whole if line.strip())
     if rest.strip():
         yield rest
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    try:
-        one = json.loads(line)
-    except ValueError:
-        one = None
-    if not isinstance(one, dict):
+    one = http.json_object(line)
+    if one is None:
         raise ServiceError("The service answered with something other than a JSON object.")
     return one
 
@@ -241,7 +218,7 @@ def create_body(recipe: ModelRecipe) -> dict[str, Any]:
     }
 
 
-_NEAR_S, _FAR_S = 0.5, CONNECT_TIMEOUT_S
+_NEAR_S, _FAR_S = 0.5, http.CONNECT_S
 
 
 def find_service(settings: Settings) -> ServiceClient | None:
@@ -273,10 +250,14 @@ def background_service(settings: Settings) -> ServiceClient | None:
 
 def client_at_socket(daemon: DaemonInfo) -> ServiceClient:
     """Return a client of a daemon on this machine that only its owner can reach."""
+    return client_at_path(daemon.socket)
+
+
+def client_at_path(path: Path) -> ServiceClient:
+    """Return a client of a service behind a Unix socket."""
     import httpx
 
-    transport = httpx.HTTPTransport(uds=str(daemon.socket))
-    return ServiceClient("http://localhost", transport=transport)
+    return ServiceClient("http://localhost", transport=httpx.HTTPTransport(uds=str(path)))
 
 
 def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
@@ -298,7 +279,7 @@ def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
     if asked is not None and not any(kind == "serve" for kind, _ in near):
         return [("serve", asked), *near]
     if near:
-        return [*near]
+        return list(near)
     who = identify_server(settings.address)
     raise ServiceError(
         "No model is in memory: no Paddock service runs"
@@ -323,60 +304,25 @@ def identify_server(address: ServiceAddress) -> str | None:
         socket.create_connection((host, address.port), timeout=within_s).close()
     except (OSError, UnicodeError, OverflowError):
         return None
-    status, body = light_http.get(f"{address.url}/readyz", timeout_s=CONNECT_TIMEOUT_S)
+    status, body = light_http.get(f"{address.url}/readyz", timeout_s=http.CONNECT_S)
     # Only Paddock has this route, with a JSON answer.
     if status in (200, 503) and body.lstrip().startswith("{"):
         return "paddock"
-    _, body = light_http.get(f"{address.url}/", timeout_s=CONNECT_TIMEOUT_S)
+    _, body = light_http.get(f"{address.url}/", timeout_s=http.CONNECT_S)
     return "Ollama" if "Ollama is running" in body else "another program"
 
 
 def _api_key(settings: Settings) -> str:
     """Return the configured API key; on this machine, otherwise one from the service's key file."""
-    if (
-        not settings.api_key
-        and is_this_machine(settings.address)
-        and settings.service.api_keys_file
-    ):
-        return _first_key(settings.service.api_keys_file)
-    return settings.api_key
-
-
-def _first_key(keys: Path) -> str:
-    """Return the first plain key in the service's key file; empty when it is unreadable."""
+    keys = settings.service.api_keys_file
+    if settings.api_key or not keys or not is_this_machine(settings.address):
+        return settings.api_key
     try:
         lines = [line.partition("#")[0].split() for line in keys.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
         return ""
     plain = (words[0] for words in lines if words and not words[0].startswith("sha256:"))
     return next(plain, "")
-
-
-END_S = 15.0  # workers have 5 s to stop, then they are killed with this process
-_MOST_LETTERS = 60
-
-
-@asynccontextmanager
-async def hosted_service(settings: Settings, *, is_owners: bool = False) -> AsyncIterator[Service]:
-    """Open the pool and yield the handlers' state; `is_owners`: only this user can reach it."""
-    from paddock.engine.api.pool_server import pool_routes
-    from paddock.engine.api.request_log import RequestLogEvents
-    from paddock.engine.api.service import Service
-    from paddock.engine.backends.local import LocalPool
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.engine.models.model_store import ModelStore
-
-    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    async with LocalPool(settings.pool, models=finder, events=RequestLogEvents()) as pool:
-        yield Service(
-            pool,
-            ModelStore(settings.pool.models_dir),
-            finder,
-            settings.service,
-            own_version(),
-            extra_routes=pool_routes(pool, names_only=True),
-            takes_paths=is_owners,
-        )
 
 
 @contextmanager
@@ -392,77 +338,11 @@ def service_for_command(settings: Settings, model: str = "") -> Iterator[Service
     """
     client = None if is_path(model) else find_service(settings)
     client = client or background_service(settings)
-    with client or embedded_service(settings) as one:
-        yield one
+    if client is None:
+        from .embedded_service import embedded_service
 
-
-@contextmanager
-def embedded_service(settings: Settings) -> Iterator[ServiceClient]:
-    """Run the service in a thread of this process, behind a private socket."""
-    import httpx
-
-    # A socket's path has at most about a hundred letters; some temporary folders are longer.
-    place = "/tmp" if len(tempfile.gettempdir()) > _MOST_LETTERS else None
-    with tempfile.TemporaryDirectory(prefix="paddock-", dir=place) as folder:
-        path = Path(folder) / "service"
-        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        door.bind(str(path))
-        door.listen()
-        # Only this process can reach it, so requests need no key. Batches of the real service stay
-        # with that one.
-        alone = replace(
-            settings.service,
-            host="127.0.0.1",
-            api_keys_file=None,
-            rate_per_minute=None,
-            access_log=False,
-            state_dir=Path(folder) / "state",
-        )
-        with _ServiceThread(replace(settings, service=alone), door):
-            transport = httpx.HTTPTransport(uds=str(path))
-            with ServiceClient("http://localhost", transport=transport) as client:
-                yield client
-
-
-class _ServiceThread:
-    """A thread with its own event loop for the service."""
-
-    def __init__(self, settings: Settings, door: socket.socket) -> None:
-        self._settings = settings
-        self._door = door
-        self._server: HttpServer | None = None
-        self._error: BaseException | None = None
-        self._is_up = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="service", daemon=True)
-
-    def __enter__(self) -> _ServiceThread:
-        self._thread.start()
-        self._is_up.wait()
-        if self._error is not None:
-            raise self._error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.force_exit = self._server.should_exit = True
-        self._thread.join(END_S)
-
-    def _run(self) -> None:
-        import asyncio  # `list` and the completion do without: 40 ms
-
-        try:
-            asyncio.run(self._serve())
-        except BaseException as error:  # raised again in `__enter__`
-            self._error = error
-        finally:
-            self._is_up.set()
-            with contextlib.suppress(OSError):
-                self._door.close()
-
-    async def _serve(self) -> None:
-        from paddock.engine.api.server import make_server
-
-        async with hosted_service(self._settings, is_owners=True) as service:
-            self._server = make_server(service)
-            self._is_up.set()
-            await self._server.serve(sockets=[self._door])
+        with embedded_service(settings) as one:
+            yield one
+    else:
+        with client:
+            yield client

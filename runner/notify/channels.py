@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import smtplib
 import socket
 import ssl
@@ -27,12 +26,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from paddock.engine.system import processes
+import httpx
+
+from paddock.engine.system import http, processes
+from paddock.engine.system.text import last_part, one_line
 
 from .notification import ATTEMPT_S, DEADLINE_S, NotDelivered, Notification, with_retries
 
-_END_S = 5.0
-_SAID_BYTES = 4_096
+_MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
 _SAID_CHARS = 200
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
@@ -74,66 +75,26 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
         "PADDOCK_PIPELINE": _variable(message.data["pipeline"]),
         "PADDOCK_RUN": _variable(message.data["run"]),
     }
-    environ = processes.clean_environ(added, os.environ)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            cwd=folder,
-            env=environ,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a group, so that children can be killed too
-        )
+        async with asyncio.timeout(DEADLINE_S):
+            ended = await processes.run(
+                words,
+                cwd=folder,
+                environ=processes.clean_environ(added, os.environ),
+                stdin=json.dumps(message.data).encode() + b"\n",
+                most_bytes=_MOST_STDOUT_BYTES,
+            )
+    except TimeoutError:
+        raise NotDelivered(f"'{words[0]}' did not end within {DEADLINE_S:g} s") from None
+    except processes.OutputTooLarge:
+        raise NotDelivered(f"'{words[0]}' writes without an end") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise NotDelivered(f"'{words[0]}' cannot be started ({why})") from error
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            said = await _feed_message(process, json.dumps(message.data).encode() + b"\n")
-            status = await process.wait()
-    except TimeoutError:
-        raise NotDelivered(f"'{words[0]}' did not end within {DEADLINE_S:g} s") from None
-    finally:
-        await _end_command(process)
-    if status != 0:
-        last = " ".join(said.decode("utf-8", "replace").split())[-_SAID_CHARS:]
-        raise NotDelivered(
-            f"'{words[0]}' ended with status {status}" + (f": {last}" if last else "")
-        )
-
-
-async def _feed_message(process: asyncio.subprocess.Process, given: bytes) -> bytes:
-    """Write the message to its standard input, and return the last of its standard error."""
-    stdin, stderr = process.stdin, process.stderr
-    if stdin is None or stderr is None:
-        return b""
-
-    async def feed() -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(given)
-            await stdin.drain()
-        stdin.close()
-
-    feeding = asyncio.create_task(feed())
-    said = b""
-    try:
-        while part := await stderr.read(_SAID_BYTES):
-            said = (said + part)[-_SAID_BYTES:]
-        await feeding
-    finally:
-        feeding.cancel()
-    return said
-
-
-async def _end_command(process: asyncio.subprocess.Process) -> None:
-    """Kill the command and its children, and close its pipes."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_S):
-                await process.communicate()
+    if ended.code != 0:
+        last = last_part(ended.stderr.decode("utf-8", "replace"), _SAID_CHARS)
+        why = f"'{words[0]}' ended with status {ended.code}"
+        raise NotDelivered(why + (f": {last}" if last else ""))
 
 
 def _variable(value: object) -> str:
@@ -146,15 +107,13 @@ async def post_webhook(url: str, message: Notification) -> None:
     Raises:
         NotDelivered: no answer of 2xx.
     """
-    import httpx  # takes 0.3 s to import
-
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NotDelivered("the address must begin with http:// or https://")
     # The same in each attempt, so that a receiver can recognise a repetition.
     key = hashlib.sha256(repr((message.event, message.data)).encode()).hexdigest()[:32]
     headers = {"User-Agent": "paddock", "Idempotency-Key": key}
-    async with httpx.AsyncClient(timeout=ATTEMPT_S, headers=headers) as client:
+    async with http.client(headers=headers, timeout_s=ATTEMPT_S, connect_s=ATTEMPT_S) as client:
 
         async def send() -> None:
             try:
@@ -173,7 +132,7 @@ def _check_answer(host: str | None, answer: Any) -> None:
     if answer.is_success:
         return
     is_passing = answer.status_code in (408, 425, 429) or answer.status_code >= 500
-    said = " ".join(answer.text.split())[:_SAID_CHARS]
+    said = one_line(answer.text, _SAID_CHARS)
     words = f"{host} answered {answer.status_code}" + (f": {said}" if said else "")
     raise NotDelivered(words, is_passing=is_passing)
 
@@ -325,4 +284,4 @@ class _SmtpDelivery:
 
 def _server_answer(answer: bytes | str) -> str:
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
-    return " ".join(text.split())[:200]
+    return one_line(text, _SAID_CHARS)

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system.retry import Backoff
+from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress.report import ItemReport, Report
 
 ATTEMPTS = 3
+# Pipelines that failed with one network do not all retry at the same moment.
+BACKOFF = Backoff(1.0, 30.0, factor=3.0, spread=0.25)
 ATTEMPT_S = 10.0
 DEADLINE_S = 45.0
-# Spread: pipelines that failed with one network should not all retry at the same moment.
-BACKOFF = Backoff(first_s=1.0, longest_s=DEADLINE_S, factor=3.0, spread=0.25)
 """For all attempts of one message together."""
 
 
@@ -260,7 +261,11 @@ class _NotificationText:
         """Return how much needs a person."""
         n_missing = sum(item.state == "missing" for item in self.bad)
         n_quarantined = len(self.bad) - n_missing
-        parts = [f"{_counted(n_quarantined)} {still}quarantined"] if n_quarantined else []
+        parts = (
+            [f"{counted(n_quarantined, 'item is', 'items are')} {still}quarantined"]
+            if n_quarantined
+            else []
+        )
         if n_missing:
             what = "a folder are" if n_missing == 1 else f"{n_missing:,} folders are"
             parts.append(f"documents of {what} {still}missing")
@@ -278,10 +283,6 @@ class _NotificationText:
         return advice
 
 
-def _counted(n: int) -> str:
-    return f"{n:,} item is" if n == 1 else f"{n:,} items are"
-
-
 def _item_line(item: ItemReport, one: Notice) -> str:
     new = " (new)" if item_digest(item) in one.new_items else ""
     name = item.key if item.key == item.step else f"{item.step}: {item.key}"
@@ -294,7 +295,7 @@ def _item_json(item: ItemReport, one: Notice) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MOST_ERROR_CHARS else f"{text[: MOST_ERROR_CHARS - 1]}…"
+    return shorten(text, MOST_ERROR_CHARS)
 
 
 def _plain(text: str) -> str:

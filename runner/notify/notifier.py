@@ -51,15 +51,11 @@ class SentStateFile:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.is_known = False
+        data = files.read_json(file)
+        self.is_known = isinstance(data, Mapping)
         """Whether the file ever existed."""
         self.told: dict[str, SentState] = {}
-
-    def read(self) -> None:
-        """Read the file."""
-        data = files.read_json(self._file)
         if isinstance(data, Mapping):
-            self.is_known = True
             self.told = {str(name): SentState.of_json(one) for name, one in data.items()}
 
     def write(self) -> None:
@@ -68,26 +64,8 @@ class SentStateFile:
         Raises:
             OSError: the folder cannot be written, or the disk is full.
         """
-        told = {name: one.as_json() for name, one in self.told.items()}
-        files.write_json_atomically(self._file, told, is_durable=True)
-
-
-@asynccontextmanager
-async def locked_sent_state(folder: Path, name: str) -> AsyncIterator[SentStateFile]:
-    """Yield the file of this name, read and locked.
-
-    When several machines carry out one run, each reaches its end: the first one sends.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    try:
-        async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S):
-            memory = SentStateFile(folder / f"{name}.json")
-            memory.read()
-            yield memory
-    except LockTaken:
-        raise TimeoutError(f"{folder / name}: another process holds it") from None
+        value = {name: one.as_json() for name, one in self.told.items()}
+        files.write_json_atomically(self._file, value, is_durable=True)
 
 
 SENT_FOLDER = "told"
@@ -111,9 +89,11 @@ async def notify_of_end(
         return ()
     bell = _Notifier(bound, report, settings, secrets)
     was_told = False
-    folder = bound.roots.base / STATE_FOLDER / SENT_FOLDER
+    folder, name = bound.roots.base / STATE_FOLDER / SENT_FOLDER, run_lock_name(bound)
     try:
-        async with locked_sent_state(folder, run_lock_name(bound)) as memory:
+        # When several machines carry out one run, each reaches its end: the first one sends.
+        async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S, poll_s=_POLL_S):
+            memory = SentStateFile(folder / f"{name}.json")
             first = SentState()
             if not memory.is_known and previous_status in ("failed", "quarantined"):
                 first = SentState(bad=previous_status)
@@ -128,10 +108,10 @@ async def notify_of_end(
             if after != memory.told:
                 memory.told = after
                 memory.write()
-    except OSError as error:
+    except (OSError, LockTaken) as error:
         if not was_told:  # better twice than never: a full disk is itself worth a message
             await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
-        why = error.strerror or error
+        why = getattr(error, "strerror", None) or str(error) or "another process holds it"
         return (*bell.faults, f"cannot record which notifications were sent: {folder}: {why}.")
     return tuple(bell.faults)
 

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -250,29 +251,24 @@ def read_last_run(file: Path) -> LastRunSteps:
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.row.started))
     words = f"Run '{past.row.run}', {began}: {past.status}"
     steps = past.summary.get("steps")
+    otherwise = LastStepRun()
     if not isinstance(steps, dict):  # running, or killed
-        told = _journal_counts(past.journal)
-        return LastRunSteps({name: _last_step_run(one) for name, one in told.items()}, words)
-    if past.status in _ENDED_STATUSES:
-        return LastRunSteps(
-            {name: _last_step_run(one) for name, one in steps.items()}, words, LastStepRun("fresh")
-        )
-    left = {name: one["left"] for name, one in _journal_counts(past.journal).items()}
-    steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
-    return LastRunSteps(
-        {name: _last_step_run(one) for name, one in steps.items()}, words, LastStepRun("left")
-    )
+        steps = _journal_counts(past.journal)
+    elif past.status in _ENDED_STATUSES:
+        otherwise = LastStepRun("fresh")
+    else:
+        otherwise = LastStepRun("left")
+        left = {name: one["left"] for name, one in _journal_counts(past.journal).items()}
+        steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
+    return LastRunSteps({n: _last_step_run(one) for n, one in steps.items()}, words, otherwise)
 
 
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
     """Return sums of a journal by top-level step or block."""
     found: dict[str, dict[str, Any]] = {}
-    try:
-        with journal.open(encoding="utf-8") as lines:
-            for line in lines:
-                _add_journal_line(found, line)
-    except OSError:
-        return {}
+    with suppress(OSError), journal.open(encoding="utf-8") as lines:
+        for line in lines:
+            _add_journal_line(found, line)
     return found
 
 

@@ -107,19 +107,14 @@ class RunDetails:
         summary = self.past.summary
         tokens = summary.get("tokens")
         if isinstance(tokens, dict):
-            found = {
-                "calls": summary.get("calls", 0),
-                "known calls": summary.get("cached_calls", 0),
-            }
+            n_cached = summary.get("cached_calls", 0)
+            found = {"calls": summary.get("calls", 0), "known calls": n_cached}
             return found | {words: tokens.get(name, 0) for name, words in _TOKEN_NOTES.items()}
         asked = [call for call in self.calls if call.is_of_model]
         new = [call for call in asked if not call.is_known]
+        sums = (sum(getattr(call, n) for call in new) for n in ("prompt", "reused", "completion"))
         found = {"calls": len(new), "known calls": len(asked) - len(new)}
-        for name, words in zip(
-            ("prompt", "reused", "completion"), _TOKEN_NOTES.values(), strict=True
-        ):
-            found[words] = sum(getattr(call, name) for call in new)
-        return found
+        return found | dict(zip(_TOKEN_NOTES.values(), sums, strict=True))
 
 
 def read_run_details(past: PastRun) -> RunDetails:

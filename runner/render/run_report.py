@@ -11,11 +11,10 @@ import heapq
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import quote
 
 from paddock.engine.system.files import write_output
@@ -37,9 +36,8 @@ _CALL_HEADS = (
 
 def run_report_page(story: RunDetails, target: Path) -> str:
     """Return the page, with links relative to its target."""
-    return html_page(
-        f"{story.past.row.pipeline}: {story.past.row.run}", _page_parts(story, target.parent)
-    )
+    title = f"{story.past.row.pipeline}: {story.past.row.run}"
+    return html_page(title, _page_parts(story, target.parent))
 
 
 def _page_parts(story: RunDetails, folder: Path) -> Iterator[str]:
@@ -270,19 +268,8 @@ class TimeSpan:
     """Seconds from its start that it waited."""
     name: str = ""
     """Label of its bar; `label` if empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineBar:
-    """One or several spans of a lane, drawn as one bar."""
-
-    start: float
-    end: float
-    label: str
-    kind: str
     n: int = 1
-    waited: float = 0.0
-    name: str = ""
+    """Number of spans that are drawn as this one bar."""
 
 
 def lanes_of(spans: Iterable[TimeSpan]) -> list[list[TimeSpan]]:
@@ -302,36 +289,32 @@ def lanes_of(spans: Iterable[TimeSpan]) -> list[list[TimeSpan]]:
     return lanes
 
 
-def bars_of(lane: Sequence[TimeSpan], least_s: float) -> list[TimelineBar]:
+def bars_of(lane: Sequence[TimeSpan], least_s: float) -> list[TimeSpan]:
     """Return the bars of a lane; spans shorter than `least_s` are joined with their neighbours.
 
     >>> spans = [TimeSpan(0, 0.1, "a", "done"), TimeSpan(0.1, 0.2, "b", "done")]
     >>> [(bar.label, bar.n) for bar in bars_of(spans, 1.0)]
     [('a', 2)]
     """
-    bars: list[TimelineBar] = []
+    bars: list[TimeSpan] = []
     for span in lane:
-        bar = TimelineBar(
-            span.start, span.end, span.label, span.kind, 1, span.waited, span.name or span.label
-        )
-        if bars and _is_joined(bars[-1], bar, least_s):
-            bars[-1] = _joined(bars[-1], bar)
+        if bars and _is_joined(bars[-1], span, least_s):
+            bars[-1] = _joined(bars[-1], span)
         else:
-            bars.append(bar)
+            bars.append(span)
     return bars
 
 
-def _is_joined(before: TimelineBar, bar: TimelineBar, least_s: float) -> bool:
+def _is_joined(before: TimeSpan, bar: TimeSpan, least_s: float) -> bool:
     is_short = bar.end - bar.start < least_s or before.end - before.start < least_s
     return is_short and bar.start - before.end < least_s
 
 
-def _joined(before: TimelineBar, bar: TimelineBar) -> TimelineBar:
+def _joined(before: TimeSpan, bar: TimeSpan) -> TimeSpan:
     # A failure must stay visible.
-    kind = bar.kind if bar.kind in ("failed", "quarantined") else before.kind
-    shown = bar if kind != before.kind else before
+    is_worse = bar.kind in ("failed", "quarantined") and bar.kind != before.kind
     end, n = max(before.end, bar.end), before.n + bar.n
-    return TimelineBar(before.start, end, shown.label, kind, n, name=shown.name)
+    return replace(bar if is_worse else before, start=before.start, end=end, n=n, waited=0.0)
 
 
 def mean_concurrency(spans: Iterable[TimeSpan], seconds: float, n_bins: int) -> list[float]:
@@ -378,22 +361,19 @@ WAITED, SEVERAL, AREA, BARE = "waited", "several", "area", "bare"
 PATTERNS = frozenset(("bad", "known", "tool", "skipped", "held"))
 """Looks with a pattern."""
 
-_LEGEND_TEXT: Mapping[str, str] = MappingProxyType(
-    {
-        "done": "done",
-        "bad": "failed or quarantined",
-        "skipped": "skipped",
-        "held": "held: an output was edited, and is kept",
-        "call": "answered by a model",
-        "known": "the reply was in the ledger",
-        "tool": "a tool",
-        AREA: "calls in progress, without waiting ones",
-        WAITED: "waited in the queue, or for the model to load",
-        SEVERAL: "several short ones together; shown as failed if one failed",
-        BARE: "point at a bar without a label to see its name",
-    }
-)
-_LOOK_OF_STATE: Mapping[str, str] = MappingProxyType({"failed": "bad", "quarantined": "bad"})
+_LEGEND_TEXT: Mapping[str, str] = {
+    "done": "done",
+    "bad": "failed or quarantined",
+    "skipped": "skipped",
+    "held": "held: an output was edited, and is kept",
+    "call": "answered by a model",
+    "known": "the reply was in the ledger",
+    "tool": "a tool",
+    AREA: "calls in progress, without waiting ones",
+    WAITED: "waited in the queue, or for the model to load",
+    SEVERAL: "several short ones together; shown as failed if one failed",
+    BARE: "point at a bar without a label to see its name",
+}
 
 
 def look_of(kind: str) -> str:
@@ -402,7 +382,7 @@ def look_of(kind: str) -> str:
     >>> look_of("quarantined"), look_of("changed"), look_of("tool")
     ('bad', 'done', 'tool')
     """
-    look = _LOOK_OF_STATE.get(kind, kind)
+    look = "bad" if kind in ("failed", "quarantined") else kind
     return look if look in _LEGEND_TEXT else "done"
 
 
@@ -462,26 +442,8 @@ MIN_BAR_PERCENT = 0.2
 """In percent; shorter bars are joined with neighbours."""
 MAX_TICKS = 8  # their labels must fit a window of 320 pixels
 BINS, HEIGHT = 280, 120.0
-_TICK_STEPS_S = (
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2,
-    5,
-    10,
-    20,
-    30,
-    60,
-    120,
-    300,
-    600,
-    1800,
-    3600,
-    7200,
-    21600,
-    86400,
-)
+_TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30,
+                 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)  # fmt: skip
 
 
 def items_chart(story: RunDetails) -> tuple[str, str]:
@@ -561,7 +523,7 @@ def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> tuple[str
     return "\n".join(lines), legend(looks)
 
 
-def _bar_svg(bar: TimelineBar, y: float, seconds: float, room_until: float) -> Iterator[str]:
+def _bar_svg(bar: TimeSpan, y: float, seconds: float, room_until: float) -> Iterator[str]:
     """Yield a bar with its label: inside, or behind it up to the next bar."""
     x, end = _percent_at(bar.start, seconds), _percent_at(bar.end, seconds)
     more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
@@ -577,7 +539,8 @@ def _bar_svg(bar: TimelineBar, y: float, seconds: float, room_until: float) -> I
     yield _rect_svg(f"bar {look}", at, y, size)
     if look in PATTERNS:
         yield _rect_with_look(pattern_attributes(look), at, y, size)
-    name = bar.name if bar.n == 1 else f"{bar.n:,} \N{MULTIPLICATION SIGN} {bar.name}"
+    name = bar.name or bar.label
+    name = name if bar.n == 1 else f"{bar.n:,} \N{MULTIPLICATION SIGN} {name}"
     yield from _label_svg(name, worked, y, (at, at + size), room_until)
     yield "</g>"
 

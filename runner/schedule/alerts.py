@@ -11,9 +11,11 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.runner.ledger.entries import ROOM_BYTES, LedgerError, write_error
@@ -53,21 +55,18 @@ async def alert_trouble(
         log.warning("%s: %s", name, untold)
 
 
-LOOK_S = 30.0
-
-
 class LedgerHealth:
     """Which ledgers are broken, and why. Lives in one event loop, checks in threads."""
 
     def __init__(
-        self, opens: OpenLedger, tell: Callable[[Deployment, str], Awaitable[None]]
+        self, opens: OpenLedger, tell: Callable[[Deployment, str], Coroutine[Any, Any, None]]
     ) -> None:
         """`tell` sends a pipeline's notifications."""
         self.faults: dict[Path, str] = {}
         """By the folder of the pipelines; empty: all ledgers work."""
         self._opens = opens
         self._tell = tell
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = TaskSet()
 
     async def look(self, posts: Iterable[Deployment]) -> None:
         """Check the ledger of each pipeline, and report changes."""
@@ -84,9 +83,7 @@ class LedgerHealth:
             if fault and not was:
                 log.error("%s: %s", folder, fault)
                 for post in own:
-                    telling = asyncio.ensure_future(self._tell(post, fault))
-                    self._telling.add(telling)
-                    telling.add_done_callback(self._telling.discard)
+                    self._telling.start(self._tell(post, fault))
             elif was and not fault:
                 log.info("%s: the ledger works again", folder)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.locks import LockTaken, lock_now
@@ -55,17 +54,15 @@ class Consents:
             if known.get(name, []) != sorted(allowed):
                 self._write("folders", name, sorted(allowed))
 
-    def _all(self) -> dict[str, Any]:
-        return files.read_json_object(self._file)
-
     def _read(self, kind: str) -> dict[str, list[str]]:
-        found = self._all().get(kind)
+        found = files.read_json_object(self._file).get(kind)
         return found if isinstance(found, dict) else {}
 
     def _write(self, kind: str, name: str, value: list[str]) -> None:
         try:
             with lock_now(self._folder / "consents.lock", wait_s=_WAIT_S):
-                whole = {**self._all(), kind: {**self._read(kind), name: value}}
+                known = files.read_json_object(self._file)
+                whole = {**known, kind: {**self._read(kind), name: value}}
                 files.write_atomically(self._file, json.dumps(whole, indent=1, sort_keys=True))
         except LockTaken:
-            raise TimeoutError(f"{self._file}: another process writes it") from None
+            raise TimeoutError(None, "another process holds the file", str(self._file)) from None

@@ -17,6 +17,8 @@ from itertools import islice, takewhile
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSim
+
 _FEW_DAYS = 3
 
 
@@ -47,8 +49,8 @@ class TimeWindow:
         """Return whether it is open at this moment.
 
         >>> noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
-        >>> TimeWindow.of("22:00-07:00", UTC).is_open(noon), TimeWindow.of("09:00-17:00", UTC).is_open(noon)
-        (False, True)
+        >>> [TimeWindow.of(one, UTC).is_open(noon) for one in ("22:00-07:00", "09:00-17:00")]
+        [False, True]
         """
         clock = now.astimezone(self.zone).time()
         if self.start == self.end:
@@ -146,8 +148,6 @@ def _until(timed: CronSchedule, since: datetime, now: datetime) -> Iterator[date
 
 def _moments(timed: CronSchedule, after: datetime) -> Iterator[datetime]:
     """Yield every moment after `after`; cronsim gives up after 50 years without one."""
-    from cronsim import CronSim
-
     zone = ZoneInfo(timed.timezone) if timed.timezone else None
     start = after.astimezone(zone)
     for moment in CronSim(_MACROS.get(timed.cron, timed.cron), start):

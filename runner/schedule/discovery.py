@@ -12,22 +12,19 @@ no Prefect.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from filelock import BaseFileLock
-
 from paddock.engine.system import files
-from paddock.engine.system.locks import file_lock
+from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.settings import SettingsError, read_settings
+from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
 
 from .consents import Consents
 from .triggered_pipeline import (
@@ -49,7 +46,7 @@ class FolderLocks:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._locks: dict[Path, BaseFileLock] = {}
+        self._locks: dict[Path, ExitStack] = {}
 
     def take(self, folder: Path) -> None:
         """Lock a folder, once.
@@ -60,23 +57,22 @@ class FolderLocks:
         if folder in self._locks:
             return
         place = _lock_folder(folder, self._state_dir)
-        lock = file_lock(place / f"{_NAME}.lock")
-        who = place / f"{_NAME}.json"
+        lock, who = ExitStack(), place / f"{_NAME}.json"
         try:
-            lock.acquire(timeout=0)
-        except TimeoutError:  # filelock's is one
+            lock.enter_context(lock_now(place / f"{_NAME}.lock"))
+        except LockTaken:
             raise FolderTaken(f"{folder}: {_holder_text(who)} serves this folder.\n  End it, "
                        "or name other folders.") from None  # fmt: skip
         self._locks[folder] = lock
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         with suppress(OSError):
-            files.write_private(who, json.dumps(facts))
+            files.write_json_atomically(who, facts)
 
     def release(self, folder: Path) -> None:
         """Release a folder."""
         lock = self._locks.pop(folder, None)
         if lock is not None:
-            lock.release()
+            lock.close()
 
     def close(self) -> None:
         """Release all folders."""
@@ -86,7 +82,7 @@ class FolderLocks:
 
 def _lock_folder(folder: Path, state_dir: Path) -> Path:
     """Return the lock's path: near the pipelines, or in the state folder if that is read-only."""
-    beside = folder / ".paddock"
+    beside = folder / STATE_FOLDER
     try:
         files.private_folder(beside)
         ignore = beside / ".gitignore"
@@ -102,13 +98,13 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
 
 
 def _holder_text(who: Path) -> str:
-    """Return who holds a lock; its JSON may be half written."""
+    """Return who holds a lock."""
+    facts = files.read_json_object(who)
     try:
-        facts = json.loads(who.read_text("utf-8"))
         since = datetime.fromtimestamp(facts["since"]).astimezone()
         host = "" if facts["host"] == socket.gethostname() else f" on {facts['host']}"
         return f"`paddock up` (process {facts['pid']}{host}, since {since:%Y-%m-%d %H:%M})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):  # as another version writes it, say
         return "another `paddock up`"
 
 
@@ -171,18 +167,23 @@ class PipelineFinder:
         self._known: dict[Path, _KnownFile] = {}
         self._said: dict[str, str] = {}
         self._n_looks = 0
+        self._begin_scan()
+
+    def _begin_scan(self) -> None:
+        """Begin with no changes and no messages."""
+        self._added: list[TriggeredPipeline] = []
+        self._removed: list[TriggeredPipeline] = []
+        self._told: list[str] = []
 
     def look(self) -> PipelineChanges:
         """Scan once. Changed files are read once settled; the first scan reads all."""
         now = self.clock()
         is_first = not self._n_looks
         self._n_looks += 1
-        told: list[str] = []
+        self._begin_scan()
         allowed = self._allowed()
         agrees = self._agrees(allowed, is_first=is_first)
-        seen = dict(self._files(told))
-        added: list[TriggeredPipeline] = []
-        removed: list[TriggeredPipeline] = []
+        seen = dict(self._files())
         due: dict[Path, str | None] = {}
         for path, stamp in seen.items():
             known = self._known.get(path)
@@ -201,16 +202,19 @@ class PipelineFinder:
             was_left_out, known.left_out = bool(known.left_out), words
             if words:
                 if path in due or not was_left_out:
-                    self._leave_out(path, known, removed, told)
+                    self._leave_out(path, known)
             elif path in due:
-                self._read(path, due[path], known, added, removed, told, agrees=agrees)
+                self._read(path, due[path], known, agrees=agrees)
             elif was_left_out:
                 known.read_at = None
-        self._gone(set(seen), removed)
+        self._gone(set(seen))
         if self.consents is not None and allowed is not None:
             with suppress(OSError):  # the next scan consents again, which changes nothing
                 self.consents.note(self.folders, allowed)
-        return PipelineChanges(self._standing(), tuple(added), tuple(removed), tuple(told))
+        standing = tuple(known.triggered for known in self._known.values() if known.triggered)
+        return PipelineChanges(
+            standing, tuple(self._added), tuple(self._removed), tuple(self._told)
+        )
 
     def faults(self) -> dict[str, str]:
         """Return the current faults by file or folder."""
@@ -234,9 +238,6 @@ class PipelineFinder:
         if known.read_at is None:
             return at_once or now - known.since >= SETTLE_S
         return not known.is_sound and (at_once or now - known.read_at >= TRY_AGAIN_S)
-
-    def _standing(self) -> tuple[TriggeredPipeline, ...]:
-        return tuple(known.triggered for known in self._known.values() if known.triggered)
 
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
         """Return the files in folders of documents, each with the reason to ignore it."""
@@ -268,30 +269,18 @@ class PipelineFinder:
                     break
         return found
 
-    def _leave_out(
-        self, path: Path, known: _KnownFile, removed: list[TriggeredPipeline], told: list[str]
-    ) -> None:
+    def _leave_out(self, path: Path, known: _KnownFile) -> None:
         """Drop a file in a folder of documents; report one that is a pipeline."""
         known.is_sound = True
         if known.triggered is not None:
-            removed.append(known.triggered)
+            self._removed.append(known.triggered)
             known.triggered = None
         if looks_triggered(_text_of(path) or ""):
-            self._tell(str(path), known.left_out, told)
+            self._tell(str(path), known.left_out)
         else:
             self._said.pop(str(path), None)
 
-    def _read(
-        self,
-        path: Path,
-        text: str | None,
-        known: _KnownFile,
-        added: list[TriggeredPipeline],
-        removed: list[TriggeredPipeline],
-        told: list[str],
-        *,
-        agrees: bool,
-    ) -> None:
+    def _read(self, path: Path, text: str | None, known: _KnownFile, *, agrees: bool) -> None:
         """Read a file that has settled."""
         known.is_sound = False
         try:
@@ -303,17 +292,17 @@ class PipelineFinder:
             )  # fmt: skip
         except Exception as error:  # no file's error may affect the others
             kept = " Its last valid version stays in service." if known.triggered else ""
-            self._tell(str(path), f"{_words(path, error)}\n  It does not run.{kept}", told)
+            self._tell(str(path), f"{_words(path, error)}\n  It does not run.{kept}")
             return
         known.is_sound = True
         self._said.pop(str(path), None)
         old, known.triggered = known.triggered, made
         if made is not None and (old is None or old.text != made.text):
-            added.append(made)
+            self._added.append(made)
         elif made is None and old is not None:
-            removed.append(old)
+            self._removed.append(old)
 
-    def _gone(self, seen: set[Path], removed: list[TriggeredPipeline]) -> None:
+    def _gone(self, seen: set[Path]) -> None:
         """Drop files that are gone for good, unless their whole folder is gone."""
         away = [folder for folder in self.folders if not _is_folder_there(folder)]
         for path in [path for path in self._known if path not in seen]:
@@ -325,30 +314,30 @@ class PipelineFinder:
                 del self._known[path]
                 self._said.pop(str(path), None)
                 if known.triggered is not None:
-                    removed.append(known.triggered)
+                    self._removed.append(known.triggered)
 
-    def _files(self, told: list[str]) -> Iterator[tuple[Path, FileStamp]]:
+    def _files(self) -> Iterator[tuple[Path, FileStamp]]:
         """Yield every YAML file and its stamp."""
         n_files = 0
         for folder in self.folders:
             if not _is_folder_there(folder):
                 kept = "Its pipelines are kept until it is back."
-                self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}", told)
+                self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}")
                 continue
             self._said.pop(str(folder), None)
             for path, stamp in _walk(folder):
                 n_files += 1
                 if n_files > MOST_FILES:
                     words = f"{folder}: has more than {MOST_FILES} YAML files; the rest is ignored."
-                    self._tell("too many", words, told)
+                    self._tell("too many", words)
                     return
                 yield path, stamp
 
-    def _tell(self, about: str, words: str, told: list[str]) -> None:
+    def _tell(self, about: str, words: str) -> None:
         """Report a message once, until it changes."""
         if self._said.get(about) != words:
             self._said[about] = words
-            told.append(words)
+            self._told.append(words)
 
 
 def _is_folder_there(folder: Path) -> bool:

@@ -127,9 +127,7 @@ class PrefectQueue:
         self._client = await self._stack.enter_async_context(client)
         self.api_url = api_url
 
-    async def deploy(
-        self, file: str, name: str, version: str, description: str, *, work_pool: str = ""
-    ) -> str:
+    async def deploy(self, file: str, name: str, version: str, description: str) -> str:
         """Make or change the deployment of a pipeline's file; return its id."""
         async with _as_queue_error():
             flow = self._flows.get(name) or await self._client.create_flow_from_name(
@@ -145,7 +143,6 @@ class PrefectQueue:
                 tags=[TAG],
                 entrypoint=ENTRYPOINT,
                 enforce_parameter_schema=False,
-                work_pool_name=work_pool or None,
             )
         return str(made)
 

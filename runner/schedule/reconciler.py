@@ -21,7 +21,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.watch.folder_watch import FolderWatch
-from paddock.runner.watch.seen_files import LedgerSeenFiles, batch_outcome
+from paddock.runner.watch.seen_files import SeenFiles, batch_outcome
 from paddock.runner.watch.watch_spec import (
     BatchOutcome,
     BatchStatus,
@@ -65,9 +65,9 @@ class _SchedulePlan:
 class SchedulePlanner:
     """Keeps planned runs in the queue. `plan` is called repeatedly."""
 
-    def __init__(self, board: PrefectQueue, office: RunManager) -> None:
-        self._prefect_queue = board
-        self._run_manager = office
+    def __init__(self, queue: PrefectQueue, run_manager: RunManager) -> None:
+        self._prefect_queue = queue
+        self._run_manager = run_manager
         self._plans: dict[tuple[str, str], _SchedulePlan] = {}
 
     async def plan(self, now: datetime | None = None) -> None:
@@ -157,8 +157,8 @@ class _RunningWatch:
 class WatchManager:
     """All watches by pipeline. Lives in one event loop."""
 
-    def __init__(self, office: RunManager, opens: OpenLedger, max_attempts: int) -> None:
-        self._run_manager = office
+    def __init__(self, run_manager: RunManager, opens: OpenLedger, max_attempts: int) -> None:
+        self._run_manager = run_manager
         self._opens = opens
         self._max_attempts = max_attempts
         self._kept: dict[str, dict[WatchSpec, _RunningWatch]] = {}
@@ -198,7 +198,7 @@ class WatchManager:
 
         watch = FolderWatch(
             spec,
-            LedgerSeenFiles(spec.name, spec.root, triggered.file, opens),
+            SeenFiles(spec.name, spec.root, triggered.file, opens),
             submit,
             note=log.warning,
             max_attempts=self._max_attempts,
@@ -269,30 +269,28 @@ MOST_HANDED_OVER = 50
 
 
 class Reconciler:
-    """Keeps the pipelines in service. `say` reports a message once."""
+    """Keeps the pipelines in service, with their schedules, watches and webhooks."""
 
     def __init__(
         self,
-        board: PrefectQueue,
-        office: RunManager,
-        planner: SchedulePlanner,
+        queue: PrefectQueue,
+        run_manager: RunManager,
         watching: WatchManager,
-        holding: FolderLocks,
-        say: Callable[[str], None],
-        *,
+        folder_locks: FolderLocks,
         calls: WebhookQueue,
+        *,
         is_open: bool,
     ) -> None:
         """`is_open`: other machines can reach the address for webhooks."""
         self.hooks = Webhooks(self._called)
-        self._prefect_queue = board
-        self._run_manager = office
-        self._planner = planner
-        self._watching = watching
-        self._folder_locks = holding
-        self._say = say
+        self.planner = SchedulePlanner(queue, run_manager)
+        self.watching = watching
+        self._prefect_queue = queue
+        self._run_manager = run_manager
+        self._folder_locks = folder_locks
         self._calls = calls
         self._is_open = is_open
+        self._warned: set[str] = set()
 
     async def reconcile(
         self, wanted: Mapping[str, TriggeredPipeline], *, is_forced: bool = False
@@ -315,7 +313,13 @@ class Reconciler:
         hooks, told = webhook_table(triggered, self._secret)
         self.hooks.hooks = hooks
         for words in told:
-            self._say(words)
+            self.warn(words)
+
+    def warn(self, words: str) -> None:
+        """Log a message once."""
+        if words not in self._warned:
+            self._warned.add(words)
+            log.warning("%s", words)
 
     async def _put(self, key: str, triggered: TriggeredPipeline) -> None:
         """Put a pipeline in service, or replace its old form."""
@@ -326,14 +330,14 @@ class Reconciler:
         old, post = posts.get(key), Deployment(triggered, made)
         if old is not None and old.deployment != made:  # it has another name now
             await self._prefect_queue.undeploy(old.deployment)
-        await self._planner.forget(post, await self._prefect_queue.open_runs([made]))
+        await self.planner.forget(post, await self._prefect_queue.open_runs([made]))
         posts[key] = post
-        await self._watching.put(post)
+        await self.watching.put(post)
 
     async def _withdraw(self, post: Deployment, wanted: Mapping[str, TriggeredPipeline]) -> None:
         """Take a pipeline out of service; a running run continues to its end."""
         key = post.triggered.key
-        await self._watching.drop(key)
+        await self.watching.drop(key)
         for run in await self._prefect_queue.open_runs([post.deployment]):
             if run.phase == "waiting":
                 await self._run_manager.skip_run(run, post, "its pipeline no longer exists")

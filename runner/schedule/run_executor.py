@@ -13,8 +13,8 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,13 +22,68 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from paddock.engine.system.tasks import TaskSet
+
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report
 
-    from .run_process import RunTask
-
 PRELOAD = ["paddock.runner.cli.application", "paddock.runner.schedule.run_process"]
 _POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """One run to carry out."""
+
+    flow_run: str
+    parameters: Mapping[str, Any]
+    """As verified. The flow run's own are not read again: others may have changed them."""
+    text: str
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The command line's settings; the rest, permissions too, is read when the run begins."""
+    api_url: str = ""
+    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
+    been started when it was elsewhere; empty: as in the environment."""
+    auth_string: str = field(default="", repr=False)
+    """Password of our own Prefect server."""
+    agreed: frozenset[str] = frozenset()
+    """What a person consented to for the file: code that changed since does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """The run's name."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunWaits:
+    """What the run waits for on other machines; empty: it no longer waits."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over; without a `report`, `words` is the error that ended it."""
+
+    report: Report | None
+    words: str = ""
+    is_unreachable: bool = False
+    """Prefect could not be reached, and nothing was begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Stop, after the current item or at once."""
+
+    words: str
+    is_gentle: bool
+    is_interrupted: bool = False
+    """It was cancelled for good, rather than held for a while."""
+    is_handed_over: bool = False
+    """`paddock up` ends; other machines continue their part of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +142,6 @@ class RunProcess:
         is_handed_over: bool = False,
     ) -> None:
         """Ask it to stop, after the current item or at once."""
-        from .run_process import StopRequest
-
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.send(StopRequest(words, is_gentle, is_interrupted, is_handed_over))
@@ -119,7 +172,7 @@ class RunExecutor:
     def __init__(self, began: Callable[[RunProcess], None]) -> None:
         self._began = began
         self._context = multiprocessing.get_context("forkserver")
-        self._watched: set[asyncio.Task[None]] = set()
+        self._watched = TaskSet()
 
     async def start(self, task: RunTask) -> RunProcess:
         """Start a run; return its process at once.
@@ -147,15 +200,11 @@ class RunExecutor:
         if not is_process_alive(mark):
             return None
         running = RunProcess(int(mark.split(":")[1]))
-        task = asyncio.create_task(self._watch(running))
-        self._watched.add(task)
-        task.add_done_callback(self._watched.discard)
+        self._watched.start(self._watch(running))
         return running
 
     def _listen(self, running: RunProcess, process: Any, link: Connection) -> None:
         """Read a process's messages until it ends."""
-        from .run_process import RunBegan, RunWaits
-
         loop = asyncio.get_running_loop()
         heard: list[Any] = []
 

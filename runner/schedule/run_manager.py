@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.progress.report import Report
@@ -44,8 +45,7 @@ from .prefect_queue import (
     QueuedRun,
     QueueError,
 )
-from .run_executor import ProcessEnd, RunExecutor, RunProcess, is_other_machine
-from .run_process import RunTask
+from .run_executor import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
 from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
@@ -75,6 +75,11 @@ class ManagedRun:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
+    def name(self) -> str:
+        """Its name in the ledger; until that is known, Prefect's."""
+        return self.running.run or self.tracked.name
+
+    @property
     def attempt(self) -> int:
         """Return the number of starts since the run's last progress, from 1."""
         return int(self.tracked.parameters.get("attempt") or 1)
@@ -99,17 +104,12 @@ async def drain_run(running: RunProcess, words: str, *, is_cancelled: bool) -> N
     await asyncio.sleep(GENTLE_S)
     stop_now(running)
     await asyncio.sleep(AT_ONCE_S)
-    kill_run(running)
+    running.kill()
 
 
 def stop_now(running: RunProcess) -> None:
     """Stop a run at once; items in flight are given up."""
     running.halt("", is_gentle=False)
-
-
-def kill_run(running: RunProcess) -> None:
-    """Kill a run's process and its children."""
-    running.kill()
 
 
 def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
@@ -130,8 +130,7 @@ def log_end(
     job: ManagedRun, end: ProcessEnd, ending: RunEnding, next_: NoRestart | RestartRun
 ) -> None:
     """Log how a run ended, in one line."""
-    name = job.post.triggered.pipeline.name
-    run = job.running.run or job.tracked.name
+    name, run = job.post.triggered.pipeline.name, job.name
     if ending.crash is not None:
         what = f"crashed: {ending.crash}"
     elif end.report is not None:
@@ -160,28 +159,29 @@ OnEnd = Callable[[ManagedRun | None, str, Report | None], Awaitable[None]]
 """Called when a submitted run is over for good: its job, a status, its report if there is one."""
 
 
+@dataclass(frozen=True)
+class ManagerOptions:
+    """Options of `RunManager`."""
+
+    max_runs: int
+    max_restarts: int
+    given_up: Callable[[Deployment, str, str], Coroutine[Any, Any, None]]
+    """Called when a run crashed too often."""
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The command line's settings, for runs."""
+    has_progressed: Callable[[Deployment, str], bool] = lambda post, run: False
+    """Returns whether another start of a crashed run may get further."""
+    known_end: Callable[[Deployment, str], Report | None] = lambda post, run: None
+    """Returns how a run ended by its ledger; None: unknown."""
+    auth_string: str = field(default="", repr=False)
+    """Password of our own Prefect server; empty for another server."""
+
+
 class RunManager:
     """All running and waiting runs."""
 
-    def __init__(
-        self,
-        board: PrefectQueue,
-        signer: Signer,
-        *,
-        max_runs: int,
-        max_restarts: int,
-        flags: Mapping[str, object],
-        given_up: Callable[[Deployment, str, str], Coroutine[Any, Any, None]],
-        has_progressed: Callable[[Deployment, str], bool] = lambda post, run: False,
-        known_end: Callable[[Deployment, str], Report | None] = lambda post, run: None,
-        auth_string: str = "",
-    ) -> None:
-        """Start nothing yet.
-
-        `has_progressed` returns whether another start of a crashed run may get further,
-        `known_end` how a run ended by its ledger (None: unknown), `auth_string` is of our own
-        Prefect server; it is empty for another server.
-        """
+    def __init__(self, board: PrefectQueue, signer: Signer, options: ManagerOptions) -> None:
+        """Start nothing yet."""
         self.posts: dict[str, Deployment] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, ManagedRun] = {}
@@ -200,15 +200,10 @@ class RunManager:
         self.executor = RunExecutor(self._began)
         self._prefect_queue = board
         self._signer = signer
-        self._auth_string = auth_string
-        self._max_runs, self._max_restarts = max_runs, max_restarts
-        self._flags = dict(flags)
-        self._given_up = given_up
-        self._has_progressed = has_progressed
-        self._known_end = known_end
+        self._options = options
         self._waiting: dict[str, OnEnd] = {}
         self._following: set[asyncio.Task[None]] = set()
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = TaskSet()
         self._unsettled: list[Callable[[], Awaitable[None]]] = []
 
     # --- called by others
@@ -286,7 +281,7 @@ class RunManager:
         try:
             parameters = admitted_parameters(
                 run.parameters, run.key, post.triggered, self._signer,
-                is_own_server=bool(self._auth_string),
+                is_own_server=bool(self._options.auth_string),
             )  # fmt: skip
         except NotAdmitted as error:
             name = post.triggered.pipeline.name
@@ -315,12 +310,11 @@ class RunManager:
         due = [one for run in waiting.values() if (one := await self._due(run, by_id)) is not None]
         groups = {one.id: one.group for one in due}
         active = [
-            ActiveRun(id_, job.running.run or job.tracked.name, job.post.triggered.key, job.group,
-                   is_ending=job.stopped is not None)
+            ActiveRun(id_, job.name, job.post.triggered.key, job.group, job.stopped is not None)
             for id_, job in self.jobs.items()
-        ]  # fmt: skip
+        ]
         rules: dict[str, RunRule] = {key: post.triggered.rule for key, post in self.posts.items()}
-        for decision in dispatch(due, active, rules, now, self._max_runs):
+        for decision in dispatch(due, active, rules, now, self._options.max_runs):
             match decision:
                 case StartRun(id_):
                     run = waiting[id_]
@@ -359,9 +353,9 @@ class RunManager:
             run.id,
             run.parameters,
             triggered.text,
-            self._flags,
+            self._options.flags,
             self._prefect_queue.api_url,
-            self._auth_string,
+            self._options.auth_string,
             triggered.agreed,
         )
         try:
@@ -412,8 +406,7 @@ class RunManager:
         if job.stopped is not None:
             return
         job.stopped = why
-        log.info("%s: run %s stops: %s", job.post.triggered.pipeline.name,
-                 job.running.run or job.tracked.name, words)  # fmt: skip
+        log.info("%s: run %s stops: %s", job.post.triggered.pipeline.name, job.name, words)
         task = asyncio.create_task(drain_run(job.running, words, is_cancelled=why == "cancelled"))
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
@@ -452,20 +445,19 @@ class RunManager:
     async def _settle(self, job: ManagedRun, end: ProcessEnd) -> None:
         """Record how a run ended, and restart it if that is due."""
         shown = await self._prefect_queue.read(job.tracked.id)
+        run = job.name
         if end.crash is not None and job.stopped is None:
             # It may have ended normally while neither `up` nor Prefect was running.
-            run = job.running.run or job.tracked.name
-            report = await asyncio.to_thread(self._known_end, job.post, run)
+            report = await asyncio.to_thread(self._options.known_end, job.post, run)
             end = end if report is None else ProcessEnd(report, has_spoken=True)
         ending = self._ending(job, end, shown)
         if ending.crash is not None:
-            run = job.running.run or job.tracked.name
-            got_on = await asyncio.to_thread(self._has_progressed, job.post, run)
+            got_on = await asyncio.to_thread(self._options.has_progressed, job.post, run)
             ending = replace(ending, has_progressed=got_on)
         if shown is not None and shown.phase != "ended":
             await self._show(job, end, ending)
         now = datetime.now(UTC)
-        next_ = after_ending(ending, now, max_restarts=self._max_restarts)
+        next_ = after_ending(ending, now, max_restarts=self._options.max_restarts)
         if isinstance(next_, RestartRun) and is_superseded_by_schedule(job, now):
             next_ = NoRestart()
         if isinstance(next_, RestartRun):
@@ -477,11 +469,8 @@ class RunManager:
         self.wants_rest = self.wants_rest or job.stopped == "window"
         log_end(job, end, ending, next_)
         if isinstance(next_, NoRestart):
-            run = job.running.run or job.tracked.name
             if next_.is_given_up:
-                telling = asyncio.create_task(self._given_up(job.post, run, ending.crash or ""))
-                self._telling.add(telling)
-                telling.add_done_callback(self._telling.discard)
+                self._telling.start(self._options.given_up(job.post, run, ending.crash or ""))
             status = "crashed" if ending.crash else ending.status
             job.running.run = run
             await self._tell(job.tracked.id, job, status, end.report)
@@ -542,7 +531,7 @@ class RunManager:
             for task in job.tasks:
                 task.cancel()
             job.running.halt("`paddock up` was stopped", is_gentle=True, is_handed_over=True)
-        for share, act in ((0.4, stop_now), (0.3, kill_run), (0.2, None)):
+        for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
             if not self._following:
                 break
             await asyncio.wait(self._following, timeout=within_s * share)
@@ -556,4 +545,4 @@ class RunManager:
             stop_now(job.running)
         time.sleep(ABANDON_S if self.jobs else 0)
         for job in self.jobs.values():
-            kill_run(job.running)
+            job.running.kill()

@@ -12,72 +12,16 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
 
 from paddock.runner.api import FILE_THREADS
-from paddock.runner.progress.report import Report
 from paddock.runner.workers import deployed_flow
 from paddock.runner.workers.deployed_flow import RunOrders
 
-
-@dataclass(frozen=True, slots=True)
-class RunTask:
-    """One run to carry out."""
-
-    flow_run: str
-    parameters: Mapping[str, Any]
-    """As verified. The flow run's own are not read again: others may have changed them."""
-    text: str
-    flags: Mapping[str, object] = field(default_factory=dict)
-    """The command line's settings; the rest, permissions too, is read when the run begins."""
-    api_url: str = ""
-    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
-    been started when it was elsewhere; empty: as in the environment."""
-    auth_string: str = field(default="", repr=False)
-    """Password of our own Prefect server."""
-    agreed: frozenset[str] = frozenset()
-    """What a person consented to for the file: code that changed since does not run."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunBegan:
-    """The run's name."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunWaits:
-    """What the run waits for on other machines; empty: it no longer waits."""
-
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnded:
-    """The run is over; without a `report`, `words` is the error that ended it."""
-
-    report: Report | None
-    words: str = ""
-    is_unreachable: bool = False
-    """Prefect could not be reached, and nothing was begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequest:
-    """Stop, after the current item or at once."""
-
-    words: str
-    is_gentle: bool
-    is_interrupted: bool = False
-    """It was cancelled for good, rather than held for a while."""
-    is_handed_over: bool = False
-    """`paddock up` ends; other machines continue their part of the run."""
+from .run_executor import RunBegan, RunEnded, RunTask, RunWaits, StopRequest
 
 
 def run_in_process(task: RunTask, link: Connection) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from paddock.engine.api.server import PortTaken, listen
 from paddock.engine.system.hosts import is_loopback
-from paddock.engine.system.tasks import StopRequested, unless
+from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
@@ -33,6 +33,7 @@ from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.daemon.prefect_auth import Signer, own_auth_string, password_file, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings
 
@@ -46,7 +47,7 @@ from .webhooks import WebhookQueue, WebhookQueueBroken
 if TYPE_CHECKING:
     from .alerts import LedgerHealth
     from .prefect_queue import PrefectQueue, QueuedRun
-    from .reconciler import SchedulePlanner, WatchManager
+    from .reconciler import Reconciler
     from .run_manager import Deployment, RunManager
 
 
@@ -119,8 +120,10 @@ MOST_SHOWN, MOST_NAMED = 200, 10
 def named_pipelines(pipelines: Collection[str]) -> str:
     """Name pipelines in a line.
 
-    >>> named_pipelines(["b", "a"]), named_pipelines([]), named_pipelines([str(n) for n in range(10, 30)])[-11:]
-    ('a, b', 'no pipeline with `on:` yet', '19, 10 more')
+    >>> named_pipelines(["b", "a"]), named_pipelines([])
+    ('a, b', 'no pipeline with `on:` yet')
+    >>> named_pipelines([str(n) for n in range(10, 30)])[-11:]
+    '19, 10 more'
     """
     names = sorted(pipelines)
     more = len(names) - MOST_NAMED
@@ -128,28 +131,24 @@ def named_pipelines(pipelines: Collection[str]) -> str:
     return ", ".join(told) or "no pipeline with `on:` yet"
 
 
-def status_of(
-    office: RunManager, planner: SchedulePlanner, watching: WatchManager
-) -> dict[str, Any]:
+def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]:
     """Return the status of pipelines, of running and of waiting runs.
 
     A started run that waits for its folder or its group counts as waiting.
     """
-    names = {post.deployment: post.triggered.pipeline.name for post in office.posts.values()}
-    not_let_in = [job for job in office.jobs.values() if job.running.waits_for]
+    posts, jobs = run_manager.posts.values(), run_manager.jobs.values()
+    names = {post.deployment: post.triggered.pipeline.name for post in posts}
+    not_let_in = [job for job in jobs if job.running.waits_for]
+    held = (
+        _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
+        for job in not_let_in
+    )
+    queued = (_queued_json(run, names) for run in run_manager.queue[:MOST_SHOWN])
     return {
-        "pipelines": [
-            _pipeline_json(post, office, planner, watching) for post in office.posts.values()
-        ],
-        "running": [job.as_json() for job in office.jobs.values() if job not in not_let_in],
-        "waiting": len(not_let_in) + len(office.queue),
-        "queue": [
-            *(
-                _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
-                for job in not_let_in
-            ),
-            *(_queued_json(run, names) for run in office.queue[:MOST_SHOWN]),
-        ],
+        "pipelines": [_pipeline_json(post, run_manager, reconciler) for post in posts],
+        "running": [job.as_json() for job in jobs if job not in not_let_in],
+        "waiting": len(not_let_in) + len(run_manager.queue),
+        "queue": [*held, *queued],
     }
 
 
@@ -165,18 +164,18 @@ def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _pipeline_json(
-    post: Deployment, office: RunManager, planner: SchedulePlanner, watching: WatchManager
+    post: Deployment, run_manager: RunManager, reconciler: Reconciler
 ) -> dict[str, Any]:
     triggered, now = post.triggered, datetime.now(UTC)
     window = triggered.window
     return {
         "name": triggered.pipeline.name,
         "file": triggered.key,
-        "next": planner.next_times(triggered.key, now),
+        "next": reconciler.planner.next_times(triggered.key, now),
         "window": str(window) if window else None,
         "is_open": window.is_open(now) if window else True,
-        "watches": watching.status(triggered.key),
-        "missing": office.missing.get(triggered.key, ()),
+        "watches": reconciler.watching.status(triggered.key),
+        "missing": run_manager.missing.get(triggered.key, ()),
         "webhooks": [one.path for one in triggered.webhooks],
     }
 
@@ -188,6 +187,7 @@ PREFECT_S = 180.0  # on a busy machine
 AWAY_S = 3.0
 STUCK_S = 120.0
 """A longer round is stuck, and systemd gets no heartbeat."""
+LEDGERS_S = 30.0
 TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
 
 _ORDERLY_ENDS = ("completed", "quarantined", "failed")
@@ -230,7 +230,6 @@ class Up:
         self._is_ours = False
         """Whether the Prefect server is this machine's own."""
         self._has_changed = True
-        self._said: set[str] = set()
         self._in_place: Callable[[], None] | None = None
         self._kill_runs: Callable[[], None] | None = None
         """Set once runs may have been started."""
@@ -250,7 +249,7 @@ class Up:
                 self._in_place = lambda: self._wishes.ready(self._first_words(door))
                 await self._kept()
                 notify_systemd("STOPPING=1")
-        except StopRequested:
+        except StopRequested:  # before everything had started
             notify_systemd("STOPPING=1")
         finally:
             door.close()
@@ -269,43 +268,34 @@ class Up:
             signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
             from .alerts import LedgerHealth, alert_given_up, alert_trouble
             from .prefect_queue import QueueError, open_queue
-            from .reconciler import Reconciler, SchedulePlanner, WatchManager
-            from .run_manager import RunManager
+            from .reconciler import Reconciler, WatchManager
+            from .run_manager import ManagerOptions, RunManager
 
-            unattended = self._settings.unattended
-            self._prefect_queue: PrefectQueue = await stack.enter_async_context(
-                open_queue(url, signer, auth_string)
+            unattended, flags = self._settings.unattended, self._wishes.flags
+            queue = await stack.enter_async_context(open_queue(url, signer, auth_string))
+            self._prefect_queue: PrefectQueue = queue
+            options = ManagerOptions(
+                unattended.max_runs,
+                unattended.max_restarts,
+                partial(alert_given_up, flags),
+                flags,
+                self._has_progressed,
+                self._known_end,
+                auth_string,
             )
-            self._run_manager: RunManager = RunManager(
-                self._prefect_queue,
-                signer,
-                max_runs=unattended.max_runs,
-                max_restarts=unattended.max_restarts,
-                flags=self._wishes.flags,
-                given_up=partial(alert_given_up, self._wishes.flags),
-                has_progressed=self._has_progressed,
-                known_end=self._known_end,
-                auth_string=auth_string,
-            )
+            self._run_manager: RunManager = RunManager(queue, signer, options)
             self._kill_runs = self._run_manager.abandon
-            self._planner: SchedulePlanner = SchedulePlanner(self._prefect_queue, self._run_manager)
-            self._watching: WatchManager = WatchManager(
-                self._run_manager, self._open_ledger, unattended.max_attempts
+            watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
+            tell = partial(alert_trouble, flags)
+            self._ledgers: LedgerHealth = LedgerHealth(self._open_ledger, tell)
+            is_open = not is_loopback(door.getsockname()[0])
+            self._reconciler: Reconciler = Reconciler(
+                queue, self._run_manager, watching, self._folder_locks, self._calls, is_open=is_open
             )
-            self._ledgers: LedgerHealth = LedgerHealth(
-                self._open_ledger, partial(alert_trouble, self._wishes.flags)
-            )
-            self._reconciler = Reconciler(
-                self._prefect_queue, self._run_manager, self._planner, self._watching, self._folder_locks,
-                self._say, calls=self._calls, is_open=not is_loopback(door.getsockname()[0]),
-            )  # fmt: skip
             stack.push_async_callback(self._calls.close)
             await self._calls.open()
-            hooks = self._reconciler.hooks
-            is_open = not is_loopback(door.getsockname()[0])
-            reader = status_server.StatusAccess(
-                is_open=is_open, keys=self._settings.service.api_keys_file
-            )
+            hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
+            reader = status_server.StatusAccess(is_open=is_open, keys=keys)
             app = status_server.make_status_app(self._ready, self.status, hooks.answer, reader)
             with contextlib.suppress(QueueError):
                 await self._reconciler.forget_gone(self._wishes.folders)
@@ -333,10 +323,11 @@ class Up:
     async def _closed(self) -> None:
         """Stop the running runs in bounded time."""
         within_s = self._settings.service.stop_timeout_s
-        await self._watching.stop()
+        await self._reconciler.watching.stop()
         await self._run_manager.stop(within_s * 0.6)
         with contextlib.suppress(Exception):  # the next start reports what is left
-            await asyncio.wait_for(self._run_manager.round(), within_s * 0.1)
+            async with asyncio.timeout(within_s * 0.1):
+                await self._run_manager.round()
 
     async def _reached(self, stack: AsyncExitStack) -> str:
         """Open the pool and, unless one is configured, Prefect's server; return its API's address.
@@ -393,24 +384,16 @@ class Up:
 
     async def _kept(self) -> None:
         """Run all loops until `stop` is set."""
-        tasks = [
-            asyncio.create_task(act())
-            for act in (
-                self._keep_queue,
-                self._keep_calls,
-                self._keep_looking,
-                self._keep_beating,
-                self._keep_tidy,
-                self._keep_ledgers,
-            )
-        ]
-        stopped = asyncio.create_task(self.stop.wait())
-        done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, *tasks):
-            task.cancel()
-        await asyncio.wait({stopped, *tasks})
-        for task in done - {stopped}:
-            task.result()  # an unexpected error: let it rise
+        loops = (self._keep_queue, self._keep_calls, self._keep_looking, self._keep_beating,
+                 self._keep_tidy, self._keep_ledgers)  # fmt: skip
+
+        async def keep_all() -> None:
+            async with task_group() as group:  # an unexpected error ends them all
+                for loop in loops:
+                    group.create_task(loop())
+
+        with contextlib.suppress(StopRequested):
+            await unless(keep_all(), self.stop)
 
     async def _keep_looking(self) -> None:
         """Scan the folders every two seconds, or less often if that is slow."""
@@ -418,9 +401,7 @@ class Up:
             began = time.monotonic()
             self._take_in(await asyncio.to_thread(self._finder.look))
             wait_s = max(LOOK_S, LOOK_SHARE * (time.monotonic() - began))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.reload.wait(), wait_s)
-            if self.reload.is_set():
+            if await wait_for_event(self.reload, wait_s):
                 self.reload.clear()
                 notify_reloaded()
 
@@ -444,22 +425,20 @@ class Up:
                 log.exception("a round failed")
                 await asyncio.sleep(AWAY_S)
             self._round_at = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._run_manager.wake.wait(), self._pause_s())
+            await wait_for_event(self._run_manager.wake, self._pause_s())
 
     async def _keep_calls(self) -> None:
         """Submit webhook calls as fast as Prefect takes them."""
         from .prefect_queue import QueueError
 
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._calls.arrived.wait(), IDLE_S)
+            await wait_for_event(self._calls.arrived, IDLE_S)
             try:
                 await self._reconciler.hand_over()
             except QueueError:  # the queue's round reports this
                 await asyncio.sleep(AWAY_S)
             except WebhookQueueBroken as error:
-                self._say(str(error))
+                self._reconciler.warn(str(error))
                 await asyncio.sleep(AWAY_S)
 
     def _pause_s(self) -> float:
@@ -481,7 +460,7 @@ class Up:
             except BaseException:
                 self._has_changed = True
                 raise
-        await self._planner.plan()
+        await self._reconciler.planner.plan()
         await self._run_manager.round()
         if self._run_manager.wants_rest and not self._run_manager.jobs:
             self._run_manager.wants_rest = False
@@ -494,20 +473,17 @@ class Up:
         while True:
             await asyncio.sleep(min(every_s or 10.0, 10.0))
             if time.monotonic() - self._round_at < STUCK_S:
-                notify_systemd(f"WATCHDOG=1\nSTATUS={self._in_short()}")
+                n, jobs = len(self._run_manager.posts), len(self._run_manager.jobs)
+                notify_systemd(f"WATCHDOG=1\nSTATUS={n} pipelines, {jobs} runs running")
 
     async def _keep_ledgers(self) -> None:
         """Check regularly whether runs can read and write their ledgers."""
-        from .alerts import LOOK_S as every_s
-
         while True:
             await self._ledgers.look(list(self._run_manager.posts.values()))
-            await asyncio.sleep(every_s if self._run_manager.posts else BUSY_S)
+            await asyncio.sleep(LEDGERS_S if self._run_manager.posts else BUSY_S)
 
     async def _keep_tidy(self) -> None:
         """Apply retention once a day."""
-        from paddock.runner.ledger.retention import clean_in_subprocess
-
         await asyncio.sleep(TIDY_FIRST_S)
         while True:
             folders = sorted({one.file.parent for one in self._wanted.values()})
@@ -532,7 +508,7 @@ class Up:
             except FolderTaken as error:
                 if is_first:
                     raise
-                self._say(str(error))
+                self._reconciler.warn(str(error))
                 continue
             wanted[one.key] = one
         for one in changes.added:
@@ -546,12 +522,6 @@ class Up:
             self._has_changed = True
             if not is_first:
                 self._run_manager.wake.set()
-
-    def _say(self, words: str) -> None:
-        """Report a message once."""
-        if words not in self._said:
-            self._said.add(words)
-            log.warning("%s", words)
 
     def _has_progressed(self, post: Deployment, run: str) -> bool:
         """Return whether a crashed run made progress, or died of one item."""
@@ -569,12 +539,8 @@ class Up:
         ):
             row = ledger.run(run)
             is_ours = row is not None and row.pipeline == post.triggered.pipeline.name
-            if (
-                row is not None
-                and is_ours
-                and row.ended is not None
-                and row.status in _ORDERLY_ENDS
-            ):
+            has_ended = row is not None and row.ended is not None
+            if row is not None and is_ours and has_ended and row.status in _ORDERLY_ENDS:
                 status = cast(Status, row.status)
                 return Report(row.run, row.pipeline, status, {}, message=row.message)
         return None
@@ -596,7 +562,7 @@ class Up:
 
     def status(self) -> dict[str, Any]:
         """Return the status as JSON."""
-        told = status_of(self._run_manager, self._planner, self._watching)
+        told = status_of(self._run_manager, self._reconciler)
         return {
             "pid": os.getpid(),
             "folders": [str(folder) for folder in self._wishes.folders],
@@ -621,10 +587,6 @@ class Up:
             f"Paddock serves {what}.\n"
             f"  http://{host}:{port}/status shows its state; {api} shows the runs.{asks}"
         )
-
-    def _in_short(self) -> str:
-        n, jobs = len(self._run_manager.posts), len(self._run_manager.jobs)
-        return f"{n} pipelines, {jobs} runs running"
 
     def _tell_ready(self) -> None:
         """Report once that everything has started."""

@@ -118,29 +118,13 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     source = subject.source(how.mode)
     try:
         cassette = _open_cassette(subject, source)
-        turns = await _run_repetitions(subject, how, source, cassette)
+        turns = await _CaseRun(subject, how, source, cassette).repetitions()
         notes = _save_cassette(subject, source, cassette, turns)
     except (CassetteError, SandboxError) as error:
         kind = "cassette" if isinstance(error, CassetteError) else "files"
         turns, notes = [_Repetition((CaseProblem(kind, str(error)),), is_error=True)], ()
     case = CaseResult(subject.test.name, subject.group, source=source, notes=notes)
     return replace(_combined_result(case, subject.test, turns), seconds=time.monotonic() - began)
-
-
-async def _run_repetitions(
-    subject: CaseSpec, how: CaseOptions, source: ReplySource, cassette: Cassette | None
-) -> list[_Repetition]:
-    try:
-        return [
-            await _run_repetition(subject, how, source, cassette, number)
-            for number in range(subject.test.repeat)
-        ]
-    except CaseInterrupted:
-        if source == "record" and cassette is not None and cassette.calls:
-            cassette.write(
-                subject.test.name, keeps_stale=True
-            )  # the next recording continues from here
-        raise
 
 
 def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition]) -> CaseResult:
@@ -156,9 +140,8 @@ def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition])
     ]
     notes = [note for turn in turns for note in turn.notes]
     if len(turns) > 1:
-        notes.insert(
-            0, f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must pass"
-        )
+        words = f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must pass"
+        notes.insert(0, words)
     return replace(
         case,
         problems=tuple(problems),
@@ -226,108 +209,92 @@ def _replies_text(n: int) -> str:
     return counted(n, "recorded reply", "recorded replies")
 
 
-async def _run_repetition(
-    subject: CaseSpec, how: CaseOptions, source: ReplySource, cassette: Cassette | None, number: int
-) -> _Repetition:
-    test = subject.test
-    copied = sandbox_copy(subject.file, wanted=test.files, without=[subject.cassette.parent])
-    stage = await asyncio.to_thread(copied.__enter__)
-    try:
-        return await _run_in_sandbox(subject, how, source, cassette, number, stage)
-    except _REPORTED_ERRORS as error:
-        if how.stop.is_set():
-            raise CaseInterrupted from error
-        return _Repetition((CaseProblem("run", stage.for_person(str(error))),), is_error=True)
-    finally:
-        await asyncio.to_thread(copied.__exit__, None, None, None)
+@dataclass(frozen=True, slots=True)
+class _CaseRun:
+    """One test that is run; `cassette` is None where nothing is recorded or replayed."""
 
+    subject: CaseSpec
+    how: CaseOptions
+    source: ReplySource
+    cassette: Cassette | None
 
-async def _run_in_sandbox(
-    subject: CaseSpec,
-    how: CaseOptions,
-    source: ReplySource,
-    cassette: Cassette | None,
-    number: int,
-    stage: SandboxCopy,
-) -> _Repetition:
-    inputs = case_inputs(subject, stage)
-    settings = replace(how.settings, ledger_url="")
-    is_replay = source == "replay"
-    environ = PlaceholderSecrets() if is_replay else how.environ
-    allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
-    options = RunOptions(local=True, allow=allow, text=subject.text, notify=False)
-    environment = RunEnvironment(
-        settings=settings, stop=how.stop, environ=environ, has_group_turn=False
-    )
-    made = api.prepare(stage.file, inputs, options, environment)
-    bound, secrets = made.bound, made.secrets
-    tape = None
-    if cassette is not None:
-        masking = TextMasking(stage, secrets.redact)
-        tape = CassetteSession(
-            cassette, masking, is_replay, subject.shown_cassette, test=subject.test.name
+    async def repetitions(self) -> list[_Repetition]:
+        test = self.subject.test
+        try:
+            return [await self._repetition(number) for number in range(test.repeat)]
+        except CaseInterrupted:
+            if self.source == "record" and self.cassette is not None and self.cassette.calls:
+                # The next recording continues from here.
+                self.cassette.write(test.name, keeps_stale=True)
+            raise
+
+    async def _repetition(self, number: int) -> _Repetition:
+        without = [self.subject.cassette.parent]
+        copied = sandbox_copy(self.subject.file, wanted=self.subject.test.files, without=without)
+        stage = await asyncio.to_thread(copied.__enter__)
+        try:
+            return await self._in_sandbox(stage, number)
+        except _REPORTED_ERRORS as error:
+            if self.how.stop.is_set():
+                raise CaseInterrupted from error
+            return _Repetition((CaseProblem("run", stage.for_person(str(error))),), is_error=True)
+        finally:
+            await asyncio.to_thread(copied.__exit__, None, None, None)
+
+    async def _in_sandbox(self, stage: SandboxCopy, number: int) -> _Repetition:
+        subject, how = self.subject, self.how
+        inputs = case_inputs(subject, stage)
+        is_replay = self.source == "replay"
+        allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
+        options = RunOptions(local=True, allow=allow, text=subject.text, notify=False)
+        environment = RunEnvironment(
+            settings=replace(how.settings, ledger_url=""),
+            stop=how.stop,
+            environ=PlaceholderSecrets() if is_replay else how.environ,
+            has_group_turn=False,
         )
-    with secrets.guarded():
-        async with _open_pool(subject, how, source, tape, bound, secrets, number) as pool:
-            report = await api.run_async(
-                stage.file,
-                inputs,
-                options,
-                replace(
-                    environment,
-                    pool=pool,
-                    tape=None if tape is None else CassetteTools(tape, number),
-                ),
+        made = api.prepare(stage.file, inputs, options, environment)
+        bound, secrets = made.bound, made.secrets
+        tape = None
+        if self.cassette is not None:
+            masking = TextMasking(stage, secrets.redact)
+            tape = CassetteSession(
+                self.cassette, masking, is_replay, subject.shown_cassette, test=subject.test.name
             )
-            if how.stop.is_set() or report.status == "interrupted":
-                raise CaseInterrupted
-            if tape is not None and tape.unseen:
-                return _Repetition(_unrecorded_problems(tape.unseen))
-            after = FinishedRun(stage, report, bound.inputs)
-            problems = [problem async for problem in _claim_problems(subject, after, pool, bound)]
-            if tape is not None and tape.unseen:  # a judge's prompt, say
-                problems += _unrecorded_problems(tape.unseen)
-    if how.stop.is_set():
-        raise CaseInterrupted
-    found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
-    return _Repetition(tuple(CaseProblem(*one) for one in found))
+        tools = None if tape is None else CassetteTools(tape, number)
+        with secrets.guarded():
+            async with self._open_pool(tape, bound, secrets, number) as pool:
+                environment = replace(environment, pool=pool, tape=tools)
+                report = await api.run_async(stage.file, inputs, options, environment)
+                if how.stop.is_set() or report.status == "interrupted":
+                    raise CaseInterrupted
+                if tape is not None and tape.unseen:
+                    return _Repetition(_unrecorded_problems(tape.unseen))
+                after = FinishedRun(stage, report, bound.inputs)
+                models = BoundModels(bound.models, bound.defaults, None)
+                claims = subject.test.expect
+                problems = await expectations.claim_problems(claims, after, pool, models)
+                if tape is not None and tape.unseen:  # a judge's prompt, say
+                    problems += _unrecorded_problems(tape.unseen)
+        if how.stop.is_set():
+            raise CaseInterrupted
+        found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
+        return _Repetition(tuple(CaseProblem(*one) for one in found))
 
-
-async def _claim_problems(
-    subject: CaseSpec, after: FinishedRun, pool: Pool, bound: BoundPlan
-) -> AsyncIterator[CaseProblem]:
-    claims = subject.test.expect
-    for one in expectations.run_problems(claims, after):
-        yield one
-    models = BoundModels(bound.models, bound.defaults, None)
-    for claim in claims:
-        if claim.claim in EXPECTATIONS_WITH_MODEL:
-            problem = await expectations.judged_claim_problem(claim, after, pool, models)
-        else:
-            problem = await asyncio.to_thread(expectations.claim_problem, claim, after)
-        if problem is not None:
-            yield problem
-
-
-@asynccontextmanager
-async def _open_pool(
-    subject: CaseSpec,
-    how: CaseOptions,
-    source: ReplySource,
-    tape: CassetteSession | None,
-    bound: BoundPlan,
-    secrets: Secrets,
-    number: int,
-) -> AsyncIterator[Pool]:
-    """Yield the pool of one repetition: the cassette, the cassette over the real pool, or that."""
-    if source == "replay" and tape is not None:
-        yield ReseededPool(CassettePool(tape, None), number)
-        return
-    home = await how.home()
-    judges = _judge_models(subject.test.expect, bound)
-    options = model_pools.PoolOptions(home=home, secrets=secrets, stop=how.stop, besides=judges)
-    async with model_pools.open_pools(bound, how.settings, options) as (_, real):
-        yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
+    @asynccontextmanager
+    async def _open_pool(
+        self, tape: CassetteSession | None, bound: BoundPlan, secrets: Secrets, number: int
+    ) -> AsyncIterator[Pool]:
+        """Yield the pool of one repetition: the cassette, the same over the real pool, or that."""
+        if self.source == "replay" and tape is not None:
+            yield ReseededPool(CassettePool(tape, None), number)
+            return
+        home, judges = await self.how.home(), _judge_models(self.subject.test.expect, bound)
+        options = model_pools.PoolOptions(
+            home=home, secrets=secrets, stop=self.how.stop, besides=judges
+        )
+        async with model_pools.open_pools(bound, self.how.settings, options) as (_, real):
+            yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
 
 
 def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelSpec]:

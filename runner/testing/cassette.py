@@ -7,11 +7,9 @@ is found by its whole request. The order of lines is stable, so that a diff is e
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system.files import write_output
 from paddock.engine.system.text import canonical_json, shorten
 
 VERSION = 1
@@ -140,16 +139,11 @@ class Cassette:
             CassetteError: it cannot be written.
         """
         text = "".join(f"{_json_line(one)}\n" for one in self._lines(test, keeps_stale))
-        aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
             if self.is_there and self.file.read_text("utf-8") == text:
                 return False
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(text, "utf-8", newline="\n")
-            aside.replace(self.file)
+            write_output(self.file, text)
         except (OSError, UnicodeError) as error:
-            with contextlib.suppress(OSError):  # leave no partial file on a full disk
-                aside.unlink(missing_ok=True)
             raise CassetteError(f"{self.file}: cannot be written: {_error_text(error)}.") from error
         return True
 
@@ -243,11 +237,8 @@ def _broken_line_text(file: Path, number: int, line: str) -> str:
 
 
 def _json_line(value: Mapping[str, Any]) -> str:
-    return (
-        json.dumps(value, ensure_ascii=False)
-        .encode("utf-8", "surrogatepass")
-        .decode("utf-8", "replace")
-    )
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _error_text(error: OSError | UnicodeError) -> str:

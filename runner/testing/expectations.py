@@ -6,6 +6,7 @@ Embeddings and the judge use the test's own pool, so that their replies are reco
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Messag
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
-from paddock.pipelines.pipeline_tests import ExpectKeys, JudgeKeys
+from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, JudgeKeys
 from paddock.pipelines.reply_schema import schema_mismatch
 from paddock.runner.core.step_context import BoundModels
 from paddock.runner.progress.report import Report
@@ -70,33 +71,41 @@ class ClaimNotMet(Exception):
         super().__init__(message)
 
 
-def run_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[CaseProblem]:
+async def claim_problems(
+    claims: Sequence[ExpectKeys], after: FinishedRun, pool: Pool, models: BoundModels
+) -> list[CaseProblem]:
+    """Check the claims of a test; return a problem for each that does not hold."""
+    found = _status_problems(claims, after)
+    person = after.stage.for_person
+    for claim in claims:
+        try:
+            if claim.claim in EXPECTATIONS_WITH_MODEL:
+                await _check_by_model(claim, after, pool, models)
+            else:
+                await asyncio.to_thread(_CHECKS[claim.claim], claim, after)
+        except ClaimNotMet as error:
+            found.append(CaseProblem(claim.claim, person(str(error)), person(error.detail)))
+        except ExpressionError as error:
+            words = f"{error.message}. {error.remedy}".strip()
+            found.append(CaseProblem(claim.claim, person(words)))
+        except (EngineError, StepError) as error:
+            found.append(CaseProblem(claim.claim, person(str(error))))
+    return found
+
+
+def _status_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[CaseProblem]:
     """Return a problem if the run's status is not the claimed one, by default `completed`."""
     wanted = next((claim.status for claim in claims if claim.status is not None), "completed")
     report = after.report
     if report.status == wanted:
         return []
-    person = after.stage.for_person
     what = f"the run ended as '{report.status}', not as '{wanted}'."
     lines = [report.message] if report.message else []
     bad = [item for item in report.items if item.state in ("quarantined", "failed")]
     bad = [item for item in bad if (item.error or "") not in (report.message or "")]
     lines += [f"{item.step} {item.key}: {item.error}" for item in bad[:5]]
     lines += [f"… and {len(bad) - 5:,} more"] if len(bad) > 5 else []
-    return [CaseProblem("status", what, person("\n".join(lines)))]
-
-
-def claim_problem(claim: ExpectKeys, after: FinishedRun) -> CaseProblem | None:
-    """Check a claim that needs no model; return its problem, or None."""
-    try:
-        _CHECKS[claim.claim](claim, after)
-    except ClaimNotMet as error:
-        person = after.stage.for_person
-        return CaseProblem(claim.claim, person(str(error)), person(error.detail))
-    except ExpressionError as error:
-        words = f"{error.message}. {error.remedy}".strip()
-        return CaseProblem(claim.claim, after.stage.for_person(words))
-    return None
+    return [CaseProblem("status", what, after.stage.for_person("\n".join(lines)))]
 
 
 def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
@@ -112,9 +121,8 @@ def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
     if claim.of is not None:
         value = Expression.of(claim.of).evaluate(after.scope)
         return ClaimSubject(f"`{claim.of}`", value, value_text(value))
-    return ClaimSubject(
-        "what the run returns", after.report.returns, value_text(after.report.returns)
-    )
+    value = after.report.returns
+    return ClaimSubject("what the run returns", value, value_text(value))
 
 
 def render_claim(value: Any, after: FinishedRun) -> Any:
@@ -170,10 +178,6 @@ def _file_subject(path: Path, shown: str) -> ClaimSubject:
     except ValueError:
         raise ClaimNotMet(f"'{shown}' is not JSON.", excerpt_lines(text)) from None
     return ClaimSubject(f"'{shown}'", text, text)
-
-
-def _status(claim: ExpectKeys, after: FinishedRun) -> None:
-    """Do nothing: `run_problems` checks it."""
 
 
 def _exists(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -243,9 +247,8 @@ def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
 
 def _contains(claim: ExpectKeys, after: FinishedRun) -> None:
     subject = claim_subject(claim, after)
-    lacking = [
-        text for text in render_claim(claim.contains, after) if str(text) not in subject.text
-    ]
+    texts = render_claim(claim.contains, after)
+    lacking = [text for text in texts if str(text) not in subject.text]
     if lacking:
         names = ", ".join(f"'{text}'" for text in lacking)
         raise ClaimNotMet(f"{subject.name} does not contain {names}.", excerpt_lines(subject.text))
@@ -256,17 +259,15 @@ def _lacks(claim: ExpectKeys, after: FinishedRun) -> None:
     found = [text for text in render_claim(claim.lacks, after) if str(text) in subject.text]
     if found:
         names = ", ".join(f"'{text}'" for text in found)
-        raise ClaimNotMet(
-            f"{subject.name} contains {names}, but should not.", excerpt_lines(subject.text)
-        )
+        words = f"{subject.name} contains {names}, but should not."
+        raise ClaimNotMet(words, excerpt_lines(subject.text))
 
 
 def _regex(claim: ExpectKeys, after: FinishedRun) -> None:
     subject = claim_subject(claim, after)
     if re.search(claim.regex or "", subject.text) is None:
-        raise ClaimNotMet(
-            f"nothing in {subject.name} matches `{claim.regex}`.", excerpt_lines(subject.text)
-        )
+        words = f"nothing in {subject.name} matches `{claim.regex}`."
+        raise ClaimNotMet(words, excerpt_lines(subject.text))
 
 
 def _schema(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -289,7 +290,7 @@ def _schema(claim: ExpectKeys, after: FinishedRun) -> None:
 
 
 _CHECKS: Mapping[str, Callable[[ExpectKeys, FinishedRun], None]] = {
-    "status": _status,
+    "status": lambda claim, after: None,  # `_status_problems` checks it
     "exists": _exists,
     "absent": _absent,
     "check": _check,
@@ -316,24 +317,14 @@ JUDGE_SYSTEM_PROMPT = (
 )
 
 
-async def judged_claim_problem(
+async def _check_by_model(
     claim: ExpectKeys, after: FinishedRun, pool: Pool, models: BoundModels
-) -> CaseProblem | None:
-    """Check a claim with a model; return its problem, or None."""
-    person = after.stage.for_person
-    try:
-        subject = claim_subject(claim, after)
-        if claim.claim == "similar":
-            await _check_similarity(claim, after, subject, pool, models)
-        else:
-            await _check_judgement(claim, after, subject, pool, models)
-    except ClaimNotMet as error:
-        return CaseProblem(claim.claim, person(str(error)), person(error.detail))
-    except ExpressionError as error:
-        return CaseProblem(claim.claim, person(f"{error.message}. {error.remedy}".strip()))
-    except (EngineError, StepError) as error:
-        return CaseProblem(claim.claim, person(str(error)))
-    return None
+) -> None:
+    subject = claim_subject(claim, after)
+    if claim.claim == "similar":
+        await _check_similarity(claim, after, subject, pool, models)
+    else:
+        await _check_judgement(claim, after, subject, pool, models)
 
 
 async def _check_similarity(

@@ -157,7 +157,7 @@ class CassetteSession:
 
 
 class CassettePool:
-    """Implements `paddock.engine.request.Pool` over a cassette and, when recording, the real pool."""
+    """Implements `engine.request.Pool` over a cassette and, when recording, the real pool."""
 
     def __init__(self, tape: CassetteSession, real: Pool | None) -> None:
         self._tape = tape

@@ -10,12 +10,13 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 from paddock.engine.system.files import write_output
+from paddock.engine.system.text import one_line, shorten
 from paddock.runner.progress.report import STATES, ItemReport, Report
 
 ReplySource = Literal["live", "record", "replay"]
@@ -33,10 +34,6 @@ class CaseProblem:
     """One sentence."""
     detail: str = ""
     """A diff or an excerpt."""
-
-    def as_json(self) -> dict[str, str]:
-        """Return the keys that machines read."""
-        return {"kind": self.kind, "message": self.message, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ class CaseResult:
             "seconds": round(self.seconds, 3),
             "source": self.source,
             "turns": list(self.turns),
-            "problems": [problem.as_json() for problem in self.problems],
+            "problems": [asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
         }
 
@@ -123,11 +120,9 @@ def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
 def counts_text(suites: Iterable[SuiteResult]) -> str:
     """Return the number of cases by outcome; empty for no cases."""
     found = count_cases(suites)
-    return ", ".join(f"{n:,} {_count_text(word, n)}" for word, n in found.items() if n)
-
-
-def _count_text(word: str, n: int) -> str:
-    return "errors" if word == "error" and n != 1 else word
+    many = {"error": "errors"}
+    words = ((n, word if n == 1 else many.get(word, word)) for word, n in found.items())
+    return ", ".join(f"{n:,} {word}" for n, word in words if n)
 
 
 def suites_exit_status(suites: Iterable[SuiteResult]) -> int:
@@ -201,7 +196,7 @@ def _add_suite(root: ET.Element, suite: SuiteResult) -> None:
 
 def _add_case(suite: ET.Element, case: CaseResult) -> None:
     named = {"name": _xml_text(case.name), "classname": _xml_text(case.group)}
-    made = ET.SubElement(suite, "testcase", named | {"time": _seconds_text(case.seconds)})
+    made = ET.SubElement(suite, "testcase", named | {"time": f"{case.seconds:.3f}"})
     if case.skipped is not None:
         ET.SubElement(made, "skipped", {"message": _xml_text(case.skipped)})
     elif not case.passed:
@@ -219,12 +214,8 @@ def _total_attributes(total: dict[str, int], seconds: float) -> dict[str, str]:
         "tests": str(sum(total.values())),
         "failures": str(total["failed"]),
         "errors": str(total["error"]),
-        "time": _seconds_text(seconds),
+        "time": f"{seconds:.3f}",
     }
-
-
-def _seconds_text(seconds: float) -> str:
-    return f"{seconds:.3f}"
 
 
 def _xml_text(text: str) -> str:
@@ -331,10 +322,8 @@ def _case_icon(case: CaseResult) -> str:
 
 def _table_cell(text: str) -> str:
     """Return a text as one line with Markdown and HTML escaped."""
-    line = " ".join(text.split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;")
-    line = re.sub(r"([\\`*_|\[\]])", r"\\\1", line)
-    return line if len(line) <= 500 else f"{line[:499]}…"
+    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
+    return shorten(re.sub(r"([\\`*_|\[\]])", r"\\\1", line), 500)
 
 
 def _bounded_text(lines: Iterable[str]) -> str:

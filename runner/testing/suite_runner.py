@@ -13,11 +13,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Pool
+from paddock.engine.system.text import one_line
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
@@ -253,8 +254,7 @@ def _input_name(variable: str) -> str:
 
 def _case_name(number: int, row: Mapping[str, Any], found: PromptFile) -> str:
     first = next((str(row[name]) for name in found.variables if name in row), "")
-    words = " ".join(first.split())
-    return f"{number}: {words[:47]}…" if len(words) > 48 else f"{number}: {words}".rstrip(": ")
+    return f"{number}: {one_line(first, 48)}".rstrip(": ")
 
 
 def _literal_value(value: Any) -> Any:
@@ -312,10 +312,8 @@ def _filled_prompt(prompt: str, row: Mapping[str, Any]) -> str:
     parts = _PLACEHOLDER.split(prompt)
     made = [_literal_value(parts[0])]
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
-        value = (
-            "{{ text }}" if name == "completion" else _literal_value(_row_text(row.get(name, "")))
-        )
-        made += [value, _literal_value(text)]
+        value = _literal_value(_row_text(row.get(name, "")))
+        made += ["{{ text }}" if name == "completion" else value, _literal_value(text)]
     return "".join(made)
 
 
@@ -328,10 +326,20 @@ def _quoted_literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-CaseCallback = Callable[[SuiteFile, CaseResult], None]
-"""Receives each result."""
-BeginCallback = Callable[[str], None]
-"""Receives the name of each test that starts."""
+@dataclass(frozen=True)
+class SuiteOptions:
+    """Options of `run_suites`."""
+
+    mode: ReplayMode
+    on_result: Callable[[SuiteFile, CaseResult], None] = lambda file, case: None
+    on_begin: Callable[[str], None] = lambda name: None
+    """Gets the name of each test that starts."""
+    only: Collection[str] = ()
+    """Names of tests; empty: all."""
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the command line."""
+    pool: Pool | None = None
+    """Replaces this machine's."""
 
 
 class UnknownCase(Exception):
@@ -367,19 +375,8 @@ def read_suites(files: Sequence[Path]) -> list[SuiteFile]:
     return found
 
 
-def run_suites(
-    files: Sequence[SuiteFile],
-    *,
-    mode: ReplayMode,
-    only: Collection[str] = (),
-    flags: Mapping[str, object] | None = None,
-    pool: Pool | None = None,
-    on_result: CaseCallback,
-    on_begin: BeginCallback = lambda name: None,
-) -> tuple[SuiteResult, ...]:
-    """Run tests and return their results; call `on_begin` and `on_result` for each.
-
-    `flags` are settings of the command line; `pool` replaces this machine's.
+def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[SuiteResult, ...]:
+    """Run tests and return their results.
 
     Raises:
         UnknownCase: `only` has an unknown name.
@@ -387,17 +384,13 @@ def run_suites(
         PipelineError: a settings file next to a pipeline needs more permissions than allowed.
         EngineError: this machine's pool cannot be opened.
     """
-    _refuse_unknown_names(files, only)
+    _refuse_unknown_names(files, options.only)
 
     async def main() -> tuple[SuiteResult, ...]:
         stop = asyncio.Event()
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
         with stop_on_signals(stop, StopGate()):
-            suites = [
-                await _run_suite(file, mode, only, flags or {}, pool, stop, on_result, on_begin)
-                for file in files
-            ]
-            return tuple(suites)
+            return tuple([await _run_suite(file, options, stop) for file in files])
 
     try:
         return asyncio.run(main())
@@ -405,36 +398,26 @@ def run_suites(
         raise KeyboardInterrupt from None
 
 
-async def _run_suite(
-    file: SuiteFile,
-    mode: ReplayMode,
-    only: Collection[str],
-    flags: Mapping[str, object],
-    pool: Pool | None,
-    stop: asyncio.Event,
-    on_result: CaseCallback,
-    on_begin: BeginCallback,
-) -> SuiteResult:
-    folder = file.file.parent
-    settings = read_settings(folder, flags=flags)
+async def _run_suite(file: SuiteFile, options: SuiteOptions, stop: asyncio.Event) -> SuiteResult:
+    settings = read_settings(file.file.parent, flags=options.flags)
     async with AsyncExitStack() as stack:
-        opened: list[Pool] = [pool] if pool is not None else []
+        opened: list[Pool] = [options.pool] if options.pool is not None else []
 
         async def home() -> Pool:
             if not opened:
                 opened.append(await stack.enter_async_context(open_home_pool(settings)))
             return opened[0]
 
-        how = CaseOptions(mode, settings, settings.allow, os.environ, stop, home)
+        how = CaseOptions(options.mode, settings, settings.allow, os.environ, stop, home)
         cases = []
         for subject in file.subjects:
-            if only and subject.test.name not in only:
+            if options.only and subject.test.name not in options.only:
                 continue
-            on_begin(subject.test.name)
+            options.on_begin(subject.test.name)
             case = await run_case(subject, how)
-            on_result(file, case)
+            options.on_result(file, case)
             cases.append(case)
-    notes = () if only else await asyncio.to_thread(_orphan_notes, file, mode)
+    notes = () if options.only else await asyncio.to_thread(_orphan_notes, file, options.mode)
     return SuiteResult(file.name, str(file.file), tuple(cases), (*file.notes, *notes))
 
 

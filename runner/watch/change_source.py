@@ -17,20 +17,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import watch_messages
+from watchdog import events
+from watchdog.observers import Observer
+
 from .io_thread import FolderIo
-from .watch_messages import WatchMessages
+from .watch_messages import WatchMessages, polling_message
 from .watch_spec import HOT_FOLDERS, WatchSpec, is_temporary
 from .watched_folder import needs_polling
 
 if TYPE_CHECKING:
-    from watchdog.events import FileSystemEvent
     from watchdog.observers.api import BaseObserver, EventEmitter
 
 MOST_PATHS = 4096
 _QUEUE_FILE = Path("/proc/sys/fs/inotify/max_queued_events")
 _QUEUE_EVENTS = 16_384  # the kernel's default
 _END_S = 5.0
+# What can mean a change; reads are left out.
+_EVENT_TYPES: list[type[events.FileSystemEvent]] = [
+    events.FileCreatedEvent, events.FileModifiedEvent, events.FileClosedEvent,
+    events.FileMovedEvent, events.FileDeletedEvent,
+    events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent,
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +77,10 @@ class FolderEvents:
         Raises:
             OSError: the system has no watches left, or the root is missing.
         """
-        from watchdog.events import FileSystemEventHandler
-        from watchdog.observers import Observer
-
         observer = Observer()
-        handler = FileSystemEventHandler()
+        handler = events.FileSystemEventHandler()
         handler.on_any_event = self._told  # type: ignore[method-assign]
-        observer.schedule(handler, str(self._root), recursive=True, event_filter=_event_types())
+        observer.schedule(handler, str(self._root), recursive=True, event_filter=_EVENT_TYPES)
         self._observer = observer
         try:
             observer.start()
@@ -129,7 +133,7 @@ class FolderEvents:
         with self._lock:
             return frozenset(self._written)
 
-    def _note_writer(self, event: FileSystemEvent) -> None:
+    def _note_writer(self, event: events.FileSystemEvent) -> None:
         """Track open writers: the system reports each write, and each close by a writer."""
         relpath = os.fsdecode(event.src_path).removeprefix(self._prefix).replace(os.sep, "/")
         if event.event_type == "modified" and not event.is_directory:
@@ -138,7 +142,7 @@ class FolderEvents:
         elif event.event_type in ("closed", "moved", "deleted"):
             self._written.discard(relpath)
 
-    def _told(self, event: FileSystemEvent) -> None:
+    def _told(self, event: events.FileSystemEvent) -> None:
         paths = (os.fsdecode(event.src_path), os.fsdecode(event.dest_path or ""))
         with self._lock:
             self._note_writer(event)
@@ -169,22 +173,6 @@ class FolderEvents:
             self._relpaths.clear()
         else:
             self._relpaths.add(relpath)
-
-
-def _event_types() -> list[type[FileSystemEvent]]:
-    """Return the event types that can mean a change; reads are left out."""
-    from watchdog import events
-
-    return [
-        events.FileCreatedEvent,
-        events.FileModifiedEvent,
-        events.FileClosedEvent,
-        events.FileMovedEvent,
-        events.FileDeletedEvent,
-        events.DirCreatedEvent,
-        events.DirMovedEvent,
-        events.DirDeletedEvent,
-    ]
 
 
 def _queue_length() -> int:
@@ -224,22 +212,22 @@ class ChangeSource:
         if kind is not None:
             self._poll(kind)
             return
-        events = FolderEvents(
+        folder_events = FolderEvents(
             self._spec.root, self._wake, partial(is_noise, is_hot=self._spec.is_hot)
         )
         try:
-            await self._look.ask(events.start)
+            await self._look.ask(folder_events.start)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 self._retry_at = now + EVENTS_RETRY_S
                 self._poll(error)
             return
-        self._events, self.polls = events, False
+        self._events, self.polls = folder_events, False
         self._notices.over("polled")
 
     def _poll(self, why: OSError | str | None) -> None:
         self.polls = True
-        self._notices.tell("polled", watch_messages.polling_message(self._spec.root, why, POLL_S))
+        self._notices.tell("polled", polling_message(why, POLL_S))
 
     def is_deaf(self, now: float) -> bool:
         """Return whether events have stopped and the source must be restarted."""
@@ -267,15 +255,15 @@ class ChangeSource:
 
     async def stop(self) -> None:
         """Stop listening."""
-        events, self._events = self._events, None
-        if events is not None:
-            await self._look.ask(events.stop)
+        source, self._events = self._events, None
+        if source is not None:
+            await self._look.ask(source.stop)
 
     def drop(self) -> None:
         """Stop listening without waiting: at the end, a folder may hang."""
-        events, self._events = self._events, None
-        if events is not None:
-            self._look.leave(events.stop)
+        source, self._events = self._events, None
+        if source is not None:
+            self._look.leave(source.stop)
 
 
 def is_noise(relpath: str, *, is_hot: bool) -> bool:

@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.tasks import call_in, end, wait_for_event
 from paddock.runner.ledger.entries import LedgerError
 
-from . import watch_messages
 from .change_source import POLL_S, POLL_SHARE, ChangeSource
 from .io_thread import SLOW_S, FolderIo, WatchStopped
-from .seen_files import SeenFiles, unknown_versions
-from .watch_messages import WatchMessages
-from .watch_spec import BatchOutcome, FileIdentity, FileVersion, WatchBatch, WatchSpec
+from .seen_files import SeenFiles
+from .watch_messages import WatchMessages, away_message, other_folder_message, some_names
+from .watch_spec import UNKNOWN_FILE, BatchOutcome, FileIdentity, FileVersion, WatchBatch, WatchSpec
 from .watch_state import REFUSED_S, WatchState
 
 ROOT_S = 2.0
@@ -65,7 +65,7 @@ class FolderWatch:
         self._submit = submit
         self._max_attempts = max_attempts
         self._clock = clock
-        self._notices = WatchMessages(note)
+        self._notices = WatchMessages(spec.root, note)
         self._wake = asyncio.Event()
         self._look = FolderIo(spec, book, self._slow)
         self._change_source = ChangeSource(spec, self._look, self._notices, self._awake)
@@ -99,16 +99,15 @@ class FolderWatch:
                 except Exception as error:
                     # A watch must last for years: report unexpected errors, and list everything
                     # again.
-                    self._notices.tell(
-                        "broken", watch_messages.unexpected_error_message(self.spec.root, error)
-                    )
+                    words = f"{type(error).__name__}: {error}. The whole folder is listed again."
+                    self._notices.tell("broken", words)
                     await self._look.sleep(REFUSED_S)
                     self._look_at = 0.0
                 await self._pause(stop)
         except WatchStopped:
             pass
         finally:
-            stopped.cancel()
+            await end(stopped)
             self._change_source.drop()
             await self._flush()
             self._look.close()
@@ -120,9 +119,8 @@ class FolderWatch:
         if state is None or record is None:
             return
         for relpath, why in record.given_up.items():
-            self._notices.tell(
-                "given up", watch_messages.given_up_message(self.spec.root, relpath, why)
-            )
+            words = f"'{relpath}' is not retried until it changes: {why}"
+            self._notices.tell("given up", words)
         moves: dict[str, str | None] = {}
         if self.spec.is_hot:
             held = frozenset(record.held)
@@ -134,34 +132,25 @@ class FolderWatch:
         self._look_soon()
         self._wake.set()
 
-    def rescan(self) -> None:
-        """List the whole folder soon."""
-        self._look_at = 0.0
-        self._wake.set()
-
     def status(self) -> dict[str, Any]:
         """Return the status as JSON."""
-        how = (
-            "away" if self._root is None else "polling" if self._change_source.polls else "watching"
-        )
+        how = "polling" if self._change_source.polls else "watching"
+        how = "away" if self._root is None else how
+        since_s = round(self._clock() - self._looked_at, 1)
         return {
             "path": str(self.spec.root),
             "state": "not answering" if self._is_slow else how,
             "why": self._why_away if self._root is None else self._doubt or None,
             "files": self._n_files,
             "is_hot": self.spec.is_hot,
-            "seconds_since_look": round(self._clock() - self._looked_at, 1)
-            if self._looked_at
-            else None,
+            "seconds_since_look": since_s if self._looked_at else None,
             **(self._state.counts() if self._state is not None else {}),
         }
 
     def _awake(self) -> None:
         """Wake the loop from another thread."""
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._wake.set)
+        if self._loop is not None:
+            call_in(self._loop, self._wake.set)
 
     async def _wake_at(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -170,10 +159,9 @@ class FolderWatch:
     def _slow(self, is_slow: bool) -> None:
         self._is_slow = is_slow
         if is_slow:
-            text = f"watch '{self.spec.root}': the folder has not answered for {SLOW_S:g} s."
-            self._notices.tell("slow", text)
+            self._notices.tell("slow", f"the folder has not answered for {SLOW_S:g} s.")
         else:
-            self._notices.over("slow", f"watch '{self.spec.root}': the folder answers again.")
+            self._notices.over("slow", "the folder answers again.")
 
     # --- rounds
 
@@ -183,7 +171,7 @@ class FolderWatch:
             try:
                 known = await self._look.known()
             except LedgerError as error:
-                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+                self._notices.tell("ledger", str(error))
                 await self._look.sleep(REFUSED_S)
                 continue
             self._notices.over("ledger")
@@ -224,10 +212,8 @@ class FolderWatch:
         if self._ended or self._stuck:
             times.append(now + REFUSED_S)
         wait_s = max(min(times) - now, GATHER_S)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait_s)
-            if not stop.is_set():
-                await asyncio.sleep(GATHER_S)
+        if await wait_for_event(self._wake, wait_s) and not stop.is_set():
+            await asyncio.sleep(GATHER_S)
         self._wake.clear()
 
     async def _is_there(self, now: float) -> bool:
@@ -244,11 +230,11 @@ class FolderWatch:
                 await self._take_up()
         self._root = root
         if is_back:
-            self._notices.over("away", f"watch '{self.spec.root}': the folder is there again.")
+            self._notices.over("away", "the folder is there again.")
         return True
 
     async def _away(self, error: OSError) -> None:
-        self._notices.tell("away", watch_messages.away_message(self.spec.root, error))
+        self._notices.tell("away", away_message(error))
         self._why_away = error.strerror or type(error).__name__
         self._root = None
         self._root_at = self._clock() + ROOT_S
@@ -288,7 +274,7 @@ class FolderWatch:
             n_absent = state.look(listing, now)
         await self._tell_foreign(state, n_absent)
         if listing.unreadable:
-            text = watch_messages.unreadable_message(self.spec.root, listing.unreadable)
+            text = f"{some_names(listing.unreadable)} cannot be read: files there are not seen."
             self._notices.tell("unreadable", text)
         else:
             self._notices.over("unreadable")
@@ -303,7 +289,7 @@ class FolderWatch:
         try:
             roots = (await self._look.known()).roots
         except LedgerError as error:
-            self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            self._notices.tell("ledger", str(error))
             return False
         is_new = list(roots) != state.roots
         state.roots = list(roots)
@@ -312,7 +298,7 @@ class FolderWatch:
     async def _tell_foreign(self, state: WatchState, n_absent: int) -> None:
         self._doubt = ""
         if n_absent:
-            self._doubt = watch_messages.other_folder_message(self.spec, n_absent)
+            self._doubt = other_folder_message(self.spec, n_absent)
             self._notices.tell("foreign", self._doubt)
             return
         self._notices.over("foreign")
@@ -320,7 +306,7 @@ class FolderWatch:
             try:
                 await self._look.record_root(state.roots[0])
             except LedgerError as error:
-                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+                self._notices.tell("ledger", str(error))
             else:
                 state.is_root_new = False
 
@@ -339,7 +325,7 @@ class FolderWatch:
         try:
             await self._look.see_owned()
         except LedgerError as error:
-            self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+            self._notices.tell("ledger", str(error))
             state.postpone(self._clock())
             return
         for relpath in state.settled():
@@ -351,14 +337,12 @@ class FolderWatch:
         try:
             if not self.spec.is_hot:
                 names = (*(seen.relpath for seen in batch.files), *batch.gone)
-                await self._look.record("", unknown_versions(names), (), state.epoch)
+                await self._look.record("", dict.fromkeys(names, UNKNOWN_FILE), (), state.epoch)
             await self._submit(batch)
         except WatchStopped:
             raise
         except Exception as error:  # whatever keeps a run from starting must not end the watch
-            self._notices.tell(
-                "submit", watch_messages.not_submitted_message(self.spec.root, error)
-            )
+            self._notices.tell("submit", f"no run could be submitted ({error}). Retrying.")
             state.refused(batch, self._clock())
             return
         self._notices.over("submit")
@@ -385,7 +369,7 @@ class FolderWatch:
             try:
                 await self._look.record(ended.run, ended.files, ended.gone, ended.epoch)
             except LedgerError as error:
-                self._notices.tell("ledger", f"watch '{self.spec.root}': {error}")
+                self._notices.tell("ledger", str(error))
                 return
             self._stuck.update(ended.moves)
             self._ended.pop(0)
@@ -412,7 +396,7 @@ class FolderWatch:
 
     def _tell_stuck(self, refused: Mapping[str, str]) -> None:
         for relpath, why in refused.items():
-            self._notices.tell(relpath, watch_messages.stuck_message(self.spec.root, relpath, why))
+            self._notices.tell(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")
 
     async def _flush(self) -> None:
         """Write what is left at the end, in bounded time; the rest is done again."""

@@ -13,9 +13,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from paddock.engine.system.tasks import settle
+from paddock.engine.system.tasks import end, settle, wait_for_event
 
 from . import hot_folder
 from .seen_files import HandledFiles, SeenFiles
@@ -40,9 +40,10 @@ class IoThread:
 
         def work() -> None:
             try:
-                settle(future, what())
-            except BaseException as error:
-                settle(future, error)
+                answer: Answer | BaseException = what()
+            except BaseException as error:  # the one who awaits it gets it, whatever it is
+                answer = error
+            settle(future, answer)
 
         self._waiting().put_nowait(work)
         return await future
@@ -117,12 +118,8 @@ class FolderIo:
         """
         if self._stop is None:
             await asyncio.sleep(seconds)
-            return
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            return
-        raise WatchStopped
+        elif await wait_for_event(self._stop, seconds):
+            raise WatchStopped
 
     async def ask(self, what: Callable[[], Answer]) -> Answer:
         """Run a call in the thread.
@@ -131,8 +128,9 @@ class FolderIo:
             WatchStopped: the watch must end.
         """
         question = asyncio.ensure_future(self._io_thread.ask(what))
-        stopped = asyncio.ensure_future(self._stop.wait()) if self._stop else None
-        waits = {question} | ({stopped} if stopped else set())
+        waits: list[asyncio.Future[Any]] = [question]
+        if self._stop is not None:
+            waits.append(asyncio.ensure_future(self._stop.wait()))
         try:
             done, _ = await asyncio.wait(waits, timeout=SLOW_S, return_when=asyncio.FIRST_COMPLETED)
             if not done:
@@ -143,9 +141,7 @@ class FolderIo:
             self._slow(False)
             return question.result()
         finally:
-            question.cancel()
-            if stopped is not None:
-                stopped.cancel()
+            await end(*waits)
 
     def leave(self, what: Callable[[], None]) -> None:
         """Run a call in the thread without waiting."""

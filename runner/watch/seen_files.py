@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import Any, cast, get_args
 
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.entries import LedgerError
@@ -44,30 +44,11 @@ class HandledFiles:
     """Which folder lay at the root, as each machine saw it last; this machine's first."""
 
 
-class SeenFiles(Protocol):
-    """Store of a watch. Every method blocks, and raises `LedgerError` when it fails."""
+class SeenFiles:
+    """What the ledger of a pipeline's folder knows of a watch.
 
-    def read(self) -> HandledFiles:
-        """Return what is stored."""
-        ...
-
-    def owned(self) -> frozenset[str]:
-        """Return the absolute paths below the root that the pipeline itself wrote."""
-        ...
-
-    def record(
-        self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
-    ) -> None:
-        """Write which versions were handled, and forget those that are gone."""
-        ...
-
-    def record_root(self, folder: FolderIdentity) -> None:
-        """Write which folder lies at the root."""
-        ...
-
-
-class LedgerSeenFiles:
-    """Implements `SeenFiles` in the ledger of a pipeline's folder."""
+    Every method blocks, and raises `LedgerError` when it fails.
+    """
 
     def __init__(self, watch: str, root: Path, file: Path, opens: Callable[[bool], Ledger]) -> None:
         """`watch` is the watch's name and root, `file` the pipeline's file.
@@ -127,11 +108,6 @@ def _as_ledger_error() -> Iterator[None]:
         raise LedgerError(f"the ledger does not answer ({error})") from error
 
 
-def unknown_versions(relpaths: Iterable[str]) -> dict[str, FileIdentity]:
-    """Return the versions to store of files while a run has them."""
-    return dict.fromkeys(relpaths, UNKNOWN_FILE)
-
-
 def batch_outcome(
     ledger: Ledger, run: str, otherwise: BatchStatus = "crashed", message: str = ""
 ) -> BatchOutcome:
@@ -150,11 +126,8 @@ def batch_outcome(
     if row is not None and row.status in get_args(BatchStatus):
         status, message = cast(BatchStatus, row.status), row.message or ""
     entries = [item.entry for one in runs for item in ledger.items_of(one)]
-    failed = {
-        entry.key: entry.error or ""
-        for entry in entries
-        if entry.state in ("quarantined", "failed")
-    }
+    is_failed = ("quarantined", "failed")
+    failed = {entry.key: entry.error or "" for entry in entries if entry.state in is_failed}
     again = frozenset(
         entry.key
         for entry in entries  # done, with attempts: a part of it failed, and may pass later
@@ -191,13 +164,13 @@ class SettledFiles:
         path = item.get("path") if isinstance(item, Mapping) else None
         if not isinstance(path, str):
             return False
-        return any(self._is_left_by(spec, path) for spec in self._around(path))
-
-    def _around(self, path: str) -> Sequence[WatchSpec]:
-        return [spec for spec in self._specs if path.startswith(f"{spec.root}{os.sep}")]
+        return any(self._is_left_by(spec, path) for spec in self._specs)
 
     def _is_left_by(self, spec: WatchSpec, path: str) -> bool:
-        relpath = path.removeprefix(f"{spec.root}{os.sep}").replace(os.sep, "/")
+        prefix = f"{spec.root}{os.sep}"
+        if not path.startswith(prefix):
+            return False
+        relpath = path.removeprefix(prefix).replace(os.sep, "/")
         if is_temporary_path(relpath):
             return True
         if not self._filters[spec.name].wants(relpath):

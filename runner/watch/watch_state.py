@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .settle_time import SettlingFiles
+from paddock.engine.system.retry import Backoff
+
 from .watch_spec import (
     UNKNOWN_FILE,
     BatchOutcome,
@@ -31,8 +32,81 @@ from .watched_folder import (
     known_folder,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class UnsettledFile:
+    """A version that was first seen at `since` (seconds of a monotonic clock)."""
+
+    seen: FileVersion
+    since: float
+
+
+class SettlingFiles:
+    """The files that have not settled yet.
+
+    A file is complete only when a second look, after the settle time, shows the same: one look
+    proves nothing, however old its mtime.
+    """
+
+    def __init__(self, settle_s: float) -> None:
+        self._settle_s = settle_s
+        self._waiting: dict[str, UnsettledFile] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over their paths."""
+        return iter(self._waiting)
+
+    def __contains__(self, relpath: object) -> bool:
+        """Return whether a file is among them."""
+        return relpath in self._waiting
+
+    def see(self, seen: FileVersion, now: float) -> None:
+        """Note a file's version; a change restarts its settle time."""
+        known = self._waiting.get(seen.relpath)
+        if known is None or not known.seen.is_same(seen):
+            self._waiting[seen.relpath] = UnsettledFile(seen, now)
+
+    def drop(self, relpath: str) -> None:
+        """Forget a file."""
+        self._waiting.pop(relpath, None)
+
+    def keep(self, relpaths: Mapping[str, object]) -> None:
+        """Forget every file that is not among these."""
+        for relpath in [one for one in self._waiting if one not in relpaths]:
+            del self._waiting[relpath]
+
+    def to_check(self, now: float) -> list[str]:
+        """Return the files whose settle time is over: look at them again."""
+        return [
+            relpath
+            for relpath, waiting in self._waiting.items()
+            if now - waiting.since >= self._settle_s
+        ]
+
+    def settled(self, found: Mapping[str, FileVersion | None], now: float) -> Iterator[FileVersion]:
+        """Remove and yield the files that look the same as before; restart the others."""
+        for relpath, seen in found.items():
+            known = self._waiting.get(relpath)
+            if known is None:
+                continue
+            if seen is None:
+                del self._waiting[relpath]
+            elif not known.seen.is_same(seen):
+                self._waiting[relpath] = UnsettledFile(seen, now)
+            elif now - known.since >= self._settle_s:
+                del self._waiting[relpath]
+                yield seen
+
+    def next_at(self) -> float | None:
+        """Return when the first settle time is over."""
+        return min((one.since + self._settle_s for one in self._waiting.values()), default=None)
+
+
 _FIRST_BACKOFF_S = 10.0
-_MOST_DOUBLINGS = 10
 MOST_BACKOFF_S = 3600.0
 
 
@@ -60,7 +134,7 @@ class WatchRetries:
     def __init__(self, max_attempts: int, batch_s: float, reconcile_s: float) -> None:
         self._max_attempts = max_attempts
         self._first_s = max(batch_s, _FIRST_BACKOFF_S)
-        self._most_s = max(MOST_BACKOFF_S, reconcile_s)
+        self._backoff = Backoff(self._first_s, max(MOST_BACKOFF_S, reconcile_s))
         self._reconcile_s = reconcile_s
         self._held: dict[str, _WaitingFile] = {}
         self._attempts: dict[str, tuple[FileIdentity, int]] = {}
@@ -120,7 +194,8 @@ class WatchRetries:
                 again.append(seen)
             else:
                 given_up[seen.relpath] = self._why(outcome, seen)
-        held = self._wait(again, now + self._backoff_s(max(map(self._n_of, again), default=1)))
+        n_failures = max(map(self._n_of, again), default=1)
+        held = self._wait(again, now + self._backoff.pause_s(max(n_failures, 1)))
         return RetryVerdict(True, held.held, given_up)
 
     def _after_failure(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
@@ -131,7 +206,7 @@ class WatchRetries:
                 again.append(seen)
             else:
                 given_up[seen.relpath] = self._why(outcome, seen)
-        held = self._wait(again, now + self._backoff_s(self._n_failed_runs))
+        held = self._wait(again, now + self._backoff.pause_s(self._n_failed_runs))
         return RetryVerdict(False, held.held, given_up, held.not_before)
 
     def _is_tried_again(self, outcome: BatchOutcome, seen: FileVersion) -> bool:
@@ -146,9 +221,7 @@ class WatchRetries:
             return False
         return self._counted(seen)
 
-    def _wait(
-        self, files: tuple[FileVersion, ...] | list[FileVersion], until: float
-    ) -> RetryVerdict:
+    def _wait(self, files: Sequence[FileVersion], until: float) -> RetryVerdict:
         for seen in files:
             self._held[seen.relpath] = _WaitingFile(seen, until)
         held = frozenset(seen.relpath for seen in files)
@@ -166,10 +239,6 @@ class WatchRetries:
     def _n_of(self, seen: FileVersion) -> int:
         identity, n = self._attempts.get(seen.relpath, (seen.identity, 0))
         return n if identity == seen.identity else 0
-
-    def _backoff_s(self, n: int) -> float:
-        doublings = min(max(n - 1, 0), _MOST_DOUBLINGS)
-        return float(min(self._first_s * 2**doublings, self._most_s))
 
     def _why(self, outcome: BatchOutcome, seen: FileVersion) -> str:
         why = outcome.failed.get(seen.relpath) or outcome.message
@@ -343,7 +412,7 @@ class WatchState:
         self._disturbed.update(self._latest)
 
     def postpone(self, now: float) -> None:
-        """Let settled files wait a little longer."""
+        """Wait a little longer with the settled files."""
         self._due_at = now + REFUSED_S
 
     def release(self, now: float) -> None:
@@ -449,10 +518,7 @@ class WatchState:
             self._retries.changed(seen, now + self._spec.settle_s)
 
     def changed_in_run(self, files: Mapping[str, FileVersion], now: float) -> dict[str, str]:
-        """Take files that changed while a run had them; return those given up, with the reason.
-
-        Each comes with the reason.
-        """
+        """Take files that changed while a run had them; return those given up, with the reason."""
         given_up: dict[str, str] = {}
         for relpath, seen in files.items():
             n = self._n_changes[relpath] = self._n_changes.get(relpath, 0) + 1

@@ -16,6 +16,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import end, wait_for_event
+from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.settings import Settings
 
@@ -23,7 +28,7 @@ from .preflight import HEARTBEAT_S
 
 DRAIN_S = 30.0
 STOP_S = 10.0
-PAUSES_S = (1.0, 5.0, 15.0, 60.0)
+BACKOFF = Backoff(1.0, 60.0, factor=4.0)
 STEADY_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -31,8 +36,6 @@ log = logging.getLogger(__name__)
 
 async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
     """Serve the work pool until stopped; return the exit status."""
-    from paddock.runner.daemon.daemon_server import serve_or_join
-
     stop = asyncio.Event()
     with stop_on_signals(stop):
         async with serve_or_join(settings, kind="worker", wants_prefect=False):
@@ -49,32 +52,27 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
 
 async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asyncio.Event) -> None:
     """Run Prefect's worker until stopped; restart it when it ends."""
-    stopped = asyncio.create_task(stop.wait())
-    n_falls = 0
-    try:
-        while not stopped.done():
-            began = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                *worker_command(settings, name),
-                env=worker_environment(os.environ, settings.state_dir, api_url),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            ended = asyncio.create_task(process.wait())
-            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if stopped.done():
-                await _drain_worker(process, ended)
-                return
-            n_falls = 0 if time.monotonic() - began > STEADY_S else n_falls + 1
-            pause_s = PAUSES_S[min(n_falls, len(PAUSES_S)) - 1] if n_falls else 0.0
-            log.warning(
-                "Prefect's worker ended with status %s; restart in %g s",
-                process.returncode,
-                pause_s,
-            )
-            await asyncio.wait({stopped}, timeout=pause_s)
-    finally:
-        stopped.cancel()
+    pauses = Pauses(BACKOFF)
+    while not stop.is_set():
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *worker_command(settings, name),
+            env=worker_environment(os.environ, settings.state_dir, api_url),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await end(stopped)
+        if stop.is_set():
+            await _drain_worker(process, ended)
+            return
+        if time.monotonic() - began > STEADY_S:
+            pauses.succeeded()
+        pause_s = pauses.failed()
+        words = "Prefect's worker ended with status %s; restart in %g s"
+        log.warning(words, process.returncode, pause_s)
+        await wait_for_event(stop, pause_s)
 
 
 def worker_command(settings: Settings, name: str) -> list[str]:
@@ -134,8 +132,6 @@ async def _wait_until_gone(runs: list[int], within_s: float) -> None:
 
 def run_pids(worker: int) -> list[int]:
     """Return the process ids of the worker's runs."""
-    import psutil
-
     with suppress(psutil.Error):
         return [child.pid for child in psutil.Process(worker).children()]
     return []
@@ -143,8 +139,6 @@ def run_pids(worker: int) -> list[int]:
 
 def _is_alive(process: int) -> bool:
     """Return whether a process runs; a zombie does not."""
-    import psutil
-
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

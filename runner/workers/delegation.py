@@ -10,16 +10,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 
+import paddock.runner.prefect.flow  # noqa: F401 - sets what Prefect reads when it is imported
+
+# isort: split
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.states import Cancelled, Cancelling, Scheduled
+
 from paddock.engine.errors import EngineError
+from paddock.engine.system.tasks import end
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
@@ -38,18 +50,13 @@ REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
 
 def failure_message(error: Exception, machine: str) -> str:
     """Return what failed, and on which machine."""
-    if isinstance(error, NotPermitted):
-        return _not_allowed(error, machine)
-    return f"on {machine}: {error}"
-
-
-def _not_allowed(error: NotPermitted, machine: str) -> str:
+    if not isinstance(error, NotPermitted):
+        return f"on {machine}: {error}"
     wants = "; ".join(dict.fromkeys(f"{need.what} ('{need.name}')" for need in error.needs))
-    names = error.names
     return (
         f"The worker on {machine} does not allow what the pipeline wants to do: {wants}. Each "
-        f"machine allows for itself: start `paddock worker --allow {names}` there, or write "
-        f'`allow = "{names}"` into its ~/.config/paddock/paddock.toml.'
+        f"machine allows for itself: start `paddock worker --allow {error.names}` there, or write "
+        f'`allow = "{error.names}"` into its ~/.config/paddock/paddock.toml.'
     )
 
 
@@ -94,20 +101,16 @@ class JobShare:
     @property
     def is_spent(self) -> bool:
         """Whether it stopped because the budget is used up."""
-        is_border = self.phase == "ended" and self.state == "Budget"
-        return is_border and not self.was_sent_away
+        has_drained = self.phase == "ended" and self.state == "Budget"
+        return has_drained and not self.was_sent_away
 
     @property
     def was_sent_away(self) -> bool:
         """Whether its worker was stopped, which says nothing about the job."""
         return self.phase == "ended" and (
             self.message.startswith(STOP_REQUESTED)
-            or (self.state == "Cancelled" and self._was_interrupted)
+            or (self.state == "Cancelled" and self.message.startswith("Interrupted"))
         )
-
-    @property
-    def _was_interrupted(self) -> bool:
-        return self.message.startswith("Interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,35 +145,22 @@ def decide_shares(
     `n_wanted` is the number of machines, None for all that are online once the job has run for a
     while.
     """
-    latest = _latest_attempts(shares)
+    by_number = {share.number: share for share in shares}  # of each its last attempt
+    latest = [by_number[number] for number in sorted(by_number)]
     done = next((share for share in latest if share.is_done), None)
     if done is not None:
         return JobEnd("completed", done.message)
-    begins: list[StartShare] = []
-    is_alive = False
-    for share in latest:
-        if share.phase != "ended":
-            is_alive = True
-            continue
-        next_ = _next_attempt(share, max_restarts)
-        if next_ is not None:
-            begins.append(next_)
+    is_alive = any(share.phase != "ended" for share in latest)
+    ended = [share for share in latest if share.phase == "ended"]
+    begins = [next_ for share in ended if (next_ := _next_attempt(share, max_restarts))]
     n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
     if any(share.is_spent for share in latest):  # all shares have one budget
         return [] if is_alive else _job_end(latest)
-    there = {share.number for share in latest}
-    begins += [StartShare(number, 1, "") for number in range(1, n + 1) if number not in there]
-    if is_alive or (begins and not _has_job_failed(latest)):
+    begins += [StartShare(number, 1, "") for number in range(1, n + 1) if number not in by_number]
+    has_failed = any(share.phase == "ended" and share.state == "Failed" for share in latest)
+    if is_alive or (begins and not has_failed):
         return begins
     return _job_end(latest)
-
-
-def _latest_attempts(shares: Sequence[JobShare]) -> list[JobShare]:
-    """Return each share's last attempt, by number."""
-    found: dict[int, JobShare] = {}
-    for share in shares:
-        found[share.number] = share
-    return [found[number] for number in sorted(found)]
 
 
 def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
@@ -184,10 +174,6 @@ def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
     return StartShare(share.number, once_more.attempt, share.id, once_more.pause_s)
 
 
-def _has_job_failed(shares: Sequence[JobShare]) -> bool:
-    return any(share.phase == "ended" and share.state == "Failed" for share in shares)
-
-
 def _job_end(shares: Sequence[JobShare]) -> JobEnd:
     for state, status in (("Failed", "failed"), ("Budget", "budget"), ("Cancelled", "interrupted")):
         for share in shares:
@@ -199,13 +185,10 @@ def _job_end(shares: Sequence[JobShare]) -> JobEnd:
 
 ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
 SHARE_TAG = "paddock-share"
-ANSWER_S = 30.0
 LOOK_S = 1.0
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
-
-_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,19 +206,9 @@ class SharedJob:
     max_restarts: int = 3
 
 
-@dataclass
-class _AskedShares:
-    """The shares that were started."""
-
-    shares: list[JobShare] = field(default_factory=list)
-    due: dict[str, float] = field(default_factory=dict)
-
-
 async def delegate_job(
     job: SharedJob,
-    api_url: str,
     signer: Signer,
-    headers: Mapping[str, str],
     *,
     stop: asyncio.Event,
     stop_gate: StopGate | None = None,
@@ -245,16 +218,13 @@ async def delegate_job(
     """Carry out a job and return its report; when `stop` is set, stop its shares.
 
     They continue if `is_handed_over` returns that another process takes over the job. `note` gets
-    what the job waits for, and an empty text when machines are at work. `headers` authenticate to
-    Prefect's API, as from `prefect_auth`.
+    what the job waits for, and an empty text when machines are at work.
 
     Raises:
         TrackingError: Prefect's API cannot be used.
     """
-    async with httpx.AsyncClient(
-        base_url=api_url.rstrip("/"), headers=dict(headers), timeout=ANSWER_S
-    ) as api:
-        desk = _Delegation(api, signer, job, note)
+    async with get_client() as client:
+        desk = _Delegation(client, signer, job, note)
         ending = asyncio.create_task(_wait_for_stop(stop, stop_gate))
         try:
             over = await desk.carry_out(ending)
@@ -264,78 +234,73 @@ async def delegate_job(
                 await desk.leave()
                 over = JobEnd("interrupted", "Interrupted; the same command continues.")
         finally:
-            ending.cancel()
+            await end(ending)
     return Report(job.name, job.path.name, over.status, {}, message=over.message or None)
 
 
 async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> None:
-    waits: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
-    if stop_gate is not None:
-        waits.append(asyncio.create_task(stop_gate.wait()))
+    stops = [stop.wait()] if stop_gate is None else [stop.wait(), stop_gate.wait()]
+    waits = [asyncio.create_task(wait) for wait in stops]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for wait in waits:
-            wait.cancel()
+        await end(*waits)
 
 
 class _Delegation:
     """Starts shares in Prefect and follows them."""
 
     def __init__(
-        self, api: httpx.AsyncClient, signer: Signer, job: SharedJob, note: Callable[[str], None]
+        self, client: PrefectClient, signer: Signer, job: SharedJob, note: Callable[[str], None]
     ) -> None:
-        self._api = api
+        self._client = client
         self._signer = signer
         self._job = job
         self._note = note
-        self._made = _AskedShares()
-        self._deployment = ""
+        self._shares: list[JobShare] = []
+        self._due: dict[str, float] = {}
+        """When the shares that continue another one start, by that one's id."""
+        self._deployment: UUID | None = None
         self._own = uuid4().hex
         self._began = time.monotonic()
         self._answered = time.monotonic()
 
     async def _take_up(self) -> None:
         """Find or make the deployment of this file, and find the job's shares."""
-        path = str(self._job.path)
-        digest = hashlib.sha256(path.encode()).hexdigest()[:6]
-        flow = await self._post("/flows/", {"name": "paddock-shares"})
-        body = {
-            "name": f"{self._job.path.parent.name} {self._job.path.name} {digest}",
-            "flow_id": flow["id"],
-            "entrypoint": ENTRYPOINT,
-            "work_pool_name": self._job.work_pool,
-            "parameters": {"path": path},
-            "enforce_parameter_schema": False,
-            "tags": [SHARE_TAG],
-        }
-        deployment = (await self._post("/deployments/", body))["id"]
-        wanted = {
-            "flow_runs": {"tags": {"all_": [SHARE_TAG, self._job.name]}},
-            "sort": "EXPECTED_START_TIME_ASC",
-            "limit": MOST_FOUND,
-        }
-        found = await self._api.post("/flow_runs/filter", json=wanted)
-        shares = [
-            share
-            for run in found.raise_for_status().json()
-            if self._is_signed(run) and (share := _share_found(run))
-        ]
-        self._made.shares, self._deployment = shares, deployment
-        if shares:
+        path = self._job.path
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:6]
+        with self._refusals():
+            deployment = await self._client.create_deployment(
+                await self._client.create_flow_from_name("paddock-shares"),
+                f"{path.parent.name} {path.name} {digest}",
+                entrypoint=ENTRYPOINT,
+                work_pool_name=self._job.work_pool,
+                parameters={"path": str(path)},
+                enforce_parameter_schema=False,
+                tags=[SHARE_TAG],
+            )
+        found = await self._client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[SHARE_TAG, self._job.name])),
+            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+            limit=MOST_FOUND,
+        )
+        # Anyone may give a run the job's tag.
+        ours = (
+            run
+            for run in found
+            if self._signer.has_signed(run.parameters, run.idempotency_key or "")
+        )
+        self._shares = [share for run in ours if (share := _share_found(run))]
+        self._deployment = deployment
+        if self._shares:
             self._note("its shares exist already; following them")
-
-    def _is_signed(self, run: Mapping[str, Any]) -> bool:
-        """Return whether we started a share: anyone may give a run the job's tag."""
-        parameters, key = run.get("parameters") or {}, str(run.get("idempotency_key") or "")
-        return self._signer.has_signed(parameters, key)
 
     async def carry_out(self, ending: asyncio.Task[None]) -> JobEnd | None:
         """Follow the shares until the job is over; return None when stopped first."""
         while not ending.done():
             try:
                 over = await self._once()
-            except (httpx.HTTPError, ValueError) as error:
+            except (httpx.HTTPError, PrefectException, ValueError) as error:
                 self._still_patient(error)
             else:
                 self._answered = time.monotonic()
@@ -346,12 +311,12 @@ class _Delegation:
         return None
 
     async def _once(self) -> JobEnd | None:
-        if not self._deployment:
+        if self._deployment is None:
             await self._take_up()
         await self._look()
         elapsed_s = time.monotonic() - self._began
         decided = decide_shares(
-            self._made.shares,
+            self._shares,
             n_wanted=self._job.n_shares,
             n_online=await self._n_online(),
             elapsed_s=elapsed_s,
@@ -360,8 +325,8 @@ class _Delegation:
         if isinstance(decided, JobEnd):
             return decided
         for begin in decided:
-            due = self._made.due.setdefault(begin.instead_of, elapsed_s + begin.pause_s)
-            if not begin.instead_of or elapsed_s >= due:
+            due_s = self._due.setdefault(begin.instead_of, elapsed_s + begin.pause_s)
+            if not begin.instead_of or elapsed_s >= due_s:
                 await self._begin(begin)
         return None
 
@@ -391,105 +356,102 @@ class _Delegation:
             "parent": begin.instead_of,
             "job": job.name,
         }
-        body = {
-            "name": f"{job.name} {begin.number}",
-            "parameters": self._signer.signed(parameters, key),
-            "state": {"type": "SCHEDULED"},
-            "tags": [SHARE_TAG, job.name],
-            "idempotency_key": key,
-        }
-        made = await self._post(f"/deployments/{self._deployment}/create_flow_run", body)
+        assert self._deployment is not None
+        with self._refusals():
+            made = await self._client.create_flow_run_from_deployment(
+                self._deployment,
+                name=f"{job.name} {begin.number}",
+                parameters=self._signer.signed(parameters, key),
+                state=Scheduled(),
+                tags=[SHARE_TAG, job.name],
+                idempotency_key=key,
+            )
         if begin.instead_of:
             self._note(f"share {begin.number} restarts (attempt {begin.attempt})")
-        self._made.shares.append(JobShare(made["id"], begin.number, begin.attempt, "waiting"))
+        self._shares.append(JobShare(str(made.id), begin.number, begin.attempt, "waiting"))
 
     async def _look(self) -> None:
         """Read every share that has not ended yet."""
-        looked = []
-        for share in self._made.shares:
+        for index, share in enumerate(self._shares):
             if share.phase == "ended":
-                looked.append(share)
                 continue
-            answer = await self._api.get(f"/flow_runs/{share.id}")
-            if answer.status_code == httpx.codes.NOT_FOUND:  # it was deleted
-                looked.append(JobShare(share.id, share.number, share.attempt, "ended", "Cancelled"))
-                continue
-            looked.append(_share_of_run(share, answer.raise_for_status().json()))
-            if looked[-1].phase == "ended" and looked[-1].state == "Failed":
-                self._note(f"share {share.number} failed: {looked[-1].message}")
-        self._made.shares = looked
+            try:
+                run = await self._client.read_flow_run(UUID(share.id))
+            except ObjectNotFound:  # it was deleted
+                share = replace(share, phase="ended", state="Cancelled", message="")
+            else:
+                share = _share_of_run(share, run)
+            self._shares[index] = share
+            if share.phase == "ended" and share.state == "Failed":
+                self._note(f"share {share.number} failed: {share.message}")
 
     async def _n_online(self) -> int:
-        answer = await self._api.post(f"/work_pools/{self._job.work_pool}/workers/filter", json={})
-        workers = answer.raise_for_status().json()
-        n_online = len([worker for worker in workers if worker.get("status") == "ONLINE"])
-        if not n_online and all(share.phase == "waiting" for share in self._made.shares):
+        workers = await self._client.read_workers_for_work_pool(self._job.work_pool)
+        n_online = sum(worker.status == "ONLINE" for worker in workers)
+        if not n_online and all(share.phase == "waiting" for share in self._shares):
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
-        elif any(share.phase == "running" for share in self._made.shares):
+        elif any(share.phase == "running" for share in self._shares):
             self._note("")
         return n_online
 
     async def leave(self) -> None:
         """Stop the shares, and wait for them in bounded time."""
         deadline = time.monotonic() + LEAVE_S
-        with suppress(httpx.HTTPError, ValueError):  # otherwise they continue to their end
+        # Otherwise they continue to their end.
+        with suppress(httpx.HTTPError, PrefectException, ValueError):
             await self._look()
             await self._take_back("Interrupted before it began.")
-            for share in self._made.shares:
+            for share in self._shares:
                 if share.phase == "running":
-                    await self._set(share, "CANCELLING", "It was asked to stop.")
+                    await self._set(share, Cancelling(message="It was asked to stop."))
             while time.monotonic() < deadline:
                 await self._look()
-                if all(share.phase == "ended" for share in self._made.shares):
+                if all(share.phase == "ended" for share in self._shares):
                     return
                 await asyncio.sleep(LOOK_S)
 
     async def _take_back(self, words: str) -> None:
         """Cancel shares that no worker has begun."""
-        with suppress(httpx.HTTPError):  # otherwise it finds everything done
-            for share in self._made.shares:
+        with suppress(httpx.HTTPError, PrefectException):  # otherwise it finds everything done
+            for share in self._shares:
                 if share.phase == "waiting":
-                    await self._set(share, "CANCELLED", words)
+                    await self._set(share, Cancelled(message=words))
 
-    async def _set(self, share: JobShare, kind: str, words: str) -> None:
-        wish = {"state": {"type": kind, "message": words}, "force": False}
-        await self._api.post(f"/flow_runs/{share.id}/set_state", json=wish)
+    async def _set(self, share: JobShare, state: State[Any]) -> None:
+        with suppress(ObjectNotFound):
+            await self._client.set_flow_run_state(UUID(share.id), state)
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object.
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise what Prefect refuses as a `TrackingError`."""
+        try:
+            yield
+        except (ObjectNotFound, httpx.HTTPStatusError) as error:
+            answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
+            if answer is None or answer.status_code == httpx.codes.NOT_FOUND:
+                raise TrackingError(
+                    f"Prefect knows no work pool '{self._job.work_pool}'. "
+                    "Make it with `paddock cluster init`."
+                ) from error
+            if answer.is_client_error:
+                words = f"Prefect's API refuses {answer.url.path}: {answer.text[:300]}"
+                raise TrackingError(words) from error
+            raise
 
-        Raises:
-            TrackingError: Prefect does not know the work pool, or refuses.
-        """
-        answer = await self._api.post(path, json=body)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise TrackingError(
-                f"Prefect knows no work pool '{self._job.work_pool}'. "
-                f"Make it with `paddock cluster init`."
-            )
-        if answer.is_client_error:
-            raise TrackingError(f"Prefect's API refuses {path}: {answer.text[:300]}")
-        return dict(answer.raise_for_status().json())
 
-
-def _share_found(run: Mapping[str, Any]) -> JobShare | None:
+def _share_found(run: FlowRun) -> JobShare | None:
     """Return an earlier share; None when it has ended, or is ending, without finishing the job."""
-    facts, kind = run.get("parameters") or {}, (run.get("state") or {}).get("type")
+    facts = run.parameters
     number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
-    share = _share_of_run(JobShare(str(run["id"]), number, attempt, "waiting"), run)
-    is_of_use = number > 0 and kind != "CANCELLING" and (share.phase != "ended" or share.is_done)
+    share = _share_of_run(JobShare(str(run.id), number, attempt, "waiting"), run)
+    is_ending = run.state_type == StateType.CANCELLING
+    is_of_use = number > 0 and not is_ending and (share.phase != "ended" or share.is_done)
     return share if is_of_use else None
 
 
-def _share_of_run(share: JobShare, run: Mapping[str, Any]) -> JobShare:
-    state = run.get("state") or {}
-    kind = str(state.get("type") or "")
-    phase: Any = "ended" if kind in _ENDED else "waiting" if kind == "SCHEDULED" else "running"
-    return JobShare(
-        share.id,
-        share.number,
-        share.attempt,
-        phase,
-        str(state.get("name") or ""),
-        str(state.get("message") or ""),
-    )
+def _share_of_run(share: JobShare, run: FlowRun) -> JobShare:
+    phase: SharePhase = "waiting" if run.state_type == StateType.SCHEDULED else "running"
+    if run.state_type in TERMINAL_STATES:
+        phase = "ended"
+    message = (run.state and run.state.message) or ""
+    return replace(share, phase=phase, state=run.state_name or "", message=message)

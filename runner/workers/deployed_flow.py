@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -33,17 +33,16 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow
-from prefect.settings import get_current_settings
 
+from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, basic_auth_headers, headers_from
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.progress.drain import StopGate, stop_on_signals
-from paddock.runner.progress.events import MultiObserver, Observer
+from paddock.runner.progress.events import MultiObserver, Observer, run_log
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, read_settings
 
-if TYPE_CHECKING:
-    from .delegation import SharedJob
+from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message
 
 REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
 REACH_PAUSE_S = 1.0
@@ -114,12 +113,6 @@ async def run_pipeline(
     and a shared ledger are configured. `root` is the first of all flow runs that continued one
     another.
     """
-    from paddock.runner import api
-    from paddock.runner.progress.events import run_log
-    from paddock.runner.settings import read_settings
-
-    from .delegation import REPORTED_ERRORS, failure_message
-
     orders = _orders.get(None)
     if orders is None:
         raise RuntimeError(
@@ -176,8 +169,6 @@ def _job(
     retry_failed: bool,
 ) -> SharedJob:
     """Return the job for the work pool; the same for all flow runs that continue one run."""
-    from .delegation import SharedJob
-
     context = FlowRunContext.get()
     own = context.flow_run.id if context is not None and context.flow_run is not None else uuid4()
     return SharedJob(
@@ -195,11 +186,7 @@ async def _delegated(
     orders: RunOrders, job: SharedJob, told: Observer, settings: Settings
 ) -> Report:
     """Delegate the job to the work pool, and wait for its end."""
-    from paddock.runner.daemon.prefect_auth import signer_for
-
-    from .delegation import delegate_job
-
-    signer: Any = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
+    signer = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
     last = ""
 
     def note(words: str) -> None:
@@ -213,21 +200,14 @@ async def _delegated(
             orders.waits(words)
 
     told.began(job.name, job.path.parent.name, ())
-    api = get_current_settings().api
-    auth_string = api.auth_string.get_secret_value() if api.auth_string else ""
-    headers = basic_auth_headers(auth_string) if auth_string else headers_from(os.environ)
-    stop_gate: Any = orders.stop_gate  # type checkers see the classes of a closet's imports twice
-    report: Any = await delegate_job(
+    return await delegate_job(
         job,
-        str(api.url),
         signer,
-        headers,
         stop=orders.stop,
-        stop_gate=stop_gate,
+        stop_gate=orders.stop_gate,
         is_handed_over=lambda: orders.is_handed_over,
         note=note,
     )
-    return cast(Report, report)
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:

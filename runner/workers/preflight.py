@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,11 +18,12 @@ from uuid import uuid4
 
 import httpx
 
-from paddock.engine.system import files
+from paddock.engine.system import files, http
 from paddock.runner.daemon.prefect_auth import headers_from
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import STATE_FOLDER, Settings
+from paddock.runner.watch.watched_folder import file_system_of
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.postgres import PostgresConnection
@@ -46,17 +47,7 @@ class ClusterFinding:
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding as JSON."""
-        return {
-            "name": self.name,
-            "state": self.state,
-            "words": self.words,
-            "remedy": self.remedy,
-        }
-
-
-def is_cluster_ready(findings: list[ClusterFinding]) -> bool:
-    """Return whether no finding is a problem."""
-    return all(finding.state != "wrong" for finding in findings)
+        return asdict(self)
 
 
 CLOCK_S = 5.0
@@ -68,14 +59,9 @@ FEWEST_CONNECTIONS = 60
 def check_database(url: str, state: Path) -> list[ClusterFinding]:
     """Check the database; make the ledger of the folder whose state lies in `state`. Blocks."""
     if not url:
-        return [
-            ClusterFinding(
-                "ledger",
-                "wrong",
-                "it is a file, which only one machine at a time can use.",
-                "Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine.",
-            )
-        ]
+        words = "it is a file, which only one machine at a time can use."
+        remedy = "Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine."
+        return [ClusterFinding("ledger", "wrong", words, remedy)]
     from paddock.runner.ledger.postgres import PostgresConnection, database_name, postgres_server
 
     place = database_name(url)
@@ -153,22 +139,15 @@ def _try_rename(folder: Path) -> None:
     Raises:
         OSError: one of these does not work.
     """
-    aside, there = folder / f".try-{uuid4().hex}", folder / f".tried-{uuid4().hex}"
+    there = folder / f".tried-{uuid4().hex}"
     try:
-        with files.open_private(aside, "wb") as file:
-            file.write(b"x")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(there)
+        files.write_atomically(there, b"x", is_durable=True)
         there.read_bytes()
     finally:
-        aside.unlink(missing_ok=True)
         there.unlink(missing_ok=True)
 
 
 def _check_file_system(folder: Path) -> list[ClusterFinding]:
-    from paddock.runner.watch.watched_folder import file_system_of
-
     kind = file_system_of(folder)
     if kind.startswith("nfs"):
         words = f"by {kind}; mount it with lookupcache=positive, so that new files are seen at once"
@@ -186,11 +165,12 @@ SILENT_S = 90
 N_LOOKS = 3
 CRASH_AUTOMATION = "Paddock: a run whose machine is silent has crashed"
 _NEEDED_SETTINGS = {
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": 200,
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": 200,
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": 500,
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": 200,
+    ("task_run_recorder", "batch_size"): 200,
+    ("task_run_recorder", "read_batch_size"): 200,
+    ("event_persister", "batch_size"): 500,
+    ("event_persister", "read_batch_size"): 200,
 }
+"""By service and setting, as in `PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE`."""
 
 
 async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
@@ -201,8 +181,8 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
         return [ClusterFinding("Prefect", "wrong", words, remedy)]
     url = api_url.rstrip("/")
     try:
-        async with httpx.AsyncClient(
-            base_url=url, headers=headers_from(os.environ), timeout=ANSWER_S
+        async with http.client(
+            url, headers=headers_from(os.environ), timeout_s=ANSWER_S, connect_s=ANSWER_S
         ) as api:
             version = await api.get("/admin/version")
             if version.status_code == httpx.codes.UNAUTHORIZED:
@@ -251,26 +231,14 @@ async def _check_server_settings(api: httpx.AsyncClient) -> list[ClusterFinding]
     if answer.status_code != httpx.codes.OK:
         return []
     services = answer.json().get("server", {}).get("services", {})
-    found = {
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": ("task_run_recorder", "batch_size"),
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": (
-            "task_run_recorder",
-            "read_batch_size",
-        ),
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": ("event_persister", "batch_size"),
-        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": (
-            "event_persister",
-            "read_batch_size",
-        ),
-    }
-    small = {
-        name: least
-        for name, least in _NEEDED_SETTINGS.items()
-        if _setting(services, *found[name]) < least
-    }
+    small = [
+        f"PREFECT_SERVER_SERVICES_{service}_{name}".upper() + f"={least}"
+        for (service, name), least in _NEEDED_SETTINGS.items()
+        if _setting(services, service, name) < least
+    ]
     if not small:
         return [ClusterFinding("Prefect's settings", "ok", "tuned for many tasks")]
-    wanted = " ".join(f"{name}={least}" for name, least in small.items())
+    wanted = " ".join(small)
     words = "each task costs the server four times what it must"
     return [ClusterFinding("Prefect's settings", "warning", words, f"Start it with: {wanted}")]
 
@@ -289,9 +257,8 @@ async def _check_work_pool(api: httpx.AsyncClient, name: str) -> ClusterFinding:
         kind, is_paused = there.json().get("type"), there.json().get("is_paused")
         if kind != "process":
             words = f"'{name}' is of type '{kind}'; workers of Paddock need type 'process'."
-            return ClusterFinding(
-                "work pool", "wrong", words, "Set PADDOCK_WORK_POOL to another name."
-            )
+            remedy = "Set PADDOCK_WORK_POOL to another name."
+            return ClusterFinding("work pool", "wrong", words, remedy)
         if is_paused:
             remedy = f"prefect work-pool resume {name}"
             return ClusterFinding("work pool", "warning", f"'{name}' is paused", remedy)

@@ -21,7 +21,7 @@ import pytest
 
 from paddock.runner.daemon.prefect_auth import own_headers, password_file
 from tests.browser import browser, needs_browser
-from tests.runner.schedule.desk import Desk
+from tests.runner.schedule.up_process import Desk
 
 SECOND_USER = 54321
 NOTES = """\

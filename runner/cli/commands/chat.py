@@ -14,11 +14,15 @@ from paddock.engine.models.modelfile import parse_parameter
 from paddock.runner.cli import conversation, model_arguments
 from paddock.runner.cli.arguments import KeepAliveOption
 from paddock.runner.cli.chat_terminal import answer_view
-from paddock.runner.cli.completion import complete_model_names
-from paddock.runner.cli.conversation import NOT_FOUND, history_file
+from paddock.runner.cli.conversation import NOT_FOUND
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
 from paddock.runner.cli.help import HelpCommand
-from paddock.runner.cli.model_arguments import parse_keep_alive, read_document_text, read_stdin
+from paddock.runner.cli.model_arguments import (
+    ModelArgument,
+    parse_keep_alive,
+    read_document_text,
+    read_stdin,
+)
 from paddock.runner.config.setting_values import BadAnswerFormat, answer_format
 from paddock.runner.daemon.service_client import ServiceError, service_for_command
 from paddock.runner.settings import read_settings
@@ -55,14 +59,7 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help=model_arguments.MODEL_HELP,
-            autocompletion=complete_model_names,
-        ),
-    ],
+    model: ModelArgument,
     prompt: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PROMPT...]", help="Answer this once; without it: a conversation."),
@@ -151,9 +148,8 @@ def _answer_once(
 ) -> int:
     try:
         conversation.add_question(session, text, [Path(image) for image in images])
-        conversation.stream_answer(
-            client, session, answer_view(draws_markdown=session.draws_markdown)
-        )
+        view = answer_view(draws_markdown=session.draws_markdown)
+        conversation.stream_answer(client, session, view)
     except conversation.AnswerInterrupted:
         return INTERRUPTED
     except conversation.NotAnImage as error:
@@ -168,8 +164,8 @@ def _converse(
         raise CommandError(
             "Ask something about the image: `paddock chat MODEL 'what is this?' ...`"
         )
-    keeps = not settings.keeps_no_history
-    conversation.converse(client, session, history_file(settings.state_dir), keeps_history=keeps)
+    history, keeps = settings.state_dir / "chat-history", not settings.keeps_no_history
+    conversation.converse(client, session, history, keeps_history=keeps)
 
 
 def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
@@ -223,8 +219,6 @@ def _parse_parameters(given: list[str]) -> dict[str, Any]:
     Raises:
         CommandError: an unknown parameter, or a wrong value.
     """
-    if not given:
-        return {}
     options: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")

@@ -15,9 +15,13 @@ import typer
 from paddock.engine.system.text import counted
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import JsonOption, KeepAliveOption
-from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
-from paddock.runner.cli.model_arguments import parse_keep_alive, read_document_text, read_stdin
+from paddock.runner.cli.model_arguments import (
+    ModelArgument,
+    parse_keep_alive,
+    read_document_text,
+    read_stdin,
+)
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
 from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
@@ -33,14 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def embed(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help=model_arguments.MODEL_HELP,
-            autocompletion=complete_model_names,
-        ),
-    ],
+    model: ModelArgument,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT...]", help="Without any: standard input.")
     ] = None,

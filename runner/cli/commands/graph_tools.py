@@ -110,7 +110,7 @@ def tools(
         groups = tools_here()
     else:
         path = pipeline_file(file, "tools")
-        settings = read_settings(path.parent, flags=given_settings(None, allow))
+        settings = read_settings(path.parent, flags=given_settings(allow=allow))
         groups = tools_of_pipeline(path, parse_inputs(inputs), settings)
     if as_json:
         console.print_json({"groups": [_group_json(group) for group in groups]})

@@ -93,7 +93,7 @@ def cp(
     else:
         from paddock.engine.models.model_creation import copy_model  # imports asyncio
 
-        finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+        finder = _model_finder(settings)
         copy_model(finder.store, finder, parse_name(source), parse_name(target))
     _print_done(f"Copied '{source}' to '{target}'.", as_json, source=source, copy=target)
     return DONE
@@ -189,12 +189,7 @@ def _print_done(words: str, as_json: bool, **facts: object) -> None:
 
 
 def show(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help=model_arguments.MODEL_HELP, autocompletion=complete_model_names
-        ),
-    ],
+    model: model_arguments.ModelArgument,
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
     parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False,
@@ -208,13 +203,8 @@ def show(
     as_json: JsonOption = False,
 ) -> int:
     """Show the details of a model."""
-    parts = {
-        "modelfile": modelfile,
-        "parameters": parameters,
-        "template": template,
-        "system": system,
-        "license": licence,
-    }
+    parts = {"modelfile": modelfile, "parameters": parameters, "template": template,
+             "system": system, "license": licence}  # fmt: skip
     wanted = [name for name, is_wanted in parts.items() if is_wanted]
     if len(wanted) > 1:
         raise CommandError("Only one part can be shown at a time.")
@@ -236,7 +226,7 @@ def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[st
     if client is not None:
         with client:
             return client.post("/api/show", {"model": model, "verbose": is_verbose})
-    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+    finder = _model_finder(settings)
     found = describe_model(finder, model, is_verbose=is_verbose)
     copy = finder.tuned.find(finder.find_original(model).digest)
     tuned = {"tuned": f"{copy.label}, {copy.path}"} if copy is not None else {}

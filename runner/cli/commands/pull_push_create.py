@@ -6,6 +6,7 @@ terminal and as plain lines in a pipe. Control characters in a registry's status
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -13,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,15 +41,12 @@ from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
     from paddock.engine.models.transfer import ProgressLine
+    from paddock.runner.cli.transfer_bars import TransferBars
     from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
 LINE_EVERY_S = 5.0  # keeps logs readable
-REFRESH_PER_S = 8
-_BAR_WIDTH = 24
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +60,11 @@ def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferBars 
     """Return bars for a terminal, else lines."""
     environ = os.environ if environ is None else environ
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    return TransferBars() if is_terminal and environ.get("TERM") != "dumb" else TransferLines()
+    if not is_terminal or environ.get("TERM") == "dumb":
+        return TransferLines()
+    from paddock.runner.cli.transfer_bars import TransferBars
+
+    return TransferBars()
 
 
 class TransferLines:
@@ -110,101 +111,6 @@ def _amount_text(total: int | None, completed: int | None) -> str:
     if not total:
         return ""
     return f": {100 * (completed or 0) // total} % of {units.size(total)}"
-
-
-@dataclass
-class _TransferStep:
-    """One line of the bars."""
-
-    since: float
-    before: int
-    """Bytes that an earlier, interrupted transfer left."""
-    total: int | None = None
-    completed: int = 0
-    is_over: bool = False
-
-
-class TransferBars:
-    """A line for each step, with a bar if its size is known."""
-
-    def __init__(
-        self, console_: Console | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = console_ or Console(stderr=True, highlight=False)
-        self._clock = clock
-        self._steps: dict[str, _TransferStep] = {}
-        self._live = Live(
-            console=self._console,
-            refresh_per_second=REFRESH_PER_S,
-            get_renderable=self.table,
-            redirect_stderr=True,
-        )
-
-    def __enter__(self) -> TransferBars:
-        """Start."""
-        self._live.start()
-        # A killed process could not show a hidden cursor again.
-        self._console.show_cursor(True)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
-        if error is None:
-            for step in self._steps.values():
-                step.is_over = True
-        self._live.stop()
-
-    def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
-        """Record progress for the next refresh; sizes are bytes."""
-        status = console.printable_line(status)
-        step = self._steps.get(status)
-        if step is None:
-            for other in self._steps.values():
-                # A step without a size is done when the next one begins.
-                other.is_over = other.is_over or not other.total
-            step = self._steps[status] = _TransferStep(self._clock(), completed or 0)
-        step.total, step.completed = total, completed or 0
-        step.is_over = bool(total) and step.completed >= (total or 0)
-
-    def table(self) -> RenderableType:
-        """Return the current lines."""
-        from rich.table import Table
-
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        table.add_column(width=_BAR_WIDTH)
-        table.add_column(no_wrap=True)
-        for status, step in tuple(self._steps.items()):
-            table.add_row(_step_heading(status, step), *self._how_far(step))
-        return table
-
-    def _how_far(self, step: _TransferStep) -> tuple[RenderableType, str]:
-        from rich.progress_bar import ProgressBar
-
-        if not step.total:
-            return "", ""
-        words = f"{units.size(step.completed)} of {units.size(step.total)}"
-        seconds, n_bytes = self._clock() - step.since, step.completed - step.before
-        if not step.is_over and seconds > 1 and n_bytes > 0:
-            per_s = n_bytes / seconds
-            to_go = units.duration((step.total - step.completed) / per_s)
-            words += f", {units.size(round(per_s))}/s, {to_go} to go"
-        return ProgressBar(step.total, step.completed, width=_BAR_WIDTH), words
-
-
-def _step_heading(status: str, step: _TransferStep) -> RenderableType:
-    from rich.text import Text
-
-    mark, style = ("✓", "green") if step.is_over else ("·", "cyan")
-    return Text.assemble((f"{mark} ", style), status)
 
 
 # Weights plus a short context, buffers and the process; measured with small models.
@@ -358,8 +264,6 @@ def _transfer(
                 with client:
                     _transfer_by_service(client, request, show)
             else:
-                import asyncio
-
                 asyncio.run(_transfer_in_process(settings, request, show))
     except KeyboardInterrupt:
         console.print_err(
@@ -471,8 +375,6 @@ def _create_in_process(
     settings: Settings, recipe: ModelRecipe, progress: TransferBars | TransferLines
 ) -> None:
     """Create the model in this process; pull a missing base first."""
-    import asyncio
-
     finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
     def report(one: ProgressLine) -> None:

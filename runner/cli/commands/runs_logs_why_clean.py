@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,16 +14,22 @@ import typer
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.cli.arguments import JsonOption, require_writable
+from paddock.runner.cli.arguments import JsonOption, existing_paths, require_writable
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
 from paddock.runner.cli.history_text import (
     is_failure,
     journal_line,
     ledger_item_line,
+    lineage_text,
     run_heading,
     run_result_text,
     runs_table,
 )
+from paddock.runner.config.setting_values import BadValue, seconds
+from paddock.runner.daemon.daemon_files import running_daemons
+from paddock.runner.daemon.prefect_auth import own_headers
+from paddock.runner.daemon.prefect_retention import delete_old_runs
+from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.ledger.run_history import (
     find_ledgers,
     recent_runs,
@@ -35,7 +42,6 @@ from paddock.runner.progress.events import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
-    from paddock.runner.ledger.retention import SweepResult
     from paddock.runner.ledger.run_history import LedgerFolder, PastRun, RunHistory
     from paddock.runner.lineage.traces import PathLineage
 
@@ -108,13 +114,11 @@ def _progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str:
 
 def _watch(look: Any, *, as_json: bool) -> int:
     """Show runs until Ctrl-C: a live table, or a line for each change."""
-    try:
+    with suppress(KeyboardInterrupt):
         if sys.stdout.isatty() and not as_json:
             _watch_table(look)
         else:
             _watch_lines(look, as_json=as_json)
-    except KeyboardInterrupt:
-        pass
     return DONE
 
 
@@ -185,12 +189,9 @@ def logs(
         return _follow(past, failed=failed, as_json=as_json)
     lines = [told for told in JournalTail(past.journal).more() if not failed or is_failure(told)]
     if as_json:
-        items = (
-            []
-            if past.journal.exists()
-            else [_item_json(row) for row in _recorded_items(past, failed)]
-        )
-        console.print_json({"run": past.as_json(), "lines": lines or items})
+        if not past.journal.exists():
+            lines = [_item_json(row) for row in _recorded_items(past, failed)]
+        console.print_json({"run": past.as_json(), "lines": lines})
         return DONE
     _print_log(past, lines, failed=failed)
     return DONE
@@ -213,11 +214,14 @@ def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
     """Print lines as they are written, until the run has ended or its process is gone."""
     if not as_json:
         console.print_out(run_heading(past, time.time()))
-    try:
+    with suppress(KeyboardInterrupt):
         for told in _new_lines(past):
-            _print_line(told, failed=failed, as_json=as_json)
-    except KeyboardInterrupt:
-        pass
+            if failed and not is_failure(told):
+                continue
+            if as_json:
+                console.print_json(told)
+            else:
+                console.print_out(journal_line(told))
     return DONE
 
 
@@ -230,15 +234,6 @@ def _new_lines(past: PastRun) -> Iterator[dict[str, Any]]:
         if now is None or now.status != "running":
             return
         time.sleep(FOLLOW_POLL_S)
-
-
-def _print_line(told: dict[str, Any], *, failed: bool, as_json: bool) -> None:
-    if failed and not is_failure(told):
-        return
-    if as_json:
-        console.print_json(told)
-    else:
-        console.print_out(journal_line(told))
 
 
 def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
@@ -287,10 +282,7 @@ def _find_given_ledgers(given: list[str] | None) -> list[LedgerFolder]:
     Raises:
         CommandError: there is no such file or folder.
     """
-    for text in given or ():
-        if not Path(text).exists():
-            raise CommandError(f"There is no file or folder '{text}'.")
-    return find_ledgers(Path(text) for text in given or ["."])
+    return find_ledgers(existing_paths(given) or [Path()])
 
 
 def why(
@@ -306,19 +298,15 @@ def why(
     as_json: JsonOption = False,
 ) -> int:
     """Show where an output came from, and what changed since."""
-    for text in places or ():
-        if not Path(text).exists():
-            raise CommandError(f"There is no file or folder '{text}'.")
+    where = existing_paths(places)
     from paddock.runner.lineage.explain import explain_path
 
-    answer = explain_path(Path(path), [Path(text) for text in places or ()])
+    answer = explain_path(Path(path), where)
     for fault in answer.faults:
         console.print_err(fault)
     if as_json:
         console.print_json(answer.as_json())
     elif answer.is_known:
-        from paddock.runner.cli.history_text import lineage_text
-
         console.print_out(lineage_text(answer, is_full=full))
     if not answer.is_known and not as_json:
         console.print_err(_unknown_path_text(path, answer))
@@ -329,11 +317,9 @@ def _unknown_path_text(path: str, answer: PathLineage) -> str:
     """Return the message for an unknown path, with similar ones."""
     is_there = Path(path).exists()
     path = console.printable_line(path)
-    what = (
-        "no pipeline here has written it or read it" if is_there else "there is no such file, and "
-    )
+    what = "no pipeline here has written it or read it"
     if not is_there:
-        what += "no pipeline here has written one of this name"
+        what = "there is no such file, and no pipeline here has written one of this name"
     if answer.same_as:
         same = _relative_path(answer.same_as[0])
         remedy = f"It has the content that was written as '{same}': `paddock why {same}`."
@@ -369,13 +355,8 @@ def clean(
     as_json: JsonOption = False,
 ) -> int:
     """Remove old runs, logs and cached replies; fresh items stay fresh."""
-    from paddock.runner.ledger.retention import clean_ledgers
-
     age_s = _parse_age(older_than)
-    for text in places or ():
-        if not Path(text).exists():
-            raise CommandError(f"There is no file or folder '{text}'.")
-    found = find_ledgers(Path(text) for text in places or ["."])
+    found = _find_given_ledgers(places)
     done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
@@ -394,10 +375,6 @@ def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tup
 
     A server that PREFECT_API_URL names is not ours to clean.
     """
-    from paddock.runner.daemon.daemon_files import running_daemons
-    from paddock.runner.daemon.prefect_auth import own_headers
-    from paddock.runner.daemon.prefect_retention import delete_old_runs
-
     settings = read_settings(Path.cwd())
     before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
     n_runs = 0
@@ -411,8 +388,6 @@ def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tup
 
 
 def _parse_age(text: str | None) -> float | None:
-    from paddock.runner.config.setting_values import BadValue, seconds
-
     if text is None:
         return None
     try:

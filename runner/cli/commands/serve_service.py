@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -13,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system import units
-from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.arguments import JsonOption, given_settings
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
 from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
 from paddock.runner.daemon.daemon_files import daemon_log
 from paddock.runner.daemon.prefect_auth import password_file
-from paddock.runner.daemon.service_client import hosted_service
 from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 
@@ -75,11 +75,10 @@ def serve(
     ] = False,
 ) -> int:
     """Serve models over HTTP: Ollama's API and OpenAI's."""
-    given: dict[str, object] = {
-        "host": host, "models": models, "api_keys": api_keys, "insecure": insecure or None,
-        "origins": origins, "rate": rate, "keep_alive": keep_alive, "debug": debug or None,
-    }  # fmt: skip
-    flags = {name: value for name, value in given.items() if value is not None}
+    flags = given_settings(
+        host=host, models=models, api_keys=api_keys, insecure=insecure,
+        origins=origins, rate=rate, keep_alive=keep_alive, debug=debug,
+    )  # fmt: skip
     settings = read_settings(Path.cwd(), flags=flags)
     if port is not None:
         settings = with_port(settings, port)
@@ -171,10 +170,9 @@ def _configure_logging(*, is_debug: bool) -> None:
 
 
 def _run_server(settings: Settings, listener: socket.socket) -> None:
-    import asyncio
-
     from paddock.engine.api import request_log, server
     from paddock.runner.daemon.daemon_server import offer_pool
+    from paddock.runner.daemon.embedded_service import hosted_service
 
     async def run() -> None:
         async with hosted_service(settings) as service, offer_pool(settings, service.pool):
@@ -241,8 +239,6 @@ def _served_at(settings: Settings) -> str | None:
 
 def start(as_json: JsonOption = False) -> int:
     """Start it now, and wait until Prefect answers; the first run would also start it."""
-    import asyncio
-
     settings = read_settings(Path.cwd())
 
     async def ready() -> tuple[DaemonInfo, dict[str, Any]]:

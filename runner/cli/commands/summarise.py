@@ -23,7 +23,14 @@ import typer
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner import api
 from paddock.runner.cli import run_display
-from paddock.runner.cli.arguments import JsonOption, PoolOption, given_settings
+from paddock.runner.cli.arguments import (
+    JsonOption,
+    LocalOption,
+    PoolOption,
+    TakeOption,
+    YesOption,
+    given_settings,
+)
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
@@ -74,15 +81,9 @@ def summarise(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove summaries of deleted documents.")
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
-    ] = False,
-    take: Annotated[
-        bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
-    ] = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Run inside this process, without Prefect.")
-    ] = False,
+    yes: YesOption = False,
+    take: TakeOption = False,
+    local: LocalOption = False,
     pool: PoolOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -98,7 +99,7 @@ def summarise(
         given = f"{shlex.quote(save)}{_input_options(request, file)}"
         console.print_err(f"Saved as '{save}'. From now on: paddock run {given}")
         _transfer_outputs(request, file)
-    settings = read_settings(file.parent, flags=given_settings(pool, None))
+    settings = read_settings(file.parent, flags=given_settings(pool=pool))
 
     options = RunOptions(
         local=local or None,

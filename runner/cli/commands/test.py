@@ -88,14 +88,14 @@ def test(
     try:
         # stdout carries one object: what a plug-in prints goes to stderr.
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            suites = suite_runner.run_suites(
-                tests,
-                mode=mode,
-                only=frozenset(only or ()),
-                flags=given_settings(pool, allow),
-                on_result=printer.case,
-                on_begin=printer.begin,
+            options = suite_runner.SuiteOptions(
+                mode,
+                printer.case,
+                printer.begin,
+                only or (),
+                given_settings(pool=pool, allow=allow),
             )
+            suites = suite_runner.run_suites(tests, options)
     except suite_runner.UnknownCase as error:
         raise CommandError(str(error)) from error
     printer.end(suites)

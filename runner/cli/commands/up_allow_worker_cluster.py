@@ -23,7 +23,10 @@ from paddock.runner.bind.permissions import consent_digests, needs, permission_n
 from paddock.runner.cli.arguments import (
     InputsOption,
     JsonOption,
+    LogOption,
+    MaxRunsOption,
     PoolOption,
+    given_settings,
     parse_inputs,
     pipeline_file,
 )
@@ -65,19 +68,16 @@ def allow(
 
     settings = read_settings(Path.cwd())
     consents, own = Consents(settings.state_dir), settings.address.url
-    bounds = [
-        (file, bind_without_inputs(read_plan(file))) for file in files
-    ]  # read all before recording any
+    # Read all before recording any.
+    bounds = [(file, bind_without_inputs(read_plan(file))) for file in files]
     for file, bound in bounds:
         wanted = needs(bound, own)
         if not wanted:
             console.print_out(f"{file} asks for nothing that needs consent.")
             continue
         consents.agree(file, consent_digests(bound, own))
-        words = dict.fromkeys(f"  {one.what}" for one in wanted)
-        console.print_out(
-            "\n".join([f"{file} may, if `{permission_names(wanted)}` is allowed:", *words])
-        )
+        console.print_out(f"{file} may, if `{permission_names(wanted)}` is allowed:")
+        console.print_out("\n".join(dict.fromkeys(f"  {one.what}" for one in wanted)))
     return DONE
 
 
@@ -92,9 +92,7 @@ def up(
     listen: Annotated[
         str | None, typer.Option(metavar="HOST[:PORT]", help="127.0.0.1:11436 by default.")
     ] = None,
-    max_runs: Annotated[
-        int | None, typer.Option("--max-runs", min=1, help="Concurrent runs.")
-    ] = None,
+    max_runs: MaxRunsOption = None,
     allow: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
     ] = None,
@@ -102,18 +100,13 @@ def up(
     debug: Annotated[
         bool, typer.Option("--debug", help="Also log loads and evictions of models.")
     ] = False,
-    log_json: Annotated[
-        bool,
-        typer.Option("--log-json", help="Log one JSON object per line, with the items of runs."),
-    ] = False,
+    log_json: LogOption = False,
 ) -> int:
     """Run the schedules, watches and webhooks of the pipelines below DIR."""
     places = [_require_folder(text) for text in folders or ["."]]
-    given: dict[str, object] = {
-        "up_host": listen, "max_runs": max_runs, "allow": allow, "pool": pool,
-        "debug": debug or None, "log_json": log_json or None,
-    }  # fmt: skip
-    flags = {name: value for name, value in given.items() if value is not None}
+    flags = given_settings(
+        up_host=listen, max_runs=max_runs, allow=allow, pool=pool, debug=debug, log_json=log_json
+    )
     settings = read_settings(Path.cwd(), flags=flags)
     events.prepare_logging(settings)
     return _run_until_stopped(places, settings, flags)
@@ -171,24 +164,17 @@ def worker(
         str | None,
         typer.Option("--work-pool", help="Prefect work pool; PADDOCK_WORK_POOL by default."),
     ] = None,
-    max_runs: Annotated[
-        int | None, typer.Option("--max-runs", min=1, help="Concurrent runs.")
-    ] = None,
+    max_runs: MaxRunsOption = None,
     allow: Annotated[
         str | None,
         typer.Option(metavar="NAME,...", help="Permissions of pipelines on this machine."),
     ] = None,
-    log_json: Annotated[
-        bool,
-        typer.Option("--log-json", help="Log one JSON object per line, with the items of runs."),
-    ] = False,
+    log_json: LogOption = False,
 ) -> int:
     """Take runs from a work pool, with this machine's models, until it is stopped."""
     from paddock.runner.workers.cluster_worker import serve_work_pool
 
-    given: dict[str, object] = {"work_pool": work_pool, "max_runs": max_runs, "allow": allow}
-    given["log_json"] = log_json or None
-    flags = {key: value for key, value in given.items() if value is not None}
+    flags = given_settings(work_pool=work_pool, max_runs=max_runs, allow=allow, log_json=log_json)
     settings = read_settings(Path.cwd(), flags=flags)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
     if not api_url:
@@ -219,24 +205,21 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
     Checks PostgreSQL for the ledger, Prefect's work pool, the automation for lost machines, the
     shared folder, and clocks. Exits with 1 if a check fails.
     """
-    from paddock.runner.workers.preflight import is_cluster_ready, prepare_cluster
+    from paddock.runner.workers.preflight import prepare_cluster
 
     if not folder.is_dir():
         raise CommandError(f"{folder}: there is no such folder.")
     settings = read_settings(folder)
     api_url = os.environ.get("PREFECT_API_URL", "").strip()
     found = asyncio.run(prepare_cluster(folder.resolve(), settings, api_url))
+    is_ready = all(finding.state != "wrong" for finding in found)
     if as_json:
-        result = {
-            "ready": is_cluster_ready(found),
-            "findings": [finding.as_json() for finding in found],
-        }
-        console.print_json(result)
+        console.print_json({"ready": is_ready, "findings": [one.as_json() for one in found]})
     else:
         console.print_out("\n".join(finding.as_text() for finding in found))
-        if is_cluster_ready(found):
+        if is_ready:
             console.print_out("\nReady. On each machine, with the same settings: paddock worker")
-    return DONE if is_cluster_ready(found) else FAILED
+    return DONE if is_ready else FAILED
 
 
 def cluster_run(
@@ -252,13 +235,13 @@ def cluster_run(
 ) -> int:
     """Run a pipeline on the workers, and wait for the end; Ctrl-C stops them."""
     from paddock.runner.core.session import new_run_name
-    from paddock.runner.daemon.prefect_auth import headers_from, signer_for
+    from paddock.runner.daemon.prefect_auth import signer_for
     from paddock.runner.workers.delegation import SharedJob, absolute_inputs, delegate_job
 
     path = pipeline_file(file, "cluster run").resolve()
     settings = read_settings(path.parent)
-    api_url = os.environ.get("PREFECT_API_URL", "").strip()
-    if not (api_url and settings.unattended.work_pool and settings.ledger_url):
+    has_prefect = os.environ.get("PREFECT_API_URL", "").strip()
+    if not (has_prefect and settings.unattended.work_pool and settings.ledger_url):
         raise CommandError(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
@@ -278,9 +261,8 @@ def cluster_run(
     async def main() -> Report:
         stop = asyncio.Event()
         with stop_on_signals(stop):
-            headers = headers_from(os.environ)
             note = _without_repeats(console.print_err)
-            return await delegate_job(job, api_url, signer, headers, stop=stop, note=note)
+            return await delegate_job(job, signer, stop=stop, note=note)
 
     report = asyncio.run(main())
     if as_json:

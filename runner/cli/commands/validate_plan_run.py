@@ -26,7 +26,10 @@ from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     JsonOption,
+    LocalOption,
     PoolOption,
+    TakeOption,
+    YesOption,
     given_settings,
     parse_inputs,
     pipeline_file,
@@ -322,7 +325,7 @@ def plan(
 ) -> int:
     """Show what a run would do, and why."""
     path = pipeline_file(file, "plan")
-    settings = read_settings(path.parent, flags=given_settings(pool, allow))
+    settings = read_settings(path.parent, flags=given_settings(pool=pool, allow=allow))
     report = api.plan(path, inputs=parse_inputs(inputs), settings=settings)
     if as_json:
         console.print_json(report.as_json())
@@ -358,12 +361,8 @@ def run(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove the outputs of deleted documents.")
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask whether missing documents were deleted.")
-    ] = False,
-    take: Annotated[
-        bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
-    ] = False,
+    yes: YesOption = False,
+    take: TakeOption = False,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Continue that run, with its file and inputs.")
     ] = None,
@@ -371,9 +370,7 @@ def run(
         Literal["new", "any", "never"],
         typer.Option(help="Exit with 3 for newly quarantined items, for any, or never."),
     ] = "new",
-    local: Annotated[
-        bool, typer.Option("--local", help="Run inside this process, without Prefect.")
-    ] = False,
+    local: LocalOption = False,
     as_json: JsonOption = False,
     pool: PoolOption = None,
     allow: _Allow = None,
@@ -411,7 +408,7 @@ def run(
     from paddock.runner.cli import run_display
     from paddock.runner.core.run_options import RunEnvironment, RunOptions
 
-    flags = given_settings(pool, allow) | ({"log_json": True} if log_json else {})
+    flags = given_settings(pool=pool, allow=allow, log_json=log_json)
     settings = read_settings(path.parent, flags=flags)
     if file is not None:
         warn_of_model_with_same_name(file, path, settings)

@@ -25,7 +25,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
-from paddock.runner.testing.suite_runner import read_suite, run_suites
+from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
@@ -347,9 +347,6 @@ def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
         "tests: [{name: time, expect: [{judge: It names a time.}]}]\n"
     )
     (suite,) = run_suites(
-        [read_suite(tmp_path / "p.yaml")],
-        mode="auto",
-        flags={"allow": "network"},
-        on_result=lambda file, case: None,
+        [read_suite(tmp_path / "p.yaml")], SuiteOptions("auto", flags={"allow": "network"})
     )
     assert [case.problems for case in suite.cases] == [()]

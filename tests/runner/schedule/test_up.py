@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.runner.schedule.desk import CLI, ROOT, Desk
+from tests.runner.schedule.up_process import CLI, ROOT, Desk
 
 WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
 HOOK = "on: {webhook: [{path: /%s, secret: hush}]}"

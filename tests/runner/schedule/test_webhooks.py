@@ -232,9 +232,7 @@ def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: P
 def test_calls_are_taken_before_prefect_has_the_pipeline(door: Door, tmp_path: Path) -> None:
     nothing: Any = None
     office: Any = SimpleNamespace(posts={}, is_stopping=False)
-    posting = Reconciler(
-        nothing, office, nothing, nothing, nothing, print, calls=door.queue, is_open=False
-    )
+    posting = Reconciler(nothing, office, nothing, nothing, door.queue, is_open=False)
     door.app = make_status_app(lambda: {}, lambda: {}, posting.hooks.answer)
     body = body_of(folder="inbox")
     fresh = {OWN_HEADER: sign_body("hush", body, int(time.time()))}

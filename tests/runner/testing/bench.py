@@ -95,10 +95,9 @@ class Bench:
         told: list[CaseResult] = []
         (suite,) = suite_runner.run_suites(
             [suite_runner.read_suite(self.file)],
-            mode=mode,
-            pool=self.pool,
-            on_result=lambda file, case: told.append(case),
-            **options,
+            suite_runner.SuiteOptions(
+                mode, lambda file, case: told.append(case), pool=self.pool, **options
+            ),
         )
         assert tuple(told) == suite.cases
         return suite

@@ -22,7 +22,8 @@ from paddock.runner.testing.cassette import CassetteError, cassette_file_names, 
         *(
             (
                 line,
-                "is not a line of a cassette. Delete the file, and record it again with `--record`.",  # noqa: E501
+                "is not a line of a cassette. Delete the file, and record it again with "
+                "`--record`.",
             )
             for line in (
                 '{"kind": "chat"}',

@@ -210,11 +210,11 @@ def test_a_reader_that_goes_away_ends_the_answer(
          "  Give 'json', or a file with a JSON Schema.\n"),
         ((CHAT,), "", 2, "There is no prompt: the input is empty.\n"),
         ((CHAT, "x"), b"\0\1\2" * 100, 2, "The input is not text: "),
-        ((CHAT, "x", "--think=much"), None, 2, "--think: 'much' is not a level. Known: low, medium, "  # noqa: E501
-         "high, max.\n"),
+        ((CHAT, "x", "--think=much"), None, 2, "--think: 'much' is not a level. Known: low, "
+         "medium, high, max.\n"),
         ((CHAT, "x", "--think"), None, 1, '"smollm2:135m" does not support thinking\n'),
         ((CHAT, "x", "--image", "gone.png"), None, 1, "'smollm2:135m' does not take images.\n"),
-        ((CHAT, "x", "-p", "top_k"), None, 2, "'-p top_k' is no parameter.\n"
+        ((CHAT, "x", "-p", "top_k"), None, 2, "'-p top_k' is not a parameter.\n"
          "  Write it as `-p name=value`.\n"),
         ((CHAT, "x", "-p", "top_k=a"), None, 2, "-p: parameter 'top_k' must be a whole number, "
          "not 'a'\n"),

@@ -143,7 +143,7 @@ def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> N
     for target, words in (
         (
             "reports/run.html",
-            "'reports/run.html' cannot be written: 'reports' is no folder.\n"
+            "'reports/run.html' cannot be written: 'reports' is not a folder.\n"
             "  Name another place.\n",
         ),
         ("inbox", "'inbox' is a folder.\n  Name a file, such as inbox/run.html.\n"),

@@ -154,7 +154,7 @@ def test_the_log_of_a_run_shows_each_item_and_what_failed(world: World) -> None:
     assert text.startswith(f"run {report.run} of summaries ({world.file})\n  quarantined, by hand")
     assert "3 done, 1 quarantined; 3 model calls" in text
     assert "each: 0.txt done in " in text and ", 1 call, " in text
-    bad = "each: bad.pdf quarantined: step 'text': 'bad.pdf' is damaged or no PDF."
+    bad = "each: bad.pdf quarantined: step 'text': 'bad.pdf' is damaged or not a PDF."
     assert bad in text
     lines = asked("logs", report.run, "--failed").stdout.splitlines()
     assert [line[14:] for line in lines[3:]] == [bad]
@@ -180,7 +180,7 @@ def test_without_its_journal_a_run_is_told_of_by_the_ledger(world: World) -> Non
     (world.folder / f".paddock/runs/{report.run}.jsonl").unlink()
     text = asked("logs", report.run, "--failed").stdout
     assert text.splitlines()[-1] == (
-        "each: bad.pdf quarantined: step 'text': 'bad.pdf' is damaged or no PDF."
+        "each: bad.pdf quarantined: step 'text': 'bad.pdf' is damaged or not a PDF."
     )
     assert "each: 0.txt done" in asked("logs", report.run).stdout
 

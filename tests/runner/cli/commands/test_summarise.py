@@ -65,7 +65,7 @@ def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
     assert paddock(*arguments).exit_code == 0, "the same again is no conflict"
     (folder / "bytes").write_bytes(b"\xff\xfe")
     refused = paddock(*arguments[:-1], "bytes")
-    assert refused.exit_code == 2 and "exists already, and says something else" in refused.stderr
+    assert refused.exit_code == 2 and "exists already with other content" in refused.stderr
     refused = paddock(*arguments, "--words", "10")
     assert (refused.exit_code, refused.stderr) == (
         2,

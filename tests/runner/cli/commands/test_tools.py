@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from paddock.runner.cli.application import application
 
-SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
+SERVER = Path(__file__).parents[3] / "fakes" / "mcp_server.py"
 
 
 def tools(*arguments: str) -> Result:

@@ -43,6 +43,6 @@ def test_speeds_on_own_documents_and_what_stays_are_said(tmp_path: Path) -> None
         "smollm2:135m: Q6_K as Q8_0, prompts 2.0 times as fast"
     )
     assert tuned_copy_text(mixed)[2] == (
-        "31 of its matrices were in Q6_K, which this machine computes slowly; 180 others stay bit "
-        "for bit."
+        "31 of its matrices were in Q6_K, which this machine computes slowly; 180 others are "
+        "unchanged."
     )

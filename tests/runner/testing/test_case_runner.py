@@ -154,8 +154,8 @@ def test_a_test_whose_inputs_lead_elsewhere_is_not_run(tmp_path: Path) -> None:
     bench.edit('out: "{{ tmp }}/out"', 'folder: "../b"')
     (problem,) = bench.case("record").problems
     assert problem.message == (
-        "input 'folder' leads outside of the pipeline's folder. A test runs on a copy of it: "
-        "put what it needs there."
+        "input 'folder' leads outside of the pipeline's folder. A test runs on a copy of "
+        "that folder: put its files there."
     )
 
 
@@ -186,7 +186,7 @@ def test_a_pass_rate_counts_turns_and_each_turn_samples_with_another_seed(tmp_pa
     case = bench.case(pool=FakePool(answer=answer))
     assert (case.word, case.turns) == ("passed", (True, False, True, True))
     assert seeds == [None, 1, 2, 3]
-    assert case.notes[0] == "3 of 4 turns passed, 75% must"
+    assert case.notes[0] == "3 of 4 turns passed, 75% must pass"
     bench.edit("0.75", "0.8")
     numbers = itertools.count()
     assert bench.case(pool=FakePool(answer=answer)).word == "failed"

@@ -13,7 +13,7 @@ from paddock.runner.schedule.prefect_queue import QueuedRun
 from paddock.runner.schedule.run_executor import RunProcess
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun
 from paddock.runner.schedule.up import status_of
-from tests.runner.schedule.test_planner import triggered
+from tests.runner.schedule.test_reconciler import triggered
 
 AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
 
@@ -23,7 +23,8 @@ def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -
     missing = {post.triggered.key: ("'inbox' is not the folder …",)}
     office = SimpleNamespace(posts={"p": post}, jobs={}, queue=[], missing=missing)
     others = SimpleNamespace(next_times=lambda key, now: [], status=lambda key: [])
-    told = status_of(cast(Any, office), cast(Any, others), cast(Any, others))
+    reconciler = SimpleNamespace(planner=others, watching=others)
+    told = status_of(cast(Any, office), cast(Any, reconciler))
     assert told["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
 
 
@@ -39,7 +40,7 @@ def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -
         held.running.waits_for = "Waiting for another run of group 'nightly'."
         jobs = {"runs": runs, "held": held}
         office = SimpleNamespace(posts={}, jobs=jobs, queue=[tracked("queued")])
-        return status_of(cast(Any, office), cast(Any, None), cast(Any, None))
+        return status_of(cast(Any, office), cast(Any, None))
 
     told = asyncio.run(main())
     assert [one["flow_run"] for one in told["running"]] == ["runs"]

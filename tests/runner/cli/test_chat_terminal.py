@@ -8,13 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from paddock.runner.cli.chat_terminal import (
-    MarkdownAnswer,
-    PlainAnswer,
-    TerminalAnswer,
-    answer_view,
-    settled_length,
-)
+from paddock.runner.cli.chat_terminal import PlainAnswer, answer_view
+from paddock.runner.cli.rich_answers import MarkdownAnswer, TerminalAnswer, settled_length
 
 
 def screen(height: int = 10) -> tuple[Console, io.StringIO]:

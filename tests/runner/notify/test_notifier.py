@@ -101,16 +101,10 @@ def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
         async def stopped() -> Report:
             stop = asyncio.Event()
             stop.set()
-            return await run_async(
-                world.file,
-                {},
-                options=RunOptions(local=True, trigger="watch"),
-                environment=RunEnvironment(
-                    pool=FakePool(),
-                    stop=stop,
-                    settings=replace(settings(tmp_path), allow=frozenset({"network"})),
-                ),
-            )
+            own = replace(settings(tmp_path), allow=frozenset({"network"}))
+            environment = RunEnvironment(pool=FakePool(), stop=stop, settings=own)
+            options = RunOptions(local=True, trigger="watch")
+            return await run_async(world.file, {}, options=options, environment=environment)
 
         assert asyncio.run(stopped()).status == "interrupted"
         assert told(server) == []
@@ -125,7 +119,8 @@ def test_what_could_not_be_told_is_told_whoever_watches_and_the_run_is_as_it_was
         noted = Noted()
         assert ran(world, noted, trigger="watch").status == "quarantined"
     assert noted.notes[-1] == (
-        "the notification by webhook that it has quarantined items was not delivered: 127.0.0.1 answered 410."  # noqa: E501
+        "the notification by webhook that it has quarantined items was not delivered: 127.0.0.1 "
+        "answered 410."
     )
 
 

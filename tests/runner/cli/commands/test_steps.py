@@ -70,7 +70,7 @@ def test_all_that_checks_and_tools_may_call_is_listed() -> None:
     assert all(row.about for row in rows.values())
     assert found.broken == ()
     text = step_catalogue.catalogue_text(found)
-    assert "\n  words(value, least, most)        Count the words of a text" in text
+    assert "\n  words(value, least, most)        Return the number of words" in text
     told = found.as_json()
     assert told.keys() == {"steps", "tools", "checks", "readers", "broken"}
     assert {row["name"] for row in told["steps"]} >= {"chat", "pipeline", "files.scan"}

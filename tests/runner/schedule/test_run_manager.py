@@ -21,7 +21,7 @@ from paddock.runner.schedule.reconciler import SchedulePlanner
 from paddock.runner.schedule.run_executor import process_mark
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager
 from paddock.runner.schedule.triggered_pipeline import deployed_parameters
-from tests.runner.schedule.test_planner import SIGNER, office_of, put, triggered
+from tests.runner.schedule.test_reconciler import SIGNER, office_of, put, triggered
 
 BUDGET: State[Any] = Completed(name="Budget", message="A stop was requested.")
 

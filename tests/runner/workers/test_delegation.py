@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.progress.report import Report
@@ -22,11 +23,11 @@ SIGNER = Signer(b"the key of these tests")
 class Workers:
     """What Prefect has of a job's shares."""
 
-    def __init__(self, api: httpx.Client, url: str) -> None:
+    def __init__(self, api: httpx.Client) -> None:
         self.pool = f"pool-{uuid4().hex[:8]}"
-        self.job = SharedJob(f"letters-{uuid4().hex[:8]}", Path("/srv/letters/p.yaml"), {}, self.pool,  # noqa: E501
-                       n_shares=2)  # fmt: skip
-        self._api, self.url = api, url
+        name = f"letters-{uuid4().hex[:8]}"
+        self.job = SharedJob(name, Path("/srv/letters/p.yaml"), {}, self.pool, n_shares=2)
+        self._api = api
         self.notes: list[str] = []
         self._post("/work_pools/", {"name": self.pool, "type": "process"})
 
@@ -58,8 +59,11 @@ class Workers:
 
 @pytest.fixture
 def workers(prefect_api: str) -> Iterator[Workers]:
-    with httpx.Client(base_url=prefect_api, timeout=30) as api:
-        yield Workers(api, prefect_api)
+    with (
+        httpx.Client(base_url=prefect_api, timeout=30) as api,
+        temporary_settings({PREFECT_API_URL: prefect_api}),
+    ):
+        yield Workers(api)
 
 
 def begun(
@@ -68,9 +72,7 @@ def begun(
     stop = asyncio.Event()
     coming = delegate_job(
         workers.job,
-        workers.url,
         SIGNER,
-        {},
         stop=stop,
         is_handed_over=lambda: is_handed_over,
         note=workers.notes.append,

@@ -40,9 +40,7 @@ evaluators:
 def tried(file: Path, mode: ReplayMode = "auto", pool: FakePool | None = None) -> SuiteResult:
     (suite,) = suite_runner.run_suites(
         [suite_runner.read_suite(file)],
-        mode=mode,
-        pool=pool or FakePool(),
-        on_result=lambda file, case: None,
+        suite_runner.SuiteOptions(mode, pool=pool or FakePool()),
     )
     return suite
 

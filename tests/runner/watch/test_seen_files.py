@@ -7,9 +7,8 @@ from pathlib import Path
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.watch.seen_files import (
     HandledFiles,
-    LedgerSeenFiles,
+    SeenFiles,
     batch_outcome,
-    unknown_versions,
 )
 from paddock.runner.watch.watch_spec import UNKNOWN_FILE, BatchOutcome
 from tests.runner.world import World
@@ -26,11 +25,11 @@ steps:
 """
 
 
-def book_of(world: World) -> LedgerSeenFiles:
+def book_of(world: World) -> SeenFiles:
     def opens(is_readonly: bool) -> Ledger:
         return Ledger(world.folder / ".paddock", is_readonly=is_readonly)
 
-    return LedgerSeenFiles("w", world.folder / "inbox", world.file, opens)
+    return SeenFiles("w", world.folder / "inbox", world.file, opens)
 
 
 def test_a_book_that_nobody_has_written_is_empty(tmp_path: Path) -> None:
@@ -41,7 +40,7 @@ def test_a_book_that_nobody_has_written_is_empty(tmp_path: Path) -> None:
 
 def test_what_is_recorded_is_read_again_and_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     book = book_of(World(tmp_path))
-    book.record("", unknown_versions(["a", "b"]), (), 0)
+    book.record("", dict.fromkeys(("a", "b"), UNKNOWN_FILE), (), 0)
     assert book.read() == HandledFiles({"a": UNKNOWN_FILE, "b": UNKNOWN_FILE}, 0)
     book.record("r", {"a": (3_000_000_000, 1_700_000_000_000_000_001)}, ("b",), 7)
     assert book.read() == HandledFiles({"a": (3_000_000_000, 1_700_000_000_000_000_001)}, 7)

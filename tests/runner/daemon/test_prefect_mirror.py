@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_mirror, run_session
 from paddock.runner.daemon.leases import Lease
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
@@ -127,7 +128,7 @@ async def until(is_so: Callable[[], object]) -> None:
 @pytest.fixture
 def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Give what runs a scene with a Prefect server and what mirrors runs there."""
-    monkeypatch.setattr(prefect_mirror, "PAUSES_S", (0.01,) * 4)
+    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
 
     def run(scene: Callable[[Api, PrefectMirrors, Path], Awaitable[None]]) -> None:
         async def main() -> None:

@@ -13,7 +13,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
 from paddock.runner.schedule.reconciler import SchedulePlanner
-from paddock.runner.schedule.run_manager import Deployment, RunManager
+from paddock.runner.schedule.run_manager import Deployment, ManagerOptions, RunManager
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 
@@ -41,10 +41,8 @@ def office_of(
     async def given_up(post: Deployment, run: str, words: str) -> None:
         raise AssertionError(words)
 
-    return RunManager(
-        asked, SIGNER, max_runs=max_runs, max_restarts=1, flags={}, given_up=given_up,
-        auth_string=auth_string, **more,
-    )  # fmt: skip
+    options = ManagerOptions(max_runs, 1, given_up, auth_string=auth_string, **more)
+    return RunManager(asked, SIGNER, options)
 
 
 def hours(runs: list[QueuedRun]) -> list[int]:

@@ -23,7 +23,7 @@ def test_a_proxy_that_would_be_asked_for_this_machine_is_a_warning(tmp_path: Pat
             "proxy",
             "warning",
             "NO_PROXY lacks localhost and 127.0.0.1: clients would send requests for "
-            "http://127.0.0.1:11434",
+            "http://127.0.0.1:11434 to the proxy",
             "export NO_PROXY='intern,localhost,127.0.0.1,::1'",
         ),
     ]

@@ -74,7 +74,8 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         make_daemon_folders(paths_of(settings(tmp_path)))
     assert str(error.value) == (
         f"{tmp_path}/residence cannot be used for the local service: Permission denied.\n"
-        "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no service."  # noqa: E501
+        "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no "
+        "service."
     )
 
 
@@ -84,7 +85,8 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
         make_daemon_folders(paths_of(settings(tmp_path)))
     assert str(error.value) == (
         f"{tmp_path}/residence cannot be used for the local service: File exists.\n"
-        "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no service."  # noqa: E501
+        "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no "
+        "service."
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paddock.runner.watch.settle_time import SettlingFiles
 from paddock.runner.watch.watch_spec import FileVersion
+from paddock.runner.watch.watch_state import SettlingFiles
 
 A = FileVersion("a", 10, 1, 7)
 
