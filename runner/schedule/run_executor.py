@@ -13,8 +13,8 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,66 +24,13 @@ import psutil
 
 from paddock.engine.system.tasks import TaskSet
 
+from .run_messages import RunBegan, RunTask, RunWaits, StopRequest
+
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report
 
 PRELOAD = ["paddock.runner.cli.application", "paddock.runner.schedule.run_process"]
 _POLL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RunTask:
-    """One run to carry out."""
-
-    flow_run: str
-    parameters: Mapping[str, Any]
-    """As verified. The flow run's own are not read again: others may have changed them."""
-    text: str
-    flags: Mapping[str, object] = field(default_factory=dict)
-    """The command line's settings; the rest, permissions too, is read when the run begins."""
-    api_url: str = ""
-    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
-    been started when it was elsewhere; empty: as in the environment."""
-    auth_string: str = field(default="", repr=False)
-    """Password of our own Prefect server."""
-    agreed: frozenset[str] = frozenset()
-    """What a person consented to for the file: code that changed since does not run."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunBegan:
-    """The run's name."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunWaits:
-    """What the run waits for on other machines; empty: it no longer waits."""
-
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunEnded:
-    """The run is over; without a `report`, `words` is the error that ended it."""
-
-    report: Report | None
-    words: str = ""
-    is_unreachable: bool = False
-    """Prefect could not be reached, and nothing was begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequest:
-    """Stop, after the current item or at once."""
-
-    words: str
-    is_gentle: bool
-    is_interrupted: bool = False
-    """It was cancelled for good, rather than held for a while."""
-    is_handed_over: bool = False
-    """`paddock up` ends; other machines continue their part of the run."""
 
 
 @dataclass(frozen=True, slots=True)

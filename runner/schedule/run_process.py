@@ -21,7 +21,7 @@ from paddock.runner.api import FILE_THREADS
 from paddock.runner.workers import deployed_flow
 from paddock.runner.workers.deployed_flow import RunOrders
 
-from .run_executor import RunBegan, RunEnded, RunTask, RunWaits, StopRequest
+from .run_messages import RunBegan, RunEnded, RunTask, RunWaits, StopRequest
 
 
 def run_in_process(task: RunTask, link: Connection) -> None:
