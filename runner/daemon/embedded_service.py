@@ -29,8 +29,6 @@ from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import own_version
 from paddock.runner.settings import Settings
 
-from .service_client import ServiceClient, client_at_path
-
 END_S = 15.0  # workers have 5 s to stop, then they are killed with this process
 _MOST_LETTERS = 60
 
@@ -59,8 +57,8 @@ def ollama_app(pool: LocalPool) -> ASGIApp:
 
 
 @contextmanager
-def embedded_service(settings: Settings) -> Iterator[ServiceClient]:
-    """Run the service in a thread of this process, behind a private socket."""
+def embedded_service(settings: Settings) -> Iterator[Path]:
+    """Run the service in a thread of this process; yield its private socket."""
     # A socket's path has at most about a hundred letters; some temporary folders are longer.
     place = "/tmp" if len(tempfile.gettempdir()) > _MOST_LETTERS else None
     with tempfile.TemporaryDirectory(prefix="paddock-", dir=place) as folder:
@@ -78,11 +76,8 @@ def embedded_service(settings: Settings) -> Iterator[ServiceClient]:
             access_log=False,
             state_dir=Path(folder) / "state",
         )
-        with (
-            _ServiceThread(replace(settings, service=alone), door),
-            client_at_path(path) as client,
-        ):
-            yield client
+        with _ServiceThread(replace(settings, service=alone), door):
+            yield path
 
 
 class _ServiceThread:

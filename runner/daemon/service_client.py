@@ -338,11 +338,11 @@ def service_for_command(settings: Settings, model: str = "") -> Iterator[Service
     """
     client = None if is_path(model) else find_service(settings)
     client = client or background_service(settings)
-    if client is None:
-        from .embedded_service import embedded_service
-
-        with embedded_service(settings) as one:
-            yield one
-    else:
+    if client is not None:
         with client:
             yield client
+        return
+    from .embedded_service import embedded_service
+
+    with embedded_service(settings) as path, client_at_path(path) as client:
+        yield client
