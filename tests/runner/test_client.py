@@ -89,7 +89,9 @@ def test_a_connection_that_breaks_off_is_told() -> None:
         ):
             client.get("/api/tags")
         thread.join()
-    assert str(caught.value).startswith(f"The connection to http://127.0.0.1:{port} broke off: ")
+    assert str(caught.value).startswith(
+        f"The connection to the service at http://127.0.0.1:{port} broke ("
+    )
 
 
 def test_a_service_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,6 @@ def test_its_errors_come_out(settings: Settings, monkeypatch: pytest.MonkeyPatch
     def broken(*_: object) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr("paddock.engine.api.server.make_server", broken)
+    monkeypatch.setattr("paddock.runner.daemon.embedded_service.make_server", broken)
     with pytest.raises(OSError, match="no"), service_client.service_for_command(settings):
         pass
