@@ -92,7 +92,7 @@ def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
 
 
 def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(tmp_path: Path) -> None:
-    script = Path(__file__).parent.parent / "fakes" / "short_worker.py"
+    script = Path(__file__).parents[2] / "fakes" / "short_worker.py"
     command = (sys.executable, str(script), str(200 * 1024**2))
 
     def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
@@ -117,7 +117,7 @@ def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(tmp_pa
 
 
 def test_a_worker_that_aborts_is_started_again_and_every_request_answered(tmp_path: Path) -> None:
-    script = Path(__file__).parent.parent / "fakes" / "aborting_worker.py"
+    script = Path(__file__).parents[2] / "fakes" / "aborting_worker.py"
     command = (sys.executable, str(script), str(tmp_path / "aborted"))
 
     def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:

@@ -195,7 +195,7 @@ def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(
 def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_it_was(
     machine: Machine,
 ) -> None:
-    script = Path(__file__).parent.parent / "fakes" / "poisoned_worker.py"
+    script = Path(__file__).parents[2] / "fakes" / "poisoned_worker.py"
     machine.command = (sys.executable, str(script))
 
     async def work(pool: LocalPool) -> None:
