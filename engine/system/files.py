@@ -17,11 +17,15 @@ import json
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
+
+if sys.platform != "win32":
+    import fcntl
 
 FOLDER, PRIVATE_FILE = 0o700, 0o600
 PRIVATE_UMASK = 0o077
@@ -402,8 +406,6 @@ def _try_lock(handle: int) -> bool:
     """
     if _IS_WINDOWS:  # there an open file cannot be removed, which is all that is needed
         return True
-    import fcntl
-
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # another process holds it, or the file system knows no locks

@@ -78,15 +78,6 @@ class Gpu:
     """Version of the vendor's driver."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """All of it."""
-
-    cpu: Cpu
-    memory: MainMemory
-    gpus: tuple[Gpu, ...]
-
-
 def context_bytes(name: str) -> int:
     """Return what a process takes beyond its buffers on a device that llama.cpp gives this name.
 
@@ -94,11 +85,6 @@ def context_bytes(name: str) -> int:
     (512, 0)
     """
     return CONTEXT_BYTES if name.startswith(("CUDA", "ROCm", "MUSA")) else 0
-
-
-def read_machine() -> Machine:
-    """Read processor, memory and graphics devices; takes some seconds at most."""
-    return Machine(read_cpu(), read_memory(), read_gpus())
 
 
 def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:

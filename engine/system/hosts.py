@@ -14,6 +14,8 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
+from .text import shorten
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -145,7 +147,7 @@ def read_host(text: str) -> Host:
     if _NUMBER.fullmatch(labels[-1]):
         return _of_address(_of_numbers(name, text))
     if len(name) > _NAME_CHARS or not all(map(_LABEL.fullmatch, labels)):
-        raise BadHost(f"'{_shown(text)}' is no name of a host")
+        raise BadHost(f"'{shorten(text, 200)}' is no name of a host")
     return Host(name)
 
 
@@ -157,14 +159,14 @@ def read_pattern(text: str) -> Pattern:
     """
     text = text.strip()
     if has_expression(text):
-        raise BadHost(f"'{_shown(text)}' is an expression, and hosts are written as they are")
+        raise BadHost(f"'{shorten(text, 200)}' is an expression, and hosts are written as they are")
     if "/" in text:
         return Pattern("", network=_network(text))
     bare, port = _without_port(text)
     if bare.startswith("*."):
         below = read_host(bare[2:])
         if below.address is not None:
-            raise BadHost(f"'{_shown(text)}' has `*.` before an address")
+            raise BadHost(f"'{shorten(text, 200)}' has `*.` before an address")
         return Pattern(below.name, is_below=True, port=port)
     host = read_host(bare)
     if host.address is None:
@@ -180,17 +182,17 @@ def read_authority(url: str) -> Authority:
     """
     text = url.strip()
     if any(sign.isspace() or not sign.isprintable() or sign == "\\" for sign in text):
-        raise BadHost(f"'{_shown(url)}' is no address")
+        raise BadHost(f"'{shorten(url, 200)}' is no address")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise BadHost(f"'{_shown(url)}' is no address") from None
+        raise BadHost(f"'{shorten(url, 200)}' is no address") from None
     if parts.scheme not in _PORTS or not parts.netloc:
-        raise BadHost(f"'{_shown(url)}' is no address that begins with http:// or https://")
+        raise BadHost(f"'{shorten(url, 200)}' is no address that begins with http:// or https://")
     user, _, rest = parts.netloc.rpartition("@")
     if port == 0 or "@" in user:
-        raise BadHost(f"'{_shown(url)}' is no address")
+        raise BadHost(f"'{shorten(url, 200)}' is no address")
     # Not `hostname`, which takes what is behind the bracket of an IPv6 address for nothing.
     bare, _ = _without_port(rest)
     has_user = "@" in parts.netloc
@@ -256,9 +258,9 @@ def _address(text: str, written: str) -> ipaddress.IPv6Address:
     try:
         found = ipaddress.IPv6Address(text)
     except ValueError:
-        raise BadHost(f"'{_shown(written)}' is no IPv6 address") from None
+        raise BadHost(f"'{shorten(written, 200)}' is no IPv6 address") from None
     if "%" in text:  # a scope: of one interface only
-        raise BadHost(f"'{_shown(written)}' is no IPv6 address")
+        raise BadHost(f"'{shorten(written, 200)}' is no IPv6 address")
     return found
 
 
@@ -267,7 +269,7 @@ def _of_numbers(name: str, written: str) -> Address:
     try:
         return ipaddress.IPv4Address(socket.inet_aton(name))
     except (OSError, ValueError):
-        raise BadHost(f"'{_shown(written)}' is no IPv4 address") from None
+        raise BadHost(f"'{shorten(written, 200)}' is no IPv4 address") from None
 
 
 def _network(text: str) -> Network:
@@ -278,8 +280,8 @@ def _network(text: str) -> Network:
     try:
         wide = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise BadHost(f"'{_shown(text)}' is no network such as 10.0.0.0/8") from None
-    raise BadHost(f"'{_shown(text)}' begins within a network, which is written '{wide}'")
+        raise BadHost(f"'{shorten(text, 200)}' is no network such as 10.0.0.0/8") from None
+    raise BadHost(f"'{shorten(text, 200)}' begins within a network, which is written '{wide}'")
 
 
 def _without_port(text: str) -> tuple[str, int | None]:
@@ -287,7 +289,7 @@ def _without_port(text: str) -> tuple[str, int | None]:
     if text.startswith("["):
         bare, bracket, rest = text.partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise BadHost(f"'{_shown(text)}' is no IPv6 address")
+            raise BadHost(f"'{shorten(text, 200)}' is no IPv6 address")
         return f"{bare}]", _port(rest[1:], text) if rest else None
     if text.count(":") > 1:
         return text, None
@@ -299,7 +301,7 @@ def _port(text: str, written: str) -> int | None:
     if text == "":
         return None  # `http://host:/` is the scheme's
     if len(text) > 5 or not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
-        raise BadHost(f"'{_shown(written)}' has no port from 1 to 65535")
+        raise BadHost(f"'{shorten(written, 200)}' has no port from 1 to 65535")
     return int(text)
 
 
@@ -311,7 +313,7 @@ def _ascii(name: str) -> str:
     try:
         return idna.encode(name, uts46=True).decode("ascii").lower()
     except idna.IDNAError:
-        raise BadHost(f"'{_shown(name)}' is no name of a host") from None
+        raise BadHost(f"'{shorten(name, 200)}' is no name of a host") from None
 
 
 def _is_in(address: Address, network: Network) -> bool:
@@ -324,10 +326,6 @@ def _is_within(inner: Network, outer: Network) -> bool:
     if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
         return inner.subnet_of(outer)
     return False
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 class BadAddress(ValueError):

@@ -47,6 +47,9 @@ from .worker_protocol import (
     read_messages,
 )
 
+if sys.platform == "linux":
+    import fcntl
+
 if TYPE_CHECKING:
     from paddock.engine.llama.vision import Projector
 
@@ -128,10 +131,6 @@ def _bench_options(load: WorkerOptions) -> BenchOptions:
         is_gpu=load.is_gpu,
         uses_extra_buffers=load.uses_extra_buffers,
     )
-
-
-if sys.platform == "linux":
-    import fcntl
 
 
 # The pipe holds a second's output of 64 answers, so that a busy pool does not block the steps: with

@@ -360,14 +360,14 @@ class NativeBuild:
 def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
     """Run all checks, which takes some seconds."""
     environ = os.environ if environ is None else environ
-    machine = hardware.read_machine()
+    cpu = hardware.read_cpu()
     native = probe_native()
     return (
         *_version_findings(),
-        *_processor_findings(machine),
+        *_processor_findings(cpu),
         *bundle_findings(find_build(environ)),
-        *gpu_findings(machine.gpus, native, environ),
-        *(kernel_findings(settings, machine.cpu) if isinstance(native, NativeBuild) else ()),
+        *gpu_findings(hardware.read_gpus(), native, environ),
+        *(kernel_findings(settings, cpu) if isinstance(native, NativeBuild) else ()),
         *disk_findings(settings),
         *model_findings(settings),
         *tuned_copy_findings(settings),
@@ -385,8 +385,8 @@ def _version_findings() -> Iterator[Finding]:
     yield Finding("paddock", "ok", own_version())
 
 
-def _processor_findings(machine: hardware.Machine) -> Iterator[Finding]:
-    cpu, memory = machine.cpu, machine.memory
+def _processor_findings(cpu: Cpu) -> Iterator[Finding]:
+    memory = hardware.read_memory()
     features = ", ".join(cpu.features) or "unknown features"
     text = f"{cpu.name}, {counted(cpu.n_cores, 'core')}, {cpu.n_usable} usable; {features}"
     yield Finding("processor", "ok", text)
