@@ -102,10 +102,12 @@ async def check_prefect_api(environ: Mapping[str, str]) -> None:
     """
     import httpx
 
+    from paddock.engine.system.http import client
+
     url = environ["PREFECT_API_URL"].strip().rstrip("/")
     try:
-        async with httpx.AsyncClient(timeout=CHECK_TIMEOUT_S) as client:
-            await client.get(f"{url}/health")
+        async with client(url, timeout_s=CHECK_TIMEOUT_S, connect_s=CHECK_TIMEOUT_S) as prefect:
+            await prefect.get("/health")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise TrackingError(
             f"Prefect's API at {url} cannot be reached ({error or type(error).__name__}). "
