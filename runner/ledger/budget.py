@@ -60,7 +60,8 @@ class Spent:
 def budget_reached(budget: RunBudget, spent: Spent) -> str | None:
     """Return the message that no more items may begin, without a full stop, or None.
 
-    >>> budget_reached(RunBudget(time_s=7200, tokens=5000), Spent(60.0, 4700, n_ended=16, n_in_flight=4))
+    >>> spent = Spent(60.0, 4700, n_ended=16, n_in_flight=4)
+    >>> budget_reached(RunBudget(time_s=7200, tokens=5000), spent)
     'The budget of 5,000 tokens is used up'
     >>> budget_reached(RunBudget(time_s=7200), Spent(7200.0, 1))
     'The budget of 2 h is used up'

@@ -401,7 +401,7 @@ class SharedSpending(_Participant):
         self._connection.in_transaction(begin)
 
     def others(self, mine: Spent) -> Spent:
-        """Write what this participant has spent; return what the others have, and the job's time."""
+        """Write what this participant has spent; return what others have, and the job's time."""
         self._rows(
             _WRITE_OWN, tokens=mine.tokens, n_ended=mine.n_ended, n_in_flight=mine.n_in_flight
         )

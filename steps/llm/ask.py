@@ -479,5 +479,6 @@ def _repair_failed(answer: CheckedAnswer, wrong: Sequence[str], n_repairs: int) 
     remedy = "Loosen `check`, raise `repair`, or ask a larger model."
     if wrong[0].startswith(_CUT_OFF):
         remedy = "Raise `max_tokens` under `params`, or ask for less."
-    what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {one_line(answer.text, _SHOWN_CHARS)}"
+    shown = one_line(answer.text, _SHOWN_CHARS)
+    what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
     return StepError(what, remedy=remedy, kind="check")

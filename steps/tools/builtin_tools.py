@@ -465,7 +465,11 @@ async def _fetch_tool(
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
     "calculator": BuiltinTool(
-        "Work out arithmetic exactly.", CalculatorArguments, _calculator_tool, keeps=True, timeout_s=5.0
+        "Work out arithmetic exactly.",
+        CalculatorArguments,
+        _calculator_tool,
+        keeps=True,
+        timeout_s=5.0,
     ),
     "now": BuiltinTool("Return date, time and day of the week.", NowArguments, _now_tool),
     # A request sends data to a server: text from a document must not cause that.
