@@ -28,7 +28,7 @@ from tests.runner.world import settings
 from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import list_installed, llm_template
 from paddock.runner.cli.commands.init_schema_steps import installed_schema
-from paddock.runner.testing.suite_runner import read_suite, run_suites
+from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from dataclasses import replace
 
 folder = Path(sys.argv[1])
@@ -40,8 +40,7 @@ around = RunEnvironment(pool=pool, settings=allowed)
 report = run(folder / "demo.yaml", None, RunOptions(local=True), around)
 again = run(folder / "demo.yaml", None, RunOptions(local=True), around)
 tests = [read_suite(folder / "demo.yaml")]
-nothing = lambda *_: None
-(suite,) = run_suites(tests, mode="replay", flags={"allow": "tool"}, on_result=nothing)
+(suite,) = run_suites(tests, SuiteOptions("replay", flags={"allow": "tool"}))
 told = {
     "tests": suite.as_json(),
     "faults": [fault.message for fault in validate(folder / "demo.yaml").faults],

@@ -147,7 +147,7 @@ def _not_writable_fault(
     named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
     name = next((name for name in named if types.get(name) in ("dir", "path")), None)
     other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
-    return Fault(what, f"No item was begun. Let it be written, or {other}.", step.mark)
+    return Fault(what, f"No item was begun. Make it writable, or {other}.", step.mark)
 
 
 def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:

@@ -195,14 +195,14 @@ def test_a_run_whose_output_cannot_be_written_does_not_begin(
         f"belongs to '{owner}' and its permissions do not allow it.\n"
         "       9 |       - uses: files.write\n"
         "         |               ^^^^^^^^^^^\n"
-        "  No item was begun. Let it be written, or `-i out=DIR` names another folder.\n"
+        "  No item was begun. Make it writable, or `-i out=DIR` names another folder.\n"
     )
     assert not (inbox.parent / "begun").exists()
     (told,) = (line for line in paddock("logs").out.splitlines() if "cannot write" in line)
     assert told == (
         f"  pipeline.yaml:9:15: step '(files.write)' cannot write to '{closed}/out': '{closed}' "
         f"belongs to '{owner}' and its permissions do not allow it. "
-        "No item was begun. Let it be written, or `-i out=DIR` names another folder."
+        "No item was begun. Make it writable, or `-i out=DIR` names another folder."
     )
     assert paddock("run", "--local", "--allow", "run", "-i", "out=elsewhere").status == 0
     assert (inbox.parent / "elsewhere" / "good.txt").read_text() == "A letter."
@@ -264,5 +264,5 @@ def test_a_pipeline_in_a_folder_that_cannot_be_written_says_what_to_do(
     assert (ended.status, ended.err) == (
         1,
         f"{inbox.parent}/.paddock: the ledger's folder cannot be written (Permission denied).\n"
-        "  Let it be written, or copy the pipeline to a folder of your own.\n",
+        "  Make it writable, or copy the pipeline to a folder of your own.\n",
     )

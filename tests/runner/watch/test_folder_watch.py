@@ -319,7 +319,7 @@ def test_files_missing_from_another_folder_are_not_gone_however_many_others_lie_
             await watched.until(lambda: watched.watch.status()["why"] == why)
             await asyncio.sleep(0.5)
             assert watched.gone == []
-            assert why in watched.notes
+            assert f"watch '{root}': {why}" in watched.notes
             shutil.rmtree(root)
             shutil.move(share, root)
             await watched.until(lambda: watched.gone == ["stray.txt"])
