@@ -64,7 +64,8 @@ def least_tokens(text: str) -> int:
 
     No vocabulary joins two words that a space divides. Characters of Chinese are 0.44 to 2 tokens
     each in running text, and stock phrases are one token for up to ten, so that a pair counts once.
-    Held against the fewest tokens of 21 vocabularies by `tests/engine/backends/test_token_counting.py`.
+    Held against the fewest tokens of 21 vocabularies by
+    `tests/engine/backends/test_token_counting.py`.
 
     >>> least_tokens("The ferry — leaves at 7:40.")
     5
