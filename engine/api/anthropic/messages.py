@@ -290,10 +290,10 @@ def _read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
 def _read_tool(raw: Mapping[str, Any], where: str) -> Tool:
     kind = text_of(raw, "type")
     if kind not in ("", "custom"):
-        raise ApiError(400, f"{where}.type: tools of type '{kind[:60]}' are not supported here")
+        _refuse(f"{where}.type", f"tools of type '{kind[:60]}' are not supported here")
     name = text_of(raw, "name")
     if not name:
-        raise ApiError(400, f"{where}.name: is required")
+        _refuse(f"{where}.name", "is required")
     return Tool(name, text_of(raw, "description"), object_of(raw, "input_schema"))
 
 
@@ -305,10 +305,10 @@ def _read_tool_choice(raw: Mapping[str, Any]) -> str:
     if kind == "tool":
         name = text_of(raw, "name")
         if not name:
-            raise ApiError(400, "tool_choice.name: is required")
+            _refuse("tool_choice.name", "is required")
         return name
     if kind not in _TOOL_CHOICES:
-        raise ApiError(400, "tool_choice.type: must be 'auto', 'any', 'tool' or 'none'")
+        _refuse("tool_choice.type", "must be 'auto', 'any', 'tool' or 'none'")
     return _TOOL_CHOICES[kind]
 
 
@@ -326,11 +326,11 @@ def _read_think(body: Mapping[str, Any]) -> Think:
     wanted = text_of(object_of(body, "output_config"), "effort").strip().lower()
     if wanted not in ("", *_EFFORT_LEVELS):
         known = ", ".join(f"'{one}'" for one in _EFFORT_LEVELS)
-        raise ApiError(400, f"output_config.effort: must be one of {known}")
+        _refuse("output_config.effort", f"must be one of {known}")
     effort = _EFFORT_LEVELS.get(wanted)
     kind = text_of(object_of(body, "thinking"), "type")
     if kind not in ("", "enabled", "adaptive", "between_tools", "disabled"):
-        raise ApiError(400, "thinking.type: must be 'enabled', 'adaptive' or 'disabled'")
+        _refuse("thinking.type", "must be 'enabled', 'adaptive' or 'disabled'")
     if kind == "disabled":
         return False
     return effort or bool(kind)
@@ -345,7 +345,7 @@ def _read_constraint(body: Mapping[str, Any]) -> Constraint | None:
         return None
     schema = format_.get("schema")
     if format_.get("type") != "json_schema" or not isinstance(schema, dict):
-        raise ApiError(400, "output_config.format: must be a 'json_schema' with its 'schema'")
+        _refuse("output_config.format", "must be a 'json_schema' with its 'schema'")
     return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
 
 
