@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from paddock.runner.daemon.service_client import ServiceClient
 
 _LICENCE_LINES = 2  # of a licence, as `ollama show` has it
+_FACTS_HERE = {
+    "greedy_answers": "greedy answers",
+    "flash_attention": "flash attention",
+    "tuned": "tuned copy",
+    "path": "file",
+}
+"""Facts of a model on this machine, and their names in its card."""
 
 
 def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
@@ -55,14 +62,9 @@ def _model_rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "quantization", str(details["quantization_level"])
     if card.get("size"):
         yield "size", units.size(int(card["size"]))
-    if card.get("greedy_answers"):
-        yield "greedy answers", str(card["greedy_answers"])
-    if card.get("flash_attention"):
-        yield "flash attention", str(card["flash_attention"])
-    if card.get("tuned"):
-        yield "tuned copy", str(card["tuned"])
-    if card.get("path"):
-        yield "file", str(card["path"])
+    for name, words in _FACTS_HERE.items():
+        if card.get(name):
+            yield words, str(card[name])
 
 
 def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

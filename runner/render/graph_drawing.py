@@ -203,22 +203,13 @@ def _mermaid_title(name: str) -> str:
 
 
 def _mermaid_box(box: GraphBox, indent: str) -> Iterator[str]:
+    texts = map(_mermaid_text, (box.kind, box.model, box_text(box)))
+    words = "<br/>".join(filter(None, (f"<b>{_mermaid_text(box.label)}</b>", *texts)))
+    yield f'{indent}{"subgraph " if box.is_block else ""}{_mermaid_id(box.id)}["{words}"]'
     if box.is_block:
-        parts = [
-            f"<b>{_mermaid_text(box.label)}</b>",
-            _mermaid_text(box.kind),
-            _mermaid_text(box_text(box)),
-        ]
-        yield f'{indent}subgraph {_mermaid_id(box.id)}["{"<br/>".join(filter(None, parts))}"]'
         for inner in box.body:
             yield from _mermaid_box(inner, indent + "    ")
         yield f"{indent}end"
-    else:
-        parts = [
-            f"<b>{_mermaid_text(box.label)}</b>",
-            *map(_mermaid_text, (box.kind, box.model, box_text(box))),
-        ]
-        yield f'{indent}{_mermaid_id(box.id)}["{"<br/>".join(filter(None, parts))}"]'
     if box.last.state in _MERMAID_CLASSES:
         yield f"{indent}class {_mermaid_id(box.id)} {box.last.state}"
 
@@ -244,16 +235,8 @@ def _mermaid_text(text: str) -> str:
 
 
 _TABLE_HEADS = (
-    "Step",
-    "Does",
-    "Model",
-    "After",
-    "Last run",
-    "#Times",
-    "#Took",
-    "#Calls",
-    "#Tokens",
-)
+    "Step", "Does", "Model", "After", "Last run", "#Times", "#Took", "#Calls", "#Tokens",
+)  # fmt: skip
 
 
 def graph_page(scene: PipelineGraph) -> str:

@@ -106,10 +106,8 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
         for box in boxes
     )
     arrows = tuple(
-        PlacedEdge(
-            source, target, _edge_points(source, target, [name for _, name in points], slots)
-        )
-        for (source, target), points in chains.items()
+        PlacedEdge(*ends, _edge_points(*ends, [name for _, name in points], slots))
+        for ends, points in chains.items()
     )
     width = max((one.x + one.width for one in placed), default=0.0)
     bends = (x for arrow in arrows for x, _ in arrow.points)
@@ -120,21 +118,17 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
 def _size_box(box: GraphBox) -> PlacedBox:
     """Return a box with its size, and the positions of a block's body in it."""
     if not box.is_block:
-        texts = [box.label, box.kind, box.model, box_text(box)]
-        n_lines = sum(bool(text) for text in texts)
+        texts = [box.kind, box.model, box_text(box)]
+        n_lines = bool(box.label) + sum(bool(text) for text in texts)
         mark = 14.0 if box.last.state != "none" else 0.0
-        widths = [
-            text_width(box.label) * BOLD_CHAR + mark,
-            *(text_width(text) * CHAR for text in texts[1:]),
-        ]
-        width = min(MAX_WIDTH, max(MIN_WIDTH, max(widths) + 2 * PAD))
+        label = text_width(box.label) * BOLD_CHAR + mark
+        widest = max(label, *(text_width(text) * CHAR for text in texts))
+        width = min(MAX_WIDTH, max(MIN_WIDTH, widest + 2 * PAD))
         return PlacedBox(box, 0, 0, width, n_lines * LINE + PAD + 6)
     inner = layout_graph(box.body)
-    heads = [
-        text_width(box.label) * BOLD_CHAR + text_width(box.kind) * CHAR,
-        text_width(box_text(box)) * CHAR,
-    ]
-    least = min(MAX_WIDTH * 1.5, max(heads) + 3 * PAD + 16)
+    head = text_width(box.label) * BOLD_CHAR + text_width(box.kind) * CHAR
+    widest = max(head, text_width(box_text(box)) * CHAR)
+    least = min(MAX_WIDTH * 1.5, widest + 3 * PAD + 16)
     width = max(inner.width + 2 * PAD, least, MIN_WIDTH)
     left = (width - inner.width) / 2
     body = tuple(one.moved(left, HEAD) for one in inner.boxes)

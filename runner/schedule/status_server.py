@@ -44,8 +44,8 @@ def make_status_app(
 
     async def readyz(request: Request) -> Response:
         parts = ready()
-        return JSONResponse({"ready": all(parts.values()), **parts},
-                            200 if all(parts.values()) else 503)  # fmt: skip
+        is_ready = all(parts.values())
+        return JSONResponse({"ready": is_ready, **parts}, 200 if is_ready else 503)
 
     async def told(request: Request) -> Response:
         if (refusal := reader.refusal(request)) is not None:
@@ -99,11 +99,8 @@ class StatusAccess:
 
 def has_own_host_name(request: Request) -> bool:
     """Return whether a request names this machine as its host (else: DNS rebinding)."""
-    return is_own_host(request.headers.get("host", ""), socket.gethostname().lower(), _is_near)
-
-
-def _is_near(address: object) -> bool:
-    return True  # a web page cannot rebind an IP address
+    host, own = request.headers.get("host", ""), socket.gethostname().lower()
+    return is_own_host(host, own, lambda _: True)  # a web page cannot rebind an IP address
 
 
 @asynccontextmanager
