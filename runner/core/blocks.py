@@ -52,7 +52,7 @@ from .retry_and_quarantine import (
     reads_skipped,
     suspects_text,
 )
-from .run_context import BlockState, RunContext, run_chunk_here
+from .run_context import BlockState, ItemOutputs, RunContext, run_chunk_here
 from .staleness import BlockWork, ItemWork
 
 
@@ -512,7 +512,7 @@ class BlockRunner:
             block=run.block.id,
             own_path=item_path(item.item),
             outer=(*run.outer, item.key),
-            outputs=self._context.outputs(run.work.scope, item.key),
+            outputs=ItemOutputs(self._context, run.work.scope, item.key),
             attempt=attempt_name(item),
             node=run.block,
             item=item.item,

@@ -88,6 +88,13 @@ class ItemRun:
     is_repeated_crash: bool = False
     """It is given up untried: several processes died of it."""
 
+    @classmethod
+    def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> ItemRun:
+        """Return the records of a top-level step or block as an item of its own."""
+        scope, key = context.judge.scope_id(node.id, outer), node.id
+        outputs = ItemOutputs(context, scope, key)
+        return cls(scope, key, "/".join(outer), key, None, outer, outputs, node=node)
+
     def marks(self) -> dict[str, list[Any]]:
         """Return its dependencies, for the item around it."""
         within = written_within(self.scope, self.key, self.outputs.written)

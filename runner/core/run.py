@@ -254,7 +254,7 @@ class _PlanRun:
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
         """Run a step; steps with side effects run on one machine after the other."""
         claims = self._context.claims
-        record = self._record(scope_id, step)
+        record = self._record(step)
         if claims is None or step.kind.is_pure or step.inner is not None:
             return record, await self._beside_others(step, record)
         while True:
@@ -262,7 +262,7 @@ class _PlanRun:
                 async with claims.turn(scope_id, step.id, self._context.index, self._stop_gate):
                     return record, await self._beside_others(step, record)
             except ClaimLost:  # this machine slept, and another one took the turn
-                record = self._record(scope_id, step)
+                record = self._record(step)
 
     async def _beside_others(self, step: BoundStep, record: ItemRun) -> Any:
         """Run a step, while no crash suspect runs alone; sub-pipelines see to their own items."""
@@ -277,14 +277,14 @@ class _PlanRun:
             return self._known_step(step, item.entry, item.verdict, is_shared=item.is_shared)
         claims = self._context.claims
         if claims is None:
-            return await self._fresh_step(step, item, self._record(scope_id, step))
+            return await self._fresh_step(step, item, self._record(step))
         while True:
             entry = await claims.take_one(scope_id, item, self._context.index, self._stop_gate)
             if entry is not None:
                 return self._known_step(step, entry, item.verdict, is_shared=True)
             try:
                 claims.hold(scope_id, step.id)
-                return await self._fresh_step(step, item, self._record(scope_id, step))
+                return await self._fresh_step(step, item, self._record(step))
             except ClaimLost:
                 self._stats.note(f"'{step.id}': another machine took it over meanwhile")
             finally:
@@ -325,10 +325,8 @@ class _PlanRun:
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
-    def _record(self, scope_id: str, step: BoundStep) -> ItemRun:
-        outputs = self._context.outputs(scope_id, step.id)
-        shown = "/".join(self._outer)
-        return ItemRun(scope_id, step.id, shown, step.id, None, self._outer, outputs, node=step)
+    def _record(self, step: BoundStep) -> ItemRun:
+        return ItemRun.of(self._context, step, self._outer)
 
     def _keep_marks(self, marks: dict[str, list[Any]]) -> None:
         """Pass a step's dependencies to the item around it, if there is one."""

@@ -1,7 +1,8 @@
 """What every part of a run shares: plan, options, ledger, pool, counts, the gate that stops it.
 
 One `RunContext` for a run is passed to what judges, runs and records items; a sub-pipeline has its
-own, made by `replace`. It makes the `Tools` of each step of each item.
+own, made by `replace`. It makes the `Tools` of each step of each item. `BlockState` is the state
+of one block's items, `ItemOutputs` what one item writes and reads.
 """
 
 from __future__ import annotations
@@ -86,9 +87,6 @@ class RunContext:
     """Where a test is recorded or replayed."""
     exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
     """Held alone by an item that may end the process."""
-
-    def outputs(self, scope: str, key: str) -> ItemOutputs:
-        return ItemOutputs(self, scope, key)
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
         """Return what counts the calls of one step of one item."""

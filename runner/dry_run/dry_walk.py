@@ -24,7 +24,7 @@ from paddock.runner.core.blocks import BlockRunner, is_block_skipped, item_resul
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
-from paddock.runner.core.run_context import BlockState, RunContext
+from paddock.runner.core.run_context import BlockState, ItemOutputs, RunContext
 from paddock.steps.base import (
     UNKNOWN,
     CallForecast,
@@ -147,16 +147,13 @@ class WalkPlace:
     record: ItemRun
 
     @classmethod
-    def of(cls, context: RunContext, step: str, outer: tuple[str, ...] = ()) -> WalkPlace:
-        """Return the place of a top-level step."""
-        scope = context.judge.scope_id(step, outer)
-        outputs = context.outputs(scope, step)
-        record = ItemRun(scope, step, "/".join(outer), step, None, outer, outputs)
-        return cls(context, record)
+    def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> WalkPlace:
+        """Return the place of a top-level step or block."""
+        return cls(context, ItemRun.of(context, node, outer))
 
     def item(self, run: BlockState, key: str) -> WalkPlace:
         """Return the place of an item of a block."""
-        scope, outputs = run.work.scope, self.context.outputs(run.work.scope, key)
+        scope, outputs = run.work.scope, ItemOutputs(self.context, run.work.scope, key)
         outer = (*run.outer, key)
         record = ItemRun(scope, key, run.shown(key), run.block.id, None, outer, outputs)
         return replace(self, record=record)
@@ -461,7 +458,7 @@ class _BodyWalk:
         if not item.verdict.is_work and item.entry is not None and not is_partly_unknown:
             value = place.context.ledger.value
             return WalkResult(outputs=value(item.entry.returns, item.entry.returns_object))
-        at = WalkPlace.of(place.context, step.id, outer)
+        at = WalkPlace.of(place.context, step, outer)
         walked = await self._dry.step(step, self.scope, at, self.unknown)
         if is_partly_unknown and item.entry is not None:
             walked = replace(walked, calls=walked.calls.perhaps())

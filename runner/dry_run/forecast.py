@@ -175,7 +175,8 @@ class _Forecast:
             await asyncio.to_thread(self._note_held, node)
             await self._walked(node)
         else:
-            self._known(node, await self._blocks.items.step(node, self._scope, self._record(node)))
+            record = ItemRun.of(self._context, node)
+            self._known(node, await self._blocks.items.step(node, self._scope, record))
 
     def _can_be_read(self, step: BoundStep) -> bool:
         """Return whether a step gives now what it will give in the run."""
@@ -206,11 +207,6 @@ class _Forecast:
     def _known(self, node: BoundNode, outputs: object) -> None:
         assert outputs is None or isinstance(outputs, dict)
         self._scope = self._scope.with_step(node.id, outputs)
-
-    def _record(self, step: BoundStep) -> ItemRun:
-        scope = self._judge.scope_id(step.id)
-        outputs = self._context.outputs(scope, step.id)
-        return ItemRun(scope, step.id, "", step.id, None, (), outputs)
 
     async def _block(self, block: BoundBlock, cause: str | None) -> None:
         if cause is not None:
@@ -244,7 +240,7 @@ class _Forecast:
             self._known(block, offered)
             return
         self._unknown[block.id] = block.id
-        place = WalkPlace.of(self._context, block.id)
+        place = WalkPlace.of(self._context, block)
         walked = await self._dry.block(run, place, frozenset())
         self._guesses[block.id] = walked.outputs
         recorded = [item.entry for item in run.work.items if item.entry is not None]
@@ -261,7 +257,8 @@ class _Forecast:
             return
         params = step.params.render(self._scope)
         bound = with_inputs(inner, params.inputs, self._bound.roots)
-        context = sub_pipeline_context(self._context, step, self._record(step), bound)
+        record = ItemRun.of(self._context, step)
+        context = sub_pipeline_context(self._context, step, record, bound)
         prefix = f"{self._prefix}{step.id}."
         within = _Forecast(context, self._speeds, self._counts_exactly, prefix)
         within._cost, within._dry = self._cost, self._dry
@@ -329,7 +326,7 @@ class _Forecast:
 
         `is_pending`: steps before it have work to do, and may yet make what it needs.
         """
-        place = WalkPlace.of(self._context, step.id)
+        place = WalkPlace.of(self._context, step)
         try:
             async with asyncio.timeout(MAX_WALK_S):
                 walked = await self._dry.step(step, self._guessed_scope(), place, self._unknown)
