@@ -58,7 +58,7 @@ class ModelDigests:
         """Models that were looked up, by pool and name."""
 
     async def of(self, spec: ModelSpec) -> str:
-        """Return the sha256 that the model's name stands for, whichever copy of the file is served.
+        """Return the sha256 that the model's name stands for: that of the file, of any copy of it.
 
         Raises:
             ModelNotFound, ModelBroken: it cannot be used.

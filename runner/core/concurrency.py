@@ -378,7 +378,11 @@ async def group_turn(
     if group is None:
         yield
         return
-    part = _turn_in_group(group, settings, claims, run)
+    part: GroupTurn
+    if claims is not None:
+        part = claims.turn_in(group.name, run, settings.unattended.dead_after_s)
+    else:
+        part = FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
     # Its own thread: the default ones may be busy with files for long.
     with ThreadPoolExecutor(1, thread_name_prefix="turn") as thread:
         own = _OwnTurn(part, thread)
@@ -392,15 +396,6 @@ async def group_turn(
         finally:
             with suppress(LedgerError):  # then the missing heartbeat releases it
                 await own.do(part.leave)
-
-
-def _turn_in_group(
-    group: ConcurrencyGroup, settings: Settings, claims: WorkClaims | None, run: str
-) -> GroupTurn:
-    if claims is not None:
-        return claims.turn_in(group.name, run, settings.unattended.dead_after_s)
-
-    return FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
 
 
 class _OwnTurn:

@@ -165,7 +165,7 @@ def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[Step
     return (None if source is None else ItemSource(**source)), steps
 
 
-MAX_NOTES = 200  # more are only counted: nobody reads 10,000 notes
+MAX_NOTES = 200  # more are only counted: a person reads a few
 
 
 class RunStats:
