@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from paddock.engine.system import http
 from paddock.engine.system.tasks import settle
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.subpipelines import progress_line_names
@@ -100,18 +101,14 @@ async def check_prefect_api(environ: Mapping[str, str]) -> None:
     Raises:
         TrackingError: it does not.
     """
-    import httpx
-
-    from paddock.engine.system.http import client
-
     url = environ["PREFECT_API_URL"].strip().rstrip("/")
     try:
-        async with client(url, timeout_s=CHECK_TIMEOUT_S, connect_s=CHECK_TIMEOUT_S) as prefect:
-            await prefect.get("/health")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with http.http_failures(f"Prefect's API at {url}"):
+            async with http.client(connect_s=CHECK_TIMEOUT_S, timeout_s=CHECK_TIMEOUT_S) as client:
+                await client.get(f"{url}/health")
+    except http.HttpFailure as error:
         raise TrackingError(
-            f"Prefect's API at {url} cannot be reached ({error or type(error).__name__}). "
-            f"Start it with `prefect server start`, correct PREFECT_API_URL, "
+            f"{error}. Start it with `prefect server start`, correct PREFECT_API_URL, "
             f"or use `--local` to run without it."
         ) from error
 
