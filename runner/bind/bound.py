@@ -77,6 +77,10 @@ class BoundStep:
         written: Mapping[str, Any] = self.params.step.params.data
         return written
 
+    def mark_of(self, *at: str | int) -> Mark:
+        """Return the place of one of its keys in the file."""
+        return self.params.document.mark((*self.params.step.at, *at))
+
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         """Every model that it asks."""

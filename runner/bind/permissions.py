@@ -85,19 +85,12 @@ def _step_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
             words = command if isinstance(command, list) and command else [command]
             cwd, env = step.written.get("cwd"), step.written.get("env")
             shown = command_text(words, bound, cwd=cwd, env=env)
-            yield _need(step, bound, "run", f"run {shown}", "command")
+            yield PermissionNeed("run", f"run {shown}", step.mark_of("with", "command"), True)
         elif is_function_reference(step.uses):
-            mark = bound.pipeline.mark((*step.params.step.at, "uses"))
-            yield PermissionNeed("tool", f"call the Python function '{step.uses}'", mark, True)
+            what = f"call the Python function '{step.uses}'"
+            yield PermissionNeed("tool", what, step.mark_of("uses"), True)
         elif has_tools(step.params.step):
             yield from _tool_needs(step, bound, own)
-
-
-def _need(
-    step: BoundStep, bound: BoundPlan, name: str, what: str, *at: str | int
-) -> PermissionNeed:
-    mark = bound.pipeline.mark((*step.params.step.at, "with", *at))
-    return PermissionNeed(name, what, mark, True)
 
 
 def command_text(
@@ -160,19 +153,20 @@ def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
 def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
     for one in tool_names.tools_used(step.uses, step.written):
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
+        mark = step.mark_of("with", *one.path)
         if named is None:
             continue  # already reported
         if named.kind == "server":
             yield server_need(str(named.server), bound)
         elif named.kind in ("function", "installed"):
             kind = "function" if named.kind == "function" else "installed tool"
-            yield _need(step, bound, "tool", f"call the {kind} `{one.name}`", *one.path)
+            yield PermissionNeed("tool", f"call the {kind} `{one.name}`", mark, True)
         elif named.name == "http.get":
             hosts = one.options.get("hosts") or []
             listed = hosts if isinstance(hosts, list) else [hosts]
             far = [str(host) for host in listed if not _is_own_pattern(str(host), own)]
             if far:
-                yield _need(step, bound, "network", f"fetch from {', '.join(far)}", *one.path)
+                yield PermissionNeed("network", f"fetch from {', '.join(far)}", mark, True)
 
 
 def _is_own_pattern(host: str, own: str) -> bool:

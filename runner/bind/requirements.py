@@ -229,11 +229,11 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     elif step.uses == "search" or (step.uses == "embed" and step.written.get("store") is not None):
         from paddock.steps.vectors.lance_table import missing_lancedb
 
-        yield from _missing_package(missing_lancedb(), _mark(step, bound, "with", "store"))
+        yield from _missing_package(missing_lancedb(), step.mark_of("with", "store"))
     elif step.uses == "files.read":
-        yield from _missing_reader(step.written.get("type"), _mark(step, bound, "with", "type"))
+        yield from _missing_reader(step.written.get("type"), step.mark_of("with", "type"))
     elif named := tool_names.FUNCTION_REFERENCE.match(step.uses):
-        yield from _missing_function(named["file"], bound, _mark(step, bound, "uses"))
+        yield from _missing_function(named["file"], bound, step.mark_of("uses"))
     elif has_tools(step.params.step):
         yield from _missing_tools(step, bound)
 
@@ -243,7 +243,7 @@ def _missing_program(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     first = command[0] if isinstance(command, list) and command else None
     if _is_missing(first, step.written.get("env"), bound.roots.base):
         what = f"step '{step.id}' runs '{first}', and there is no such program here."
-        mark = _mark(step, bound, "with", "command", 0)
+        mark = step.mark_of("with", "command", 0)
         yield Fault(what, "Install it, or name its path.", mark)
 
 
@@ -264,7 +264,7 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
 def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
     for one in tool_names.tools_used(step.uses, step.written):
         named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
-        mark = _mark(step, bound, "with", *one.path)
+        mark = step.mark_of("with", *one.path)
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:
@@ -309,7 +309,3 @@ def _extra(what: str, extra: str, mark: Mark) -> Fault:
 def _missing_package(missing: tuple[str, str] | None, mark: Mark) -> Iterator[Fault]:
     if missing is not None:
         yield Fault(*missing, mark)
-
-
-def _mark(step: BoundStep, bound: BoundPlan, *at: str | int) -> Mark:
-    return bound.pipeline.mark((*step.params.step.at, *at))
