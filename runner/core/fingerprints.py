@@ -211,8 +211,8 @@ def judge_item(
     return ItemVerdict("fresh")
 
 
-def changed_parts(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of parts that differ."""
+def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of parts, or of keys, that differ."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
@@ -358,10 +358,10 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return {}
     texts: list[str] = []
-    own = (name for name in _changed_parameters(then, now) if name not in ("with", "reply"))
+    own = (name for name in changed_parts(then, now) if name not in ("with", "reply"))
     others = ["its tools changed" if name == "servers" else f"`{name}` changed" for name in own]
     given_then, given_now = then.get("with") or {}, now.get("with") or {}
-    for name in _changed_parameters(given_then, given_now):
+    for name in changed_parts(given_then, given_now):
         if name in TEXTS:
             texts.append("template changed" if name == "template" else "prompt changed")
         elif name not in NOT_IN_RESULT:
@@ -372,10 +372,6 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     if is_function_reference(str(now.get("uses", ""))):
         words["version"] = ["function changed"]
     return words
-
-
-def _changed_parameters(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [name for name in {**then, **now} if then.get(name) != now.get(name)]
 
 
 # --- what was read of the item
