@@ -312,7 +312,7 @@ def _rank(name: str) -> tuple[int, str]:
     return (order.index(what) if what in order else len(order), name)
 
 
-Spec = Mapping[str, Any]
+Spec = Mapping[str, Mapping[str, Any]]
 """As `canonical_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
@@ -333,21 +333,14 @@ def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
     words = {
         f"{name}.{part}": tuple(told)
         for kind in ("blocks", "steps")
-        for name in {**_specs_of_kind(then, kind), **_specs_of_kind(now, kind)}
-        for part, told in _text_diff(
-            _specs_of_kind(then, kind).get(name), _specs_of_kind(now, kind).get(name)
-        ).items()
+        for name in {**then[kind], **now[kind]}
+        for part, told in _text_diff(then[kind].get(name), now[kind].get(name)).items()
     }
-    written = _specs_of_kind(then, "blocks").get(block)
+    written = then["blocks"].get(block)
     if written is None:
         return SpecChanges(False, None, words)
     var = str(written.get("for_each", "")).partition(" in ")[0]
     return SpecChanges(True, _spec_attributes(then, block, var), words)
-
-
-def _specs_of_kind(spec: Spec, kind: str) -> Mapping[str, Any]:
-    found = spec.get(kind)
-    return found if isinstance(found, Mapping) else {}
 
 
 # --- which parameters differ
@@ -384,14 +377,14 @@ def _spec_attributes(spec: Spec, block: str, var: str) -> frozenset[str] | None:
 
 def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
     """Yield the references within a block; texts that no longer compile are left out."""
-    for name, one in _specs_of_kind(spec, "blocks").items():
+    for name, one in spec["blocks"].items():
         yield from _expression_references(one.get("key"))
         yield from _value_references(one.get("returns"), bare=True)
         if name != block:
             yield from _expression_references(str(one.get("for_each", "")).partition(" in ")[2])
             yield from _expression_references(one.get("where"))
             yield from _expression_references(one.get("if"))
-    for one in _specs_of_kind(spec, "steps").values():
+    for one in spec["steps"].values():
         yield from _value_references(one.get("with"))
         yield from _expression_references(one.get("if"))
         yield from _value_references(one.get("returns"), bare=True)
