@@ -362,7 +362,7 @@ class LedgerTraces:
     def _trace(
         self, scope: str, key: str, stored: str, run: str, at: float, n_rows: int | None = None
     ) -> ItemTrace:
-        entry = self._entry(scope, key)
+        entry = self._ledger.entries(scope, [key]).get(key)
         made = self._origins.made(scope, key)
         if entry is not None:
             run, at = entry.run, entry.at
@@ -374,12 +374,6 @@ class LedgerTraces:
             outputs = tuple(json.loads(entry.outputs)) if entry.outputs else ()
         place = self._place(scope)
         return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows)
-
-    def _entry(self, scope: str, key: str) -> Entry | None:
-        columns = ", ".join(Entry.__slots__)
-        query = f"select {columns} from items where scope = :scope and key = :key"
-        rows = self._ledger.rows(query, scope=scope, key=key)
-        return Entry(*rows[0]) if rows else None
 
     def _place(self, scope: str) -> ScopeOwner:
         if scope not in self._places:
