@@ -94,7 +94,7 @@ class DependencyIndex:
         params: FilesScanParams,
         files: Sequence[Mapping[str, Any]] | None,
         roots: Roots,
-        owned: frozenset[Path] = frozenset(),
+        owned: frozenset[Path],
     ) -> None:
         """Add the mark of a folder that was listed for one item. Blocking.
 
