@@ -8,8 +8,15 @@ import pytest
 
 from paddock.engine.gguf import GgufHeader, GgufTensor
 from paddock.engine.memory.device_memory import Device, GpuMemory, MemoryAmount
-from paddock.engine.memory.estimate import MeasuredSize, compute_bytes, expert_bytes
-from paddock.engine.memory.model_layout import LayoutRequest, ModelLayout, layouts, wider
+from paddock.engine.memory.model_layout import (
+    LayoutRequest,
+    MeasuredSize,
+    ModelLayout,
+    compute_bytes,
+    expert_bytes,
+    layouts,
+    wider,
+)
 from paddock.engine.profile.context_layout import split_streams
 from paddock.engine.profile.profile import DecodePoint, Profile
 from paddock.engine.request import ModelFacts

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.ledger import sqlite_file, writer
+from paddock.runner.ledger import ledger as ledgers
+from paddock.runner.ledger import sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
@@ -205,7 +206,7 @@ class Holder:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell of a holder after a moment, and wait for it a second."""
     monkeypatch.setattr(sqlite_file, "NOTED_AFTER_S", 0.1)
-    monkeypatch.setattr(writer, "BUSY_S", 1.0)
+    monkeypatch.setattr(ledgers, "BUSY_S", 1.0)
 
 
 def holding_from(holder: Holder, document: int) -> FakePool:
@@ -222,7 +223,7 @@ def holding_from(holder: Holder, document: int) -> FakePool:
 def test_a_ledger_that_is_held_for_a_while_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: None
 ) -> None:
-    monkeypatch.setattr(writer, "BUSY_S", 60.0)
+    monkeypatch.setattr(ledgers, "BUSY_S", 60.0)
     world = World(tmp_path)
     world.edit("    do:\n", "    max_parallel: 1\n    do:\n")
     world.documents(6)

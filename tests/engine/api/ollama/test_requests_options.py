@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.ollama.options import default_sampling, read_keep_alive, read_options
+from paddock.engine.api.ollama.requests import default_sampling, read_keep_alive, read_options
 from paddock.engine.request import resolve_sampling
 
 
