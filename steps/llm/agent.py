@@ -32,7 +32,7 @@ from .agent_memory import (
     turn_notes,
     turn_text,
 )
-from .ask import Asker, UsageOutput, ask_checked, empty_answer
+from .ask_and_repair import Asker, UsageOutput, ask_checked, empty_answer
 from .tool_protocol import (
     DOCUMENTS_ONLY,
     AgentTools,

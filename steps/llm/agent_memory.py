@@ -18,7 +18,7 @@ from paddock.engine.system import files
 from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
 
-from .ask import Asker, most_that_fits, without_middle
+from .ask_and_repair import Asker, most_that_fits, without_middle
 from .tool_protocol import ToolCallResult, as_data
 
 _MOST_RESULTS_SHARE = 0.6

@@ -17,7 +17,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.readers.documents import read_images
 from paddock.steps.text.split import to_part
 
-from .ask import Asker, SchemaOnlyForm, UsageOutput, ask_checked, without_middle
+from .ask_and_repair import Asker, SchemaOnlyForm, UsageOutput, ask_checked, without_middle
 from .map_reduce import DivisiblePrompt, MapReduce
 from .tool_protocol import (
     ChatTools,

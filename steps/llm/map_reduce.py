@@ -28,7 +28,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import TextPart, repeated_chars
 
-from .ask import Asker, empty_answer, first_part
+from .ask_and_repair import Asker, empty_answer, first_part
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
 NOTE_SEPARATOR = "\n\n"

@@ -38,7 +38,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import to_part
 
-from .ask import (
+from .ask_and_repair import (
     Asker,
     CheckedAnswer,
     SchemaOnlyForm,

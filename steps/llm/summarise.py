@@ -30,7 +30,7 @@ from paddock.steps.text.citations import (
 )
 from paddock.steps.text.split import TextPart, join_parts, to_part, to_parts
 
-from .ask import Asker, UsageOutput, ask_checked, empty_answer
+from .ask_and_repair import Asker, UsageOutput, ask_checked, empty_answer
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
 
 

@@ -21,7 +21,7 @@ from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
 from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
 
-from .ask import Asker, schema_constraint
+from .ask_and_repair import Asker, schema_constraint
 
 MOST_TOOLS = 64
 """More descriptions fill the context, and models choose badly among them."""

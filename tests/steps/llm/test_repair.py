@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Usage
 from paddock.steps.base import StepError
-from paddock.steps.llm.ask import Asker, CheckedAnswer, ask_checked
+from paddock.steps.llm.ask_and_repair import Asker, CheckedAnswer, ask_checked
 from tests.fakes.form import FakeForm as Form
 from tests.fakes.pool import FakePool, FakeStream
 from tests.fakes.tools import FakeTools, tools
