@@ -56,7 +56,7 @@ def test_a_client_that_goes_away_frees_its_place(client: OpenAI, live: Live) -> 
 
 
 def test_who_no_longer_waits_for_a_whole_answer_frees_his_place(live: Live) -> None:
-    body = {"model": CHAT, "messages": HI, "max_tokens": 4000, "temperature": 1.3, "n": 2}
+    body = {"model": CHAT, "messages": HI, "max_tokens": 4000, "temperature": 1.3, "n": 4}
     with live.client() as http, pytest.raises(httpx.ReadTimeout):
         http.post("/v1/chat/completions", json=body, timeout=1.0)
     assert live.n_users_within(5) == 0
