@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
-from paddock.steps.readers import documents, reader
+from paddock.steps.readers import reader
 from paddock.steps.readers.reader import MEDIA_TYPES
 from paddock.steps.readers.text_encoding import is_known_encoding
 
@@ -107,9 +107,13 @@ class FilesRead:
     @classmethod
     def installed(cls) -> Sequence[str]:
         """Return the versions of readers: with others a text may differ."""
+        from paddock.steps.readers import documents  # a check reads none: `validate` is quicker
+
         return documents.reader_versions()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
+        from paddock.steps.readers import documents
+
         path = resolve_path(tools.roots, params.path)
         document = await documents.load_document(
             path,
