@@ -245,7 +245,7 @@ def _is_asked(settings: Settings) -> bool:
     residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False
-    return any(one["users"] for one in daemon_client.ask_daemon(residence)["models"])
+    return any(one["running"] for one in daemon_client.ask_daemon(residence)["models"])
 
 
 def _n_files(folder: Path) -> int:
