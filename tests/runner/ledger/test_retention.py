@@ -36,6 +36,16 @@ steps:
         do: [{id: sum, uses: chat, with: {prompt: "{{ doc.name }} {{ n }}"}}]
 """
 
+FAILS_LATE = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: sum, uses: chat, with: {prompt: "{{ doc.name }}"}}
+      - {id: more, uses: files.read, with: {path: "{{ doc.path }}.more"}}
+"""
+
 
 def state(world: World) -> Path:
     return world.folder / ".paddock"
@@ -103,6 +113,19 @@ def test_replies_of_nested_blocks_stay(tmp_path: Path) -> None:
     world.documents(2)
     assert world.run().calls == 4
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
+
+
+def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path) -> None:
+    world = World(tmp_path, FAILS_LATE)
+    world.documents(2)
+    assert (world.run().status, world.pool.chats[0].messages[-1].content) == (
+        "quarantined",
+        "0.txt",
+    )
+    age(world, 1e7)
+    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
+    again = world.run(retry_failed=True)
+    assert (again.status, again.calls, again.cached_calls) == ("quarantined", 0, 2)
 
 
 def test_replies_of_items_that_were_never_finished_stay_for_their_time(tmp_path: Path) -> None:
