@@ -62,7 +62,7 @@ def world(tmp_path: Path, tools: str) -> World:
 
 def calls(tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
     with sqlite3.connect(tmp_path / ".paddock" / "ledger.sqlite") as base:
-        rows = base.execute("select kind, request from calls order by rowid").fetchall()
+        rows = base.execute("select kind, request from calls order by at, rowid").fetchall()
     return [(kind, json.loads(request)) for kind, request in rows]
 
 
