@@ -6,7 +6,7 @@ The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`, with 
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as type checkers read it; importing `typing` is a tenth of `--version`
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import plan, plan_async, run, run_async, validate
