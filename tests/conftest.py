@@ -108,7 +108,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the address of a Prefect server that many tests share: it takes 12 s to start."""
+    from paddock.runner.schedule import prefect_queue
     from tests.prefect_server import server
 
+    patient = pytest.MonkeyPatch()
+    # With a slow disk it once answered nothing for a minute. `up` asks again; a test does not.
+    patient.setattr(prefect_queue, "ANSWER_S", 150.0)
     with server(tmp_path_factory.mktemp("prefect")) as url:
         yield url
+    patient.undo()
